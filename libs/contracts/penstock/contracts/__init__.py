@@ -1,0 +1,1 @@
+"""Events, topic catalogue, pipeline file and errors: data only."""

@@ -1,0 +1,94 @@
+"""The data plane's messages. Many and alike: they are built and read as plain dicts in the hot path; these types document and test them.
+
+An **event** is what a user publishes: a flat JSON object. Ingest answers each with a record or a reject, or drops it as a duplicate.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+Value = float | str | bool | None
+"""A number is a float, missing is None. Never NaN."""
+
+RejectReason = Literal[
+    "not_json",
+    "not_an_object",
+    "too_large",
+    "no_id",
+    "no_key",
+    "no_timestamp",
+    "bad_timestamp",
+    "missing_field",
+    "unknown_field",
+    "wrong_type",
+    "not_finite",
+    "out_of_range",
+    "unknown_value",
+    "too_long",
+]
+
+MAX_EVENT_BYTES = 256 * 1024
+"""Larger events are rejects."""
+MAX_REJECT_BYTES = 4 * 1024
+"""Original bytes kept in a reject; the digest covers them all."""
+
+
+class Record(TypedDict):
+    """`<p>.<source>.records.v1`; key = the entity, partition = the event's partition."""
+
+    id: str
+    entity: str
+    time: str
+    """Event time, RFC 3339 in UTC with microseconds."""
+    partition: int
+    """Of the event."""
+    offset: int
+    """Of the event."""
+    traceparent: str | None
+    fields: dict[str, Value]
+    """Every declared field, missing ones as None."""
+
+
+class Reject(TypedDict):
+    """`<p>.<source>.rejects.v1`; key = the event's key."""
+
+    reason: RejectReason
+    field: str | None
+    value: str | None
+    """The offending value as text, at most 200 characters; never of a personal field."""
+    detail: str
+    """One sentence for people."""
+    original: str
+    """Base64 of the event's bytes, at most MAX_REJECT_BYTES of them."""
+    truncated: bool
+    digest: str
+    """sha256 of all the event's bytes, hex."""
+    partition: int
+    offset: int
+    time: str
+    """When it was rejected."""
+
+
+class Prediction(TypedDict):
+    """`<p>.predictions.v1`; key = the prediction's id."""
+
+    id: str
+    """`x-penstock-prediction`, made by the door."""
+    pipeline: str
+    digest: str | None
+    """The version that answered, by the generation in the response."""
+    generation: int | None
+    time: str
+    milliseconds: float
+    protocol: Literal["grpc", "http"]
+    status: str
+    """`OK` or the gRPC status name / HTTP code."""
+    traceparent: str | None
+    rows: int | None
+    inputs: dict[str, list[Value]] | None
+    """By field, row by row; None where the body was too large to keep or could not be decoded."""
+    probabilities: list[list[float]] | None
+    values: list[float] | None
+    decisions: list[str] | None
+    undecoded: str | None
+    """Why inputs or outputs are missing."""

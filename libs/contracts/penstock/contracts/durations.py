@@ -1,0 +1,32 @@
+"""`7d`, `30m`, `250ms`: durations as people write them."""
+
+import re
+from datetime import timedelta
+
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+
+
+def parse_duration(text: object) -> timedelta:
+    """`7d` → 7 days. Raises ValueError that says what would be right."""
+    if isinstance(text, timedelta):
+        return text
+    if isinstance(text, str) and (found := _PATTERN.fullmatch(text.strip())):
+        return float(found[1]) * _UNITS[found[2]]
+    raise ValueError(f"{text!r} is no duration; write a number and one of ms, s, m, h, d, as in 7d")
+
+
+def format_duration(duration: timedelta) -> str:
+    """The shortest text that `parse_duration` reads back."""
+    milliseconds = round(duration / timedelta(milliseconds=1))
+    for unit in ("d", "h", "m", "s"):
+        size = _UNITS[unit] // timedelta(milliseconds=1)
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"

@@ -1,0 +1,187 @@
+"""The topic catalogue: every topic is data, with its owner, consumers, key, shape and settings.
+
+A topic enters with the service that serves it. A test compares this table with what the services really subscribe and publish.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.contracts.pipeline import Pipeline
+
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True)
+class Topic:
+    name: str
+    """With `<p>` and `<source>` where there is one per pipeline or source."""
+    owner: str
+    """The service that publishes, or `users`."""
+    consumers: tuple[str, ...]
+    key: str
+    about: str
+    messages: tuple[str, ...]
+    """Event classes, or one data-plane shape."""
+    partitions: int = 1
+    cleanup: Literal["delete", "compact"] = "delete"
+    retention_ms: int = -1
+
+    @property
+    def config(self) -> dict[str, str]:
+        shared = {"cleanup.policy": self.cleanup, "message.timestamp.type": "CreateTime"}
+        if self.cleanup == "delete":
+            shared["retention.ms"] = str(self.retention_ms)
+        return shared
+
+
+SHARED: tuple[Topic, ...] = (
+    Topic(
+        "pipelines.v1",
+        owner="model_registry",
+        consumers=("ingest", "feature_store", "trainer", "ethics_audit", "inference"),
+        key="pipeline",
+        about="Each pipeline as it was last applied.",
+        messages=("PipelineApplied",),
+        cleanup="compact",
+    ),
+    Topic(
+        "training-runs.v1",
+        owner="trainer",
+        consumers=("trainer", "model_registry", "feature_store"),
+        key="run id",
+        about="Wishes for training runs (from the trainer's own API and the feature store's trigger) and what became of them.",
+        messages=(
+            "TrainingRunRequested",
+            "TrainingRunStarted",
+            "TrainingRunProgressed",
+            "TrainingRunCompleted",
+            "TrainingRunFailed",
+            "TrainingRunCanceled",
+        ),
+    ),
+    Topic(
+        "model-versions.v1",
+        owner="model_registry",
+        consumers=("ethics_audit", "inference"),
+        key="pipeline@digest; a promotion: pipeline",
+        about="Each version's state, and each pipeline's promoted version.",
+        messages=("ModelVersionRegistered", "ModelVersionRefused", "ModelVersionPromoted"),
+        cleanup="compact",
+    ),
+    Topic(
+        "audits.v1",
+        owner="ethics_audit",
+        consumers=("model_registry",),
+        key="digest",
+        about="Signed verdicts.",
+        messages=("AuditStarted", "AuditCompleted", "AuditFailed"),
+    ),
+    Topic(
+        "reviews.v1",
+        owner="ethics_audit",
+        consumers=("model_registry",),
+        key="digest",
+        about="People's decisions on gates that may be waived.",
+        messages=("ReviewRequested", "ReviewDecided"),
+    ),
+    Topic(
+        "deployments.v1",
+        owner="inference",
+        consumers=("users",),
+        key="pipeline",
+        about="What each pipeline's door serves, or why not.",
+        messages=("DeploymentChanged",),
+        cleanup="compact",
+    ),
+)
+
+PER_SOURCE: tuple[Topic, ...] = (
+    Topic(
+        "<p>.<source>.events.v1",
+        owner="users",
+        consumers=("ingest",),
+        key="the entity's key",
+        about="Raw events: flat JSON objects from any Kafka client.",
+        messages=("Event",),
+    ),
+    Topic(
+        "<p>.<source>.records.v1",
+        owner="ingest",
+        consumers=("feature_store",),
+        key="the entity's key",
+        about="Accepted events, typed.",
+        messages=("Record",),
+    ),
+    Topic(
+        "<p>.<source>.rejects.v1",
+        owner="ingest",
+        consumers=("users",),
+        key="the event's key",
+        about="Events that broke a rule, with reason and original bytes.",
+        messages=("Reject",),
+    ),
+    Topic(
+        "<p>.<source>.seen.v1",
+        owner="ingest",
+        consumers=("ingest",),
+        key="none",
+        about="Ids accepted within the deduplication window: 8 bytes each; partition i for events partition i.",
+        messages=("SeenIds",),
+    ),
+)
+
+PER_PIPELINE: tuple[Topic, ...] = (
+    Topic(
+        "<p>.predictions.v1",
+        owner="inference",
+        consumers=("users",),
+        key="prediction id",
+        about="Each prediction with its inputs, outputs and version.",
+        messages=("Prediction",),
+    ),
+)
+
+CATALOGUE: tuple[Topic, ...] = (*SHARED, *PER_SOURCE, *PER_PIPELINE)
+
+
+def source_topic(kind: Literal["events", "records", "rejects", "seen"], pipeline: str, source: str) -> str:
+    return f"{pipeline}.{source}.{kind}.v1"
+
+
+def predictions_topic(pipeline: str) -> str:
+    return f"{pipeline}.predictions.v1"
+
+
+def dead_letter_topic(topic: str, group: str) -> str:
+    return f"{topic}.{group}.dlq"
+
+
+def pipeline_topics(pipeline: Pipeline) -> tuple[Topic, ...]:
+    """The topics that one pipeline needs, by their real names, with the partitions and retention that its file asks for."""
+    topics = []
+    for name, source in pipeline.sources.items():
+        for template in PER_SOURCE:
+            window = source.deduplicate if ".seen." in template.name else source.retention
+            topics.append(
+                _named(template, pipeline.pipeline, name, partitions=source.partitions, retention_ms=round(window.total_seconds() * 1000))
+            )
+    retention = round(pipeline.serving.record_retention.total_seconds() * 1000)
+    topics += [_named(template, pipeline.pipeline, "", partitions=1, retention_ms=retention) for template in PER_PIPELINE]
+    return tuple(topics)
+
+
+def _named(template: Topic, pipeline: str, source: str, *, partitions: int, retention_ms: int) -> Topic:
+    name = template.name.replace("<p>", pipeline).replace("<source>", source)
+    return Topic(
+        name,
+        owner=template.owner,
+        consumers=template.consumers,
+        key=template.key,
+        about=template.about,
+        messages=template.messages,
+        partitions=partitions,
+        cleanup=template.cleanup,
+        retention_ms=retention_ms,
+    )

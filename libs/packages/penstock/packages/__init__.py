@@ -1,0 +1,1 @@
+"""The model package: format, digest, signatures, evidence."""

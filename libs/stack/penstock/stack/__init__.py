@@ -1,0 +1,1 @@
+"""The embedded stack: Kafka, Triton, Envoy and the services on one machine."""

@@ -1,0 +1,1 @@
+"""Fixtures and suites that the tests share."""

@@ -1,0 +1,1 @@
+"""Records in a lake and online; training sets."""

@@ -1,0 +1,1 @@
+"""What Triton serves, Envoy's routes, the prediction record."""

@@ -1,0 +1,1 @@
+"""Raw events in, records and rejects out."""

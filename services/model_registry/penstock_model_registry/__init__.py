@@ -1,0 +1,1 @@
+"""Pipelines, versions, signatures, promotion."""

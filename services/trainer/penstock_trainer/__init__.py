@@ -1,0 +1,1 @@
+"""Runs in, model packages out."""
