@@ -1,0 +1,161 @@
+"""Settings: one frozen object a service, read from the environment once, at start. Nothing else reads the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from penstock.contracts.errors import Invalid
+from penstock.runtime import ports
+
+
+class KafkaSettings(BaseModel):
+    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bootstrap_servers: str = f"127.0.0.1:{ports.KAFKA}"
+    topic_prefix: str = ""
+    replication: int = Field(default=1, ge=1)
+    """Of the topics that a service creates."""
+    security_protocol: str | None = None
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_ca_location: str | None = None
+    ssl_certificate_location: str | None = None
+    ssl_key_location: str | None = None
+    ssl_key_password: SecretStr | None = None
+
+    _security: ClassVar = (
+        "security_protocol",
+        "sasl_mechanism",
+        "sasl_username",
+        "sasl_password",
+        "ssl_ca_location",
+        "ssl_certificate_location",
+        "ssl_key_location",
+        "ssl_key_password",
+    )
+    _kafka_python: ClassVar = {
+        "sasl_username": "sasl_plain_username",
+        "sasl_password": "sasl_plain_password",
+        "ssl_ca_location": "ssl_cafile",
+        "ssl_certificate_location": "ssl_certfile",
+        "ssl_key_location": "ssl_keyfile",
+        "ssl_key_password": "ssl_password",
+    }
+
+    def client(self, **overrides: Any) -> dict[str, Any]:
+        """librdkafka's configuration: where, security, a quick return after an outage. Overrides use `_` for `.`."""
+        base = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 500,
+            "socket.keepalive.enable": True,
+        }
+        security = {name.replace("_", "."): value for name, value in self._chosen_security()}
+        return base | security | {name.replace("_", "."): value for name, value in overrides.items()}
+
+    def admin(self) -> dict[str, Any]:
+        """kafka-python's keyword arguments."""
+        security = {self._kafka_python.get(name, name): value for name, value in self._chosen_security()}
+        return {"bootstrap_servers": self.bootstrap_servers.split(","), **security}
+
+    def topic(self, name: str) -> str:
+        """The catalogue's name with this installation's prefix."""
+        return self.topic_prefix + name
+
+    def _chosen_security(self) -> list[tuple[str, str]]:
+        chosen = [(name, getattr(self, name)) for name in self._security if getattr(self, name) is not None]
+        return [(name, value.get_secret_value() if isinstance(value, SecretStr) else value) for name, value in chosen]
+
+
+class Platform(BaseSettings):
+    """What all services of one installation share: `PENSTOCK_HOME`, `PENSTOCK_KAFKA__…`, `PENSTOCK_PEERS__…`."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    home: Path = Path(".penstock")
+    kafka: KafkaSettings = KafkaSettings()
+    endpoint: str = f"127.0.0.1:{ports.DOOR}"
+    """The front door."""
+    artifacts: str = ""
+    """URI of the artifact store; by default a folder in `home`."""
+    peers: dict[str, str] = Field(default_factory=dict)
+    """Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}."""
+    log_level: str = "INFO"
+
+    @property
+    def artifacts_uri(self) -> str:
+        return self.artifacts or f"file://{self.home.resolve()}/artifacts"
+
+    @property
+    def keys(self) -> Path:
+        return self.home / "keys"
+
+    def peer(self, service: str) -> str:
+        """host:port of another service."""
+        return self.peers.get(service) or f"127.0.0.1:{ports.SERVICES[service]}"
+
+
+def service_config(service: str) -> SettingsConfigDict:
+    """The settings of one service read `PENSTOCK_<SERVICE>__…`."""
+    return SettingsConfigDict(env_prefix=f"PENSTOCK_{service.upper()}__", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+
+class ServiceSettings(BaseSettings):
+    """Base of each service's settings: `class Settings(ServiceSettings): model_config = service_config("ingest")`."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    """0: the service's default port."""
+    replica: str = "0"
+    """Names this replica: its transactional ids and its leases. Two replicas must differ."""
+    database: str | None = None
+    """SQLAlchemy URL; by default SQLite in `data_dir`."""
+    platform: Platform = Field(default_factory=Platform)
+
+    @property
+    def service(self) -> str:
+        prefix = self.model_config.get("env_prefix") or ""
+        return prefix.removeprefix("PENSTOCK_").removesuffix("__").lower()
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port or ports.SERVICES[self.service]}"
+
+    @property
+    def data_dir(self) -> Path:
+        """This service's own files; made when asked for."""
+        path = self.platform.home.resolve() / self.service
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data_dir / f'{self.service}.db'}"
+
+    @model_validator(mode="after")
+    def _no_misspelt_names(self) -> Self:
+        check_names(os.environ, self.model_config.get("env_prefix") or "", sorted(set(type(self).model_fields) - {"platform"}))
+        check_names(os.environ, "PENSTOCK_KAFKA__", sorted(KafkaSettings.model_fields))
+        return self
+
+
+def check_names(environment: Mapping[str, str], prefix: str, known: list[str]) -> None:
+    """Raises Invalid for a variable that has the prefix and names nothing."""
+    for variable in environment:
+        if not variable.upper().startswith(prefix) or not prefix:
+            continue
+        name = variable[len(prefix) :].lower().split("__")[0]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f"Did you mean {prefix}{near[0].upper()}?" if near else f"Known: {', '.join(prefix + k.upper() for k in known)}"
+            raise Invalid("no setting has this name", where=variable, remedy=meant)
