@@ -103,3 +103,16 @@ class Tampered(PenstockError):
     """A digest or signature does not hold."""
 
     kind = Kind.TAMPERED
+
+
+_CLASSES: dict[Kind, type[PenstockError]] = {
+    error.kind: error for error in (Invalid, NotFound, Conflict, Refused, TooLarge, Unavailable, DeadlineExceeded, Canceled, Tampered, PenstockError)
+}
+
+KINDS_BY_STATUS: dict[str, Kind] = {treatment.grpc_status: kind for kind, treatment in reversed(TREATMENTS.items())}
+"""What a status from a peer that is no Penstock service means; where two kinds share one, the first of the table."""
+
+
+def error_of(kind: Kind, message: str, *, where: str | None = None, remedy: str | None = None) -> PenstockError:
+    """The error of a kind, as after a journey through gRPC or from a child process."""
+    return _CLASSES[kind](message, where=where, remedy=remedy)

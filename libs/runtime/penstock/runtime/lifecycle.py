@@ -1,0 +1,231 @@
+"""A service from start to stop: logs, traces, health, signals; what was opened closes in reverse order.
+
+On SIGTERM: NOT_SERVING, stop consuming, finish what is in flight, flush, close. Start-up order between services never matters: each says
+what it waits for and goes on by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from importlib import metadata
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from sqlalchemy import MetaData
+
+from penstock.contracts.topics import SHARED
+from penstock.runtime import rpc
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.broker import ControlPlane, Router
+from penstock.runtime.jobs import Jobs
+from penstock.runtime.logging import configure_logging
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.store import Store
+from penstock.runtime.telemetry import configure_telemetry
+from penstock.runtime.topics import ensure_topics
+from penstock.status.v1 import status_pb2, status_pb2_grpc
+
+STOP_GRACE_S = 8.0
+EXIT_FAILED = 70
+"""sysexits' EX_SOFTWARE: a part failed for good; the supervisor starts the process again."""
+
+
+class Service:
+    """One service process. `async with Service("ingest", settings) as service`, wire, `await service.until_stopped()`."""
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        self.name = name
+        self.settings = settings
+        self.log: structlog.stdlib.BoundLogger = structlog.get_logger(f"penstock.{name}")
+        self.artifacts = Artifacts(settings.platform.artifacts_uri)
+        self.readiness = Readiness(self.clock)
+        self.started_at = self.clock()
+        self._stack = contextlib.AsyncExitStack()
+        self._stopping = asyncio.Event()
+        self._failure: str | None = None
+        self._names: list[str] = []
+        self._routers: list[Router] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    def clock() -> datetime:
+        return datetime.now(UTC)
+
+    async def __aenter__(self) -> Self:
+        configure_logging(self.name, self.settings.platform.log_level)
+        provider = configure_telemetry(self.name, self.settings.platform.home.resolve() / "traces")
+        self._stack.callback(provider.shutdown)
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stopping.set)
+        self._server = rpc.server()
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        status_pb2_grpc.add_StatusServiceServicer_to_server(_Status(self), self._server)  # type: ignore[no-untyped-call]
+        self.readiness.waits_for("start", "wiring")
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+        if error is None and self._failure is not None:
+            self.log.error("stopped_by_failure", reason=self._failure)
+            sys.exit(EXIT_FAILED)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------------------
+
+    async def store(self, tables: MetaData, migrations: str) -> Store:
+        """The service's database, migrated; carries inbox, outbox and jobs."""
+        store = await asyncio.to_thread(Store.open, self.settings.database_url, tables, migrations=migrations)
+        self._stack.callback(store.close)
+        self._store = store
+        return store
+
+    def serve(self, register: Callable[[Any, Any], None], servicer: object, *names: str) -> None:
+        """Adds a servicer: `service.serve(add_XServicer_to_server, X(...), "penstock.x.v1.XService")`."""
+        register(servicer, self._server)
+        self._names += names
+
+    def consume(self, *routers: Router) -> None:
+        """Control events in: handlers with inbox, effect and outbox; replays of compacted topics."""
+        self._routers += routers
+
+    def channel(self, peer: str) -> grpc.aio.Channel:
+        """A channel to another service; connects at the first call."""
+        channel = rpc.connect(self.settings.platform.peer(peer))
+        self._stack.push_async_callback(channel.close)
+        return channel
+
+    def background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """A task for as long as the service lives. If it raises, the service stops with an error and is started again."""
+
+        async def supervised() -> None:
+            try:
+                await work
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                self.log.exception("background_failed", task=name)
+                self.fail(f"{name} failed")
+
+        task = asyncio.create_task(supervised(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self._stack.push_async_callback(_cancel, task)
+
+    def thread(self, name: str, work: Callable[[threading.Event], None]) -> None:
+        """The same for a blocking loop, which ends soon after its event is set."""
+        stop = threading.Event()
+
+        def supervised() -> None:
+            try:
+                work(stop)
+            except Exception:
+                self.log.exception("thread_failed", thread=name)
+                self._loop.call_soon_threadsafe(self.fail, f"{name} failed")
+
+        thread = threading.Thread(target=supervised, name=name)
+        thread.start()
+
+        async def join() -> None:
+            stop.set()
+            await asyncio.to_thread(thread.join)
+
+        self._stack.push_async_callback(join)
+
+    # -- readiness -----------------------------------------------------------------------------------------------------------------
+
+    def waits_for(self, thing: str, why: str) -> None:
+        self.readiness.waits_for(thing, why)
+
+    def has(self, thing: str) -> None:
+        self.readiness.has(thing)
+
+    def fact(self, key: str, text: str) -> None:
+        self.readiness.fact(key, text)
+
+    def fail(self, reason: str) -> None:
+        """Stops the process with exit code 70. From the event loop's thread."""
+        self._failure = self._failure or reason
+        self._stopping.set()
+
+    # -- run -----------------------------------------------------------------------------------------------------------------------
+
+    async def until_stopped(self) -> None:
+        """Serves until SIGTERM or until a part fails for good."""
+        self.readiness.on_change(lambda ready: self._loop.call_soon_threadsafe(self._announce, ready))
+        names = [*self._names, status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name, health.SERVICE_NAME]
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
+        self._server.add_insecure_port(self.settings.address)
+        await self._server.start()
+        self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
+        self.log.info("listening", address=self.settings.address)
+        if self._routers:
+            self.readiness.waits_for("kafka", "connecting")
+            self.background("control-plane", self._control_plane())
+        self.readiness.has("start")
+        self._announce(self.readiness.ready)
+        await self._stopping.wait()
+        self.log.info("stopping")
+        await self._health.enter_graceful_shutdown()
+
+    def _announce(self, ready: bool) -> None:
+        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", *self._names):
+            self._spawn(self._health.set(name, state))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Status(status_pb2_grpc.StatusServiceServicer):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def GetStatus(  # noqa: N802  gRPC's name
+        self, request: status_pb2.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> status_pb2.GetStatusResponse:
+        service = self._service
+        waiting = [status_pb2.Waiting(thing=wait.thing, why=wait.why, since=_timestamp(wait.since)) for wait in service.readiness.waiting]
+        return status_pb2.GetStatusResponse(
+            services=[
+                status_pb2.ServiceStatus(
+                    service=service.name,
+                    ready=service.readiness.ready,
+                    waiting=waiting,
+                    facts=service.readiness.facts,
+                    started_at=_timestamp(service.started_at),
+                    version=metadata.version("penstock-runtime"),
+                )
+            ]
+        )
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def run(main: Callable[[], Awaitable[None]]) -> None:
+    """`__main__`'s one line: uvloop-free asyncio, exit code of the service."""
+    asyncio.run(main())  # type: ignore[arg-type]
