@@ -265,6 +265,13 @@ class Pipeline(Model):
         source, _, name = reference.partition(".")
         return self.sources[source].fields[name]
 
+    def reference(self, name: str) -> str:
+        """The `source.field` that a bare field name means. Raises KeyError where no source, or more than one, has it."""
+        found = [f"{source}.{name}" for source, declared in self.sources.items() if name in declared.fields]
+        if len(found) != 1:
+            raise KeyError(name)
+        return found[0]
+
     def resolved_features(self) -> dict[str, Feature]:
         """The declared features, or the default ones, each with every choice made explicit for its field's type."""
         declared = self.features or {

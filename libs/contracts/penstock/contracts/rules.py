@@ -1,0 +1,260 @@
+"""What no single key of a pipeline file can say: references that must exist, options that fit their field, gates that make sense.
+
+Pure: a pipeline in, problems out, each at the path of the key that is wrong.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from penstock.contracts.pipeline import Feature, Gate, Pipeline, SourceField
+
+Path = tuple[str | int, ...]
+
+RESERVED_NAMES = frozenset({"stats"})
+"""`/v2/models/stats` is Triton's own."""
+
+HIGHER_IS_BETTER = frozenset({"auroc", "accuracy", "f1", "r2", "demographic_parity_ratio"})
+FAIRNESS_METRICS = frozenset(
+    {"demographic_parity_difference", "demographic_parity_ratio", "equalized_odds_difference", "equal_opportunity_difference"}
+)
+_REGRESSION_METRICS = frozenset({"rmse", "mae", "r2"})
+_BINARY_METRICS = frozenset({"auroc", "f1", "brier"}) | FAIRNESS_METRICS
+
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+
+
+@dataclass(frozen=True)
+class Problem:
+    path: Path
+    message: str
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?`, or what there is, or nothing."""
+    names = list(known)
+    if near := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
+        return f"; did you mean `{near[0]}`?"
+    return f"; there is {', '.join(f'`{n}`' for n in names[:12])}" if names else ""
+
+
+def problems(pipeline: Pipeline) -> list[Problem]:
+    """All of them, in the file's order of sections."""
+    return [
+        *_names(pipeline),
+        *_sources(pipeline),
+        *_features(pipeline),
+        *_target(pipeline),
+        *_split(pipeline),
+        *_not_served(pipeline),
+        *_fairness(pipeline),
+        *_decision(pipeline),
+        *_groups(pipeline),
+        *itertools.chain.from_iterable(_gate(pipeline, index, gate) for index, gate in enumerate(pipeline.audit.gates)),
+        *_promotion(pipeline),
+    ]
+
+
+def clip_bounds(feature: Feature) -> tuple[tuple[bool, float], tuple[bool, float]] | None:
+    """Both bounds as (is a percentile, number). Raises ValueError."""
+    if feature.clip is None:
+        return None
+    low, high = (_clip_bound(bound) for bound in feature.clip)
+    if low[0] == high[0] and low[1] >= high[1]:
+        raise ValueError("the lower bound must be below the upper one")
+    return low, high
+
+
+def _clip_bound(bound: str | float) -> tuple[bool, float]:
+    if not isinstance(bound, str):
+        return False, float(bound)
+    if found := _PERCENTILE.fullmatch(bound):
+        return True, float(found[1])
+    raise ValueError(f"`{bound}` is neither a number nor a percentile like p01")
+
+
+def _names(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.pipeline in RESERVED_NAMES:
+        yield Problem(("pipeline",), f"`{pipeline.pipeline}` is reserved; choose another name")
+
+
+def _sources(pipeline: Pipeline) -> Iterator[Problem]:
+    for name, source in pipeline.sources.items():
+        at: Path = ("sources", name)
+        if source.entity not in pipeline.entities:
+            yield Problem((*at, "entity"), f"no entity `{source.entity}`{nearest(source.entity, pipeline.entities)}")
+        elif source.entity != pipeline.entity:
+            yield Problem((*at, "entity"), f"this release joins by the first entity, `{pipeline.entity}`; `{source.entity}` is another")
+        for field_name, field in source.fields.items():
+            yield from _field((*at, "fields", field_name), field)
+
+
+def _field(at: Path, field: SourceField) -> Iterator[Problem]:
+    only = {"range": ("number",), "unit": ("number",), "values": ("category",), "max_length": ("text", "category")}
+    for option, types in only.items():
+        if option in field.model_fields_set and field.type not in types:
+            yield Problem((*at, option), f"`{option}` is for {' and '.join(types)} fields; this one is {field.type}")
+    if field.range and field.range[0] > field.range[1]:
+        yield Problem((*at, "range"), "the lower bound is above the upper one")
+    if field.values is not None and (not field.values or len(set(field.values)) < len(field.values) or "" in field.values):
+        yield Problem((*at, "values"), "list each allowed value once, none of them empty")
+
+
+def _features(pipeline: Pipeline) -> Iterator[Problem]:
+    for name, feature in pipeline.features.items():
+        at: Path = ("features", name)
+        if (missing := _reference(pipeline, feature.source_field)) is not None:
+            yield Problem((*at, "from"), missing)
+            continue
+        if feature.source_field == pipeline.target.source_field:
+            yield Problem((*at, "from"), f"`{feature.source_field}` is the target; a model must not see it")
+        yield from _feature_options(at, feature, pipeline.field(feature.source_field))
+    if not pipeline.features and not any(_default_features(pipeline)):
+        yield Problem(("sources",), "no field is left for the model: each is protected, personal or the target; name `features`")
+
+
+def _default_features(pipeline: Pipeline) -> Iterator[str]:
+    for source_name, source in pipeline.sources.items():
+        for name, field in source.fields.items():
+            if not (field.protected or field.personal) and f"{source_name}.{name}" != pipeline.target.source_field:
+                yield name
+
+
+def _feature_options(at: Path, feature: Feature, field: SourceField) -> Iterator[Problem]:
+    fits = {
+        "number": {"impute", "clip", "scale"},
+        "category": {"encode", "dimension", "min_count"},
+        "boolean": {"encode"},
+        "text": {"encode", "vocabulary", "min_count"},
+    }[field.type]
+    for option in sorted(feature.model_fields_set - {"source_field"} - fits):
+        if getattr(feature, option) is not None:
+            yield Problem((*at, option), f"`{option}` does not fit a {field.type} field; use {', '.join(f'`{o}`' for o in sorted(fits))}")
+    encodings = {"category": ("embedding", "one_hot"), "boolean": ("one_hot",), "text": ("bag_of_words",)}.get(field.type, ())
+    if feature.encode and "encode" in fits and feature.encode not in encodings:
+        yield Problem((*at, "encode"), f"a {field.type} field takes {' or '.join(f'`{e}`' for e in encodings)}")
+    if feature.dimension and feature.encode == "one_hot":
+        yield Problem((*at, "dimension"), "`dimension` is for `encode: embedding`")
+    try:
+        clip_bounds(feature)
+    except ValueError as error:
+        yield Problem((*at, "clip"), str(error))
+
+
+def _reference(pipeline: Pipeline, reference: str) -> str | None:
+    source, _, field = reference.partition(".")
+    if source in pipeline.sources and field in pipeline.sources[source].fields:
+        return None
+    known = [f"{s}.{f}" for s, declared in pipeline.sources.items() for f in declared.fields]
+    return f"no field `{reference}`{nearest(reference, known)}"
+
+
+def _target(pipeline: Pipeline) -> Iterator[Problem]:
+    name, target = next(iter(pipeline.targets.items()))
+    at: Path = ("targets", name)
+    if (missing := _reference(pipeline, target.source_field)) is not None:
+        yield Problem((*at, "from"), missing)
+        return
+    field = pipeline.field(target.source_field)
+    fitting = {"binary": ("boolean", "category", "number"), "multiclass": ("category",), "regression": ("number",)}[target.type]
+    if field.type not in fitting:
+        yield Problem((*at, "type"), f"a {target.type} target needs a {' or '.join(fitting)} field; `{target.source_field}` is {field.type}")
+    if target.positive is not None and target.type != "binary":
+        yield Problem((*at, "positive"), "`positive` is for binary targets")
+    if target.type == "binary" and field.type != "boolean" and target.positive is None:
+        yield Problem(at, f"say which value of `{target.source_field}` counts as 1: `positive: …`")
+    if target.type == "binary" and field.values and target.positive is not None and str(target.positive) not in field.values:
+        yield Problem((*at, "positive"), f"`{target.positive}` is no value of `{target.source_field}`{nearest(str(target.positive), field.values)}")
+
+
+def _split(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.split is None:
+        return
+    if pipeline.split.by not in (pipeline.entity, "time"):
+        yield Problem(("split", "by"), f"split by the entity `{pipeline.entity}` or by `time`")
+    parts = pipeline.split.parts
+    if abs(parts.train + parts.validation + parts.audit - 1) > 1e-6:
+        yield Problem(("split", "parts"), f"the parts add up to {parts.train + parts.validation + parts.audit:g}; they must make 1")
+
+
+def _not_served(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.training.workers > 1:
+        yield Problem(("training", "workers"), "this release trains with one worker; leave `workers` out")
+    if pipeline.training.accelerator == "gpu":
+        yield Problem(("training", "accelerator"), "this release does not train on GPUs; use `auto` or `cpu`")
+
+
+def _fairness(pipeline: Pipeline) -> Iterator[Problem]:
+    constraint = pipeline.trainer.fairness
+    if constraint is None:
+        return
+    at: Path = ("trainer", "fairness")
+    if pipeline.target.type != "binary":
+        yield Problem(at, "a fairness constraint needs a binary target")
+    if constraint.by not in pipeline.audit.groups:
+        yield Problem((*at, "by"), f"`{constraint.by}` is no group of `audit.groups`{nearest(constraint.by, pipeline.audit.groups)}")
+
+
+def _decision(pipeline: Pipeline) -> Iterator[Problem]:
+    threshold, abstain = pipeline.decision.threshold, pipeline.decision.abstain
+    if (threshold.choose == "fixed") != (threshold.value is not None):
+        yield Problem(("decision", "threshold"), "`choose: fixed` and `value` go together")
+    if abstain is not None and not 0 <= abstain[0] < abstain[1] <= 1:
+        yield Problem(("decision", "abstain"), "give two probabilities, the lower one first")
+    if pipeline.target.type != "binary" and "decision" in pipeline.model_fields_set:
+        yield Problem(("decision",), "a threshold and abstaining are for binary targets")
+
+
+def _groups(pipeline: Pipeline) -> Iterator[Problem]:
+    fields = {name: field for source in pipeline.sources.values() for name, field in source.fields.items()}
+    for name, group in pipeline.audit.groups.items():
+        at: Path = ("audit", "groups", name)
+        try:
+            field = pipeline.field(pipeline.reference(name))
+        except KeyError:
+            said = "more than one source has a field" if name in fields else "no source has a field"
+            yield Problem(at, f"{said} `{name}`{nearest(name, fields) if name not in fields else '; rename one'}")
+            continue
+        if field.type == "number" and not group.bins:
+            yield Problem(at, "a number is grouped by `bins`, as in [25, 40, 60]")
+        if field.type != "number" and group.bins:
+            yield Problem((*at, "bins"), f"`bins` are for numbers; `{name}` is {field.type}")
+        if field.type == "text":
+            yield Problem(at, "a text field makes no groups")
+        if group.bins and list(group.bins) != sorted(set(group.bins)):
+            yield Problem((*at, "bins"), "edges must rise")
+
+
+def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
+    at: Path = ("audit", "gates", index)
+    higher = gate.metric in HIGHER_IS_BETTER
+    if (gate.at_least is None) == (gate.at_most is None):
+        yield Problem(at, f"a gate has one limit: `{'at_least' if higher else 'at_most'}`")
+    elif higher and gate.at_most is not None:
+        yield Problem((*at, "at_most"), f"`{gate.metric}` is better when higher; use `at_least`")
+    elif not higher and gate.at_least is not None:
+        yield Problem((*at, "at_least"), f"`{gate.metric}` is better when lower; use `at_most`")
+    if gate.metric in FAIRNESS_METRICS:
+        if gate.by is None:
+            yield Problem(at, f"`{gate.metric}` compares groups: name them with `by`")
+        elif gate.by not in pipeline.audit.groups:
+            yield Problem((*at, "by"), f"`{gate.by}` is no group of `audit.groups`{nearest(gate.by, pipeline.audit.groups)}")
+    elif gate.by is not None:
+        yield Problem((*at, "by"), f"`{gate.metric}` is judged over all rows; leave `by` out")
+    yield from _metric_fits((*at, "metric"), gate.metric, pipeline)
+
+
+def _promotion(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.promotion.compare == "champion" and "promotion" in pipeline.model_fields_set:
+        yield from _metric_fits(("promotion", "metric"), pipeline.promotion.metric, pipeline)
+
+
+def _metric_fits(at: Path, metric: str, pipeline: Pipeline) -> Iterator[Problem]:
+    kind = pipeline.target.type
+    if (metric in _REGRESSION_METRICS) != (kind == "regression") or (metric in _BINARY_METRICS and kind != "binary"):
+        fitting = {"regression": "rmse, mae, r2", "multiclass": "accuracy, log_loss", "binary": "auroc, accuracy, f1, log_loss, brier"}[kind]
+        yield Problem(at, f"`{metric}` does not fit a {kind} target; use {fitting}")
