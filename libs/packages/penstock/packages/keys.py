@@ -1,0 +1,233 @@
+"""Keys and the trust store: who may sign what.
+
+`keys/<role>.pem` is a role's present private key (EC P-256, PKCS#8). `keys/trust.json` lists every public key that counts, by key id:
+`{keyid: {role, public_key, created_at, retired_at}}`. Two roles: `registry` signs packages and promotions, `audit` signs verdicts and
+waivers. A key counts for its own role only, so that neither service can speak for the other.
+
+Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no restart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, get_args
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+from penstock.contracts.errors import Conflict, Tampered
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+Role = Literal["registry", "audit"]
+ROLES: tuple[Role, ...] = get_args(Role)
+TRUST_FILE = "trust.json"
+_SIGNATURE = ec.ECDSA(hashes.SHA256())
+
+
+class TrustedKey(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    role: Role
+    public_key: str
+    """PEM, SubjectPublicKeyInfo."""
+    created_at: AwareDatetime
+    retired_at: AwareDatetime | None = None
+
+    def verifies(self, message: bytes, signature: bytes) -> bool:
+        try:
+            _public(self.public_key).verify(signature, message, _SIGNATURE)
+        except InvalidSignature:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The trust store as a value."""
+
+    keys: Mapping[str, TrustedKey]
+
+    def key(self, keyid: str, role: Role, at: datetime | None = None) -> TrustedKey:
+        """The key, if it may have signed as `role` at `at`, the time that the signed statement gives. Raises Tampered.
+
+        A retired key's older statements stay good: evidence is kept for years, and what is served today may have been promoted before
+        the last rotation. The time is the signer's own word, so it cannot keep out a thief, who would back-date; it keeps out a service
+        that still signs with a key it should have dropped. What limits the thief is that rotating overwrites the private key, so there
+        is nothing left to steal; that a forged promotion needs a generation above the last one known, and evidence by the other role;
+        and that a key which did leak is not retired but revoked: it leaves the store, and nothing that it signed counts any more.
+        A package's signature carries no time (`at` is None) and is good while the key is in the store: nothing is loaded on it alone.
+        """
+        trusted = self.keys.get(keyid)
+        if trusted is None:
+            raise Tampered(f"key {keyid} is not in the trust store")
+        if trusted.role != role:
+            raise Tampered(f"key {keyid} may sign as {trusted.role}, not as {role}")
+        if at is not None and trusted.retired_at is not None and at > trusted.retired_at:
+            raise Tampered(f"key {keyid} was retired at {trusted.retired_at:%Y-%m-%d %H:%M:%S} UTC, before this was signed")
+        return trusted
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A role's present private key."""
+
+    role: Role
+    path: Path
+    pem: bytes
+
+    @cached_property
+    def private_key(self) -> ec.EllipticCurvePrivateKey:
+        key = load_pem_private_key(self.pem, password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise Conflict("not an EC P-256 key", where=str(self.path))
+        return key
+
+    @cached_property
+    def keyid(self) -> str:
+        return keyid(self.private_key.public_key())
+
+    def sign(self, message: bytes) -> bytes:
+        """ECDSA with SHA-256, DER."""
+        return self.private_key.sign(message, _SIGNATURE)
+
+
+def keyid(public_key: ec.EllipticCurvePublicKey) -> str:
+    """A key's name: the first 16 hex digits of the sha256 of its SubjectPublicKeyInfo. A name only: the trust store holds the whole key."""
+    return hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()[:16]
+
+
+class Keys:
+    """The keys directory. Every call reads the files anew; they are small."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def signer(self, role: Role) -> Signer:
+        """Raises Conflict where there is no key."""
+        path = self.directory / f"{role}.pem"
+        try:
+            return Signer(role, path, path.read_bytes())
+        except FileNotFoundError as error:
+            raise Conflict(f"there is no key of role {role}", where=str(path), remedy="Make it with `penstock keys init`") from error
+
+    def trust(self) -> Trust:
+        """Raises Conflict where there is no trust store, Tampered where it cannot be read as one."""
+        path = self.directory / TRUST_FILE
+        try:
+            return Trust(_TRUST.validate_json(path.read_bytes()))
+        except FileNotFoundError as error:
+            raise Conflict("there is no trust store", where=str(path), remedy="Make it with `penstock keys init`") from error
+        except ValidationError as error:
+            raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(path)) from error
+
+    def ensure(self, now: datetime | None = None) -> Trust:
+        """Makes what is missing, and finishes a rotation that was cut off. Safe beside others that do the same."""
+        now = now or datetime.now(UTC)
+        with self._locked():
+            keys = self._trusted()
+            for role in ROLES:
+                if not (self.directory / f"{role}.pem").exists():
+                    self._write(f"{role}.pem", _new_private_pem())
+                present = self.signer(role)
+                keys = _retire_all_but(present, _admit(present, keys, now), now)
+            return self._write_trust(keys)
+
+    def rotate(self, role: Role, *, revoke: bool = False, now: datetime | None = None) -> Signer:
+        """A new key for `role`. The old one is retired, or, when it has leaked, revoked: nothing that it signed counts any more.
+
+        The new key is trusted before it is used and the old one until it is no longer: a crash in between leaves both, and
+        `ensure` retires the old one.
+        """
+        now = now or datetime.now(UTC)
+        self.ensure(now)
+        with self._locked():
+            old = self.signer(role)
+            new = Signer(role, old.path, _new_private_pem())
+            keys = self._write_trust(_admit(new, self._trusted(), now)).keys
+            self._write(old.path.name, new.pem)
+            keys = _retire_all_but(new, keys, now)
+            self._write_trust({name: key for name, key in keys.items() if not (revoke and name == old.keyid)})
+            return new
+
+    def _trusted(self) -> Mapping[str, TrustedKey]:
+        return self.trust().keys if (self.directory / TRUST_FILE).exists() else {}
+
+    def _write_trust(self, keys: Mapping[str, TrustedKey]) -> Trust:
+        content = {name: key.model_dump(mode="json") for name, key in sorted(keys.items())}
+        self._write(TRUST_FILE, (json.dumps(content, indent=2) + "\n").encode())
+        return Trust(dict(keys))
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Atomic and durable; a temporary file of mkstemp is 0600 from its first byte."""
+        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=f".{name}.")
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.directory / name)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def ensure(directory: Path) -> Trust:
+    """Makes the keys and the trust store that are missing in `directory`."""
+    return Keys(directory).ensure()
+
+
+_TRUST: TypeAdapter[dict[str, TrustedKey]] = TypeAdapter(dict[str, TrustedKey])
+
+
+def _admit(signer: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:
+    if signer.keyid in keys:
+        return dict(keys)
+    public = signer.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return {**keys, signer.keyid: TrustedKey(role=signer.role, public_key=public, created_at=now)}
+
+
+def _retire_all_but(present: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:
+    def treated(name: str, key: TrustedKey) -> TrustedKey:
+        stays = key.role != present.role or name == present.keyid or key.retired_at is not None
+        return key if stays else key.model_copy(update={"retired_at": now})
+
+    return {name: treated(name, key) for name, key in keys.items()}
+
+
+def _new_private_pem() -> bytes:
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _public(pem: str) -> ec.EllipticCurvePublicKey:
+    key = load_pem_public_key(pem.encode())
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Tampered("the trust store holds a key that is not on an elliptic curve")
+    return key
