@@ -106,7 +106,8 @@ class Tampered(PenstockError):
 
 
 _CLASSES: dict[Kind, type[PenstockError]] = {
-    error.kind: error for error in (Invalid, NotFound, Conflict, Refused, TooLarge, Unavailable, DeadlineExceeded, Canceled, Tampered, PenstockError)
+    error.kind: error
+    for error in (Invalid, NotFound, Conflict, Refused, TooLarge, Unavailable, DeadlineExceeded, Canceled, Tampered, PenstockError)
 }
 
 KINDS_BY_STATUS: dict[str, Kind] = {treatment.grpc_status: kind for kind, treatment in reversed(TREATMENTS.items())}

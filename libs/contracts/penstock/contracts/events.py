@@ -402,5 +402,3 @@ def decode(ce_type: str, value: bytes) -> Event | None:
 
 def encode(event: Event) -> bytes:
     return event.model_dump_json().encode()
-
-

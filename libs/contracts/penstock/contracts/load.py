@@ -190,7 +190,9 @@ def _known_keys(path: rules.Path) -> list[str]:
             model = fields.get(str(step))
         else:
             model = next((part for part in reversed(get_args(model)) if part is not type(None)), None)
-        while (parts := [part for part in get_args(model) if isinstance(part, type) and issubclass(part, BaseModel)]) and not _is_container(model):
+        while (parts := [part for part in get_args(model) if isinstance(part, type) and issubclass(part, BaseModel)]) and not _is_container(
+            model
+        ):
             model = parts[0]
     if isinstance(model, type) and issubclass(model, BaseModel):
         return [field.alias or name for name, field in model.model_fields.items()]

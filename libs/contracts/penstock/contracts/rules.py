@@ -162,13 +162,17 @@ def _target(pipeline: Pipeline) -> Iterator[Problem]:
     field = pipeline.field(target.source_field)
     fitting = {"binary": ("boolean", "category", "number"), "multiclass": ("category",), "regression": ("number",)}[target.type]
     if field.type not in fitting:
-        yield Problem((*at, "type"), f"a {target.type} target needs a {' or '.join(fitting)} field; `{target.source_field}` is {field.type}")
+        yield Problem(
+            (*at, "type"), f"a {target.type} target needs a {' or '.join(fitting)} field; `{target.source_field}` is {field.type}"
+        )
     if target.positive is not None and target.type != "binary":
         yield Problem((*at, "positive"), "`positive` is for binary targets")
     if target.type == "binary" and field.type != "boolean" and target.positive is None:
         yield Problem(at, f"say which value of `{target.source_field}` counts as 1: `positive: …`")
     if target.type == "binary" and field.values and target.positive is not None and str(target.positive) not in field.values:
-        yield Problem((*at, "positive"), f"`{target.positive}` is no value of `{target.source_field}`{nearest(str(target.positive), field.values)}")
+        yield Problem(
+            (*at, "positive"), f"`{target.positive}` is no value of `{target.source_field}`{nearest(str(target.positive), field.values)}"
+        )
 
 
 def _split(pipeline: Pipeline) -> Iterator[Problem]:
@@ -256,5 +260,7 @@ def _promotion(pipeline: Pipeline) -> Iterator[Problem]:
 def _metric_fits(at: Path, metric: str, pipeline: Pipeline) -> Iterator[Problem]:
     kind = pipeline.target.type
     if (metric in _REGRESSION_METRICS) != (kind == "regression") or (metric in _BINARY_METRICS and kind != "binary"):
-        fitting = {"regression": "rmse, mae, r2", "multiclass": "accuracy, log_loss", "binary": "auroc, accuracy, f1, log_loss, brier"}[kind]
+        fitting = {"regression": "rmse, mae, r2", "multiclass": "accuracy, log_loss", "binary": "auroc, accuracy, f1, log_loss, brier"}[
+            kind
+        ]
         yield Problem(at, f"`{metric}` does not fit a {kind} target; use {fitting}")

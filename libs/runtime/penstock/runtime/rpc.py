@@ -83,7 +83,9 @@ class ErrorTable(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's ow
             return grpc.unary_stream_rpc_method_handler(
                 _streaming(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
             )
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer)
+        return grpc.unary_unary_rpc_method_handler(
+            _unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
+        )
 
 
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:

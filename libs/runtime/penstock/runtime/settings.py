@@ -6,75 +6,14 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from penstock.contracts.connection import KafkaSettings as KafkaSettings
 from penstock.contracts.errors import Invalid
 from penstock.runtime import ports
-
-
-class KafkaSettings(BaseModel):
-    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    bootstrap_servers: str = f"127.0.0.1:{ports.KAFKA}"
-    topic_prefix: str = ""
-    replication: int = Field(default=1, ge=1)
-    """Of the topics that a service creates."""
-    security_protocol: str | None = None
-    sasl_mechanism: str | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_ca_location: str | None = None
-    ssl_certificate_location: str | None = None
-    ssl_key_location: str | None = None
-    ssl_key_password: SecretStr | None = None
-
-    _security: ClassVar = (
-        "security_protocol",
-        "sasl_mechanism",
-        "sasl_username",
-        "sasl_password",
-        "ssl_ca_location",
-        "ssl_certificate_location",
-        "ssl_key_location",
-        "ssl_key_password",
-    )
-    _kafka_python: ClassVar = {
-        "sasl_username": "sasl_plain_username",
-        "sasl_password": "sasl_plain_password",
-        "ssl_ca_location": "ssl_cafile",
-        "ssl_certificate_location": "ssl_certfile",
-        "ssl_key_location": "ssl_keyfile",
-        "ssl_key_password": "ssl_password",
-    }
-
-    def client(self, **overrides: Any) -> dict[str, Any]:
-        """librdkafka's configuration: where, security, a quick return after an outage. Overrides use `_` for `.`."""
-        base = {
-            "bootstrap.servers": self.bootstrap_servers,
-            "reconnect.backoff.ms": 50,
-            "reconnect.backoff.max.ms": 500,
-            "socket.keepalive.enable": True,
-        }
-        security = {name.replace("_", "."): value for name, value in self._chosen_security()}
-        return base | security | {name.replace("_", "."): value for name, value in overrides.items()}
-
-    def admin(self) -> dict[str, Any]:
-        """kafka-python's keyword arguments."""
-        security = {self._kafka_python.get(name, name): value for name, value in self._chosen_security()}
-        return {"bootstrap_servers": self.bootstrap_servers.split(","), **security}
-
-    def topic(self, name: str) -> str:
-        """The catalogue's name with this installation's prefix."""
-        return self.topic_prefix + name
-
-    def _chosen_security(self) -> list[tuple[str, str]]:
-        chosen = [(name, getattr(self, name)) for name in self._security if getattr(self, name) is not None]
-        return [(name, value.get_secret_value() if isinstance(value, SecretStr) else value) for name, value in chosen]
 
 
 class Platform(BaseSettings):

@@ -24,7 +24,9 @@ def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
     try:
         admin = KafkaAdminClient(**kafka.admin(), request_timeout_ms=10_000, client_id="penstock-topics")
     except (KafkaError, ValueError, OSError) as error:
-        raise Unavailable(f"Kafka at {kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, or correct PENSTOCK_KAFKA__BOOTSTRAP_SERVERS") from error
+        raise Unavailable(
+            f"Kafka at {kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, or correct PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"
+        ) from error
     try:
         present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
         missing = [topic for topic in topics if kafka.topic(topic.name) not in present]
