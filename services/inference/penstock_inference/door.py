@@ -1,0 +1,57 @@
+"""The door's files. `python -m penstock_inference.door` writes the first ones, before Envoy starts; inference replaces them.
+
+Envoy reads a watched file again only when a new one is renamed over it, and does not start while one is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+
+from penstock_inference.envoy import Door, Json, bootstrap, clusters, routes
+from penstock_inference.settings import Settings
+
+ENVOY_FLAGS = ("--concurrency", "1", "--file-flush-interval-msec", "10", "--file-flush-min-size-kb", "0", "--disable-hot-restart")
+"""How Envoy must be started: with the default flush, `kill -9` loses some hundred lines that were answered; hot restart's shared memory
+would tie two stacks together."""
+
+
+def write_first(door: Door) -> None:
+    """Everything Envoy needs to start, and its log, readable by nobody else: it holds what people sent."""
+    door.folder.mkdir(parents=True, exist_ok=True)
+    door.folder.chmod(0o700)
+    make_log(door)
+    write_clusters(door)
+    write_routes(door)
+    _replace(door.folder / "envoy.json", bootstrap(door))
+
+
+def make_log(door: Door) -> None:
+    """Envoy would make it 0644; it keeps the mode of a file that is there."""
+    os.close(os.open(door.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    door.log.chmod(0o600)
+
+
+def write_clusters(door: Door) -> None:
+    _replace(door.folder / "cds.json", {"version_info": _version(), "resources": clusters(door)})
+
+
+def write_routes(door: Door, closed: str | None = None) -> None:
+    """Routes name clusters: on a change of both, clusters go first."""
+    _replace(door.folder / "rds.json", {"version_info": _version(), "resources": [routes(door, closed)]})
+
+
+def _version() -> str:
+    return uuid.uuid4().hex
+
+
+def _replace(path: Path, document: Json) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_text(json.dumps(document, indent=1))
+    beside.replace(path)
+
+
+if __name__ == "__main__":
+    write_first(Settings().door)

@@ -1,0 +1,54 @@
+"""Settings of inference and of its door: `PENSTOCK_INFERENCE__…`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
+
+from penstock.contracts.durations import parse_duration
+from penstock.runtime import ports
+from penstock.runtime.settings import ServiceSettings, service_config
+from penstock_inference.envoy import Door
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""`7d`, `30m`, `250ms`."""
+
+
+class Settings(ServiceSettings):
+    model_config = service_config("inference")
+
+    triton_grpc: str = f"127.0.0.1:{ports.TRITON_GRPC}"
+    triton_http: str = f"127.0.0.1:{ports.TRITON_HTTP}"
+    door_listen: str = ""
+    """Where Envoy listens; by default at `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080."""
+    door_admin: str = f"127.0.0.1:{ports.DOOR_ADMIN}"
+    """Envoy's own administration: never to be reached from outside."""
+
+    reconcile_every: Duration = timedelta(seconds=2)
+    """How often what Triton serves is compared with what it should, each served model probed, and the door's log looked at."""
+    log_rotate_bytes: int = Field(default=64 << 20, ge=4096)
+    log_rotate_after: Duration = timedelta(hours=1)
+    """Predictions do not lie longer in the file that Envoy writes."""
+    log_keep: Duration = timedelta(hours=1)
+    """How long a published log file stays."""
+    log_reserve_bytes: int = Field(default=64 << 20, ge=0)
+    """With less free space than this the log counts as not writable; if a pipeline says `record: required`, the door closes."""
+
+    @property
+    def repository(self) -> Path:
+        """Triton's model repository; Triton reads it, we write it."""
+        return self.platform.home.resolve() / "triton" / "models"
+
+    @property
+    def door(self) -> Door:
+        return Door(
+            folder=self.platform.home.resolve() / "envoy",
+            listen=self.door_listen or self.platform.endpoint,
+            admin=self.door_admin,
+            triton_grpc=self.triton_grpc,
+            triton_http=self.triton_http,
+            services={service: self.address if service == "inference" else self.platform.peer(service) for service in ports.SERVICES},
+        )
