@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
 from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import Envelope, EnvelopeSignature, GateResult, ModelVersionPromoted
 from penstock.packages.format import canonical
 from penstock.packages.keys import Role, Signer, Trust
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 
 class Statement(BaseModel):

@@ -18,10 +18,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
 FORMAT = "penstock.package.v1"
 

@@ -33,8 +33,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
-from penstock.contracts.errors import Conflict, Tampered
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from penstock.contracts.errors import Conflict, Tampered
 
 Role = Literal["registry", "audit"]
 ROLES: tuple[Role, ...] = get_args(Role)

@@ -1,0 +1,99 @@
+"""Keys are made once, kept private, and a rotation cut off anywhere is finished by the next `ensure`."""
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts.errors import Conflict, Tampered
+from penstock.packages.keys import ROLES, Keys, ensure
+from penstock.testing.packages import NOW
+
+
+def test_ensure_makes_what_is_missing_and_changes_nothing_else(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    first = keys.ensure(NOW)
+    assert {key.role for key in first.keys.values()} == set(ROLES)
+    assert keys.ensure(NOW + timedelta(days=1)) == first == keys.trust()
+    (tmp_path / "keys" / "trust.json").unlink()
+    assert set(keys.ensure().keys) == set(first.keys)
+
+
+def test_files_are_private(tmp_path: Path) -> None:
+    ensure(tmp_path / "keys")
+    for path in (tmp_path / "keys").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+
+
+def test_services_that_start_together_make_one_set_of_keys(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        trusts = list(pool.map(lambda _: ensure(tmp_path / "keys"), range(8)))
+    assert len({tuple(sorted(trust.keys)) for trust in trusts}) == 1
+    assert len(trusts[0].keys) == 2
+
+
+def test_a_retired_key_keeps_its_older_statements_and_gets_no_new_ones(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.ensure(NOW)
+    old = keys.signer("registry")
+    rotated = NOW + timedelta(days=1)
+    new = keys.rotate("registry", now=rotated)
+    trust = keys.trust()
+    assert keys.signer("registry").keyid == new.keyid != old.keyid
+    assert trust.key(old.keyid, "registry", NOW).verifies(b"m", old.sign(b"m"))
+    assert trust.key(old.keyid, "registry").retired_at == rotated
+    with pytest.raises(Tampered, match="retired"):
+        trust.key(old.keyid, "registry", rotated + timedelta(seconds=1))
+    trust.key(new.keyid, "registry", rotated + timedelta(seconds=1))
+
+
+def test_a_revoked_key_counts_for_nothing(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.ensure(NOW)
+    old = keys.signer("audit")
+    keys.rotate("audit", revoke=True, now=NOW)
+    with pytest.raises(Tampered, match="not in the trust store"):
+        keys.trust().key(old.keyid, "audit", NOW)
+
+
+@pytest.mark.parametrize("writes_before_the_crash", [1, 2])
+def test_a_rotation_cut_off_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes_before_the_crash: int) -> None:
+    keys = Keys(tmp_path)
+    keys.ensure(NOW)
+    write, done = keys._write, []
+
+    def crashing(name: str, content: bytes) -> None:
+        if len(done) == writes_before_the_crash + 1:  # `rotate` begins with `ensure`, which writes once
+            raise RuntimeError("cut off")
+        done.append(name)
+        write(name, content)
+
+    monkeypatch.setattr(keys, "_write", crashing)
+    with pytest.raises(RuntimeError):
+        keys.rotate("registry", now=NOW)
+    monkeypatch.undo()
+    trust = keys.ensure(NOW)
+    present = [name for name, key in trust.keys.items() if key.role == "registry" and key.retired_at is None]
+    assert present == [keys.signer("registry").keyid]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "audit.pem", "registry.pem", "trust.json"]
+
+
+def test_a_key_speaks_for_its_role_only(tmp_path: Path) -> None:
+    trust = ensure(tmp_path)
+    registry = Keys(tmp_path).signer("registry")
+    with pytest.raises(Tampered, match="may sign as registry"):
+        trust.key(registry.keyid, "audit")
+
+
+def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    with pytest.raises(Conflict, match="penstock keys init"):
+        keys.signer("registry")
+    with pytest.raises(Conflict, match="no trust store"):
+        keys.trust()
+    (tmp_path / "trust.json").write_text("{]")
+    with pytest.raises(Tampered, match="no trust store"):
+        keys.trust()

@@ -1,0 +1,154 @@
+"""A model package in small, and signed statements about it: for tests of whoever makes, registers, audits or loads one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from penstock.contracts.events import Artifact, Envelope, GateResult, Interval, ModelVersion, ModelVersionPromoted, TrainingSet
+from penstock.contracts.pipeline import Pipeline
+from penstock.packages import evidence
+from penstock.packages.format import Curves, Inputs, ModelSignature, NumberProfile, Output, Probes, Profile, StringProfile, TargetSignature
+from penstock.packages.format import write_package as write
+from penstock.packages.keys import Keys
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+NOWHERE = Artifact(uri="file:///nowhere", digest="sha256:" + "0" * 64, size=0)
+
+PIPELINE_TEXT = """\
+version: 1
+pipeline: loans
+entities:
+  applicant: {key: applicant_id}
+sources:
+  applications:
+    entity: applicant
+    id: application_id
+    timestamp: at
+    fields:
+      income: {type: number}
+      purpose: {type: category}
+      defaulted: {type: boolean}
+      sex: {type: category, protected: true}
+targets:
+  default: {from: applications.defaulted, type: binary}
+audit:
+  groups: {sex: {}}
+  gates:
+    - {metric: auroc, at_least: 0.7}
+    - {metric: equalized_odds_difference, by: sex, at_most: 0.15, on_fail: review}
+"""
+
+
+def pipeline() -> Pipeline:
+    from penstock.contracts.load import read
+
+    return read(PIPELINE_TEXT)
+
+
+def training_set(name: str = "loans") -> TrainingSet:
+    return TrainingSet(
+        fingerprint="sha256:" + "1" * 64,
+        pipeline=name,
+        train=NOWHERE,
+        validation=NOWHERE,
+        audit=NOWHERE,
+        rows={"train": 60, "validation": 10, "audit": 30},
+        offsets=(),
+        created_at=NOW,
+    )
+
+
+def write_package(directory: Path, *, model: bytes = b"no real graph", card: str = "# loans\n") -> str:
+    """A package that passes `check`, of the pipeline above; another `model` or `card` makes another digest."""
+    return write(
+        directory,
+        model=model,
+        pipeline=pipeline(),
+        signature=ModelSignature(
+            inputs=Inputs(numbers=("income",), strings=("purpose",)),
+            outputs={"probabilities": Output(datatype="FP32", columns=2), "decision": Output(datatype="BYTES", columns=1)},
+            classes=("false", "true"),
+            target=TargetSignature(name="default", type="binary"),
+        ),
+        metrics={"auroc": 0.9},
+        training_set=training_set(),
+        profile=Profile(
+            features={
+                "income": NumberProfile(rows=60, missing=1, mean=2.0),
+                "purpose": StringProfile(rows=60, missing=0, values={"car": 60}),
+            },
+            probes=Probes(
+                numbers=((1.0,), (None,)),
+                strings=(("car",), ("",)),
+                outputs={"probabilities": ((0.25, 0.75), (0.5, 0.5)), "decision": (("true",), ("false",))},
+            ),
+        ),
+        curves=Curves(metric="auroc", points=()),
+        model_card=card,
+    )
+
+
+def gate(verdict: str = "pass", on_fail: str = "review", metric: str = "equalized_odds_difference") -> GateResult:
+    by, bound, limit = ("sex", "at_most", 0.15) if metric == "equalized_odds_difference" else (None, "at_least", 0.7)
+    judge = "upper_bound" if bound == "at_most" else "lower_bound"
+    value = Interval(estimate=0.1, lower=0.05, upper=0.2)
+    return GateResult.model_validate(
+        {"metric": metric, "by": by, "bound": bound, "limit": limit, "judge": judge, "value": value, "verdict": verdict}
+        | {"on_fail": on_fail, "reason": "said in a test"}
+    )
+
+
+AUROC_PASSED = gate(metric="auroc", on_fail="block")
+
+
+def verdict(keys: Keys, digest: str, *gates: GateResult, audit_id: str = "A1", name: str = "loans", at: datetime = NOW) -> Envelope:
+    gates = gates or (AUROC_PASSED, gate())
+    said = {one.verdict for one in gates}
+    overall = "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
+    statement = evidence.Verdict.model_validate(
+        {"pipeline": name, "digest": digest, "at": at, "audit_id": audit_id, "verdict": overall, "gates": gates}
+        | {"result_digest": "sha256:" + "2" * 64}
+    )
+    return evidence.sign(statement, keys.signer("audit"))
+
+
+def waiver(keys: Keys, digest: str, *gates: GateResult, audit_id: str = "A1", name: str = "loans", at: datetime = NOW) -> Envelope:
+    names = tuple(evidence.gate_name(one) for one in gates)
+    statement = evidence.Waiver(pipeline=name, digest=digest, at=at, audit_id=audit_id, gates=names, decided_by="Ada", why="too few rows")
+    return evidence.sign(statement, keys.signer("audit"))
+
+
+def version(digest: str, keys: Keys, package: Artifact = NOWHERE, signature: Artifact = NOWHERE, name: str = "loans") -> ModelVersion:
+    return ModelVersion(
+        pipeline=name,
+        digest=digest,
+        package=package,
+        signature=signature,
+        keyid=keys.signer("registry").keyid,
+        run_id="R1",
+        pipeline_number=1,
+        training_set=training_set(name),
+        metrics={"auroc": 0.9},
+        registered_at=NOW,
+    )
+
+
+def promotion(keys: Keys, promoted: ModelVersion, *proof: Envelope, generation: int = 1, at: datetime = NOW) -> ModelVersionPromoted:
+    """Signed by the registry, whether or not the evidence would let it."""
+    grant = evidence.PromotionGrant(
+        pipeline=promoted.pipeline,
+        digest=promoted.digest,
+        at=at,
+        generation=generation,
+        evidence=tuple(evidence.envelope_digest(envelope) for envelope in proof),
+    )
+    return ModelVersionPromoted(
+        version=promoted,
+        generation=generation,
+        evidence=proof,
+        promotion=evidence.sign(grant, keys.signer("registry")),
+        reason="promoted",
+        promoted_at=at,
+        promoted_by="penstock",
+    )
