@@ -1,0 +1,112 @@
+"""Group labels from the raw values of a protected attribute, or from bins of a number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.contracts.errors import Invalid
+from penstock_ethics_audit.scores import Codes
+
+NOT_STATED = "(not stated)"
+MAX_GROUPS = 50
+"""More distinct values than this are no groups to compare."""
+_MISSING = -1
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The rows of the audit split divided by one attribute."""
+
+    by: str
+    groups: tuple[str, ...]
+    codes: Codes
+    """[N]: index into `groups`, -1 where the attribute is not stated."""
+    not_stated: int = 0
+    """Rows without the attribute. They are compared as a group of their own when they are enough, see `compare_not_stated`."""
+    left_out: bool = False
+    """Rows without the attribute take no part in the comparison: they are too few to say anything."""
+
+    def rows(self, group: int) -> Codes:
+        return np.flatnonzero(self.codes == group)
+
+    def cells(self, labels: Codes, classes: int) -> NDArray[np.int64]:
+        """[groups, classes]: rows in each cell (group x label)."""
+        stated = self.codes != _MISSING
+        flat = np.bincount(self.codes[stated] * classes + labels[stated], minlength=len(self.groups) * classes)
+        return flat.reshape(len(self.groups), classes)
+
+
+def divide(by: str, values: Sequence[str | float | None] | NDArray[np.generic], bins: Sequence[float] | None = None) -> Grouping:
+    """Groups of `values`: one a distinct value, in order, or with `bins` (inner edges, [25, 40]) `<25`, `25-40`, `>=40`.
+
+    None, NaN and the empty string are not stated. Raises Invalid when the values are no groups.
+    """
+    raw = list(values)
+    stated = np.array([not _is_missing(value) for value in raw], dtype=bool)
+    codes = np.full(len(raw), _MISSING, dtype=np.int64)
+    if bins is not None:
+        try:
+            numbers = np.array([float(value) for value, there in zip(raw, stated, strict=True) if there], dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise Invalid(
+                f"{by} has bins but its values are no numbers", where=f"audit.groups.{by}.bins", remedy="Leave out the bins"
+            ) from error
+        names = _bin_names(bins)
+        codes[stated] = np.searchsorted(np.asarray(bins, dtype=np.float64), numbers, side="right")
+    else:
+        distinct = sorted({value for value, there in zip(raw, stated, strict=True) if there}, key=_order)
+        if len(distinct) > MAX_GROUPS:
+            raise Invalid(
+                f"{by} has {len(distinct)} distinct values, at most {MAX_GROUPS} can be compared as groups",
+                where=f"audit.groups.{by}",
+                remedy=f"Give `audit.groups.{by}.bins`, or a field with fewer values",
+            )
+        index = {value: code for code, value in enumerate(distinct)}
+        codes[stated] = [index[value] for value, there in zip(raw, stated, strict=True) if there]
+        names = tuple(_text(value) for value in distinct)
+    present = np.unique(codes[stated])
+    # A bin or value that no audit row has is no group: it would be an empty cell for ever.
+    renumbered = np.full(len(names) + 1, _MISSING, dtype=np.int64)
+    renumbered[present] = np.arange(len(present))
+    return Grouping(by, tuple(names[code] for code in present), renumbered[codes], not_stated=int((~stated).sum()))
+
+
+def compare_not_stated(grouping: Grouping, labels: Codes, classes: int, min_rows: int) -> Grouping:
+    """Rows without the attribute as one more group where each of its cells has `min_rows`; else they are left out.
+
+    A group of its own, because withholding an attribute must not hide how people are treated; left out when tiny, because one person
+    who does not say would otherwise make every verdict inconclusive. Either way their number is in the report.
+    """
+    if not grouping.not_stated:
+        return grouping
+    missing = grouping.codes == _MISSING
+    if np.bincount(labels[missing], minlength=classes).min() < min_rows:
+        return replace(grouping, left_out=True)
+    codes = np.where(missing, len(grouping.groups), grouping.codes)
+    return replace(grouping, groups=(*grouping.groups, NOT_STATED), codes=codes)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and np.isnan(value))
+
+
+def _order(value: str | float) -> tuple[int, float, str]:
+    return (0, float(value), "") if isinstance(value, (int, float)) else (1, 0.0, str(value))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "true" if value else "false"
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _bin_names(edges: Sequence[float]) -> tuple[str, ...]:
+    if any(low >= high for low, high in pairwise(edges)) or not edges:
+        raise Invalid("the edges must rise", where="bins", remedy="Write them in order, as in [25, 40, 60]")
+    inner = [f"{low:g}-{high:g}" for low, high in pairwise(edges)]
+    return (f"<{edges[0]:g}", *inner, f">={edges[-1]:g}")
