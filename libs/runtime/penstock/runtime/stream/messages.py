@@ -1,0 +1,71 @@
+"""What goes in and out of a stream: plain values, so that the work on them needs no broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+Headers = Sequence[tuple[str, bytes]]
+
+BEGINNING = -2
+"""A position before the first message that is still there (librdkafka's OFFSET_BEGINNING)."""
+
+
+class Partition(NamedTuple):
+    topic: str
+    """As in the catalogue, without prefix."""
+    number: int
+
+
+class Message(NamedTuple):
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    """Milliseconds since the epoch, as the topic keeps them; -1 where there is none."""
+    headers: Headers
+
+    def header(self, name: str) -> bytes | None:
+        """The last header of this name."""
+        return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one partition, in order. Offsets rise, with gaps (transaction markers, aborted messages)."""
+
+    partition: Partition
+    messages: Sequence[Message]
+    position: int
+    """The next offset to read: everything below it is in this batch or was before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """Where a consumer group stands in one partition, as of its last committed transaction."""
+
+    position: int
+    """The next offset to read; `BEGINNING` where nothing was committed yet."""
+    metadata: str
+    """What the transaction wrote beside the offset, at most 4,096 bytes."""
+
+
+class Produced(NamedTuple):
+    topic: str
+    """As in the catalogue, without prefix."""
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What becomes of one batch, all of it or nothing."""
+
+    produced: Sequence[Produced] = ()
+    metadata: str = ""
+    """Committed beside the partition's offset in the same transaction; at most 4,096 bytes (Kafka's `offset.metadata.max.bytes`)."""
+    committed: Callable[[], None] = field(default=lambda: None)
+    """Called once when the transaction is durable, before the partition's next batch: the place to change what is kept in memory."""

@@ -1,0 +1,162 @@
+"""Both streams against the real broker."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka import Consumer, Producer
+
+from penstock.contracts.topics import Topic
+from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, TransactionalStream
+from penstock.runtime.topics import ensure_topics
+from penstock.testing.broker import Kafka
+from penstock.testing.wait import until
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def settings(kafka: Kafka) -> KafkaSettings:
+    return kafka.settings(f"stream-{uuid.uuid4().hex[:8]}.")
+
+
+def make(settings: KafkaSettings, *names: str, partitions: int = 2) -> None:
+    ensure_topics(
+        settings, [Topic(name, owner="test", consumers=(), key="", about="", messages=(), partitions=partitions) for name in names]
+    )
+
+
+def publish(settings: KafkaSettings, topic: str, values: Sequence[bytes], partitions: int = 2) -> None:
+    producer = Producer(settings.client(enable_idempotence=True))
+    for number, value in enumerate(values):
+        producer.produce(settings.topic(topic), value, partition=number % partitions)
+    producer.flush(30)
+
+
+def everything(settings: KafkaSettings, topic: str) -> dict[int, list[bytes]]:
+    """All committed values, by partition."""
+    consumer = Consumer(
+        settings.client(
+            group_id=uuid.uuid4().hex, auto_offset_reset="earliest", isolation_level="read_committed", enable_partition_eof=True
+        )
+    )
+    count = len(consumer.list_topics(settings.topic(topic), timeout=10).topics[settings.topic(topic)].partitions)
+    consumer.subscribe([settings.topic(topic)])
+    found: dict[int, list[bytes]] = {number: [] for number in range(count)}
+    ended: set[int] = set()
+    while len(ended) < count:
+        for message in consumer.consume(5000, 0.2):
+            if message.error():
+                ended.add(message.partition())
+            else:
+                found[message.partition()].append(message.value())
+    consumer.close()
+    return found
+
+
+@contextmanager
+def running(stream: TransactionalStream | PositionedStream) -> Iterator[None]:
+    stop, failures = threading.Event(), []
+
+    def run() -> None:
+        try:
+            stream.run(stop)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert not failures, failures
+
+
+class Copy:
+    """Copies each message and keeps the number of messages so far as metadata."""
+
+    def __init__(self, into: str) -> None:
+        self._into = into
+        self.counts: dict[int, int] = {}
+
+    def assigned(self, partition: int, committed: Committed) -> None:
+        self.counts[partition] = int(committed.metadata or 0)
+
+    def process(self, batch: Batch) -> Outcome:
+        number = batch.partition.number
+        count = self.counts[number] + len(batch.messages)
+        produced = [Produced(self._into, number, message.key, message.value) for message in batch.messages]
+        return Outcome(produced, metadata=str(count), committed=lambda: self.counts.update({number: count}))
+
+    def revoked(self, partition: int) -> None:
+        pass
+
+
+def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) -> None:
+    make(settings, "in", "late", "out")
+    values = [b"%05d" % number for number in range(5000)]
+    publish(settings, "in", values)
+    copy, late = Copy("out"), Copy("out")
+    stream = TransactionalStream(settings, group="copy", replica="0", batch=700)
+    stream.add("in", copy)
+    with running(stream):
+        until(lambda: sum(copy.counts.values()) == 5000, within=20, what="all copied")
+        publish(settings, "late", [b"later"] * 10)
+        stream.add("late", late)
+        until(lambda: sum(late.counts.values()) == 10, within=20, what="the new topic is read")
+    assert everything(settings, "out") == {number: [*values[number::2], *[b"later"] * 5] for number in (0, 1)}
+    again = Copy("out")
+    stream = TransactionalStream(settings, group="copy", replica="0")
+    stream.add("in", again)
+    with running(stream):
+        until(lambda: again.counts, within=20, what="assigned")
+    assert again.counts == {0: 2500, 1: 2500}
+
+
+class Memory:
+    """A sink that keeps its positions as a database would."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, list[bytes]] = {}
+        self.positions: dict[Partition, int] = {}
+        self.ends: dict[Partition, int] = {}
+
+    def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        return {partition: self.positions[partition] for partition in partitions if partition in self.positions}
+
+    def write(self, batch: Batch) -> None:
+        self.values.setdefault(batch.partition.number, []).extend(message.value or b"" for message in batch.messages)
+        self.positions[batch.partition] = batch.position
+
+    def reached(self, partition: Partition, position: int) -> None:
+        self.ends[partition] = position
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        pass
+
+
+def test_a_sink_goes_on_where_its_data_ends(settings: KafkaSettings) -> None:
+    make(settings, "in", "records")
+    publish(settings, "in", [b"%05d" % number for number in range(1000)])
+    stream = TransactionalStream(settings, group="copy", replica="0", batch=300)
+    stream.add("in", Copy("records"))
+    sink = Memory()
+    with running(stream):
+        for after, total in ((0, 1000), (1000, 1500)):
+            publish(settings, "in", [b"%05d" % number for number in range(after, total)] if after else [])
+            reader = PositionedStream(settings, group="sink", sink=sink)
+            reader.add("records")
+            with running(reader):
+                until(lambda n=total: sum(map(len, sink.values.values())) == n, within=20, what=f"{total} written")
+                until(lambda: len(sink.ends) == 2, within=20, what="both ends reached")
+            assert all(sink.ends[partition] > sink.positions[partition] for partition in sink.positions), "markers lie between"
+            sink.ends.clear()
+    assert sink.values == {number: [b"%05d" % value for value in range(number, 1500, 2)] for number in (0, 1)}
