@@ -5,7 +5,7 @@ An **event** is what a user publishes: a flat JSON object. Ingest answers each w
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 Value = float | str | bool | None
 """A number is a float, missing is None. Never NaN."""
@@ -90,5 +90,7 @@ class Prediction(TypedDict):
     probabilities: list[list[float]] | None
     values: list[float] | None
     decisions: list[str] | None
+    events: NotRequired[dict[str, str] | None]
+    """By source, the id of the event behind the features, where the prediction was asked by entity."""
     undecoded: str | None
     """Why inputs or outputs are missing."""

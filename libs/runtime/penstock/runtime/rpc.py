@@ -123,7 +123,7 @@ async def _answer(error: Exception, method: str, context: grpc.aio.ServicerConte
         case grpc.RpcError():
             told = rpc_error(error)
         case _:
-            log.exception("request_failed", method=method)
+            log.error("request_failed", method=method, exc_info=error)
             told = PenstockError("an internal error; the service's log has it", remedy="Look for request_failed in `penstock logs`")
     await context.abort_with_status(rpc_status.to_status(_status(told)))
 

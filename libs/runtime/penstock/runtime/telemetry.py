@@ -43,7 +43,7 @@ def configure_telemetry(service: str, traces: Path) -> TracerProvider:
     """Once a process. The caller shuts the provider down, which flushes it."""
     exporter: SpanExporter
     if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415  a second of import that files do not need
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # a second of import that files do not need
 
         exporter = OTLPSpanExporter()
     else:

@@ -1,0 +1,73 @@
+"""init, validate, apply, pipelines."""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.client.cli.output import AsJson, as_json, console, fail, platform, reported, short, table, when
+from penstock.client.infer import infer
+from penstock.contracts.errors import NotFound
+from penstock.contracts.load import read
+
+File = Annotated[Path, typer.Argument(help="A pipeline file.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (init, validate, apply, pipelines):
+        app.command()(reported(command))
+
+
+def init(
+    source: Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")],
+    to: Annotated[Path, typer.Option("--to", help="Where to write.")] = Path("pipeline.yaml"),
+) -> None:
+    """Write a first pipeline file for data that is at hand."""
+    if to.exists():
+        fail(f"{to} exists; choose another name with --to", 2)
+    to.write_text(infer(source))
+    console.print(f"wrote {to}. Read it, then: penstock validate {to}")
+
+
+def validate(file: File) -> None:
+    """Check a pipeline file without a platform."""
+    pipeline = read(_text(file), str(file))
+    features = pipeline.resolved_features()
+    console.print(
+        f"{file}: pipeline {pipeline.pipeline}, {len(pipeline.sources)} sources, {len(features)} features, no problems", markup=False
+    )
+
+
+def apply(file: File, as_json_: AsJson = False) -> None:
+    """Check a pipeline file and give it to the platform."""
+    with platform() as penstock:
+        applied = penstock.pipelines.apply(_text(file), file=str(file), by=getpass.getuser())
+    if as_json_:
+        as_json(applied)
+    elif applied.changed:
+        console.print(f"applied {applied.pipeline}, number {applied.number}")
+    else:
+        console.print(f"{applied.pipeline} is unchanged, number {applied.number}")
+
+
+def pipelines(as_json_: AsJson = False) -> None:
+    """The platform's pipelines."""
+    with platform() as penstock:
+        found = penstock.pipelines.list()
+    if as_json_:
+        as_json(found)
+        return
+    rows = [(p.name, p.number, when(p.applied_at), p.applied_by, short(p.promoted_digest), p.generation or None) for p in found]
+    table(("pipeline", "number", "applied", "by", "serves", "generation"), rows, empty="none yet: penstock apply FILE")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotFound("no such file", where=str(file)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise NotFound(f"cannot be read: {error}", where=str(file)) from error

@@ -1,0 +1,100 @@
+"""predict, trace."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from penstock.client.cli.output import AsJson, as_json, console, platform, reported, short, when
+from penstock.client.lineage import Lineage
+from penstock.contracts.errors import Invalid
+
+
+def register(app: typer.Typer) -> None:
+    for command in (predict, trace):
+        app.command()(reported(command))
+
+
+def predict(
+    pipeline: str,
+    entity: Annotated[str | None, typer.Option(help="With the features that the platform holds for it.")] = None,
+    fields: Annotated[str | None, typer.Option("--input", help='With these: {"age": 39, "job": "clerk"}')] = None,
+    as_json_: AsJson = False,
+) -> None:
+    """One prediction, by entity or by fields."""
+    if (entity is None) == (fields is None):
+        raise Invalid("say what to predict for", remedy="Give --entity ID or --input JSON")
+    with platform() as penstock:
+        found = (
+            penstock.predictions.by_entity(pipeline, entity)
+            if entity is not None
+            else penstock.predictions.by_fields(pipeline, _fields(fields or ""))
+        )
+    if as_json_:
+        as_json(found)
+        return
+    said = ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items()) or f"{found.value:.4f}"
+    console.print(f"{found.decision or said}   ({said})")
+    console.print(
+        f"by {pipeline}@{short(found.digest)}, generation {found.generation}.   Where from: penstock trace {found.prediction}", markup=False
+    )
+
+
+def trace(
+    identity: Annotated[str, typer.Argument(metavar="ID", help="Of a prediction, a run or a version.")], as_json_: AsJson = False
+) -> None:
+    """From a prediction, a version or a run back to the events behind it."""
+    with platform() as penstock:
+        found = penstock.lineage.trace(identity)
+    if as_json_:
+        as_json(_parts(found))
+    else:
+        show_lineage(found)
+
+
+def show_lineage(found: Lineage) -> None:
+    """The line, newest first, indented as it goes back."""
+    steps: list[str] = []
+    if found.prediction:
+        p = found.prediction
+        steps.append(f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}")
+    steps += [
+        f"  features from event {event.id} of {event.entity}, {when(event.time)}, events partition {event.partition} offset {event.offset}"
+        for event in found.events
+    ]
+    if found.version:
+        signed = f"signed by key {found.version.keyid[:8]}, registered {when(found.version.registered_at)}"
+        steps.append(f"version {found.version.pipeline}@{short(found.version.digest)}  {signed}")
+    if found.audit:
+        steps.append(f"audit {found.audit.audit_id}  {found.audit.verdict}, signed by key {found.audit.keyid[:8]}")
+    steps.append(f"run {found.run.run_id}  requested {when(found.run.requested_at)} by {found.run.requested_by or found.run.reason}")
+    if found.model:
+        training = found.model.training_set
+        steps.append(f"training set {training.fingerprint[:19]}  {sum(training.rows.values())} rows")
+        steps += [f"  events {o.topic} partition {o.partition}, offsets {o.first} to {o.last - 1}" for o in training.offsets]
+    for step in steps:
+        console.print(step)
+
+
+def _fields(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise Invalid(f"--input is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise Invalid("--input is an object of feature names and values")
+    return found
+
+
+def _parts(found: Lineage) -> dict[str, Any]:
+    model = found.model.model_dump(mode="json") if found.model else None
+    return {
+        "prediction": found.prediction,
+        "events": found.events,
+        "version": found.version,
+        "model": model,
+        "audit": found.audit,
+        "run": found.run,
+    }

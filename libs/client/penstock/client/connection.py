@@ -1,0 +1,70 @@
+"""One channel to the front door; a failed call becomes the PenstockError behind it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from penstock.contracts.errors import KINDS_BY_STATUS, Kind, PenstockError, error_of
+
+Response = TypeVar("Response")
+
+_RETRY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.1s",
+    "maxBackoff": "2s",
+    "backoffMultiplier": 2,
+    "retryableStatusCodes": ["UNAVAILABLE"],
+}
+_OPTIONS = [
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 64 << 20),
+]
+
+
+class Connection:
+    """Connects at the first call. Safe from several threads."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
+
+    def call(self, method: Callable[..., Response], request: Any, *, timeout: float = 30.0) -> Response:
+        """One unary call. Raises the PenstockError that the service raised, or Unavailable with what to do."""
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self.explain(error) from error
+
+    def stream(self, method: Callable[..., Iterator[Response]], request: Any, *, timeout: float | None = None) -> Iterator[Response]:
+        """One streaming call; raises as `call` does, at the message where it broke."""
+        try:
+            yield from method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise self.explain(error) from error
+
+    def close(self) -> None:
+        self.channel.close()
+
+    def explain(self, error: Any) -> PenstockError:
+        """The PenstockError behind a gRPC error, with place and remedy where a Penstock service gave them."""
+        for key, value in error.trailing_metadata() or ():
+            if key == "grpc-status-details-bin":
+                for detail in status_pb2.Status.FromString(value).details:
+                    info = error_details_pb2.ErrorInfo()
+                    if detail.Unpack(info) and info.domain == "penstock.io":
+                        said = dict(info.metadata)
+                        return error_of(Kind(info.reason), said.get("message", ""), where=said.get("where"), remedy=said.get("remedy"))
+        code: grpc.StatusCode = error.code()
+        if code is grpc.StatusCode.UNAVAILABLE:
+            return error_of(
+                Kind.UNAVAILABLE,
+                f"the platform at {self.endpoint} does not answer ({error.details()})",
+                remedy="Start it with `penstock up`, see `penstock status`, or set PENSTOCK_ENDPOINT",
+            )
+        return error_of(KINDS_BY_STATUS.get(code.name, Kind.INTERNAL), error.details() or code.name)

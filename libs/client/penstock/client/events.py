@@ -1,0 +1,227 @@
+"""Publishing events and reading rejects: straight to and from Kafka, as any program may do."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from penstock.client.connection import Connection
+from penstock.client.files import Row
+from penstock.client.pipelines import Pipelines
+from penstock.contracts.connection import KafkaSettings
+from penstock.contracts.dataplane import Reject
+from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.topics import source_topic
+from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+
+TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Offset:
+    """Everything of the partition below `offset`."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Published:
+    events: int
+    bytes: int
+    seconds: float
+    offsets: tuple[Offset, ...]
+    """What a training set must wait for to have seen these events."""
+
+
+@dataclass
+class _Tally:
+    acknowledged: int = 0
+    next_offsets: dict[int, int] = field(default_factory=dict)
+    error: KafkaError | None = None
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self.error = self.error or error
+            return
+        self.acknowledged += 1
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        self.next_offsets[partition] = max(self.next_offsets.get(partition, 0), offset + 1)
+
+
+class Events:
+    def __init__(self, connection: Connection, kafka: KafkaSettings, pipelines: Pipelines) -> None:
+        self._connection = connection
+        self._kafka = kafka
+        self._pipelines = pipelines
+        self._ingest = ingest_pb2_grpc.IngestServiceStub(connection.channel)
+
+    def publish(
+        self,
+        pipeline: str,
+        source: str,
+        rows: Iterable[Row | bytes],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> Published:
+        """Publishes rows (mappings, or an event's bytes as they are), keyed by the entity; returns when Kafka has them all on disk.
+
+        Raises NotFound for a pipeline or source that does not exist, Unavailable when Kafka does not take an event within 30 s; what was
+        acknowledged before stays published: publish again, repeats are dropped by their id. `progress` is told the count of events so far.
+        """
+        spec = self._pipelines.spec(pipeline)
+        if source not in spec.sources:
+            raise NotFound(f"pipeline `{pipeline}` has no source `{source}`", remedy=f"Its sources: {', '.join(spec.sources)}")
+        topic = self._kafka.topic(source_topic("events", pipeline, source))
+        producer = Producer(
+            self._kafka.client(
+                enable_idempotence=True,
+                partitioner="murmur2_random",
+                linger_ms=20,
+                compression_type="lz4",
+                message_timeout_ms=round(TIMEOUT_S * 1000),
+                queue_buffering_max_messages=100_000,
+            )
+        )
+        tally = _Tally()
+        started = time.monotonic()
+        count = size = 0
+        for row in rows:
+            value, key = _message(row, spec.key)
+            self._produce(producer, topic, value, key, tally)
+            count, size = count + 1, size + len(value)
+            if progress and count % 500 == 0:
+                progress(count)
+        while len(producer):
+            producer.flush(0.2)
+            if tally.error:
+                break
+        self._check(tally, count)
+        if progress:
+            progress(count)
+        offsets = tuple(Offset(topic, partition, offset) for partition, offset in sorted(tally.next_offsets.items()))
+        return Published(count, size, time.monotonic() - started, offsets)
+
+    def counts(self, pipeline: str, source: str) -> ingest_pb2.GetCountsResponse:
+        """What ingest made of the source's events so far; exact as of its last transaction."""
+        return self._connection.call(self._ingest.GetCounts, ingest_pb2.GetCountsRequest(pipeline=pipeline, source=source))
+
+    def profile(self, pipeline: str, source: str) -> ingest_pb2.GetProfileResponse:
+        return self._connection.call(self._ingest.GetProfile, ingest_pb2.GetProfileRequest(pipeline=pipeline, source=source))
+
+    def rejects(self, pipeline: str, source: str | None = None) -> Iterator[tuple[str, Reject]]:
+        """All rejects that Kafka still holds, as (source, reject)."""
+        for name in [source] if source else self._pipelines.spec(pipeline).sources:
+            for message in self.read(source_topic("rejects", pipeline, name)):
+                value = message.value()
+                if value is not None:
+                    yield name, orjson.loads(value)
+
+    def end_offsets(self, pipeline: str) -> tuple[Offset, ...]:
+        """The ends of the pipeline's events topics now: what was published before is below them."""
+        consumer = self._consumer()
+        try:
+            return tuple(
+                Offset(topic, partition, consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)[1])
+                for name in self._pipelines.spec(pipeline).sources
+                for topic in [self._kafka.topic(source_topic("events", pipeline, name))]
+                for partition in self._partitions(consumer, topic)
+            )
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        finally:
+            consumer.close()
+
+    def read(self, topic: str) -> Iterator[Message]:
+        """The committed messages of a topic (without prefix) from its beginning to its end as of now."""
+        name = self._kafka.topic(topic)
+        consumer = self._consumer()
+        try:
+            waiting = {}
+            for partition in self._partitions(consumer, name):
+                low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)
+                if high > low:
+                    waiting[partition] = high
+            consumer.assign([TopicPartition(name, partition, 0) for partition in waiting])
+            while waiting:
+                for message in consumer.consume(1000, timeout=1.0):
+                    problem = message.error()
+                    if problem and problem.code() != KafkaError._PARTITION_EOF:
+                        raise KafkaException(problem)
+                    if not problem:
+                        yield message
+                for position in consumer.position([TopicPartition(name, partition) for partition in waiting]):
+                    if position.offset >= waiting[position.partition]:
+                        del waiting[position.partition]
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        finally:
+            consumer.close()
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            self._kafka.client(
+                group_id=f"penstock.client.{uuid.uuid4().hex}",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+            )
+        )
+
+    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
+        found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+        if found.error is not None:
+            raise NotFound(f"Kafka has no topic `{topic}`", remedy="Apply the pipeline first: penstock apply FILE")
+        return sorted(found.partitions)
+
+    def _produce(self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally) -> None:
+        while True:
+            try:
+                producer.produce(topic, value, key, on_delivery=tally)
+            except BufferError:
+                producer.poll(0.1)
+                self._check(tally, tally.acknowledged)
+                continue
+            producer.poll(0)
+            return
+
+    def _check(self, tally: _Tally, expected: int) -> None:
+        if tally.error is not None or tally.acknowledged < expected:
+            raise Unavailable(
+                f"Kafka at {self._kafka.bootstrap_servers} took {tally.acknowledged} of the events, then failed: {tally.error}",
+                remedy="Publish the same file again when it is back: repeats are dropped by their id",
+            )
+
+    def _unavailable(self, error: KafkaException) -> Unavailable:
+        return Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="See `penstock status`")
+
+
+def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
+    if isinstance(row, bytes):
+        return row, _key_of(row, key)
+    value = row.get(key)
+    return orjson.dumps(row, default=_plain), None if value is None else str(value).encode()
+
+
+def _key_of(value: bytes, key: str) -> bytes | None:
+    try:
+        found: Any = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+    entity = found.get(key) if isinstance(found, Mapping) else None
+    return None if entity is None else str(entity).encode()
+
+
+def _plain(value: object) -> object:
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    raise TypeError(f"a value of type {type(value).__name__} has no JSON form")

@@ -1,0 +1,35 @@
+"""The feature store: online values, where it stands, single records, erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock.client.connection import Connection
+from penstock.feature_store.v1 import feature_store_pb2 as features
+from penstock.feature_store.v1 import feature_store_pb2_grpc
+
+
+class Features:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = feature_store_pb2_grpc.FeatureStoreServiceStub(connection.channel)
+
+    def online(self, pipeline: str, entities: Iterable[str], fields: Iterable[str] = ()) -> features.GetOnlineFeaturesResponse:
+        request = features.GetOnlineFeaturesRequest(pipeline=pipeline, entities=list(entities), fields=list(fields))
+        return self._connection.call(self._stub.GetOnlineFeatures, request)
+
+    def positions(self, pipeline: str) -> features.GetPositionsResponse:
+        return self._connection.call(self._stub.GetPositions, features.GetPositionsRequest(pipeline=pipeline))
+
+    def records(self, pipeline: str, source: str, *, entity: str = "", id: str = "", limit: int = 100) -> list[features.Record]:  # noqa: A002
+        """Accepted events by entity or by id, oldest first."""
+        request = features.GetRecordsRequest(pipeline=pipeline, source=source, limit=limit)
+        if entity:
+            request.entity = entity
+        else:
+            request.id = id
+        return list(self._connection.call(self._stub.GetRecords, request).records)
+
+    def erase(self, pipeline: str, entity: str) -> features.EraseEntityResponse:
+        """Removes the entity from lake, online store and training sets; packages and audits hold no person's rows."""
+        return self._connection.call(self._stub.EraseEntity, features.EraseEntityRequest(pipeline=pipeline, entity=entity), timeout=300)

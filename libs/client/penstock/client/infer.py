@@ -1,0 +1,117 @@
+"""`penstock init --from FILE`: a first pipeline file for data that is at hand. A guess to read and mend, said so in comments."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+
+from penstock.client.files import rows
+from penstock.contracts.errors import Invalid
+
+SAMPLE = 5_000
+_MAX_CATEGORIES = 50
+_SENSITIVE = re.compile(r"sex|gender|race|ethnic|age\b|religio|disab|nationalit|birth", re.IGNORECASE)
+_IDS = re.compile(r"(^|_)(id|uuid|key|number|no)$", re.IGNORECASE)
+
+
+def infer(path: Path) -> str:
+    """The text of a pipeline file for the data in `path`: the last column as target. Raises Invalid for an empty file."""
+    sample = [row for row in itertools.islice(rows(path), SAMPLE) if not isinstance(row, bytes)]
+    if not sample:
+        raise Invalid("no row to learn from", where=str(path))
+    columns = {name: [row.get(name) for row in sample] for name in sample[0]}
+    name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "pipeline"
+    key = next((column for column in columns if _IDS.search(column)), "entity_id")
+    timestamp = next((column for column, values in columns.items() if _is_time(values)), "time")
+    fields = {column: _field(column, values) for column, values in columns.items() if column not in (key, timestamp)}
+    target = list(fields)[-1]
+    lines = [
+        f"# A first guess from {len(sample)} rows of {path.name}. Read it through; what it cannot know is marked.",
+        "version: 1",
+        f"pipeline: {name if name[0].isalpha() else 'p-' + name}",
+        "entities:",
+        f"  entity: {{key: {key}}}            # who or what a row is about"
+        + ("" if key in columns else "; no column looks like an id: add one"),
+        "sources:",
+        "  events:",
+        "    entity: entity",
+        f"    id: {key}                     # names the event: a repeat is dropped",
+        f"    timestamp: {timestamp}"
+        + ("" if timestamp in columns else "                # no column looks like a time: add one (RFC 3339)"),
+        "    fields:",
+        *(f"      {column}: {text}" for column, text in fields.items()),
+        "targets:",
+        f"  {target}: {_target(target, fields[target], columns[target])}   # the last column; is it the one?",
+        "audit:",
+        *_groups(fields),
+        "  gates: []                         # e.g. {metric: auroc, at_least: 0.7, on_fail: block}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _field(column: str, values: list[object]) -> str:
+    present = [value for value in values if value not in (None, "")]
+    extra = ", personal: true, protected: true" if _SENSITIVE.search(column) else ""
+    if present and all(_is_boolean(value) for value in present):
+        return f"{{type: boolean{extra}}}"
+    if present and all(_is_number(value) for value in present):
+        return f"{{type: number{extra}}}"
+    distinct = {str(value) for value in present}
+    if len(distinct) <= _MAX_CATEGORIES:
+        return f"{{type: category{extra}}}"
+    return f"{{type: text, personal: true{', protected: true' if 'protected' in extra else ''}}}"
+
+
+def _target(column: str, field: str, values: list[object]) -> str:
+    distinct = sorted({str(value) for value in values if value not in (None, "")})
+    if "boolean" in field:
+        return f"{{from: events.{column}, type: binary, positive: true}}"
+    if "number" in field:
+        return f"{{from: events.{column}, type: regression}}"
+    if len(distinct) == 2:
+        return f"{{from: events.{column}, type: binary, positive: {_quoted(distinct[-1])}}}"
+    return f"{{from: events.{column}, type: multiclass}}"
+
+
+def _groups(fields: dict[str, str]) -> Iterable[str]:
+    protected = [column for column, text in fields.items() if "protected" in text and "text" not in text]
+    if not protected:
+        return ["  groups: {}                        # protected attributes to compare, as in {sex: {min_rows: 30}}"]
+    groups = ", ".join(f"{column}: {{bins: [30, 50]}}" if "number" in fields[column] else f"{column}: {{}}" for column in protected)
+    return [f"  groups: {{{groups}}}"]
+
+
+def _quoted(text: str) -> str:
+    return text if re.fullmatch(r"[A-Za-z_][\w ]*", text) else f'"{text}"'
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, bool):
+        return False
+    try:
+        float(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, bool) or str(value).lower() in ("true", "false")
+
+
+def _is_time(values: list[object]) -> bool:
+    present = [value for value in values if value not in (None, "")]
+    return bool(present) and all(_parses(value) for value in present[:100])
+
+
+def _parses(value: object) -> bool:
+    if isinstance(value, datetime):
+        return True
+    try:
+        datetime.fromisoformat(str(value))
+    except ValueError:
+        return False
+    return len(str(value)) >= 10

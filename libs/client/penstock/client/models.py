@@ -1,0 +1,36 @@
+"""Model versions: list, get, promote, roll back, fetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.client.connection import Connection
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.model_registry.v1 import model_registry_pb2_grpc
+
+
+class Models:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = model_registry_pb2_grpc.ModelRegistryServiceStub(connection.channel)
+
+    def list(self, pipeline: str) -> list[registry.Version]:
+        """Newest first."""
+        return list(self._connection.call(self._stub.ListVersions, registry.ListVersionsRequest(pipeline=pipeline)).versions)
+
+    def get(self, version: str) -> registry.Version:
+        """By digest, an unambiguous prefix of it, or `pipeline@prefix`. Raises NotFound, Invalid."""
+        return self._connection.call(self._stub.GetVersion, registry.GetVersionRequest(version=version))
+
+    def promote(self, version: str, *, by: str = "") -> registry.Version:
+        """After a waiver, or to try again; evidence decides. Raises Refused with each reason."""
+        return self._connection.call(self._stub.Promote, registry.PromoteRequest(version=version, promoted_by=by))
+
+    def roll_back(self, pipeline: str, *, by: str = "") -> registry.Version:
+        """Back to the version promoted before, under a new generation."""
+        return self._connection.call(self._stub.RollBack, registry.RollBackRequest(pipeline=pipeline, rolled_back_by=by))
+
+    def fetch(self, version: str) -> Iterator[bytes]:
+        """The package as a tar stream, its signature included."""
+        for response in self._connection.stream(self._stub.FetchPackage, registry.FetchPackageRequest(version=version)):
+            yield response.chunk

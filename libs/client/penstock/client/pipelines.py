@@ -1,0 +1,45 @@
+"""Pipelines: apply, list, get."""
+
+from __future__ import annotations
+
+import json
+
+from penstock.client.connection import Connection
+from penstock.contracts.errors import Invalid
+from penstock.contracts.pipeline import Pipeline
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.model_registry.v1 import model_registry_pb2_grpc
+
+
+class BadPipelineFile(Invalid):
+    """The registry's list of problems, each with line, column and key."""
+
+    def __init__(self, file: str, problems: list[registry.Problem]) -> None:
+        self.problems = problems
+        lines = [f"{file}:{p.line}:{p.column}  {p.key}: {p.message}" if p.line else f"{file}  {p.key}: {p.message}" for p in problems]
+        super().__init__("\n".join([*lines, f"{len(problems)} problem{'s' if len(problems) != 1 else ''}, nothing applied"]))
+
+
+class Pipelines:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = model_registry_pb2_grpc.ModelRegistryServiceStub(connection.channel)
+
+    def apply(self, text: str, *, file: str = "pipeline.yaml", by: str = "", dry_run: bool = False) -> registry.ApplyPipelineResponse:
+        """Checks, numbers and publishes; the same text again changes nothing. Raises BadPipelineFile with every problem."""
+        request = registry.ApplyPipelineRequest(text=text, file=file, applied_by=by, dry_run=dry_run)
+        response = self._connection.call(self._stub.ApplyPipeline, request)
+        if response.problems:
+            raise BadPipelineFile(file, list(response.problems))
+        return response
+
+    def list(self) -> list[registry.Pipeline]:
+        return list(self._connection.call(self._stub.ListPipelines, registry.ListPipelinesRequest()).pipelines)
+
+    def get(self, pipeline: str, *, number: int = 0) -> registry.Pipeline:
+        """The newest, or the one with that number. Raises NotFound."""
+        return self._connection.call(self._stub.GetPipeline, registry.GetPipelineRequest(pipeline=pipeline, number=number))
+
+    def spec(self, pipeline: str) -> Pipeline:
+        """The newest file as typed data."""
+        return Pipeline.model_validate(json.loads(self.get(pipeline).spec_json))

@@ -1,0 +1,40 @@
+"""Predictions by entity or by fields, and what the door serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.client.connection import Connection
+from penstock.contracts.errors import Invalid
+from penstock.inference.v1 import inference_pb2 as inference
+from penstock.inference.v1 import inference_pb2_grpc
+
+
+class Predictions:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = inference_pb2_grpc.InferenceServiceStub(connection.channel)
+
+    def by_entity(self, pipeline: str, entity: str, *, timeout: float = 10.0) -> inference.PredictResponse:
+        """With the features that the feature store holds for the entity. Raises NotFound, DeadlineExceeded."""
+        return self._connection.call(self._stub.Predict, inference.PredictRequest(pipeline=pipeline, entity=entity), timeout=timeout)
+
+    def by_fields(self, pipeline: str, fields: Mapping[str, object], *, timeout: float = 10.0) -> inference.PredictResponse:
+        """With these features; one left out is missing. Raises Invalid for an unknown one or a wrong type."""
+        given = inference.Fields(fields={name: _value(name, value) for name, value in fields.items() if value is not None})
+        return self._connection.call(self._stub.Predict, inference.PredictRequest(pipeline=pipeline, fields=given), timeout=timeout)
+
+    def serving(self) -> inference.GetServingResponse:
+        return self._connection.call(self._stub.GetServing, inference.GetServingRequest())
+
+
+def _value(name: str, value: object) -> inference.Value:
+    match value:
+        case bool():
+            return inference.Value(boolean=value)
+        case int() | float():
+            return inference.Value(number=float(value))
+        case str():
+            return inference.Value(text=value)
+        case _:
+            raise Invalid(f"{type(value).__name__} is no value of a feature", where=name, remedy="Give a number, text or boolean")

@@ -1,0 +1,55 @@
+"""Training runs: create, watch, list, cancel."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from penstock.client.connection import Connection
+from penstock.client.events import Offset
+from penstock.trainer.v1 import trainer_pb2 as trainer
+from penstock.trainer.v1 import trainer_pb2_grpc
+
+ENDED = frozenset({trainer.Run.STATE_COMPLETED, trainer.Run.STATE_FAILED, trainer.Run.STATE_CANCELED})
+
+
+class Runs:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = trainer_pb2_grpc.TrainerServiceStub(connection.channel)
+
+    def create(
+        self,
+        pipeline: str,
+        *,
+        overrides: Mapping[str, object] | None = None,
+        after: Iterable[Offset] = (),
+        by: str = "",
+        key: str = "",
+    ) -> trainer.Run:
+        """Asks for a run. `overrides` are dotted keys of the pipeline file; its training set waits for everything below `after`.
+
+        The same `key` gives the same run again. Raises NotFound, Invalid.
+        """
+        request = trainer.CreateRunRequest(
+            pipeline=pipeline,
+            overrides_json=json.dumps(dict(overrides or {})),
+            min_offsets=[trainer.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in after],
+            requested_by=by,
+            idempotency_key=key,
+        )
+        return self._connection.call(self._stub.CreateRun, request)
+
+    def get(self, run_id: str) -> trainer.Run:
+        return self._connection.call(self._stub.GetRun, trainer.GetRunRequest(run_id=run_id))
+
+    def list(self, pipeline: str = "", *, limit: int = 50) -> list[trainer.Run]:
+        """Newest first."""
+        return list(self._connection.call(self._stub.ListRuns, trainer.ListRunsRequest(pipeline=pipeline, limit=limit)).runs)
+
+    def watch(self, run_id: str, *, timeout: float | None = None) -> Iterator[trainer.Run]:
+        """The run as it is, then each change, until it has ended."""
+        return self._connection.stream(self._stub.WatchRun, trainer.WatchRunRequest(run_id=run_id), timeout=timeout)
+
+    def cancel(self, run_id: str, *, by: str = "") -> trainer.Run:
+        return self._connection.call(self._stub.CancelRun, trainer.CancelRunRequest(run_id=run_id, canceled_by=by))

@@ -1,0 +1,17 @@
+"""What each service says of itself."""
+
+from __future__ import annotations
+
+from penstock.client.connection import Connection
+from penstock.status.v1 import status_pb2 as status
+from penstock.status.v1 import status_pb2_grpc
+
+
+class Status:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._stub = status_pb2_grpc.StatusServiceStub(connection.channel)
+
+    def services(self) -> list[status.ServiceStatus]:
+        """All services behind the door, ready or waiting. Raises Unavailable while the door is away."""
+        return list(self._connection.call(self._stub.GetStatus, status.GetStatusRequest(), timeout=5).services)
