@@ -1,0 +1,61 @@
+"""From a probability to a decision: the threshold, chosen on the validation split, and the interval in which the model abstains."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from penstock.contracts.pipeline import Decision
+from penstock.modelkit.graph import FLOAT, STRING, Array, Graph
+
+ABSTAIN = "abstain"
+
+
+def choose_threshold(decision: Decision, labels: Array, probability: Array) -> float:
+    """The lowest probability that is decided positive. labels: 0 or 1; probability: of 1, both [N] of the validation split.
+
+    `max_f1` and `max_accuracy` try every cut between two neighbouring scores and put the threshold half-way between them, so that
+    rounding decides nobody. Of equal cuts the one nearest to 0.5 is taken.
+    """
+    if decision.threshold.choose == "fixed":
+        return decision.threshold.value if decision.threshold.value is not None else 0.5
+    order = np.argsort(-probability, kind="stable")
+    scores, truth = probability[order].astype(np.float64), labels[order]
+    hits = np.concatenate([[0], np.cumsum(truth)])  # true positives when the first i rows are positive
+    taken = np.arange(len(scores) + 1)
+    positives = hits[-1]
+    if decision.threshold.choose == "max_f1":
+        value = 2 * hits / np.maximum(taken + positives, 1)
+    else:
+        value = (hits + (len(truth) - positives) - (taken - hits)) / len(truth)
+    above = np.concatenate([[1.0], scores])
+    below = np.concatenate([scores, [0.0]])
+    cuts = (above + below) / 2
+    distinct = above > below
+    best = value[distinct].max()
+    candidates = cuts[distinct & (value >= best - 1e-12)]
+    return float(candidates[np.argmin(np.abs(candidates - 0.5))])
+
+
+def compile_decision(
+    graph: Graph, probabilities: str, classes: tuple[str, ...], threshold: float | None, abstain: tuple[float, float] | None
+) -> str:
+    """Nodes for the decision, string [N, 1]: a class's text, or `abstain`.
+
+    Binary: positive from `threshold` up; abstains where the positive class's probability lies in the closed interval. More classes: the
+    likeliest; abstains where its probability lies in the interval.
+    """
+    if threshold is not None:
+        weighed = graph.columns(probabilities, [1])
+        chosen = graph.op("Cast", graph.op("GreaterOrEqual", weighed, graph.constant(threshold, np.float32)), to=7)
+    else:
+        weighed = graph.op("ReduceMax", probabilities, graph.constant([1], np.int64), keepdims=1)
+        chosen = graph.op("ArgMax", probabilities, axis=1, keepdims=1)
+    decided = graph.op("Gather", graph.texts(list(classes)), chosen, axis=0)
+    if abstain is None:
+        return decided
+    low, high = (graph.constant(bound, np.float32) for bound in abstain)
+    unsure = graph.op("And", graph.op("GreaterOrEqual", weighed, low), graph.op("LessOrEqual", weighed, high))
+    return graph.op("Where", unsure, graph.texts([ABSTAIN]), decided)
+
+
+__all__ = ["ABSTAIN", "FLOAT", "STRING", "choose_threshold", "compile_decision"]

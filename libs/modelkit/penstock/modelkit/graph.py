@@ -1,0 +1,105 @@
+"""A small builder for ONNX graphs, and how they are run here.
+
+Opset 20, ai.onnx.ml 4, IR 9 and standard operators only, so that ONNX Runtime, Triton's Python stub and NVIDIA's ONNX Runtime backend
+all take the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 20
+ML_OPSET = 4
+IR_VERSION = 9
+ML = "ai.onnx.ml"
+
+DOUBLE = TensorProto.DOUBLE
+FLOAT = TensorProto.FLOAT
+INT64 = TensorProto.INT64
+BOOL = TensorProto.BOOL
+STRING = TensorProto.STRING
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Graph:
+    """Nodes and constants; every value's name is made here, so that the same model always gives the same bytes."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+
+    def input(self, name: str, kind: int, shape: list[int | str]) -> str:
+        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        return name
+
+    def output(self, value: str, name: str, kind: int, shape: list[int | str]) -> None:
+        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
+
+    def constant(self, array: Array | list[Any] | float | int, dtype: type[Any]) -> str:
+        """A numeric constant; equal ones are shared."""
+        value = np.ascontiguousarray(np.asarray(array, dtype=dtype)).reshape(np.shape(array))
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self._known:
+            self._known[key] = f"c{len(self._constants)}"
+            self._constants.append(numpy_helper.from_array(value, self._known[key]))
+        return self._known[key]
+
+    def texts(self, values: list[str]) -> str:
+        """A string constant [len(values)]."""
+        name = f"c{len(self._constants)}"
+        self._constants.append(helper.make_tensor(name, STRING, [len(values)], [value.encode() for value in values]))  # type: ignore[misc]
+        return name
+
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
+        """A node with one output."""
+        return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
+
+    def ops(self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
+        outputs = [f"v{len(self._nodes)}" if index == 0 else f"v{len(self._nodes)}_{index}" for index in range(count)]
+        self._nodes.append(helper.make_node(kind, list(inputs), outputs, domain=domain, **attributes))
+        return outputs
+
+    def columns(self, value: str, indices: list[int]) -> str:
+        """Columns [N, len(indices)] of a matrix, in this order, repeats allowed."""
+        return self.op("Gather", value, self.constant(indices, np.int64), axis=1)
+
+    def build(self, name: str) -> onnx.ModelProto:
+        """The checked model. Raises onnx.checker.ValidationError."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="penstock",
+        )
+        onnx.checker.check_model(model)
+        return model
+
+
+class Runner:
+    """A graph in ONNX Runtime: one thread, CPU."""
+
+    def __init__(self, model: onnx.ModelProto | bytes) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        data = model if isinstance(model, bytes) else model.SerializeToString()
+        self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        self._inputs = {value.name for value in self._session.get_inputs()}
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
+
+    def __call__(self, numbers: Array, strings: Array) -> dict[str, Array]:
+        """numbers: float64 [N, n]; strings: object [N, m]; one without columns is left out."""
+        feed = {name: value for name, value in (("numbers", numbers), ("strings", strings)) if name in self._inputs}
+        return dict(zip(self.outputs, self._session.run(None, feed), strict=True))
