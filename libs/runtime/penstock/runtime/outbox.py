@@ -1,0 +1,103 @@
+"""The relay: what a transaction decided to publish goes to Kafka, in order, at least once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import structlog
+from confluent_kafka import KafkaException
+from sqlalchemy import delete, select
+
+from penstock.runtime.backoff import Backoff
+from penstock.runtime.leases import take_lease
+from penstock.runtime.store import Store, Wish
+from penstock.runtime.tables import OutboxRow
+
+log = structlog.get_logger(__name__)
+
+BATCH = 100
+LOOK_EVERY_S = 5.0
+"""Besides being woken: for rows of another replica that died, or whose relay holds the lease no more."""
+LEASE = timedelta(seconds=15)
+
+T = TypeVar("T")
+
+
+class Relay:
+    """Publishes one store's outbox. One relay per database works at a time (a lease); the others stand by.
+
+    A row is deleted after Kafka acknowledged it. A crash between the two publishes it again under the same event id: at least once.
+    While Kafka is away rows wait in the database and nothing is lost.
+    """
+
+    def __init__(self, store: Store, publish: Callable[[OutboxRow], Awaitable[None]], *, owner: str) -> None:
+        self._store = store
+        self._publish = publish
+        self._owner = owner
+        self._woken = asyncio.Event()
+        self._lease_until = store.clock()
+        self._backoff = Backoff(first=0.2, longest=5.0)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises KafkaException when the producer is broken for good."""
+        loop = asyncio.get_running_loop()
+
+        def heard(wish: Wish) -> None:
+            if wish == "publish" and not loop.is_closed():
+                loop.call_soon_threadsafe(self._woken.set)
+
+        self._store.on_commit(heard)
+        while True:
+            self._woken.clear()
+            try:
+                while await self.drain():
+                    self._backoff.reset()
+            except KafkaException as error:
+                if error.args[0].fatal():
+                    raise
+                delay = self._backoff.next()
+                log.warning("outbox_waits", why=str(error.args[0].str()), again_in_s=round(delay, 1))
+                await asyncio.sleep(delay)
+                continue
+            await _either(self._woken.wait(), LOOK_EVERY_S)
+
+    async def drain(self) -> int:
+        """Publishes up to one batch; how many rows. What was acknowledged before an error is deleted before the error is raised."""
+        rows = self._next()
+        if not rows or not self._leads():
+            return 0
+        done: list[int] = []
+        try:
+            for row in rows:
+                await self._publish(row)
+                done.append(row.id)
+        finally:
+            if done:
+                with self._store.transaction() as effect:
+                    effect.session.execute(delete(OutboxRow).where(OutboxRow.id.in_(done)))
+        return len(done)
+
+    def _next(self) -> Sequence[OutboxRow]:
+        with self._store.read() as session:
+            return session.scalars(select(OutboxRow).order_by(OutboxRow.id).limit(BATCH)).all()
+
+    def _leads(self) -> bool:
+        now = self._store.clock()
+        if self._lease_until - now > LEASE / 2:
+            return True
+        with self._store.transaction() as effect:
+            taken = take_lease(effect, "outbox", self._owner, now, LEASE)
+        if taken:
+            self._lease_until = now + LEASE
+        return taken
+
+
+async def _either(wait: Awaitable[T], seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await wait
+    except TimeoutError:
+        return

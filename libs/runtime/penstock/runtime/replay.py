@@ -1,0 +1,126 @@
+"""Compacted topics, read from their beginning by every replica: a plain consumer in a thread, no group, no commits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Awaitable, Callable, Collection
+
+import structlog
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from penstock.runtime.cloud_events import Received, receive
+from penstock.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 1.0
+LOOK_FOR_TOPICS_S = 1.0
+BATCH = 500
+
+
+class Replay:
+    """Reads `topics` whole, then goes on with what comes. Messages of one partition arrive in order, one batch at a time."""
+
+    def __init__(
+        self,
+        kafka: KafkaSettings,
+        topics: Collection[str],
+        *,
+        name: str,
+        apply: Callable[[Received], Awaitable[None]],
+        caught_up: Callable[[str], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._kafka = kafka
+        self._waiting = set(topics)
+        self._name = name
+        self._apply = apply
+        self._caught_up = caught_up
+        self._failed = failed
+        self._stop = threading.Event()
+        self._unread: dict[str, set[int]] = {}
+        self._look_at = 0.0
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Within about a second; what was being applied is finished first."""
+        self._stop.set()
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        consumer = Consumer(
+            self._kafka.client(
+                group_id=self._name,  # the client asks for one; it is never joined, and nothing is committed
+                enable_auto_commit=False,
+                enable_partition_eof=True,
+                allow_auto_create_topics=False,
+                topic_metadata_refresh_interval_ms=60_000,
+                auto_offset_reset="earliest",
+            ),
+            logger=logging.getLogger("penstock.replay"),
+        )
+        try:
+            while not self._stop.is_set():
+                if self._waiting and time.monotonic() >= self._look_at:
+                    self._assign(consumer)
+                    self._look_at = time.monotonic() + LOOK_FOR_TOPICS_S
+                if self._unread:
+                    self._read(consumer)
+                else:
+                    self._stop.wait(LOOK_FOR_TOPICS_S)
+        except Exception as error:
+            log.exception("replay_failed")
+            if not self._stop.is_set():
+                self._loop.call_soon_threadsafe(self._failed, f"replay: {error}")
+        finally:
+            consumer.close()
+
+    def _assign(self, consumer: Consumer) -> None:
+        try:
+            known = consumer.list_topics(timeout=2.0).topics
+        except KafkaException as error:
+            log.info("replay_waits", why=error.args[0].str())
+            return
+        found = {topic for topic in self._waiting if (full := self._kafka.topic(topic)) in known and known[full].partitions}
+        for topic in sorted(found):
+            partitions = set(known[self._kafka.topic(topic)].partitions)
+            self._unread[topic] = partitions
+            consumer.incremental_assign(
+                [TopicPartition(self._kafka.topic(topic), number, OFFSET_BEGINNING) for number in sorted(partitions)]
+            )
+        self._waiting -= found
+
+    def _read(self, consumer: Consumer) -> None:
+        first = consumer.poll(POLL_S)
+        if first is None:
+            return
+        messages = [first, *consumer.consume(BATCH, timeout=0)]
+        events = [receive(message, self._kafka.topic_prefix) for message in messages if message.error() is None]
+        if events:
+            asyncio.run_coroutine_threadsafe(self._apply_all(events), self._loop).result()
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._notice(message, error)
+
+    async def _apply_all(self, events: list[Received]) -> None:
+        for event in events:
+            await self._apply(event)
+
+    def _notice(self, message: Message, error: KafkaError) -> None:
+        if error.code() == KafkaError._PARTITION_EOF:
+            topic = (message.topic() or "").removeprefix(self._kafka.topic_prefix)
+            unread = self._unread.get(topic, set())
+            unread.discard(message.partition() or 0)
+            if not unread:
+                self._loop.call_soon_threadsafe(self._caught_up, topic)
+        elif error.fatal():
+            raise KafkaException(error)
+        else:
+            log.info("replay_trouble", why=error.str())

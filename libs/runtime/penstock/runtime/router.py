@@ -1,0 +1,194 @@
+"""What a service does with control events: one handler per event type, once per event, and what its failure becomes.
+
+Three words for failure. *Retry*: it may succeed later, unchanged; the same message comes again, in order, after a growing delay.
+*Reject*: it never will; the message becomes a dead letter and the next one goes on. *Invalid*: it is no event of ours; a dead letter too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from opentelemetry import trace
+from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
+
+from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError
+from penstock.contracts.events import EVENTS, Event, decode
+from penstock.runtime.cloud_events import Received
+from penstock.runtime.store import Effect, Repeated, Store
+from penstock.runtime.telemetry import context_of
+
+log = structlog.get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+
+E = TypeVar("E", bound=Event)
+Handler = Callable[[Any, Effect], Awaitable[None] | None]
+Replayed = Callable[[Any], Awaitable[None] | None]
+H = TypeVar("H", bound=Handler)
+R = TypeVar("R", bound=Replayed)
+
+_LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+@dataclass(frozen=True)
+class Retries:
+    """How long a message may hold up those behind it, in seconds."""
+
+    first: float = 0.2
+    longest: float = 10.0
+    """Longest delay between two tries."""
+    patience: float = 300.0
+    """Since the first failure; then it is rejected. A restart of the service begins to count anew."""
+    rejects_in_a_row: int = 10
+    """So many rejects without a success between them, and the consumer stops: the fault is here, not in the messages."""
+
+
+class Router:
+    """A service's handlers under one consumer group. Wire it with `service.consume(router)`."""
+
+    def __init__(self, group: str, store: Store | None = None, *, retries: Retries = Retries()) -> None:
+        self.group = group
+        self.store = store
+        self.retries = retries
+        self.handlers: dict[str, tuple[type[Event], Handler]] = {}
+        self.replays: dict[str, tuple[type[Event], Replayed]] = {}
+        self._caught_up: dict[str, asyncio.Event] = {}
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """Consumed by the group, by their names in the catalogue."""
+        return tuple(sorted({event.topic for event, _ in self.handlers.values()}))
+
+    @property
+    def replayed_topics(self) -> tuple[str, ...]:
+        return tuple(sorted({event.topic for event, _ in self.replays.values()}))
+
+    def on(self, *events: type[Event]) -> Callable[[H], H]:
+        """`handler(event, effect)`, sync or async, for each of `events`; called once per event, however often it comes.
+
+        The effect's transaction begins at its first use and is committed with the event's inbox row when the handler returns; what the
+        handler raises undoes it. After a retry or a crash it runs again from its start, so what it does outside its effect must bear that.
+        """
+        if self.store is None:
+            raise ValueError(f"router {self.group} has no store; only replays work without one")
+
+        def register(handler: H) -> H:
+            for event in events:
+                if event.ce_type() in self.handlers:
+                    raise ValueError(f"{event.__name__} has a handler in {self.group}")
+                self.handlers[event.ce_type()] = (event, handler)
+            return handler
+
+        return register
+
+    def on_replay(self, *events: type[Event]) -> Callable[[R], R]:
+        """`handler(event)` for state that every replica keeps in memory: read from the topic's beginning at each start, no group, no inbox.
+
+        On a compacted topic each key's last event comes at least. A handler that raises is logged and its event left out, not retried.
+        """
+
+        def register(handler: R) -> R:
+            for event in events:
+                self.read(event, handler)
+            return handler
+
+        return register
+
+    def read(self, event: type[Event], handler: Replayed) -> None:
+        """`on_replay`, for a handler made elsewhere."""
+        if event.ce_type() in self.replays:
+            raise ValueError(f"{event.__name__} is replayed in {self.group}")
+        self.replays[event.ce_type()] = (event, handler)
+        self._caught_up.setdefault(event.topic, asyncio.Event())
+
+    async def caught_up(self, topic: str) -> None:
+        """Waits until everything has been replayed that was in the topic when this process began to read it. Waits while Kafka is away."""
+        await self._caught_up[topic].wait()
+
+    # -- called by the control plane -----------------------------------------------------------------------------------------------
+
+    def mark_caught_up(self, topic: str) -> None:
+        if topic in self._caught_up:
+            self._caught_up[topic].set()
+
+    async def handle(self, received: Received) -> None:
+        """Applies one message once. Raises what the handler raises, and Invalid for what is no event."""
+        if received.event_type is None:
+            raise Invalid(
+                "no ce_type header says which event this is",
+                where=received.place,
+                remedy="Publish control events with CloudEvents headers in binary mode",
+            )
+        if received.event_type not in self.handlers:
+            if received.event_type not in EVENTS:
+                log.info("event_of_unknown_type_skipped", event_type=received.event_type, place=received.place)
+            return
+        if received.value is None:
+            log.debug("tombstone_skipped", place=received.place)
+            return
+        declared, handler = self.handlers[received.event_type]
+        event = _decoded(received, received.value)
+        if declared.topic != received.topic:
+            raise Invalid(f"{declared.__name__} belongs on {declared.topic}", where=received.place)
+        assert self.store is not None
+        if self.store.has_applied(self.group, received.event_id):
+            log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
+            return
+        effect = Effect(self.store, inbox=(self.group, received.event_id))
+        attributes = {"messaging.system": "kafka", "messaging.destination.name": received.topic, "cloudevents.event_id": received.event_id}
+        try:
+            with (
+                tracer.start_as_current_span(
+                    f"process {declared.__name__}",
+                    context=context_of(received.headers),
+                    kind=trace.SpanKind.CONSUMER,
+                    attributes=attributes,
+                ),
+                structlog.contextvars.bound_contextvars(event_id=received.event_id, event_type=declared.__name__),
+            ):
+                answer = handler(event, effect)
+                if inspect.isawaitable(answer):
+                    await answer
+                effect.commit()
+        except Repeated:
+            log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
+        finally:
+            effect.close()
+
+    async def replay(self, received: Received) -> None:
+        """Hands one message of a replayed topic to its handler. Never raises an Exception."""
+        if received.event_type not in self.replays or received.value is None:
+            return
+        try:
+            event = _decoded(received, received.value)
+            answer = self.replays[received.event_type][1](event)
+            if inspect.isawaitable(answer):
+                await answer
+        except Exception:
+            log.exception("replay_left_out", place=received.place, event_type=received.event_type)
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same message may succeed later: retry, or reject."""
+    if isinstance(error, PenstockError):
+        return TREATMENTS[error.kind].retry
+    if isinstance(error, grpc.RpcError):
+        return getattr(error, "code", lambda: None)() in _LATER
+    return isinstance(error, OperationalError | ConnectionError | TimeoutError)
+
+
+def _decoded(received: Received, value: bytes) -> Event:
+    try:
+        event = decode(received.event_type or "", value)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        raise Invalid(f"{first['msg']}{f' at {field}' if field else ''}", where=received.place) from error
+    assert event is not None
+    return event

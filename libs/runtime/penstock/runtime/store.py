@@ -1,0 +1,272 @@
+"""A service's database: one transaction holds the inbox row, the effect and the events that follow from it.
+
+Synchronous SQLAlchemy over SQLite (WAL, synchronous=FULL); the SQL is portable to PostgreSQL. A write blocks the calling thread for one
+fsync, some milliseconds; control-plane transactions are few and short. What is committed is durable; the rest is gone, its events too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Self
+
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Engine, MetaData, create_engine, delete, event, inspect, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+from ulid import ULID
+
+from penstock.contracts.events import Event, encode
+from penstock.runtime import migrate
+from penstock.runtime.tables import InboxRow, JobRow, OutboxRow, RuntimeTables, UtcDateTime
+from penstock.runtime.telemetry import current_traceparent
+
+__all__ = ["Effect", "Store", "UtcDateTime", "assert_migrations_match"]
+
+RUNTIME_MIGRATIONS = "penstock.runtime.migrations"
+_BUSY_S = 30.0
+
+Wish = Literal["publish", "enqueue", "cancel"]
+"""What a committed transaction left behind for the relay or the workers."""
+
+
+class Repeated(BaseException):
+    """The event was applied before, by this replica or another. Not an Exception: a handler's own `except` must not eat it."""
+
+
+class Store:
+    """One database, shared by the threads of one process."""
+
+    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
+        self.engine = engine
+        self.clock = clock
+        self._listeners: list[Callable[[Wish], None]] = []
+        self._open = threading.local()
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        metadata: MetaData | None = None,
+        *,
+        migrations: str | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Self:
+        """Opens and migrates: the runtime's tables first, then the package `migrations`. Blocks for the migration.
+
+        Without `migrations` (a test), `metadata`'s tables are created as they stand. Raises Conflict for a newer release's database.
+        """
+        if url.rstrip("/") == "sqlite:" or ":memory:" in url:
+            raise ValueError("an in-memory database is another one for each connection; give a file")
+        engine = create_engine(
+            url, **({"connect_args": {"timeout": _BUSY_S, "check_same_thread": False}} if url.startswith("sqlite") else {})
+        )
+        if engine.dialect.name == "sqlite":
+            event.listen(engine, "connect", _sqlite_connected)
+            event.listen(engine, "begin", _sqlite_begin)
+        migrate.upgrade(engine, RUNTIME_MIGRATIONS, version_table="penstock_runtime_version")
+        if migrations is not None:
+            migrate.upgrade(engine, migrations)
+        elif metadata is not None:
+            metadata.create_all(engine)
+        return cls(engine, clock)
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Effect]:
+        """All or nothing. Rolled back when the block raises; committed, and durable, when it ends.
+
+        Nothing may be awaited inside: the transaction holds the database's only write lock. RuntimeError says where that was tried.
+        """
+        effect = Effect(self)
+        try:
+            effect.begin()
+            yield effect
+            effect.commit()
+        finally:
+            effect.close()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """A snapshot. A write in it is refused by the database."""
+        with self.engine.connect().execution_options(penstock_read_only=True, postgresql_readonly=True) as connection:
+            session = Session(connection, expire_on_commit=False, autoflush=False)
+            try:
+                yield session
+            finally:
+                session.close()
+
+    def on_commit(self, listener: Callable[[Wish], None]) -> None:
+        """Calls `listener` after each commit that left work, from the committing thread. It must not block or raise."""
+        self._listeners.append(listener)
+
+    def has_applied(self, group: str, event_id: str) -> bool:
+        with self.read() as session:
+            return session.get(InboxRow, (group, event_id)) is not None
+
+    def prune_inbox(self, older_than: timedelta) -> int:
+        """Forgets old events; one that comes again after that is applied again. Returns how many were forgotten."""
+        with self.transaction() as effect:
+            deleted = effect.session.execute(delete(InboxRow).where(InboxRow.applied_at < self.clock() - older_than))
+            return int(deleted.rowcount)  # type: ignore[attr-defined]  # a CursorResult
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def _tell(self, wish: Wish) -> None:
+        for listener in self._listeners:
+            listener(wish)
+
+
+class Effect:
+    """What a handler or a servicer does, in one transaction that begins at the first use and is committed by whoever made it."""
+
+    def __init__(self, store: Store, inbox: tuple[str, str] | None = None) -> None:
+        self._store = store
+        self._inbox = inbox
+        self._session: Session | None = None
+        self._wishes: set[Wish] = set()
+        self._after: list[Callable[[], None]] = []
+        self._suspended = False
+
+    @property
+    def session(self) -> Session:
+        return self.begin()
+
+    def begin(self) -> Session:
+        """Opens the transaction, waiting up to 30 s for another writer. Raises Repeated when the inbox knows the event."""
+        if self._session is not None:
+            return self._session
+        if getattr(self._store._open, "effect", None) is not None:
+            raise RuntimeError("a transaction is open already in this thread; do not nest, and do not await inside a transaction")
+        session = Session(self._store.engine, expire_on_commit=False)
+        try:
+            session.connection()
+            if self._inbox and not _insert_new(
+                session, InboxRow, group_id=self._inbox[0], event_id=self._inbox[1], applied_at=self._store.clock()
+            ):
+                raise Repeated
+        except BaseException:
+            session.close()
+            raise
+        self._session = session
+        self._store._open.effect = self
+        with contextlib.suppress(RuntimeError):
+            asyncio.get_running_loop().call_soon(self._loop_went_on)
+        return session
+
+    def publish(self, event: Event) -> None:
+        """The event goes to Kafka after the commit, in the order of these calls, at least once."""
+        self.session.add(
+            OutboxRow(
+                topic=event.topic,
+                key=event.key,
+                event_id=str(ULID()),
+                event_type=event.ce_type(),
+                occurred_at=self._store.clock(),
+                traceparent=current_traceparent(),
+                value=encode(event),
+            )
+        )
+        self.session.flush()
+        self._wishes.add("publish")
+
+    def enqueue(self, kind: str, job_id: str, payload: dict[str, Any]) -> bool:
+        """A job for the workers of `kind`. False, and nothing changed, where the same job was enqueued before, however it ended."""
+        now = self._store.clock()
+        new = _insert_new(
+            self.session,
+            JobRow,
+            kind=kind,
+            job_id=job_id,
+            payload=payload,
+            traceparent=current_traceparent(),
+            state="queued",
+            attempt=0,
+            crashes=0,
+            refusals=0,
+            not_before=now,
+            created_at=now,
+            updated_at=now,
+        )
+        self._wishes.add("enqueue")
+        return new
+
+    def cancel(self, kind: str, job_id: str) -> bool:
+        """The job ends here: what its process still says is ignored, and it is killed. False where it had ended or never was."""
+        row = self.session.scalar(select(JobRow).where(JobRow.kind == kind, JobRow.job_id == job_id).with_for_update())
+        if row is None or row.state not in ("queued", "running"):
+            return False
+        row.state, row.owner, row.lease_until, row.updated_at = "canceled", None, None, self._store.clock()
+        self._wishes.add("cancel")
+        return True
+
+    def after_commit(self, do: Callable[[], None]) -> None:
+        """Calls `do` once the transaction is durable; lost with the process, so only to wake somebody."""
+        self._after.append(do)
+
+    def commit(self) -> None:
+        """Durable when it returns. A handler that never used its effect leaves its inbox row all the same."""
+        if self._session is None and self._inbox is None:
+            return self._tell()
+        session = self.begin()
+        if self._suspended:
+            raise RuntimeError("something was awaited inside a transaction; do slow work before the effect's first use")
+        session.commit()
+        self.close()
+        return self._tell()
+
+    def close(self) -> None:
+        """Rolls back what was not committed."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+            self._store._open.effect = None
+
+    def _tell(self) -> None:
+        for wish in sorted(self._wishes):
+            self._store._tell(wish)
+        for do in self._after:
+            do()
+
+    def _loop_went_on(self) -> None:
+        self._suspended = self._session is not None
+
+
+def _insert_new(session: Session, table: type[RuntimeTables], **values: Any) -> bool:
+    """INSERT … ON CONFLICT DO NOTHING; whether a row was made. On PostgreSQL it waits for another transaction with the same key."""
+    session.flush()
+    dialect = session.get_bind().dialect.name
+    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    made = session.execute(insert(table).values(**values).on_conflict_do_nothing())
+    return bool(made.rowcount)  # type: ignore[attr-defined]  # a CursorResult
+
+
+def assert_migrations_match(store: Store, *metadata: MetaData) -> None:
+    """Raises AssertionError naming each difference between what the migrations made and what the tables declare. For a service's tests."""
+    known = {table for declared in (*metadata, RuntimeTables.metadata) for table in declared.tables}
+    versions = {"alembic_version", "penstock_runtime_version"}
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_name": lambda name, kind, _: name not in versions}
+        )
+        differences = [diff for diff in compare_metadata(context, [*metadata, RuntimeTables.metadata]) if diff]  # type: ignore[arg-type]
+        unknown = set(inspect(connection).get_table_names()) - known - versions
+    assert not differences, "migrations and tables differ: " + "; ".join(map(str, differences))
+    assert not unknown, f"the migrations make tables that nothing declares: {sorted(unknown)}"
+
+
+def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # the driver must not begin by itself: _sqlite_begin says which kind
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        dbapi_connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get("penstock_read_only", False)
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+    # A transaction that will write takes the lock first: one that upgrades later can fail where it should have waited.
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,0 +1,106 @@
+"""The runtime's own tables, in every service's database beside the service's: inbox, outbox, jobs, leases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime in UTC on every database; SQLite alone would give it back naive. Raises ValueError for a naive one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class RuntimeTables(DeclarativeBase):
+    """Base of the tables below; its names begin with `penstock_`, so that a service's cannot meet them."""
+
+
+_Serial = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite numbers rows by itself only for INTEGER."""
+
+
+class InboxRow(RuntimeTables):
+    """One event that a group has applied."""
+
+    __tablename__ = "penstock_inbox"
+
+    group_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    event_id: Mapped[str] = mapped_column(String(256), primary_key=True)
+    applied_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class OutboxRow(RuntimeTables):
+    """One event that is decided and not yet acknowledged by Kafka. Ids rise, also over a deleted row."""
+
+    __tablename__ = "penstock_outbox"
+    __table_args__ = ({"sqlite_autoincrement": True},)
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    topic: Mapped[str] = mapped_column(String(256))
+    """The catalogue's name; the installation's prefix comes when it is published."""
+    key: Mapped[str] = mapped_column(String(512))
+    event_id: Mapped[str] = mapped_column(String(64), unique=True)
+    event_type: Mapped[str] = mapped_column(String(256))
+    occurred_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    value: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class JobRow(RuntimeTables):
+    """One job from wish to end."""
+
+    __tablename__ = "penstock_jobs"
+    __table_args__ = (
+        UniqueConstraint("kind", "job_id", name="penstock_jobs_once"),
+        Index("penstock_jobs_next", "kind", "state", "not_before"),
+        {"sqlite_autoincrement": True},
+    )
+
+    id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(String(256))
+    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    """queued, running, done, failed or canceled."""
+    attempt: Mapped[int] = mapped_column(Integer)
+    """Starts so far."""
+    crashes: Mapped[int] = mapped_column(Integer)
+    """Starts whose process died by itself."""
+    refusals: Mapped[int] = mapped_column(Integer)
+    """Starts that ended in an error of a kind that may pass."""
+    owner: Mapped[str | None] = mapped_column(String(128))
+    lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    not_before: Mapped[datetime] = mapped_column(UtcDateTime)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    failure_kind: Mapped[str | None] = mapped_column(String(32))
+    failure: Mapped[str | None] = mapped_column(Text)
+
+
+class LeaseRow(RuntimeTables):
+    """Who of several replicas does what only one may do."""
+
+    __tablename__ = "penstock_leases"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(128))
+    until: Mapped[datetime] = mapped_column(UtcDateTime)
