@@ -24,11 +24,12 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from sqlalchemy import MetaData
 
+from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.topics import SHARED
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
-from penstock.runtime.jobs import Jobs
 from penstock.runtime.logging import configure_logging
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import ServiceSettings
@@ -58,6 +59,7 @@ class Service:
         self._names: list[str] = []
         self._routers: list[Router] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._store: Store | None = None
 
     @staticmethod
     def clock() -> datetime:
@@ -73,7 +75,7 @@ class Service:
         self._server = rpc.server()
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        status_pb2_grpc.add_StatusServiceServicer_to_server(_Status(self), self._server)  # type: ignore[no-untyped-call]
+        status_pb2_grpc.add_StatusServiceServicer_to_server(_Status(self), self._server)
         self.readiness.waits_for("start", "wiring")
         return self
 
@@ -164,7 +166,7 @@ class Service:
 
     async def until_stopped(self) -> None:
         """Serves until SIGTERM or until a part fails for good."""
-        self.readiness.on_change(lambda ready: self._loop.call_soon_threadsafe(self._announce, ready))
+        self.readiness.on_change(self._announce_soon)
         names = [*self._names, status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name, health.SERVICE_NAME]
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
         self._server.add_insecure_port(self.settings.address)
@@ -174,11 +176,40 @@ class Service:
         if self._routers:
             self.readiness.waits_for("kafka", "connecting")
             self.background("control-plane", self._control_plane())
+            for router in self._routers:
+                for topic in router.replayed_topics:
+                    self.readiness.waits_for(topic, "reading it from the beginning")
+                    self._spawn(self._caught_up(router, topic))
         self.readiness.has("start")
         self._announce(self.readiness.ready)
         await self._stopping.wait()
         self.log.info("stopping")
         await self._health.enter_graceful_shutdown()
+
+    async def _control_plane(self) -> None:
+        """Makes the topics that this service needs as soon as Kafka answers, then consumes, replays and relays until the end."""
+        kafka = self.settings.platform.kafka
+        needed = [topic for topic in SHARED if self.name == topic.owner or self.name in topic.consumers]
+        backoff = Backoff(first=0.2, longest=5.0)
+        tries = 0
+        while True:
+            try:
+                await asyncio.to_thread(ensure_topics, kafka, needed)
+                break
+            except Unavailable as error:
+                tries += 1
+                delay = backoff.next()
+                self.readiness.waits_for("kafka", f"{error.message}, {tries} tries, again in {delay:.0f} s")
+                await asyncio.sleep(delay)
+        plane = ControlPlane(self.name, kafka, self._routers, store=self._store, replica=self.settings.replica, readiness=self.readiness)
+        await plane.run()
+
+    async def _caught_up(self, router: Router, topic: str) -> None:
+        await router.caught_up(topic)
+        self.readiness.has(topic)
+
+    def _announce_soon(self, ready: bool) -> None:
+        self._loop.call_soon_threadsafe(self._announce, ready)
 
     def _announce(self, ready: bool) -> None:
         state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
@@ -227,5 +258,8 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    """`__main__`'s one line: uvloop-free asyncio, exit code of the service."""
-    asyncio.run(main())  # type: ignore[arg-type]
+    """`__main__`'s one line. A setting that is wrong ends it with a sentence, not a traceback."""
+    try:
+        asyncio.run(main())  # type: ignore[arg-type]
+    except Invalid as error:
+        sys.exit(str(error))

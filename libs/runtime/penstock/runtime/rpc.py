@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
@@ -43,7 +43,8 @@ _OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_s
 
 def server() -> grpc.aio.Server:
     """A server with traces, the error table and a default deadline. Health and reflection come from the lifecycle."""
-    return grpc.aio.server(interceptors=[aio_server_interceptor(), ErrorTable()], options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
+    traces = cast("grpc.aio.ServerInterceptor", aio_server_interceptor())  # type: ignore[no-untyped-call]
+    return grpc.aio.server(interceptors=[traces, ErrorTable()], options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
 
 
 def connect(address: str) -> grpc.aio.Channel:
@@ -54,7 +55,8 @@ def connect(address: str) -> grpc.aio.Channel:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),
     ]
-    return grpc.aio.insecure_channel(address, interceptors=aio_client_interceptors(), options=options)
+    traces = aio_client_interceptors()  # type: ignore[no-untyped-call]
+    return grpc.aio.insecure_channel(address, interceptors=traces, options=options)
 
 
 def rpc_error(error: grpc.RpcError) -> PenstockError:
@@ -69,28 +71,39 @@ def rpc_error(error: grpc.RpcError) -> PenstockError:
     return error_of(KINDS_BY_STATUS.get(code.name, Kind.INTERNAL), error.details() or code.name)
 
 
-class ErrorTable(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # grpc's own class is untyped
+if TYPE_CHECKING:  # generic in the stubs only
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+
+class ErrorTable(grpc.aio.ServerInterceptor):
     """A servicer raises; this answers. Anything that is no PenstockError is a bug: logged whole, told without detail."""
 
     async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]], details: grpc.HandlerCallDetails
-    ) -> grpc.RpcMethodHandler:
-        handler = await continuation(details)
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
         if handler is None or handler.request_streaming:
             return handler
-        method: str = details.method
+        method: str = handler_call_details.method
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                _streaming(handler.unary_stream, method), handler.request_deserializer, handler.response_serializer
+                _streaming(cast("Callable[..., AsyncIterator[Any]]", handler.unary_stream), method),
+                handler.request_deserializer,
+                handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            _unary(handler.unary_unary, method), handler.request_deserializer, handler.response_serializer
+            _unary(cast("Callable[..., Awaitable[Any]]", handler.unary_unary), method),
+            handler.request_deserializer,
+            handler.response_serializer,
         )
 
 
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(behaviour)
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> Any:
+    async def call(request: Any, context: Context) -> Any:
         try:
             async with asyncio.timeout(DEFAULT_DEADLINE_S if context.time_remaining() is None else None):
                 return await behaviour(request, context)
@@ -102,7 +115,7 @@ def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..
 
 def _streaming(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
     @functools.wraps(behaviour)
-    async def call(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             async for response in behaviour(request, context):
                 yield response
@@ -112,7 +125,7 @@ def _streaming(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Cal
     return call
 
 
-async def _answer(error: Exception, method: str, context: grpc.aio.ServicerContext) -> None:
+async def _answer(error: Exception, method: str, context: Context) -> None:
     match error:
         case grpc.aio.AbortError():
             raise error
