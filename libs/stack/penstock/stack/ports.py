@@ -1,0 +1,55 @@
+"""The stack's ports: the fixed defaults, others only on a clash.
+
+Stacks that come up at the same moment do not take each other's: `up` chooses under a lock and writes down what it chose.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+
+from penstock.contracts.errors import Unavailable
+from penstock.runtime import ports as defaults
+
+DEFAULTS: dict[str, int] = {
+    "door": defaults.DOOR,
+    "door_admin": defaults.DOOR_ADMIN,
+    "kafka": defaults.KAFKA,
+    "kafka_controller": defaults.KAFKA + 1,
+    "triton_grpc": defaults.TRITON_GRPC,
+    "triton_http": defaults.TRITON_HTTP,
+    "triton_metrics": defaults.TRITON_METRICS,
+    **defaults.SERVICES,
+}
+_STEP = 100
+_TRIES = 150
+
+
+def choose(wanted: dict[str, int], taken: Iterable[int] = ()) -> dict[str, int]:
+    """`wanted` where it is free; else the next free port in steps of 100. `taken` is avoided although nothing listens there yet."""
+    avoided = set(taken)
+    chosen: dict[str, int] = {}
+    for name, port in wanted.items():
+        chosen[name] = next((candidate for candidate in _candidates(port) if candidate not in avoided and free(candidate)), 0)
+        if not chosen[name]:
+            raise Unavailable(f"no free port for {name} in {_TRIES} tries from {port}", remedy="End what listens on these ports")
+        avoided.add(chosen[name])
+    return chosen
+
+
+def _candidates(port: int) -> Iterable[int]:
+    return (candidate for candidate in range(port, port + _STEP * _TRIES, _STEP) if candidate < 65536)
+
+
+def free(port: int) -> bool:
+    """Nothing listens on 127.0.0.1:port, nor on the port at every address."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+            raise
+    return True

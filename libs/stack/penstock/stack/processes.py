@@ -1,0 +1,95 @@
+"""The stack's processes and shared memory, found by what they carry, not by who started them: what was killed leaves orphans.
+
+Every process that a stack starts inherits two variables; `/proc` tells who has them. `launch` imports this, so it needs nothing but the
+standard library.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+HOME_VARIABLE = "PENSTOCK_STACK_HOME"
+"""In the environment of each process of a stack: its home, absolute."""
+PROGRAM_VARIABLE = "PENSTOCK_STACK_PROGRAM"
+"""Which program it belongs to."""
+
+SUPERVISOR = "supervisor"
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    program: str
+    started: str
+    """In clock ticks since boot: with the pid, one process for ever."""
+
+    def alive(self) -> bool:
+        return _started(self.pid) == self.started
+
+
+def of_stack(home: Path, program: str | None = None) -> list[Process]:
+    """The living processes of the stack at `home`, zombies left out; of one program when it is named."""
+    wanted = os.fsencode(home)
+    return [found for mark, found in _marked() if mark == wanted and program in (None, found.program) and found.pid != os.getpid()]
+
+
+def end(processes: Iterable[Process], grace: float) -> None:
+    """SIGTERM, then after `grace` seconds SIGKILL; returns when none is left. Raises TimeoutError if one outlives even that."""
+    remaining = [process for process in processes if process.alive()]
+    for how, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
+        for process in remaining:
+            _send(process, how)
+        deadline = time.monotonic() + patience
+        while remaining and time.monotonic() < deadline:
+            remaining = [process for process in remaining if process.alive()]
+            time.sleep(_POLL_S)
+    if remaining:
+        raise TimeoutError(f"processes {[process.pid for process in remaining]} do not end")
+
+
+def sweep_shared_memory(prefix: str) -> None:
+    """Removes the regions of a dead program. They are its own by their prefix."""
+    for region in _SHARED_MEMORY.glob(f"{prefix}*"):
+        region.unlink(missing_ok=True)
+
+
+def _send(process: Process, how: signal.Signals) -> None:
+    if process.alive():
+        try:
+            os.kill(process.pid, how)
+        except ProcessLookupError:
+            return
+
+
+def _marked() -> Iterator[tuple[bytes, Process]]:
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            environment = (folder / "environ").read_bytes()
+        except OSError:  # gone, or another user's
+            continue
+        if HOME_VARIABLE.encode() not in environment:
+            continue
+        variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
+        started = _started(int(folder.name))
+        if HOME_VARIABLE.encode() in variables and started is not None:
+            program = os.fsdecode(variables.get(PROGRAM_VARIABLE.encode(), b""))
+            yield variables[HOME_VARIABLE.encode()], Process(int(folder.name), program, started)
+
+
+def _started(pid: int) -> str | None:
+    """None when there is no such process, or only a zombie of it."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else fields[19]

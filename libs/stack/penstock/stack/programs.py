@@ -1,0 +1,109 @@
+"""The programs of a stack: what each runs, with which settings."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from penstock.runtime import ports as defaults
+from penstock.stack import stackfile
+from penstock.stack.envoy import Envoy
+from penstock.stack.kafka import Broker
+from penstock.stack.launch import Spec
+from penstock.stack.stackfile import StackFile
+from penstock.stack.supervisor import Program
+from penstock.stack.triton import STOP_WITHIN_S as TRITON_STOPS_WITHIN_S
+from penstock.stack.triton import Triton
+
+KAFKA, TRITON, ENVOY = "kafka", "triton", "envoy"
+PARTS = (KAFKA, TRITON, ENVOY)
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "FEAST_USAGE": "False",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""Nothing phones home."""
+
+_STOPS_WITHIN_S = 20
+
+
+def all_services() -> tuple[str, ...]:
+    """Those that are installed, in the order in which `status` lists them."""
+    return tuple(service for service in defaults.SERVICES if _installed(service))
+
+
+def _installed(service: str) -> bool:
+    try:
+        return find_spec(f"penstock_{service}.__main__") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def broker(stack: StackFile) -> Broker:
+    return Broker(stack.home / "kafka", stack.ports["kafka"], stack.ports["kafka_controller"])
+
+
+def triton(stack: StackFile) -> Triton:
+    models, shared_memory, ports = stack.home / "triton" / "models", stackfile.shared_memory(stack.home), stack.ports
+    return Triton(models, ports["triton_grpc"], ports["triton_http"], ports["triton_metrics"], shared_memory)
+
+
+def envoy(stack: StackFile) -> Envoy:
+    return Envoy(stack.home / "envoy")
+
+
+def platform(stack: StackFile) -> dict[str, str]:
+    """The settings that all services of the stack share, and the tools that run beside them."""
+    peers = {f"PENSTOCK_PEERS__{service.upper()}": address for service, address in stack.services.items()}
+    return {
+        "PENSTOCK_HOME": str(stack.home),
+        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
+        "PENSTOCK_ENDPOINT": stack.endpoint,
+        **peers,
+        **QUIET,
+    }
+
+
+def service_settings(stack: StackFile, service: str) -> dict[str, str]:
+    """`PENSTOCK_<SERVICE>__…` of one service."""
+    own = {"PORT": str(stack.ports[service])}
+    if service == "inference":
+        own |= {"TRITON_GRPC": stack.triton_grpc, "TRITON_HTTP": stack.triton_http, "DOOR_ADMIN": stack.door_admin}
+    return {f"PENSTOCK_{service.upper()}__{name}": value for name, value in own.items()}
+
+
+def inherited(environment: Mapping[str, str]) -> dict[str, str]:
+    """The caller's environment less what the stack decides itself: its addresses, and how to reach its Kafka."""
+    decided = ("PENSTOCK_HOME", "PENSTOCK_ENDPOINT", "PENSTOCK_PEERS__", "PENSTOCK_KAFKA__", "PENSTOCK_STACK_")
+    ports = tuple(f"PENSTOCK_{service.upper()}__PORT" for service in defaults.SERVICES)
+    kept = ("PENSTOCK_KAFKA__TOPIC_PREFIX",)
+    return {name: value for name, value in environment.items() if name in kept or not name.startswith((*decided, *ports))}
+
+
+def specs(stack: StackFile) -> list[Spec]:
+    """What each program of the stack runs."""
+    home = str(stack.home)
+    server = triton(stack)
+    found = [
+        Spec(home, KAFKA, broker(stack).command(), {}),
+        Spec(home, TRITON, server.command(), server.environment(), server.shared_memory),
+        Spec(home, ENVOY, envoy(stack).command(), {}),
+    ]
+    # Threads of a service allocate in two arenas instead of eight a core: a third less memory.
+    common = platform(stack) | {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
+    for service in stack.services:
+        command = [sys.executable, "-m", f"penstock_{service}"]
+        found.append(Spec(home, service, command, common | service_settings(stack, service)))
+    return found
+
+
+def supervised(spec: Spec, path: Path) -> Program:
+    """How supervisord keeps it up."""
+    group = {KAFKA: "broker", TRITON: "serving", ENVOY: "serving"}.get(spec.program, "services")
+    grace = TRITON_STOPS_WITHIN_S if spec.program == TRITON else _STOPS_WITHIN_S
+    return Program(spec.program, group, [sys.executable, "-m", "penstock.stack.launch", str(path)], grace)

@@ -1,0 +1,136 @@
+"""One supervisord a stack: its configuration as text, and its answers over a Unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import resource
+import shlex
+import xmlrpc.client
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from supervisor.xmlrpc import Faults, SupervisorTransport
+
+LOG_BYTES = "16MB"
+LOG_BACKUPS = 3
+GROUPS = {"broker": 10, "serving": 20, "services": 30}
+"""Their order at a stop is the reverse: the services first, while Kafka still takes what they have in flight."""
+
+_SETTLED_S = 5
+_TRIES = 1000
+_MOST_FILES = 65536
+
+
+@dataclass(frozen=True)
+class Program:
+    name: str
+    group: str
+    command: list[str]
+    stop_within_s: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """What supervisord says of a program."""
+
+    program: str
+    state: str
+    """RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL, UNKNOWN."""
+    pid: int | None
+    why: str
+    """Of a program that does not run: how it ended."""
+
+
+def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket: Path) -> str:
+    """supervisord.conf. `up` starts the programs; what dies is started again, after 1, 2, 3 … s while it dies in its first 5 s."""
+    programs = list(programs)
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    sections: dict[str, dict[str, object]] = {
+        "supervisord": {
+            "logfile": logs / "supervisord.log",
+            "logfile_maxbytes": LOG_BYTES,
+            "logfile_backups": 1,
+            "pidfile": run / "supervisord.pid",
+            "childlogdir": logs,
+            "directory": run,
+            "umask": "077",
+            "minfds": _MOST_FILES if most_files == resource.RLIM_INFINITY else min(_MOST_FILES, most_files),
+            "nocleanup": "true",
+        },
+        "unix_http_server": {"file": socket, "chmod": "0600"},
+        "rpcinterface:supervisor": {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+    }
+    for program in programs:
+        sections[f"program:{program.name}"] = {
+            "command": shlex.join(program.command),
+            "autostart": "false",
+            "autorestart": "true",
+            "startsecs": _SETTLED_S,
+            "startretries": _TRIES,
+            "stopsignal": "TERM",
+            "stopwaitsecs": program.stop_within_s,
+            "killasgroup": "true",
+            "redirect_stderr": "true",
+            "stdout_logfile": logs / f"{program.name}.log",
+            "stdout_logfile_maxbytes": LOG_BYTES,
+            "stdout_logfile_backups": LOG_BACKUPS,
+        }
+    for group, priority in GROUPS.items():
+        if members := [program.name for program in programs if program.group == group]:
+            sections[f"group:{group}"] = {"programs": ",".join(members), "priority": priority}
+    return "\n".join(_section(name, values) for name, values in sections.items())
+
+
+def _section(name: str, values: Mapping[str, object]) -> str:
+    return f"[{name}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items())
+
+
+class Supervisor:
+    """Talks to the supervisord behind a socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._server: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{socket}"))
+
+    def answers(self) -> bool:
+        try:
+            return bool(self._server.supervisor.getState()["statename"] == "RUNNING")
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+            return False
+
+    def running(self) -> list[Running]:
+        return [
+            Running(info["name"], info["statename"], info["pid"] or None, info["spawnerr"] or ("" if info["pid"] else info["description"]))
+            for info in self._server.supervisor.getAllProcessInfo()
+        ]
+
+    def start(self, program: str) -> None:
+        """Does nothing when it runs."""
+        self._tolerating(Faults.ALREADY_STARTED, lambda: self._server.supervisor.startProcess(self._full(program), False))
+
+    def stop(self, program: str) -> None:
+        """Returns when it has ended; after its grace it is killed."""
+        self._tolerating(Faults.NOT_RUNNING, lambda: self._server.supervisor.stopProcess(self._full(program), True))
+
+    def shut_down(self) -> None:
+        """Asks; the services, then Triton and Envoy, then Kafka end after it returns."""
+        self._server.supervisor.shutdown()
+
+    def _full(self, program: str) -> str:
+        everything = self._server.supervisor.getAllProcessInfo()
+        return next((f"{info['group']}:{program}" for info in everything if info["name"] == program), program)
+
+    def _tolerating(self, fault: int, call: Any) -> None:
+        try:
+            call()
+        except xmlrpc.client.Fault as error:
+            if error.faultCode != fault:
+                raise
+
+
+def socket_folder(key: str) -> Path:
+    """A short folder of this user's own: a socket's path has at most 107 bytes, PENSTOCK_HOME may have more."""
+    return Path(f"/tmp/penstock-{os.getuid()}") / key  # noqa: S108
