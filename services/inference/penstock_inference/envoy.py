@@ -43,7 +43,7 @@ REWRITTEN: Final = {
 _T = "type.googleapis.com/"
 _EXT = _T + "envoy.extensions."
 _OIP = "/inference.GRPCInferenceService/"
-_NAME = "[a-z][a-z0-9-]{0,62}"
+_NAME = "[a-z][a-z0-9-]*"
 """A pipeline's name; a candidate's has a dot and so no HTTP route."""
 _MODEL = f"/v2/models/{_NAME}(/versions/[0-9]+)?"
 _READY = ("ServerReady", "ModelReady")
@@ -68,17 +68,17 @@ class Door:
 
 # -- the recording -----------------------------------------------------------------------------------------------------------------
 
-# The request is buffered whole, so that its limit is Envoy's and answers RESOURCE_EXHAUSTED; the response streams through, whatever its size.
+# The request is buffered whole, so that its limit is Envoy's and answers RESOURCE_EXHAUSTED; the response streams through, whatever its
+# size. What a handle gave out is void after it has waited for a body: metadata is asked for again.
 _RECORD = f"""
 local KEPT = {KEPT_BYTES}
 local HEAD = {KEPT_HEAD_BYTES}
 
 function envoy_on_request(handle)
-  local meta = handle:streamInfo():dynamicMetadata()
-  meta:set("prediction", "record", true)
+  handle:streamInfo():dynamicMetadata():set("prediction", "record", true)
   local body = handle:body()
   if body then
-    local size = body:length()
+    local meta, size = handle:streamInfo():dynamicMetadata(), body:length()
     meta:set("prediction", "request_bytes", size)
     meta:set("prediction", "request", handle:base64Escape(body:getBytes(0, size <= KEPT and size or HEAD)))
   end
@@ -110,7 +110,7 @@ LINE: Final[Json] = {
     "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
     "milliseconds": "%DURATION%",
     "route": "%ROUTE_NAME%",
-    "path": "%PATH(NQ:ORIG)%",
+    "path": "%PATH(NQ:PATH)%",
     "status": "%RESPONSE_CODE%",
     "grpc_status": "%GRPC_STATUS_NUMBER%",
     "traceparent": "%REQ(TRACEPARENT)%",
@@ -165,7 +165,9 @@ _ID: Final[Json] = {
     "name": "envoy.http.early_header_mutation.header_mutation",
     "typed_config": {
         "@type": _EXT + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
-        "mutations": [{"append": {"header": {"key": PREDICTION_HEADER, "value": "%UNIQUE_ID%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}],
+        "mutations": [
+            {"append": {"header": {"key": PREDICTION_HEADER, "value": "%UNIQUE_ID%"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+        ],
     },
 }
 _ID_BACK: Final[Json] = {

@@ -1,0 +1,202 @@
+"""The door's log as a spool: read in order across rotation, never lose a line, throw away what is published.
+
+Envoy appends to `predictions.log`. To rotate, the file is renamed to `predictions-<nanoseconds>.log`, a new one is made (0600) and Envoy is
+told to reopen. Until it has, it goes on writing into the renamed file; so a file is left only when a later one has a line, and is read
+once more before.
+
+A file is known by the hash of its first line, which holds an id that no other line has: a name changes, an inode is used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from penstock_inference.door import make_log
+from penstock_inference.envoy import LOG_FILE, Door
+
+log = structlog.get_logger(__name__)
+
+READ_BYTES: Final = 4 << 20
+LINE_START: Final = b'{"grpc_status":'
+"""Envoy sorts a line's members."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Everything before `offset` bytes of the file, and every earlier file, is done."""
+
+    file: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Lines:
+    lines: list[bytes]
+    position: Position
+    """After these lines."""
+
+
+def log_files(folder: Path) -> list[Path]:
+    """Oldest first; the one that Envoy was told to write last."""
+    current = folder / LOG_FILE
+    return [*sorted(folder.glob("predictions-*.log")), *([current] if current.exists() else [])]
+
+
+def first_line_hash(descriptor: int) -> str | None:
+    """The file's identity, or None while it has no whole line."""
+    hashed = hashlib.sha256()
+    at = 0
+    while chunk := os.pread(descriptor, 1 << 16, at):
+        end = chunk.find(b"\n")
+        if end >= 0:
+            hashed.update(chunk[:end])
+            return hashed.hexdigest()[:32]
+        hashed.update(chunk)
+        at += len(chunk)
+    return None
+
+
+def mended(line: bytes) -> bytes:
+    """A writer that was killed in mid-line leaves its torn beginning before the next whole line; that one is saved."""
+    last = line.rfind(LINE_START)
+    return line[last:] if last > 0 else line
+
+
+class Tail:
+    """Reads whole lines, from a position on. One thread."""
+
+    def __init__(self, folder: Path, position: Position | None) -> None:
+        self._folder = folder
+        self._descriptor: int | None = None
+        self._identity: str | None = None
+        self._offset = 0
+        self._seek(position)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def read(self) -> Lines | None:
+        """The next lines, at most READ_BYTES of them unless one is longer; None when there are none yet."""
+        while self._descriptor is not None or self._open_oldest():
+            if found := self._read_here():
+                return found
+            if not (following := self._following()):
+                return None
+            if found := self._read_here():  # what came in while we looked at the next file
+                return found
+            self._leave_for(following)
+        return None
+
+    def backlog_bytes(self) -> int:
+        """Not yet read."""
+        files = log_files(self._folder)
+        sizes = [path.stat().st_size if path.exists() else 0 for path in files]
+        here = self._index(files)
+        return sum(sizes) if here is None else sum(sizes[here:]) - self._offset
+
+    def finished(self) -> list[Path]:
+        """Files before the one that is being read."""
+        files = log_files(self._folder)
+        here = self._index(files)
+        return files[:here] if here is not None else []
+
+    def at_end_of(self, path: Path) -> bool:
+        """Whether all of `path`, which is being read, has been read."""
+        if self._descriptor is None:
+            return False
+        return self._is(path) and self._offset >= os.fstat(self._descriptor).st_size
+
+    # -- inside --------------------------------------------------------------------------------------------------------------------
+
+    def _seek(self, position: Position | None) -> None:
+        if position is None:
+            return
+        for path in log_files(self._folder):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if first_line_hash(descriptor) == position.file:
+                self._descriptor, self._identity, self._offset = descriptor, position.file, position.offset
+                return
+            os.close(descriptor)
+        log.info("log_file_gone", file=position.file, goes_on="with the oldest that is left")
+
+    def _open_oldest(self) -> bool:
+        files = log_files(self._folder)
+        if files:
+            self._open(files[0])
+        return bool(files)
+
+    def _open(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._identity, self._offset = None, 0
+
+    def _read_here(self) -> Lines | None:
+        assert self._descriptor is not None
+        data = b""
+        while chunk := os.pread(self._descriptor, READ_BYTES, self._offset + len(data)):
+            data += chunk
+            end = data.rfind(b"\n") + 1
+            if end:
+                break
+        else:
+            return None
+        if self._identity is None:
+            self._identity = first_line_hash(self._descriptor)
+        assert self._identity is not None  # there is a line
+        self._offset += end
+        return Lines(data[: end - 1].split(b"\n"), Position(self._identity, self._offset))
+
+    def _following(self) -> Path | None:
+        """The next file, once it has a whole line: then Envoy writes there, and nothing more comes here."""
+        files = log_files(self._folder)
+        here = self._index(files)
+        if here is None:  # removed from under us; what the descriptor holds has been read
+            return files[0] if files else None
+        for path in files[here + 1 :]:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if first_line_hash(descriptor):
+                    return path
+            finally:
+                os.close(descriptor)
+        return None
+
+    def _leave_for(self, path: Path) -> None:
+        assert self._descriptor is not None
+        if torn := os.fstat(self._descriptor).st_size - self._offset:
+            log.warning("line_torn", bytes=torn, why="Envoy was killed while it wrote")
+        self.close()
+        self._open(path)
+
+    def _index(self, files: list[Path]) -> int | None:
+        return next((index for index, path in enumerate(files) if self._is(path)), None)
+
+    def _is(self, path: Path) -> bool:
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), path.stat())
+        except FileNotFoundError:
+            return False
+
+
+def rotate(door: Door) -> Path:
+    """Puts the current file aside and makes a new one. The caller tells Envoy to reopen, as often as it takes."""
+    aside = door.folder / f"predictions-{time.time_ns():020d}.log"
+    door.log.rename(aside)
+    make_log(door)
+    return aside
+
+
+def ensure_private(door: Door) -> None:
+    """Makes a missing log; takes a log that Envoy itself made away from everybody else."""
+    if not door.log.exists() or door.log.stat().st_mode & 0o077:
+        make_log(door)
