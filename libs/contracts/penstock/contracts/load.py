@@ -5,7 +5,7 @@ All problems of a file are found at once: first those of single keys, then, when
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -76,6 +76,13 @@ def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
     if found:
         raise BadPipeline(tuple(sorted(found, key=lambda problem: (problem.line, problem.column))), file)
     return data
+
+
+def place(text: str, file: str, found: Iterable[rules.Problem]) -> tuple[Problem, ...]:
+    """Where in `text` those problems stand that somebody else found in it. Raises BadPipeline where it is no YAML."""
+    document = _parse(text, file)
+    placed = (_at(document, problem.path, problem.message) for problem in found)
+    return tuple(sorted(placed, key=lambda problem: (problem.line, problem.column)))
 
 
 def _parse(text: str, file: str) -> CommentedMap:
