@@ -1,0 +1,37 @@
+"""A trained model becomes a package: nine files, named by the digest of their manifest. The registry signs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from penstock.contracts.events import TrainingSet
+from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.build import Built
+from penstock.packages.format import CurvePoint, Curves, write_package
+from penstock_trainer.card import model_card
+
+
+def package(directory: Path, pipeline: Pipeline, training_set: TrainingSet, built: Built, *, run_id: str, pipeline_number: int) -> str:
+    """Writes the package into `directory`, which must be empty or missing, and returns its digest."""
+    points = tuple(
+        CurvePoint(
+            epoch=epoch.number,
+            train_loss=epoch.train_loss,
+            validation_loss=epoch.validation_loss,
+            validation_metric=epoch.validation_metric,
+            learning_rate=epoch.learning_rate,
+            elapsed_s=epoch.elapsed_s,
+        )
+        for epoch in built.history
+    )
+    return write_package(
+        directory,
+        model=built.model,
+        pipeline=pipeline,
+        signature=built.signature,
+        metrics=built.metrics,
+        training_set=training_set,
+        profile=built.profile,
+        curves=Curves(metric=built.history[-1].metric, points=points),
+        model_card=model_card(pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number),
+    )
