@@ -123,6 +123,10 @@ class _Sampler:
 
 def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sampler) -> GroupingFindings:
     """One grouping: each group's performance and rates, and the notions that compare them."""
+    if not grouping.groups:
+        return GroupingFindings(
+            by=grouping.by, min_rows=min_rows, groups=(), not_stated=grouping.not_stated, left_out=grouping.left_out, disparities={}
+        )
     classes = max(len(scores.classes), 1)
     labels = scores.labels.astype(np.int64) if scores.classifies else np.zeros(len(scores), dtype=np.int64)
     cells = grouping.cells(labels, classes)
@@ -192,8 +196,6 @@ def _rates(
         )
 
     rates = [rates_of(group) for group in range(len(grouping.groups))]
-    if not len(grouping.groups):
-        return rates, dict.fromkeys(fairness.NOTIONS)
     official = fairness.by_fairlearn(scores, grouping)
     return rates, {
         # fairlearn takes the rate of an empty cell as 0; here it is unknown.

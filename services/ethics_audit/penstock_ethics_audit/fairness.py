@@ -81,7 +81,8 @@ def extreme(notion: str, compared: Floats) -> Floats:
     """[R]: the notion's value from its contrasts [R, C]."""
     if compared.shape[1] == 0:  # a single group differs from none
         return np.full(len(compared), 1.0 if is_ratio(notion) else 0.0)
-    return compared.min(axis=1) if is_ratio(notion) else np.abs(compared).max(axis=1)
+    furthest: Floats = compared.min(axis=1) if is_ratio(notion) else np.abs(compared).max(axis=1)
+    return furthest
 
 
 def is_ratio(notion: str) -> bool:

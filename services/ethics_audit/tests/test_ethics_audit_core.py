@@ -1,0 +1,130 @@
+"""The audit as a whole, on rows made for the purpose: all three tasks, tiny groups, one class, several rows an entity."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from penstock.contracts.pipeline import Audit
+from penstock_ethics_audit.audit import Findings, audit
+from penstock_ethics_audit.groups import compare_not_stated, divide
+from penstock_ethics_audit.scores import Codes, Scores
+
+N = 1200
+
+
+def made(seed: int = 0, gap: float = 0.0, n: int = N) -> tuple[Scores, list[str]]:
+    """Two groups; in `f` positives are found less often by `gap`."""
+    generator = np.random.default_rng(seed)
+    sex = np.where(generator.random(n) < 0.4, "f", "m")
+    truth = generator.integers(0, 2, n)
+    found = np.where(truth == 1, 0.75 - gap * (sex == "f"), 0.15)
+    decision = (generator.random(n) < found).astype(np.int64)
+    p = np.clip(0.5 + (decision - 0.5) * generator.uniform(0.2, 0.9, n), 0.01, 0.99)
+    return Scores("binary", truth.astype(float), np.arange(n), ("no", "yes"), np.stack([1 - p, p], axis=1), decision), sex.tolist()
+
+
+def spec(**gate: object) -> Audit:
+    gates = [gate] if gate else [{"metric": "equalized_odds_difference", "by": "sex", "at_most": 0.1}]
+    return Audit.model_validate({"groups": {"sex": {"min_rows": 30}}, "gates": gates, "resamples": 200})
+
+
+def run(scores: Scores, sex: list[str] | list[str | None], asked: Audit, seed: int = 1) -> Findings:
+    return audit(scores, [divide("sex", sex)], asked, seed)
+
+
+def test_an_unfair_model_fails_and_a_fair_one_passes() -> None:
+    assert run(*made(gap=0.35), spec()).verdict == "fail"
+    assert run(*made(gap=0.0, n=12_000), spec()).verdict == "pass"
+
+
+def test_the_same_seed_gives_the_same_findings_and_one_more_group_changes_no_other_number() -> None:
+    scores, sex = made()
+    once = run(scores, sex, spec())
+    assert run(scores, sex, spec()) == once
+    more = Audit.model_validate({**spec().model_dump(), "groups": {"sex": {"min_rows": 30}, "side": {"min_rows": 30}}})
+    beside = audit(scores, [divide("sex", sex), divide("side", ["l", "r"] * (N // 2))], more, 1)
+    assert (beside.performance, beside.groupings[0]) == (once.performance, once.groupings[0])
+
+
+def test_intervals_hold_their_estimates() -> None:
+    found = run(*made(gap=0.1), spec())
+    values = [*found.performance.values(), *found.groupings[0].disparities.values()]
+    values += [rate.value for group in found.groupings[0].groups for rate in group.rates]
+    assert all(value is not None and value.lower <= value.estimate <= value.upper for value in values)
+
+
+def test_a_group_of_one_person_is_inconclusive_and_named() -> None:
+    scores, sex = made()
+    sex[0] = "x"
+    found = run(scores, sex, spec())
+    assert found.verdict == "inconclusive"
+    assert "sex = x" in found.gates[0].reason
+    assert found.gates[0].value is None  # one of its cells is empty: there is nothing to compare
+
+
+def test_a_group_of_one_class_has_no_rate_and_no_auroc_but_an_accuracy() -> None:
+    scores, sex = made()
+    only = [("z" if label == 1 and group == "f" else group) for label, group in zip(scores.labels, sex, strict=True)]
+    z = next(group for group in run(scores, only, spec()).groupings[0].groups if group.group == "z")
+    assert z.cells["no"] == 0
+    assert (z.rate("false_positive", "yes"), z.performance["auroc"]) == (None, None)
+    assert z.rate("true_positive", "yes") is not None
+    assert z.performance["accuracy"] is not None
+
+
+def test_labels_of_one_class_only_do_not_crash() -> None:
+    scores, sex = made()
+    positive = np.flatnonzero(scores.labels == 1)
+    kept = scores.take(positive)
+    alone = Scores("binary", kept.labels, np.arange(len(positive)), kept.classes, kept.probabilities, kept.decisions)
+    found = run(alone, [sex[row] for row in positive], spec(metric="auroc", at_least=0.7))
+    assert (found.verdict, found.gates[0].reason) == ("inconclusive", "auroc is not defined on these rows")
+
+
+def test_a_single_group_is_inconclusive() -> None:
+    scores, _ = made()
+    found = run(scores, ["f"] * N, spec())
+    assert (found.verdict, found.gates[0].reason) == ("inconclusive", "there are not two groups of sex to compare")
+
+
+def test_an_attribute_that_nobody_states_is_inconclusive() -> None:
+    scores, _ = made()
+    grouping = divide("sex", [None] * N)
+    found = audit(scores, [compare_not_stated(grouping, scores.labels.astype(int), 2, 10_000)], spec(), 1)
+    assert found.verdict == "inconclusive"
+    assert found.groupings[0].not_stated == N
+
+
+def test_several_classes() -> None:
+    generator = np.random.default_rng(5)
+    p = generator.dirichlet(np.ones(3), N)
+    truth = np.array([generator.choice(3, p=row) for row in p])
+    scores = Scores("multiclass", truth.astype(float), np.arange(N), ("a", "b", "c"), p, p.argmax(axis=1))
+    found = run(scores, made()[1], spec(metric="accuracy", at_least=0.4))
+    assert found.verdict == "pass"
+    assert {rate.label for rate in found.groupings[0].groups[0].rates} == {"a", "b", "c"}
+    assert 0 <= found.groupings[0].disparities["equalized_odds_difference"].estimate < 0.2  # type: ignore[union-attr]
+
+
+def test_a_regression() -> None:
+    generator = np.random.default_rng(6)
+    y = generator.normal(100, 20, N)
+    scores = Scores("regression", y, np.arange(N), values=y + generator.normal(0, 5, N))
+    found = run(scores, made()[1], spec(metric="rmse", at_most=6.0))
+    assert found.verdict == "pass"
+    assert set(found.performance) == {"rmse", "mae", "r2", "mean_error"}
+    assert found.groupings[0].disparities == {}
+    assert found.groupings[0].groups[0].performance["mae"] is not None
+
+
+def test_repeated_rows_of_an_entity_do_not_make_the_audit_surer() -> None:
+    """Each row ten times, as one entity: entities are drawn, so the interval stays as wide as it was."""
+    scores, sex = made(n=600)
+    ten: Codes = np.repeat(np.arange(600), 10)
+    repeated = Scores("binary", scores.labels[ten], ten, scores.classes, scores.probabilities[ten], scores.decisions[ten])  # type: ignore[index]
+    one = run(scores, sex, spec()).performance["accuracy"]
+    many = run(repeated, [sex[row] for row in ten], spec()).performance["accuracy"]
+    assert one is not None
+    assert many is not None
+    assert many.upper - many.lower == pytest.approx(one.upper - one.lower, rel=0.2)

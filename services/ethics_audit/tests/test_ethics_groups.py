@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from penstock.contracts.errors import Invalid
+from penstock_ethics_audit.groups import NOT_STATED, compare_not_stated, divide
+
+
+def test_distinct_values_are_groups_in_order() -> None:
+    grouping = divide("sex", ["Male", "Female", None, "Male", ""])
+    assert grouping.groups == ("Female", "Male")
+    assert grouping.codes.tolist() == [1, 0, -1, 1, -1]
+    assert grouping.not_stated == 2
+
+
+def test_bins_are_inner_edges_and_close_on_the_left() -> None:
+    grouping = divide("age", [24.9, 25.0, 39.0, 40.0, float("nan"), 90], bins=[25, 40])
+    assert grouping.groups == ("<25", "25-40", ">=40")
+    assert grouping.codes.tolist() == [0, 1, 1, 2, -1, 2]
+
+
+def test_a_bin_without_rows_is_no_group() -> None:
+    grouping = divide("age", [10.0, 70.0], bins=[25, 40])
+    assert grouping.groups == ("<25", ">=40")
+    assert grouping.codes.tolist() == [0, 1]
+
+
+def test_booleans_and_numbers_read_as_people_write_them() -> None:
+    assert divide("flag", [True, False]).groups == ("false", "true")
+    assert divide("children", [2.0, 0.0, 10.0]).groups == ("0", "2", "10")
+
+
+def test_a_number_without_bins_is_refused_with_what_to_change() -> None:
+    with pytest.raises(Invalid, match=r"100 distinct values") as refused:
+        divide("income", np.arange(100.0))
+    assert refused.value.remedy is not None
+    assert "audit.groups.income.bins" in refused.value.remedy
+
+
+def test_bins_over_words_are_refused() -> None:
+    with pytest.raises(Invalid, match="no numbers"):
+        divide("age", ["young", "old"], bins=[25])
+
+
+def test_nobody_hides_by_not_saying_and_one_person_does_not_stop_everything() -> None:
+    labels = np.array([0, 1] * 10)
+    few = divide("sex", ["F"] * 9 + ["M"] * 10 + [None])
+    assert compare_not_stated(few, labels, 2, min_rows=3).left_out
+    many = compare_not_stated(divide("sex", ["F"] * 10 + [None] * 10), labels, 2, min_rows=3)
+    assert many.groups == ("F", NOT_STATED)
+    assert many.cells(labels, 2).tolist() == [[5, 5], [5, 5]]
