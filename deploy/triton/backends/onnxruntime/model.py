@@ -1,11 +1,11 @@
 """A Triton backend named `onnxruntime`, in Python: ONNX Runtime on the CPU where NVIDIA's C++ backend is not at hand.
 
 It takes the model repositories that NVIDIA's takes: `backend: "onnxruntime"` in config.pbtxt, `<version>/model.onnx` beside it, and these
-parameters: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_pattern, enable_mem_arena, optimization.graph.level. Inputs and
-outputs must be written out in config.pbtxt: nothing is completed.
+parameters: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_pattern, enable_mem_arena, optimization.graph.level.
+Inputs and outputs must be written out in config.pbtxt: nothing is completed.
 
-Requests that Triton hands over together run as one batch. Each is decoded on its own, so what is wrong with one is answered to that one; when a
-batch fails in the graph, its requests run singly.
+Requests that Triton hands over together run as one batch. Each is decoded on its own, so what is wrong with one is answered to that one;
+when a batch fails in the graph, its requests run singly.
 """
 
 import json

