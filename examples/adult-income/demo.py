@@ -1,0 +1,341 @@
+"""The whole line on real parts: 48,842 census records through Kafka into a model that the audit refuses, a fair one that it lets pass,
+signed, promoted, served and called. `make demo` runs this; every number it prints was measured in this run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import statistics
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import tritonclient.grpc as triton
+from data import Event, people, spoiled
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from penstock.client import ClientSettings, Penstock, PenstockError
+from penstock.client.cli.audits import show_gates
+from penstock.client.cli.predictions import show_lineage
+from penstock.contracts.pipeline import Pipeline
+from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
+from penstock.ingest.v1 import ingest_pb2 as ingest
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.trainer.v1 import trainer_pb2 as trainer
+
+HERE = Path(__file__).resolve().parent
+PIPELINE, SOURCE = "adult-income", "people"
+LATENCY_CALLS = 500
+
+T = TypeVar("T")
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class Unexpected(Exception):
+    """The demo shows what the platform promises; something else happened."""
+
+
+class Demo:
+    def __init__(self, penstock: Penstock) -> None:
+        self.penstock = penstock
+        self.seconds: dict[str, float] = {}
+        self.home = penstock.settings.home
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        console.print(f"\n[bold]{name}[/bold]")
+        started = time.monotonic()
+        yield
+        self.seconds[name] = time.monotonic() - started
+
+    def publish(self, events: list[Event], bad: list[bytes]) -> None:
+        """All events, the spoiled ones at random places among them."""
+        rows: list[Event | bytes] = [*events]
+        draw = random.Random(7)
+        for line in bad:
+            rows.insert(draw.randrange(len(rows)), line)
+        with _bar() as bar:
+            task = bar.add_task("publish", total=len(rows))
+            published = self.penstock.events.publish(PIPELINE, SOURCE, rows, progress=lambda count: bar.update(task, completed=count))
+        rate = published.events / published.seconds
+        console.print(
+            f"{published.events} events, {published.bytes / 1e6:.1f} MB on Kafka's disk in {published.seconds:.1f} s ({rate:,.0f}/s)"
+        )
+
+    def ingested(self, events: int) -> ingest.GetCountsResponse:
+        """What ingest made of them, when it has read them all."""
+        with _bar() as bar:
+            task = bar.add_task("ingest", total=events)
+
+            def seen() -> ingest.GetCountsResponse | None:
+                counts = self.penstock.events.counts(PIPELINE, SOURCE)
+                bar.update(task, completed=counts.events)
+                return counts if counts.events >= events else None
+
+            return _until(seen, within=60, what="ingest to read all events")
+
+    def train(self) -> tuple[trainer.Run, registry.Version, audit.Audit]:
+        """A run on all that was published, until its version is promoted or refused."""
+        run = self.penstock.runs.create(PIPELINE, after=self.penstock.events.end_offsets(PIPELINE), by="demo")
+        with _bar() as bar:
+            task = bar.add_task("train", total=None)
+            for seen in self.penstock.runs.watch(run.run_id, timeout=300):
+                run = seen
+                if run.epochs:
+                    last = run.epochs[-1]
+                    note = f"epoch, loss {last.train_loss:.3f}, validation {last.metric} {last.validation_metric:.3f}"
+                    bar.update(task, description=note, completed=last.number, total=run.epochs_planned)
+        if run.state != trainer.Run.STATE_COMPLETED:
+            raise Unexpected(f"run {run.run_id} did not complete: {run.failure} {run.remedy}")
+        curve = [epoch.validation_loss for epoch in run.epochs]
+        console.print(f"validation loss {curve[0]:.3f} {_sparkline(curve)} {curve[-1]:.3f} over {len(curve)} epochs")
+
+        def decided() -> registry.Version | None:
+            try:
+                version = self.penstock.models.get(f"{PIPELINE}@{run.digest.removeprefix('sha256:')}")
+            except PenstockError:
+                return None
+            return version if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED) else None
+
+        version = _until(decided, within=120, what="the audit and the registry's decision")
+        verdict = self.penstock.audits.get(version.digest)
+        console.print(f"version {PIPELINE}@{_short(version.digest)}, signed by key {version.keyid[:12]}")
+        show_gates(verdict)
+        return run, version, verdict
+
+    def served(self, version: registry.Version) -> None:
+        def serving() -> bool:
+            return any(s.digest == version.digest for s in self.penstock.predictions.serving().pipelines)
+
+        _until(serving, within=60, what="the promoted version to be served")
+
+    def report(self, version: registry.Version, name: str) -> Path:
+        path = self.home / "reports" / f"{name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(self.penstock.audits.report(version.digest))
+        return path
+
+
+def main() -> int:
+    settings = ClientSettings()
+    compose = os.environ.get("STACK") == "compose"
+    started = time.monotonic()
+    if not compose:
+        from penstock import stack
+
+        console.print("[bold]stack[/bold]")
+        stack.up(settings.home, progress=console.print)
+        settings = ClientSettings()
+    with Penstock(settings) as penstock:
+        demo = Demo(penstock)
+        demo.seconds["stack up"] = time.monotonic() - started
+        try:
+            walk(demo, compose=compose)
+        except (Unexpected, PenstockError) as error:
+            console.print(Text(f"\nthe demo failed: {error}", style="bold red"))
+            console.print("See: penstock status, penstock logs SERVICE. Stop with: penstock down")
+            return 1
+    return 0
+
+
+def walk(demo: Demo, *, compose: bool) -> None:
+    penstock = demo.penstock
+    with demo.stage("apply: the gate on fairness is set before anything is known"):
+        text = (HERE / "pipeline.yaml").read_text()
+        applied = penstock.pipelines.apply(text, file="pipeline.yaml", by="demo")
+        console.print(
+            f"pipeline {applied.pipeline}, number {applied.number}: equalized-odds difference by sex at most 0.10, at its upper bound"
+        )
+
+    with demo.stage("publish: all records, and among them what goes wrong in life"):
+        events = people()
+        bad, expected = spoiled(events)
+        before = penstock.events.counts(PIPELINE, SOURCE)
+        demo.publish(events, bad)
+        counts = demo.ingested(before.events + len(events) + len(bad))
+        if before.events == 0:
+            check_counts(counts, len(events), expected)
+        show_counts(counts)
+
+    with demo.stage("first run: as accurate as it can be"):
+        first_run, first, first_audit = demo.train()
+        if first.state != registry.Version.STATE_REFUSED:
+            raise Unexpected("the audit let the unconstrained model pass; it was expected to refuse it")
+        console.print(Text("refused: " + "; ".join(first.because), style="red"))
+
+    with demo.stage("second run: the same pipeline with trainer.fairness, strength 0.3"):
+        penstock.pipelines.apply((HERE / "pipeline-fair.yaml").read_text(), file="pipeline-fair.yaml", by="demo")
+        second_run, second, second_audit = demo.train()
+        if second.state != registry.Version.STATE_PROMOTED:
+            raise Unexpected(f"the constrained model was not promoted: {'; '.join(second.because)}")
+        console.print(Text(f"promoted: generation {second.generation}", style="green"))
+        demo.served(second)
+
+    with demo.stage("predictions: four ways, one answer"):
+        prediction, p50, p99 = predict(demo, events[100])
+
+    with demo.stage("lineage: from that prediction back to its events"):
+        _until(lambda: _recorded(penstock, prediction), within=20, what="the prediction's record")
+        show_lineage(penstock.lineage.trace(prediction))
+
+    reports = [demo.report(first, "refused"), demo.report(second, "promoted")]
+    summary(demo, counts, (first_run, first, first_audit), (second_run, second, second_audit), (p50, p99), reports, compose=compose)
+
+
+def check_counts(counts: ingest.GetCountsResponse, records: int, expected: dict[str, int]) -> None:
+    """On a fresh stack every number is known beforehand."""
+    rejects = {reason: count for reason, count in expected.items() if reason != "duplicate"}
+    if (counts.records, counts.duplicates, dict(counts.rejects)) != (records, expected["duplicate"], rejects):
+        raise Unexpected(f"expected {records} records, {expected['duplicate']} duplicates, rejects {rejects}; got {counts}")
+
+
+def show_counts(counts: ingest.GetCountsResponse) -> None:
+    rejects = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.rejects.items(), key=lambda item: -item[1]))
+    console.print(
+        f"{counts.events} events: {counts.records} records, {counts.duplicates} duplicates, {sum(counts.rejects.values())} rejects"
+    )
+    console.print(f"rejects: {rejects}")
+
+
+def predict(demo: Demo, event: Event) -> tuple[str, float, float]:
+    """The same person by entity, by fields, with a plain tritonclient and over HTTP. Returns the prediction's id and latency in ms."""
+    penstock = demo.penstock
+    pipeline = Pipeline.model_validate_json(penstock.pipelines.get(PIPELINE).spec_json)
+    features = pipeline.resolved_features()
+    fields = {name: event.get(feature.source_field.partition(".")[2]) for name, feature in features.items()}
+
+    by_entity = penstock.predictions.by_entity(PIPELINE, str(event["person_id"]))
+    by_fields = penstock.predictions.by_fields(PIPELINE, fields)
+    positive = "true"
+
+    numeric = [name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"]
+    texts = [name for name in features if name not in numeric]
+    numbers = np.array([[float(fields[name]) if fields[name] is not None else np.nan for name in numeric]])  # type: ignore[arg-type]
+    strings = np.array([[str(fields[name] or "").encode() for name in texts]], dtype=object)
+    client = triton.InferenceServerClient(penstock.settings.endpoint)
+    inputs = [triton.InferInput("numbers", list(numbers.shape), "FP64"), triton.InferInput("strings", list(strings.shape), "BYTES")]
+    inputs[0].set_data_from_numpy(numbers)
+    inputs[1].set_data_from_numpy(strings)
+    by_triton = float(client.infer(PIPELINE, inputs).as_numpy("probabilities")[0, 1])
+    latencies = [_milliseconds(lambda: client.infer(PIPELINE, inputs)) for _ in range(LATENCY_CALLS)]
+    client.close()
+
+    body = {
+        "inputs": [
+            {"name": "numbers", "shape": list(numbers.shape), "datatype": "FP64", "data": numbers.ravel().tolist()},
+            {"name": "strings", "shape": list(strings.shape), "datatype": "BYTES", "data": [text.decode() for text in strings.ravel()]},
+        ]
+    }
+    request = urllib.request.Request(f"http://{penstock.settings.endpoint}/v2/models/{PIPELINE}/infer", json.dumps(body).encode())
+    with urllib.request.urlopen(request, timeout=10) as response:
+        outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
+    by_http = float(outputs["probabilities"][1])
+
+    answers = {
+        "by entity": by_entity.probabilities[positive],
+        "by fields": by_fields.probabilities[positive],
+        "tritonclient": by_triton,
+        "HTTP": by_http,
+    }
+    for way, probability in answers.items():
+        console.print(f"{way:<13} {event['person_id']} earns more than 50,000 dollars with probability {probability:.6f}")
+    if max(answers.values()) - min(answers.values()) > 1e-6:
+        raise Unexpected(f"the four ways disagree: {answers}")
+    p50, p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
+    console.print(f"{LATENCY_CALLS} calls through the door, each recorded: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    return by_entity.prediction, p50, p99
+
+
+def summary(
+    demo: Demo,
+    counts: ingest.GetCountsResponse,
+    first: tuple[trainer.Run, registry.Version, audit.Audit],
+    second: tuple[trainer.Run, registry.Version, audit.Audit],
+    latency: tuple[float, float],
+    reports: list[Path],
+    *,
+    compose: bool,
+) -> None:
+    console.print("\n[bold]summary[/bold]")
+    drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for column in ("", "first run", "with fairness 0.3"):
+        drawn.add_column(column)
+    drawn.add_row("version", *(f"{PIPELINE}@{_short(version.digest)}" for _, version, _ in (first, second)))
+    drawn.add_row("signed by", *(f"model {version.keyid[:12]}, verdict {found.keyid[:12]}" for _, version, found in (first, second)))
+    for before, after in zip(first[2].gates, second[2].gates, strict=True):
+        rule = f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {'≥' if before.bound == 'at_least' else '≤'} {before.limit:g}"
+        drawn.add_row(rule, _gate(before), _gate(after))
+    drawn.add_row("epochs", *(str(len(run.epochs)) for run, _, _ in (first, second)))
+    drawn.add_row("validation loss", *(_sparkline([e.validation_loss for e in run.epochs]) for run, _, _ in (first, second)))
+    drawn.add_row("outcome", Text("refused", style="red"), Text(f"promoted, generation {second[1].generation}", style="green"))
+    console.print(drawn)
+    console.print(
+        f"\nevents {counts.events} = records {counts.records} + duplicates {counts.duplicates} + rejects {sum(counts.rejects.values())}"
+    )
+    console.print(f"latency through the door: p50 {latency[0]:.1f} ms, p99 {latency[1]:.1f} ms")
+    stages = ", ".join(f"{name.partition(':')[0]} {seconds:.0f} s" for name, seconds in demo.seconds.items())
+    console.print(f"seconds: {stages}; together {sum(demo.seconds.values()):.0f} s")
+    console.print("reports: " + ", ".join(str(path) for path in reports))
+    bin_ = Path(sys.executable).parent / "penstock"
+    console.print("\ntry next:")
+    console.print(f"  {bin_} status")
+    console.print(f"  {bin_} rejects {PIPELINE}")
+    console.print(f"  {bin_} models {PIPELINE}")
+    console.print(f"  {bin_} predict {PIPELINE} --entity p00042")
+    console.print(f"  {bin_} verify {PIPELINE}@{_short(second[1].digest)}")
+    console.print(f"stop with: {'docker compose down' if compose else f'{bin_} down'}")
+
+
+def _gate(gate: audit.Gate) -> Text:
+    measured = f"{gate.value.estimate:.3f} [{gate.value.lower:.3f}, {gate.value.upper:.3f}] {gate.verdict}"
+    return Text(measured, style={"pass": "green", "fail": "red"}.get(gate.verdict, "yellow"))
+
+
+def _recorded(penstock: Penstock, prediction: str) -> bool:
+    try:
+        return bool(penstock.lineage.prediction(prediction))
+    except PenstockError:
+        return False
+
+
+def _until(look: Callable[[], T | None], *, within: float, what: str) -> T:
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if found := look():
+            return found
+        time.sleep(0.1)
+    raise Unexpected(f"waited {within:.0f} s for {what}")
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return (time.perf_counter() - started) * 1000
+
+
+def _sparkline(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return "".join("▁▂▃▄▅▆▇█"[round((value - low) / (high - low or 1) * 7)] for value in values)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:8]
+
+
+def _bar() -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
