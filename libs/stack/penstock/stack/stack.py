@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import Conflict, NotFound, PenstockError, Unavailable
-from penstock.contracts.topics import SHARED
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 from penstock.stack import fitness, ports, processes, programs, stackfile
 from penstock.stack.inspection import ProgramStatus, State, status
 from penstock.stack.stackfile import StackFile
@@ -230,17 +228,10 @@ def _start(stack: Stack) -> None:
         if program in preparations:
             preparations[program]()
         stack.start(program)
-        if program == programs.KAFKA:
-            _make_topics(stack)
 
     wanted = [program for program in (*programs.PARTS, *stack.file.services) if program not in running]
     with ThreadPoolExecutor(max(1, len(wanted))) as pool:
         list(pool.map(start, wanted))
-
-
-def _make_topics(stack: Stack) -> None:
-    stack.wait(60.0, only=[programs.KAFKA])
-    ensure_topics(stack.kafka, SHARED)
 
 
 def _make_keys(home: Path) -> None:

@@ -1,0 +1,101 @@
+# `make help` lists the targets. Each does its own set-up; with nothing changed that takes a second.
+
+PYTHON     ?= python3.11
+UV_VERSION := 0.13.9
+VENV       := .venv
+BIN        := $(VENV)/bin
+MEMBERS    := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+SOURCES    := libs services
+PROTOS     := $(sort $(shell find proto -name '*.proto'))
+PROTOC      = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS:proto/%=%)
+PYTEST     := $(BIN)/pytest
+
+export DO_NOT_TRACK := 1
+export FEAST_USAGE := False
+export MLFLOW_DISABLE_TELEMETRY := true
+export ORT_DISABLE_TELEMETRY := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-fast test-slow check check-style check-types check-imports check-generated check-contracts bench gen lock clean-gen
+
+help: ## What there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# -- set-up -----------------------------------------------------------------------------------------------------------------
+
+setup: $(VENV)/.members ## Python environment, Kafka, Triton, Envoy; says first what it downloads
+	@$(BIN)/python -m penstock.stack.install
+
+$(VENV)/.uv-$(UV_VERSION):
+	@command -v $(PYTHON) >/dev/null || { echo "Penstock needs Python 3.11 as $(PYTHON); or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) libs/stack/penstock/stack/fitness.py
+	@[ -x $(BIN)/uv ] || echo "Set-up: 3.0 GB of Python packages to download (torch with CUDA is most of it), 6 GB on disk; then Kafka and Triton, 0.1 GB."
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3.11-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@touch $@
+
+$(VENV)/.packages: requirements.lock $(VENV)/.uv-$(UV_VERSION)
+	@$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
+	@touch $@
+
+$(VENV)/.members: $(MEMBERS) $(VENV)/.packages
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation $(patsubst %/pyproject.toml,-e ./%,$(MEMBERS))
+	@touch $@
+
+lock: $(VENV)/.uv-$(UV_VERSION) ## requirements.in → requirements.lock, deploy/kafka/jgo.toml → jgo.lock.toml
+	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
+		requirements.in --output-file requirements.lock
+	@$(MAKE) --no-print-directory $(VENV)/.members
+	@$(BIN)/python -m penstock.stack.jars
+
+# -- what it does -----------------------------------------------------------------------------------------------------------
+
+demo: setup ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards
+	@$(BIN)/python examples/adult-income/demo.py $(if $(DOWN),--down)
+
+bench: setup ## The figures of docs/performance.md
+	@$(BIN)/python -m benchmarks
+
+# -- tests ------------------------------------------------------------------------------------------------------------------
+
+test: setup ## All but the slow ones
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not slow"
+	@$(PYTEST) -m "stack and not slow"
+
+test-fast: setup ## No broker, no stack
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not kafka and not slow"
+
+test-slow: setup ## Sweeps and soaks
+	@$(PYTEST) -m slow
+
+# -- checks -----------------------------------------------------------------------------------------------------------------
+
+check: setup check-style check-types check-imports check-generated check-contracts ## Style, types, who imports whom, generated files, contracts
+
+check-style: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+
+check-types: setup
+	@$(BIN)/mypy --config-file pyproject.toml $(SOURCES)
+
+check-imports: setup
+	@$(BIN)/lint-imports --config pyproject.toml
+
+check-generated: setup
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	$(PROTOC) --python_out="$$fresh" --grpc_python_out="$$fresh" --mypy_out=quiet:"$$fresh" --mypy_grpc_out=quiet:"$$fresh" && \
+	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
+
+check-contracts: setup
+	@$(BIN)/python -m penstock.contracts.export --check
+	@$(BIN)/python -m penstock.contracts.compatibility
+
+gen: setup clean-gen ## Stubs from proto/, schemas from the contracts
+	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs
+	@$(BIN)/python -m penstock.contracts.export
+
+clean-gen:
+	@rm -rf libs/stubs/penstock
