@@ -91,7 +91,6 @@ class JobRow(RuntimeTables):
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    result: Mapped[dict[str, Any] | None] = mapped_column(JSON)
     failure_kind: Mapped[str | None] = mapped_column(String(32))
     failure: Mapped[str | None] = mapped_column(Text)
 

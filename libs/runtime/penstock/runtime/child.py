@@ -1,0 +1,123 @@
+"""The child's side of a job: `python -m penstock.runtime.child <module> <parent's pid>` runs a module that calls `job_main(run)`.
+
+The request comes as JSON on standard input, answers go as JSON lines into a pipe of their own, so a library that prints harms nothing:
+standard output is standard error here. Only the standard library is imported before the child is tied to its parent's life.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from penstock.contracts.errors import Kind, PenstockError
+
+_PR_SET_PDEATHSIG = 1
+_STOPPED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """What a job's function is given."""
+
+    id: str
+    kind: str
+    payload: Mapping[str, Any]
+    attempt: int
+    """1 at the first start. Above it, go on from the last checkpoint."""
+    settings: Any
+    """What `job_main(run, settings=Settings)` made, else None."""
+    _channel: IO[str] = field(repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def progress(self, message: Mapping[str, Any]) -> None:
+        """Told to the service, in order. Blocks while the service is slow. After a crash the next attempt may tell the same again."""
+        self._say({"progress": dict(message)})
+
+    def _say(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line)
+        with self._lock:
+            self._channel.write(text + "\n")
+            self._channel.flush()
+
+
+def job_main(run: Callable[[JobContext], Mapping[str, Any]], *, settings: Callable[[], Any] | None = None) -> None:
+    """The one call of a job's module. What `run` returns is the result, JSON for the service's `on_result`.
+
+    A PenstockError arrives there with kind, message and remedy; any other exception as an internal error, its traceback in the log.
+    SIGTERM raises SystemExit in `run`: clean up within a few seconds, the job goes back to the queue.
+    """
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    request = json.load(sys.stdin)
+    with os.fdopen(request["channel"], "w") as channel:
+        os.set_inheritable(channel.fileno(), False)
+        flush = _observe(request)
+        job = JobContext(request["job_id"], request["kind"], request["payload"], request["attempt"], None, channel)
+        try:
+            if settings is not None:
+                job = JobContext(job.id, job.kind, job.payload, job.attempt, settings(), channel)
+            job._say({"result": dict(_traced(run, job, request))})
+        except PenstockError as error:
+            traceback.print_exc()
+            job._say({"error": {"kind": error.kind.value, "message": error.message, "where": error.where, "remedy": error.remedy}})
+        except Exception as error:
+            traceback.print_exc()
+            said = "".join(traceback.format_exception_only(error)).strip()
+            job._say({"error": {"kind": Kind.INTERNAL.value, "message": said, "where": None, "remedy": None}})
+        finally:
+            flush()
+
+
+def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
+    """Logs and spans like the service's own; what ends them."""
+    from penstock.runtime.logging import configure_logging
+    from penstock.runtime.telemetry import configure_telemetry
+
+    configure_logging(request["service"], request["log_level"])
+    if request["traces"] is None:
+        return lambda: None
+    return configure_telemetry(request["service"], Path(request["traces"])).shutdown
+
+
+def _traced(run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    import structlog
+    from opentelemetry import trace
+
+    from penstock.runtime.telemetry import context_of
+
+    parent = context_of({"traceparent": request["traceparent"]} if request["traceparent"] else {})
+    attributes: dict[str, Any] = {"job.id": job.id, "job.attempt": job.attempt}
+    with (
+        trace.get_tracer(__name__).start_as_current_span(f"job {job.kind}", context=parent, attributes=attributes),
+        structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt),
+    ):
+        return run(job)
+
+
+def _on_sigterm(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(_STOPPED)
+
+
+def _tie_to(parent: int) -> None:
+    """SIGKILL when the parent dies, whatever of; and at once if it is dead already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(_STOPPED)
+
+
+if __name__ == "__main__":
+    module, parent = sys.argv[1], int(sys.argv[2])
+    _tie_to(parent)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.argv = [module]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,425 @@
+"""Long work: durable jobs, each in a child process with its own memory and its own crash.
+
+A job is a row. A worker claims it under a lease, starts the child, and applies what the child says: each message in one transaction with
+the events that follow from it. A job whose result was applied never runs again; one whose child crashed, or whose service died, does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from penstock.contracts.errors import TREATMENTS, Kind, PenstockError
+from penstock.runtime.backoff import Backoff
+from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.process import JobProcess, how_it_died
+from penstock.runtime.router import may_pass
+from penstock.runtime.store import Effect, Store, Wish
+from penstock.runtime.tables import JobRow
+
+__all__ = ["JobContext", "Jobs", "job_main"]
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 5.0
+"""Besides being woken: for leases of replicas that died."""
+GRACE_S = 8.0
+REFUSALS = 20
+"""Starts that may end in an error of a kind that may pass, about ten minutes in all."""
+_LONGEST_WAIT_S = 30.0
+
+Done = Awaitable[None] | None
+
+
+class OnProgress(Protocol):
+    def __call__(self, job_id: str, message: dict[str, Any], effect: Effect, /) -> Done: ...
+
+
+class OnResult(Protocol):
+    def __call__(self, job_id: str, result: dict[str, Any], effect: Effect, /) -> Done: ...
+
+
+class OnFailure(Protocol):
+    def __call__(self, job_id: str, kind: Kind, message: str, remedy: str, effect: Effect, /) -> Done: ...
+
+
+class NotOurs(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One start of one job."""
+
+    row: int
+    job_id: str
+    attempt: int
+    payload: dict[str, Any]
+    traceparent: str | None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The child's own words for why it cannot."""
+
+    kind: Kind
+    message: str
+    remedy: str
+
+
+class Jobs:
+    """The workers of one kind of job in one replica. `run()` is a background task of the service; enqueue with `Effect.enqueue`."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        module: str,
+        store: Store,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        on_progress: OnProgress | None = None,
+        attempts: int = 3,
+        parallel: int = 1,
+        owner: str = "0",
+        service: str = "job",
+        log_level: str = "INFO",
+        traces: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+        lease: timedelta = timedelta(seconds=15),
+        backoff_s: float = 1.0,
+    ) -> None:
+        """`owner` names this replica: after its death its next life takes its jobs back at once, another replica when the lease ends.
+
+        `attempts` bounds the starts whose process crashed. Starts that the service's own end cut short are not counted.
+        `environment` is added to the service's own for the child.
+        """
+        self.kind = kind
+        self._module = module
+        self._store = store
+        self._on_result = on_result
+        self._on_failure = on_failure
+        self._on_progress = on_progress
+        self._attempts = attempts
+        self._parallel = parallel
+        self._owner = owner
+        self._request = {"kind": kind, "service": service, "log_level": log_level, "traces": str(traces) if traces else None}
+        self._environment = environment or {}
+        self._lease = lease
+        self._backoff_s = backoff_s
+        self._running: dict[int, tuple[asyncio.Task[None], JobProcess | None]] = {}
+        self._woken = asyncio.Event()
+        self._stopping = False
+
+    # -- called by the service -----------------------------------------------------------------------------------------------------
+
+    def cancel(self, job_id: str) -> bool:
+        """Ends a waiting or running job for good, in a transaction of its own; inside another one use `effect.cancel(kind, job_id)`.
+
+        False where it had ended or never was. No callback is called: whoever cancels publishes what follows.
+        """
+        with self._store.transaction() as effect:
+            return effect.cancel(self.kind, job_id)
+
+    async def run(self) -> None:
+        """Until cancelled; then children get SIGTERM and some seconds, and unfinished jobs go back to the queue, to be gone on with."""
+        loop = asyncio.get_running_loop()
+
+        def heard(wish: Wish) -> None:
+            if wish in ("enqueue", "cancel") and not loop.is_closed():
+                loop.call_soon_threadsafe(self._woken.set)
+
+        self._store.on_commit(heard)
+        self._take_back()
+        try:
+            while True:
+                self._woken.clear()
+                self._end_what_is_not_ours()
+                while len(self._running) < self._parallel and (claim := self._claim()) is not None:
+                    self._running[claim.row] = (asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"), None)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._next_look()):
+                        await self._woken.wait()
+        finally:
+            await self._stop()
+
+    # -- the queue -----------------------------------------------------------------------------------------------------------------
+
+    def _take_back(self) -> None:
+        """A replica's name is its own: whatever runs under it was started by a process that is dead, and its children with it."""
+        ours = and_(JobRow.kind == self.kind, JobRow.state == "running", JobRow.owner == self._owner)
+        with self._store.read() as session:
+            left = session.scalars(select(JobRow.job_id).where(ours)).all()
+        if left:
+            with self._store.transaction() as effect:
+                effect.session.execute(update(JobRow).where(ours).values(state="queued", owner=None, lease_until=None))
+            log.warning("jobs_taken_back", kind=self.kind, jobs=list(left))
+
+    def _claim(self) -> Claim | None:
+        now = self._store.clock()
+        open_to_us = select(JobRow).where(self._claimable(now)).order_by(JobRow.id).limit(1)
+        with self._store.read() as session:
+            if session.scalar(open_to_us) is None:
+                return None
+        with self._store.transaction() as effect:
+            row = effect.session.scalar(open_to_us.with_for_update(skip_locked=True))
+            if row is None:
+                return None
+            if row.state == "running":
+                log.warning("job_taken_over", kind=self.kind, job=row.job_id, of=row.owner)
+            row.state, row.owner, row.attempt, row.updated_at = "running", self._owner, row.attempt + 1, now
+            row.lease_until = now + self._lease
+            return Claim(row.id, row.job_id, row.attempt, row.payload, row.traceparent)
+
+    def _claimable(self, now: datetime) -> ColumnElement[bool]:
+        waiting = and_(JobRow.state == "queued", JobRow.not_before <= now)
+        abandoned = and_(JobRow.state == "running", JobRow.lease_until < now)
+        return and_(JobRow.kind == self.kind, or_(waiting, abandoned))
+
+    def _next_look(self) -> float:
+        if len(self._running) >= self._parallel:
+            return LOOK_EVERY_S
+        with self._store.read() as session:
+            due = session.scalar(select(func.min(JobRow.not_before)).where(JobRow.kind == self.kind, JobRow.state == "queued"))
+        return LOOK_EVERY_S if due is None else min(LOOK_EVERY_S, max(0.01, (due - self._store.clock()).total_seconds()))
+
+    def _ours(self, session: Session, claim: Claim) -> JobRow:
+        """The row, locked. Raises NotOurs where somebody canceled it or took it over."""
+        row = session.get(JobRow, claim.row, with_for_update=True)
+        if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
+            raise NotOurs
+        return row
+
+    def _end_what_is_not_ours(self) -> None:
+        if not self._running:
+            return
+        with self._store.read() as session:
+            held = set(
+                session.scalars(
+                    select(JobRow.id).where(JobRow.id.in_(self._running), JobRow.state == "running", JobRow.owner == self._owner)
+                )
+            )
+        for row, (_, process) in self._running.items():
+            if row not in held and process is not None:
+                process.signal(signal.SIGKILL)
+
+    # -- one job -------------------------------------------------------------------------------------------------------------------
+
+    async def _work(self, claim: Claim) -> None:
+        with structlog.contextvars.bound_contextvars(kind=self.kind, job=claim.job_id, attempt=claim.attempt):
+            try:
+                await self._run_child(claim)
+            except NotOurs:
+                log.info("job_given_up")
+            except Exception:
+                log.exception("job_broken")
+                await self._requeue_after_fault(claim)
+            finally:
+                del self._running[claim.row]
+                self._woken.set()
+
+    async def _run_child(self, claim: Claim) -> None:
+        request = self._request | {
+            "job_id": claim.job_id,
+            "payload": claim.payload,
+            "attempt": claim.attempt,
+            "traceparent": claim.traceparent,
+        }
+        process = await JobProcess.start(self._module, request, {**os.environ, **self._environment})
+        self._running[claim.row] = (self._running[claim.row][0], process)
+        log.info("job_started", pid=process.pid)
+        if self._stopping:
+            process.signal(signal.SIGTERM)
+        self._woken.set()  # it may have been canceled while it started
+        renewing = asyncio.create_task(self._renew(claim, process))
+        outcome: Failure | None = None
+        done = False
+        try:
+            while not (done or outcome) and (message := await process.message()) is not None:
+                if "progress" in message:
+                    await self._apply_progress(claim, message["progress"])
+                elif "error" in message:
+                    outcome = _failure_of(message["error"])
+                else:
+                    outcome = await self._apply_result(claim, message["result"])
+                    done = outcome is None
+            code = await self._wait_for_end(process, told=done or outcome is not None)
+        finally:
+            renewing.cancel()
+            process.close()
+        if done:
+            log.info("job_done")
+        elif outcome is not None:
+            await self._failed(claim, outcome)
+        elif self._stopping:
+            await self._put_back(claim, delay_s=0.0)
+            log.info("job_put_back", why="the service stops")
+        else:
+            await self._crashed(claim, code, process.last_lines)
+
+    async def _wait_for_end(self, process: JobProcess, *, told: bool) -> int:
+        """A child that has told its end has some seconds to leave."""
+        try:
+            async with asyncio.timeout(GRACE_S if told else None):
+                return await process.ended()
+        except TimeoutError:
+            process.signal(signal.SIGKILL)
+            return await process.ended()
+
+    async def _renew(self, claim: Claim, process: JobProcess) -> None:
+        """While the child lives. A lease that is lost, or cannot be renewed in time, ends the child: another replica may have the job."""
+        held_until = self._store.clock() + self._lease
+        while True:
+            await asyncio.sleep(self._lease.total_seconds() / 3)
+            now = self._store.clock()
+            try:
+                with self._store.transaction() as effect:
+                    self._ours(effect.session, claim).lease_until = now + self._lease
+                held_until = now + self._lease
+            except NotOurs:
+                process.signal(signal.SIGKILL)
+                return
+            except Exception as error:
+                log.warning("lease_not_renewed", why=str(error))
+                if now >= held_until:
+                    process.signal(signal.SIGKILL)
+                    return
+
+    async def _apply_progress(self, claim: Claim, message: dict[str, Any]) -> None:
+        if self._on_progress is None:
+            return
+        on_progress = self._on_progress
+        try:
+            await self._apply(claim, lambda effect: on_progress(claim.job_id, message, effect), None)
+        except NotOurs:
+            raise
+        except Exception:  # progress is news, not the work
+            log.exception("job_progress_lost")
+
+    async def _apply_result(self, claim: Claim, result: dict[str, Any]) -> Failure | None:
+        """None once the result is durable; a Failure where the service will not take it."""
+        try:
+            await self._apply(claim, lambda effect: self._on_result(claim.job_id, result, effect), "done")
+        except NotOurs:
+            raise
+        except PenstockError as error:
+            return _failure_of({"kind": error.kind, "message": error.message, "where": error.where, "remedy": error.remedy})
+        except Exception as error:
+            log.exception("job_result_refused")
+            return Failure(Kind.INTERNAL, f"its result could not be stored: {error}", "Look for job_result_refused in the service's log")
+        return None
+
+    async def _apply(self, claim: Claim, do: Callable[[Effect], Done], state: str | None, **values: Any) -> None:
+        """One callback and the row's new state in one transaction; tried again while the reason may pass. Raises NotOurs."""
+        delay = Backoff(first=0.1, longest=5.0)
+        for last in (*[False] * REFUSALS, True):
+            effect = Effect(self._store)
+            try:
+                answer = do(effect)
+                if inspect.isawaitable(answer):
+                    await answer
+                row = self._ours(effect.session, claim)
+                row.updated_at = self._store.clock()
+                if state is not None:
+                    row.state, row.owner, row.lease_until = state, None, None
+                for name, value in values.items():
+                    setattr(row, name, value)
+                effect.commit()
+                return
+            except Exception as error:
+                effect.close()
+                if last or isinstance(error, NotOurs) or not may_pass(error):
+                    raise
+                log.warning("job_waits", why=f"{type(error).__name__}: {error}")
+            finally:
+                effect.close()
+            await asyncio.sleep(delay.next())
+
+    # -- ends that are no result ---------------------------------------------------------------------------------------------------
+
+    async def _failed(self, claim: Claim, failure: Failure) -> None:
+        if TREATMENTS[failure.kind].retry:
+            refusals = self._count(claim, "refusals")
+            if refusals <= REFUSALS:
+                delay = min(self._backoff_s * 2.0 ** (refusals - 1), _LONGEST_WAIT_S)
+                log.warning("job_retried", why=failure.message, again_in_s=delay)
+                await self._put_back(claim, delay_s=delay)
+                return
+        log.error("job_failed", failure_kind=failure.kind.value, why=failure.message)
+        await self._end_in_failure(claim, failure)
+
+    async def _crashed(self, claim: Claim, code: int, last_lines: list[str]) -> None:
+        crashes = self._count(claim, "crashes")
+        log.error("job_crashed", why=how_it_died(code), crashes=crashes, of=self._attempts, last_lines=last_lines)
+        if crashes < self._attempts:
+            await self._put_back(claim, delay_s=min(self._backoff_s * 2.0 ** (crashes - 1), _LONGEST_WAIT_S))
+            return
+        times = f"{crashes} times, the last time it" if crashes > 1 else "and"
+        message = f"its process died {times} {how_it_died(code)}"
+        remedy = "SIGKILL often means that memory ran out" if code == -signal.SIGKILL else "Look for job_crashed in the service's log"
+        await self._end_in_failure(claim, Failure(Kind.INTERNAL, message, remedy))
+
+    async def _end_in_failure(self, claim: Claim, failure: Failure) -> None:
+        told = {"failure_kind": failure.kind.value, "failure": failure.message}
+        try:
+            await self._apply(
+                claim,
+                lambda effect: self._on_failure(claim.job_id, failure.kind, failure.message, failure.remedy, effect),
+                "failed",
+                **told,
+            )
+        except NotOurs:
+            raise
+        except Exception:
+            log.exception("job_failure_untold")
+            await self._apply(claim, lambda _: None, "failed", **told)
+
+    async def _put_back(self, claim: Claim, *, delay_s: float) -> None:
+        await self._apply(claim, lambda _: None, "queued", not_before=self._store.clock() + timedelta(seconds=delay_s))
+
+    async def _requeue_after_fault(self, claim: Claim) -> None:
+        """The fault is the service's own, a full disk or no process to be had: later."""
+        try:
+            await self._put_back(claim, delay_s=_LONGEST_WAIT_S)
+        except NotOurs:
+            return
+        except Exception:
+            log.exception("job_left_to_its_lease")
+
+    def _count(self, claim: Claim, column: str) -> int:
+        with self._store.transaction() as effect:
+            row = self._ours(effect.session, claim)
+            number = int(getattr(row, column)) + 1
+            setattr(row, column, number)
+            return number
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        tasks = [task for task, _ in self._running.values()]
+        for _, process in self._running.values():
+            if process is not None:
+                process.signal(signal.SIGTERM)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+        for _, process in list(self._running.values()):
+            if process is not None:
+                process.signal(signal.SIGKILL)
+        if tasks:
+            await asyncio.wait(tasks, timeout=GRACE_S)
+
+
+def _failure_of(told: Mapping[str, Any]) -> Failure:
+    where = f"{told['where']}: " if told.get("where") else ""
+    return Failure(Kind(told["kind"]), where + told["message"], told.get("remedy") or "")

@@ -1,0 +1,420 @@
+"""Durable jobs: what was asked for is done once, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from penstock.contracts.errors import Kind, Unavailable
+from penstock.runtime.jobs import Jobs
+from penstock.runtime.store import Effect, Store
+from penstock.runtime.tables import JobRow
+
+# What a job does is in its payload: a list of steps. `mark` appends to a file, so that a test sees every start and every step.
+JOB = """
+    import os, signal, subprocess, sys, time
+    from pathlib import Path
+    from penstock.contracts.errors import Invalid, Unavailable
+    from penstock.runtime.child import job_main
+
+    def run(job):
+        marks = Path(job.payload["marks"])
+        def mark(text):
+            with marks.open("a") as out:
+                out.write(text + "\\n")
+        mark(f"start {job.attempt}")
+        for step, *arguments in job.payload["steps"]:
+            if step == "progress":
+                job.progress({"n": arguments[0]})
+            elif step == "wait":
+                mark(f"pid {os.getpid()}")
+                while not Path(arguments[0]).exists():
+                    time.sleep(0.01)
+            elif step == "die":
+                if job.attempt <= arguments[0]:
+                    print("last words", file=sys.stderr)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            elif step == "exit":
+                os._exit(3)
+            elif step == "unavailable":
+                if job.attempt <= arguments[0]:
+                    raise Unavailable("the store is away")
+            elif step == "invalid":
+                raise Invalid("one class only", where="targets.default", remedy="Publish events of both classes")
+            elif step == "bug":
+                {}["missing"]
+            elif step == "print":
+                print("noise on standard output", flush=True)
+            elif step == "grandchild":
+                child = subprocess.Popen(["sleep", "60"])
+                mark(f"grandchild {child.pid}")
+            elif step == "clean":
+                try:
+                    mark(f"pid {os.getpid()}")
+                    time.sleep(60)
+                finally:
+                    mark("cleaned")
+            elif step == "trace":
+                from opentelemetry import trace
+                return {"trace": format(trace.get_current_span().get_span_context().trace_id, "032x")}
+            elif step == "settings":
+                return {"settings": job.settings}
+        return {"attempt": job.attempt, "big": "x" * job.payload.get("big", 0)}
+
+    if __name__ == "__main__":
+        job_main(run, settings=lambda: "made")
+"""
+
+
+class Heard:
+    """The service's side: what its callbacks were told."""
+
+    def __init__(self) -> None:
+        self.progress: list[int] = []
+        self.results: list[dict[str, Any]] = []
+        self.failures: list[tuple[Kind, str, str]] = []
+
+    def on_progress(self, job_id: str, message: dict[str, Any], effect: Effect) -> None:
+        self.progress.append(message["n"])
+
+    def on_result(self, job_id: str, result: dict[str, Any], effect: Effect) -> None:
+        self.results.append(result)
+
+    def on_failure(self, job_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
+        self.failures.append((kind, message, remedy))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    (tmp_path / "steps_job.py").write_text(textwrap.dedent(JOB))
+    opened = Store.open(f"sqlite:///{tmp_path}/jobs.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+async def start(store: Store, heard: Heard, tmp_path: Path) -> AsyncIterator[Callable[..., tuple[Jobs, asyncio.Task[None]]]]:
+    running: list[asyncio.Task[None]] = []
+
+    def begin(**options: Any) -> tuple[Jobs, asyncio.Task[None]]:
+        given: dict[str, Any] = {
+            "on_progress": heard.on_progress,
+            "on_result": heard.on_result,
+            "on_failure": heard.on_failure,
+            "environment": {"PYTHONPATH": str(tmp_path)},
+            "backoff_s": 0.01,
+        }
+        jobs = Jobs("steps", module="steps_job", store=store, **(given | options))
+        running.append(asyncio.create_task(jobs.run()))
+        return jobs, running[-1]
+
+    yield begin
+    for task in running:
+        await end(task)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def enqueue(store: Store, marks: Path, *steps: tuple[Any, ...], job: str = "1", **payload: Any) -> None:
+    with store.transaction() as effect:
+        effect.enqueue("steps", job, {"marks": str(marks), "steps": list(steps), **payload})
+
+
+def row(store: Store, job: str = "1") -> JobRow:
+    with store.read() as session:
+        return session.scalars(select(JobRow).where(JobRow.job_id == job)).one()
+
+
+async def until(check: Callable[[], Any], within: float = 15.0) -> Any:
+    deadline = time.monotonic() + within
+    while not (found := check()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def ended(store: Store, job: str = "1") -> JobRow:
+    return await until(lambda: (found := row(store, job)).state in ("done", "failed", "canceled") and found)
+
+
+def marked(marks: Path, word: str) -> list[str]:
+    lines = marks.read_text().splitlines() if marks.exists() else []
+    return [line.removeprefix(word).strip() for line in lines if line.startswith(word)]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def test_progress_and_result_arrive_in_order(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    start()
+    enqueue(store, tmp_path / "marks", *[("progress", n) for n in range(20)], ("print",), big=300_000)
+    assert (await ended(store)).state == "done"
+    assert heard.progress == list(range(20))
+    assert [(result["attempt"], len(result["big"])) for result in heard.results] == [(1, 300_000)]
+
+
+async def test_a_large_payload_reaches_the_child(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("settings",), ballast="x" * 1_000_000)
+    start()
+    await ended(store)
+    assert heard.results == [{"settings": "made"}]
+
+
+async def test_a_crash_starts_it_again(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("die", 2))
+    start(attempts=3)
+    assert (await ended(store)).state == "done"
+    assert marked(tmp_path / "marks", "start") == ["1", "2", "3"]
+    assert heard.failures == []
+
+
+async def test_too_many_crashes_fail_with_a_sentence(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("die", 9))
+    start(attempts=2)
+    found = await ended(store)
+    assert (found.state, found.failure_kind, found.crashes) == ("failed", "internal", 2)
+    assert heard.failures == [
+        (Kind.INTERNAL, "its process died 2 times, the last time it was killed by SIGKILL", "SIGKILL often means that memory ran out")
+    ]
+
+
+async def test_what_the_user_must_change_is_told_at_once(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("invalid",))
+    start()
+    await ended(store)
+    assert heard.failures == [(Kind.INVALID, "targets.default: one class only", "Publish events of both classes")]
+    assert marked(tmp_path / "marks", "start") == ["1"]
+
+
+async def test_a_bug_is_told_by_its_name(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("bug",))
+    start()
+    await ended(store)
+    assert heard.failures == [(Kind.INTERNAL, "KeyError: 'missing'", "")]
+
+
+async def test_what_may_pass_is_tried_again(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("unavailable", 5))
+    start(attempts=1)
+    found = await ended(store)
+    assert (found.state, found.refusals, found.crashes) == ("done", 5, 0)
+    assert heard.failures == []
+
+
+async def test_one_at_a_time_in_order(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    for n in range(3):
+        enqueue(store, tmp_path / "marks", ("progress", n), job=str(n))
+    start(parallel=1)
+    await ended(store, "2")
+    assert heard.progress == [0, 1, 2]
+
+
+async def test_several_at_once_up_to_the_limit(store: Store, start: Callable[..., Any], tmp_path: Path) -> None:
+    for n in range(3):
+        enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "go")), job=str(n))
+    jobs, _ = start(parallel=2)
+    await until(lambda: len(marked(tmp_path / "marks", "pid")) == 2)
+    assert sorted(row(store, str(n)).state for n in range(3)) == ["queued", "running", "running"]
+    (tmp_path / "go").touch()
+    await ended(store, "2")
+    await until(lambda: not jobs._running)
+
+
+async def test_cancel_before_the_start(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("progress", 1))
+    with store.transaction() as effect:
+        assert effect.cancel("steps", "1")
+        assert not effect.cancel("steps", "unknown")
+    start()
+    enqueue(store, tmp_path / "marks", ("progress", 2), job="2")
+    await ended(store, "2")
+    assert heard.progress == [2]
+    assert row(store).state == "canceled"
+
+
+async def test_cancel_kills_the_child_and_all_it_started(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    enqueue(store, marks, ("grandchild",), ("wait", str(tmp_path / "never")))
+    jobs, _ = start()
+    [child] = await until(lambda: marked(marks, "pid"))
+    [grandchild] = marked(marks, "grandchild")
+    assert jobs.cancel("1")
+    assert not jobs.cancel("1")
+    await until(lambda: not alive(int(child)) and not alive(int(grandchild)))
+    await until(lambda: not jobs._running)
+    assert row(store).state == "canceled"
+    assert heard.results == []
+    assert heard.failures == []
+
+
+async def test_stopping_puts_the_job_back_without_using_up_an_attempt(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    enqueue(store, marks, ("clean",))
+    _, task = start(attempts=1)
+    [child] = await until(lambda: marked(marks, "pid"))
+    await end(task)
+    assert not alive(int(child))
+    assert marked(marks, "cleaned") == [""]
+    found = row(store)
+    assert (found.state, found.owner, found.crashes, found.attempt) == ("queued", None, 0, 1)
+    assert heard.failures == []
+
+
+async def test_a_job_whose_result_is_stored_does_not_run_again(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    enqueue(store, tmp_path / "marks", ("progress", 1))
+    _, task = start()
+    await ended(store)
+    await end(task)
+    start()
+    enqueue(store, tmp_path / "marks", ("progress", 1))
+    enqueue(store, tmp_path / "marks", ("progress", 2), job="2")
+    await ended(store, "2")
+    assert heard.progress == [1, 2]
+
+
+async def test_a_dead_replicas_job_is_taken_when_its_lease_ends(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    enqueue(store, tmp_path / "marks", ("progress", 1))
+    with store.transaction() as effect:
+        effect.session.execute(
+            update(JobRow).values(state="running", owner="other", attempt=1, lease_until=store.clock() + timedelta(seconds=1))
+        )
+    began = time.monotonic()
+    start(owner="me")
+    await until(lambda: row(store).state == "done")
+    assert time.monotonic() - began >= 1.0
+    assert heard.results[0]["attempt"] == 2
+
+
+async def test_ones_own_job_is_taken_back_at_once(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("progress", 1))
+    with store.transaction() as effect:
+        effect.session.execute(
+            update(JobRow).values(state="running", owner="me", attempt=1, lease_until=store.clock() + timedelta(hours=1))
+        )
+    start(owner="me", attempts=1)
+    assert (await ended(store)).state == "done"
+    assert heard.results[0]["attempt"] == 2
+
+
+async def test_a_lost_lease_ends_the_child(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    enqueue(store, marks, ("wait", str(tmp_path / "never")))
+    start(owner="me", lease=timedelta(seconds=0.3))
+    [child] = await until(lambda: marked(marks, "pid"))
+    with store.transaction() as effect:
+        effect.session.execute(update(JobRow).values(owner="other", lease_until=store.clock() + timedelta(hours=1)))
+    await until(lambda: not alive(int(child)))
+    assert row(store).owner == "other"
+
+
+async def test_a_lease_is_kept_while_the_child_lives(store: Store, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "go")))
+    start(owner="me", lease=timedelta(seconds=0.3))
+    first = await until(lambda: row(store).lease_until)
+    await until(lambda: row(store).lease_until > first + timedelta(seconds=0.5))
+    (tmp_path / "go").touch()
+    await ended(store)
+
+
+async def test_a_result_that_cannot_be_stored_yet_is_stored_later(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    tries: list[str] = []
+
+    def on_result(job_id: str, result: dict[str, Any], effect: Effect) -> None:
+        tries.append(job_id)
+        if len(tries) < 3:
+            raise Unavailable("not yet")
+
+    enqueue(store, tmp_path / "marks")
+    start(on_result=on_result)
+    assert (await ended(store)).state == "done"
+    assert tries == ["1", "1", "1"]
+
+
+async def test_a_result_that_the_service_refuses_fails_the_job(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    def on_result(job_id: str, result: dict[str, Any], effect: Effect) -> None:
+        raise LookupError("no such run")
+
+    enqueue(store, tmp_path / "marks")
+    start(on_result=on_result)
+    assert (await ended(store)).state == "failed"
+    assert heard.failures[0][:2] == (Kind.INTERNAL, "its result could not be stored: no such run")
+
+
+async def test_the_trace_goes_on_in_the_child(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("trace",))
+    with store.transaction() as effect:
+        effect.session.execute(update(JobRow).values(traceparent=f"00-{'ab' * 16}-{'cd' * 8}-01"))
+    start()
+    await ended(store)
+    assert heard.results == [{"trace": "ab" * 16}]
+
+
+SERVICE = """
+    import asyncio, sys
+    from penstock.runtime.jobs import Jobs
+    from penstock.runtime.store import Store
+
+    async def main(url, path):
+        told = lambda *said: print("told", *said[:2], flush=True)
+        jobs = Jobs("steps", module="steps_job", store=Store.open(url), on_result=told, on_failure=told, owner="me",
+                    environment={"PYTHONPATH": path})
+        await jobs.run()
+
+    asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_killing_the_service_kills_the_child_and_its_next_life_goes_on(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
+    enqueue(store, marks, ("wait", str(tmp_path / "go")))
+    service = subprocess.Popen([sys.executable, tmp_path / "service.py", f"sqlite:///{tmp_path}/jobs.db", str(tmp_path)])  # noqa: ASYNC220
+    try:
+        [child] = await until(lambda: marked(marks, "pid"))
+        os.kill(service.pid, signal.SIGKILL)
+        await until(lambda: not alive(int(child)), within=2.0)
+    finally:
+        service.kill()
+        service.wait()
+    (tmp_path / "go").touch()
+    start(owner="me", attempts=1)
+    assert (await ended(store)).state == "done"
+    assert [result["attempt"] for result in heard.results] == [2]
