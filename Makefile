@@ -90,12 +90,12 @@ check-generated: setup
 	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
 
 check-contracts: setup
-	@$(BIN)/python -m penstock.contracts.export --check
-	@$(BIN)/python -m penstock.contracts.compatibility
+	@$(BIN)/python -m penstock.contracts.export --check .
+	@$(BIN)/python tests/contract/compatibility.py
 
 gen: setup clean-gen ## Stubs from proto/, schemas from the contracts
 	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs
-	@$(BIN)/python -m penstock.contracts.export
+	@$(BIN)/python -m penstock.contracts.export .
 
 clean-gen:
 	@rm -rf libs/stubs/penstock

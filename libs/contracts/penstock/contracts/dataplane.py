@@ -5,7 +5,9 @@ An **event** is what a user publishes: a flat JSON object. Ingest answers each w
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic reads its schema from this one only, before Python 3.12
 
 Value = float | str | bool | None
 """A number is a float, missing is None. Never NaN."""

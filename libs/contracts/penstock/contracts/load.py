@@ -22,14 +22,14 @@ from penstock.contracts.pipeline import Pipeline
 MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000
 
-NOT_SERVED = {
+NOT_SERVED: dict[rules.Path, str] = {
     ("tuner",): "this release has no tuner yet; leave `tuner` out and set `trainer` by hand",
     ("edge",): "this release has no edge gateway yet; leave `edge` out",
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
     ("features", "*", "window"): "this release has no windows yet; publish the aggregate as a field of its own",
     ("features", "*", "windows"): "this release has no windows yet; publish the aggregate as a field of its own",
 }
-NOT_SERVED_VALUES = {
+NOT_SERVED_VALUES: dict[rules.Path, dict[str, str]] = {
     ("features", "*", "encode"): {"text_cnn": "this release has no `text_cnn` yet; use `bag_of_words`"},
 }
 
@@ -94,8 +94,8 @@ def _parse(text: str, file: str) -> CommentedMap:
         document = yaml.load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise BadPipeline((Problem(*place, "", f"not YAML: {error.problem or error.context}"),), file) from error
+        line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
+        raise BadPipeline((Problem(line, column, "", f"not YAML: {error.problem or error.context}"),), file) from error
     except Exception as error:  # ruamel raises ValueError, RecursionError and more on hostile text
         raise BadPipeline((Problem(0, 0, "", f"not YAML: {error}"),), file) from error
     if not isinstance(document, CommentedMap):
@@ -148,15 +148,15 @@ def _message(path: rules.Path, detail: ErrorDetails) -> str:
     name = str(path[-1]) if path else ""
     match detail["type"]:
         case "extra_forbidden":
-            if told := NOT_SERVED.get(path) or NOT_SERVED.get(pattern):  # type: ignore[call-overload]
-                return str(told)
+            if told := NOT_SERVED.get(path) or NOT_SERVED.get(pattern):
+                return told
             return f"no such key{rules.nearest(name, _known_keys(path[:-1]))}"
         case "missing":
             return "is missing"
         case "literal_error":
             value = str(detail["input"])
-            if told := NOT_SERVED_VALUES.get(pattern, {}).get(value):  # type: ignore[call-overload]
-                return str(told)
+            if told := NOT_SERVED_VALUES.get(pattern, {}).get(value):
+                return told
             allowed = [part.strip(" '") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")]
             return f"`{value}` is not allowed{rules.nearest(value, allowed)}"
         case "string_pattern_mismatch":

@@ -1,0 +1,222 @@
+"""The contracts in forms that other programs read: JSON Schemas, AsyncAPI 3.0, the reference page of the pipeline file.
+
+`python -m penstock.contracts.export ROOT` writes them below ROOT; with `--check` it writes nothing and fails where they differ.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import json
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticUndefined
+
+from penstock.contracts import dataplane, pipeline
+from penstock.contracts.durations import format_duration
+from penstock.contracts.events import EVENTS
+from penstock.contracts.topics import CATALOGUE, Topic
+
+Json = dict[str, Any]
+
+_DATA_PLANE = {"Record": dataplane.Record, "Reject": dataplane.Reject, "Prediction": dataplane.Prediction}
+_FREE = {
+    "Event": {"type": "object", "description": "A flat JSON object with the fields that the pipeline file declares for the source."},
+    "SeenIds": {"type": "string", "format": "binary", "description": "8 bytes for each id accepted in one transaction."},
+}
+
+
+def exports() -> dict[str, str]:
+    """Every exported file by its path below the repository's root."""
+    files = {f"schemas/events/{name}.json": _text(schema) for name, schema in event_schemas().items()}
+    files["schemas/pipeline.json"] = _text(pipeline_schema())
+    files["schemas/asyncapi.json"] = _text(asyncapi())
+    files["docs/pipeline-reference.md"] = reference()
+    return files
+
+
+def event_schemas() -> dict[str, Json]:
+    """By event class; data-plane messages too."""
+    control = {event.__name__: event.model_json_schema() for event in EVENTS.values()}
+    data = {name: TypeAdapter(shape).json_schema() for name, shape in _DATA_PLANE.items()}
+    return control | data
+
+
+def pipeline_schema() -> Json:
+    """For editors: `# yaml-language-server: $schema=…/schemas/pipeline.json`."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **pipeline.Pipeline.model_json_schema(by_alias=True)}
+
+
+def asyncapi() -> Json:
+    """Every topic as a channel, every service as the one who sends or receives."""
+    schemas = event_schemas() | _FREE
+    messages = {
+        name: {
+            "name": name,
+            "contentType": "application/json" if name != "SeenIds" else "application/octet-stream",
+            "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema},
+        }
+        for name, schema in schemas.items()
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Penstock",
+            "version": "1",
+            "description": "Control events are CloudEvents 1.0 in binary mode; the type is `io.penstock.<message>.v1`.",
+        },
+        "channels": {topic.name: _channel(topic) for topic in CATALOGUE},
+        "operations": dict(_operations()),
+        "components": {"messages": messages},
+    }
+
+
+def _channel(topic: Topic) -> Json:
+    channel: Json = {
+        "address": topic.name.replace("<p>", "{pipeline}").replace("<source>", "{source}"),
+        "description": f"{topic.about} Key: {topic.key}.",
+        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in topic.messages},
+        "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [topic.cleanup]}}},
+    }
+    parameters: Json = {name: {} for marker, name in (("<p>", "pipeline"), ("<source>", "source")) if marker in topic.name}
+    return channel | ({"parameters": parameters} if parameters else {})
+
+
+def _operations() -> Iterator[tuple[str, Json]]:
+    for topic in CATALOGUE:
+        channel = {"$ref": f"#/channels/{topic.name.replace('/', '~1')}"}
+        yield f"{topic.owner} sends {topic.name}", {"action": "send", "channel": channel}
+        for consumer in topic.consumers:
+            yield f"{consumer} receives {topic.name}", {"action": "receive", "channel": channel}
+
+
+# -- the reference page ------------------------------------------------------------------------------------------------------------
+
+
+def reference() -> str:
+    """Every key of a pipeline file: what it takes, what it is when left out, what it means."""
+    lines = [
+        "# The pipeline file",
+        "",
+        "Generated from `penstock.contracts.pipeline`; `make gen` writes it. YAML 1.2: `1e-3` is a number, `no` is a word.",
+        "An unknown key is an error with line, key and the nearest right name. Durations are a number and one of ms, s, m, h, d.",
+        "",
+    ]
+    for path, model in _sections(pipeline.Pipeline, ""):
+        title = path or "The file"
+        lines += [f"## `{title}`" if path else f"## {title}", ""]
+        if model.__doc__ and model is not pipeline.Pipeline:
+            lines += [" ".join(model.__doc__.split()), ""]
+        lines += ["| key | takes | when left out | |", "|---|---|---|---|"]
+        documented = _documented(model)
+        for name, field in model.model_fields.items():
+            default = "**required**" if field.is_required() else _default(field.get_default(call_default_factory=True))
+            lines.append(f"| `{field.alias or name}` | {_takes(field.annotation)} | {default} | {documented.get(name, '')} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
+    yield path, model
+    for name, field in model.model_fields.items():
+        step = f"{path}.{field.alias or name}" if path else (field.alias or name)
+        for inner, suffix in _models_in(field.annotation):
+            yield from _sections(inner, step + suffix)
+
+
+def _models_in(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation, ""
+        return
+    suffix = {dict: ".<name>", tuple: "[]"}.get(get_origin(annotation), "")
+    for part in get_args(annotation):
+        for model, deeper in _models_in(part):
+            yield model, suffix + deeper
+
+
+def _takes(annotation: Any) -> str:
+    if any(_models_in(annotation)):
+        return {dict: "names to mappings", tuple: "a list of mappings"}.get(get_origin(annotation), "a mapping")
+    if values := list(_literals(annotation)):
+        return " \\| ".join(f"`{value}`" for value in values)
+    text = str(annotation)
+    for part, said in _WORDS:
+        if part in text:
+            return said
+    return "text"
+
+
+_WORDS = (
+    ("timedelta", "a duration"),
+    ("tuple[float, float]", "[low, high]"),
+    ("tuple[str | float, str | float]", "[low, high], numbers or percentiles like `p01`"),
+    ("tuple[str, ...]", "a list of texts"),
+    ("tuple[float, ...]", "a list of numbers"),
+    ("tuple[", "a list of numbers"),
+    ("bool | int", "a value"),
+    ("bool", "`true` \\| `false`"),
+    ("int", "a whole number"),
+    ("float", "a number"),
+)
+
+
+def _literals(annotation: Any) -> Iterator[object]:
+    for part in get_args(annotation):
+        if isinstance(part, str | int) and not isinstance(part, bool):
+            yield part
+        elif get_origin(annotation) is not tuple and get_origin(annotation) is not dict:
+            yield from _literals(part)
+
+
+def _default(value: object) -> str:
+    if value is None or value is PydanticUndefined or value in ({}, ()):
+        return "none"
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    if isinstance(value, timedelta):
+        return f"`{format_duration(value)}`"
+    return f"`{json.dumps(value)}`".replace('"', "")
+
+
+def _documented(model: type[BaseModel]) -> dict[str, str]:
+    """The texts under the fields, read from the source: pydantic keeps them where asked to."""
+    tree = ast.parse(inspect.getsource(model))
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for statement, following in itertools.pairwise(body):
+        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+            assert isinstance(statement.target, ast.Name)
+            found[statement.target.id] = " ".join(str(following.value.value).split()).replace("|", "\\|")
+    return found
+
+
+def _text(value: Json) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    check = "--check" in arguments
+    root = Path(next(argument for argument in arguments if not argument.startswith("--")))
+    stale = []
+    for name, text in exports().items():
+        path = root / name
+        if path.exists() and path.read_text() == text:
+            continue
+        stale.append(name)
+        if not check:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+    if check and stale:
+        sys.stderr.write("differ from the code: " + ", ".join(stale) + "\nRun: make gen\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,168 @@
+"""A pipeline file with any mistake: line, column, key, the nearest right name. Each case is a bad fixture that must fail as told."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.contracts.load import BadPipeline, read, read_data
+from penstock.contracts.pipeline import Pipeline
+
+GOOD = """\
+version: 1
+pipeline: credit-risk
+entities:
+  applicant: {key: applicant_id}
+sources:
+  applications:
+    entity: applicant
+    id: application_id
+    timestamp: submitted_at
+    deduplicate: 7d
+    fields:
+      income: {type: number, unit: USD/month, range: [0, 1000000], required: true}
+      purpose: {type: category, values: [home, car, other], on_violation: set_missing}
+      note: {type: text}
+      sex: {type: category, personal: true, protected: true}
+      defaulted: {type: boolean}
+features:
+  income: {from: applications.income, clip: [p01, p99]}
+  purpose: {from: applications.purpose, encode: one_hot}
+targets:
+  default: {from: applications.defaulted, type: binary, positive: true}
+split: {by: applicant, parts: {train: 0.6, validation: 0.1, audit: 0.3}}
+training: {seed: 7}
+trainer: {epochs: 5, optimizer: {learning_rate: 1e-3}}
+audit:
+  groups: {sex: {min_rows: 30}}
+  gates:
+    - {metric: auroc, at_least: 0.7}
+    - {metric: equalized_odds_difference, by: sex, at_most: 0.1}
+"""
+
+
+def problems(text: str) -> list[tuple[int, str, str]]:
+    with pytest.raises(BadPipeline) as caught:
+        read(text)
+    return [(problem.line, problem.key, problem.message) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "key", "said"),
+    [
+        ("from: applications.income", "from: applications.incom", 18, "features.income.from", "did you mean `applications.income`?"),
+        ("income: {from", "income: {form", 18, "features.income.form", "did you mean `from`?"),
+        ("trainer: {", "traner: {", 24, "traner", "did you mean `trainer`?"),
+        ("epochs: 5", "epohs: 5", 24, "trainer.epohs", "did you mean `epochs`?"),
+        ("at_least: 0.7", "at_most: 0.7", 28, "audit.gates[0].at_most", "use `at_least`"),
+        ("by: sex,", "by: sexx,", 29, "audit.gates[1].by", "did you mean `sex`?"),
+        ("deduplicate: 7d", "deduplicate: 7 weeks", 10, "sources.applications.deduplicate", "is no duration"),
+        ("entity: applicant", "entity: aplicant", 7, "sources.applications.entity", "did you mean `applicant`?"),
+        ("encode: one_hot", "encode: text_cnn", 19, "features.purpose.encode", "this release has no `text_cnn` yet"),
+        ("encode: one_hot", "encode: bag_of_words", 19, "features.purpose.encode", "a category field takes"),
+        ("clip: [p01, p99]", "clip: [p99, p01]", 18, "features.income.clip", "below the upper one"),
+        ("clip: [p01, p99]", "encode: one_hot", 18, "features.income.encode", "does not fit a number field"),
+        ("from: applications.income", "from: applications.defaulted", 18, "features.income.from", "a model must not see it"),
+        ("seed: 7", "workers: 4", 23, "training.workers", "one worker"),
+        ("seed: 7", "accelerator: gpu", 23, "training.accelerator", "does not train on GPUs"),
+        ("seed: 7", "seed: seven", 23, "training.seed", "not 'seven'"),
+        ("train: 0.6", "train: 0.7", 22, "split.parts", "add up to 1.1"),
+        ("pipeline: credit-risk", "pipeline: stats", 2, "pipeline", "reserved"),
+        ("pipeline: credit-risk", "pipeline: Credit", 2, "pipeline", "small letters"),
+        ("type: number, unit", "type: integer, unit", 12, "sources.applications.fields.income.type", "`integer` is not allowed"),
+        ("type: binary, positive: true", "type: regression", 21, "targets.default.type", "needs a number field"),
+        ("sex: {min_rows: 30}", "sex: {bins: [1]}", 26, "audit.groups.sex.bins", "`bins` are for numbers"),
+        ("version: 1", "version: 2", 1, "version", "`2` is not allowed"),
+        ("audit:\n", "tuner: {}\naudit:\n", 25, "tuner", "this release has no tuner yet"),
+        ("audit:\n", "edge: {}\naudit:\n", 25, "edge", "no edge gateway yet"),
+        ("audit:\n", "monitor: {}\naudit:\n", 25, "monitor", "no monitor yet"),
+        ("clip: [p01, p99]", "window: 7d", 18, "features.income.window", "no windows yet"),
+    ],
+)
+def test_a_mistake_is_shown_where_it_was_made(right: str, wrong: str, line: int, key: str, said: str) -> None:
+    assert right in GOOD
+    found = problems(GOOD.replace(right, wrong, 1))
+    assert any(at == line and name == key and said in message for at, name, message in found), found
+
+
+def test_all_mistakes_are_shown_at_once() -> None:
+    text = GOOD.replace("income: {from", "income: {form").replace("trainer:", "traner:").replace("deduplicate: 7d", "deduplicate: x")
+    assert {10, 18, 24} <= {line for line, _, _ in problems(text)}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is a mapping"),
+        ("- a list", "is a mapping"),
+        ("version: 1\n a: b\n  - c", "not YAML"),
+        ("version: 1\nversion: 1", "duplicate key"),
+        ("a: &a [1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+         "f: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]", "aliases expanded"),
+        ("x: " + "a" * 300_000, "larger than"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pipeline_file_is_refused_in_words(text: str, said: str) -> None:
+    assert any(said in message for _, _, message in problems(text))
+
+
+def says_why(text: str) -> bool:
+    """Whether the text is a pipeline, or is refused with at least one problem; anything else raises."""
+    try:
+        read(text)
+    except BadPipeline as error:
+        return bool(error.problems)
+    return True
+
+
+@given(st.text(max_size=200))
+def test_no_text_makes_anything_but_a_pipeline_or_a_bad_pipeline(text: str) -> None:
+    assert says_why(text)
+
+
+@given(st.integers(0, len(GOOD) - 1), st.sampled_from(list("{}[]:,&*#!|>'\"%@` \n0a")))
+def test_a_good_file_with_one_wrong_character_never_crashes(position: int, character: str) -> None:
+    assert says_why(GOOD[:position] + character + GOOD[position + 1 :])
+
+
+def test_yaml_1_2_reads_numbers_and_words() -> None:
+    pipeline = read(GOOD.replace("sex: {type: category,", "no: {type: category,").replace("sex", "no"))
+    assert pipeline.trainer.optimizer.learning_rate == 0.001
+    assert "no" in pipeline.sources["applications"].fields
+
+
+def test_data_comes_back_typed_and_equal() -> None:
+    data = read_data(GOOD)
+    assert Pipeline.model_validate(data) == read(GOOD)
+    assert Pipeline.model_validate_json(read(GOOD).model_dump_json(by_alias=True)) == read(GOOD)
+
+
+def test_features_that_are_not_named_are_all_that_may_be_seen() -> None:
+    start, end = GOOD.index("features:"), GOOD.index("targets:")
+    features = read(GOOD[:start] + GOOD[end:]).resolved_features()
+    assert list(features) == ["income", "purpose", "note"]
+    assert (features["income"].impute, features["purpose"].encode, features["note"].encode) == ("median", "embedding", "bag_of_words")
+
+
+def test_the_shortest_useful_file_has_ten_lines() -> None:
+    text = """\
+version: 1
+pipeline: shortest
+entities: {thing: {key: thing_id}}
+sources:
+  things:
+    entity: thing
+    id: thing_id
+    timestamp: time
+    fields: {size: {type: number}, good: {type: boolean}}
+targets: {good: {from: things.good, type: binary}}
+"""
+    assert len(text.splitlines()) == 10
+    assert list(read(text).resolved_features()) == ["size"]
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).resolve().parents[3].glob("examples/*/*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_good(path: Path) -> None:
+    read(path.read_text(), str(path))
