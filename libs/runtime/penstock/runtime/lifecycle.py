@@ -11,7 +11,7 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from types import TracebackType
@@ -30,6 +30,7 @@ from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
+from penstock.runtime.jobs import Jobs, OnFailure, OnProgress, OnResult
 from penstock.runtime.logging import configure_logging
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import ServiceSettings
@@ -53,6 +54,7 @@ class Service:
         self.artifacts = Artifacts(settings.platform.artifacts_uri)
         self.readiness = Readiness(self.clock)
         self.started_at = self.clock()
+        self._traces = settings.platform.home.resolve() / "traces"
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._failure: str | None = None
@@ -67,7 +69,7 @@ class Service:
 
     async def __aenter__(self) -> Self:
         configure_logging(self.name, self.settings.platform.log_level)
-        provider = configure_telemetry(self.name, self.settings.platform.home.resolve() / "traces")
+        provider = configure_telemetry(self.name, self._traces)
         self._stack.callback(provider.shutdown)
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -108,6 +110,38 @@ class Service:
         channel = rpc.connect(self.settings.platform.peer(peer))
         self._stack.push_async_callback(channel.close)
         return channel
+
+    def jobs(
+        self,
+        kind: str,
+        *,
+        module: str,
+        store: Store,
+        on_result: OnResult,
+        on_failure: OnFailure,
+        on_progress: OnProgress | None = None,
+        attempts: int = 3,
+        parallel: int = 1,
+        environment: Mapping[str, str] | None = None,
+    ) -> Jobs:
+        """Workers for one kind of long work, each job in a child process; enqueue with `effect.enqueue(kind, job_id, payload)`."""
+        jobs = Jobs(
+            kind,
+            module=module,
+            store=store,
+            on_result=on_result,
+            on_failure=on_failure,
+            on_progress=on_progress,
+            attempts=attempts,
+            parallel=parallel,
+            owner=f"{self.name}/{self.settings.replica}",
+            service=self.name,
+            log_level=self.settings.platform.log_level,
+            traces=self._traces,
+            environment=environment,
+        )
+        self.background(f"jobs/{kind}", jobs.run())
+        return jobs
 
     def background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """A task for as long as the service lives. If it raises, the service stops with an error and is started again."""
