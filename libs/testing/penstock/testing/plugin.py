@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from penstock.testing.broker import EmbeddedKafka, Kafka
+
+if TYPE_CHECKING:
+    from penstock.testing.stack import StackUnderTest
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,15 @@ def kafka() -> Iterator[Kafka]:
         return
     with EmbeddedKafka() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[StackUnderTest]:
+    """The whole embedded stack, brought up once a session on ports of its own.
+
+    A test that stops or kills something waits until it is ready again.
+    """
+    from penstock.testing.stack import running_stack
+
+    with running_stack() as under_test:
+        yield under_test

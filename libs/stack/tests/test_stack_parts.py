@@ -1,0 +1,200 @@
+"""The parts of the embedded stack, for real: Kafka, Triton and Envoy under one supervisord."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import tritonclient.grpc.aio as triton
+from onnx import TensorProto, helper
+from tritonclient.utils import InferenceServerException
+
+from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.stack import down, logs, processes, stackfile, status
+from penstock.stack.inspection import State
+from penstock.stack.stack import up
+from penstock.stack.stackfile import StackFile
+from penstock.testing.stack import PORTS, StackUnderTest, running_stack
+from penstock.testing.wait import until
+
+pytestmark = pytest.mark.stack
+
+CONFIG = """
+name: "parity"
+backend: "onnxruntime"
+max_batch_size: 8
+input [ { name: "numbers" data_type: TYPE_FP64 dims: [1] }, { name: "strings" data_type: TYPE_STRING dims: [1] } ]
+output [ { name: "value" data_type: TYPE_FP32 dims: [1] }, { name: "decision" data_type: TYPE_STRING dims: [1] } ]
+dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [ 4 ] }
+instance_group [ { count: 1 kind: KIND_CPU } ]
+parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
+"""
+
+
+def small_model() -> bytes:
+    """value = table[int(number)]; decision = the string as it came. A number outside the table fails in the graph."""
+    nodes = [
+        helper.make_node("Cast", ["numbers"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["value"]),
+        helper.make_node("Identity", ["strings"], ["decision"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [
+            helper.make_tensor_value_info("numbers", TensorProto.DOUBLE, ["n", 1]),
+            helper.make_tensor_value_info("strings", TensorProto.STRING, ["n", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1]),
+            helper.make_tensor_value_info("decision", TensorProto.STRING, ["n", 1]),
+        ],
+        [helper.make_tensor("table", TensorProto.FLOAT, [3], [10.0, 11.0, 12.0])],
+    )
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9).SerializeToString())
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[StackUnderTest]:
+    with running_stack(services=[]) as under_test:
+        yield under_test
+
+
+async def ask(server: triton.InferenceServerClient, number: float, text: bytes) -> tuple[float, bytes]:
+    numbers = triton.InferInput("numbers", [1, 1], "FP64")
+    numbers.set_data_from_numpy(np.array([[number]], dtype=np.float64))
+    strings = triton.InferInput("strings", [1, 1], "BYTES")
+    strings.set_data_from_numpy(np.array([[text]], dtype=object))
+    answer = await server.infer("parity", [numbers, strings])
+    return float(answer.as_numpy("value")[0, 0]), bytes(answer.as_numpy("decision")[0, 0])
+
+
+def load(under_test: StackUnderTest) -> None:
+    """A deployer's move: put the model there, ask Triton to load it."""
+    folder = under_test.home / "triton" / "models" / "parity"
+    (folder / "1").mkdir(parents=True, exist_ok=True)
+    (folder / "1" / "model.onnx").write_bytes(small_model())
+    (folder / "config.pbtxt").write_text(CONFIG)
+
+
+def test_up_says_where_everything_is(parts: StackUnderTest) -> None:
+    found = StackFile.read(parts.home)
+    assert found.endpoint == f"127.0.0.1:{found.ports['door']}"
+    assert [(one.program, one.state) for one in status(parts.home)] == [(name, State.READY) for name in ("kafka", "triton", "envoy")]
+    assert (parts.home / "stack.json").stat().st_mode & 0o777 == 0o644
+    assert (parts.home / "envoy" / "predictions.log").stat().st_mode & 0o777 == 0o600
+
+
+async def test_strings_go_through_triton_and_a_poisoned_request_fails_alone(parts: StackUnderTest) -> None:
+    load(parts)
+    async with triton.InferenceServerClient(parts.stack.file.triton_grpc) as server:
+        await server.load_model("parity")
+        asked = [(0, "grün".encode()), (1, b"\xff\xfe"), (99, b"outside"), (2, b"")]
+        answers = await asyncio.gather(*(ask(server, number, text) for number, text in asked), return_exceptions=True)
+        counted = (await server.get_inference_statistics("parity", as_json=True))["model_stats"][0]
+    assert [answers[0], answers[3]] == [(10.0, "grün".encode()), (12.0, b"")]
+    assert isinstance(answers[1], InferenceServerException)
+    assert "strings[0, 0] is not UTF-8" in str(answers[1])
+    assert "INVALID_ARGUMENT" in str(answers[1].status())
+    assert isinstance(answers[2], InferenceServerException)
+    assert "UTF-8" not in str(answers[2])
+    assert int(counted["execution_count"]) < len(asked), "the four were not batched, so nothing was tried"
+
+
+async def test_a_killed_stub_is_mended_by_unloading_and_loading(parts: StackUnderTest) -> None:
+    load(parts)
+    async with triton.InferenceServerClient(parts.stack.file.triton_grpc) as server:
+        await server.load_model("parity")
+        server_pid = parts.pid("triton")
+        for process in processes.of_stack(parts.home, "triton"):
+            if process.pid != server_pid:
+                os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(InferenceServerException):
+            await ask(server, 0, b"a")
+        await server.unload_model("parity")
+        await server.load_model("parity")
+        assert await ask(server, 0, b"a") == (10.0, b"a")
+
+
+@pytest.mark.parametrize("program", ["kafka", "triton", "envoy"])
+def test_what_is_killed_comes_back(parts: StackUnderTest, program: str) -> None:
+    killed = parts.kill(program)
+    until(lambda: parts.pid(program) != killed, within=10, what=f"{program} has another process")
+    parts.ready(within=30)
+
+
+def test_what_was_stopped_stays_down_until_up(parts: StackUnderTest) -> None:
+    parts.stop("envoy")
+    assert [one.state for one in status(parts.home) if one.program == "envoy"] == [State.STOPPED]
+    up(parts.home, [], within=30)
+    parts.ready(within=1)
+
+
+def test_logs_tell_what_a_program_said(parts: StackUnderTest) -> None:
+    assert any("Started GRPCInferenceService" in line for line in logs(parts.home, "triton"))
+    with pytest.raises(PenstockError, match="Did you mean triton"):
+        logs(parts.home, "tritn")
+
+
+def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(parts: StackUnderTest, tmp_path: Path) -> None:
+    try:
+        second = up(tmp_path / "another home", [], ports_wanted=PORTS, within=60)
+        assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
+    finally:
+        down(tmp_path / "another home")
+    assert_nothing_left(tmp_path / "another home")
+    parts.ready(within=1)
+
+
+def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
+    stack = up(tmp_path, [], ports_wanted=PORTS, within=60)
+    load(StackUnderTest(stack))
+    subprocess.run([sys.executable, "-c", LOAD, stack.file.triton_grpc], check=True)
+    supervisors = processes.of_stack(tmp_path, processes.SUPERVISOR)
+    for process in [*supervisors, *(one for one in processes.of_stack(tmp_path, "triton") if one.pid == stack.pid("triton"))]:
+        os.kill(process.pid, signal.SIGKILL)
+    assert {one.state for one in status(tmp_path)} == {State.STOPPED}
+    down(tmp_path)
+    assert_nothing_left(tmp_path)
+
+
+def test_up_after_a_killed_supervisor_starts_afresh(tmp_path: Path) -> None:
+    up(tmp_path, [], ports_wanted=PORTS, within=60)
+    for process in processes.of_stack(tmp_path, processes.SUPERVISOR):
+        os.kill(process.pid, signal.SIGKILL)
+    try:
+        up(tmp_path, [], ports_wanted=PORTS, within=60).wait(within=1)
+    finally:
+        down(tmp_path)
+    assert_nothing_left(tmp_path)
+
+
+def test_what_does_not_get_ready_is_named(tmp_path: Path) -> None:
+    try:
+        with pytest.raises(Unavailable, match=r"kafka is (starting|waiting)"):
+            up(tmp_path, [], ports_wanted=PORTS, within=0)
+    finally:
+        down(tmp_path)
+
+
+LOAD = "import sys, tritonclient.grpc as g; g.InferenceServerClient(sys.argv[1]).load_model('parity')"
+
+
+def assert_nothing_left(home: Path) -> None:
+    assert processes.of_stack(home) == []
+    assert not stackfile.socket(home).parent.exists()
+    assert list(Path("/dev/shm").glob(f"{stackfile.shared_memory(home)}*")) == []
+    assert not (home / "stack.json").exists()
+    assert status(home) == []
+
+
+def test_the_model_is_sound() -> None:
+    onnx.checker.check_model(onnx.load_from_string(small_model()))

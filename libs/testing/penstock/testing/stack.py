@@ -1,0 +1,113 @@
+"""The whole embedded stack for tests that cross services, and a hand that kills its programs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from penstock.stack import down
+from penstock.stack.inspection import State
+from penstock.stack.ports import DEFAULTS
+from penstock.stack.stack import Stack, up
+from penstock.testing.wait import until
+
+if TYPE_CHECKING:
+    from penstock.client import Penstock
+
+PORTS = {name: port + 20_000 for name, port in DEFAULTS.items()}
+"""A stack under test leaves the default ports to the developer's own."""
+UP_WITHIN_S = 180.0
+READY_WITHIN_S = 60.0
+
+
+class StackUnderTest:
+    """A running stack. Programs are named as in `penstock status`: `kafka`, `triton`, `envoy`, `ingest` …"""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+
+    @property
+    def home(self) -> Path:
+        return self.stack.home
+
+    @property
+    def endpoint(self) -> str:
+        """The front door."""
+        return self.stack.endpoint
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return self.stack.file.kafka
+
+    @cached_property
+    def client(self) -> Penstock:
+        """A client of this stack, whatever the environment says."""
+        from penstock.client import ClientSettings, Penstock
+
+        return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=self.stack.kafka))
+
+    def pid(self, program: str) -> int:
+        """Of its main process; waits while it is being started again."""
+        return until(lambda: self.stack.pid(program), within=READY_WITHIN_S, what=f"{program} has a process") or 0
+
+    def kill(self, program: str) -> int:
+        """kill -9 of its main process, at once; returns the pid. It is started again by itself."""
+        pid = self.pid(program)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop(self, program: str) -> None:
+        """SIGTERM, and it stays down until `start`. Returns when it has ended."""
+        self.stack.stop(program)
+
+    def start(self, program: str) -> None:
+        self.stack.start(program)
+
+    def ready(self, *programs: str, within: float = READY_WITHIN_S) -> None:
+        """Waits until these, or all, are ready. Fails naming what they wait for."""
+        self.stack.wait(within, only=programs or None)
+
+    def waits(self, program: str, for_what: str, within: float = READY_WITHIN_S) -> None:
+        """Waits until `program` says that it waits for something that begins with `for_what`."""
+
+        def says_so() -> bool:
+            now = next(one for one in self.stack.status() if one.program == program)
+            return now.state is State.WAITING and any(thing.startswith(for_what) for thing in now.waits_for)
+
+        until(says_so, within=within, what=f"{program} waits for {for_what}")
+
+    def log(self, program: str) -> str:
+        return (self.home / "logs" / f"{program}.log").read_text(errors="replace")
+
+    @contextmanager
+    def without(self, program: str) -> Iterator[None]:
+        """`program` is stopped within the block, and ready again after it."""
+        self.stop(program)
+        try:
+            yield
+        finally:
+            self.start(program)
+            self.ready(program)
+
+
+@contextmanager
+def running_stack(services: Sequence[str] | None = None, home: Path | None = None) -> Iterator[StackUnderTest]:
+    """A stack in a directory of its own, which goes with it. It ends even when this process is killed."""
+    own = home or Path(tempfile.mkdtemp(prefix="penstock-stack-"))
+    guard = subprocess.Popen([sys.executable, "-m", "penstock.testing.guard", str(own)], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        yield StackUnderTest(up(own, services, ports_wanted=PORTS, within=UP_WITHIN_S))
+    finally:
+        down(own)
+        guard.communicate()
+        if home is None:
+            shutil.rmtree(own, ignore_errors=True)
