@@ -1,0 +1,44 @@
+"""The wiring, and the only file that knows all the others."""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.model_registry.v1.model_registry_pb2_grpc import add_ModelRegistryServiceServicer_to_server
+from penstock.packages.keys import Keys
+from penstock.runtime.lifecycle import Service
+from penstock_model_registry import handlers
+from penstock_model_registry.facts import facts
+from penstock_model_registry.packages import Packages
+from penstock_model_registry.pipelines import Pipelines
+from penstock_model_registry.registry import Registry
+from penstock_model_registry.servicer import Servicer
+from penstock_model_registry.settings import Settings
+from penstock_model_registry.store import Tables
+from penstock_model_registry.topics import PipelineTopics
+
+MIGRATIONS = "penstock_model_registry.migrations"
+
+
+async def run(settings: Settings) -> None:
+    async with Service("model_registry", settings) as service:
+        store = await service.store(Tables.metadata, MIGRATIONS)
+        keys = Keys(settings.platform.keys)
+        await asyncio.to_thread(keys.ensure)
+        packages = Packages(service.artifacts, keys)
+
+        def tell() -> None:
+            with store.read() as session:
+                for key, text in facts(session).items():
+                    service.fact(key, text)
+
+        tell()
+        pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell)
+        registry = Registry(store, packages, service.artifacts, keys, service.clock, changed=tell)
+        service.consume(handlers.router(registry, store))
+        service.serve(
+            add_ModelRegistryServiceServicer_to_server,
+            Servicer(store, pipelines, registry, packages),
+            "penstock.model_registry.v1.ModelRegistryService",
+        )
+        await service.until_stopped()

@@ -1,0 +1,424 @@
+"""Versions: packages taken in and signed, promoted on evidence, rolled back.
+
+Each act has two halves. The first looks and works: reads rows, fetches packages, compares models, signs; it may be slow and may be thrown
+away. The second is one short transaction: it makes sure that what the first rests on has not changed meanwhile, writes rows and events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Literal
+
+import structlog
+from sqlalchemy.orm import Session
+
+from penstock.contracts.errors import TREATMENTS, Conflict, PenstockError, Refused, Tampered, Unavailable
+from penstock.contracts.events import (
+    Artifact,
+    AuditCompleted,
+    AuditFailed,
+    Envelope,
+    ModelVersion,
+    ModelVersionPromoted,
+    ModelVersionRefused,
+    ModelVersionRegistered,
+    ReviewDecided,
+    TrainingRunCompleted,
+)
+from penstock.contracts.pipeline import Gate, Pipeline
+from penstock.packages import evidence
+from penstock.packages.evidence import Known, PromotionGrant, admissible, envelope_digest, read_evidence
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.store import Effect, Store
+from penstock_model_registry import promotion
+from penstock_model_registry import store as rows
+from penstock_model_registry.champion import measure_drop
+from penstock_model_registry.packages import Packages, Signed
+from penstock_model_registry.promotion import AwaitsReview, Decision, Drop, Promoted
+from penstock_model_registry.store import PromotionRow, VersionRow, short_name
+
+log = structlog.get_logger(__name__)
+
+AUTOMATIC = "penstock"
+"""Who promotes when nobody asked."""
+_TRIES = 5
+_UNSIGNED = Artifact(uri="", digest="", size=0)
+
+Reason = Literal["promoted", "rolled_back"]
+
+
+class Moved(Unavailable):
+    """Somebody else changed what a decision rests on: look again."""
+
+    def __init__(self) -> None:
+        super().__init__("the registry changed meanwhile", remedy="Try again")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One version before the judge: all that a decision rests on, as it was read."""
+
+    version: ModelVersion
+    changes: int
+    audit: AuditCompleted | None
+    waiver: Envelope | None
+    rejected: str | None
+    pipeline: Pipeline
+    """As last applied: its promotion policy counts."""
+    gates: tuple[Gate, ...]
+    """What the pipeline asked for when the version was trained."""
+    champion: ModelVersionPromoted | None
+    champion_scores: Artifact | None
+
+    @property
+    def proof(self) -> tuple[Envelope, ...]:
+        statements = (self.audit.evidence if self.audit else None, self.waiver)
+        return tuple(envelope for envelope in statements if envelope is not None)
+
+    @property
+    def generation(self) -> int:
+        return self.champion.generation + 1 if self.champion else 1
+
+    @property
+    def serves(self) -> bool:
+        return self.champion is not None and self.champion.version.digest == self.version.digest
+
+
+@dataclass(frozen=True)
+class Judged:
+    decision: Decision
+    promoted: ModelVersionPromoted | None = None
+    """Signed and checked, where the decision is Promoted."""
+
+
+class Registry:
+    def __init__(
+        self,
+        store: Store,
+        packages: Packages,
+        artifacts: Artifacts,
+        keys: Keys,
+        clock: Callable[[], datetime],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`changed` is called after each commit that changed a version."""
+        self._store = store
+        self._packages = packages
+        self._artifacts = artifacts
+        self._keys = keys
+        self._clock = clock
+        self._changed = changed
+        self._judging = asyncio.Lock()
+
+    # -- packages come in ----------------------------------------------------------------------------------------------------------
+
+    async def register(self, run: TrainingRunCompleted, effect: Effect) -> None:
+        """A run's package becomes a version, signed and announced, or is refused with the reason on its row."""
+        with self._store.read() as session:
+            known = session.get(VersionRow, run.digest)
+            if known is not None and known.signed:
+                log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
+                return
+            applied = rows.pipeline_row(session, run.pipeline, run.pipeline_number).pipeline
+        try:
+            signed = await asyncio.to_thread(self._packages.take_in, run, applied)
+            because = None
+        except PenstockError as error:
+            if TREATMENTS[error.kind].retry:
+                raise
+            signed, because = Signed(_UNSIGNED, ""), f"the package is not accepted: {error}"
+        version = self._version(run, signed)
+        effect.after_commit(self._changed)
+        effect.session.merge(
+            VersionRow(
+                digest=version.digest,
+                pipeline=version.pipeline,
+                run_id=version.run_id,
+                state="refused" if because else "registered",
+                version=version.model_dump(mode="json"),
+                because=[because] if because else [],
+                registered_at=version.registered_at,
+                changes=known.changes + 1 if known else 0,
+            )
+        )
+        if because:
+            log.error("package_refused", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, reason=because)
+        else:
+            effect.publish(ModelVersionRegistered(version=version))
+            log.info("version_registered", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, keyid=version.keyid)
+
+    def _version(self, run: TrainingRunCompleted, signed: Signed) -> ModelVersion:
+        return ModelVersion(
+            pipeline=run.pipeline,
+            digest=run.digest,
+            package=run.package,
+            signature=signed.signature,
+            keyid=signed.keyid,
+            run_id=run.run_id,
+            pipeline_number=run.pipeline_number,
+            training_set=run.training_set,
+            metrics=run.metrics,
+            registered_at=self._clock(),
+        )
+
+    # -- evidence comes in ---------------------------------------------------------------------------------------------------------
+
+    async def audited(self, audit: AuditCompleted, effect: Effect) -> None:
+        """An audit's verdict: promoted on a pass, else refused or waiting for a review. Raises Tampered for a forged one."""
+        async with self._judging:
+            with self._store.read() as session:
+                case = _case(session, audit.digest)
+            if case.audit and case.audit.audit_id > audit.audit_id:  # ULIDs: by time
+                log.info("older_audit_ignored", digest=audit.digest, audit_id=audit.audit_id)
+                return
+            case = replace(case, audit=audit, waiver=None, rejected=None)
+            judged = await asyncio.to_thread(self._judge, case, AUTOMATIC)
+            row = _unmoved(effect.session, case)
+            row.audit, row.waiver, row.rejected = audit.model_dump(mode="json"), None, None
+            self._settle(effect, row, case, judged)
+
+    async def reviewed(self, review: ReviewDecided, effect: Effect) -> None:
+        """A person's decision. Raises Unavailable while the audit it is about has not come in, Tampered for a forged waiver."""
+        async with self._judging:
+            with self._store.read() as session:
+                case = _case(session, review.digest)
+            if case.audit is None or case.audit.audit_id < review.audit_id:
+                raise Unavailable(f"audit {review.audit_id}, which this review decides on, has not come in yet", where=review.digest)
+            if case.audit.audit_id != review.audit_id:
+                log.info("review_of_older_audit_ignored", digest=review.digest, audit_id=review.audit_id)
+                return
+            approved = review.decision == "approved"
+            rejected = None if approved else f"{review.decided_by} rejected the review: {review.why}"
+            case = replace(case, waiver=review.waiver if approved else None, rejected=rejected)
+            judged = await asyncio.to_thread(self._judge, case, review.decided_by)
+            row = _unmoved(effect.session, case)
+            row.waiver = case.waiver.model_dump(mode="json") if case.waiver else None
+            row.rejected = case.rejected
+            self._settle(effect, row, case, judged)
+
+    async def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
+        """Nothing is known about the model; that is said where people look."""
+        row = effect.session.get(VersionRow, failed.digest)
+        if row is not None and row.state == "registered" and row.audit is None:
+            row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
+
+    # -- people ask ----------------------------------------------------------------------------------------------------------------
+
+    async def promote(self, reference: str, *, by: str) -> str:
+        """Weighs the evidence again; returns the digest. Promoting the champion changes nothing. Raises Refused with every reason."""
+        async with self._judging:
+            for _ in range(_TRIES):
+                with self._store.read() as session:
+                    case = _case(session, rows.find_version(session, reference).digest)
+                if case.serves:
+                    return case.version.digest
+                _raise_unless_audited(case)
+                judged = await asyncio.to_thread(self._judge, case, by)
+                try:
+                    with self._store.transaction() as effect:
+                        self._settle(effect, _unmoved(effect.session, case), case, judged)
+                except Moved:
+                    continue
+                _raise_unless_promoted(judged.decision, case.version)
+                return case.version.digest
+            raise Moved
+
+    async def roll_back(self, pipeline: str, *, by: str) -> str:
+        """The version that was promoted before serves again, as a new generation; returns its digest. Raises Conflict, Refused."""
+        async with self._judging:
+            for _ in range(_TRIES):
+                with self._store.read() as session:
+                    rows.pipeline_row(session, pipeline)
+                    standing = rows.standing_of(session, pipeline)
+                    if len(standing) < 2:
+                        raise Conflict(
+                            f"no version of `{pipeline}` was promoted before the one that serves" if standing else "no version is promoted",
+                            where=pipeline,
+                            remedy="Promote one with `penstock promote VERSION`",
+                        )
+                    case = _case(session, standing[-2].digest)
+                judged = await asyncio.to_thread(self._judge, case, by, "rolled_back")
+                _raise_unless_promoted(judged.decision, case.version)
+                try:
+                    with self._store.transaction() as effect:
+                        self._settle(effect, _unmoved(effect.session, case), case, judged)
+                except Moved:
+                    continue
+                return case.version.digest
+            raise Moved
+
+    # -- the two halves of a decision ----------------------------------------------------------------------------------------------
+
+    def _judge(self, case: Case, by: str, reason: Reason = "promoted") -> Judged:
+        """Verifies, compares, weighs and, when it comes to that, signs. Blocking; writes nothing."""
+        proven = self._verified(case)
+        drop: Drop | None = None
+        found = ""
+        doubts: list[str] = []
+        if proven.verdict and not evidence.closed_gates(proven.verdict, proven.waiver):
+            try:
+                found = self._packages.verify(case.version)
+                if reason == "promoted" and not case.serves:
+                    drop = self._drop(case)
+            except PenstockError as error:
+                if TREATMENTS[error.kind].retry:
+                    raise
+                doubts.append(str(error))
+        decision = promotion.weigh(proven, case.gates, drop, case.pipeline.promotion, generation=case.generation, doubts=doubts)
+        if not isinstance(decision, Promoted) or case.serves:
+            return Judged(decision)
+        event = self._grant(case, by, reason)
+        known = Known(case.champion.generation, case.champion.version.digest) if case.champion else None
+        if wrong := admissible(event, self._keys.trust(), found, known):
+            return Judged(promotion.Refused(tuple(wrong)))
+        return Judged(decision, event)
+
+    def _verified(self, case: Case) -> promotion.Evidence:
+        """The statements behind a case. Raises Tampered where one is forged or is about something else."""
+        if case.audit is None:
+            return promotion.Evidence(None, rejected=case.rejected)
+        verdict, waiver = read_evidence(case.proof, self._keys.trust())
+        for statement in (verdict, waiver):
+            if statement and (statement.pipeline, statement.digest) != (case.version.pipeline, case.version.digest):
+                raise Tampered(f"the evidence is about {short_name(statement.pipeline, statement.digest)}", where=case.version.digest)
+        if (verdict.audit_id, verdict.verdict, verdict.gates) != (case.audit.audit_id, case.audit.verdict, case.audit.gates):
+            raise Tampered("the audit says other than its signed verdict", where=case.audit.audit_id)
+        return promotion.Evidence(verdict, waiver, case.rejected)
+
+    def _drop(self, case: Case) -> Drop | None:
+        if case.champion is None or case.pipeline.promotion.compare == "none":
+            return None
+        return measure_drop(self._artifacts, case.pipeline, case.champion_scores, case.audit.scores if case.audit else None)
+
+    def _grant(self, case: Case, by: str, reason: Reason) -> ModelVersionPromoted:
+        now = self._clock()
+        grant = PromotionGrant(
+            pipeline=case.version.pipeline,
+            digest=case.version.digest,
+            at=now,
+            generation=case.generation,
+            evidence=tuple(envelope_digest(envelope) for envelope in case.proof),
+        )
+        return ModelVersionPromoted(
+            version=case.version,
+            generation=case.generation,
+            evidence=case.proof,
+            promotion=evidence.sign(grant, self._keys.signer("registry")),
+            reason=reason,
+            promoted_at=now,
+            promoted_by=by,
+        )
+
+    def _settle(self, effect: Effect, row: VersionRow, case: Case, judged: Judged) -> None:
+        """The decision as rows and events. What serves keeps serving, whatever a later audit says: a person rolls back."""
+        row.changes += 1
+        effect.after_commit(self._changed)
+        name = short_name(row.pipeline, row.digest)
+        match judged.decision:
+            case Promoted():
+                if judged.promoted is not None:
+                    self._promote(effect, row, case, judged.promoted)
+            case AwaitsReview(because=because):
+                row.because = [f"waits for a review: {reason}" for reason in because]
+                if row.state == "refused":
+                    row.state = "registered"
+                log.info("version_awaits_review", version=name, because=because)
+            case promotion.Refused(because=because):
+                if list(because) != row.because and row.state in ("registered", "refused"):
+                    effect.publish(ModelVersionRefused(version=case.version, because=because, refused_at=self._clock()))
+                row.because = list(because)
+                if row.state == "registered":
+                    row.state = "refused"
+                log.info("version_refused", version=name, state=row.state, because=because)
+
+    def _promote(self, effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
+        if case.champion is not None:
+            before = effect.session.get(VersionRow, case.champion.version.digest)
+            if before is not None:
+                before.state, before.changes = "retired", before.changes + 1
+        row.state, row.because = "promoted", []
+        effect.session.add(
+            PromotionRow(
+                pipeline=row.pipeline,
+                generation=promoted.generation,
+                digest=row.digest,
+                reason=promoted.reason,
+                promoted=promoted.model_dump(mode="json"),
+                promoted_at=promoted.promoted_at,
+            )
+        )
+        effect.publish(promoted)
+        log.info(
+            "version_promoted",
+            version=short_name(row.pipeline, row.digest),
+            generation=promoted.generation,
+            reason=promoted.reason,
+            by=promoted.promoted_by,
+        )
+
+
+def _case(session: Session, digest: str) -> Case:
+    """Raises NotFound for a version that was never registered."""
+    row = rows.find_version(session, digest)
+    newest = rows.pipeline_row(session, row.pipeline)
+    trained_by = rows.pipeline_row(session, row.pipeline, row.value.pipeline_number)
+    champion = rows.champion_of(session, row.pipeline)
+    champion_row = session.get(VersionRow, champion.digest) if champion else None
+    champion_audit = champion_row.audited if champion_row else None
+    return Case(
+        version=row.value,
+        changes=row.changes,
+        audit=row.audited,
+        waiver=Envelope.model_validate(row.waiver) if row.waiver else None,
+        rejected=row.rejected,
+        pipeline=newest.pipeline,
+        gates=trained_by.pipeline.audit.gates,
+        champion=champion.event if champion else None,
+        champion_scores=champion_audit.scores if champion_audit else None,
+    )
+
+
+def _unmoved(session: Session, case: Case) -> VersionRow:
+    """The row, if what the case rests on is still so. Raises Moved."""
+    row = session.get(VersionRow, case.version.digest)
+    champion = rows.champion_of(session, case.version.pipeline)
+    generation = champion.generation if champion else 0
+    if row is None or row.changes != case.changes or generation != case.generation - 1:
+        raise Moved
+    newest = rows.pipeline_row(session, case.version.pipeline)
+    if newest.pipeline.promotion != case.pipeline.promotion:
+        raise Moved
+    return row
+
+
+def _raise_unless_audited(case: Case) -> None:
+    name = short_name(case.version.pipeline, case.version.digest)
+    if not case.version.keyid:
+        raise Refused(
+            f"{name} may not serve: its package was not accepted", where=name, remedy=f"Train again: penstock train {case.version.pipeline}"
+        )
+    if case.audit is None:
+        raise Conflict(
+            f"{name} has not been audited yet", where=name, remedy="Wait for its audit; see `penstock models` and `penstock status`"
+        )
+
+
+def _raise_unless_promoted(decision: Decision, version: ModelVersion) -> None:
+    name = short_name(version.pipeline, version.digest)
+    match decision:
+        case promotion.Refused(because=because):
+            raise Refused(
+                f"{name} may not serve: {'; '.join(because)}",
+                where=name,
+                remedy=f"See why: penstock report {version.digest.removeprefix('sha256:')[:8]}",
+            )
+        case AwaitsReview(because=because):
+            raise Refused(
+                f"{name} waits for a review: {'; '.join(because)}",
+                where=name,
+                remedy=f"Decide with `penstock review approve {version.digest.removeprefix('sha256:')[:8]}`, or reject",
+            )

@@ -1,0 +1,133 @@
+"""gRPC in: requests to acts, rows to messages."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Generator
+from datetime import datetime
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy.orm import Session
+
+from penstock.contracts.errors import Conflict, Invalid
+from penstock.model_registry.v1 import model_registry_pb2 as pb
+from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
+from penstock.runtime.store import Store
+from penstock_model_registry import store as rows
+from penstock_model_registry.packages import Packages
+from penstock_model_registry.pipelines import Pipelines
+from penstock_model_registry.registry import Registry
+from penstock_model_registry.store import PipelineRow, VersionRow
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_STATES = {
+    "registered": pb.Version.STATE_REGISTERED,
+    "refused": pb.Version.STATE_REFUSED,
+    "promoted": pb.Version.STATE_PROMOTED,
+    "retired": pb.Version.STATE_RETIRED,
+}
+_UNNAMED = "unnamed"
+"""Who asks without saying who. A name is not an identity until there is access control."""
+
+
+class Servicer(pb_grpc.ModelRegistryServiceServicer):
+    def __init__(self, store: Store, pipelines: Pipelines, registry: Registry, packages: Packages) -> None:
+        self._store = store
+        self._pipelines = pipelines
+        self._registry = registry
+        self._packages = packages
+
+    async def ApplyPipeline(self, request: pb.ApplyPipelineRequest, context: Context) -> pb.ApplyPipelineResponse:  # noqa: N802
+        applied = await self._pipelines.apply(
+            request.text, request.file or "pipeline.yaml", by=request.applied_by or _UNNAMED, dry_run=request.dry_run
+        )
+        problems = [pb.Problem(line=one.line, column=one.column, key=one.key, message=one.message) for one in applied.problems]
+        return pb.ApplyPipelineResponse(pipeline=applied.pipeline, number=applied.number, changed=applied.changed, problems=problems)
+
+    async def ListPipelines(self, request: pb.ListPipelinesRequest, context: Context) -> pb.ListPipelinesResponse:  # noqa: N802
+        with self._store.read() as session:
+            return pb.ListPipelinesResponse(pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)])
+
+    async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:  # noqa: N802
+        with self._store.read() as session:
+            return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
+
+    async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:  # noqa: N802
+        with self._store.read() as session:
+            rows.pipeline_row(session, request.pipeline)
+            return pb.ListVersionsResponse(versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)])
+
+    async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:  # noqa: N802
+        return self._one(request.version)
+
+    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Version:  # noqa: N802
+        return self._one(await self._registry.promote(request.version, by=request.promoted_by or _UNNAMED))
+
+    async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:  # noqa: N802
+        if not request.pipeline:
+            raise Invalid("say which pipeline", where="pipeline")
+        return self._one(await self._registry.roll_back(request.pipeline, by=request.rolled_back_by or _UNNAMED))
+
+    async def FetchPackage(  # noqa: N802
+        self, request: pb.FetchPackageRequest, context: Context
+    ) -> AsyncIterator[pb.FetchPackageResponse]:
+        with self._store.read() as session:
+            row = rows.find_version(session, request.version)
+        if not row.signed:
+            raise Conflict(f"the version's package was not accepted: {'; '.join(row.because)}", where=row.digest)
+        chunks = self._packages.stream(row.value)
+        try:
+            while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
+                yield pb.FetchPackageResponse(chunk=chunk)
+        finally:
+            await asyncio.to_thread(chunks.close)
+
+    def _one(self, reference: str) -> pb.Version:
+        with self._store.read() as session:
+            return _version(session, rows.find_version(session, reference))
+
+
+def _next(chunks: Generator[bytes, None, None]) -> bytes | None:
+    return next(chunks, None)
+
+
+def _pipeline(session: Session, row: PipelineRow) -> pb.Pipeline:
+    event = row.event
+    champion = rows.champion_of(session, row.name)
+    return pb.Pipeline(
+        name=row.name,
+        number=row.number,
+        text=row.text,
+        spec_json=json.dumps(event.spec),
+        applied_at=_timestamp(event.applied_at),
+        applied_by=event.applied_by,
+        promoted_digest=champion.digest if champion else "",
+        generation=champion.generation if champion else 0,
+    )
+
+
+def _version(session: Session, row: VersionRow) -> pb.Version:
+    version, audit, promotion = row.value, row.audited, rows.last_promotion(session, row.digest)
+    return pb.Version(
+        pipeline=row.pipeline,
+        digest=row.digest,
+        state=_STATES[row.state],
+        generation=promotion.generation if promotion else 0,
+        run_id=row.run_id,
+        keyid=version.keyid,
+        metrics=version.metrics,
+        because=row.because,
+        registered_at=_timestamp(row.registered_at),
+        promoted_at=_timestamp(promotion.promoted_at) if promotion else None,
+        version_json=version.model_dump_json(),
+        verdict=audit.verdict if audit else "",
+    )
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

@@ -1,0 +1,186 @@
+"""The registry's tables, and the queries over them: pipelines by number, versions, and every promotion that ever was."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Literal
+
+from sqlalchemy import JSON, Integer, String, Text, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.events import AuditCompleted, Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.store import UtcDateTime
+from penstock_model_registry.promotion import Generation, standing
+
+State = Literal["registered", "refused", "promoted", "retired"]
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class PipelineRow(Tables):
+    """One applied file. Never changed."""
+
+    __tablename__ = "pipelines"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    text: Mapped[str] = mapped_column(Text)
+    applied: Mapped[dict[str, object]] = mapped_column(JSON)
+    """The PipelineApplied that was published."""
+
+    @property
+    def event(self) -> PipelineApplied:
+        return PipelineApplied.model_validate(self.applied)
+
+    @property
+    def pipeline(self) -> Pipeline:
+        return Pipeline.model_validate(self.event.spec)
+
+
+class VersionRow(Tables):
+    """One model package that a run handed in, and what became of it."""
+
+    __tablename__ = "versions"
+
+    digest: Mapped[str] = mapped_column(String(80), primary_key=True)
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    run_id: Mapped[str] = mapped_column(String(128), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    version: Mapped[dict[str, object]] = mapped_column(JSON)
+    """A ModelVersion; without key and signature where the package was refused before it was signed."""
+    because: Mapped[list[str]] = mapped_column(JSON, default=list)
+    """Why it is refused, or what it waits for."""
+    audit: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """The newest AuditCompleted."""
+    waiver: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), default=None)
+    """An Envelope, of that audit."""
+    rejected: Mapped[str | None] = mapped_column(Text, default=None)
+    """Who rejected that audit's review, and why."""
+    registered_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    changes: Mapped[int] = mapped_column(Integer, default=0)
+    """Counts what happened to this row, so that a decision can tell whether it moved."""
+
+    @property
+    def value(self) -> ModelVersion:
+        return ModelVersion.model_validate(self.version)
+
+    @property
+    def signed(self) -> bool:
+        return bool(self.value.keyid)
+
+    @property
+    def audited(self) -> AuditCompleted | None:
+        return AuditCompleted.model_validate(self.audit) if self.audit else None
+
+    @property
+    def evidence(self) -> tuple[Envelope, ...]:
+        audit = self.audited
+        if audit is None:
+            return ()
+        return (audit.evidence, Envelope.model_validate(self.waiver)) if self.waiver else (audit.evidence,)
+
+
+class PromotionRow(Tables):
+    """One generation of a pipeline. Never changed."""
+
+    __tablename__ = "promotions"
+
+    pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(80), index=True)
+    reason: Mapped[str] = mapped_column(String(16))
+    promoted: Mapped[dict[str, object]] = mapped_column(JSON)
+    """The ModelVersionPromoted that was published."""
+    promoted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    @property
+    def event(self) -> ModelVersionPromoted:
+        return ModelVersionPromoted.model_validate(self.promoted)
+
+
+# -- pipelines ---------------------------------------------------------------------------------------------------------------------
+
+
+def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
+    """The newest, or the one of that number. Raises NotFound."""
+    query = select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc()).limit(1)
+    row = session.scalar(query.where(PipelineRow.number == number) if number else query)
+    if row is None:
+        known = [row.name for row in newest_pipelines(session)]
+        numbered = f" number {number}" if number else ""
+        raise NotFound(
+            f"no pipeline `{name}`{numbered}",
+            where=name,
+            remedy=f"There is {', '.join(known)}" if known else "Apply one with `penstock apply FILE`",
+        )
+    return row
+
+
+def newest_pipelines(session: Session) -> list[PipelineRow]:
+    """Each pipeline as it was last applied, by name."""
+    newest = select(PipelineRow.name, func.max(PipelineRow.number).label("number")).group_by(PipelineRow.name).subquery()
+    on = (PipelineRow.name == newest.c.name) & (PipelineRow.number == newest.c.number)
+    return list(session.scalars(select(PipelineRow).join(newest, on).order_by(PipelineRow.name)))
+
+
+# -- versions ----------------------------------------------------------------------------------------------------------------------
+
+_REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?P<prefix>[0-9a-f]{4,64})")
+
+
+def find_version(session: Session, reference: str) -> VersionRow:
+    """By digest or a prefix of at least 4 digits, with or without `sha256:` and `pipeline@`. Raises Invalid, NotFound."""
+    found = _REFERENCE.fullmatch(reference.strip())
+    if found is None:
+        raise Invalid("write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference)
+    query = select(VersionRow).where(VersionRow.digest.startswith(f"sha256:{found['prefix']}")).order_by(VersionRow.digest).limit(5)
+    if found["pipeline"]:
+        query = query.where(VersionRow.pipeline == found["pipeline"])
+    rows = list(session.scalars(query))
+    if not rows:
+        raise NotFound("no such model version", where=reference, remedy="List them with `penstock models PIPELINE`")
+    if len(rows) > 1:
+        names = ", ".join(short_name(row.pipeline, row.digest, 16) for row in rows)
+        raise Invalid(f"more than one version begins so: {names}", where=reference, remedy="Write more digits")
+    return rows[0]
+
+
+def versions_of(session: Session, pipeline: str) -> list[VersionRow]:
+    """Newest first."""
+    query = select(VersionRow).where(VersionRow.pipeline == pipeline)
+    return list(session.scalars(query.order_by(VersionRow.registered_at.desc(), VersionRow.digest)))
+
+
+def short_name(pipeline: str, digest: str, digits: int = 8) -> str:
+    """`adult-income@3f9c12ab`"""
+    return f"{pipeline}@{digest.removeprefix('sha256:')[:digits]}"
+
+
+# -- promotions --------------------------------------------------------------------------------------------------------------------
+
+
+def champion_of(session: Session, pipeline: str) -> PromotionRow | None:
+    """The newest generation, whose version may serve."""
+    query = select(PromotionRow).where(PromotionRow.pipeline == pipeline)
+    return session.scalar(query.order_by(PromotionRow.generation.desc()).limit(1))
+
+
+def standing_of(session: Session, pipeline: str) -> list[Generation]:
+    """The promotions that stand, oldest first; the last is the champion's, the one before it what a rollback goes back to."""
+    query = select(PromotionRow.generation, PromotionRow.digest, PromotionRow.reason).where(PromotionRow.pipeline == pipeline)
+    return standing(Generation(generation, digest, _reason(reason)) for generation, digest, reason in session.execute(query))
+
+
+def last_promotion(session: Session, digest: str) -> PromotionRow | None:
+    """The newest promotion of a version."""
+    query = select(PromotionRow).where(PromotionRow.digest == digest)
+    return session.scalar(query.order_by(PromotionRow.generation.desc()).limit(1))
+
+
+def _reason(text: str) -> Literal["promoted", "rolled_back"]:
+    return "rolled_back" if text == "rolled_back" else "promoted"
