@@ -26,6 +26,9 @@ TRACE: Final = "__traceparent"
 ORIGIN: Final = "__origin"
 """The online store's own feature: which event a row came from. Feast keeps event times there in whole seconds."""
 
+AT: Final = "__at"
+"""Event time again, as a value: the join returns it, and with it how old the other values are."""
+
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TAKEN: Final = frozenset({"event_timestamp", "created_timestamp", "event_expire_timestamp", "entity_row_id", "rn", "row"})
 
