@@ -103,17 +103,20 @@ class Tail:
         here = self._index(files)
         return sum(sizes) if here is None else sum(sizes[here:]) - self._offset
 
-    def finished(self) -> list[Path]:
-        """Files before the one that is being read."""
+    def rotated(self) -> list[Path]:
+        """The files that Envoy does not write any more, or only until it reopens; oldest first."""
+        return [path for path in log_files(self._folder) if path.name != LOG_FILE]
+
+    def is_published(self, path: Path, committed: Position | None) -> bool:
+        """Whether nothing in `path`, one of the rotated files, is still to be published."""
         files = log_files(self._folder)
         here = self._index(files)
-        return files[:here] if here is not None else []
-
-    def at_end_of(self, path: Path) -> bool:
-        """Whether all of `path`, which is being read, has been read."""
-        if self._descriptor is None:
+        if here is None or path not in files:
             return False
-        return self._is(path) and self._offset >= os.fstat(self._descriptor).st_size
+        if self._is(path):
+            end = os.fstat(self._descriptor or 0).st_size
+            return self._identity is not None and committed == Position(self._identity, end)
+        return files.index(path) < here and committed is not None and committed.file == self._identity
 
     # -- inside --------------------------------------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ def bootstrap(door: Door) -> Json:
     }
 
 
-# %STREAM_ID% is the client's own x-request-id when it sends one; %UNIQUE_ID% is Envoy's. Set before any filter, so a refused call has one too.
+# %STREAM_ID% is the client's own x-request-id when it sends one; %UNIQUE_ID% is Envoy's. Set before any filter: a refused call has one too.
 _ID: Final[Json] = {
     "name": "envoy.http.early_header_mutation.header_mutation",
     "typed_config": {
@@ -233,7 +233,7 @@ def clusters(door: Door) -> list[Json]:
 
 
 def _cluster(name: str, address: str, *, http2: bool = True) -> Json:
-    options = {"http2_protocol_options": {}} if http2 else {"http_protocol_options": {}}
+    options: Json = {"http2_protocol_options": {}} if http2 else {"http_protocol_options": {}}
     endpoint = {"endpoint": {"address": _address(address)}}
     return {
         "@type": _T + "envoy.config.cluster.v3.Cluster",

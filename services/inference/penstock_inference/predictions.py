@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Final
 
+import grpc
 import orjson
 
 from penstock.contracts.dataplane import Prediction, Value
@@ -47,10 +48,7 @@ class Unattributed(Exception):
     """A line that belongs to no pipeline: it is counted and told, not published."""
 
 
-_GRPC_STATUS: Final = (
-    "OK CANCELLED UNKNOWN INVALID_ARGUMENT DEADLINE_EXCEEDED NOT_FOUND ALREADY_EXISTS PERMISSION_DENIED RESOURCE_EXHAUSTED "
-    "FAILED_PRECONDITION ABORTED OUT_OF_RANGE UNIMPLEMENTED INTERNAL UNAVAILABLE DATA_LOSS UNAUTHENTICATED"
-).split()
+_GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
 _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 
 
@@ -58,16 +56,16 @@ def read_line(line: bytes, layouts: Layouts) -> tuple[str, Prediction]:
     """The pipeline and its prediction. Raises Unattributed."""
     try:
         said = orjson.loads(line)
-        grpc = said["route"] == "infer-grpc"
-        status = _status(said, grpc=grpc)
-        request, asked, problem = _request(said, grpc=grpc)
+        over_grpc = said["route"] == "infer-grpc"
+        status = _status(said, over_grpc=over_grpc)
+        request, asked, problem = _request(said, over_grpc=over_grpc)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unattributed(f"the line cannot be read: {error}") from error
     pipeline, version = asked
     response: Message | None = None
     if status == "OK":
         try:
-            response = _response(said, grpc=grpc)
+            response = _response(said, over_grpc=over_grpc)
         except Undecodable as error:
             problem = problem or f"response: {error}"
     layout = layouts(pipeline, _generation(response.version if response else version))
@@ -80,7 +78,7 @@ def read_line(line: bytes, layouts: Layouts) -> tuple[str, Prediction]:
         generation=layout.generation if response else None,
         time=said["time"],
         milliseconds=float(said["milliseconds"] or 0),
-        protocol="grpc" if grpc else "http",
+        protocol="grpc" if over_grpc else "http",
         status=status,
         traceparent=said["traceparent"],
         rows=None,
@@ -97,8 +95,8 @@ def read_line(line: bytes, layouts: Layouts) -> tuple[str, Prediction]:
     return pipeline, prediction
 
 
-def _status(said: Mapping[str, Any], *, grpc: bool) -> str:
-    if not grpc:
+def _status(said: Mapping[str, Any], *, over_grpc: bool) -> str:
+    if not over_grpc:
         return "OK" if said["status"] == 200 else str(said["status"])
     number = said["grpc_status"]
     if number is None:
@@ -106,10 +104,10 @@ def _status(said: Mapping[str, Any], *, grpc: bool) -> str:
     return _GRPC_STATUS[number] if 0 <= number < len(_GRPC_STATUS) else str(number)
 
 
-def _request(said: Mapping[str, Any], *, grpc: bool) -> tuple[Message | None, tuple[str, str], str | None]:
+def _request(said: Mapping[str, Any], *, over_grpc: bool) -> tuple[Message | None, tuple[str, str], str | None]:
     """What was asked, of which model and version, and why that is all."""
     asked = ("", "")
-    if not grpc and (found := _PATH.fullmatch(said["path"] or "")):
+    if not over_grpc and (found := _PATH.fullmatch(said["path"] or "")):
         asked = (found[1], found[2] or "")
     body, encoding = said["request"], said["request_encoding"]
     if body is None:
@@ -117,10 +115,10 @@ def _request(said: Mapping[str, Any], *, grpc: bool) -> tuple[Message | None, tu
     try:
         data = b64decode(body)
         if (said["request_bytes"] or 0) > KEPT_BYTES:
-            if grpc:
+            if over_grpc:
                 asked = grpc_names(inflate(data[5:], encoding if data[0] else None))
             return None, asked, f"a request of {said['request_bytes']:.0f} bytes is not kept"
-        if grpc:
+        if over_grpc:
             message = unframe(data, encoding)
             asked = grpc_names(message)
             request = grpc_request(message)
@@ -130,12 +128,12 @@ def _request(said: Mapping[str, Any], *, grpc: bool) -> tuple[Message | None, tu
         return None, asked, f"request: {error}"
 
 
-def _response(said: Mapping[str, Any], *, grpc: bool) -> Message:
+def _response(said: Mapping[str, Any], *, over_grpc: bool) -> Message:
     body, encoding = said["response"], said["response_encoding"]
     if body is None:
         raise Undecodable(f"{said['response_bytes'] or 0:.0f} bytes are not kept")
     data = b64decode(body)
-    if grpc:
+    if over_grpc:
         return grpc_response(unframe(data, encoding))
     return http_message(inflate(data, encoding), _length(said["response_header_length"]), "outputs")
 

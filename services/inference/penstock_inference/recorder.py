@@ -1,8 +1,8 @@
 """The recorder: every line of the door's log becomes a message of `<p>.predictions.v1`, exactly once.
 
 One Kafka transaction holds a batch of predictions *and* the position in the log after it. The position is committed as an offset of the
-group `penstock.inference.recorder`: the topic-partition is `deployments.v1`/0, which is ours and always there; the offset is the byte in the
-file; the offset's metadata says which file. `send_offsets_to_transaction` makes it part of the transaction, so predictions and position
+group `penstock.inference.recorder`: the topic-partition is `deployments.v1`/0, which is ours and always there; the offset is the byte in
+the file; the offset's metadata says which file. `send_offsets_to_transaction` makes it part of the transaction, so predictions and position
 become visible together or not at all. After a `kill -9` at any point the next recorder first ends what its predecessor left open
 (`init_transactions` with the same transactional id), then reads the committed position, and goes on there.
 
@@ -36,6 +36,7 @@ from penstock.contracts.topics import predictions_topic
 from penstock.runtime.settings import KafkaSettings
 from penstock_inference.door_log import Position, Tail, mended
 from penstock_inference.predictions import Layouts, Unattributed, read_line
+from penstock_inference.serving import Status
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +82,7 @@ class Recorder:
     """Makes a pipeline's topic when it is missing. Raises Unavailable."""
     tidy: Callable[[Tail, Position | None], None]
     """Called between batches: rotation, deletion."""
+    status: Status | None = None
     progress: Progress = field(default_factory=Progress)
 
     def run(self, stop: threading.Event) -> None:
@@ -92,7 +94,7 @@ class Recorder:
                     self._session(stop)
                 except (KafkaException, Unavailable) as error:
                     _raise_if_fatal(error)
-                    self.progress.waiting = str(error)
+                    self._wait(str(error))
                     if failures == 0:
                         log.warning("recorder_waits", reason=str(error))
                     stop.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
@@ -105,7 +107,7 @@ class Recorder:
             position = spool.begin()
             log.info("recorder_begins", file=position.file if position else None, offset=position.offset if position else 0)
             tail = Tail(self.settings.folder, position)
-            self.progress.committed, self.progress.waiting = position, None
+            self.progress.committed = position
             committed_at = time.monotonic()
             while not stop.is_set():
                 lines = tail.read()
@@ -114,17 +116,29 @@ class Recorder:
                 elif position and time.monotonic() - committed_at > COMMIT_AGAIN_S:
                     spool.commit([], position)
                 else:
-                    self.tidy(tail, position)
-                    self.progress.backlog_bytes = tail.backlog_bytes()
+                    self._look_around(tail, position)
                     stop.wait(IDLE_S)
                     continue
                 position, committed_at = (lines.position if lines else position), time.monotonic()
                 self.progress.committed = position
-                self.progress.backlog_bytes = tail.backlog_bytes()
-                self.tidy(tail, position)
+                self._look_around(tail, position)
         finally:
             if tail:
                 tail.close()
+
+    def _look_around(self, tail: Tail, position: Position | None) -> None:
+        self.progress.backlog_bytes = tail.backlog_bytes()
+        self._wait(None)
+        self.tidy(tail, position)
+
+    def _wait(self, reason: str | None) -> None:
+        self.progress.waiting = reason
+        if self.status:
+            if reason:
+                self.status.waits_for("record", reason)
+            else:
+                self.status.has("record")
+            self.status.fact("record", f"{self.progress.recorded} predictions recorded, {self.progress.backlog_bytes} bytes behind")
 
     def _publish(self, spool: _Spool, lines: list[bytes], position: Position) -> None:
         predictions = []

@@ -104,6 +104,10 @@ def grpc_request(message: bytes) -> Message:
 def grpc_response(message: bytes) -> Message:
     response = service_pb2.ModelInferResponse()
     _parse(response, message)
+    return grpc_response_of(response)
+
+
+def grpc_response_of(response: service_pb2.ModelInferResponse) -> Message:
     return Message(response.model_name, response.model_version, _grpc_tensors(response.outputs, response.raw_output_contents))
 
 

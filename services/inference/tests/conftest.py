@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from penstock_inference.predictions import Layout
 from tritonclient.grpc import InferInput, service_pb2
+
+from penstock_inference.predictions import Layout
 
 LAYOUT = Layout(
     digest="sha256:" + "a" * 64, generation=3, numbers=("age", "income"), strings=("purpose", "owns"), booleans=frozenset({"owns"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from penstock_inference.door_log import Position, Tail, ensure_private, log_files, mended, rotate
 from penstock_inference.envoy import Door
 
@@ -59,7 +60,7 @@ def test_a_renamed_file_is_read_to_its_end_before_the_next(door: Door) -> None:
     write(aside, "c")
     write(door.log, "d")
     assert read_all(tail) == ["c", "d"]
-    assert tail.finished() == [aside]
+    assert tail.rotated() == [aside]
 
 
 def test_empty_files_between_are_passed_over(door: Door) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from penstock_inference.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
 from penstock_inference.predictions import Layouts, Unattributed, read_line
 

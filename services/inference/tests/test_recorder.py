@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 from confluent_kafka import Consumer
+
 from penstock.testing.broker import Kafka
 from penstock.testing.wait import until
 from penstock_inference.door_log import rotate
@@ -59,9 +60,7 @@ def published(kafka: Kafka, prefix: str) -> Iterator[Callable[[], list[dict[str,
     consumer.subscribe([f"{prefix}credit-risk.predictions.v1"])
 
     def read() -> list[dict[str, Any]]:
-        for message in consumer.consume(5000, 0.2):
-            if not message.error():
-                found.append(orjson.loads(message.value()))
+        found.extend(orjson.loads(message.value()) for message in consumer.consume(5000, 0.2) if not message.error())
         return found
 
     yield read

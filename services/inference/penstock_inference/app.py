@@ -1,0 +1,89 @@
+"""The wiring."""
+
+from __future__ import annotations
+
+from penstock.contracts.errors import Unavailable
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.topics import pipeline_topics, predictions_topic
+from penstock.inference.v1 import inference_pb2_grpc
+from penstock.runtime import ports, rpc
+from penstock.runtime.broker import Router
+from penstock.runtime.lifecycle import Service
+from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.topics import ensure_topics
+from penstock_inference import door_services, handlers
+from penstock_inference.admission import Admission
+from penstock_inference.door import write_first
+from penstock_inference.door_keeper import Administration, DoorKeeper
+from penstock_inference.housekeeping import Housekeeping
+from penstock_inference.recorder import Recorder, RecorderSettings
+from penstock_inference.repository import ModelRepository
+from penstock_inference.servicer import Record, Servicer
+from penstock_inference.serving import Serving
+from penstock_inference.settings import Settings
+from penstock_inference.store import Tables
+from penstock_inference.triton import Triton
+
+
+async def run(settings: Settings) -> None:
+    async with Service("inference", settings) as service, Triton(settings.triton_grpc) as triton:
+        platform, door, every = settings.platform, settings.door, settings.reconcile_every.total_seconds()
+        store = await service.store(Tables.metadata, migrations="penstock_inference.migrations")
+        serving = Serving(
+            store=store,
+            admission=Admission(service.artifacts, platform.keys, settings.data_dir / "packages"),
+            repository=ModelRepository(settings.repository),
+            triton=triton,
+            status=service,
+            clock=service.clock,
+            prepare=lambda model: make_topic(platform.kafka, model.package.pipeline),
+        )
+        admin = Administration(settings.door_admin)
+        if not (door.folder / "envoy.json").exists():
+            write_first(door)
+        keeper = DoorKeeper(door, admin, service, required=lambda: serving.recording_required, reserve_bytes=settings.log_reserve_bytes)
+        recorder = Recorder(
+            RecorderSettings(platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
+            status=service,
+            layouts=serving.layout,
+            ensure_topic=lambda pipeline: make_topic(platform.kafka, served(serving, pipeline)),
+            tidy=Housekeeping(door, admin, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
+        )
+        router = handlers.router(serving, store)
+        service.consume(router)
+        service.serve(
+            inference_pb2_grpc.add_InferenceServiceServicer_to_server,
+            Servicer(
+                models=serving.models,
+                store=store,
+                record=lambda: Record(recorder.progress.backlog_bytes, keeper.closed),
+                door=rpc.connect(platform.endpoint),
+                feature_store=service.channel("feature_store"),
+            ),
+            "penstock.inference.v1.InferenceService",
+        )
+        channels = {name: rpc.connect(settings.address) if name == "inference" else service.channel(name) for name in ports.SERVICES}
+        service.serve(door_services.add_to_server, door_services.DoorServices(channels, triton))
+        service.background("serving", serving.run(every))
+        service.background("promotions", tell_when_caught_up(router, serving))
+        service.background("door", keeper.run(every))
+        service.thread("recorder", recorder.run)
+        await service.until_stopped()
+
+
+async def tell_when_caught_up(router: Router, serving: Serving) -> None:
+    await router.caught_up("model-versions.v1")
+    serving.caught_up()
+
+
+def make_topic(kafka: KafkaSettings, pipeline: Pipeline) -> None:
+    """The pipeline's record, with the retention that it asks for. Blocks; raises Unavailable."""
+    name = predictions_topic(pipeline.pipeline)
+    ensure_topics(kafka, [topic for topic in pipeline_topics(pipeline) if topic.name == name])
+
+
+def served(serving: Serving, pipeline: str) -> Pipeline:
+    """Raises Unavailable until the pipeline's package has been opened."""
+    if model := serving.models.get(pipeline):
+        return model.package.pipeline
+    raise Unavailable(f"the record of {pipeline} has no topic, and no package says how long to keep it", remedy="Promote a version of it")

@@ -1,0 +1,75 @@
+"""Rotation and removal of the door's log: what people sent lies no longer than it must."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from penstock.contracts.errors import Unavailable
+from penstock_inference.door_log import Position, Tail, ensure_private, rotate
+from penstock_inference.envoy import Door
+
+log = structlog.get_logger(__name__)
+
+EVERY_S: Final = 1.0
+
+
+class Reopening(Protocol):
+    """Envoy's administration, as far as it is needed here. Raises Unavailable."""
+
+    def reopen_logs(self) -> None: ...
+
+
+@dataclass
+class Housekeeping:
+    """Called by the recorder between batches, in its thread; works once a second."""
+
+    door: Door
+    envoy: Reopening
+    rotate_bytes: int
+    rotate_after: timedelta
+    keep: timedelta
+    _next: float = 0.0
+    _written_since: float | None = None
+    _to_reopen: bool = True
+    """At the start too: a predecessor may have died between renaming and telling Envoy."""
+
+    def __call__(self, tail: Tail, committed: Position | None) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + EVERY_S
+        ensure_private(self.door)
+        if self._is_due(now):
+            aside = rotate(self.door)
+            self._written_since, self._to_reopen = None, True
+            log.info("log_rotated", to=aside.name, bytes=aside.stat().st_size)
+        if self._to_reopen:
+            try:
+                self.envoy.reopen_logs()
+                self._to_reopen = False
+            except Unavailable:
+                return  # Envoy opens the new file when it starts
+        self._remove(tail, committed)
+
+    def _is_due(self, now: float) -> bool:
+        size = self.door.log.stat().st_size
+        if size == 0:
+            self._written_since = None
+            return False
+        if self._written_since is None:
+            self._written_since = now
+        return size >= self.rotate_bytes or now - self._written_since >= self.rotate_after.total_seconds()
+
+    def _remove(self, tail: Tail, committed: Position | None) -> None:
+        """Published files, once they have been kept long enough; the last one only when all of it is published."""
+        for path in tail.rotated():
+            old = time.time() - path.stat().st_mtime > self.keep.total_seconds()
+            if not old or not tail.is_published(path, committed):
+                break
+            path.unlink()
+            log.info("log_removed", file=path.name)

@@ -1,0 +1,117 @@
+"""gRPC of inference itself: a prediction by entity or fields, and what is served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from sqlalchemy import select
+from tritonclient.grpc import service_pb2_grpc
+
+from penstock.contracts.errors import Invalid, PenstockError
+from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
+from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.runtime.rpc import rpc_error
+from penstock.runtime.store import Store
+from penstock_inference.envoy import PREDICTION_HEADER
+from penstock_inference.predict import Row, find_model, given_by, given_by_store, references, response_of, row_of
+from penstock_inference.serving import Model
+from penstock_inference.store import RefusedRow, ServedRow
+from penstock_inference.tensors import Tensor, grpc_response_of
+from penstock_inference.triton import infer_request
+
+if TYPE_CHECKING:  # generic in the stubs only
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+LONGEST_S = 30.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """How far the record of predictions is."""
+
+    backlog_bytes: int
+    closed: str | None
+    """Why the door is closed."""
+
+
+class Servicer(inference_pb2_grpc.InferenceServiceServicer):
+    def __init__(
+        self,
+        *,
+        models: Mapping[str, Model],
+        store: Store,
+        record: Callable[[], Record],
+        door: grpc.aio.Channel,
+        feature_store: grpc.aio.Channel,
+    ) -> None:
+        self._models = models
+        self._store = store
+        self._record = record
+        self._infer = service_pb2_grpc.GRPCInferenceServiceStub(door).ModelInfer
+        self._features = feature_store_pb2_grpc.FeatureStoreServiceStub(feature_store)
+
+    async def Predict(  # noqa: N802  gRPC's name
+        self, request: inference_pb2.PredictRequest, context: Context
+    ) -> inference_pb2.PredictResponse:
+        model = find_model(self._models, request.pipeline)
+        timeout = min(context.time_remaining() or LONGEST_S, LONGEST_S)
+        events: Mapping[str, str] = {}
+        match request.WhichOneof("by"):
+            case "entity":
+                answer = await self._online(model, request.entity, timeout)
+                given = given_by_store(model, request.entity, answer)
+                events = answer.entities[0].events
+            case "fields":
+                given = given_by(request.fields)
+            case _:
+                raise Invalid("a prediction needs an entity or fields", where="by")
+        prediction, answers = await self._through_the_door(model, row_of(model, given), timeout)
+        response = response_of(model, prediction, answers)
+        response.events.update(events)
+        return response
+
+    async def GetServing(  # noqa: N802  gRPC's name
+        self, request: inference_pb2.GetServingRequest, context: Context
+    ) -> inference_pb2.GetServingResponse:
+        record = self._record()
+        with self._store.read() as session:
+            served = {row.pipeline: row for row in session.scalars(select(ServedRow))}
+            refused = {row.pipeline: row for row in session.scalars(select(RefusedRow))}
+        response = inference_pb2.GetServingResponse(
+            record_backlog_bytes=record.backlog_bytes, door_open=record.closed is None, door_reason=record.closed or ""
+        )
+        for pipeline in sorted(served.keys() | refused.keys()):
+            said = response.pipelines.add(pipeline=pipeline)
+            if now := served.get(pipeline):
+                since = Timestamp()
+                since.FromDatetime(now.since)
+                said.digest, said.generation = now.digest, now.generation
+                said.since.CopyFrom(since)
+            if no := refused.get(pipeline):
+                said.refused_digest, said.refused_reason = no.digest, no.reason
+        return response
+
+    async def _online(self, model: Model, entity: str, within: float) -> feature_store_pb2.GetOnlineFeaturesResponse:
+        request = feature_store_pb2.GetOnlineFeaturesRequest(pipeline=model.pipeline, entities=[entity], fields=references(model))
+        try:
+            return await self._features.GetOnlineFeatures(request, timeout=within)
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
+
+    async def _through_the_door(self, model: Model, row: Row, within: float) -> tuple[str, dict[str, Tensor]]:
+        """Our own inference goes the clients' way, so that it has one record, made like all others."""
+        request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
+        call = self._infer(request, timeout=within)
+        try:
+            response = await call
+            headers = await call.initial_metadata()
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
+        prediction = next((value for key, value in headers if key == PREDICTION_HEADER), None)
+        if prediction is None:
+            raise PenstockError("the door gave the prediction no id", remedy="Look at Envoy's routes")
+        return str(prediction), grpc_response_of(response).tensors

@@ -1,0 +1,133 @@
+"""What inference must know after a restart, whatever else is away: what it serves, what it admitted, what it would not load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import JSON, Integer, String, Text, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
+from penstock.packages.evidence import Known
+from penstock.runtime.store import Effect
+from penstock.runtime.tables import UtcDateTime
+from penstock_inference.predictions import Layout
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class AdmittedRow(Tables):
+    """One admitted generation. Kept for good, they are small: an old line of the log is read by the layout of its time."""
+
+    __tablename__ = "admitted"
+
+    pipeline: Mapped[str] = mapped_column(String(63), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(71))
+    promotion: Mapped[str] = mapped_column(Text)
+    """The event as JSON: what is served is verified anew at each start."""
+    numbers: Mapped[list[str]] = mapped_column(JSON)
+    strings: Mapped[list[str]] = mapped_column(JSON)
+    booleans: Mapped[list[str]] = mapped_column(JSON)
+    admitted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class ServedRow(Tables):
+    """What a pipeline serves."""
+
+    __tablename__ = "served"
+
+    pipeline: Mapped[str] = mapped_column(String(63), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[str] = mapped_column(String(71))
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class RefusedRow(Tables):
+    """The last promotion of a pipeline that is not served, and why."""
+
+    __tablename__ = "refused"
+
+    pipeline: Mapped[str] = mapped_column(String(63), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer)
+    digest: Mapped[str] = mapped_column(String(71))
+    reason: Mapped[str] = mapped_column(Text)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+def known(session: Session, pipeline: str) -> Known | None:
+    """The newest promotion that was accepted: no older one is accepted any more, whether it is served or not."""
+    row = session.scalars(
+        select(AdmittedRow).where(AdmittedRow.pipeline == pipeline).order_by(AdmittedRow.generation.desc()).limit(1)
+    ).first()
+    return Known(row.generation, row.digest) if row else None
+
+
+def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersionPromoted:
+    """Of an admitted generation. Raises KeyError."""
+    row = session.get(AdmittedRow, (pipeline, generation))
+    if row is None:
+        raise KeyError((pipeline, generation))
+    return ModelVersionPromoted.model_validate_json(row.promotion)
+
+
+def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
+    for row in session.scalars(select(AdmittedRow)):
+        yield row.pipeline, Layout(row.digest, row.generation, tuple(row.numbers), tuple(row.strings), frozenset(row.booleans))
+
+
+def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: datetime) -> None:
+    effect.session.merge(
+        AdmittedRow(
+            pipeline=promotion.version.pipeline,
+            generation=promotion.generation,
+            digest=promotion.version.digest,
+            promotion=promotion.model_dump_json(),
+            numbers=list(layout.numbers),
+            strings=list(layout.strings),
+            booleans=sorted(layout.booleans),
+            admitted_at=now,
+        )
+    )
+
+
+def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> None:
+    """The switch is done: remember it and tell it. What was refused before is history."""
+    pipeline = promotion.version.pipeline
+    effect.session.merge(ServedRow(pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, since=now))
+    if old := effect.session.get(RefusedRow, pipeline):
+        effect.session.delete(old)
+    effect.session.flush()
+    effect.publish(_changed(effect.session, pipeline, now))
+
+
+def withdraw(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> None:
+    """What was served may be served no longer."""
+    if served := effect.session.get(ServedRow, promotion.version.pipeline):
+        effect.session.delete(served)
+    refuse(effect, promotion, reason, now)
+
+
+def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> None:
+    """Remember and tell that a promotion is not served; what is served goes on."""
+    pipeline = promotion.version.pipeline
+    effect.session.merge(
+        RefusedRow(pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, reason=reason, at=now)
+    )
+    effect.session.flush()
+    effect.publish(_changed(effect.session, pipeline, now))
+
+
+def _changed(session: Session, pipeline: str, now: datetime) -> DeploymentChanged:
+    served, refused = session.get(ServedRow, pipeline), session.get(RefusedRow, pipeline)
+    return DeploymentChanged(
+        pipeline=pipeline,
+        serving=Served(digest=served.digest, generation=served.generation, since=served.since) if served else None,
+        refused=RefusedDeployment(digest=refused.digest, generation=refused.generation, reason=refused.reason, at=refused.at)
+        if refused
+        else None,
+        changed_at=now,
+    )
