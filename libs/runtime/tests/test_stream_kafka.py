@@ -87,17 +87,14 @@ class Copy:
         self._into = into
         self.counts: dict[int, int] = {}
 
-    def assigned(self, partition: int, committed: Committed) -> None:
-        self.counts[partition] = int(committed.metadata or 0)
+    def assigned(self, partitions: Mapping[int, Committed]) -> None:
+        self.counts = {partition: int(committed.metadata or 0) for partition, committed in partitions.items()}
 
     def process(self, batch: Batch) -> Outcome:
         number = batch.partition.number
         count = self.counts[number] + len(batch.messages)
         produced = [Produced(self._into, number, message.key, message.value) for message in batch.messages]
         return Outcome(produced, metadata=str(count), committed=lambda: self.counts.update({number: count}))
-
-    def revoked(self, partition: int) -> None:
-        pass
 
 
 def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) -> None:

@@ -6,12 +6,13 @@
 Topics are named as in the catalogue; the installation's prefix is added here and nowhere else.
 """
 
-from penstock.runtime.stream.group import StreamFailed
+from penstock.runtime.stream.group import BATCH, StreamFailed
 from penstock.runtime.stream.messages import Batch, Committed, Headers, Message, Outcome, Partition, Produced
 from penstock.runtime.stream.positioned import PositionedStream, Sink
 from penstock.runtime.stream.transactional import Processor, TransactionalStream
 
 __all__ = [
+    "BATCH",
     "Batch",
     "Committed",
     "Headers",

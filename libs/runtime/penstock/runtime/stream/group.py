@@ -17,6 +17,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Message, Partition
 
@@ -198,13 +199,17 @@ class Group:
         while True:
             try:
                 answer = call()
+            except Unavailable as later:
+                self._is_away(str(later))
+                if self._stop.wait(PAUSE_S):
+                    raise Stopping from later
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.fatal():
                     raise StreamFailed(error.str()) from raised
                 if error.txn_requires_abort() or not (error.retriable() or error.code() in _PASSING):
                     raise
-                self._is_away(error)
+                self._is_away(error.str())
                 if self._stop.wait(PAUSE_S):
                     raise Stopping from raised
             else:
@@ -300,7 +305,7 @@ class Group:
         if error.fatal():
             self._failure = StreamFailed(error.str())
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
-            self._is_away(error)
+            self._is_away(error.str())
         else:
             log.warning("consumer_error", group=self.name, code=error.name(), error=error.str())
 
@@ -315,12 +320,12 @@ class Group:
                 return
         self._is_back()
 
-    def _is_away(self, error: KafkaError) -> None:
+    def _is_away(self, why: str) -> None:
         if not self._away:
             self._away = True
-            log.warning("kafka_away", group=self.name, error=error.str())
+            log.warning("kafka_away", group=self.name, why=why)
         if self._waits is not None:
-            self._waits.waits_for("kafka", error.str())
+            self._waits.waits_for("kafka", why)
 
     def _is_back(self) -> None:
         if self._away:

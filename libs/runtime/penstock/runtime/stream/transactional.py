@@ -26,15 +26,14 @@ MAX_PAUSE_S = 5.0
 class Processor(Protocol):
     """The work on one topic. All calls come from the stream's thread, one at a time."""
 
-    def assigned(self, partition: int, committed: Committed) -> None:
-        """The partition is this replica's now, and starts at what was committed: restore what is kept in memory about it."""
+    def assigned(self, partitions: Mapping[int, Committed]) -> None:
+        """Exactly these partitions of the topic are this replica's now, and start at what was committed: restore what is kept in memory
+        about them, forget the others. Called at every rebalance; a partition that stayed comes with the position it was left at, and what
+        is known of it still holds. Raises Unavailable to be called again."""
 
     def process(self, batch: Batch) -> Outcome:
         """Decides, and changes nothing: after an aborted transaction the same messages come again. What is kept in memory changes in
         `Outcome.committed`."""
-
-    def revoked(self, partition: int) -> None:
-        """Another replica may own it from now on. Often it comes straight back; `assigned` says so."""
 
 
 class TransactionalStream:
@@ -78,7 +77,7 @@ class TransactionalStream:
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set; the transaction in flight is finished. Raises StreamFailed and what a processor raises."""
         failures = 0
-        with self._group.joined(stop, self._assigned, self._revoked):
+        with self._group.joined(stop, self._assigned, _unconcerned):
             self._producer = self._open_producer()
             while not stop.is_set():
                 batches = self._group.gather().batches
@@ -160,11 +159,13 @@ class TransactionalStream:
         return producer
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Committed offsets first: once they are stable, nobody who owned the partitions before can add to what the processors restore."""
         committed = self._group.committed(partitions)
-        for partition in partitions:
-            self._processors[partition.topic].assigned(partition.number, committed[partition])
+        for topic, processor in list(self._processors.items()):
+            mine = {partition.number: state for partition, state in committed.items() if partition.topic == topic}
+            self._group.insist(lambda processor=processor, mine=mine: processor.assigned(mine))  # type: ignore[misc]
         return {partition: state.position for partition, state in committed.items()}
 
-    def _revoked(self, partitions: Sequence[Partition]) -> None:
-        for partition in partitions:
-            self._processors[partition.topic].revoked(partition.number)
+
+def _unconcerned(partitions: Sequence[Partition]) -> None:
+    """No transaction is open while partitions are revoked, and what processors know is sorted out when they are assigned."""

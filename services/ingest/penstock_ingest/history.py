@@ -1,0 +1,159 @@
+"""What the `seen` topic remembers: the ids of the deduplication window, and the profile of all records so far.
+
+One message per transaction that accepted something: the value is the ids' digests, joined. Headers: `total`, the records of this partition
+up to and with this message; `delta`, the profile of this message's records; on every 64th, and on the first after a start, `profile`
+instead: that of all records so far. So the whole profile is never more than a few messages away from the end, and a message stays about as
+small as the events it stands for.
+
+Read from the end backwards, since the end is what counts and the topic may be far larger than what fits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from penstock.contracts.errors import Unavailable
+from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.stream import Headers, Message
+from penstock_ingest.profile import Profile, add, decode_profile, encode_profile
+from penstock_ingest.seen import DIGEST_BYTES, SeenIds
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT_EVERY = 64
+FIRST_SPAN = 4 * CHECKPOINT_EVERY
+"""Offsets: each message is followed by its transaction's marker; aborted ones take offsets too."""
+LARGEST_SPAN = 1 << 15
+"""Bounds what is held in memory while reading: a message's headers may be larger than its ids."""
+WITHIN_S = 10.0
+"""Without a single message or answer, reading gives up."""
+
+
+def headers(total: int, delta: Profile, whole: Profile | None) -> Headers:
+    if whole is not None:
+        return [("total", str(total).encode()), ("profile", encode_profile(whole))]
+    return [("total", str(total).encode()), ("delta", encode_profile(delta))]
+
+
+def total(message: Message) -> int:
+    return int(message.header("total") or 0)
+
+
+def whole_profile(messages: Sequence[Message]) -> Profile | None:
+    """The last `profile` and all deltas after it. None without any `profile`."""
+    found: Profile | None = None
+    for message in messages:
+        if (whole := message.header("profile")) is not None:
+            found = decode_profile(whole)
+        elif found is not None and (delta := message.header("delta")) is not None:
+            found = add(found, decode_profile(delta))
+    return found
+
+
+@dataclass(frozen=True)
+class Restored:
+    seen: SeenIds
+    profile: Profile
+
+
+class History:
+    """Reads one source's `seen` topic."""
+
+    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = kafka.topic(topic)
+
+    def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
+        """As of the committed position, at which `records` were accepted. Raises Unavailable."""
+        began = time.perf_counter()
+        chunks: list[tuple[bytes, int]] = []
+        ids = 0
+        newest: list[Message] = []
+        profile: Profile | None = None
+        with self._consumer() as consumer:
+            for span in _newest_first(consumer, TopicPartition(self._topic, partition), until_total=records):
+                chunks[:0] = [(message.value or b"", message.timestamp) for message in span]
+                ids += sum(len(message.value or b"") for message in span) // DIGEST_BYTES
+                if profile is None:
+                    newest = [*span, *newest]
+                    profile = whole_profile(newest)
+                if profile is not None and (ids >= capacity or (span and span[0].timestamp < now - window_ms)):
+                    break
+        seen = SeenIds(window_ms, capacity)
+        seen.restore(chunks, now)
+        if chunks:
+            took = round(time.perf_counter() - began, 3)
+            log.info("seen_restored", topic=self._topic, partition=partition, ids=len(seen), messages=len(chunks), seconds=took)
+        return Restored(seen, profile or {})
+
+    def profile(self, partition: int, *, records: int) -> Profile:
+        """Of all records of one partition. Raises Unavailable."""
+        messages: list[Message] = []
+        with self._consumer() as consumer:
+            for span in _newest_first(consumer, TopicPartition(self._topic, partition), until_total=records):
+                messages = [*span, *messages]
+                if (found := whole_profile(messages)) is not None:
+                    return found
+        return {}
+
+    @contextmanager
+    def _consumer(self) -> Iterator[Consumer]:
+        consumer = Consumer(
+            self._kafka.client(
+                group_id=self._kafka.topic("penstock.ingest.history"),  # asked for by the client; never joined, nothing is committed
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                enable_partition_eof=True,
+                fetch_wait_max_ms=10,  # the end is told when a fetch comes back empty
+                auto_offset_reset="earliest",
+                allow_auto_create_topics=False,
+            )
+        )
+        try:
+            yield consumer
+        except KafkaException as error:
+            raise Unavailable(f"{self._topic} cannot be read: {error.args[0].str()}") from error
+        finally:
+            consumer.close()
+
+
+def _newest_first(consumer: Consumer, where: TopicPartition, *, until_total: int) -> Iterator[list[Message]]:
+    """Spans of committed messages, each in order, from the end to the beginning of the log.
+
+    The offsets of a transaction become visible apart from its messages: both are marked as committed partition by partition. So the end is
+    not reached before the message that brings the total to `until_total`, as long as any transaction is still open here.
+    """
+    low, high = consumer.get_watermark_offsets(where, WITHIN_S)
+    span, start, end = FIRST_SPAN, high, None
+    while start > low:
+        start = max(low, start - span)
+        yield _read(consumer, TopicPartition(where.topic, where.partition, start), end, high, lambda message: total(message) >= until_total)
+        span, end = min(span * 2, LARGEST_SPAN), start
+
+
+def _read(consumer: Consumer, where: TopicPartition, end: int | None, high: int, complete: Callable[[Message], bool]) -> list[Message]:
+    """From `where` to `end`; None: to the last message that is committed."""
+    consumer.assign([where])
+    found: list[Message] = []
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        for message in consumer.consume(5000, 0.1):
+            offset: int = message.offset()  # type: ignore[assignment]
+            error = message.error()
+            if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
+            if end is not None and offset >= end:
+                return found
+            if error is None:
+                deadline = time.monotonic() + WITHIN_S
+                found.append(Message(offset, None, message.value(), message.timestamp()[1], message.headers() or ()))  # type: ignore[arg-type]
+            elif offset >= high or (found and complete(found[-1])):
+                return found
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{where.topic} {where.partition} stays silent from {where.offset}")

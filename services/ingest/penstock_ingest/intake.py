@@ -1,0 +1,184 @@
+"""events → records, rejects. The stream commits the outcome and the batch's offsets in one transaction.
+
+What is counted travels in the committed offset's metadata (`counts.py`), what was seen and what values look like in the `seen` topic
+(`history.py`): all of it becomes durable with the offsets or not at all, and any replica can read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+import orjson
+
+from penstock.contracts.dataplane import MAX_REJECT_BYTES
+from penstock.contracts.pipeline import Pipeline, SourceField
+from penstock.contracts.topics import source_topic
+from penstock.runtime.stream import Batch, Committed, Message, Outcome, Produced
+from penstock_ingest import history
+from penstock_ingest.counts import Counts, decode_counts
+from penstock_ingest.history import Restored
+from penstock_ingest.profile import Profile, add, profile
+from penstock_ingest.seen import SeenIds, digest
+from penstock_ingest.validation import Accepted, Rejected, Rules
+
+
+class Restores(Protocol):
+    def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
+        """Raises Unavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Declared:
+    """What one version of the pipeline says of the source."""
+
+    rules: Rules
+    window_ms: int
+
+
+@dataclass(slots=True)
+class _Partition:
+    position: int
+    counts: Counts
+    seen: SeenIds
+    profile: Profile
+    since_checkpoint: int = history.CHECKPOINT_EVERY
+
+
+class Intake:
+    """One source's events. A `Processor` of the stream."""
+
+    def __init__(self, pipeline: Pipeline, source: str, *, restores: Restores, clock: Callable[[], int], capacity: int) -> None:
+        """`clock`: milliseconds since 1970. `capacity`: ids remembered in each partition."""
+        self.pipeline, self.source = pipeline.pipeline, source
+        self.events_topic = source_topic("events", self.pipeline, source)
+        self._records_topic = source_topic("records", self.pipeline, source)
+        self._rejects_topic = source_topic("rejects", self.pipeline, source)
+        self._seen_topic = source_topic("seen", self.pipeline, source)
+        self._restores = restores
+        self._clock = clock
+        self._capacity = capacity
+        self._now = 0
+        self._partitions: dict[int, _Partition] = {}
+        self._rejected: deque[tuple[int, int]] = deque(maxlen=4096)
+        self.follow(pipeline)
+
+    def follow(self, pipeline: Pipeline) -> None:
+        """The pipeline was applied again: the next batch goes by its new rules. From any thread."""
+        window_ms = round(pipeline.sources[self.source].deduplicate.total_seconds() * 1000)
+        self._declared = _Declared(Rules(pipeline, self.source), window_ms)
+
+    @property
+    def fields(self) -> Mapping[str, SourceField]:
+        """As declared now, in the file's order."""
+        return self._declared.rules.fields
+
+    def rejected_since(self, moment: int) -> int:
+        """Rejects of this replica, for people to look at. From any thread."""
+        return sum(count for at, count in list(self._rejected) if at >= moment)
+
+    def assigned(self, partitions: Mapping[int, Committed]) -> None:
+        self._partitions = {number: self._take(number, committed) for number, committed in partitions.items()}
+
+    def process(self, batch: Batch) -> Outcome:
+        declared, number = self._declared, batch.partition.number
+        partition = self._partitions[number]
+        now = self._now = max(self._now, self._clock())
+        accepted: list[tuple[Message, Accepted]] = []
+        rejected: list[tuple[Message, Rejected]] = []
+        for message in batch.messages:
+            answer = declared.rules.check(message.value)
+            if type(answer) is Accepted:
+                accepted.append((message, answer))
+            else:
+                rejected.append((message, answer))  # type: ignore[arg-type]
+
+        seen = partition.seen
+        seen.window_ms = declared.window_ms
+        digests = [digest(event.id) for _, event in accepted]
+        first = seen.divide(digests, now)
+        fresh = [pair for pair, is_first in zip(accepted, first, strict=True) if is_first]
+        fresh_digests = [one for one, is_first in zip(digests, first, strict=True) if is_first]
+        forget = seen.excess(len(fresh), now)
+
+        reasons: Counter[str] = Counter(answer.reason for _, answer in rejected)
+        counts = partition.counts + Counts(len(fresh), len(accepted) - len(fresh), forget, reasons)
+        delta = profile(declared.rules.fields, [event.fields for _, event in fresh])
+        whole = add(partition.profile, delta)
+        checkpoint = partition.since_checkpoint >= history.CHECKPOINT_EVERY
+
+        produced = [_record(self._records_topic, number, message, event) for message, event in fresh]
+        if rejected:
+            at = datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds")
+            produced += [_reject(self._rejects_topic, number, message, answer, at) for message, answer in rejected]
+        if fresh:
+            said = history.headers(counts.records, delta, whole if checkpoint else None)
+            produced.append(Produced(self._seen_topic, number, None, b"".join(fresh_digests), said))
+
+        def committed() -> None:
+            seen.remember(fresh_digests, now, forget)
+            partition.position, partition.counts, partition.profile = batch.position, counts, whole
+            if fresh:
+                partition.since_checkpoint = 1 if checkpoint else partition.since_checkpoint + 1
+            if rejected:
+                self._rejected.append((now, len(rejected)))
+
+        return Outcome(produced, metadata=counts.encode(), committed=committed)
+
+    def _take(self, number: int, committed: Committed) -> _Partition:
+        """A partition that comes straight back is as it was left: had another replica worked on it, the position would be another."""
+        known = self._partitions.get(number)
+        if known is not None and known.position == committed.position:
+            return known
+        counts = decode_counts(committed.metadata)
+        restored = self._restores.restore(
+            number, records=counts.records, window_ms=self._declared.window_ms, capacity=self._capacity, now=self._clock()
+        )
+        return _Partition(committed.position, counts, restored.seen, restored.profile)
+
+
+def _record(topic: str, partition: int, message: Message, event: Accepted) -> Produced:
+    traceparent = _traceparent(message) if message.headers else None
+    value = orjson.dumps(
+        {
+            "id": event.id,
+            "entity": event.entity,
+            "time": event.time,
+            "partition": partition,
+            "offset": message.offset,
+            "traceparent": traceparent,
+            "fields": event.fields,
+        }
+    )
+    return Produced(topic, partition, event.entity.encode(), value, [("traceparent", traceparent.encode())] if traceparent else None)
+
+
+def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: str) -> Produced:
+    original = message.value or b""
+    value = orjson.dumps(
+        {
+            "reason": answer.reason,
+            "field": answer.field,
+            "value": answer.value,
+            "detail": answer.detail,
+            "original": base64.b64encode(original[:MAX_REJECT_BYTES]).decode(),
+            "truncated": len(original) > MAX_REJECT_BYTES,
+            "digest": hashlib.sha256(original).hexdigest(),
+            "partition": partition,
+            "offset": message.offset,
+            "time": at,
+        }
+    )
+    traceparent = _traceparent(message) if message.headers else None
+    return Produced(topic, partition, message.key, value, [("traceparent", traceparent.encode())] if traceparent else None)
+
+
+def _traceparent(message: Message) -> str | None:
+    """As far as it can be one: producers write what they like into headers."""
+    header = message.header("traceparent")
+    return header.decode() if header is not None and len(header) == 55 and header.isascii() else None

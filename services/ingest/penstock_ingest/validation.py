@@ -1,0 +1,274 @@
+"""The rules of one source: is an event a record, and if not, why. Pure; no clock, no I/O.
+
+Ingest accepts or rejects; it never learns, and never changes a value beyond its declared type: an integer in a number field becomes a
+float, an empty text is a missing one (downstream, "" *is* how a missing text travels), nothing else. Units are declared for people and
+for lineage; a value is taken to be in its declared unit.
+
+Every event gets one answer. Where several rules are broken, the reject names the first: size, JSON, object, id, key, timestamp, unknown
+fields, then the declared fields in the file's order within each type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import orjson
+
+from penstock.contracts.dataplane import MAX_EVENT_BYTES, RejectReason, Value
+from penstock.contracts.pipeline import Pipeline, SourceField
+
+MAX_IDENTIFIER = 1_000
+"""Characters of an id or a key."""
+MAX_SHOWN = 200
+"""Characters of an offending value in a reject."""
+
+
+class Accepted(NamedTuple):
+    id: str
+    entity: str
+    time: str
+    """RFC 3339 in UTC with microseconds."""
+    fields: dict[str, Value]
+    """Every declared field in the file's order, missing ones as None."""
+
+
+class Rejected(NamedTuple):
+    reason: RejectReason
+    field: str | None
+    value: str | None
+    """At most 200 characters; None for a personal field, and for one that is not declared: it may be personal."""
+    detail: str
+    """One sentence for people. Never holds a value."""
+
+
+class _Broken(Exception):
+    def __init__(self, reason: RejectReason, detail: str, field: str | None = None, value: object = None) -> None:
+        self.rejected = Rejected(reason, field, None if value is None else _shown(value), detail)
+
+
+class _Number(NamedTuple):
+    name: str
+    low: float
+    high: float
+    field: SourceField
+
+
+class _Text(NamedTuple):
+    name: str
+    max_length: int
+    values: frozenset[str] | None
+    field: SourceField
+
+
+class Rules:
+    """One source's rules, compiled once and applied to each event."""
+
+    def __init__(self, pipeline: Pipeline, source: str) -> None:
+        """Raises KeyError for a source that the pipeline does not have."""
+        declared = pipeline.sources[source]
+        self._id = declared.id
+        self._key = pipeline.entities[declared.entity].key
+        self._timestamp = declared.timestamp
+        self.fields: Mapping[str, SourceField] = declared.fields
+        self._known = frozenset({*declared.fields, self._id, self._key, self._timestamp})
+        self._blank: dict[str, Value] = dict.fromkeys(declared.fields)
+        self._numbers = tuple(
+            _Number(name, *(field.range or (-math.inf, math.inf)), field)
+            for name, field in declared.fields.items()
+            if field.type == "number"
+        )
+        self._texts = tuple(
+            _Text(name, field.max_length, frozenset(field.values) if field.values is not None else None, field)
+            for name, field in declared.fields.items()
+            if field.type in ("category", "text")
+        )
+        self._booleans = tuple((name, field) for name, field in declared.fields.items() if field.type == "boolean")
+        self._required = tuple(name for name, field in declared.fields.items() if field.required)
+
+    def check(self, value: bytes | None) -> Accepted | Rejected:
+        """Never raises, whatever the bytes are."""
+        try:
+            event = _decode(value)
+            identity = self._identifier(event, self._id, "no_id", "id")
+            entity = self._identifier(event, self._key, "no_key", "key")
+            time = self._time(event)
+            if not event.keys() <= self._known:
+                raise self._unknown(event)
+            return Accepted(identity, entity, time, self._values(event))
+        except _Broken as broken:
+            return broken.rejected
+
+    # -- id, key, timestamp --------------------------------------------------------------------------------------------------------
+
+    def _identifier(self, event: dict[str, Any], name: str, reason: RejectReason, role: str) -> str:
+        value = event.get(name)
+        if type(value) is str and 0 < len(value) <= MAX_IDENTIFIER:
+            return value
+        if value is None or value == "":
+            raise _Broken(reason, f"the event's {role} `{name}` is missing", name)
+        if type(value) is int:
+            return str(value)
+        if type(value) is str:
+            raise _Broken(
+                "too_long", f"the event's {role} `{name}` has more than {MAX_IDENTIFIER} characters", name, self._showable(name, value)
+            )
+        raise _Broken(
+            "wrong_type",
+            f"the event's {role} `{name}` must be a text or a whole number, not {_kind(value)}",
+            name,
+            self._showable(name, value),
+        )
+
+    def _time(self, event: dict[str, Any]) -> str:
+        name = self._timestamp
+        value = event.get(name)
+        if value is None or value == "":
+            raise _Broken("no_timestamp", f"the event's timestamp `{name}` is missing", name)
+        moment: datetime | None = None
+        try:
+            if type(value) is str:
+                if _RFC_3339.fullmatch(value):
+                    moment = datetime.fromisoformat(value.upper()).astimezone(UTC)
+            elif type(value) is int or type(value) is float:
+                moment = datetime.fromtimestamp(value, UTC)
+        except (ValueError, OverflowError, OSError):
+            moment = None
+        if moment is None:
+            raise _Broken("bad_timestamp", f"`{name}` is no time: {_time_remedy(value)}", name, self._showable(name, value))
+        return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+
+    # -- declared fields -----------------------------------------------------------------------------------------------------------
+
+    def _values(self, event: dict[str, Any]) -> dict[str, Value]:
+        found = self._blank.copy()
+        for number in self._numbers:
+            name = number.name
+            value = event.get(name)
+            if value is None:
+                continue
+            if type(value) is float or type(value) is int:
+                if number.low <= value <= number.high and value - value == 0.0:  # an infinity or a NaN less itself is NaN
+                    found[name] = float(value)
+                    continue
+                self._violated(number.field, *_why_no_number(number, value), name, value)
+            else:
+                self._violated(number.field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value)
+        for text in self._texts:
+            name = text.name
+            value = event.get(name)
+            if value is None or value == "":
+                continue
+            if type(value) is not str:
+                self._violated(text.field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value)
+            elif len(value) > text.max_length:
+                self._violated(text.field, "too_long", f"`{name}` has more than {text.max_length:,} characters", name, value)
+            elif text.values is not None and value not in text.values:
+                self._violated(text.field, "unknown_value", f"`{name}` is none of its declared values", name, value)
+            else:
+                found[name] = value
+        for name, field in self._booleans:
+            value = event.get(name)
+            if value is None:
+                continue
+            if value is True or value is False:
+                found[name] = value
+            else:
+                self._violated(field, "wrong_type", f"`{name}` must be true or false, not {_kind(value)}", name, value)
+        for name in self._required:
+            if found[name] is None:
+                raise _Broken("missing_field", f"`{name}` is required and missing", name)
+        return found
+
+    def _violated(self, field: SourceField, reason: RejectReason, detail: str, name: str, value: object) -> None:
+        """`set_missing` leaves the field as it is: missing. A required field cannot be set missing."""
+        if field.on_violation == "reject" or field.required:
+            raise _Broken(reason, detail, name, self._showable(name, value))
+
+    def _showable(self, name: str, value: object) -> object:
+        """A field without a declaration of its own (an id, a key, a timestamp) names no person's attribute and is shown."""
+        field = self.fields.get(name)
+        return None if field is not None and field.personal else value
+
+    def _unknown(self, event: dict[str, Any]) -> _Broken:
+        name = min(event.keys() - self._known)
+        near = _nearest(name[:MAX_SHOWN], self._known)
+        meant = f"; did you mean `{near}`?" if near else ""
+        return _Broken("unknown_field", f"the source declares no field `{name[:MAX_SHOWN]}`{meant}", name[:MAX_SHOWN])
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
+
+
+def _decode(value: bytes | None) -> dict[str, Any]:
+    if not value:
+        raise _Broken("not_json", "the message has no value")
+    if len(value) > MAX_EVENT_BYTES:
+        raise _Broken("too_large", f"the event has {len(value):,} bytes; the most is {MAX_EVENT_BYTES:,}")
+    try:
+        event = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        event = _decode_with_infinities(value, error)
+    if type(event) is not dict:
+        raise _Broken("not_an_object", f"an event is a JSON object, not {_kind(event)}")
+    return event
+
+
+def _decode_with_infinities(value: bytes, error: orjson.JSONDecodeError) -> Any:
+    """`NaN` and `Infinity` are no JSON, but many programs write them: read them, so that the reject can name the field."""
+    try:
+        event = json.loads(value)
+        orjson.dumps(event)  # what only the lenient reader takes (lone surrogates, huge integers) is no JSON to anyone downstream
+    except (ValueError, TypeError, RecursionError):
+        detail = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        raise _Broken("not_json", f"the event is no JSON: {detail}") from None
+    return event
+
+
+def _why_no_number(number: _Number, value: float) -> tuple[RejectReason, str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not_finite", f"`{number.name}` must be a finite number"
+    return "out_of_range", f"`{number.name}` is outside its range [{number.low:g}, {number.high:g}]"
+
+
+def _time_remedy(value: object) -> str:
+    if type(value) is str:
+        return "write RFC 3339 with an offset, as in 2026-01-31T12:00:00Z"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return "a number counts seconds since 1970, not milliseconds"
+    return "write RFC 3339, or seconds since 1970"
+
+
+@lru_cache(maxsize=1024)
+def _nearest(name: str, known: frozenset[str]) -> str | None:
+    return next(iter(get_close_matches(name, sorted(known), n=1)), None)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a truth value"
+        case int() | float():
+            return "a number"
+        case str():
+            return "a text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, str):
+        return value[:MAX_SHOWN]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return orjson.dumps(value).decode(errors="replace")[:MAX_SHOWN]
