@@ -1,0 +1,69 @@
+"""Exit codes and sentences, without a platform."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.client.cli.main import app
+
+runner = CliRunner()
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "credit-risk" / "pipeline.yaml"
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    monkeypatch.setenv("PENSTOCK_ENDPOINT", "127.0.0.1:1")
+
+
+def test_a_good_file_validates() -> None:
+    done = runner.invoke(app, ["validate", str(EXAMPLE)])
+    assert done.exit_code == 0
+    assert "pipeline credit-risk, 2 sources, 12 features, no problems" in done.output
+
+
+def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(EXAMPLE.read_text().replace("outcomes.defaulted", "outcomes.default"))
+    done = runner.invoke(app, ["validate", str(path)])
+    assert done.exit_code == 2
+    assert "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments", [["models", "x"], ["train", "x"], ["pipelines"], ["predict", "x", "--entity", "1"], ["verify", "3f9c"]]
+)
+def test_a_platform_that_is_away_is_said_in_a_sentence(arguments: list[str]) -> None:
+    done = runner.invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "the platform at 127.0.0.1:1 does not answer" in done.output
+    assert "penstock up" in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["validate", "absent.yaml"], "no such file"),
+        (["predict", "x"], "Give --entity ID or --input JSON"),
+        (["predict", "x", "--input", "{"], "--input is no JSON"),
+        (["logs", "ingest"], "penstock up"),
+    ],
+)
+def test_a_wrong_call_says_what_to_do(arguments: list[str], said: str) -> None:
+    done = runner.invoke(app, arguments)
+    assert done.exit_code in (1, 2)
+    assert said in done.output
+
+
+def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(
+        "".join(json.dumps({"user_id": i, "at": "2026-01-01T00:00:00Z", "x": i / 2, "good": i % 2 == 0}) + "\n" for i in range(50))
+    )
+    out = tmp_path / "pipeline.yaml"
+    assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 0
+    assert runner.invoke(app, ["validate", str(out)]).exit_code == 0
+    assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 2
