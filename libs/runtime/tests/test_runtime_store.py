@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import String, select, text
+from sqlalchemy.exc import DBAPIError, StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import AuditFailed, AuditStarted
 from penstock.runtime.store import Store, UtcDateTime, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
-from sqlalchemy import String, select, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -137,9 +138,12 @@ def test_reading_refuses_to_write(store: Store) -> None:
 
 
 def test_a_naive_time_is_refused(store: Store) -> None:
-    with pytest.raises(Exception, match="no time zone"), store.transaction() as effect:
-        effect.session.add(Note(key="a", at=datetime(2026, 1, 1)))  # noqa: DTZ001
-        effect.session.flush()
+    naive = datetime(2026, 1, 1)  # noqa: DTZ001
+    with store.transaction() as effect:
+        effect.session.add(Note(key="a", at=naive))
+        with pytest.raises(StatementError, match="no time zone"):
+            effect.session.flush()
+        effect.session.rollback()
 
 
 def test_it_is_durable_by_its_settings(store: Store) -> None:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 import structlog
@@ -26,6 +26,7 @@ from faststream import AckPolicy, BaseMiddleware
 from faststream._internal.utils.functions import run_in_executor
 from faststream.confluent import KafkaBroker, KafkaMessage
 from faststream.confluent.helpers import AsyncConfluentConsumer
+from faststream.confluent.message import FAKE_CONSUMER
 
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import DAY_MS, Topic, dead_letter_topic
@@ -50,8 +51,6 @@ SESSION_MS = 6_000
 """A killed replica's partitions go to another after this."""
 DELIVERY_MS = 10_000
 """A publish that is not acknowledged by then fails, and is tried again by whoever wanted it."""
-WATCH_EVERY_S = 30.0
-STALLED_AFTER_S = 120.0
 DEAD_LETTERS_MS = 90 * DAY_MS
 
 
@@ -61,6 +60,11 @@ class ConsumerFailed(PenstockError):
 
 class ControlPlane:
     """All of a service's control events: its routers' consumers, their replays, and the relay of its outbox."""
+
+    watch_every_s = 30.0
+    stalled_after_s = 120.0
+    subscriber_options: Mapping[str, Any] = MappingProxyType({})
+    """More for FastStream's `subscriber`."""
 
     def __init__(
         self,
@@ -101,6 +105,7 @@ class ControlPlane:
             if router.handlers:
                 self._subscribe(router)
         await self.broker.start()
+        self._poll_slower()
         if replayed := {topic for router in self.routers for topic in router.replayed_topics}:
             self._replay = Replay(
                 self.kafka, replayed, name=f"{self._owner}/replay", apply=self._replayed, caught_up=self._caught_up, failed=self.fail
@@ -177,7 +182,9 @@ class ControlPlane:
             polling_interval=POLL_S,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=SESSION_MS // 3,
+            parser=_unparsed,
             decoder=_undecoded,
+            **self.subscriber_options,
         )
         consumer = _GroupConsumer(self, router, subscriber)
         self._consumers[id(subscriber)] = consumer
@@ -206,6 +213,17 @@ class ControlPlane:
                 self.fail(f"{name}: {error}")
 
         self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
+
+    def _poll_slower(self) -> None:
+        """FastStream asks its producer ten times a second for acknowledgements, half of an idle service's work. A poll ends when one comes."""
+        native = self.broker.config.producer._producer.producer  # type: ignore[attr-defined]
+        native._poll_task.cancel()
+
+        async def poll() -> None:
+            while True:
+                await asyncio.to_thread(native.producer.poll, POLL_S)
+
+        native._poll_task = asyncio.create_task(poll())
 
     def _purge(self) -> None:
         """Whatever is still unacknowledged is durable elsewhere: an outbox row, or the uncommitted original of a dead letter."""
@@ -260,14 +278,14 @@ class ControlPlane:
         """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report."""
         seen: dict[tuple[str, str, int], tuple[int, float]] = {}
         while True:
-            await asyncio.sleep(WATCH_EVERY_S)
+            await asyncio.sleep(self.watch_every_s)
             for consumer in self._consumers.values():
                 for topic, partition, position, lag in await asyncio.to_thread(consumer.lags):
                     key = (consumer.router.group, topic, partition)
                     known, since = seen.get(key, (-1, 0.0))
                     if position != known or lag == 0 or consumer.busy:
                         seen[key] = (position, time.monotonic())
-                    elif time.monotonic() - since > STALLED_AFTER_S:
+                    elif time.monotonic() - since > self.stalled_after_s:
                         self.fail(f"{topic}/{partition}: {lag} messages wait and none is taken")
 
 
@@ -436,6 +454,11 @@ class _Consumer(AsyncConfluentConsumer):
             self._on_error(error)
             return None
         return message
+
+
+async def _unparsed(message: Message) -> KafkaMessage:
+    """FastStream's own parser fails on a header that is no UTF-8."""
+    return KafkaMessage(body=message.value() or b"", raw_message=message, consumer=FAKE_CONSUMER, is_manual=True)
 
 
 async def _undecoded(message: KafkaMessage) -> Any:

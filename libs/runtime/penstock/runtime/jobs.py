@@ -191,9 +191,11 @@ class Jobs:
     def _next_look(self) -> float:
         if len(self._running) >= self._parallel:
             return LOOK_EVERY_S
+        waiting = select(func.min(JobRow.not_before)).where(JobRow.kind == self.kind, JobRow.state == "queued")
+        leased = select(func.min(JobRow.lease_until)).where(JobRow.kind == self.kind, JobRow.state == "running")
         with self._store.read() as session:
-            due = session.scalar(select(func.min(JobRow.not_before)).where(JobRow.kind == self.kind, JobRow.state == "queued"))
-        return LOOK_EVERY_S if due is None else min(LOOK_EVERY_S, max(0.01, (due - self._store.clock()).total_seconds()))
+            due = [at for at in (session.scalar(waiting), session.scalar(leased)) if at is not None]
+        return min([LOOK_EVERY_S, *(max(0.01, (at - self._store.clock()).total_seconds()) for at in due)])
 
     def _ours(self, session: Session, claim: Claim) -> JobRow:
         """The row, locked. Raises NotOurs where somebody canceled it or took it over."""

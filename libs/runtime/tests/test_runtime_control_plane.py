@@ -1,0 +1,538 @@
+"""The control plane against a real broker: each of FastStream's faults is caused, and must not show."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from sqlalchemy import String, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.events import AuditFailed, AuditStarted, Event, PipelineApplied, ReviewRequested, encode
+from penstock.contracts.topics import SHARED
+from penstock.runtime.broker import ConsumerFailed, ControlPlane, Retries, Router
+from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.store import Effect, Store
+from penstock.runtime.tables import InboxRow, OutboxRow
+from penstock.runtime.topics import ensure_topics
+from penstock.testing.broker import EmbeddedKafka, Kafka
+
+pytestmark = pytest.mark.kafka
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+QUICK = Retries(first=0.02, longest=0.1, patience=5.0)
+TOPICS = [topic for topic in SHARED if topic.name in ("audits.v1", "pipelines.v1", "reviews.v1")]
+AUDITS = "audits.v1"
+DLQ = "audits.v1.g.dlq"
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class Applied(Tables):
+    __tablename__ = "applied"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    audit: Mapped[str] = mapped_column(String(64))
+
+
+def started(audit: str) -> AuditStarted:
+    return AuditStarted(audit_id=audit, pipeline="p", digest="d", started_at=NOON)
+
+
+def applied(pipeline: str, number: int = 1) -> PipelineApplied:
+    return PipelineApplied(pipeline=pipeline, number=number, spec={}, text="", digest="d", applied_at=NOON, applied_by="me")
+
+
+@pytest.fixture
+def settings(kafka: Kafka) -> KafkaSettings:
+    """A prefix of its own for each test."""
+    made = kafka.settings(f"cp-{uuid.uuid4().hex[:8]}.")
+    ensure_topics(made, TOPICS)
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path}/x.db", Tables.metadata)
+    yield opened
+    opened.close()
+
+
+@contextlib.asynccontextmanager
+async def running(plane: ControlPlane) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(plane.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ConsumerFailed):
+            await task
+
+
+async def until(check: Callable[[], Any], within: float = 20.0) -> Any:
+    deadline = time.monotonic() + within
+    while not (found := check()):
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.01)
+    return found
+
+
+class Topics:
+    """What a user of Kafka sees and does, with a plain client."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer = Producer(settings.client(linger_ms=0, partitioner="murmur2_random"))
+
+    def send(self, *events: Event) -> None:
+        for number, event in enumerate(events):
+            headers = {"ce_type": event.ce_type(), "ce_id": f"{type(event).__name__}-{event.key}-{number}-{uuid.uuid4().hex}"}
+            self.raw(event.topic, encode(event), headers, key=event.key)
+
+    def raw(self, topic: str, value: bytes | None, headers: dict[str, Any] | None = None, key: str = "k") -> None:
+        self._producer.produce(self._settings.topic(topic), value, key, headers=headers or {})
+        assert self._producer.flush(10) == 0
+
+    def read(self, topic: str) -> list[Message]:
+        """All there is now."""
+        full = self._settings.topic(topic)
+        consumer = Consumer(self._settings.client(group_id="nobody", enable_auto_commit=False))
+        try:
+            if full not in consumer.list_topics(timeout=5).topics:
+                return []
+            _, end = consumer.get_watermark_offsets(TopicPartition(full, 0), timeout=5)
+            consumer.assign([TopicPartition(full, 0, 0)])
+            found: list[Message] = []
+            while len(found) < end:
+                found += consumer.consume(end, 0.2)
+            return found
+        finally:
+            consumer.close()
+
+    def committed(self, topic: str, group: str) -> int:
+        consumer = Consumer(self._settings.client(group_id=self._settings.topic(group), enable_auto_commit=False))
+        try:
+            [position] = consumer.committed([TopicPartition(self._settings.topic(topic), 0)], timeout=10)
+            return int(position.offset)
+        finally:
+            consumer.close()
+
+
+def headers(message: Message) -> dict[str, str]:
+    return {name: value.decode() for name, value in message.headers() or []}
+
+
+@pytest.fixture
+def topics(settings: KafkaSettings) -> Topics:
+    return Topics(settings)
+
+
+# -- what FastStream does by itself -------------------------------------------------------------------------------------------------
+
+
+async def test_no_message_is_committed_while_it_is_in_its_handler(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    topics.send(*[started(str(number)) for number in range(60)])
+    router = Router("g", store)
+    witness = Consumer(settings.client(group_id=settings.topic("g"), enable_auto_commit=False))
+    early: list[str] = []
+    done: list[int] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        await asyncio.sleep(0.02)  # FastStream polls again meanwhile
+        [position] = await asyncio.to_thread(witness.committed, [TopicPartition(settings.topic(AUDITS), 0)], 10)
+        if position.offset > int(event.audit_id):
+            early.append(event.audit_id)
+        done.append(int(event.audit_id))
+
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: len(done) == 60, within=30)
+        await until(lambda: topics.committed(AUDITS, "g") == 60)
+    witness.close()
+    assert early == []
+    assert done == list(range(60))
+
+
+async def test_a_fenced_consumer_ends_the_control_plane(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    class Static(ControlPlane):
+        subscriber_options = {"group_instance_id": "same"}  # noqa: RUF012
+
+    def router() -> Router:
+        made = Router("g", store)
+        made.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
+        return made
+
+    got: list[str] = []
+    topics.send(started("1"))
+    async with running(Static("t", settings, [router()], store=store)) as first:
+        await until(lambda: got == ["1"])
+        async with running(Static("t", settings, [router()], store=store)):
+            with pytest.raises(ConsumerFailed, match="fenced"):
+                await asyncio.wait_for(asyncio.shield(first), 20)
+            topics.send(started("2"))
+            await until(lambda: got == ["1", "2"])
+
+
+async def test_a_consumer_that_stands_still_ends_the_control_plane(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store)
+    got: list[str] = []
+    router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
+    plane = ControlPlane("t", settings, [router], store=store)
+    plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
+    topics.send(started("1"))
+    async with running(plane) as task:
+        await until(lambda: got == ["1"])
+        [consumer] = plane._consumers.values()
+        raw = consumer.subscriber.consumer.consumer
+        raw.pause(raw.assignment())
+        topics.send(started("2"))
+        with pytest.raises(ConsumerFailed, match="1 messages wait and none is taken"):
+            await asyncio.wait_for(asyncio.shield(task), 20)
+
+
+async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store, retries=QUICK)
+    got: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        effect.session.add(Applied(number=int(event.audit_id), audit=event.audit_id))
+        if event.audit_id == "2":
+            raise Invalid("no such model", where="digest", remedy="Register it")
+        if event.audit_id == "3":
+            raise KeyError("a bug")
+        got.append(event.audit_id)
+
+    topics.send(*[started(str(number)) for number in range(1, 5)])
+    topics.raw(AUDITS, b'{"broken', {"ce_type": AuditStarted.ce_type(), "ce_id": "x"})
+    topics.raw(AUDITS, b"{}")
+    topics.raw(AUDITS, b"\x00\xff", {"ce_type": AuditStarted.ce_type(), "content-type": "application/json", "odd": b"\xff"})
+    topics.raw(AUDITS, b"7", {"ce_type": "io.penstock.FromTheFuture.v1"})
+    topics.raw(AUDITS, None, {"ce_type": AuditStarted.ce_type()})
+    topics.send(started("5"))
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: got == ["1", "4", "5"])
+        await until(lambda: topics.committed(AUDITS, "g") == 10)
+    letters = topics.read(DLQ)
+    assert [(headers(letter)["dlq-offset"], headers(letter)["dlq-error"]) for letter in letters] == [
+        ("1", "invalid"),
+        ("2", "KeyError"),
+        ("4", "invalid"),
+        ("5", "invalid"),
+        ("6", "invalid"),
+    ]
+    assert headers(letters[0])["dlq-reason"] == "digest: no such model. Register it"
+    assert headers(letters[0])["ce_type"] == AuditStarted.ce_type()
+    assert headers(letters[0])["dlq-topic"] == AUDITS
+    assert letters[0].value() == encode(started("2"))
+    assert letters[4].value() == b"\x00\xff"
+    with store.read() as session:
+        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == ["1", "4", "5"]
+
+
+async def test_the_original_is_committed_after_its_dead_letter_was_acknowledged(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
+    admin = AdminClient(settings.client())
+    full = settings.topic(DLQ)
+    for made in admin.create_topics([NewTopic(full, 1, 1, config={"max.message.bytes": "1"})]).values():
+        made.result(10)
+    router = Router("g", store, retries=QUICK)
+    tries: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        tries.append(event.audit_id)
+        if event.audit_id == "1":
+            raise Invalid("poison")
+
+    topics.send(started("1"), started("2"))
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: len(tries) >= 4)  # Kafka refuses the dead letter each time
+        assert set(tries) == {"1"}
+        assert topics.committed(AUDITS, "g") < 0
+        wider = ConfigEntry("max.message.bytes", "1000000", incremental_operation=AlterConfigOpType.SET)
+        for altered in admin.incremental_alter_configs(
+            [ConfigResource(ConfigResource.Type.TOPIC, full, incremental_configs=[wider])]
+        ).values():
+            altered.result(10)
+        await until(lambda: tries[-1] == "2")
+        await until(lambda: topics.committed(AUDITS, "g") == 2)
+    assert len(topics.read(DLQ)) == 1
+
+
+async def test_what_may_pass_is_retried_in_order(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store, retries=QUICK)
+    tries: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        tries.append(event.audit_id)
+        effect.session.add(Applied(number=len(tries), audit=event.audit_id))
+        if event.audit_id in ("1", "3") and tries.count(event.audit_id) < 4:
+            raise Unavailable("the feature store is away")
+
+    topics.send(*[started(str(number)) for number in range(6)])
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: "5" in tries)
+        await until(lambda: topics.committed(AUDITS, "g") == 6)
+    assert tries == ["0", "1", "1", "1", "1", "2", "3", "3", "3", "3", "4", "5"]
+    with store.read() as session:
+        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == ["0", "1", "2", "3", "4", "5"]
+    assert topics.read(DLQ) == []
+
+
+async def test_patience_ends_in_a_dead_letter(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store, retries=Retries(first=0.02, longest=0.05, patience=1.2))
+    got: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        if event.audit_id == "1":
+            raise Unavailable("away for good")
+        got.append(event.audit_id)
+
+    topics.send(started("1"), started("2"))
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: got == ["2"])
+    [letter] = topics.read(DLQ)
+    assert headers(letter)["dlq-error"] == "unavailable"
+    assert int(headers(letter)["dlq-tries"]) > 2
+
+
+async def test_too_many_dead_letters_in_a_row_stop_the_consumer(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store, retries=Retries(first=0.02, longest=0.05, rejects_in_a_row=3))
+    tries: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        tries.append(event.audit_id)
+        if event.audit_id != "1":
+            raise KeyError("everything fails here")
+
+    topics.send(*[started(str(number)) for number in range(9)])
+    plane = ControlPlane("t", settings, [router], store=store)
+    async with running(plane) as task:
+        await until(lambda: [wait.thing for wait in plane.readiness.waiting] == ["dead letters"])
+        [consumer] = plane._consumers.values()
+        await until(lambda: consumer.subscriber.consumer is None)
+        assert not task.done()
+        assert not plane.readiness.ready
+    assert tries == ["0", "1", "2", "3", "4"]
+    assert topics.committed(AUDITS, "g") == 5
+    assert len(topics.read(DLQ)) == 4
+
+
+# -- delivery ------------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_published_is_a_cloud_event_in_order(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    async with running(ControlPlane("model_registry", settings, [], store=store)):
+        for number in range(30):
+            with store.transaction() as effect:
+                effect.publish(started(str(number)))
+        await until(lambda: not _count(store, OutboxRow))
+    found = topics.read(AUDITS)
+    assert [message.value() for message in found] == [encode(started(str(number))) for number in range(30)]
+    said = headers(found[0])
+    assert found[0].key() == b"d"
+    assert said.pop("ce_id") != headers(found[1])["ce_id"]
+    assert datetime.fromisoformat(said.pop("ce_time")).tzinfo is not None
+    said.pop("correlation_id", None)
+    assert said == {
+        "ce_specversion": "1.0",
+        "ce_source": "/penstock/model_registry",
+        "ce_type": "io.penstock.AuditStarted.v1",
+        "ce_subject": "d",
+        "content-type": "application/json",
+    }
+
+
+async def test_one_relay_works_at_a_time(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    first = ControlPlane("t", settings, [], store=store, replica="0")
+    second = ControlPlane("t", settings, [], store=store, replica="1")
+    async with running(first), running(second):
+        for number in range(30):
+            with store.transaction() as effect:
+                effect.publish(started(str(number)))
+            await asyncio.sleep(0)
+        await until(lambda: not _count(store, OutboxRow))
+    assert [message.value() for message in topics.read(AUDITS)] == [encode(started(str(number))) for number in range(30)]
+
+
+async def test_a_topic_that_comes_later_is_read_from_its_beginning(kafka: Kafka, store: Store) -> None:
+    late = kafka.settings(f"cp-{uuid.uuid4().hex[:8]}.")
+    router = Router("g", store)
+    got: list[str] = []
+    replayed: list[str] = []
+    router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
+    router.on_replay(PipelineApplied)(lambda event: replayed.append(event.pipeline))
+    async with running(ControlPlane("t", late, [router], store=store)):
+        with store.transaction() as effect:
+            effect.publish(started("1"))
+            effect.publish(applied("p"))
+        await asyncio.to_thread(ensure_topics, late, TOPICS)
+        await until(lambda: got == ["1"] and replayed == ["p"], within=40)
+
+
+async def test_several_topics_and_types_in_one_router(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store)
+    got: list[str] = []
+
+    @router.on(AuditStarted, AuditFailed)
+    def on_audit(event: AuditStarted | AuditFailed, effect: Effect) -> None:
+        got.append(type(event).__name__)
+
+    @router.on(ReviewRequested)
+    async def on_review_requested(event: ReviewRequested, effect: Effect) -> None:
+        got.append(type(event).__name__)
+
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        topics.send(
+            started("1"),
+            ReviewRequested(pipeline="p", digest="d", audit_id="1", gates=(), requested_at=NOON),
+            AuditFailed(audit_id="1", pipeline="p", digest="d", reason="", remedy="", failed_at=NOON),
+        )
+        await until(lambda: len(got) == 3)
+    assert sorted(got) == ["AuditFailed", "AuditStarted", "ReviewRequested"]
+
+
+async def test_a_replay_reads_all_and_goes_on(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    topics.send(applied("a"), applied("b"), applied("a", 2))
+    topics.raw("pipelines.v1", b"broken", {"ce_type": PipelineApplied.ce_type()})
+    topics.raw("pipelines.v1", None, {})
+    for _ in range(2):  # at each start, whatever an earlier life has read
+        router = Router("g")
+        state: dict[str, int] = {}
+
+        async def keep(event: PipelineApplied, state: dict[str, int] = state) -> None:
+            state[event.pipeline] = event.number
+            if event.pipeline == "c":
+                raise KeyError("this one is left out")
+
+        router.read(PipelineApplied, keep)
+        async with running(ControlPlane("t", settings, [router])):
+            await asyncio.wait_for(router.caught_up("pipelines.v1"), 20)
+            assert {key: state[key] for key in ("a", "b")} == {"a": 2, "b": 1}
+            topics.send(applied("c"), applied("d"))
+            await until(lambda state=state: "d" in state)  # type: ignore[misc]
+
+
+SERVICE = """
+    import asyncio, sys
+    sys.path.insert(0, sys.argv[3])
+    from plane_tables import *
+
+    async def main(prefix, bootstrap, url):
+        store = Store.open(url, Tables.metadata)
+        router = Router("g", store)
+
+        @router.on(AuditStarted)
+        async def on_audit_started(event, effect):
+            await asyncio.sleep(0.002)
+            effect.session.add(Applied(audit=event.audit_id))
+            effect.publish(ReviewRequested(pipeline="p", digest=event.audit_id, audit_id=event.audit_id, gates=(), requested_at=NOON))
+
+        await ControlPlane("t", KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix), [router], store=store).run()
+
+    asyncio.run(main(*sys.argv[1:3], sys.argv[4]))
+"""
+SHARED_CODE = """
+    from datetime import UTC, datetime
+    from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+    from penstock.contracts.events import AuditStarted, ReviewRequested
+    from penstock.runtime.broker import ControlPlane, Router
+    from penstock.runtime.settings import KafkaSettings
+    from penstock.runtime.store import Store
+
+    NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+    class Tables(DeclarativeBase):
+        pass
+
+    class Applied(Tables):
+        __tablename__ = "applied"
+        number: Mapped[int] = mapped_column(primary_key=True)
+        audit: Mapped[str]
+"""
+
+
+async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
+    settings: KafkaSettings, store: Store, topics: Topics, tmp_path: Path
+) -> None:
+    """Killed while events are applied and wait to be published; in the end each was applied once, and published under one id each."""
+    count = 100
+    (tmp_path / "plane_tables.py").write_text(textwrap.dedent(SHARED_CODE))
+    (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
+    topics.send(*[started(str(number)) for number in range(count)])
+
+    def start() -> subprocess.Popen[bytes]:
+        arguments = [settings.topic_prefix, settings.bootstrap_servers, str(tmp_path), f"sqlite:///{tmp_path}/x.db"]
+        return subprocess.Popen([sys.executable, str(tmp_path / "service.py"), *arguments])
+
+    for last in (False, True):
+        service = start()
+        try:
+            if last:
+                await until(lambda: _count(store, Applied) >= count and not _count(store, OutboxRow), within=40)
+            else:
+                await until(lambda: _count(store, Applied) > 10 and _count(store, OutboxRow), within=40)
+                os.kill(service.pid, signal.SIGKILL)
+        finally:
+            service.kill()
+            service.wait()
+    with store.read() as session:
+        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == [str(number) for number in range(count)]
+    published = {headers(message)["ce_id"]: message.value() for message in topics.read("reviews.v1")}
+    assert len(published) == count
+    assert len(set(published.values())) == count
+    assert _count(store, InboxRow) == count
+
+
+@pytest.mark.slow
+async def test_it_works_through_kafkas_absence(store: Store) -> None:
+    """Kafka comes after the service, is killed and comes again: what was decided meanwhile is published, what comes is applied."""
+    with EmbeddedKafka() as broker:
+        settings = broker.settings("cp.")
+        ensure_topics(settings, TOPICS)
+        broker.stop()
+        router = Router("g", store)
+        got: list[str] = []
+        router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
+        plane = ControlPlane("t", settings, [router], store=store)
+        async with running(plane) as task:
+            with store.transaction() as effect:
+                effect.publish(started("1"))
+            await until(lambda: [wait.thing for wait in plane.readiness.waiting] == ["kafka"])
+            await asyncio.to_thread(broker.start)
+            await until(lambda: got == ["1"], within=60)
+            await until(lambda: plane.readiness.ready)
+            await asyncio.to_thread(broker.kill)
+            with store.transaction() as effect:
+                effect.publish(started("2"))
+            await until(lambda: not plane.readiness.ready, within=30)
+            await asyncio.to_thread(broker.start)
+            await until(lambda: got == ["1", "2"], within=60)
+            await until(lambda: plane.readiness.ready)
+            assert not task.done()
+
+
+def _count(store: Store, table: type[DeclarativeBase]) -> int:
+    with store.read() as session:
+        return session.scalar(select(func.count()).select_from(table)) or 0

@@ -1,0 +1,242 @@
+"""Router: what a message becomes, without Kafka."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry import trace
+from sqlalchemy import String, select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
+from penstock.contracts.events import AuditFailed, AuditStarted, PipelineApplied, encode
+from penstock.runtime.cloud_events import Received
+from penstock.runtime.router import Router, may_pass
+from penstock.runtime.store import Effect, Store
+from penstock.runtime.tables import OutboxRow
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class Seen(Tables):
+    __tablename__ = "seen"
+    audit: Mapped[str] = mapped_column(String(64), primary_key=True)
+    times: Mapped[int]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = Store.open(f"sqlite:///{tmp_path}/x.db", Tables.metadata)
+    yield opened
+    opened.close()
+
+
+def received(audit: str = "1", *, event_id: str = "e1", topic: str = "audits.v1", **changed: object) -> Received:
+    event = AuditStarted(audit_id=audit, pipeline="p", digest="d", started_at=NOON)
+    values: dict[str, object] = {"event_type": AuditStarted.ce_type(), "headers": {}, "value": encode(event), **changed}
+    return Received(topic, 0, 0, event_id, **values)  # type: ignore[arg-type]
+
+
+def counting(store: Store) -> Router:
+    router = Router("g", store)
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        found = effect.session.get(Seen, event.audit_id) or Seen(audit=event.audit_id, times=0)
+        found.times += 1
+        effect.session.add(found)
+        effect.publish(AuditFailed(audit_id=event.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON))
+
+    return router
+
+
+def counts(store: Store) -> dict[str, int]:
+    with store.read() as session:
+        return {row.audit: row.times for row in session.scalars(select(Seen))}
+
+
+async def test_a_repeated_event_is_applied_once(store: Store) -> None:
+    router = counting(store)
+    for _ in range(3):
+        await router.handle(received("1", event_id="a"))
+    await router.handle(received("1", event_id="b"))
+    assert counts(store) == {"1": 2}
+
+
+async def test_two_groups_apply_the_same_event_each(store: Store) -> None:
+    got: list[str] = []
+    for group in ("g", "h"):
+        router = Router(group, store)
+        router.on(AuditStarted)(lambda event, effect, group=group: got.append(group))
+        await router.handle(received())
+        await router.handle(received())
+    assert got == ["g", "h"]
+
+
+async def test_a_failing_handler_leaves_nothing_and_may_run_again(store: Store) -> None:
+    router = Router("g", store)
+    tries: list[int] = []
+
+    @router.on(AuditStarted)
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        effect.session.add(Seen(audit=event.audit_id, times=1))
+        effect.publish(event)
+        tries.append(1)
+        if len(tries) == 1:
+            raise Unavailable("not yet")
+
+    with pytest.raises(Unavailable):
+        await router.handle(received())
+    assert counts(store) == {}
+    await router.handle(received())
+    assert counts(store) == {"1": 1}
+    with store.read() as session:
+        assert len(session.scalars(select(OutboxRow)).all()) == 1
+
+
+async def test_another_replica_may_have_been_faster(store: Store) -> None:
+    """Both passed the look into the inbox; the second one's effect is refused by the database."""
+    router = Router("g", store)
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        Effect(store, ("g", "e1")).commit()
+        try:
+            effect.session.add(Seen(audit=event.audit_id, times=1))
+        except Exception:
+            pytest.fail("a repeat must not be caught")
+
+    await router.handle(received())
+    assert counts(store) == {}
+
+
+async def test_an_event_of_a_newer_release_is_skipped(store: Store) -> None:
+    await counting(store).handle(received(event_type="io.penstock.AuditReopened.v1", value=b"\xff"))
+    assert counts(store) == {}
+
+
+async def test_an_event_that_nobody_here_wants_and_a_tombstone_are_skipped(store: Store) -> None:
+    await counting(store).handle(received(event_type=AuditFailed.ce_type()))
+    await counting(store).handle(received(value=None))
+    assert counts(store) == {}
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (received(event_type=None), "audits.v1/0/0: no ce_type header"),
+        (received(value=b"{"), "Invalid JSON"),
+        (received(value=b"[]"), "should be an object"),
+        (received(value=b'{"audit_id": "1"}'), "Field required at pipeline"),
+        (received(topic="reviews.v1"), "AuditStarted belongs on audits.v1"),
+    ],
+)
+async def test_what_is_no_event_says_why(store: Store, bad: Received, why: str) -> None:
+    with pytest.raises(Invalid, match=why):
+        await counting(store).handle(bad)
+
+
+async def test_an_unknown_field_of_a_newer_producer_is_no_error(store: Store) -> None:
+    value = encode(AuditStarted(audit_id="1", pipeline="p", digest="d", started_at=NOON)).replace(b"{", b'{"new": 1, ', 1)
+    await counting(store).handle(received(value=value))
+    assert counts(store) == {"1": 1}
+
+
+async def test_the_trace_goes_on_in_the_handler_and_in_what_it_publishes(store: Store) -> None:
+    seen: list[str] = []
+    router = Router("g", store)
+
+    @router.on(AuditStarted)
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        seen.append(trace.format_trace_id(trace.get_current_span().get_span_context().trace_id))
+        effect.publish(event)
+        effect.enqueue("audit", "1", {})
+
+    await router.handle(received(headers={"traceparent": f"00-{'ab' * 16}-{'cd' * 8}-01"}))
+    assert seen == ["ab" * 16]
+    with store.read() as session:
+        assert (session.scalars(select(OutboxRow.traceparent)).one() or "").startswith(f"00-{'ab' * 16}-")
+
+
+def test_one_handler_for_an_event(store: Store) -> None:
+    with pytest.raises(ValueError, match="AuditStarted has a handler in g"):
+        counting(store).on(AuditStarted)(lambda event, effect: None)
+
+
+def test_handlers_need_a_store() -> None:
+    with pytest.raises(ValueError, match="has no store"):
+        Router("g").on(AuditStarted)
+
+
+def test_a_router_says_what_it_reads(store: Store) -> None:
+    router = counting(store)
+    router.on_replay(PipelineApplied)(lambda event: None)
+    assert (router.topics, router.replayed_topics) == (("audits.v1",), ("pipelines.v1",))
+
+
+class _Rpc(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+
+@pytest.mark.parametrize(
+    ("error", "later"),
+    [
+        (Unavailable(""), True),
+        (DeadlineExceeded(""), True),
+        (NotFound(""), False),
+        (Invalid(""), False),
+        (_Rpc(grpc.StatusCode.UNAVAILABLE), True),
+        (_Rpc(grpc.StatusCode.NOT_FOUND), False),
+        (OperationalError("", {}, Exception("database is locked")), True),
+        (TimeoutError(), True),
+        (ConnectionRefusedError(), True),
+        (KeyError("bug"), False),
+    ],
+)
+def test_retry_or_reject(error: Exception, later: bool) -> None:
+    assert may_pass(error) is later
+
+
+@settings(max_examples=12, deadline=None)
+@given(data=st.data(), ids=st.lists(st.integers(0, 9), min_size=1, max_size=8, unique=True))
+async def test_any_redelivery_gives_the_effects_of_one_delivery(data: st.DataObject, ids: list[int]) -> None:
+    """Repeats in any order, some deliveries failing at their first try: each event counts once, and is published once."""
+    deliveries = data.draw(st.lists(st.sampled_from(ids), max_size=20)) + ids
+    failing = data.draw(st.sets(st.sampled_from(ids)))
+    with tempfile.TemporaryDirectory() as home:
+        store = Store.open(f"sqlite:///{home}/x.db", Tables.metadata)
+        router = counting(store)
+        _, inner = router.handlers[AuditStarted.ce_type()]
+
+        async def sometimes(event: AuditStarted, effect: Effect) -> None:
+            await inner(event, effect)  # type: ignore[misc]
+            if int(event.audit_id) in failing:
+                failing.discard(int(event.audit_id))
+                raise Unavailable("after its effect")
+
+        router.handlers[AuditStarted.ce_type()] = (AuditStarted, sometimes)
+        for number in deliveries:
+            try:
+                await router.handle(received(str(number), event_id=f"e{number}"))
+            except Unavailable:
+                await router.handle(received(str(number), event_id=f"e{number}"))
+        assert counts(store) == {str(number): 1 for number in ids}
+        with store.read() as session:
+            assert len(session.scalars(select(OutboxRow)).all()) == len(ids)
+        store.close()
