@@ -1,0 +1,84 @@
+"""One pipeline on real census rows, small enough for every run, and what tests ask of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from penstock.client import Penstock
+from penstock.contracts.pipeline import Pipeline
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.testing.journey import Journey
+from penstock.testing.stack import StackUnderTest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "examples" / "adult-income"))
+
+from data import Event, people, spoiled  # noqa: E402, F401  examples are programs, not a package; tests take these from here
+
+ROWS = 6_000
+PIPELINE = "census"
+
+
+def pipeline_text(name: str = PIPELINE, *, gates: str = "[{metric: auroc, at_least: 0.80, on_fail: block}]", epochs: int = 4) -> str:
+    """The adult-income example under another name, with other gates and fewer epochs."""
+    text = (ROOT / "examples" / "adult-income" / "pipeline.yaml").read_text()
+    start, end = text.index("  gates:"), text.index("promotion:")
+    text = text[:start] + f"  gates: {gates}\n\n" + text[end:]
+    return text.replace("pipeline: adult-income", f"pipeline: {name}").replace("epochs: 15", f"epochs: {epochs}")
+
+
+@dataclass(frozen=True)
+class Served:
+    """What the session's pipeline holds."""
+
+    journey: Journey
+    events: list[Event]
+    expected: dict[str, int]
+    version: registry.Version
+
+    @property
+    def client(self) -> Penstock:
+        return self.journey.client
+
+
+def run_penstock(stack: StackUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line against the stack under test."""
+    environment = {"PENSTOCK_HOME": str(stack.home), "PATH": "/usr/bin:/bin", "COLUMNS": "200", "HOME": str(stack.home)}
+    command = [Path(sys.executable).parent / "penstock", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def model_fields(served: Served, event: dict[str, object]) -> dict[str, object]:
+    features = spec(served).resolved_features()
+    return {name: event.get(feature.source_field.partition(".")[2]) for name, feature in features.items()}
+
+
+def tensors(served: Served, events: list[dict[str, object]]) -> tuple[np.ndarray, np.ndarray]:
+    """`numbers` FP64 [N, n] and `strings` BYTES [N, m], fields in the file's order."""
+    pipeline = spec(served)
+    features = pipeline.resolved_features()
+    numeric = [name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"]
+    rows = [model_fields(served, event) for event in events]
+    numbers = np.array([[float(row[name]) if row[name] is not None else np.nan for name in numeric] for row in rows])  # type: ignore[arg-type]
+    strings = np.array([[str(row[name] or "").encode() for name in features if name not in numeric] for row in rows], dtype=object)
+    return numbers, strings
+
+
+def infer(served: Served, numbers: np.ndarray, strings: np.ndarray) -> np.ndarray:
+    """Probabilities [N, 2] by a plain tritonclient through the door."""
+    with triton.InferenceServerClient(served.client.settings.endpoint) as client:
+        inputs = [triton.InferInput("numbers", list(numbers.shape), "FP64"), triton.InferInput("strings", list(strings.shape), "BYTES")]
+        inputs[0].set_data_from_numpy(numbers)
+        inputs[1].set_data_from_numpy(strings)
+        found: np.ndarray = client.infer(PIPELINE, inputs).as_numpy("probabilities")
+        return found
+
+
+def spec(served: Served) -> Pipeline:
+    return served.client.pipelines.spec(PIPELINE)
