@@ -1,0 +1,216 @@
+"""Each failure is caused for real, at a seeded moment. Nothing lost, nothing doubled, ready again by itself."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import orjson
+import pytest
+from census import Event, Served, pipeline_text
+from load import all_recorded_once, predicting
+
+from penstock.contracts.errors import PenstockError
+from penstock.contracts.topics import source_topic
+from penstock.stack.stack import up
+from penstock.testing.stack import PORTS, StackUnderTest
+from penstock.testing.wait import until
+from penstock.trainer.v1 import trainer_pb2 as trainer
+
+pytestmark = pytest.mark.stack
+
+SEED = 20_261_123
+
+
+def seeded(test: str, low: float, high: float) -> float:
+    """A moment in seconds, another for each test, the same in each run."""
+    return random.Random(f"{SEED}/{test}").uniform(low, high)
+
+
+def test_killing_ingest_in_mid_transaction_loses_and_doubles_nothing(served: Served, stack: StackUnderTest) -> None:
+    name = apply(served, "killed-ingest")
+    events = served.events[:4000]
+    publisher = threading.Thread(target=lambda: trickle(served, name, events, seconds=3.0))
+    publisher.start()
+    until(lambda: served.journey.events(name, "people") > 0, within=30, what="ingest reads")
+    time.sleep(seeded("ingest", 0.2, 1.5))
+    stack.kill("ingest")
+    publisher.join(60)
+    stack.ready("ingest", within=30)
+    until(lambda: served.journey.events(name, "people") >= len(events), within=60, what="ingest has read all")
+    counts = served.client.events.counts(name, "people")
+    assert (counts.events, counts.records, counts.duplicates) == (len(events), len(events), 0)
+    assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
+
+
+def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(served: Served, stack: StackUnderTest) -> None:
+    name = apply(served, "killed-training", epochs=25)
+    served.journey.publish(name, "people", served.events)
+    run = served.client.runs.create(
+        name, after=served.client.events.end_offsets(name), by="test", overrides={"trainer.early_stopping": None}
+    )
+    until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 2, within=120, what="two epochs are done")
+    os.kill(child_of(stack.pid("trainer")), signal.SIGKILL)
+    ended = served.journey.ended(run.run_id)
+    assert ended.state == trainer.Run.STATE_COMPLETED, ended.failure
+    assert ended.attempts == 2
+    assert [epoch.number for epoch in ended.epochs] == list(range(1, 26))
+
+
+def test_killing_the_trainer_itself_goes_on_too(served: Served, stack: StackUnderTest) -> None:
+    name = apply(served, "killed-trainer", epochs=15)
+    served.journey.publish(name, "people", served.events)
+    run = served.client.runs.create(name, after=served.client.events.end_offsets(name), by="test")
+    until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 1, within=120, what="an epoch is done")
+    child = child_of(stack.pid("trainer"))
+    stack.kill("trainer")
+    until(lambda: not Path(f"/proc/{child}").exists(), within=10, what="the child ends with its service")
+    stack.ready("trainer", within=30)
+    ended = served.journey.ended(run.run_id)
+    assert ended.state == trainer.Run.STATE_COMPLETED, ended.failure
+    numbers = [epoch.number for epoch in ended.epochs]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_killing_the_registry_between_effect_and_publish_publishes_after_all(served: Served, stack: StackUnderTest) -> None:
+    name = apply(served, "killed-registry", epochs=1)
+    served.journey.publish(name, "people", served.events[:2000])
+    first = served.journey.train(name)
+    second = served.journey.train(name, {"trainer.epochs": 2})
+    served.journey.until_served(name, second.digest)
+    with stack.without("kafka"):
+        assert served.client.models.roll_back(name, by="test").digest == first.digest
+        stack.kill("model_registry")
+    stack.ready()
+    served.journey.until_served(name, first.digest)
+    generations = [serving.generation for serving in served.client.predictions.serving().pipelines if serving.pipeline == name]
+    assert generations == [3]
+
+
+def test_killing_envoy_under_load_loses_no_answered_prediction(served: Served, stack: StackUnderTest) -> None:
+    with predicting(served) as load:
+        load.grows()
+        time.sleep(seeded("envoy", 0.0, 1.0))
+        stack.kill("envoy")
+        stack.ready("envoy", within=30)
+        load.grows()
+    all_recorded_once(served, load)
+
+
+def test_killing_triton_brings_the_same_version_back(served: Served, stack: StackUnderTest) -> None:
+    with predicting(served) as load:
+        load.grows()
+        stack.kill("triton")
+        stack.ready("triton", "inference", within=60)
+        load.grows()
+    assert [s.digest for s in served.client.predictions.serving().pipelines if s.pipeline == "census"] == [served.version.digest]
+    all_recorded_once(served, load)
+
+
+def test_killing_tritons_stub_is_noticed_and_mended(served: Served, stack: StackUnderTest) -> None:
+    with predicting(served) as load:
+        load.grows()
+        for stub in stubs_of(stack.pid("triton")):
+            os.kill(stub, signal.SIGKILL)
+        time.sleep(0.5)
+        load.grows(within=60)
+    all_recorded_once(served, load)
+
+
+def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, stack: StackUnderTest) -> None:
+    name = apply(served, "kafka-away")
+    events = served.events[:3000]
+    served.journey.publish(name, "people", events[:1000])
+    with predicting(served) as load:
+        with stack.without("kafka"):
+            stack.waits("trainer", "kafka", within=30)
+            answered = len(load.answered)
+            time.sleep(10)
+            assert len(load.answered) > answered, "serving does not need Kafka"
+        served.journey.publish(name, "people", events[1000:], within=90)
+        load.grows()
+    stack.ready()
+    assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
+    all_recorded_once(served, load, within=60)
+
+
+def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:
+    name = apply(served, "all-stopped")
+    events = served.events[:4000]
+    publisher = threading.Thread(target=lambda: trickle(served, name, events, seconds=2.0))
+    with predicting(served) as load:
+        load.grows()
+        publisher.start()
+        time.sleep(seeded("everything", 0.3, 1.5))
+        stack.stack.down()
+        publisher.join(90)
+    up(stack.home, ports_wanted=PORTS)
+    served.journey.publish(name, "people", events)  # what Kafka did not take, again; the rest are duplicates
+    until(lambda: len(record_ids(served, name)) >= len(events), within=60, what="all events are records")
+    assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
+    served.journey.until_served("census", served.version.digest)
+    all_recorded_once(served, load, within=60)
+
+
+# -- helpers -----------------------------------------------------------------------------------------------------------------------
+
+
+def apply(served: Served, name: str, epochs: int = 2) -> str:
+    text = pipeline_text(name, gates="[]", epochs=epochs).replace("compare: champion", "compare: none")
+    served.client.pipelines.apply(text, by="test")
+    return name
+
+
+def trickle(served: Served, pipeline: str, events: list[Event], *, seconds: float) -> None:
+    """Publishes in twenty parts; a part that Kafka does not take is given up."""
+    size = len(events) // 20
+    for part in range(20):
+        try:
+            served.client.events.publish(pipeline, "people", events[part * size : (part + 1) * size])
+        except PenstockError:
+            return
+        time.sleep(seconds / 20)
+
+
+def record_ids(served: Served, pipeline: str) -> Counter[str]:
+    """How often each id is on the records topic: multiplicity counts."""
+    values = (message.value() for message in served.client.events.read(source_topic("records", pipeline, "people")))
+    return Counter(orjson.loads(value)["id"] for value in values if value is not None)
+
+
+def child_of(pid: int) -> int:
+    """The job's process."""
+
+    def look() -> list[int]:
+        return [child for child in children(pid) if "penstock_trainer.job" in command_of(child)]
+
+    return until(look, within=30, what="the trainer has a child")[0]
+
+
+def stubs_of(triton: int) -> list[int]:
+    found = [child for child in descendants(triton) if "triton_python_backend_stub" in command_of(child)]
+    assert found
+    return found
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+
+
+def descendants(pid: int) -> list[int]:
+    found = children(pid)
+    for child in found:
+        found += children(child)
+    return found
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except OSError:
+        return ""
