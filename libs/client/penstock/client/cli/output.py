@@ -25,7 +25,10 @@ from penstock.contracts.errors import TREATMENTS, PenstockError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-console = Console(highlight=False, soft_wrap=True, markup=False)
+WIDE = None if sys.stdout.isatty() else 200
+"""Columns where there is no terminal to ask: a program or a file reads on."""
+
+console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]

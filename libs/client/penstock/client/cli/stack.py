@@ -93,13 +93,15 @@ def keys_rotate(role: Role) -> None:
 
 
 def show_program() -> Callable[[Any], None]:
-    """Tells each program once, when it is ready."""
-    told: set[str] = set()
+    """Tells each program when it is ready, and when what it waits for changes."""
+    told: dict[str, str] = {}
 
     def show(program: Any) -> None:
-        if program.state == "ready" and program.program not in told:
-            told.add(program.program)
-            console.print(f"  {program.program:<15} ready  {program.address}")
+        waits = ", ".join(program.waits_for)
+        line = f"ready    {program.address}" if program.state == "ready" else f"{program.state:<8} {f'for {waits}' if waits else ''}"
+        if told.get(program.program) != line and (program.state == "ready" or (waits and waits != "its own start")):
+            told[program.program] = line
+            console.print(f"  {program.program:<15} {line}")
 
     return show
 
