@@ -26,6 +26,7 @@ try:
         sys.modules["torch"] = None  # type: ignore[assignment]
     warnings.filterwarnings("ignore", module=r"(feast|ibis)\..*")
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
+    from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.infra.online_stores.sqlite import SqliteOnlineStore
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
@@ -53,4 +54,5 @@ __all__ = [
     "UnixTimestamp",
     "Value",
     "ValueType",
+    "serialize_entity_key",
 ]

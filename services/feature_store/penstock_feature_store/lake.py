@@ -122,6 +122,11 @@ class SourceLake:
 
         return _settled(attempt)
 
+    def count_here(self, column: str, since: Mapping[int, int]) -> tuple[int, dict[int, int]]:
+        """`count`, and the positions of the same moment."""
+        with self._lock:
+            return self.count(column, since), self.positions()
+
     def entities(self) -> int:
         """Distinct entities. Reads one column of every file."""
         table = self.read([names.ENTITY])
@@ -152,16 +157,13 @@ class SourceLake:
                 last = begin + rows >= table.num_rows
                 yield file.partition, file.next if last else part.column(names.RECORD)[-1].as_py() + 1, part
 
-    def link(self, folder: Path) -> list[Path]:
-        """Hard links to all files as they are now, so that a merge does not disturb who reads them."""
+    def link(self, folder: Path) -> dict[int, int]:
+        """Hard links to all files as they are now, so that a merge does not disturb who reads them; and the positions they reach."""
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            linked = []
             for file, _ in self._by_offset():
-                target = folder / file.name
-                os.link(self.folder / file.name, target)
-                linked.append(target)
-            return linked
+                os.link(self.folder / file.name, folder / file.name)
+            return self.positions()
 
     # -- inside ----------------------------------------------------------------------------------------------------------------------
 

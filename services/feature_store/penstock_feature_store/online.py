@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -18,8 +19,8 @@ import pyarrow as pa
 from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import names
 from penstock_feature_store.batches import META
-from penstock_feature_store.feast_import import EntityKey, Value
-from penstock_feature_store.repository import Repository
+from penstock_feature_store.feast_import import EntityKey, Value, serialize_entity_key
+from penstock_feature_store.repository import KEY_VERSION, Repository
 
 BATCH = 500
 """Rows in one write to Feast; it does a statement per value."""
@@ -93,7 +94,7 @@ class OnlineStore:
         held = self._origins(view, [entity for entity, _ in newest])
         wins = [(entity, origin, row) for (entity, (origin, row)), old in zip(newest, held, strict=True) if old is None or origin > old]
         taken = table.select(columns).take(pa.array([row for *_, row in wins], pa.int64()))
-        values = {column: [_proto(value) for value in taken.column(column).to_pylist()] for column in columns}
+        values = {column: _protos(taken.column(column).to_pylist()) for column in columns}
         missing = {column: Value() for column in absent}
         rows = [
             (
@@ -159,17 +160,16 @@ def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
     return newest
 
 
-def erase(repository: Repository, pipeline: str, sources: Iterable[str], entity: str) -> bool:
-    """Removes the entity's rows and the free pages that held them or older ones. True when there were any."""
-    from feast.infra.key_encoding_utils import serialize_entity_key
-
-    store = repository.open_store(pipeline)
-    key = serialize_entity_key(_key(entity), entity_key_serialization_version=3)
+def erase(path: Path, tables: Iterable[str], entity: str) -> bool:
+    """Removes the entity's rows, and the free pages and log that held them or older ones. True when there were any."""
+    if not path.exists():
+        return False
+    key = serialize_entity_key(_key(entity), entity_key_serialization_version=KEY_VERSION)
     removed = 0
-    with closing(sqlite3.connect(repository.online, timeout=30, isolation_level=None)) as connection:
-        for source in sources:
-            table = f"{store.config.project}_{names.view_of(source)}"
-            removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,)).rowcount  # noqa: S608  the table's name is ours
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for table in present.intersection(tables):
+            removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,)).rowcount  # noqa: S608  the name is ours
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return removed > 0
@@ -186,6 +186,12 @@ def _row(values: Mapping[str, Any] | None, fields: Sequence[str], columns: Seque
 
 def _key(entity: str) -> Any:
     return EntityKey(join_keys=[names.ENTITY], entity_values=[Value(string_val=entity)])
+
+
+def _protos(values: Sequence[Scalar]) -> list[Any]:
+    """A category has few values: each is made once."""
+    made: dict[Scalar, Any] = {}
+    return [_proto(value) if isinstance(value, float) else made.get(value) or made.setdefault(value, _proto(value)) for value in values]
 
 
 def _proto(value: Scalar) -> Any:

@@ -35,6 +35,8 @@ from penstock_feature_store.feast_import import (
 log = structlog.get_logger(__name__)
 
 DTYPES = {"number": Float64, "category": String, "text": String, "boolean": Bool}
+KEY_VERSION = 3
+"""Of Feast's entity keys."""
 LAYOUT = 1
 """Rises when the generated definitions change their form: every repository is applied again."""
 
@@ -75,7 +77,7 @@ def config(folder: Path, pipeline: str) -> Any:
         registry=RegistryConfig(registry_type="file", path=str(folder / "registry.db"), cache_ttl_seconds=0),
         online_store={"type": "sqlite", "path": str(folder / "online.db")},
         offline_store={"type": "duckdb"},
-        entity_key_serialization_version=3,
+        entity_key_serialization_version=KEY_VERSION,
     )
 
 
@@ -138,7 +140,7 @@ class Repository:
                 f"project: {names.project_of(pipeline)}\nprovider: local\n"
                 "registry: {registry_type: file, path: registry.db}\n"
                 "online_store: {type: sqlite, path: online.db}\n"
-                "offline_store: {type: duckdb}\nentity_key_serialization_version: 3\n"
+                f"offline_store: {{type: duckdb}}\nentity_key_serialization_version: {KEY_VERSION}\n"
             ).encode(),
         )
 

@@ -114,6 +114,16 @@ def key_of(training_set: str, part: str) -> str:
     return f"training-sets/{training_set}/{part}.parquet"
 
 
+def manifest_key(training_set: str) -> str:
+    """Where the TrainingSet itself lies, as it stands now: after an erasure with its parts' new digests."""
+    return f"training-sets/{training_set}/training_set.json"
+
+
+def build_json(order: dict[str, Any]) -> dict[str, Any]:
+    """`build` for another process."""
+    return build(Order.model_validate(order)).model_dump(mode="json")
+
+
 def columns_of(pipeline: Pipeline) -> Columns:
     """Features, and the raw groups that the audit and a fairness constraint need. Raises Invalid where nothing joins them to the label."""
     features = {name: feature.source_field for name, feature in pipeline.resolved_features().items()}

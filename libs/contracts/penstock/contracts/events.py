@@ -89,6 +89,8 @@ class TrainingSet(Frozen):
     """Rows by part: train, validation, audit."""
     offsets: tuple[OffsetRange, ...]
     created_at: AwareDatetime
+    left: dict[str, int] = Field(default_factory=dict)
+    """Rows by part that an erasure took out since: the parts' digests are new, the fingerprint still names what was trained on."""
 
 
 class ModelVersion(Frozen):

@@ -1,0 +1,165 @@
+"""A person leaves: lake, online store and training sets are rewritten without the entity's rows.
+
+What is to be done is on disk before it begins and gone when it is done: a crash in between is made good at the next start. Every step may
+be repeated. Kafka's topics keep events until they expire, models and audits hold no rows; both are said where a person asks for erasure.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import structlog
+from pydantic import BaseModel
+from sqlalchemy import select
+from ulid import ULID
+
+from penstock.contracts.errors import NotFound, PenstockError, Tampered
+from penstock.contracts.events import Artifact, TrainingSet
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.store import Store
+from penstock_feature_store import durable, names, online
+from penstock_feature_store.lake import Lake
+from penstock_feature_store.splits import PARTS
+from penstock_feature_store.store import PipelineRow, TrainingSetRow
+from penstock_feature_store.training_sets import key_of, manifest_key
+
+log = structlog.get_logger(__name__)
+
+
+class Erased(NamedTuple):
+    lake_rows: int
+    online: bool
+    training_set_rows: int
+
+
+class Journal(BaseModel):
+    """One erasure that has begun. Holds the entity's name, so it does not outlive the erasure."""
+
+    pipeline: str
+    entity: str
+    leaving: dict[str, dict[str, int]] = {}
+    """Rows by part that leave a training set: noted before the part is rewritten."""
+
+
+class Erasures:
+    """Blocking. The caller holds the pipeline's gate and its online lock."""
+
+    def __init__(self, store: Store, lake: Lake, artifacts: Artifacts, repositories: Path, folder: Path) -> None:
+        self._store = store
+        self._lake = lake
+        self._artifacts = artifacts
+        self._repositories = repositories
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def erase(self, pipeline: str, entity: str) -> Erased:
+        """Raises NotFound for a pipeline that was never applied."""
+        self._pipeline(pipeline)
+        path = self._folder / f"{ULID()}.json"
+        journal = Journal(pipeline=pipeline, entity=entity)
+        durable.write_bytes(path, journal.model_dump_json().encode())
+        return self._run(path, journal)
+
+    def resume(self) -> int:
+        """Finishes what a crash interrupted; how many. Before anything reads or writes."""
+        begun = sorted(self._folder.glob("[!.]*.json"))
+        for unfinished in self._folder.glob(f"{durable.UNFINISHED}*"):
+            unfinished.unlink()
+        for path in begun:
+            try:
+                self._run(path, Journal.model_validate_json(path.read_bytes()))
+            except PenstockError as error:
+                log.error("erasure_stuck", journal=str(path), error=str(error))
+        return len(begun)
+
+    def _run(self, path: Path, journal: Journal) -> Erased:
+        pipeline = self._pipeline(journal.pipeline)
+        rows = sum(self._lake.source(journal.pipeline, source).erase(journal.entity) for source in self._sources(pipeline))
+        project = names.project_of(journal.pipeline)
+        tables = [f"{project}_{names.view_of(source)}" for source in self._sources(pipeline)]
+        was_online = online.erase(self._repositories / journal.pipeline / "online.db", tables, journal.entity)
+        left = sum(self._from_training_set(row.id, row.value, path, journal) for row in self._training_sets(journal.pipeline))
+        durable.remove(path)
+        who = hashlib.sha256(journal.entity.encode()).hexdigest()[:12]
+        log.info("entity_erased", pipeline=journal.pipeline, entity_sha256=who, lake_rows=rows, online=was_online, training_set_rows=left)
+        return Erased(rows, was_online, left)
+
+    def _pipeline(self, name: str) -> Pipeline:
+        with self._store.read() as session:
+            row = session.scalars(select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc())).first()
+        if row is None:
+            raise NotFound(f"no pipeline `{name}`", remedy="See `penstock pipelines`")
+        return Pipeline.model_validate(row.spec)
+
+    def _sources(self, pipeline: Pipeline) -> list[str]:
+        """With rows of this entity: declared ones about another are left alone, those that are no longer declared are not."""
+        folder = self._lake.root / pipeline.pipeline
+        stored = [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+        other = {name for name, source in pipeline.sources.items() if source.entity != pipeline.entity}
+        return sorted({*pipeline.sources, *stored} - other)
+
+    def _training_sets(self, pipeline: str) -> list[TrainingSetRow]:
+        with self._store.read() as session:
+            return list(session.scalars(select(TrainingSetRow).where(TrainingSetRow.pipeline == pipeline)))
+
+    def _from_training_set(self, training_set: str, made: TrainingSet, path: Path, journal: Journal) -> int:
+        """Rows that left. The part is replaced first, then the row that knows its digest: in between lies only the journal's note."""
+        parts = {name: self._without(training_set, name, getattr(made, name), path, journal) for name in PARTS}
+        leaving = journal.leaving.get(training_set, {})
+        if not leaving:
+            return 0
+        changed = made.model_copy(
+            update={
+                **{name: artifact for name, artifact in parts.items() if artifact},
+                "rows": _less(made.rows, leaving),
+                "left": {name: made.left.get(name, 0) + leaving.get(name, 0) for name in made.left.keys() | leaving.keys()},
+            }
+        )
+        self._artifacts.put_bytes(manifest_key(training_set), changed.model_dump_json(indent=2).encode())
+        with self._store.transaction() as effect:
+            row = effect.session.get_one(TrainingSetRow, training_set)
+            row.body = changed.model_dump(mode="json")
+        journal.leaving.pop(training_set)
+        durable.write_bytes(path, journal.model_dump_json().encode())
+        return sum(leaving.values())
+
+    def _without(self, training_set: str, part: str, artifact: Artifact, path: Path, journal: Journal) -> Artifact | None:
+        """The part without the entity; None where it is not in it."""
+        data = _read(artifact)
+        noted = journal.leaving.get(training_set, {}).get(part, 0)
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != artifact.digest and not noted:
+            raise Tampered(
+                "these are not the bytes that were written", where=artifact.uri, remedy="Delete the training set, then erase again"
+            )
+        table = pq.read_table(pa.BufferReader(data))
+        kept = table.filter(pc.not_equal(table.column(names.ENTITY), journal.entity))
+        gone = table.num_rows - kept.num_rows
+        if gone:
+            journal.leaving.setdefault(training_set, {})[part] = gone
+            durable.write_bytes(path, journal.model_dump_json().encode())
+            sink = pa.BufferOutputStream()
+            pq.write_table(kept, sink, compression="zstd", compression_level=1)
+            data = sink.getvalue().to_pybytes()
+        return self._artifacts.put_bytes(key_of(training_set, part), data) if gone or noted else None
+
+
+def _read(artifact: Artifact) -> bytes:
+    """Without a look at the digest: after a crash the part may have its new bytes already. Raises NotFound."""
+    try:
+        with fsspec.open(artifact.uri, "rb") as opened:
+            data: bytes = opened.read()
+    except FileNotFoundError as error:
+        raise NotFound("the artifact is gone", where=artifact.uri) from error
+    return data
+
+
+def _less(rows: Mapping[str, int], leaving: Mapping[str, int]) -> dict[str, int]:
+    return {name: count - leaving.get(name, 0) for name, count in rows.items()}

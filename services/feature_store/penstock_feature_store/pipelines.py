@@ -1,0 +1,187 @@
+"""The pipelines as they were applied: each number for training sets, the newest with its lake and its Feast repository."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from sqlalchemy import func, select
+
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.store import Store
+from penstock_feature_store.lake import Lake, SourceLake
+from penstock_feature_store.online import OnlineStore, Positions
+from penstock_feature_store.repository import Repository
+from penstock_feature_store.store import PipelineRow
+
+log = structlog.get_logger(__name__)
+
+
+class Gate:
+    """Training sets are built side by side, an erasure alone: none may be made of rows that are about to leave."""
+
+    def __init__(self) -> None:
+        self._condition = asyncio.Condition()
+        self._inside = 0
+        self._alone = False
+
+    @asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._condition:
+            await self._condition.wait_for(lambda: not self._alone)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            async with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        async with self._condition:
+            await self._condition.wait_for(lambda: not self._alone)
+            self._alone = True
+            await self._condition.wait_for(lambda: self._inside == 0)
+        try:
+            yield
+        finally:
+            async with self._condition:
+                self._alone = False
+                self._condition.notify_all()
+
+
+class Held:
+    """One pipeline as it was last applied, with its data."""
+
+    def __init__(self, pipeline: Pipeline, number: int, repository: Repository, lakes: Mapping[str, SourceLake], gate: Gate) -> None:
+        self.pipeline = pipeline
+        self.number = number
+        self.lakes = lakes
+        self.reader = OnlineStore(repository, pipeline)
+        self.writer = OnlineStore(repository, pipeline)
+        self.positions = Positions(repository)
+        self.gate = gate
+        self.online = threading.Lock()
+        """Held while rows go from the lake to the online store, and by an erasure."""
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+    def source(self, name: str) -> SourceLake:
+        """Raises Invalid that names the nearest."""
+        if name not in self.lakes:
+            raise Invalid(f"no source `{name}`", where=self.pipeline.pipeline, remedy=_nearest(name, list(self.lakes)))
+        return self.lakes[name]
+
+    def reference(self, reference: str) -> tuple[str, str]:
+        """(source, field) of `source.field`. Raises Invalid that names the nearest."""
+        source, _, field = reference.partition(".")
+        known = [f"{name}.{each}" for name, declared in self.pipeline.sources.items() for each in declared.fields]
+        if reference not in known:
+            raise Invalid(f"no field `{reference}`", where=self.pipeline.pipeline, remedy=_nearest(reference, known))
+        return source, field
+
+
+class Pipelines:
+    """Safe from any thread; `apply` and `wait` from the event loop."""
+
+    def __init__(
+        self, store: Store, lake: Lake, folder: Path, *, added: Callable[[str, str, SourceLake], None], removed: Callable[[str, str], None]
+    ) -> None:
+        """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline, source)."""
+        self._store = store
+        self._lake = lake
+        self._folder = folder
+        self._added = added
+        self._removed = removed
+        self._lock = threading.Lock()
+        self._held: dict[str, Held] = {}
+        self._changed = asyncio.Condition()
+
+    async def apply(self, pipeline: Pipeline, number: int) -> None:
+        """Also again, and an older number after a newer one."""
+        changed = await asyncio.to_thread(self._apply, pipeline, number)
+        if changed:
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _apply(self, pipeline: Pipeline, number: int) -> bool:
+        with self._store.transaction() as effect:
+            effect.session.merge(PipelineRow(name=pipeline.pipeline, number=number, spec=pipeline.model_dump(mode="json", by_alias=True)))
+        with self._lock:
+            known = self._held.get(pipeline.pipeline)
+        if known and known.number >= number:
+            return False
+        repository = Repository(self._folder / pipeline.pipeline, self._lake.root / pipeline.pipeline)
+        repository.apply(pipeline)
+        lakes = {source: self._lake.source(pipeline.pipeline, source) for source in pipeline.sources}
+        held = Held(pipeline, number, repository, lakes, known.gate if known else Gate())
+        if known:
+            held.online = known.online
+        with self._lock:
+            self._held[pipeline.pipeline] = held
+        for source, lake in lakes.items():
+            self._added(pipeline.pipeline, source, lake)
+        for source in set(known.lakes if known else ()) - set(lakes):
+            self._removed(pipeline.pipeline, source)
+        if known:
+            known.close()
+        log.info("pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(lakes))
+        return True
+
+    def all(self) -> list[Held]:
+        with self._lock:
+            return list(self._held.values())
+
+    def find(self, name: str) -> Held | None:
+        with self._lock:
+            return self._held.get(name)
+
+    def get(self, name: str) -> Held:
+        """Raises NotFound that names the nearest."""
+        with self._lock:
+            held, known = self._held.get(name), sorted(self._held)
+        if held is None:
+            raise NotFound(f"no pipeline `{name}`", remedy=_nearest(name, known) if known else "Apply one first")
+        return held
+
+    async def wait(self, name: str, number: int, timeout_s: float) -> tuple[Pipeline, int]:
+        """The pipeline as it was applied under this number, and the number; 0 asks for the newest.
+
+        Waits for one that was applied and has not reached us yet. Raises NotFound.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._newest(name) >= max(number, 1))
+        except TimeoutError:
+            pass
+        newest = self.get(name)
+        if number in (0, newest.number):
+            return newest.pipeline, newest.number
+        with self._store.read() as session:
+            row = session.get(PipelineRow, (name, number))
+            oldest = session.scalar(select(func.min(PipelineRow.number)).where(PipelineRow.name == name))
+        if row is None:
+            raise NotFound(f"{name} has no number {number} here", where=name, remedy=f"Use one from {oldest} to {newest.number}")
+        return Pipeline.model_validate(row.spec), number
+
+    def _newest(self, name: str) -> int:
+        with self._lock:
+            return self._held[name].number if name in self._held else 0
+
+    def close(self) -> None:
+        for held in self.all():
+            held.close()
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"There is {', '.join(known)}"

@@ -1,0 +1,175 @@
+"""gRPC in: translate, call, translate back."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import pyarrow.compute as pc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from penstock.contracts.errors import Invalid
+from penstock.contracts.topics import source_topic
+from penstock.feature_store.v1 import feature_store_pb2 as pb
+from penstock.feature_store.v1 import feature_store_pb2_grpc
+from penstock_feature_store import names
+from penstock_feature_store.barrier import Barrier
+from penstock_feature_store.erasure import Erased, Erasures
+from penstock_feature_store.lake import once
+from penstock_feature_store.online import Row, Scalar
+from penstock_feature_store.pipelines import Held, Pipelines
+from penstock_feature_store.sets import TrainingSets
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+DEADLINE_S = 60.0
+"""Of a caller who sets none."""
+MARGIN_S = 0.3
+"""Kept back of a caller's deadline, so that the answer says what is missing instead of nothing."""
+MAX_ENTITIES = 1_000
+MAX_RECORDS = 1_000
+
+
+class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
+    def __init__(self, pipelines: Pipelines, barrier: Barrier, sets: TrainingSets, erasures: Erasures) -> None:
+        self._pipelines = pipelines
+        self._barrier = barrier
+        self._sets = sets
+        self._erasures = erasures
+
+    async def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:  # noqa: N802
+        held = self._pipelines.get(request.pipeline)
+        if len(request.entities) > MAX_ENTITIES:
+            raise Invalid(f"{len(request.entities):,} entities, at most {MAX_ENTITIES:,}", where="entities", remedy="Ask in several calls")
+        fields = list(request.fields) or [feature.source_field for feature in held.pipeline.resolved_features().values()]
+        rows = await asyncio.to_thread(_read_online, held, list(request.entities), list(dict.fromkeys(fields)))
+        entities = [_entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)]
+        return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
+
+    async def CreateTrainingSet(self, request: pb.CreateTrainingSetRequest, context: Context) -> pb.CreateTrainingSetResponse:  # noqa: N802
+        known = await asyncio.to_thread(self._sets.known, request.id, request.pipeline, request.pipeline_number)
+        if known is None:
+            pipeline, number = await self._pipelines.wait(request.pipeline, request.pipeline_number, _remaining(context))
+            held = self._pipelines.get(request.pipeline)
+            below = self._barrier.read(held, [(offset.topic, offset.partition, offset.offset) for offset in request.min_offsets])
+            await self._barrier.wait(held, below, _remaining(context))
+            known = await self._sets.create(request.id, held, pipeline, number)
+        return pb.CreateTrainingSetResponse(training_set_json=known.model_dump_json())
+
+    async def EraseEntity(self, request: pb.EraseEntityRequest, context: Context) -> pb.EraseEntityResponse:  # noqa: N802
+        held = self._pipelines.get(request.pipeline)
+        if not request.entity:
+            raise Invalid("no entity is named", where="entity", remedy="Name the one whose rows shall leave")
+        async with held.gate.alone():
+            erased = await asyncio.to_thread(self._erase, held, request.entity)
+        return pb.EraseEntityResponse(lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows)
+
+    async def GetPositions(self, request: pb.GetPositionsRequest, context: Context) -> pb.GetPositionsResponse:  # noqa: N802
+        held = self._pipelines.get(request.pipeline)
+        return pb.GetPositionsResponse(sources=await asyncio.to_thread(_positions, held))
+
+    async def GetRecords(self, request: pb.GetRecordsRequest, context: Context) -> pb.GetRecordsResponse:  # noqa: N802
+        held = self._pipelines.get(request.pipeline)
+        return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
+
+    def _erase(self, held: Held, entity: str) -> Erased:
+        with held.online:
+            return self._erasures.erase(held.pipeline.pipeline, entity)
+
+
+def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, tuple[Row, list[str]]]]:
+    """For each entity, by source: its row and the fields that were asked of it."""
+    by_source: dict[str, list[str]] = {}
+    for source, field in map(held.reference, fields):
+        by_source.setdefault(source, []).append(field)
+    now = datetime.now(UTC)
+    found: list[dict[str, tuple[Row, list[str]]]] = [{} for _ in entities]
+    for source, asked in by_source.items():
+        for place, row in zip(found, held.reader.read(source, entities, asked, now), strict=True):
+            place[source] = (row, asked)
+    return found
+
+
+def _entity(entity: str, fields: list[str], found: dict[str, tuple[Row, list[str]]]) -> pb.EntityFeatures:
+    """Found when any source has a row that counts; expired when all that there are no longer do."""
+    kinds = {row.status for row, _ in found.values()}
+    status = next((kind for kind in ("found", "expired") if kind in kinds), "not_found")
+    values = {f"{source}.{field}": row.values.get(field) for source, (row, asked) in found.items() for field in asked}
+    origins = {source: row.origin for source, (row, _) in found.items() if row.origin and row.status == status}
+    newest = max((origin.time for origin in origins.values()), default=None)
+    return pb.EntityFeatures(
+        entity=entity,
+        status=pb.EntityFeatures.Status.Value(f"STATUS_{status.upper()}"),
+        values=[_value(values.get(field)) for field in fields],
+        time=_timestamp(newest),
+        events={source: origin.event_id for source, origin in origins.items()},
+    )
+
+
+def _positions(held: Held) -> list[pb.SourcePosition]:
+    pipeline = held.pipeline.pipeline
+    found = []
+    for source, lake in held.lakes.items():
+        newest = lake.newest_us()
+        records, events = source_topic("records", pipeline, source), source_topic("events", pipeline, source)
+        found.append(
+            pb.SourcePosition(
+                source=source,
+                rows=lake.count(),
+                entities=lake.entities(),
+                positions=[pb.PartitionOffset(topic=records, partition=part, offset=at) for part, at in sorted(lake.positions().items())],
+                events=[pb.PartitionOffset(topic=events, partition=part, offset=last) for part, (_, last) in sorted(lake.events().items())],
+                newest=None if newest is None else _timestamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)),
+            )
+        )
+    return found
+
+
+def _records(held: Held, request: pb.GetRecordsRequest) -> list[pb.Record]:
+    """Newest first."""
+    source, kind = request.source, request.WhichOneof("by")
+    lake = held.source(source)
+    if kind is None:
+        raise Invalid("neither an entity nor an id is named", where="by", remedy="Name one")
+    keep = pc.field(names.ENTITY) == request.entity if kind == "entity" else pc.field(names.ID) == request.id
+    table = once(lake.read(keep=keep)).sort_by([(names.TIME, "descending"), (names.OFFSET, "descending")])
+    fields = held.pipeline.sources[source].fields
+    return [
+        pb.Record(
+            id=row[names.ID],
+            entity=row[names.ENTITY],
+            time=_timestamp(row[names.TIME]),
+            partition=row[names.PARTITION],
+            offset=row[names.OFFSET],
+            traceparent=row[names.TRACE] or "",
+            fields={field: _value(row.get(names.column_of(field))) for field in fields},
+        )
+        for row in table.slice(0, min(request.limit or 100, MAX_RECORDS)).to_pylist()
+    ]
+
+
+def _value(value: Scalar) -> pb.Value:
+    match value:
+        case None:
+            return pb.Value()
+        case bool():
+            return pb.Value(boolean=value)
+        case str():
+            return pb.Value(text=value)
+        case _:
+            return pb.Value(number=value)
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
+
+
+def _remaining(context: Context) -> float:
+    remaining = context.time_remaining()
+    return max((DEADLINE_S if remaining is None else remaining) - MARGIN_S, 0.1)

@@ -1,0 +1,92 @@
+"""The feature store's tables: pipelines by number, training sets, what the trigger has counted, runs under way.
+
+None holds a person's data: rows of events are in the lake, the online store and the training sets, where an erasure finds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Integer, String, delete, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from penstock.contracts.events import TrainingSet
+from penstock.runtime.store import UtcDateTime
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class PipelineRow(Tables):
+    """One applied pipeline. Never changed; kept because a run may ask for a number that is not the newest."""
+
+    __tablename__ = "pipelines"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class TrainingSetRow(Tables):
+    __tablename__ = "training_sets"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    """The caller's."""
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    number: Mapped[int] = mapped_column(Integer)
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)
+    """A TrainingSet. After an erasure its parts have other digests, and `left` says how many rows went."""
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    @property
+    def value(self) -> TrainingSet:
+        return TrainingSet.model_validate(self.body)
+
+
+class CountedRow(Tables):
+    """Up to where a pipeline's labels have been counted: they are in a training set, or a run was requested for them."""
+
+    __tablename__ = "counted"
+
+    pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
+    source: Mapped[str] = mapped_column(String(64), primary_key=True)
+    partition: Mapped[int] = mapped_column(Integer, primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger)
+    """Of the records topic."""
+
+
+class RunRow(Tables):
+    """A training run that was requested and has not ended."""
+
+    __tablename__ = "runs"
+
+    run_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+
+
+def counted(session: Session, pipeline: str, source: str) -> dict[int, int]:
+    rows = session.scalars(select(CountedRow).where(CountedRow.pipeline == pipeline, CountedRow.source == source))
+    return {row.partition: row.position for row in rows}
+
+
+def count_up_to(session: Session, pipeline: str, source: str, positions: Mapping[int, int]) -> None:
+    """Never backwards: an older training set may be finished after a newer request."""
+    known = counted(session, pipeline, source)
+    for partition, position in positions.items():
+        if position > known.get(partition, -1):
+            session.merge(CountedRow(pipeline=pipeline, source=source, partition=partition, position=position))
+
+
+def begin_run(session: Session, run_id: str, pipeline: str) -> None:
+    session.merge(RunRow(run_id=run_id, pipeline=pipeline))
+
+
+def end_run(session: Session, run_id: str) -> None:
+    session.execute(delete(RunRow).where(RunRow.run_id == run_id))
+
+
+def runs_under_way(session: Session, pipeline: str) -> int:
+    return session.scalar(select(func.count()).select_from(RunRow).where(RunRow.pipeline == pipeline)) or 0
