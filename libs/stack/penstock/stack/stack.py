@@ -25,7 +25,7 @@ from penstock.stack.supervisor import Supervisor, configuration
 Progress = Callable[[ProgramStatus], None]
 """Told each time a program's state or what it waits for changes."""
 
-_POLL_S = 0.1
+_POLL_S = 0.2
 _SUPERVISOR_WITHIN_S = 15.0
 _DOWN_WITHIN_S = 90.0
 _ORPHANS_END_WITHIN_S = 15.0
