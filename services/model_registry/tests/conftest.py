@@ -1,0 +1,161 @@
+"""A registry on real parts but Kafka: store, artifacts, keys, packages. Events go in by the router and come out of the outbox."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from sqlalchemy import select
+
+from penstock.contracts.events import (
+    Artifact,
+    AuditCompleted,
+    Envelope,
+    Event,
+    GateResult,
+    ModelVersionPromoted,
+    PipelineApplied,
+    ReviewDecided,
+    TrainingRunCompleted,
+    decode,
+    encode,
+)
+from penstock.contracts.load import read_data
+from penstock.packages.archive import pack
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.cloud_events import Received
+from penstock.runtime.store import Store
+from penstock.runtime.tables import OutboxRow
+from penstock.testing import packages as sample
+from penstock_model_registry import handlers
+from penstock_model_registry import store as rows
+from penstock_model_registry.app import MIGRATIONS
+from penstock_model_registry.packages import Packages
+from penstock_model_registry.registry import Registry
+from penstock_model_registry.store import PipelineRow, Tables
+
+
+class World:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.keys = Keys(home / "keys")
+        self.keys.ensure(sample.NOW)
+        self.artifacts = Artifacts(f"file://{home}/artifacts")
+        self.packages = Packages(self.artifacts, self.keys)
+        self._numbers = itertools.count(1)
+        self.start()
+
+    def start(self) -> None:
+        """As after a restart: everything in memory is new."""
+        self.store = Store.open(f"sqlite:///{self.home}/registry.db", Tables.metadata, migrations=MIGRATIONS)
+        self.registry = Registry(self.store, self.packages, self.artifacts, self.keys, lambda: datetime.now(UTC))
+        self.router = handlers.router(self.registry, self.store)
+
+    # -- in ------------------------------------------------------------------------------------------------------------------------
+
+    async def receives(self, event: Event, event_id: str | None = None) -> None:
+        received = Received(event.topic, 0, 0, event_id or f"event-{next(self._numbers)}", event.ce_type(), {}, encode(event))
+        await self.router.handle(received)
+
+    def applies(self, text: str = sample.PIPELINE_TEXT, number: int = 1) -> None:
+        event = PipelineApplied(
+            pipeline="loans", number=number, spec=read_data(text), text=text, digest="d", applied_at=sample.NOW, applied_by="Ada"
+        )
+        with self.store.transaction() as effect:
+            effect.session.add(PipelineRow(name="loans", number=number, text=text, applied=event.model_dump(mode="json")))
+
+    def run(self, card: str = "# loans\n", run_id: str = "R1") -> TrainingRunCompleted:
+        """A trained package in the artifact store, and the event that announces it."""
+        directory = self.home / f"trained-{next(self._numbers)}"
+        digest = sample.write_package(directory, card=card)
+        pack(directory, directory.with_suffix(".tar"))
+        package = self.artifacts.put_file(f"packages/{digest[7:]}.tar", directory.with_suffix(".tar"))
+        return TrainingRunCompleted(
+            run_id=run_id,
+            pipeline="loans",
+            pipeline_number=1,
+            training_set=sample.training_set(),
+            package=package,
+            digest=digest,
+            metrics={"auroc": 0.9},
+            completed_at=sample.NOW,
+        )
+
+    def audit(self, digest: str, *gates: GateResult, audit_id: str = "A1", scores: Artifact | None = None) -> AuditCompleted:
+        gates = gates or (sample.AUROC_PASSED, sample.gate())
+        said = {one.verdict for one in gates}
+        return AuditCompleted.model_validate(
+            {
+                "audit_id": audit_id,
+                "pipeline": "loans",
+                "digest": digest,
+                "verdict": "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass",
+                "gates": gates,
+                "evidence": sample.verdict(self.keys, digest, *gates, audit_id=audit_id),
+                "report": sample.NOWHERE,
+                "result": sample.NOWHERE,
+                "scores": scores,
+                "completed_at": sample.NOW,
+            }
+        )
+
+    def review(self, digest: str, waiver: Envelope | None, audit_id: str = "A1") -> ReviewDecided:
+        return ReviewDecided(
+            pipeline="loans",
+            digest=digest,
+            audit_id=audit_id,
+            decision="approved" if waiver else "rejected",
+            decided_by="Ada",
+            why="so",
+            waiver=waiver,
+            decided_at=sample.NOW,
+        )
+
+    def scores(self, name: str, quality: float, rows: int = 600) -> Artifact:
+        """What an audit keeps: the same rows and labels each time, answered better with a higher `quality`."""
+        generator = np.random.default_rng(5)
+        labels = generator.integers(0, 2, rows)
+        chance = 1 / (1 + np.exp(-(quality * (2 * labels - 1) + generator.normal(size=rows))))
+        hashes = [f"{row:05d}" for row in range(rows)]
+        table = pa.table({"row": hashes, "entity": hashes, "label": labels.astype(float), "probability": chance, "decision": labels})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        return self.artifacts.put_bytes(f"scores/{name}.parquet", buffer.getvalue())
+
+    async def promotes(self, card: str, audit_id: str = "A1") -> str:
+        """A version that went the whole way."""
+        run = self.run(card, run_id=card)
+        await self.receives(run)
+        await self.receives(self.audit(run.digest, audit_id=audit_id, scores=self.scores(card, 2.0)))
+        return run.digest
+
+    # -- out -----------------------------------------------------------------------------------------------------------------------
+
+    def published(self, kind: type[Event] | None = None) -> list[Event]:
+        with self.store.read() as session:
+            found = [decode(row.event_type, row.value) for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))]
+        return [event for event in found if event is not None and (kind is None or isinstance(event, kind))]
+
+    def promotions(self) -> list[ModelVersionPromoted]:
+        return [event for event in self.published() if isinstance(event, ModelVersionPromoted)]
+
+    def state(self, digest: str) -> tuple[str, list[str]]:
+        with self.store.read() as session:
+            row = rows.find_version(session, digest)
+            return row.state, row.because
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    world.applies()
+    yield world
+    world.store.close()
