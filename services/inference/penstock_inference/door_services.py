@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
-from tritonclient.grpc import service_pb2
 
 from penstock.contracts.errors import NotFound
 from penstock.ethics_audit.v1 import ethics_audit_pb2
@@ -55,20 +54,13 @@ class DoorServices:
         self._owners = owners()
         self._health = {service: health_pb2_grpc.HealthStub(channel) for service, channel in channels.items()}
         self._status = {service: status_pb2_grpc.StatusServiceStub(channel) for service, channel in channels.items()}
-        self.reflection = reflection.ReflectionServicer(
-            [*self._owners, OPEN_INFERENCE, HEALTH, STATUS, reflection.SERVICE_NAME], pool=_pool()
-        )
+        self.reflection = reflection.aio.ReflectionServicer([*self._owners, OPEN_INFERENCE, HEALTH, STATUS, reflection.SERVICE_NAME])
 
     # -- health --------------------------------------------------------------------------------------------------------------------
 
     async def check(self, request: health_pb2.HealthCheckRequest, context: Context) -> health_pb2.HealthCheckResponse:
         """Of one service by its gRPC name; the empty name asks for all at once."""
         return _Health(status=await self._state(request.service))
-
-    async def list_all(self, request: health_pb2.HealthListRequest, context: Context) -> health_pb2.HealthListResponse:
-        names = ["", *sorted(self._owners), OPEN_INFERENCE]
-        states = await asyncio.gather(*(self._state(name) for name in names))
-        return health_pb2.HealthListResponse(statuses={name: _Health(status=state) for name, state in zip(names, states, strict=True)})
 
     async def watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         last = None
@@ -91,7 +83,7 @@ class DoorServices:
         if name == OPEN_INFERENCE:
             return _Health.SERVING if await self._triton.live() else _Health.NOT_SERVING
         if name not in self._owners:
-            raise NotFound(f"there is no service {name!r} at this door", remedy="Health's List names them all")
+            raise NotFound(f"there is no service {name!r} at this door", remedy="Reflection names them all")
         try:
             answer = await self._health[self._owners[name]].Check(health_pb2.HealthCheckRequest(service=name), timeout=ASK_S)
         except grpc.aio.AioRpcError:
@@ -121,7 +113,6 @@ class DoorServices:
 def add_to_server(servicer: DoorServices, server: grpc.aio.Server) -> None:
     health = {
         "Check": _unary(servicer.check, health_pb2.HealthCheckRequest),
-        "List": _unary(servicer.list_all, health_pb2.HealthListRequest),
         "Watch": grpc.unary_stream_rpc_method_handler(servicer.watch, health_pb2.HealthCheckRequest.FromString, _serialized),
     }
     reflected = grpc.stream_stream_rpc_method_handler(
@@ -145,8 +136,3 @@ def _unary(behaviour: Any, request: Any) -> Handler:
 def _serialized(message: Any) -> bytes:
     data: bytes = message.SerializeToString()
     return data
-
-
-def _pool() -> Any:
-    """The pool that all stubs of this process are in; Triton's are added there when they are imported."""
-    return service_pb2.DESCRIPTOR.pool

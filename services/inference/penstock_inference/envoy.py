@@ -84,7 +84,22 @@ function envoy_on_request(handle)
   end
 end
 
+-- Triton says 500 to JSON that is none, or does not fit its shape. It is the client's mistake.
+local function blame(handle)
+  local body = handle:body()
+  if not body then return end
+  local size = body:length()
+  local text = body:getBytes(0, size <= HEAD and size or HEAD)
+  if text:find('"error":"Unable to parse ', 1, true) or text:find('"error":"failed to parse ', 1, true) then
+    handle:headers():replace(":status", "400")
+  end
+  local meta = handle:streamInfo():dynamicMetadata()
+  meta:set("prediction", "response_bytes", size)
+  meta:set("prediction", "response", handle:base64Escape(text))
+end
+
 function envoy_on_response(handle)
+  if handle:headers():get(":status") == "500" then return blame(handle) end
   local kept, size = {{}}, 0
   for chunk in handle:bodyChunks() do
     local length = chunk:length()

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import select
 from tritonclient.grpc import service_pb2_grpc
 
-from penstock.contracts.errors import Invalid, PenstockError
+from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.runtime.rpc import rpc_error
@@ -100,7 +100,10 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         try:
             return await self._features.GetOnlineFeatures(request, timeout=within)
         except grpc.aio.AioRpcError as error:
-            raise rpc_error(error) from error
+            told = rpc_error(error)
+            if isinstance(told, Unavailable):
+                raise Unavailable(f"the feature store does not answer: {told.message}", remedy="Predict by fields, or try again") from error
+            raise told from error
 
     async def _through_the_door(self, model: Model, row: Row, within: float) -> tuple[str, dict[str, Tensor]]:
         """Our own inference goes the clients' way, so that it has one record, made like all others."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import struct
+import sys
 from base64 import b64encode
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import pytest
 from tritonclient.grpc import InferInput, service_pb2
 
 from penstock_inference.predictions import Layout
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))  # pytest's importlib mode lets tests share modules in no other way
 
 LAYOUT = Layout(
     digest="sha256:" + "a" * 64, generation=3, numbers=("age", "income"), strings=("purpose", "owns"), booleans=frozenset({"owns"})

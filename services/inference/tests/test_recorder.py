@@ -25,7 +25,7 @@ from penstock_inference.envoy import Door
 pytestmark = pytest.mark.kafka
 
 Make = Callable[..., Any]
-PROCESS = Path(__file__).with_name("recorder_process.py")
+PROCESS = Path(__file__).with_name("support") / "recorder_process.py"
 
 
 @pytest.fixture

@@ -1,0 +1,411 @@
+"""Promoted versions are served, what is wrong is not, every prediction is recorded, and what is killed comes back: on the real parts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import orjson
+import pytest
+from confluent_kafka import Consumer
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.packages.keys import Keys
+from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing.packages import promotion
+from penstock.testing.stack import StackUnderTest, running_stack
+from penstock.testing.wait import until
+
+if TYPE_CHECKING:
+    from calls import Door
+    from loans import Registry
+
+pytestmark = pytest.mark.stack
+
+Published = Callable[[], list[dict[str, Any]]]
+OIP = "/inference.GRPCInferenceService/"
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[StackUnderTest]:
+    """Kafka, Triton, Envoy and inference alone."""
+    with running_stack(["inference"]) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def registry(house: StackUnderTest) -> Registry:
+    from loans import Registry
+
+    return Registry.at(house.home, house.stack.kafka)
+
+
+@pytest.fixture(scope="module")
+def door(house: StackUnderTest) -> Door:
+    from calls import Door
+
+    return Door(house.endpoint)
+
+
+@pytest.fixture(scope="module")
+def serving(door: Door) -> Callable[[], inference_pb2.Serving]:
+    stub = inference_pb2_grpc.InferenceServiceStub(door.channel)
+
+    def ask() -> inference_pb2.Serving:
+        try:
+            found = stub.GetServing(inference_pb2.GetServingRequest(), timeout=5).pipelines
+        except grpc.RpcError:
+            return inference_pb2.Serving()
+        return found[0] if found else inference_pb2.Serving()
+
+    return ask
+
+
+@pytest.fixture
+def served(registry: Registry, serving: Callable[[], inference_pb2.Serving], house: StackUnderTest) -> int:
+    """A generation that is served."""
+    if not serving().generation:
+        registry.promote()
+    until(lambda: serving().generation, within=30, what="a version is served")
+    house.ready()
+    return serving().generation
+
+
+@pytest.fixture(scope="module")
+def published(house: StackUnderTest) -> Iterator[Published]:
+    """Every prediction so far, in order."""
+    found: list[dict[str, Any]] = []
+    consumer = Consumer(
+        house.stack.kafka.client(
+            group_id="test", isolation_level="read_committed", auto_offset_reset="earliest", topic_metadata_refresh_interval_ms=200
+        )
+    )
+    consumer.subscribe(["loans.predictions.v1"])
+
+    def read() -> list[dict[str, Any]]:
+        found.extend(orjson.loads(message.value()) for message in consumer.consume(5000, 0.2) if not message.error())
+        return found
+
+    yield read
+    consumer.close()
+
+
+def recorded(published: Published, *ids: str | None) -> list[dict[str, Any]]:
+    until(lambda: set(ids) <= {prediction["id"] for prediction in published()}, within=20, what="the predictions are recorded")
+    return [prediction for prediction in published() if prediction["id"] in ids]
+
+
+def status_of(call: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as raised:
+        call()
+    return raised.value.code().name, raised.value.details()
+
+
+# -- the door ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_prediction_is_recorded_field_by_field_however_it_was_asked(door: Door, served: int, published: Published) -> None:
+    over_grpc = door.infer(1.0, "car", metadata=[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")])
+    compressed = door.infer(None, "", compression=grpc.Compression.Gzip)
+    status, body, headers = door.http_infer(-1.0, "home")
+    assert (status, json.loads(body)["outputs"][0]["data"]) == (200, ["false"])
+    first, second, third = (recorded(published, answer)[0] for answer in (over_grpc.id, compressed.id, headers["x-penstock-prediction"]))
+    assert (first["inputs"], first["decisions"], first["generation"]) == ({"income": [1.0], "purpose": ["car"]}, ["true"], served)
+    assert first["probabilities"][0] == pytest.approx([0.25, 0.75])
+    assert first["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    assert (second["inputs"], second["rows"], second["protocol"]) == ({"income": [None], "purpose": [None]}, 1, "grpc")
+    assert (third["inputs"], third["decisions"], third["protocol"]) == ({"income": [-1.0], "purpose": ["home"]}, ["false"], "http")
+    assert {prediction["undecoded"] for prediction in (first, second, third)} == {None}
+
+
+def test_nobody_chooses_an_id(door: Door, served: int, published: Published) -> None:
+    forged = "11111111-1111-1111-1111-111111111111"
+    answer = door.infer(metadata=[("x-penstock-prediction", forged), ("x-request-id", forged)])
+    _, _, headers = door.http_infer(x_penstock_prediction=forged, x_request_id=forged)
+    ids = {answer.id, headers["x-penstock-prediction"]}
+    assert len(ids) == 2
+    recorded(published, *ids)
+    assert forged not in {prediction["id"] for prediction in published()}
+
+
+def test_bad_input_gets_the_right_status_and_a_sentence(door: Door, served: int) -> None:
+    from penstock_inference.triton import infer_request
+
+    wrong_shape = infer_request("loans", None, [[1.0, 2.0, 3.0]], [["car"]])
+    said = status_of(lambda: door.stub.ModelInfer(wrong_shape, timeout=5))
+    assert said[0] == "INVALID_ARGUMENT"
+    assert "unexpected shape for input 'numbers'" in said[1]
+    assert status_of(lambda: door.infer(model="loan")) == ("NOT_FOUND", "Request for unknown model: 'loan' is not found")
+    assert status_of(lambda: door.infer(version=999))[0] == "NOT_FOUND"
+    assert status_of(lambda: door.infer(timeout=0.0005))[0] == "DEADLINE_EXCEEDED"
+    too_large = door.channel.unary_unary(OIP + "ModelInfer")
+    assert status_of(lambda: too_large(b"x" * (65 << 20), timeout=20)) == (
+        "RESOURCE_EXHAUSTED",
+        "the request is larger than 64 MiB: send fewer rows at once",
+    )
+    assert door.http("POST", "/v2/models/loans/infer", b" " * (65 << 20))[0] == 413
+    assert door.http("POST", "/v2/models/loans/infer", b"{")[0] == 400
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "RepositoryModelLoad",
+        "RepositoryModelUnload",
+        "RepositoryIndex",
+        "ModelStatistics",
+        "ModelConfig",
+        "SystemSharedMemoryStatus",
+        "LogSettings",
+    ],
+)
+def test_what_changes_or_watches_triton_is_closed(door: Door, served: int, method: str) -> None:
+    assert status_of(lambda: door.channel.unary_unary(OIP + method)(b"", timeout=5)) == ("PERMISSION_DENIED", "not through the front door")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 200),
+        ("GET", "/v2/health/live", 200),
+        ("GET", "/v2/health/ready", 200),
+        ("GET", "/v2/models/loans", 200),
+        ("GET", "/v2/models/loans/ready", 200),
+        ("GET", "/v2/models/stats", 403),
+        ("GET", "/v2/models/loans/stats", 404),
+        ("GET", "/v2/models/loans/config", 404),
+        ("POST", "/v2/repository/index", 404),
+        ("POST", "/v2/repository/models/loans/unload", 404),
+        ("POST", "/v2/models/loans/../../repository/models/loans/unload", 404),
+        ("POST", "/v2//repository/index", 404),
+        ("POST", "/v2/models/loans%2finfer", 400),
+        ("GET", "/v2/models/loans.candidate.x/ready", 404),
+    ],
+)
+def test_paths(door: Door, served: int, method: str, path: str, status: int) -> None:
+    assert door.http(method, path)[0] == status
+
+
+def test_only_our_services_have_a_way_in(door: Door, served: int) -> None:
+    unknown = "there is no such method or path at this door"
+    for path in ("/penstock.door.v1.Health/Check", "/penstock.inference.v10.InferenceService/Predict", "/other.Service/Call"):
+        assert status_of(lambda path=path: door.channel.unary_unary(path)(b"", timeout=5)) == ("UNIMPLEMENTED", unknown)
+
+
+def test_the_door_answers_health_reflection_and_status_for_all(door: Door, served: int) -> None:
+    health = health_pb2_grpc.HealthStub(door.channel)
+    states = health_pb2.HealthCheckResponse
+
+    def state(name: str) -> Any:
+        return health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status
+
+    assert state("penstock.inference.v1.InferenceService") == states.SERVING
+    assert state("inference.GRPCInferenceService") == states.SERVING
+    assert state("penstock.trainer.v1.TrainerService") == states.NOT_SERVING  # it does not run here
+    assert state("") == states.NOT_SERVING
+    assert (
+        next(iter(health.Watch(health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"), timeout=5))).status
+        == states.SERVING
+    )
+    assert status_of(lambda: state("penstock.trainer.v1.Trainer"))[0] == "NOT_FOUND"
+    names = ProtoReflectionDescriptorDatabase(door.channel).get_services()
+    assert {"penstock.trainer.v1.TrainerService", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= set(names)
+    status = status_pb2_grpc.StatusServiceStub(door.channel)
+    services = {service.service: service for service in status.GetStatus(status_pb2.GetStatusRequest(), timeout=5).services}
+    assert services["inference"].ready
+    assert not services["trainer"].ready
+    assert "loans@" in services["inference"].facts[0]
+
+
+# -- Predict -----------------------------------------------------------------------------------------------------------------------
+
+
+def predict(door: Door, pipeline: str = "loans", **fields: Any) -> inference_pb2.PredictResponse:
+    given = {name: inference_pb2.Value(**{kind: value}) for name, (kind, value) in fields.items()}
+    request = inference_pb2.PredictRequest(pipeline=pipeline, fields=inference_pb2.Fields(fields=given))
+    return inference_pb2_grpc.InferenceServiceStub(door.channel).Predict(request, timeout=5)
+
+
+def test_predict_by_fields_makes_one_record(door: Door, served: int, published: Published) -> None:
+    response = predict(door, income=("number", 1.0), purpose=("text", "car"))
+    assert (response.decision, response.generation) == ("true", served)
+    assert dict(response.probabilities) == pytest.approx({"false": 0.25, "true": 0.75})
+    (record,) = recorded(published, response.prediction)
+    assert record["inputs"] == {"income": [1.0], "purpose": ["car"]}
+
+
+def test_predict_says_what_is_wrong(door: Door, served: int) -> None:
+    assert status_of(lambda: predict(door, "loan")) == ("NOT_FOUND", "no pipeline 'loan' is served. Did you mean 'loans'?")
+    assert status_of(lambda: predict(door, incom=("number", 1.0))) == (
+        "INVALID_ARGUMENT",
+        "incom: loans has no feature 'incom'. Did you mean 'income'?",
+    )
+    assert status_of(lambda: predict(door, income=("text", "x"))) == ("INVALID_ARGUMENT", "income: must be a number, this is a text: 'x'")
+    by_entity = inference_pb2.PredictRequest(pipeline="loans", entity="a1")
+    code, said = status_of(lambda: inference_pb2_grpc.InferenceServiceStub(door.channel).Predict(by_entity, timeout=3))
+    assert code in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}  # the feature store does not run here
+    assert said
+
+
+# -- what is not served ------------------------------------------------------------------------------------------------------------
+
+
+def stranger(tmp_path: Path) -> Keys:
+    keys = Keys(tmp_path / "strange")
+    keys.ensure()
+    return keys
+
+
+def cut(package: Path) -> None:
+    graph = package / "model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "how", ["changed bytes", "another's keys", "an answer that is not the package's", "old", "without evidence", "another's evidence"]
+)
+def test_what_is_wrong_is_never_loaded_and_says_why(
+    how: str, door: Door, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], tmp_path: Path
+) -> None:
+    last = registry.generation
+    match how:
+        case "changed bytes":
+            bad, reason = registry.version(spoil=cut), "the file is not the one that the manifest lists"
+        case "another's keys":
+            bad, reason = registry.version(keys=stranger(tmp_path)), "is not in the trust store"
+        case "an answer that is not the package's":
+            bad, reason = registry.version(bias=1.0), "it does not answer as its package says: probe row 1"
+        case "old":
+            bad, reason = (
+                promotion(registry.keys, registry.version().version, *registry.made[-1].evidence, generation=served - 1 or 1),
+                "does not rise",
+            )
+        case "without evidence":
+            bad, reason = promotion(registry.keys, registry.version().version, generation=last + 1), "evidence is one signed verdict"
+        case _:
+            other = registry.made[0]
+            bad = promotion(registry.keys, registry.version().version, *other.evidence, generation=last + 1)
+            reason = "the verdict is about"
+    registry.publish(bad)
+    until(lambda: serving().refused_digest == bad.version.digest, within=30, what="the refusal is told")
+    assert reason in serving().refused_reason
+    assert serving().generation == served
+    assert door.infer().version == served
+
+
+# -- changes under load ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_switch_under_load_fails_no_request(
+    door: Door, house: StackUnderTest, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], published: Published
+) -> None:
+    from calls import load
+
+    with load(house.endpoint) as calls:
+        for _ in range(2):
+            promoted = registry.promote()
+            until(lambda promoted=promoted: serving().generation == promoted.generation, within=30, what="the new version is served")
+            done = len(calls.answered)
+            until(lambda done=done: len(calls.answered) > done + 50, within=20, what="it answers")
+    assert calls.failed == []
+    assert calls.answered[-1].version == registry.generation
+    assert sorted(calls.answered, key=lambda answer: answer.version) == sorted(calls.answered, key=lambda answer: answer.version)
+    found = recorded(published, *(answer.id for answer in calls.answered))
+    assert {prediction["id"]: prediction["generation"] for prediction in found} == {answer.id: answer.version for answer in calls.answered}
+
+
+def test_killing_envoy_under_load_loses_and_doubles_no_record(house: StackUnderTest, served: int, published: Published) -> None:
+    from calls import load
+
+    with load(house.endpoint) as calls:
+        for _ in range(2):
+            done = len(calls.answered)
+            until(lambda done=done: len(calls.answered) > done + 200, within=30, what="calls are answered")
+            house.kill("envoy")
+            done = len(calls.answered)
+            until(lambda done=done: len(calls.answered) > done + 200, within=30, what="calls are answered again")
+    assert_recorded_once(published, [answer.id for answer in calls.answered])
+
+
+def test_killing_inference_under_load_loses_and_doubles_no_record(house: StackUnderTest, served: int, published: Published) -> None:
+    from calls import load
+
+    with load(house.endpoint) as calls:
+        for _ in range(2):
+            before = len(published())
+            until(lambda before=before: len(published()) > before + 100, within=30, what="predictions are recorded")
+            house.kill("inference")
+        house.ready("inference")
+        done = len(calls.answered)
+        until(lambda done=done: len(calls.answered) > done + 100, within=30, what="calls are answered")
+    assert calls.failed == []  # clients do not notice
+    assert_recorded_once(published, [answer.id for answer in calls.answered])
+
+
+def assert_recorded_once(published: Published, answered: list[str | None]) -> None:
+    recorded(published, *answered)
+    ids = [prediction["id"] for prediction in published()]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_killed_model_process_is_healed(door: Door, house: StackUnderTest, served: int) -> None:
+    stubs = [pid for pid in pids_of("triton_python_backend_stub") if parent(pid) == house.pid("triton")]
+    assert stubs
+    for pid in stubs:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(grpc.RpcError):
+        door.infer()
+    until(lambda: answers(door), within=20, what="the model answers again")
+    assert door.infer().version == served
+    assert "healed" in house.log("inference")
+
+
+def test_triton_comes_back_empty_and_serves_again_without_an_event(door: Door, house: StackUnderTest, served: int) -> None:
+    house.kill("triton")
+    until(lambda: not answers(door), within=20, what="Triton is gone")
+    until(lambda: answers(door), within=40, what="the model is served again")
+    assert door.infer().version == served
+    house.ready()
+
+
+def test_a_restart_serves_what_was_served_and_takes_nothing_older(
+    door: Door, house: StackUnderTest, served: int, serving: Callable[[], inference_pb2.Serving], registry: Registry
+) -> None:
+    house.stop("inference")
+    house.stop("triton")
+    house.start("triton")
+    house.start("inference")
+    until(lambda: answers(door), within=40, what="the model is served again")
+    assert door.infer().version == served
+    house.ready()
+    assert serving().generation == served
+
+
+def answers(door: Door) -> bool:
+    try:
+        door.infer(timeout=2)
+    except grpc.RpcError:
+        return False
+    return True
+
+
+def pids_of(program: str) -> list[int]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and program in (folder / "cmdline").read_text():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
