@@ -198,7 +198,7 @@ async def test_a_consumer_that_stands_still_ends_the_control_plane(settings: Kaf
     topics.send(started("1"))
     async with running(plane) as task:
         await until(lambda: got == ["1"])
-        [consumer] = plane._consumers.values()
+        [consumer] = plane.consumers
         raw = consumer.subscriber.consumer.consumer
         raw.pause(raw.assignment())
         topics.send(started("2"))
@@ -330,7 +330,7 @@ async def test_too_many_dead_letters_in_a_row_stop_the_consumer(settings: KafkaS
     plane = ControlPlane("t", settings, [router], store=store)
     async with running(plane) as task:
         await until(lambda: [wait.thing for wait in plane.readiness.waiting] == ["dead letters"])
-        [consumer] = plane._consumers.values()
+        [consumer] = plane.consumers
         await until(lambda: consumer.subscriber.consumer is None)
         assert not task.done()
         assert not plane.readiness.ready

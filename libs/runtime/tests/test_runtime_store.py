@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from sqlalchemy import String, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, TooLarge
 from penstock.contracts.events import AuditFailed, AuditStarted
-from penstock.runtime.store import Store, UtcDateTime, assert_migrations_match
+from penstock.runtime.store import Effect, Store, UtcDateTime, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -184,12 +185,25 @@ def test_opening_again_changes_nothing(tmp_path: Path) -> None:
         Store.open(url, Tables.metadata).close()
 
 
-def test_an_old_inbox_row_is_forgotten(store: Store) -> None:
-    from penstock.runtime.store import Effect
+def test_an_event_too_large_for_kafka_is_refused_before_it_is_stored(store: Store) -> None:
+    event = AuditFailed(audit_id="1", pipeline="p", digest="d", reason="x" * 1_000_000, remedy="", failed_at=NOON)
+    with store.transaction() as effect, pytest.raises(TooLarge, match="AuditFailed has"):
+        effect.publish(event)
 
+
+def test_a_thread_may_do_a_handlers_database_work(store: Store) -> None:
+    effect = Effect(store, ("g", "1"))
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(effect.publish, started("1")).result()
+        effect.commit()
+        pool.submit(Effect(store, ("g", "2")).commit).result()
+    assert store.has_applied("g", "2")
+
+
+def test_an_old_inbox_row_is_forgotten(store: Store) -> None:
     effect = Effect(store, ("g", "1"))
     effect.commit()
     assert store.has_applied("g", "1")
-    assert store.prune_inbox(timedelta(days=1)) == 0
-    assert store.prune_inbox(timedelta(seconds=-1)) == 1
+    assert store.forget(timedelta(days=1)) == 0
+    assert store.forget(timedelta(seconds=-1)) == 1
     assert not store.has_applied("g", "1")

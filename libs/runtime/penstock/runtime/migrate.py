@@ -9,16 +9,15 @@ import importlib
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alembic.autogenerate import produce_migrations, render_python_code
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy import Engine, MetaData, create_engine, inspect
 
 from penstock.contracts.errors import Conflict
 
@@ -46,8 +45,25 @@ def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_versi
             ) from error
 
 
+def assert_match(engine: Engine, metadata: Sequence[MetaData], *, versions: set[str]) -> None:
+    """Raises AssertionError naming each table, column, index and constraint in which the database and `metadata` differ."""
+    from alembic.autogenerate import compare_metadata
+
+    known = {table for declared in metadata for table in declared.tables}
+    with engine.connect() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_name": lambda name, kind, _: name not in versions}
+        )
+        differences = [difference for difference in compare_metadata(context, list(metadata)) if difference]  # type: ignore[arg-type]
+        unknown = set(inspect(connection).get_table_names()) - known - versions
+    assert not differences, "migrations and tables differ: " + "; ".join(map(str, differences))
+    assert not unknown, f"the migrations make tables that nothing declares: {sorted(unknown)}"
+
+
 def new_revision(tables: MetaData, package: str, why: str) -> Path:
     """Writes the revision that takes the package's tables to `tables`; to be read and kept by a person."""
+    from alembic.autogenerate import produce_migrations, render_python_code
+
     script = _scripts(package)
     with tempfile.TemporaryDirectory() as scratch:
         engine = create_engine(f"sqlite:///{scratch}/now.db")

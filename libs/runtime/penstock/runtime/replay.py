@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import Future
 
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -43,6 +44,7 @@ class Replay:
         self._stop = threading.Event()
         self._unread: dict[str, set[int]] = {}
         self._look_at = 0.0
+        self._applying: Future[None] | None = None
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -50,8 +52,10 @@ class Replay:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Within about a second; what was being applied is finished first."""
+        """Within about a second; what was being applied is canceled, as it is read again at the next start."""
         self._stop.set()
+        if self._applying is not None:
+            self._applying.cancel()
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
@@ -76,8 +80,8 @@ class Replay:
                 else:
                     self._stop.wait(LOOK_FOR_TOPICS_S)
         except Exception as error:
-            log.exception("replay_failed")
             if not self._stop.is_set():
+                log.exception("replay_failed")
                 self._loop.call_soon_threadsafe(self._failed, f"replay: {error}")
         finally:
             consumer.close()
@@ -104,7 +108,8 @@ class Replay:
         messages = [first, *consumer.consume(BATCH, timeout=0)]
         events = [receive(message, self._kafka.topic_prefix) for message in messages if message.error() is None]
         if events:
-            asyncio.run_coroutine_threadsafe(self._apply_all(events), self._loop).result()
+            self._applying = asyncio.run_coroutine_threadsafe(self._apply_all(events), self._loop)
+            self._applying.result()
         for message in messages:
             if (error := message.error()) is not None:
                 self._notice(message, error)

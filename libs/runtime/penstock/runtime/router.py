@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from sqlalchemy.exc import OperationalError
 
 from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError
 from penstock.contracts.events import EVENTS, Event, decode
+from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Effect, Repeated, Store
 from penstock.runtime.telemetry import context_of
@@ -90,7 +92,8 @@ class Router:
     def on_replay(self, *events: type[Event]) -> Callable[[R], R]:
         """`handler(event)` for state that every replica keeps in memory: read from the topic's beginning at each start, no group, no inbox.
 
-        On a compacted topic each key's last event comes at least. A handler that raises is logged and its event left out, not retried.
+        On a compacted topic each key's last event comes at least. What may pass is retried, in order; another error is logged and its
+        event left out.
         """
 
         def register(handler: R) -> R:
@@ -117,8 +120,8 @@ class Router:
         if topic in self._caught_up:
             self._caught_up[topic].set()
 
-    async def handle(self, received: Received) -> None:
-        """Applies one message once. Raises what the handler raises, and Invalid for what is no event."""
+    async def handle(self, received: Received) -> bool:
+        """Applies one message once; False for one that was skipped. Raises what the handler raises, and Invalid for what is no event."""
         if received.event_type is None:
             raise Invalid(
                 "no ce_type header says which event this is",
@@ -128,10 +131,10 @@ class Router:
         if received.event_type not in self.handlers:
             if received.event_type not in EVENTS:
                 log.info("event_of_unknown_type_skipped", event_type=received.event_type, place=received.place)
-            return
+            return False
         if received.value is None:
             log.debug("tombstone_skipped", place=received.place)
-            return
+            return False
         declared, handler = self.handlers[received.event_type]
         event = _decoded(received, received.value)
         if declared.topic != received.topic:
@@ -139,7 +142,7 @@ class Router:
         assert self.store is not None
         if self.store.has_applied(self.group, received.event_id):
             log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
-            return
+            return False
         effect = Effect(self.store, inbox=(self.group, received.event_id))
         attributes = {"messaging.system": "kafka", "messaging.destination.name": received.topic, "cloudevents.event_id": received.event_id}
         try:
@@ -156,8 +159,10 @@ class Router:
                 if inspect.isawaitable(answer):
                     await answer
                 effect.commit()
+            return True
         except Repeated:
             log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
+            return False
         finally:
             effect.close()
 
@@ -165,13 +170,21 @@ class Router:
         """Hands one message of a replayed topic to its handler. Never raises an Exception."""
         if received.event_type not in self.replays or received.value is None:
             return
-        try:
-            event = _decoded(received, received.value)
-            answer = self.replays[received.event_type][1](event)
-            if inspect.isawaitable(answer):
-                await answer
-        except Exception:
-            log.exception("replay_left_out", place=received.place, event_type=received.event_type)
+        delay = Backoff(first=self.retries.first, longest=self.retries.longest)
+        began = time.monotonic()
+        while True:
+            try:
+                answer = self.replays[received.event_type][1](_decoded(received, received.value))
+                if inspect.isawaitable(answer):
+                    await answer
+            except Exception as error:
+                if not may_pass(error) or time.monotonic() - began > self.retries.patience:
+                    log.exception("replay_left_out", place=received.place, event_type=received.event_type)
+                    return
+                log.warning("replay_retried", place=received.place, event_type=received.event_type, why=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(delay.next())
+            else:
+                return
 
 
 def may_pass(error: Exception) -> bool:

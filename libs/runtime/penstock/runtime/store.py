@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Connection, Engine, MetaData, create_engine, delete, event, inspect, select
+from sqlalchemy import Connection, Engine, MetaData, create_engine, delete, event, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from ulid import ULID
 
+from penstock.contracts.errors import TooLarge
 from penstock.contracts.events import Event, encode
 from penstock.runtime import migrate
 from penstock.runtime.tables import InboxRow, JobRow, OutboxRow, RuntimeTables, UtcDateTime
@@ -28,6 +27,9 @@ from penstock.runtime.telemetry import current_traceparent
 __all__ = ["Effect", "Store", "UtcDateTime", "assert_migrations_match"]
 
 RUNTIME_MIGRATIONS = "penstock.runtime.migrations"
+RUNTIME_VERSIONS = "penstock_runtime_version"
+LARGEST_EVENT = 900_000
+"""Kafka's default limit is 1 MiB with headers; a row that can never be published would hold up all behind it."""
 _BUSY_S = 30.0
 
 Wish = Literal["publish", "enqueue", "cancel"]
@@ -45,7 +47,7 @@ class Store:
         self.engine = engine
         self.clock = clock
         self._listeners: list[Callable[[Wish], None]] = []
-        self._open = threading.local()
+        self._open: dict[int, Effect] = {}
 
     @classmethod
     def open(
@@ -68,7 +70,7 @@ class Store:
         if engine.dialect.name == "sqlite":
             event.listen(engine, "connect", _sqlite_connected)
             event.listen(engine, "begin", _sqlite_begin)
-        migrate.upgrade(engine, RUNTIME_MIGRATIONS, version_table="penstock_runtime_version")
+        migrate.upgrade(engine, RUNTIME_MIGRATIONS, version_table=RUNTIME_VERSIONS)
         if migrations is not None:
             migrate.upgrade(engine, migrations)
         elif metadata is not None:
@@ -107,11 +109,13 @@ class Store:
         with self.read() as session:
             return session.get(InboxRow, (group, event_id)) is not None
 
-    def prune_inbox(self, older_than: timedelta) -> int:
-        """Forgets old events; one that comes again after that is applied again. Returns how many were forgotten."""
+    def forget(self, older_than: timedelta) -> int:
+        """Deletes old inbox rows and ended jobs; returns how many. An event that comes again after that is applied again."""
+        before = self.clock() - older_than
+        old_events = delete(InboxRow).where(InboxRow.applied_at < before)
+        old_jobs = delete(JobRow).where(JobRow.state.in_(("done", "failed", "canceled")), JobRow.updated_at < before)
         with self.transaction() as effect:
-            deleted = effect.session.execute(delete(InboxRow).where(InboxRow.applied_at < self.clock() - older_than))
-            return int(deleted.rowcount)  # type: ignore[attr-defined]  # a CursorResult
+            return sum(effect.session.execute(old).rowcount for old in (old_events, old_jobs))  # type: ignore[attr-defined]  # CursorResults
 
     def close(self) -> None:
         self.engine.dispose()
@@ -131,6 +135,7 @@ class Effect:
         self._wishes: set[Wish] = set()
         self._after: list[Callable[[], None]] = []
         self._suspended = False
+        self._thread = 0
 
     @property
     def session(self) -> Session:
@@ -140,7 +145,8 @@ class Effect:
         """Opens the transaction, waiting up to 30 s for another writer. Raises Repeated when the inbox knows the event."""
         if self._session is not None:
             return self._session
-        if getattr(self._store._open, "effect", None) is not None:
+        thread = threading.get_ident()
+        if thread in self._store._open:
             raise RuntimeError("a transaction is open already in this thread; do not nest, and do not await inside a transaction")
         session = Session(self._store.engine, expire_on_commit=False)
         try:
@@ -152,14 +158,19 @@ class Effect:
         except BaseException:
             session.close()
             raise
-        self._session = session
-        self._store._open.effect = self
+        self._session, self._thread = session, thread
+        self._store._open[thread] = self
         with contextlib.suppress(RuntimeError):
             asyncio.get_running_loop().call_soon(self._loop_went_on)
         return session
 
     def publish(self, event: Event) -> None:
-        """The event goes to Kafka after the commit, in the order of these calls, at least once."""
+        """The event goes to Kafka after the commit, in the order of these calls, at least once. Raises TooLarge."""
+        value = encode(event)
+        if len(value) > LARGEST_EVENT:
+            raise TooLarge(
+                f"{type(event).__name__} has {len(value)} bytes, at most {LARGEST_EVENT}", remedy="Put the bulk into an artifact"
+            )
         self.session.add(
             OutboxRow(
                 topic=event.topic,
@@ -168,7 +179,7 @@ class Effect:
                 event_type=event.ce_type(),
                 occurred_at=self._store.clock(),
                 traceparent=current_traceparent(),
-                value=encode(event),
+                value=value,
             )
         )
         self.session.flush()
@@ -224,7 +235,7 @@ class Effect:
         if self._session is not None:
             self._session.close()
             self._session = None
-            self._store._open.effect = None
+            del self._store._open[self._thread]
 
     def _tell(self) -> None:
         for wish in sorted(self._wishes):
@@ -247,16 +258,7 @@ def _insert_new(session: Session, table: type[RuntimeTables], **values: Any) -> 
 
 def assert_migrations_match(store: Store, *metadata: MetaData) -> None:
     """Raises AssertionError naming each difference between what the migrations made and what the tables declare. For a service's tests."""
-    known = {table for declared in (*metadata, RuntimeTables.metadata) for table in declared.tables}
-    versions = {"alembic_version", "penstock_runtime_version"}
-    with store.engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "include_name": lambda name, kind, _: name not in versions}
-        )
-        differences = [diff for diff in compare_metadata(context, [*metadata, RuntimeTables.metadata]) if diff]  # type: ignore[arg-type]
-        unknown = set(inspect(connection).get_table_names()) - known - versions
-    assert not differences, "migrations and tables differ: " + "; ".join(map(str, differences))
-    assert not unknown, f"the migrations make tables that nothing declares: {sorted(unknown)}"
+    migrate.assert_match(store.engine, [*metadata, RuntimeTables.metadata], versions={"alembic_version", RUNTIME_VERSIONS})
 
 
 def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
