@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Conflict, Tampered
+from penstock.contracts.errors import Tampered, Unavailable
 from penstock.packages.keys import ROLES, Keys, ensure
 from penstock.testing.packages import NOW
 
@@ -90,9 +90,9 @@ def test_a_key_speaks_for_its_role_only(tmp_path: Path) -> None:
 
 def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
     keys = Keys(tmp_path)
-    with pytest.raises(Conflict, match="penstock keys init"):
+    with pytest.raises(Unavailable, match="penstock keys init"):
         keys.signer("registry")
-    with pytest.raises(Conflict, match="no trust store"):
+    with pytest.raises(Unavailable, match="no trust store"):
         keys.trust()
     (tmp_path / "trust.json").write_text("{]")
     with pytest.raises(Tampered, match="no trust store"):

@@ -82,6 +82,11 @@ def test_a_flipped_bit_never_gives_another_package(
         entry("../outside"),
         entry("/tmp/outside"),
         entry("folder/file"),
+        entry("package/../outside"),
+        entry("package/folder/file"),
+        entry("package"),
+        entry("package/"),
+        entry("/package/file"),
         entry(".hidden"),
         entry("folder", tarfile.DIRTYPE),
         entry("link", tarfile.SYMTYPE, "/etc/passwd"),
@@ -132,10 +137,13 @@ def test_nothing_is_unpacked_over_other_files(packed: tuple[Path, str], tmp_path
 
 
 def test_a_signed_archive_has_the_signature_beside_the_package(tmp_path: Path) -> None:
-    write_package(tmp_path / "package")
+    digest = write_package(tmp_path / "package")
     (tmp_path / "sig").write_text("signature")
     pack_signed(tmp_path / "package", tmp_path / "sig", tmp_path / "out.tar")
     with tarfile.open(tmp_path / "out.tar") as tar:
         names = tar.getnames()
     assert names[0] == "model.sig"
     assert all(name.startswith("package/") for name in names[1:])
+    unpack(tmp_path / "out.tar", tmp_path / "out")
+    assert (tmp_path / "out" / "model.sig").read_text() == "signature"
+    open_package(tmp_path / "out" / "package", digest)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import TYPE_CHECKING
 
-from penstock.contracts.errors import Invalid
-from penstock.contracts.events import Artifact
+from penstock.contracts.errors import Invalid, Tampered
+from penstock.contracts.events import AuditCompleted
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry.promotion import Drop
@@ -32,20 +33,30 @@ def metric_of(pipeline: Pipeline) -> str:
     return pipeline.promotion.metric if pipeline.promotion.metric in fitting else fitting[0]
 
 
-def measure_drop(artifacts: Artifacts, pipeline: Pipeline, champion: Artifact | None, challenger: Artifact | None) -> Drop:
+def measure_drop(artifacts: Artifacts, pipeline: Pipeline, champion: AuditCompleted | None, challenger: AuditCompleted | None) -> Drop:
     """How much worse the challenger is. Raises Invalid where that cannot be said, NotFound and Tampered as the scores are."""
     from penstock_model_registry.comparison import compare
 
-    if champion is None or challenger is None:
-        whose = "champion" if champion is None else "challenger"
-        raise Invalid(f"the {whose}'s audit kept no scores, so that the two cannot be compared", remedy=_REMEDY)
     return compare(
-        read_scores(artifacts.read(champion)),
-        read_scores(artifacts.read(challenger)),
+        read_scores(_signed_scores(artifacts, "champion", champion)),
+        read_scores(_signed_scores(artifacts, "challenger", challenger)),
         metric_of(pipeline),
         confidence=pipeline.audit.confidence,
         resamples=pipeline.audit.resamples,
     )
+
+
+def _signed_scores(artifacts: Artifacts, whose: str, audit: AuditCompleted | None) -> bytes:
+    """The scores that the audit's result names, as the signed verdict names the result: nobody slips in others."""
+    if audit is None or audit.scores is None:
+        raise Invalid(f"the {whose}'s audit kept no scores, so that the two cannot be compared", remedy=_REMEDY)
+    try:
+        named = json.loads(artifacts.read(audit.result))["scores_digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Invalid(f"the {whose}'s audit result names no scores", where=audit.result.uri, remedy=_REMEDY) from error
+    if named != audit.scores.digest:
+        raise Tampered(f"the {whose}'s scores are not those that its audit signed", where=audit.scores.uri)
+    return artifacts.read(audit.scores)
 
 
 def read_scores(content: bytes) -> Scored:

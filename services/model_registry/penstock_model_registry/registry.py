@@ -72,7 +72,7 @@ class Case:
     gates: tuple[Gate, ...]
     """What the pipeline asked for when the version was trained."""
     champion: ModelVersionPromoted | None
-    champion_scores: Artifact | None
+    champion_audit: AuditCompleted | None
 
     @property
     def proof(self) -> tuple[Envelope, ...]:
@@ -287,12 +287,14 @@ class Registry:
                 raise Tampered(f"the evidence is about {short_name(statement.pipeline, statement.digest)}", where=case.version.digest)
         if (verdict.audit_id, verdict.verdict, verdict.gates) != (case.audit.audit_id, case.audit.verdict, case.audit.gates):
             raise Tampered("the audit says other than its signed verdict", where=case.audit.audit_id)
+        if verdict.result_digest != case.audit.result.digest:
+            raise Tampered("the audit's result is not the one that its verdict was signed for", where=case.audit.audit_id)
         return promotion.Evidence(verdict, waiver, case.rejected)
 
     def _drop(self, case: Case) -> Drop | None:
         if case.champion is None or case.pipeline.promotion.compare == "none":
             return None
-        return measure_drop(self._artifacts, case.pipeline, case.champion_scores, case.audit.scores if case.audit else None)
+        return measure_drop(self._artifacts, case.pipeline, case.champion_audit, case.audit)
 
     def _grant(self, case: Case, by: str, reason: Reason) -> ModelVersionPromoted:
         now = self._clock()
@@ -317,23 +319,22 @@ class Registry:
         """The decision as rows and events. What serves keeps serving, whatever a later audit says: a person rolls back."""
         row.changes += 1
         effect.after_commit(self._changed)
-        name = short_name(row.pipeline, row.digest)
         match judged.decision:
             case Promoted():
                 if judged.promoted is not None:
                     self._promote(effect, row, case, judged.promoted)
             case AwaitsReview(because=because):
-                row.because = [f"waits for a review: {reason}" for reason in because]
-                if row.state == "refused":
-                    row.state = "registered"
-                log.info("version_awaits_review", version=name, because=because)
+                self._refuse(effect, row, case, (*because, "waits for a review"))
             case promotion.Refused(because=because):
-                if list(because) != row.because and row.state in ("registered", "refused"):
-                    effect.publish(ModelVersionRefused(version=case.version, because=because, refused_at=self._clock()))
-                row.because = list(because)
-                if row.state == "registered":
-                    row.state = "refused"
-                log.info("version_refused", version=name, state=row.state, because=because)
+                self._refuse(effect, row, case, because)
+
+    def _refuse(self, effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...]) -> None:
+        if list(because) != row.because and row.state in ("registered", "refused"):
+            effect.publish(ModelVersionRefused(version=case.version, because=because, refused_at=self._clock()))
+        row.because = list(because)
+        if row.state == "registered":
+            row.state = "refused"
+        log.info("version_refused", version=short_name(row.pipeline, row.digest), state=row.state, because=because)
 
     def _promote(self, effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
         if case.champion is not None:
@@ -368,7 +369,6 @@ def _case(session: Session, digest: str) -> Case:
     trained_by = rows.pipeline_row(session, row.pipeline, row.value.pipeline_number)
     champion = rows.champion_of(session, row.pipeline)
     champion_row = session.get(VersionRow, champion.digest) if champion else None
-    champion_audit = champion_row.audited if champion_row else None
     return Case(
         version=row.value,
         changes=row.changes,
@@ -378,7 +378,7 @@ def _case(session: Session, digest: str) -> Case:
         pipeline=newest.pipeline,
         gates=trained_by.pipeline.audit.gates,
         champion=champion.event if champion else None,
-        champion_scores=champion_audit.scores if champion_audit else None,
+        champion_audit=champion_row.audited if champion_row else None,
     )
 
 

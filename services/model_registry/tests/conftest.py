@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -92,6 +93,8 @@ class World:
     def audit(self, digest: str, *gates: GateResult, audit_id: str = "A1", scores: Artifact | None = None) -> AuditCompleted:
         gates = gates or (sample.AUROC_PASSED, sample.gate())
         said = {one.verdict for one in gates}
+        named = json.dumps({"scores_digest": scores.digest if scores else ""}).encode()
+        result = self.artifacts.put_bytes(f"audits/{digest[7:]}/{audit_id}.json", named)
         return AuditCompleted.model_validate(
             {
                 "audit_id": audit_id,
@@ -99,9 +102,9 @@ class World:
                 "digest": digest,
                 "verdict": "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass",
                 "gates": gates,
-                "evidence": sample.verdict(self.keys, digest, *gates, audit_id=audit_id),
+                "evidence": sample.verdict(self.keys, digest, *gates, audit_id=audit_id, result_digest=result.digest),
                 "report": sample.NOWHERE,
-                "result": sample.NOWHERE,
+                "result": result,
                 "scores": scores,
                 "completed_at": sample.NOW,
             }

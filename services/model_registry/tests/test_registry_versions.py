@@ -128,8 +128,10 @@ async def test_what_may_be_waived_waits_for_a_person(world: World, found: str) -
     await world.receives(run)
     await world.receives(world.audit(run.digest, GOOD, gate(found)))
     state, because = world.state(run.digest)
-    assert state == "registered"
-    assert because[0].startswith("waits for a review: equalized_odds_difference by sex at_most 0.15")
+    assert state == "refused"
+    assert because[0].startswith("equalized_odds_difference by sex at_most 0.15")
+    assert because[-1] == "waits for a review"
+    assert isinstance(world.published()[-1], ModelVersionRefused)
     with pytest.raises(Refused, match="penstock review approve"):
         await world.registry.promote(run.digest, by="Ada")
     await world.receives(world.review(run.digest, sample.waiver(world.keys, run.digest, gate(found))))
@@ -255,6 +257,18 @@ async def test_a_worse_challenger_is_refused_until_the_policy_says_otherwise(wor
     world.applies(sample.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
     await world.registry.promote(digest, by="Ada")
     assert world.promotions()[-1].promoted_by == "Ada"
+
+
+async def test_scores_that_the_audit_did_not_sign_are_not_compared(world: World) -> None:
+    await world.promotes("champion")
+    run = world.run(card="# challenger\n", run_id="R2")
+    await world.receives(run)
+    honest = world.audit(run.digest, scores=world.scores("honest", 1.0))
+    await world.receives(honest.model_copy(update={"scores": world.scores("forged", 9.0)}))
+    assert "the challenger's scores are not those that its audit signed" in world.state(run.digest)[1][0]
+    other = world.artifacts.put_bytes("audits/other.json", b"{}")
+    with pytest.raises(Tampered, match="not the one that its verdict was signed for"):
+        await world.receives(honest.model_copy(update={"result": other, "audit_id": "A1"}))
 
 
 async def test_without_scores_nobody_is_compared_and_it_is_said(world: World) -> None:

@@ -42,7 +42,7 @@ def pack_signed(directory: Path, signature: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, directory: Path, limits: Limits | None = None) -> None:
-    """Unpacks a package artifact into `directory`, which must be empty or missing.
+    """Unpacks what `pack` or `pack_signed` made into `directory`, which must be empty or missing.
 
     Raises Tampered for anything but plain files with plain names, for a cut-off archive and for bytes after its end; TooLarge beyond the
     limits. `open_package` is still to be called: this only makes it safe to look.
@@ -74,7 +74,7 @@ def _extract(tar: tarfile.TarFile, directory: Path, limits: Limits) -> None:
     seen: set[str] = set()
     total = 0
     for member in tar:
-        if not member.isreg() or member.issparse() or member.pax_headers or not is_plain_name(member.name):
+        if not member.isreg() or member.issparse() or member.pax_headers or not _may_lie_there(member.name):
             raise Tampered(f"{member.name!r} is no plain file of a package")
         if member.name in seen:
             raise Tampered(f"{member.name!r} is there twice")
@@ -84,7 +84,15 @@ def _extract(tar: tarfile.TarFile, directory: Path, limits: Limits) -> None:
             raise TooLarge(f"the package has more than {limits.files} files or {limits.bytes} bytes")
         source = tar.extractfile(member)
         assert source is not None  # a regular file
-        _copy(source, directory / member.name, member.size)
+        path = directory / member.name
+        path.parent.mkdir(exist_ok=True)
+        _copy(source, path, member.size)
+
+
+def _may_lie_there(name: str) -> bool:
+    """A plain name, or one in the folder that `pack_signed` makes."""
+    folder, slash, file = name.rpartition("/")
+    return is_plain_name(file) and file != PACKAGE_FOLDER and folder == (PACKAGE_FOLDER if slash else "")
 
 
 def _copy(source: IO[bytes], path: Path, size: int) -> None:

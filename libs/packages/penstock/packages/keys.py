@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from penstock.contracts.errors import Conflict, Tampered
+from penstock.contracts.errors import Conflict, Tampered, Unavailable
 
 Role = Literal["registry", "audit"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -122,20 +122,20 @@ class Keys:
         self.directory = directory
 
     def signer(self, role: Role) -> Signer:
-        """Raises Conflict where there is no key."""
+        """Raises Unavailable while there is no key: it can be made at any time, and what waits for it goes on."""
         path = self.directory / f"{role}.pem"
         try:
             return Signer(role, path, path.read_bytes())
         except FileNotFoundError as error:
-            raise Conflict(f"there is no key of role {role}", where=str(path), remedy="Make it with `penstock keys init`") from error
+            raise Unavailable(f"there is no key of role {role}", where=str(path), remedy="Make it with `penstock keys init`") from error
 
     def trust(self) -> Trust:
-        """Raises Conflict where there is no trust store, Tampered where it cannot be read as one."""
+        """Raises Unavailable while there is no trust store, Tampered where it cannot be read as one."""
         path = self.directory / TRUST_FILE
         try:
             return Trust(_TRUST.validate_json(path.read_bytes()))
         except FileNotFoundError as error:
-            raise Conflict("there is no trust store", where=str(path), remedy="Make it with `penstock keys init`") from error
+            raise Unavailable("there is no trust store", where=str(path), remedy="Make it with `penstock keys init`") from error
         except ValidationError as error:
             raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(path)) from error
 

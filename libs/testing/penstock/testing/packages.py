@@ -102,13 +102,21 @@ def gate(verdict: str = "pass", on_fail: str = "review", metric: str = "equalize
 AUROC_PASSED = gate(metric="auroc", on_fail="block")
 
 
-def verdict(keys: Keys, digest: str, *gates: GateResult, audit_id: str = "A1", name: str = "loans", at: datetime = NOW) -> Envelope:
+def verdict(
+    keys: Keys,
+    digest: str,
+    *gates: GateResult,
+    audit_id: str = "A1",
+    name: str = "loans",
+    at: datetime = NOW,
+    result_digest: str = NOWHERE.digest,
+) -> Envelope:
     gates = gates or (AUROC_PASSED, gate())
     said = {one.verdict for one in gates}
     overall = "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
     statement = evidence.Verdict.model_validate(
         {"pipeline": name, "digest": digest, "at": at, "audit_id": audit_id, "verdict": overall, "gates": gates}
-        | {"result_digest": "sha256:" + "2" * 64}
+        | {"result_digest": result_digest}
     )
     return evidence.sign(statement, keys.signer("audit"))
 
