@@ -92,11 +92,10 @@ def _verdict(
     at_most = bound == "at_most"
     keeps = judged <= limit if at_most else judged >= limit
     breaks_whole = value.lower > limit if at_most else value.upper < limit
-    allowed = f"{'at most' if at_most else 'at least'} {limit:g}"
     if keeps:
-        return "pass", f"the {_JUDGED[by]} {judged:.3f} keeps {allowed}"
+        return "pass", f"the {_JUDGED[by]} {judged:.3f} keeps the limit {limit:g}"
     past = f"{abs(judged - limit):.3f} {'over' if at_most else 'under'} at the {_JUDGED[by]}"
     span = f"{value.lower:.3f} to {value.upper:.3f}"
     if breaks_whole:
-        return "fail", f"the whole interval {span} breaks {allowed}; {past}"
-    return "inconclusive", f"the interval {span} straddles {allowed}; {past}"
+        return "fail", f"the whole interval {span} breaks the limit {limit:g}; {past}"
+    return "inconclusive", f"the interval {span} straddles the limit {limit:g}; {past}"

@@ -57,7 +57,7 @@ def test_what_cannot_be_computed_is_inconclusive_and_says_why() -> None:
 
 def test_the_reason_says_how_far_off() -> None:
     assert judge(AT_MOST, between(0.104, 0.115, 0.142)).reason == (
-        "the whole interval 0.104 to 0.142 breaks at most 0.1; 0.042 over at the upper bound"
+        "the whole interval 0.104 to 0.142 breaks the limit 0.1; 0.042 over at the upper bound"
     )
 
 

@@ -1,0 +1,63 @@
+"""The wiring."""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import add_EthicsAuditServiceServicer_to_server
+from penstock.packages.keys import Keys
+from penstock.runtime.lifecycle import Service
+from penstock.runtime.store import Store
+from penstock_ethics_audit import handlers
+from penstock_ethics_audit import store as rows
+from penstock_ethics_audit.desk import JOB, Desk
+from penstock_ethics_audit.servicer import Servicer
+from penstock_ethics_audit.settings import Settings
+from penstock_ethics_audit.store import Tables
+
+LOOK_FOR_KEYS_EVERY_S = 2.0
+TELL_EVERY_S = 5.0
+
+
+async def run(settings: Settings) -> None:
+    async with Service("ethics_audit", settings) as service:
+        store = await service.store(Tables.metadata, migrations="penstock_ethics_audit.migrations")
+        keys = Keys(settings.platform.keys.resolve())
+        desk = Desk(keys.directory, settings.platform.artifacts_uri, service.clock)
+        service.consume(handlers.router(desk, store))
+        service.serve(
+            add_EthicsAuditServiceServicer_to_server,
+            Servicer(desk, store, service.artifacts, keys),
+            "penstock.ethics_audit.v1.EthicsAuditService",
+        )
+
+        service.jobs(
+            JOB,
+            module="penstock_ethics_audit.job",
+            store=store,
+            on_result=desk.complete,
+            on_failure=desk.fail,
+            parallel=settings.parallel,
+        )
+        service.background("keys", _wait_for_keys(service, keys))
+        service.background("facts", _tell(service, store))
+        await service.until_stopped()
+
+
+async def _wait_for_keys(service: Service, keys: Keys) -> None:
+    """Without its key the audit could find out much and prove nothing."""
+    while not (keys.directory / "audit.pem").exists():
+        service.waits_for("keys", f"{keys.directory} has no audit key; `penstock keys init` makes it")
+        await asyncio.sleep(LOOK_FOR_KEYS_EVERY_S)
+    service.has("keys")
+
+
+async def _tell(service: Service, store: Store) -> None:
+    while True:
+        with store.read() as session:
+            completed, running, opened = rows.counts(session)
+        parts = [f"{completed} {'audit' if completed == 1 else 'audits'}"]
+        parts += [f"{running} running"] if running else []
+        parts += [f"{opened} {'review' if opened == 1 else 'reviews'} open"] if opened else []
+        service.fact("audits", ", ".join(parts))
+        await asyncio.sleep(TELL_EVERY_S)

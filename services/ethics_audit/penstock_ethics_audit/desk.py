@@ -1,0 +1,218 @@
+"""The audit desk: what follows from a registered version, a finished job and a person's decision. Signs; the rest is rows and events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from ulid import ULID
+
+from penstock.contracts.errors import Conflict, Invalid, Kind, PenstockError, Refused
+from penstock.contracts.events import (
+    Artifact,
+    AuditCompleted,
+    AuditFailed,
+    AuditStarted,
+    GateResult,
+    ModelVersionRegistered,
+    PipelineApplied,
+    ReviewDecided,
+    ReviewRequested,
+)
+from penstock.contracts.pipeline import Pipeline
+from penstock.packages import evidence
+from penstock.packages.evidence import Verdict, Waiver
+from penstock.packages.keys import Keys
+from penstock.runtime.store import Effect, Store
+from penstock_ethics_audit import store as rows
+from penstock_ethics_audit.gates import may_be_waived, not_passed
+from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow, short_name
+
+log = structlog.get_logger(__name__)
+
+JOB = "audit"
+
+
+class Desk:
+    def __init__(self, keys: Path, artifacts: str, clock: Callable[[], datetime]) -> None:
+        """`artifacts`: the store's URI, for the jobs."""
+        self._keys = Keys(keys)
+        self._artifacts = artifacts
+        self._clock = clock
+
+    def remember(self, applied: PipelineApplied, effect: Effect) -> None:
+        """What the pipeline's file asks of an audit: the package that is trained from it must ask for the same."""
+        audit = Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
+        effect.session.merge(AskedRow(pipeline=applied.pipeline, number=applied.number, audit=audit))
+
+    def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
+        """Starts an audit. None where the version is audited already: the same package and split would give the same verdict."""
+        version = registered.version
+        known = rows.newest_audit(effect.session, version.digest)
+        if known is not None and known.state != rows.FAILED:
+            return None
+        audit_id, now = str(ULID()), self._clock()
+        asked = rows.asked(effect.session, version.pipeline, version.pipeline_number)
+        order = {
+            "audit_id": audit_id,
+            "version": version.model_dump(mode="json"),
+            "asked": asked.model_dump(mode="json") if asked else None,
+            "started_at": now.isoformat(),
+            "artifacts": self._artifacts,
+            "keys": str(self._keys.directory),
+        }
+        effect.session.add(
+            AuditRow(
+                audit_id=audit_id,
+                pipeline=version.pipeline,
+                digest=version.digest,
+                state=rows.RUNNING,
+                version=version.model_dump(mode="json"),
+                started_at=now,
+            )
+        )
+        effect.enqueue(JOB, audit_id, order)
+        effect.publish(AuditStarted(audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now))
+        return audit_id
+
+    def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
+        """Signs what the job found. Raises Unavailable while there is no key to sign with: the result waits for it."""
+        row = _running(effect, audit_id)
+        now = self._clock()
+        gates = tuple(GateResult.model_validate(gate) for gate in result["gates"])
+        stored = Artifact.model_validate(result["result"])
+        verdict = Verdict(
+            pipeline=row.pipeline,
+            digest=row.digest,
+            at=now,
+            audit_id=audit_id,
+            verdict=result["verdict"],
+            gates=gates,
+            result_digest=stored.digest,
+        )
+        envelope = evidence.sign(verdict, self._keys.signer("audit"))
+        row.state, row.verdict, row.ended_at = rows.COMPLETED, verdict.verdict, now
+        row.gates = [gate.model_dump(mode="json") for gate in gates]
+        row.evidence = envelope.model_dump(mode="json")
+        row.report, row.result, row.scores = result["report"], result["result"], result["scores"]
+        effect.publish(
+            AuditCompleted(
+                audit_id=audit_id,
+                pipeline=row.pipeline,
+                digest=row.digest,
+                verdict=verdict.verdict,
+                gates=gates,
+                evidence=envelope,
+                report=Artifact.model_validate(result["report"]),
+                result=stored,
+                scores=Artifact.model_validate(result["scores"]),
+                completed_at=now,
+            )
+        )
+        if may_be_waived(gates):
+            self._ask(row, not_passed(gates), now, effect)
+        log.info("audit_completed", version=short_name(row.pipeline, row.digest), verdict=verdict.verdict)
+
+    def fail(self, audit_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
+        """Nothing is known about the model: no evidence, so it does not serve."""
+        row = _running(effect, audit_id)
+        now = self._clock()
+        row.state, row.failure, row.remedy, row.ended_at = rows.FAILED, message, remedy, now
+        effect.publish(
+            AuditFailed(audit_id=audit_id, pipeline=row.pipeline, digest=row.digest, reason=message, remedy=remedy, failed_at=now)
+        )
+        log.error("audit_failed", version=short_name(row.pipeline, row.digest), kind=kind.value, why=message)
+
+    def decide(self, store: Store, reference: str, *, approve: bool, decided_by: str, why: str) -> ReviewRow:
+        """A person's decision, once. An approval is a signed waiver of all gates that did not pass.
+
+        `decided_by` is a typed name; it proves no identity until there is access control. Raises Invalid, NotFound, Conflict, Refused.
+        """
+        decided_by, why = decided_by.strip(), why.strip()
+        if not decided_by or not why:
+            raise Invalid(
+                f"a decision needs {'a name' if not decided_by else 'a reason'}",
+                where="decided_by" if not decided_by else "why",
+                remedy="Say who decides and why; both are signed and kept",
+            )
+        with store.transaction() as effect:
+            audit = rows.find_audit(effect.session, reference)
+            review = effect.session.get(ReviewRow, audit.audit_id, with_for_update=True)
+            if review is None:
+                raise _nothing_to_decide(audit)
+            if review.state != rows.OPEN:
+                raise Conflict(
+                    f"{short_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}: {review.why}",
+                    remedy="A decision stands; train again for another one",
+                )
+            now = self._clock()
+            waiver = None
+            if approve:
+                statement = Waiver(
+                    pipeline=review.pipeline,
+                    digest=review.digest,
+                    at=now,
+                    audit_id=review.audit_id,
+                    gates=tuple(evidence.gate_name(gate) for gate in review.gate_results),
+                    decided_by=decided_by,
+                    why=why,
+                )
+                waiver = evidence.sign(statement, self._keys.signer("audit"))
+            review.state = rows.APPROVED if approve else rows.REJECTED
+            review.decided_by, review.why, review.decided_at = decided_by, why, now
+            review.waiver = waiver.model_dump(mode="json") if waiver else None
+            effect.publish(
+                ReviewDecided(
+                    pipeline=review.pipeline,
+                    digest=review.digest,
+                    audit_id=review.audit_id,
+                    decision="approved" if approve else "rejected",
+                    decided_by=decided_by,
+                    why=why,
+                    waiver=waiver,
+                    decided_at=now,
+                )
+            )
+        log.info("review_decided", version=short_name(review.pipeline, review.digest), decision=review.state, typed_name=decided_by)
+        return review
+
+    def _ask(self, row: AuditRow, gates: tuple[GateResult, ...], now: datetime, effect: Effect) -> None:
+        effect.session.add(
+            ReviewRow(
+                audit_id=row.audit_id,
+                pipeline=row.pipeline,
+                digest=row.digest,
+                gates=[gate.model_dump(mode="json") for gate in gates],
+                state=rows.OPEN,
+                requested_at=now,
+            )
+        )
+        effect.publish(ReviewRequested(pipeline=row.pipeline, digest=row.digest, audit_id=row.audit_id, gates=gates, requested_at=now))
+
+
+def _running(effect: Effect, audit_id: str) -> AuditRow:
+    row = effect.session.get(AuditRow, audit_id)
+    if row is None or row.state != rows.RUNNING:
+        raise Conflict("no such audit is running", where=audit_id)
+    return row
+
+
+def _nothing_to_decide(audit: AuditRow) -> PenstockError:
+    name = short_name(audit.pipeline, audit.digest)
+    if audit.state != rows.COMPLETED:
+        return Conflict(
+            f"the audit of {name} " + ("is still running" if audit.state == rows.RUNNING else f"failed: {audit.failure}"),
+            remedy="Decide when it has ended" if audit.state == rows.RUNNING else audit.remedy,
+        )
+    closed = not_passed(audit.gate_results)
+    if not closed:
+        return Conflict(f"every gate of {name} passed; there is nothing to waive")
+    blocking = ", ".join(evidence.gate_name(gate) for gate in closed if gate.on_fail == "block")
+    return Refused(
+        f"{name} did not pass {blocking}, and a gate with `on_fail: block` cannot be waived by anybody",
+        where=blocking,
+        remedy="Change the model or its data and train again",
+    )

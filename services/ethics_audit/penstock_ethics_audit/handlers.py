@@ -1,0 +1,22 @@
+"""Kafka in: pipelines and registered versions. And what the job says."""
+
+from __future__ import annotations
+
+from penstock.contracts.events import ModelVersionRegistered, PipelineApplied
+from penstock.runtime.broker import Router
+from penstock.runtime.store import Effect, Store
+from penstock_ethics_audit.desk import Desk
+
+
+def router(desk: Desk, store: Store) -> Router:
+    found = Router(group="penstock.ethics_audit", store=store)
+
+    @found.on(PipelineApplied)
+    def on_pipeline_applied(event: PipelineApplied, effect: Effect) -> None:
+        desk.remember(event, effect)
+
+    @found.on(ModelVersionRegistered)
+    def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:
+        desk.begin(event, effect)
+
+    return found

@@ -1,0 +1,146 @@
+"""The audit job, a process of its own: fetch and check, score, compute, write. The service signs what comes back.
+
+It starts over after a kill: the same package, split and seed give the same numbers, and artifacts are replaced whole.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import BaseModel, ConfigDict
+
+from penstock.contracts.errors import Invalid, Tampered
+from penstock.contracts.events import ModelVersion
+from penstock.contracts.pipeline import Audit
+from penstock.packages import archive, signing
+from penstock.packages.format import Package, open_package
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.jobs import JobContext, job_main
+from penstock_ethics_audit.audit import audit
+from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
+from penstock_ethics_audit.pictures import pictures
+from penstock_ethics_audit.report import render
+from penstock_ethics_audit.result import Result, software
+from penstock_ethics_audit.scores import Scores
+from penstock_ethics_audit.split import Split, read_split, score, write_scores
+
+log = structlog.get_logger(__name__)
+
+
+class Order(BaseModel):
+    """What to audit, and where."""
+
+    model_config = ConfigDict(frozen=True)
+
+    audit_id: str
+    version: ModelVersion
+    asked: Audit | None = None
+    """The `audit` section of the pipeline file that the version was trained from, where the service knows it."""
+    started_at: datetime
+    artifacts: str
+    keys: Path
+
+
+def run(job: JobContext) -> Mapping[str, Any]:
+    """Result: `verdict`, `gates`, and the artifacts `report`, `result`, `scores`."""
+    order = Order.model_validate(job.payload)
+    artifacts = Artifacts(order.artifacts)
+
+    def step(name: str) -> None:
+        log.info("audit_step", done=name)
+
+    with tempfile.TemporaryDirectory(prefix="penstock-audit-") as scratch:
+        folder = Path(scratch)
+        package = _package(order, artifacts, folder)
+        step("package verified")
+        split = read_split(_split(order, package, artifacts, folder), package.signature)
+        scores = score(split, package.model, package.signature)
+        step(f"{len(scores)} rows scored")
+        groupings = _groupings(split, scores, package.pipeline.audit)
+        findings = audit(scores, groupings, package.pipeline.audit, seed_of(package.digest), step)
+        result = Result(
+            audit_id=order.audit_id,
+            pipeline=order.version.pipeline,
+            digest=package.digest,
+            version=order.version,
+            started_at=order.started_at,
+            findings=findings,
+            pictures=pictures(scores, groupings, findings),
+            training=package.curves,
+            software=software(),
+        )
+        write_scores(split, scores, folder / "scores.parquet")
+        written = artifacts.put_file(f"audits/{order.audit_id}/scores.parquet", folder / "scores.parquet")
+        report = artifacts.put_bytes(f"audits/{order.audit_id}/report.html", render(result).encode())
+        step("report written")
+        result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})
+        stored = artifacts.put_bytes(f"audits/{order.audit_id}/result.json", result.model_dump_json(indent=1).encode())
+    return {
+        "verdict": findings.verdict,
+        "gates": [gate.model_dump(mode="json") for gate in findings.gates],
+        "report": report.model_dump(mode="json"),
+        "result": stored.model_dump(mode="json"),
+        "scores": written.model_dump(mode="json"),
+    }
+
+
+def seed_of(digest: str) -> int:
+    """From the package: an audit that is done again gives the same numbers, and nobody can choose a lucky seed."""
+    return int(digest.removeprefix("sha256:")[:12], 16)
+
+
+def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:
+    version = order.version
+    directory = folder / "package"
+    archive.unpack(artifacts.fetch(version.package, folder / "package.tar"), directory)
+    signature = artifacts.fetch(version.signature, folder / archive.MODEL_SIGNATURE)
+    signing.verify_package(directory, signature, Keys(order.keys).trust(), version.digest, version.keyid)
+    package = open_package(directory, version.digest)
+    package.check()
+    if package.pipeline.pipeline != version.pipeline:
+        raise Tampered(f"the package is of pipeline {package.pipeline.pipeline}, the version of {version.pipeline}")
+    if order.asked is not None and package.pipeline.audit != order.asked:
+        raise Invalid(
+            f"the package asks for another audit than pipeline number {version.pipeline_number} does",
+            where="audit",
+            remedy="Apply the gates that you want and train again; a run's overrides cannot change them",
+        )
+    return package
+
+
+def _split(order: Order, package: Package, artifacts: Artifacts, folder: Path) -> Path:
+    """The split that the signed package names, not what the event says."""
+    named = package.training_set
+    if named.fingerprint != order.version.training_set.fingerprint:
+        raise Tampered("the version's training set is not the one that the package names")
+    try:
+        return artifacts.fetch(named.audit, folder / "audit.parquet")
+    except Tampered as error:
+        raise Tampered(
+            "the audit split has changed since the model was trained",
+            where=named.audit.uri,
+            remedy="Train again; after `penstock erase` this is expected",
+        ) from error
+
+
+def _groupings(split: Split, scores: Scores, spec: Audit) -> list[Grouping]:
+    found = []
+    for by, group in spec.groups.items():
+        if by not in split.groups:
+            raise Invalid(
+                f"the audit split carries no group `{by}`", where=f"audit.groups.{by}", remedy="Train again for this pipeline number"
+            )
+        grouping = divide(by, split.groups[by], group.bins)
+        labels = scores.labels.astype("int64") if scores.classifies else scores.labels.astype("int64") * 0
+        found.append(compare_not_stated(grouping, labels, max(len(scores.classes), 1), group.min_rows))
+    return found
+
+
+if __name__ == "__main__":
+    job_main(run)

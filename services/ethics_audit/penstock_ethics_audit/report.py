@@ -1,0 +1,187 @@
+"""The report: one HTML file for whoever has to judge the model. Verdict first, then why, then pictures, tables, provenance.
+
+Nothing in it is loaded from anywhere and nothing runs in it; it reads on paper, on screen in light and dark, and aloud.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jinja2
+
+from penstock.contracts.events import GateResult
+from penstock_ethics_audit import figures
+from penstock_ethics_audit.audit import Findings, GroupingFindings
+from penstock_ethics_audit.figures import Picture
+from penstock_ethics_audit.gates import may_be_waived, not_passed
+from penstock_ethics_audit.result import Result
+
+NAMES = {
+    "auroc": "AUROC",
+    "accuracy": "Accuracy",
+    "f1": "F1",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+    "abstained": "Abstained",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+    "mean_error": "Mean error",
+    "demographic_parity_difference": "Demographic parity difference",
+    "demographic_parity_ratio": "Demographic parity ratio",
+    "equalized_odds_difference": "Equalized odds difference",
+    "equal_opportunity_difference": "Equal opportunity difference",
+}
+RATES = {"selection": "Selection rate", "true_positive": "True positive rate", "false_positive": "False positive rate"}
+WORDS = {
+    "auroc": "the chance that a random positive row gets a higher probability than a random negative one; 0.5 is guessing, 1 is perfect",
+    "accuracy": "the share of decided rows that were decided rightly",
+    "f1": "the harmonic mean of precision and recall of the decision",
+    "log_loss": "the mean surprise at the true label, in nats; lower is better",
+    "brier": "the mean squared distance of the probabilities from what happened; lower is better",
+    "calibration_error": "the mean distance between what was said and what was seen, over ten bins of equal size; lower is better",
+    "rmse": "the root of the mean squared error, in the target's unit; lower is better",
+    "mae": "the mean absolute error, in the target's unit; lower is better",
+    "r2": "the share of the target's variance that is explained",
+    "demographic_parity_difference": "the largest difference between two groups' selection rates; 0 is parity",
+    "demographic_parity_ratio": "the smallest ratio of two groups' selection rates; 1 is parity, 0.8 is the four-fifths rule",
+    "equalized_odds_difference": "the largest difference between two groups in true or in false positive rates; 0 is parity",
+    "equal_opportunity_difference": "the largest difference between two groups' true positive rates; 0 is parity",
+}
+HEADLINES = {"pass": "Passed", "fail": "Did not pass", "inconclusive": "Inconclusive"}
+MAX_CLASSES_DRAWN = 6
+
+
+@dataclass(frozen=True)
+class GateRow:
+    result: GateResult
+    name: str
+    picture: Picture | None
+    hint: str
+
+    @property
+    def reason(self) -> str:
+        """As a sentence; a field's name keeps its first letter as it is."""
+        said = self.result.reason
+        return f"{said if ' = ' in said.split(',')[0] else said[0].upper() + said[1:]}."
+
+
+def render(result: Result) -> str:
+    """The whole page."""
+    found = result.findings
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("penstock_ethics_audit", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"interval": figures.said, "number": figures.number, "count": lambda count: f"{count:,}"}
+    return environment.get_template("report.html.j2").render(
+        result=result,
+        found=found,
+        short=f"{result.pipeline}@{result.digest.removeprefix('sha256:')[:8]}",
+        headline=HEADLINES[found.verdict],
+        summary=summary(found),
+        consequence=consequence(found),
+        gates=[_gate_row(gate, index) for index, gate in enumerate(found.gates)],
+        overall=_overall(result),
+        groupings=[(grouping, list(_grouping_pictures(result, grouping))) for grouping in found.groupings],
+        training=figures.training(result.training),
+        names=NAMES,
+        rates=RATES,
+        words={NAMES[name]: text for name, text in WORDS.items() if name in _mentioned(found)},
+    )
+
+
+def summary(found: Findings) -> str:
+    """What the gates say."""
+    if not found.gates:
+        return "The pipeline file asks for no gates, so nothing could fail. What was measured stands below."
+    failed, undecided = ([_gate_name(gate) for gate in found.gates if gate.verdict == verdict] for verdict in ("fail", "inconclusive"))
+    count = len(found.gates)
+    if not failed and not undecided:
+        who = "The gate" if count == 1 else f"All {count} gates"
+        return f"{who} passed, judged by the bound that the pipeline file names."
+    of = f"of {count} gates" if count > 1 else "gate"
+    parts = []
+    if failed:
+        parts.append(f"{len(failed)} {of} failed: {', '.join(failed)}.")
+    if undecided:
+        parts.append(f"{len(undecided)} {'' if failed else of + ' '}could not be decided: {', '.join(undecided)}.")
+    return " ".join(parts)
+
+
+def consequence(found: Findings) -> str:
+    """What follows for the model, and who may change it."""
+    closed = not_passed(found.gates)
+    if not closed:
+        return "The model registry may promote this version, unless it is worse than the one that serves."
+    if may_be_waived(found.gates):
+        return (
+            "This version may not serve unless a person waives the gates below. A waiver names who and why and is signed. "
+            "The name is typed: it proves no identity."
+        )
+    blocking = list(dict.fromkeys(_gate_name(gate) for gate in closed if gate.on_fail == "block"))
+    return (
+        f"This version may not serve, and nobody can waive that: {' and '.join(blocking)} "
+        f"{'is' if len(blocking) == 1 else 'are'} set to block. Change the model or its data and train again."
+    )
+
+
+def _gate_row(gate: GateResult, index: int) -> GateRow:
+    return GateRow(gate, _gate_name(gate), figures.gate(gate, f"{_gate_name(gate)} {index}"), _hint(gate))
+
+
+def _gate_name(gate: GateResult) -> str:
+    return NAMES.get(gate.metric, gate.metric) + (f" by {gate.by}" if gate.by else "")
+
+
+def _hint(gate: GateResult) -> str:
+    if gate.verdict == "pass":
+        return ""
+    if gate.value is None or "audit rows" in gate.reason:
+        return "More labelled events in this cell, or a larger audit part, would let it be judged."
+    if gate.verdict == "inconclusive":
+        return "More audit rows would narrow the interval."
+    if gate.by:
+        notion = gate.metric.removesuffix("_difference").removesuffix("_ratio")
+        return f"What may help: trainer.fairness {{notion: {notion}, by: {gate.by}}}."
+    return "What may help: more or better features, more rows, another model."
+
+
+def _overall(result: Result) -> list[Picture]:
+    found = result.findings
+    pictures = [figures.curves(result.pictures, "", classifies=found.task != "regression", areas={"": found.performance.get("auroc")})]
+    if (spread := figures.distributions(result.pictures, "", _spread_label(found))) is not None:
+        pictures.append(spread)
+    return pictures
+
+
+def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[tuple[str, Picture]]:
+    found = result.findings
+    if not grouping.groups:
+        return
+    if found.task == "regression":
+        yield "Errors, with intervals", figures.errors(grouping)
+    labels = list(dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates))
+    for label in labels[:MAX_CLASSES_DRAWN]:
+        yield f"Rates of being given {label}, with intervals", figures.rates(grouping, RATES, label)
+    if any(curve.x for curve in result.pictures.calibration.get(grouping.by, ())):
+        areas = {group.group: group.performance.get("auroc") for group in grouping.groups if not group.thin}
+        title = "ROC and calibration" if found.task == "binary" else "Calibration"
+        yield title, figures.curves(result.pictures, grouping.by, classifies=found.task != "regression", areas=areas)
+    if (spread := figures.distributions(result.pictures, grouping.by, _spread_label(found))) is not None:
+        yield "What the model says", spread
+
+
+def _spread_label(found: Findings) -> str:
+    if found.task == "binary":
+        return f"Probability of {found.classes[1]}"
+    return "Confidence of the likeliest class" if found.task == "multiclass" else "Error (said - true)"
+
+
+def _mentioned(found: Findings) -> set[str]:
+    return {*found.performance, *(notion for grouping in found.groupings for notion in grouping.disparities)}

@@ -1,0 +1,36 @@
+"""The audit's result: what was found, and everything that it was found from. Written as JSON beside the report."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import Literal
+
+from pydantic import AwareDatetime
+
+from penstock.contracts.events import ModelVersion
+from penstock.packages.format import Curves
+from penstock_ethics_audit.audit import Finding, Findings
+from penstock_ethics_audit.pictures import Pictures
+
+SOFTWARE = ("penstock-ethics-audit", "fairlearn", "scikit-learn", "numpy", "onnxruntime", "pyarrow")
+
+
+class Result(Finding):
+    format: Literal["penstock.audit.v1"] = "penstock.audit.v1"
+    audit_id: str
+    pipeline: str
+    digest: str
+    version: ModelVersion
+    """Lineage: run, training set with its offsets, package and key."""
+    started_at: AwareDatetime
+    findings: Findings
+    pictures: Pictures
+    training: Curves
+    software: dict[str, str]
+    report_digest: str = ""
+    """`sha256:…` of the HTML report: the signed verdict names this result, this result names the report and the scores."""
+    scores_digest: str = ""
+
+
+def software() -> dict[str, str]:
+    return {name: metadata.version(name) for name in SOFTWARE}

@@ -1,0 +1,143 @@
+"""gRPC: audits, reports, reviews, and checking evidence anew. Translates, nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from datetime import datetime
+from typing import Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from penstock.contracts.errors import Invalid
+from penstock.contracts.events import GateResult
+from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
+from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.store import Store
+from penstock_ethics_audit import store as rows
+from penstock_ethics_audit.desk import Desk
+from penstock_ethics_audit.store import AuditRow, ReviewRow
+from penstock_ethics_audit.verification import verify
+
+CHUNK_BYTES = 256 * 1024
+FORMATS = {"": "report", "html": "report", "json": "result"}
+_STATES = {
+    rows.RUNNING: pb.Audit.STATE_RUNNING,
+    rows.COMPLETED: pb.Audit.STATE_COMPLETED,
+    rows.FAILED: pb.Audit.STATE_FAILED,
+}
+Context = grpc.aio.ServicerContext
+
+
+class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
+    def __init__(self, desk: Desk, store: Store, artifacts: Artifacts, keys: Keys) -> None:
+        self._desk = desk
+        self._store = store
+        self._artifacts = artifacts
+        self._keys = keys
+
+    async def GetAudit(self, request: pb.GetAuditRequest, context: Context[Any, Any]) -> pb.Audit:  # noqa: N802
+        row = self._find(request.version)
+        result = b""
+        if row.state == rows.COMPLETED:
+            result = await asyncio.to_thread(self._artifacts.read, row.artifact("result"))
+        return _audit(row, result.decode())
+
+    async def FetchReport(  # noqa: N802
+        self, request: pb.FetchReportRequest, context: Context[Any, Any]
+    ) -> AsyncIterator[pb.FetchReportResponse]:
+        if request.format not in FORMATS:
+            raise Invalid(f"there is no report as {request.format!r}", where="format", remedy="Ask for html or json")
+        artifact = self._find(request.version).artifact(FORMATS[request.format])
+        data = await asyncio.to_thread(self._artifacts.read, artifact)
+        for start in range(0, len(data), CHUNK_BYTES):
+            yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
+
+    async def ListReviews(self, request: pb.ListReviewsRequest, context: Context[Any, Any]) -> pb.ListReviewsResponse:  # noqa: N802
+        with self._store.read() as session:
+            found = rows.reviews(session, request.pipeline, open_only=request.open_only)
+        return pb.ListReviewsResponse(reviews=[_review(row) for row in found])
+
+    async def DecideReview(self, request: pb.DecideReviewRequest, context: Context[Any, Any]) -> pb.Review:  # noqa: N802
+        decided = await asyncio.to_thread(
+            self._desk.decide,
+            self._store,
+            request.version,
+            approve=request.approve,
+            decided_by=request.decided_by,
+            why=request.why,
+        )
+        return _review(decided)
+
+    async def VerifyVersion(self, request: pb.VerifyVersionRequest, context: Context[Any, Any]) -> pb.VerifyVersionResponse:  # noqa: N802
+        with self._store.read() as session:
+            audit = rows.find_audit(session, request.version)
+            review = session.get(ReviewRow, audit.audit_id)
+        checks = await asyncio.to_thread(verify, audit, review, self._artifacts, self._keys)
+        return pb.VerifyVersionResponse(
+            valid=all(check.holds for check in checks),
+            checks=[pb.Check(what=check.what, holds=check.holds, detail=check.detail) for check in checks],
+        )
+
+    def _find(self, reference: str) -> AuditRow:
+        with self._store.read() as session:
+            return rows.find_audit(session, reference)
+
+
+def _audit(row: AuditRow, result: str) -> pb.Audit:
+    envelope = row.envelope
+    return pb.Audit(
+        audit_id=row.audit_id,
+        pipeline=row.pipeline,
+        digest=row.digest,
+        state=_STATES[row.state],
+        verdict=row.verdict or "",
+        gates=_gates(row.gate_results),
+        keyid=envelope.signatures[0].keyid if envelope else "",
+        failure=row.failure or "",
+        remedy=row.remedy or "",
+        completed_at=_timestamp(row.ended_at) if row.state == rows.COMPLETED else None,
+        result_json=result,
+    )
+
+
+def _review(row: ReviewRow) -> pb.Review:
+    return pb.Review(
+        pipeline=row.pipeline,
+        digest=row.digest,
+        audit_id=row.audit_id,
+        gates=_gates(row.gate_results),
+        state=row.state,
+        decided_by=row.decided_by or "",
+        why=row.why or "",
+        requested_at=_timestamp(row.requested_at),
+        decided_at=_timestamp(row.decided_at),
+    )
+
+
+def _gates(gates: Iterable[GateResult]) -> list[pb.Gate]:
+    return [
+        pb.Gate(
+            metric=gate.metric,
+            by=gate.by or "",
+            bound=gate.bound,
+            limit=gate.limit,
+            judge=gate.judge,
+            value=pb.Interval(estimate=gate.value.estimate, lower=gate.value.lower, upper=gate.value.upper) if gate.value else None,
+            verdict=gate.verdict,
+            on_fail=gate.on_fail,
+            reason=gate.reason,
+        )
+        for gate in gates
+    ]
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

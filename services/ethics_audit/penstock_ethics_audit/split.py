@@ -1,0 +1,162 @@
+"""The audit split as the model's inputs, and what the packaged graph says about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from penstock.contracts.errors import Invalid
+from penstock.packages.format import ModelSignature
+from penstock_ethics_audit.scores import ABSTAINED, Codes, Floats, Scores
+
+ABSTAIN = "abstain"
+"""What the graph's `decision` says where it abstains."""
+ROWS_AT_ONCE = 2048
+_GROUP = "__group_"
+
+Texts = NDArray[np.object_]
+
+
+@dataclass(frozen=True)
+class Split:
+    """N rows. `numbers` [N, n], missing is NaN; `strings` [N, m], missing is ""; in the signature's field order."""
+
+    numbers: Floats
+    strings: Texts
+    labels: Floats
+    entities: tuple[str, ...]
+    ids: tuple[str, ...]
+    groups: dict[str, tuple[str | float | None, ...]]
+    """Raw values by field."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def read_split(path: Path, signature: ModelSignature) -> Split:
+    """Raises Invalid where the split lacks what the model needs, or has no rows."""
+    table = pq.read_table(path)
+    wanted = [*signature.inputs.numbers, *signature.inputs.strings, "__entity", "__id", "__label"]
+    if absent := [name for name in wanted if name not in table.column_names]:
+        raise Invalid(
+            f"the audit split has no column {', '.join(f'`{name}`' for name in absent)}", remedy="Train again for this pipeline number"
+        )
+    if table.num_rows == 0:
+        raise Invalid(
+            "the audit split has no rows", where="split.parts.audit", remedy="Publish more labelled events, or give it a larger part"
+        )
+    labels = table["__label"].cast(pa.float64()).to_numpy()
+    if np.isnan(labels).any():
+        raise Invalid(f"{int(np.isnan(labels).sum())} of {len(labels)} audit rows have no label", remedy="Train again")
+    return Split(
+        numbers=_columns([table[name].cast(pa.float64()).to_numpy() for name in signature.inputs.numbers], table.num_rows, np.float64),
+        strings=_columns([_texts(table[name]) for name in signature.inputs.strings], table.num_rows, np.object_),
+        labels=labels,
+        entities=tuple(map(str, table["__entity"].to_pylist())),
+        ids=tuple(map(str, table["__id"].to_pylist())),
+        groups={name.removeprefix(_GROUP): tuple(table[name].to_pylist()) for name in table.column_names if name.startswith(_GROUP)},
+    )
+
+
+def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
+    """Runs the packaged graph over all rows: the very bytes that are signed and served, threshold and abstaining included.
+
+    Raises Invalid where the graph does not answer as its signature says.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+        answers = [_run(session, split, start, signature) for start in range(0, len(split), ROWS_AT_ONCE)]
+    except Exception as error:  # ONNX Runtime's own errors share no base
+        raise Invalid(f"the packaged graph does not run: {error}", where="model.onnx", remedy="Train again") from error
+    outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in signature.outputs}
+    _, units = np.unique(np.array(split.entities, dtype=object), return_inverse=True)
+    units = units.astype(np.int64)
+    if signature.target.type == "regression":
+        return Scores("regression", split.labels, units, values=_finite(outputs["value"][:, 0], "value"))
+    probabilities = _finite(outputs["probabilities"], "probabilities")
+    _check_labels(split.labels, signature.classes)
+    decisions = _decisions(outputs["decision"][:, 0], signature.classes)
+    return Scores(signature.target.type, split.labels, units, signature.classes, probabilities, decisions)
+
+
+def write_scores(split: Split, scores: Scores, path: Path) -> None:
+    """What the comparison with a champion reads: `row` and `entity` (hashes, alike for every model), `label`, and what was said.
+
+    `probability` of the positive class, or `probabilities` by class, and `decision` (class index, -1 abstained); or `value`.
+    """
+    columns: dict[str, Any] = {
+        "row": [_hashed(entity, event) for entity, event in zip(split.entities, split.ids, strict=True)],
+        "entity": [_hashed(entity) for entity in split.entities],
+        "label": scores.labels,
+    }
+    if scores.probabilities is None:
+        columns["value"] = scores.values
+    else:
+        if scores.task == "binary":
+            columns["probability"] = scores.probabilities[:, 1]
+        else:
+            columns["probabilities"] = list(scores.probabilities)
+        columns["decision"] = scores.decisions
+    pq.write_table(pa.table(columns), path)
+
+
+def _run(session: Any, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:
+    rows = slice(start, start + ROWS_AT_ONCE)
+    feed: dict[str, NDArray[Any]] = {}
+    if signature.inputs.numbers:
+        feed["numbers"] = split.numbers[rows]
+    if signature.inputs.strings:
+        feed["strings"] = split.strings[rows]
+    names = list(signature.outputs)
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+def _columns(columns: Sequence[NDArray[Any]], rows: int, dtype: Any) -> NDArray[Any]:
+    found = np.empty((rows, len(columns)), dtype=dtype)
+    for index, column in enumerate(columns):
+        found[:, index] = column
+    return found
+
+
+def _texts(column: pa.ChunkedArray) -> Texts:
+    values: Texts = np.array(["" if value is None else value for value in column.cast(pa.string()).to_pylist()], dtype=object)
+    return values
+
+
+def _finite(values: NDArray[Any], name: str) -> Floats:
+    numbers: Floats = values.astype(np.float64)
+    if wrong := int((~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)).sum()):
+        raise Invalid(
+            f"the model's `{name}` is no number for {wrong} of {len(numbers)} audit rows", where="model.onnx", remedy="Train again"
+        )
+    return numbers
+
+
+def _check_labels(labels: Floats, classes: tuple[str, ...]) -> None:
+    if not np.isin(labels, np.arange(len(classes))).all():
+        raise Invalid(f"the audit split holds labels that are none of the model's {len(classes)} classes", remedy="Train again")
+
+
+def _decisions(said: NDArray[Any], classes: tuple[str, ...]) -> Codes:
+    index = {ABSTAIN: ABSTAINED} | {name: code for code, name in enumerate(classes)}
+    texts = [value.decode() if isinstance(value, bytes) else str(value) for value in said]
+    if unknown := sorted(set(texts) - index.keys()):
+        raise Invalid(f"the model decides {unknown[0]!r}, which is none of its classes", where="model.onnx", remedy="Train again")
+    return np.array([index[text] for text in texts], dtype=np.int64)
+
+
+def _hashed(*parts: str) -> str:
+    """128 bits of sha256. Stable, so that two audits' rows can be paired; whoever knows an id can find its row, so it is personal data."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

@@ -1,0 +1,157 @@
+"""The audit's tables and the queries over them: what pipelines ask for, audits, reviews."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+from sqlalchemy import JSON, Integer, String, Text, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from penstock.contracts.errors import Conflict, Invalid, NotFound
+from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion
+from penstock.contracts.pipeline import Audit
+from penstock.runtime.store import UtcDateTime
+
+RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
+OPEN, APPROVED, REJECTED = "open", "approved", "rejected"
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class AskedRow(Tables):
+    """The `audit` section of one applied pipeline file. Never changed."""
+
+    __tablename__ = "asked"
+
+    pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    audit: Mapped[dict[str, object]] = mapped_column(JSON)
+
+
+class AuditRow(Tables):
+    """One audit of one version."""
+
+    __tablename__ = "audits"
+
+    audit_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    digest: Mapped[str] = mapped_column(String(80), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    version: Mapped[dict[str, object]] = mapped_column(JSON)
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    verdict: Mapped[str | None] = mapped_column(String(16), default=None)
+    gates: Mapped[list[dict[str, object]]] = mapped_column(JSON, default=list)
+    evidence: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    """The signed verdict, an Envelope."""
+    report: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    result: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    scores: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    failure: Mapped[str | None] = mapped_column(Text, default=None)
+    remedy: Mapped[str | None] = mapped_column(Text, default=None)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+    @property
+    def audited(self) -> ModelVersion:
+        return ModelVersion.model_validate(self.version)
+
+    @property
+    def gate_results(self) -> tuple[GateResult, ...]:
+        return tuple(GateResult.model_validate(gate) for gate in self.gates)
+
+    @property
+    def envelope(self) -> Envelope | None:
+        return Envelope.model_validate(self.evidence) if self.evidence else None
+
+    def artifact(self, name: str) -> Artifact:
+        """`report`, `result` or `scores`. Raises Conflict while there is none."""
+        stored = getattr(self, name)
+        if stored is None:
+            raise Conflict(
+                f"the audit of {short_name(self.pipeline, self.digest)} "
+                + ("is still running" if self.state == RUNNING else f"failed: {self.failure}"),
+                remedy="Ask again when it has ended" if self.state == RUNNING else self.remedy,
+            )
+        return Artifact.model_validate(stored)
+
+
+class ReviewRow(Tables):
+    """What a person is asked about one audit, and what was decided."""
+
+    __tablename__ = "reviews"
+
+    audit_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    digest: Mapped[str] = mapped_column(String(80), index=True)
+    gates: Mapped[list[dict[str, object]]] = mapped_column(JSON)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    decided_by: Mapped[str | None] = mapped_column(String(256), default=None)
+    """A typed name, not an identity."""
+    why: Mapped[str | None] = mapped_column(Text, default=None)
+    waiver: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+    @property
+    def gate_results(self) -> tuple[GateResult, ...]:
+        return tuple(GateResult.model_validate(gate) for gate in self.gates)
+
+    @property
+    def envelope(self) -> Envelope | None:
+        return Envelope.model_validate(self.waiver) if self.waiver else None
+
+
+def asked(session: Session, pipeline: str, number: int) -> Audit | None:
+    """What that number of the pipeline's file asks of an audit, where it is known."""
+    row = session.get(AskedRow, (pipeline, number))
+    return Audit.model_validate(row.audit) if row else None
+
+
+def newest_audit(session: Session, digest: str) -> AuditRow | None:
+    return session.scalars(select(AuditRow).where(AuditRow.digest == digest).order_by(AuditRow.audit_id.desc()).limit(1)).first()
+
+
+def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[ReviewRow]:
+    """The newest first."""
+    query = select(ReviewRow).order_by(ReviewRow.audit_id.desc())
+    if pipeline:
+        query = query.where(ReviewRow.pipeline == pipeline)
+    if open_only:
+        query = query.where(ReviewRow.state == OPEN)
+    return list(session.scalars(query))
+
+
+def counts(session: Session) -> tuple[int, int, int]:
+    """Audits completed, audits running, reviews open."""
+    states = dict(session.execute(select(AuditRow.state, func.count()).group_by(AuditRow.state)).tuples().all())
+    opened = session.scalar(select(func.count()).select_from(ReviewRow).where(ReviewRow.state == OPEN)) or 0
+    return states.get(COMPLETED, 0), states.get(RUNNING, 0), opened
+
+
+_REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?P<prefix>[0-9a-f]{4,64})")
+
+
+def find_audit(session: Session, reference: str) -> AuditRow:
+    """The newest audit of a version, by digest or a prefix of at least 4 digits, with or without `pipeline@`. Raises Invalid, NotFound."""
+    found = _REFERENCE.fullmatch(reference.strip())
+    if found is None:
+        raise Invalid("write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference)
+    query = select(AuditRow.pipeline, AuditRow.digest).where(AuditRow.digest.startswith(f"sha256:{found['prefix']}")).distinct().limit(5)
+    if found["pipeline"]:
+        query = query.where(AuditRow.pipeline == found["pipeline"])
+    versions = list(session.execute(query))
+    if not versions:
+        raise NotFound("no audit of such a version", where=reference, remedy="List versions with `penstock models PIPELINE`")
+    if len(versions) > 1:
+        names = ", ".join(short_name(pipeline, digest, 16) for pipeline, digest in versions)
+        raise Invalid(f"more than one version begins so: {names}", where=reference, remedy="Write more digits")
+    row = newest_audit(session, versions[0].digest)
+    assert row is not None
+    return row
+
+
+def short_name(pipeline: str, digest: str, digits: int = 8) -> str:
+    """`adult-income@3f9c12ab`"""
+    return f"{pipeline}@{digest.removeprefix('sha256:')[:digits]}"

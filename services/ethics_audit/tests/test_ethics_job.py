@@ -1,0 +1,138 @@
+"""The job on a real small package: what it finds, what it writes, and what it will not touch."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from penstock.contracts.errors import Invalid, Tampered
+from penstock.contracts.events import Artifact, ModelVersion
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.jobs import JobContext
+from penstock.testing.packages import NOW
+from penstock_ethics_audit.job import run
+from penstock_ethics_audit.result import Result
+
+World = Any  # the fixture's class lives in conftest.py
+
+
+def audited(world: World, version: ModelVersion, **order: Any) -> Mapping[str, Any]:
+    payload = {
+        "audit_id": "A1",
+        "version": version.model_dump(mode="json"),
+        "started_at": NOW.isoformat(),
+        "artifacts": world.artifacts.root,
+        "keys": str(world.keys.directory),
+    } | order
+    return run(JobContext("A1", "audit", payload, 1, None, io.StringIO()))
+
+
+def read(world: World, found: Mapping[str, Any], name: str) -> bytes:
+    artifacts: Artifacts = world.artifacts
+    return artifacts.read(Artifact.model_validate(found[name]))
+
+
+def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> None:
+    version = world.version(rows=4000)
+    found = audited(world, version)
+    assert (found["verdict"], [gate["verdict"] for gate in found["gates"]]) == ("pass", ["pass", "pass"])
+    result = Result.model_validate_json(read(world, found, "result"))
+    assert result.digest == version.digest
+    assert result.version.training_set.fingerprint == version.training_set.fingerprint
+    assert (result.report_digest, result.scores_digest) == (found["report"]["digest"], found["scores"]["digest"])
+    assert result.findings.labels.keys() == {"false", "true"}
+    assert [grouping.by for grouping in result.findings.groupings] == ["age", "sex"]
+    assert [group.group for group in result.findings.groupings[0].groups] == ["<40", ">=40"]
+
+
+def test_it_starts_over_with_the_same_numbers(world: World) -> None:
+    version = world.version(gap=0.9)
+    once = audited(world, version)
+    assert audited(world, version) == once
+    assert once["verdict"] == "fail"
+
+
+def test_scores_pair_rows_without_naming_anybody(world: World) -> None:
+    found = audited(world, world.version())
+    table = pq.read_table(io.BytesIO(read(world, found, "scores")))
+    assert table.column_names == ["row", "entity", "label", "probability", "decision"]
+    assert len(set(table["row"].to_pylist())) == table.num_rows == 1500
+    assert re.fullmatch(r"[0-9a-f]{32}", table["row"][0].as_py())
+    p = table["probability"].to_numpy()
+    assert (table["decision"].to_numpy() == (p > 0.5)).all()
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_several_classes_and_numbers(world: World, task: str) -> None:
+    gates = {"multiclass": [{"metric": "accuracy", "at_least": 0.5}], "regression": [{"metric": "rmse", "at_most": 0.7}]}[task]
+    found = audited(world, world.version(task, gates=gates))
+    assert found["verdict"] == "pass"
+    table = pq.read_table(io.BytesIO(read(world, found, "scores")))
+    said = {"multiclass": ["probabilities", "decision"], "regression": ["value"]}[task]
+    assert table.column_names == ["row", "entity", "label", *said]
+    if task == "multiclass":
+        assert np.allclose(np.stack(table["probabilities"].to_numpy()).sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_the_report_needs_nothing_runs_nothing_and_names_nobody(world: World, task: str) -> None:
+    gates = {"multiclass": [{"metric": "accuracy", "at_least": 0.99}], "regression": [{"metric": "rmse", "at_most": 0.1}]}.get(task)
+    found = audited(world, world.version(task, gap=0.9, gates=gates))
+    html, text = read(world, found, "report").decode(), read(world, found, "result").decode()
+    assert "Did not pass" in html
+    assert not re.search(r"(https?:)?//[a-z0-9]", html)
+    assert not re.search(r"<(script|link|img|iframe|object)\b|@import|\son[a-z]+=|url\((?!#)", html)
+    assert "secret-" not in html + text
+    assert html.count('role="img"') == html.count("<svg")
+    assert not re.search(r'aria-label=""', html)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
+
+
+def test_a_tampered_package_is_never_scored(world: World, tmp_path: Path) -> None:
+    version = world.version()
+    stored = Path(version.package.uri.removeprefix("file://"))
+    flipped = bytearray(stored.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    stored.write_bytes(flipped)
+    with pytest.raises(Tampered):
+        audited(world, version)
+
+
+def test_a_package_signed_by_nobody_we_trust_is_never_scored(world: World) -> None:
+    version = world.version()
+    world.keys.rotate("registry", revoke=True)
+    with pytest.raises(Tampered, match="not in the trust store"):
+        audited(world, version)
+
+
+def test_a_split_that_is_not_the_one_named_is_not_opened(world: World) -> None:
+    version = world.version()
+    world.split("binary", 1500, 0.0, seed=2)
+    with pytest.raises(Tampered, match="audit split has changed"):
+        audited(world, version)
+
+
+def test_an_event_cannot_name_another_split_than_the_signed_package(world: World) -> None:
+    version = world.version()
+    other = version.training_set.model_copy(update={"fingerprint": "sha256:" + "9" * 64})
+    with pytest.raises(Tampered, match="training set"):
+        audited(world, version.model_copy(update={"training_set": other}))
+
+
+def test_a_run_cannot_soften_the_gates(world: World) -> None:
+    asked = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.99}]).audit
+    with pytest.raises(Invalid, match="another audit") as refused:
+        audited(world, world.version(), asked=asked.model_dump(mode="json"))
+    assert "train again" in (refused.value.remedy or "")
+    same = world.pipeline("binary", json.loads(json.dumps([]))).audit
+    assert audited(world, world.version(gates=[]), asked=same.model_dump(mode="json"))["verdict"] == "pass"

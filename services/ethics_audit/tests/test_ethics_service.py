@@ -1,0 +1,390 @@
+"""The service from event to evidence: real database, real child process, real gRPC; Kafka in the test that is marked so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from confluent_kafka import Consumer, Producer
+from sqlalchemy import select
+
+from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound, PenstockError, Refused, Tampered, Unavailable
+from penstock.contracts.events import (
+    AuditCompleted,
+    AuditFailed,
+    AuditStarted,
+    Envelope,
+    Event,
+    ModelVersionRegistered,
+    PipelineApplied,
+    ReviewDecided,
+    ReviewRequested,
+    decode,
+    encode,
+)
+from penstock.contracts.topics import SHARED
+from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
+from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import EthicsAuditServiceStub, add_EthicsAuditServiceServicer_to_server
+from penstock.packages import evidence
+from penstock.packages.evidence import Verdict, Waiver
+from penstock.runtime import rpc
+from penstock.runtime.cloud_events import headers_of
+from penstock.runtime.jobs import Jobs
+from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.store import Store, assert_migrations_match
+from penstock.runtime.tables import OutboxRow
+from penstock.runtime.topics import ensure_topics
+from penstock.testing import packages as made
+from penstock.testing.broker import free_ports
+from penstock.testing.wait import until as wait_until
+from penstock_ethics_audit.desk import JOB, Desk
+from penstock_ethics_audit.handlers import router
+from penstock_ethics_audit.servicer import Servicer
+from penstock_ethics_audit.store import AuditRow, Tables
+
+World = Any  # the fixture's class lives in conftest.py
+
+REVIEW = made.gate("inconclusive", "review")
+BLOCK = made.gate("fail", "block")
+
+
+@pytest.fixture
+def store(tmp_path: Any) -> Any:
+    opened = Store.open(f"sqlite:///{tmp_path}/audit.db", migrations="penstock_ethics_audit.migrations")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def desk(world: World) -> Desk:
+    return Desk(world.keys.directory, world.artifacts.root, lambda: datetime.now(UTC))
+
+
+def published(store: Store) -> list[Event]:
+    with store.read() as session:
+        return [event for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id)) if (event := decode(row.event_type, row.value))]
+
+
+def one(store: Store, kind: type[Any]) -> Any:
+    (found,) = [event for event in published(store) if isinstance(event, kind)]
+    return found
+
+
+def audits(store: Store) -> list[AuditRow]:
+    with store.read() as session:
+        return list(session.scalars(select(AuditRow).order_by(AuditRow.audit_id)))
+
+
+def begin(desk: Desk, store: Store, event: ModelVersionRegistered) -> str:
+    with store.transaction() as effect:
+        audit_id = desk.begin(event, effect)
+    assert audit_id is not None
+    return audit_id
+
+
+def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any = None) -> AuditCompleted:
+    """An audit that the job is said to have done with these gates."""
+    registered = ModelVersionRegistered(version=version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys))
+    audit_id = begin(desk, store, registered)
+    said = {gate.verdict for gate in gates}
+    report = world.artifacts.put_bytes(f"audits/{audit_id}/report.html", b"<p>report</p>").model_dump(mode="json")
+    scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.parquet", b"scores").model_dump(mode="json")
+    result = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
+    with store.transaction() as effect:
+        desk.complete(
+            audit_id,
+            {
+                "verdict": "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass",
+                "gates": [gate.model_dump(mode="json") for gate in gates],
+                "report": report,
+                "result": world.artifacts.put_bytes(f"audits/{audit_id}/result.json", json.dumps(result).encode()).model_dump(mode="json"),
+                "scores": scores,
+            },
+            effect,
+        )
+    return [event for event in published(store) if isinstance(event, AuditCompleted)][-1]
+
+
+@asynccontextmanager
+async def serving(desk: Desk, store: Store, world: World) -> AsyncIterator[EthicsAuditServiceStub]:
+    server = rpc.server()
+    add_EthicsAuditServiceServicer_to_server(Servicer(desk, store, world.artifacts, world.keys), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    channel = rpc.connect(f"127.0.0.1:{port}")
+    try:
+        yield EthicsAuditServiceStub(channel)
+    finally:
+        await channel.close()
+        await server.stop(None)
+
+
+async def refused(call: Any) -> PenstockError:
+    with pytest.raises(grpc.RpcError) as error:
+        await call
+    return rpc.rpc_error(error.value)
+
+
+async def until(check: Any, within: float, what: str) -> Any:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not (answer := check()):
+        assert loop.time() < deadline, f"not within {within} s: {what}"
+        await asyncio.sleep(0.05)
+    return answer
+
+
+def job_process() -> psutil.Process | None:
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if "penstock_ethics_audit.job" in child.cmdline():
+                return child
+    return None
+
+
+# -- from a registered version to evidence -----------------------------------------------------------------------------------------
+
+
+async def test_a_registered_version_becomes_signed_evidence_though_its_job_is_killed(world: World, store: Store, desk: Desk) -> None:
+    registered = world.registered(gap=0.9)
+    begin(desk, store, registered)
+    jobs = Jobs(
+        JOB,
+        module="penstock_ethics_audit.job",
+        store=store,
+        on_result=desk.complete,
+        on_failure=desk.fail,
+        backoff_s=0.05,
+        log_level="ERROR",
+    )
+    working = asyncio.create_task(jobs.run())
+    try:
+        child = await until(job_process, 30, "the job's process runs")
+        os.kill(child.pid, signal.SIGKILL)
+        await until(lambda: audits(store)[0].state != "running", 240, "the audit ends")
+    finally:
+        working.cancel()
+        with suppress(asyncio.CancelledError):
+            await working
+    event = one(store, AuditCompleted)
+    assert (event.digest, event.verdict) == (registered.version.digest, "fail")
+    verdict = evidence.verify(event.evidence, world.keys.trust(), Verdict)
+    assert (verdict.digest, verdict.gates, verdict.result_digest) == (event.digest, event.gates, event.result.digest)
+    assert {gate.metric for gate in one(store, ReviewRequested).gates} == {"equalized_odds_difference"}
+
+    prefix = event.digest.removeprefix("sha256:")[:8]
+    async with serving(desk, store, world) as stub:
+        audit = await stub.GetAudit(pb.GetAuditRequest(version=f"loans@{prefix}"))
+        assert (audit.state, audit.verdict, audit.keyid) == (pb.Audit.STATE_COMPLETED, "fail", world.keys.signer("audit").keyid)
+        assert json.loads(audit.result_json)["digest"] == event.digest
+        html = b"".join([part.chunk async for part in stub.FetchReport(pb.FetchReportRequest(version=prefix))])
+        assert b"Did not pass" in html
+        before = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
+        assert {check.what: check.holds for check in before.checks} == {
+            "package digest": True,
+            "OpenSSF model signature": True,
+            "verdict signature": True,
+            "result and report": True,
+            "gates": False,
+        }
+        review = await stub.DecideReview(
+            pb.DecideReviewRequest(
+                version=prefix, approve=True, decided_by="Ada Lovelace", why="a pilot of 20 people, each decision checked"
+            )
+        )
+        assert (review.state, review.decided_by) == ("approved", "Ada Lovelace")
+        after = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
+        assert after.valid
+        assert "a typed name, not a proven identity" in next(check.detail for check in after.checks if check.what == "waiver signature")
+
+        report = event.report.uri.removeprefix("file://")
+        flipped = bytearray(html)
+        flipped[100] ^= 1
+        with open(report, "wb") as file:  # noqa: ASYNC230
+            file.write(flipped)
+        tampered = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
+        assert not tampered.valid
+        assert [check.what for check in tampered.checks if not check.holds] == ["result and report"]
+    waiver = one(store, ReviewDecided).waiver
+    assert waiver is not None
+    assert evidence.closed_gates(verdict, evidence.verify(waiver, world.keys.trust(), Waiver)) == []
+
+
+def test_a_flipped_byte_of_the_verdict_does_not_verify(world: World, store: Store, desk: Desk) -> None:
+    envelope = completed(desk, store, world, made.AUROC_PASSED).evidence
+    evidence.verify(envelope, world.keys.trust(), Verdict)
+    flipped = envelope.payload[:40] + ("A" if envelope.payload[40] != "A" else "B") + envelope.payload[41:]
+    with pytest.raises(Tampered):
+        evidence.verify(Envelope.model_validate({**envelope.model_dump(), "payload": flipped}), world.keys.trust(), Verdict)
+
+
+def test_a_version_is_audited_once_and_again_only_after_a_failure(world: World, store: Store, desk: Desk) -> None:
+    event = ModelVersionRegistered(version=made.version("sha256:" + "a" * 64, world.keys))
+    first = begin(desk, store, event)
+    with store.transaction() as effect:
+        assert desk.begin(event, effect) is None
+        desk.fail(first, Kind.UNAVAILABLE, "the artifact store does not answer", "Start it", effect)
+    failed = one(store, AuditFailed)
+    assert (failed.reason, failed.remedy) == ("the artifact store does not answer", "Start it")
+    assert begin(desk, store, event) != first
+
+
+def test_without_a_key_nothing_is_claimed(world: World, store: Store, desk: Desk) -> None:
+    (world.keys.directory / "audit.pem").unlink()
+    with pytest.raises(Unavailable, match="no key of role audit"):
+        completed(desk, store, world, made.AUROC_PASSED)
+    assert audits(store)[0].state == "running"  # nothing was committed: the result waits for the key
+
+
+def test_the_job_is_told_what_the_applied_file_asks(world: World, store: Store, desk: Desk) -> None:
+    handled = router(desk, store).handlers
+    spec = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.7}])
+    applied = PipelineApplied(
+        pipeline="loans",
+        number=1,
+        spec=spec.model_dump(mode="json", by_alias=True),
+        text="",
+        digest="",
+        applied_at=made.NOW,
+        applied_by="me",
+    )
+    registered = ModelVersionRegistered(version=made.version("sha256:" + "b" * 64, world.keys))
+    orders: list[dict[str, Any]] = []
+    with store.transaction() as effect:
+        effect.enqueue = lambda kind, job, order: orders.append(order) or True  # type: ignore[method-assign,func-returns-value]
+        for event in (applied, registered):
+            handled[event.ce_type()][1](event, effect)
+    assert orders[0]["asked"] == spec.audit.model_dump(mode="json")
+
+
+# -- reviews -----------------------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_person_may_decide(world: World, store: Store, desk: Desk) -> None:
+    waivable = completed(desk, store, world, made.AUROC_PASSED, REVIEW)
+    blocked = completed(desk, store, world, REVIEW, BLOCK)
+    passed = completed(desk, store, world, made.AUROC_PASSED)
+
+    def decide(event: AuditCompleted, **said: Any) -> Any:
+        return stub.DecideReview(
+            pb.DecideReviewRequest(version=event.digest, **{"approve": True, "decided_by": "Ada", "why": "pilot"} | said)
+        )
+
+    async with serving(desk, store, world) as stub:
+        listed = (await stub.ListReviews(pb.ListReviewsRequest(open_only=True))).reviews
+        assert [(review.digest, review.state) for review in listed] == [(waivable.digest, "open")]
+        error = await refused(decide(blocked))
+        assert isinstance(error, Refused)
+        assert "cannot be waived by anybody" in str(error)
+        assert "equalized_odds_difference by sex at_most 0.15" in str(error)
+        assert "nothing to waive" in str(await refused(decide(passed)))
+        assert isinstance(await refused(decide(waivable, decided_by=" ")), Invalid)
+        assert isinstance(await refused(decide(waivable, why="")), Invalid)
+        assert (await decide(waivable, approve=False, why="no")).state == "rejected"
+        again = await refused(decide(waivable))
+        assert isinstance(again, Conflict)
+        assert "rejected by Ada: no" in str(again)
+        assert not (await stub.ListReviews(pb.ListReviewsRequest(pipeline="loans", open_only=True))).reviews
+        assert not (await stub.ListReviews(pb.ListReviewsRequest(pipeline="other"))).reviews
+    decided = one(store, ReviewDecided)
+    assert (decided.decision, decided.waiver) == ("rejected", None)
+
+
+async def test_versions_are_found_by_a_prefix_that_is_not_ambiguous(world: World, store: Store, desk: Desk) -> None:
+    for digest in ("sha256:abcd1" + "0" * 59, "sha256:abcd2" + "0" * 59):
+        completed(desk, store, world, made.AUROC_PASSED, version=made.version(digest, world.keys))
+    async with serving(desk, store, world) as stub:
+        assert (await stub.GetAudit(pb.GetAuditRequest(version="abcd1"))).digest.startswith("sha256:abcd1")
+        assert "more than one version" in str(await refused(stub.GetAudit(pb.GetAuditRequest(version="abcd"))))
+        assert isinstance(await refused(stub.GetAudit(pb.GetAuditRequest(version="ffff"))), NotFound)
+        assert isinstance(await refused(stub.GetAudit(pb.GetAuditRequest(version="other@abcd1"))), NotFound)
+        assert isinstance(await refused(stub.GetAudit(pb.GetAuditRequest(version="not a digest"))), Invalid)
+
+
+async def test_a_running_audit_has_no_report_yet_and_says_so(world: World, store: Store, desk: Desk) -> None:
+    begin(desk, store, ModelVersionRegistered(version=made.version("sha256:" + "c" * 64, world.keys)))
+    async with serving(desk, store, world) as stub:
+        assert (await stub.GetAudit(pb.GetAuditRequest(version="cccc"))).state == pb.Audit.STATE_RUNNING
+        fetching = stub.FetchReport(pb.FetchReportRequest(version="cccc"))
+        assert "still running" in str(await refused(fetching.read()))
+        fetching = stub.FetchReport(pb.FetchReportRequest(version="cccc", format="pdf"))
+        assert isinstance(await refused(fetching.read()), Invalid)
+
+
+def test_migrations_make_the_tables(store: Store) -> None:
+    assert_migrations_match(store, Tables.metadata)
+
+
+def test_an_idle_service_imports_none_of_the_heavy_libraries() -> None:
+    script = (
+        "import sys, penstock_ethics_audit.app; "
+        "print([name for name in ('sklearn', 'fairlearn', 'matplotlib', 'onnxruntime', 'pandas', 'model_signing') if name in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+# -- with Kafka --------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.kafka
+def test_from_topic_to_topic(world: World, kafka: Any) -> None:
+    """The whole service as the stack starts it: a pipeline and a version in, signed evidence out, and a clean end."""
+    settings: KafkaSettings = kafka.settings(f"ethics-{uuid.uuid4().hex[:8]}.")
+    ensure_topics(settings, [topic for topic in SHARED if topic.name in ("pipelines.v1", "model-versions.v1", "audits.v1", "reviews.v1")])
+    registered = world.registered(rows=600)
+    (port,) = free_ports(1)
+    environment = {
+        "PENSTOCK_HOME": str(world.folder),
+        "PENSTOCK_ARTIFACTS": world.artifacts.root,
+        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+        "PENSTOCK_KAFKA__TOPIC_PREFIX": settings.topic_prefix,
+        "PENSTOCK_ETHICS_AUDIT__PORT": str(port),
+    }
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    for copy in ("first", "repeated"):
+        headers = headers_of(
+            event_id="E1", source="/test", event_type=registered.ce_type(), time=made.NOW, subject=registered.key, traceparent=None
+        )
+        producer.produce(settings.topic("model-versions.v1"), encode(registered), key=f"{registered.key}", headers=headers)
+        assert producer.flush(10) == 0, copy
+    with (world.folder / "service.log").open("wb") as log:
+        service = subprocess.Popen(
+            [sys.executable, "-m", "penstock_ethics_audit"], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"})
+    consumer.subscribe([settings.topic("audits.v1")])
+    try:
+        seen: list[Event] = []
+
+        def ended() -> bool:
+            message = consumer.poll(0.2)
+            if message is not None and message.error() is None:
+                event = decode(dict(message.headers())["ce_type"].decode(), message.value())
+                seen.extend([event] if event else [])
+            return any(isinstance(event, AuditCompleted | AuditFailed) for event in seen)
+
+        wait_until(ended, within=240, what="the audit's end is published")
+        assert [type(event) for event in seen] == [AuditStarted, AuditCompleted]
+        done = seen[1]
+        assert isinstance(done, AuditCompleted)
+        assert evidence.verify(done.evidence, world.keys.trust(), Verdict).digest == registered.version.digest
+        service.send_signal(signal.SIGTERM)
+        assert service.wait(30) == 0
+    finally:
+        consumer.close()
+        if service.poll() is None:
+            service.kill()
+            service.wait()
