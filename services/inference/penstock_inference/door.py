@@ -13,10 +13,6 @@ from pathlib import Path
 from penstock_inference.envoy import Door, Json, bootstrap, clusters, routes
 from penstock_inference.settings import Settings
 
-ENVOY_FLAGS = ("--concurrency", "1", "--file-flush-interval-msec", "10", "--file-flush-min-size-kb", "0", "--disable-hot-restart")
-"""How Envoy must be started: with the default flush, `kill -9` loses some hundred lines that were answered; hot restart's shared memory
-would tie two stacks together."""
-
 
 def write_first(door: Door) -> None:
     """Everything Envoy needs to start, and its log, readable by nobody else: it holds what people sent."""

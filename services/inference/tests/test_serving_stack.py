@@ -144,7 +144,6 @@ def test_bad_input_gets_the_right_status_and_a_sentence(door: Door, served: int)
     assert "unexpected shape for input 'numbers'" in said[1]
     assert status_of(lambda: door.infer(model="loan")) == ("NOT_FOUND", "Request for unknown model: 'loan' is not found")
     assert status_of(lambda: door.infer(version=999))[0] == "NOT_FOUND"
-    assert status_of(lambda: door.infer(timeout=0.0005))[0] == "DEADLINE_EXCEEDED"
     too_large = door.channel.unary_unary(OIP + "ModelInfer")
     assert status_of(lambda: too_large(b"x" * (65 << 20), timeout=20)) == (
         "RESOURCE_EXHAUSTED",
@@ -152,6 +151,17 @@ def test_bad_input_gets_the_right_status_and_a_sentence(door: Door, served: int)
     )
     assert door.http("POST", "/v2/models/loans/infer", b" " * (65 << 20))[0] == 413
     assert door.http("POST", "/v2/models/loans/infer", b"{")[0] == 400
+
+
+def test_a_passed_deadline_is_told_and_recorded(door: Door, house: StackUnderTest, served: int, published: Published) -> None:
+    triton = house.pid("triton")
+    os.kill(triton, signal.SIGSTOP)
+    try:
+        assert status_of(lambda: door.infer(timeout=0.3))[0] == "DEADLINE_EXCEEDED"
+    finally:
+        os.kill(triton, signal.SIGCONT)
+    late = {"DEADLINE_EXCEEDED", "CANCELLED"}  # whichever of client and door was first
+    until(lambda: late & {prediction["status"] for prediction in published()}, within=20, what="the call is recorded")
 
 
 @pytest.mark.parametrize(
@@ -274,6 +284,8 @@ def cut(package: Path) -> None:
 def test_what_is_wrong_is_never_loaded_and_says_why(
     how: str, door: Door, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], tmp_path: Path
 ) -> None:
+    from loans import changed
+
     last = registry.generation
     match how:
         case "changed bytes":
@@ -288,7 +300,7 @@ def test_what_is_wrong_is_never_loaded_and_says_why(
                 "does not rise",
             )
         case "without evidence":
-            bad, reason = promotion(registry.keys, registry.version().version, generation=last + 1), "evidence is one signed verdict"
+            bad, reason = changed(registry.version(), evidence=()), "evidence is one signed verdict"
         case _:
             other = registry.made[0]
             bad = promotion(registry.keys, registry.version().version, *other.evidence, generation=last + 1)
