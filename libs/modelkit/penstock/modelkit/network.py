@@ -17,6 +17,10 @@ from penstock.contracts.pipeline import ModelSpec
 from penstock.modelkit.graph import Graph
 from penstock.modelkit.preprocessing import Category, Features, Prepared
 
+EMBEDDING_SPREAD = 0.1
+"""Standard deviation of embeddings before training. torch's own 1 is noise that thousands of rows cannot unlearn: 0.8407 → 0.8430 AUROC
+on 2,700 loans [M]."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
@@ -58,6 +62,9 @@ class Network(nn.Module):
     def __init__(self, spec: ModelSpec, dense: int, embedded: Sequence[Category], outputs: int) -> None:
         super().__init__()
         self.embeddings = nn.ModuleList(nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded)
+        for embedding in self.embeddings:
+            assert isinstance(embedding, nn.Embedding)
+            nn.init.normal_(embedding.weight, std=EMBEDDING_SPREAD)
         self._shares = [torch.tensor(part.weights, dtype=torch.float32) for part in embedded]
         width = dense + sum(part.dimension or 1 for part in embedded)
         layers: list[nn.Module] = []

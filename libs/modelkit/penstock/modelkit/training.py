@@ -130,8 +130,9 @@ def train(
 ) -> tuple[Epoch, ...]:
     """Trains `network` in place and leaves the best epoch's weights in it (by validation loss; without early stopping, the last epoch's).
 
-    With `checkpoint`, goes on from that file if it is there: `on_epoch` hears of new epochs only. Call `seed_everything` before the
-    network is made. Raises Invalid when the loss stops being a number, Conflict when the checkpoint is of another run.
+    With `checkpoint`, goes on from that file if it is there; `on_epoch` hears of every epoch, those of before first. Call
+    `seed_everything` before the network is made. Raises Invalid when the loss stops being a number, Conflict when the checkpoint is of
+    another run.
     """
     optimizer = Optimizer(network.parameters(), plan.optimizer)
     order = torch.Generator().manual_seed(seed)
@@ -139,6 +140,8 @@ def train(
     identity = _identity(network, training, validation, plan, seed)
     if checkpoint is not None and checkpoint.exists():
         state = _restore(checkpoint, identity, network, optimizer, order)
+        for epoch in state.history:
+            on_epoch(epoch)
     batches = math.ceil(len(training) / plan.batch_size)
     steps = batches * plan.epochs
     began = clock() - (state.history[-1].elapsed_s if state.history else 0.0)

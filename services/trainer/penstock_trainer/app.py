@@ -1,0 +1,54 @@
+"""The wiring, and the only file that knows all the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock.contracts.errors import Kind
+from penstock.runtime.lifecycle import Service
+from penstock.runtime.store import Effect
+from penstock.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
+from penstock_trainer import handlers
+from penstock_trainer import store as rows
+from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
+from penstock_trainer.servicer import Servicer
+from penstock_trainer.settings import Settings
+from penstock_trainer.store import Tables
+
+
+async def run(settings: Settings) -> None:
+    async with Service("trainer", settings) as service:
+        store = await service.store(Tables.metadata, migrations="penstock_trainer.migrations")
+        runs = Runs(service.clock)
+
+        def tell() -> None:
+            with store.read() as session:
+                found = rows.counts(session)
+            waiting = sum(found.get(state, 0) for state in (rows.REQUESTED, rows.PREPARING, rows.TRAINING, rows.PACKAGING))
+            service.fact("runs", f"{sum(found.values())} runs, {waiting} open, {found.get(rows.FAILED, 0)} failed")
+
+        def tracked(_run_id: str, _result: dict[str, Any], _effect: Effect) -> None:
+            return
+
+        def not_tracked(run_id: str, kind: Kind, message: str, _remedy: str, _effect: Effect) -> None:
+            service.log.warning("run_not_tracked", run=run_id, kind=kind.value, why=message)
+
+        tell()
+        runs.changes.on_any(tell)
+        service.consume(handlers.router(runs, store))
+        service.serve(
+            add_TrainerServiceServicer_to_server,
+            Servicer(runs, store, service.channel("model_registry")),
+            "penstock.trainer.v1.TrainerService",
+        )
+        service.jobs(
+            JOB,
+            module="penstock_trainer.job",
+            store=store,
+            on_progress=runs.progressed,
+            on_result=runs.completed,
+            on_failure=runs.failed,
+            parallel=settings.parallel,
+        )
+        service.jobs(TRACKING_JOB, module="penstock_trainer.tracking", store=store, on_result=tracked, on_failure=not_tracked)
+        await service.until_stopped()

@@ -1,0 +1,119 @@
+"""The training job: a process of its own that fetches, trains, packages. `python -m penstock_trainer.job` is started by the runtime.
+
+A job that was killed goes on from its checkpoint: the training set is the same (it is made once for a run's id), and so are the weights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+
+from penstock.contracts.events import TrainingRunRequested, TrainingSet
+from penstock.contracts.pipeline import Pipeline
+from penstock.feature_store.v1 import feature_store_pb2 as features
+from penstock.feature_store.v1 import feature_store_pb2_grpc
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.model_registry.v1 import model_registry_pb2_grpc
+from penstock.runtime import rpc
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.jobs import JobContext, job_main
+from penstock_trainer.overrides import overridden
+from penstock_trainer.settings import Settings
+
+REGISTRY_TIMEOUT_S = 10.0
+
+
+def run(job: JobContext) -> dict[str, Any]:
+    settings: Settings = job.settings
+    requested = TrainingRunRequested.model_validate(job.payload)
+    work = settings.work_dir(job.id)
+    job.progress({"attempt": job.attempt})
+    # torch takes 3 s to import; the feature store needs some to join. Both at once.
+    threading.Thread(target=importlib.import_module, args=("penstock.modelkit.build",), daemon=True).start()
+    pipeline, training_set = asyncio.run(_prepare(settings, requested))
+    job.progress({"training_set": training_set.model_dump(mode="json"), "epochs": pipeline.trainer.epochs})
+    artifacts = Artifacts(settings.platform.artifacts_uri)
+    train_part = artifacts.fetch(training_set.train, work / "train.parquet")
+    validation_part = artifacts.fetch(training_set.validation, work / "validation.parquet")
+    result = _train(job, pipeline, training_set, (train_part, validation_part), work, artifacts)
+    shutil.rmtree(work)
+    return result
+
+
+async def _prepare(settings: Settings, requested: TrainingRunRequested) -> tuple[Pipeline, TrainingSet]:
+    """The pipeline as numbered in the request with its overrides, and the run's training set. Raises what the peers raise."""
+    platform = settings.platform
+    try:
+        async with rpc.connect(platform.peer("model_registry")) as channel:
+            found = await model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline(
+                registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number), timeout=REGISTRY_TIMEOUT_S
+            )
+        pipeline = overridden(json.loads(found.spec_json), requested.overrides)
+        async with rpc.connect(platform.peer("feature_store")) as channel:
+            made = await feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet(
+                features.CreateTrainingSetRequest(
+                    pipeline=requested.pipeline,
+                    id=requested.run_id,
+                    min_offsets=[
+                        features.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in requested.min_offsets
+                    ],
+                    pipeline_number=requested.pipeline_number,
+                ),
+                timeout=settings.training_set_timeout,
+            )
+    except grpc.RpcError as error:
+        raise rpc.rpc_error(error) from error
+    return pipeline, TrainingSet.model_validate_json(made.training_set_json)
+
+
+def _train(
+    job: JobContext, pipeline: Pipeline, training_set: TrainingSet, parts: tuple[Path, Path], work: Path, artifacts: Artifacts
+) -> dict[str, Any]:
+    from penstock.modelkit.build import build
+    from penstock.packages import archive
+    from penstock_trainer.packaging import package
+
+    built = build(
+        pipeline,
+        *parts,
+        checkpoint=work / "checkpoint.pt",
+        on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
+        on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
+    )
+    directory = work / "package"
+    shutil.rmtree(directory, ignore_errors=True)  # of an attempt that was killed here
+    digest = package(directory, pipeline, training_set, built, run_id=job.id, pipeline_number=job.payload["pipeline_number"])
+    tar = work / "package.tar"
+    archive.pack(directory, tar)
+    artifact = artifacts.put_file(f"packages/{quote(pipeline.pipeline)}/{digest.removeprefix('sha256:')}.tar", tar)
+    return {
+        "digest": digest,
+        "package": artifact.model_dump(mode="json"),
+        "metrics": built.metrics,
+        "parameters": _parameters(pipeline.model_dump(mode="json", include={"model", "trainer", "training"})),
+    }
+
+
+def _parameters(spec: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flat and as text: {"trainer.optimizer.type": "adamw"}."""
+    found: dict[str, str] = {}
+    for name, value in spec.items():
+        if isinstance(value, Mapping):
+            found |= _parameters(value, f"{prefix}{name}.")
+        elif value is not None:
+            found[f"{prefix}{name}"] = str(value)
+    return found
+
+
+if __name__ == "__main__":
+    job_main(run, settings=Settings)

@@ -1,0 +1,211 @@
+"""What happens to a run, as changes of its rows and the facts that follow. Called with an effect; slow work is the job's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+from penstock.contracts.errors import Conflict, Kind
+from penstock.contracts.events import (
+    Artifact,
+    TrainingRunCanceled,
+    TrainingRunCompleted,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunRequested,
+    TrainingRunStarted,
+    TrainingSet,
+)
+from penstock.runtime.store import Effect
+from penstock_trainer import store as rows
+from penstock_trainer.store import CANCELED, COMPLETED, ENDED, FAILED, PREPARING, REQUESTED, TRAINING, EpochRow, KeyRow, RunRow
+
+JOB = "training"
+TRACKING_JOB = "tracking"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""It names a folder and a training set too."""
+
+_CURVE = ("number", "train_loss", "validation_loss", "validation_metric", "metric", "elapsed_s")
+
+
+class Runs:
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self.changes = Changes()
+
+    # -- wishes --------------------------------------------------------------------------------------------------------------------
+
+    def request(self, requested: TrainingRunRequested, key: str, effect: Effect) -> str:
+        """Records the wish and publishes it; returns the run's id, the earlier one's where `key` was used before."""
+        if key:
+            known = effect.session.get(KeyRow, key)
+            if known is not None:
+                return known.run_id
+            effect.session.add(KeyRow(key=key, run_id=requested.run_id))
+        self._record(requested, effect)
+        effect.publish(requested)
+        return requested.run_id
+
+    def accept(self, requested: TrainingRunRequested, effect: Effect) -> None:
+        """The wish as it comes back from the topic, or from the feature store's trigger: from here on there is a job."""
+        if effect.session.get(RunRow, requested.run_id) is None:
+            self._record(requested, effect)
+        if rows.run(effect.session, requested.run_id).state == REQUESTED:
+            effect.enqueue(JOB, requested.run_id, requested.model_dump(mode="json"))
+
+    def cancel(self, run_id: str, by: str, effect: Effect) -> None:
+        """Raises NotFound, or Conflict where the run has ended."""
+        run = rows.run(effect.session, run_id)
+        if run.state in ENDED:
+            raise Conflict(f"run {run_id} is {run.state} already")
+        effect.cancel(JOB, run_id)
+        run.state, run.ended_at = CANCELED, self._clock()
+        effect.publish(TrainingRunCanceled(run_id=run_id, pipeline=run.pipeline, canceled_at=run.ended_at, canceled_by=by))
+        self._changed(effect, run_id)
+
+    # -- what the job says ---------------------------------------------------------------------------------------------------------
+
+    def progressed(self, run_id: str, message: dict[str, Any], effect: Effect) -> None:
+        """After a crash the next attempt may tell the same again; each is applied once."""
+        run = rows.run(effect.session, run_id)
+        if run.state in ENDED:
+            return
+        match message:
+            case {"attempt": attempt}:
+                run.attempts, run.state = attempt, PREPARING
+                run.started_at = run.started_at or self._clock()
+            case {"stage": stage}:
+                run.state = stage
+            case {"training_set": training_set, "epochs": epochs}:
+                self._started(run, TrainingSet.model_validate(training_set), epochs, effect)
+            case {"epoch": epoch}:
+                self._epoch(run, epoch, effect)
+        self._changed(effect, run_id)
+
+    def completed(self, run_id: str, result: dict[str, Any], effect: Effect) -> None:
+        run = rows.run(effect.session, run_id)
+        run.state, run.digest, run.metrics, run.ended_at = COMPLETED, result["digest"], result["metrics"], self._clock()
+        effect.publish(
+            TrainingRunCompleted(
+                run_id=run_id,
+                pipeline=run.pipeline,
+                pipeline_number=run.pipeline_number,
+                training_set=TrainingSet.model_validate(run.training_set),
+                package=Artifact.model_validate(result["package"]),
+                digest=result["digest"],
+                metrics=result["metrics"],
+                completed_at=run.ended_at,
+            )
+        )
+        effect.enqueue(TRACKING_JOB, run_id, self._tracked(run, result["parameters"], effect))
+        self._changed(effect, run_id)
+
+    def failed(self, run_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
+        run = rows.run(effect.session, run_id)
+        run.state, run.failure, run.remedy, run.ended_at = FAILED, message, remedy, self._clock()
+        effect.publish(
+            TrainingRunFailed(run_id=run_id, pipeline=run.pipeline, kind=kind.value, reason=message, remedy=remedy, failed_at=run.ended_at)
+        )
+        self._changed(effect, run_id)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------------------
+
+    def _record(self, requested: TrainingRunRequested, effect: Effect) -> None:
+        effect.session.add(
+            RunRow(
+                run_id=requested.run_id,
+                pipeline=requested.pipeline,
+                pipeline_number=requested.pipeline_number,
+                state=REQUESTED,
+                reason=requested.reason,
+                requested_by=requested.requested_by,
+                requested_at=requested.requested_at,
+            )
+        )
+        effect.session.flush()
+        self._changed(effect, requested.run_id)
+
+    def _started(self, run: RunRow, training_set: TrainingSet, epochs: int, effect: Effect) -> None:
+        run.state, run.epochs_planned = TRAINING, epochs
+        if run.training_set is not None:
+            return
+        run.training_set = training_set.model_dump(mode="json")
+        effect.publish(
+            TrainingRunStarted(
+                run_id=run.run_id,
+                pipeline=run.pipeline,
+                pipeline_number=run.pipeline_number,
+                training_set=training_set,
+                started_at=self._clock(),
+            )
+        )
+
+    def _epoch(self, run: RunRow, epoch: dict[str, Any], effect: Effect) -> None:
+        if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:
+            return
+        values = {name: epoch[name] for name in EpochRow.__table__.columns.keys() if name != "run_id"}  # noqa: SIM118  a column collection
+        effect.session.add(EpochRow(run_id=run.run_id, **values))
+        progress = {name: epoch[name] for name in TrainingRunProgressed.model_fields if name in epoch}
+        effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, epoch=epoch["number"], **progress))
+
+    def _tracked(self, run: RunRow, parameters: dict[str, str], effect: Effect) -> dict[str, Any]:
+        """What MLflow is told of the run."""
+        points = rows.epochs(effect.session, run.run_id)
+        assert run.training_set is not None
+        return {
+            "run_id": run.run_id,
+            "pipeline": run.pipeline,
+            "started_at": (run.started_at or run.requested_at).timestamp(),
+            "ended_at": self._clock().timestamp(),
+            "parameters": parameters,
+            "metrics": run.metrics,
+            "epochs": [{name: getattr(point, name) for name in _CURVE} for point in points],
+            "tags": {
+                "penstock.run": run.run_id,
+                "penstock.digest": run.digest or "",
+                "penstock.pipeline_number": str(run.pipeline_number),
+                "penstock.training_set": str(run.training_set["fingerprint"]),
+                "penstock.requested_by": run.requested_by,
+            },
+        }
+
+    def _changed(self, effect: Effect, run_id: str) -> None:
+        effect.after_commit(lambda: self.changes.tell(run_id))
+
+
+class Changes:
+    """Wakes who watches a run. A hint only: what is true is in the database."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_any(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def tell(self, run_id: str) -> None:
+        for listener in self._listeners:
+            listener()
+        for event in self._events.get(run_id, ()):
+            event.set()
+
+    async def watch(self, run_id: str) -> AsyncIterator[None]:
+        """Yields at once, then after each change, and every few seconds besides."""
+        event = asyncio.Event()
+        watchers = self._events.setdefault(run_id, set())
+        watchers.add(event)
+        try:
+            while True:
+                event.clear()
+                yield
+                try:
+                    async with asyncio.timeout(5):
+                        await event.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            watchers.discard(event)
+            if not watchers:
+                self._events.pop(run_id, None)

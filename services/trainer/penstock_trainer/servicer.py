@@ -1,0 +1,144 @@
+"""gRPC in: validate, call, translate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+from ulid import ULID
+
+from penstock.contracts.errors import Invalid
+from penstock.contracts.events import PartitionOffset, TrainingRunRequested
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.model_registry.v1 import model_registry_pb2_grpc
+from penstock.runtime.rpc import rpc_error
+from penstock.runtime.store import Store
+from penstock.trainer.v1 import trainer_pb2 as trainer
+from penstock.trainer.v1 import trainer_pb2_grpc
+from penstock_trainer import store as rows
+from penstock_trainer.overrides import overridden
+from penstock_trainer.runs import Runs
+from penstock_trainer.store import ENDED
+
+if TYPE_CHECKING:
+    from penstock.runtime.rpc import Context
+
+MAX_LISTED = 500
+REGISTRY_TIMEOUT_S = 5.0
+
+
+class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
+    def __init__(self, runs: Runs, store: Store, registry_channel: grpc.aio.Channel) -> None:
+        self._runs = runs
+        self._store = store
+        self._registry: Any = model_registry_pb2_grpc.ModelRegistryServiceStub(registry_channel)
+
+    async def CreateRun(self, request: trainer.CreateRunRequest, context: Context) -> trainer.Run:
+        pipeline = await self._pipeline(request.pipeline)
+        overrides = _overrides(request.overrides_json)
+        overridden(json.loads(pipeline.spec_json), overrides)
+        requested = TrainingRunRequested(
+            run_id=str(ULID()),
+            pipeline=pipeline.name,
+            pipeline_number=pipeline.number,
+            reason="requested",
+            overrides=overrides,
+            min_offsets=tuple(PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in request.min_offsets),
+            requested_at=self._store.clock(),
+            requested_by=request.requested_by,
+        )
+        with self._store.transaction() as effect:
+            run_id = self._runs.request(requested, request.idempotency_key, effect)
+        return self._read(run_id)
+
+    async def GetRun(self, request: trainer.GetRunRequest, context: Context) -> trainer.Run:
+        return self._read(request.run_id)
+
+    async def ListRuns(self, request: trainer.ListRunsRequest, context: Context) -> trainer.ListRunsResponse:
+        with self._store.read() as session:
+            found = rows.newest(session, request.pipeline, min(request.limit or 50, MAX_LISTED))
+            return trainer.ListRunsResponse(runs=[_message(run, rows.epochs(session, run.run_id)) for run in found])
+
+    async def WatchRun(self, request: trainer.WatchRunRequest, context: Context) -> AsyncIterator[trainer.Run]:
+        told: trainer.Run | None = None
+        async for _ in self._runs.changes.watch(request.run_id):
+            run = self._read(request.run_id)
+            if run != told:
+                yield run
+            told = run
+            if trainer.Run.State.Name(run.state).removeprefix("STATE_").lower() in ENDED:
+                return
+
+    async def CancelRun(self, request: trainer.CancelRunRequest, context: Context) -> trainer.Run:
+        with self._store.transaction() as effect:
+            self._runs.cancel(request.run_id, request.canceled_by, effect)
+        return self._read(request.run_id)
+
+    async def _pipeline(self, name: str) -> registry.Pipeline:
+        """The newest, from the registry itself: a run that follows an `apply` uses what was applied. Raises NotFound, Unavailable."""
+        try:
+            found: registry.Pipeline = await self._registry.GetPipeline(
+                registry.GetPipelineRequest(pipeline=name), timeout=REGISTRY_TIMEOUT_S
+            )
+        except grpc.RpcError as error:
+            raise rpc_error(error) from error
+        return found
+
+    def _read(self, run_id: str) -> trainer.Run:
+        with self._store.read() as session:
+            return _message(rows.run(session, run_id), rows.epochs(session, run_id))
+
+
+def _overrides(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except json.JSONDecodeError as error:
+        raise Invalid(f"is no JSON: {error}", where="overrides_json") from error
+    if not isinstance(found, dict):
+        raise Invalid("is no JSON object", where="overrides_json", remedy='Write dotted keys and values: {"trainer.epochs": 5}')
+    return found
+
+
+def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
+    return trainer.Run(
+        run_id=run.run_id,
+        pipeline=run.pipeline,
+        pipeline_number=run.pipeline_number,
+        state=trainer.Run.State.Value(f"STATE_{run.state.upper()}"),
+        reason=run.reason,
+        digest=run.digest or "",
+        epochs=[
+            trainer.Epoch(
+                number=epoch.number,
+                train_loss=epoch.train_loss,
+                validation_loss=epoch.validation_loss,
+                validation_metric=epoch.validation_metric,
+                metric=epoch.metric,
+                learning_rate=epoch.learning_rate,
+                elapsed_s=epoch.elapsed_s,
+            )
+            for epoch in epochs
+        ],
+        epochs_planned=run.epochs_planned,
+        metrics=run.metrics or {},
+        training_set_json=json.dumps(run.training_set) if run.training_set else "",
+        failure=run.failure or "",
+        remedy=run.remedy or "",
+        requested_at=_timestamp(run.requested_at),
+        started_at=_timestamp(run.started_at),
+        ended_at=_timestamp(run.ended_at),
+        attempts=run.attempts,
+        requested_by=run.requested_by,
+    )
+
+
+def _timestamp(moment: datetime | None) -> Timestamp | None:
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp

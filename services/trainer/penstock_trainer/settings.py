@@ -1,0 +1,31 @@
+"""`PENSTOCK_TRAINER__…`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from penstock.runtime.settings import ServiceSettings, service_config
+
+
+class Settings(ServiceSettings):
+    model_config = service_config("trainer")
+
+    parallel: int = Field(default=1, ge=1)
+    """Runs at a time."""
+    training_set_timeout: float = Field(default=600.0, gt=0)
+    """Seconds for the feature store to put a training set together, its wait for the newest events included."""
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's store; `mlflow ui --backend-store-uri …` opens it."""
+        folder = self.platform.home.resolve() / "mlflow"
+        folder.mkdir(parents=True, exist_ok=True)
+        return f"sqlite:///{folder / 'mlflow.db'}"
+
+    def work_dir(self, run_id: str) -> Path:
+        """Checkpoint and scratch files of one run."""
+        path = self.data_dir / "runs" / run_id
+        path.mkdir(parents=True, exist_ok=True)
+        return path

@@ -1,0 +1,86 @@
+"""The trainer's tables and the queries over them: runs and their epochs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, Float, Integer, String, Text, func, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from penstock.contracts.errors import NotFound
+from penstock.runtime.store import UtcDateTime
+
+REQUESTED, PREPARING, TRAINING, PACKAGING = "requested", "preparing", "training", "packaging"
+COMPLETED, FAILED, CANCELED = "completed", "failed", "canceled"
+ENDED = frozenset({COMPLETED, FAILED, CANCELED})
+
+
+class Tables(DeclarativeBase):
+    pass
+
+
+class RunRow(Tables):
+    __tablename__ = "runs"
+
+    run_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    pipeline_number: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(16))
+    requested_by: Mapped[str] = mapped_column(String(256))
+    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    attempts: Mapped[int] = mapped_column(Integer, default=0)
+    epochs_planned: Mapped[int] = mapped_column(Integer, default=0)
+    training_set: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    digest: Mapped[str | None] = mapped_column(String(80), default=None)
+    metrics: Mapped[dict[str, float]] = mapped_column(JSON, default=dict)
+    failure: Mapped[str | None] = mapped_column(Text, default=None)
+    remedy: Mapped[str | None] = mapped_column(Text, default=None)
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class EpochRow(Tables):
+    __tablename__ = "epochs"
+
+    run_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    train_loss: Mapped[float] = mapped_column(Float)
+    validation_loss: Mapped[float] = mapped_column(Float)
+    validation_metric: Mapped[float] = mapped_column(Float)
+    metric: Mapped[str] = mapped_column(String(32))
+    learning_rate: Mapped[float] = mapped_column(Float)
+    elapsed_s: Mapped[float] = mapped_column(Float)
+
+
+class KeyRow(Tables):
+    """A caller's idempotency key, and the run it stands for."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: Mapped[str] = mapped_column(String(256), primary_key=True)
+    run_id: Mapped[str] = mapped_column(String(32))
+
+
+def run(session: Session, run_id: str) -> RunRow:
+    """Raises NotFound."""
+    found = session.get(RunRow, run_id)
+    if found is None:
+        raise NotFound(f"no run `{run_id}`", remedy="List runs with `penstock runs`")
+    return found
+
+
+def epochs(session: Session, run_id: str) -> list[EpochRow]:
+    """In order."""
+    return list(session.scalars(select(EpochRow).where(EpochRow.run_id == run_id).order_by(EpochRow.number)))
+
+
+def newest(session: Session, pipeline: str, limit: int) -> list[RunRow]:
+    """Newest first; of all pipelines where `pipeline` is empty."""
+    query = select(RunRow).order_by(RunRow.run_id.desc()).limit(limit)
+    return list(session.scalars(query.where(RunRow.pipeline == pipeline) if pipeline else query))
+
+
+def counts(session: Session) -> dict[str, int]:
+    """Runs by state."""
+    return dict(session.execute(select(RunRow.state, func.count()).group_by(RunRow.state)).tuples().all())

@@ -1,0 +1,70 @@
+"""The tracking job: tells MLflow's own store what a run was, once it has ended. `mlflow ui` on that store shows it.
+
+A job of its own, after the run: MLflow takes seconds to import and its absence or failure must hold up no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from penstock.runtime.jobs import JobContext, job_main
+from penstock_trainer.settings import Settings
+
+BATCH = 1000
+"""MLflow's own limit of metrics in a call."""
+
+
+def run(job: JobContext) -> dict[str, Any]:
+    settings: Settings = job.settings
+    return {"mlflow_run": track(MlflowClient(tracking_uri=settings.tracking_uri), job.payload, settings)}
+
+
+def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> str:
+    """Writes one run: parameters, a metric per epoch, the final metrics, tags. Returns MLflow's id; the same run again changes nothing."""
+    experiment = _experiment(client, told["pipeline"], settings)
+    known = client.search_runs([experiment], f"tags.`penstock.run` = '{told['run_id']}' and attributes.status = 'FINISHED'", max_results=1)
+    if known:
+        return str(known[0].info.run_id)
+    created = client.create_run(experiment, start_time=_ms(told["started_at"]), run_name=told["run_id"], tags=told["tags"])
+    identity: str = created.info.run_id
+    metrics = [*_curves(told), *(Metric(name, value, _ms(told["ended_at"]), 0) for name, value in told["metrics"].items())]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(identity, metrics=metrics[start : start + BATCH])
+    client.log_batch(
+        identity,
+        params=[Param(name, value) for name, value in told["parameters"].items()],
+        tags=[RunTag("mlflow.source.name", "penstock"), RunTag("mlflow.source.type", "JOB")],
+    )
+    client.set_terminated(identity, end_time=_ms(told["ended_at"]))
+    return identity
+
+
+def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name, artifact_location=f"{settings.platform.artifacts_uri}/mlflow/{name}"))
+    except MlflowException:
+        return str(client.get_experiment_by_name(name).experiment_id)  # another replica was quicker
+
+
+def _curves(told: Mapping[str, Any]) -> Iterator[Metric]:
+    for epoch in told["epochs"]:
+        moment = _ms(told["started_at"] + epoch["elapsed_s"])
+        yield Metric("train_loss", epoch["train_loss"], moment, epoch["number"])
+        yield Metric("validation_loss", epoch["validation_loss"], moment, epoch["number"])
+        yield Metric(f"validation_{epoch['metric']}", epoch["validation_metric"], moment, epoch["number"])
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+if __name__ == "__main__":
+    job_main(run, settings=Settings)
