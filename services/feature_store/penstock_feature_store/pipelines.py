@@ -22,6 +22,9 @@ from penstock_feature_store.store import PipelineRow
 
 log = structlog.get_logger(__name__)
 
+SOON_S = 5.0
+"""A pipeline that was just applied reaches this service within that time, unless Kafka is away."""
+
 
 class Gate:
     """Training sets are built side by side, an erasure alone: none may be made of rows that are about to leave."""
@@ -159,7 +162,7 @@ class Pipelines:
         Waits for one that was applied and has not reached us yet. Raises NotFound.
         """
         try:
-            async with asyncio.timeout(timeout_s), self._changed:
+            async with asyncio.timeout(min(timeout_s, SOON_S)), self._changed:
                 await self._changed.wait_for(lambda: self._newest(name) >= max(number, 1))
         except TimeoutError:
             pass
