@@ -10,9 +10,10 @@ Read from the end backwards, since the end is what counts and the topic may be f
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -25,6 +26,7 @@ from penstock_ingest.profile import Profile, add, decode_profile, encode_profile
 from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 
 log = structlog.get_logger(__name__)
+librdkafka_log = logging.getLogger("penstock.librdkafka")
 
 CHECKPOINT_EVERY = 64
 FIRST_SPAN = 4 * CHECKPOINT_EVERY
@@ -76,8 +78,8 @@ class History:
         ids = 0
         newest: list[Message] = []
         profile: Profile | None = None
-        with self._consumer() as consumer:
-            for span in _newest_first(consumer, TopicPartition(self._topic, partition), until_total=records):
+        with closing(self._spans(partition, until_total=records)) as spans:
+            for span in spans:
                 chunks[:0] = [(message.value or b"", message.timestamp) for message in span]
                 ids += sum(len(message.value or b"") for message in span) // DIGEST_BYTES
                 if profile is None:
@@ -95,25 +97,42 @@ class History:
     def profile(self, partition: int, *, records: int) -> Profile:
         """Of all records of one partition. Raises Unavailable."""
         messages: list[Message] = []
-        with self._consumer() as consumer:
-            for span in _newest_first(consumer, TopicPartition(self._topic, partition), until_total=records):
+        with closing(self._spans(partition, until_total=records)) as spans:
+            for span in spans:
                 messages = [*span, *messages]
                 if (found := whole_profile(messages)) is not None:
                     return found
         return {}
 
+    def _spans(self, partition: int, *, until_total: int) -> Generator[list[Message], None, None]:
+        """Spans of committed messages, each in order, from the end to the beginning of the log.
+
+        The offsets of a transaction become visible apart from its messages: both are marked as committed partition by partition. So the
+        end is not reached before the message that brings the total to `until_total`, as long as any transaction is still open here.
+        """
+        where = TopicPartition(self._topic, partition)
+        with self._client("read_uncommitted") as anybody:  # to one who reads committed messages, the log ends before an open transaction
+            low, high = anybody.get_watermark_offsets(where, WITHIN_S)
+        span, start, end = FIRST_SPAN, high, None
+        with self._client("read_committed") as reader:
+            while start > low:
+                start = max(low, start - span)
+                yield _read(reader, TopicPartition(self._topic, partition, start), end, high, lambda last: total(last) >= until_total)
+                span, end = min(span * 2, LARGEST_SPAN), start
+
     @contextmanager
-    def _consumer(self) -> Iterator[Consumer]:
+    def _client(self, isolation: str) -> Iterator[Consumer]:
         consumer = Consumer(
             self._kafka.client(
                 group_id=self._kafka.topic("penstock.ingest.history"),  # asked for by the client; never joined, nothing is committed
+                isolation_level=isolation,
                 enable_auto_commit=False,
-                isolation_level="read_committed",
                 enable_partition_eof=True,
                 fetch_wait_max_ms=10,  # the end is told when a fetch comes back empty
                 auto_offset_reset="earliest",
                 allow_auto_create_topics=False,
-            )
+            ),
+            logger=librdkafka_log,
         )
         try:
             yield consumer
@@ -123,27 +142,13 @@ class History:
             consumer.close()
 
 
-def _newest_first(consumer: Consumer, where: TopicPartition, *, until_total: int) -> Iterator[list[Message]]:
-    """Spans of committed messages, each in order, from the end to the beginning of the log.
-
-    The offsets of a transaction become visible apart from its messages: both are marked as committed partition by partition. So the end is
-    not reached before the message that brings the total to `until_total`, as long as any transaction is still open here.
-    """
-    low, high = consumer.get_watermark_offsets(where, WITHIN_S)
-    span, start, end = FIRST_SPAN, high, None
-    while start > low:
-        start = max(low, start - span)
-        yield _read(consumer, TopicPartition(where.topic, where.partition, start), end, high, lambda message: total(message) >= until_total)
-        span, end = min(span * 2, LARGEST_SPAN), start
-
-
-def _read(consumer: Consumer, where: TopicPartition, end: int | None, high: int, complete: Callable[[Message], bool]) -> list[Message]:
+def _read(reader: Consumer, where: TopicPartition, end: int | None, high: int, complete: Callable[[Message], bool]) -> list[Message]:
     """From `where` to `end`; None: to the last message that is committed."""
-    consumer.assign([where])
+    reader.assign([where])
     found: list[Message] = []
     deadline = time.monotonic() + WITHIN_S
     while True:
-        for message in consumer.consume(5000, 0.1):
+        for message in reader.consume(5000, 0.05):
             offset: int = message.offset()  # type: ignore[assignment]
             error = message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:

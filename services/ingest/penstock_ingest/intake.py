@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import compress
 from typing import Protocol
 
 import orjson
@@ -23,9 +24,12 @@ from penstock.runtime.stream import Batch, Committed, Message, Outcome, Produced
 from penstock_ingest import history
 from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import Restored
-from penstock_ingest.profile import Profile, add, profile
+from penstock_ingest.profile import Profile, Profiler, add
 from penstock_ingest.seen import SeenIds, digest
 from penstock_ingest.validation import Accepted, Rejected, Rules
+
+CHUNK = 256
+"""Events that go through all steps together: more of them leave the processor's cache between two steps, at a third of the speed."""
 
 
 class Restores(Protocol):
@@ -88,45 +92,50 @@ class Intake:
     def process(self, batch: Batch) -> Outcome:
         declared, number = self._declared, batch.partition.number
         partition = self._partitions[number]
-        now = self._now = max(self._now, self._clock())
-        accepted: list[tuple[Message, Accepted]] = []
-        rejected: list[tuple[Message, Rejected]] = []
-        for message in batch.messages:
-            answer = declared.rules.check(message.value)
-            if type(answer) is Accepted:
-                accepted.append((message, answer))
-            else:
-                rejected.append((message, answer))  # type: ignore[arg-type]
-
         seen = partition.seen
         seen.window_ms = declared.window_ms
-        digests = [digest(event.id) for _, event in accepted]
-        first = seen.divide(digests, now)
-        fresh = [pair for pair, is_first in zip(accepted, first, strict=True) if is_first]
-        fresh_digests = [one for one, is_first in zip(digests, first, strict=True) if is_first]
-        forget = seen.excess(len(fresh), now)
+        now = self._now = max(self._now, self._clock())
+        at = datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds")
 
-        reasons: Counter[str] = Counter(answer.reason for _, answer in rejected)
-        counts = partition.counts + Counts(len(fresh), len(accepted) - len(fresh), forget, reasons)
-        delta = profile(declared.rules.fields, [event.fields for _, event in fresh])
+        check = declared.rules.check
+        profiler = Profiler(declared.rules.fields)
+        produced: list[Produced] = []
+        fresh: dict[bytes, None] = {}
+        duplicates = 0
+        reasons: Counter[str] = Counter()
+        for first in range(0, len(batch.messages), CHUNK):
+            accepted: list[tuple[Message, Accepted]] = []
+            for message in batch.messages[first : first + CHUNK]:
+                answer = check(message.value)
+                if isinstance(answer, Accepted):
+                    accepted.append((message, answer))
+                else:
+                    reasons[answer.reason] += 1
+                    produced.append(_reject(self._rejects_topic, number, message, answer, at))
+            digests = [digest(event.id) for _, event in accepted]
+            new = seen.divide(digests, now, fresh)
+            records = list(compress(accepted, new))
+            duplicates += len(accepted) - len(records)
+            fresh.update(dict.fromkeys(compress(digests, new)))
+            produced += [_record(self._records_topic, number, message, event) for message, event in records]
+            profiler.add([event.fields for _, event in records])
+
+        forget = seen.excess(len(fresh), now)
+        counts = partition.counts + Counts(len(fresh), duplicates, forget, reasons)
+        delta = profiler.profile()
         whole = add(partition.profile, delta)
         checkpoint = partition.since_checkpoint >= history.CHECKPOINT_EVERY
-
-        produced = [_record(self._records_topic, number, message, event) for message, event in fresh]
-        if rejected:
-            at = datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds")
-            produced += [_reject(self._rejects_topic, number, message, answer, at) for message, answer in rejected]
         if fresh:
             said = history.headers(counts.records, delta, whole if checkpoint else None)
-            produced.append(Produced(self._seen_topic, number, None, b"".join(fresh_digests), said))
+            produced.append(Produced(self._seen_topic, number, None, b"".join(fresh), said))
 
         def committed() -> None:
-            seen.remember(fresh_digests, now, forget)
+            seen.remember(fresh, now, forget)
             partition.position, partition.counts, partition.profile = batch.position, counts, whole
             if fresh:
                 partition.since_checkpoint = 1 if checkpoint else partition.since_checkpoint + 1
-            if rejected:
-                self._rejected.append((now, len(rejected)))
+            if reasons:
+                self._rejected.append((now, reasons.total()))
 
         return Outcome(produced, metadata=counts.encode(), committed=committed)
 

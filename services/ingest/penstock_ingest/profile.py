@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from penstock.contracts.dataplane import Value
 from penstock.contracts.pipeline import SourceField
@@ -63,29 +64,59 @@ def add(left: Profile, right: Profile) -> Profile:
     return {name: left.get(name, FieldProfile()) + right.get(name, FieldProfile()) for name in {**left, **right}}
 
 
+class Profiler:
+    """Profiles one batch, column by column, in as many parts as it comes."""
+
+    def __init__(self, declared: Mapping[str, SourceField]) -> None:
+        shown = {name: field for name, field in declared.items() if not (field.personal or field.type == "text")}
+        self._numbers = [name for name, field in shown.items() if field.type == "number"]
+        self._counted = [name for name, field in shown.items() if field.type != "number"]
+        self._blind = [name for name in declared if name not in shown]
+        self._columns: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self._numbers}
+        self._values: dict[str, Counter[Value]] = {name: Counter() for name in self._counted}
+        self._missing = dict.fromkeys(self._blind, 0)
+        self._rows = 0
+
+    def add(self, records: Sequence[Mapping[str, Value]]) -> None:
+        """`records` hold every declared field."""
+        self._rows += len(records)
+        for name in self._numbers:
+            self._columns[name].append(np.array([record[name] for record in records], float))
+        for name in self._counted:
+            self._values[name].update([record[name] for record in records])
+        for name in self._blind:
+            self._missing[name] += [record[name] for record in records].count(None)
+
+    def profile(self) -> Profile:
+        """Empty without any record."""
+        if not self._rows:
+            return {}
+        numbers = {name: _number(np.concatenate(parts)) for name, parts in self._columns.items()}
+        counted = {name: _counted(self._rows, counts) for name, counts in self._values.items()}
+        blind = {name: FieldProfile(self._rows - missing, missing) for name, missing in self._missing.items()}
+        return numbers | counted | blind
+
+
 def profile(declared: Mapping[str, SourceField], records: Sequence[Mapping[str, Value]]) -> Profile:
-    """Of one batch, column by column. `records` hold every declared field."""
-    if not records:
-        return {}
-    return {name: _column(declaration, [record[name] for record in records]) for name, declaration in declared.items()}
+    profiler = Profiler(declared)
+    profiler.add(records)
+    return profiler.profile()
 
 
-def _column(declaration: SourceField, column: list[Value]) -> FieldProfile:
-    missing = column.count(None)
-    present = len(column) - missing
-    if declaration.personal or declaration.type == "text" or not present:
-        return FieldProfile(present, missing)
-    if declaration.type == "number":
-        numbers = np.array(column, float)
-        if missing:
-            numbers = numbers[~np.isnan(numbers)]
-        with np.errstate(over="ignore", invalid="ignore"):
-            mean = float(numbers.mean())
-            squares = float(np.square(numbers - mean).sum())
-        return FieldProfile(present, missing, Moments(mean, squares, float(numbers.min()), float(numbers.max())))
-    counted = Counter(column)
-    del counted[None]
-    return FieldProfile(present, missing, values=Counter({_named(value): count for value, count in counted.most_common(MAX_VALUES)}))
+def _number(column: NDArray[np.float64]) -> FieldProfile:
+    numbers = column[~np.isnan(column)]
+    missing = len(column) - len(numbers)
+    if not len(numbers):
+        return FieldProfile(0, missing)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(numbers.mean())
+        squares = float(np.square(numbers - mean).sum())
+    return FieldProfile(len(numbers), missing, Moments(mean, squares, float(numbers.min()), float(numbers.max())))
+
+
+def _counted(rows: int, counts: Counter[Value]) -> FieldProfile:
+    missing = counts.pop(None, 0)
+    return FieldProfile(rows - missing, missing, values=Counter({_named(value): count for value, count in counts.most_common(MAX_VALUES)}))
 
 
 def _named(value: Value) -> str:

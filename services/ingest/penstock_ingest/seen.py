@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -50,16 +50,17 @@ class SeenIds:
         """Ids held; some may have left the window and await the next tidying."""
         return len(self._sorted) + len(self._recent)
 
-    def divide(self, digests: Sequence[bytes], now: int) -> list[bool]:
-        """For each digest in turn: is this the first time? A repeat within the batch is one."""
+    def divide(self, digests: Sequence[bytes], now: int, before: Container[bytes] = ()) -> list[bool]:
+        """For each digest in turn: is this the first time? `before`: those of the same batch that are not remembered yet."""
         oldest = now - self.window_ms
         known = self._known(digests, oldest)
-        recent, batch = self._recent, set[bytes]()
+        recent = self._recent
+        here = set[bytes]()
         first = []
         for one, is_known in zip(digests, known, strict=True):
-            new = not is_known and one not in batch and recent.get(one, oldest - 1) < oldest
+            new = not is_known and one not in here and one not in before and recent.get(one, oldest - 1) < oldest
             if new:
-                batch.add(one)
+                here.add(one)
             first.append(new)
         return first
 

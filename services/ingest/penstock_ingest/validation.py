@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -53,20 +54,6 @@ class _Broken(Exception):
         self.rejected = Rejected(reason, field, None if value is None else _shown(value), detail)
 
 
-class _Number(NamedTuple):
-    name: str
-    low: float
-    high: float
-    field: SourceField
-
-
-class _Text(NamedTuple):
-    name: str
-    max_length: int
-    values: frozenset[str] | None
-    field: SourceField
-
-
 class Rules:
     """One source's rules, compiled once and applied to each event."""
 
@@ -80,12 +67,10 @@ class Rules:
         self._known = frozenset({*declared.fields, self._id, self._key, self._timestamp})
         self._blank: dict[str, Value] = dict.fromkeys(declared.fields)
         self._numbers = tuple(
-            _Number(name, *(field.range or (-math.inf, math.inf)), field)
-            for name, field in declared.fields.items()
-            if field.type == "number"
+            (name, *(field.range or (-_LARGEST, _LARGEST)), field) for name, field in declared.fields.items() if field.type == "number"
         )
         self._texts = tuple(
-            _Text(name, field.max_length, frozenset(field.values) if field.values is not None else None, field)
+            (name, field.max_length, frozenset(field.values) if field.values is not None else None, field)
             for name, field in declared.fields.items()
             if field.type in ("category", "text")
         )
@@ -142,39 +127,40 @@ class Rules:
             moment = None
         if moment is None:
             raise _Broken("bad_timestamp", f"`{name}` is no time: {_time_remedy(value)}", name, self._showable(name, value))
-        return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+        said = orjson.dumps(moment)  # eight times as fast as isoformat, but leaves out microseconds that are zero
+        return said[1:27].decode() + "Z" if moment.microsecond else said[1:20].decode() + ".000000Z"
 
     # -- declared fields -----------------------------------------------------------------------------------------------------------
 
     def _values(self, event: dict[str, Any]) -> dict[str, Value]:
         found = self._blank.copy()
-        for number in self._numbers:
-            name = number.name
-            value = event.get(name)
+        get = event.get
+        for name, low, high, field in self._numbers:
+            value = get(name)
             if value is None:
                 continue
-            if type(value) is float or type(value) is int:
-                if number.low <= value <= number.high and value - value == 0.0:  # an infinity or a NaN less itself is NaN
-                    found[name] = float(value)
-                    continue
-                self._violated(number.field, *_why_no_number(number, value), name, value)
+            if type(value) is not float and type(value) is not int:
+                self._violated(field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value)
+            elif low <= value <= high:  # never true of an infinity or NaN
+                found[name] = float(value)
+            elif isinstance(value, float) and not math.isfinite(value):
+                self._violated(field, "not_finite", f"`{name}` must be a finite number", name, value)
             else:
-                self._violated(number.field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value)
-        for text in self._texts:
-            name = text.name
-            value = event.get(name)
+                self._violated(field, "out_of_range", f"`{name}` is outside its range [{low:g}, {high:g}]", name, value)
+        for name, max_length, values, field in self._texts:
+            value = get(name)
             if value is None or value == "":
                 continue
             if type(value) is not str:
-                self._violated(text.field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value)
-            elif len(value) > text.max_length:
-                self._violated(text.field, "too_long", f"`{name}` has more than {text.max_length:,} characters", name, value)
-            elif text.values is not None and value not in text.values:
-                self._violated(text.field, "unknown_value", f"`{name}` is none of its declared values", name, value)
+                self._violated(field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value)
+            elif len(value) > max_length:
+                self._violated(field, "too_long", f"`{name}` has more than {max_length:,} characters", name, value)
+            elif values is not None and value not in values:
+                self._violated(field, "unknown_value", f"`{name}` is none of its declared values", name, value)
             else:
                 found[name] = value
         for name, field in self._booleans:
-            value = event.get(name)
+            value = get(name)
             if value is None:
                 continue
             if value is True or value is False:
@@ -203,6 +189,7 @@ class Rules:
         return _Broken("unknown_field", f"the source declares no field `{name[:MAX_SHOWN]}`{meant}", name[:MAX_SHOWN])
 
 
+_LARGEST = sys.float_info.max
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
 
 
@@ -229,12 +216,6 @@ def _decode_with_infinities(value: bytes, error: orjson.JSONDecodeError) -> Any:
         detail = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise _Broken("not_json", f"the event is no JSON: {detail}") from None
     return event
-
-
-def _why_no_number(number: _Number, value: float) -> tuple[RejectReason, str]:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not_finite", f"`{number.name}` must be a finite number"
-    return "out_of_range", f"`{number.name}` is outside its range [{number.low:g}, {number.high:g}]"
 
 
 def _time_remedy(value: object) -> str:

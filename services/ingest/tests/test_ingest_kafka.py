@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import grpc
@@ -25,6 +28,8 @@ from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.wait import until
+from penstock_ingest.history import History, Restored, headers
+from penstock_ingest.seen import digest
 
 
 def small_pipeline(name: str = "loans", **source: Any) -> Pipeline:
@@ -155,8 +160,28 @@ class World:
         finally:
             consumer.close()
 
-    def reaches(self, total: int, pipeline: str = "loans", within: float = 30) -> None:
+    def reaches(self, total: int, pipeline: str = "loans", within: float = 60) -> None:
         until(lambda: self.position(pipeline) == total, within=within, what=f"{total} events of {pipeline} are taken")
+
+    def stopped_in_a_transaction(self, replica: str = "0") -> bool:
+        """Stops the process where it is; lets it go on unless records of an open transaction are on the topic."""
+        process = self._processes[replica]
+        process.send_signal(signal.SIGSTOP)
+        place = TopicPartition(self.settings.topic(source_topic("records", "loans", "applications")), 0)
+        ends = []
+        for isolation in ("read_committed", "read_uncommitted"):
+            consumer = Consumer(self.settings.client(group_id="any", isolation_level=isolation))
+            ends.append(consumer.get_watermark_offsets(place, 10)[1])
+            consumer.close()
+        if ends[0] < ends[1]:
+            return True
+        process.send_signal(signal.SIGCONT)
+        return False
+
+    def assigned(self, replica: str) -> str:
+        """What the replica said it was assigned last."""
+        lines = [line for line in self.said(replica).splitlines() if "partitions_assigned" in line]
+        return lines[-1] if lines else ""
 
     def read(self, kind: str, pipeline: str = "loans") -> dict[int, list[Any]]:
         """All committed messages, decoded, by partition, in order."""
@@ -199,41 +224,97 @@ def numbers(first: int, last: int, partition: int) -> list[str]:
     return [str(number) for number in range(first, last) if (number - first) % 2 == partition]
 
 
-def test_records_rejects_duplicates_across_a_restart_and_a_changed_pipeline(world: World) -> None:
+def test_what_was_committed_is_waited_for_until_it_shows(world: World) -> None:
+    """The committed offset may be visible before the messages of its transaction are."""
+    ensure_topics(world.settings, pipeline_topics(small_pipeline()))
+    topic = source_topic("seen", "loans", "applications")
+    producer = Producer(
+        world.settings.client(transactional_id=world.settings.topic("writer"), transaction_timeout_ms=10_000, retry_backoff_ms=1)
+    )
+    producer.init_transactions(30)
+    for number, text in ((1, "a"), (2, "b")):
+        producer.begin_transaction()
+        producer.produce(world.settings.topic(topic), digest(text), partition=0, headers=headers(number, {}, {}))
+        if number == 1:
+            producer.commit_transaction(10)
+    producer.flush(10)
+    history, restored = History(world.settings, topic), dict[int, Restored]()
+
+    def restore(records: int) -> None:
+        restored[records] = history.restore(0, records=records, window_ms=60_000, capacity=10, now=int(time.time() * 1000))
+
+    restore(1)
+    waiting = Thread(target=restore, args=(2,))
+    waiting.start()
+    waiting.join(0.5)
+    assert restored.keys() == {1}, "the second transaction is open, and belongs to what was committed"
+    producer.commit_transaction(10)
+    waiting.join(10)
+    assert [len(restored[records].seen) for records in (1, 2)] == [1, 2]
+
+
+def test_killed_in_mid_transaction_nothing_is_lost_and_nothing_doubled(world: World) -> None:
+    moment = random.Random(7)
     world.apply(small_pipeline())
+    events = [event(str(number)) if number % 10 else event(str(number), income=-1) for number in range(12_000)]
+    for number in range(0, 12_000, 50):
+        events[number + 5] = events[number + 1]  # a repeat, soon after, in the same partition
+    world.publish(events)
+    world.start(batch=100)
+    after = moment.randrange(1000, 6000)
+    until(lambda: world.position() >= after, within=60, what=f"{after} events are taken")
+    until(world.stopped_in_a_transaction, within=60, what="a transaction is open")
+    world.kill()
     world.start()
-    world.publish([event(str(number)) for number in range(1000)])
-    world.publish([event("0"), event("1"), b"{", b"{", event("5000", income=-1), event("5001", incom=1)])
-    world.reaches(1006)
-    assert ids(world.read("records")) == {0: numbers(0, 1000, 0), 1: numbers(0, 1000, 1)}
-    assert [[reject["reason"] for reject in found] for found in world.read("rejects").values()] == [
-        ["not_json", "out_of_range"],
-        ["not_json", "unknown_field"],
-    ]
+    world.reaches(12_000)
 
-    assert world.stop() == 0
-    world.publish([event("998"), event("999"), event("5000", income=1), event("5001")])
-    world.start()
-    world.reaches(1010)
-    assert ids(world.read("records")) == {0: [*numbers(0, 1000, 0), "5000"], 1: [*numbers(0, 1000, 1), "5001"]}, (
-        "a repaired reject is accepted"
-    )
-    assert sum(len(value) for found in world.read("seen").values() for value in found) == 8 * 1002
-
-    world.apply(
-        small_pipeline(
-            fields={"income": {"type": "number", "range": [0, 10]}, "purpose": {"type": "category"}, "granted": {"type": "boolean"}}
-        ),
-        2,
-    )
-    until(lambda: '"number": 2' in world.said(), within=10, what="the change is read")
-    world.publish([event("7000"), event("7001", income=10)])
-    world.reaches(1012)
-    counts = world.counts()
-    assert counts is not None
-    assert (counts.events, counts.records, counts.duplicates) == (1012, 1003, 4)
-    assert counts.rejects == {"not_json": 2, "out_of_range": 2, "unknown_field": 1}
-    assert [(one.partition, one.position, one.lag) for one in counts.partitions] == [(0, 506, 0), (1, 506, 0)]
+    mended = [event("0"), event("1"), event("10"), event("3")]  # two rejects are repaired, two records come again
+    world.publish(mended)
+    world.reaches(12_004)
+    accepted = [value for number, value in enumerate(events) if number % 10 and number % 50 != 5]
+    expected = {0: [value for value in accepted if int(json.loads(value)["id"]) % 2 == 0] + [mended[0], mended[2]]}
+    expected[1] = [value for value in accepted if int(json.loads(value)["id"]) % 2 == 1]
+    assert ids(world.read("records")) == {number: [json.loads(value)["id"] for value in found] for number, found in expected.items()}
+    rejects = world.read("rejects")
+    assert [(reject["reason"], reject["offset"]) for reject in rejects[0]] == [("out_of_range", offset) for offset in range(0, 6000, 5)]
+    assert rejects[1] == []
+    assert [sum(map(len, found)) for found in world.read("seen").values()] == [8 * len(expected[0]), 8 * len(expected[1])]
+    counts = until(world.counts, within=60, what="counts")
+    assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (12_004, 10_562, 242, {"out_of_range": 1200})
+    assert [(one.partition, one.position, one.lag) for one in counts.partitions] == [(0, 6002, 0), (1, 6002, 0)]
     profile = world.profile()
-    assert (profile["income"].present, profile["income"].minimum, profile["income"].maximum) == (1003, 1.0, 1000.0)
-    assert profile["purpose"].values == {"car": 1003}
+    assert (profile["income"].present, profile["income"].minimum, profile["income"].maximum) == (10_562, 1000, 1000)
+    assert profile["purpose"].values == {"car": 10_562}
+
+
+def test_two_replicas_share_take_over_and_follow_pipelines_while_running(world: World) -> None:
+    world.apply(small_pipeline())
+    world.start("a")
+    world.start("b")
+
+    def publish(first: int, last: int, pipeline: str = "loans") -> None:
+        world.publish([event(str(number)) for number in range(first, last)], pipeline=pipeline)
+
+    publish(0, 2000)
+    world.reaches(2000)
+    until(lambda: all(world.assigned(replica).count("/") == 1 for replica in "ab"), within=60, what="each replica has a partition")
+    publish(2000, 4000)
+    world.apply(small_pipeline("leases"))
+    publish(0, 2000, "leases")
+    publish(4000, 6000)
+    world.reaches(2000, "leases")
+    world.kill("a")
+    publish(6000, 8000)
+    world.publish([event("3998"), event("3999"), event("2"), event("1")])
+    world.reaches(8004, within=60)
+    assert ids(world.read("records")) == {0: numbers(0, 8000, 0), 1: numbers(0, 8000, 1)}
+    assert ids(world.read("records", "leases")) == {0: numbers(0, 2000, 0), 1: numbers(0, 2000, 1)}
+
+    world.apply(small_pipeline(fields={"income": {"type": "number", "range": [0, 10]}, "zip": {"type": "category"}}), 2)
+    until(lambda: '"number": 2' in world.said("b"), within=60, what="the change is read")
+    world.publish([event("9000"), b"{", json.dumps({"id": "9001", "who": "w", "at": 0, "income": 10, "zip": "9"}).encode()])
+    world.reaches(8007)
+    counts = until(lambda: world.counts(replica="b"), within=60, what="counts")
+    assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (8007, 8001, 4, {"not_json": 1, "unknown_field": 1})
+    assert world.counts(replica="b", pipeline="none") is None
+    assert world.stop("b") == 0

@@ -7,12 +7,13 @@ Topics are named as in the catalogue; the installation's prefix is added here an
 """
 
 from penstock.runtime.stream.group import BATCH, StreamFailed
-from penstock.runtime.stream.messages import Batch, Committed, Headers, Message, Outcome, Partition, Produced
+from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Headers, Message, Outcome, Partition, Produced
 from penstock.runtime.stream.positioned import PositionedStream, Sink
 from penstock.runtime.stream.transactional import Processor, TransactionalStream
 
 __all__ = [
     "BATCH",
+    "BEGINNING",
     "Batch",
     "Committed",
     "Headers",
