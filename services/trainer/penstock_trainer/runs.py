@@ -24,8 +24,6 @@ from penstock_trainer.store import CANCELED, COMPLETED, ENDED, FAILED, PREPARING
 
 JOB = "training"
 TRACKING_JOB = "tracking"
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""It names a folder and a training set too."""
 
 _CURVE = ("number", "train_loss", "validation_loss", "validation_metric", "metric", "elapsed_s")
 
