@@ -5,6 +5,7 @@ A job of its own, after the run: MLflow takes seconds to import and its absence 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.jobs import JobContext, job_main
 from penstock_trainer.settings import Settings
 
@@ -45,13 +47,14 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
 
 
 def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
+    """Its id; made when it is the pipeline's first run. Two replicas may try at once: the second finds the first's."""
+    location = f"{settings.platform.artifacts_uri}/mlflow/{name}"
+    with contextlib.suppress(MlflowException):
+        return str(client.create_experiment(name, artifact_location=location))
     found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name, artifact_location=f"{settings.platform.artifacts_uri}/mlflow/{name}"))
-    except MlflowException:
-        return str(client.get_experiment_by_name(name).experiment_id)  # another replica was quicker
+    if found is None:
+        raise Unavailable(f"MLflow has no experiment `{name}` and makes none", where=settings.tracking_uri)
+    return str(found.experiment_id)
 
 
 def _curves(told: Mapping[str, Any]) -> Iterator[Metric]:
