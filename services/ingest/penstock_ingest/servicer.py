@@ -30,6 +30,7 @@ class Servicer(ingest_pb2_grpc.IngestServiceServicer):
             records=counts.records,
             duplicates=counts.duplicates,
             rejects=dict(counts.rejects),
+            forgotten=counts.forgotten,
             partitions=[
                 ingest_pb2.PartitionCounts(partition=number, position=standing.position, lag=standing.lag)
                 for number, standing in standings.items()

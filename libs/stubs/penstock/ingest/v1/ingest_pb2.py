@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/ingest/v1/ingest.proto\x12\x12penstock.ingest.v1\"4\n\x10GetCountsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"\xf6\x01\n\x11GetCountsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x03\x12\x0f\n\x07records\x18\x02 \x01(\x03\x12\x12\n\nduplicates\x18\x03 \x01(\x03\x12\x43\n\x07rejects\x18\x04 \x03(\x0b\x32\x32.penstock.ingest.v1.GetCountsResponse.RejectsEntry\x12\x37\n\npartitions\x18\x05 \x03(\x0b\x32#.penstock.ingest.v1.PartitionCounts\x1a.\n\x0cRejectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"C\n\x0fPartitionCounts\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0b\n\x03lag\x18\x03 \x01(\x03\"5\n\x11GetProfileRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"F\n\x12GetProfileResponse\x12\x30\n\x06\x66ields\x18\x01 \x03(\x0b\x32 .penstock.ingest.v1.FieldProfile\"\xc3\x02\n\x0c\x46ieldProfile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07present\x18\x02 \x01(\x03\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x11\n\x04mean\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12standard_deviation\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07minimum\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07maximum\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12<\n\x06values\x18\x08 \x03(\x0b\x32,.penstock.ingest.v1.FieldProfile.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x07\n\x05_meanB\x15\n\x13_standard_deviationB\n\n\x08_minimumB\n\n\x08_maximum2\xc6\x01\n\rIngestService\x12X\n\tGetCounts\x12$.penstock.ingest.v1.GetCountsRequest\x1a%.penstock.ingest.v1.GetCountsResponse\x12[\n\nGetProfile\x12%.penstock.ingest.v1.GetProfileRequest\x1a&.penstock.ingest.v1.GetProfileResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock/ingest/v1/ingest.proto\x12\x12penstock.ingest.v1\"4\n\x10GetCountsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"\x89\x02\n\x11GetCountsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x03\x12\x0f\n\x07records\x18\x02 \x01(\x03\x12\x12\n\nduplicates\x18\x03 \x01(\x03\x12\x43\n\x07rejects\x18\x04 \x03(\x0b\x32\x32.penstock.ingest.v1.GetCountsResponse.RejectsEntry\x12\x37\n\npartitions\x18\x05 \x03(\x0b\x32#.penstock.ingest.v1.PartitionCounts\x12\x11\n\tforgotten\x18\x06 \x01(\x03\x1a.\n\x0cRejectsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"C\n\x0fPartitionCounts\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0b\n\x03lag\x18\x03 \x01(\x03\"5\n\x11GetProfileRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\"F\n\x12GetProfileResponse\x12\x30\n\x06\x66ields\x18\x01 \x03(\x0b\x32 .penstock.ingest.v1.FieldProfile\"\xc3\x02\n\x0c\x46ieldProfile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07present\x18\x02 \x01(\x03\x12\x0f\n\x07missing\x18\x03 \x01(\x03\x12\x11\n\x04mean\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x12standard_deviation\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12\x14\n\x07minimum\x18\x06 \x01(\x01H\x02\x88\x01\x01\x12\x14\n\x07maximum\x18\x07 \x01(\x01H\x03\x88\x01\x01\x12<\n\x06values\x18\x08 \x03(\x0b\x32,.penstock.ingest.v1.FieldProfile.ValuesEntry\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x07\n\x05_meanB\x15\n\x13_standard_deviationB\n\n\x08_minimumB\n\n\x08_maximum2\xc6\x01\n\rIngestService\x12X\n\tGetCounts\x12$.penstock.ingest.v1.GetCountsRequest\x1a%.penstock.ingest.v1.GetCountsResponse\x12[\n\nGetProfile\x12%.penstock.ingest.v1.GetProfileRequest\x1a&.penstock.ingest.v1.GetProfileResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,19 +38,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCOUNTSREQUEST']._serialized_start=55
   _globals['_GETCOUNTSREQUEST']._serialized_end=107
   _globals['_GETCOUNTSRESPONSE']._serialized_start=110
-  _globals['_GETCOUNTSRESPONSE']._serialized_end=356
-  _globals['_GETCOUNTSRESPONSE_REJECTSENTRY']._serialized_start=310
-  _globals['_GETCOUNTSRESPONSE_REJECTSENTRY']._serialized_end=356
-  _globals['_PARTITIONCOUNTS']._serialized_start=358
-  _globals['_PARTITIONCOUNTS']._serialized_end=425
-  _globals['_GETPROFILEREQUEST']._serialized_start=427
-  _globals['_GETPROFILEREQUEST']._serialized_end=480
-  _globals['_GETPROFILERESPONSE']._serialized_start=482
-  _globals['_GETPROFILERESPONSE']._serialized_end=552
-  _globals['_FIELDPROFILE']._serialized_start=555
-  _globals['_FIELDPROFILE']._serialized_end=878
-  _globals['_FIELDPROFILE_VALUESENTRY']._serialized_start=777
-  _globals['_FIELDPROFILE_VALUESENTRY']._serialized_end=822
-  _globals['_INGESTSERVICE']._serialized_start=881
-  _globals['_INGESTSERVICE']._serialized_end=1079
+  _globals['_GETCOUNTSRESPONSE']._serialized_end=375
+  _globals['_GETCOUNTSRESPONSE_REJECTSENTRY']._serialized_start=329
+  _globals['_GETCOUNTSRESPONSE_REJECTSENTRY']._serialized_end=375
+  _globals['_PARTITIONCOUNTS']._serialized_start=377
+  _globals['_PARTITIONCOUNTS']._serialized_end=444
+  _globals['_GETPROFILEREQUEST']._serialized_start=446
+  _globals['_GETPROFILEREQUEST']._serialized_end=499
+  _globals['_GETPROFILERESPONSE']._serialized_start=501
+  _globals['_GETPROFILERESPONSE']._serialized_end=571
+  _globals['_FIELDPROFILE']._serialized_start=574
+  _globals['_FIELDPROFILE']._serialized_end=897
+  _globals['_FIELDPROFILE_VALUESENTRY']._serialized_start=796
+  _globals['_FIELDPROFILE_VALUESENTRY']._serialized_end=841
+  _globals['_INGESTSERVICE']._serialized_start=900
+  _globals['_INGESTSERVICE']._serialized_end=1098
 # @@protoc_insertion_point(module_scope)

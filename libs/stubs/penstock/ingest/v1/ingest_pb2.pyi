@@ -69,9 +69,12 @@ class GetCountsResponse(_message.Message):
     DUPLICATES_FIELD_NUMBER: _builtins.int
     REJECTS_FIELD_NUMBER: _builtins.int
     PARTITIONS_FIELD_NUMBER: _builtins.int
+    FORGOTTEN_FIELD_NUMBER: _builtins.int
     events: _builtins.int
     records: _builtins.int
     duplicates: _builtins.int
+    forgotten: _builtins.int
+    """Ids forgotten within the deduplication window because a partition's capacity was reached: repeats of these are not noticed."""
     @_builtins.property
     def rejects(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """By reason."""
@@ -86,10 +89,11 @@ class GetCountsResponse(_message.Message):
         duplicates: _builtins.int = ...,
         rejects: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         partitions: _abc.Iterable[Global___PartitionCounts] | None = ...,
+        forgotten: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "events", b"events", "partitions", b"partitions", "records", b"records", "rejects", b"rejects"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "events", b"events", "forgotten", b"forgotten", "partitions", b"partitions", "records", b"records", "rejects", b"rejects"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
