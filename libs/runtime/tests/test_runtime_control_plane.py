@@ -85,7 +85,7 @@ async def running(plane: ControlPlane) -> AsyncIterator[asyncio.Task[None]]:
             await task
 
 
-async def until(check: Callable[[], Any], within: float = 20.0) -> Any:
+async def until(check: Callable[[], Any], within: float = 60.0) -> Any:
     deadline = time.monotonic() + within
     while not (found := check()):
         assert time.monotonic() < deadline, "did not happen in time"

@@ -79,6 +79,8 @@ def job_main(run: Callable[[JobContext], Mapping[str, Any]], *, settings: Callab
 
 def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
     """Logs and spans like the service's own; what ends them."""
+    if request["log_level"] is None:
+        return lambda: None
     from penstock.runtime.logging import configure_logging
     from penstock.runtime.telemetry import configure_telemetry
 
@@ -89,6 +91,8 @@ def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
 
 
 def _traced(run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    if request["log_level"] is None and request["traceparent"] is None:
+        return run(job)
     import structlog
     from opentelemetry import trace
 

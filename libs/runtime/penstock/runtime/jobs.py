@@ -95,7 +95,7 @@ class Jobs:
         parallel: int = 1,
         owner: str = "0",
         service: str = "job",
-        log_level: str = "INFO",
+        log_level: str | None = None,
         traces: Path | None = None,
         environment: Mapping[str, str] | None = None,
         lease: timedelta = timedelta(seconds=15),
@@ -104,6 +104,7 @@ class Jobs:
         """`owner` names this replica: after its death its next life takes its jobs back at once, another replica when the lease ends.
 
         `attempts` bounds the starts whose process crashed. Starts that the service's own end cut short are not counted.
+        The child's logs and spans look like the service's where `log_level` (and `traces`, a folder) say how; else it sets up its own.
         `environment` is added to the service's own for the child.
         """
         self.kind = kind
