@@ -31,7 +31,7 @@ setup: $(VENV)/.members ## Python environment, Kafka, Triton, Envoy; says first 
 $(VENV)/.uv-$(UV_VERSION):
 	@command -v $(PYTHON) >/dev/null || { echo "Penstock needs Python 3.11 as $(PYTHON); or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) libs/stack/penstock/stack/fitness.py
-	@[ -x $(BIN)/uv ] || echo "Set-up: 3.0 GB of Python packages to download (torch with CUDA is most of it), 6 GB on disk; then Kafka and Triton, 0.1 GB."
+	@[ -x $(BIN)/uv ] || echo "Set-up downloads about 3.1 GB of Python packages (torch with CUDA is most of it; 6 GB on disk), then Kafka and Triton, 0.1 GB."
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3.11-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
 	@touch $@
@@ -90,7 +90,7 @@ check-generated: setup
 	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
 
 check-contracts: setup
-	@$(BIN)/python -m penstock.contracts.export --check .
+	@$(BIN)/python -m penstock.contracts.export --check . .
 	@$(BIN)/python tests/contract/compatibility.py
 
 gen: setup clean-gen ## Stubs from proto/, schemas from the contracts
