@@ -9,6 +9,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock_model_registry import handlers
 from penstock_model_registry.facts import facts
+from penstock_model_registry.history import History
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.registry import Registry
@@ -27,15 +28,18 @@ async def run(settings: Settings) -> None:
         await asyncio.to_thread(keys.ensure)
         packages = Packages(service.artifacts, keys)
 
+        history = History(store, keys)
+
         def tell() -> None:
             with store.read() as session:
                 for key, text in facts(session).items():
                     service.fact(key, text)
 
         tell()
-        pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell)
-        registry = Registry(store, packages, service.artifacts, keys, service.clock, changed=tell)
-        service.consume(handlers.router(registry, store))
+        pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known)
+        registry = Registry(store, packages, service.artifacts, keys, service.clock, changed=tell, known=history.known)
+        service.consume(handlers.router(registry, store), *([history.router] if history.router else []))
+        service.background("history", history.restore())
         service.serve(
             add_ModelRegistryServiceServicer_to_server,
             Servicer(store, pipelines, registry, packages),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +16,7 @@ from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Store
 from penstock_model_registry.compatibility import incompatible
+from penstock_model_registry.history import at_once
 from penstock_model_registry.store import PipelineRow, pipeline_row
 from penstock_model_registry.topics import PipelineTopics
 
@@ -35,13 +36,20 @@ class Applied:
 
 class Pipelines:
     def __init__(
-        self, store: Store, topics: PipelineTopics, clock: Callable[[], datetime], changed: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        topics: PipelineTopics,
+        clock: Callable[[], datetime],
+        *,
+        changed: Callable[[], None] = lambda: None,
+        known: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
-        """`changed` is called after each commit that changed a pipeline."""
+        """`changed` is called after each commit that changed a pipeline. Nothing is numbered before `known` returns."""
         self._store = store
         self._topics = topics
         self._clock = clock
         self._changed = changed
+        self._known = known
 
     async def apply(self, text: str, file: str, *, by: str, dry_run: bool = False) -> Applied:
         """Problems, or the number that the file has now. Its topics exist before anybody hears of it. Raises Unavailable without Kafka."""
@@ -50,6 +58,7 @@ class Pipelines:
         except BadPipeline as bad:
             return Applied("", 0, changed=False, problems=bad.problems)
         new = Pipeline.model_validate(spec)
+        await self._known()
         for _ in range(_TRIES):
             newest = self._newest(new.pipeline)
             if newest and newest.text == text:

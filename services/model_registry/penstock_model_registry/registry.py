@@ -7,7 +7,7 @@ away. The second is one short transaction: it makes sure that what the first res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -15,7 +15,7 @@ from typing import Literal
 import structlog
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import TREATMENTS, Conflict, PenstockError, Refused, Tampered, Unavailable
+from penstock.contracts.errors import TREATMENTS, Conflict, NotFound, PenstockError, Refused, Tampered, Unavailable
 from penstock.contracts.events import (
     Artifact,
     AuditCompleted,
@@ -37,6 +37,7 @@ from penstock.runtime.store import Effect, Store
 from penstock_model_registry import promotion
 from penstock_model_registry import store as rows
 from penstock_model_registry.champion import measure_drop
+from penstock_model_registry.history import at_once
 from penstock_model_registry.packages import Packages, Signed
 from penstock_model_registry.promotion import AwaitsReview, Decision, Drop, Promoted
 from penstock_model_registry.store import PromotionRow, VersionRow, short_name
@@ -103,21 +104,25 @@ class Registry:
         artifacts: Artifacts,
         keys: Keys,
         clock: Callable[[], datetime],
+        *,
         changed: Callable[[], None] = lambda: None,
+        known: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
-        """`changed` is called after each commit that changed a version."""
+        """`changed` is called after each commit that changed a version. Nothing is decided before `known` returns."""
         self._store = store
         self._packages = packages
         self._artifacts = artifacts
         self._keys = keys
         self._clock = clock
         self._changed = changed
+        self._known = known
         self._judging = asyncio.Lock()
 
     # -- packages come in ----------------------------------------------------------------------------------------------------------
 
     async def register(self, run: TrainingRunCompleted, effect: Effect) -> None:
         """A run's package becomes a version, signed and announced, or is refused with the reason on its row."""
+        await self._known()
         with self._store.read() as session:
             known = session.get(VersionRow, run.digest)
             if known is not None and known.signed:
@@ -169,6 +174,7 @@ class Registry:
 
     async def audited(self, audit: AuditCompleted, effect: Effect) -> None:
         """An audit's verdict: promoted on a pass, else refused or waiting for a review. Raises Tampered for a forged one."""
+        await self._known()
         async with self._judging:
             with self._store.read() as session:
                 case = _case(session, audit.digest)
@@ -183,6 +189,7 @@ class Registry:
 
     async def reviewed(self, review: ReviewDecided, effect: Effect) -> None:
         """A person's decision. Raises Unavailable while the audit it is about has not come in, Tampered for a forged waiver."""
+        await self._known()
         async with self._judging:
             with self._store.read() as session:
                 case = _case(session, review.digest)
@@ -210,6 +217,7 @@ class Registry:
 
     async def promote(self, reference: str, *, by: str) -> str:
         """Weighs the evidence again; returns the digest. Promoting the champion changes nothing. Raises Refused with every reason."""
+        await self._known()
         async with self._judging:
             for _ in range(_TRIES):
                 with self._store.read() as session:
@@ -229,6 +237,7 @@ class Registry:
 
     async def roll_back(self, pipeline: str, *, by: str) -> str:
         """The version that was promoted before serves again, as a new generation; returns its digest. Raises Conflict, Refused."""
+        await self._known()
         async with self._judging:
             for _ in range(_TRIES):
                 with self._store.read() as session:
@@ -366,7 +375,10 @@ def _case(session: Session, digest: str) -> Case:
     """Raises NotFound for a version that was never registered."""
     row = rows.find_version(session, digest)
     newest = rows.pipeline_row(session, row.pipeline)
-    trained_by = rows.pipeline_row(session, row.pipeline, row.value.pipeline_number)
+    try:
+        trained_by = rows.pipeline_row(session, row.pipeline, row.value.pipeline_number)
+    except NotFound:  # the file went with a lost database
+        trained_by = newest
     champion = rows.champion_of(session, row.pipeline)
     champion_row = session.get(VersionRow, champion.digest) if champion else None
     return Case(

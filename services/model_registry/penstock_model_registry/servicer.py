@@ -40,40 +40,38 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
         self._registry = registry
         self._packages = packages
 
-    async def ApplyPipeline(self, request: pb.ApplyPipelineRequest, context: Context) -> pb.ApplyPipelineResponse:  # noqa: N802
+    async def ApplyPipeline(self, request: pb.ApplyPipelineRequest, context: Context) -> pb.ApplyPipelineResponse:
         applied = await self._pipelines.apply(
             request.text, request.file or "pipeline.yaml", by=request.applied_by or _UNNAMED, dry_run=request.dry_run
         )
         problems = [pb.Problem(line=one.line, column=one.column, key=one.key, message=one.message) for one in applied.problems]
         return pb.ApplyPipelineResponse(pipeline=applied.pipeline, number=applied.number, changed=applied.changed, problems=problems)
 
-    async def ListPipelines(self, request: pb.ListPipelinesRequest, context: Context) -> pb.ListPipelinesResponse:  # noqa: N802
+    async def ListPipelines(self, request: pb.ListPipelinesRequest, context: Context) -> pb.ListPipelinesResponse:
         with self._store.read() as session:
             return pb.ListPipelinesResponse(pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)])
 
-    async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:  # noqa: N802
+    async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
         with self._store.read() as session:
             return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
 
-    async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:  # noqa: N802
+    async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:
         with self._store.read() as session:
             rows.pipeline_row(session, request.pipeline)
             return pb.ListVersionsResponse(versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)])
 
-    async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:  # noqa: N802
+    async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:
         return self._one(request.version)
 
-    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Version:  # noqa: N802
+    async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Version:
         return self._one(await self._registry.promote(request.version, by=request.promoted_by or _UNNAMED))
 
-    async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:  # noqa: N802
+    async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:
         if not request.pipeline:
             raise Invalid("say which pipeline", where="pipeline")
         return self._one(await self._registry.roll_back(request.pipeline, by=request.rolled_back_by or _UNNAMED))
 
-    async def FetchPackage(  # noqa: N802
-        self, request: pb.FetchPackageRequest, context: Context
-    ) -> AsyncIterator[pb.FetchPackageResponse]:
+    async def FetchPackage(self, request: pb.FetchPackageRequest, context: Context) -> AsyncIterator[pb.FetchPackageResponse]:
         with self._store.read() as session:
             row = rows.find_version(session, request.version)
         if not row.signed:

@@ -44,6 +44,7 @@ class Running:
         self.kafka = kafka
         self.port = free_ports(1)[0]
         self.process: subprocess.Popen[bytes] | None = None
+        self.database = "registry.db"
         ensure_topics(kafka, SHARED)
         self._producer = Producer(kafka.client())
 
@@ -53,7 +54,7 @@ class Running:
             "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "PENSTOCK_KAFKA__TOPIC_PREFIX": self.kafka.topic_prefix,
             "PENSTOCK_MODEL_REGISTRY__PORT": str(self.port),
-            "PENSTOCK_MODEL_REGISTRY__DATABASE": f"sqlite:///{self.world.home}/registry.db",
+            "PENSTOCK_MODEL_REGISTRY__DATABASE": f"sqlite:///{self.world.home}/{self.database}",
         }
         with (self.world.home / "registry.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, str(PROCESS), moment, event], env=environment, stdout=log, stderr=log)
@@ -164,6 +165,13 @@ def test_the_way_of_a_version(running: Running) -> None:
     assert running.version(run.digest).state == pb.Version.STATE_PROMOTED
     assert running.stop() == 0
     assert len(running.events("model-versions.v1", ModelVersionRegistered)) == 1
+
+    running.database = "another.db"
+    running.start()
+    again = running.version(run.digest)
+    assert (again.state, again.generation) == (pb.Version.STATE_PROMOTED, 1), "with its database lost it learns what it announced"
+    changed = running.apply(TEXT_INCOME + "# more\n")
+    assert changed.number == 3, list(changed.problems)
 
 
 def test_killed_between_effect_and_publish_nothing_is_lost_or_doubled(running: Running) -> None:

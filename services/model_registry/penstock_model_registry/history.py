@@ -1,0 +1,122 @@
+"""A registry that starts with an empty database reads what it announced before: numbers and generations must go on rising.
+
+`pipelines.v1` and `model-versions.v1` are compacted, so they hold each pipeline's newest file, each version, and each pipeline's newest
+promotion. Older files, audits and the promotions before the newest are gone with the database: what was promoted serves on and can be
+replaced, but there is nothing to roll back to. A database that holds anything is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from sqlalchemy import select
+
+from penstock.contracts.errors import PenstockError
+from penstock.contracts.events import ModelVersionPromoted, ModelVersionRefused, ModelVersionRegistered, PipelineApplied
+from penstock.packages.evidence import admissible
+from penstock.packages.keys import Keys
+from penstock.runtime.broker import Router
+from penstock.runtime.store import Effect, Store
+from penstock_model_registry.store import PipelineRow, PromotionRow, State, VersionRow
+
+log = structlog.get_logger(__name__)
+
+
+async def at_once() -> None:
+    """For who has nothing to wait for."""
+
+
+class History:
+    """Collects until it has caught up, then writes all of it in one transaction; until then `known` waits."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._known = asyncio.Event()
+        self._pipelines: dict[str, PipelineApplied] = {}
+        self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
+        self._promoted: dict[str, ModelVersionPromoted] = {}
+        with store.read() as session:
+            empty = session.scalar(select(PipelineRow.name).limit(1)) is None and session.scalar(select(VersionRow.digest).limit(1)) is None
+        self.router: Router | None = self._reading() if empty else None
+        if not empty:
+            self._known.set()
+
+    async def known(self) -> None:
+        """Returns once the registry knows what it once announced. Waits while Kafka is away, but only with an empty database."""
+        await self._known.wait()
+
+    async def restore(self) -> None:
+        """To run in the background."""
+        if self.router is not None:
+            for topic in self.router.replayed_topics:
+                await self.router.caught_up(topic)
+            with self._store.transaction() as effect:
+                self._write(effect)
+            if self._pipelines:
+                log.warning("history_restored", pipelines=len(self._pipelines), versions=len(self._versions), promoted=len(self._promoted))
+        self._known.set()
+
+    def _reading(self) -> Router:
+        router = Router(group="penstock.model_registry.history")
+
+        @router.on_replay(PipelineApplied)
+        def on_pipeline_applied(event: PipelineApplied) -> None:
+            if not self._known.is_set():
+                self._pipelines[event.pipeline] = event
+
+        @router.on_replay(ModelVersionRegistered, ModelVersionRefused)
+        def on_model_version(event: ModelVersionRegistered | ModelVersionRefused) -> None:
+            if not self._known.is_set():
+                self._versions[event.version.digest] = event
+
+        @router.on_replay(ModelVersionPromoted)
+        def on_model_version_promoted(event: ModelVersionPromoted) -> None:
+            if not self._known.is_set():
+                self._promoted[event.version.pipeline] = event
+
+        return router
+
+    def _write(self, effect: Effect) -> None:
+        for applied in self._pipelines.values():
+            row = PipelineRow(name=applied.pipeline, number=applied.number, text=applied.text, applied=applied.model_dump(mode="json"))
+            effect.session.add(row)
+        promoted = {event.version.pipeline: event for event in self._promoted.values() if self._holds(event)}
+        serving = {event.version.digest for event in promoted.values()}
+        events = {event.version.digest: event for event in promoted.values()} | self._versions
+        for digest, event in events.items():
+            refused = isinstance(event, ModelVersionRefused) and digest not in serving
+            state: State = "promoted" if digest in serving else "refused" if refused else "registered"
+            effect.session.add(
+                VersionRow(
+                    digest=digest,
+                    pipeline=event.version.pipeline,
+                    run_id=event.version.run_id,
+                    state=state,
+                    version=event.version.model_dump(mode="json"),
+                    because=list(event.because) if isinstance(event, ModelVersionRefused) and refused else [],
+                    registered_at=event.version.registered_at,
+                )
+            )
+        for event in promoted.values():
+            effect.session.add(
+                PromotionRow(
+                    pipeline=event.version.pipeline,
+                    generation=event.generation,
+                    digest=event.version.digest,
+                    reason="promoted",  # of those that stand it is the only one known
+                    promoted=event.model_dump(mode="json"),
+                    promoted_at=event.promoted_at,
+                )
+            )
+
+    def _holds(self, event: ModelVersionPromoted) -> bool:
+        """What is not signed by this registry is not its history."""
+        try:
+            wrong = admissible(event, self._keys.trust(), event.version.digest)
+        except PenstockError as error:
+            wrong = [str(error)]
+        if wrong:
+            log.error("promotion_left_out", pipeline=event.version.pipeline, generation=event.generation, because=wrong)
+        return not wrong

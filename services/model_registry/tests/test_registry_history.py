@@ -1,0 +1,85 @@
+"""A registry whose database is lost goes on where it was, from its own compacted topics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from penstock.contracts.errors import Conflict
+from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, encode
+from penstock.contracts.load import read_data
+from penstock.packages.evidence import Known, admissible
+from penstock.runtime.cloud_events import Received
+from penstock.testing import packages as sample
+from penstock_model_registry.history import History
+
+if TYPE_CHECKING:
+    from conftest import World
+
+TEXT = sample.PIPELINE_TEXT + "promotion: {compare: none}\n"
+APPLIED = PipelineApplied(pipeline="loans", number=7, spec=read_data(TEXT), text=TEXT, digest="d", applied_at=sample.NOW, applied_by="Ada")
+
+
+async def lose_the_database(world: World, announced: list[Event]) -> None:
+    """What compaction leaves of the topics is all that there is."""
+    world.store.close()
+    for path in world.home.glob("registry.db*"):
+        path.unlink()
+    world.start()
+    history = History(world.store, world.keys)
+    assert history.router is not None
+    restoring = asyncio.create_task(history.restore())
+    for event in {(event.topic, event.key): event for event in announced}.values():
+        await history.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
+    assert not restoring.done()
+    for topic in history.router.replayed_topics:
+        history.router.mark_caught_up(topic)
+    await asyncio.wait_for(restoring, 10)
+    await history.known()
+
+
+async def test_numbers_and_generations_go_on_rising(world: World) -> None:
+    first = await world.promotes("one")
+    second = await world.promotes("two", audit_id="A2")
+    bad = world.run(card="# bad\n", run_id="R3")
+    await world.receives(bad)
+    await world.receives(world.audit(bad.digest, sample.AUROC_PASSED, sample.gate("fail", on_fail="block")))
+    champion = world.promotions()[-1]
+    await lose_the_database(world, [APPLIED, *world.published()])
+
+    assert [world.state(digest)[0] for digest in (first, second, bad.digest)] == ["registered", "promoted", "refused"]
+    assert world.state(bad.digest)[1] == ["equalized_odds_difference by sex at_most 0.15: fail, said in a test"]
+    with pytest.raises(Conflict, match="was promoted before"):
+        await world.registry.roll_back("loans", by="Ada")
+    run = world.run(card="# three\n").model_copy(update={"pipeline_number": 7})
+    await world.receives(run, "three")
+    await world.receives(world.audit(run.digest, audit_id="A4"), "audit-three")
+    [promoted] = world.promotions()
+    assert promoted.generation == 3
+    assert admissible(promoted, world.keys.trust(), run.digest, Known(champion.generation, second)) == []
+
+
+async def test_a_forged_promotion_is_no_history(world: World) -> None:
+    await world.promotes("one")
+    [honest] = world.promotions()
+    forged = honest.model_copy(update={"generation": 9})
+    await lose_the_database(world, [APPLIED, *world.published(), forged])
+    assert world.state(honest.version.digest)[0] == "registered"
+    assert not any(isinstance(event, ModelVersionPromoted) for event in world.published())
+
+
+async def test_a_database_that_holds_anything_is_left_alone(world: World) -> None:
+    history = History(world.store, world.keys)
+    assert history.router is None
+    await history.known()
+    await history.restore()
+
+
+async def test_a_first_start_has_no_history(world: World) -> None:
+    await lose_the_database(world, [])
+    world.applies()
+    digest = await world.promotes("one")
+    assert world.promotions()[0].generation == 1
+    assert world.state(digest)[0] == "promoted"
