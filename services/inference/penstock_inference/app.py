@@ -14,7 +14,7 @@ from penstock.runtime.topics import ensure_topics
 from penstock_inference import door_services, handlers
 from penstock_inference.admission import Admission
 from penstock_inference.door import write_first
-from penstock_inference.door_keeper import Administration, DoorKeeper
+from penstock_inference.door_keeper import DoorKeeper
 from penstock_inference.housekeeping import Housekeeping
 from penstock_inference.recorder import Recorder, RecorderSettings
 from penstock_inference.repository import ModelRepository
@@ -38,16 +38,15 @@ async def run(settings: Settings) -> None:
             clock=service.clock,
             prepare=lambda model: make_topic(platform.kafka, model.package.pipeline),
         )
-        admin = Administration(settings.door_admin)
         if not (door.folder / "envoy.json").exists():
             write_first(door)
-        keeper = DoorKeeper(door, admin, service, required=lambda: serving.recording_required, reserve_bytes=settings.log_reserve_bytes)
+        keeper = DoorKeeper(door, service, required=lambda: serving.recording_required, reserve_bytes=settings.log_reserve_bytes)
         recorder = Recorder(
             RecorderSettings(platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
             status=service,
             layouts=serving.layout,
             ensure_topic=lambda pipeline: make_topic(platform.kafka, served(serving, pipeline)),
-            tidy=Housekeeping(door, admin, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
+            tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
         )
         router = handlers.router(serving, store)
         service.consume(router)

@@ -20,12 +20,12 @@ def write_first(door: Door) -> None:
     door.folder.chmod(0o700)
     make_log(door)
     write_clusters(door)
-    write_routes(door)
+    write_routes(door, required=True)  # until inference knows better
     _replace(door.folder / "envoy.json", bootstrap(door))
 
 
 def make_log(door: Door) -> None:
-    """Envoy would make it 0644; it keeps the mode of a file that is there."""
+    """Envoy would make it with the mode that its umask allows; it takes a file that is there as it is."""
     os.close(os.open(door.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600))
     door.log.chmod(0o600)
 
@@ -34,9 +34,13 @@ def write_clusters(door: Door) -> None:
     _replace(door.folder / "cds.json", {"version_info": _version(), "resources": clusters(door)})
 
 
-def write_routes(door: Door, closed: str | None = None) -> None:
-    """Routes name clusters: on a change of both, clusters go first."""
-    _replace(door.folder / "rds.json", {"version_info": _version(), "resources": [routes(door, closed)]})
+def write_routes(door: Door, closed: str | None = None, *, required: bool) -> bool:
+    """Writes them unless they stand there already; whether it did. Routes name clusters: on a change of both, clusters go first."""
+    path, wanted = door.folder / "rds.json", [routes(door, closed, required=required)]
+    if path.exists() and json.loads(path.read_bytes()).get("resources") == wanted:
+        return False
+    _replace(path, {"version_info": _version(), "resources": wanted})
+    return True
 
 
 def _version() -> str:

@@ -1,8 +1,8 @@
 """The door's log as a spool: read in order across rotation, never lose a line, throw away what is published.
 
-Envoy appends to `predictions.log`. To rotate, the file is renamed to `predictions-<nanoseconds>.log`, a new one is made (0600) and Envoy is
-told to reopen. Until it has, it goes on writing into the renamed file; so a file is left only when a later one has a line, and is read
-once more before.
+Envoy appends to `predictions.log`, which it opens anew for each line. To rotate, the file is renamed to
+`predictions-<nanoseconds>.log` and a new one is made (0600). A line for which the old name was opened just before may still come; so
+a file is left only a second after its renaming and when a later one has a line, and is read once more before.
 
 A file is known by the hash of its first line, which holds an id that no other line has: a name changes, an inode is used again.
 """
@@ -24,8 +24,9 @@ from penstock_inference.envoy import LOG_FILE, Door
 log = structlog.get_logger(__name__)
 
 READ_BYTES: Final = 4 << 20
+LEAVE_AFTER_S: Final = 1.0
 LINE_START: Final = b'{"grpc_status":'
-"""Envoy sorts a line's members."""
+"""Nowhere else in a line: within a text a quotation mark is escaped."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def first_line_hash(descriptor: int) -> str | None:
 
 
 def mended(line: bytes) -> bytes:
-    """A writer that was killed in mid-line leaves its torn beginning before the next whole line; that one is saved."""
+    """A writer that ended in mid-line leaves a torn beginning before the next whole line; that one is saved."""
     last = line.rfind(LINE_START)
     return line[last:] if last > 0 else line
 
@@ -72,8 +73,9 @@ def mended(line: bytes) -> bytes:
 class Tail:
     """Reads whole lines, from a position on. One thread."""
 
-    def __init__(self, folder: Path, position: Position | None) -> None:
+    def __init__(self, folder: Path, position: Position | None, *, leave_after_s: float = LEAVE_AFTER_S) -> None:
         self._folder = folder
+        self._leave_after_s = leave_after_s
         self._descriptor: int | None = None
         self._identity: str | None = None
         self._offset = 0
@@ -104,7 +106,7 @@ class Tail:
         return sum(sizes) if here is None else sum(sizes[here:]) - self._offset
 
     def rotated(self) -> list[Path]:
-        """The files that Envoy does not write any more, or only until it reopens; oldest first."""
+        """The files that Envoy does not open any more, oldest first."""
         return [path for path in log_files(self._folder) if path.name != LOG_FILE]
 
     def is_published(self, path: Path, committed: Position | None) -> bool:
@@ -163,6 +165,8 @@ class Tail:
         here = self._index(files)
         if here is None:  # removed from under us; what the descriptor holds has been read
             return files[0] if files else None
+        if time.time() - _renamed_at(files[here]) < self._leave_after_s:
+            return None
         for path in files[here + 1 :]:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -175,7 +179,7 @@ class Tail:
     def _leave_for(self, path: Path) -> None:
         assert self._descriptor is not None
         if torn := os.fstat(self._descriptor).st_size - self._offset:
-            log.warning("line_torn", bytes=torn, why="Envoy was killed while it wrote")
+            log.warning("line_torn", bytes=torn, why="Envoy was killed while it wrote, or the disk was full")
         self.close()
         self._open(path)
 
@@ -191,8 +195,14 @@ class Tail:
             return False
 
 
+def _renamed_at(path: Path) -> float:
+    """Seconds since the epoch; the current file was not."""
+    nanoseconds = path.stem.removeprefix("predictions-")
+    return int(nanoseconds) / 1e9 if nanoseconds.isdecimal() else time.time()
+
+
 def rotate(door: Door) -> Path:
-    """Puts the current file aside and makes a new one. The caller tells Envoy to reopen, as often as it takes."""
+    """Puts the current file aside and makes a new one."""
     aside = door.folder / f"predictions-{time.time_ns():020d}.log"
     door.log.rename(aside)
     make_log(door)

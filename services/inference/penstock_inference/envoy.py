@@ -5,8 +5,8 @@ Nothing here touches a file or the network.
 
 What the door does, on one port, h2c and HTTP/1.1:
 
-- ModelInfer and `POST /v2/models/NAME[/versions/N]/infer` go to Triton; request and response go into the log, one line a call. Envoy
-  writes the line before it lets go of the response, and the log is the recorder's spool (`recorder.py`).
+- ModelInfer and `POST /v2/models/NAME[/versions/N]/infer` go to Triton; request and response go into the log, one line a call, which is
+  in the file before the answer leaves (`recording.lua`). The log is the recorder's spool (`recorder.py`).
 - Health and metadata of Triton pass; what changes or watches Triton (repository, statistics, shared memory) is refused by name.
 - `penstock.<service>.v1.` goes to that service, streams too. Health, reflection and status are asked of the door for all services: their
   paths are rewritten, so that the same port of inference answers for itself when asked directly.
@@ -16,8 +16,10 @@ What the door does, on one port, h2c and HTTP/1.1:
 from __future__ import annotations
 
 import ipaddress
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,84 +70,21 @@ class Door:
 
 # -- the recording -----------------------------------------------------------------------------------------------------------------
 
-# The request is buffered whole, so that its limit is Envoy's and answers RESOURCE_EXHAUSTED; the response streams through, whatever its
-# size. What a handle gave out is void after it has waited for a body: metadata is asked for again.
-_RECORD = f"""
-local KEPT = {KEPT_BYTES}
-local HEAD = {KEPT_HEAD_BYTES}
 
-function envoy_on_request(handle)
-  handle:streamInfo():dynamicMetadata():set("prediction", "record", true)
-  local body = handle:body()
-  if body then
-    local meta, size = handle:streamInfo():dynamicMetadata(), body:length()
-    meta:set("prediction", "request_bytes", size)
-    meta:set("prediction", "request", handle:base64Escape(body:getBytes(0, size <= KEPT and size or HEAD)))
-  end
-end
-
--- Triton says 500 to JSON that is none, or does not fit its shape. It is the client's mistake.
-local function blame(handle)
-  local body = handle:body()
-  if not body then return end
-  local size = body:length()
-  local text = body:getBytes(0, size <= HEAD and size or HEAD)
-  if text:find('"error":"Unable to parse ', 1, true) or text:find('"error":"failed to parse ', 1, true) then
-    handle:headers():replace(":status", "400")
-  end
-  local meta = handle:streamInfo():dynamicMetadata()
-  meta:set("prediction", "response_bytes", size)
-  meta:set("prediction", "response", handle:base64Escape(text))
-end
-
-function envoy_on_response(handle)
-  if handle:headers():get(":status") == "500" then return blame(handle) end
-  local kept, size = {{}}, 0
-  for chunk in handle:bodyChunks() do
-    local length = chunk:length()
-    if length > 0 then
-      size = size + length
-      if size <= KEPT then
-        kept[#kept + 1] = chunk:getBytes(0, length)
-      else
-        kept = {{}}
-      end
-    end
-  end
-  local meta = handle:streamInfo():dynamicMetadata()
-  meta:set("prediction", "response_bytes", size)
-  if size <= KEPT then
-    meta:set("prediction", "response", handle:base64Escape(table.concat(kept)))
-  end
-end
-"""
-
-LINE: Final[Json] = {
-    "id": f"%REQ({PREDICTION_HEADER})%",
-    "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
-    "milliseconds": "%DURATION%",
-    "route": "%ROUTE_NAME%",
-    "path": "%PATH(NQ:PATH)%",
-    "status": "%RESPONSE_CODE%",
-    "grpc_status": "%GRPC_STATUS_NUMBER%",
-    "traceparent": "%REQ(TRACEPARENT)%",
-    "request_encoding": "%REQ(CONTENT-ENCODING?GRPC-ENCODING)%",
-    "response_encoding": "%RESP(CONTENT-ENCODING?GRPC-ENCODING)%",
-    "request_header_length": "%REQ(INFERENCE-HEADER-CONTENT-LENGTH)%",
-    "response_header_length": "%RESP(INFERENCE-HEADER-CONTENT-LENGTH)%",
-    "request": "%DYNAMIC_METADATA(prediction:request)%",
-    "response": "%DYNAMIC_METADATA(prediction:response)%",
-    "request_bytes": "%DYNAMIC_METADATA(prediction:request_bytes)%",
-    "response_bytes": "%DYNAMIC_METADATA(prediction:response_bytes)%",
-}
-"""One line of the log. What is absent is null."""
+def _recording(door: Door) -> str:
+    """The script that writes the log, `recording.lua`, for this door."""
+    script = resources.files("penstock_inference").joinpath("recording.lua").read_text()
+    constants = {"@KEPT@": str(KEPT_BYTES), "@HEAD@": str(KEPT_HEAD_BYTES), "@LOG@": json.dumps(str(door.log), ensure_ascii=False)}
+    for name, value in constants.items():
+        script = script.replace(name, value)
+    return script
 
 
 # -- envoy.json --------------------------------------------------------------------------------------------------------------------
 
 
 def bootstrap(door: Door) -> Json:
-    lua = _filter("lua", _EXT + "filters.http.lua.v3.Lua", source_codes={"record": {"inline_string": _RECORD}})
+    lua = _filter("lua", _EXT + "filters.http.lua.v3.Lua", source_codes={"record": {"inline_string": _recording(door)}})
     router = _filter("router", _EXT + "filters.http.router.v3.Router")
     manager = {
         "@type": _EXT + "filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -156,7 +95,6 @@ def bootstrap(door: Door) -> Json:
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
-        "access_log": [_access_log(door)],
         "local_reply_config": _LOCAL_REPLIES,
         "http_filters": [lua, router],
         "rds": {"route_config_name": "door", "config_source": _watched(door, "rds.json")},
@@ -210,19 +148,6 @@ _LOCAL_REPLIES: Final[Json] = {
         {"filter": _status_is(404), "body": {"inline_string": _UNKNOWN_PATH}},
     ]
 }
-
-
-def _access_log(door: Door) -> Json:
-    only_recorded = {"filter": "prediction", "path": [{"key": "record"}], "value": {"bool_match": True}}
-    return {
-        "name": "envoy.access_loggers.file",
-        "filter": {"metadata_filter": {"matcher": only_recorded, "match_if_key_not_found": False}},
-        "typed_config": {
-            "@type": _EXT + "access_loggers.file.v3.FileAccessLog",
-            "path": str(door.log),
-            "log_format": {"json_format": LINE},
-        },
-    }
 
 
 def _filter(name: str, kind: str, **config: Any) -> Json:
@@ -282,12 +207,16 @@ def _is_ip(address: str) -> bool:
 # -- rds.json ----------------------------------------------------------------------------------------------------------------------
 
 
-def routes(door: Door, closed: str | None = None) -> Json:
-    """What goes where. `closed`: why predictions are refused, all of them: the model's name is in the body, where no route can see it."""
+def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
+    """What goes where.
+
+    `required`: an answer that cannot be recorded is withheld. `closed`: why nothing is predicted at all. Both hold for every pipeline: the
+    model's name is in the body, where no route can see it.
+    """
     shut: Json | None = {"direct_response": {"status": 503, "body": {"inline_string": closed}}} if closed else None
     found = [
-        _recorded("infer-grpc", {"path": _OIP + "ModelInfer", "grpc": {}}, "triton-grpc", shut),
-        _recorded("infer-http", {"safe_regex": {"regex": _MODEL + "/infer"}, "headers": _methods("POST")}, "triton-http", shut),
+        _recorded("infer-grpc", {"path": _OIP + "ModelInfer", "grpc": {}}, "triton-grpc", shut, required),
+        _recorded("infer-http", {"safe_regex": {"regex": _MODEL + "/infer"}, "headers": _methods("POST")}, "triton-http", shut, required),
         *(_open(f"oip-{name}", {"path": _OIP + name, "grpc": {}}, "triton-grpc", shut) for name in _READY),
         *(_open(f"oip-{name}", {"path": _OIP + name, "grpc": {}}, "triton-grpc") for name in _METADATA),
         # Triton reads `stats` as all models' statistics, not as a model's name.
@@ -309,12 +238,13 @@ _CONNECT_AGAIN: Final[Json] = {"retry_on": "connect-failure,refused-stream,reset
 """Only what never reached Triton is sent again."""
 
 
-def _recorded(name: str, match: Json, cluster: str, shut: Json | None) -> Json:
+def _recorded(name: str, match: Json, cluster: str, shut: Json | None, required: bool) -> Json:
     per_route = {"envoy.filters.http.lua": {"@type": _EXT + "filters.http.lua.v3.LuaPerRoute", "name": "record"}}
     return {
         "name": name,
         "match": match,
         "typed_per_filter_config": per_route,
+        "metadata": {"filter_metadata": {"envoy.filters.http.lua": {"required": required}}},
         "response_headers_to_add": [_ID_BACK],
         **(shut or {"route": _to(cluster, "30s") | {"retry_policy": _CONNECT_AGAIN}}),
     }

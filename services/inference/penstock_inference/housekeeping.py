@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
-from penstock.contracts.errors import Unavailable
 from penstock_inference.door_log import Position, Tail, ensure_private, rotate
 from penstock_inference.envoy import Door
 
@@ -18,25 +17,16 @@ log = structlog.get_logger(__name__)
 EVERY_S: Final = 1.0
 
 
-class Reopening(Protocol):
-    """Envoy's administration, as far as it is needed here. Raises Unavailable."""
-
-    def reopen_logs(self) -> None: ...
-
-
 @dataclass
 class Housekeeping:
     """Called by the recorder between batches, in its thread; works once a second."""
 
     door: Door
-    envoy: Reopening
     rotate_bytes: int
     rotate_after: timedelta
     keep: timedelta
     _next: float = 0.0
     _written_since: float | None = None
-    _to_reopen: bool = True
-    """At the start too: a predecessor may have died between renaming and telling Envoy."""
 
     def __call__(self, tail: Tail, committed: Position | None) -> None:
         now = time.monotonic()
@@ -46,14 +36,8 @@ class Housekeeping:
         ensure_private(self.door)
         if self._is_due(now):
             aside = rotate(self.door)
-            self._written_since, self._to_reopen = None, True
+            self._written_since = None
             log.info("log_rotated", to=aside.name, bytes=aside.stat().st_size)
-        if self._to_reopen:
-            try:
-                self.envoy.reopen_logs()
-                self._to_reopen = False
-            except Unavailable:
-                return  # Envoy opens the new file when it starts
         self._remove(tail, committed)
 
     def _is_due(self, now: float) -> bool:

@@ -49,14 +49,14 @@ class Unattributed(Exception):
 
 
 _GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
-_PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
+_PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
 
 
 def read_line(line: bytes, layouts: Layouts) -> tuple[str, Prediction]:
     """The pipeline and its prediction. Raises Unattributed."""
     try:
         said = orjson.loads(line)
-        over_grpc = said["route"] == "infer-grpc"
+        over_grpc = said["protocol"] == "grpc"
         status = _status(said, over_grpc=over_grpc)
         request, asked, problem = _request(said, over_grpc=over_grpc)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -100,7 +100,7 @@ def _status(said: Mapping[str, Any], *, over_grpc: bool) -> str:
         return "OK" if said["status"] == 200 else str(said["status"])
     number = said["grpc_status"]
     if number is None:
-        return "CANCELLED"  # the client went away before there was a status
+        return "UNKNOWN"
     return _GRPC_STATUS[number] if 0 <= number < len(_GRPC_STATUS) else str(number)
 
 

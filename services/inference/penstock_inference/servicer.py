@@ -54,9 +54,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         self._infer = service_pb2_grpc.GRPCInferenceServiceStub(door).ModelInfer
         self._features = feature_store_pb2_grpc.FeatureStoreServiceStub(feature_store)
 
-    async def Predict(  # noqa: N802  gRPC's name
-        self, request: inference_pb2.PredictRequest, context: Context
-    ) -> inference_pb2.PredictResponse:
+    async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
         model = find_model(self._models, request.pipeline)
         timeout = min(context.time_remaining() or LONGEST_S, LONGEST_S)
         events: Mapping[str, str] = {}
@@ -74,9 +72,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         response.events.update(events)
         return response
 
-    async def GetServing(  # noqa: N802  gRPC's name
-        self, request: inference_pb2.GetServingRequest, context: Context
-    ) -> inference_pb2.GetServingResponse:
+    async def GetServing(self, request: inference_pb2.GetServingRequest, context: Context) -> inference_pb2.GetServingResponse:
         record = self._record()
         with self._store.read() as session:
             served = {row.pipeline: row for row in session.scalars(select(ServedRow))}

@@ -126,7 +126,9 @@ class Serving:
 
     @property
     def recording_required(self) -> bool:
-        return any(model.package.pipeline.serving.record == "required" for model in self._models.values())
+        """Also as long as it is not known: after a start, until each package has been opened."""
+        opened = self._models.values()
+        return len(opened) < len(self._served) or any(model.package.pipeline.serving.record == "required" for model in opened)
 
     # -- what happens --------------------------------------------------------------------------------------------------------------
 

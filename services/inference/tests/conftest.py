@@ -72,13 +72,14 @@ def grpc_response() -> Callable[..., Any]:
 
 @pytest.fixture
 def line() -> Callable[..., bytes]:
-    """One line as Envoy writes it: members sorted, bodies in base64."""
+    """One line as the door writes it: bodies in base64."""
 
     def make(request: bytes | None = None, response: bytes | None = None, **said: Any) -> bytes:
         members = {
             "grpc_status": 0,
             "id": "4d3d9bd8-f64b-4b87-ac87-553d87301f69",
-            "milliseconds": 2,
+            "milliseconds": 2.125,
+            "protocol": "grpc",
             "path": "/inference.GRPCInferenceService/ModelInfer",
             "request": b64encode(request).decode() if request is not None else None,
             "request_bytes": len(request) if request is not None else None,
@@ -88,7 +89,6 @@ def line() -> Callable[..., bytes]:
             "response_bytes": len(response) if response is not None else None,
             "response_encoding": None,
             "response_header_length": None,
-            "route": "infer-grpc",
             "status": 200,
             "time": "2026-11-23T18:08:07.448968Z",
             "traceparent": None,

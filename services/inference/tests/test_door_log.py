@@ -15,6 +15,10 @@ def door(tmp_path: Path) -> Door:
     return Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4", {})
 
 
+def tail_of(door: Door, position: Position | None = None) -> Tail:
+    return Tail(door.folder, position, leave_after_s=0)
+
+
 def write(path: Path, *lines: str, end: str = "\n") -> None:
     with path.open("a") as opened:
         opened.write("\n".join(lines) + end)
@@ -28,7 +32,7 @@ def read_all(tail: Tail) -> list[str]:
 
 
 def test_whole_lines_only(door: Door) -> None:
-    tail = Tail(door.folder, None)
+    tail = tail_of(door)
     assert tail.read() is None
     write(door.log, "a", "b", "half", end="")
     assert read_all(tail) == ["a", "b"]
@@ -39,23 +43,23 @@ def test_whole_lines_only(door: Door) -> None:
 
 def test_goes_on_from_its_position_after_the_file_got_another_name(door: Door) -> None:
     write(door.log, "a", "b")
-    first = Tail(door.folder, None).read()
+    first = tail_of(door).read()
     assert first
     write(door.log, "c")
     rotate(door)
     write(door.log, "d")
-    tail = Tail(door.folder, first.position)
+    tail = tail_of(door, first.position)
     assert tail.backlog_bytes() == 4
     assert read_all(tail) == ["c", "d"]
 
 
 def test_a_renamed_file_is_read_to_its_end_before_the_next(door: Door) -> None:
     write(door.log, "a")
-    tail = Tail(door.folder, None)
+    tail = tail_of(door)
     assert read_all(tail) == ["a"]
     aside = rotate(door)
     assert read_all(tail) == []
-    write(aside, "b")  # Envoy has not reopened yet
+    write(aside, "b")  # opened before the renaming
     assert read_all(tail) == ["b"]
     write(aside, "c")
     write(door.log, "d")
@@ -67,7 +71,7 @@ def test_empty_files_between_are_passed_over(door: Door) -> None:
     write(door.log, "a")
     rotate(door)
     rotate(door)
-    tail = Tail(door.folder, None)
+    tail = tail_of(door)
     assert read_all(tail) == ["a"]
     write(door.log, "b")
     assert read_all(tail) == ["b"]
@@ -77,7 +81,7 @@ def test_a_torn_last_line_is_given_up_when_the_next_file_begins(door: Door) -> N
     write(door.log, "a", '{"grpc_status":0,"id', end="")
     rotate(door)
     write(door.log, "b")
-    assert read_all(Tail(door.folder, None)) == ["a", "b"]
+    assert read_all(tail_of(door)) == ["a", "b"]
 
 
 def test_a_torn_line_does_not_take_the_next_one_with_it() -> None:
@@ -88,12 +92,12 @@ def test_a_torn_line_does_not_take_the_next_one_with_it() -> None:
 
 def test_a_position_whose_file_is_gone_goes_on_with_the_oldest(door: Door) -> None:
     write(door.log, "a")
-    assert read_all(Tail(door.folder, Position("0" * 32, 17))) == ["a"]
+    assert read_all(tail_of(door, Position("0" * 32, 17))) == ["a"]
 
 
 def test_a_very_long_line(door: Door) -> None:
     write(door.log, "x" * 9_000_000, "b")
-    assert [len(line) for line in read_all(Tail(door.folder, None))] == [9_000_000, 1]
+    assert [len(line) for line in read_all(tail_of(door))] == [9_000_000, 1]
 
 
 def test_the_log_is_its_owners_alone(door: Door) -> None:

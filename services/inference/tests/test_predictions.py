@@ -50,7 +50,7 @@ def test_grpc_with_typed_contents(line: Make, framed: Make, grpc_request: Make, 
 
 
 def http_line(line: Make, request: bytes, response: bytes, **said: Any) -> bytes:
-    return line(request, response, route="infer-http", path="/v2/models/credit-risk/infer", grpc_status=None, **said)
+    return line(request, response, protocol="http", path="/v2/models/credit-risk/infer", grpc_status=None, **said)
 
 
 def http_inputs(**data: Any) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ def test_undecodable_says_why(request_body: bytes, reason: str, line: Make, layo
     assert prediction["decisions"] == DECISIONS
 
 
-@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"id": "x"}', b'{"route": "infer-grpc", "grpc_status": 0}'])
+@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"id": "x"}', b'{"protocol": "grpc", "grpc_status": 0}'])
 def test_a_line_that_is_none_belongs_to_nobody(broken: bytes, layouts: Layouts) -> None:
     with pytest.raises(Unattributed):
         read_line(broken, layouts)

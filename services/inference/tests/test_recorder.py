@@ -87,7 +87,7 @@ def test_nothing_lost_or_doubled_by_kill_9(
         written += count
 
     write(3_000)
-    for _ in range(4):
+    for _ in range(3):
         with recording(door, kafka, prefix) as process:
             goal = len(published()) + 1
             write(3_000)
