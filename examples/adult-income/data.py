@@ -61,6 +61,7 @@ def spoiled(events: list[Event], seed: int = 7) -> tuple[list[bytes], dict[str, 
     kinds = {
         "duplicate": (500, lambda event: event),
         "wrong_type": (60, lambda event: event | {"age": "thirty"}),
+        "not_finite": (20, lambda event: event | {"age": float("nan")}),
         "out_of_range": (60, lambda event: event | {"hours_per_week": 500}),
         "missing_field": (40, lambda event: {key: value for key, value in event.items() if key != "sex"}),
         "unknown_value": (40, lambda event: event | {"sex": "F"}),
@@ -74,9 +75,8 @@ def spoiled(events: list[Event], seed: int = 7) -> tuple[list[bytes], dict[str, 
             fresh = {} if kind == "duplicate" else {"event_id": f"{kind}-{number}"}
             lines.append(json.dumps(spoil(event) | fresh).encode())
     lines += [json.dumps(event).encode()[:-20] for event in draw.sample(events, 60)]
-    lines += [b'{"event_id": "nan", "age": NaN}'] * 20
     lines += [json.dumps([index]).encode() for index in range(20)]
-    expected = {kind: count for kind, (count, _) in kinds.items()} | {"not_json": 80, "not_an_object": 20}
+    expected = {kind: count for kind, (count, _) in kinds.items()} | {"not_json": 60, "not_an_object": 20}
     draw.shuffle(lines)
     return lines, expected
 
