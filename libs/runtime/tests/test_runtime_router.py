@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.contracts.events import AuditFailed, AuditStarted, PipelineApplied, encode
 from penstock.runtime.cloud_events import Received
-from penstock.runtime.router import Router, may_pass
+from penstock.runtime.router import Retries, Router, may_pass
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import OutboxRow
 
@@ -168,6 +168,26 @@ async def test_the_trace_goes_on_in_the_handler_and_in_what_it_publishes(store: 
     assert seen == ["ab" * 16]
     with store.read() as session:
         assert (session.scalars(select(OutboxRow.traceparent)).one() or "").startswith(f"00-{'ab' * 16}-")
+
+
+async def test_a_replay_retries_what_may_pass_and_leaves_out_the_rest() -> None:
+    router = Router("g", retries=Retries(first=0.001, longest=0.002))
+    calls: list[str] = []
+
+    @router.on_replay(AuditStarted)
+    def on_audit_started(event: AuditStarted) -> None:
+        calls.append(event.audit_id)
+        if event.audit_id == "later" and calls.count("later") < 3:
+            raise Unavailable("not yet")
+        if event.audit_id == "bug":
+            raise KeyError
+
+    for audit in ("later", "bug", "fine"):
+        await router.replay(received(audit))
+    await router.replay(received(value=b"broken"))
+    await router.replay(received(value=None))
+    await router.replay(received(event_type=None))
+    assert calls == ["later", "later", "later", "bug", "fine"]
 
 
 def test_one_handler_for_an_event(store: Store) -> None:

@@ -97,6 +97,7 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Returns at once, whether Kafka is there or not."""
+        self.readiness.waits_for("kafka", "connecting")
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._failed.add_done_callback(lambda done: done.cancelled() or done.exception())
