@@ -38,6 +38,7 @@ async def run(settings: Settings) -> None:
             on_result=desk.complete,
             on_failure=desk.fail,
             parallel=settings.parallel,
+            environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         service.background("keys", _wait_for_keys(service, keys))
         service.background("facts", _tell(service, store))

@@ -39,16 +39,14 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         self._artifacts = artifacts
         self._keys = keys
 
-    async def GetAudit(self, request: pb.GetAuditRequest, context: Context[Any, Any]) -> pb.Audit:  # noqa: N802
+    async def GetAudit(self, request: pb.GetAuditRequest, context: Context[Any, Any]) -> pb.Audit:
         row = self._find(request.version)
         result = b""
         if row.state == rows.COMPLETED:
             result = await asyncio.to_thread(self._artifacts.read, row.artifact("result"))
         return _audit(row, result.decode())
 
-    async def FetchReport(  # noqa: N802
-        self, request: pb.FetchReportRequest, context: Context[Any, Any]
-    ) -> AsyncIterator[pb.FetchReportResponse]:
+    async def FetchReport(self, request: pb.FetchReportRequest, context: Context[Any, Any]) -> AsyncIterator[pb.FetchReportResponse]:
         if request.format not in FORMATS:
             raise Invalid(f"there is no report as {request.format!r}", where="format", remedy="Ask for html or json")
         artifact = self._find(request.version).artifact(FORMATS[request.format])
@@ -56,12 +54,12 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
 
-    async def ListReviews(self, request: pb.ListReviewsRequest, context: Context[Any, Any]) -> pb.ListReviewsResponse:  # noqa: N802
+    async def ListReviews(self, request: pb.ListReviewsRequest, context: Context[Any, Any]) -> pb.ListReviewsResponse:
         with self._store.read() as session:
             found = rows.reviews(session, request.pipeline, open_only=request.open_only)
         return pb.ListReviewsResponse(reviews=[_review(row) for row in found])
 
-    async def DecideReview(self, request: pb.DecideReviewRequest, context: Context[Any, Any]) -> pb.Review:  # noqa: N802
+    async def DecideReview(self, request: pb.DecideReviewRequest, context: Context[Any, Any]) -> pb.Review:
         decided = await asyncio.to_thread(
             self._desk.decide,
             self._store,
@@ -72,7 +70,7 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         )
         return _review(decided)
 
-    async def VerifyVersion(self, request: pb.VerifyVersionRequest, context: Context[Any, Any]) -> pb.VerifyVersionResponse:  # noqa: N802
+    async def VerifyVersion(self, request: pb.VerifyVersionRequest, context: Context[Any, Any]) -> pb.VerifyVersionResponse:
         with self._store.read() as session:
             audit = rows.find_audit(session, request.version)
             review = session.get(ReviewRow, audit.audit_id)
