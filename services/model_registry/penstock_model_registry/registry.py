@@ -235,13 +235,20 @@ class Registry:
                 return case.version.digest
             raise Moved
 
-    async def roll_back(self, pipeline: str, *, by: str) -> str:
-        """The version that was promoted before serves again, as a new generation; returns its digest. Raises Conflict, Refused."""
+    async def roll_back(self, pipeline: str, *, by: str, from_generation: int = 0) -> str:
+        """The version that was promoted before serves again, as a new generation; returns its digest. Raises Conflict, Refused.
+
+        With `from_generation` it happens once: the same call again, after an answer that was lost, finds it done.
+        """
         await self._known()
         async with self._judging:
             for _ in range(_TRIES):
                 with self._store.read() as session:
                     rows.pipeline_row(session, pipeline)
+                    if from_generation and (next_one := session.get(PromotionRow, (pipeline, from_generation + 1))) is not None:
+                        if next_one.reason == "rolled_back":
+                            return next_one.digest
+                        raise Conflict(f"`{pipeline}` has left generation {from_generation} by a promotion", where=pipeline)
                     standing = rows.standing_of(session, pipeline)
                     if len(standing) < 2:
                         raise Conflict(

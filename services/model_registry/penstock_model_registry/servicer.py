@@ -69,7 +69,8 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:
         if not request.pipeline:
             raise Invalid("say which pipeline", where="pipeline")
-        return self._one(await self._registry.roll_back(request.pipeline, by=request.rolled_back_by or _UNNAMED))
+        by = request.rolled_back_by or _UNNAMED
+        return self._one(await self._registry.roll_back(request.pipeline, by=by, from_generation=request.from_generation))
 
     async def FetchPackage(self, request: pb.FetchPackageRequest, context: Context) -> AsyncIterator[pb.FetchPackageResponse]:
         with self._store.read() as session:

@@ -314,6 +314,17 @@ async def test_rolling_back_is_a_new_signed_generation_of_the_version_before(wor
     assert await world.registry.roll_back("loans", by="Ada") == first != third
 
 
+async def test_rolling_back_again_after_a_lost_answer_changes_nothing(world: World) -> None:
+    first = await world.promotes("one")
+    await world.promotes("two", audit_id="A2")
+    await world.promotes("three", audit_id="A3")
+    back = await world.registry.roll_back("loans", by="Ada", from_generation=3)
+    assert await world.registry.roll_back("loans", by="Ada", from_generation=3) == back != first
+    assert [one.generation for one in world.promotions()] == [1, 2, 3, 4]
+    with pytest.raises(Conflict, match="has left generation 1"):
+        await world.registry.roll_back("loans", by="Ada", from_generation=1)
+
+
 async def test_rolling_back_needs_something_to_go_back_to(world: World) -> None:
     with pytest.raises(NotFound, match="no pipeline `other`"):
         await world.registry.roll_back("other", by="Ada")

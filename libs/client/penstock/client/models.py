@@ -27,8 +27,10 @@ class Models:
         return self._connection.call(self._stub.Promote, registry.PromoteRequest(version=version, promoted_by=by))
 
     def roll_back(self, pipeline: str, *, by: str = "") -> registry.Version:
-        """Back to the version promoted before, under a new generation."""
-        return self._connection.call(self._stub.RollBack, registry.RollBackRequest(pipeline=pipeline, rolled_back_by=by))
+        """Back to the version promoted before, under a new generation; once, however often the network makes us ask."""
+        now = self._connection.call(self._stub.GetPipeline, registry.GetPipelineRequest(pipeline=pipeline)).generation
+        request = registry.RollBackRequest(pipeline=pipeline, rolled_back_by=by, from_generation=now)
+        return self._connection.call(self._stub.RollBack, request)
 
     def fetch(self, version: str) -> Iterator[bytes]:
         """The package as a tar stream, its signature included."""

@@ -86,10 +86,11 @@ def keys_init() -> None:
     table(("key", "role"), [(keyid, key.role) for keyid, key in trust.keys.items()], empty="no keys")
 
 
-def keys_rotate(role: Role) -> None:
-    """A new key for a role; the old one is retired and still verifies what it signed."""
-    signer = _keys().Keys(ClientSettings().home / "keys").rotate(role.value)
-    console.print(f"{role.value} signs with {signer.keyid} from now on; the old key is retired and verifies what it signed before")
+def keys_rotate(role: Role, revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False) -> None:
+    """A new key for a role. The old one is retired and still verifies what it signed, or with --revoke nothing any more."""
+    signer = _keys().Keys(ClientSettings().home / "keys").rotate(role.value, revoke=revoke)
+    fate = "revoked: nothing that it signed counts any more" if revoke else "retired: it verifies what it signed before"
+    console.print(f"{role.value} signs with {signer.keyid} from now on; the old key is {fate}")
 
 
 def show_program() -> Callable[[Any], None]:

@@ -396,17 +396,21 @@ class RollBackRequest(_message.Message):
 
     PIPELINE_FIELD_NUMBER: _builtins.int
     ROLLED_BACK_BY_FIELD_NUMBER: _builtins.int
+    FROM_GENERATION_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     rolled_back_by: _builtins.str
+    from_generation: _builtins.int
+    """The generation to go back from. A call that was already carried out changes nothing; 0: whatever is promoted."""
     def __init__(
         self,
         *,
         pipeline: _builtins.str = ...,
         rolled_back_by: _builtins.str = ...,
+        from_generation: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pipeline", b"pipeline", "rolled_back_by", b"rolled_back_by"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_generation", b"from_generation", "pipeline", b"pipeline", "rolled_back_by", b"rolled_back_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
