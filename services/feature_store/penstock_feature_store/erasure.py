@@ -7,7 +7,6 @@ be repeated. Kafka's topics keep events until they expire, models and audits hol
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,13 +39,23 @@ class Erased(NamedTuple):
     training_set_rows: int
 
 
+class Leaving(BaseModel):
+    """Of one part. Totals, so that to write them twice is to write them once."""
+
+    gone: int
+    rows: int
+    """That stay."""
+    left: int
+    """In all, with earlier erasures."""
+
+
 class Journal(BaseModel):
     """One erasure that has begun. Holds the entity's name, so it does not outlive the erasure."""
 
     pipeline: str
     entity: str
-    leaving: dict[str, dict[str, int]] = {}
-    """Rows by part that leave a training set: noted before the part is rewritten."""
+    leaving: dict[str, dict[str, Leaving]] = {}
+    """By training set and part: noted before the part is rewritten."""
 
 
 class Erasures:
@@ -112,54 +121,48 @@ class Erasures:
 
     def _from_training_set(self, training_set: str, made: TrainingSet, path: Path, journal: Journal) -> int:
         """Rows that left. The part is replaced first, then the row that knows its digest: in between lies only the journal's note."""
-        parts = {name: self._without(training_set, name, getattr(made, name), path, journal) for name in PARTS}
+        parts = {name: self._without(training_set, made, name, path, journal) for name in PARTS}
         leaving = journal.leaving.get(training_set, {})
         if not leaving:
             return 0
-        changed = made.model_copy(
-            update={
-                **{name: artifact for name, artifact in parts.items() if artifact},
-                "rows": _less(made.rows, leaving),
-                "left": {name: made.left.get(name, 0) + leaving.get(name, 0) for name in made.left.keys() | leaving.keys()},
-            }
-        )
+        replaced = {name: artifact for name, artifact in parts.items() if artifact}
+        rows = made.rows | {name: part.rows for name, part in leaving.items()}
+        left = made.left | {name: part.left for name, part in leaving.items()}
+        changed = made.model_copy(update={**replaced, "rows": rows, "left": left})
         self._artifacts.put_bytes(manifest_key(training_set), changed.model_dump_json(indent=2).encode())
         with self._store.transaction() as effect:
             row = effect.session.get_one(TrainingSetRow, training_set)
             row.body = changed.model_dump(mode="json")
-        journal.leaving.pop(training_set)
-        durable.write_bytes(path, journal.model_dump_json().encode())
-        return sum(leaving.values())
+        return sum(part.gone for part in leaving.values())
 
-    def _without(self, training_set: str, part: str, artifact: Artifact, path: Path, journal: Journal) -> Artifact | None:
-        """The part without the entity; None where it is not in it."""
+    def _without(self, training_set: str, made: TrainingSet, part: str, path: Path, journal: Journal) -> Artifact | None:
+        """The part without the entity; None where it is not in it, or the part is gone."""
+        artifact: Artifact = getattr(made, part)
         data = _read(artifact)
-        noted = journal.leaving.get(training_set, {}).get(part, 0)
+        if data is None:
+            return None
+        noted = part in journal.leaving.get(training_set, {})
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != artifact.digest and not noted:
-            raise Tampered(
-                "these are not the bytes that were written", where=artifact.uri, remedy="Delete the training set, then erase again"
-            )
+            remedy = "Delete the training set, then erase again"
+            raise Tampered("these are not the bytes that were written", where=artifact.uri, remedy=remedy)
         table = pq.read_table(pa.BufferReader(data))
         kept = table.filter(pc.not_equal(table.column(names.ENTITY), journal.entity))
-        gone = table.num_rows - kept.num_rows
-        if gone:
-            journal.leaving.setdefault(training_set, {})[part] = gone
-            durable.write_bytes(path, journal.model_dump_json().encode())
+        if gone := table.num_rows - kept.num_rows:
+            leaving = Leaving(gone=gone, rows=kept.num_rows, left=made.left.get(part, 0) + gone)
+            if not noted:
+                journal.leaving.setdefault(training_set, {})[part] = leaving
+                durable.write_bytes(path, journal.model_dump_json().encode())
             sink = pa.BufferOutputStream()
             pq.write_table(kept, sink, compression="zstd", compression_level=1)
             data = sink.getvalue().to_pybytes()
         return self._artifacts.put_bytes(key_of(training_set, part), data) if gone or noted else None
 
 
-def _read(artifact: Artifact) -> bytes:
-    """Without a look at the digest: after a crash the part may have its new bytes already. Raises NotFound."""
+def _read(artifact: Artifact) -> bytes | None:
+    """Without a look at the digest: after a crash the part may have its new bytes already. None where it is gone."""
     try:
         with fsspec.open(artifact.uri, "rb") as opened:
             data: bytes = opened.read()
-    except FileNotFoundError as error:
-        raise NotFound("the artifact is gone", where=artifact.uri) from error
+    except FileNotFoundError:
+        return None
     return data
-
-
-def _less(rows: Mapping[str, int], leaving: Mapping[str, int]) -> dict[str, int]:
-    return {name: count - leaving.get(name, 0) for name, count in rows.items()}

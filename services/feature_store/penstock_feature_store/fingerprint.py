@@ -31,10 +31,12 @@ def _column(digest: hashlib._Hash, column: pa.ChunkedArray) -> None:
     missing = column.is_null().to_numpy(zero_copy_only=False)
     digest.update(np.packbits(missing).tobytes())
     if pa.types.is_string(column.type):
-        filled = pc.fill_null(column, "")
-        digest.update(pc.binary_length(filled.cast(pa.binary())).to_numpy().astype("<i4").tobytes())
-        for value in filled.to_pylist():
-            digest.update(value.encode())
+        filled = pa.concat_arrays(pc.fill_null(column, "").chunks) if column.num_chunks else pa.array([], pa.string())
+        digest.update(pc.binary_length(filled.cast(pa.binary())).to_numpy(zero_copy_only=False).astype("<i4").tobytes())
+        _, offsets, data = filled.buffers()
+        if data is not None:
+            bounds = np.frombuffer(offsets, np.int32)[filled.offset : filled.offset + len(filled) + 1]
+            digest.update(memoryview(data)[bounds[0] : bounds[-1]])
     elif pa.types.is_floating(column.type):
         values = pc.fill_null(column, 0.0).to_numpy().astype("<f8") + 0.0  # no -0.0
         digest.update(values.tobytes())

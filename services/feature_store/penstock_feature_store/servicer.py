@@ -39,7 +39,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self._sets = sets
         self._erasures = erasures
 
-    async def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:  # noqa: N802
+    async def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:
         held = self._pipelines.get(request.pipeline)
         if len(request.entities) > MAX_ENTITIES:
             raise Invalid(f"{len(request.entities):,} entities, at most {MAX_ENTITIES:,}", where="entities", remedy="Ask in several calls")
@@ -48,7 +48,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         entities = [_entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)]
         return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
 
-    async def CreateTrainingSet(self, request: pb.CreateTrainingSetRequest, context: Context) -> pb.CreateTrainingSetResponse:  # noqa: N802
+    async def CreateTrainingSet(self, request: pb.CreateTrainingSetRequest, context: Context) -> pb.CreateTrainingSetResponse:
         known = await asyncio.to_thread(self._sets.known, request.id, request.pipeline, request.pipeline_number)
         if known is None:
             pipeline, number = await self._pipelines.wait(request.pipeline, request.pipeline_number, _remaining(context))
@@ -58,7 +58,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             known = await self._sets.create(request.id, held, pipeline, number)
         return pb.CreateTrainingSetResponse(training_set_json=known.model_dump_json())
 
-    async def EraseEntity(self, request: pb.EraseEntityRequest, context: Context) -> pb.EraseEntityResponse:  # noqa: N802
+    async def EraseEntity(self, request: pb.EraseEntityRequest, context: Context) -> pb.EraseEntityResponse:
         held = self._pipelines.get(request.pipeline)
         if not request.entity:
             raise Invalid("no entity is named", where="entity", remedy="Name the one whose rows shall leave")
@@ -66,11 +66,11 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
             erased = await asyncio.to_thread(self._erase, held, request.entity)
         return pb.EraseEntityResponse(lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows)
 
-    async def GetPositions(self, request: pb.GetPositionsRequest, context: Context) -> pb.GetPositionsResponse:  # noqa: N802
+    async def GetPositions(self, request: pb.GetPositionsRequest, context: Context) -> pb.GetPositionsResponse:
         held = self._pipelines.get(request.pipeline)
         return pb.GetPositionsResponse(sources=await asyncio.to_thread(_positions, held))
 
-    async def GetRecords(self, request: pb.GetRecordsRequest, context: Context) -> pb.GetRecordsResponse:  # noqa: N802
+    async def GetRecords(self, request: pb.GetRecordsRequest, context: Context) -> pb.GetRecordsResponse:
         held = self._pipelines.get(request.pipeline)
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
 

@@ -32,13 +32,15 @@ class TrainingSets:
     """From the event loop."""
 
     def __init__(self, store: Store, artifacts: Artifacts, spawner: Spawner, folder: Path, clock: Callable[[], datetime]) -> None:
-        """`folder`: scratch; what a crash left in it is removed here."""
+        """`folder`: scratch, one folder a set that is being built. What a crash left half built is removed here."""
         self._store = store
         self._artifacts = artifacts
         self._spawner = spawner
         self._folder = folder
         self._clock = clock
         self._building: dict[str, asyncio.Task[TrainingSet]] = {}
+        for begun in folder.iterdir() if folder.exists() else ():
+            self._forget(begun.name)
         shutil.rmtree(folder, ignore_errors=True)
 
     def known(self, training_set: str, pipeline: str, number: int) -> TrainingSet | None:
@@ -73,6 +75,9 @@ class TrainingSets:
                 order = Order(id=training_set, pipeline=pipeline, folder=folder, artifacts=self._artifacts.root, created_at=started)
                 made = TrainingSet.model_validate(await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True)))
                 await asyncio.to_thread(self._keep, training_set, made, number, place_of(pipeline)[0], positions)
+            except BaseException:
+                await asyncio.to_thread(self._forget, training_set)
+                raise
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         took = round((self._clock() - started).total_seconds(), 2)
@@ -94,6 +99,12 @@ class TrainingSets:
                 positions = lake.link(folder / "lake" / source)
                 found = positions if source == target else found
         return found
+
+    def _forget(self, training_set: str) -> None:
+        """Parts that no row knows: an erasure would not find them."""
+        with self._store.read() as session:
+            if session.get(TrainingSetRow, training_set) is None:
+                self._artifacts.delete(f"training-sets/{training_set}")
 
     def _keep(self, training_set: str, made: TrainingSet, number: int, source: str, positions: dict[int, int]) -> None:
         body = made.model_dump(mode="json")

@@ -15,8 +15,6 @@ PARTS: Final = ("train", "validation", "audit")
 Parts = npt.NDArray[np.int8]
 """An index into PARTS for each row."""
 
-_SPAN = 2**64
-
 
 def by_entity(entities: Sequence[str], parts: SplitParts, seed: int) -> Parts:
     """All rows of an entity lie in one part, whatever other rows there are.
@@ -24,13 +22,9 @@ def by_entity(entities: Sequence[str], parts: SplitParts, seed: int) -> Parts:
     The part follows from BLAKE2b of the entity's name, keyed with the seed, as a fraction of 2**64.
     """
     key = seed.to_bytes(8, "big")
-    bounds = [round(bound * _SPAN) for bound in _bounds(parts)]
-    place: dict[str, int] = {}
-    for entity in entities:
-        if entity not in place:
-            at = int.from_bytes(hashlib.blake2b(entity.encode(), digest_size=8, key=key).digest(), "big")
-            place[entity] = sum(at >= bound for bound in bounds)
-    return np.fromiter((place[entity] for entity in entities), np.int8, len(entities))
+    bounds = np.array([round(bound * 2**64) for bound in _bounds(parts)], np.uint64)
+    hashes = b"".join(hashlib.blake2b(entity.encode(), digest_size=8, key=key).digest() for entity in entities)
+    return np.searchsorted(bounds, np.frombuffer(hashes, ">u8").astype(np.uint64), side="right").astype(np.int8)
 
 
 def by_time(times_us: npt.NDArray[np.int64], parts: SplitParts) -> Parts:

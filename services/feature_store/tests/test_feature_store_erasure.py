@@ -1,0 +1,136 @@
+"""An erasure that is cut short anywhere is made good, and says in the end what left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from penstock.contracts.errors import NotFound
+from penstock.contracts.events import TrainingSet
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.store import Store
+from penstock_feature_store import durable, names
+from penstock_feature_store.erasure import Erasures
+from penstock_feature_store.lake import Lake
+from penstock_feature_store.splits import PARTS
+from penstock_feature_store.store import PipelineRow, TrainingSetRow
+from penstock_feature_store.training_sets import key_of
+
+from .conftest import EPOCH, append, credit_risk, record
+
+WHO = "Ada-1815"
+STEPS = 10
+"""Journal; two lake files; two notes and two parts; manifest; database; the journal's end."""
+
+
+class Cut(Exception):
+    pass
+
+
+class World:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.pipeline = credit_risk()
+        self.store = Store.open(f"sqlite:///{folder / 'fs.db'}", migrations="penstock_feature_store.migrations")
+        self.artifacts = Artifacts(f"file://{folder}/artifacts")
+        self.lake = Lake(folder / "lake")
+        for source in ("applications", "outcomes"):
+            records = [record(number, WHO if number % 3 == 0 else f"a{number}", number, {}) for number in range(9)]
+            append(self.lake.source("credit-risk", source), self.pipeline, source, records)
+        made = TrainingSet(
+            fingerprint="sha256:0",
+            pipeline="credit-risk",
+            **{part: self.put(part, [WHO, "b", WHO, "c"] if part != "audit" else ["d"]) for part in PARTS},  # type: ignore[arg-type]
+            rows={"train": 4, "validation": 4, "audit": 1},
+            offsets=(),
+            created_at=EPOCH,
+        )
+        with self.store.transaction() as effect:
+            effect.session.add(PipelineRow(name="credit-risk", number=1, spec=self.pipeline.model_dump(mode="json", by_alias=True)))
+            effect.session.add(
+                TrainingSetRow(id="set", pipeline="credit-risk", number=1, body=made.model_dump(mode="json"), created_at=EPOCH)
+            )
+
+    def put(self, part: str, entities: list[str]) -> Any:
+        file = self.folder / "part.parquet"
+        pq.write_table(pa.table({names.ENTITY: entities}), file)
+        return self.artifacts.put_file(key_of("set", part), file)
+
+    def erasures(self) -> Erasures:
+        return Erasures(self.store, Lake(self.folder / "lake"), self.artifacts, self.folder / "feast", self.folder / "erasures")
+
+    def training_set(self) -> TrainingSet:
+        with self.store.read() as session:
+            return session.get_one(TrainingSetRow, "set").value
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_what_left_is_told(world: World) -> None:
+    erased = world.erasures().erase("credit-risk", WHO)
+    assert (erased.lake_rows, erased.online, erased.training_set_rows) == (6, False, 4)
+    check(world)
+
+
+def test_an_unknown_pipeline(world: World) -> None:
+    with pytest.raises(NotFound):
+        world.erasures().erase("credit", WHO)
+
+
+@pytest.mark.parametrize("step", range(1, STEPS + 2))
+def test_an_erasure_cut_short_anywhere_is_finished_at_the_next_start(world: World, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut at the `step`-th time that something becomes durable: a lake file, a note in the journal, a part, the database."""
+    left = step
+    originals = (durable.place, Artifacts.put_bytes, Store.transaction, durable.remove)
+
+    def counting(original: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Cut
+            return original(*arguments, **named)
+
+        return call
+
+    monkeypatch.setattr(durable, "place", counting(originals[0]))
+    monkeypatch.setattr(Artifacts, "put_bytes", counting(originals[1]))
+    monkeypatch.setattr(Store, "transaction", counting(originals[2]))
+    monkeypatch.setattr(durable, "remove", counting(originals[3]))
+    try:
+        world.erasures().erase("credit-risk", WHO)
+        cut = False
+    except Cut:
+        cut = True
+    monkeypatch.undo()
+    began = any((world.folder / "erasures").glob("[!.]*.json"))
+    assert world.erasures().resume() == (1 if began else 0)
+    assert cut == (step <= STEPS)
+    if not began and step == 1:  # it never began, so nothing changed
+        assert world.training_set().rows == {"train": 4, "validation": 4, "audit": 1}
+        return
+    check(world)
+
+
+def check(world: World) -> None:
+    made = world.training_set()
+    assert made.left == {"train": 2, "validation": 2}
+    assert made.rows == {"train": 2, "validation": 2, "audit": 1}
+    assert made.fingerprint == "sha256:0"
+    for part in PARTS:
+        world.artifacts.read(getattr(made, part))
+    for path in world.folder.rglob("*"):
+        if path.is_file():
+            assert WHO.encode() not in path.read_bytes(), path
+            if path.suffix == ".parquet":
+                assert WHO not in pq.read_table(path).column(names.ENTITY).to_pylist()
+    lake = Lake(world.folder / "lake")
+    assert [lake.source("credit-risk", source).count() for source in ("applications", "outcomes")] == [6, 6]
+    assert not list((world.folder / "erasures").iterdir())

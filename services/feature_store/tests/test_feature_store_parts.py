@@ -1,0 +1,146 @@
+"""The smaller parts: work in other processes, the trigger's rule, migrations, settings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from penstock.contracts.errors import Invalid, Unavailable
+from penstock.runtime.store import Store, assert_migrations_match
+from penstock_feature_store import spawner as spawning
+from penstock_feature_store.fingerprint import fingerprint
+from penstock_feature_store.names import column_of
+from penstock_feature_store.spawner import Spawner
+from penstock_feature_store.store import Tables, begin_run, count_up_to, counted, end_run, runs_under_way
+from penstock_feature_store.trigger import due
+
+SCRIPT = """
+import asyncio, json, os, sys
+from penstock_feature_store.spawner import Spawner
+spawner = Spawner.start(warm="json")
+async def main():
+    outcomes = []
+    for work in sys.argv[1:]:
+        try:
+            outcomes.append(await spawner.run(work, {"pid": os.getpid()}))
+        except Exception as error:
+            outcomes.append([type(error).__name__, str(error)])
+    outcomes += await asyncio.gather(*(spawner.run("fs_work:answer", {"number": number}) for number in range(5)))
+    print(json.dumps({"outcomes": outcomes, "waiting": spawner.pid}), flush=True)
+    sys.stdin.read()
+asyncio.run(main())
+"""
+WORK = """
+import os, signal
+from penstock.contracts.errors import Invalid
+def answer(order): return order | {"mine": os.getpid(), "bulk": "x" * 300_000 if "number" in order else ""}
+def refuse(order): raise Invalid("no", where="here", remedy="Do so")
+def stumble(order): raise KeyError("oops")
+def die(order): os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def spawned(tmp_path: Path) -> Any:
+    import json
+
+    (tmp_path / "fs_work.py").write_text(WORK)
+    works = [f"fs_work:{name}" for name in ("answer", "refuse", "stumble", "die", "answer")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, *works], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    assert process.stdout
+    yield process, json.loads(process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+def test_work_in_other_processes(spawned: Any) -> None:
+    _, said = spawned
+    answered, refused, stumbled, died, again, *many = said["outcomes"]
+    assert answered["mine"] not in (answered["pid"], said["waiting"], again["mine"])
+    assert refused == ["Invalid", "here: no. Do so"]
+    assert stumbled == ["PenstockError", "KeyError: 'oops'"]
+    assert died[0] == "Unavailable"
+    assert [one["number"] for one in many] == list(range(5))
+
+
+def test_the_waiting_process_ends_with_the_service(spawned: Any) -> None:
+    process, said = spawned
+    waiting = os.pidfd_open(said["waiting"])
+    os.kill(said["waiting"], signal.SIGTERM)
+    process.kill()
+    process.wait(10)
+    import select
+
+    assert select.select([waiting], [], [], 10)[0]
+
+
+def test_a_service_whose_spawner_died_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = subprocess.Popen(["true"])
+    theirs.close()
+    spawner = Spawner(ours, child.pid)
+    with pytest.raises(Unavailable):
+        asyncio.run(spawner.run("json:dumps", {}))
+    with pytest.raises(Unavailable):
+        asyncio.run(spawner.watch())
+    assert spawning.Unavailable is Unavailable
+
+
+@pytest.mark.parametrize(("labels", "runs", "expected"), [(9, 0, False), (10, 0, True), (11, 0, True), (10, 1, False), (0, 0, False)])
+def test_a_run_is_due(labels: int, runs: int, expected: bool) -> None:
+    assert due(labels, 10, runs) is expected
+
+
+def test_counting_never_goes_back(tmp_path: Path) -> None:
+    store = Store.open(f"sqlite:///{tmp_path / 'fs.db'}", migrations="penstock_feature_store.migrations")
+    assert_migrations_match(store, Tables.metadata)
+    with store.transaction() as effect:
+        count_up_to(effect.session, "p", "s", {0: 10, 1: 5})
+    with store.transaction() as effect:
+        count_up_to(effect.session, "p", "s", {0: 7, 1: 6, 2: 1})
+        begin_run(effect.session, "r", "p")
+        begin_run(effect.session, "r", "p")
+    with store.transaction() as effect:
+        assert counted(effect.session, "p", "s") == {0: 10, 1: 6, 2: 1}
+        assert runs_under_way(effect.session, "p") == 1
+        end_run(effect.session, "r")
+        assert runs_under_way(effect.session, "p") == 0
+
+
+def test_columns_that_databases_would_confuse_have_names_of_their_own() -> None:
+    fields = ["income", "Income", "INCOME", "salary_y", "salary", "event_timestamp", "__id", "_x", "x"]
+    columns = [column_of(field) for field in fields]
+    assert len({column.lower() for column in columns}) == len(fields)
+    assert columns[0] == "income"
+    assert not any(column.endswith("_y") or column.startswith("__") for column in columns)
+
+
+def test_a_misspelt_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    from penstock_feature_store.settings import Settings
+
+    monkeypatch.setenv("PENSTOCK_FEATURE_STORE__LINGERS", "1")
+    with pytest.raises(Invalid, match="LINGER_S"):
+        Settings()
+
+
+def test_the_fingerprint_is_pinned() -> None:
+    """A release must give the same name to the same rows."""
+    table = pa.table({"number": [1.5, None, -0.0], "text": ["a", None, "é"], "whole": pa.array([1, 2, None], pa.int64())})
+    parts = {"train": table, "audit": table.slice(1)}
+    whole = fingerprint(parts, {"asked": 1}, [("t", 0, 0, 3)])
+    chunked = {name: pa.concat_tables([part.slice(0, 1), part.slice(1)]) for name, part in parts.items()}
+    assert fingerprint(chunked, {"asked": 1}, [("t", 0, 0, 3)]) == whole
+    assert whole == "sha256:0e317678defbba20ce401f18d3e49032356b2e9e679486610860bdcbab5828d6"
