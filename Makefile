@@ -37,7 +37,7 @@ $(VENV)/.uv-$(UV_VERSION):
 	@touch $@
 
 $(VENV)/.packages: requirements.lock $(VENV)/.uv-$(UV_VERSION)
-	@$(BIN)/uv pip sync --python $(BIN)/python requirements.lock
+	@$(BIN)/uv pip sync --python $(BIN)/python --compile-bytecode requirements.lock
 	@touch $@
 
 $(VENV)/.members: $(MEMBERS) $(VENV)/.packages

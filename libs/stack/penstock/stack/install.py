@@ -97,7 +97,9 @@ def _build_triton(places: Places) -> None:
     venv = places.triton_venv
     shutil.rmtree(venv, ignore_errors=True)
     _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
-    _run([_uv(), "pip", "install", "--quiet", "--no-deps", "--python", str(venv / "bin" / "python"), "-r", str(places.triton_lock)])
+    # Compiled now: each model's stub imports NumPy anew.
+    install = [_uv(), "pip", "install", "--quiet", "--no-deps", "--compile-bytecode"]
+    _run([*install, "--python", str(venv / "bin" / "python"), "-r", str(places.triton_lock)])
     _triton_stamp(places).write_text(_digest(places.triton_lock))
 
 
