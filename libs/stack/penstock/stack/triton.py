@@ -46,7 +46,7 @@ class Triton:
             raise NotFound("Triton is not installed", where=str(binary), remedy="Run `make setup`")
         self.models.mkdir(parents=True, exist_ok=True)
         stub = self._server / "python_backend_stubs" / f"3.{sys.version_info.minor}" / "triton_python_backend_stub"
-        for source in (*(self._server / "backends" / "python").iterdir(), stub):
+        for source in (*(self._server / "backends" / "python").glob("*.*"), stub):
             _lay(source, self._backends / "python" / source.name)
         for source in self.places.triton_backends.glob("*/*.py"):
             _lay(source, self._backends / source.parent.name / source.name)
