@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from penstock.contracts.pipeline import Decision
-from penstock.modelkit.graph import FLOAT, STRING, Array, Graph
+from penstock.modelkit.graph import INT64, Array, Graph
 
 ABSTAIN = "abstain"
 
@@ -27,12 +27,13 @@ def choose_threshold(decision: Decision, labels: Array, probability: Array) -> f
         value = 2 * hits / np.maximum(taken + positives, 1)
     else:
         value = (hits + (len(truth) - positives) - (taken - hits)) / len(truth)
-    above = np.concatenate([[1.0], scores])
-    below = np.concatenate([scores, [0.0]])
-    cuts = (above + below) / 2
-    distinct = above > below
-    best = value[distinct].max()
-    candidates = cuts[distinct & (value >= best - 1e-12)]
+    above = np.concatenate([[max(1.0, scores[0] + 1e-6)], scores])
+    below = np.concatenate([scores, [min(0.0, scores[-1] - 1e-6)]])
+    cuts = ((above + below) / 2).astype(np.float32)
+    cuts = np.where(cuts > below, cuts, above)  # two scores that single precision holds nothing between
+    possible = above > below
+    best = value[possible].max()
+    candidates = cuts[possible & (value >= best - 1e-12)]
     return float(candidates[np.argmin(np.abs(candidates - 0.5))])
 
 
@@ -46,7 +47,7 @@ def compile_decision(
     """
     if threshold is not None:
         weighed = graph.columns(probabilities, [1])
-        chosen = graph.op("Cast", graph.op("GreaterOrEqual", weighed, graph.constant(threshold, np.float32)), to=7)
+        chosen = graph.op("Cast", graph.op("GreaterOrEqual", weighed, graph.constant(threshold, np.float32)), to=INT64)
     else:
         weighed = graph.op("ReduceMax", probabilities, graph.constant([1], np.int64), keepdims=1)
         chosen = graph.op("ArgMax", probabilities, axis=1, keepdims=1)
@@ -56,6 +57,3 @@ def compile_decision(
     low, high = (graph.constant(bound, np.float32) for bound in abstain)
     unsure = graph.op("And", graph.op("GreaterOrEqual", weighed, low), graph.op("LessOrEqual", weighed, high))
     return graph.op("Where", unsure, graph.texts([ABSTAIN]), decided)
-
-
-__all__ = ["ABSTAIN", "FLOAT", "STRING", "choose_threshold", "compile_decision"]

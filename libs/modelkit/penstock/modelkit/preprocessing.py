@@ -198,7 +198,7 @@ def _fit_category(name: str, feature: Feature, column: Array) -> Category:
         raise _always_missing(name, feature, len(column))
     frequent = sorted((value for value, count in seen.items() if count >= (feature.min_count or 1)), key=lambda v: (-seen[v], v))
     rare = sum(count for value, count in seen.items() if count < (feature.min_count or 1))
-    dimension = (feature.dimension or min(32, (len(frequent) + 1) // 2)) if feature.encode == "embedding" else None
+    dimension = (feature.dimension or min(32, max(1, (len(frequent) + 1) // 2))) if feature.encode == "embedding" else None
     return Category(name, tuple(frequent), (missing, *(seen[value] for value in frequent), rare), dimension)
 
 

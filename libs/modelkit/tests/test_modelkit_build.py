@@ -1,0 +1,131 @@
+"""What a trainer is told of its training set, and what goes into the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from penstock.contracts.errors import Invalid
+from penstock.modelkit.build import Built, build
+from penstock.modelkit.graph import Runner
+from penstock.packages.format import NumberProfile, StringProfile
+
+FIELDS = {"x": "number", "c": "category", "t": "text"}
+
+
+def columns(count: int, seed: int = 0) -> dict[str, list[Any]]:
+    random = np.random.default_rng(seed)
+    return {
+        "x": [float(value) if random.random() > 0.2 else None for value in random.normal(size=count)],
+        "c": [*(f"id-{row}" for row in range(3)), *random.choice(["a", "b"], count - 3).tolist()],
+        "t": [f"good word-{row}" if row % 2 else "bad" for row in range(count)],
+    }
+
+
+def labels(count: int) -> list[int]:
+    return [row % 2 for row in range(count)]
+
+
+def made(world: Any, train: list[int], validation: list[int], classes: tuple[str, ...] = ("false", "true"), **sections: Any) -> Built:
+    pipeline = world.pipeline(FIELDS, {name: {} for name in FIELDS}, **{"trainer": {"epochs": 1}, **sections})
+    return build(
+        pipeline,
+        world.part("train", columns(len(train)), train, classes),
+        world.part("validation", columns(len(validation), 1), validation, classes),
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "said"),
+    [
+        (
+            [1] * 40,
+            labels(20),
+            "targets.y: the training split has one class only: `true` in all 40 rows. Publish labels of the other class",
+        ),
+        (labels(40), [0] * 20, "targets.y: the validation split has one class only: `false` in all 20 rows. Publish labels of the other"),
+        (labels(10), labels(20), "split.parts.train: the training split has 10 rows; at least 20 are needed. Publish more labelled events"),
+        (labels(40), labels(4), "split.parts.validation: the validation split has 4 rows; at least 5 are needed."),
+    ],
+)
+def test_nothing_to_learn_is_a_sentence(world: Any, train: list[int], validation: list[int], said: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        made(world, train, validation)
+    assert str(caught.value).startswith(said)
+
+
+def test_a_class_without_a_row_is_a_sentence(world: Any) -> None:
+    with pytest.raises(Invalid, match="the training split has no row of class `blue`"):
+        made(world, labels(40), labels(20), ("red", "green", "blue"), target={"type": "multiclass"})
+
+
+def test_a_column_that_is_not_there_is_a_sentence(world: Any) -> None:
+    pipeline = world.pipeline({**FIELDS, "z": "number"}, {"x": {}, "z": {}})
+    part = world.part("train", columns(40), labels(40))
+    with pytest.raises(Invalid, match=r"train.parquet: the training set has no column `z`. Create the training set again"):
+        build(pipeline, part, part)
+
+
+@pytest.fixture(scope="module")
+def built(worlds: Any) -> Built:
+    return made(worlds(), labels(400), labels(100))
+
+
+def test_the_profile_says_what_training_looked_like(built: Built) -> None:
+    x, c, t = (built.profile.features[name] for name in ("x", "c", "t"))
+    assert isinstance(x, NumberProfile)
+    assert isinstance(c, StringProfile)
+    assert isinstance(t, StringProfile)
+    assert x.rows == 400
+    assert sum(x.counts) + x.missing == 400
+    assert len(x.counts) == len(x.edges) + 1
+    assert set(c.values) == {"a", "b"}  # what one row alone has is not shown
+    assert c.other == 3
+    assert t.values == {}
+    assert t.other == 400
+
+
+def test_probes_are_nobodys_rows_and_answer_as_expected(built: Built) -> None:
+    probes = built.profile.probes
+    assert not any("id-" in value or "word-" in value for row in probes.strings for value in row)
+    assert all(value is None for value in probes.numbers[-2])
+    assert set(probes.strings[-2]) == {""}
+    numbers = np.array([[np.nan if value is None else value for value in row] for row in probes.numbers], dtype=np.float64)
+    answers = Runner(built.model)(numbers, np.array(probes.strings, dtype=object))
+    np.testing.assert_allclose(answers["probabilities"], probes.outputs["probabilities"], atol=1e-6)
+    assert answers["decision"].tolist() == [list(row) for row in probes.outputs["decision"]]
+
+
+def test_extremes_of_personal_fields_are_not_shown(world: Any) -> None:
+    pipeline = world.pipeline(FIELDS, {"x": {}}, trainer={"epochs": 1})
+    people = pipeline.model_copy(
+        update={
+            "sources": {
+                "rows": pipeline.sources["rows"].model_copy(
+                    update={
+                        "fields": {**pipeline.sources["rows"].fields, "x": pipeline.field("rows.x").model_copy(update={"personal": True})}
+                    }
+                )
+            }
+        }
+    )
+    parts = world.part("train", columns(200), labels(200)), world.part("validation", columns(50, 1), labels(50))
+    for spec, shown in ((pipeline, True), (people, False)):
+        profile = build(spec, *parts).profile.features["x"]
+        assert isinstance(profile, NumberProfile)
+        assert (profile.maximum is not None) is shown
+
+
+def test_epochs_and_stages_are_told(world: Any) -> None:
+    pipeline = world.pipeline(FIELDS, {"x": {}}, trainer={"epochs": 3})
+    told: list[Any] = []
+    build(
+        pipeline,
+        world.part("train", columns(60), labels(60)),
+        world.part("validation", columns(30, 1), labels(30)),
+        on_epoch=lambda epoch: told.append((epoch.number, epoch.epochs, epoch.metric)),
+        on_stage=told.append,
+    )
+    assert told == ["fitting", "training", (1, 3, "auroc"), (2, 3, "auroc"), (3, 3, "auroc"), "packaging"]
