@@ -65,7 +65,7 @@ test: setup ## All but the slow ones
 	@$(PYTEST) -m "stack and not slow"
 
 test-fast: setup ## No broker, no stack
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not kafka and not slow"
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not kafka and not process and not slow"
 
 test-slow: setup ## Sweeps and soaks
 	@$(PYTEST) -m slow

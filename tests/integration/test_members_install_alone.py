@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 MEMBERS = {tomllib.loads(path.read_text())["project"]["name"]: path.parent for path in ROOT.glob("*/*/pyproject.toml")}
 HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-feature-store"}

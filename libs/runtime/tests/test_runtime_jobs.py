@@ -23,6 +23,8 @@ from penstock.runtime.jobs import Jobs
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 
+pytestmark = pytest.mark.process
+
 # What a job does is in its payload: a list of steps. `mark` appends to a file, so that a test sees every start and every step.
 JOB = """
     import os, signal, subprocess, sys, time

@@ -1,11 +1,8 @@
-"""python -m penstock_ethics_audit"""
+"""`python -m penstock_ethics_audit`"""
 
-from __future__ import annotations
-
-import asyncio
-
+from penstock.runtime.lifecycle import start
 from penstock_ethics_audit.app import run
 from penstock_ethics_audit.settings import Settings
 
 if __name__ == "__main__":
-    asyncio.run(run(Settings()))
+    start(run, Settings)

@@ -11,17 +11,18 @@ import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from pydantic import ValidationError
 from sqlalchemy import MetaData
 
 from penstock.contracts.errors import Invalid, Unavailable
@@ -38,6 +39,8 @@ from penstock.runtime.store import Store
 from penstock.runtime.telemetry import configure_telemetry
 from penstock.runtime.topics import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
+
+S = TypeVar("S", bound=ServiceSettings)
 
 STOP_GRACE_S = 8.0
 EXIT_FAILED = 70
@@ -207,7 +210,7 @@ class Service:
         await self._server.start()
         self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
         self.log.info("listening", address=self.settings.address)
-        if self._routers:
+        if self._routers or self._store:
             self.readiness.waits_for("kafka", "connecting")
             self.background("control-plane", self._control_plane())
             for router in self._routers:
@@ -291,9 +294,12 @@ async def _cancel(task: asyncio.Task[None]) -> None:
         await task
 
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
+def start(run: Callable[[S], Coroutine[Any, Any, None]], settings: Callable[[], S]) -> None:
     """`__main__`'s one line. A setting that is wrong ends it with a sentence, not a traceback."""
     try:
-        asyncio.run(main())  # type: ignore[arg-type]
+        read = settings()
     except Invalid as error:
         sys.exit(str(error))
+    except ValidationError as error:
+        sys.exit("; ".join(f"setting {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)))
+    asyncio.run(run(read))

@@ -1,0 +1,168 @@
+"""A service from outside: health, status, errors, deadlines, SIGTERM; and settings that are misspelt."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from penstock.contracts.errors import Invalid, Kind, NotFound, PenstockError
+from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from penstock.runtime import rpc
+from penstock.runtime.settings import check_names
+from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing.wait import until
+
+SERVICE = """
+    import asyncio
+    from penstock.contracts.errors import NotFound
+    from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+    from penstock.runtime.lifecycle import Service, start
+    from penstock.runtime.settings import ServiceSettings, service_config
+
+    class Settings(ServiceSettings):
+        model_config = service_config("ingest")
+
+    class Servicer(ingest_pb2_grpc.IngestServiceServicer):
+        async def GetCounts(self, request, context):
+            if request.pipeline == "slow":
+                await asyncio.sleep(60)
+            if request.pipeline == "broken":
+                raise KeyError("a person's name")
+            raise NotFound("no pipeline `x`", where="pipeline", remedy="Apply it")
+
+    async def run(settings):
+        async with Service("ingest", settings) as service:
+            service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(), "penstock.ingest.v1.IngestService")
+            service.waits_for("the moon", "it has not risen")
+            async def rise():
+                while not (service.settings.data_dir / "moon").exists():
+                    await asyncio.sleep(0.02)
+                service.has("the moon")
+                service.fact("sky", "1 moon")
+            service.background("moon", rise())
+            await service.until_stopped()
+
+    start(run, Settings)
+"""
+
+pytestmark = pytest.mark.process
+
+
+class Running:
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.home = home
+        environment = os.environ | {"PENSTOCK_HOME": str(home), "PENSTOCK_INGEST__PORT": str(self.port)}
+        self.log = home / "log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, stderr=self.log.open("wb"), start_new_session=True
+        )
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        grpc.channel_ready_future(self.channel).result(30)
+
+    def rise(self) -> None:
+        (self.home / "ingest" / "moon").touch()
+
+    def health(self) -> int:
+        request = health_pb2.HealthCheckRequest(service="penstock.ingest.v1.IngestService")
+        return int(health_pb2_grpc.HealthStub(self.channel).Check(request, timeout=5).status)
+
+    def status(self) -> status_pb2.ServiceStatus:
+        return status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest(), timeout=5).services[0]
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    service = Running(tmp_path)
+    yield service
+    service.channel.close()
+    service.process.kill()
+    service.process.wait(10)
+
+
+def test_it_says_what_it_waits_for_and_when_it_is_there(running: Running) -> None:
+    assert running.health() == health_pb2.HealthCheckResponse.NOT_SERVING
+    waiting = running.status().waiting
+    assert [(one.thing, one.why) for one in waiting] == [("the moon", "it has not risen")]
+    running.rise()
+    until(lambda: running.health() == health_pb2.HealthCheckResponse.SERVING, within=10, what="it is ready")
+    assert running.status().ready
+    assert list(running.status().facts) == ["1 moon"]
+
+
+def test_an_error_crosses_with_kind_place_and_remedy(running: Running) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    error = rpc.rpc_error(caught.value)
+    assert isinstance(error, NotFound)
+    assert (error.message, error.where, error.remedy) == ("no pipeline `x`", "pipeline", "Apply it")
+
+
+def test_a_bug_is_told_without_its_detail_and_logged_without_peoples_data(running: Running) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(pipeline="broken"), timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "person" not in (caught.value.details() or "")
+    assert '"event": "request_failed"' in running.log.read_text()
+    assert '"locals"' not in running.log.read_text()
+    assert running.process.poll() is None
+
+
+def test_a_deadline_is_kept(running: Running) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(pipeline="slow"), timeout=0.2)
+    assert rpc.rpc_error(caught.value).kind is Kind.DEADLINE
+
+
+def test_reflection_lists_what_it_serves(running: Running) -> None:
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    answer = next(iter(reflection_pb2_grpc.ServerReflectionStub(running.channel).ServerReflectionInfo(iter([request]), timeout=5)))
+    names = {service.name for service in answer.list_services_response.service}
+    assert {"penstock.ingest.v1.IngestService", "penstock.status.v1.StatusService", "grpc.health.v1.Health"} <= names
+
+
+def test_sigterm_ends_it_with_0(running: Running) -> None:
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(15) == 0
+    assert '"event": "stopping"' in running.log.read_text()
+
+
+def test_a_misspelt_setting_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    environment = os.environ | {"PENSTOCK_HOME": str(tmp_path), "PENSTOCK_INGEST__PROT": "1"}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "PENSTOCK_INGEST__PROT: no setting has this name. Did you mean PENSTOCK_INGEST__PORT?" in done.stderr
+    assert "Traceback" not in done.stderr
+    wrong = environment | {"PENSTOCK_INGEST__PORT": "many"}
+    del wrong["PENSTOCK_INGEST__PROT"]
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SERVICE)], env=wrong, capture_output=True, text=True, timeout=60)
+    assert done.stderr.startswith("setting port: Input should be a valid integer")
+
+
+def test_names_are_checked_by_their_first_part() -> None:
+    check_names({"PENSTOCK_X__PORT": "1", "PENSTOCK_X__KAFKA__A": "1", "OTHER": "1"}, "PENSTOCK_X__", ["port", "kafka"])
+    with pytest.raises(Invalid, match="Known: PENSTOCK_X__PORT"):
+        check_names({"PENSTOCK_X__ZZZZ": "1"}, "PENSTOCK_X__", ["port"])
+
+
+def test_every_kind_has_a_status_and_comes_back_as_itself() -> None:
+    from penstock.contracts.errors import TREATMENTS, error_of
+
+    assert set(TREATMENTS) == set(Kind)
+    for kind in Kind:
+        error = error_of(kind, "said", where="there", remedy="Do it")
+        assert isinstance(error, PenstockError)
+        assert error.kind is kind
+        assert str(error) == "there: said. Do it"
