@@ -25,9 +25,12 @@ def write_first(door: Door) -> None:
 
 
 def make_log(door: Door) -> None:
-    """Envoy would make it with the mode that its umask allows; it takes a file that is there as it is."""
-    os.close(os.open(door.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-    door.log.chmod(0o600)
+    """Envoy would make it with the mode that its umask allows; it takes a file that is there as it is. Raises OSError for a link."""
+    descriptor = os.open(door.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def write_clusters(door: Door) -> None:

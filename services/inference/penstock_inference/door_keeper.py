@@ -63,7 +63,7 @@ class DoorKeeper:
 
     def _log_problem(self) -> str | None:
         """Why the log cannot be written, or None."""
-        if self._door.log.exists() and not self._door.log.is_file():
+        if self._door.log.is_symlink() or (self._door.log.exists() and not self._door.log.is_file()):
             return f"{self._door.log} is no file"
         trial = self._door.folder / "trial"
         try:

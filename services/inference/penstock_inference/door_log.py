@@ -42,12 +42,14 @@ class Lines:
     lines: list[bytes]
     position: Position
     """After these lines."""
+    full: bool
+    """There may be more at once."""
 
 
 def log_files(folder: Path) -> list[Path]:
     """Oldest first; the one that Envoy was told to write last."""
-    current = folder / LOG_FILE
-    return [*sorted(folder.glob("predictions-*.log")), *([current] if current.exists() else [])]
+    named = [*sorted(folder.glob("predictions-*.log")), folder / LOG_FILE]
+    return [path for path in named if path.is_file() and not path.is_symlink()]
 
 
 def first_line_hash(descriptor: int) -> str | None:
@@ -157,7 +159,7 @@ class Tail:
             self._identity = first_line_hash(self._descriptor)
         assert self._identity is not None  # there is a line
         self._offset += end
-        return Lines(data[: end - 1].split(b"\n"), Position(self._identity, self._offset))
+        return Lines(data[: end - 1].split(b"\n"), Position(self._identity, self._offset), full=len(data) >= READ_BYTES)
 
     def _following(self) -> Path | None:
         """The next file, once it has a whole line: then Envoy writes there, and nothing more comes here."""
@@ -211,5 +213,5 @@ def rotate(door: Door) -> Path:
 
 def ensure_private(door: Door) -> None:
     """Makes a missing log; takes a log that Envoy itself made away from everybody else."""
-    if not door.log.exists() or door.log.stat().st_mode & 0o077:
+    if not door.log.is_file() or door.log.lstat().st_mode & 0o077:
         make_log(door)

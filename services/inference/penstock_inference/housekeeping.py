@@ -33,6 +33,12 @@ class Housekeeping:
         if now < self._next:
             return
         self._next = now + EVERY_S
+        try:
+            self._work(tail, committed, now)
+        except OSError as error:  # a full disk, a log that is a link: the door's keeper says so and closes it
+            log.warning("housekeeping_failed", reason=str(error))
+
+    def _work(self, tail: Tail, committed: Position | None, now: float) -> None:
         ensure_private(self.door)
         if self._is_due(now):
             aside = rotate(self.door)

@@ -30,8 +30,8 @@ end
 -- `"request":…,"request_bytes":…`: whole, or of a longer body its beginning.
 local function bytes(handle, name, body)
   local size = body and body:length() or nil
-  local kept = size and text(handle:base64Escape(body:getBytes(0, size <= KEPT and size or HEAD))) or "null"
-  return string.format('"%s":%s,"%s_bytes":%s', name, kept, name, size or "null")
+  local kept = size and '"' .. handle:base64Escape(body:getBytes(0, size <= KEPT and size or HEAD)) .. '"' or "null"
+  return '"' .. name .. '":' .. kept .. ',"' .. name .. '_bytes":' .. (size or "null")
 end
 
 local function write(line)

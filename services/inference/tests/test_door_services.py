@@ -39,7 +39,7 @@ async def test_who_is_away_does_not_serve(alone: DoorServices, name: str) -> Non
 
 
 async def test_a_name_that_nobody_has(alone: DoorServices) -> None:
-    with pytest.raises(NotFound, match="no service 'penstock.trainer' at this door"):
+    with pytest.raises(NotFound, match=r"no service .* at this door"):
         await alone.check(health_pb2.HealthCheckRequest(service="penstock.trainer"), CONTEXT)
     watched = alone.watch(health_pb2.HealthCheckRequest(service="penstock.trainer"), CONTEXT)
     assert (await anext(aiter(watched))).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN

@@ -329,6 +329,31 @@ def test_a_switch_under_load_fails_no_request(
     assert {prediction["id"]: prediction["generation"] for prediction in found} == {answer.id: answer.version for answer in calls.answered}
 
 
+def test_what_must_be_recorded_and_cannot_is_not_answered(
+    door: Door, house: StackUnderTest, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], published: Published
+) -> None:
+    """A log on a full disk."""
+    before = house.log("inference").count('"record": "required", "event": "door_written"')
+    promoted = registry.promote(record="required")
+    until(lambda: serving().generation == promoted.generation, within=30, what="the new version is served")
+    written = '"record": "required", "event": "door_written"'
+    until(lambda: house.log("inference").count(written) > before, within=10, what="the door knows")
+    log, aside = house.home / "envoy" / "predictions.log", house.home / "envoy" / "aside"
+    log.rename(aside)
+    log.symlink_to("/dev/full")
+    assert status_of(door.infer)[0] == "UNAVAILABLE"
+    assert door.http_infer()[0] == 503
+    until(lambda: "is no file" in status_of(door.infer)[1], within=10, what="the door is closed")
+    assert not inference_pb2_grpc.InferenceServiceStub(door.channel).GetServing(inference_pb2.GetServingRequest(), timeout=5).door_open
+    assert door.http("GET", "/v2/health/ready")[0] == 503
+    log.unlink()
+    aside.rename(log)
+    until(lambda: answers(door), within=10, what="the door is open")
+    recorded(published, door.infer().id)
+    back = registry.promote()
+    until(lambda: serving().generation == back.generation, within=30, what="the new version is served")
+
+
 def test_killing_envoy_under_load_loses_and_doubles_no_record(house: StackUnderTest, served: int, published: Published) -> None:
     from calls import load
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from math import log
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -86,12 +87,20 @@ class Registry:
         return cls(keys, Artifacts(f"file://{home}/artifacts"), kafka)
 
     def version(
-        self, *, bias: float = 0.0, generation: int | None = None, spoil: Callable[[Path], None] | None = None, keys: Keys | None = None
+        self,
+        *,
+        bias: float = 0.0,
+        generation: int | None = None,
+        spoil: Callable[[Path], None] | None = None,
+        keys: Keys | None = None,
+        record: str = "best_effort",
     ) -> ModelVersionPromoted:
         """A promoted version. `spoil` may change the package after it was signed; other `keys` sign it as a stranger would."""
         keys = keys or self.keys
         self.generation = generation or self.generation + 1
-        with tempfile.TemporaryDirectory() as name:
+        pipeline = packages.pipeline()
+        pipeline = pipeline.model_copy(update={"serving": pipeline.serving.model_copy(update={"record": record})})
+        with tempfile.TemporaryDirectory() as name, patch.object(packages, "pipeline", lambda: pipeline):
             folder = Path(name)
             digest = packages.write_package(folder / "package", model=graph(bias), card=f"# loans {ULID()}\n")
             sign_package(folder / "package", folder / "model.sig", keys.signer("registry"))
