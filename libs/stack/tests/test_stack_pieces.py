@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import NotFound, Tampered, Unavailable
+from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
 from penstock.stack import fitness, jars, logfiles, ports, processes, programs
 from penstock.stack.launch import Spec
 from penstock.stack.places import Places
@@ -146,7 +146,7 @@ def test_this_machine_is_fit_and_another_is_refused_with_the_way_out(monkeypatch
     assert fitness.problems() == []
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert len(fitness.problems()) == 1
-    with pytest.raises(Exception, match="STACK=compose"):
+    with pytest.raises(Conflict, match="STACK=compose"):
         fitness.check()
 
 

@@ -26,11 +26,11 @@ def problems() -> list[str]:
 
 
 def check() -> None:
-    """Raises Refused with everything that is missing."""
-    from penstock.contracts.errors import Refused
+    """Raises Conflict with everything that is missing."""
+    from penstock.contracts.errors import Conflict
 
     if found := problems():
-        raise Refused(f"the embedded stack does not run on this machine: {'; '.join(found)}", remedy=WAY_OUT)
+        raise Conflict(f"the embedded stack does not run on this machine: {'; '.join(found)}", remedy=WAY_OUT)
 
 
 def _glibc() -> str | None:

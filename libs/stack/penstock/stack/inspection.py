@@ -76,13 +76,21 @@ def status(home: Path) -> list[ProgramStatus]:
 def _status(stack: StackFile, program: str, running: Running | None) -> ProgramStatus:
     address = _address(stack, program)
     if running is None or running.pid is None:
-        dying = running is not None and running.state in ("STARTING", "BACKOFF")
-        why = (running.why,) if running is not None and dying and running.why else ()
-        return ProgramStatus(program, State.STARTING if dying else State.STOPPED, None, address, why)
+        state, why = _ENDED.get(running.state if running else "STOPPED", _STOPPED)
+        return ProgramStatus(program, state, None, address, tuple(reason.format(program=program) for reason in why))
     if running.state == "STOPPING":
         return ProgramStatus(program, State.STOPPING, running.pid, address)
     answer = _ASK.get(program, _ask_service)(address, stack)
     return ProgramStatus(program, State.READY if answer.ready else State.WAITING, running.pid, address, answer.waits_for, answer.facts)
+
+
+_STOPPED: tuple[State, tuple[str, ...]] = (State.STOPPED, ())
+_ENDED: dict[str, tuple[State, tuple[str, ...]]] = {
+    "EXITED": (State.STARTING, ("its own start: it has just ended",)),
+    "BACKOFF": (State.STARTING, ("its own start: it ended at once, see `penstock logs {program}`",)),
+    "FATAL": (State.STOPPED, ("`penstock up`: it was given up, see `penstock logs {program}`",)),
+}
+"""What is said of a program without a process, by supervisord's word for it."""
 
 
 def _address(stack: StackFile, program: str) -> str:

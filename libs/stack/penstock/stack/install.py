@@ -55,7 +55,7 @@ def missing(places: Places) -> list[Part]:
 
 
 def install(say: Callable[[str], None] = print) -> None:
-    """Installs what is missing. Raises Refused on an unfit machine, Unavailable without a network, Tampered for a wrong digest."""
+    """Installs what is missing. Raises Conflict on an unfit machine, Unavailable without a network, Tampered for a wrong digest."""
     fitness.check()
     places = Places.find()
     parts = missing(places)

@@ -40,8 +40,6 @@ class Running:
     state: str
     """RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL, UNKNOWN."""
     pid: int | None
-    why: str
-    """Of a program that does not run: how it ended."""
 
 
 def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket: Path) -> str:
@@ -102,10 +100,7 @@ class Supervisor:
             return False
 
     def running(self) -> list[Running]:
-        return [
-            Running(info["name"], info["statename"], info["pid"] or None, info["spawnerr"] or ("" if info["pid"] else info["description"]))
-            for info in self._server.supervisor.getAllProcessInfo()
-        ]
+        return [Running(info["name"], info["statename"], info["pid"] or None) for info in self._server.supervisor.getAllProcessInfo()]
 
     def start(self, program: str) -> None:
         """Does nothing when it runs."""
