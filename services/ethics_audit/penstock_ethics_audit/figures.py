@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from penstock.contracts.events import GateResult, Interval
 from penstock.packages.format import Curves
@@ -77,7 +77,7 @@ def gate(result: GateResult, name: str) -> Picture | None:
     value, limit = result.value, result.limit
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(GATE_WIDTH, 0.62))
-        axes = figure.add_axes((0.03, 0.42, 0.94, 0.54))
+        axes = figure.add_axes((0.06, 0.42, 0.88, 0.54))
         low, high = _span([value.lower, value.upper, limit])
         allowed = (limit, high) if result.bound == "at_least" else (low, limit)
         axes.axvspan(*allowed, color=PASS, alpha=0.13, linewidth=0)
@@ -153,7 +153,10 @@ def curves(drawn: Pictures, by: str, *, classifies: bool, areas: dict[str, Inter
         panels[-1].plot(ends, ends, color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
         panels[-1].set(title="Calibration", xlabel="Said, on average in each tenth of the rows", ylabel="Seen", xlim=ends, ylim=ends)
         panels[-1].legend(loc="upper left", fontsize=8.5)
-        figure.subplots_adjust(**_margins(figure, left=0.6, right=0.15, bottom=0.55, top=0.32), wspace=0.2)
+        for axis in (panels[-1].xaxis, panels[-1].yaxis):
+            axis.set_major_locator(MaxNLocator(5))
+            axis.set_major_formatter(_tick)
+        figure.subplots_adjust(**_margins(figure, left=0.6 if classifies else 0.85, right=0.15, bottom=0.55, top=0.32), wspace=0.2)
         svg = _svg(figure, f"curves-{by}")
     words = [f"{_named(curve.group)}: {_calibrated(curve)}" for curve in calibration if curve.x]
     if roc:
@@ -187,7 +190,9 @@ def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
                 axes.stairs(histogram.shares, histogram.edges, color=SERIES[index], alpha=0.14, fill=True)
             axes.set_title(_named(group))
             axes.tick_params(labelbottom=True, axis="both", length=0)
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+            axes.xaxis.set_major_locator(MaxNLocator(4))
+            axes.xaxis.set_major_formatter(_tick)
         for axes in panels[len(groups) :]:
             axes.set_visible(False)
         for axes in panels[max(0, len(groups) - columns) : len(groups)]:
@@ -237,6 +242,10 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
+def _tick(value: float, _position: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
+
+
 # -- parts -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +262,7 @@ def _dots(axes: Any, values: Sequence[Interval | None]) -> None:
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
+    axes.xaxis.set_major_formatter(_tick)
 
 
 def _group_axis(axes: Any, names: list[str]) -> None:

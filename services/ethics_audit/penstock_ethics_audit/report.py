@@ -13,6 +13,7 @@ import jinja2
 from penstock.contracts.events import GateResult
 from penstock_ethics_audit import figures
 from penstock_ethics_audit.audit import Findings, GroupingFindings
+from penstock_ethics_audit.fairness import NOTIONS
 from penstock_ethics_audit.figures import Picture
 from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.result import Result
@@ -50,6 +51,12 @@ WORDS = {
     "equalized_odds_difference": "the largest difference between two groups in true or in false positive rates; 0 is parity",
     "equal_opportunity_difference": "the largest difference between two groups' true positive rates; 0 is parity",
 }
+SEVERAL_CLASSES = {
+    "auroc": "; each class against the rest, the plain mean",
+    "f1": "; each class against the rest, the plain mean",
+    "brier": "; summed over the classes",
+    "calibration_error": "; of the likeliest class",
+} | dict.fromkeys(NOTIONS, "; each class against the rest, the worst counts")
 HEADLINES = {"pass": "Passed", "fail": "Did not pass", "inconclusive": "Inconclusive"}
 MAX_CLASSES_DRAWN = 6
 
@@ -92,7 +99,7 @@ def render(result: Result) -> str:
         training=figures.training(result.training),
         names=NAMES,
         rates=RATES,
-        words={NAMES[name]: text for name, text in WORDS.items() if name in _mentioned(found)},
+        words=_words(found),
     )
 
 
@@ -104,7 +111,7 @@ def summary(found: Findings) -> str:
     count = len(found.gates)
     if not failed and not undecided:
         who = "The gate" if count == 1 else f"All {count} gates"
-        return f"{who} passed, judged by the bound that the pipeline file names."
+        return f"{who} passed{', each by the bound that judges it' if count > 1 else ', by the bound that judges it'}."
     of = f"of {count} gates" if count > 1 else "gate"
     parts = []
     if failed:
@@ -183,5 +190,7 @@ def _spread_label(found: Findings) -> str:
     return "Confidence of the likeliest class" if found.task == "multiclass" else "Error (said - true)"
 
 
-def _mentioned(found: Findings) -> set[str]:
-    return {*found.performance, *(notion for grouping in found.groupings for notion in grouping.disparities)}
+def _words(found: Findings) -> dict[str, str]:
+    mentioned = {*found.performance, *(notion for grouping in found.groupings for notion in grouping.disparities)}
+    several = {} if found.task == "binary" else SEVERAL_CLASSES
+    return {NAMES[name]: text + several.get(name, "") for name, text in WORDS.items() if name in mentioned}
