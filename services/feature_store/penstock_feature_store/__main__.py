@@ -1,8 +1,16 @@
-"""`python -m penstock_feature_store`"""
+"""`python -m penstock_feature_store`
 
-from penstock.runtime.lifecycle import start
-from penstock_feature_store.app import run
-from penstock_feature_store.settings import Settings
+Longer than the others': the spawner forks before this process has a thread, so before anything else is imported.
+"""
+
+from __future__ import annotations
+
+from penstock_feature_store.spawner import Spawner
 
 if __name__ == "__main__":
-    start(run, Settings)
+    spawner = Spawner.start(warm="penstock_feature_store.training_sets")
+    from penstock.runtime.lifecycle import start
+    from penstock_feature_store.app import run
+    from penstock_feature_store.settings import Settings
+
+    start(lambda settings: run(settings, spawner), Settings)

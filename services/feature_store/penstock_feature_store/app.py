@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import threading
-import time
 from contextlib import ExitStack
-
-import pyarrow as pa
 
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.topics import source_topic
@@ -38,7 +34,6 @@ STREAM_GROUP = "penstock.feature_store.records"
 """Apart from the control plane's group: each subscribes to other topics."""
 STATUS_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
-QUIET_S = 5.0
 
 
 async def run(settings: Settings, spawner: Spawner) -> None:
@@ -79,7 +74,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             service.background("status", _status(service, pipelines))
             service.background("spawner", spawner.watch())
             service.thread("online", OnlineWriter(pipelines, arrivals).run)
-            service.thread("tend", lambda stop: _tend(lake, arrivals, stop))
+            service.thread("merge", lambda stop: _merge(lake, arrivals, stop))
             await service.until_stopped()
 
 
@@ -89,20 +84,13 @@ async def _start(service: Service, stream: PositionedStream, router: Router) -> 
     service.thread("records", stream.run)
 
 
-def _tend(lake: Lake, arrivals: Arrivals, stop: threading.Event) -> None:
-    """Keeps the lake's files few; when it has been quiet for a while, gives back the memory of the last burst."""
-    trimmed = arrivals.count
+def _merge(lake: Lake, arrivals: Arrivals, stop: threading.Event) -> None:
     while not stop.is_set():
         count = arrivals.count
         for _, _, source in lake.opened():
             source.merge()
-        quiet_since = time.monotonic()
         while arrivals.count == count and not stop.is_set():
             arrivals.wait_blocking(count, LOOK_AGAIN_S)
-            if trimmed != count and time.monotonic() - quiet_since > QUIET_S:
-                trimmed = count
-                pa.default_memory_pool().release_unused()
-                ctypes.CDLL(None).malloc_trim(0)
 
 
 async def _watch(trigger: Trigger, arrivals: Arrivals) -> None:

@@ -48,9 +48,21 @@ def source_schema(source: Source) -> pa.Schema:
     return pa.schema([*META, *fields])
 
 
+CHUNK = 2_000
+"""Records decoded at a time: as Python objects they take many times their bytes."""
+
+
 def table_of(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
     """The rows in the order they came. A field that `schema` does not know yet (ingest was told of a change first) keeps its values:
     its type is that of the values. A known field that no record carries is missing."""
+    parts = [_decoded(received[start : start + CHUNK], schema) for start in range(0, max(len(received), 1), CHUNK)]
+    if len(parts) == 1:
+        return parts[0]
+    whole = united(part.schema for part in parts)
+    return pa.concat_tables([conform(part, whole) for part in parts]).combine_chunks()
+
+
+def _decoded(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
     records: list[dict[str, Any]] = [orjson.loads(message.value) for message in received]
     meta: list[pa.Array] = [
         pa.array([record["id"] for record in records], pa.string()),

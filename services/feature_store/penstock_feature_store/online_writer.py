@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from penstock_feature_store import names
 from penstock_feature_store.arrivals import Arrivals
+from penstock_feature_store.memory import give_back
 from penstock_feature_store.pipelines import Held, Pipelines
 
 STEP = 2_000
 """Rows coalesced to the newest of each entity in one go. Feast writes some thousands a second, so a step takes less than a second."""
 STOP_WITHIN_S = 0.5
+QUIET_S = 3.0
+"""After the last row: this thread is the last to finish a burst, so it gives back the burst's memory."""
 
 
 class OnlineWriter:
@@ -23,12 +27,17 @@ class OnlineWriter:
     def run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             count = self._arrivals.count
+            worked = False
             for held in self._pipelines.all():
                 for source in held.lakes:
                     while not stop.is_set() and step(held, source):
-                        pass
+                        worked = True
+            idle_since = time.monotonic()
             while self._arrivals.count == count and not stop.is_set():
                 self._arrivals.wait_blocking(count, STOP_WITHIN_S)
+                if worked and time.monotonic() - idle_since > QUIET_S:
+                    worked = False
+                    give_back()
 
 
 def step(held: Held, source: str) -> bool:
