@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from penstock.contracts.topics import Topic
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, TransactionalStream
 from penstock.runtime.topics import ensure_topics
-from penstock.testing.broker import Kafka
+from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.kafka
@@ -157,3 +158,31 @@ def test_a_sink_goes_on_where_its_data_ends(settings: KafkaSettings) -> None:
             assert all(sink.ends[partition] > sink.positions[partition] for partition in sink.positions), "markers lie between"
             sink.ends.clear()
     assert sink.values == {number: [b"%05d" % value for value in range(number, 1500, 2)] for number in (0, 1)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("away", [1.0, 13.0], ids=["shorter than the session", "longer than the transaction"])
+def test_both_go_on_by_themselves_when_the_broker_was_killed(away: float) -> None:
+    values = [b"%05d" % number for number in range(8000)]
+    with EmbeddedKafka() as kafka:
+        settings = kafka.settings("outage.")
+        make(settings, "in", "out")
+        copy, sink = Copy("out"), Memory()
+        stream, reader = (
+            TransactionalStream(settings, group="copy", replica="0", batch=50),
+            PositionedStream(settings, group="sink", sink=sink),
+        )
+        stream.add("in", copy)
+        reader.add("out")
+        with running(stream), running(reader):
+            publish(settings, "in", values)
+            until(lambda: sum(copy.counts.values()) > 1000, within=60, what="some are copied")
+            kafka.kill()
+            back = time.monotonic() + away
+            until(lambda: time.monotonic() > back, within=away + 1, what="it is away")
+            kafka.start()
+            until(lambda: sum(copy.counts.values()) == len(values), within=60, what="all are copied")
+            until(lambda: sum(map(len, sink.values.values())) == len(values), within=60, what="all are written")
+        expected = {number: values[number::2] for number in (0, 1)}
+        assert sink.values == expected
+        assert everything(settings, "out") == expected

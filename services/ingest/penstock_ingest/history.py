@@ -10,7 +10,6 @@ Read from the end backwards, since the end is what counts and the topic may be f
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -21,12 +20,11 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import Headers, Message
+from penstock.runtime.stream import Headers, Message, librdkafka_log
 from penstock_ingest.profile import Profile, add, decode_profile, encode_profile
 from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 
 log = structlog.get_logger(__name__)
-librdkafka_log = logging.getLogger("penstock.librdkafka")
 
 CHECKPOINT_EVERY = 64
 FIRST_SPAN = 4 * CHECKPOINT_EVERY

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import source_topic
 from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.stream import librdkafka_log
 from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import History
 from penstock_ingest.profile import Profile, add
@@ -66,7 +67,8 @@ class Ledger:
         """Asks in the group's name without being a member. Kept: a new connection costs more than the question."""
         if self._consumer is None:
             group = self._kafka.topic(self._group)
-            self._consumer = Consumer(self._kafka.client(group_id=group, isolation_level="read_committed", enable_auto_commit=False))
+            settings = self._kafka.client(group_id=group, isolation_level="read_committed", enable_auto_commit=False)
+            self._consumer = Consumer(settings, logger=librdkafka_log)
         return self._consumer
 
     def _standing(self, consumer: Consumer, committed: TopicPartition) -> Standing:

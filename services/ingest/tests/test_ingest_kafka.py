@@ -163,20 +163,28 @@ class World:
     def reaches(self, total: int, pipeline: str = "loans", within: float = 60) -> None:
         until(lambda: self.position(pipeline) == total, within=within, what=f"{total} events of {pipeline} are taken")
 
-    def stopped_in_a_transaction(self, replica: str = "0") -> bool:
-        """Stops the process where it is; lets it go on unless records of an open transaction are on the topic."""
+    def kill_in_a_transaction(self, after: int, replica: str = "0") -> None:
+        """Once `after` offsets of the first records partition are committed: stops the process now and then, until it is found with
+        records of an open transaction on the topic. Kills it there."""
         process = self._processes[replica]
-        process.send_signal(signal.SIGSTOP)
         place = TopicPartition(self.settings.topic(source_topic("records", "loans", "applications")), 0)
-        ends = []
-        for isolation in ("read_committed", "read_uncommitted"):
-            consumer = Consumer(self.settings.client(group_id="any", isolation_level=isolation))
-            ends.append(consumer.get_watermark_offsets(place, 10)[1])
-            consumer.close()
-        if ends[0] < ends[1]:
-            return True
-        process.send_signal(signal.SIGCONT)
-        return False
+        committed, written = (
+            Consumer(self.settings.client(group_id="any", isolation_level=isolation))
+            for isolation in ("read_committed", "read_uncommitted")
+        )
+
+        def caught() -> bool:
+            process.send_signal(signal.SIGSTOP)
+            end = committed.get_watermark_offsets(place, 10)[1]
+            if after <= end < written.get_watermark_offsets(place, 10)[1]:
+                return True
+            process.send_signal(signal.SIGCONT)
+            return False
+
+        until(caught, within=60, what="a transaction is open")
+        self.kill(replica)
+        committed.close()
+        written.close()
 
     def assigned(self, replica: str) -> str:
         """What the replica said it was assigned last."""
@@ -260,11 +268,8 @@ def test_killed_in_mid_transaction_nothing_is_lost_and_nothing_doubled(world: Wo
     for number in range(0, 12_000, 50):
         events[number + 5] = events[number + 1]  # a repeat, soon after, in the same partition
     world.publish(events)
-    world.start(batch=100)
-    after = moment.randrange(1000, 6000)
-    until(lambda: world.position() >= after, within=60, what=f"{after} events are taken")
-    until(world.stopped_in_a_transaction, within=60, what="a transaction is open")
-    world.kill()
+    world.start(batch=20)
+    world.kill_in_a_transaction(after=moment.randrange(100, 1000))
     world.start()
     world.reaches(12_000)
 

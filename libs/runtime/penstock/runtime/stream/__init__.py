@@ -6,7 +6,7 @@
 Topics are named as in the catalogue; the installation's prefix is added here and nowhere else.
 """
 
-from penstock.runtime.stream.group import BATCH, StreamFailed
+from penstock.runtime.stream.group import BATCH, StreamFailed, librdkafka_log
 from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Headers, Message, Outcome, Partition, Produced
 from penstock.runtime.stream.positioned import PositionedStream, Sink
 from penstock.runtime.stream.transactional import Processor, TransactionalStream
@@ -26,4 +26,5 @@ __all__ = [
     "Sink",
     "StreamFailed",
     "TransactionalStream",
+    "librdkafka_log",
 ]

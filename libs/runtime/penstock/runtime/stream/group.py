@@ -1,5 +1,9 @@
 """Membership in a consumer group: subscriptions that change, rebalances, gathering messages into batches, outages.
 
+A membership is a *session*. Whatever goes wrong in it on Kafka's side ends it, and a new one begins with a new client at what is durable:
+one way to recover, taken after every kind of failure, instead of one for each. (librdkafka lets a transactional call be resumed after some
+errors; after an outage such a call has been seen never to return.)
+
 Positions are kept here. A message below its partition's position is dropped: librdkafka may still hold messages from before a rebalance
 when the partition comes back, and those must not be seen twice.
 """
@@ -11,29 +15,34 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
 from penstock.contracts.errors import Unavailable
+from penstock.runtime.backoff import Backoff
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Message, Partition
 
 log = structlog.get_logger(__name__)
 librdkafka_log = logging.getLogger("penstock.librdkafka")
-
-T = TypeVar("T")
+librdkafka_log.addFilter(lambda record: not record.getMessage().startswith("FAIL"))
+"""For all clients of the data plane. Without connection failures: librdkafka tells them many times a second as long as Kafka is away, and
+`kafka_away` says it once."""
 
 BATCH = 4000
 LINGER_S = 0.05
 """At most 20 batches a second: an event a second must not cost a transaction each time one more arrives."""
 POLL_S = 0.5
 """How long an idle stream sleeps; how soon it notices `stop` and new topics."""
-CALL_S = 5.0
-"""Of one call to the broker; what may succeed later is called again."""
-PAUSE_S = 0.2
+CALL_S = 10.0
+"""Of one call to the broker."""
+RECOVERY = "none"
+"""Known brokers are connected to again, with back-off. librdkafka's default is to begin anew from the bootstrap servers whenever all are
+down: without back-off (40 connections a second from each client), and a transaction may wait for ever for a coordinator that was forgotten
+thereby (librdkafka issue 5511)."""
 
 
 class Waits(Protocol):
@@ -46,10 +55,6 @@ class Waits(Protocol):
 
 class StreamFailed(Exception):
     """For good: the process must end and start again (fenced by another one of the same name, or librdkafka's state is broken)."""
-
-
-class Stopping(Exception):
-    """`stop` was set while Kafka was away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,8 @@ class Group:
         self._missed_ends = False
         """A rebalance came while messages were gathered: an end among them may be from before, and is told only once."""
         self._failure: BaseException | None = None
+        self._progressed = False
+        """In this session."""
         self._away = False
 
     # -- any thread ----------------------------------------------------------------------------------------------------------------
@@ -100,19 +107,40 @@ class Group:
 
     # -- the stream's thread -------------------------------------------------------------------------------------------------------
 
+    def sessions(self, stop: threading.Event, session: Callable[[], None]) -> None:
+        """Runs `session` again and again until `stop` is set. Raises what it raises, but for Kafka's troubles that may pass."""
+        backoff = Backoff(first=0.2, longest=3.0)
+        while not stop.is_set():
+            try:
+                session()
+            except Unavailable as later:
+                why = str(later)
+            except KafkaException as raised:
+                error: KafkaError = raised.args[0]
+                if error.fatal():
+                    raise StreamFailed(error.str()) from raised
+                why = error.str()
+            else:
+                backoff.reset()
+                continue
+            if self._progressed:
+                backoff.reset()
+            self._progressed = False
+            log.warning("session_ended", group=self.name, why=why)
+            self._is_away(why)
+            stop.wait(backoff.next())
+
     @contextmanager
     def joined(
-        self,
-        stop: threading.Event,
-        assigned: Callable[[Sequence[Partition]], Mapping[Partition, int]],
-        revoked: Callable[[Sequence[Partition]], None],
+        self, assigned: Callable[[Sequence[Partition]], Mapping[Partition, int]], revoked: Callable[[Sequence[Partition]], None]
     ) -> Iterator[None]:
         """A member while inside. `assigned` gives the positions to start at; both are called while gathering, never during a batch.
 
         The classic protocol with the range assignor and no static membership: a member that left is replaced at once, one that was
         killed after the session timeout.
         """
-        self._stop, self._on_assigned, self._on_revoked = stop, assigned, revoked
+        self._on_assigned, self._on_revoked = assigned, revoked
+        self._positions, self._failure, self._missed_ends = {}, None, False
         self._changed.set()
         self._consumer = Consumer(
             self._kafka.client(
@@ -127,14 +155,13 @@ class Group:
                 enable_partition_eof=self._ends,
                 topic_metadata_refresh_interval_ms=10_000,
                 allow_auto_create_topics=False,
+                metadata_recovery_strategy=RECOVERY,
             )
             | {"error_cb": self._on_error},
             logger=librdkafka_log,
         )
         try:
             yield
-        except Stopping:
-            log.info("stopped_while_kafka_away", group=self.name)
         finally:
             self._consumer.close()
 
@@ -151,7 +178,8 @@ class Group:
             self._missed_ends = self._ends
         elif not raw and self._missed_ends:
             self._ask_for_ends()
-        self._watch(answered=bool(raw))
+        if not raw:
+            self._watch()
         return self._sort(raw, ends_hold=self._rebalances == before)
 
     def advance(self, partition: Partition, position: int) -> None:
@@ -159,24 +187,15 @@ class Group:
         where = self._kafka.topic(partition.topic), partition.number
         self._positions[where] = position
         self._highest[where] = position
-
-    def rewind(self, partitions: Sequence[Partition]) -> None:
-        """Reads these again from their positions. Raises StreamFailed where librdkafka will not."""
-        for partition in partitions:
-            topic = self._kafka.topic(partition.topic)
-            position = self._positions[topic, partition.number]
-            try:
-                self._consumer.seek(TopicPartition(topic, partition.number, position))
-            except KafkaException as error:
-                raise StreamFailed(f"cannot read {topic} {partition.number} again from {position}: {error}") from error
+        self._progressed = True
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed]:
-        """What the group committed. Read committed and stable: waits for transactions that are being decided. Raises Stopping."""
+        """What the group committed. Read committed and stable: waits for transactions that are being decided."""
         asked = [TopicPartition(self._kafka.topic(partition.topic), partition.number) for partition in partitions]
-        found = self.insist(lambda: self._consumer.committed(asked, timeout=CALL_S) if asked else [])
+        found = self._consumer.committed(asked, timeout=CALL_S) if asked else []
         for entry in found:
             if entry.error is not None:
-                raise StreamFailed(f"no committed offset of {entry.topic} {entry.partition}: {entry.error}")
+                raise KafkaException(entry.error)
         return {
             partition: Committed(entry.offset if entry.offset >= 0 else BEGINNING, entry.metadata or "")
             for partition, entry in zip(partitions, found, strict=True)
@@ -193,28 +212,6 @@ class Group:
     def member(self) -> Any:
         """The member's generation, by which a transaction of one that was replaced is refused."""
         return self._consumer.consumer_group_metadata()
-
-    def insist(self, call: Callable[[], T]) -> T:
-        """Calls until it succeeds, as long as the error says that it may. Raises Stopping, StreamFailed, and KafkaException otherwise."""
-        while True:
-            try:
-                answer = call()
-            except Unavailable as later:
-                self._is_away(str(later))
-                if self._stop.wait(PAUSE_S):
-                    raise Stopping from later
-            except KafkaException as raised:
-                error: KafkaError = raised.args[0]
-                if error.fatal():
-                    raise StreamFailed(error.str()) from raised
-                if error.txn_requires_abort() or not (error.retriable() or error.code() in _PASSING):
-                    raise
-                self._is_away(error.str())
-                if self._stop.wait(PAUSE_S):
-                    raise Stopping from raised
-            else:
-                self._is_back()
-                return answer
 
     # -- inside --------------------------------------------------------------------------------------------------------------------
 
@@ -306,26 +303,22 @@ class Group:
             self._failure = StreamFailed(error.str())
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._is_away(error.str())
-        else:
+        elif error.code() not in (KafkaError._TRANSPORT, KafkaError._RESOLVE):  # of one of many connections, many times a second
             log.warning("consumer_error", group=self.name, code=error.name(), error=error.str())
 
-    def _watch(self, *, answered: bool) -> None:
-        """Says when Kafka is back, which librdkafka does not."""
-        if not self._away:
-            return
-        if not answered:
-            try:
+    def _watch(self) -> None:
+        """Says when Kafka is back, which librdkafka does not. What was gathered proves nothing: it may have been fetched before."""
+        if self._away:
+            with suppress(KafkaException):
                 self._consumer.list_topics(next(iter(self._topics)), timeout=1.0)
-            except KafkaException:
-                return
-        self._is_back()
+                self._is_back()
 
     def _is_away(self, why: str) -> None:
         if not self._away:
             self._away = True
             log.warning("kafka_away", group=self.name, why=why)
-        if self._waits is not None:
-            self._waits.waits_for("kafka", why)
+            if self._waits is not None:
+                self._waits.waits_for("kafka", why)
 
     def _is_back(self) -> None:
         if self._away:
@@ -333,18 +326,3 @@ class Group:
             log.info("kafka_back", group=self.name)
             if self._waits is not None:
                 self._waits.has("kafka")
-
-
-_PASSING = frozenset(
-    {
-        KafkaError._TIMED_OUT,
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError._WAIT_COORD,
-        KafkaError.COORDINATOR_NOT_AVAILABLE,
-        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-        KafkaError.NOT_COORDINATOR,
-        KafkaError.UNSTABLE_OFFSET_COMMIT,
-    }
-)
-"""Not marked as retriable by librdkafka outside transactions."""

@@ -67,7 +67,10 @@ class PositionedStream:
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set. Goes on by itself when Kafka has been away. Raises what the sink raises, and StreamFailed."""
-        with self._group.joined(stop, self._assigned, self._sink.revoked):
+        self._group.sessions(stop, lambda: self._session(stop))
+
+    def _session(self, stop: threading.Event) -> None:
+        with self._group.joined(self._assigned, self._sink.revoked):
             while not stop.is_set():
                 gathered = self._group.gather()
                 for batch in gathered.batches:

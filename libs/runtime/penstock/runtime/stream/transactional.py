@@ -6,21 +6,16 @@ Downstream readers must read committed messages only (`isolation.level=read_comm
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import structlog
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition
 
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream.group import BATCH, CALL_S, LINGER_S, Group, StreamFailed, Waits, librdkafka_log
+from penstock.runtime.stream.group import BATCH, CALL_S, LINGER_S, RECOVERY, Group, Waits, librdkafka_log
 from penstock.runtime.stream.messages import Batch, Committed, Outcome, Partition
 from penstock.runtime.stream.spans import batch_span
-
-log = structlog.get_logger(__name__)
-
-MAX_PAUSE_S = 5.0
-"""Between tries of a batch whose transactions are aborted again and again."""
 
 
 class Processor(Protocol):
@@ -44,9 +39,10 @@ class TransactionalStream:
         service.thread("stream", stream.run)
 
     `replica` must be stable over restarts and differ between replicas: it names the transactions (`<group>-<replica>`), so that a new
-    process aborts at once what the dead one left open, and fences one that only seemed dead. What may succeed later is called again,
-    without end, while Kafka is away; an abortable error aborts and reads the same messages again; a fatal one raises StreamFailed, and the
-    process must end.
+    process aborts at once what the dead one left open, and fences one that only seemed dead. Whatever fails for the time being, an aborted
+    transaction or Kafka's absence, ends the session: the next one aborts what is open under the same name, asks what was committed, and
+    goes on from there. A transaction whose end was not heard of is thereby told apart too. A fatal error raises StreamFailed, and the
+    process must end: somebody else has its name.
     """
 
     def __init__(
@@ -76,53 +72,37 @@ class TransactionalStream:
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set; the transaction in flight is finished. Raises StreamFailed and what a processor raises."""
-        failures = 0
-        with self._group.joined(stop, self._assigned, _unconcerned):
-            self._producer = self._open_producer()
-            while not stop.is_set():
-                batches = self._group.gather().batches
-                if not batches:
-                    continue
-                if self._answer(batches):
-                    failures = 0
-                else:
-                    failures += 1
-                    self._group.rewind([batch.partition for batch in batches])
-                    stop.wait(min(MAX_PAUSE_S, 0.05 * 2**failures))
+        self._group.sessions(stop, lambda: self._session(stop))
 
-    def _answer(self, batches: Sequence[Batch]) -> bool:
-        """False: aborted."""
-        with batch_span("process", batches) as span:
+    def _session(self, stop: threading.Event) -> None:
+        with self._group.joined(self._assigned, _unconcerned):
+            producer = self._open_producer()
+            while not stop.is_set():
+                if batches := self._group.gather().batches:
+                    self._answer(producer, batches)
+
+    def _answer(self, producer: Producer, batches: Sequence[Batch]) -> None:
+        with batch_span("process", batches):
             outcomes = [self._processors[batch.partition.topic].process(batch) for batch in batches]
-            try:
-                self._transact(batches, outcomes)
-            except KafkaException as raised:
-                error: KafkaError = raised.args[0]
-                log.warning("transaction_aborted", group=self._group.name, code=error.name(), error=error.str())
-                span.add_event("aborted", {"error": error.str()})
-                self._abort()
-                return False
+            self._transact(producer, batches, outcomes)
         for batch, outcome in zip(batches, outcomes, strict=True):
             self._group.advance(batch.partition, batch.position)
             outcome.committed()
-        return True
 
-    def _transact(self, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
-        """Raises KafkaException where the transaction must be aborted."""
-        producer, insist = self._producer, self._group.insist
+    def _transact(self, producer: Producer, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
         offsets = [
             TopicPartition(self._kafka.topic(batch.partition.topic), batch.partition.number, batch.position, metadata=outcome.metadata)
             for batch, outcome in zip(batches, outcomes, strict=True)
         ]
         producer.begin_transaction()
         for outcome in outcomes:
-            self._produce(outcome)
+            self._produce(producer, outcome)
         member = self._group.member()
-        insist(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S))
-        insist(lambda: producer.commit_transaction(CALL_S))
+        _bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
+        producer.commit_transaction(CALL_S)
 
-    def _produce(self, outcome: Outcome) -> None:
-        produce = self._producer.produce
+    def _produce(self, producer: Producer, outcome: Outcome) -> None:
+        produce = producer.produce
         topics: dict[str, str] = {}
         for topic, partition, key, value, headers in outcome.produced:
             name = topics.get(topic)
@@ -136,13 +116,7 @@ class TransactionalStream:
                         produce(name, value, key, partition)
                     break
                 except BufferError:
-                    self._producer.poll(0.1)
-
-    def _abort(self) -> None:
-        try:
-            self._group.insist(lambda: self._producer.abort_transaction(CALL_S))
-        except KafkaException as error:
-            raise StreamFailed(f"the transaction can be neither committed nor aborted: {error}") from error
+                    producer.poll(0.1)
 
     def _open_producer(self) -> Producer:
         producer = Producer(
@@ -152,10 +126,11 @@ class TransactionalStream:
                 retry_backoff_ms=1,
                 linger_ms=0,
                 acks="all",
+                metadata_recovery_strategy=RECOVERY,
             ),
             logger=librdkafka_log,
         )
-        self._group.insist(lambda: producer.init_transactions(CALL_S))
+        producer.init_transactions(CALL_S)
         return producer
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
@@ -163,9 +138,29 @@ class TransactionalStream:
         committed = self._group.committed(partitions)
         for topic, processor in list(self._processors.items()):
             mine = {partition.number: state for partition, state in committed.items() if partition.topic == topic}
-            self._group.insist(lambda processor=processor, mine=mine: processor.assigned(mine))  # type: ignore[misc]
+            processor.assigned(mine)
         return {partition: state.position for partition, state in committed.items()}
 
 
 def _unconcerned(partitions: Sequence[Partition]) -> None:
     """No transaction is open while partitions are revoked, and what processors know is sorted out when they are assigned."""
+
+
+def _bounded(call: Callable[[], None], seconds: float) -> None:
+    """For a call that may never return, whatever time-out it is given (librdkafka issue 5456). It is left behind then, with its producer,
+    and Unavailable is raised; should it ever go on, the next session's producer has fenced it."""
+    raised: list[BaseException] = []
+    done = threading.Event()
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+        done.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    if not done.wait(seconds):
+        raise Unavailable(f"the offsets were not added to the transaction within {seconds:.0f} s")
+    if raised:
+        raise raised[0]
