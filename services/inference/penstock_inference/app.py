@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.inference.v1 import inference_pb2_grpc
@@ -45,7 +44,7 @@ async def run(settings: Settings) -> None:
             RecorderSettings(platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
             status=service,
             layouts=serving.layout,
-            ensure_topic=lambda pipeline: make_topic(platform.kafka, served(serving, pipeline)),
+            ensure_topic=lambda pipeline: make_topic(platform.kafka, serving.pipeline(pipeline)),
             tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
         )
         router = handlers.router(serving, store)
@@ -71,6 +70,8 @@ async def run(settings: Settings) -> None:
 
 
 async def tell_when_caught_up(router: Router, serving: Serving) -> None:
+    await router.caught_up("pipelines.v1")
+    serving.pipelines_known()
     await router.caught_up("model-versions.v1")
     serving.caught_up()
 
@@ -79,10 +80,3 @@ def make_topic(kafka: KafkaSettings, pipeline: Pipeline) -> None:
     """The pipeline's record, with the retention that it asks for. Blocks; raises Unavailable."""
     name = predictions_topic(pipeline.pipeline)
     ensure_topics(kafka, [topic for topic in pipeline_topics(pipeline) if topic.name == name])
-
-
-def served(serving: Serving, pipeline: str) -> Pipeline:
-    """Raises Unavailable until the pipeline's package has been opened."""
-    if model := serving.models.get(pipeline):
-        return model.package.pipeline
-    raise Unavailable(f"the record of {pipeline} has no topic, and no package says how long to keep it", remedy="Promote a version of it")

@@ -1,8 +1,9 @@
-"""Kafka in: promotions, read from the beginning by every start."""
+"""Kafka in: promotions and pipelines, read from the beginning at every start."""
 
 from __future__ import annotations
 
-from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.events import ModelVersionPromoted, PipelineApplied
+from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Store
 from penstock_inference.serving import Serving
@@ -16,5 +17,9 @@ def router(serving: Serving, store: Store) -> Router:
     @router.on_replay(ModelVersionPromoted)
     def on_model_version_promoted(event: ModelVersionPromoted) -> None:
         serving.promoted(event)
+
+    @router.on_replay(PipelineApplied)
+    def on_pipeline_applied(event: PipelineApplied) -> None:
+        serving.applied(Pipeline.model_validate(event.spec))
 
     return router

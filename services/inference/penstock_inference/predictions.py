@@ -139,7 +139,7 @@ def _response(said: Mapping[str, Any], *, over_grpc: bool) -> Message:
 
 
 def _length(header: str | None) -> int | None:
-    return int(header) if header else None
+    return int(header) if header and header.isdecimal() else None
 
 
 def _generation(version: str) -> int | None:
@@ -159,7 +159,7 @@ def _fill_inputs(prediction: Prediction, request: Message, layout: Layout) -> No
             for column, field in enumerate(fields):
                 inputs[field] = [_value(row[column], boolean=field in layout.booleans) for row in rows]
         prediction["inputs"] = inputs
-    except Undecodable as error:
+    except (Undecodable, TypeError, ValueError, OverflowError) as error:
         prediction["undecoded"] = f"request: {error}"
 
 
@@ -181,5 +181,5 @@ def _fill_outputs(prediction: Prediction, response: Message) -> None:
                 case "decision":
                     prediction["decisions"] = [str(row[0]) for row in tensor.matrix(1, name)]
             prediction["rows"] = tensor.rows
-    except (Undecodable, TypeError, ValueError) as error:
+    except (Undecodable, TypeError, ValueError, OverflowError) as error:
         prediction["undecoded"] = f"response: {error}"

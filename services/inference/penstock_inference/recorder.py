@@ -144,21 +144,25 @@ class Recorder:
             self.status.fact("record", f"{self.progress.recorded} predictions recorded, {self.progress.backlog_bytes} bytes behind")
 
     def _publish(self, spool: _Spool, lines: list[bytes], position: Position) -> None:
-        predictions = []
-        unattributed = 0
+        predictions: list[tuple[str, Prediction]] = []
+        reasons: list[str] = []
         for line in lines:
             try:
                 predictions.append(read_line(mended(line), self.layouts))
             except Unattributed as reason:
-                unattributed += 1
-                log.warning("prediction_unattributed", reason=str(reason), bytes=len(line))
+                reasons.append(str(reason))
+            except Exception as error:  # a line that nobody foresaw must not stop the record for good
+                log.exception("line_unreadable", bytes=len(line))
+                reasons.append(repr(error))
+        if reasons:
+            log.warning("predictions_unattributed", lines=len(reasons), first=reasons[0])
         for pipeline in {pipeline for pipeline, _ in predictions}:
             if not spool.has_topic(pipeline):
                 self.ensure_topic(pipeline)
         spool.commit(predictions, position)
         self.progress.recorded += len(predictions)
         self.progress.undecoded += sum(prediction["undecoded"] is not None for _, prediction in predictions)
-        self.progress.unattributed += unattributed
+        self.progress.unattributed += len(reasons)
 
 
 class _Spool:

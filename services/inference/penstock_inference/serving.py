@@ -21,6 +21,7 @@ from sqlalchemy import select
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Refused, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.pipeline import Pipeline
 from penstock.packages.format import Package
 from penstock.runtime.store import Store
 from penstock_inference import store as tables
@@ -105,6 +106,8 @@ class Serving:
         self._models: dict[str, Model] = {}
         self._wake = asyncio.Event()
         self._live = False
+        self._applied: dict[str, Pipeline] = {}
+        self._pipelines_known = False
         self._layouts: dict[tuple[str, int], Layout] = {}
         with store.read() as session:
             self._layouts.update({(pipeline, layout.generation): layout for pipeline, layout in tables.layouts(session)})
@@ -126,9 +129,20 @@ class Serving:
 
     @property
     def recording_required(self) -> bool:
-        """Also as long as it is not known: after a start, until each package has been opened."""
-        opened = self._models.values()
-        return len(opened) < len(self._served) or any(model.package.pipeline.serving.record == "required" for model in opened)
+        """Whether any served pipeline, as it was last applied, says so. Also as long as that is not known after a start."""
+        if not self._pipelines_known or len(self._models) < len(self._served):
+            return True
+        return any(
+            self._applied.get(model.pipeline, model.package.pipeline).serving.record == "required" for model in self._models.values()
+        )
+
+    def pipeline(self, name: str) -> Pipeline:
+        """As it was last applied, or as the version was trained for. Raises Unavailable while neither is known."""
+        if applied := self._applied.get(name):
+            return applied
+        if model := self._models.get(name):
+            return model.package.pipeline
+        raise Unavailable(f"pipeline {name} is not known yet", remedy="Wait until pipelines.v1 has been read")
 
     # -- what happens --------------------------------------------------------------------------------------------------------------
 
@@ -139,6 +153,14 @@ class Serving:
             waiting.append(promotion)
         self._not_before.pop(promotion.version.pipeline, None)
         self._wake.set()
+
+    def applied(self, pipeline: Pipeline) -> None:
+        """A pipeline's file, new or changed. What holds from now on: its `serving.record` and how long the record is kept."""
+        self._applied[pipeline.pipeline] = pipeline
+
+    def pipelines_known(self) -> None:
+        """All pipelines of the past were told."""
+        self._pipelines_known = True
 
     def caught_up(self) -> None:
         """All promotions of the past are here: from now on, an old one is not history but a replay."""
@@ -261,6 +283,8 @@ class Serving:
         # Triton knows one configuration a model: versions that are called differently cannot be loaded together.
         together = old is not None and old.config(pipeline) == new.config(pipeline)
         versions = (old.generation, new.generation) if old and together else (new.generation,)
+        if old and old.generation not in self._repository.versions(pipeline):
+            await asyncio.to_thread(self._place, pipeline, old, versions)
         await asyncio.to_thread(self._place, pipeline, new, versions)
         try:
             await self._load_new(pipeline, new)
@@ -377,8 +401,7 @@ class Serving:
         log.warning("refused", pipeline=promotion.version.pipeline, generation=promotion.generation, reason=str(error))
         with self._store.transaction() as effect:
             tables.refuse(effect, promotion, str(error), self._clock())
-        if promotion.version.pipeline in self._models:
-            self._status.has(f"model {promotion.version.pipeline}")
+        self._status.has(f"model {promotion.version.pipeline}")
 
     def _tell(self) -> None:
         with self._store.read() as session:

@@ -6,14 +6,18 @@ import gzip
 import json
 import struct
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from penstock_inference.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
-from penstock_inference.predictions import Layouts, Unattributed, read_line
+from penstock_inference.predictions import Layout, Layouts, Unattributed, read_line
 
 Make = Callable[..., Any]
 
@@ -167,3 +171,49 @@ def test_a_regression(line: Make, layouts: Layouts) -> None:
     asked = {"inputs": http_inputs(numbers={"data": [41, 1, 29, 2500]}, strings={"data": ["car", "true", "", "false"]})}
     _, prediction = read_line(http_line(line, json.dumps(asked).encode(), json.dumps(told).encode()), layouts)
     assert (prediction["values"], prediction["probabilities"], prediction["decisions"]) == ([1.5, 2.5], None, None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "shape", "data", "datatype", "parameters"]), inner)
+    ),
+    max_leaves=20,
+)
+TENSOR = st.fixed_dictionaries(
+    {"name": st.sampled_from(["numbers", "strings", "x"]), "datatype": st.sampled_from(["FP64", "BYTES", "X"])},
+    optional={"shape": JSON, "data": JSON, "parameters": JSON},
+)
+
+
+@given(
+    st.binary() | st.lists(TENSOR | JSON, max_size=3).map(lambda tensors: json.dumps({"inputs": tensors}).encode()),
+    st.booleans(),
+    st.text(max_size=3),
+)
+def test_whatever_is_sent_becomes_a_record(body: bytes, over_grpc: bool, header_length: str) -> None:
+    said = {
+        "grpc_status": 3 if over_grpc else None,
+        "status": 400,
+        "protocol": "grpc" if over_grpc else "http",
+        "milliseconds": 1.0,
+        "id": "x",
+        "time": "2026-11-23T18:08:07.448968Z",
+        "path": "/v2/models/credit-risk/infer",
+        "traceparent": None,
+        "request_encoding": None,
+        "request_header_length": header_length,
+        "request": b64encode(body).decode(),
+        "request_bytes": len(body),
+        "response": "",
+        "response_bytes": 0,
+        "response_encoding": None,
+        "response_header_length": None,
+    }
+    layout = Layout("sha256:0", 3, ("age", "income"), ("purpose", "owns"), frozenset({"owns"}))
+    try:
+        _, prediction = read_line(json.dumps(said).encode(), lambda pipeline, _: layout if pipeline == "credit-risk" else None)
+    except Unattributed:
+        assert over_grpc  # over HTTP the path says whose it is
+    else:
+        orjson.dumps(prediction)

@@ -1,0 +1,85 @@
+"""Values by name become one row of the version that is served; what does not fit says what would."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.feature_store.v1 import feature_store_pb2 as fs
+from penstock.packages.format import open_package
+from penstock.packages.keys import Keys
+from penstock.testing import packages
+from penstock_inference.predict import Row, find_model, given_by_store, references, response_of, row_of
+from penstock_inference.serving import Model
+from penstock_inference.tensors import Tensor
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("model")
+    keys = Keys(folder / "keys")
+    keys.ensure()
+    digest = packages.write_package(folder / "package")
+    promoted = packages.promotion(keys, packages.version(digest, keys), packages.verdict(keys, digest), generation=4)
+    return Model(promoted, open_package(folder / "package"))
+
+
+def test_what_is_not_given_is_missing(model: Model) -> None:
+    assert row_of(model, {"income": 2500.0, "purpose": "car"}) == Row((2500.0,), ("car",))
+    assert row_of(model, {"purpose": None}) == Row((None,), ("",))
+    assert row_of(model, {}) == Row((None,), ("",))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"incom": 1.0}, "incom: loans has no feature 'incom'. Did you mean 'income'?"),
+        ({"zzz": 1.0}, "zzz: loans has no feature 'zzz'. Features: income, purpose"),
+        ({"income": "much"}, "income: must be a number, this is a text: 'much'"),
+        ({"income": True}, "income: must be a number, this is a boolean: True"),
+        ({"purpose": 3.0}, "purpose: must be a text, this is a number: 3.0"),
+    ],
+)
+def test_what_does_not_fit_says_what_would(model: Model, given: dict[str, float | str | bool], said: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        row_of(model, given)
+    assert str(raised.value) == said
+
+
+def test_an_unknown_pipeline(model: Model) -> None:
+    assert find_model({"loans": model}, "loans") is model
+    with pytest.raises(NotFound, match=r"Did you mean 'loans'\?"):
+        find_model({"loans": model}, "loan")
+    with pytest.raises(NotFound, match="Train and promote one first"):
+        find_model({}, "loans")
+
+
+def test_an_entitys_values_go_where_its_fields_stand(model: Model) -> None:
+    assert references(model) == ["applications.income", "applications.purpose"]
+    found = fs.EntityFeatures(
+        entity="a1", status=fs.EntityFeatures.STATUS_FOUND, values=[fs.Value(text="car"), fs.Value()], events={"applications": "e7"}
+    )
+    answer = fs.GetOnlineFeaturesResponse(fields=["applications.purpose", "applications.income"], entities=[found])
+    assert given_by_store(model, "a1", answer) == {"income": None, "purpose": "car"}
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (fs.EntityFeatures.STATUS_NOT_FOUND, "the feature store has no event of it"),
+        (fs.EntityFeatures.STATUS_EXPIRED, "its newest event is too old"),
+    ],
+)
+def test_an_entity_without_features(model: Model, status: fs.EntityFeatures.Status.ValueType, why: str) -> None:
+    answer = fs.GetOnlineFeaturesResponse(entities=[fs.EntityFeatures(entity="a1", status=status)])
+    with pytest.raises(NotFound) as raised:
+        given_by_store(model, "a1", answer)
+    assert raised.value.message == f"loans has no applicant 'a1': {why}"
+
+
+def test_an_answer_gets_its_names_again(model: Model) -> None:
+    answers = {"probabilities": Tensor((1, 2), [0.25, 0.75]), "decision": Tensor((1, 1), ["true"])}
+    response = response_of(model, "p1", answers)
+    assert dict(response.probabilities) == {"false": 0.25, "true": 0.75}
+    assert (response.prediction, response.decision, response.digest, response.generation) == ("p1", "true", model.digest, 4)
+    assert response_of(model, "p1", {"value": Tensor((1, 1), [2.5])}).value == 2.5
