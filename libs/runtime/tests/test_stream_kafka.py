@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, Producer
 
 from penstock.contracts.topics import Topic
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, TransactionalStream
+from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, StreamFailed, TransactionalStream
 from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.wait import until
@@ -117,6 +117,32 @@ def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) ->
     with running(stream):
         until(lambda: again.counts, within=20, what="assigned")
     assert again.counts == {0: 2500, 1: 2500}
+
+
+def test_of_two_with_one_name_the_older_ends(settings: KafkaSettings) -> None:
+    make(settings, "in", "other", "out")
+    ended: list[Exception] = []
+    older = TransactionalStream(settings, group="copy", replica="0")
+    older.add("in", Copy("out"))
+
+    def run() -> None:
+        try:
+            older.run(threading.Event())
+        except Exception as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    publish(settings, "in", [b"1", b"2"])
+    until(lambda: sum(map(len, everything(settings, "out").values())) == 2, within=60, what="the older works")
+    newer, copy = TransactionalStream(settings, group="copy", replica="0"), Copy("out")
+    newer.add("other", copy)
+    publish(settings, "other", [b"3"])
+    with running(newer):
+        until(lambda: copy.counts.get(0), within=60, what="the newer works")
+        publish(settings, "in", [b"4"])
+        thread.join(60)
+    assert [type(error) for error in ended] == [StreamFailed]
 
 
 class Memory:

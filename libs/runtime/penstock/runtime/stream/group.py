@@ -21,7 +21,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Message, Partition
@@ -53,8 +53,8 @@ class Waits(Protocol):
     def has(self, thing: str) -> None: ...
 
 
-class StreamFailed(Exception):
-    """For good: the process must end and start again (fenced by another one of the same name, or librdkafka's state is broken)."""
+class StreamFailed(PenstockError):
+    """For good: the process must end and start again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ class Group:
             except KafkaException as raised:
                 error: KafkaError = raised.args[0]
                 if error.fatal():
-                    raise StreamFailed(error.str()) from raised
+                    raise _failed(error, self.name) from raised
                 why = error.str()
             else:
                 backoff.reset()
@@ -300,7 +300,7 @@ class Group:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._failure = StreamFailed(error.str())
+            self._failure = _failed(error, self.name)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._is_away(error.str())
         elif error.code() not in (KafkaError._TRANSPORT, KafkaError._RESOLVE):  # of one of many connections, many times a second
@@ -326,3 +326,9 @@ class Group:
             log.info("kafka_back", group=self.name)
             if self._waits is not None:
                 self._waits.has("kafka")
+
+
+def _failed(error: KafkaError, group: str) -> StreamFailed:
+    fenced = error.code() == KafkaError._FENCED
+    remedy = "Give each replica a name of its own: PENSTOCK_<SERVICE>__REPLICA" if fenced else None
+    return StreamFailed(error.str(), where=group, remedy=remedy)
