@@ -40,7 +40,7 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "pipelines.v1",
         owner="model_registry",
-        consumers=("ingest", "feature_store", "ethics_audit"),
+        consumers=("ingest", "feature_store", "ethics_audit", "inference"),
         key="pipeline",
         about="Each pipeline as it was last applied.",
         messages=("PipelineApplied",),
