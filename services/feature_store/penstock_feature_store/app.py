@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
 
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.topics import source_topic
@@ -21,6 +24,7 @@ from penstock_feature_store.lake import Lake, SourceLake
 from penstock_feature_store.online_writer import OnlineWriter, rows_behind
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.records import RecordsSink
+from penstock_feature_store.retention import expire
 from penstock_feature_store.servicer import Servicer
 from penstock_feature_store.sets import TrainingSets
 from penstock_feature_store.settings import Settings
@@ -34,6 +38,7 @@ STREAM_GROUP = "penstock.feature_store.records"
 """Apart from the control plane's group: each subscribes to other topics."""
 STATUS_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
+RETENTION_EVERY_S = 3600.0
 
 
 async def run(settings: Settings, spawner: Spawner) -> None:
@@ -69,18 +74,20 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             servicer = Servicer(pipelines, Barrier(kafka, sink, arrivals), sets, erasures)
             service.consume(router)
             service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer, NAME)
-            service.background("start", _start(service, stream, router))
+            service.background("start", _start(service, stream, router, pipelines))
             service.background("trigger", _watch(trigger, arrivals))
             service.background("status", _status(service, pipelines))
+            service.background("retention", _retain(pipelines, folder / "feast", service.clock))
             service.background("spawner", spawner.watch())
             service.thread("online", OnlineWriter(pipelines, arrivals).run)
             service.thread("merge", lambda stop: _merge(lake, arrivals, stop))
             await service.until_stopped()
 
 
-async def _start(service: Service, stream: PositionedStream, router: Router) -> None:
+async def _start(service: Service, stream: PositionedStream, router: Router, pipelines: Pipelines) -> None:
     """Once all pipelines are known: each topic added later makes the group rebalance."""
     await router.caught_up(PipelineApplied.topic)
+    pipelines.complete()
     service.thread("records", stream.run)
 
 
@@ -98,6 +105,14 @@ async def _watch(trigger: Trigger, arrivals: Arrivals) -> None:
         count = arrivals.count
         await asyncio.to_thread(trigger.look)
         await arrivals.wait(count, timeout_s=60.0)
+
+
+async def _retain(pipelines: Pipelines, repositories: Path, clock: Callable[[], datetime]) -> None:
+    while True:
+        await asyncio.sleep(RETENTION_EVERY_S)
+        for held in pipelines.all():
+            async with held.gate.alone():
+                await asyncio.to_thread(expire, held, repositories, clock())
 
 
 async def _status(service: Service, pipelines: Pipelines) -> None:

@@ -92,8 +92,7 @@ class Erasures:
     def _run(self, path: Path, journal: Journal) -> Erased:
         pipeline = self._pipeline(journal.pipeline)
         rows = sum(self._lake.source(journal.pipeline, source).erase(journal.entity) for source in self._sources(pipeline))
-        project = names.project_of(journal.pipeline)
-        tables = [f"{project}_{names.view_of(source)}" for source in self._sources(pipeline)]
+        tables = [online.table_of(journal.pipeline, source) for source in self._sources(pipeline)]
         was_online = online.erase(self._repositories / journal.pipeline / "online.db", tables, journal.entity)
         left = sum(self._from_training_set(row.id, row.value, path, journal) for row in self._training_sets(journal.pipeline))
         durable.remove(path)

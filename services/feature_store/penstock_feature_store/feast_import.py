@@ -30,7 +30,6 @@ for _name, _module in _KEPT_OUT.items():
     sys.modules.setdefault(_name, _module)  # type: ignore[arg-type]  # None: an import that fails
 try:
     typeguard.typechecked = _unchecked
-    warnings.filterwarnings("ignore", module=r"(feast|ibis)\..*")
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
     from feast.infra.key_encoding_utils import serialize_entity_key
     from feast.infra.online_stores.sqlite import SqliteOnlineStore
@@ -42,6 +41,7 @@ try:
 finally:
     typeguard.typechecked = _checked
 
+warnings.filterwarnings("ignore", module=r"(feast|ibis)\..*")  # after the import: Feast puts its own filters first
 logging.getLogger("feast").setLevel(logging.WARNING)
 
 __all__ = [

@@ -11,6 +11,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
@@ -27,6 +28,8 @@ from penstock_feature_store.lake_files import Footer, LakeFile, divide, next_mer
 log = structlog.get_logger(__name__)
 
 _ROW_GROUP = 65_536
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY_US = 86_400_000_000
 T = TypeVar("T")
 
 
@@ -75,20 +78,16 @@ class SourceLake:
 
     def erase(self, entity: str) -> int:
         """Rewrites the files that hold the entity's rows without them; returns the number of rows. Safe to repeat after a crash."""
-        gone = 0
-        with self._lock:
-            for file, footer in self._by_offset():
-                table = pq.read_table(self.folder / file.name, columns=[names.ENTITY])
-                rows = pc.sum(pc.equal(table.column(names.ENTITY), entity)).as_py() or 0
-                if not rows:
-                    continue
-                kept = pq.read_table(self.folder / file.name)
-                kept = kept.filter(pc.not_equal(kept.column(names.ENTITY), entity))
-                rewritten = LakeFile(file.partition, file.first, file.next, self._epoch, file.revision + 1)
-                self._write(rewritten, kept)
-                self._drop([file])
-                gone += footer.rows - kept.num_rows
-        return gone
+        return self._remove(names.ENTITY, lambda column: pc.equal(column, entity), list(self._by_offset()))
+
+    def expire(self, before: datetime) -> int:
+        """Rewrites the files with rows that ingest published before this moment without them; returns the number of rows.
+
+        Files are rewritten once a day at most: rows leave up to a day late.
+        """
+        bound = _us(before)
+        due = [(file, footer) for file, footer in self._by_offset() if (footer.oldest_ingested_us or bound) < bound - _DAY_US]
+        return self._remove(names.INGESTED, lambda column: pc.less(column, pa.scalar(before, column.type)), due)
 
     # -- read ------------------------------------------------------------------------------------------------------------------------
 
@@ -176,6 +175,21 @@ class SourceLake:
         with durable.arriving(path) as unfinished:
             pq.write_table(table, unfinished, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP)
         self._files[file] = _footer(path)
+
+    def _remove(self, column: str, leaves: Callable[[pa.ChunkedArray], pa.ChunkedArray], files: Sequence[tuple[LakeFile, Footer]]) -> int:
+        gone = 0
+        for file, footer in files:
+            with self._lock:
+                if file not in self._files:
+                    continue
+                leaving = leaves(pq.read_table(self.folder / file.name, columns=[column]).column(column))
+                if not pc.any(leaving).as_py():
+                    continue
+                kept = pq.read_table(self.folder / file.name).filter(pc.invert(pc.fill_null(leaving, False)))
+                self._write(LakeFile(file.partition, file.first, file.next, self._epoch, file.revision + 1), kept)
+                self._drop([file])
+                gone += footer.rows - kept.num_rows
+        return gone
 
     def _drop(self, files: Sequence[LakeFile]) -> None:
         for file in files:
@@ -314,7 +328,7 @@ def _footer(path: Path) -> Footer:
     metadata = pq.read_metadata(path)
     columns = [metadata.schema.column(index).name for index in range(metadata.num_columns)]
     missing = dict.fromkeys(columns, 0)
-    lows, highs, newest = [], [], []
+    lows, highs, newest, ingested = [], [], [], []
     for group in (metadata.row_group(index) for index in range(metadata.num_row_groups if metadata.num_rows else 0)):
         for index, column in enumerate(columns):
             statistics = group.column(index).statistics
@@ -324,13 +338,20 @@ def _footer(path: Path) -> Footer:
                 highs.append(statistics.max)
             if column == names.TIME and statistics.has_min_max:
                 newest.append(statistics.max)
+            if column == names.INGESTED and statistics.has_min_max:
+                ingested.append(statistics.min)
     rows = metadata.num_rows
     return Footer(
         rows=rows,
         present={column: rows - gone for column, gone in missing.items()},
         events=(min(lows), max(highs)) if lows else None,
-        newest_us=max(round(time.timestamp() * 1e6) for time in newest) if newest else None,
+        newest_us=_us(max(newest)) if newest else None,
+        oldest_ingested_us=_us(min(ingested)) if ingested else None,
     )
+
+
+def _us(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _settled(attempt: Callable[[], T]) -> T:

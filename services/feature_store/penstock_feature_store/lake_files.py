@@ -47,6 +47,8 @@ class Footer:
     """Lowest and highest event offset; None without rows."""
     newest_us: int | None
     """Newest event time, microseconds since the epoch."""
+    oldest_ingested_us: int | None = None
+    """When the first of the rows was published by ingest."""
 
 
 def parse(path: Path) -> LakeFile | None:

@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import names
 from penstock_feature_store.batches import META
@@ -26,6 +27,8 @@ BATCH = 500
 """Rows in one write to Feast; it does a statement per value."""
 
 _POSITIONS = "CREATE TABLE IF NOT EXISTS penstock_positions (source TEXT, part INTEGER, next INTEGER, PRIMARY KEY (source, part))"
+
+BUSY_S = 30.0
 
 Scalar = float | str | bool | None
 
@@ -79,7 +82,7 @@ class OnlineStore:
         """Rows of the lake, in any order, also again; returns how many entities changed."""
         view = self._views[source]
         known = {feature.name for feature in view.features} - {names.ORIGIN, names.AT}
-        columns = [name for name in table.column_names if name in known and name not in META.names]
+        columns = [name for name in table.column_names if name not in META.names]  # also a field that no pipeline told us of yet
         absent = [name for name in known if name not in columns]
         changed = 0
         with self._lock:
@@ -96,14 +99,15 @@ class OnlineStore:
         taken = table.select(columns).take(pa.array([row for *_, row in wins], pa.int64()))
         values = {column: _protos(taken.column(column).to_pylist()) for column in columns}
         missing = {column: Value() for column in absent}
+        ingested = table.column(names.INGESTED).to_pylist()
         rows = [
             (
                 _key(entity),
                 {column: values[column][index] for column in columns} | missing | {names.ORIGIN: Value(string_val=str(origin))},
                 origin.time,
-                None,
+                ingested[row],
             )
-            for index, (entity, origin, _) in enumerate(wins)
+            for index, (entity, origin, row) in enumerate(wins)
         ]
         if rows:
             self._provider.online_write_batch(self._store.config, view, rows, None)
@@ -161,18 +165,41 @@ def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
 
 
 def erase(path: Path, tables: Iterable[str], entity: str) -> bool:
-    """Removes the entity's rows, and the free pages and log that held them or older ones. True when there were any."""
-    if not path.exists():
-        return False
+    """Removes the entity's rows, and the free pages and log that held them or older ones. True when there were any.
+
+    Raises Unavailable where a reader does not let go of the old pages.
+    """
     key = serialize_entity_key(_key(entity), entity_key_serialization_version=KEY_VERSION)
-    removed = 0
-    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
-        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        for table in present.intersection(tables):
-            removed += connection.execute(f'DELETE FROM "{table}" WHERE entity_key = ?', (key,)).rowcount  # noqa: S608  the name is ours
-        connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    removed = _delete(path, tables, "entity_key = ?", key)
+    if path.exists():
+        with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
+            connection.execute("VACUUM")
+            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise Unavailable("the online store is being read", where=str(path), remedy="Try again")
     return removed > 0
+
+
+def expire(path: Path, tables: Iterable[str], before: datetime) -> int:
+    """Removes values that ingest published before this moment; returns how many."""
+    return _delete(path, tables, "created_ts < ?", int(before.timestamp()))
+
+
+def _delete(path: Path, tables: Iterable[str], where: str, value: bytes | int) -> int:
+    if not path.exists():
+        return 0
+    with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
+        connection.execute("PRAGMA secure_delete=ON")
+        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return sum(
+            connection.execute(f'DELETE FROM "{table}" WHERE {where}', (value,)).rowcount  # noqa: S608  both names are ours
+            for table in present.intersection(tables)
+        )
+
+
+def table_of(pipeline: str, source: str) -> str:
+    """Feast's table of a source's feature view."""
+    return f"{names.project_of(pipeline)}_{names.view_of(source)}"
 
 
 def _row(values: Mapping[str, Any] | None, fields: Sequence[str], columns: Sequence[str], max_age: timedelta, now: datetime) -> Row:

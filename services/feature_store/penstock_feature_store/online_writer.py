@@ -25,9 +25,9 @@ class OnlineWriter:
         self._arrivals = arrivals
 
     def run(self, stop: threading.Event) -> None:
+        worked = False
         while not stop.is_set():
             count = self._arrivals.count
-            worked = False
             for held in self._pipelines.all():
                 for source in held.lakes:
                     while not stop.is_set() and step(held, source):

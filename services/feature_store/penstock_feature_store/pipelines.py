@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import difflib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy import func, select
 
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Store
 from penstock_feature_store.lake import Lake, SourceLake
@@ -21,9 +22,6 @@ from penstock_feature_store.repository import Repository
 from penstock_feature_store.store import PipelineRow
 
 log = structlog.get_logger(__name__)
-
-SOON_S = 5.0
-"""A pipeline that was just applied reaches this service within that time, unless Kafka is away."""
 
 
 class Gate:
@@ -108,6 +106,7 @@ class Pipelines:
         self._lock = threading.Lock()
         self._held: dict[str, Held] = {}
         self._changed = asyncio.Condition()
+        self._complete = False
 
     async def apply(self, pipeline: Pipeline, number: int) -> None:
         """Also again, and an older number after a newer one."""
@@ -149,23 +148,31 @@ class Pipelines:
             return self._held.get(name)
 
     def get(self, name: str) -> Held:
-        """Raises NotFound that names the nearest."""
+        """Raises NotFound that names the nearest; Unavailable while not all pipelines have been read."""
         with self._lock:
             held, known = self._held.get(name), sorted(self._held)
-        if held is None:
-            raise NotFound(f"no pipeline `{name}`", remedy=_nearest(name, known) if known else "Apply one first")
-        return held
+        if held is not None:
+            return held
+        if not self._complete:
+            raise Unavailable(f"the applied pipelines are still being read, `{name}` is not among those so far", remedy="Try again")
+        raise NotFound(f"no pipeline `{name}`", remedy=_nearest(name, known) if known else "Apply one first")
+
+    def complete(self) -> None:
+        """All that were applied before this process began have been read."""
+        self._complete = True
 
     async def wait(self, name: str, number: int, timeout_s: float) -> tuple[Pipeline, int]:
         """The pipeline as it was applied under this number, and the number; 0 asks for the newest.
 
-        Waits for one that was applied and has not reached us yet. Raises NotFound.
+        Waits for a number that has not reached us yet. Raises NotFound, and Unavailable when it did not come.
         """
-        try:
-            async with asyncio.timeout(min(timeout_s, SOON_S)), self._changed:
-                await self._changed.wait_for(lambda: self._newest(name) >= max(number, 1))
-        except TimeoutError:
-            pass
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), self._changed:
+                await self._changed.wait_for(lambda: self._newest(name) >= number)
+        if number > self._newest(name):
+            raise Unavailable(
+                f"{name} number {number} has not reached the feature store", where=name, remedy="Try again, or see `penstock status`"
+            )
         newest = self.get(name)
         if number in (0, newest.number):
             return newest.pipeline, newest.number

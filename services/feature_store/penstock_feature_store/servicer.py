@@ -38,6 +38,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self._barrier = barrier
         self._sets = sets
         self._erasures = erasures
+        self._erasing: set[asyncio.Task[Erased]] = set()
 
     async def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:
         held = self._pipelines.get(request.pipeline)
@@ -62,8 +63,10 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         held = self._pipelines.get(request.pipeline)
         if not request.entity:
             raise Invalid("no entity is named", where="entity", remedy="Name the one whose rows shall leave")
-        async with held.gate.alone():
-            erased = await asyncio.to_thread(self._erase, held, request.entity)
+        task = asyncio.create_task(self._erase(held, request.entity))
+        self._erasing.add(task)
+        task.add_done_callback(self._erasing.discard)
+        erased = await asyncio.shield(task)  # it goes on when the caller does not wait for it
         return pb.EraseEntityResponse(lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows)
 
     async def GetPositions(self, request: pb.GetPositionsRequest, context: Context) -> pb.GetPositionsResponse:
@@ -74,9 +77,13 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         held = self._pipelines.get(request.pipeline)
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
 
-    def _erase(self, held: Held, entity: str) -> Erased:
-        with held.online:
-            return self._erasures.erase(held.pipeline.pipeline, entity)
+    async def _erase(self, held: Held, entity: str) -> Erased:
+        def alone() -> Erased:
+            with held.online:
+                return self._erasures.erase(held.pipeline.pipeline, entity)
+
+        async with held.gate.alone():
+            return await asyncio.to_thread(alone)
 
 
 def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, tuple[Row, list[str]]]]:

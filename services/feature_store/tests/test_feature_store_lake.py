@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -81,13 +82,13 @@ def test_a_lost_file_is_read_again(tmp_path: Path) -> None:
 
 def test_merging_bounds_the_files_and_keeps_the_rows(tmp_path: Path) -> None:
     lake = SourceLake(tmp_path)
-    for first in range(200):
+    for first in range(100):
         lake.append(0, first, first + 1, rows(first, first + 1))
         lake.merge()
         assert lake.file_count() < 2 * RUN
-    assert offsets(lake) == [2 * offset for offset in range(200)]
+    assert offsets(lake) == [2 * offset for offset in range(100)]
     again = SourceLake(tmp_path)
-    assert (again.count(), again.positions()) == (200, {0: 200})
+    assert (again.count(), again.positions()) == (100, {0: 100})
 
 
 @pytest.mark.parametrize("survivors", [0, 1, 5, 8])
@@ -156,6 +157,19 @@ def test_an_erasure_cut_short_does_not_bring_rows_back(tmp_path: Path) -> None:
     before.write_bytes(saved)
     assert "e3" not in SourceLake(tmp_path).read([names.ENTITY]).column(names.ENTITY).to_pylist()
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_rows_leave_by_when_they_were_published(tmp_path: Path) -> None:
+    lake = SourceLake(tmp_path)
+    old = [received(offset)._replace(timestamp_ms=1_000_000_000_000 if offset < 5 else 1_700_000_000_000) for offset in range(10)]
+    lake.append(0, 0, 10, table_of(old, SCHEMA))
+    lake.append(0, 10, 12, rows(10, 12))
+    published = datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)
+    assert lake.expire(published) == 0
+    assert lake.expire(published + timedelta(hours=23)) == 0
+    assert lake.expire(published + timedelta(days=2)) == 5
+    assert offsets(SourceLake(tmp_path)) == [2 * offset for offset in range(5, 12)]
+    assert SourceLake(tmp_path).positions() == {0: 12}
 
 
 def test_links_outlive_merging(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import online
 from penstock_feature_store.batches import source_schema, table_of
 from penstock_feature_store.online import OnlineStore, Origin, Positions
@@ -75,6 +76,24 @@ def test_the_newest_wins_however_they_come(
         assert row.values == values
 
 
+def test_a_field_that_the_view_does_not_have_yet_is_kept_for_it(tmp_path: Path) -> None:
+    """Ingest may be told of a change first."""
+    repository = Repository(tmp_path / "feast", tmp_path / "lake")
+    repository.apply(PIPELINE)
+    store = OnlineStore(repository, PIPELINE)
+    early = record(0, "a", 0, {"income": 1.0, "savings": 5.0})
+    store.write("applications", table_of([early], source_schema(PIPELINE.sources["applications"])))
+    store.close()
+    spec = PIPELINE.model_dump(mode="json", by_alias=True)
+    spec["sources"]["applications"]["fields"]["savings"] = {"type": "number"}
+    changed = Pipeline.model_validate(spec)
+    assert repository.apply(changed)
+    store = OnlineStore(repository, changed)
+    row = store.read("applications", ["a"], ["savings", "income", "purpose"], EPOCH)[0]
+    assert row.values == {"savings": 5.0, "income": 1.0, "purpose": None}
+    store.close()
+
+
 def test_a_row_expires(store: OnlineStore) -> None:
     store.write("applications", table_of([record(0, "old", 0, {"income": 1.0})], source_schema(PIPELINE.sources["applications"])))
     ages = {"found": timedelta(days=30), "expired": timedelta(days=30, microseconds=1)}
@@ -90,6 +109,16 @@ def test_an_erased_row_leaves_no_byte(repository: Repository, store: OnlineStore
     assert online.erase(repository.online, ["credit_risk_applications", "credit_risk_nothing"], "Rosalind-1920")
     assert not online.erase(repository.online, ["credit_risk_applications"], "Rosalind-1920")
     assert not any(b"Rosalind-1920" in path.read_bytes() for path in repository.folder.glob("online.db*"))
+
+
+def test_values_leave_by_when_they_were_published(repository: Repository, store: OnlineStore) -> None:
+    schema = source_schema(PIPELINE.sources["outcomes"])
+    for number, published in enumerate((EPOCH, EPOCH + timedelta(days=3))):
+        row = record(number, f"published-{number}", 0, {"defaulted": True})._replace(timestamp_ms=round(published.timestamp() * 1000))
+        store.write("outcomes", table_of([row], schema))
+    assert online.expire(repository.online, ["credit_risk_outcomes"], EPOCH + timedelta(days=2))
+    found = store.read("outcomes", ["published-0", "published-1"], ["defaulted"], EPOCH)
+    assert [row.status for row in found] == ["not_found", "found"]
 
 
 def test_positions_go_with_the_rows(repository: Repository) -> None:
