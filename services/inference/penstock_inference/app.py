@@ -15,6 +15,7 @@ from penstock_inference.admission import Admission
 from penstock_inference.door import write_first
 from penstock_inference.door_keeper import DoorKeeper
 from penstock_inference.housekeeping import Housekeeping
+from penstock_inference.origin import Origins
 from penstock_inference.recorder import Recorder, RecorderSettings
 from penstock_inference.repository import ModelRepository
 from penstock_inference.servicer import Record, Servicer
@@ -40,10 +41,12 @@ async def run(settings: Settings) -> None:
         if not (door.folder / "envoy.json").exists():
             write_first(door)
         keeper = DoorKeeper(door, service, required=lambda: serving.recording_required, reserve_bytes=settings.log_reserve_bytes)
+        origins = Origins(settings.data_dir)
         recorder = Recorder(
             RecorderSettings(platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
             status=service,
             layouts=serving.layout,
+            origins=origins,
             ensure_topic=lambda pipeline: make_topic(platform.kafka, serving.pipeline(pipeline)),
             tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
         )
@@ -57,6 +60,7 @@ async def run(settings: Settings) -> None:
                 record=lambda: Record(recorder.progress.backlog_bytes, keeper.closed),
                 door=rpc.connect(platform.endpoint),
                 feature_store=service.channel("feature_store"),
+                origins=origins,
             ),
             "penstock.inference.v1.InferenceService",
         )

@@ -15,6 +15,7 @@ import orjson
 
 from penstock.contracts.dataplane import Prediction, Value
 from penstock_inference.envoy import KEPT_BYTES
+from penstock_inference.origin import Origins
 from penstock_inference.tensors import (
     Message,
     Scalar,
@@ -52,8 +53,8 @@ _GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=la
 _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
 
 
-def read_line(line: bytes, layouts: Layouts) -> tuple[str, Prediction]:
-    """The pipeline and its prediction. Raises Unattributed."""
+def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> tuple[str, Prediction]:
+    """The pipeline and its prediction, with the events behind it where `origins` believes what the request says. Raises Unattributed."""
     try:
         said = orjson.loads(line)
         over_grpc = said["protocol"] == "grpc"
@@ -90,6 +91,7 @@ def read_line(line: bytes, layouts: Layouts) -> tuple[str, Prediction]:
     )
     if request is not None:
         _fill_inputs(prediction, request, layout)
+        prediction["events"] = origins.opened(request.origin) if origins else None
     if response is not None:
         _fill_outputs(prediction, response)
     return pipeline, prediction

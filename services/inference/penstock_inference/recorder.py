@@ -35,6 +35,7 @@ from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import predictions_topic
 from penstock.runtime.settings import KafkaSettings
 from penstock_inference.door_log import Position, Tail, mended
+from penstock_inference.origin import Origins
 from penstock_inference.predictions import Layouts, Unattributed, read_line
 from penstock_inference.serving import Status
 
@@ -83,6 +84,8 @@ class Recorder:
     """Makes a pipeline's topic when it is missing. Raises Unavailable."""
     tidy: Callable[[Tail, Position | None], None]
     """Called between batches: rotation, deletion."""
+    origins: Origins | None = None
+    """Believes which events a prediction by entity was made from."""
     status: Status | None = None
     progress: Progress = field(default_factory=Progress)
 
@@ -148,7 +151,7 @@ class Recorder:
         reasons: list[str] = []
         for line in lines:
             try:
-                predictions.append(read_line(mended(line), self.layouts))
+                predictions.append(read_line(mended(line), self.layouts, self.origins))
             except Unattributed as reason:
                 reasons.append(str(reason))
             except Exception as error:  # a line that nobody foresaw must not stop the record for good

@@ -17,6 +17,7 @@ from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.runtime.rpc import rpc_error
 from penstock.runtime.store import Store
 from penstock_inference.envoy import PREDICTION_HEADER
+from penstock_inference.origin import PARAMETER, Origins
 from penstock_inference.predict import Row, find_model, given_by, given_by_store, references, response_of, row_of
 from penstock_inference.serving import Model
 from penstock_inference.store import RefusedRow, ServedRow
@@ -47,10 +48,12 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         record: Callable[[], Record],
         door: grpc.aio.Channel,
         feature_store: grpc.aio.Channel,
+        origins: Origins,
     ) -> None:
         self._models = models
         self._store = store
         self._record = record
+        self._origins = origins
         self._infer = service_pb2_grpc.GRPCInferenceServiceStub(door).ModelInfer
         self._features = feature_store_pb2_grpc.FeatureStoreServiceStub(feature_store)
 
@@ -67,7 +70,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
                 given = given_by(request.fields)
             case _:
                 raise Invalid("a prediction needs an entity or fields", where="by")
-        prediction, answers = await self._through_the_door(model, row_of(model, given), timeout)
+        prediction, answers = await self._through_the_door(model, row_of(model, given), events, timeout)
         response = response_of(model, prediction, answers)
         response.events.update(events)
         return response
@@ -101,9 +104,11 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
                 raise Unavailable(f"the feature store does not answer: {told.message}", remedy="Predict by fields, or try again") from error
             raise told from error
 
-    async def _through_the_door(self, model: Model, row: Row, within: float) -> tuple[str, dict[str, Tensor]]:
+    async def _through_the_door(self, model: Model, row: Row, events: Mapping[str, str], within: float) -> tuple[str, dict[str, Tensor]]:
         """Our own inference goes the clients' way, so that it has one record, made like all others."""
         request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
+        if events:
+            request.parameters[PARAMETER].string_param = self._origins.seal(events)
         call = self._infer(request, timeout=within)
         try:
             response = await call

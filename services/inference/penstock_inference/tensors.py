@@ -17,6 +17,8 @@ import orjson
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
+from penstock_inference.origin import PARAMETER
+
 Scalar = float | int | str | bool
 
 MAX_DECODED_BYTES: Final = 64 << 20
@@ -79,6 +81,8 @@ class Message:
     model: str
     version: str
     tensors: dict[str, Tensor]
+    origin: str | None = None
+    """The parameter `penstock_events` of a request over gRPC."""
 
 
 # -- gRPC --------------------------------------------------------------------------------------------------------------------------
@@ -98,7 +102,8 @@ def unframe(body: bytes, encoding: str | None) -> bytes:
 def grpc_request(message: bytes) -> Message:
     request = service_pb2.ModelInferRequest()
     _parse(request, message)
-    return Message(request.model_name, request.model_version, _grpc_tensors(request.inputs, request.raw_input_contents))
+    origin = request.parameters[PARAMETER].string_param if PARAMETER in request.parameters else None
+    return Message(request.model_name, request.model_version, _grpc_tensors(request.inputs, request.raw_input_contents), origin)
 
 
 def grpc_response(message: bytes) -> Message:
