@@ -30,7 +30,11 @@ def pipeline_text(name: str = PIPELINE, *, gates: str = "[{metric: auroc, at_lea
     text = (ROOT / "examples" / "adult-income" / "pipeline.yaml").read_text()
     start, end = text.index("  gates:"), text.index("promotion:")
     text = text[:start] + f"  gates: {gates}\n\n" + text[end:]
-    return text.replace("pipeline: adult-income", f"pipeline: {name}").replace("epochs: 15", f"epochs: {epochs}")
+    small = {"epochs: 15": f"epochs: {epochs}", "batch_size: 256": "batch_size: 64", "learning_rate: 1e-3": "learning_rate: 3e-3"}
+    for wide in small:
+        assert wide in text
+        text = text.replace(wide, small[wide])
+    return text.replace("pipeline: adult-income", f"pipeline: {name}")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def without(event: Event, field: str) -> Event:
 @pytest.mark.parametrize(
     ("name", "spoil", "said"),
     [
-        ("one-class", lambda event: event | {"over_50k": False}, "class"),
+        ("one-class", lambda event: event | {"over_50k": False}, "none of 1,500 labels is `true`"),
         ("too-few", lambda event: event if str(event["person_id"]) < "p00020" else None, "rows"),
         ("always-missing", lambda event: without(event, "occupation"), "occupation"),
     ],
@@ -67,7 +67,7 @@ def test_an_unknown_model_entity_or_field_says_what_there_is(served: Served) -> 
         served.client.predictions.by_fields("cencus", fields)
     with pytest.raises(NotFound, match="p99999"):
         served.client.predictions.by_entity(PIPELINE, "p99999")
-    with pytest.raises(Invalid, match="did you mean `occupation`"):
+    with pytest.raises(Invalid, match="Did you mean 'occupation'"):
         served.client.predictions.by_fields(PIPELINE, {"ocupation": "Sales"})
     with pytest.raises(Invalid, match="age"):
         served.client.predictions.by_fields(PIPELINE, {"age": "old"})

@@ -153,7 +153,8 @@ def test_erasing_a_person_leaves_no_trace_of_them_in_store_or_sets(served: Serve
     name, person = "forgetful", "p00003"
     served.client.pipelines.apply(pipeline_text(name, epochs=1, gates="[]"), by="test")
     served.journey.publish(name, "people", served.events[:2000])
-    served.journey.run(name)
+    served.journey.until_served(name, served.journey.train(name).digest)
+    assert served.client.predictions.by_entity(name, person).prediction
     assert served.client.features.records(name, "people", entity=person)
     erased = served.client.features.erase(name, person)
     assert (erased.lake_rows, erased.online, erased.training_set_rows) == (1, True, 1)
