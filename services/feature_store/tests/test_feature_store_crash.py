@@ -7,12 +7,16 @@ import random
 import time
 from pathlib import Path
 
+import pytest
+
 from penstock.testing.wait import until
 from penstock_feature_store import names
 from penstock_feature_store.lake import Lake, SourceLake
 from penstock_feature_store.lake_files import RUN
 
 from .conftest import append, credit_risk, record
+
+pytestmark = pytest.mark.process
 
 ROUNDS = 8
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pyarrow.parquet as pq
 import pytest
 
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
@@ -134,7 +135,6 @@ def test_an_erased_entity_leaves_no_byte(world: World) -> None:
 
 def holders(world: World, name: str) -> list[Path]:
     """Files that hold the name in clear or in Feast's encoding; column chunks are compressed, so Parquet is read as well."""
-    import pyarrow.parquet as pq
 
     def holds(path: Path) -> bool:
         if path.suffix == ".parquet":

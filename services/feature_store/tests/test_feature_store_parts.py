@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +18,9 @@ import pytest
 
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.runtime.store import Store, assert_migrations_match
-from penstock_feature_store import spawner as spawning
 from penstock_feature_store.fingerprint import fingerprint
 from penstock_feature_store.names import column_of
+from penstock_feature_store.settings import Settings
 from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import Tables, begin_run, count_up_to, counted, end_run, runs_under_way
 from penstock_feature_store.trigger import due
@@ -50,8 +53,6 @@ def die(order): os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.fixture
 def spawned(tmp_path: Path) -> Any:
-    import json
-
     (tmp_path / "fs_work.py").write_text(WORK)
     works = [f"fs_work:{name}" for name in ("answer", "refuse", "stumble", "die", "answer")]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
@@ -64,6 +65,7 @@ def spawned(tmp_path: Path) -> Any:
     process.communicate()
 
 
+@pytest.mark.process
 def test_work_in_other_processes(spawned: Any) -> None:
     _, said = spawned
     answered, refused, stumbled, died, again, *many = said["outcomes"]
@@ -74,20 +76,17 @@ def test_work_in_other_processes(spawned: Any) -> None:
     assert [one["number"] for one in many] == list(range(5))
 
 
+@pytest.mark.process
 def test_the_waiting_process_ends_with_the_service(spawned: Any) -> None:
     process, said = spawned
     waiting = os.pidfd_open(said["waiting"])
     os.kill(said["waiting"], signal.SIGTERM)
     process.kill()
     process.wait(10)
-    import select
-
     assert select.select([waiting], [], [], 10)[0]
 
 
-def test_a_service_whose_spawner_died_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    import socket
-
+def test_a_service_whose_spawner_died_says_so() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = subprocess.Popen(["true"])
     theirs.close()
@@ -96,7 +95,6 @@ def test_a_service_whose_spawner_died_says_so(monkeypatch: pytest.MonkeyPatch) -
         asyncio.run(spawner.run("json:dumps", {}))
     with pytest.raises(Unavailable):
         asyncio.run(spawner.watch())
-    assert spawning.Unavailable is Unavailable
 
 
 @pytest.mark.parametrize(("labels", "runs", "expected"), [(9, 0, False), (10, 0, True), (11, 0, True), (10, 1, False), (0, 0, False)])
@@ -129,8 +127,6 @@ def test_columns_that_databases_would_confuse_have_names_of_their_own() -> None:
 
 
 def test_a_misspelt_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock_feature_store.settings import Settings
-
     monkeypatch.setenv("PENSTOCK_FEATURE_STORE__LINGERS", "1")
     with pytest.raises(Invalid, match="LINGER_S"):
         Settings()
