@@ -82,24 +82,24 @@ class TransactionalStream:
                     self._answer(producer, batches)
 
     def _answer(self, producer: Producer, batches: Sequence[Batch]) -> None:
+        """One transaction. Each outcome is on its way to Kafka while the next batch is worked on."""
+        outcomes: list[Outcome] = []
         with batch_span("process", batches):
-            outcomes = [self._processors[batch.partition.topic].process(batch) for batch in batches]
-            self._transact(producer, batches, outcomes)
+            producer.begin_transaction()
+            for batch in batches:
+                outcome = self._processors[batch.partition.topic].process(batch)
+                self._produce(producer, outcome)
+                outcomes.append(outcome)
+            offsets = [
+                TopicPartition(self._kafka.topic(batch.partition.topic), batch.partition.number, batch.position, metadata=outcome.metadata)
+                for batch, outcome in zip(batches, outcomes, strict=True)
+            ]
+            member = self._group.member()
+            _bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
+            producer.commit_transaction(CALL_S)
         for batch, outcome in zip(batches, outcomes, strict=True):
             self._group.advance(batch.partition, batch.position)
             outcome.committed()
-
-    def _transact(self, producer: Producer, batches: Sequence[Batch], outcomes: Sequence[Outcome]) -> None:
-        offsets = [
-            TopicPartition(self._kafka.topic(batch.partition.topic), batch.partition.number, batch.position, metadata=outcome.metadata)
-            for batch, outcome in zip(batches, outcomes, strict=True)
-        ]
-        producer.begin_transaction()
-        for outcome in outcomes:
-            self._produce(producer, outcome)
-        member = self._group.member()
-        _bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
-        producer.commit_transaction(CALL_S)
 
     def _produce(self, producer: Producer, outcome: Outcome) -> None:
         produce = producer.produce
