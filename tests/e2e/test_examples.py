@@ -1,0 +1,62 @@
+"""The examples as a reader runs them: the demo whole, and the commands of the credit-risk README one by one."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from census import ROOT
+
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.testing.stack import StackUnderTest
+
+pytestmark = pytest.mark.stack
+
+BIN = Path(sys.executable).parent
+
+
+def environment(stack: StackUnderTest) -> dict[str, str]:
+    return os.environ | {"PENSTOCK_HOME": str(stack.home), "COLUMNS": "160"}
+
+
+def test_the_demo_keeps_its_word(stack: StackUnderTest) -> None:
+    demo = [sys.executable, ROOT / "examples" / "adult-income" / "demo.py"]
+    done = subprocess.run(demo, env=environment(stack), capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for said in ("49722 events: 48842 records, 500 duplicates, 380 rejects", "refused", "promoted: generation 1", "four ways, one answer"):
+        assert said in done.stdout
+    assert re.search(r"events adult-income\.people\.events\.v1 partition 0, offsets 0 to \d+", done.stdout)
+    assert re.search(r"p50 \d+\.\d ms, p99 \d+\.\d ms", done.stdout)
+    for report in ("refused", "promoted"):
+        assert "<svg" in (stack.home / "reports" / f"{report}.html").read_text()
+
+
+def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
+    page = (ROOT / "examples" / "credit-risk" / "README.md").read_text()
+    block = re.search(r"```bash\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    for command in block[1].strip().splitlines():
+        done = subprocess.run(
+            ["bash", "-c", command.replace(".venv/bin", str(BIN))],
+            cwd=ROOT,
+            env=environment(stack),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    version = stack.client.models.list("credit-risk")[0]
+    assert version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
+    assert version.metrics["auroc"] > 0.75
+    counts = stack.client.events.counts("credit-risk", "outcomes")
+    assert (counts.records, counts.events) == (4454, 4454)
+
+
+def test_the_two_census_pipelines_differ_by_the_constraint_alone() -> None:
+    plain, fair = ((ROOT / "examples" / "adult-income" / name).read_text().splitlines() for name in ("pipeline.yaml", "pipeline-fair.yaml"))
+    assert [line for line in fair if line not in plain] == ["  fairness: {notion: equalized_odds, by: sex, strength: 0.3}"]
+    assert [line for line in plain if line not in fair] == []
