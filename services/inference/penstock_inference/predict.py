@@ -34,24 +34,15 @@ def find_model(models: Mapping[str, Model], pipeline: str) -> Model:
     raise NotFound(f"no pipeline {pipeline!r} is served", remedy=_did_you_mean(pipeline, models, "Served"))
 
 
-def references(model: Model) -> list[str]:
-    """`source.field` of each input, in the order of the inputs: numbers, then strings."""
-    features = model.package.pipeline.resolved_features()
-    inputs = model.package.signature.inputs
-    return [features[name].source_field for name in (*inputs.numbers, *inputs.strings)]
-
-
 def row_of(model: Model, given: Given) -> Row:
     """One row from features by name; what is not given is missing. Raises Invalid for an unknown name or a value of another type."""
-    pipeline, inputs = model.package.pipeline, model.package.signature.inputs
-    known = (*inputs.numbers, *inputs.strings)
-    features = pipeline.resolved_features()
     for name, value in given.items():
-        if name not in known:
-            raise Invalid(f"{model.pipeline} has no feature {name!r}", where=name, remedy=_did_you_mean(name, known, "Features"))
-        wanted = _WANTED[pipeline.field(features[name].source_field).type]
+        if name not in model.types:
+            raise Invalid(f"{model.pipeline} has no feature {name!r}", where=name, remedy=_did_you_mean(name, model.types, "Features"))
+        wanted = _WANTED[model.types[name]]
         if value is not None and _kind(value) != wanted:
             raise Invalid(f"must be {_SAID[wanted]}, this is {_SAID[_kind(value)]}: {value!r}", where=name)
+    inputs = model.package.signature.inputs
     numbers = tuple(_number(given.get(name)) for name in inputs.numbers)
     return Row(numbers, tuple(_text(given.get(name)) for name in inputs.strings))
 
@@ -81,8 +72,7 @@ def given_by_store(model: Model, entity: str, answer: feature_store_pb2.GetOnlin
         why = "its newest event is too old" if expired else "the feature store has no event of it"
         raise NotFound(f"{model.pipeline} has no {model.package.pipeline.entity} {entity!r}: {why}", where=entity)
     values = dict(zip(answer.fields, map(plain, found.values), strict=True))
-    inputs = model.package.signature.inputs
-    return dict(zip((*inputs.numbers, *inputs.strings), (values[reference] for reference in references(model)), strict=True))
+    return {name: values[reference] for name, reference in model.references.items()}
 
 
 def response_of(model: Model, prediction: str, answers: Mapping[str, Tensor]) -> inference_pb2.PredictResponse:

@@ -18,7 +18,7 @@ from penstock.runtime.rpc import rpc_error
 from penstock.runtime.store import Store
 from penstock_inference.envoy import PREDICTION_HEADER
 from penstock_inference.origin import PARAMETER, Origins
-from penstock_inference.predict import Row, find_model, given_by, given_by_store, references, response_of, row_of
+from penstock_inference.predict import Row, find_model, given_by, given_by_store, response_of, row_of
 from penstock_inference.serving import Model
 from penstock_inference.store import RefusedRow, ServedRow
 from penstock_inference.tensors import Tensor, grpc_response_of
@@ -95,7 +95,9 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         return response
 
     async def _online(self, model: Model, entity: str, within: float) -> feature_store_pb2.GetOnlineFeaturesResponse:
-        request = feature_store_pb2.GetOnlineFeaturesRequest(pipeline=model.pipeline, entities=[entity], fields=references(model))
+        request = feature_store_pb2.GetOnlineFeaturesRequest(
+            pipeline=model.pipeline, entities=[entity], fields=list(model.references.values())
+        )
         try:
             return await self._features.GetOnlineFeatures(request, timeout=within)
         except grpc.aio.AioRpcError as error:

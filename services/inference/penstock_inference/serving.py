@@ -67,10 +67,25 @@ class Model:
         return self.promotion.version.digest
 
     @cached_property
+    def inputs(self) -> tuple[str, ...]:
+        """Features in the order of the tensors: numbers, then strings."""
+        return (*self.package.signature.inputs.numbers, *self.package.signature.inputs.strings)
+
+    @cached_property
+    def references(self) -> dict[str, str]:
+        """`source.field` by feature."""
+        features = self.package.pipeline.resolved_features()
+        return {name: features[name].source_field for name in self.inputs}
+
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """The declared type of each feature's field."""
+        return {name: self.package.pipeline.field(reference).type for name, reference in self.references.items()}
+
+    @cached_property
     def layout(self) -> Layout:
-        inputs, pipeline = self.package.signature.inputs, self.package.pipeline
-        features = pipeline.resolved_features()
-        booleans = frozenset(name for name in inputs.strings if pipeline.field(features[name].source_field).type == "boolean")
+        inputs = self.package.signature.inputs
+        booleans = frozenset(name for name in inputs.strings if self.types[name] == "boolean")
         return Layout(self.digest, self.generation, inputs.numbers, inputs.strings, booleans)
 
     def config(self, name: str, *versions: int) -> str:

@@ -17,6 +17,8 @@ from penstock_inference.door import write_first
 from penstock_inference.door_keeper import DoorKeeper
 from penstock_inference.envoy import Door
 
+pytestmark = pytest.mark.process
+
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 READY = "/inference.GRPCInferenceService/ModelReady"
 NO_TRITON = "upstream connect error"

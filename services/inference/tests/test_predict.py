@@ -9,7 +9,7 @@ from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.testing import packages
-from penstock_inference.predict import Row, find_model, given_by_store, references, response_of, row_of
+from penstock_inference.predict import Row, find_model, given_by_store, response_of, row_of
 from penstock_inference.serving import Model
 from penstock_inference.tensors import Tensor
 
@@ -55,7 +55,7 @@ def test_an_unknown_pipeline(model: Model) -> None:
 
 
 def test_an_entitys_values_go_where_its_fields_stand(model: Model) -> None:
-    assert references(model) == ["applications.income", "applications.purpose"]
+    assert list(model.references.values()) == ["applications.income", "applications.purpose"]
     found = fs.EntityFeatures(
         entity="a1", status=fs.EntityFeatures.STATUS_FOUND, values=[fs.Value(text="car"), fs.Value()], events={"applications": "e7"}
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_inference.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
@@ -186,6 +186,7 @@ TENSOR = st.fixed_dictionaries(
 )
 
 
+@settings(max_examples=60)
 @given(
     st.binary() | st.lists(TENSOR | JSON, max_size=3).map(lambda tensors: json.dumps({"inputs": tensors}).encode()),
     st.booleans(),
