@@ -19,7 +19,8 @@ from penstock_trainer.store import Tables
 async def run(settings: Settings) -> None:
     async with Service("trainer", settings) as service:
         store = await service.store(Tables.metadata, migrations="penstock_trainer.migrations")
-        runs = Runs(service.clock)
+        runs = Runs(service.clock, settings.runs_dir, service)
+        runs.sweep(store)
 
         def tell() -> None:
             with store.read() as session:

@@ -10,14 +10,15 @@ import importlib
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import grpc
 
+from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
 from penstock.contracts.events import TrainingRunRequested, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.feature_store.v1 import feature_store_pb2 as features
@@ -26,11 +27,14 @@ from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.backoff import Backoff
 from penstock.runtime.jobs import JobContext, job_main
 from penstock_trainer.overrides import overridden
 from penstock_trainer.settings import Settings
 
 REGISTRY_TIMEOUT_S = 10.0
+
+T = TypeVar("T")
 
 
 def run(job: JobContext) -> dict[str, Any]:
@@ -38,42 +42,67 @@ def run(job: JobContext) -> dict[str, Any]:
     requested = TrainingRunRequested.model_validate(job.payload)
     work = settings.work_dir(job.id)
     job.progress({"attempt": job.attempt})
-    # torch takes 3 s to import; the feature store needs some to join. Both at once.
-    threading.Thread(target=importlib.import_module, args=("penstock.modelkit.build",), daemon=True).start()
-    pipeline, training_set = asyncio.run(_prepare(settings, requested))
+    pipeline, training_set = asyncio.run(_prepare(job, settings, requested))
     job.progress({"training_set": training_set.model_dump(mode="json"), "epochs": pipeline.trainer.epochs})
     artifacts = Artifacts(settings.platform.artifacts_uri)
     train_part = artifacts.fetch(training_set.train, work / "train.parquet")
     validation_part = artifacts.fetch(training_set.validation, work / "validation.parquet")
-    result = _train(job, pipeline, training_set, (train_part, validation_part), work, artifacts)
-    shutil.rmtree(work)
-    return result
+    return _train(job, pipeline, training_set, (train_part, validation_part), work, artifacts)
 
 
-async def _prepare(settings: Settings, requested: TrainingRunRequested) -> tuple[Pipeline, TrainingSet]:
-    """The pipeline as numbered in the request with its overrides, and the run's training set. Raises what the peers raise."""
+async def _prepare(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> tuple[Pipeline, TrainingSet]:
+    """The pipeline as numbered in the request with its overrides, and the run's training set.
+
+    Waits while a peer is away, and says so. Raises what else the peers raise.
+    """
     platform = settings.platform
-    try:
+
+    async def pipeline() -> Pipeline:
         async with rpc.connect(platform.peer("model_registry")) as channel:
             found = await model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline(
                 registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number), timeout=REGISTRY_TIMEOUT_S
             )
-        pipeline = overridden(json.loads(found.spec_json), requested.overrides)
+        return overridden(json.loads(found.spec_json), requested.overrides)
+
+    async def training_set() -> TrainingSet:
+        request = features.CreateTrainingSetRequest(
+            pipeline=requested.pipeline,
+            id=requested.run_id,
+            min_offsets=[features.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in requested.min_offsets],
+            pipeline_number=requested.pipeline_number,
+        )
         async with rpc.connect(platform.peer("feature_store")) as channel:
-            made = await feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet(
-                features.CreateTrainingSetRequest(
-                    pipeline=requested.pipeline,
-                    id=requested.run_id,
-                    min_offsets=[
-                        features.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in requested.min_offsets
-                    ],
-                    pipeline_number=requested.pipeline_number,
-                ),
-                timeout=settings.training_set_timeout,
-            )
-    except grpc.RpcError as error:
-        raise rpc.rpc_error(error) from error
-    return pipeline, TrainingSet.model_validate_json(made.training_set_json)
+            stub = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
+            made = await stub.CreateTrainingSet(request, timeout=settings.training_set_timeout)
+        return TrainingSet.model_validate_json(made.training_set_json)
+
+    chosen = await _patiently(job, "model_registry", pipeline)
+    # torch takes 3 s to import; the feature store needs some to join. Both at once.
+    threading.Thread(target=importlib.import_module, args=("penstock.modelkit.build",), daemon=True).start()
+    return chosen, await _patiently(job, "feature_store", training_set)
+
+
+async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]) -> T:
+    """The peer's answer, however long it is away; its refusals are raised."""
+    backoff = Backoff(first=0.5, longest=10.0)
+    waiting = False
+    while True:
+        try:
+            answer = await ask()
+            break
+        except grpc.RpcError as error:
+            told = rpc.rpc_error(error)
+            if isinstance(told, DeadlineExceeded):  # it had its time; the runtime would give it twenty times more
+                raise Conflict(f"{peer}: {told.message}", where=told.where, remedy=told.remedy or "Start the run again") from error
+            if not isinstance(told, Unavailable):
+                raise told from error
+            waiting = True
+            delay = backoff.next()
+            job.progress({"waits_for": peer, "why": f"{told.message}; run {job.id} asks again in {delay:.0f} s"})
+            await asyncio.sleep(delay)
+    if waiting:
+        job.progress({"has": peer})
+    return answer
 
 
 def _train(
@@ -100,6 +129,7 @@ def _train(
         "digest": digest,
         "package": artifact.model_dump(mode="json"),
         "metrics": built.metrics,
+        "weights": built.weights,
         "parameters": _parameters(pipeline.model_dump(mode="json", include={"model", "trainer", "training"})),
     }
 

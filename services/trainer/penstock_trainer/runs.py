@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import shutil
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
-from penstock.contracts.errors import Conflict, Kind
+from penstock.contracts.errors import Conflict, Invalid, Kind
 from penstock.contracts.events import (
     Artifact,
     TrainingRunCanceled,
@@ -18,28 +21,48 @@ from penstock.contracts.events import (
     TrainingRunStarted,
     TrainingSet,
 )
-from penstock.runtime.store import Effect
+from penstock.runtime.store import Effect, Store
 from penstock_trainer import store as rows
 from penstock_trainer.store import CANCELED, COMPLETED, ENDED, FAILED, PREPARING, REQUESTED, TRAINING, EpochRow, KeyRow, RunRow
 
 JOB = "training"
 TRACKING_JOB = "tracking"
 
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""A run's id names its working folder and its training set too."""
 _CURVE = ("number", "train_loss", "validation_loss", "validation_metric", "metric", "elapsed_s")
 
 
+class Waits(Protocol):
+    """Where it is seen what the service waits for."""
+
+    def waits_for(self, thing: str, why: str) -> None: ...
+    def has(self, thing: str) -> None: ...
+
+
 class Runs:
-    def __init__(self, clock: Callable[[], datetime]) -> None:
+    def __init__(self, clock: Callable[[], datetime], folder: Path, waits: Waits) -> None:
+        """`folder`: working files, one folder a run."""
         self._clock = clock
+        self._folder = folder
+        self._waits = waits
+        self._waiting: dict[str, set[str]] = {}
+        """Peer → the runs that wait for it."""
         self.changes = Changes()
 
     # -- wishes --------------------------------------------------------------------------------------------------------------------
 
     def request(self, requested: TrainingRunRequested, key: str, effect: Effect) -> str:
-        """Records the wish and publishes it; returns the run's id, the earlier one's where `key` was used before."""
+        """Records the wish and publishes it; returns the run's id, the earlier one's where `key` was used before.
+
+        Raises Conflict where the key was used for another pipeline.
+        """
         if key:
             known = effect.session.get(KeyRow, key)
             if known is not None:
+                earlier = rows.run(effect.session, known.run_id)
+                if earlier.pipeline != requested.pipeline:
+                    raise Conflict(f"the key stands for run {earlier.run_id} of `{earlier.pipeline}`", where="idempotency_key")
                 return known.run_id
             effect.session.add(KeyRow(key=key, run_id=requested.run_id))
         self._record(requested, effect)
@@ -47,21 +70,25 @@ class Runs:
         return requested.run_id
 
     def accept(self, requested: TrainingRunRequested, effect: Effect) -> None:
-        """The wish as it comes back from the topic, or from the feature store's trigger: from here on there is a job."""
+        """The wish as it comes back from the topic, or from the feature store's trigger: from here on there is a job. Raises Invalid."""
+        if not _ID.fullmatch(requested.run_id):
+            raise Invalid(f"{requested.run_id!r} cannot name a run", where="run_id", remedy="Use up to 32 letters, digits, `-` and `_`")
         if effect.session.get(RunRow, requested.run_id) is None:
             self._record(requested, effect)
         if rows.run(effect.session, requested.run_id).state == REQUESTED:
             effect.enqueue(JOB, requested.run_id, requested.model_dump(mode="json"))
 
     def cancel(self, run_id: str, by: str, effect: Effect) -> None:
-        """Raises NotFound, or Conflict where the run has ended."""
+        """Raises NotFound, or Conflict where the run has ended otherwise; canceling again changes nothing."""
         run = rows.run(effect.session, run_id)
+        if run.state == CANCELED:
+            return
         if run.state in ENDED:
             raise Conflict(f"run {run_id} is {run.state} already")
         effect.cancel(JOB, run_id)
         run.state, run.ended_at = CANCELED, self._clock()
         effect.publish(TrainingRunCanceled(run_id=run_id, pipeline=run.pipeline, canceled_at=run.ended_at, canceled_by=by))
-        self._changed(effect, run_id)
+        self._ended(effect, run_id)
 
     # -- what the job says ---------------------------------------------------------------------------------------------------------
 
@@ -74,6 +101,13 @@ class Runs:
             case {"attempt": attempt}:
                 run.attempts, run.state = attempt, PREPARING
                 run.started_at = run.started_at or self._clock()
+                effect.after_commit(lambda: self._waits_no_more(run_id))  # what the attempt before it waited for
+            case {"waits_for": peer, "why": why}:
+                effect.after_commit(lambda: self._waits_for(run_id, peer, why))
+                return
+            case {"has": peer}:
+                effect.after_commit(lambda: self._has(run_id, peer))
+                return
             case {"stage": stage}:
                 run.state = stage
             case {"training_set": training_set, "epochs": epochs}:
@@ -98,7 +132,7 @@ class Runs:
             )
         )
         effect.enqueue(TRACKING_JOB, run_id, self._tracked(run, result["parameters"], effect))
-        self._changed(effect, run_id)
+        self._ended(effect, run_id)
 
     def failed(self, run_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
         run = rows.run(effect.session, run_id)
@@ -106,7 +140,17 @@ class Runs:
         effect.publish(
             TrainingRunFailed(run_id=run_id, pipeline=run.pipeline, kind=kind.value, reason=message, remedy=remedy, failed_at=run.ended_at)
         )
-        self._changed(effect, run_id)
+        self._ended(effect, run_id)
+
+    # -- what a run leaves ---------------------------------------------------------------------------------------------------------
+
+    def sweep(self, store: Store) -> None:
+        """At start: removes the working files of runs that have ended. They hold people's data."""
+        for folder in self._folder.glob("*"):
+            with store.read() as session:
+                run = session.get(RunRow, folder.name)
+            if run is None or run.state in ENDED:
+                shutil.rmtree(folder, ignore_errors=True)
 
     # -- parts ---------------------------------------------------------------------------------------------------------------------
 
@@ -168,6 +212,29 @@ class Runs:
                 "penstock.requested_by": run.requested_by,
             },
         }
+
+    def _ended(self, effect: Effect, run_id: str) -> None:
+        def forget() -> None:
+            shutil.rmtree(self._folder / run_id, ignore_errors=True)  # a process that is being killed may still write: see sweep
+            self._waits_no_more(run_id)
+
+        self._changed(effect, run_id)
+        effect.after_commit(forget)
+
+    def _waits_for(self, run_id: str, peer: str, why: str) -> None:
+        self._waiting.setdefault(peer, set()).add(run_id)
+        self._waits.waits_for(peer, why)
+
+    def _waits_no_more(self, run_id: str) -> None:
+        for peer in list(self._waiting):
+            self._has(run_id, peer)
+
+    def _has(self, run_id: str, peer: str) -> None:
+        waiting = self._waiting.get(peer, set())
+        waiting.discard(run_id)
+        if not waiting:
+            self._waiting.pop(peer, None)
+            self._waits.has(peer)
 
     def _changed(self, effect: Effect, run_id: str) -> None:
         effect.after_commit(lambda: self.changes.tell(run_id))

@@ -24,8 +24,13 @@ class Settings(ServiceSettings):
         folder.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder / 'mlflow.db'}"
 
+    @property
+    def runs_dir(self) -> Path:
+        """Working files, one folder a run."""
+        return self.data_dir / "runs"
+
     def work_dir(self, run_id: str) -> Path:
-        """Checkpoint and scratch files of one run."""
-        path = self.data_dir / "runs" / run_id
+        """Fetched splits, checkpoint and package of one run, until it ends."""
+        path = self.runs_dir / run_id
         path.mkdir(parents=True, exist_ok=True)
         return path

@@ -1,0 +1,96 @@
+"""A real, small model: its package opens, its card tells the truth, MLflow reads its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.packages.format import open_package
+
+pytestmark = pytest.mark.process  # torch and MLflow take seconds to load
+
+
+@pytest.fixture
+def package(loans: Any) -> Any:
+    from penstock.modelkit.build import build
+    from penstock_trainer.packaging import package as write
+
+    loans.spec["trainer"]["fairness"] = {"notion": "equalized_odds", "by": "sex", "strength": 0.1}
+    training_set = loans.training_set()
+    built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
+    directory = loans.folder / "package"
+    return open_package(directory, write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3))
+
+
+def test_the_package_holds_what_was_trained(package: Any, loans: Any) -> None:
+    package.check()
+    assert package.pipeline == loans.pipeline
+    assert package.training_set.audit.uri.endswith("audit.parquet")
+    assert package.metrics["auroc"] > 0.6
+    assert [point.epoch for point in package.curves.points] == [1, 2, 3]
+    assert package.signature.classes == ("false", "true")
+
+
+def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
+    card = package.model_card
+    for line in (
+        "# loans",
+        "Predicts `default` (binary, from `applications.defaulted`) for one applicant.",
+        "Made by run `01A` of the pipeline file's number 3",
+        "400 rows to train on, 100 to validate, 50 for the audit alone; divided by applicant.",
+        "`loans.applications.events.v1`/0: 0 to 550",
+        "| `purpose` | `applications.purpose` (category) | embedding |",
+        "Protected fields: `applications.sex`.",
+        "penalty on equalized odds by `sex`, strength 0.1",
+        "*Not stated. Whoever owns this pipeline should say.*",
+    ):
+        assert line in card
+    assert "`applications.sex` (category" not in card.split("## What it looks at")[1].split("##")[0]  # no input
+
+
+def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    from mlflow.tracking import MlflowClient
+
+    from penstock.runtime.settings import Platform
+    from penstock_trainer.settings import Settings
+    from penstock_trainer.tracking import track
+
+    settings = Settings(platform=Platform(home=tmp_path))
+    epochs = [
+        {
+            "number": number,
+            "train_loss": 1 / number,
+            "validation_loss": 1.1 / number,
+            "validation_metric": 0.8,
+            "metric": "auroc",
+            "learning_rate": 1e-3,
+            "elapsed_s": float(number),
+        }
+        for number in (1, 2, 3)
+    ]
+    told = {
+        "run_id": "01A",
+        "pipeline": "loans",
+        "started_at": 1_700_000_000.0,
+        "ended_at": 1_700_000_009.0,
+        "parameters": {"trainer.epochs": "3"},
+        "metrics": {"auroc": 0.9},
+        "epochs": epochs,
+        "tags": {"penstock.run": "01A", "penstock.digest": "sha256:d"},
+    }
+    identity = track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
+    assert track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings) == identity  # told again, written once
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow/mlflow.db")  # as a user opens it
+    experiment = client.get_experiment_by_name("loans")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.run_name == "01A"
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"trainer.epochs": "3"}
+    assert run.data.metrics["auroc"] == 0.9
+    assert run.data.tags["penstock.digest"] == "sha256:d"
+    curve = client.get_metric_history(identity, "validation_loss")
+    assert [(point.step, point.value) for point in curve] == [(1, 1.1), (2, 0.55), (3, pytest.approx(1.1 / 3))]

@@ -1,0 +1,236 @@
+"""Runs on a real database: what the job says becomes rows and facts, each once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound
+from penstock.contracts.events import (
+    Event,
+    TrainingRunCanceled,
+    TrainingRunCompleted,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunRequested,
+    TrainingRunStarted,
+    decode,
+)
+from penstock.runtime.store import Store, assert_migrations_match
+from penstock.runtime.tables import JobRow, OutboxRow
+from penstock_trainer import store as rows
+from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
+from penstock_trainer.store import Tables
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Shown:
+    """What `penstock status` would show."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, str] = {}
+
+    def waits_for(self, thing: str, why: str) -> None:
+        self.waiting[thing] = why
+
+    def has(self, thing: str) -> None:
+        self.waiting.pop(thing, None)
+
+
+class Desk:
+    def __init__(self, folder: Path) -> None:
+        self.store = Store.open(f"sqlite:///{folder}/trainer.db", migrations="penstock_trainer.migrations", clock=lambda: NOW)
+        self.shown = Shown()
+        self.folder = folder / "runs"
+        self.runs = Runs(lambda: NOW, self.folder, self.shown)
+
+    def wish(self, run_id: str = "01A", pipeline: str = "loans") -> TrainingRunRequested:
+        return TrainingRunRequested(
+            run_id=run_id, pipeline=pipeline, pipeline_number=3, reason="requested", requested_at=NOW, requested_by="ann"
+        )
+
+    def request(self, wish: TrainingRunRequested, key: str = "") -> str:
+        with self.store.transaction() as effect:
+            return self.runs.request(wish, key, effect)
+
+    def accept(self, wish: TrainingRunRequested) -> None:
+        with self.store.transaction() as effect:
+            self.runs.accept(wish, effect)
+
+    def says(self, message: dict[str, Any], run_id: str = "01A") -> None:
+        with self.store.transaction() as effect:
+            self.runs.progressed(run_id, message, effect)
+
+    def cancel(self, run_id: str = "01A") -> None:
+        with self.store.transaction() as effect:
+            self.runs.cancel(run_id, "ben", effect)
+
+    @property
+    def run(self) -> rows.RunRow:
+        with self.store.read() as session:
+            return rows.run(session, "01A")
+
+    @property
+    def jobs(self) -> list[tuple[str, str, str]]:
+        with self.store.read() as session:
+            return [(row.kind, row.job_id, row.state) for row in session.scalars(select(JobRow).order_by(JobRow.id))]
+
+    @property
+    def told(self) -> list[Event]:
+        with self.store.read() as session:
+            found = [decode(row.event_type, row.value) for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))]
+        return [event for event in found if event]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    made = Desk(tmp_path)
+    yield made
+    made.store.close()
+
+
+def epoch(number: int) -> dict[str, Any]:
+    return {
+        "epoch": {
+            "number": number,
+            "epochs": 3,
+            "train_loss": 0.5,
+            "validation_loss": 0.4,
+            "validation_metric": 0.9,
+            "metric": "auroc",
+            "learning_rate": 1e-3,
+            "elapsed_s": float(number),
+        }
+    }
+
+
+def result() -> dict[str, Any]:
+    package = {"uri": "file:///packages/a.tar", "digest": "sha256:" + "a" * 64, "size": 3}
+    return {"package": package, "digest": "sha256:" + "d" * 64, "metrics": {"auroc": 0.9}, "parameters": {"model.type": "mlp"}}
+
+
+def test_migrations_make_the_tables(desk: Desk) -> None:
+    assert_migrations_match(desk.store, Tables.metadata)
+
+
+def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
+    training_set = loans.training_set().model_dump(mode="json")
+    wish = desk.wish()
+    desk.request(wish)
+    assert desk.jobs == []  # the job begins when the wish is on Kafka
+    desk.accept(wish)
+    desk.accept(wish)
+    assert desk.jobs == [(JOB, "01A", "queued")]
+    for message in ({"attempt": 1}, {"training_set": training_set, "epochs": 3}, epoch(1), epoch(2)):
+        desk.says(message)
+    assert (desk.run.state, desk.run.epochs_planned, desk.run.attempts) == ("training", 3, 1)
+    for message in ({"attempt": 2}, {"training_set": training_set, "epochs": 3}, epoch(1), epoch(2), epoch(3), {"stage": "packaging"}):
+        desk.says(message)  # after a crash everything is told again
+    assert (desk.run.state, desk.run.attempts) == ("packaging", 2)
+    with desk.store.transaction() as effect:
+        desk.runs.completed("01A", result(), effect)
+    assert desk.run.state == "completed"
+    assert [type(event) for event in desk.told] == [
+        TrainingRunRequested,
+        TrainingRunStarted,
+        *[TrainingRunProgressed] * 3,
+        TrainingRunCompleted,
+    ]
+    assert desk.jobs[-1] == (TRACKING_JOB, "01A", "queued")
+    completed = desk.told[-1]
+    assert isinstance(completed, TrainingRunCompleted)
+    assert completed.training_set.fingerprint == training_set["fingerprint"]
+    assert completed.pipeline_number == 3
+
+
+def test_a_wish_from_the_feature_stores_trigger(desk: Desk) -> None:
+    desk.accept(desk.wish())
+    assert desk.run.state == "requested"
+    assert desk.jobs == [(JOB, "01A", "queued")]
+    assert desk.told == []  # it is on the topic already
+
+
+@pytest.mark.parametrize("run_id", ["../../etc", "", "a b", ".", "x" * 33])
+def test_an_id_that_names_no_folder_is_refused(desk: Desk, run_id: str) -> None:
+    with pytest.raises(Invalid, match="cannot name a run"):
+        desk.accept(desk.wish(run_id))
+
+
+def test_a_key_stands_for_one_run(desk: Desk) -> None:
+    assert desk.request(desk.wish("01A"), "k") == "01A"
+    assert desk.request(desk.wish("01B"), "k") == "01A"
+    with pytest.raises(Conflict, match="the key stands for run 01A of `loans`"):
+        desk.request(desk.wish("01C", "other"), "k")
+    assert len(desk.told) == 1
+
+
+def test_a_failure_says_what_to_change(desk: Desk) -> None:
+    desk.accept(desk.wish())
+    with desk.store.transaction() as effect:
+        desk.runs.failed("01A", Kind.INVALID, "one class only", "Publish the other", effect)
+    (failed,) = desk.told
+    assert isinstance(failed, TrainingRunFailed)
+    assert (failed.kind, failed.reason, failed.remedy) == ("invalid", "one class only", "Publish the other")
+    with pytest.raises(Conflict, match="failed already"):
+        desk.cancel()
+
+
+def test_cancel(desk: Desk) -> None:
+    desk.accept(desk.wish())
+    desk.says({"attempt": 1})
+    work = desk.folder / "01A"
+    work.mkdir(parents=True)
+    desk.cancel()
+    desk.cancel()
+    assert desk.run.state == "canceled"
+    assert desk.jobs == [(JOB, "01A", "canceled")]
+    assert [type(event) for event in desk.told] == [TrainingRunCanceled]
+    assert not work.exists()  # people's data
+    desk.says(epoch(1))  # said before it was killed
+    assert len(desk.told) == 1
+    with pytest.raises(NotFound, match="no run `01X`"):
+        desk.cancel("01X")
+
+
+def test_canceled_before_it_was_accepted(desk: Desk) -> None:
+    wish = desk.wish()
+    desk.request(wish)
+    desk.cancel()
+    desk.accept(wish)
+    assert desk.jobs == []
+
+
+def test_what_runs_wait_for_is_shown(desk: Desk) -> None:
+    for run_id in ("01A", "01B"):
+        desk.accept(desk.wish(run_id))
+        desk.says({"waits_for": "feature_store", "why": f"away, run {run_id}"}, run_id)
+    assert desk.shown.waiting == {"feature_store": "away, run 01B"}
+    desk.says({"has": "feature_store"}, "01B")
+    assert "feature_store" in desk.shown.waiting  # the other still waits
+    desk.says({"attempt": 2}, "01A")
+    assert desk.shown.waiting == {}
+
+
+def test_working_files_of_ended_runs_are_swept(desk: Desk) -> None:
+    for run_id in ("01A", "01B"):
+        desk.accept(desk.wish(run_id))
+    desk.cancel("01A")
+    for name in ("01A", "01B", "unknown"):
+        (desk.folder / name).mkdir(parents=True)
+    desk.runs.sweep(desk.store)
+    assert [folder.name for folder in desk.folder.glob("*")] == ["01B"]
+
+
+def test_events_are_plain_json(desk: Desk) -> None:
+    desk.request(desk.wish())
+    with desk.store.read() as session:
+        (row,) = session.scalars(select(OutboxRow))
+    assert json.loads(row.value)["run_id"] == "01A"
+    assert row.key == "01A"

@@ -1,0 +1,221 @@
+"""The whole service as a process: Kafka in and out, gRPC, the child process that trains, and what happens when it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from confluent_kafka import Consumer
+from mlflow.tracking import MlflowClient
+
+from penstock.contracts.errors import Conflict
+from penstock.contracts.events import Event, TrainingRunCompleted, TrainingRunRequested, decode
+from penstock.packages.archive import unpack
+from penstock.packages.format import Package, open_package
+from penstock.runtime.rpc import rpc_error
+from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing.broker import free_ports
+from penstock.testing.wait import until
+from penstock.trainer.v1 import trainer_pb2 as pb
+from penstock.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
+
+pytestmark = pytest.mark.kafka
+
+ENDED = (pb.Run.STATE_COMPLETED, pb.Run.STATE_FAILED, pb.Run.STATE_CANCELED)
+WITHIN_S = 120.0
+
+
+class Trainer:
+    def __init__(self, process: subprocess.Popen[bytes], port: int, home: Path, kafka: Any, prefix: str) -> None:
+        self.process = process
+        self.home = home
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.stub = TrainerServiceStub(self.channel)
+        self._kafka = kafka
+        self._prefix = prefix
+
+    def create(self, **wish: Any) -> str:
+        overrides = json.dumps(wish.pop("overrides", {}))
+        return self.stub.CreateRun(pb.CreateRunRequest(pipeline="loans", overrides_json=overrides, requested_by="test", **wish)).run_id
+
+    def run(self, run_id: str) -> pb.Run:
+        return self.stub.GetRun(pb.GetRunRequest(run_id=run_id))
+
+    def ended(self, run_id: str) -> pb.Run:
+        def look() -> pb.Run | None:
+            run = self.run(run_id)
+            return run if run.state in ENDED else None
+
+        found = until(look, within=WITHIN_S, what=f"run {run_id} has ended")
+        assert found is not None
+        return found
+
+    def child(self) -> psutil.Process | None:
+        with suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                if "penstock_trainer.job" in child.cmdline():
+                    return child
+        return None
+
+    def waiting(self) -> dict[str, str]:
+        answer = status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest())
+        return {wait.thing: wait.why for wait in answer.services[0].waiting}
+
+    def events(self, until_type: type[Event], count: int = 1) -> list[Event]:
+        """All of training-runs.v1, as soon as it holds `count` of that type."""
+        consumer = Consumer(self._kafka.settings(self._prefix).client(group_id=uuid.uuid4().hex, auto_offset_reset="earliest"))
+        consumer.subscribe([f"{self._prefix}training-runs.v1"])
+        found: list[Event] = []
+
+        def look() -> bool:
+            for message in consumer.consume(100, timeout=0.2):
+                if message.error() is None:
+                    kind = dict(message.headers() or [])["ce_type"].decode()
+                    event = decode(kind, message.value())
+                    found.extend([event] if event else [])
+            return sum(isinstance(event, until_type) for event in found) >= count
+
+        try:
+            until(look, within=30, what=f"{until_type.__name__} on the topic")
+        finally:
+            consumer.close()
+        return found
+
+    def package(self, event: TrainingRunCompleted, to: Path) -> Package:
+        unpack(Path(event.package.uri.removeprefix("file://")), to)
+        return open_package(to, event.digest)
+
+
+@pytest.fixture
+def start(loans: Any, kafka: Any) -> Any:
+    @contextmanager
+    def started(name: str = "home", prefix: str | None = None) -> Iterator[Trainer]:
+        home = loans.folder / name
+        prefix = prefix or f"trainer-{uuid.uuid4().hex[:8]}."
+        (port,) = free_ports(1)
+        environment = {
+            "PENSTOCK_HOME": str(home),
+            "PENSTOCK_ARTIFACTS": loans.artifacts.root,
+            "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
+            "PENSTOCK_PEERS": json.dumps(loans.peers),
+            "PENSTOCK_TRAINER__PORT": str(port),
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "DO_NOT_TRACK": "1",
+        }
+        home.mkdir(exist_ok=True)
+        with (home / "trainer.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "penstock_trainer"], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        trainer = Trainer(process, port, home, kafka, prefix)
+        try:
+            grpc.channel_ready_future(trainer.channel).result(60)
+            until(lambda: not trainer.waiting(), within=60, what="the trainer is ready")
+            yield trainer
+        except BaseException:
+            print((home / "trainer.log").read_text()[-4000:])
+            raise
+        finally:
+            trainer.channel.close()
+            process.terminate()
+            process.wait(30)
+
+    return started
+
+
+def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any, tmp_path: Path) -> None:
+    loans.start_registry()
+    loans.start_feature_store()
+    with start() as trainer:
+        loans.spec["trainer"] |= {"epochs": 20, "batch_size": 2}  # some seconds
+        killed = trainer.create()
+        until(lambda: len(trainer.run(killed).epochs) >= 2, within=WITHIN_S, what="two epochs")
+        trainer.child().kill()
+        run = trainer.ended(killed)
+        assert run.state == pb.Run.STATE_COMPLETED, run.failure
+        assert run.attempts == 2
+        assert [epoch.number for epoch in run.epochs] == list(range(1, 21))
+        whole = trainer.ended(trainer.create())
+        assert whole.attempts == 1
+        events = trainer.events(TrainingRunCompleted, 2)
+        completed = {event.run_id: event for event in events if isinstance(event, TrainingRunCompleted)}
+        one, other = (trainer.package(completed[run_id], tmp_path / run_id) for run_id in (killed, whole.run_id))
+        assert one.manifest.files["model.onnx"] == other.manifest.files["model.onnx"]  # bit for bit
+        told = [type(event).__name__ for event in events if getattr(event, "run_id", None) == killed]
+        assert told == ["TrainingRunRequested", "TrainingRunStarted", *["TrainingRunProgressed"] * 20, "TrainingRunCompleted"]
+        assert one.digest == completed[killed].digest == run.digest
+        assert "torch" not in Path(f"/proc/{trainer.process.pid}/maps").read_text()  # only the job's process
+        assert list((trainer.home / "trainer" / "runs").glob("*")) == []
+
+        def tracked() -> int:
+            client = MlflowClient(tracking_uri=f"sqlite:///{trainer.home}/mlflow/mlflow.db")
+            experiment = client.get_experiment_by_name("loans")
+            return len(client.search_runs([experiment.experiment_id], "attributes.status = 'FINISHED'")) if experiment else 0
+
+        until(lambda: tracked() == 2, within=WITHIN_S, what="MLflow knows both runs")
+
+
+def test_a_run_waits_for_its_peers_and_can_be_canceled(loans: Any, start: Any) -> None:
+    loans.start_registry()
+    with start() as trainer:
+        first, second = trainer.create(idempotency_key="k"), trainer.create()
+        assert trainer.create(idempotency_key="k") == first
+        until(lambda: "feature_store" in trainer.waiting(), within=WITHIN_S, what="it says that it waits for the feature store")
+        assert first in trainer.waiting()["feature_store"]
+        assert trainer.run(first).state == pb.Run.STATE_PREPARING
+        loans.start_feature_store()
+        run = trainer.ended(first)
+        assert run.state == pb.Run.STATE_COMPLETED, run.failure
+        assert trainer.waiting() == {}
+        assert {(request.id, request.pipeline_number) for request in loans.asked} >= {(first, 3)}
+        trainer.ended(second)
+
+        loans.spec["trainer"] |= {"epochs": 10_000}
+        long = trainer.create()
+        watched = trainer.stub.WatchRun(pb.WatchRunRequest(run_id=long))
+        states = []
+        for seen in watched:
+            states.append(seen.state)
+            if len(seen.epochs) >= 1 and pb.Run.STATE_CANCELED not in states:
+                with suppress(grpc.RpcError):
+                    trainer.stub.CancelRun(pb.CancelRunRequest(run_id=long, canceled_by="ben"))
+        assert states[0] in (pb.Run.STATE_REQUESTED, pb.Run.STATE_PREPARING)
+        assert states[-1] == pb.Run.STATE_CANCELED
+        until(lambda: trainer.child() is None, within=30, what="the child is gone")
+
+
+def test_what_cannot_be_trained_fails_with_a_sentence(loans: Any, start: Any) -> None:
+    loans.start_registry()
+    loans.start_feature_store()
+    with start() as trainer:
+        for call, status in (
+            (lambda: trainer.create(overrides={"trainer.epoch": 5}), "trainer.epoch: no key `epoch`; did you mean `epochs`?"),
+            (lambda: trainer.stub.CreateRun(pb.CreateRunRequest(pipeline="lones")), "no pipeline `lones`. There is loans"),
+            (lambda: trainer.run("01X"), "no run `01X`. List runs with `penstock runs`"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert str(rpc_error(caught.value)) == status
+        loans.error = Conflict("12 labelled rows, at least 50 are needed", where="loans", remedy="Publish more labelled events")
+        run = trainer.ended(trainer.create())
+        assert run.state == pb.Run.STATE_FAILED
+        assert "12 labelled rows, at least 50 are needed" in run.failure
+        assert run.remedy == "Publish more labelled events"
+        loans.error = None
+        loans.training_set = lambda name: type(loans).training_set(loans, name, one_class=True)
+        run = trainer.ended(trainer.create())
+        assert "the training split has one class only: `false` in all 400 rows" in run.failure
+        assert run.remedy == "Publish labels of the other class too, or check `positive`"
+        assert run.attempts == 1
+        assert len(trainer.events(TrainingRunRequested, 2)) >= 2
