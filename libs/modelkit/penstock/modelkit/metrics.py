@@ -65,4 +65,4 @@ def f1(truth: Array, decided: Array) -> float:
 
 def log_loss(labels: Array, probabilities: Array) -> float:
     chosen = probabilities.astype(np.float64)[np.arange(len(labels)), labels.astype(np.int64)]
-    return float(-np.mean(np.log(np.clip(chosen, 1e-7, 1.0))))
+    return abs(float(np.mean(np.log(np.clip(chosen, 1e-7, 1.0)))))
