@@ -34,6 +34,7 @@ from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import predictions_topic
 from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.stream.bounded import bounded
 from penstock_inference.door_log import Position, Tail, mended
 from penstock_inference.origin import Origins
 from penstock_inference.predictions import Layouts, Unattributed, read_line
@@ -45,7 +46,7 @@ GROUP: Final = "penstock.inference.recorder"
 ANCHOR: Final = "deployments.v1"
 EVERY_S: Final = 0.25
 """Between two looks at the log. A transaction costs the broker some 10 ms of a core, however few predictions it holds."""
-KAFKA_S: Final = 15.0
+KAFKA_S: Final = 10.0
 COMMIT_AGAIN_S: Final = 3600.0
 BACKOFF_S: Final = (0.2, 0.5, 1.0, 2.0)
 
@@ -218,18 +219,14 @@ class _Spool:
         return topic in self._known_topics
 
     def commit(self, predictions: list[tuple[str, Prediction]], position: Position) -> None:
-        """Predictions and position, in one transaction. Raises KafkaException; then nothing of it is visible."""
+        """Predictions and position, in one transaction. Raises KafkaException or Unavailable: what became of it is for the next session
+        to find out, which ends what is open under the same name and asks for the committed position."""
         self._producer.begin_transaction()
-        try:
-            for pipeline, prediction in predictions:
-                self._produce(pipeline, prediction)
-            offset = TopicPartition(self._anchor, 0, position.offset, metadata=position.file)
-            _insist(lambda: self._producer.send_offsets_to_transaction([offset], self._metadata, KAFKA_S))
-            _insist(lambda: self._producer.commit_transaction(KAFKA_S))
-        except KafkaException as error:
-            if not error.args[0].fatal():
-                self._producer.abort_transaction(KAFKA_S)
-            raise
+        for pipeline, prediction in predictions:
+            self._produce(pipeline, prediction)
+        offset = TopicPartition(self._anchor, 0, position.offset, metadata=position.file)
+        bounded(lambda: self._producer.send_offsets_to_transaction([offset], self._metadata, KAFKA_S), 2 * KAFKA_S)
+        bounded(lambda: self._producer.commit_transaction(KAFKA_S), 2 * KAFKA_S)
         _write_position(self._settings.position_file, position)
 
     def _produce(self, pipeline: str, prediction: Prediction) -> None:
@@ -248,17 +245,6 @@ class _Spool:
                 self._producer.poll(0.1)
             else:
                 break
-
-
-def _insist(call: Callable[[], None]) -> None:
-    while True:
-        try:
-            call()
-        except KafkaException as error:
-            if not error.args[0].retriable():
-                raise
-        else:
-            return
 
 
 def _raise_if_fatal(error: Exception) -> None:

@@ -51,6 +51,9 @@ class KafkaSettings(BaseModel):
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
+            # Known brokers are connected to again, with back-off. By default librdkafka begins anew from the bootstrap servers whenever all
+            # are down: 40 connections a second from each client, and a transaction may wait for ever for its coordinator (issue 5511).
+            "metadata.recovery.strategy": "none",
         }
         security = {name.replace("_", "."): value for name, value in self._chosen_security()}
         return base | security | {name.replace("_", "."): value for name, value in overrides.items()}

@@ -39,10 +39,6 @@ POLL_S = 0.5
 """How long an idle stream sleeps; how soon it notices `stop` and new topics."""
 CALL_S = 10.0
 """Of one call to the broker."""
-RECOVERY = "none"
-"""Known brokers are connected to again, with back-off. librdkafka's default is to begin anew from the bootstrap servers whenever all are
-down: without back-off (40 connections a second from each client), and a transaction may wait for ever for a coordinator that was forgotten
-thereby (librdkafka issue 5511)."""
 
 
 class Waits(Protocol):
@@ -155,7 +151,6 @@ class Group:
                 enable_partition_eof=self._ends,
                 topic_metadata_refresh_interval_ms=10_000,
                 allow_auto_create_topics=False,
-                metadata_recovery_strategy=RECOVERY,
             )
             | {"error_cb": self._on_error},
             logger=librdkafka_log,

@@ -6,14 +6,14 @@ Downstream readers must read committed messages only (`isolation.level=read_comm
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from confluent_kafka import Producer, TopicPartition
 
-from penstock.contracts.errors import Unavailable
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream.group import BATCH, CALL_S, LINGER_S, RECOVERY, Group, Waits, librdkafka_log
+from penstock.runtime.stream.bounded import bounded
+from penstock.runtime.stream.group import BATCH, CALL_S, LINGER_S, Group, Waits, librdkafka_log
 from penstock.runtime.stream.messages import Batch, Committed, Outcome, Partition
 from penstock.runtime.stream.spans import batch_span
 
@@ -95,7 +95,7 @@ class TransactionalStream:
                 for batch, outcome in zip(batches, outcomes, strict=True)
             ]
             member = self._group.member()
-            _bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
+            bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
             producer.commit_transaction(CALL_S)
         for batch, outcome in zip(batches, outcomes, strict=True):
             self._group.advance(batch.partition, batch.position)
@@ -126,7 +126,6 @@ class TransactionalStream:
                 retry_backoff_ms=1,
                 linger_ms=0,
                 acks="all",
-                metadata_recovery_strategy=RECOVERY,
             ),
             logger=librdkafka_log,
         )
@@ -144,23 +143,3 @@ class TransactionalStream:
 
 def _unconcerned(partitions: Sequence[Partition]) -> None:
     """No transaction is open while partitions are revoked, and what processors know is sorted out when they are assigned."""
-
-
-def _bounded(call: Callable[[], None], seconds: float) -> None:
-    """For a call that may never return, whatever time-out it is given (librdkafka issue 5456). It is left behind then, with its producer,
-    and Unavailable is raised; should it ever go on, the next session's producer has fenced it."""
-    raised: list[BaseException] = []
-    done = threading.Event()
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:
-            raised.append(error)
-        done.set()
-
-    threading.Thread(target=run, daemon=True).start()
-    if not done.wait(seconds):
-        raise Unavailable(f"the offsets were not added to the transaction within {seconds:.0f} s")
-    if raised:
-        raise raised[0]
