@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.settings import KafkaSettings
@@ -78,12 +79,13 @@ class History:
         profile: Profile | None = None
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
-                chunks[:0] = [(message.value or b"", message.timestamp) for message in span]
-                ids += sum(len(message.value or b"") for message in span) // DIGEST_BYTES
+                found = [(raw.value() or b"", raw.timestamp()[1]) for raw in span]
+                chunks[:0] = found
+                ids += sum(len(joined) for joined, _ in found) // DIGEST_BYTES
                 if profile is None:
-                    newest = [*span, *newest]
+                    newest = [*map(_message, span), *newest]
                     profile = whole_profile(newest)
-                if profile is not None and (ids >= capacity or (span and span[0].timestamp < now - window_ms)):
+                if profile is not None and (ids >= capacity or (found and found[0][1] < now - window_ms)):
                     break
         seen = SeenIds(window_ms, capacity)
         seen.restore(chunks, now)
@@ -97,12 +99,12 @@ class History:
         messages: list[Message] = []
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
-                messages = [*span, *messages]
+                messages = [*map(_message, span), *messages]
                 if (found := whole_profile(messages)) is not None:
                     return found
         return {}
 
-    def _spans(self, partition: int, *, until_total: int) -> Generator[list[Message], None, None]:
+    def _spans(self, partition: int, *, until_total: int) -> Generator[list[RawMessage], None, None]:
         """Spans of committed messages, each in order, from the end to the beginning of the log.
 
         The offsets of a transaction become visible apart from its messages: both are marked as committed partition by partition. So the
@@ -115,7 +117,9 @@ class History:
         with self._client("read_committed") as reader:
             while start > low:
                 start = max(low, start - span)
-                yield _read(reader, TopicPartition(self._topic, partition, start), end, high, lambda last: total(last) >= until_total)
+                yield _read(
+                    reader, TopicPartition(self._topic, partition, start), end, high, lambda last: total(_message(last)) >= until_total
+                )
                 span, end = min(span * 2, LARGEST_SPAN), start
 
     @contextmanager
@@ -140,10 +144,10 @@ class History:
             consumer.close()
 
 
-def _read(reader: Consumer, where: TopicPartition, end: int | None, high: int, complete: Callable[[Message], bool]) -> list[Message]:
+def _read(reader: Consumer, where: TopicPartition, end: int | None, high: int, complete: Callable[[RawMessage], bool]) -> list[RawMessage]:
     """From `where` to `end`; None: to the last message that is committed."""
     reader.assign([where])
-    found: list[Message] = []
+    found: list[RawMessage] = []
     deadline = time.monotonic() + WITHIN_S
     while True:
         for message in reader.consume(5000, 0.05):
@@ -155,8 +159,13 @@ def _read(reader: Consumer, where: TopicPartition, end: int | None, high: int, c
                 return found
             if error is None:
                 deadline = time.monotonic() + WITHIN_S
-                found.append(Message(offset, None, message.value(), message.timestamp()[1], message.headers() or ()))  # type: ignore[arg-type]
+                found.append(message)
             elif offset >= high or (found and complete(found[-1])):
                 return found
         if time.monotonic() > deadline:
             raise Unavailable(f"{where.topic} {where.partition} stays silent from {where.offset}")
+
+
+def _message(raw: RawMessage) -> Message:
+    """With its headers, which are the larger part: only where they are needed."""
+    return Message(raw.offset() or 0, None, raw.value(), raw.timestamp()[1], raw.headers() or ())  # type: ignore[arg-type]
