@@ -1,9 +1,12 @@
 """Exit codes and sentences, without a platform."""
 
+import inspect
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from penstock.client.cli.main import app
@@ -67,3 +70,19 @@ def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
     assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 0
     assert runner.invoke(app, ["validate", str(out)]).exit_code == 0
     assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 2
+
+
+def test_every_verb_that_prints_has_json() -> None:
+    streams = {"logs", "init"}  # lines as they are, and a file
+
+    def verbs(typed: typer.Typer, prefix: str = "") -> Iterator[tuple[str, object]]:
+        for command in typed.registered_commands:
+            assert command.callback is not None
+            yield prefix + (command.name or command.callback.__name__.strip("_")), command.callback
+        for group in typed.registered_groups:
+            assert group.typer_instance is not None
+            yield from verbs(group.typer_instance, f"{group.name} ")
+
+    found = dict(verbs(app))
+    assert len(found) > 20
+    assert {name for name, callback in found.items() if "as_json_" not in inspect.signature(callback).parameters} == streams  # type: ignore[arg-type]

@@ -95,19 +95,29 @@ def list_(
     table(("version", "state", "gates", "by", "why", "requested"), rows, empty="nothing waits for a decision")
 
 
-def approve(version: Version, why: Annotated[str, typer.Option(help="The reason, which is signed and kept.")], by: Who = "") -> None:
+def approve(
+    version: Version,
+    why: Annotated[str, typer.Option(help="The reason, which is signed and kept.")],
+    by: Who = "",
+    as_json_: AsJson = False,
+) -> None:
     """Waive the gates that did not pass, with a reason; the waiver is signed."""
-    _decide(version, why, by, approve=True)
+    _decide(version, why, by, approve=True, quiet=as_json_)
 
 
-def reject(version: Version, why: Annotated[str, typer.Option(help="The reason, which is kept.")], by: Who = "") -> None:
+def reject(
+    version: Version, why: Annotated[str, typer.Option(help="The reason, which is kept.")], by: Who = "", as_json_: AsJson = False
+) -> None:
     """Leave the version refused."""
-    _decide(version, why, by, approve=False)
+    _decide(version, why, by, approve=False, quiet=as_json_)
 
 
-def _decide(version: str, why: str, by: str, *, approve: bool) -> None:
+def _decide(version: str, why: str, by: str, *, approve: bool, quiet: bool) -> None:
     with platform() as penstock:
         found = penstock.audits.decide(version, approve=approve, by=by or getpass.getuser(), why=why)
+    if quiet:
+        as_json(found)
+        return
     console.print(
         f"{found.pipeline}@{short(found.digest)}: {found.state} by {found.decided_by} (a typed name, not an identity)", markup=False
     )

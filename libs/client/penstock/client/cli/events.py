@@ -69,12 +69,17 @@ def rejects(
             console.print(f"  partition {reject['partition']} offset {reject['offset']}: {reject['detail']}")
 
 
-def erase(pipeline: str, entity: str, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def erase(
+    pipeline: str, entity: str, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json_: AsJson = False
+) -> None:
     """Remove a person from lake, online store and training sets."""
     if not yes:
         typer.confirm(f"Remove `{entity}` from {pipeline} for good?", abort=True)
     with platform() as penstock:
         erased = penstock.features.erase(pipeline, entity)
+    if as_json_:
+        as_json(erased)
+        return
     online = "its online features" if erased.online else "no online features"
     console.print(f"removed {erased.lake_rows} lake rows, {erased.training_set_rows} training-set rows, {online}")
     console.print("topics keep its events until their retention ends")
@@ -90,8 +95,9 @@ def list_(as_json_: AsJson = False) -> None:
     table(("id", "event", "group", "reason"), [(d.id, d.event_type, d.group, d.reason) for d in found], empty="no dead letters")
 
 
-def replay(identity: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def replay(identity: Annotated[str, typer.Argument(metavar="ID")], as_json_: AsJson = False) -> None:
     """Give a dead letter back to its topic."""
     with platform() as penstock:
         letter = penstock.dead_letters.replay(identity)
-    console.print(f"{letter.event_type} is on {letter.topic} again")
+    said = {"id": letter.id, "type": letter.event_type, "topic": letter.topic}
+    as_json(said) if as_json_ else console.print(f"{letter.event_type} is on {letter.topic} again")

@@ -32,10 +32,13 @@ def init(
     console.print(f"wrote {to}. Read it, then: penstock validate {to}")
 
 
-def validate(file: File) -> None:
+def validate(file: File, as_json_: AsJson = False) -> None:
     """Check a pipeline file without a platform."""
     pipeline = read(_text(file), str(file))
     features = pipeline.resolved_features()
+    if as_json_:
+        as_json(pipeline.model_dump(mode="json", by_alias=True))
+        return
     console.print(
         f"{file}: pipeline {pipeline.pipeline}, {len(pipeline.sources)} sources, {len(features)} features, no problems", markup=False
     )

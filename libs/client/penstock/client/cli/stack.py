@@ -31,18 +31,21 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
 
 
-def up() -> None:
+def up(as_json_: AsJson = False) -> None:
     """Bring up Kafka, Triton, Envoy and the services on this machine."""
-    found = _embedded().up(ClientSettings().home, progress=show_program())
+    found = _embedded().up(ClientSettings().home, progress=None if as_json_ else show_program())
+    if as_json_:
+        as_json(found.file.model_dump(mode="json"))
+        return
     console.print(f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.file.kafka}")
     console.print("See `penstock status`; stop with `penstock down`")
 
 
-def down() -> None:
+def down(as_json_: AsJson = False) -> None:
     """Stop everything that `up` started; data stays in PENSTOCK_HOME."""
     home = ClientSettings().home
     _embedded().down(home)
-    console.print(f"down; data stays in {home}")
+    as_json({"home": str(home)}) if as_json_ else console.print(f"down; data stays in {home}")
 
 
 def status(as_json_: AsJson = False) -> None:
@@ -80,15 +83,23 @@ def logs(
         typer.echo(line.rstrip("\n"))
 
 
-def keys_init() -> None:
+def keys_init(as_json_: AsJson = False) -> None:
     """Make the keys that are missing."""
     trust = _keys().ensure(ClientSettings().home / "keys")
+    if as_json_:
+        as_json({keyid: key.role for keyid, key in trust.keys.items()})
+        return
     table(("key", "role"), [(keyid, key.role) for keyid, key in trust.keys.items()], empty="no keys")
 
 
-def keys_rotate(role: Role, revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False) -> None:
+def keys_rotate(
+    role: Role, revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False, as_json_: AsJson = False
+) -> None:
     """A new key for a role. The old one is retired and still verifies what it signed, or with --revoke nothing any more."""
     signer = _keys().Keys(ClientSettings().home / "keys").rotate(role.value, revoke=revoke)
+    if as_json_:
+        as_json({"role": role.value, "keyid": signer.keyid, "revoked": revoke})
+        return
     fate = "revoked: nothing that it signed counts any more" if revoke else "retired: it verifies what it signed before"
     console.print(f"{role.value} signs with {signer.keyid} from now on; the old key is {fate}")
 
