@@ -8,7 +8,7 @@ MEMBERS    := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 SOURCES    := libs services
 PROTOS     := $(sort $(shell find proto -name '*.proto'))
 PROTOC      = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS:proto/%=%)
-PYTEST     := $(BIN)/pytest
+PYTEST     := $(BIN)/pytest -q
 
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False

@@ -8,13 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from lending import append, credit_risk, record
 
 from penstock.testing.wait import until
 from penstock_feature_store import names
 from penstock_feature_store.lake import Lake, SourceLake
 from penstock_feature_store.lake_files import RUN
-
-from .conftest import append, credit_risk, record
 
 pytestmark = pytest.mark.process
 

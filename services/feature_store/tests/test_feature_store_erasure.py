@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from lending import EPOCH, append, credit_risk, record
 
 from penstock.contracts.errors import NotFound
 from penstock.contracts.events import TrainingSet
@@ -19,8 +20,6 @@ from penstock_feature_store.lake import Lake
 from penstock_feature_store.splits import PARTS
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training_sets import key_of
-
-from .conftest import EPOCH, append, credit_risk, record
 
 WHO = "Ada-1815"
 STEPS = 10

@@ -11,14 +11,13 @@ from typing import Any
 import grpc
 import pyarrow.parquet as pq
 import pytest
+from feature_world import NOW, World
+from lending import credit_risk
 
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.testing.broker import Kafka
 from penstock.testing.wait import until
-
-from .conftest import credit_risk
-from .world import NOW, World
 
 pytestmark = pytest.mark.kafka
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lending import EPOCH, credit_risk, record
 
 from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import online
 from penstock_feature_store.batches import source_schema, table_of
 from penstock_feature_store.online import OnlineStore, Origin, Positions
 from penstock_feature_store.repository import Repository
-
-from .conftest import EPOCH, credit_risk, record
 
 PIPELINE = credit_risk()
 FIELDS = ["income", "purpose", "Married", "country_y"]

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from lending import EPOCH, append, credit_risk, record
 
 from penstock.contracts.errors import Conflict, Invalid, PenstockError
 from penstock.contracts.events import TrainingSet
@@ -25,8 +26,6 @@ from penstock_feature_store.batches import Received
 from penstock_feature_store.lake import SourceLake
 from penstock_feature_store.splits import PARTS, by_entity, by_time
 from penstock_feature_store.training_sets import Columns, Order, Snapshot, build, columns_of, join
-
-from .conftest import EPOCH, append, credit_risk, record
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 INCOME = {"income": {"from": "applications.income"}}
