@@ -41,7 +41,7 @@ LATENCY_CALLS = 500
 
 T = TypeVar("T")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 
 class Unexpected(Exception):

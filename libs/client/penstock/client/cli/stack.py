@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -14,6 +15,9 @@ from rich.text import Text
 from penstock.client.cli.output import AsJson, as_json, console, platform, reported, table
 from penstock.client.settings import ClientSettings
 from penstock.contracts.errors import Invalid
+
+PATIENCE_S = 15.0
+"""A start takes some seconds; nobody needs to read who waits for whom meanwhile."""
 
 keys = typer.Typer(help="The keys that sign packages, verdicts and promotions.", no_args_is_help=True)
 
@@ -105,13 +109,14 @@ def keys_rotate(
 
 
 def show_program() -> Callable[[Any], None]:
-    """Tells each program when it is ready, and when what it waits for changes."""
+    """Tells each program when it is ready, and what the others wait for once that takes long."""
     told: dict[str, str] = {}
+    started = time.monotonic()
 
     def show(program: Any) -> None:
         waits = ", ".join(program.waits_for)
         line = f"ready    {program.address}" if program.state == "ready" else f"{program.state:<8} {f'for {waits}' if waits else ''}"
-        if told.get(program.program) != line and (program.state == "ready" or (waits and waits != "its own start")):
+        if told.get(program.program) != line and (program.state == "ready" or time.monotonic() - started > PATIENCE_S):
             told[program.program] = line
             console.print(f"  {program.program:<15} {line}")
 
