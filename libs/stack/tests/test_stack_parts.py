@@ -189,8 +189,10 @@ def test_up_after_a_killed_supervisor_starts_afresh(tmp_path: Path) -> None:
 
 def test_what_does_not_get_ready_is_named(tmp_path: Path) -> None:
     try:
-        with pytest.raises(Unavailable, match=r"kafka is (starting|waiting)"):
-            up(tmp_path, [], ports_wanted=PORTS, within=0)
+        stack = up(tmp_path, [], ports_wanted=PORTS)
+        stack.stop("kafka")
+        with pytest.raises(Unavailable, match=r"not ready within 1 s: kafka is stopped.*penstock logs kafka"):
+            stack.wait(1)
     finally:
         down(tmp_path)
 
