@@ -215,7 +215,7 @@ def main() -> None:
             data = load()
             rows += compare(data, chosen.seeds or data.seeds)
     if chosen.json:
-        print(json.dumps(rows, indent=1))
+        print(json.dumps(rows))
         return
     print("data          seeds  AUROC   against   its AUROC  difference [paired 95 %]      [Nadeau, Bengio]   s a model")
     for row in rows:
