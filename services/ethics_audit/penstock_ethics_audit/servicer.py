@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from datetime import datetime
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import GateResult
@@ -16,6 +14,7 @@ from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
 from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import Desk
@@ -97,7 +96,7 @@ def _audit(row: AuditRow, result: str) -> pb.Audit:
         keyid=envelope.signatures[0].keyid if envelope else "",
         failure=row.failure or "",
         remedy=row.remedy or "",
-        completed_at=_timestamp(row.ended_at) if row.state == rows.COMPLETED else None,
+        completed_at=timestamp(row.ended_at) if row.state == rows.COMPLETED else None,
         result_json=result,
     )
 
@@ -111,8 +110,8 @@ def _review(row: ReviewRow) -> pb.Review:
         state=row.state,
         decided_by=row.decided_by or "",
         why=row.why or "",
-        requested_at=_timestamp(row.requested_at),
-        decided_at=_timestamp(row.decided_at),
+        requested_at=timestamp(row.requested_at),
+        decided_at=timestamp(row.decided_at),
     )
 
 
@@ -131,11 +130,3 @@ def _gates(gates: Iterable[GateResult]) -> list[pb.Gate]:
         )
         for gate in gates
     ]
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -8,12 +8,12 @@ from typing import Any
 
 import grpc
 import pyarrow.compute as pc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1 import feature_store_pb2_grpc
+from penstock.runtime.rpc import timestamp
 from penstock_feature_store import names
 from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.erasure import Erased, Erasures
@@ -110,7 +110,7 @@ def _entity(entity: str, fields: list[str], found: dict[str, tuple[Row, list[str
         entity=entity,
         status=pb.EntityFeatures.Status.Value(f"STATUS_{status.upper()}"),
         values=[_value(values.get(field)) for field in fields],
-        time=_timestamp(newest),
+        time=timestamp(newest),
         events={source: origin.event_id for source, origin in origins.items()},
     )
 
@@ -128,7 +128,7 @@ def _positions(held: Held) -> list[pb.SourcePosition]:
                 entities=lake.entities(),
                 positions=[pb.PartitionOffset(topic=records, partition=part, offset=at) for part, at in sorted(lake.positions().items())],
                 events=[pb.PartitionOffset(topic=events, partition=part, offset=last) for part, (_, last) in sorted(lake.events().items())],
-                newest=None if newest is None else _timestamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)),
+                newest=None if newest is None else timestamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)),
             )
         )
     return found
@@ -147,7 +147,7 @@ def _records(held: Held, request: pb.GetRecordsRequest) -> list[pb.Record]:
         pb.Record(
             id=row[names.ID],
             entity=row[names.ENTITY],
-            time=_timestamp(row[names.TIME]),
+            time=timestamp(row[names.TIME]),
             partition=row[names.PARTITION],
             offset=row[names.OFFSET],
             traceparent=row[names.TRACE] or "",
@@ -167,14 +167,6 @@ def _value(value: Scalar) -> pb.Value:
             return pb.Value(text=value)
         case _:
             return pb.Value(number=value)
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def _remaining(context: Context) -> float:

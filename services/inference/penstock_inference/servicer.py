@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import select
 from tritonclient.grpc import service_pb2_grpc
 
@@ -86,10 +85,8 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         for pipeline in sorted(served.keys() | refused.keys()):
             said = response.pipelines.add(pipeline=pipeline)
             if now := served.get(pipeline):
-                since = Timestamp()
-                since.FromDatetime(now.since)
                 said.digest, said.generation = now.digest, now.generation
-                said.since.CopyFrom(since)
+                said.since.FromDatetime(now.since)
             if no := refused.get(pipeline):
                 said.refused_digest, said.refused_reason = no.digest, no.reason
         return response

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Generator
-from datetime import datetime
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
+from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_model_registry import store as rows
 from penstock_model_registry.packages import Packages
@@ -101,7 +100,7 @@ def _pipeline(session: Session, row: PipelineRow) -> pb.Pipeline:
         number=row.number,
         text=row.text,
         spec_json=json.dumps(event.spec),
-        applied_at=_timestamp(event.applied_at),
+        applied_at=timestamp(event.applied_at),
         applied_by=event.applied_by,
         promoted_digest=champion.digest if champion else "",
         generation=champion.generation if champion else 0,
@@ -119,14 +118,8 @@ def _version(session: Session, row: VersionRow) -> pb.Version:
         keyid=version.keyid,
         metrics=version.metrics,
         because=row.because,
-        registered_at=_timestamp(row.registered_at),
-        promoted_at=_timestamp(promotion.promoted_at) if promotion else None,
+        registered_at=timestamp(row.registered_at),
+        promoted_at=timestamp(promotion.promoted_at) if promotion else None,
         version_json=version.model_dump_json(),
         verdict=audit.verdict if audit else "",
     )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

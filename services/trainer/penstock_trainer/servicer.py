@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from ulid import ULID
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import PartitionOffset, TrainingRunRequested
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
-from penstock.runtime.rpc import rpc_error
+from penstock.runtime.rpc import rpc_error, timestamp
 from penstock.runtime.store import Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
@@ -128,17 +126,9 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         training_set_json=json.dumps(run.training_set) if run.training_set else "",
         failure=run.failure or "",
         remedy=run.remedy or "",
-        requested_at=_timestamp(run.requested_at),
-        started_at=_timestamp(run.started_at),
-        ended_at=_timestamp(run.ended_at),
+        requested_at=timestamp(run.requested_at),
+        started_at=timestamp(run.started_at),
+        ended_at=timestamp(run.ended_at),
         attempts=run.attempts,
         requested_by=run.requested_by,
     )
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -19,7 +19,6 @@ from typing import Any, Self, TypeVar
 
 import grpc
 import structlog
-from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
@@ -267,7 +266,9 @@ class _Status(status_pb2_grpc.StatusServiceServicer):
         self, request: status_pb2.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> status_pb2.GetStatusResponse:
         service = self._service
-        waiting = [status_pb2.Waiting(thing=wait.thing, why=wait.why, since=_timestamp(wait.since)) for wait in service.readiness.waiting]
+        waiting = [
+            status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since)) for wait in service.readiness.waiting
+        ]
         return status_pb2.GetStatusResponse(
             services=[
                 status_pb2.ServiceStatus(
@@ -275,17 +276,11 @@ class _Status(status_pb2_grpc.StatusServiceServicer):
                     ready=service.readiness.ready,
                     waiting=waiting,
                     facts=service.readiness.facts,
-                    started_at=_timestamp(service.started_at),
+                    started_at=rpc.timestamp(service.started_at),
                     version=metadata.version("penstock-runtime"),
                 )
             ]
         )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

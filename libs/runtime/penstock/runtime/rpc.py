@@ -6,11 +6,13 @@ import asyncio
 import functools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
 from google.protobuf import any_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
@@ -57,6 +59,15 @@ def connect(address: str) -> grpc.aio.Channel:
     ]
     traces = aio_client_interceptors()  # type: ignore[no-untyped-call]
     return grpc.aio.insecure_channel(address, interceptors=traces, options=options)
+
+
+def timestamp(moment: datetime | None) -> Timestamp | None:
+    """An aware time as a message carries it; None leaves the field unset."""
+    if moment is None:
+        return None
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    return stamp
 
 
 def rpc_error(error: grpc.RpcError) -> PenstockError:
