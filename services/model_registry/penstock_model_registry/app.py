@@ -42,7 +42,7 @@ async def run(settings: Settings) -> None:
         service.background("history", history.restore())
         service.serve(
             add_ModelRegistryServiceServicer_to_server,
-            Servicer(store, pipelines, registry, packages),
+            Servicer(store, pipelines, registry, packages, known=history.known),
             "penstock.model_registry.v1.ModelRegistryService",
         )
         await service.until_stopped()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 import grpc
@@ -16,6 +16,7 @@ from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
 from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_model_registry import store as rows
+from penstock_model_registry.history import at_once
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.registry import Registry
@@ -33,11 +34,22 @@ _UNNAMED = "unnamed"
 
 
 class Servicer(pb_grpc.ModelRegistryServiceServicer):
-    def __init__(self, store: Store, pipelines: Pipelines, registry: Registry, packages: Packages) -> None:
+    """Nothing is answered before `known` returns: a registry that lost its database would deny what its history still tells it."""
+
+    def __init__(
+        self,
+        store: Store,
+        pipelines: Pipelines,
+        registry: Registry,
+        packages: Packages,
+        *,
+        known: Callable[[], Awaitable[None]] = at_once,
+    ) -> None:
         self._store = store
         self._pipelines = pipelines
         self._registry = registry
         self._packages = packages
+        self._known = known
 
     async def ApplyPipeline(self, request: pb.ApplyPipelineRequest, context: Context) -> pb.ApplyPipelineResponse:
         applied = await self._pipelines.apply(
@@ -47,31 +59,35 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
         return pb.ApplyPipelineResponse(pipeline=applied.pipeline, number=applied.number, changed=applied.changed, problems=problems)
 
     async def ListPipelines(self, request: pb.ListPipelinesRequest, context: Context) -> pb.ListPipelinesResponse:
+        await self._known()
         with self._store.read() as session:
             return pb.ListPipelinesResponse(pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)])
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
+        await self._known()
         with self._store.read() as session:
             return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
 
     async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:
+        await self._known()
         with self._store.read() as session:
             rows.pipeline_row(session, request.pipeline)
             return pb.ListVersionsResponse(versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)])
 
     async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:
-        return self._one(request.version)
+        return await self._one(request.version)
 
     async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Version:
-        return self._one(await self._registry.promote(request.version, by=request.promoted_by or _UNNAMED))
+        return await self._one(await self._registry.promote(request.version, by=request.promoted_by or _UNNAMED))
 
     async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:
         if not request.pipeline:
             raise Invalid("say which pipeline", where="pipeline")
         by = request.rolled_back_by or _UNNAMED
-        return self._one(await self._registry.roll_back(request.pipeline, by=by, from_generation=request.from_generation))
+        return await self._one(await self._registry.roll_back(request.pipeline, by=by, from_generation=request.from_generation))
 
     async def FetchPackage(self, request: pb.FetchPackageRequest, context: Context) -> AsyncIterator[pb.FetchPackageResponse]:
+        await self._known()
         with self._store.read() as session:
             row = rows.find_version(session, request.version)
         if not row.signed:
@@ -83,7 +99,8 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
         finally:
             await asyncio.to_thread(chunks.close)
 
-    def _one(self, reference: str) -> pb.Version:
+    async def _one(self, reference: str) -> pb.Version:
+        await self._known()
         with self._store.read() as session:
             return _version(session, rows.find_version(session, reference))
 
