@@ -97,3 +97,21 @@ def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
     (tmp_path / "trust.json").write_text("{]")
     with pytest.raises(Tampered, match="no trust store"):
         keys.trust()
+
+
+def test_each_service_keeps_its_private_key_to_itself(tmp_path: Path) -> None:
+    """The trust store is shared; a private key is made where only its service looks, and the other's is out of reach."""
+    registry = Keys(tmp_path / "trust", tmp_path / "registry")
+    audit = Keys(tmp_path / "trust", tmp_path / "audit")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda who: who[0].ensure(NOW, roles=[who[1]]), [(registry, "registry"), (audit, "audit")]))
+    trust = Keys(tmp_path / "trust").trust()
+    assert {key.role for key in trust.keys.values()} == {"registry", "audit"}
+    assert set(trust.keys) == {registry.signer("registry").keyid, audit.signer("audit").keyid}
+    for keys, others in ((registry, "audit"), (audit, "registry")):
+        with pytest.raises(Unavailable, match="no key of role"):
+            keys.signer(others)
+    assert {path.name for path in tmp_path.rglob("*.pem")} == {"registry.pem", "audit.pem"}
+    rotated = registry.rotate("registry", now=NOW + timedelta(days=1))
+    assert Keys(tmp_path / "trust").trust().keys[rotated.keyid].role == "registry"
+    assert [path.parent.name for path in tmp_path.rglob("registry.pem")] == ["registry"]

@@ -15,15 +15,15 @@ from penstock_ethics_audit.servicer import Servicer
 from penstock_ethics_audit.settings import Settings
 from penstock_ethics_audit.store import Tables
 
-LOOK_FOR_KEYS_EVERY_S = 2.0
 TELL_EVERY_S = 5.0
 
 
 async def run(settings: Settings) -> None:
     async with Service("ethics_audit", settings) as service:
         store = await service.store(Tables.metadata, migrations="penstock_ethics_audit.migrations")
-        keys = Keys(settings.platform.keys.resolve())
-        desk = Desk(keys.directory, settings.platform.artifacts_uri, service.clock)
+        keys = Keys(settings.platform.keys.resolve(), settings.platform.private_keys.resolve())
+        await asyncio.to_thread(keys.ensure, roles=["audit"])
+        desk = Desk(keys, settings.platform.artifacts_uri, service.clock)
         service.consume(handlers.router(desk, store))
         service.serve(
             add_EthicsAuditServiceServicer_to_server,
@@ -40,17 +40,8 @@ async def run(settings: Settings) -> None:
             parallel=settings.parallel,
             environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        service.background("keys", _wait_for_keys(service, keys))
         service.background("facts", _tell(service, store))
         await service.until_stopped()
-
-
-async def _wait_for_keys(service: Service, keys: Keys) -> None:
-    """Without its key the audit could find out much and prove nothing."""
-    while not (keys.directory / "audit.pem").exists():
-        service.waits_for("keys", f"{keys.directory} has no audit key; `penstock keys init` makes it")
-        await asyncio.sleep(LOOK_FOR_KEYS_EVERY_S)
-    service.has("keys")
 
 
 async def _tell(service: Service, store: Store) -> None:

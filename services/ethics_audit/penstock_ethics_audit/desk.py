@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import structlog
@@ -37,9 +36,9 @@ JOB = "audit"
 
 
 class Desk:
-    def __init__(self, keys: Path, artifacts: str, clock: Callable[[], datetime]) -> None:
+    def __init__(self, keys: Keys, artifacts: str, clock: Callable[[], datetime]) -> None:
         """`artifacts`: the store's URI, for the jobs."""
-        self._keys = Keys(keys)
+        self._keys = keys
         self._artifacts = artifacts
         self._clock = clock
 

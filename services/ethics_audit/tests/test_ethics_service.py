@@ -70,7 +70,7 @@ def store(tmp_path: Any) -> Any:
 
 @pytest.fixture
 def desk(world: World) -> Desk:
-    return Desk(world.keys.directory, world.artifacts.root, lambda: datetime.now(UTC))
+    return Desk(world.keys, world.artifacts.root, lambda: datetime.now(UTC))
 
 
 def published(store: Store) -> list[Event]:

@@ -24,8 +24,8 @@ MIGRATIONS = "penstock_model_registry.migrations"
 async def run(settings: Settings) -> None:
     async with Service("model_registry", settings) as service:
         store = await service.store(Tables.metadata, MIGRATIONS)
-        keys = Keys(settings.platform.keys)
-        await asyncio.to_thread(keys.ensure)
+        keys = Keys(settings.platform.keys, settings.platform.private_keys)
+        await asyncio.to_thread(keys.ensure, roles=["registry"])
         packages = Packages(service.artifacts, keys)
 
         history = History(store, keys)

@@ -4,7 +4,8 @@
 `{keyid: {role, public_key, created_at, retired_at}}`. Two roles: `registry` signs packages and promotions, `audit` signs verdicts and
 waivers. A key counts for its own role only, so that neither service can speak for the other.
 
-Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no restart.
+Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no restart. Where each service has a file system
+of its own, private keys lie apart from the trust store, each with its service alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,12 +119,14 @@ def keyid(public_key: ec.EllipticCurvePublicKey) -> str:
 class Keys:
     """The keys directory. Every call reads the files anew; they are small."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, private: Path | None = None) -> None:
+        """`directory` holds the trust store, and the private keys where they have no directory of their own, `private`."""
         self.directory = directory
+        self._private = private or directory
 
     def signer(self, role: Role) -> Signer:
         """Raises Unavailable while there is no key: it can be made at any time, and what waits for it goes on."""
-        path = self.directory / f"{role}.pem"
+        path = self._private / f"{role}.pem"
         try:
             return Signer(role, path, path.read_bytes())
         except FileNotFoundError as error:
@@ -139,14 +142,14 @@ class Keys:
         except ValidationError as error:
             raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(path)) from error
 
-    def ensure(self, now: datetime | None = None) -> Trust:
-        """Makes what is missing, and finishes a rotation that was cut off. Safe beside others that do the same."""
+    def ensure(self, now: datetime | None = None, *, roles: Iterable[Role] = ROLES) -> Trust:
+        """Makes what is missing for `roles`, and finishes a rotation that was cut off. Safe beside others that do the same."""
         now = now or datetime.now(UTC)
         with self._locked():
             keys = self._trusted()
-            for role in ROLES:
-                if not (self.directory / f"{role}.pem").exists():
-                    self._write(f"{role}.pem", _new_private_pem())
+            for role in roles:
+                if not (self._private / f"{role}.pem").exists():
+                    self._write(self._private / f"{role}.pem", _new_private_pem())
                 present = self.signer(role)
                 keys = _retire_all_but(present, _admit(present, keys, now), now)
             return self._write_trust(keys)
@@ -158,12 +161,12 @@ class Keys:
         `ensure` retires the old one.
         """
         now = now or datetime.now(UTC)
-        self.ensure(now)
+        self.ensure(now, roles=[role])
         with self._locked():
             old = self.signer(role)
             new = Signer(role, old.path, _new_private_pem())
             keys = self._write_trust(_admit(new, self._trusted(), now)).keys
-            self._write(old.path.name, new.pem)
+            self._write(old.path, new.pem)
             keys = _retire_all_but(new, keys, now)
             self._write_trust({name: key for name, key in keys.items() if not (revoke and name == old.keyid)})
             return new
@@ -173,25 +176,26 @@ class Keys:
 
     def _write_trust(self, keys: Mapping[str, TrustedKey]) -> Trust:
         content = {name: key.model_dump(mode="json") for name, key in sorted(keys.items())}
-        self._write(TRUST_FILE, (json.dumps(content, indent=2) + "\n").encode())
+        self._write(self.directory / TRUST_FILE, (json.dumps(content, indent=2) + "\n").encode())
         return Trust(dict(keys))
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _write(self, path: Path, content: bytes) -> None:
         """Atomic and durable; a temporary file of mkstemp is 0600 from its first byte."""
-        descriptor, temporary = tempfile.mkstemp(dir=self.directory, prefix=f".{name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(descriptor, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, self.directory / name)
+            os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in (self.directory, self._private):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -29,6 +29,8 @@ class Platform(BaseSettings):
     """URI of the artifact store; by default a folder in `home`."""
     peers: dict[str, str] = Field(default_factory=dict)
     """Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}."""
+    private_keys_dir: Path | None = None
+    """Where a service keeps its own private key when that is not beside the trust store in `keys`."""
     log_level: str = "INFO"
 
     @property
@@ -37,7 +39,12 @@ class Platform(BaseSettings):
 
     @property
     def keys(self) -> Path:
+        """The trust store's folder."""
         return self.home / "keys"
+
+    @property
+    def private_keys(self) -> Path:
+        return self.private_keys_dir or self.keys
 
     def peer(self, service: str) -> str:
         """host:port of another service."""
