@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast test-slow check check-style check-types check-imports check-generated check-contracts bench gen lock clean-gen
+.PHONY: help setup images demo test test-fast test-slow test-compose check check-style check-types check-imports check-generated check-contracts bench gen lock requirements clean-gen
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -47,13 +47,21 @@ $(VENV)/.members: $(MEMBERS) $(VENV)/.packages
 lock: $(VENV)/.uv-$(UV_VERSION) ## requirements.in → requirements.lock, deploy/kafka/jgo.toml → jgo.lock.toml
 	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
 		requirements.in --output-file requirements.lock
-	@$(MAKE) --no-print-directory $(VENV)/.members
+	@$(MAKE) --no-print-directory $(VENV)/.members requirements
 	@$(BIN)/python -m penstock.stack.jars
+
+requirements:
+	@$(BIN)/python deploy/images/requirements.py
 
 # -- what it does -----------------------------------------------------------------------------------------------------------
 
-demo: setup ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards
-	@$(BIN)/python examples/adult-income/demo.py $(if $(DOWN),--down)
+images: ## The services' images, and the passwords of the compose stack
+	@deploy/compose/secrets.sh
+	@docker compose build
+
+# With STACK=compose the stack is docker-compose.yml's, and this machine needs neither Kafka nor Triton.
+demo: $(if $(filter compose,$(STACK)),$(VENV)/.members,setup) ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards, STACK=compose runs it in containers
+	@STACK=$(STACK) $(BIN)/python examples/adult-income/demo.py $(if $(DOWN),--down)
 
 bench: setup ## The figures of docs/performance.md
 	@$(BIN)/python -m benchmarks
@@ -61,11 +69,14 @@ bench: setup ## The figures of docs/performance.md
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
 test: setup ## All but the slow ones
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not slow"
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not slow"
 	@$(PYTEST) -m "stack and not slow"
 
 test-fast: setup ## No broker, no stack
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not kafka and not process and not slow"
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not kafka and not process and not slow"
+
+test-compose: setup ## The compose stack: its files, its start, the demo against it, and what it survives
+	@$(PYTEST) -m "compose and not slow"
 
 test-slow: setup ## Sweeps and soaks
 	@$(PYTEST) -m slow
@@ -88,12 +99,13 @@ check-generated: setup
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PROTOC) --python_out="$$fresh" --grpc_python_out="$$fresh" --mypy_out=quiet:"$$fresh" --mypy_grpc_out=quiet:"$$fresh" && \
 	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
+	@$(BIN)/python deploy/images/requirements.py --check
 
 check-contracts: setup
 	@$(BIN)/python -m penstock.contracts.export --check . .
 	@$(BIN)/python tests/contract/compatibility.py
 
-gen: setup clean-gen ## Stubs from proto/, schemas from the contracts
+gen: setup clean-gen requirements ## Stubs from proto/, schemas from the contracts, what each image installs
 	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs
 	@$(BIN)/python -m penstock.contracts.export .
 

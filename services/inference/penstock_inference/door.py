@@ -21,6 +21,11 @@ def write_first(door: Door) -> None:
     make_log(door)
     write_clusters(door)
     write_routes(door, required=True)  # until inference knows better
+    write_bootstrap(door)
+
+
+def write_bootstrap(door: Door) -> None:
+    """Envoy reads it once, at its start."""
     _replace(door.folder / "envoy.json", bootstrap(door))
 
 

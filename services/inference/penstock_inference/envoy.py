@@ -32,6 +32,7 @@ KEPT_BYTES: Final = 1 << 20
 KEPT_HEAD_BYTES: Final = 4 << 10
 """Of a longer body this much is kept: enough for the name of the model."""
 LOG_FILE: Final = "predictions.log"
+HEALTH_PATHS: Final = ("/ready", "/stats/prometheus")
 
 DOOR_PACKAGE: Final = "penstock.door.v1"
 """Where inference serves what is asked of the door as a whole. Not reachable by this name from outside."""
@@ -59,9 +60,14 @@ class Door:
     folder: Path
     listen: str
     admin: str
+    """Where inference asks whether Envoy is ready."""
     triton_grpc: str
     triton_http: str
     services: Mapping[str, str]
+    admin_listen: str = ""
+    """Where Envoy's administration listens; by default at `admin`."""
+    health_listen: str = ""
+    """Where Envoy lets others ask for its readiness and its metrics, and nothing else of its administration; by default nowhere."""
 
     @property
     def log(self) -> Path:
@@ -107,9 +113,37 @@ def bootstrap(door: Door) -> Json:
     }
     return {
         "node": {"id": "door", "cluster": "penstock"},
-        "admin": {"address": _address(door.admin)},
+        "admin": {"address": _address(door.admin_listen or door.admin)},
         "dynamic_resources": {"cds_config": _watched(door, "cds.json")},
-        "static_resources": {"listeners": [listener]},
+        "static_resources": {
+            "listeners": [listener, *([_health(door)] if door.health_listen else [])],
+            "clusters": [_cluster("administration", door.admin_listen or door.admin, http2=False)] if door.health_listen else [],
+        },
+    }
+
+
+def _health(door: Door) -> Json:
+    """Whoever reaches the whole administration can end Envoy; these two paths only tell."""
+    manager = {
+        "@type": _EXT + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "health",
+        "http_filters": [_filter("router", _EXT + "filters.http.router.v3.Router")],
+        "route_config": {
+            "virtual_hosts": [
+                {
+                    "name": "health",
+                    "domains": ["*"],
+                    "routes": [
+                        {"match": {"path": path, "headers": _methods("GET")}, "route": {"cluster": "administration"}} for path in HEALTH_PATHS
+                    ],
+                }
+            ]
+        },
+    }
+    return {
+        "name": "health",
+        "address": _address(door.health_listen),
+        "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
     }
 
 

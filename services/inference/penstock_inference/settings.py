@@ -25,7 +25,11 @@ class Settings(ServiceSettings):
     door_listen: str = ""
     """Where Envoy listens; by default at `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080."""
     door_admin: str = f"127.0.0.1:{ports.DOOR_ADMIN}"
-    """Envoy's own administration: never to be reached from outside."""
+    """Where Envoy says whether it is ready: its own administration, never to be reached from outside, or `door_health_listen`."""
+    door_admin_listen: str = ""
+    """Where Envoy's administration listens; by default at `door_admin`. In a container: 127.0.0.1:9199, out of reach of the others."""
+    door_health_listen: str = ""
+    """Where Envoy answers GET /ready and /stats/prometheus and nothing else. In a container: 0.0.0.0:9198."""
 
     reconcile_every: Duration = timedelta(seconds=2)
     """How often what Triton serves is compared with what it should, each served model probed, and the door's log looked at."""
@@ -44,11 +48,14 @@ class Settings(ServiceSettings):
 
     @property
     def door(self) -> Door:
+        own = self.platform.peers.get("inference") or self.address  # which may be every address of this machine
         return Door(
             folder=self.platform.home.resolve() / "envoy",
             listen=self.door_listen or self.platform.endpoint,
             admin=self.door_admin,
             triton_grpc=self.triton_grpc,
             triton_http=self.triton_http,
-            services={service: self.address if service == "inference" else self.platform.peer(service) for service in ports.SERVICES},
+            services={service: self.platform.peer(service) for service in ports.SERVICES} | {"inference": own},
+            admin_listen=self.door_admin_listen,
+            health_listen=self.door_health_listen,
         )

@@ -1,0 +1,62 @@
+"""What each service's image installs: the closure of the member's dependencies, pinned as in requirements.lock.
+
+`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from what is installed, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+OURS = "penstock-"
+
+
+def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, set[str]]:
+    """All distributions behind `requirement`, each with the extras that are asked of it; adds to `found`."""
+    name = canonicalize_name(requirement.name)
+    known = found.get(name)
+    if known is not None and requirement.extras <= known:
+        return found
+    extras = found.setdefault(name, set())
+    extras |= requirement.extras
+    for line in distribution(name).requires or ():
+        needed = Requirement(line)
+        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            closure(needed, found)
+    return found
+
+
+def pins() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return {canonicalize_name(Requirement(line).name): line for line in lines if line and not line.startswith("#")}
+
+
+def text(service: str) -> str:
+    """The file of one service. Raises KeyError for a package that is installed and not locked."""
+    locked = pins()
+    names = closure(Requirement(OURS + service), {})
+    return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the files, or with `--check` says which are not up to date."""
+    services = sorted(folder.parent.name for folder in (ROOT / "services").glob("*/pyproject.toml"))
+    wanted = {HERE / f"{service}.txt": text(service) for service in services}
+    if "--check" not in arguments:
+        for path, content in wanted.items():
+            path.write_text(content)
+        return 0
+    stale = [path.name for path, content in wanted.items() if not path.exists() or path.read_text() != content]
+    if stale:
+        print(f"deploy/images: {', '.join(stale)} do not say what the services depend on: run make gen", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
