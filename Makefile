@@ -60,7 +60,7 @@ images: ## The services' images, and the passwords of the compose stack
 	@docker compose build
 
 # With STACK=compose the stack is docker-compose.yml's, and this machine needs neither Kafka nor Triton.
-demo: $(if $(filter compose,$(STACK)),$(VENV)/.members,setup) ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards, STACK=compose runs it in containers
+demo: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards, STACK=compose runs it in containers
 	@STACK=$(STACK) $(BIN)/python examples/adult-income/demo.py $(if $(DOWN),--down)
 
 bench: setup ## The figures of docs/performance.md

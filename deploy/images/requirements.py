@@ -1,6 +1,6 @@
 """What each service's image installs: the closure of the member's dependencies, pinned as in requirements.lock.
 
-`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from what is installed, so nothing is downloaded.
+`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from what is installed: nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The whole line on real parts: 48,842 census records through Kafka into a model that the audit refuses, a fair one that it lets pass,
-signed, promoted, served and called. `make demo` runs this; every number it prints was measured in this run.
+signed, promoted, served and called. `make demo` runs this; every number it prints was measured in this run. With STACK=compose the same
+line walks in containers.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ import json
 import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 import urllib.request
@@ -29,6 +31,7 @@ from penstock.client import ClientSettings, Penstock, PenstockError
 from penstock.client.cli.audits import show_gates
 from penstock.client.cli.predictions import show_lineage
 from penstock.client.cli.stack import show_program
+from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.pipeline import Pipeline
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
@@ -36,6 +39,7 @@ from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 PIPELINE, SOURCE = "adult-income", "people"
 LATENCY_CALLS = 500
 
@@ -129,14 +133,46 @@ class Demo:
         return path
 
 
+def bring_up(compose: bool) -> ClientSettings:
+    """The stack, ready, and how to reach it. Raises Unexpected or PenstockError with what to do."""
+    console.print("[bold]stack[/bold]")
+    if not compose:
+        stack.up(ClientSettings().home, progress=show_program())
+        return ClientSettings()
+    try:
+        subprocess.run(["docker", "compose", "up", "-d", "--wait"], cwd=ROOT, check=True)
+        ports = {
+            program: subprocess.run(
+                ["docker", "compose", "port", program, port], cwd=ROOT, check=True, capture_output=True, text=True
+            ).stdout.strip()
+            for program, port in (("envoy", "9080"), ("kafka", "9092"))
+        }
+    except FileNotFoundError as error:
+        raise Unexpected("there is no `docker` here; `make demo` runs without it") from error
+    except subprocess.CalledProcessError as error:
+        raise Unexpected(
+            "the containers did not become ready. Did `make images` run? See: docker compose ps, docker compose logs"
+        ) from error
+    # A home of its own: one of an embedded stack would lead the client there.
+    return ClientSettings(home=ROOT / ".penstock-compose", endpoint=ports["envoy"], kafka=KafkaSettings(bootstrap_servers=ports["kafka"]))
+
+
+def take_down(compose: bool, home: Path) -> None:
+    if compose:
+        subprocess.run(["docker", "compose", "down"], cwd=ROOT, check=True)
+    else:
+        stack.down(home)
+    console.print("the stack is down")
+
+
 def main() -> int:
-    settings = ClientSettings()
     compose = os.environ.get("STACK") == "compose"
     started = time.monotonic()
-    if not compose:
-        console.print("[bold]stack[/bold]")
-        stack.up(settings.home, progress=show_program())
-        settings = ClientSettings()
+    try:
+        settings = bring_up(compose)
+    except (Unexpected, PenstockError) as error:
+        console.print(Text(f"\nthe demo did not begin: {error}", style="bold red"))
+        return 1
     with Penstock(settings) as penstock:
         demo = Demo(penstock)
         demo.seconds["stack up"] = time.monotonic() - started
@@ -144,11 +180,11 @@ def main() -> int:
             walk(demo, compose=compose)
         except (Unexpected, PenstockError) as error:
             console.print(Text(f"\nthe demo failed: {error}", style="bold red"))
-            console.print("See: penstock status, penstock logs SERVICE. Stop with: penstock down")
+            see = "docker compose ps, docker compose logs SERVICE. Stop with: docker compose down"
+            console.print(f"See: {see if compose else 'penstock status, penstock logs SERVICE. Stop with: penstock down'}")
             return 1
-    if "--down" in sys.argv and not compose:
-        stack.down(settings.home)
-        console.print("the stack is down")
+    if "--down" in sys.argv:
+        take_down(compose, settings.home)
     return 0
 
 
@@ -291,14 +327,21 @@ def summary(
     stages = ", ".join(f"{name.partition(':')[0]} {seconds:.0f} s" for name, seconds in demo.seconds.items())
     console.print(f"seconds: {stages}; together {sum(demo.seconds.values()):.0f} s")
     console.print("reports: " + ", ".join(str(path) for path in reports))
-    bin_ = Path(sys.executable).parent / "penstock"
+    bin_ = _in_reach(Path(sys.executable).parent / "penstock")
+    home = f"PENSTOCK_HOME={_in_reach(demo.home)} " if compose else ""
     console.print("\ntry next:")
-    console.print(f"  {bin_} status")
-    console.print(f"  {bin_} rejects {PIPELINE}")
-    console.print(f"  {bin_} models {PIPELINE}")
-    console.print(f"  {bin_} predict {PIPELINE} --entity p00042")
-    console.print(f"  {bin_} verify {PIPELINE}@{_short(second[1].digest)}")
+    console.print(f"  {home}{bin_} status")
+    console.print(f"  {home}{bin_} rejects {PIPELINE}")
+    console.print(f"  {home}{bin_} models {PIPELINE}")
+    console.print(f"  {home}{bin_} predict {PIPELINE} --entity p00042")
+    console.print(f"  {home}{bin_} verify {PIPELINE}@{_short(second[1].digest)}")
     console.print(f"stop with: {'docker compose down' if compose else f'{bin_} down'}")
+
+
+def _in_reach(path: Path) -> Path:
+    """As one types it from here."""
+    path, here = Path(os.path.normpath(path.absolute())), Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _gate(gate: audit.Gate) -> Text:

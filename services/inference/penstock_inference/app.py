@@ -37,6 +37,7 @@ async def run(settings: Settings) -> None:
             status=service,
             clock=service.clock,
             prepare=lambda model: make_topic(platform.kafka, model.package.pipeline),
+            hold=lambda held: keeper.hold(held),
         )
         if not (door.folder / "envoy.json").exists():
             write_first(door)

@@ -38,8 +38,8 @@ def make_log(door: Door) -> None:
         os.close(descriptor)
 
 
-def write_clusters(door: Door) -> None:
-    _replace(door.folder / "cds.json", {"version_info": _version(), "resources": clusters(door)})
+def write_clusters(door: Door, *, held: bool = False) -> None:
+    _replace(door.folder / "cds.json", {"version_info": _version(), "resources": clusters(door, held=held)})
 
 
 def write_routes(door: Door, closed: str | None = None, *, required: bool) -> bool:

@@ -27,7 +27,7 @@ _CLUSTERS_FIRST_S: Final = 0.2
 
 
 class DoorKeeper:
-    """One door. `closed` is why it is closed, or None."""
+    """One door. `closed` is why it is closed, or None; `held` whether predictions wait in it until Triton serves again."""
 
     def __init__(self, door: Door, status: Status, *, required: Callable[[], bool], reserve_bytes: int) -> None:
         self._door = door
@@ -36,9 +36,17 @@ class DoorKeeper:
         self._reserve = reserve_bytes
         self._told = False
         self.closed: str | None = None
+        self.held = False
+
+    def hold(self, held: bool) -> None:
+        """Called at each look at Triton. Blocks for a write when it changes."""
+        if held != self.held:
+            write_clusters(self._door, held=held)
+            self.held = held
+            log.info("door_held" if held else "door_released")
 
     async def run(self, every: float) -> None:
-        write_clusters(self._door)
+        write_clusters(self._door, held=self.held)
         await asyncio.sleep(_CLUSTERS_FIRST_S)
         while True:
             await asyncio.to_thread(self.look)

@@ -117,9 +117,15 @@ def bootstrap(door: Door) -> Json:
         "dynamic_resources": {"cds_config": _watched(door, "cds.json")},
         "static_resources": {
             "listeners": [listener, *([_health(door)] if door.health_listen else [])],
-            "clusters": [_cluster("administration", door.admin_listen or door.admin, http2=False)] if door.health_listen else [],
+            "clusters": [_administration(door)] if door.health_listen else [],
         },
     }
+
+
+def _administration(door: Door) -> Json:
+    cluster = _cluster("administration", door.admin_listen or door.admin, http2=False)
+    del cluster["@type"]  # known where it stands
+    return cluster
 
 
 def _health(door: Door) -> Json:
@@ -134,7 +140,8 @@ def _health(door: Door) -> Json:
                     "name": "health",
                     "domains": ["*"],
                     "routes": [
-                        {"match": {"path": path, "headers": _methods("GET")}, "route": {"cluster": "administration"}} for path in HEALTH_PATHS
+                        {"match": {"path": path, "headers": _methods("GET")}, "route": {"cluster": "administration"}}
+                        for path in HEALTH_PATHS
                     ],
                 }
             ]
@@ -198,12 +205,26 @@ def _watched(door: Door, name: str) -> Json:
 # -- cds.json ----------------------------------------------------------------------------------------------------------------------
 
 
-def clusters(door: Door) -> list[Json]:
+def clusters(door: Door, *, held: bool = False) -> list[Json]:
+    """With `held` nobody is behind Triton's clusters: a prediction is tried again until somebody is, or until its client gives up.
+
+    It is how Triton is restarted without a failed prediction: it answers before its models are there, that it knows none.
+    """
     return [
-        _cluster("triton-grpc", door.triton_grpc),
-        _cluster("triton-http", door.triton_http, http2=False),
+        _cluster("triton-grpc", _NOBODY if held else door.triton_grpc) | _MANY_AT_ONCE,
+        _cluster("triton-http", _NOBODY if held else door.triton_http, http2=False) | _MANY_AT_ONCE,
         *(_cluster(service, address) for service, address in sorted(door.services.items())),
     ]
+
+
+_NOBODY: Final = "127.0.0.1:1"
+"""Refuses every connection: no program may listen there, and Envoy itself does not."""
+_MANY_AT_ONCE: Final[Json] = {
+    "circuit_breakers": {
+        # By default three calls may be tried again at a time, and a thousand may wait.
+        "thresholds": [{"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 4096}]
+    }
+}
 
 
 def _cluster(name: str, address: str, *, http2: bool = True) -> Json:
@@ -268,8 +289,12 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
     }
 
 
-_CONNECT_AGAIN: Final[Json] = {"retry_on": "connect-failure,refused-stream,reset-before-request", "num_retries": 2}
-"""Only what never reached Triton is sent again."""
+_CONNECT_AGAIN: Final[Json] = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 80,
+    "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
+}
+"""Only what never reached Triton is sent again, for some 20 s or until the client gives up: longer than Triton takes to start again."""
 
 
 def _recorded(name: str, match: Json, cluster: str, shut: Json | None, required: bool) -> Json:

@@ -35,6 +35,8 @@ from penstock_inference.triton import Triton
 log = structlog.get_logger(__name__)
 
 LONGEST_BACKOFF_S: Final = 30.0
+LOOK_AGAIN_S: Final = 0.2
+"""While predictions wait for Triton."""
 SLOW_ANSWERS: Final = 3
 """A probe that is late this often in a row counts as not answered: once may be load."""
 
@@ -105,8 +107,12 @@ class Serving:
         status: Status,
         clock: Callable[[], datetime],
         prepare: Callable[[Model], None],
+        hold: Callable[[bool], None] = lambda held: None,
     ) -> None:
-        """`prepare` makes what a pipeline needs before it is served (its topic). It may block and raise Unavailable."""
+        """`prepare` makes what a pipeline needs before it is served (its topic). It may block and raise Unavailable.
+
+        `hold` is told at each look whether predictions should wait: Triton is away, or has come back without what it served.
+        """
         self._store = store
         self._admission = admission
         self._repository = repository
@@ -114,6 +120,8 @@ class Serving:
         self._status = status
         self._clock = clock
         self._prepare = prepare
+        self._hold = hold
+        self._held = False
         self._pending: dict[str, list[ModelVersionPromoted]] = {}
         self._not_before: dict[str, float] = {}
         self._failures: dict[str, int] = {}
@@ -189,7 +197,7 @@ class Serving:
             self._wake.clear()
             await self.look()
             try:
-                await asyncio.wait_for(self._wake.wait(), every)
+                await asyncio.wait_for(self._wake.wait(), LOOK_AGAIN_S if self._held else every)
             except TimeoutError:
                 continue
 
@@ -205,12 +213,22 @@ class Serving:
             ]
         except PenstockError as error:
             self._status.waits_for("triton", error.message)
+            self._keep_waiting(True)
             return
         self._status.has("triton")
         served = {pipeline: model.generation for pipeline, model in self._models.items()}
-        for step in plan(served, loaded, silent, self._due()):
+        steps = plan(served, loaded, silent, self._due())
+        self._keep_waiting(any(isinstance(step, Restore) for step in steps))
+        for step in steps:
+            if not isinstance(step, Restore):
+                self._keep_waiting(False)
             await self._attempt(step)
+        self._keep_waiting(False)  # also where a model does not come back: the others must not wait for it
         self._tell()
+
+    def _keep_waiting(self, held: bool) -> None:
+        self._held = held and bool(self._models)
+        self._hold(self._held)
 
     # -- steps ---------------------------------------------------------------------------------------------------------------------
 

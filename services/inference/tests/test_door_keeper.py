@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -21,7 +23,8 @@ pytestmark = pytest.mark.process
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 READY = "/inference.GRPCInferenceService/ModelReady"
-NO_TRITON = "upstream connect error"
+WAITS = "DEADLINE_EXCEEDED"
+"""An open door with nobody behind it: a prediction waits for Triton until its client gives up."""
 PLENTY = 1 << 60
 """More than any disk has free."""
 
@@ -46,9 +49,10 @@ class Said:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A door of its own; behind it is nothing."""
-    listen, admin, nothing = free_ports(3)
+    listen, admin, nothing, health = free_ports(4)
     folder = tmp_path_factory.mktemp("envoy")
-    door = Door(folder, f"127.0.0.1:{listen}", f"127.0.0.1:{admin}", f"127.0.0.1:{nothing}", f"127.0.0.1:{nothing}", {})
+    triton = f"127.0.0.1:{nothing}"
+    door = Door(folder, f"127.0.0.1:{listen}", f"127.0.0.1:{admin}", triton, triton, {}, health_listen=f"127.0.0.1:{health}")
     write_first(door)
     with (folder / "log").open("wb") as log:
         envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
@@ -71,7 +75,7 @@ def infer(door: Door) -> Iterator[Callable[[str], str]]:
 
         def call(method: str = INFER) -> str:
             try:
-                channel.unary_unary(method)(b"", timeout=5)
+                channel.unary_unary(method)(b"", timeout=1)
             except grpc.RpcError as error:
                 return f"{error.code().name}: {error.details()}"
             return "OK"
@@ -101,7 +105,7 @@ def test_the_door_closes_before_the_disk_is_full_and_opens_again(door: Door, sai
     assert "kept in reserve" in said.waiting["door's log"]
     full._reserve = 0
     full.look()
-    until(lambda: NO_TRITON in infer(), within=5, what="the door is open")
+    until(lambda: WAITS in infer(), within=5, what="the door is open")
     assert (full.closed, said.waiting) == (None, {})
 
 
@@ -116,14 +120,14 @@ def test_a_log_that_is_none_closes_the_door(door: Door, said: Said, infer: Calla
     door.log.unlink()
     aside.rename(door.log)
     watching.look()
-    until(lambda: NO_TRITON in infer(), within=5, what="the door is open")
+    until(lambda: WAITS in infer(), within=5, what="the door is open")
 
 
 def test_best_effort_goes_on_and_says_so(door: Door, said: Said, infer: Callable[..., str]) -> None:
     keeper(door, said, required=False, reserve=PLENTY).look()
     assert "cannot be written" in said.facts["log"]
     assert said.waiting == {}
-    assert NO_TRITON in infer()
+    assert WAITS in infer()
 
 
 def test_without_envoy_it_waits(tmp_path: Path, said: Said) -> None:
@@ -136,3 +140,48 @@ def test_without_envoy_it_waits(tmp_path: Path, said: Said) -> None:
 
 def test_the_log_is_its_owners_alone(door: Door) -> None:
     assert (door.folder.stat().st_mode & 0o777, door.log.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+def test_others_may_ask_for_health_and_metrics_and_nothing_else(door: Door) -> None:
+    """In a container Envoy's administration listens where only Envoy itself is."""
+
+    def ask(method: str, path: str) -> tuple[int, str]:
+        connection = http.client.HTTPConnection(door.health_listen, timeout=5)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode()
+        finally:
+            connection.close()
+
+    assert ask("GET", "/ready") == (200, "LIVE\n")
+    assert "envoy_http_downstream_rq_total" in ask("GET", "/stats/prometheus")[1]
+    for method, path in (("POST", "/quitquitquit"), ("GET", "/config_dump"), ("POST", "/ready"), ("GET", "/")):
+        assert ask(method, path)[0] == 404, (method, path)
+
+
+def test_predictions_wait_while_the_door_is_held(door: Door, said: Said) -> None:
+    """Nobody behind the door: a call waits for its own deadline, and goes on as soon as somebody answers."""
+    keeper = DoorKeeper(door, said, required=lambda: False, reserve_bytes=0)
+    keeper.look()
+    with grpc.insecure_channel(door.listen) as channel:
+        with pytest.raises(grpc.RpcError) as error:
+            channel.unary_unary(INFER)(b"", timeout=1)
+        assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        keeper.hold(True)
+        waiting = channel.unary_unary(INFER).future(b"", timeout=30)
+        triton = grpc.server(ThreadPoolExecutor(1), handlers=[_Echo()])
+        assert triton.add_insecure_port(door.triton_grpc)
+        triton.start()
+        try:
+            with pytest.raises(grpc.FutureTimeoutError):
+                waiting.result(timeout=1)  # Triton listens, but has not said that its models are there
+            keeper.hold(False)
+            assert waiting.result(timeout=10) == b"answer"
+        finally:
+            triton.stop(None)
+
+
+class _Echo(grpc.GenericRpcHandler):
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"answer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -20,8 +20,17 @@ _RETRY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
+PREDICTION_RETRY: Final = {**_RETRY, "initialBackoff": "0.3s", "maxBackoff": "5s", "backoffMultiplier": 3}
+"""A prediction changes nothing and may be asked again: five attempts within some 9 s outlast a restart of the door or of Triton.
+
+For any gRPC client of the Open Inference Protocol: the `retryPolicy` of its service config.
+"""
+_PREDICTING = [{"service": "inference.GRPCInferenceService"}, {"service": "penstock.inference.v1.InferenceService", "method": "Predict"}]
+_SERVICE_CONFIG = {
+    "methodConfig": [{"name": [{}], "retryPolicy": _RETRY}, {"name": _PREDICTING, "retryPolicy": PREDICTION_RETRY}],
+}
 _OPTIONS = [
-    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": _RETRY}]})),
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),  # a platform that comes back is found within a second, not after gRPC's two minutes
     ("grpc.max_receive_message_length", 64 << 20),
