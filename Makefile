@@ -72,7 +72,7 @@ test: setup ## All but the slow ones
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not slow"
 	@$(PYTEST) -m "stack and not slow"
 
-test-fast: setup ## No broker, no stack
+test-fast: setup ## No broker, no stack, no container
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not kafka and not process and not slow"
 
 test-compose: setup ## The compose stack: its files, its start, the demo against it, and what it survives

@@ -75,8 +75,8 @@ def run(job: JobContext) -> Mapping[str, Any]:
             training=package.curves,
             software=software(),
         )
-        write_scores(split, scores, folder / "scores.parquet")
-        written = artifacts.put_file(f"audits/{order.audit_id}/scores.parquet", folder / "scores.parquet")
+        write_scores(split, scores, folder / "scores.npz")
+        written = artifacts.put_file(f"audits/{order.audit_id}/scores.npz", folder / "scores.npz")
         report = artifacts.put_bytes(f"audits/{order.audit_id}/report.html", render(result).encode())
         step("report written")
         result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})

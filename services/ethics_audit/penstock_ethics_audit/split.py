@@ -94,22 +94,20 @@ def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
 def write_scores(split: Split, scores: Scores, path: Path) -> None:
     """What the comparison with a champion reads: `row` and `entity` (hashes, alike for every model), `label`, and what was said.
 
-    `probability` of the positive class, or `probabilities` by class, and `decision` (class index, -1 abstained); or `value`.
+    `probability` of the positive class, or `probabilities` [N, k], and `decision` (class index, -1 abstained); or `value`. Plain arrays
+    in an `.npz`, which numpy alone reads without pickles; it notes no time, so the same scores are the same bytes.
     """
-    columns: dict[str, Any] = {
-        "row": [_hashed(entity, event) for entity, event in zip(split.entities, split.ids, strict=True)],
-        "entity": [_hashed(entity) for entity in split.entities],
+    arrays: dict[str, NDArray[Any] | None] = {
+        "row": np.array([_hashed(entity, event) for entity, event in zip(split.entities, split.ids, strict=True)], np.bytes_),
+        "entity": np.array([_hashed(entity) for entity in split.entities], np.bytes_),
         "label": scores.labels,
+        "value": scores.values,
+        "decision": scores.decisions,
     }
-    if scores.probabilities is None:
-        columns["value"] = scores.values
-    else:
-        if scores.task == "binary":
-            columns["probability"] = scores.probabilities[:, 1]
-        else:
-            columns["probabilities"] = list(scores.probabilities)
-        columns["decision"] = scores.decisions
-    pq.write_table(pa.table(columns), path)
+    if scores.probabilities is not None:
+        binary = scores.task == "binary"
+        arrays |= {"probability": scores.probabilities[:, 1]} if binary else {"probabilities": scores.probabilities}
+    np.savez_compressed(path, allow_pickle=False, **{name: values for name, values in arrays.items() if values is not None})
 
 
 def _run(session: Any, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:

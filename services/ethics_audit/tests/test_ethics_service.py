@@ -101,7 +101,7 @@ def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any 
     audit_id = begin(desk, store, registered)
     said = {gate.verdict for gate in gates}
     report = world.artifacts.put_bytes(f"audits/{audit_id}/report.html", b"<p>report</p>").model_dump(mode="json")
-    scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.parquet", b"scores").model_dump(mode="json")
+    scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.npz", b"scores").model_dump(mode="json")
     result = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
     with store.transaction() as effect:
         desk.complete(

@@ -1,10 +1,11 @@
-"""What the audits wrote down about champion and challenger, read and compared. Blocking; numpy and pyarrow are imported at first use."""
+"""What the audits wrote down about champion and challenger, read and compared. Blocking; numpy is imported at first use."""
 
 from __future__ import annotations
 
 import io
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import AuditCompleted
@@ -14,7 +15,6 @@ from penstock_model_registry.promotion import Drop
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from penstock_model_registry.comparison import Scored
@@ -60,45 +60,38 @@ def _signed_scores(artifacts: Artifacts, whose: str, audit: AuditCompleted | Non
 
 
 def read_scores(content: bytes) -> Scored:
-    """An audit's `scores` artifact (Parquet). Raises Invalid where it is none.
+    """An audit's `scores` artifact (`.npz`, read without pickles). Raises Invalid where it is none.
 
-    Columns: `row` and `entity`, hashes that are alike for every model of the pipeline; `label`; `probability` of the positive class, or
-    `probabilities` by class, and `decision` (class index, -1 abstained); or `value` for a regression.
+    Arrays of N: `row` and `entity`, hashes that are alike for every model of the pipeline; `label`; `probability` of the positive class, or
+    `probabilities` [N, k], and `decision` (class index, -1 abstained); or `value` for a regression.
     """
     import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from penstock_model_registry.comparison import Scored
 
     try:
-        table = pq.read_table(io.BytesIO(content))
-        names = set(table.column_names)
-
-        def column(name: str) -> object:
-            return table.column(name).to_numpy(zero_copy_only=False)
-
-        identities = np.asarray(column("row")).astype(np.str_)
-        kept = np.unique(identities, return_index=True)[1]
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = dict(file)
+        if len({len(values) for values in arrays.values()}) != 1:
+            raise ValueError("its arrays differ in length")
+        identities = arrays["row"].astype(np.bytes_)
         scored = Scored(
             rows=identities,
-            entities=np.asarray(column("entity")).astype(np.str_) if "entity" in names else identities,
-            labels=np.asarray(column("label"), dtype=np.float64),
-            probabilities=_probabilities(table),
-            values=np.asarray(column("value"), dtype=np.float64) if "value" in names else None,
-            decisions=np.asarray(column("decision"), dtype=np.int64) if "decision" in names else None,
+            entities=arrays["entity"].astype(np.bytes_) if "entity" in arrays else identities,
+            labels=arrays["label"].astype(np.float64),
+            probabilities=_probabilities(arrays),
+            values=arrays["value"].astype(np.float64) if "value" in arrays else None,
+            decisions=arrays["decision"].astype(np.int64) if "decision" in arrays else None,
         )
-        return scored.take(kept)
-    except (pa.ArrowException, KeyError, ValueError) as error:
+    except Exception as error:  # numpy's, zipfile's and zlib's errors share no base
         raise Invalid(f"the audit's scores cannot be read: {error}", remedy=_REMEDY) from error
+    return scored.take(np.unique(identities, return_index=True)[1])
 
 
-def _probabilities(table: pa.Table) -> NDArray[np.float64] | None:
+def _probabilities(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64] | None:
     import numpy as np
 
-    if "probability" in table.column_names:
-        positive = table.column("probability").to_numpy().astype(np.float64)
+    if "probability" in arrays:
+        positive = arrays["probability"].astype(np.float64)
         return np.stack([1 - positive, positive], axis=1)
-    if "probabilities" in table.column_names:
-        return np.asarray(table.column("probabilities").to_pylist(), dtype=np.float64)
-    return None
+    return arrays["probabilities"].astype(np.float64) if "probabilities" in arrays else None

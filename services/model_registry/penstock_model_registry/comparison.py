@@ -37,9 +37,9 @@ Integers = NDArray[np.int64]
 class Scored:
     """What a model said about the rows of its audit split, in the order of `rows`, each row once."""
 
-    rows: NDArray[np.str_]
+    rows: NDArray[np.bytes_]
     """Hashed identities."""
-    entities: NDArray[np.str_]
+    entities: NDArray[np.bytes_]
     """Hashed; rows of one entity are drawn together."""
     labels: Floats
     """Class index, or the true number."""

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import select
 
@@ -127,11 +125,10 @@ class World:
         generator = np.random.default_rng(5)
         labels = generator.integers(0, 2, rows)
         chance = 1 / (1 + np.exp(-(quality * (2 * labels - 1) + generator.normal(size=rows))))
-        hashes = [f"{row:05d}" for row in range(rows)]
-        table = pa.table({"row": hashes, "entity": hashes, "label": labels.astype(float), "probability": chance, "decision": labels})
+        hashes = np.array([f"{row:05d}" for row in range(rows)], np.bytes_)
         buffer = io.BytesIO()
-        pq.write_table(table, buffer)
-        return self.artifacts.put_bytes(f"scores/{name}.parquet", buffer.getvalue())
+        np.savez_compressed(buffer, row=hashes, entity=hashes, label=labels.astype(float), probability=chance, decision=labels)
+        return self.artifacts.put_bytes(f"scores/{name}.npz", buffer.getvalue())
 
     async def promotes(self, card: str, audit_id: str = "A1") -> str:
         """A version that went the whole way."""

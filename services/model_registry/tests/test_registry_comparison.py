@@ -2,10 +2,9 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from sklearn import metrics
@@ -17,10 +16,10 @@ from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, _measure
 N = 400
 GENERATOR = np.random.default_rng(1)
 TRUTH = GENERATOR.integers(0, 2, N).astype(float)
-ROWS = np.array([f"{index:05d}" for index in range(N)])
+ROWS = np.array([f"{index:05d}" for index in range(N)], np.bytes_)
 
 
-def binary(noise: float, seed: int, rows: NDArray[np.str_] = ROWS, truth: NDArray[np.float64] = TRUTH) -> Scored:
+def binary(noise: float, seed: int, rows: NDArray[np.bytes_] = ROWS, truth: NDArray[np.float64] = TRUTH) -> Scored:
     draws = np.random.default_rng(seed).normal(size=len(truth))
     positive = np.round(1 / (1 + np.exp(-(2 * truth - 1 + noise * draws))), 2)  # rounded: ties
     return Scored(rows, rows, truth, probabilities=np.stack([1 - positive, positive], axis=1))
@@ -138,27 +137,44 @@ def test_two_equal_models_pass_as_often_as_the_confidence_says() -> None:
     assert missed <= 6
 
 
-def parquet(**columns: object) -> bytes:
+def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
+    np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+def npy(array: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+BROKEN = (
+    b"",
+    b"PAR1",
+    npy(np.arange(3)),
+    npz(row=["a"], label=[1.0])[:-40],
+    npz(label=[1.0]),
+    npz(row=["a"], label=[1.0, 2.0]),
+    npz(row=np.array(["a", None]), label=[1.0, 2.0]),  # a pickle
+)
 
 
 def test_scores_are_read_as_the_audit_writes_them() -> None:
     read = read_scores(
-        parquet(row=["b", "a", "a"], entity=["e", "f", "f"], label=[1.0, 0.0, 0.0], probability=[0.75, 0.5, 0.5], decision=[1, -1, -1])
+        npz(row=["b", "a", "a"], entity=["e", "f", "f"], label=[1.0, 0.0, 0.0], probability=[0.75, 0.5, 0.5], decision=[1, -1, -1])
     )
-    assert read.rows.tolist() == ["a", "b"], "each row once"
+    assert read.rows.tolist() == [b"a", b"b"], "each row once"
     assert read.probabilities is not None
     assert read.probabilities.tolist() == [[0.5, 0.5], [0.25, 0.75]]
     assert read.decisions is not None
     assert read.decisions.tolist() == [-1, 1]
-    several = read_scores(parquet(row=["a"], entity=["e"], label=[2.0], probabilities=[[0.1, 0.2, 0.7]], decision=[2]))
+    several = read_scores(npz(row=["a"], entity=["e"], label=[2.0], probabilities=[[0.1, 0.2, 0.7]], decision=[2]))
     assert several.probabilities is not None
     assert several.probabilities.shape == (1, 3)
-    number = read_scores(parquet(row=["a"], entity=["e"], label=[2.5], value=[2.0]))
+    number = read_scores(npz(row=["a"], entity=["e"], label=[2.5], value=[2.0]))
     assert number.values is not None
     assert number.probabilities is None
-    for broken in (b"", b"PAR1", parquet(label=[1.0])):
+    for broken in BROKEN:
         with pytest.raises(Invalid, match="cannot be read"):
             read_scores(broken)

@@ -292,7 +292,7 @@ class AuditCompleted(_AuditEvent):
     result: Artifact
     """The same as JSON."""
     scores: Artifact | None = None
-    """Audit rows' identities (hashed), labels and probabilities (Parquet): what the paired champion comparison reads."""
+    """Audit rows' identities (hashed), labels and probabilities (numpy's `.npz`): what the paired champion comparison reads."""
     completed_at: AwareDatetime
 
 
