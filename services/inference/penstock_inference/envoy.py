@@ -290,11 +290,13 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
 
 
 _CONNECT_AGAIN: Final[Json] = {
-    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
+    # Triton that ends: its models go first, and it still answers for them.
+    "retriable_headers": [{"name": "grpc-message", "string_match": {"contains": "has no available versions"}}],
     "num_retries": 80,
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
 }
-"""Only what never reached Triton is sent again, for some 20 s or until the client gives up: longer than Triton takes to start again."""
+"""Only what never reached a model is sent again, for some 20 s or until the client gives up: longer than Triton takes to start again."""
 
 
 def _recorded(name: str, match: Json, cluster: str, shut: Json | None, required: bool) -> Json:
