@@ -11,6 +11,7 @@ import pytest
 from penstock.testing.broker import EmbeddedKafka, Kafka
 
 if TYPE_CHECKING:
+    from penstock.testing.compose import ComposeUnderTest
     from penstock.testing.stack import StackUnderTest
 
 
@@ -34,3 +35,16 @@ def stack() -> Iterator[StackUnderTest]:
 
     with running_stack() as under_test:
         yield under_test
+
+
+@pytest.fixture(scope="session")
+def compose() -> Iterator[ComposeUnderTest]:
+    """The whole compose stack, built and brought up once a session; skips where Docker cannot run."""
+    from penstock.testing.compose import running_compose
+    from penstock.testing.containers import CannotRun
+
+    try:
+        with running_compose() as under_test:
+            yield under_test
+    except CannotRun as error:
+        pytest.skip(f"the compose stack: {error}")
