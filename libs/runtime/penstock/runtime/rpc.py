@@ -26,7 +26,8 @@ DEFAULT_DEADLINE_S = 60.0
 """For unary calls whose client sets none."""
 MAX_MESSAGE_BYTES = 64 << 20
 
-_RETRIES = {
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{}],
@@ -38,7 +39,7 @@ _RETRIES = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
 }
 _OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 
@@ -50,12 +51,16 @@ def server() -> grpc.aio.Server:
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """A channel that retries UNAVAILABLE within the call's deadline. Connects at the first call, never here."""
+    """A channel that retries UNAVAILABLE within the call's deadline. Connects at the first call, never here.
+
+    A name may stand for several replicas: calls go to those that answer, in turn, and a retried one to the next.
+    """
     options = [
         *_OPTIONS,
-        ("grpc.service_config", json.dumps(_RETRIES)),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),  # 30 s by default; a container that starts again may have another address
     ]
     traces = aio_client_interceptors()  # type: ignore[no-untyped-call]
     return grpc.aio.insecure_channel(address, interceptors=traces, options=options)
