@@ -19,7 +19,7 @@ from penstock.testing.stack import StackUnderTest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "adult-income"))
 
-from data import Event, people, spoiled  # noqa: E402, F401  examples are programs, not a package; tests take these from here
+from data import Event, people, spoiled  # noqa: E402  examples are programs, not a package; tests take these from here
 
 ROWS = 6_000
 PIPELINE = "census"
@@ -49,6 +49,19 @@ class Served:
     @property
     def client(self) -> Penstock:
         return self.journey.client
+
+
+def serve(client: Penstock) -> Served:
+    """Publishes, trains and audits the pipeline, until it is promoted and served."""
+    journey = Journey(client)
+    events = people()[:ROWS]
+    bad, expected = spoiled(events)
+    client.pipelines.apply(pipeline_text(), by="test")
+    journey.publish(PIPELINE, "people", [*events, *bad])
+    version = journey.train(PIPELINE)
+    assert version.state == registry.Version.STATE_PROMOTED, version.because
+    journey.until_served(PIPELINE, version.digest)
+    return Served(journey, events, expected, version)
 
 
 def run_penstock(stack: StackUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -1,9 +1,11 @@
-"""Predictions without pause, remembering each that was answered: what must be on record whatever was killed."""
+"""Predictions and events without pause, remembering each that was answered or acknowledged: what must be there whatever was killed."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,10 +13,11 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 import orjson
-from census import PIPELINE, Served, tensors
+from census import PIPELINE, Served, people, tensors
+from confluent_kafka import KafkaError, Producer
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from penstock.contracts.topics import predictions_topic
+from penstock.contracts.topics import predictions_topic, source_topic
 from penstock.testing.wait import until
 
 
@@ -73,6 +76,73 @@ def all_recorded_once(served: Served, load: Load, within: float = 30.0) -> None:
     until(lambda: wanted <= set(recorded(served)), within=within, what="each answered prediction is recorded")
     ids = recorded(served)
     assert len(ids) == len(set(ids))
+
+
+@dataclass
+class Publishing:
+    """Ids of events in their order: all that were sent, and those that Kafka acknowledged."""
+
+    sent: list[str] = field(default_factory=list)
+    acknowledged: list[str] = field(default_factory=list)
+    failed: Counter[str] = field(default_factory=Counter)
+
+    def grows(self, by: int = 200, within: float = 60.0) -> None:
+        """Waits for more acknowledgements: Kafka takes events again."""
+        now = len(self.acknowledged)
+        until(lambda: len(self.acknowledged) >= now + by, within=within, what=f"{by} more events are acknowledged ({self.failed})")
+
+
+@contextmanager
+def publishing(served: Served, pipeline: str, *, per_second: int = 200, bootstrap_servers: str = "") -> Iterator[Publishing]:
+    """Events of `pipeline`'s source `people` at a steady rate within the block, by a plain idempotent producer of the user's own.
+
+    On leaving, what is in flight has been acknowledged or given up.
+    """
+    published, stop = Publishing(), threading.Event()
+    servers = bootstrap_servers or served.client.settings.kafka.bootstrap_servers
+    producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 120_000})
+    topic = source_topic("events", pipeline, "people")
+
+    def told(event_id: str, error: KafkaError | None) -> None:
+        if error is None:
+            published.acknowledged.append(event_id)
+        else:
+            published.failed[error.name()] += 1
+
+    def publish() -> None:
+        began = time.monotonic()
+        for number, event in enumerate(itertools.islice(itertools.cycle(people()), 1_000_000)):
+            event_id = f"load-{number}"
+            value = orjson.dumps({**event, "event_id": event_id})
+            producer.produce(topic, value, key=str(event["person_id"]), on_delivery=lambda error, _, id_=event_id: told(id_, error))
+            published.sent.append(event_id)
+            producer.poll(0)
+            if stop.wait(max(0.0, began + number / per_second - time.monotonic())):
+                return
+
+    worker = threading.Thread(target=publish)
+    worker.start()
+    try:
+        yield published
+    finally:
+        stop.set()
+        worker.join(30)
+        assert producer.flush(150) == 0
+
+
+def all_records_once(served: Served, pipeline: str, published: Publishing, within: float = 90.0) -> None:
+    """Waits until each acknowledged event is a record, and asserts that none is there twice. One given up may have arrived."""
+    wanted = set(published.acknowledged)
+    until(lambda: wanted <= record_ids(served, pipeline).keys(), within=within, what="each acknowledged event is a record")
+    found = record_ids(served, pipeline)
+    assert {event_id: count for event_id, count in found.items() if count != 1} == {}
+    assert found.keys() <= set(published.sent)
+
+
+def record_ids(served: Served, pipeline: str) -> Counter[str]:
+    """How often each id is on the records topic: multiplicity counts."""
+    values = (message.value() for message in served.client.events.read(source_topic("records", pipeline, "people")))
+    return Counter(orjson.loads(value)["id"] for value in values if value is not None)
 
 
 def _predict(endpoint: str, request: service_pb2.ModelInferRequest, load: Load, stop: threading.Event) -> None:

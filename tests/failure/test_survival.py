@@ -10,13 +10,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import orjson
 import pytest
 from census import Event, Served, pipeline_text
-from load import all_recorded_once, predicting
+from load import all_recorded_once, predicting, record_ids
 
 from penstock.contracts.errors import PenstockError
-from penstock.contracts.topics import source_topic
 from penstock.stack.stack import up
 from penstock.testing.stack import PORTS, StackUnderTest
 from penstock.testing.wait import until
@@ -175,12 +173,6 @@ def trickle(served: Served, pipeline: str, events: list[Event], *, seconds: floa
         except PenstockError:
             return
         time.sleep(seconds / 20)
-
-
-def record_ids(served: Served, pipeline: str) -> Counter[str]:
-    """How often each id is on the records topic: multiplicity counts."""
-    values = (message.value() for message in served.client.events.read(source_topic("records", pipeline, "people")))
-    return Counter(orjson.loads(value)["id"] for value in values if value is not None)
 
 
 def child_of(pid: int) -> int:

@@ -7,8 +7,10 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
-from pathlib import Path
 
+import structlog
+
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
@@ -21,6 +23,9 @@ from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.batches import source_schema
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake import Lake, SourceLake
+from penstock_feature_store.online import OnlineStores
+from penstock_feature_store.online_redis import RedisOnlineStores
+from penstock_feature_store.online_sqlite import SqliteOnlineStores
 from penstock_feature_store.online_writer import OnlineWriter, rows_behind
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.records import RecordsSink
@@ -32,6 +37,8 @@ from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import Tables
 from penstock_feature_store.trigger import Trigger
 
+log = structlog.get_logger(__name__)
+
 NAME = feature_store_pb2.DESCRIPTOR.services_by_name["FeatureStoreService"].full_name
 MIGRATIONS = "penstock_feature_store.migrations"
 STREAM_GROUP = "penstock.feature_store.records"
@@ -39,6 +46,9 @@ STREAM_GROUP = "penstock.feature_store.records"
 STATUS_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
 RETENTION_EVERY_S = 3600.0
+ERASE_AGAIN_S = 10.0
+CHECK_EVERY_S = 2.0
+ONLINE_STORE = "online store"
 
 
 async def run(settings: Settings, spawner: Spawner) -> None:
@@ -48,7 +58,9 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             kafka, folder = settings.platform.kafka, settings.data_dir
             lake = last.enter_context(Lake(folder / "lake"))
             store = await service.store(Tables.metadata, MIGRATIONS)
-            erasures = Erasures(store, lake, service.artifacts, folder / "feast", folder / "erasures")
+            stores = _online_stores(settings)
+            last.callback(stores.close)
+            erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
             await asyncio.to_thread(erasures.resume)
 
             arrivals = Arrivals()
@@ -66,7 +78,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             def removed(pipeline: str, source: str) -> None:
                 stream.remove(source_topic("records", pipeline, source))
 
-            pipelines = Pipelines(store, lake, folder / "feast", added=added, removed=removed)
+            pipelines = Pipelines(store, lake, stores, folder / "feast", added=added, removed=removed)
             last.callback(pipelines.close)
             trigger = Trigger(store, pipelines, service.clock)
             sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)
@@ -77,11 +89,19 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             service.background("start", _start(service, stream, router, pipelines))
             service.background("trigger", _watch(trigger, arrivals))
             service.background("status", _status(service, pipelines))
-            service.background("retention", _retain(pipelines, folder / "feast", service.clock))
+            service.background("retention", _retain(pipelines, service.clock))
+            service.background("erasures", _erase_again(pipelines, erasures))
             service.background("spawner", spawner.watch())
-            service.thread("online", OnlineWriter(pipelines, arrivals).run)
+            online = OnlineWriter(pipelines, arrivals)
+            service.thread("online", online.run)
+            if stores.shared:
+                service.background("online store", _watch_online(service, stores, online))
             service.thread("merge", lambda stop: _merge(lake, arrivals, stop))
             await service.until_stopped()
+
+
+def _online_stores(settings: Settings) -> OnlineStores:
+    return RedisOnlineStores(settings.redis, settings.online_store_password_file) if settings.redis else SqliteOnlineStores()
 
 
 async def _start(service: Service, stream: PositionedStream, router: Router, pipelines: Pipelines) -> None:
@@ -107,19 +127,48 @@ async def _watch(trigger: Trigger, arrivals: Arrivals) -> None:
         await arrivals.wait(count, timeout_s=60.0)
 
 
-async def _retain(pipelines: Pipelines, repositories: Path, clock: Callable[[], datetime]) -> None:
+async def _retain(pipelines: Pipelines, clock: Callable[[], datetime]) -> None:
     while True:
         await asyncio.sleep(RETENTION_EVERY_S)
         for held in pipelines.all():
-            async with held.gate.alone():
-                await asyncio.to_thread(expire, held, repositories, clock())
+            try:
+                async with held.gate.alone():
+                    await asyncio.to_thread(expire, held, clock())
+            except Unavailable as error:
+                log.warning("retention_waits", pipeline=held.pipeline.pipeline, why=str(error))
+
+
+async def _erase_again(pipelines: Pipelines, erasures: Erasures) -> None:
+    """Erasures that a store that was away has interrupted."""
+    while True:
+        await asyncio.sleep(ERASE_AGAIN_S)
+        for path, pipeline in await asyncio.to_thread(erasures.begun):
+            if held := pipelines.find(pipeline):
+                await held.alone(erasures.finish, path)
+
+
+async def _watch_online(service: Service, stores: OnlineStores, writer: OnlineWriter) -> None:
+    while True:
+        try:
+            await asyncio.to_thread(stores.check)
+            trouble = writer.trouble
+        except Unavailable as error:
+            trouble = error.message
+        if trouble:
+            service.waits_for(ONLINE_STORE, trouble)
+        else:
+            service.has(ONLINE_STORE)
+        await asyncio.sleep(CHECK_EVERY_S)
 
 
 async def _status(service: Service, pipelines: Pipelines) -> None:
     while True:
         for held in pipelines.all():
             rows = sum(lake.count() for lake in held.lakes.values())
-            behind = await asyncio.to_thread(rows_behind, held)
+            try:
+                behind = await asyncio.to_thread(rows_behind, held)
+            except Unavailable:  # told by the watch
+                behind = 0
             service.fact(
                 held.pipeline.pipeline, f"{held.pipeline.pipeline} {rows:,} rows" + (f", {behind:,} not online yet" if behind else "")
             )

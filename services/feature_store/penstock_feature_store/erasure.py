@@ -6,6 +6,7 @@ be repeated. Kafka's topics keep events until they expire, models and audits hol
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 from typing import NamedTuple
@@ -19,13 +20,14 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from ulid import ULID
 
-from penstock.contracts.errors import NotFound, PenstockError, Tampered
+from penstock.contracts.errors import NotFound, PenstockError, Tampered, Unavailable
 from penstock.contracts.events import Artifact, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
-from penstock_feature_store import durable, names, online
+from penstock_feature_store import durable, names
 from penstock_feature_store.lake import Lake
+from penstock_feature_store.online import OnlineStores
 from penstock_feature_store.splits import PARTS
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training_sets import key_of, manifest_key
@@ -61,39 +63,62 @@ class Journal(BaseModel):
 class Erasures:
     """Blocking. The caller holds the pipeline's gate and its online lock."""
 
-    def __init__(self, store: Store, lake: Lake, artifacts: Artifacts, repositories: Path, folder: Path) -> None:
+    def __init__(self, store: Store, lake: Lake, artifacts: Artifacts, stores: OnlineStores, repositories: Path, folder: Path) -> None:
         self._store = store
         self._lake = lake
         self._artifacts = artifacts
+        self._stores = stores
         self._repositories = repositories
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def erase(self, pipeline: str, entity: str) -> Erased:
-        """Raises NotFound for a pipeline that was never applied."""
+        """Raises NotFound for a pipeline that was never applied; Unavailable where a store is away, and then `finish` goes on."""
         self._pipeline(pipeline)
         path = self._folder / f"{ULID()}.json"
         journal = Journal(pipeline=pipeline, entity=entity)
         durable.write_bytes(path, journal.model_dump_json().encode())
-        return self._run(path, journal)
+        try:
+            return self._run(path, journal)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error.message}; the erasure has begun and goes on by itself", where=error.where, remedy=error.remedy
+            ) from error
 
     def resume(self) -> int:
         """Finishes what a crash interrupted; how many. Before anything reads or writes."""
-        begun = sorted(self._folder.glob("[!.]*.json"))
         for unfinished in self._folder.glob(f"{durable.UNFINISHED}*"):
             unfinished.unlink()
-        for path in begun:
-            try:
-                self._run(path, Journal.model_validate_json(path.read_bytes()))
-            except PenstockError as error:
-                log.error("erasure_stuck", journal=str(path), error=str(error))
+        begun = self.begun()
+        for path, _ in begun:
+            self.finish(path)
         return len(begun)
+
+    def begun(self) -> list[tuple[Path, str]]:
+        """Erasures that have begun and not ended: journal and pipeline."""
+        found = []
+        for path in sorted(self._folder.glob("[!.]*.json")):
+            with contextlib.suppress(FileNotFoundError):  # ended meanwhile
+                found.append((path, Journal.model_validate_json(path.read_bytes()).pipeline))
+        return found
+
+    def finish(self, path: Path) -> bool:
+        """Goes on with one that a crash or a store that was away interrupted. False where that does not work yet."""
+        try:
+            if path.exists():
+                self._run(path, Journal.model_validate_json(path.read_bytes()))
+        except PenstockError as error:
+            log.error("erasure_stuck", journal=str(path), error=str(error))
+            return False
+        return True
 
     def _run(self, path: Path, journal: Journal) -> Erased:
         pipeline = self._pipeline(journal.pipeline)
-        rows = sum(self._lake.source(journal.pipeline, source).erase(journal.entity) for source in self._sources(pipeline))
-        tables = [online.table_of(journal.pipeline, source) for source in self._sources(pipeline)]
-        was_online = online.erase(self._repositories / journal.pipeline / "online.db", tables, journal.entity)
+        sources = self._sources(pipeline)
+        rows = sum(self._lake.source(journal.pipeline, source).erase(journal.entity) for source in sources)
+        online = self._stores.open(self._repositories / journal.pipeline, pipeline)
+        was_online = online.erase(sources, journal.entity)
+        online.close()
         left = sum(self._from_training_set(row.id, row.value, path, journal) for row in self._training_sets(journal.pipeline))
         durable.remove(path)
         who = hashlib.sha256(journal.entity.encode()).hexdigest()[:12]

@@ -32,7 +32,9 @@ try:
     typeguard.typechecked = _unchecked
     from feast import Entity, FeatureStore, FeatureView, Field, FileSource, RepoConfig
     from feast.infra.key_encoding_utils import serialize_entity_key
+    from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_prefix
     from feast.infra.online_stores.sqlite import SqliteOnlineStore
+    from feast.infra.provider import get_provider
     from feast.protos.feast.types.EntityKey_pb2 import EntityKey
     from feast.protos.feast.types.Value_pb2 import Value
     from feast.repo_config import RegistryConfig
@@ -60,5 +62,9 @@ __all__ = [
     "UnixTimestamp",
     "Value",
     "ValueType",
+    "_mmh3",
+    "_redis_key",
+    "_redis_key_prefix",
+    "get_provider",
     "serialize_entity_key",
 ]

@@ -1,4 +1,4 @@
-"""The online store: each entity's newest row of each source, through Feast's provider.
+"""The online store: each entity's newest row of each source, through Feast's provider. A port, and what its adapters have in common.
 
 Three things Feast does not do are done here. The newest event time wins, then the highest offset, however late an event arrives. A row
 older than `training.max_age` is expired. A missing value is missing, not a row that is not there.
@@ -6,29 +6,23 @@ older than `training.max_age` is expired. A missing value is missing, not a row 
 
 from __future__ import annotations
 
-import sqlite3
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import names
 from penstock_feature_store.batches import META
-from penstock_feature_store.feast_import import EntityKey, Value, serialize_entity_key
-from penstock_feature_store.repository import KEY_VERSION, Repository
+from penstock_feature_store.definitions import config, definitions
+from penstock_feature_store.feast_import import EntityKey, Value, get_provider
 
 BATCH = 500
-"""Rows in one write to Feast; it does a statement per value."""
-
-_POSITIONS = "CREATE TABLE IF NOT EXISTS penstock_positions (source TEXT, part INTEGER, next INTEGER, PRIMARY KEY (source, part))"
-
-BUSY_S = 30.0
+"""Rows in one write to Feast; on SQLite it does a statement per value."""
 
 Scalar = float | str | bool | None
 
@@ -61,22 +55,50 @@ class Row(NamedTuple):
     """By field; missing ones are None."""
 
 
-class OnlineStore:
-    """One connection to one pipeline's online store. Blocking; calls take turns."""
+class OnlineStore(ABC):
+    """One pipeline's rows, and how far the lake has been written into them. Blocking, and safe from any thread; one writer at a time.
 
-    def __init__(self, repository: Repository, pipeline: Pipeline) -> None:
-        """`repository`: applied for this pipeline. After it changes, close this store and make another."""
-        self._views = dict(repository.views)
+    Each method raises Unavailable where the store does not answer. Opening it connects to nothing.
+    """
+
+    def __init__(self, folder: Path, pipeline: Pipeline, section: Mapping[str, Any]) -> None:
+        """`folder`: the pipeline's repository. After the pipeline changes, close this store and open another."""
+        _, self._views = definitions(pipeline, lambda source: f"{source}.parquet")
         self._max_age = pipeline.training.max_age
-        self._lock = threading.Lock()
-        self._store = repository.open_store(pipeline.pipeline)
-        self._provider = self._store._get_provider()
+        self._config = config(folder, pipeline.pipeline, section)
+        self._provider: Any = get_provider(self._config)
 
-    def close(self) -> None:
-        with self._lock:
-            connection, self._provider.online_store._conn = self._provider.online_store._conn, None
-            if connection is not None:
-                connection.close()
+    # -- the adapter's ---------------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def positions(self, source: str) -> dict[int, int]:
+        """How far the lake's rows are here, by partition: never ahead of the rows, also in a store made anew or set back."""
+
+    @abstractmethod
+    def save(self, source: str, positions: Mapping[int, int]) -> None:
+        """After the rows below them."""
+
+    @abstractmethod
+    def erase(self, sources: Collection[str], entity: str) -> bool:
+        """Removes the entity's rows of these sources, declared or not any more, and whatever the store keeps of them. True when there
+        were any. May be repeated."""
+
+    @abstractmethod
+    def expire(self, source: str, before: datetime) -> int:
+        """Removes what ingest published before this moment, to the second; returns how many values or rows."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _turn(self) -> AbstractContextManager[object]:
+        """Around each use of Feast's provider."""
+
+    def _beside(self, ingested: datetime | None) -> dict[str, Any]:
+        """What else the adapter keeps with a row, by feature."""
+        return {}
+
+    # -- in common -------------------------------------------------------------------------------------------------------------------
 
     def write(self, source: str, table: pa.Table) -> int:
         """Rows of the lake, in any order, also again; returns how many entities changed."""
@@ -85,7 +107,7 @@ class OnlineStore:
         columns = [name for name in table.column_names if name not in META.names]  # also a field that no pipeline told us of yet
         absent = [name for name in known if name not in columns]
         changed = 0
-        with self._lock:
+        with self._turn():
             newest = list(coalesce(table).items())
             for start in range(0, len(newest), BATCH):
                 changed += self._write(view, table, columns, absent, newest[start : start + BATCH])
@@ -102,49 +124,61 @@ class OnlineStore:
         ingested = table.column(names.INGESTED).to_pylist()
         rows = [
             (
-                _key(entity),
-                {column: values[column][index] for column in columns} | missing | {names.ORIGIN: Value(string_val=str(origin))},
+                key_of(entity),
+                {column: values[column][index] for column in columns}
+                | missing
+                | {names.ORIGIN: Value(string_val=str(origin))}
+                | self._beside(ingested[row]),
                 origin.time,
                 ingested[row],
             )
             for index, (entity, origin, row) in enumerate(wins)
         ]
         if rows:
-            self._provider.online_write_batch(self._store.config, view, rows, None)
+            self._provider.online_write_batch(self._config, view, rows, None)
         return len(rows)
 
     def _origins(self, view: Any, entities: Sequence[str]) -> list[Origin | None]:
-        found = self._provider.online_read(self._store.config, view, [_key(entity) for entity in entities], [names.ORIGIN])
-        return [Origin.read(values[names.ORIGIN].string_val) if values and names.ORIGIN in values else None for _, values in found]
+        found = self._provider.online_read(self._config, view, [key_of(entity) for entity in entities], [names.ORIGIN])
+        return [_origin(values) for _, values in found]
 
     def read(self, source: str, entities: Sequence[str], fields: Sequence[str], now: datetime) -> list[Row]:
         """One row an entity, in order."""
         view = self._views[source]
         columns = [names.column_of(field) for field in fields]
-        with self._lock:
+        with self._turn():
             found = self._provider.online_read(
-                self._store.config, view, [_key(entity) for entity in entities], list(dict.fromkeys([*columns, names.ORIGIN]))
+                self._config, view, [key_of(entity) for entity in entities], list(dict.fromkeys([*columns, names.ORIGIN]))
             )
         return [_row(values, fields, columns, self._max_age, now) for _, values in found]
 
 
-class Positions:
-    """How far the lake has been written online: beside the rows, so that a store made anew is filled from the start."""
+class OnlineStores(ABC):
+    """Where a process keeps the online stores of its pipelines."""
 
-    def __init__(self, repository: Repository) -> None:
-        self._path = repository.online
-        with closing(sqlite3.connect(self._path)) as connection, connection:
-            connection.execute(_POSITIONS)
+    section: Mapping[str, Any]
+    """Feast's `online_store` in `feature_store.yaml`; holds no secret."""
+    shared: bool
+    """Whether replicas that do not own the lake read it too."""
 
-    def read(self, source: str) -> dict[int, int]:
-        with closing(sqlite3.connect(self._path)) as connection:
-            return dict(connection.execute("SELECT part, next FROM penstock_positions WHERE source = ?", (source,)))
+    @abstractmethod
+    def open(self, folder: Path, pipeline: Pipeline) -> OnlineStore:
+        """`folder`: the pipeline's repository."""
 
-    def save(self, source: str, positions: Mapping[int, int]) -> None:
-        with closing(sqlite3.connect(self._path)) as connection, connection:
-            connection.executemany(
-                "INSERT OR REPLACE INTO penstock_positions VALUES (?, ?, ?)", [(source, part, at) for part, at in positions.items()]
-            )
+    @abstractmethod
+    def lost(self, folder: Path) -> bool:
+        """Before the repository is applied: whether it must be applied again because what it made is gone or broken."""
+
+    @abstractmethod
+    def applied(self, folder: Path, gone: Collection[str]) -> None:
+        """After Feast applied the repository. `gone`: views that are no longer declared."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises Unavailable that says why no row can be read or written at the moment."""
+
+    @abstractmethod
+    def close(self) -> None: ...
 
 
 def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
@@ -164,55 +198,28 @@ def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
     return newest
 
 
-def erase(path: Path, tables: Iterable[str], entity: str) -> bool:
-    """Removes the entity's rows, and the free pages and log that held them or older ones. True when there were any.
-
-    Raises Unavailable where a reader does not let go of the old pages.
-    """
-    key = serialize_entity_key(_key(entity), entity_key_serialization_version=KEY_VERSION)
-    removed = _delete(path, tables, "entity_key = ?", key)
-    if path.exists():
-        with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
-            connection.execute("VACUUM")
-            busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        if busy:
-            raise Unavailable("the online store is being read", where=str(path), remedy="Try again")
-    return removed > 0
+def key_of(entity: str) -> Any:
+    """Feast's key of an entity's rows."""
+    return EntityKey(join_keys=[names.ENTITY], entity_values=[Value(string_val=entity)])
 
 
-def expire(path: Path, tables: Iterable[str], before: datetime) -> int:
-    """Removes values that ingest published before this moment; returns how many."""
-    return _delete(path, tables, "created_ts < ?", int(before.timestamp()))
+def views_of(sources: Iterable[str]) -> set[str]:
+    return {names.view_of(source) for source in sources}
 
 
-def _delete(path: Path, tables: Iterable[str], where: str, value: bytes | int) -> int:
-    if not path.exists():
-        return 0
-    with closing(sqlite3.connect(path, timeout=BUSY_S, isolation_level=None)) as connection:
-        connection.execute("PRAGMA secure_delete=ON")
-        present = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return sum(
-            connection.execute(f'DELETE FROM "{table}" WHERE {where}', (value,)).rowcount  # noqa: S608  both names are ours
-            for table in present.intersection(tables)
-        )
-
-
-def table_of(pipeline: str, source: str) -> str:
-    """Feast's table of a source's feature view."""
-    return f"{names.project_of(pipeline)}_{names.view_of(source)}"
+def _origin(values: Mapping[str, Any] | None) -> Origin | None:
+    """None where there is no row; Redis gives one without values then."""
+    text = values[names.ORIGIN].string_val if values and names.ORIGIN in values else ""
+    return Origin.read(text) if text else None
 
 
 def _row(values: Mapping[str, Any] | None, fields: Sequence[str], columns: Sequence[str], max_age: timedelta, now: datetime) -> Row:
-    if not values or names.ORIGIN not in values:
+    origin = _origin(values)
+    if origin is None or values is None:
         return Row("not_found", None, {})
-    origin = Origin.read(values[names.ORIGIN].string_val)
     if now - origin.time > max_age:
         return Row("expired", origin, {})
     return Row("found", origin, {field: _scalar(values.get(column)) for field, column in zip(fields, columns, strict=True)})
-
-
-def _key(entity: str) -> Any:
-    return EntityKey(join_keys=[names.ENTITY], entity_values=[Value(string_val=entity)])
 
 
 def _protos(values: Sequence[Scalar]) -> list[Any]:

@@ -5,14 +5,23 @@ from __future__ import annotations
 import threading
 import time
 
+import structlog
+
+from penstock.contracts.errors import Unavailable
 from penstock_feature_store import names
 from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.memory import give_back
 from penstock_feature_store.pipelines import Held, Pipelines
 
+log = structlog.get_logger(__name__)
+
 STEP = 2_000
 """Rows coalesced to the newest of each entity in one go. Feast writes some thousands a second, so a step takes less than a second."""
 STOP_WITHIN_S = 0.5
+LOOK_AGAIN_S = 5.0
+"""Without an arrival: a store that was made anew or set back has less than it had."""
+AGAIN_S = 1.0
+"""After the store did not answer."""
 QUIET_S = 3.0
 """After the last row: this thread is the last to finish a burst, so it gives back the burst's memory."""
 
@@ -23,30 +32,46 @@ class OnlineWriter:
     def __init__(self, pipelines: Pipelines, arrivals: Arrivals) -> None:
         self._pipelines = pipelines
         self._arrivals = arrivals
+        self.trouble: str | None = None
+        """Why the last rows could not be written; None when they were."""
 
     def run(self, stop: threading.Event) -> None:
         worked = False
         while not stop.is_set():
             count = self._arrivals.count
-            for held in self._pipelines.all():
-                for source in held.lakes:
-                    while not stop.is_set() and step(held, source):
-                        worked = True
+            try:
+                worked |= self._catch_up(stop)
+            except Unavailable as error:
+                if self.trouble is None:
+                    log.warning("online_store_away", why=error.message, where=error.where)
+                self.trouble = error.message
+                stop.wait(AGAIN_S)
+                continue
+            self.trouble = None
             idle_since = time.monotonic()
-            while self._arrivals.count == count and not stop.is_set():
+            while self._arrivals.count == count and not stop.is_set() and time.monotonic() - idle_since < LOOK_AGAIN_S:
                 self._arrivals.wait_blocking(count, STOP_WITHIN_S)
                 if worked and time.monotonic() - idle_since > QUIET_S:
                     worked = False
                     give_back()
 
+    def _catch_up(self, stop: threading.Event) -> bool:
+        """Until the lake's rows are online. Whether there were any; raises Unavailable."""
+        worked = False
+        for held in self._pipelines.all():
+            for source in held.lakes:
+                while not stop.is_set() and step(held, source):
+                    worked = True
+        return worked
+
 
 def step(held: Held, source: str) -> bool:
-    """Writes the next rows online; False when there are none.
+    """Writes the next rows online; False when there are none. Raises Unavailable.
 
     Rows are read and written under one lock with erasures: none that left the lake can come back from here.
     """
     with held.online:
-        rows = held.lakes[source].since(held.positions.read(source), STEP)
+        rows = held.lakes[source].since(held.writer.positions(source), STEP)
         try:
             partition, position, table = next(rows)
         except StopIteration:
@@ -54,10 +79,10 @@ def step(held: Held, source: str) -> bool:
         except FileNotFoundError:  # merged meanwhile
             return True
         held.writer.write(source, table)
-        held.positions.save(source, {partition: position})
+        held.writer.save(source, {partition: position})
         return True
 
 
 def rows_behind(held: Held) -> int:
-    """Rows of the lake that are not online yet."""
-    return sum(lake.count(names.ID, since=held.positions.read(source)) for source, lake in held.lakes.items())
+    """Rows of the lake that are not online yet. Raises Unavailable."""
+    return sum(lake.count(names.ID, since=held.writer.positions(source)) for source, lake in held.lakes.items())

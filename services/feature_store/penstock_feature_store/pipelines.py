@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import structlog
 from sqlalchemy import func, select
@@ -17,11 +18,14 @@ from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Store
 from penstock_feature_store.lake import Lake, SourceLake
-from penstock_feature_store.online import OnlineStore, Positions
+from penstock_feature_store.online import OnlineStore, OnlineStores
 from penstock_feature_store.repository import Repository
 from penstock_feature_store.store import PipelineRow
 
 log = structlog.get_logger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Gate:
@@ -61,16 +65,27 @@ class Gate:
 class Held:
     """One pipeline as it was last applied, with its data."""
 
-    def __init__(self, pipeline: Pipeline, number: int, repository: Repository, lakes: Mapping[str, SourceLake], gate: Gate) -> None:
+    def __init__(
+        self, pipeline: Pipeline, number: int, lakes: Mapping[str, SourceLake], reader: OnlineStore, writer: OnlineStore, gate: Gate
+    ) -> None:
         self.pipeline = pipeline
         self.number = number
         self.lakes = lakes
-        self.reader = OnlineStore(repository, pipeline)
-        self.writer = OnlineStore(repository, pipeline)
-        self.positions = Positions(repository)
+        self.reader = reader
+        self.writer = writer
         self.gate = gate
         self.online = threading.Lock()
         """Held while rows go from the lake to the online store, and by an erasure."""
+
+    async def alone(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """`work`, blocking, while no training set is built and nothing is written online."""
+
+        def locked() -> T:
+            with self.online:
+                return work(*arguments, **named)
+
+        async with self.gate.alone():
+            return await asyncio.to_thread(locked)
 
     def close(self) -> None:
         self.reader.close()
@@ -95,11 +110,19 @@ class Pipelines:
     """Safe from any thread; `apply` and `wait` from the event loop."""
 
     def __init__(
-        self, store: Store, lake: Lake, folder: Path, *, added: Callable[[str, str, SourceLake], None], removed: Callable[[str, str], None]
+        self,
+        store: Store,
+        lake: Lake,
+        stores: OnlineStores,
+        folder: Path,
+        *,
+        added: Callable[[str, str, SourceLake], None],
+        removed: Callable[[str, str], None],
     ) -> None:
         """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline, source)."""
         self._store = store
         self._lake = lake
+        self._stores = stores
         self._folder = folder
         self._added = added
         self._removed = removed
@@ -122,10 +145,11 @@ class Pipelines:
             known = self._held.get(pipeline.pipeline)
         if known and known.number >= number:
             return False
-        repository = Repository(self._folder / pipeline.pipeline, self._lake.root / pipeline.pipeline)
-        repository.apply(pipeline)
+        folder = self._folder / pipeline.pipeline
+        Repository(folder, self._lake.root / pipeline.pipeline, self._stores).apply(pipeline)
+        reader, writer = (self._stores.open(folder, pipeline) for _ in range(2))
         lakes = {source: self._lake.source(pipeline.pipeline, source) for source in pipeline.sources}
-        held = Held(pipeline, number, repository, lakes, known.gate if known else Gate())
+        held = Held(pipeline, number, lakes, reader, writer, known.gate if known else Gate())
         if known:
             held.online = known.online
         with self._lock:

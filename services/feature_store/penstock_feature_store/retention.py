@@ -7,24 +7,23 @@ they go when their model does.
 from __future__ import annotations
 
 from datetime import datetime
-from pathlib import Path
 
 import structlog
 
-from penstock_feature_store import online
 from penstock_feature_store.pipelines import Held
 
 log = structlog.get_logger(__name__)
 
 
-def expire(held: Held, repositories: Path, now: datetime) -> int:
-    """Rows that left the lake. Blocking; the caller holds the pipeline's gate."""
+def expire(held: Held, now: datetime) -> int:
+    """Rows that left the lake. Blocking; the caller holds the pipeline's gate. Raises Unavailable where the online store is away: what is
+    left there leaves the next time."""
     name, gone = held.pipeline.pipeline, 0
     for source, declared in held.pipeline.sources.items():
         before = now - declared.retention
         with held.online:
             rows = held.lakes[source].expire(before)
-            values = online.expire(repositories / name / "online.db", [online.table_of(name, source)], before)
+            values = held.writer.expire(source, before)
         if rows or values:
             log.info("rows_expired", pipeline=name, source=source, lake_rows=rows, online_values=values)
         gone += rows

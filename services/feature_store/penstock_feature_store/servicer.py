@@ -63,7 +63,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         held = self._pipelines.get(request.pipeline)
         if not request.entity:
             raise Invalid("no entity is named", where="entity", remedy="Name the one whose rows shall leave")
-        task = asyncio.create_task(self._erase(held, request.entity))
+        task = asyncio.create_task(held.alone(self._erasures.erase, held.pipeline.pipeline, request.entity))
         self._erasing.add(task)
         task.add_done_callback(self._erasing.discard)
         erased = await asyncio.shield(task)  # it goes on when the caller does not wait for it
@@ -76,14 +76,6 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
     async def GetRecords(self, request: pb.GetRecordsRequest, context: Context) -> pb.GetRecordsResponse:
         held = self._pipelines.get(request.pipeline)
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
-
-    async def _erase(self, held: Held, entity: str) -> Erased:
-        def alone() -> Erased:
-            with held.online:
-                return self._erasures.erase(held.pipeline.pipeline, entity)
-
-        async with held.gate.alone():
-            return await asyncio.to_thread(alone)
 
 
 def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, tuple[Row, list[str]]]]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+
+from pydantic import Field, field_validator
 
 from penstock.runtime.settings import ServiceSettings, service_config
+from penstock_feature_store.redis_address import Address
 
 
 class Settings(ServiceSettings):
@@ -14,3 +17,19 @@ class Settings(ServiceSettings):
     """The most records in one file of the lake."""
     linger_s: float = Field(default=0.4, ge=0, le=10)
     """How long to gather more after the first record: a file a partition at most this often, and how much later a record is seen."""
+    online_store: str = ""
+    """`redis://host:6379/0` (`rediss://` for TLS); by default SQLite files beside the lake."""
+    online_store_password_file: Path | None = None
+    """Where Redis's password stands."""
+
+    @property
+    def redis(self) -> Address | None:
+        """Where the online store is, if it is in Redis."""
+        return Address.read(self.online_store) if self.online_store else None
+
+    @field_validator("online_store")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if url:
+            Address.read(url)
+        return url

@@ -28,10 +28,10 @@ from penstock.contracts.topics import source_topic
 from penstock.runtime.artifacts import Artifacts
 from penstock_feature_store import names
 from penstock_feature_store.batches import TYPES
+from penstock_feature_store.definitions import config, definitions
 from penstock_feature_store.feast_import import FeatureStore
 from penstock_feature_store.fingerprint import fingerprint
 from penstock_feature_store.labels import labels_of
-from penstock_feature_store.repository import config, definitions
 from penstock_feature_store.splits import PARTS, by_entity, by_time
 
 MIN_ROWS = 50

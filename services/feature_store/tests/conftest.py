@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from penstock.testing.containers import CannotRun
+
 sys.path.insert(0, str(Path(__file__).parent / "support"))  # pytest's importlib mode lets tests share modules in no other way
+from online_worlds import OnlineWorld, RedisWorld, SqliteWorld
+from redis_server import RedisServer, redis_server
 
 
 @pytest.fixture
@@ -17,3 +21,19 @@ def scratch() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="feature-store-"))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    try:
+        with redis_server(tmp_path_factory.mktemp("redis")) as server:
+            yield server
+    except CannotRun as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=pytest.mark.docker)])
+def online_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnlineWorld:
+    """Each adapter of the online store in turn."""
+    folder = tmp_path_factory.mktemp("online")
+    return SqliteWorld(folder) if request.param == "sqlite" else RedisWorld(folder, request.getfixturevalue("redis"))

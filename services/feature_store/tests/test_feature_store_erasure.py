@@ -10,13 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 from lending import EPOCH, append, credit_risk, record
 
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.events import TrainingSet
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
+from penstock.testing.broker import free_ports
 from penstock_feature_store import durable, names
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake import Lake
+from penstock_feature_store.online import OnlineStores
+from penstock_feature_store.online_redis import RedisOnlineStores
+from penstock_feature_store.online_sqlite import SqliteOnlineStores
+from penstock_feature_store.redis_address import Address
 from penstock_feature_store.splits import PARTS
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training_sets import key_of
@@ -59,8 +64,9 @@ class World:
         pq.write_table(pa.table({names.ENTITY: entities}), file)
         return self.artifacts.put_file(key_of("set", part), file)
 
-    def erasures(self) -> Erasures:
-        return Erasures(self.store, Lake(self.folder / "lake"), self.artifacts, self.folder / "feast", self.folder / "erasures")
+    def erasures(self, stores: OnlineStores | None = None) -> Erasures:
+        lake, stores = Lake(self.folder / "lake"), stores or SqliteOnlineStores()
+        return Erasures(self.store, lake, self.artifacts, stores, self.folder / "feast", self.folder / "erasures")
 
     def training_set(self) -> TrainingSet:
         with self.store.read() as session:
@@ -115,6 +121,22 @@ def test_an_erasure_cut_short_anywhere_is_finished_at_the_next_start(world: Worl
     if not began and step == 1:  # it never began, so nothing changed
         assert world.training_set().rows == {"train": 4, "validation": 4, "audit": 1}
         return
+    check(world)
+
+
+def test_an_erasure_goes_on_when_the_online_store_is_back(world: World) -> None:
+    (port,) = free_ports(1)
+    away = world.erasures(RedisOnlineStores(Address("127.0.0.1", port, 0, tls=False, user=None), None))
+    with pytest.raises(Unavailable, match="goes on by itself"):
+        away.erase("credit-risk", WHO)
+    ((journal, pipeline),) = away.begun()
+    assert pipeline == "credit-risk"
+    assert not away.finish(journal)
+    assert away.resume() == 1
+    assert len(away.begun()) == 1
+    back = world.erasures()
+    assert back.finish(journal)
+    assert back.finish(journal), "another one ended it meanwhile"
     check(world)
 
 

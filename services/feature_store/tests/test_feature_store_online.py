@@ -1,22 +1,22 @@
-"""The online store against a model of it, whatever the order in which events come."""
+"""What every online store promises, each adapter with its real store."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lending import EPOCH, credit_risk, record
+from online_worlds import OnlineWorld
 
 from penstock.contracts.pipeline import Pipeline
-from penstock_feature_store import online
-from penstock_feature_store.batches import source_schema, table_of
-from penstock_feature_store.online import OnlineStore, Origin, Positions
-from penstock_feature_store.repository import Repository
+from penstock.testing.wait import until
+from penstock_feature_store.batches import Received, source_schema, table_of
+from penstock_feature_store.online import OnlineStore, Origin
 
 PIPELINE = credit_risk()
 FIELDS = ["income", "purpose", "Married", "country_y"]
@@ -24,19 +24,24 @@ _names = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Repository:
-    folder = tmp_path_factory.mktemp("online")
-    repository = Repository(folder / "feast", folder / "lake")
-    assert repository.apply(PIPELINE)
-    assert not repository.apply(PIPELINE)
-    return repository
+def store(online_world: OnlineWorld) -> Iterator[OnlineStore]:
+    with online_world.opened(PIPELINE) as store:
+        yield store
 
 
-@pytest.fixture(scope="module")
-def store(repository: Repository) -> Iterator[OnlineStore]:
-    store = OnlineStore(repository, PIPELINE)
-    yield store
-    store.close()
+def write(store: OnlineStore, *records: Received, source: str = "applications", pipeline: Pipeline = PIPELINE) -> int:
+    return store.write(source, table_of(records, source_schema(pipeline.sources[source])))
+
+
+def incomes(store: OnlineStore, *entities: str) -> list[Any]:
+    """None: no row, or no value in it."""
+    return [row.values.get("income") for row in store.read("applications", entities, ["income"], EPOCH)]
+
+
+def changed(change: Callable[[dict[str, Any]], object], name: str = "credit-risk") -> Pipeline:
+    spec = credit_risk(pipeline=name).model_dump(mode="json", by_alias=True)
+    change(spec)
+    return Pipeline.model_validate(spec)
 
 
 VALUES = st.fixed_dictionaries(
@@ -55,13 +60,13 @@ EVENTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), VALUES), 
 def test_the_newest_wins_however_they_come(
     store: OnlineStore, events: list[tuple[str, int, dict[str, object]]], order: object, cuts: list[int]
 ) -> None:
-    """Late, repeated, in any batches. Milliseconds apart: Feast's own times are whole seconds."""
+    """Late, repeated, in any batches. Milliseconds apart: Feast's own times are whole seconds on SQLite."""
     world = next(_names)
     records = [record(offset, f"{world}-{who}", time / 10_000, values) for offset, (who, time, values) in enumerate(events)]
     order.shuffle(records)  # type: ignore[attr-defined]
     bounds = sorted({0, len(records), *(cut % len(records) for cut in cuts)})
     for first, last in [*itertools.pairwise(bounds), (0, 1)]:
-        store.write("applications", table_of(records[first:last], source_schema(PIPELINE.sources["applications"])))
+        write(store, *records[first:last])
     asked = [f"{world}-{who}" for who in "abcd"]
     found = store.read("applications", asked, FIELDS, EPOCH + timedelta(minutes=1))
     for who, row in zip("abcd", found, strict=True):
@@ -75,72 +80,175 @@ def test_the_newest_wins_however_they_come(
         assert row.values == values
 
 
-def test_a_field_that_the_view_does_not_have_yet_is_kept_for_it(tmp_path: Path) -> None:
+def test_of_one_moment_the_higher_offset_wins(store: OnlineStore) -> None:
+    assert write(store, record(7, "tie", 1, {"income": 7.0})) == 1
+    assert write(store, record(8, "tie", 1, {"income": 8.0})) == 1
+    assert write(store, record(6, "tie", 1, {"income": 6.0})) == 0
+    assert store.read("applications", ["tie"], ["income"], EPOCH)[0].values == {"income": 8.0}
+
+
+def test_missing_is_missing_and_nobody_is_not_there(store: OnlineStore) -> None:
+    write(store, record(0, "bare", 0, {}))
+    bare, nobody = store.read("applications", ["bare", "nobody"], FIELDS, EPOCH)
+    assert (bare.status, bare.values) == ("found", dict.fromkeys(FIELDS))
+    assert (nobody.status, nobody.values) == ("not_found", {})
+    assert store.read("applications", [], FIELDS, EPOCH) == []
+
+
+def test_a_row_of_one_source_is_none_of_another(store: OnlineStore) -> None:
+    write(store, record(0, "applied", 0, {"income": 1.0}))
+    assert store.read("outcomes", ["applied"], ["defaulted"], EPOCH)[0].status == "not_found"
+    write(store, record(0, "applied", 9, {"defaulted": True}), source="outcomes")
+    assert incomes(store, "applied") == [1.0]
+
+
+def test_more_rows_than_go_in_one_write(store: OnlineStore) -> None:
+    names = [f"many-{number}" for number in range(1_234)]
+    assert write(store, *(record(number, name, 0, {"income": float(number)}) for number, name in enumerate(names))) == len(names)
+    assert incomes(store, *names) == [float(number) for number in range(len(names))]
+
+
+def test_a_field_that_the_view_does_not_have_yet_is_kept_for_it(online_world: OnlineWorld) -> None:
     """Ingest may be told of a change first."""
-    repository = Repository(tmp_path / "feast", tmp_path / "lake")
-    repository.apply(PIPELINE)
-    store = OnlineStore(repository, PIPELINE)
-    early = record(0, "a", 0, {"income": 1.0, "savings": 5.0})
-    store.write("applications", table_of([early], source_schema(PIPELINE.sources["applications"])))
-    store.close()
-    spec = PIPELINE.model_dump(mode="json", by_alias=True)
-    spec["sources"]["applications"]["fields"]["savings"] = {"type": "number"}
-    changed = Pipeline.model_validate(spec)
-    assert repository.apply(changed)
-    store = OnlineStore(repository, changed)
-    row = store.read("applications", ["a"], ["savings", "income", "purpose"], EPOCH)[0]
+    before = changed(lambda spec: None, "early")
+    after = changed(lambda spec: spec["sources"]["applications"]["fields"].update(savings={"type": "number"}), "early")
+    with online_world.opened(before) as store:
+        write(store, record(0, "a", 0, {"income": 1.0, "savings": 5.0}))
+    assert online_world.apply(after)
+    with online_world.opened(after) as store:
+        row = store.read("applications", ["a"], ["savings", "income", "purpose"], EPOCH)[0]
     assert row.values == {"savings": 5.0, "income": 1.0, "purpose": None}
-    store.close()
 
 
 def test_a_row_expires(store: OnlineStore) -> None:
-    store.write("applications", table_of([record(0, "old", 0, {"income": 1.0})], source_schema(PIPELINE.sources["applications"])))
+    write(store, record(0, "old", 0, {"income": 1.0}))
     ages = {"found": timedelta(days=30), "expired": timedelta(days=30, microseconds=1)}
     for status, age in ages.items():
         assert store.read("applications", ["old"], ["income"], EPOCH + age)[0].status == status
 
 
-def test_an_erased_row_leaves_no_byte(repository: Repository, store: OnlineStore) -> None:
-    schema = source_schema(PIPELINE.sources["applications"])
+def test_an_erased_row_leaves_no_byte(online_world: OnlineWorld, store: OnlineStore) -> None:
     for number in range(3):
-        store.write("applications", table_of([record(number, "Rosalind-1920", number, {"income": 1.0})], schema))
-    assert any(b"Rosalind-1920" in path.read_bytes() for path in repository.folder.glob("online.db*"))
-    assert online.erase(repository.online, ["credit_risk_applications", "credit_risk_nothing"], "Rosalind-1920")
-    assert not online.erase(repository.online, ["credit_risk_applications"], "Rosalind-1920")
-    assert not any(b"Rosalind-1920" in path.read_bytes() for path in repository.folder.glob("online.db*"))
+        write(store, record(number, "Rosalind-1920", number, {"income": 1.0}), record(number, "Francis-1916", number, {"income": 2.0}))
+    write(store, record(0, "Rosalind-1920", 0, {"defaulted": True}), source="outcomes")
+    assert online_world.holds("Rosalind-1920")
+    assert store.erase(["applications", "outcomes", "nothing"], "Rosalind-1920")
+    assert not store.erase(["applications", "outcomes"], "Rosalind-1920")
+    until(lambda: not online_world.holds("Rosalind-1920"), within=20, what="the store's files are written anew")
+    assert incomes(store, "Rosalind-1920", "Francis-1916") == [None, 2.0]
 
 
-def test_values_leave_by_when_they_were_published(repository: Repository, store: OnlineStore) -> None:
-    schema = source_schema(PIPELINE.sources["outcomes"])
+def test_an_erasure_takes_what_no_pipeline_declares_any_more(online_world: OnlineWorld) -> None:
+    before = changed(lambda spec: spec["sources"]["applications"]["fields"].update(diary={"type": "text"}), "diaries")
+    with online_world.opened(before) as store:
+        write(store, record(0, "Ada-1815", 0, {"diary": "poetical-science"}), pipeline=before)
+    assert online_world.holds("poetical-science")
+    with online_world.opened(changed(lambda spec: None, "diaries")) as store:
+        assert store.erase(["applications", "outcomes"], "Ada-1815")
+    until(lambda: not online_world.holds("poetical-science"), within=20, what="the store's files are written anew")
+
+
+def test_another_entity_of_the_same_name_stays(online_world: OnlineWorld) -> None:
+    """Applicant 42 leaves, shop 42 does not."""
+
+    def with_shops(spec: dict[str, Any]) -> None:
+        spec["entities"]["shop"] = {"key": "shop_id"}
+        spec["sources"]["sales"] = {"entity": "shop", "id": "i", "timestamp": "t", "fields": {"turnover": {"type": "number"}}}
+
+    pipeline = changed(with_shops, "shops")
+    with online_world.opened(pipeline) as store:
+        write(store, record(0, "42", 0, {"income": 1.0}))
+        write(store, record(0, "42", 0, {"turnover": 9.0}), source="sales", pipeline=pipeline)
+        assert store.erase(["applications", "outcomes"], "42")
+        assert incomes(store, "42") == [None]
+        assert store.read("sales", ["42"], ["turnover"], EPOCH)[0].values == {"turnover": 9.0}
+
+
+def test_values_leave_by_when_they_were_published(store: OnlineStore) -> None:
     for number, published in enumerate((EPOCH, EPOCH + timedelta(days=3))):
         row = record(number, f"published-{number}", 0, {"defaulted": True})._replace(timestamp_ms=round(published.timestamp() * 1000))
-        store.write("outcomes", table_of([row], schema))
-    assert online.expire(repository.online, ["credit_risk_outcomes"], EPOCH + timedelta(days=2))
+        write(store, row, source="outcomes")
+    write(store, record(0, "published-0", 0, {"income": 1.0}))
+    assert store.expire("outcomes", EPOCH + timedelta(days=2))
+    assert not store.expire("outcomes", EPOCH + timedelta(days=2))
     found = store.read("outcomes", ["published-0", "published-1"], ["defaulted"], EPOCH)
     assert [row.status for row in found] == ["not_found", "found"]
+    assert incomes(store, "published-0") == [1.0]
 
 
-def test_positions_go_with_the_rows(repository: Repository) -> None:
-    Positions(repository).save("outcomes", {0: 5, 1: 7})
-    assert Positions(repository).read("outcomes") == {0: 5, 1: 7}
+def test_pipelines_do_not_mix(online_world: OnlineWorld) -> None:
+    """Also where one's name ends in the other's."""
+    short, long = changed(lambda spec: None, "lend"), changed(lambda spec: None, "good-lend")
+    with online_world.opened(short) as one, online_world.opened(long) as other:
+        for store, income in ((one, 1.0), (other, 2.0)):
+            write(store, record(0, "42", 0, {"income": income}), record(1, "43", 0, {"income": income}))
+            store.save("applications", {0: int(income)})
+        assert incomes(one, "42") == [1.0]
+        assert incomes(other, "42") == [2.0]
+        assert one.erase(["applications", "outcomes"], "42")
+        assert one.expire("applications", EPOCH + timedelta(days=1))
+        assert incomes(one, "42", "43") == [None, None]
+        assert incomes(other, "42", "43") == [2.0, 2.0]
+        assert (one.positions("applications"), other.positions("applications")) == ({0: 1}, {0: 2})
+
+    def without_outcomes(spec: dict[str, Any]) -> None:
+        del spec["sources"]["outcomes"]
+        spec["targets"] = {"high": {"from": "applications.Married", "type": "binary"}}
+
+    with online_world.opened(long) as other:
+        write(other, record(0, "43", 0, {"defaulted": True}), source="outcomes")
+    assert online_world.apply(changed(without_outcomes, "lend"))
+    with online_world.opened(long) as other:
+        assert other.read("outcomes", ["43"], ["defaulted"], EPOCH)[0].status == "found"
 
 
-def test_feast_itself_opens_the_repository(repository: Repository) -> None:
+def test_a_source_that_comes_back_is_whole(online_world: OnlineWorld) -> None:
+    """Its rows are there, or its position says that they are not."""
+
+    def without_outcomes(spec: dict[str, Any]) -> None:
+        del spec["sources"]["outcomes"]
+        spec["targets"] = {"high": {"from": "applications.Married", "type": "binary"}}
+
+    whole = changed(lambda spec: None, "back")
+    with online_world.opened(whole) as store:
+        write(store, record(0, "a", 0, {"defaulted": True}), source="outcomes")
+        store.save("outcomes", {0: 1})
+        store.save("applications", {0: 3})
+    assert online_world.apply(changed(without_outcomes, "back"))
+    with online_world.opened(whole) as store:
+        there = store.read("outcomes", ["a"], ["defaulted"], EPOCH)[0].status == "found"
+        assert store.positions("outcomes") == ({0: 1} if there else {})
+        assert store.positions("applications") == {0: 3}
+
+
+def test_positions_go_with_the_rows(store: OnlineStore) -> None:
+    assert store.positions("nothing") == {}
+    store.save("outcomes", {0: 5, 1: 7})
+    store.save("outcomes", {1: 8})
+    assert store.positions("outcomes") == {0: 5, 1: 8}
+
+
+def test_a_store_that_lost_its_rows_has_no_positions(online_world: OnlineWorld) -> None:
+    pipeline = changed(lambda spec: None, "lost")
+    with online_world.opened(pipeline) as store:
+        write(store, record(0, "a", 0, {"income": 1.0}))
+        store.save("applications", {0: 5})
+    online_world.lose()
+    with online_world.opened(pipeline) as store:
+        assert store.positions("applications") == {}
+        assert incomes(store, "a") == [None]
+        assert write(store, record(0, "a", 0, {"income": 1.0})) == 1
+        assert incomes(store, "a") == [1.0]
+
+
+def test_feast_itself_opens_the_repository(online_world: OnlineWorld) -> None:
     from feast import FeatureStore
 
-    store = FeatureStore(repo_path=str(repository.folder))
+    assert online_world.apply(changed(lambda spec: None, "opened"))
+    assert not online_world.apply(changed(lambda spec: None, "opened"))
+    store = FeatureStore(repo_path=str(online_world.folder / "feast" / "opened"))
     assert {view.name for view in store.list_feature_views()} == {"applications", "outcomes"}
     assert {entity.name for entity in store.list_entities()} >= {"applicant"}
-
-
-def test_a_broken_store_is_made_anew(tmp_path: Path) -> None:
-    repository = Repository(tmp_path / "feast", tmp_path / "lake")
-    repository.apply(PIPELINE)
-    Positions(repository).save("outcomes", {0: 5})
-    repository.online.write_bytes(b"no database" * 1000)
-    again = Repository(tmp_path / "feast", tmp_path / "lake")
-    assert again.apply(PIPELINE)
-    assert Positions(again).read("outcomes") == {}
 
 
 @given(st.integers(), st.integers(), st.integers(), st.text())

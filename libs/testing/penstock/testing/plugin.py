@@ -38,13 +38,20 @@ def stack() -> Iterator[StackUnderTest]:
 
 
 @pytest.fixture(scope="session")
-def compose() -> Iterator[ComposeUnderTest]:
-    """The whole compose stack, built and brought up once a session; skips where Docker cannot run."""
-    from penstock.testing.compose import running_compose
-    from penstock.testing.containers import CannotRun
+def engine() -> None:
+    """Skips, by name, what needs Docker where Docker cannot run."""
+    from penstock.testing.containers import CannotRun, require_engine
 
     try:
-        with running_compose() as under_test:
-            yield under_test
+        require_engine()
     except CannotRun as error:
         pytest.skip(f"the compose stack: {error}")
+
+
+@pytest.fixture(scope="session")
+def compose(engine: None) -> Iterator[ComposeUnderTest]:
+    """The whole compose stack, built and brought up once a session."""
+    from penstock.testing.compose import running_compose
+
+    with running_compose() as under_test:
+        yield under_test

@@ -1,0 +1,160 @@
+"""The compose files and the images, before anything is started."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from penstock.runtime.ports import SERVICES
+from penstock.testing.compose import environment_of
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = [ROOT / "docker-compose.yml", *sorted((ROOT / "deploy" / "compose").glob("*.yaml"))]
+OVERLAYS = [path.stem for path in FILES[1:]]
+COMBINATIONS = [chosen for size in range(len(OVERLAYS) + 1) for chosen in itertools.combinations(OVERLAYS, size)]
+MOST_BYTES = 450_000_000
+SMALL = ("ingest", "model_registry", "inference")
+IMAGES = {service: f"penstock/{service.replace('_', '-')}:latest" for service in SERVICES}
+PUBLISHED = {"envoy", "kafka", "kafka-2", "kafka-3", "grafana", "prometheus", "jaeger"}
+"""The door, Kafka for publishers, and what an operator opens in a browser."""
+
+
+def compose_only(test: Any) -> Any:
+    return pytest.mark.compose(pytest.mark.usefixtures("engine")(test))
+
+
+def resolved(*overlays: str, passwords: bool = True) -> dict[str, Any]:
+    """`docker compose config`."""
+    if passwords:
+        subprocess.run([ROOT / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run(
+        ["docker", "compose", "--profile", "*", "config", "--format", "json"],
+        cwd=ROOT,
+        env=environment_of(*overlays),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@compose_only
+@pytest.mark.parametrize("overlays", COMBINATIONS, ids="+".join)
+def test_every_combination_is_a_whole_stack(overlays: tuple[str, ...]) -> None:
+    found = resolved(*overlays)
+    for name, service in found["services"].items():
+        assert service["image"], name
+        assert service.get("mem_limit") or service.get("deploy", {}).get("resources", {}).get("limits", {}).get("memory"), name
+        if service.get("restart") == "no":
+            continue
+        assert service["restart"] == "unless-stopped", name
+        assert "healthcheck" in service or service["image"].startswith("penstock/"), f"{name}: the images of ours bring their own"
+        assert "stop_grace_period" in service, name
+
+
+@compose_only
+@pytest.mark.parametrize("overlays", COMBINATIONS, ids="+".join)
+def test_only_the_door_and_kafka_listen_outside_and_only_here(overlays: tuple[str, ...]) -> None:
+    services = resolved(*overlays)["services"]
+    ports = {name: service["ports"] for name, service in services.items() if service.get("ports")}
+    assert set(ports) <= PUBLISHED
+    assert {"envoy", "kafka"} <= set(ports)
+    assert {port["host_ip"] for published in ports.values() for port in published} == {"127.0.0.1"}
+    assert all("network_mode" not in service for service in services.values())
+
+
+@compose_only
+def test_our_containers_may_do_little() -> None:
+    found = resolved()
+    assert found["networks"]["penstock"]["internal"] is True
+    ours = {name: service for name, service in found["services"].items() if service["image"].startswith("penstock/")}
+    assert {name.replace("-", "_") for name in ours} == {*SERVICES, "prepare"}
+    for name, service in ours.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"], name
+        assert "privileged" not in service, name
+        assert set(service["networks"]) == {"penstock"}, name
+
+
+@compose_only
+def test_passwords_are_files_and_nothing_else() -> None:
+    everything = json.dumps(resolved(*OVERLAYS))
+    for secret in (ROOT / "deploy" / "compose" / "secrets").iterdir():
+        assert len(secret.read_text()) >= 32
+        assert secret.read_text() not in everything
+    ignored = subprocess.run(
+        ["git", "check-ignore", "deploy/compose/secrets/postgres_password"], cwd=ROOT, check=False, capture_output=True
+    )
+    assert ignored.returncode == 0
+    assert (ROOT / "deploy" / "compose" / "secrets").stat().st_mode & 0o077 == 0
+
+
+def test_env_tells_every_variable_with_its_default() -> None:
+    told = dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", (ROOT / ".env").read_text(), re.MULTILINE))
+    asked = {match for path in FILES for match in re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", path.read_text())}
+    assert {name for name, _ in asked} == set(told)
+    assert {(name, default) for name, default in asked if told[name] != default} == set(), "a default that .env tells otherwise"
+    bare = {match for path in FILES for match in re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)\}", path.read_text())}
+    assert bare == set(), "a variable without a default stops `docker compose up`"
+
+
+# -- images ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(engine: None) -> None:
+    subprocess.run(["docker", "compose", "build", "--quiet"], cwd=ROOT, check=True, timeout=1800)
+
+
+def image(service: str) -> dict[str, Any]:
+    done = subprocess.run(["docker", "image", "inspect", IMAGES[service]], check=True, capture_output=True, text=True)
+    found: dict[str, Any] = json.loads(done.stdout)[0]
+    return found
+
+
+def inside(service: str, *command: str) -> str:
+    done = subprocess.run(
+        ["docker", "run", "--rm", "--read-only", "--network", "none", "--tmpfs", "/tmp", IMAGES[service], *command],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout
+
+
+@compose_only
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_is_what_it_says(built: None, service: str) -> None:
+    found = image(service)
+    assert found["Config"]["User"] == "10001:10001"
+    assert found["Config"]["Healthcheck"]["Test"][0] == "CMD"
+    assert found["Config"]["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert service in found["Config"]["Labels"]["org.opencontainers.image.title"]
+    assert not [name for name in found["Config"]["Env"] if re.search("PASSWORD|SECRET|TOKEN", name)]
+    if service in SMALL:
+        assert found["Size"] <= MOST_BYTES, f"{found['Size'] / 1e6:.0f} MB"
+
+
+@compose_only
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_holds_its_own_service_and_says_what_else(built: None, service: str) -> None:
+    bill = json.loads(inside(service, "cat", "/usr/share/penstock/bom.cyclonedx.json"))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    components = {canonicalize_name(component["name"]): component["version"] for component in bill["components"]}
+    pinned = dict(line.split("==") for line in (ROOT / "deploy" / "images" / f"{service}.txt").read_text().split())
+    assert {name: components.get(canonicalize_name(name)) for name in pinned} == pinned
+    services = {name for name in components if name.removeprefix("penstock-").replace("-", "_") in SERVICES}
+    assert services == {f"penstock-{service.replace('_', '-')}"}
+    assert ("torch" in components) == (service == "trainer")
+    assert inside(service, "id", "-u").strip() == "10001"
