@@ -68,8 +68,8 @@ def settings(kafka: Kafka) -> KafkaSettings:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(f"sqlite:///{tmp_path}/x.db", Tables.metadata)
+def store(database: str) -> Iterator[Store]:
+    opened = Store.open(database, Tables.metadata)
     yield opened
     opened.close()
 
@@ -486,7 +486,7 @@ SHARED_CODE = """
 
 
 async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
-    settings: KafkaSettings, store: Store, topics: Topics, tmp_path: Path
+    settings: KafkaSettings, store: Store, database: str, topics: Topics, tmp_path: Path
 ) -> None:
     """Killed while events are applied and wait to be published; in the end each was applied once, and published under one id each."""
     count = 40
@@ -495,7 +495,7 @@ async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
     topics.send(*[started(str(number)) for number in range(count)])
 
     def start() -> subprocess.Popen[bytes]:
-        arguments = [settings.topic_prefix, settings.bootstrap_servers, str(tmp_path), f"sqlite:///{tmp_path}/x.db"]
+        arguments = [settings.topic_prefix, settings.bootstrap_servers, str(tmp_path), database]
         return subprocess.Popen([sys.executable, str(tmp_path / "service.py"), *arguments])
 
     for last in (False, True):

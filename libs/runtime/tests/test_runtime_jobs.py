@@ -100,9 +100,9 @@ class Heard:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path, database: str) -> Iterator[Store]:
     (tmp_path / "steps_job.py").write_text(textwrap.dedent(JOB))
-    opened = Store.open(f"sqlite:///{tmp_path}/jobs.db")
+    opened = Store.open(database)
     yield opened
     opened.close()
 
@@ -403,12 +403,12 @@ SERVICE = """
 
 
 async def test_killing_the_service_kills_the_child_and_its_next_life_goes_on(
-    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+    store: Store, database: str, heard: Heard, start: Callable[..., Any], tmp_path: Path
 ) -> None:
     marks = tmp_path / "marks"
     (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
     enqueue(store, marks, ("wait", str(tmp_path / "go")))
-    service = subprocess.Popen([sys.executable, tmp_path / "service.py", f"sqlite:///{tmp_path}/jobs.db", str(tmp_path)])  # noqa: ASYNC220
+    service = subprocess.Popen([sys.executable, tmp_path / "service.py", database, str(tmp_path)])  # noqa: ASYNC220
     try:
         [child] = await until(lambda: marked(marks, "pid"))
         os.kill(service.pid, signal.SIGKILL)

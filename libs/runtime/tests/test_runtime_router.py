@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import grpc
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
 from sqlalchemy import String, select
@@ -22,6 +20,7 @@ from penstock.runtime.cloud_events import Received
 from penstock.runtime.router import Retries, Router, may_pass
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import OutboxRow
+from penstock.testing.plugin import Databases
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -37,8 +36,8 @@ class Seen(Tables):
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store.open(f"sqlite:///{tmp_path}/x.db", Tables.metadata)
+def store(database: str) -> Iterator[Store]:
+    opened = Store.open(database, Tables.metadata)
     yield opened
     opened.close()
 
@@ -233,14 +232,14 @@ def test_retry_or_reject(error: Exception, later: bool) -> None:
     assert may_pass(error) is later
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example has a new database
 @given(data=st.data(), ids=st.lists(st.integers(0, 9), min_size=1, max_size=8, unique=True))
-async def test_any_redelivery_gives_the_effects_of_one_delivery(data: st.DataObject, ids: list[int]) -> None:
+async def test_any_redelivery_gives_the_effects_of_one_delivery(databases: Databases, data: st.DataObject, ids: list[int]) -> None:
     """Repeats in any order, some deliveries failing at their first try: each event counts once, and is published once."""
     deliveries = data.draw(st.lists(st.sampled_from(ids), max_size=20)) + ids
     failing = data.draw(st.sets(st.sampled_from(ids)))
-    with tempfile.TemporaryDirectory() as home:
-        store = Store.open(f"sqlite:///{home}/x.db", Tables.metadata)
+    with databases() as url:
+        store = Store.open(url, Tables.metadata)
         router = counting(store)
         _, inner = router.handlers[AuditStarted.ce_type()]
 

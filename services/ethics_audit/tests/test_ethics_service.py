@@ -62,8 +62,8 @@ BLOCK = made.gate("fail", "block")
 
 
 @pytest.fixture
-def store(tmp_path: Any) -> Any:
-    opened = Store.open(f"sqlite:///{tmp_path}/audit.db", migrations="penstock_ethics_audit.migrations")
+def store(database: str) -> Any:
+    opened = Store.open(database, migrations="penstock_ethics_audit.migrations")
     yield opened
     opened.close()
 

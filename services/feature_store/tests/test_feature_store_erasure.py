@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,10 @@ class Cut(Exception):
 
 
 class World:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str) -> None:
         self.folder = folder
         self.pipeline = credit_risk()
-        self.store = Store.open(f"sqlite:///{folder / 'fs.db'}", migrations="penstock_feature_store.migrations")
+        self.store = Store.open(database, migrations="penstock_feature_store.migrations")
         self.artifacts = Artifacts(f"file://{folder}/artifacts")
         self.lake = Lake(folder / "lake")
         for source in ("applications", "outcomes"):
@@ -74,8 +75,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
+def world(tmp_path: Path, database: str) -> Iterator[World]:
+    made = World(tmp_path, database)
+    yield made
+    made.store.close()
 
 
 def test_what_left_is_told(world: World) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pyarrow.parquet as pq
 import pytest
-from feature_world import NOW, World
+from feature_world import NOW, World, application, numbers, outcome
 from lending import credit_risk
 
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
@@ -34,19 +34,6 @@ def world(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
         yield world
     finally:
         world.close()
-
-
-def application(entity: str, minutes: float, income: float | None = 1.0, **more: Any) -> dict[str, Any]:
-    fields = {"income": income, "purpose": "car", "Married": True, "country_y": "nl", "sex": "f"}
-    return {"entity": entity, "minutes": minutes, "fields": fields} | more
-
-
-def outcome(entity: str, defaulted: bool | None, minutes: float = 0) -> dict[str, Any]:
-    return {"entity": entity, "minutes": minutes, "fields": {"defaulted": defaulted}}
-
-
-def numbers(found: pb.EntityFeatures) -> list[Any]:
-    return [getattr(value, value.WhichOneof("kind")) if value.WhichOneof("kind") else None for value in found.values]
 
 
 def test_the_newest_event_is_online_however_late_others_come(world: World) -> None:
@@ -140,7 +127,7 @@ def holders(world: World, name: str) -> list[Path]:
             return any(name in map(str, row.values()) for row in pq.read_table(path).to_pylist())
         return name.encode() in path.read_bytes()
 
-    return [path for path in world.home.rglob("*") if path.is_file() and path.name != "service.log" and holds(path)]
+    return [path for path in world.home.rglob("*") if path.is_file() and path.suffix != ".log" and holds(path)]
 
 
 def test_every_so_many_labels_there_is_a_run(world: World) -> None:

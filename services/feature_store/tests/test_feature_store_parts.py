@@ -102,8 +102,8 @@ def test_a_run_is_due(labels: int, runs: int, expected: bool) -> None:
     assert due(labels, 10, runs) is expected
 
 
-def test_counting_never_goes_back(tmp_path: Path) -> None:
-    store = Store.open(f"sqlite:///{tmp_path / 'fs.db'}", migrations="penstock_feature_store.migrations")
+def test_counting_never_goes_back(database: str) -> None:
+    store = Store.open(database, migrations="penstock_feature_store.migrations")
     assert_migrations_match(store, Tables.metadata)
     with store.transaction() as effect:
         count_up_to(effect.session, "p", "s", {0: 10, 1: 5})

@@ -100,7 +100,7 @@ def test_a_loaded_model_must_answer_as_its_package_says(given: dict[str, Tensor]
     assert difference(next(iter(batches(PROBES, 2))), given, PROBES.tolerance) == said
 
 
-def test_migrations_make_the_tables(tmp_path: Path) -> None:
-    store = Store.open(f"sqlite:///{tmp_path}/test.db", migrations="penstock_inference.migrations")
+def test_migrations_make_the_tables(database: str) -> None:
+    store = Store.open(database, migrations="penstock_inference.migrations")
     assert_migrations_match(store, Tables.metadata)
     store.close()

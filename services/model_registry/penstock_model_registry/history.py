@@ -11,6 +11,7 @@ import asyncio
 
 import structlog
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.events import ModelVersionPromoted, ModelVersionRefused, ModelVersionRegistered, PipelineApplied
@@ -38,7 +39,7 @@ class History:
         self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
         self._promoted: dict[str, ModelVersionPromoted] = {}
         with store.read() as session:
-            empty = session.scalar(select(PipelineRow.name).limit(1)) is None and session.scalar(select(VersionRow.digest).limit(1)) is None
+            empty = _empty(session)
         self.router: Router | None = self._reading() if empty else None
         if not empty:
             self._known.set()
@@ -53,8 +54,10 @@ class History:
             for topic in self.router.replayed_topics:
                 await self.router.caught_up(topic)
             with self._store.transaction() as effect:
-                self._write(effect)
-            if self._pipelines:
+                ours = _empty(effect.session)  # another replica may have been faster
+                if ours:
+                    self._write(effect)
+            if ours and self._pipelines:
                 log.warning("history_restored", pipelines=len(self._pipelines), versions=len(self._versions), promoted=len(self._promoted))
         self._known.set()
 
@@ -120,3 +123,7 @@ class History:
         if wrong:
             log.error("promotion_left_out", pipeline=event.version.pipeline, generation=event.generation, because=wrong)
         return not wrong
+
+
+def _empty(session: Session) -> bool:
+    return session.scalar(select(PipelineRow.name).limit(1)) is None and session.scalar(select(VersionRow.digest).limit(1)) is None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
 from penstock.testing import packages as sample
+from penstock.testing.plugin import Databases
 from penstock_model_registry import handlers
 from penstock_model_registry import store as rows
 from penstock_model_registry.app import MIGRATIONS
@@ -43,8 +45,10 @@ from penstock_model_registry.store import PipelineRow, Tables
 
 
 class World:
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, new_database: Callable[[], str]) -> None:
         self.home = home
+        self.new_database = new_database
+        self.database = new_database()
         self.keys = Keys(home / "keys")
         self.keys.ensure(sample.NOW)
         self.artifacts = Artifacts(f"file://{home}/artifacts")
@@ -54,9 +58,15 @@ class World:
 
     def start(self) -> None:
         """As after a restart: everything in memory is new."""
-        self.store = Store.open(f"sqlite:///{self.home}/registry.db", Tables.metadata, migrations=MIGRATIONS)
+        self.store = Store.open(self.database, Tables.metadata, migrations=MIGRATIONS)
         self.registry = Registry(self.store, self.packages, self.artifacts, self.keys, lambda: datetime.now(UTC))
         self.router = handlers.router(self.registry, self.store)
+
+    def lose_database(self) -> None:
+        """And start with an empty one."""
+        self.store.close()
+        self.database = self.new_database()
+        self.start()
 
     # -- in ------------------------------------------------------------------------------------------------------------------------
 
@@ -154,8 +164,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    world.applies()
-    yield world
-    world.store.close()
+def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
+    with ExitStack() as stack:
+        world = World(tmp_path, lambda: stack.enter_context(databases()))
+        world.applies()
+        yield world
+        world.store.close()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from sqlalchemy import select
 
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, encode
@@ -14,6 +15,7 @@ from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
 from penstock.testing import packages as sample
 from penstock_model_registry.history import History
+from penstock_model_registry.store import PipelineRow
 
 if TYPE_CHECKING:
     from conftest import World
@@ -24,10 +26,7 @@ APPLIED = PipelineApplied(pipeline="loans", number=7, spec=read_data(TEXT), text
 
 async def lose_the_database(world: World, announced: list[Event]) -> None:
     """What compaction leaves of the topics is all that there is."""
-    world.store.close()
-    for path in world.home.glob("registry.db*"):
-        path.unlink()
-    world.start()
+    world.lose_database()
     history = History(world.store, world.keys)
     assert history.router is not None
     restoring = asyncio.create_task(history.restore())
@@ -75,6 +74,20 @@ async def test_a_database_that_holds_anything_is_left_alone(world: World) -> Non
     assert history.router is None
     await history.known()
     await history.restore()
+
+
+async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(world: World) -> None:
+    world.lose_database()
+    histories = [History(world.store, world.keys) for _ in range(2)]
+    for history in histories:
+        assert history.router is not None
+        await history.router.replay(Received(APPLIED.topic, 0, 0, "e", APPLIED.ce_type(), {}, encode(APPLIED)))
+        for topic in history.router.replayed_topics:
+            history.router.mark_caught_up(topic)
+        await history.restore()
+        await history.known()
+    with world.store.read() as session:
+        assert session.scalars(select(PipelineRow.number)).all() == [7]
 
 
 async def test_a_first_start_has_no_history(world: World) -> None:

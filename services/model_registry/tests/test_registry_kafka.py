@@ -25,6 +25,7 @@ from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.packages import gate
+from penstock.testing.postgres import database_settings
 from penstock.testing.wait import until
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Running:
         self.kafka = kafka
         self.port = free_ports(1)[0]
         self.process: subprocess.Popen[bytes] | None = None
-        self.database = "registry.db"
+        self.database = world.database
         ensure_topics(kafka, SHARED)
         self._producer = Producer(kafka.client())
 
@@ -54,8 +55,8 @@ class Running:
             "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.kafka.bootstrap_servers,
             "PENSTOCK_KAFKA__TOPIC_PREFIX": self.kafka.topic_prefix,
             "PENSTOCK_MODEL_REGISTRY__PORT": str(self.port),
-            "PENSTOCK_MODEL_REGISTRY__DATABASE": f"sqlite:///{self.world.home}/{self.database}",
         }
+        environment |= database_settings("model_registry", self.database, self.world.home)
         with (self.world.home / "registry.log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, str(PROCESS), moment, event], env=environment, stdout=log, stderr=log)
 
@@ -166,7 +167,7 @@ def test_the_way_of_a_version(running: Running) -> None:
     assert running.stop() == 0
     assert len(running.events("model-versions.v1", ModelVersionRegistered)) == 1
 
-    running.database = "another.db"
+    running.database = running.world.new_database()
     running.start()
     again = running.version(run.digest)
     assert (again.state, again.generation) == (pb.Version.STATE_PROMOTED, 1), "with its database lost it learns what it announced"

@@ -45,8 +45,8 @@ class Shown:
 
 
 class Desk:
-    def __init__(self, folder: Path) -> None:
-        self.store = Store.open(f"sqlite:///{folder}/trainer.db", migrations="penstock_trainer.migrations", clock=lambda: NOW)
+    def __init__(self, folder: Path, database: str) -> None:
+        self.store = Store.open(database, migrations="penstock_trainer.migrations", clock=lambda: NOW)
         self.shown = Shown()
         self.folder = folder / "runs"
         self.runs = Runs(lambda: NOW, self.folder, self.shown)
@@ -90,8 +90,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Desk]:
-    made = Desk(tmp_path)
+def desk(tmp_path: Path, database: str) -> Iterator[Desk]:
+    made = Desk(tmp_path, database)
     yield made
     made.store.close()
 

@@ -10,10 +10,12 @@ from typing import Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import URL
 
 from penstock.contracts.connection import KafkaSettings as KafkaSettings
 from penstock.contracts.errors import Invalid
 from penstock.runtime import ports
+from penstock.runtime.database import with_password
 
 
 class Platform(BaseSettings):
@@ -65,7 +67,9 @@ class ServiceSettings(BaseSettings):
     replica: str = "0"
     """Names this replica: its transactional ids and its leases. Two replicas must differ."""
     database: str | None = None
-    """SQLAlchemy URL; by default SQLite in `data_dir`."""
+    """SQLAlchemy URL without a password: postgresql+psycopg://user@host:5432/database; by default SQLite in `data_dir`."""
+    database_password_file: Path | None = None
+    """A file that holds the password of `database`, and nothing else."""
     platform: Platform = Field(default_factory=Platform)
 
     @property
@@ -85,13 +89,28 @@ class ServiceSettings(BaseSettings):
         return path
 
     @property
-    def database_url(self) -> str:
-        return self.database or f"sqlite:///{self.data_dir / f'{self.service}.db'}"
+    def database_url(self) -> URL:
+        """With the password, which its `str` and `repr` do not show."""
+        return self.with_password(self.database or f"sqlite:///{self.data_dir / f'{self.service}.db'}")
+
+    def with_password(self, url: str, setting: str = "database") -> URL:
+        """Raises Invalid that names the setting which holds `url`."""
+        try:
+            return with_password(url, self.database_password_file)
+        except Invalid as error:
+            prefix = self.model_config.get("env_prefix") or ""
+            raise Invalid(error.message, where=error.where or f"{prefix}{setting.upper()}", remedy=error.remedy) from error
 
     @model_validator(mode="after")
     def _no_misspelt_names(self) -> Self:
         check_names(os.environ, self.model_config.get("env_prefix") or "", sorted(set(type(self).model_fields) - {"platform"}))
         check_names(os.environ, "PENSTOCK_KAFKA__", sorted(KafkaSettings.model_fields))
+        return self
+
+    @model_validator(mode="after")
+    def _database_can_be_asked(self) -> Self:
+        if self.database:
+            self.with_password(self.database)
         return self
 
 

@@ -1,7 +1,7 @@
 """A service's database: one transaction holds the inbox row, the effect and the events that follow from it.
 
-Synchronous SQLAlchemy over SQLite (WAL, synchronous=FULL); the SQL is portable to PostgreSQL. A write blocks the calling thread for one
-fsync, some milliseconds; control-plane transactions are few and short. What is committed is durable; the rest is gone, its events too.
+Synchronous SQLAlchemy over SQLite or PostgreSQL (`database.py`). A write blocks the calling thread for one fsync, some milliseconds;
+control-plane transactions are few and short. What is committed is durable; the rest is gone, its events too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, delete, event, select
+import structlog
+from sqlalchemy import URL, Engine, MetaData, delete, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from ulid import ULID
@@ -21,8 +22,11 @@ from ulid import ULID
 from penstock.contracts.errors import TooLarge
 from penstock.contracts.events import Event, encode
 from penstock.runtime import migrate
+from penstock.runtime.database import Database
 from penstock.runtime.tables import InboxRow, JobRow, OutboxRow, RuntimeTables, UtcDateTime
 from penstock.runtime.telemetry import current_traceparent
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["Effect", "Store", "UtcDateTime", "assert_migrations_match"]
 
@@ -30,7 +34,6 @@ RUNTIME_MIGRATIONS = "penstock.runtime.migrations"
 RUNTIME_VERSIONS = "penstock_runtime_version"
 LARGEST_EVENT = 900_000
 """Kafka's default limit is 1 MiB with headers; a row that can never be published would hold up all behind it."""
-_BUSY_S = 30.0
 
 Wish = Literal["publish", "enqueue", "cancel"]
 """What a committed transaction left behind for the relay or the workers."""
@@ -43,16 +46,17 @@ class Repeated(BaseException):
 class Store:
     """One database, shared by the threads of one process."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
-        self.engine = engine
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self.database = database
         self.clock = clock
         self._listeners: list[Callable[[Wish], None]] = []
         self._open: dict[int, Effect] = {}
+        database.presence.on_change(self._found)
 
     @classmethod
     def open(
         cls,
-        url: str,
+        url: str | URL,
         metadata: MetaData | None = None,
         *,
         migrations: str | None = None,
@@ -60,22 +64,24 @@ class Store:
     ) -> Self:
         """Opens and migrates: the runtime's tables first, then the package `migrations`. Blocks for the migration.
 
-        Without `migrations` (a test), `metadata`'s tables are created as they stand. Raises Conflict for a newer release's database.
+        Without `migrations` (a test), `metadata`'s tables are created as they stand. Raises Conflict for a newer release's database,
+        DatabaseAway where it does not answer.
         """
-        if url.rstrip("/") == "sqlite:" or ":memory:" in url:
-            raise ValueError("an in-memory database is another one for each connection; give a file")
-        engine = create_engine(
-            url, **({"connect_args": {"timeout": _BUSY_S, "check_same_thread": False}} if url.startswith("sqlite") else {})
-        )
-        if engine.dialect.name == "sqlite":
-            event.listen(engine, "connect", _sqlite_connected)
-            event.listen(engine, "begin", _sqlite_begin)
-        migrate.upgrade(engine, RUNTIME_MIGRATIONS, version_table=RUNTIME_VERSIONS)
-        if migrations is not None:
-            migrate.upgrade(engine, migrations)
-        elif metadata is not None:
-            metadata.create_all(engine)
-        return cls(engine, clock)
+        database = Database(url)
+        try:
+            migrate.upgrade(database.engine, RUNTIME_MIGRATIONS, version_table=RUNTIME_VERSIONS)
+            if migrations is not None:
+                migrate.upgrade(database.engine, migrations)
+            elif metadata is not None:
+                metadata.create_all(database.engine)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, clock)
+
+    @property
+    def engine(self) -> Engine:
+        return self.database.engine
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Effect]:
@@ -94,7 +100,7 @@ class Store:
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
         """A snapshot. A write in it is refused by the database."""
-        with self.engine.connect().execution_options(penstock_read_only=True, postgresql_readonly=True) as connection:
+        with self.engine.connect().execution_options(**self.database.snapshot) as connection:
             session = Session(connection, expire_on_commit=False, autoflush=False)
             try:
                 yield session
@@ -118,11 +124,17 @@ class Store:
             return sum(effect.session.execute(old).rowcount for old in (old_events, old_jobs))  # type: ignore[attr-defined]  # CursorResults
 
     def close(self) -> None:
-        self.engine.dispose()
+        self.database.close()
 
     def _tell(self, wish: Wish) -> None:
         for listener in self._listeners:
             listener(wish)
+
+    def _found(self, away: str | None) -> None:
+        """The database is back: relay and workers need not wait until they look again by themselves."""
+        if away is None:
+            self._tell("publish")
+            self._tell("enqueue")
 
 
 class Effect:
@@ -241,34 +253,24 @@ class Effect:
         for wish in sorted(self._wishes):
             self._store._tell(wish)
         for do in self._after:
-            do()
+            try:
+                do()
+            except Exception:
+                log.exception("after_commit_failed")  # the transaction is durable: its caller must not take it for undone
 
     def _loop_went_on(self) -> None:
         self._suspended = self._session is not None
 
 
 def _insert_new(session: Session, table: type[RuntimeTables], **values: Any) -> bool:
-    """INSERT … ON CONFLICT DO NOTHING; whether a row was made. On PostgreSQL it waits for another transaction with the same key."""
+    """INSERT … ON CONFLICT DO NOTHING; whether a row was made."""
     session.flush()
     dialect = session.get_bind().dialect.name
     insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    made = session.execute(insert(table).values(**values).on_conflict_do_nothing())
-    return bool(made.rowcount)  # type: ignore[attr-defined]  # a CursorResult
+    made = session.execute(insert(table).values(**values).on_conflict_do_nothing().returning(*inspect(table).primary_key))
+    return made.first() is not None  # a row count is not told by every driver
 
 
 def assert_migrations_match(store: Store, *metadata: MetaData) -> None:
     """Raises AssertionError naming each difference between what the migrations made and what the tables declare. For a service's tests."""
     migrate.assert_match(store.engine, [*metadata, RuntimeTables.metadata], versions={"alembic_version", RUNTIME_VERSIONS})
-
-
-def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
-    dbapi_connection.isolation_level = None  # the driver must not begin by itself: _sqlite_begin says which kind
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        dbapi_connection.execute(f"PRAGMA {pragma}")
-
-
-def _sqlite_begin(connection: Connection) -> None:
-    read_only = connection.get_execution_options().get("penstock_read_only", False)
-    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
-    # A transaction that will write takes the lock first: one that upgrades later can fail where it should have waited.
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

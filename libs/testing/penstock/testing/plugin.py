@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,7 +14,11 @@ from penstock.testing.broker import EmbeddedKafka, Kafka
 
 if TYPE_CHECKING:
     from penstock.testing.compose import ComposeUnderTest
+    from penstock.testing.postgres import Postgres
     from penstock.testing.stack import StackUnderTest
+
+Databases = Callable[[], AbstractContextManager[str]]
+"""Each call gives the URL of a new, empty database for a block."""
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +29,41 @@ def kafka() -> Iterator[Kafka]:
         return
     with EmbeddedKafka() as broker:
         yield broker
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL for the session: the one at $PENSTOCK_TEST_POSTGRES, else one in a container. Without either the test is skipped."""
+    from penstock.testing.containers import CannotRun
+    from penstock.testing.postgres import postgres_at_hand
+
+    try:
+        with postgres_at_hand() as server:
+            yield server
+    except CannotRun as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.docker)])
+def databases(request: pytest.FixtureRequest, tmp_path: Path) -> Databases:
+    """A test that asks for this runs twice, on SQLite and on PostgreSQL."""
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        return server.database
+    numbers = iter(range(1_000_000))
+
+    @contextmanager
+    def file() -> Iterator[str]:
+        yield f"sqlite:///{tmp_path}/database-{next(numbers)}.db"
+
+    return file
+
+
+@pytest.fixture
+def database(databases: Databases) -> Iterator[str]:
+    """The URL of a new, empty database, with its password: one of SQLite, then one of PostgreSQL."""
+    with databases() as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

@@ -23,28 +23,152 @@ from penstock.contracts.topics import SHARED, pipeline_topics, source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
 from penstock.runtime.cloud_events import headers_of
+from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.topics import ensure_topics
+from penstock.status.v1.status_pb2 import GetStatusRequest, ServiceStatus
+from penstock.status.v1.status_pb2_grpc import StatusServiceStub
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.wait import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 
 
-class World:
-    def __init__(self, kafka: Kafka, home: Path) -> None:
-        self.settings = kafka.settings(f"fs-{uuid.uuid4().hex[:8]}.")
+def application(entity: str, minutes: float, income: float | None = 1.0, **more: Any) -> dict[str, Any]:
+    fields = {"income": income, "purpose": "car", "Married": True, "country_y": "nl", "sex": "f"}
+    return {"entity": entity, "minutes": minutes, "fields": fields} | more
+
+
+def outcome(entity: str, defaulted: bool | None, minutes: float = 0) -> dict[str, Any]:
+    return {"entity": entity, "minutes": minutes, "fields": {"defaulted": defaulted}}
+
+
+def numbers(found: pb.EntityFeatures) -> list[Any]:
+    return [getattr(value, value.WhichOneof("kind")) if value.WhichOneof("kind") else None for value in found.values]
+
+
+class Replica:
+    """One process of the service."""
+
+    def __init__(self, settings: KafkaSettings, home: Path, environment: Mapping[str, str], name: str = "0") -> None:
+        self.settings = settings
         self.home = home
+        self.name = name
         (self.port,) = free_ports(1)
+        self._given = environment
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        self.stub = FeatureStoreServiceStub(self._channel)
+
+    def start(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")} | {
+            "PENSTOCK_HOME": str(self.home),
+            "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
+            "PENSTOCK_KAFKA__TOPIC_PREFIX": self.settings.topic_prefix,
+            "PENSTOCK_FEATURE_STORE__PORT": str(self.port),
+            "PENSTOCK_FEATURE_STORE__REPLICA": self.name,
+            **self._given,
+        }
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([sys.executable, "-m", "penstock_feature_store"], env=environment, stdout=log, stderr=log)
+
+    @property
+    def _log(self) -> Path:
+        return self.home / f"service-{self.name}.log"
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    def kill(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def stop(self) -> int:
+        assert self._process
+        self._process.send_signal(signal.SIGTERM)
+        code = self._process.wait(30)
+        self._process = None
+        return code
+
+    def said(self) -> str:
+        return self._log.read_text()
+
+    def close(self) -> None:
+        self.kill()
+        self._channel.close()
+
+    # -- what it answers -------------------------------------------------------------------------------------------------------------
+
+    def positions(self, pipeline: str) -> dict[str, pb.SourcePosition]:
+        """Empty while the service does not know the pipeline, or is not up."""
+        try:
+            found = self.stub.GetPositions(pb.GetPositionsRequest(pipeline=pipeline), timeout=10)
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
+                return {}
+            raise
+        return {position.source: position for position in found.sources}
+
+    def knows(self, pipeline: str, within: float = 60) -> None:
+        until(lambda: self.positions(pipeline), within=within, what=f"the service knows {pipeline}")
+
+    def holds(self, pipeline: str, source: str, rows: int, within: float = 60) -> None:
+        until(
+            lambda: (found := self.positions(pipeline).get(source)) and found.rows == rows,
+            within=within,
+            what=f"{rows} rows of {source} in the lake",
+        )
+
+    def training_set(
+        self, pipeline: str, name: str, *, below: Mapping[str, Mapping[int, int]] | None = None, timeout: float = 60
+    ) -> TrainingSet:
+        offsets = [
+            pb.PartitionOffset(topic=self.settings.topic(source_topic("events", pipeline, source)), partition=partition, offset=offset)
+            for source, partitions in (below or {}).items()
+            for partition, offset in partitions.items()
+        ]
+        request = pb.CreateTrainingSetRequest(pipeline=pipeline, id=name, min_offsets=offsets)
+        return TrainingSet.model_validate_json(self.stub.CreateTrainingSet(request, timeout=timeout).training_set_json)
+
+    def online(self, pipeline: str, entities: Sequence[str], fields: Sequence[str] = ()) -> list[pb.EntityFeatures]:
+        return list(
+            self.stub.GetOnlineFeatures(
+                pb.GetOnlineFeaturesRequest(pipeline=pipeline, entities=entities, fields=fields), timeout=10
+            ).entities
+        )
+
+    def status(self) -> ServiceStatus | None:
+        """What `penstock status` shows; None while it does not answer."""
+        try:
+            return StatusServiceStub(self._channel).GetStatus(GetStatusRequest(), timeout=10).services[0]
+        except grpc.RpcError:
+            return None
+
+    def waits_for(self) -> dict[str, str]:
+        """Why, by thing."""
+        found = self.status()
+        return {wait.thing: wait.why for wait in found.waiting} if found else {"": "it does not answer"}
+
+
+class World(Replica):
+    """The first replica, and what it needs around it."""
+
+    def __init__(self, kafka: Kafka, home: Path, environment: Mapping[str, str] | None = None) -> None:
+        super().__init__(kafka.settings(f"fs-{uuid.uuid4().hex[:8]}."), home, environment or {})
         ensure_topics(self.settings, [topic for topic in SHARED if topic.name in ("pipelines.v1", "training-runs.v1")])
         self._producer = Producer(self.settings.client(enable_idempotence=True))
         self._ingest = Producer(self.settings.client(transactional_id=f"{self.settings.topic_prefix}ingest", retry_backoff_ms=1))
         self._ingest.init_transactions(30)
         self._group = Consumer(self.settings.client(group_id=self.settings.topic("penstock.ingest")))
-        self._process: subprocess.Popen[bytes] | None = None
-        self._channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
-        self.stub = FeatureStoreServiceStub(self._channel)
         self.taken: dict[tuple[str, str, int], int] = {}
         """Events answered so far, by pipeline, source and partition."""
+
+    def close(self) -> None:
+        super().close()
+        self._group.close()
 
     # -- what others do --------------------------------------------------------------------------------------------------------------
 
@@ -111,84 +235,6 @@ class World:
 
     def flush(self) -> None:
         self._ingest.flush(30)
-
-    # -- the process -----------------------------------------------------------------------------------------------------------------
-
-    def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")} | {
-            "PENSTOCK_HOME": str(self.home),
-            "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
-            "PENSTOCK_KAFKA__TOPIC_PREFIX": self.settings.topic_prefix,
-            "PENSTOCK_FEATURE_STORE__PORT": str(self.port),
-        }
-        with (self.home / "service.log").open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "penstock_feature_store"], env=environment, stdout=log, stderr=log)
-
-    @property
-    def pid(self) -> int:
-        assert self._process
-        return self._process.pid
-
-    def kill(self) -> None:
-        if self._process:
-            self._process.kill()
-            self._process.wait(10)
-            self._process = None
-
-    def stop(self) -> int:
-        assert self._process
-        self._process.send_signal(signal.SIGTERM)
-        code = self._process.wait(30)
-        self._process = None
-        return code
-
-    def said(self) -> str:
-        return (self.home / "service.log").read_text()
-
-    def close(self) -> None:
-        self.kill()
-        self._channel.close()
-        self._group.close()
-
-    # -- what it answers -------------------------------------------------------------------------------------------------------------
-
-    def positions(self, pipeline: str) -> dict[str, pb.SourcePosition]:
-        """Empty while the service does not know the pipeline, or is not up."""
-        try:
-            found = self.stub.GetPositions(pb.GetPositionsRequest(pipeline=pipeline), timeout=10)
-        except grpc.RpcError as error:
-            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND):
-                return {}
-            raise
-        return {position.source: position for position in found.sources}
-
-    def knows(self, pipeline: str, within: float = 60) -> None:
-        until(lambda: self.positions(pipeline), within=within, what=f"the service knows {pipeline}")
-
-    def holds(self, pipeline: str, source: str, rows: int, within: float = 60) -> None:
-        until(
-            lambda: (found := self.positions(pipeline).get(source)) and found.rows == rows,
-            within=within,
-            what=f"{rows} rows of {source} in the lake",
-        )
-
-    def training_set(
-        self, pipeline: str, name: str, *, below: Mapping[str, Mapping[int, int]] | None = None, timeout: float = 60
-    ) -> TrainingSet:
-        offsets = [
-            pb.PartitionOffset(topic=self.settings.topic(source_topic("events", pipeline, source)), partition=partition, offset=offset)
-            for source, partitions in (below or {}).items()
-            for partition, offset in partitions.items()
-        ]
-        request = pb.CreateTrainingSetRequest(pipeline=pipeline, id=name, min_offsets=offsets)
-        return TrainingSet.model_validate_json(self.stub.CreateTrainingSet(request, timeout=timeout).training_set_json)
-
-    def online(self, pipeline: str, entities: Sequence[str], fields: Sequence[str] = ()) -> list[pb.EntityFeatures]:
-        return list(
-            self.stub.GetOnlineFeatures(
-                pb.GetOnlineFeaturesRequest(pipeline=pipeline, entities=entities, fields=fields), timeout=10
-            ).entities
-        )
 
     @contextmanager
     def events(self, topic: str) -> Iterator[list[Event]]:

@@ -1,0 +1,160 @@
+"""A service's database by its URL, SQLite or PostgreSQL: how it is opened, and whether it is there.
+
+Both have one writer at a time, and readers that see a snapshot and hold up nobody. What PostgreSQL needs for that is in `postgresql.py`,
+imported, and its driver with it, where a URL asks for it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError
+
+from penstock.contracts.errors import Invalid, Unavailable
+
+WRITER_WAITS_S = 30.0
+"""How long a writer waits for another one, here or in another process."""
+TRY_EVERY_S = 1.0
+READ_ONLY = "penstock_read_only"
+"""The execution option of a connection that reads a snapshot."""
+
+
+class DatabaseAway(Unavailable):
+    """The service's own database does not answer. It may be waited for as long as it takes: without it nothing else would go on."""
+
+
+class Presence:
+    """Whether a database answers, as its last use told. Safe from any thread.
+
+    While it does not, one use a second, or `Database.ping`, tries to connect; the others fail at once, so that nobody waits in a line.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        """host:port/database, or a path; without user and password."""
+        self._why: str | None = None
+        self._next_try = 0.0
+        self._lock = threading.Lock()
+        self._changed: list[Callable[[str | None], None]] = []
+
+    @property
+    def why(self) -> str | None:
+        """Why it is away; None while it is there."""
+        return self._why
+
+    def on_change(self, listener: Callable[[str | None], None]) -> None:
+        """Calls `listener` with the reason when the database is lost, and with None when it is found, from the thread that noticed."""
+        self._changed.append(listener)
+
+    def lost(self, why: str, *, again_in_s: float = TRY_EVERY_S) -> DatabaseAway:
+        """What whoever noticed it raises."""
+        self._next_try = time.monotonic() + again_in_s
+        self._set(why)
+        return self.error()
+
+    def found(self) -> None:
+        self._set(None)
+
+    def try_at_once(self) -> None:
+        self._next_try = 0.0
+
+    def about_to_connect(self, within_s: float) -> None:
+        """Raises DatabaseAway where it is too early to try again, or another use is trying."""
+        with self._lock:
+            if self._why is None:
+                return
+            if time.monotonic() < self._next_try:
+                raise self.error()
+            self._next_try = time.monotonic() + within_s
+
+    def error(self) -> DatabaseAway:
+        return DatabaseAway(self._why or "it does not answer", where=f"database ({self.name})", remedy="It is tried again by itself")
+
+    def _set(self, why: str | None) -> None:
+        with self._lock:
+            before, self._why = self._why, why
+        if before != why:
+            for listener in self._changed:
+                listener(why)
+
+
+class Database:
+    """One database. Connects at its first use; raises DatabaseAway, then and later, while it does not answer."""
+
+    def __init__(self, url: str | URL) -> None:
+        """Raises ValueError for an in-memory database, Invalid for one that is neither SQLite nor PostgreSQL."""
+        parsed = checked(url)
+        if parsed.get_backend_name() == "sqlite":
+            if not parsed.database or ":memory:" in parsed.database:
+                raise ValueError("an in-memory database is another one for each connection; give a file")
+            self.presence = Presence(parsed.database)
+            self.engine, self.snapshot = _sqlite(parsed)
+        else:
+            from penstock.runtime import postgresql
+
+            self.presence = Presence(f"{parsed.host}:{parsed.port or postgresql.PORT}/{parsed.database}")
+            self.engine, self.snapshot = postgresql.connecting(parsed, self.presence)
+
+    def ping(self) -> None:
+        """Connects where no connection is at hand. Blocks for seconds at most; raises DatabaseAway."""
+        self.presence.try_at_once()
+        with self.engine.connect():
+            self.presence.found()
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def checked(url: str | URL) -> URL:
+    """Raises Invalid where no service can use it."""
+    remedy = "Write postgresql+psycopg://user@host:5432/database or sqlite:///file"
+    try:
+        parsed = make_url(url)
+        driver = parsed.get_backend_name(), parsed.get_driver_name()
+    except ArgumentError as error:
+        raise Invalid("this is no database URL", remedy=remedy) from error
+    if driver not in (("sqlite", "pysqlite"), ("postgresql", "psycopg")):
+        raise Invalid(f"no service can use {parsed.drivername}", remedy=remedy)
+    return parsed
+
+
+def with_password(url: str, file: Path | None) -> URL:
+    """The URL with what `file` holds as its password. Raises Invalid; no message, and no `str` of what is returned, shows a password."""
+    parsed = checked(url)
+    if parsed.password is not None:
+        remedy = "Put it into a file, and the file's path into DATABASE_PASSWORD_FILE of the same service"
+        raise Invalid("a password in a URL is seen by whoever may look at the process", remedy=remedy)
+    if file is None or parsed.get_backend_name() == "sqlite":
+        return parsed
+    try:
+        password = file.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"the password cannot be read: {error}", where=str(file)) from error
+    if not password:
+        raise Invalid("the password file is empty", where=str(file))
+    return parsed.set(password=password)
+
+
+def _sqlite(url: URL) -> tuple[Engine, Mapping[str, Any]]:
+    engine = create_engine(url, connect_args={"timeout": WRITER_WAITS_S, "check_same_thread": False})
+    event.listen(engine, "connect", _sqlite_connected)
+    event.listen(engine, "begin", _sqlite_begin)
+    return engine, {READ_ONLY: True}
+
+
+def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
+    dbapi_connection.isolation_level = None  # the driver must not begin by itself: _sqlite_begin says which kind
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        dbapi_connection.execute(f"PRAGMA {pragma}")
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    read_only = connection.get_execution_options().get(READ_ONLY, False)
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+    # A transaction that will write takes the lock first: one that upgrades later can fail where it should have waited.
+    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

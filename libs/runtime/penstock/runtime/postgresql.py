@@ -1,0 +1,100 @@
+"""PostgreSQL as a service's database: one writer at a time, snapshots, and errors that say whether it is there.
+
+A transaction that may write takes one advisory lock of the database before anything else, and PostgreSQL gives it back after the commit can
+be seen. So transactions follow one another as on SQLite, from any number of replicas: what one has read stays true until it commits, the
+outbox's ids rise in the order of the commits, and replicas that start together migrate one after the other. Readers take no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.engine import ExceptionContext
+
+from penstock.contracts.errors import Invalid, Unavailable
+from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, Presence
+
+PORT = 5432
+CONNECT_WITHIN_S = 3
+SILENT_S = 10
+"""An established connection whose other end does not answer, not even to say so, counts as lost."""
+STANDS_STILL_S = 20
+"""A replica that stands still in a transaction loses it before those who wait for the lock give up."""
+POOL, MORE = 5, 35
+"""Connections kept, and how many more where that many threads want one: more than asyncio has threads for blocking work."""
+_ONE_WRITER = int.from_bytes(b"penstock")
+"""The advisory lock's key: any number that nobody else in this database takes."""
+_SESSION = {
+    "lock_timeout": f"{WRITER_WAITS_S:.0f}s",
+    "idle_in_transaction_session_timeout": f"{STANDS_STILL_S}s",
+    "timezone": "UTC",
+    "application_name": "penstock",
+}
+_CONNECTION = {
+    "connect_timeout": CONNECT_WITHIN_S,
+    "tcp_user_timeout": SILENT_S * 1000,
+    "keepalives_idle": SILENT_S // 2,
+    "keepalives_interval": 1,
+    "keepalives_count": SILENT_S // 2,
+    "options": " ".join(f"-c {name}={value}" for name, value in _SESSION.items()),
+}
+
+
+def connecting(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]:
+    """The engine, and the execution options of a connection that reads a snapshot."""
+    engine = create_engine(
+        url,
+        connect_args=_CONNECTION,
+        pool_pre_ping=True,
+        pool_size=POOL,
+        max_overflow=MORE,
+        hide_parameters=True,
+        use_native_hstore=False,
+    )
+
+    def about_to_connect(*_: object) -> None:
+        presence.about_to_connect(CONNECT_WITHIN_S)
+
+    def translated(context: ExceptionContext) -> Exception | None:
+        return _translated(context, presence)
+
+    event.listen(engine, "do_connect", about_to_connect)
+    event.listen(engine, "connect", lambda *_: presence.found())
+    event.listen(engine, "begin", _begin)
+    event.listen(engine, "handle_error", translated)
+    return engine, {READ_ONLY: True, "postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
+
+
+def _begin(connection: Connection) -> None:
+    # Read committed from here on: the first statement after the lock sees what its last holder has committed.
+    if not connection.get_execution_options().get(READ_ONLY, False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_WRITER})")
+
+
+def _translated(context: ExceptionContext, presence: Presence) -> Exception | None:
+    """The driver's errors by what becomes of them: waited for, tried again, refused. None leaves the error as it is."""
+    error = context.original_exception
+    if context.is_pre_ping or not isinstance(error, psycopg.Error):
+        return None
+    if context.is_disconnect:
+        return presence.lost(_said(error), again_in_s=0.0)
+    if context.connection is None:
+        return presence.lost(_said(error))
+    where = f"database ({presence.name})"
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return Unavailable(f"another writer has held it for {WRITER_WAITS_S:.0f} s", where=where, remedy="Try again")
+    if isinstance(error, psycopg.OperationalError):
+        return Unavailable(_said(error), where=where, remedy="Try again")
+    if isinstance(error, psycopg.DataError):
+        return Invalid(f"a value cannot be stored: {_said(error)}", where=where)
+    return None
+
+
+def _said(error: psycopg.Error) -> str:
+    """`Connection refused`, `password authentication failed for user "penstock"`: the reason, without where and the guesses after it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    told = next((line for line in lines if " failed: " in line), lines[0])
+    return told.rsplit(" failed: ", 1)[-1].removeprefix("FATAL:").strip()
