@@ -64,8 +64,8 @@ test: setup ## All but the slow ones
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not slow"
 	@$(PYTEST) -m "stack and not slow"
 
-test-fast: setup ## No broker, no stack
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not kafka and not process and not slow"
+test-fast: setup ## No broker, no stack, no container
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not kafka and not docker and not process and not slow"
 
 test-slow: setup ## Sweeps and soaks
 	@$(PYTEST) -m slow

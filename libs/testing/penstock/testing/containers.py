@@ -1,0 +1,124 @@
+"""A container for the tests: one image, one port on 127.0.0.1, gone with the test process, however that ends.
+
+The image is pulled where it is not at hand. Docker is the command `docker`, its engine where that command finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from penstock.testing.broker import free_ports
+from penstock.testing.wait import until
+
+READY_WITHIN_S = 60.0
+STOP_WITHIN_S = 20.0
+COMMAND_WITHIN_S = 60.0
+PULL_WITHIN_S = 600.0
+
+_GUARD = 'cat >/dev/null; docker rm --force --volumes "$0" >/dev/null 2>&1'
+"""Ends the container when its standard input ends, a pipe that the test process holds and never writes to."""
+
+
+class CannotRun(Exception):
+    """Docker cannot run the container here; the message says what it said."""
+
+
+class Container:
+    """A running container. Its port on this machine stays the same when it is stopped and started."""
+
+    def __init__(self, name: str, port: int, ready: Callable[[Container], object]) -> None:
+        self.name = name
+        self.port = port
+        """On 127.0.0.1."""
+        self._ready = ready
+
+    @property
+    def address(self) -> str:
+        """host:port"""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self, within: float = READY_WITHIN_S) -> None:
+        """Returns once it is ready. Raises RuntimeError with its last words where it ends instead, TimeoutError."""
+        _docker("start", self.name)
+        self.wait(within)
+
+    def stop(self) -> None:
+        """SIGTERM to its main process, SIGKILL after 20 s; it stays down until `start`."""
+        _docker("stop", "--time", f"{STOP_WITHIN_S:.0f}", self.name)
+
+    def kill(self) -> None:
+        """SIGKILL to its main process, and so to all in it; it stays down until `start`."""
+        _docker("kill", self.name)
+        _docker("wait", self.name)
+
+    def execute(self, *command: str) -> str:
+        """What a command in the container printed. Raises RuntimeError where it fails."""
+        return _docker("exec", self.name, *command)
+
+    def log(self) -> str:
+        """What it printed so far, both its outputs."""
+        done = subprocess.run(["docker", "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        return done.stdout
+
+    def wait(self, within: float = READY_WITHIN_S) -> None:
+        """Until it is ready. Raises RuntimeError with its last words where it has ended, TimeoutError."""
+
+        def ready() -> object:
+            with contextlib.suppress(RuntimeError):  # `execute` in a container that is not there yet
+                if answer := self._ready(self):
+                    return answer
+            if _docker("inspect", "--format", "{{.State.Running}}", self.name).strip() != "true":
+                raise RuntimeError(f"the container {self.name} ended: {self.log()[-2000:]}")
+            return False
+
+        until(ready, within=within, what=f"the container {self.name} is ready")
+
+
+@contextlib.contextmanager
+def run(
+    image: str,
+    *,
+    port: int,
+    ready: Callable[[Container], object],
+    environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = (),
+    within: float = READY_WITHIN_S,
+) -> Iterator[Container]:
+    """A container of `image`, ready, until the block or this process ends; its volumes go with it.
+
+    `port` is the container's; `ready` is asked until it answers something true. Raises CannotRun without Docker or the image,
+    RuntimeError with the container's last words where it ends, TimeoutError.
+    """
+    require_image(image)
+    name = f"penstock-test-{uuid.uuid4().hex[:12]}"
+    guard = subprocess.Popen(["/bin/sh", "-c", _GUARD, name], stdin=subprocess.PIPE, start_new_session=True)
+    try:
+        container = Container(name, free_ports(1)[0], ready)
+        variables = [argument for key, value in (environment or {}).items() for argument in ("--env", f"{key}={value}")]
+        options = ["--detach", "--name", name, "--publish", f"{container.address}:{port}", *variables]
+        _docker("run", *options, image, *command)
+        container.wait(within)
+        yield container
+    finally:
+        guard.communicate()
+
+
+def require_image(image: str) -> None:
+    """Pulls it where it is not at hand. Raises CannotRun where no engine answers or none can get it."""
+    try:
+        _docker("version", "--format", "{{.Server.Version}}")
+        if not _docker("image", "ls", "--quiet", image):
+            _docker("pull", "--quiet", image, within=PULL_WITHIN_S)
+    except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
+        raise CannotRun(f"Docker cannot run {image}: {error}") from error
+
+
+def _docker(*arguments: str, within: float = COMMAND_WITHIN_S) -> str:
+    """Its standard output. Raises RuntimeError with its standard error."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=within, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr.strip() or f"docker {arguments[0]} ended with {done.returncode}")
+    return done.stdout
