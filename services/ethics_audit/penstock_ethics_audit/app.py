@@ -40,8 +40,8 @@ async def run(settings: Settings) -> None:
             parallel=settings.parallel,
             environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        service.background("keys", _wait_for_keys(service, keys))
-        service.background("facts", _tell(service, store))
+        service.background("keys", lambda: _wait_for_keys(service, keys))
+        service.background("facts", lambda: _tell(service, store))
         await service.until_stopped()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,7 +17,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
 
-from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, error_of
+from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, Unavailable, error_of
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +110,37 @@ class ErrorTable(grpc.aio.ServerInterceptor):
             handler.request_deserializer,
             handler.response_serializer,
         )
+
+
+class Methods(grpc.GenericRpcHandler):
+    """What a server answers, of servicers that may come after its start; until all are there, another method is UNAVAILABLE.
+
+    It is given to `add_XServicer_to_server` in the server's place: a server itself takes no servicer once it has started.
+    """
+
+    def __init__(self, waits_for: Callable[[], str]) -> None:
+        """`waits_for` says what for, to callers who are too early."""
+        self.complete = False
+        self._waits_for = waits_for
+        self._handlers: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """The same once more, for servers that look methods up faster."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        for known in self._handlers:
+            if (found := known.service(handler_call_details)) is not None:
+                return found
+        if self.complete:
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._not_yet)
+
+    async def _not_yet(self, _requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+        await _answer(Unavailable(f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again"), "", context)
+        yield b""
 
 
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
