@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from penstock.client import ClientSettings
+from penstock.contracts.errors import Invalid
 
 
 def test_defaults_without_a_stack(tmp_path: Path) -> None:
@@ -37,3 +38,18 @@ def test_security_settings_carry_librdkafkas_names(monkeypatch: pytest.MonkeyPat
     assert kafka.client()["sasl.password"] == "secret"
     assert kafka.admin()["sasl_plain_password"] == "secret"
     assert "secret" not in repr(kafka)
+
+
+def test_the_password_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "kafka_password"
+    monkeypatch.setenv("PENSTOCK_KAFKA__SASL_PASSWORD_FILE", str(file))
+    kafka = ClientSettings(home=tmp_path).kafka
+    with pytest.raises(Invalid, match="cannot be read") as missing:
+        kafka.client()
+    assert missing.value.where == str(file)
+    file.write_text("\n")
+    with pytest.raises(Invalid, match="is empty"):
+        kafka.client()
+    for password in ("first", "second"):  # a rotation needs no restart
+        file.write_text(f"{password}\n")
+        assert (kafka.client()["sasl.password"], kafka.admin()["sasl_plain_password"]) == (password, password)

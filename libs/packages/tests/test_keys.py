@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Tampered, Unavailable
+from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
 from penstock.packages.keys import ROLES, Keys, ensure
 from penstock.testing.packages import NOW
 
@@ -57,6 +57,21 @@ def test_a_revoked_key_counts_for_nothing(tmp_path: Path) -> None:
     keys.rotate("audit", revoke=True, now=NOW)
     with pytest.raises(Tampered, match="not in the trust store"):
         keys.trust().key(old.keyid, "audit", NOW)
+
+
+def test_a_retired_key_may_be_revoked_later_and_the_present_one_may_not(tmp_path: Path) -> None:
+    keys = Keys(tmp_path)
+    keys.ensure(NOW)
+    old = keys.signer("registry")
+    with pytest.raises(Conflict, match="Rotate it first"):
+        keys.revoke(old.keyid)
+    new = keys.rotate("registry", now=NOW)
+    keys.revoke(old.keyid)
+    with pytest.raises(Tampered, match="not in the trust store"):
+        keys.trust().key(old.keyid, "registry", NOW)
+    assert new.keyid in keys.ensure(NOW).keys
+    with pytest.raises(NotFound, match=old.keyid):
+        keys.revoke(old.keyid)
 
 
 @pytest.mark.parametrize("writes_before_the_crash", [1, 2])

@@ -38,6 +38,7 @@ async def run(settings: Settings) -> None:
             clock=service.clock,
             prepare=lambda model: make_topic(platform.kafka, model.package.pipeline),
             hold=lambda held: keeper.hold(held),
+            device=settings.triton_device,
         )
         if not (door.folder / "envoy.json").exists():
             write_first(door)

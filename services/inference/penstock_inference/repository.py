@@ -10,20 +10,23 @@ import shutil
 import tempfile
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from penstock.contracts.pipeline import Batch
 from penstock.packages.format import ModelSignature
+
+Device = Literal["cpu", "gpu"]
 
 _TYPES: Final = {"FP32": "TYPE_FP32", "FP64": "TYPE_FP64", "INT64": "TYPE_INT64", "BYTES": "TYPE_STRING"}
 CONFIG: Final = "config.pbtxt"
 MODEL: Final = "model.onnx"
 
 
-def model_config(name: str, signature: ModelSignature, batch: Batch, versions: Collection[int]) -> str:
+def model_config(name: str, signature: ModelSignature, batch: Batch, versions: Collection[int], device: Device = "cpu") -> str:
     """config.pbtxt for `versions` of one model. Requests that come together run as one batch, at most `batch.max_size` rows of them.
 
-    One instance on one thread: in the embedded stack it shares two cores with everything else, and batching is what makes it fast.
+    One instance on one thread: in the embedded stack it shares two cores with everything else, and batching is what makes it fast. On
+    GPUs one instance each.
     """
     inputs = [_tensor("numbers", "FP64", len(signature.inputs.numbers)), _tensor("strings", "BYTES", len(signature.inputs.strings))]
     outputs = [_tensor(output, said.datatype, said.columns) for output, said in sorted(signature.outputs.items())]
@@ -37,7 +40,7 @@ def model_config(name: str, signature: ModelSignature, batch: Batch, versions: C
             *(f"output {tensor}" for tensor in outputs),
             f"version_policy {{ specific {{ versions: {sorted(versions)} }} }}",
             f"dynamic_batching {{ max_queue_delay_microseconds: {delay} }}",
-            "instance_group [ { count: 1 kind: KIND_CPU } ]",
+            f"instance_group [ {{ count: 1 kind: KIND_{device.upper()} }} ]",
             'parameters { key: "intra_op_thread_count" value: { string_value: "1" } }',
             'parameters { key: "inter_op_thread_count" value: { string_value: "1" } }',
             "",

@@ -29,7 +29,7 @@ from penstock_inference.admission import Admission
 from penstock_inference.predictions import Layout
 from penstock_inference.probes import batches, difference
 from penstock_inference.reconcile import CANDIDATE, Deploy, Drop, Heal, Restore, Step, Trim, plan
-from penstock_inference.repository import ModelRepository, model_config
+from penstock_inference.repository import Device, ModelRepository, model_config
 from penstock_inference.triton import Triton
 
 log = structlog.get_logger(__name__)
@@ -90,9 +90,6 @@ class Model:
         booleans = frozenset(name for name in inputs.strings if self.types[name] == "boolean")
         return Layout(self.digest, self.generation, inputs.numbers, inputs.strings, booleans)
 
-    def config(self, name: str, *versions: int) -> str:
-        return model_config(name, self.package.signature, self.package.pipeline.serving.batch, versions)
-
 
 class Serving:
     """One Triton, one loop. Not for several threads; `layout` may be called from any."""
@@ -108,6 +105,7 @@ class Serving:
         clock: Callable[[], datetime],
         prepare: Callable[[Model], None],
         hold: Callable[[bool], None] = lambda held: None,
+        device: Device = "cpu",
     ) -> None:
         """`prepare` makes what a pipeline needs before it is served (its topic). It may block and raise Unavailable.
 
@@ -121,6 +119,7 @@ class Serving:
         self._clock = clock
         self._prepare = prepare
         self._hold = hold
+        self._device = device
         self._held = False
         self._pending: dict[str, list[ModelVersionPromoted]] = {}
         self._not_before: dict[str, float] = {}
@@ -314,7 +313,7 @@ class Serving:
     async def _switch(self, old: Model | None, new: Model) -> None:
         pipeline = new.pipeline
         # Triton knows one configuration a model: versions that are called differently cannot be loaded together.
-        together = old is not None and old.config(pipeline) == new.config(pipeline)
+        together = old is not None and self._config(pipeline, old) == self._config(pipeline, new)
         versions = (old.generation, new.generation) if old and together else (new.generation,)
         if old and old.generation not in self._repository.versions(pipeline):
             await asyncio.to_thread(self._place, pipeline, old, versions)
@@ -332,7 +331,7 @@ class Serving:
     async def _back_to(self, old: Model | None, failed: Model) -> None:
         pipeline = failed.pipeline
         if old:
-            await asyncio.to_thread(self._repository.configure, pipeline, old.config(pipeline, old.generation))
+            await asyncio.to_thread(self._repository.configure, pipeline, self._config(pipeline, old, old.generation))
             await self._triton.load(pipeline)
             await asyncio.to_thread(self._repository.remove_versions, pipeline, [failed.generation])
         else:
@@ -342,7 +341,7 @@ class Serving:
     async def _leave_only(self, model: Model) -> None:
         """Ends every other version of the pipeline; what is in flight on them is answered first."""
         pipeline, generation = model.pipeline, model.generation
-        await asyncio.to_thread(self._repository.configure, pipeline, model.config(pipeline, generation))
+        await asyncio.to_thread(self._repository.configure, pipeline, self._config(pipeline, model, generation))
         await self._triton.load(pipeline)
         others = self._repository.versions(pipeline) - {generation}
         await asyncio.to_thread(self._repository.remove_versions, pipeline, others)
@@ -351,7 +350,10 @@ class Serving:
 
     def _place(self, name: str, model: Model, versions: tuple[int, ...]) -> None:
         self._repository.place(name, model.generation, model.package.read("model.onnx"))
-        self._repository.configure(name, model.config(name, *versions))
+        self._repository.configure(name, self._config(name, model, *versions))
+
+    def _config(self, name: str, model: Model, *versions: int) -> str:
+        return model_config(name, model.package.signature, model.package.pipeline.serving.batch, versions, self._device)
 
     async def _load_new(self, name: str, model: Model) -> None:
         """Loads and probes. What Triton says against it is a refusal of the model, unless Triton itself is away."""

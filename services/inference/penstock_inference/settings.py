@@ -12,6 +12,7 @@ from penstock.contracts.durations import parse_duration
 from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
 from penstock_inference.envoy import Door
+from penstock_inference.repository import Device
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """`7d`, `30m`, `250ms`."""
@@ -22,6 +23,8 @@ class Settings(ServiceSettings):
 
     triton_grpc: str = f"127.0.0.1:{ports.TRITON_GRPC}"
     triton_http: str = f"127.0.0.1:{ports.TRITON_HTTP}"
+    triton_device: Device = "cpu"
+    """Where Triton runs the models. `gpu`: one instance on each GPU that its container sees; needs NVIDIA's image."""
     door_listen: str = ""
     """Where Envoy listens; by default at `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080."""
     door_admin: str = f"127.0.0.1:{ports.DOOR_ADMIN}"

@@ -37,6 +37,13 @@ def test_the_configuration_is_the_signature_in_tritons_words() -> None:
         "version_policy { specific { versions: [2, 3] } }",
     ]
     assert "max_queue_delay_microseconds: 2000" in config
+    assert "instance_group [ { count: 1 kind: KIND_CPU } ]" in config
+
+
+def test_on_gpus_nothing_differs_but_where_it_runs() -> None:
+    lines = [model_config("loans", SIGNATURE, Batch(), [1], device).splitlines() for device in ("cpu", "gpu")]
+    differing = [pair for pair in zip(*lines, strict=True) if pair[0] != pair[1]]
+    assert differing == [("instance_group [ { count: 1 kind: KIND_CPU } ]", "instance_group [ { count: 1 kind: KIND_GPU } ]")]
 
 
 def test_a_tensor_without_columns_is_absent() -> None:

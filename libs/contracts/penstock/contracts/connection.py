@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from penstock.contracts.errors import Invalid
 
 
 class KafkaSettings(BaseModel):
@@ -20,6 +23,8 @@ class KafkaSettings(BaseModel):
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
+    sasl_password_file: Path | None = None
+    """A file that holds the password and nothing else, instead of `sasl_password`; read for each new client."""
     ssl_ca_location: str | None = None
     ssl_certificate_location: str | None = None
     ssl_key_location: str | None = None
@@ -68,5 +73,18 @@ class KafkaSettings(BaseModel):
         return self.topic_prefix + name
 
     def _chosen_security(self) -> list[tuple[str, str]]:
-        chosen = [(name, getattr(self, name)) for name in self._security if getattr(self, name) is not None]
+        given = {name: getattr(self, name) for name in self._security}
+        if self.sasl_password_file:
+            given["sasl_password"] = _password(self.sasl_password_file)
+        chosen = [(name, value) for name, value in given.items() if value is not None]
         return [(name, value.get_secret_value() if isinstance(value, SecretStr) else value) for name, value in chosen]
+
+
+def _password(file: Path) -> str:
+    try:
+        password = file.read_text().strip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Invalid(f"Kafka's password cannot be read: {error}", where=str(file)) from error
+    if not password:
+        raise Invalid("Kafka's password file is empty", where=str(file))
+    return password

@@ -36,7 +36,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from penstock.contracts.errors import Conflict, Tampered, Unavailable
+from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
 
 Role = Literal["registry", "audit"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -170,6 +170,16 @@ class Keys:
             keys = _retire_all_but(new, keys, now)
             self._write_trust({name: key for name, key in keys.items() if not (revoke and name == old.keyid)})
             return new
+
+    def revoke(self, name: str) -> None:
+        """Takes a retired key that leaked out of the store: nothing that it signed counts any more. Raises NotFound, Conflict."""
+        with self._locked():
+            keys = self.trust().keys
+            if name not in keys:
+                raise NotFound(f"there is no key {name}", where=str(self.directory / TRUST_FILE))
+            if keys[name].retired_at is None:
+                raise Conflict(f"key {name} still signs for the {keys[name].role}", remedy="Rotate it first")
+            self._write_trust({known: key for known, key in keys.items() if known != name})
 
     def _trusted(self) -> Mapping[str, TrustedKey]:
         return self.trust().keys if (self.directory / TRUST_FILE).exists() else {}

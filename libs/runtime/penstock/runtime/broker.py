@@ -24,10 +24,12 @@ from confluent_kafka import KafkaError, KafkaException
 from faststream import AckPolicy
 from faststream.confluent import KafkaBroker
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
+from penstock.runtime.metrics import observed
 from penstock.runtime.outbox import Relay
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.replay import Replay
@@ -91,7 +93,8 @@ class ControlPlane:
         """From start to cancellation. Works through Kafka's absence; raises ConsumerFailed when only a new process helps."""
         await self.start()
         try:
-            await self._failed
+            with observed(metrics.LAG, lambda: [reading for consumer in self.consumers for reading in consumer.behind]):
+                await self._failed
         finally:
             await self.stop()
 
@@ -109,7 +112,13 @@ class ControlPlane:
         self._poll_slower()
         if replayed := {topic for router in self.routers for topic in router.replayed_topics}:
             self._replay = Replay(
-                self.kafka, replayed, name=f"{self._owner}/replay", apply=self._replayed, caught_up=self._caught_up, failed=self.fail
+                self.kafka,
+                replayed,
+                name=f"{self._owner}/replay",
+                group=f"penstock.{self.service}",
+                apply=self._replayed,
+                caught_up=self._caught_up,
+                failed=self.fail,
             )
             await self._replay.start()
         if self.store is not None:

@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,20 +19,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
+from opentelemetry import trace
 from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, Kind, PenstockError
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.metrics import Reading, histogram, observed
 from penstock.runtime.process import JobProcess, how_it_died
 from penstock.runtime.router import may_pass
 from penstock.runtime.store import Effect, Store, Wish
 from penstock.runtime.tables import JobRow
+from penstock.runtime.telemetry import context_of, current_traceparent
+from penstock.runtime.usage import resident_bytes
 
 __all__ = ["JobContext", "Jobs", "job_main"]
 
 log = structlog.get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+_DURATION = histogram(metrics.JOB_DURATION)
 
 LOOK_EVERY_S = 5.0
 """Besides being woken: for leases of replicas that died."""
@@ -144,17 +152,23 @@ class Jobs:
 
         self._store.on_commit(heard)
         self._take_back()
-        try:
-            while True:
-                self._woken.clear()
-                self._end_what_is_not_ours()
-                while len(self._running) < self._parallel and (claim := self._claim()) is not None:
-                    self._running[claim.row] = (asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"), None)
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._next_look()):
-                        await self._woken.wait()
-        finally:
-            await self._stop()
+        with contextlib.ExitStack() as measured:
+            for metric, read in ((metrics.JOBS, self._counts), (metrics.JOB_WAIT, self._longest_wait), (metrics.JOB_MEMORY, self._memory)):
+                measured.enter_context(observed(metric, read))
+            try:
+                await self._follow_the_queue()
+            finally:
+                await self._stop()
+
+    async def _follow_the_queue(self) -> None:
+        while True:
+            self._woken.clear()
+            self._end_what_is_not_ours()
+            while len(self._running) < self._parallel and (claim := self._claim()) is not None:
+                self._running[claim.row] = (asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"), None)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._next_look()):
+                    await self._woken.wait()
 
     # -- the queue -----------------------------------------------------------------------------------------------------------------
 
@@ -221,24 +235,35 @@ class Jobs:
     # -- one job -------------------------------------------------------------------------------------------------------------------
 
     async def _work(self, claim: Claim) -> None:
-        with structlog.contextvars.bound_contextvars(kind=self.kind, job=claim.job_id, attempt=claim.attempt):
+        """One start, within the trace of who enqueued it: so are the events that its callbacks publish."""
+        parent = context_of({"traceparent": claim.traceparent} if claim.traceparent else {})
+        attributes: dict[str, str | int] = {"job.id": claim.job_id, "job.attempt": claim.attempt}
+        with (
+            structlog.contextvars.bound_contextvars(kind=self.kind, job=claim.job_id, attempt=claim.attempt),
+            tracer.start_as_current_span(f"run {self.kind}", context=parent, attributes=attributes),
+        ):
+            began = time.perf_counter()
+            outcome = "canceled"
             try:
-                await self._run_child(claim)
+                outcome = await self._run_child(claim)
             except NotOurs:
                 log.info("job_given_up")
             except Exception:
+                outcome = "retried"
                 log.exception("job_broken")
                 await self._requeue_after_fault(claim)
             finally:
+                _DURATION.record(time.perf_counter() - began, {"kind": self.kind, "outcome": outcome})
                 del self._running[claim.row]
                 self._woken.set()
 
-    async def _run_child(self, claim: Claim) -> None:
+    async def _run_child(self, claim: Claim) -> str:
+        """How it ended, as `penstock.job.duration` names it."""
         request = self._request | {
             "job_id": claim.job_id,
             "payload": claim.payload,
             "attempt": claim.attempt,
-            "traceparent": claim.traceparent,
+            "traceparent": current_traceparent(),
         }
         process = await JobProcess.start(self._module, request, {**os.environ, **self._environment})
         self._running[claim.row] = (self._running[claim.row][0], process)
@@ -264,13 +289,15 @@ class Jobs:
             process.close()
         if done:
             log.info("job_done")
-        elif outcome is not None:
-            await self._failed(claim, outcome)
-        elif self._stopping:
+            return "done"
+        if outcome is not None:
+            return await self._failed(claim, outcome)
+        if self._stopping:
             await self._put_back(claim, delay_s=0.0)
             log.info("job_put_back", why="the service stops")
-        else:
-            await self._crashed(claim, code, process.last_lines)
+            return "stopped"
+        await self._crashed(claim, code, process.last_lines)
+        return "crashed"
 
     async def _wait_for_end(self, process: JobProcess, *, told: bool) -> int:
         """A child that has told its end has some seconds to leave."""
@@ -352,16 +379,17 @@ class Jobs:
 
     # -- ends that are no result ---------------------------------------------------------------------------------------------------
 
-    async def _failed(self, claim: Claim, failure: Failure) -> None:
+    async def _failed(self, claim: Claim, failure: Failure) -> str:
         if TREATMENTS[failure.kind].retry:
             refusals = self._count(claim, "refusals")
             if refusals <= REFUSALS:
                 delay = min(self._backoff_s * 2.0 ** (refusals - 1), _LONGEST_WAIT_S)
                 log.warning("job_retried", why=failure.message, again_in_s=delay)
                 await self._put_back(claim, delay_s=delay)
-                return
+                return "retried"
         log.error("job_failed", failure_kind=failure.kind.value, why=failure.message)
         await self._end_in_failure(claim, failure)
+        return "failed"
 
     async def _crashed(self, claim: Claim, code: int, last_lines: list[str]) -> None:
         crashes = self._count(claim, "crashes")
@@ -407,6 +435,29 @@ class Jobs:
             number = int(getattr(row, column)) + 1
             setattr(row, column, number)
             return number
+
+    # -- what is measured ----------------------------------------------------------------------------------------------------------
+
+    def _counts(self) -> list[Reading]:
+        """Of this kind in the database, of all replicas."""
+        query = select(JobRow.state, func.count()).where(JobRow.kind == self.kind, JobRow.state.in_(("queued", "running")))
+        with self._store.read() as session:
+            found = dict(session.execute(query.group_by(JobRow.state)).tuples().all())
+        return [(float(found.get(state, 0)), {"kind": self.kind, "state": state}) for state in ("queued", "running")]
+
+    def _longest_wait(self) -> list[Reading]:
+        oldest = select(func.min(JobRow.updated_at)).where(JobRow.kind == self.kind, JobRow.state == "queued")
+        with self._store.read() as session:
+            since = session.scalar(oldest)
+        return [((self._store.clock() - since).total_seconds() if since else 0.0, {"kind": self.kind})]
+
+    def _memory(self) -> list[Reading]:
+        used = 0
+        for _, process in list(self._running.values()):
+            if process is not None:
+                with contextlib.suppress(OSError):  # it has just ended
+                    used += resident_bytes(process.pid)
+        return [(float(used), {"kind": self.kind})]
 
     async def _stop(self) -> None:
         self._stopping = True

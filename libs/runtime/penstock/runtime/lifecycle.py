@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 from pydantic import ValidationError
 from sqlalchemy import MetaData
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.topics import SHARED
 from penstock.runtime import rpc
@@ -32,11 +33,13 @@ from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
 from penstock.runtime.jobs import Jobs, OnFailure, OnProgress, OnResult
 from penstock.runtime.logging import configure_logging
+from penstock.runtime.metrics import Read, Reading, observed
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.store import Store
 from penstock.runtime.telemetry import configure_telemetry
 from penstock.runtime.topics import ensure_topics
+from penstock.runtime.usage import usage
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -71,8 +74,10 @@ class Service:
 
     async def __aenter__(self) -> Self:
         configure_logging(self.name, self.settings.platform.log_level)
-        provider = configure_telemetry(self.name, self._traces)
-        self._stack.callback(provider.shutdown)
+        self._stack.callback(configure_telemetry(self.name, self._traces, replica=self.settings.replica))
+        self._stack.enter_context(usage(self.settings.data_dir))
+        self.observe(metrics.READY, lambda: [(float(self.readiness.ready), {})])
+        self.observe(metrics.WAITING, self._waiting)
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
@@ -182,6 +187,10 @@ class Service:
 
         self._stack.push_async_callback(join)
 
+    def observe(self, metric: metrics.Metric, read: Read) -> None:
+        """A metric that is read when it is exported, from the exporter's thread, as long as the service lives."""
+        self._stack.enter_context(observed(metric, read))
+
     # -- readiness -----------------------------------------------------------------------------------------------------------------
 
     def waits_for(self, thing: str, why: str) -> None:
@@ -192,6 +201,10 @@ class Service:
 
     def fact(self, key: str, text: str) -> None:
         self.readiness.fact(key, text)
+
+    def _waiting(self) -> list[Reading]:
+        """By the first word: what follows may name one pipeline of many."""
+        return [(1.0, {"thing": waiting.thing.partition(" ")[0]}) for waiting in self.readiness.waiting]
 
     def fail(self, reason: str) -> None:
         """Stops the process with exit code 70. From the event loop's thread."""

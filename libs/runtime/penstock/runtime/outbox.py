@@ -9,10 +9,13 @@ from typing import TypeVar
 
 import structlog
 from confluent_kafka import KafkaException
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 
+from penstock.contracts import metrics
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.leases import take_lease
+from penstock.runtime.messaging import sent
+from penstock.runtime.metrics import Reading, observed
 from penstock.runtime.store import Store, Wish
 from penstock.runtime.tables import OutboxRow
 
@@ -50,6 +53,10 @@ class Relay:
                 loop.call_soon_threadsafe(self._woken.set)
 
         self._store.on_commit(heard)
+        with observed(metrics.OUTBOX, self._waiting), observed(metrics.OUTBOX_AGE, self._age):
+            await self._relay()
+
+    async def _relay(self) -> None:
         while True:
             self._woken.clear()
             try:
@@ -72,6 +79,7 @@ class Relay:
         done: list[int] = []
         try:
             for row in rows:
+                sent(row.topic)
                 await self._publish(row)
                 done.append(row.id)
         finally:
@@ -83,6 +91,15 @@ class Relay:
     def _next(self) -> Sequence[OutboxRow]:
         with self._store.read() as session:
             return session.scalars(select(OutboxRow).order_by(OutboxRow.id).limit(BATCH)).all()
+
+    def _waiting(self) -> list[Reading]:
+        with self._store.read() as session:
+            return [(float(session.scalar(select(func.count(OutboxRow.id))) or 0), {})]
+
+    def _age(self) -> list[Reading]:
+        with self._store.read() as session:
+            oldest = session.scalar(select(OutboxRow.occurred_at).order_by(OutboxRow.id).limit(1))
+        return [((self._store.clock() - oldest).total_seconds() if oldest else 0.0, {})]
 
     def _leads(self) -> bool:
         now = self._store.clock()

@@ -54,6 +54,17 @@ class Platform(BaseSettings):
         return self.peers.get(service) or f"127.0.0.1:{ports.SERVICES[service]}"
 
 
+class OpenTelemetry(BaseSettings):
+    """OpenTelemetry's own names, `OTEL_…`; its SDK reads more of them itself."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, extra="ignore")
+
+    exporter_otlp_endpoint: str = ""
+    """The collector's, as in http://127.0.0.1:4317 (gRPC). Empty: nothing is exported."""
+    metric_export_interval: float = Field(default=15_000, gt=0)
+    """Milliseconds."""
+
+
 def service_config(service: str) -> SettingsConfigDict:
     """The settings of one service read `PENSTOCK_<SERVICE>__…`."""
     return SettingsConfigDict(env_prefix=f"PENSTOCK_{service.upper()}__", env_nested_delimiter="__", frozen=True, extra="forbid")

@@ -173,18 +173,19 @@ class ComposeUnderTest:
 
 
 @contextmanager
-def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = True) -> Iterator[ComposeUnderTest]:
+def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = True, root: Path = ROOT) -> Iterator[ComposeUnderTest]:
     """The stack with `overlays` from deploy/compose, ready; with `services` only these and what they depend on.
 
-    It ends with its volumes, even when this process is killed. Raises CannotRun where Docker does not.
+    With `root` the files and the passwords are those of another folder. It ends with its volumes, even when this process is killed.
+    Raises CannotRun where Docker does not.
     """
     require_engine()
-    environment = environment_of(*overlays)
-    subprocess.run([ROOT / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
+    environment = environment_of(*overlays, root=root)
+    subprocess.run([root / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
     guard = subprocess.Popen(["/bin/sh", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT, env=environment)
     try:
         if build:
-            _run(["docker", "compose", "build", "--quiet"], environment, within=1800)
+            _run(["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "build", "--quiet"], environment, within=1800)
         began = time.monotonic()
         _run(["docker", "compose", "up", "--detach", "--wait", "--no-build", *services], environment)
         with tempfile.TemporaryDirectory(prefix="penstock-compose-") as home:
@@ -193,10 +194,10 @@ def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = 
         guard.communicate()
 
 
-def environment_of(*overlays: str) -> dict[str, str]:
+def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:
     """What names a stack of its own: a project and ports that nobody has."""
     door, kafka, *others = free_ports(8)
-    files = [ROOT / "docker-compose.yml", *(ROOT / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays)]
+    files = [root / "docker-compose.yml", *(root / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays)]
     more = dict(zip(("KAFKA_2_PORT", "KAFKA_3_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT"), map(str, others), strict=False))
     return {
         **os.environ,
