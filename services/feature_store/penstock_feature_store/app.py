@@ -12,7 +12,7 @@ from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.stream import PositionedStream
-from penstock_feature_store import duties, handlers
+from penstock_feature_store import duties, handlers, measures
 from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.batches import source_schema
@@ -91,6 +91,8 @@ async def run(settings: Settings, spawner: Spawner) -> None:
                 service.background("start", lambda: _start(service, stream, router))
 
             service.consume(router)
+            for metric, read in measures.readings(pipelines).items():
+                service.observe(metric, read)
             service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer, NAME)
             service.background("forwarding", forwarding.until_stopped)
             service.background("pipelines", lambda: _complete(router, pipelines))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.contracts import metrics
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.inference.v1 import inference_pb2_grpc
@@ -52,6 +53,10 @@ async def run(settings: Settings) -> None:
             ensure_topic=lambda pipeline: make_topic(platform.kafka, serving.pipeline(pipeline)),
             tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
         )
+        for metric, read in serving.readings().items():
+            service.observe(metric, read)
+        service.observe(metrics.RECORDER_BACKLOG, lambda: [(float(recorder.progress.backlog_bytes), {})])
+        service.observe(metrics.DOOR_CLOSED, lambda: [(float(keeper.closed is not None), {})])
         router = handlers.router(serving, store)
         service.consume(router)
         service.serve(
