@@ -1,5 +1,6 @@
 """A service from outside: health, status, errors, deadlines, SIGTERM; and settings that are misspelt."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from penstock.contracts.errors import Invalid, Kind, NotFound, PenstockError
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime import rpc
-from penstock.runtime.settings import check_names
+from penstock.runtime.settings import ServiceSettings, check_names
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.wait import until
 
@@ -48,7 +49,7 @@ SERVICE = """
                     await asyncio.sleep(0.02)
                 service.has("the moon")
                 service.fact("sky", "1 moon")
-            service.background("moon", rise())
+            service.background("moon", rise)
             await service.until_stopped()
 
     start(run, Settings)
@@ -81,14 +82,28 @@ class Running:
     def status(self) -> status_pb2.ServiceStatus:
         return status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest(), timeout=5).services[0]
 
+    def kill(self) -> None:
+        self.channel.close()
+        self.process.kill()
+        self.process.wait(10)
+
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
     service = Running(tmp_path)
     yield service
-    service.channel.close()
-    service.process.kill()
-    service.process.wait(10)
+    service.kill()
+
+
+@pytest.fixture
+def replicas(tmp_path: Path) -> Iterator[list[Running]]:
+    services = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        services.append(Running(tmp_path / name))
+    yield services
+    for service in services:
+        service.kill()
 
 
 def test_it_says_what_it_waits_for_and_when_it_is_there(running: Running) -> None:
@@ -133,6 +148,22 @@ def test_reflection_lists_what_it_serves(running: Running) -> None:
     assert {"penstock.ingest.v1.IngestService", "penstock.status.v1.StatusService", "grpc.health.v1.Health"} <= names
 
 
+async def test_calls_go_to_all_replicas_and_fail_with_none_that_dies(replicas: list[Running]) -> None:
+    one, other = replicas
+    async with rpc.connect(f"ipv4:127.0.0.1:{one.port},127.0.0.1:{other.port}") as channel:
+        stub = status_pb2_grpc.StatusServiceStub(channel)
+
+        async def answered_by() -> set[int]:
+            answers = [await stub.GetStatus(status_pb2.GetStatusRequest(), timeout=5) for _ in range(20)]
+            return {answer.services[0].started_at.ToNanoseconds() for answer in answers}
+
+        async with asyncio.timeout(20):
+            while len(await answered_by()) < 2:  # it connects to one of them first
+                pass
+        await asyncio.gather(answered_by(), answered_by(), asyncio.to_thread(one.kill))
+        assert await answered_by() == {other.status().started_at.ToNanoseconds()}
+
+
 def test_sigterm_ends_it_with_0(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(15) == 0
@@ -155,6 +186,11 @@ def test_names_are_checked_by_their_first_part() -> None:
     check_names({"PENSTOCK_X__PORT": "1", "PENSTOCK_X__KAFKA__A": "1", "OTHER": "1"}, "PENSTOCK_X__", ["port", "kafka"])
     with pytest.raises(Invalid, match="Known: PENSTOCK_X__PORT"):
         check_names({"PENSTOCK_X__ZZZZ": "1"}, "PENSTOCK_X__", ["port"])
+
+
+def test_a_replica_may_be_called_as_its_host() -> None:
+    assert ServiceSettings(replica="hostname").replica == socket.gethostname()
+    assert ServiceSettings(replica="2").replica == "2"
 
 
 def test_every_kind_has_a_status_and_comes_back_as_itself() -> None:

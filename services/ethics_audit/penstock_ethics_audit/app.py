@@ -40,7 +40,7 @@ async def run(settings: Settings) -> None:
             parallel=settings.parallel,
             environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        service.background("facts", _tell(service, store))
+        service.background("facts", lambda: _tell(service, store))
         await service.until_stopped()
 
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import datetime
-
-import structlog
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import PipelineApplied
@@ -17,19 +12,20 @@ from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.stream import PositionedStream
-from penstock_feature_store import handlers
+from penstock_feature_store import duties, handlers
 from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.batches import source_schema
 from penstock_feature_store.erasure import Erasures
+from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake import Lake, SourceLake
 from penstock_feature_store.online import OnlineStores
 from penstock_feature_store.online_redis import RedisOnlineStores
 from penstock_feature_store.online_sqlite import SqliteOnlineStores
-from penstock_feature_store.online_writer import OnlineWriter, rows_behind
+from penstock_feature_store.online_writer import OnlineWriter
+from penstock_feature_store.ownership import Owner, Ownership
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.records import RecordsSink
-from penstock_feature_store.retention import expire
 from penstock_feature_store.servicer import Servicer
 from penstock_feature_store.sets import TrainingSets
 from penstock_feature_store.settings import Settings
@@ -37,18 +33,11 @@ from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import Tables
 from penstock_feature_store.trigger import Trigger
 
-log = structlog.get_logger(__name__)
-
 NAME = feature_store_pb2.DESCRIPTOR.services_by_name["FeatureStoreService"].full_name
 MIGRATIONS = "penstock_feature_store.migrations"
 STREAM_GROUP = "penstock.feature_store.records"
 """Apart from the control plane's group: each subscribes to other topics."""
-STATUS_EVERY_S = 10.0
-LOOK_AGAIN_S = 0.5
-RETENTION_EVERY_S = 3600.0
-ERASE_AGAIN_S = 10.0
 CHECK_EVERY_S = 2.0
-ONLINE_STORE = "online store"
 
 
 async def run(settings: Settings, spawner: Spawner) -> None:
@@ -56,12 +45,13 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         last.callback(spawner.close)
         async with Service("feature_store", settings) as service:
             kafka, folder = settings.platform.kafka, settings.data_dir
-            lake = last.enter_context(Lake(folder / "lake"))
             store = await service.store(Tables.metadata, MIGRATIONS)
             stores = _online_stores(settings)
             last.callback(stores.close)
-            erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
-            await asyncio.to_thread(erasures.resume)
+            lake = Lake(folder / "lake")
+            this = Owner(replica=settings.replica, address=settings.advertised)
+            ownership = Ownership(lake, store, this, service.readiness, service.clock)
+            last.callback(ownership.release)
 
             arrivals = Arrivals()
             sink = RecordsSink(arrivals)
@@ -80,23 +70,34 @@ async def run(settings: Settings, spawner: Spawner) -> None:
 
             pipelines = Pipelines(store, lake, stores, folder / "feast", added=added, removed=removed)
             last.callback(pipelines.close)
-            trigger = Trigger(store, pipelines, service.clock)
+            erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
             sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)
-            router = handlers.router(pipelines, trigger, store)
-            servicer = Servicer(pipelines, Barrier(kafka, sink, arrivals), sets, erasures)
+            router = handlers.router(pipelines, arrivals, store)
+            forwarding = Forwarding(ownership)
+            servicer = Servicer(pipelines, Barrier(kafka, sink, arrivals), sets, erasures, ownership, forwarding, online=stores.shared)
+            online = OnlineWriter(pipelines, arrivals)
+
+            async def begin() -> None:
+                """What only the lake's owner does. The stream joins once all pipelines are known: each topic makes its group rebalance."""
+                await asyncio.to_thread(erasures.resume)
+                await asyncio.to_thread(sets.forget_unfinished)
+                await asyncio.to_thread(pipelines.own)
+                service.background("trigger", lambda: duties.watch(Trigger(store, pipelines, service.clock), arrivals))
+                service.background("status", lambda: duties.tell(pipelines, service.fact))
+                service.background("retention", lambda: duties.retain(pipelines, service.clock))
+                service.background("erasures", lambda: duties.erase_again(pipelines, erasures))
+                service.thread("online", online.run)
+                service.thread("merge", lambda stop: duties.merge(lake, arrivals, stop))
+                service.background("start", lambda: _start(service, stream, router))
+
             service.consume(router)
             service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer, NAME)
-            service.background("start", _start(service, stream, router, pipelines))
-            service.background("trigger", _watch(trigger, arrivals))
-            service.background("status", _status(service, pipelines))
-            service.background("retention", _retain(pipelines, service.clock))
-            service.background("erasures", _erase_again(pipelines, erasures))
-            service.background("spawner", spawner.watch())
-            online = OnlineWriter(pipelines, arrivals)
-            service.thread("online", online.run)
+            service.background("forwarding", forwarding.until_stopped)
+            service.background("pipelines", lambda: _complete(router, pipelines))
+            service.background("spawner", spawner.watch)
             if stores.shared:
-                service.background("online store", _watch_online(service, stores, online))
-            service.thread("merge", lambda stop: _merge(lake, arrivals, stop))
+                service.background("online store", lambda: _watch(service, stores, online))
+            service.background("ownership", lambda: ownership.run(begin))
             await service.until_stopped()
 
 
@@ -104,50 +105,17 @@ def _online_stores(settings: Settings) -> OnlineStores:
     return RedisOnlineStores(settings.redis, settings.online_store_password_file) if settings.redis else SqliteOnlineStores()
 
 
-async def _start(service: Service, stream: PositionedStream, router: Router, pipelines: Pipelines) -> None:
-    """Once all pipelines are known: each topic added later makes the group rebalance."""
+async def _complete(router: Router, pipelines: Pipelines) -> None:
     await router.caught_up(PipelineApplied.topic)
     pipelines.complete()
+
+
+async def _start(service: Service, stream: PositionedStream, router: Router) -> None:
+    await router.caught_up(PipelineApplied.topic)
     service.thread("records", stream.run)
 
 
-def _merge(lake: Lake, arrivals: Arrivals, stop: threading.Event) -> None:
-    while not stop.is_set():
-        count = arrivals.count
-        for _, _, source in lake.opened():
-            source.merge()
-        while arrivals.count == count and not stop.is_set():
-            arrivals.wait_blocking(count, LOOK_AGAIN_S)
-
-
-async def _watch(trigger: Trigger, arrivals: Arrivals) -> None:
-    while True:
-        count = arrivals.count
-        await asyncio.to_thread(trigger.look)
-        await arrivals.wait(count, timeout_s=60.0)
-
-
-async def _retain(pipelines: Pipelines, clock: Callable[[], datetime]) -> None:
-    while True:
-        await asyncio.sleep(RETENTION_EVERY_S)
-        for held in pipelines.all():
-            try:
-                async with held.gate.alone():
-                    await asyncio.to_thread(expire, held, clock())
-            except Unavailable as error:
-                log.warning("retention_waits", pipeline=held.pipeline.pipeline, why=str(error))
-
-
-async def _erase_again(pipelines: Pipelines, erasures: Erasures) -> None:
-    """Erasures that a store that was away has interrupted."""
-    while True:
-        await asyncio.sleep(ERASE_AGAIN_S)
-        for path, pipeline in await asyncio.to_thread(erasures.begun):
-            if held := pipelines.find(pipeline):
-                await held.alone(erasures.finish, path)
-
-
-async def _watch_online(service: Service, stores: OnlineStores, writer: OnlineWriter) -> None:
+async def _watch(service: Service, stores: OnlineStores, writer: OnlineWriter) -> None:
     while True:
         try:
             await asyncio.to_thread(stores.check)
@@ -155,21 +123,7 @@ async def _watch_online(service: Service, stores: OnlineStores, writer: OnlineWr
         except Unavailable as error:
             trouble = error.message
         if trouble:
-            service.waits_for(ONLINE_STORE, trouble)
+            service.waits_for("online store", trouble)
         else:
-            service.has(ONLINE_STORE)
+            service.has("online store")
         await asyncio.sleep(CHECK_EVERY_S)
-
-
-async def _status(service: Service, pipelines: Pipelines) -> None:
-    while True:
-        for held in pipelines.all():
-            rows = sum(lake.count() for lake in held.lakes.values())
-            try:
-                behind = await asyncio.to_thread(rows_behind, held)
-            except Unavailable:  # told by the watch
-                behind = 0
-            service.fact(
-                held.pipeline.pipeline, f"{held.pipeline.pipeline} {rows:,} rows" + (f", {behind:,} not online yet" if behind else "")
-            )
-        await asyncio.sleep(STATUS_EVERY_S)

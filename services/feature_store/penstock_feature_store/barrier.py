@@ -22,7 +22,7 @@ from penstock.contracts.topics import source_topic
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream import Partition
 from penstock_feature_store.arrivals import Arrivals
-from penstock_feature_store.pipelines import Held
+from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.records import RecordsSink
 
 INGEST_GROUP = "penstock.ingest"
@@ -46,7 +46,7 @@ class Barrier:
         self._sink = sink
         self._arrivals = arrivals
 
-    def read(self, held: Held, offsets: Sequence[tuple[str, int, int]]) -> list[Below]:
+    def read(self, held: Owned, offsets: Sequence[tuple[str, int, int]]) -> list[Below]:
         """(topic, partition, offset) as a client gave them, with or without the installation's prefix. Raises Invalid."""
         topics = {source_topic("events", held.pipeline.pipeline, source): source for source in held.pipeline.sources}
         found = []
@@ -65,7 +65,7 @@ class Barrier:
             found.append(Below(topics[name], partition, offset))
         return found
 
-    async def wait(self, held: Held, offsets: Sequence[Below], timeout_s: float) -> None:
+    async def wait(self, held: Owned, offsets: Sequence[Below], timeout_s: float) -> None:
         """Raises DeadlineExceeded that says what is missing, Unavailable when Kafka does not answer all that time."""
         until = time.monotonic() + timeout_s
         waiting = [below for below in offsets if not self._held_already(held, below)]
@@ -85,13 +85,13 @@ class Barrier:
             if waiting:
                 await self._arrivals.wait(seen, min(ASK_AGAIN_S, max(until - time.monotonic(), 0.01)))
 
-    def _held_already(self, held: Held, below: Below) -> bool:
+    def _held_already(self, held: Owned, below: Below) -> bool:
         return held.lakes[below.source].events().get(below.partition, (0, 0))[1] >= below.offset
 
-    def _holds(self, held: Held, below: Below, ends: Mapping[Below, int]) -> bool:
+    def _holds(self, held: Owned, below: Below, ends: Mapping[Below, int]) -> bool:
         return below in ends and self._sink.position(self._records(held, below)) >= ends[below]
 
-    def _answered(self, held: Held, waiting: Sequence[Below]) -> dict[Below, int]:
+    def _answered(self, held: Owned, waiting: Sequence[Below]) -> dict[Below, int]:
         """Of those that ingest has answered: the end of the records partition, seen after that."""
         with closing(
             Consumer(self._kafka.client(group_id=self._kafka.topic(INGEST_GROUP), isolation_level="read_committed"), logger=_quiet)
@@ -109,18 +109,18 @@ class Barrier:
         group = self._kafka.topic(INGEST_GROUP)
         return closing(Consumer(self._kafka.client(group_id=group, isolation_level=isolation), logger=_quiet))
 
-    def _events(self, held: Held, below: Below) -> str:
+    def _events(self, held: Owned, below: Below) -> str:
         return self._kafka.topic(source_topic("events", held.pipeline.pipeline, below.source))
 
-    def _records(self, held: Held, below: Below) -> Partition:
+    def _records(self, held: Owned, below: Below) -> Partition:
         return Partition(source_topic("records", held.pipeline.pipeline, below.source), below.partition)
 
-    def _kafka_records(self, held: Held, below: Below) -> TopicPartition:
+    def _kafka_records(self, held: Owned, below: Below) -> TopicPartition:
         where = self._records(held, below)
         return TopicPartition(self._kafka.topic(where.topic), where.number)
 
     def _late(
-        self, held: Held, waiting: Sequence[Below], ends: Mapping[Below, int], timeout_s: float, trouble: KafkaException | None
+        self, held: Owned, waiting: Sequence[Below], ends: Mapping[Below, int], timeout_s: float, trouble: KafkaException | None
     ) -> DeadlineExceeded | Unavailable:
         if trouble is not None:
             return Unavailable(f"Kafka did not say how far ingest is: {trouble}", remedy="Start it, and try again")

@@ -12,14 +12,15 @@ from penstock.contracts.events import (
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
+from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.store import begin_run, end_run
-from penstock_feature_store.trigger import Trigger
 
 GROUP = "penstock.feature_store"
 
 
-def router(pipelines: Pipelines, trigger: Trigger, store: Store) -> Router:
+def router(pipelines: Pipelines, arrivals: Arrivals, store: Store) -> Router:
+    """`arrivals`: told when a run has ended, for the labels that came during it."""
     router = Router(group=GROUP, store=store)
 
     @router.on_replay(PipelineApplied)
@@ -33,7 +34,6 @@ def router(pipelines: Pipelines, trigger: Trigger, store: Store) -> Router:
     @router.on(TrainingRunCompleted, TrainingRunFailed, TrainingRunCanceled)
     def on_training_run_ended(event: TrainingRunCompleted | TrainingRunFailed | TrainingRunCanceled, effect: Effect) -> None:
         end_run(effect.session, event.run_id)
-        if held := pipelines.find(event.pipeline):
-            trigger.request(held, effect)
+        effect.after_commit(arrivals.tell)
 
     return router

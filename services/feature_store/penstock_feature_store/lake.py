@@ -248,7 +248,7 @@ class SourceLake:
 
 
 class Lake:
-    """All sources of all pipelines below one folder, which one process owns at a time."""
+    """All sources of all pipelines below one folder, which one process owns at a time, also of several machines that share it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -269,6 +269,11 @@ class Lake:
             ) from error
         self._held = held
         return self
+
+    @property
+    def held(self) -> bool:
+        """By this process."""
+        return self._held is not None
 
     def __exit__(self, *_: object) -> None:
         if self._held:

@@ -11,7 +11,7 @@ from penstock.contracts.errors import Unavailable
 from penstock_feature_store import names
 from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.memory import give_back
-from penstock_feature_store.pipelines import Held, Pipelines
+from penstock_feature_store.pipelines import Owned, Pipelines
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class OnlineWriter:
         return worked
 
 
-def step(held: Held, source: str) -> bool:
+def step(held: Owned, source: str) -> bool:
     """Writes the next rows online; False when there are none. Raises Unavailable.
 
     Rows are read and written under one lock with erasures: none that left the lake can come back from here.
@@ -83,6 +83,6 @@ def step(held: Held, source: str) -> bool:
         return True
 
 
-def rows_behind(held: Held) -> int:
+def rows_behind(held: Owned) -> int:
     """Rows of the lake that are not online yet. Raises Unavailable."""
     return sum(lake.count(names.ID, since=held.writer.positions(source)) for source, lake in held.lakes.items())

@@ -20,7 +20,7 @@ from penstock.runtime.store import Store
 from penstock_feature_store.lake import Lake, SourceLake
 from penstock_feature_store.online import OnlineStore, OnlineStores
 from penstock_feature_store.repository import Repository
-from penstock_feature_store.store import PipelineRow
+from penstock_feature_store.store import PipelineRow, keep_pipeline
 
 log = structlog.get_logger(__name__)
 
@@ -63,15 +63,33 @@ class Gate:
 
 
 class Held:
-    """One pipeline as it was last applied, with its data."""
+    """One pipeline as it was last applied, to be read online."""
+
+    def __init__(self, pipeline: Pipeline, number: int, reader: OnlineStore) -> None:
+        self.pipeline = pipeline
+        self.number = number
+        self.reader = reader
+
+    def close(self) -> None:
+        self.reader.close()
+
+    def reference(self, reference: str) -> tuple[str, str]:
+        """(source, field) of `source.field`. Raises Invalid that names the nearest."""
+        source, _, field = reference.partition(".")
+        known = [f"{name}.{each}" for name, declared in self.pipeline.sources.items() for each in declared.fields]
+        if reference not in known:
+            raise Invalid(f"no field `{reference}`", where=self.pipeline.pipeline, remedy=_nearest(reference, known))
+        return source, field
+
+
+class Owned(Held):
+    """The same with its data, where this replica owns the lake."""
 
     def __init__(
         self, pipeline: Pipeline, number: int, lakes: Mapping[str, SourceLake], reader: OnlineStore, writer: OnlineStore, gate: Gate
     ) -> None:
-        self.pipeline = pipeline
-        self.number = number
+        super().__init__(pipeline, number, reader)
         self.lakes = lakes
-        self.reader = reader
         self.writer = writer
         self.gate = gate
         self.online = threading.Lock()
@@ -88,7 +106,7 @@ class Held:
             return await asyncio.to_thread(locked)
 
     def close(self) -> None:
-        self.reader.close()
+        super().close()
         self.writer.close()
 
     def source(self, name: str) -> SourceLake:
@@ -96,14 +114,6 @@ class Held:
         if name not in self.lakes:
             raise Invalid(f"no source `{name}`", where=self.pipeline.pipeline, remedy=_nearest(name, list(self.lakes)))
         return self.lakes[name]
-
-    def reference(self, reference: str) -> tuple[str, str]:
-        """(source, field) of `source.field`. Raises Invalid that names the nearest."""
-        source, _, field = reference.partition(".")
-        known = [f"{name}.{each}" for name, declared in self.pipeline.sources.items() for each in declared.fields]
-        if reference not in known:
-            raise Invalid(f"no field `{reference}`", where=self.pipeline.pipeline, remedy=_nearest(reference, known))
-        return source, field
 
 
 class Pipelines:
@@ -119,7 +129,7 @@ class Pipelines:
         added: Callable[[str, str, SourceLake], None],
         removed: Callable[[str, str], None],
     ) -> None:
-        """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline, source)."""
+        """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline, source) of the lake, once it is owned."""
         self._store = store
         self._lake = lake
         self._stores = stores
@@ -127,6 +137,8 @@ class Pipelines:
         self._added = added
         self._removed = removed
         self._lock = threading.Lock()
+        self._applying = threading.Lock()
+        self._owning = False
         self._held: dict[str, Held] = {}
         self._changed = asyncio.Condition()
         self._complete = False
@@ -138,38 +150,58 @@ class Pipelines:
             async with self._changed:
                 self._changed.notify_all()
 
+    def own(self) -> None:
+        """The lake is this replica's from now on. Blocking."""
+        with self._applying:
+            self._owning = True
+            for held in list(self._held.values()):
+                self._follow(held.pipeline, held.number, held)
+
     def _apply(self, pipeline: Pipeline, number: int) -> bool:
         with self._store.transaction() as effect:
-            effect.session.merge(PipelineRow(name=pipeline.pipeline, number=number, spec=pipeline.model_dump(mode="json", by_alias=True)))
-        with self._lock:
+            keep_pipeline(effect.session, pipeline, number)
+        with self._applying:
             known = self._held.get(pipeline.pipeline)
-        if known and known.number >= number:
-            return False
-        folder = self._folder / pipeline.pipeline
-        Repository(folder, self._lake.root / pipeline.pipeline, self._stores).apply(pipeline)
-        reader, writer = (self._stores.open(folder, pipeline) for _ in range(2))
-        lakes = {source: self._lake.source(pipeline.pipeline, source) for source in pipeline.sources}
-        held = Held(pipeline, number, lakes, reader, writer, known.gate if known else Gate())
-        if known:
-            held.online = known.online
+            if known and known.number >= number:
+                return False
+            self._follow(pipeline, number, known)
+        return True
+
+    def _follow(self, pipeline: Pipeline, number: int, known: Held | None) -> None:
+        held = self._opened(pipeline, number, known)
         with self._lock:
             self._held[pipeline.pipeline] = held
-        for source, lake in lakes.items():
+        sources = held.lakes if isinstance(held, Owned) else {}
+        for source, lake in sources.items():
             self._added(pipeline.pipeline, source, lake)
-        for source in set(known.lakes if known else ()) - set(lakes):
+        for source in set(known.lakes if isinstance(known, Owned) else ()) - set(sources):
             self._removed(pipeline.pipeline, source)
         if known:
             known.close()
-        log.info("pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(lakes))
-        return True
+        log.info("pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(sources))
 
-    def all(self) -> list[Held]:
-        with self._lock:
-            return list(self._held.values())
+    def _opened(self, pipeline: Pipeline, number: int, known: Held | None) -> Held:
+        folder = self._folder / pipeline.pipeline
+        if not self._owning:
+            return Held(pipeline, number, self._stores.open(folder, pipeline))
+        Repository(folder, self._lake.root / pipeline.pipeline, self._stores).apply(pipeline)
+        reader, writer = (self._stores.open(folder, pipeline) for _ in range(2))
+        lakes = {source: self._lake.source(pipeline.pipeline, source) for source in pipeline.sources}
+        owned = Owned(pipeline, number, lakes, reader, writer, known.gate if isinstance(known, Owned) else Gate())
+        if isinstance(known, Owned):
+            owned.online = known.online
+        return owned
 
-    def find(self, name: str) -> Held | None:
+    def all(self) -> list[Owned]:
         with self._lock:
-            return self._held.get(name)
+            return [held for held in self._held.values() if isinstance(held, Owned)]
+
+    def owned(self, name: str) -> Owned:
+        """Raises NotFound and Unavailable like `get`, and Unavailable where this replica does not own the lake."""
+        held = self.get(name)
+        if not isinstance(held, Owned):
+            raise Unavailable("this replica is taking the lake over", where=name, remedy="Try again")
+        return held
 
     def get(self, name: str) -> Held:
         """Raises NotFound that names the nearest; Unavailable while not all pipelines have been read."""
@@ -212,7 +244,7 @@ class Pipelines:
             return self._held[name].number if name in self._held else 0
 
     def close(self) -> None:
-        for held in self.all():
+        for held in self._held.values():
             held.close()
 
 

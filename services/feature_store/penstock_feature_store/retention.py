@@ -10,12 +10,12 @@ from datetime import datetime
 
 import structlog
 
-from penstock_feature_store.pipelines import Held
+from penstock_feature_store.pipelines import Owned
 
 log = structlog.get_logger(__name__)
 
 
-def expire(held: Held, now: datetime) -> int:
+def expire(held: Owned, now: datetime) -> int:
     """Rows that left the lake. Blocking; the caller holds the pipeline's gate. Raises Unavailable where the online store is away: what is
     left there leaves the next time."""
     name, gone = held.pipeline.pipeline, 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +19,11 @@ from penstock.runtime.rpc import timestamp
 from penstock_feature_store import names
 from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.erasure import Erased, Erasures
+from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake import once
 from penstock_feature_store.online import Row, Scalar
-from penstock_feature_store.pipelines import Held, Pipelines
+from penstock_feature_store.ownership import Ownership
+from penstock_feature_store.pipelines import Held, Owned, Pipelines
 from penstock_feature_store.sets import TrainingSets
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -32,15 +36,46 @@ MAX_ENTITIES = 1_000
 MAX_RECORDS = 1_000
 
 
+def _of_the_owner(method: Callable[[Any, Any, Context], Awaitable[Any]]) -> Callable[[Any, Any, Context], Awaitable[Any]]:
+    """Answered where the lake is owned; handed on elsewhere."""
+
+    @functools.wraps(method)
+    async def call(self: Servicer, request: Any, context: Context) -> Any:
+        if self._ownership.mine:
+            return await method(self, request, context)
+        return await self._forwarding.call(method.__name__, request, context)
+
+    return call
+
+
 class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
-    def __init__(self, pipelines: Pipelines, barrier: Barrier, sets: TrainingSets, erasures: Erasures) -> None:
+    """Any replica answers: by itself where it owns the lake or needs none, else with what the owner says."""
+
+    def __init__(
+        self,
+        pipelines: Pipelines,
+        barrier: Barrier,
+        sets: TrainingSets,
+        erasures: Erasures,
+        ownership: Ownership,
+        forwarding: Forwarding,
+        *,
+        online: bool,
+    ) -> None:
+        """`online`: whether a replica that does not own the lake reads the online store."""
         self._pipelines = pipelines
         self._barrier = barrier
         self._sets = sets
         self._erasures = erasures
+        self._ownership = ownership
+        self._forwarding = forwarding
+        self._online = online
         self._erasing: set[asyncio.Task[Erased]] = set()
 
     async def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:
+        if not (self._online or self._ownership.mine):
+            answer: pb.GetOnlineFeaturesResponse = await self._forwarding.call("GetOnlineFeatures", request, context)
+            return answer
         held = self._pipelines.get(request.pipeline)
         if len(request.entities) > MAX_ENTITIES:
             raise Invalid(f"{len(request.entities):,} entities, at most {MAX_ENTITIES:,}", where="entities", remedy="Ask in several calls")
@@ -49,18 +84,20 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         entities = [_entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)]
         return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
 
+    @_of_the_owner
     async def CreateTrainingSet(self, request: pb.CreateTrainingSetRequest, context: Context) -> pb.CreateTrainingSetResponse:
         known = await asyncio.to_thread(self._sets.known, request.id, request.pipeline, request.pipeline_number)
         if known is None:
             pipeline, number = await self._pipelines.wait(request.pipeline, request.pipeline_number, _remaining(context))
-            held = self._pipelines.get(request.pipeline)
+            held = self._pipelines.owned(request.pipeline)
             below = self._barrier.read(held, [(offset.topic, offset.partition, offset.offset) for offset in request.min_offsets])
             await self._barrier.wait(held, below, _remaining(context))
             known = await self._sets.create(request.id, held, pipeline, number)
         return pb.CreateTrainingSetResponse(training_set_json=known.model_dump_json())
 
+    @_of_the_owner
     async def EraseEntity(self, request: pb.EraseEntityRequest, context: Context) -> pb.EraseEntityResponse:
-        held = self._pipelines.get(request.pipeline)
+        held = self._pipelines.owned(request.pipeline)
         if not request.entity:
             raise Invalid("no entity is named", where="entity", remedy="Name the one whose rows shall leave")
         task = asyncio.create_task(held.alone(self._erasures.erase, held.pipeline.pipeline, request.entity))
@@ -69,12 +106,14 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         erased = await asyncio.shield(task)  # it goes on when the caller does not wait for it
         return pb.EraseEntityResponse(lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows)
 
+    @_of_the_owner
     async def GetPositions(self, request: pb.GetPositionsRequest, context: Context) -> pb.GetPositionsResponse:
-        held = self._pipelines.get(request.pipeline)
+        held = self._pipelines.owned(request.pipeline)
         return pb.GetPositionsResponse(sources=await asyncio.to_thread(_positions, held))
 
+    @_of_the_owner
     async def GetRecords(self, request: pb.GetRecordsRequest, context: Context) -> pb.GetRecordsResponse:
-        held = self._pipelines.get(request.pipeline)
+        held = self._pipelines.owned(request.pipeline)
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
 
 
@@ -107,7 +146,7 @@ def _entity(entity: str, fields: list[str], found: dict[str, tuple[Row, list[str
     )
 
 
-def _positions(held: Held) -> list[pb.SourcePosition]:
+def _positions(held: Owned) -> list[pb.SourcePosition]:
     pipeline = held.pipeline.pipeline
     found = []
     for source, lake in held.lakes.items():
@@ -126,7 +165,7 @@ def _positions(held: Held) -> list[pb.SourcePosition]:
     return found
 
 
-def _records(held: Held, request: pb.GetRecordsRequest) -> list[pb.Record]:
+def _records(held: Owned, request: pb.GetRecordsRequest) -> list[pb.Record]:
     """Newest first."""
     source, kind = request.source, request.WhichOneof("by")
     lake = held.source(source)

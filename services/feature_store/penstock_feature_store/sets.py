@@ -15,8 +15,9 @@ from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.database import persistently
 from penstock.runtime.store import Store
-from penstock_feature_store.pipelines import Held
+from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import TrainingSetRow, count_up_to
 from penstock_feature_store.training_sets import Order, manifest_key
@@ -32,16 +33,19 @@ class TrainingSets:
     """From the event loop."""
 
     def __init__(self, store: Store, artifacts: Artifacts, spawner: Spawner, folder: Path, clock: Callable[[], datetime]) -> None:
-        """`folder`: scratch, one folder a set that is being built. What a crash left half built is removed here."""
+        """`folder`: scratch, one folder a set that is being built."""
         self._store = store
         self._artifacts = artifacts
         self._spawner = spawner
         self._folder = folder
         self._clock = clock
         self._building: dict[str, asyncio.Task[TrainingSet]] = {}
-        for begun in folder.iterdir() if folder.exists() else ():
+
+    def forget_unfinished(self) -> None:
+        """Removes what a crash left half built, before any is built. Blocking."""
+        for begun in self._folder.iterdir() if self._folder.exists() else ():
             self._forget(begun.name)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def known(self, training_set: str, pipeline: str, number: int) -> TrainingSet | None:
         """What this id was given before. Raises Conflict where that was for another pipeline, Invalid where it cannot be an id."""
@@ -55,7 +59,7 @@ class TrainingSets:
             raise Conflict(f"{training_set} was made of {row.pipeline} number {row.number}", where="id", remedy="Choose another id")
         return row.value
 
-    async def create(self, training_set: str, held: Held, pipeline: Pipeline, number: int) -> TrainingSet:
+    async def create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         """Goes on when the caller does not wait for it; who asks again gets the same."""
         task = self._building.get(training_set)
         if task is None:
@@ -64,7 +68,7 @@ class TrainingSets:
             task.add_done_callback(lambda done: self._built(training_set, done))
         return await asyncio.shield(task)
 
-    async def _create(self, training_set: str, held: Held, pipeline: Pipeline, number: int) -> TrainingSet:
+    async def _create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         folder = self._folder / training_set
         started = self._clock()
         async with held.gate.shared():
@@ -74,9 +78,9 @@ class TrainingSets:
                 positions = await asyncio.to_thread(self._link, held, pipeline, folder)
                 order = Order(id=training_set, pipeline=pipeline, folder=folder, artifacts=self._artifacts.root, created_at=started)
                 made = TrainingSet.model_validate(await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True)))
-                await asyncio.to_thread(self._keep, training_set, made, number, place_of(pipeline)[0], positions)
+                await persistently(lambda: self._keep(training_set, made, number, place_of(pipeline)[0], positions))
             except BaseException:
-                await asyncio.to_thread(self._forget, training_set)
+                await persistently(lambda: self._forget(training_set))
                 raise
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
@@ -89,7 +93,7 @@ class TrainingSets:
         if not done.cancelled() and (error := done.exception()):
             log.info("training_set_refused", id=training_set, why=str(error))
 
-    def _link(self, held: Held, pipeline: Pipeline, folder: Path) -> dict[int, int]:
+    def _link(self, held: Owned, pipeline: Pipeline, folder: Path) -> dict[int, int]:
         """The lake as it is now; and up to where that is, for the source of the labels."""
         shutil.rmtree(folder, ignore_errors=True)
         target = place_of(pipeline)[0]

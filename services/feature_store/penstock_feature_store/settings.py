@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -17,10 +18,17 @@ class Settings(ServiceSettings):
     """The most records in one file of the lake."""
     linger_s: float = Field(default=0.4, ge=0, le=10)
     """How long to gather more after the first record: a file a partition at most this often, and how much later a record is seen."""
+    advertise: str = ""
+    """host:port where other replicas reach this one; by default `host`, or this machine's name where that is every address, and `port`."""
     online_store: str = ""
     """`redis://host:6379/0` (`rediss://` for TLS); by default SQLite files beside the lake."""
     online_store_password_file: Path | None = None
     """Where Redis's password stands."""
+
+    @property
+    def advertised(self) -> str:
+        host, _, port = self.address.rpartition(":")
+        return self.advertise or f"{socket.gethostname() if host in ('0.0.0.0', '::', '[::]') else host}:{port}"  # noqa: S104
 
     @property
     def redis(self) -> Address | None:

@@ -10,9 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import JSON, BigInteger, Integer, String, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.events import TrainingSet
+from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import UtcDateTime
 
 
@@ -65,6 +67,13 @@ class RunRow(Tables):
 
     run_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
+
+
+def keep_pipeline(session: Session, pipeline: Pipeline, number: int) -> None:
+    """Once; another replica may do so at the same moment."""
+    insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
+    spec = pipeline.model_dump(mode="json", by_alias=True)
+    session.execute(insert(PipelineRow).values(name=pipeline.pipeline, number=number, spec=spec).on_conflict_do_nothing())
 
 
 def counted(session: Session, pipeline: str, source: str) -> dict[int, int]:

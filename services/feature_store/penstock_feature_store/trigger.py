@@ -16,7 +16,7 @@ from penstock.contracts.events import TrainingRunRequested
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Effect, Store
 from penstock_feature_store import names
-from penstock_feature_store.pipelines import Held, Pipelines
+from penstock_feature_store.pipelines import Owned, Pipelines
 from penstock_feature_store.store import begin_run, count_up_to, counted, runs_under_way
 
 log = structlog.get_logger(__name__)
@@ -47,12 +47,11 @@ class Trigger:
         for held in self._pipelines.all():
             if held.pipeline.training.trigger:
                 with self._store.transaction() as effect:
-                    if run := self.request(held, effect):
+                    if run := self._request(held, effect):
                         found.append(run)
         return found
 
-    def request(self, held: Held, effect: Effect) -> str | None:
-        """Publishes a request if one is due; its run id."""
+    def _request(self, held: Owned, effect: Effect) -> str | None:
         pipeline = held.pipeline
         if pipeline.training.trigger is None:
             return None

@@ -58,9 +58,10 @@ def test_away_at_the_start_it_is_waited_for_and_training_sets_go_on(world: World
     until(lambda: "online store" in world.waits_for(), within=20, what="it says what it waits for")
     assert "Redis does not answer" in world.waits_for()["online store"]
     entities = [f"e-{number}" for number in range(80)]
-    world.ingest(P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)])
-    after = world.ingest(P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate(entities)])
-    assert sum(world.training_set(P, "meanwhile", below={"outcomes": {0: after}}).rows.values()) == 80
+    applied = world.ingest(P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)])
+    observed = world.ingest(P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate(entities)])
+    made = world.training_set(P, "meanwhile", below={"applications": {0: applied}, "outcomes": {0: observed}})
+    assert sum(made.rows.values()) == 80
     with pytest.raises(grpc.RpcError) as refused:
         world.online(P, ["e-7"], INCOME)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -22,7 +22,7 @@ from penstock_feature_store.online import OnlineStore, coalesce
 from penstock_feature_store.online_redis import RedisOnlineStores
 from penstock_feature_store.online_sqlite import SqliteOnlineStores
 from penstock_feature_store.online_writer import step
-from penstock_feature_store.pipelines import Gate, Held
+from penstock_feature_store.pipelines import Gate, Owned
 from penstock_feature_store.redis_address import Address
 from penstock_feature_store.repository import Repository
 from penstock_feature_store.settings import Settings
@@ -41,8 +41,8 @@ def store(world: RedisWorld) -> Iterator[OnlineStore]:
         yield store
 
 
-def held(lake: SourceLake, store: OnlineStore) -> Held:
-    return Held(PIPELINE, 1, {"applications": lake}, store, store, Gate())
+def held(lake: SourceLake, store: OnlineStore) -> Owned:
+    return Owned(PIPELINE, 1, {"applications": lake}, store, store, Gate())
 
 
 @pytest.mark.docker

@@ -213,10 +213,23 @@ def clusters(door: Door, *, held: bool = False) -> list[Json]:
     return [
         _cluster("triton-grpc", _NOBODY if held else door.triton_grpc) | _MANY_AT_ONCE,
         _cluster("triton-http", _NOBODY if held else door.triton_http, http2=False) | _MANY_AT_ONCE,
-        *(_cluster(service, address) for service, address in sorted(door.services.items())),
+        *(_replicas(service, address) for service, address in sorted(door.services.items())),
     ]
 
 
+def _replicas(service: str, address: str) -> Json:
+    """A name may stand for several replicas: calls go to those that are ready, and to all of them where none is."""
+    return _cluster(service, address) | ({} if _is_ip(address) else {"health_checks": [_READY_CHECK]})
+
+
+_READY_CHECK: Final[Json] = {
+    "grpc_health_check": {},
+    "interval": "1s",
+    "no_traffic_interval": "1s",
+    "timeout": "1s",
+    "unhealthy_threshold": 1,
+    "healthy_threshold": 1,
+}
 _NOBODY: Final = "127.0.0.1:1"
 """Refuses every connection: no program may listen there, and Envoy itself does not."""
 _MANY_AT_ONCE: Final[Json] = {
@@ -234,6 +247,7 @@ def _cluster(name: str, address: str, *, http2: bool = True) -> Json:
         "@type": _T + "envoy.config.cluster.v3.Cluster",
         "name": name,
         "type": "STATIC" if _is_ip(address) else "STRICT_DNS",
+        "dns_refresh_rate": "1s",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": MAX_REQUEST_BYTES,
         "typed_extension_protocol_options": {
@@ -297,6 +311,18 @@ _CONNECT_AGAIN: Final[Json] = {
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
 }
 """Only what never reached a model is sent again, for some 20 s or until the client gives up: longer than Triton takes to start again."""
+_ANOTHER_REPLICA: Final[Json] = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 3,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type": _EXT + "retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
+    "host_selection_retry_max_attempts": 3,
+}
+"""What never reached a service may go to another replica of it, or to the same one again."""
 
 
 def _recorded(name: str, match: Json, cluster: str, shut: Json | None, required: bool) -> Json:
@@ -320,12 +346,16 @@ def _refused(name: str, match: Json) -> Json:
 
 
 def _rewritten(path: str, to: str) -> Json:
-    return {"name": path.strip("/"), "match": {"prefix": path, "grpc": {}}, "route": _to("inference", None) | {"prefix_rewrite": to}}
+    return {"name": path.strip("/"), "match": {"prefix": path, "grpc": {}}, "route": _to_service("inference") | {"prefix_rewrite": to}}
 
 
 def _service(service: str) -> Json:
     # The dot keeps `v10` out.
-    return {"name": service, "match": {"prefix": f"/penstock.{service}.v1.", "grpc": {}}, "route": _to(service, None)}
+    return {"name": service, "match": {"prefix": f"/penstock.{service}.v1.", "grpc": {}}, "route": _to_service(service)}
+
+
+def _to_service(service: str) -> Json:
+    return _to(service, None) | {"retry_policy": _ANOTHER_REPLICA}
 
 
 def _to(cluster: str, at_most: str | None) -> Json:

@@ -201,7 +201,7 @@ class Serving:
                 continue
 
     async def look(self) -> None:
-        """Once: compare, repair what can be. Never raises a PenstockError; what stays broken is in the status."""
+        """Once: compare, repair what can be. Raises no PenstockError but DatabaseAway; what stays broken is in the status."""
         await self._open_served()
         try:
             loaded = await self._triton.loaded()
@@ -270,16 +270,24 @@ class Serving:
         """Tries what is promoted, newest first; what is older than one that works is history."""
         waiting = sorted(self._pending.pop(pipeline, []), key=lambda promotion: promotion.generation)
         while waiting:
-            promotion = waiting[-1]
             try:
-                await self._deploy_one(promotion)
+                if await self._deployed(waiting[-1]):
+                    break
             except PenstockError as error:
-                if TREATMENTS[error.kind].retry:
-                    self._later(pipeline, waiting, error)
-                    raise
-                self._refuse(waiting.pop(), error)
-            else:
-                break
+                self._later(pipeline, waiting, error)
+                raise
+            waiting.pop()
+
+    async def _deployed(self, promotion: ModelVersionPromoted) -> bool:
+        """False where it is refused for good. Raises what may pass."""
+        try:
+            await self._deploy_one(promotion)
+        except PenstockError as error:
+            if TREATMENTS[error.kind].retry:
+                raise
+            self._refuse(promotion, error)
+            return False
+        return True
 
     async def _deploy_one(self, promotion: ModelVersionPromoted) -> None:
         pipeline, generation = promotion.version.pipeline, promotion.generation

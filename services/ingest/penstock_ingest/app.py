@@ -46,15 +46,16 @@ async def run(settings: Settings) -> None:
         router = handlers.router(catalog, kafka)
         service.consume(router)
         service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(catalog, ledger), INGEST)
-        service.background("start", _start(service, stream, router))
-        service.background("status", _status(service, catalog))
+        service.background("start", lambda: _start(service, stream, router, catalog))
+        service.background("status", lambda: _status(service, catalog))
         await service.until_stopped()
         await asyncio.to_thread(ledger.close)
 
 
-async def _start(service: Service, stream: TransactionalStream, router: Router) -> None:
+async def _start(service: Service, stream: TransactionalStream, router: Router, catalog: Catalog) -> None:
     """Once all pipelines are known: each topic added later makes the group rebalance."""
     await router.caught_up(PipelineApplied.topic)
+    catalog.complete()
     service.thread("stream", stream.run)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 
 import structlog
 
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock_ingest.intake import Intake
 
@@ -25,6 +25,7 @@ class Catalog:
         self._removed = removed
         self._lock = threading.Lock()
         self._intakes: dict[tuple[str, str], Intake] = {}
+        self._complete = False
 
     def apply(self, pipeline: Pipeline, number: int) -> None:
         """A new source is read from its first event on; a changed one goes by its new rules from the next batch on."""
@@ -40,6 +41,10 @@ class Catalog:
                 self._removed(self._intakes.pop(key))
         log.info("pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(pipeline.sources))
 
+    def complete(self) -> None:
+        """All pipelines of the past were told: what is not here does not exist."""
+        self._complete = True
+
     @property
     def intakes(self) -> Collection[Intake]:
         with self._lock:
@@ -50,12 +55,14 @@ class Catalog:
         return len({intake.pipeline for intake in self.intakes})
 
     def find(self, pipeline: str, source: str) -> Intake:
-        """Raises NotFound that names what there is."""
+        """Raises NotFound that names what there is, Unavailable while not everything is known."""
         with self._lock:
             if found := self._intakes.get((pipeline, source)):
                 return found
             sources = sorted(source for name, source in self._intakes if name == pipeline)
             pipelines = sorted({name for name, _ in self._intakes})
+        if not self._complete:
+            raise Unavailable("this replica of ingest has just started and still reads the pipelines", remedy="Try again")
         if sources:
             raise NotFound(f"pipeline {pipeline} has no source `{source}`", remedy=f"It has {', '.join(sources)}")
         raise NotFound(f"no pipeline `{pipeline}`", remedy=f"There is {', '.join(pipelines)}" if pipelines else "Apply one first")

@@ -16,10 +16,13 @@ from itertools import compress
 from typing import Protocol
 
 import orjson
+import structlog
 
+from penstock.contracts import metrics
 from penstock.contracts.dataplane import MAX_REJECT_BYTES
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock.contracts.topics import source_topic
+from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.stream import Batch, Committed, Message, Outcome, Produced
 from penstock_ingest import history
 from penstock_ingest.counts import Counts, decode_counts
@@ -27,6 +30,12 @@ from penstock_ingest.history import Restored
 from penstock_ingest.profile import Profile, Profiler, add
 from penstock_ingest.seen import SeenIds, digest
 from penstock_ingest.validation import Accepted, Rejected, Rules
+
+log = structlog.get_logger(__name__)
+_EVENTS = counter(metrics.EVENTS)
+_REJECTS = counter(metrics.REJECTS)
+_FORGOTTEN = counter(metrics.FORGOTTEN)
+_DELAY = histogram(metrics.INGEST_DELAY)
 
 CHUNK = 256
 """Events that go through all steps together: more of them leave the processor's cache between two steps, at a third of the speed."""
@@ -60,6 +69,7 @@ class Intake:
     def __init__(self, pipeline: Pipeline, source: str, *, restores: Restores, clock: Callable[[], int], capacity: int) -> None:
         """`clock`: milliseconds since 1970. `capacity`: ids remembered in each partition."""
         self.pipeline, self.source = pipeline.pipeline, source
+        self._named = {"pipeline": self.pipeline, "source": source}
         self.events_topic = source_topic("events", self.pipeline, source)
         self._records_topic = source_topic("records", self.pipeline, source)
         self._rejects_topic = source_topic("rejects", self.pipeline, source)
@@ -136,8 +146,22 @@ class Intake:
                 partition.since_checkpoint = 1 if checkpoint else partition.since_checkpoint + 1
             if reasons:
                 self._rejected.append((now, reasons.total()))
+            self._measure(len(fresh), duplicates, forget, reasons, batch.messages[0].timestamp)
 
         return Outcome(produced, metadata=counts.encode(), committed=committed)
+
+    def _measure(self, records: int, duplicates: int, forgotten: int, reasons: Mapping[str, int], published: int) -> None:
+        """What one committed batch became; `published`: when its first event was, in milliseconds, -1 where that is not known."""
+        rejects = sum(reasons.values())
+        for outcome, events in (("record", records), ("duplicate", duplicates), ("reject", rejects)):
+            _EVENTS.add(events, {**self._named, "outcome": outcome})
+        for reason, events in reasons.items():
+            _REJECTS.add(events, {**self._named, "reason": reason})
+        _FORGOTTEN.add(forgotten, self._named)
+        if published >= 0:
+            _DELAY.record(max(0, self._clock() - published) / 1000, self._named)
+        if rejects:
+            log.info("events_rejected", **self._named, rejects=rejects, reasons=dict(reasons))
 
     def _take(self, number: int, committed: Committed) -> _Partition:
         """A partition that comes straight back is as it was left: had another replica worked on it, the position would be another."""

@@ -12,6 +12,7 @@ from typing import Any
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.jobs import JobContext, job_main
@@ -23,7 +24,10 @@ BATCH = 1000
 
 def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
-    return {"mlflow_run": track(MlflowClient(tracking_uri=settings.tracking_uri), job.payload, settings)}
+    try:
+        return {"mlflow_run": track(MlflowClient(tracking_uri=settings.tracking_uri), job.payload, settings)}
+    except (MlflowException, SQLAlchemyError) as error:  # a store that is away, or whose tables another replica makes just now
+        raise Unavailable(f"MLflow's store does not take the run: {type(error).__name__}", where=settings.tracking) from error
 
 
 def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> str:
@@ -53,7 +57,7 @@ def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
         return str(client.create_experiment(name, artifact_location=location))
     found = client.get_experiment_by_name(name)
     if found is None:
-        raise Unavailable(f"MLflow has no experiment `{name}` and makes none", where=settings.tracking_uri)
+        raise Unavailable(f"MLflow has no experiment `{name}` and makes none", where=settings.tracking)
     return str(found.experiment_id)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from penstock.packages.format import open_package
 
@@ -50,7 +51,7 @@ def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
     assert "`applications.sex` (category" not in card.split("## What it looks at")[1].split("##")[0]  # no input
 
 
-def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_reads_the_run_back(tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     from mlflow.tracking import MlflowClient
 
@@ -58,7 +59,11 @@ def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from penstock_trainer.settings import Settings
     from penstock_trainer.tracking import track
 
-    settings = Settings(platform=Platform(home=tmp_path))
+    url, password = make_url(database), tmp_path / "password"
+    password.write_text(url.password or "")
+    without = url._replace(password=None).render_as_string(hide_password=False)
+    settings = Settings(platform=Platform(home=tmp_path), tracking=without, database_password_file=password)
+    assert not url.password or url.password not in repr(settings)
     epochs = [
         {
             "number": number,
@@ -83,7 +88,7 @@ def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     }
     identity = track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
     assert track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings) == identity  # told again, written once
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow/mlflow.db")  # as a user opens it
+    client = MlflowClient(tracking_uri=database)  # as a user opens it
     experiment = client.get_experiment_by_name("loans")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])

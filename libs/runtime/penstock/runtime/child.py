@@ -87,7 +87,7 @@ def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
     configure_logging(request["service"], request["log_level"])
     if request["traces"] is None:
         return lambda: None
-    return configure_telemetry(request["service"], Path(request["traces"])).shutdown
+    return configure_telemetry(request["service"], Path(request["traces"]))
 
 
 def _traced(run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, request: Mapping[str, Any]) -> Mapping[str, Any]:

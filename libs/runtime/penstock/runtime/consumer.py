@@ -23,6 +23,9 @@ from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import DAY_MS, Topic, dead_letter_topic
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, receive
+from penstock.runtime.database import DatabaseAway
+from penstock.runtime.messaging import DESTINATION, GROUP
+from penstock.runtime.metrics import Reading
 from penstock.runtime.router import Router, may_pass
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.topics import ensure_topics
@@ -67,6 +70,10 @@ class GroupConsumer:
         self._troubles: dict[tuple[str, int], _Trouble] = {}
         self._rejected_in_a_row = 0
         self._dead_letter_topics: set[str] = set()
+        self._behind: dict[str, int] = {}
+        for topic in router.topics:
+            for outcome in ("applied", "retried", "rejected"):  # a first one is seen as a rise, not as a beginning
+                router.count(topic, outcome, 0)
 
     async def handle(self, message: KafkaMessage) -> None:
         """FastStream's handler for every message of the group."""
@@ -82,11 +89,14 @@ class GroupConsumer:
         place = (received.topic, received.partition)
         if error is None:
             self._troubles.pop(place, None)
+            self.router.count(received.topic, "applied" if self._applied else "skipped")
             if self._applied:
                 self._rejected_in_a_row = 0
             self._commit(message)
             return
         trouble = self._trouble(place, received.offset)
+        if isinstance(error, DatabaseAway):
+            trouble.since = time.monotonic()  # nothing can be applied meanwhile, this message or another
         if may_pass(error) and time.monotonic() - trouble.since < self.router.retries.patience:
             await self._again(message, trouble, received, error)
             return
@@ -97,10 +107,16 @@ class GroupConsumer:
             await self._again(message, trouble, received, failure)
             return
         self._troubles.pop(place, None)
+        self.router.count(received.topic, "rejected")
         self._commit(message)
         self._rejected_in_a_row += 1
         if self._rejected_in_a_row >= self.router.retries.rejects_in_a_row:
             self._halted(self, f"{self._rejected_in_a_row} dead letters in a row, the last: {error}")
+
+    @property
+    def behind(self) -> list[Reading]:
+        """Messages before the group, by topic, as `lags` found last."""
+        return [(float(lag), {DESTINATION: topic, GROUP: self.router.group}) for topic, lag in self._behind.items()]
 
     def lags(self) -> list[tuple[str, int, int, int]]:
         """(topic, partition, position, messages before it) of what is assigned. Blocks for a round trip; empty while Kafka is away."""
@@ -108,14 +124,24 @@ class GroupConsumer:
             return []
         raw = self.subscriber.consumer.consumer
         try:
-            found = []
+            found, behind = [], dict.fromkeys(self.router.topics, 0)
             for held in raw.position(raw.assignment()):
-                _, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=5.0)
+                low, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=5.0)
                 if held.offset >= 0:
                     found.append((held.topic, held.partition, held.offset, max(0, end - held.offset)))
+                position = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
+                behind[held.topic.removeprefix(self._kafka.topic_prefix)] += max(0, end - position)
+            self._behind = behind
             return found
         except (KafkaException, RuntimeError):
             return []
+
+    @staticmethod
+    def _begins_at(raw: Any, held: TopicPartition, low: int) -> int:
+        """Where a consumer that has taken no message yet begins."""
+        (committed,) = raw.committed([TopicPartition(held.topic, held.partition)], timeout=5.0)
+        offset: int = committed.offset
+        return max(offset, low)
 
     def _trouble(self, place: tuple[str, int], offset: int) -> _Trouble:
         trouble = self._troubles.get(place)
@@ -127,6 +153,7 @@ class GroupConsumer:
 
     async def _again(self, message: Message, trouble: _Trouble, received: Received, error: Exception) -> None:
         delay = trouble.backoff.next()
+        self.router.count(received.topic, "retried")
         log.warning(
             "event_retried",
             place=received.place,

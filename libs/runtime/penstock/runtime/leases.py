@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from sqlalchemy import delete
+
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import LeaseRow
 
@@ -21,3 +23,14 @@ def take_lease(effect: Effect, name: str, owner: str, now: datetime, length: tim
         return False
     row.owner, row.until = owner, now + length
     return True
+
+
+def holder_of(effect: Effect, name: str) -> str | None:
+    """Who took the lease last, ended or not."""
+    row = effect.session.get(LeaseRow, name)
+    return None if row is None else row.owner
+
+
+def drop_lease(effect: Effect, name: str, owner: str) -> None:
+    """Ends the owner's own lease now; another's stays."""
+    effect.session.execute(delete(LeaseRow).where(LeaseRow.name == name, LeaseRow.owner == owner))

@@ -12,13 +12,17 @@ from concurrent.futures import Future
 import structlog
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from penstock.contracts import metrics
 from penstock.runtime.cloud_events import Received, receive
+from penstock.runtime.messaging import DESTINATION, GROUP
+from penstock.runtime.metrics import Reading, observed
 from penstock.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 1.0
 LOOK_FOR_TOPICS_S = 1.0
+MEASURE_EVERY_S = 5.0
 BATCH = 500
 
 
@@ -31,13 +35,16 @@ class Replay:
         topics: Collection[str],
         *,
         name: str,
+        group: str,
         apply: Callable[[Received], Awaitable[None]],
         caught_up: Callable[[str], None],
         failed: Callable[[str], None],
     ) -> None:
+        """`group`: whose events these are, where their lag is told; the topics are read without one."""
         self._kafka = kafka
         self._waiting = set(topics)
         self._name = name
+        self._group = group
         self._apply = apply
         self._caught_up = caught_up
         self._failed = failed
@@ -45,6 +52,8 @@ class Replay:
         self._unread: dict[str, set[int]] = {}
         self._look_at = 0.0
         self._applying: Future[None] | None = None
+        self._lags: dict[str, int] = {}
+        self._measure_at = 0.0
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -71,20 +80,40 @@ class Replay:
             logger=logging.getLogger("penstock.replay"),
         )
         try:
-            while not self._stop.is_set():
-                if self._waiting and time.monotonic() >= self._look_at:
-                    self._assign(consumer)
-                    self._look_at = time.monotonic() + LOOK_FOR_TOPICS_S
-                if self._unread:
-                    self._read(consumer)
-                else:
-                    self._stop.wait(LOOK_FOR_TOPICS_S)
+            with observed(metrics.LAG, self._behind):
+                self._follow(consumer)
         except Exception as error:
             if not self._stop.is_set():
                 log.exception("replay_failed")
                 self._loop.call_soon_threadsafe(self._failed, f"replay: {error}")
         finally:
             consumer.close()
+
+    def _follow(self, consumer: Consumer) -> None:
+        while not self._stop.is_set():
+            if self._waiting and time.monotonic() >= self._look_at:
+                self._assign(consumer)
+                self._look_at = time.monotonic() + LOOK_FOR_TOPICS_S
+            if self._unread:
+                self._read(consumer)
+            else:
+                self._stop.wait(LOOK_FOR_TOPICS_S)
+            if time.monotonic() >= self._measure_at:
+                self._measure(consumer)
+
+    def _behind(self) -> list[Reading]:
+        """Messages not yet read, by topic, some seconds ago."""
+        return [(float(lag), {DESTINATION: topic, GROUP: self._group}) for topic, lag in self._lags.items()]
+
+    def _measure(self, consumer: Consumer) -> None:
+        """By what the last fetch said; in this thread, since a client that is being polled lets no other in."""
+        self._measure_at = time.monotonic() + MEASURE_EVERY_S
+        found: dict[str, int] = {}
+        for held in consumer.position(consumer.assignment()):
+            low, high = consumer.get_watermark_offsets(TopicPartition(held.topic, held.partition), cached=True)
+            topic = held.topic.removeprefix(self._kafka.topic_prefix)
+            found[topic] = found.get(topic, 0) + max(0, high - max(held.offset, low, 0))
+        self._lags = found
 
     def _assign(self, consumer: Consumer) -> None:
         try:

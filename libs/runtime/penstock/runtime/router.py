@@ -19,15 +19,20 @@ from opentelemetry import trace
 from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError
 from penstock.contracts.events import EVENTS, Event, decode
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received
+from penstock.runtime.database import DatabaseAway
+from penstock.runtime.messaging import DESTINATION, GROUP, processing
+from penstock.runtime.metrics import counter
 from penstock.runtime.store import Effect, Repeated, Store
-from penstock.runtime.telemetry import context_of
+from penstock.runtime.telemetry import context_of, within
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
+_EVENTS = counter(metrics.CONTROL_EVENTS)
 
 E = TypeVar("E", bound=Event)
 Handler = Callable[[Any, Effect], Awaitable[None] | None]
@@ -46,7 +51,7 @@ class Retries:
     longest: float = 10.0
     """Longest delay between two tries."""
     patience: float = 300.0
-    """Since the first failure; then it is rejected. A restart of the service begins to count anew."""
+    """Since the first failure; then it is rejected. A restart of the service begins to count anew, and so does its database's absence."""
     rejects_in_a_row: int = 10
     """So many rejects without a success between them, and the consumer stops: the fault is here, not in the messages."""
 
@@ -116,6 +121,10 @@ class Router:
 
     # -- called by the control plane -----------------------------------------------------------------------------------------------
 
+    def count(self, topic: str, outcome: str, events: int = 1) -> None:
+        """What became of events: `applied`, `skipped`, `retried`, `rejected`; `replayed`, `left_out`."""
+        _EVENTS.add(events, {DESTINATION: topic, GROUP: self.group, "outcome": outcome})
+
     def mark_caught_up(self, topic: str) -> None:
         if topic in self._caught_up:
             self._caught_up[topic].set()
@@ -154,6 +163,7 @@ class Router:
                     attributes=attributes,
                 ),
                 structlog.contextvars.bound_contextvars(event_id=received.event_id, event_type=declared.__name__),
+                processing(received.topic, self.group),
             ):
                 answer = handler(event, effect)
                 if inspect.isawaitable(answer):
@@ -167,24 +177,31 @@ class Router:
             effect.close()
 
     async def replay(self, received: Received) -> None:
-        """Hands one message of a replayed topic to its handler. Never raises an Exception."""
+        """Hands one message of a replayed topic to its handler, within the trace that it belongs to. Never raises an Exception."""
         if received.event_type not in self.replays or received.value is None:
             return
+        with within(context_of(received.headers)):
+            self.count(received.topic, "replayed" if await self._replay(received, received.value) else "left_out")
+
+    async def _replay(self, received: Received, value: bytes) -> bool:
+        handler = self.replays[received.event_type or ""][1]
         delay = Backoff(first=self.retries.first, longest=self.retries.longest)
         began = time.monotonic()
         while True:
             try:
-                answer = self.replays[received.event_type][1](_decoded(received, received.value))
+                answer = handler(_decoded(received, value))
                 if inspect.isawaitable(answer):
                     await answer
             except Exception as error:
-                if not may_pass(error) or time.monotonic() - began > self.retries.patience:
+                if isinstance(error, DatabaseAway):
+                    began = time.monotonic()
+                elif not may_pass(error) or time.monotonic() - began > self.retries.patience:
                     log.exception("replay_left_out", place=received.place, event_type=received.event_type)
-                    return
+                    return False
                 log.warning("replay_retried", place=received.place, event_type=received.event_type, why=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(delay.next())
             else:
-                return
+                return True
 
 
 def may_pass(error: Exception) -> bool:

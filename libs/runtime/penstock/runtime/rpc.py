@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 import structlog
@@ -15,18 +17,26 @@ from google.protobuf import any_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
 
-from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, error_of
+from penstock.contracts import metrics
+from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, Unavailable, error_of
+from penstock.runtime.metrics import histogram
 
 log = structlog.get_logger(__name__)
+_CALLS = histogram(metrics.CALLS)
 
 DOMAIN = "penstock.io"
 DEFAULT_DEADLINE_S = 60.0
 """For unary calls whose client sets none."""
 MAX_MESSAGE_BYTES = 64 << 20
+_UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/penstock.status.", "/penstock.door.")
+_OUR_FAULT = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC."""
 
-_RETRIES = {
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{}],
@@ -38,27 +48,37 @@ _RETRIES = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
 }
 _OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
 
 
 def server() -> grpc.aio.Server:
     """A server with traces, the error table and a default deadline. Health and reflection come from the lifecycle."""
-    traces = cast("grpc.aio.ServerInterceptor", aio_server_interceptor())  # type: ignore[no-untyped-call]
+    traces = cast("grpc.aio.ServerInterceptor", aio_server_interceptor(filter_=_traced))  # type: ignore[no-untyped-call]
     return grpc.aio.server(interceptors=[traces, ErrorTable()], options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """A channel that retries UNAVAILABLE within the call's deadline. Connects at the first call, never here."""
+    """A channel that retries UNAVAILABLE within the call's deadline. Connects at the first call, never here.
+
+    A name may stand for several replicas: calls go to those that answer, in turn, and a retried one to the next.
+    """
     options = [
         *_OPTIONS,
-        ("grpc.service_config", json.dumps(_RETRIES)),
+        ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),  # 30 s by default; a container that starts again may have another address
     ]
-    traces = aio_client_interceptors()  # type: ignore[no-untyped-call]
+    traces = aio_client_interceptors(filter_=_traced)  # type: ignore[no-untyped-call]
     return grpc.aio.insecure_channel(address, interceptors=traces, options=options)
+
+
+def _traced(call: grpc.HandlerCallDetails | grpc.aio.ClientCallDetails) -> bool:
+    """All but what is asked every few seconds for as long as the platform runs."""
+    method: str | bytes = call.method
+    return not (method.decode() if isinstance(method, bytes) else method).startswith(_UNTRACED)
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
@@ -112,14 +132,51 @@ class ErrorTable(grpc.aio.ServerInterceptor):
         )
 
 
+class Methods(grpc.GenericRpcHandler):
+    """What a server answers, of servicers that may come after its start; until all are there, another method is UNAVAILABLE.
+
+    It is given to `add_XServicer_to_server` in the server's place: a server itself takes no servicer once it has started.
+    """
+
+    def __init__(self, waits_for: Callable[[], str]) -> None:
+        """`waits_for` says what for, to callers who are too early."""
+        self.complete = False
+        self._waits_for = waits_for
+        self._handlers: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """The same once more, for servers that look methods up faster."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        for known in self._handlers:
+            if (found := known.service(handler_call_details)) is not None:
+                return found
+        if self.complete:
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._not_yet(handler_call_details.method))
+
+    def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
+        async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            with _Call(method) as answered:
+                told = Unavailable(f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again")
+                await _answer(told, answered, context)
+            yield b""
+
+        return answer
+
+
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> Any:
-        try:
-            async with asyncio.timeout(DEFAULT_DEADLINE_S if context.time_remaining() is None else None):
-                return await behaviour(request, context)
-        except Exception as error:
-            return await _answer(error, method, context)
+        with _Call(method) as answered:
+            try:
+                async with asyncio.timeout(DEFAULT_DEADLINE_S if context.time_remaining() is None else None):
+                    return await behaviour(request, context)
+            except Exception as error:
+                return await _answer(error, answered, context)
 
     return call
 
@@ -127,18 +184,39 @@ def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..
 def _streaming(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
-            async for response in behaviour(request, context):
-                yield response
-        except Exception as error:
-            await _answer(error, method, context)
+        with _Call(method) as answered:
+            try:
+                async for response in behaviour(request, context):
+                    yield response
+            except Exception as error:
+                await _answer(error, answered, context)
 
     return call
 
 
-async def _answer(error: Exception, method: str, context: Context) -> None:
+class _Call:
+    """One call, measured from its handler's start to its end, whatever end that is."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.status = "OK"
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+            self.status = "CANCELLED"
+        attributes = {"rpc.system.name": "grpc", "rpc.method": self.method.lstrip("/"), "rpc.response.status_code": self.status}
+        _CALLS.record(time.perf_counter() - self._began, attributes)
+
+
+async def _answer(error: Exception, call: _Call, context: Context) -> None:
     match error:
         case grpc.aio.AbortError():
+            code = context.code()
+            call.status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
             raise error
         case PenstockError():
             told = error
@@ -147,8 +225,13 @@ async def _answer(error: Exception, method: str, context: Context) -> None:
         case grpc.RpcError():
             told = rpc_error(error)
         case _:
-            log.error("request_failed", method=method, exc_info=error)
+            log.error("request_failed", method=call.method, exc_info=error)
             told = PenstockError("an internal error; the service's log has it", remedy="Look for request_failed in `penstock logs`")
+    call.status = TREATMENTS[told.kind].grpc_status
+    span = trace.get_current_span()
+    span.set_attribute("rpc.response.status_code", call.status)
+    if call.status in _OUR_FAULT:
+        span.set_status(trace.StatusCode.ERROR, told.message)
     await context.abort_with_status(rpc_status.to_status(_status(told)))
 
 

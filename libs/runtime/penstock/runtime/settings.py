@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -53,6 +54,17 @@ class Platform(BaseSettings):
         return self.peers.get(service) or f"127.0.0.1:{ports.SERVICES[service]}"
 
 
+class OpenTelemetry(BaseSettings):
+    """OpenTelemetry's own names, `OTEL_…`; its SDK reads more of them itself."""
+
+    model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, extra="ignore")
+
+    exporter_otlp_endpoint: str = ""
+    """The collector's, as in http://127.0.0.1:4317 (gRPC). Empty: nothing is exported."""
+    metric_export_interval: float = Field(default=15_000, gt=0)
+    """Milliseconds."""
+
+
 def service_config(service: str) -> SettingsConfigDict:
     """The settings of one service read `PENSTOCK_<SERVICE>__…`."""
     return SettingsConfigDict(env_prefix=f"PENSTOCK_{service.upper()}__", env_nested_delimiter="__", frozen=True, extra="forbid")
@@ -65,12 +77,18 @@ class ServiceSettings(BaseSettings):
     port: int = Field(default=0, ge=0, le=65535)
     """0: the service's default port."""
     replica: str = "0"
-    """Names this replica: its transactional ids and its leases. Two replicas must differ."""
+    """Names this replica: its transactional ids and its leases. Two replicas must differ, and each keep its name over restarts.
+    `hostname`: as the machine or container is called."""
     database: str | None = None
     """SQLAlchemy URL without a password: postgresql+psycopg://user@host:5432/database; by default SQLite in `data_dir`."""
     database_password_file: Path | None = None
     """A file that holds the password of `database`, and nothing else."""
     platform: Platform = Field(default_factory=Platform)
+
+    @field_validator("replica")
+    @classmethod
+    def _named_by_its_host(cls, replica: str) -> str:
+        return socket.gethostname() if replica == "hostname" else replica
 
     @property
     def service(self) -> str:

@@ -1,21 +1,28 @@
-"""OpenTelemetry: OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set, else spans go to a bounded file under `$PENSTOCK_HOME/traces`.
+"""OpenTelemetry: traces and metrics by OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
-Context crosses Kafka in the `traceparent` header and gRPC in its metadata (W3C Trace Context).
+Else spans go to a bounded file under `$PENSTOCK_HOME/traces`, and metrics nowhere. Context crosses Kafka in the `traceparent` header and
+gRPC in its metadata (W3C Trace Context).
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from opentelemetry import context as otel_context
-from opentelemetry import trace
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from penstock.runtime.settings import OpenTelemetry
+
+EXPORT_S = 4
+"""How long one export may take; so much later a process ends while the collector is away."""
+_tracer = trace.get_tracer("penstock")
 _PROPAGATOR = TraceContextTextMapPropagator()
 _MAX_BYTES = 16 << 20
 
@@ -39,19 +46,47 @@ class FileSpanExporter(SpanExporter):
         return SpanExportResult.SUCCESS
 
 
-def configure_telemetry(service: str, traces: Path) -> TracerProvider:
-    """Once a process. The caller shuts the provider down, which flushes it."""
-    exporter: SpanExporter
-    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # a second of import that files do not need
+def configure_telemetry(service: str, traces: Path, *, replica: str | None = None) -> Callable[[], None]:
+    """Once a process. What it returns ends it: flushes, and gives up on a collector that is away after some seconds.
 
-        exporter = OTLPSpanExporter()
-    else:
-        exporter = FileSpanExporter(traces / f"{service}.jsonl")
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: f"penstock.{service}"}))
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    trace.set_tracer_provider(provider)
-    return provider
+    `replica`: names the process among the service's; without it, as in a job's process, there are spans and no metrics.
+    """
+    settings = OpenTelemetry()
+    named = {SERVICE_INSTANCE_ID: replica} if replica is not None else {}
+    resource = Resource.create({SERVICE_NAME: f"penstock.{service}", SERVICE_VERSION: metadata.version("penstock-runtime"), **named})
+    tracers = TracerProvider(resource=resource)
+    tracers.add_span_processor(BatchSpanProcessor(_span_exporter(settings) or FileSpanExporter(traces / f"{service}.jsonl")))
+    trace.set_tracer_provider(tracers)
+    if replica is None or not settings.exporter_otlp_endpoint:
+        return tracers.shutdown
+    end_metrics = _export_metrics(settings, resource)
+
+    def end() -> None:
+        end_metrics()
+        tracers.shutdown()
+
+    return end
+
+
+def _span_exporter(settings: OpenTelemetry) -> SpanExporter | None:
+    if not settings.exporter_otlp_endpoint:
+        return None
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # a second of import that files do not need
+
+    return OTLPSpanExporter(timeout=EXPORT_S)
+
+
+def _export_metrics(settings: OpenTelemetry, resource: Resource) -> Callable[[], None]:
+    """All that is measured, every `OTEL_METRIC_EXPORT_INTERVAL`. Histograms carry the trace ids of sampled spans as exemplars."""
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+    from opentelemetry.sdk.metrics import MeterProvider, TraceBasedExemplarFilter
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    exporter = OTLPMetricExporter(timeout=EXPORT_S)
+    reader = PeriodicExportingMetricReader(exporter, settings.metric_export_interval, EXPORT_S * 1000)
+    provider = MeterProvider([reader], resource, TraceBasedExemplarFilter(), shutdown_on_exit=False)
+    metrics.set_meter_provider(provider)
+    return lambda: provider.shutdown(timeout_millis=EXPORT_S * 1000)
 
 
 def current_traceparent() -> str | None:
@@ -64,3 +99,20 @@ def current_traceparent() -> str | None:
 def context_of(headers: Mapping[str, str]) -> otel_context.Context:
     """The context that a message's headers carry."""
     return _PROPAGATOR.extract(headers)
+
+
+@contextlib.contextmanager
+def span(name: str, context: otel_context.Context | None = None, **attributes: str | int) -> Iterator[None]:
+    """A span for what happens inside: a child of `context`'s, else of the one that is open, else the beginning of a trace."""
+    with _tracer.start_as_current_span(name, context=context, attributes=attributes):
+        yield
+
+
+@contextlib.contextmanager
+def within(context: otel_context.Context) -> Iterator[None]:
+    """What happens inside belongs to `context`: log lines, metrics, events that are published."""
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        otel_context.detach(token)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -146,6 +147,15 @@ class Replica:
             return StatusServiceStub(self._channel).GetStatus(GetStatusRequest(), timeout=10).services[0]
         except grpc.RpcError:
             return None
+
+    def owns(self) -> bool:
+        """The lake, and all that belongs to it has begun."""
+        try:
+            lake = json.loads((self.home / "feature_store" / "lake" / "owner.json").read_bytes())
+        except FileNotFoundError:
+            return False
+        found = self.status() if lake["address"] == f"127.0.0.1:{self.port}" else None
+        return found is not None and "lake" not in {wait.thing for wait in found.waiting}
 
     def waits_for(self) -> dict[str, str]:
         """Why, by thing."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,12 +22,16 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.backoff import Backoff
+from penstock.runtime.messaging import DESTINATION, GROUP
+from penstock.runtime.metrics import Reading, counter, observed
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Message, Partition
 
 log = structlog.get_logger(__name__)
+_INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
 librdkafka_log = logging.getLogger("penstock.librdkafka")
 librdkafka_log.addFilter(lambda record: not record.getMessage().startswith("FAIL"))
 """For all clients of the data plane. Without connection failures: librdkafka tells them many times a second as long as Kafka is away, and
@@ -39,6 +44,8 @@ POLL_S = 0.5
 """How long an idle stream sleeps; how soon it notices `stop` and new topics."""
 CALL_S = 10.0
 """Of one call to the broker."""
+LOOK_EVERY_S = 5.0
+"""How often the lag is looked at."""
 
 
 class Waits(Protocol):
@@ -69,6 +76,7 @@ class Group:
     def __init__(self, kafka: KafkaSettings, *, name: str, waits: Waits | None, batch: int, linger_s: float, ends: bool) -> None:
         self._kafka = kafka
         self.name = kafka.topic(name)
+        self._measured = {GROUP: name}
         self._waits = waits
         self._batch = batch
         self._linger_s = linger_s
@@ -81,6 +89,10 @@ class Group:
         """Of assigned partitions, by Kafka's topic name."""
         self._highest: dict[tuple[str, int], int] = {}
         """Of all partitions that were ever assigned."""
+        self._ended: dict[tuple[str, int], int] = {}
+        """Where the log's end was seen last."""
+        self._lags: dict[str, int] = {}
+        self._look_at = 0.0
         self._rebalances = 0
         self._missed_ends = False
         """A rebalance came while messages were gathered: an end among them may be from before, and is told only once."""
@@ -101,10 +113,19 @@ class Group:
             self._topics.pop(self._kafka.topic(topic), None)
             self._changed.set()
 
+    def lags(self) -> list[Reading]:
+        """Messages before the group, by topic, some seconds ago. A transaction's marker counts as one until the log's end is seen."""
+        return [(float(lag), {DESTINATION: topic, **self._measured}) for topic, lag in self._lags.items()]
+
     # -- the stream's thread -------------------------------------------------------------------------------------------------------
 
     def sessions(self, stop: threading.Event, session: Callable[[], None]) -> None:
         """Runs `session` again and again until `stop` is set. Raises what it raises, but for Kafka's troubles that may pass."""
+        _INTERRUPTIONS.add(0, self._measured)
+        with observed(metrics.LAG, self.lags):
+            self._sessions(stop, session)
+
+    def _sessions(self, stop: threading.Event, session: Callable[[], None]) -> None:
         backoff = Backoff(first=0.2, longest=3.0)
         while not stop.is_set():
             try:
@@ -123,6 +144,7 @@ class Group:
                 backoff.reset()
             self._progressed = False
             log.warning("session_ended", group=self.name, why=why)
+            _INTERRUPTIONS.add(1, self._measured)
             self._is_away(why)
             stop.wait(backoff.next())
 
@@ -158,6 +180,7 @@ class Group:
         try:
             yield
         finally:
+            self._lags = {}
             self._consumer.close()
 
     def gather(self) -> Gathered:
@@ -175,6 +198,8 @@ class Group:
             self._ask_for_ends()
         if not raw:
             self._watch()
+        if time.monotonic() >= self._look_at:
+            self._look()
         return self._sort(raw, ends_hold=self._rebalances == before)
 
     def advance(self, partition: Partition, position: int) -> None:
@@ -239,7 +264,7 @@ class Group:
                 if error.code() != KafkaError._PARTITION_EOF:
                     self._on_error(error)
                 elif ends_hold and place in positions:
-                    ends[self._named(place)] = offset
+                    ends[self._named(place)] = self._ended[place] = offset
                 continue
             next_offset = following.get(place)
             if next_offset is None:
@@ -307,6 +332,17 @@ class Group:
             with suppress(KafkaException):
                 self._consumer.list_topics(next(iter(self._topics)), timeout=1.0)
                 self._is_back()
+
+    def _look(self) -> None:
+        """How far the group is behind, by what the last fetch said: the broker is not asked. Another thread could not look: a client that
+        is being polled lets nobody else in."""
+        self._look_at = time.monotonic() + LOOK_EVERY_S
+        found: dict[str, int] = {}
+        for place, position in self._positions.items():
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            topic = self._named(place).topic
+            found[topic] = found.get(topic, 0) + max(0, high - max(position, low, self._ended.get(place, 0)))
+        self._lags = found
 
     def _is_away(self, why: str) -> None:
         if not self._away:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from penstock.runtime.messaging import processing
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream.group import BATCH, LINGER_S, Group, Waits
 from penstock.runtime.stream.messages import BEGINNING, Batch, Partition
@@ -55,6 +56,7 @@ class PositionedStream:
     ) -> None:
         """`batch`: the most messages in one call of `write`; `linger_s`: how long to gather more after the first."""
         self._sink = sink
+        self._name = group
         self._group = Group(kafka, name=group, waits=waits, batch=batch, linger_s=linger_s, ends=True)
         self._reached: dict[Partition, int] = {}
 
@@ -74,7 +76,8 @@ class PositionedStream:
             while not stop.is_set():
                 gathered = self._group.gather()
                 for batch in gathered.batches:
-                    with batch_span("write", [batch]):
+                    topic, messages = batch.partition.topic, len(batch.messages)
+                    with batch_span("write", [batch]), processing(topic, self._name, "write", messages):
                         self._sink.write(batch)
                     self._group.advance(batch.partition, batch.position)
                 self._group.commit_for_show([batch.partition for batch in gathered.batches])

@@ -6,16 +6,24 @@ Downstream readers must read committed messages only (`isolation.level=read_comm
 from __future__ import annotations
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Protocol
 
 from confluent_kafka import Producer, TopicPartition
 
+from penstock.contracts import metrics
+from penstock.runtime.messaging import GROUP, processing, sent
+from penstock.runtime.metrics import histogram
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream.bounded import bounded
 from penstock.runtime.stream.group import BATCH, CALL_S, LINGER_S, Group, Waits, librdkafka_log
 from penstock.runtime.stream.messages import Batch, Committed, Outcome, Partition
 from penstock.runtime.stream.spans import batch_span
+
+_TRANSACTIONS = histogram(metrics.TRANSACTIONS)
 
 
 class Processor(Protocol):
@@ -57,6 +65,7 @@ class TransactionalStream:
     ) -> None:
         """`batch`: the most messages in one transaction; `linger_s`: how long to gather more after the first."""
         self._kafka = kafka
+        self._name = group
         self._group = Group(kafka, name=group, waits=waits, batch=batch, linger_s=linger_s, ends=False)
         self._transactional_id = f"{self._group.name}-{replica}"
         self._processors: dict[str, Processor] = {}
@@ -85,10 +94,12 @@ class TransactionalStream:
         """One transaction. Each outcome is on its way to Kafka while the next batch is worked on."""
         outcomes: list[Outcome] = []
         with batch_span("process", batches):
+            began = time.perf_counter()
             producer.begin_transaction()
             for batch in batches:
-                outcome = self._processors[batch.partition.topic].process(batch)
-                self._produce(producer, outcome)
+                with processing(batch.partition.topic, self._name, messages=len(batch.messages)):
+                    outcome = self._processors[batch.partition.topic].process(batch)
+                    self._produce(producer, outcome)
                 outcomes.append(outcome)
             offsets = [
                 TopicPartition(self._kafka.topic(batch.partition.topic), batch.partition.number, batch.position, metadata=outcome.metadata)
@@ -97,9 +108,10 @@ class TransactionalStream:
             member = self._group.member()
             bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
             producer.commit_transaction(CALL_S)
-        for batch, outcome in zip(batches, outcomes, strict=True):
-            self._group.advance(batch.partition, batch.position)
-            outcome.committed()
+            _TRANSACTIONS.record(time.perf_counter() - began, {GROUP: self._name})
+            for batch, outcome in zip(batches, outcomes, strict=True):
+                self._group.advance(batch.partition, batch.position)
+                outcome.committed()
 
     def _produce(self, producer: Producer, outcome: Outcome) -> None:
         produce = producer.produce
@@ -117,6 +129,8 @@ class TransactionalStream:
                     break
                 except BufferError:
                     producer.poll(0.1)
+        for topic, messages in Counter(map(itemgetter(0), outcome.produced)).items():
+            sent(topic, messages)
 
     def _open_producer(self) -> Producer:
         producer = Producer(

@@ -1,0 +1,80 @@
+"""Instruments of the catalogue (`penstock.contracts.metrics`). Without OTLP they do nothing, and nobody is asked for a reading.
+
+_EVENTS = counter(metrics.EVENTS)                          # at import, like a logger
+_EVENTS.add(3, {"pipeline": …, "source": …, "outcome": "record"})
+
+with observed(metrics.OUTBOX_ROWS, self._waiting): ...     # read at each export, while inside
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import structlog
+from opentelemetry import metrics as otel
+from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Observation
+
+from penstock.contracts.metrics import Metric
+
+log = structlog.get_logger(__name__)
+
+Attributes = Mapping[str, str]
+Reading = tuple[float, Attributes]
+Read = Callable[[], Iterable[Reading]]
+
+_meter = otel.get_meter("penstock")
+_lock = threading.Lock()
+_readers: dict[str, list[Read]] = {}
+
+
+def counter(metric: Metric) -> Counter:
+    return _meter.create_counter(metric.name, metric.unit, metric.about)
+
+
+def histogram(metric: Metric) -> Histogram:
+    """What is recorded within a sampled span carries that span's trace id as an exemplar."""
+    return _meter.create_histogram(metric.name, metric.unit, metric.about, explicit_bucket_boundaries_advisory=metric.buckets or None)
+
+
+@contextlib.contextmanager
+def observed(metric: Metric, read: Read) -> Iterator[None]:
+    """While inside, `read` is asked at each export for the value of every set of attributes; several readers of one metric add up.
+
+    Called in the exporter's thread: it may take milliseconds, not wait for a peer. What it raises is logged, and its values are left out.
+    """
+    with _lock:
+        if (readers := _readers.get(metric.name)) is None:
+            readers = _readers[metric.name] = []
+            _create(metric, readers)
+        readers.append(read)
+    try:
+        yield
+    finally:
+        with _lock:
+            readers.remove(read)
+
+
+def _create(metric: Metric, readers: list[Read]) -> None:
+    """The instrument, once a process: a meter keeps the first of a name, and asks it alone."""
+
+    def ask(_options: CallbackOptions) -> Iterable[Observation]:
+        found: dict[tuple[tuple[str, str], ...], float] = {}
+        with _lock:
+            asked = list(readers)
+        for read in asked:
+            try:
+                for value, attributes in read():
+                    key = tuple(sorted(attributes.items()))
+                    found[key] = found.get(key, 0.0) + value
+            except Exception as error:
+                log.warning("metric_not_read", metric=metric.name, why=f"{type(error).__name__}: {error}")
+        return [Observation(value, dict(key)) for key, value in found.items()]
+
+    create = {
+        "counter": _meter.create_observable_counter,
+        "updowncounter": _meter.create_observable_up_down_counter,
+        "gauge": _meter.create_observable_gauge,
+    }[metric.kind]
+    create(metric.name, [ask], metric.unit, metric.about)

@@ -1,0 +1,140 @@
+"""Where services under test send traces and metrics: it keeps them, and passes them on to a real collector where there is one."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
+
+_TRACES = "opentelemetry.proto.collector.trace.v1.TraceService"
+_METRICS = "opentelemetry.proto.collector.metrics.v1.MetricsService"
+_FORWARD_S = 10.0
+
+
+@dataclass(frozen=True)
+class Span:
+    service: str
+    """`service.name`."""
+    name: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    """Empty at a trace's beginning."""
+    links: frozenset[str]
+    """Trace ids."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """The newest of one series."""
+
+    service: str
+    """`service.name`."""
+    name: str
+    unit: str
+    attributes: Mapping[str, str]
+    value: float
+    """Of a histogram, the count."""
+    exemplars: frozenset[str]
+    """Trace ids."""
+
+
+class Receiver:
+    """`with Receiver() as receiver:` and OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint."""
+
+    def __init__(self, forward_to: str | None = None) -> None:
+        """`forward_to`: a collector's host:port."""
+        self._forward_to = forward_to
+        self._lock = threading.Lock()
+        self._spans: list[Span] = []
+        self._points: dict[tuple[str, str, frozenset[tuple[str, str]]], Point] = {}
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    def spans(self) -> list[Span]:
+        """All so far. A process sends its spans every five seconds, and when it ends."""
+        with self._lock:
+            return list(self._spans)
+
+    def points(self, name: str) -> list[Point]:
+        """Every series of the metric `name`."""
+        with self._lock:
+            return [point for point in self._points.values() if point.name == name]
+
+    def __enter__(self) -> Self:
+        self._channel = grpc.insecure_channel(self._forward_to) if self._forward_to else None
+        self._server = grpc.server(ThreadPoolExecutor(4))
+        for service, keep in ((_TRACES, self._keep_spans), (_METRICS, self._keep_points)):
+            handler: Any = grpc.unary_unary_rpc_method_handler(self._export(service, keep))
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.stop(1.0).wait()
+        if self._channel is not None:
+            self._channel.close()
+
+    def _export(self, service: str, keep: Callable[[bytes], None]) -> Callable[[bytes, Any], bytes]:
+        """What the collector refuses is refused here too, with its words."""
+        forward: Any = self._channel.unary_unary(f"/{service}/Export") if self._channel else None
+
+        def export(request: bytes, context: Any) -> bytes:
+            answer = b""
+            if forward is not None:
+                try:
+                    answer = forward(request, timeout=_FORWARD_S)
+                except grpc.RpcError as error:
+                    context.abort(error.code(), error.details())
+            keep(request)
+            return answer
+
+        return export
+
+    def _keep_spans(self, request: bytes) -> None:
+        found = list(_spans(trace_service_pb2.ExportTraceServiceRequest.FromString(request)))
+        with self._lock:
+            self._spans += found
+
+    def _keep_points(self, request: bytes) -> None:
+        found = list(_points(metrics_service_pb2.ExportMetricsServiceRequest.FromString(request)))
+        with self._lock:
+            for point in found:
+                key = (point.service, point.name, frozenset(point.attributes.items()))
+                earlier = self._points[key].exemplars if key in self._points else frozenset()
+                self._points[key] = replace(point, exemplars=point.exemplars | earlier)
+
+
+def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[Span]:
+    for told in request.resource_spans:
+        service = _texts(told.resource.attributes)["service.name"]
+        for scope in told.scope_spans:
+            for span in scope.spans:
+                links = frozenset(link.trace_id.hex() for link in span.links)
+                yield Span(service, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), links)
+
+
+def _points(request: metrics_service_pb2.ExportMetricsServiceRequest) -> Iterator[Point]:
+    for told in request.resource_metrics:
+        service = _texts(told.resource.attributes)["service.name"]
+        for scope in told.scope_metrics:
+            for metric in scope.metrics:
+                for point in getattr(metric, metric.WhichOneof("data") or "gauge").data_points:
+                    counted = metric.HasField("histogram")
+                    value = float(point.count) if counted else point.as_double or float(point.as_int)
+                    exemplars = frozenset(exemplar.trace_id.hex() for exemplar in point.exemplars)
+                    yield Point(service, metric.name, metric.unit, _texts(point.attributes), value, exemplars)
+
+
+def _texts(attributes: Any) -> dict[str, str]:
+    return {attribute.key: attribute.value.string_value for attribute in attributes}

@@ -1,0 +1,76 @@
+"""What goes on in the background where the lake is owned: merging, trigger, retention, interrupted erasures, the status line."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from penstock.contracts.errors import Unavailable
+from penstock_feature_store.arrivals import Arrivals
+from penstock_feature_store.erasure import Erasures
+from penstock_feature_store.lake import Lake
+from penstock_feature_store.online_writer import rows_behind
+from penstock_feature_store.pipelines import Pipelines
+from penstock_feature_store.retention import expire
+from penstock_feature_store.trigger import Trigger
+
+log = structlog.get_logger(__name__)
+
+STATUS_EVERY_S = 10.0
+LOOK_AGAIN_S = 0.5
+TRIGGER_EVERY_S = 10.0
+"""Besides after every arrival: another replica may have heard of a run's end."""
+RETENTION_EVERY_S = 3600.0
+ERASE_AGAIN_S = 10.0
+
+
+def merge(lake: Lake, arrivals: Arrivals, stop: threading.Event) -> None:
+    while not stop.is_set():
+        count = arrivals.count
+        for _, _, source in lake.opened():
+            source.merge()
+        while arrivals.count == count and not stop.is_set():
+            arrivals.wait_blocking(count, LOOK_AGAIN_S)
+
+
+async def watch(trigger: Trigger, arrivals: Arrivals) -> None:
+    while True:
+        count = arrivals.count
+        await asyncio.to_thread(trigger.look)
+        await arrivals.wait(count, timeout_s=TRIGGER_EVERY_S)
+
+
+async def retain(pipelines: Pipelines, clock: Callable[[], datetime]) -> None:
+    while True:
+        await asyncio.sleep(RETENTION_EVERY_S)
+        for held in pipelines.all():
+            try:
+                async with held.gate.alone():
+                    await asyncio.to_thread(expire, held, clock())
+            except Unavailable as error:
+                log.warning("retention_waits", pipeline=held.pipeline.pipeline, why=str(error))
+
+
+async def erase_again(pipelines: Pipelines, erasures: Erasures) -> None:
+    while True:
+        await asyncio.sleep(ERASE_AGAIN_S)
+        for path, name in await asyncio.to_thread(erasures.begun):
+            for held in pipelines.all():
+                if held.pipeline.pipeline == name:
+                    await held.alone(erasures.finish, path)
+
+
+async def tell(pipelines: Pipelines, fact: Callable[[str, str], None]) -> None:
+    while True:
+        for held in pipelines.all():
+            name, rows = held.pipeline.pipeline, sum(lake.count() for lake in held.lakes.values())
+            try:
+                behind = await asyncio.to_thread(rows_behind, held)
+            except Unavailable:  # the online store's own watch tells it
+                behind = 0
+            fact(name, f"{name} {rows:,} rows" + (f", {behind:,} not online yet" if behind else ""))
+        await asyncio.sleep(STATUS_EVERY_S)

@@ -1,0 +1,46 @@
+"""Calls that only the replica with the lake can answer, handed on to it by those that stand by."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from penstock.contracts.errors import Unavailable
+from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
+from penstock.runtime import rpc
+from penstock_feature_store.ownership import Ownership
+
+FORWARDED = "penstock-forwarded-by"
+"""A replica's name in the call's metadata: handed on once, never in a circle."""
+
+
+class Forwarding:
+    """From the event loop. A channel an owner, connected at the first call."""
+
+    def __init__(self, ownership: Ownership) -> None:
+        self._ownership = ownership
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def call(self, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The owner's answer, within the caller's deadline. Raises what it raises, and Unavailable while there is no owner."""
+        owner = self._ownership.other()
+        if owner is None or any(key == FORWARDED for key, _ in context.invocation_metadata() or ()):
+            raise Unavailable("no replica owns the lake at the moment, one is taking it over", remedy="Try again")
+        stub = FeatureStoreServiceStub(self._channel(owner.address))
+        metadata = ((FORWARDED, self._ownership.this.replica),)
+        return await getattr(stub, method)(request, timeout=context.time_remaining(), metadata=metadata)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            self._channels[address] = rpc.connect(address)
+        return self._channels[address]
+
+    async def until_stopped(self) -> None:
+        """Closes the channels when it is cancelled."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for channel in self._channels.values():
+                await channel.close()
