@@ -19,7 +19,7 @@ class Settings(ServiceSettings):
     """Seconds for the feature store to put a training set together, its wait for the newest events included."""
 
     tracking: str | None = None
-    """MLflow's store as an SQLAlchemy URL, with the password of `database_password_file`; by default SQLite in `PENSTOCK_HOME`."""
+    """URL of MLflow's store, without a password: that of `database_password_file` counts. By default SQLite in PENSTOCK_HOME."""
 
     @model_validator(mode="after")
     def _tracking_can_be_asked(self) -> Self:
@@ -29,12 +29,16 @@ class Settings(ServiceSettings):
 
     @property
     def tracking_uri(self) -> str:
-        """MLflow's store, its password included; `mlflow ui --backend-store-uri …` opens it."""
+        """MLflow's store, without a password; `mlflow ui --backend-store-uri …` opens it."""
         if self.tracking:
-            return self.with_password(self.tracking, "tracking").render_as_string(hide_password=False)
+            return self.tracking
         folder = self.platform.home.resolve() / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder / 'mlflow.db'}"
+
+    @property
+    def tracking_password(self) -> str | None:
+        return self.with_password(self.tracking, "tracking").password if self.tracking else None
 
     @property
     def runs_dir(self) -> Path:
