@@ -68,14 +68,15 @@ bench: setup ## The figures of docs/performance.md
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
-test: setup ## All but the slow ones
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not slow"
+test: setup ## All but the slow ones, and those that need Docker
+	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not slow"
 	@$(PYTEST) -m "stack and not slow"
 
 test-fast: setup ## No broker, no stack, no container
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not kafka and not process and not slow"
 
-test-compose: setup ## The compose stack: its files, its start, the demo against it, and what it survives
+test-compose: setup ## What needs Docker: PostgreSQL, Redis and S3 by the suites of their embedded twins; the compose stack and what it survives
+	@$(PYTEST) -n 2 --dist loadfile -m "docker and not compose and not slow"
 	@$(PYTEST) -m "compose and not slow"
 
 test-slow: setup ## Sweeps and soaks

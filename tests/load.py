@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import threading
 import time
 from collections import Counter
@@ -13,12 +14,36 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 import orjson
-from census import PIPELINE, Served, people, tensors
+from census import PIPELINE, Served, people, pipeline_text, tensors
 from confluent_kafka import KafkaError, Producer
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from penstock.client.connection import PREDICTION_RETRY
 from penstock.contracts.topics import predictions_topic, source_topic
 from penstock.testing.wait import until
+
+AT_ONCE = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)]
+PATIENT = [
+    ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": PREDICTION_RETRY}]})),
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+@contextmanager
+def under_load(served: Served, name: str, *, within: float = 120, patient: bool = False) -> Iterator[tuple[Publishing, Load]]:
+    """Within the block 200 events/s go to a pipeline `name` of its own, and predictions are asked for: without pause, or by patient clients
+    100 a second. On leaving, both must go on within so many seconds, and what was acknowledged or answered must be there once."""
+    text = pipeline_text(name, gates="[]", epochs=2).replace("compare: champion", "compare: none")
+    served.client.pipelines.apply(text, by="test")
+    asking = predicting(served, threads=4, per_second=100, patient=True) if patient else predicting(served)
+    with asking as load, publishing(served, name) as published:
+        load.grows()
+        published.grows()
+        yield published, load
+        published.grows(within=within)
+        load.grows(within=within)
+    all_records_once(served, name, published)
+    all_recorded_once(served, load, within=within)
 
 
 @dataclass
@@ -35,11 +60,31 @@ class Load:
 
 
 @contextmanager
-def predicting(served: Served, *, pipeline: str = PIPELINE, threads: int = 2) -> Iterator[Load]:
-    """Predictions from `threads` clients within the block, each retrying nothing."""
+def predicting(served: Served, *, pipeline: str = PIPELINE, threads: int = 2, per_second: int = 0, patient: bool = False) -> Iterator[Load]:
+    """Predictions from `threads` clients within the block, `per_second` from all together or without pause.
+
+    Each retries nothing; or, `patient`, as the client library does, and gives up after 30 s.
+    """
     load, stop = Load(), threading.Event()
     request = infer_request(served, pipeline)
-    workers = [threading.Thread(target=_predict, args=(served.client.settings.endpoint, request, load, stop)) for _ in range(threads)]
+    options, timeout = (PATIENT, 30) if patient else (AT_ONCE, 5)
+    pause = threads / per_second if per_second else 0.0
+
+    def predict() -> None:
+        with grpc.insecure_channel(served.client.settings.endpoint, options=options) as channel:
+            infer: Callable = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer.with_call
+            began = time.monotonic()
+            for number in itertools.count():
+                if stop.wait(max(0.0, began + number * pause - time.monotonic()) if pause else 0):
+                    return
+                try:
+                    _, call = infer(request, timeout=timeout)
+                    load.answered.append(dict(call.initial_metadata())["x-penstock-prediction"])
+                except grpc.RpcError as error:
+                    load.failed[error.code().name] = load.failed.get(error.code().name, 0) + 1
+                    time.sleep(0.01)
+
+    workers = [threading.Thread(target=predict) for _ in range(threads)]
     for worker in workers:
         worker.start()
     try:
@@ -143,19 +188,6 @@ def record_ids(served: Served, pipeline: str) -> Counter[str]:
     """How often each id is on the records topic: multiplicity counts."""
     values = (message.value() for message in served.client.events.read(source_topic("records", pipeline, "people")))
     return Counter(orjson.loads(value)["id"] for value in values if value is not None)
-
-
-def _predict(endpoint: str, request: service_pb2.ModelInferRequest, load: Load, stop: threading.Event) -> None:
-    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(endpoint, options=options) as channel:
-        infer: Callable = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer.with_call
-        while not stop.is_set():
-            try:
-                _, call = infer(request, timeout=5)
-                load.answered.append(dict(call.initial_metadata())["x-penstock-prediction"])
-            except grpc.RpcError as error:
-                load.failed[error.code().name] = load.failed.get(error.code().name, 0) + 1
-                time.sleep(0.01)
 
 
 def _raw(array: np.ndarray) -> bytes:

@@ -6,12 +6,10 @@ Each failure is caused under a steady 200 events/s and two clients that ask for 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
-from census import Served, pipeline_text
-from load import Load, Publishing, all_recorded_once, all_records_once, predicting, publishing
+from census import Served
+from load import Publishing, under_load
 
 from penstock.testing.compose import ComposeUnderTest
 from penstock.testing.wait import until
@@ -26,21 +24,6 @@ STORES = ("kafka", "redis", "postgres", "triton")
 SERVICES = CONTAINERS[5:]
 CUT_S = 30
 BACK_WITHIN_S = 120
-
-
-@contextmanager
-def under_load(served: Served, name: str) -> Iterator[tuple[Publishing, Load]]:
-    """A pipeline of its own gets events; the session's model answers. On leaving, every promise about both is checked."""
-    text = pipeline_text(name, gates="[]", epochs=2).replace("compare: champion", "compare: none")
-    served.client.pipelines.apply(text, by="test")
-    with predicting(served) as load, publishing(served, name) as published:
-        load.grows()
-        published.grows()
-        yield published, load
-        published.grows(within=BACK_WITHIN_S)
-        load.grows(within=BACK_WITHIN_S)
-    all_records_once(served, name, published)
-    all_recorded_once(served, load, within=BACK_WITHIN_S)
 
 
 def works_whole(served: Served, stack: ComposeUnderTest, name: str, published: Publishing) -> None:

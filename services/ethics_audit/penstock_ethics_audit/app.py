@@ -47,7 +47,7 @@ async def run(settings: Settings) -> None:
             environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
         _observe(service, store)
-        service.background("facts", _tell(service, store))
+        service.background("facts", lambda: _tell(service, store))
         await service.until_stopped()
 
 

@@ -17,6 +17,7 @@ from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.database import persistently
 from penstock.runtime.metrics import histogram
 from penstock.runtime.store import Store
 from penstock.runtime.telemetry import span
@@ -92,9 +93,9 @@ class TrainingSets:
                 positions = await asyncio.to_thread(self._link, held, pipeline, folder)
                 order = Order(id=training_set, pipeline=pipeline, folder=folder, artifacts=self._artifacts.root, created_at=started)
                 made = TrainingSet.model_validate(await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True)))
-                await asyncio.to_thread(self._keep, training_set, made, number, place_of(pipeline)[0], positions)
+                await persistently(lambda: self._keep(training_set, made, number, place_of(pipeline)[0], positions))
             except BaseException:
-                await asyncio.to_thread(self._forget, training_set)
+                await persistently(lambda: self._forget(training_set))
                 raise
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

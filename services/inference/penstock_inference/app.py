@@ -73,9 +73,9 @@ async def run(settings: Settings) -> None:
         )
         channels = {name: rpc.connect(settings.address) if name == "inference" else service.channel(name) for name in ports.SERVICES}
         service.serve(door_services.add_to_server, door_services.DoorServices(channels, triton))
-        service.background("serving", serving.run(every))
-        service.background("promotions", tell_when_caught_up(router, serving))
-        service.background("door", keeper.run(every))
+        service.background("serving", lambda: serving.run(every))
+        service.background("promotions", lambda: tell_when_caught_up(router, serving))
+        service.background("door", lambda: keeper.run(every))
         service.thread("recorder", recorder.run)
         await service.until_stopped()
 

@@ -228,7 +228,7 @@ class Serving:
                 continue
 
     async def look(self) -> None:
-        """Once: compare, repair what can be. Never raises a PenstockError; what stays broken is in the status."""
+        """Once: compare, repair what can be. Raises no PenstockError but DatabaseAway; what stays broken is in the status."""
         await self._open_served()
         try:
             loaded = await self._triton.loaded()
@@ -299,17 +299,27 @@ class Serving:
         """Tries what is promoted, newest first; what is older than one that works is history."""
         waiting = sorted(self._pending.pop(pipeline, []), key=lambda promotion: promotion.generation)
         while waiting and not self._is_served(waiting[-1]):
-            with self._deploying(waiting[-1]) as measured:
-                try:
-                    await self._deploy_one(waiting[-1])
-                    return
-                except PenstockError as error:
-                    if TREATMENTS[error.kind].retry:
-                        measured["outcome"] = "retried"
-                        self._later(pipeline, waiting, error)
-                        raise
-                    measured["outcome"] = "refused"
-                    self._refuse(waiting.pop(), error)
+            try:
+                if await self._deployed(waiting[-1]):
+                    break
+            except PenstockError as error:
+                self._later(pipeline, waiting, error)
+                raise
+            waiting.pop()
+
+    async def _deployed(self, promotion: ModelVersionPromoted) -> bool:
+        """False where it is refused for good. Raises what may pass."""
+        with self._deploying(promotion) as measured:
+            try:
+                await self._deploy_one(promotion)
+            except PenstockError as error:
+                if TREATMENTS[error.kind].retry:
+                    measured["outcome"] = "retried"
+                    raise
+                measured["outcome"] = "refused"
+                self._refuse(promotion, error)
+                return False
+            return True
 
     def _is_served(self, promotion: ModelVersionPromoted) -> bool:
         current = self._models.get(promotion.version.pipeline)

@@ -49,7 +49,7 @@ async def run(settings: Settings) -> None:
         pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known)
         registry = Registry(store, packages, service.artifacts, keys, service.clock, changed=tell, known=history.known)
         service.consume(handlers.router(registry, store), *([history.router] if history.router else []))
-        service.background("history", history.restore())
+        service.background("history", history.restore)
         service.serve(
             add_ModelRegistryServiceServicer_to_server,
             Servicer(store, pipelines, registry, packages, known=history.known),

@@ -50,9 +50,11 @@ class ComposeUnderTest:
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.environment['PENSTOCK_PORT']}"
 
-    @property
+    @cached_property
     def bootstrap_servers(self) -> str:
-        return f"127.0.0.1:{self.environment['PENSTOCK_KAFKA_PORT']}"
+        """All Kafka nodes, as publishers on this machine reach them."""
+        nodes = [service for name, service in self.config()["services"].items() if name.startswith("kafka")]
+        return ",".join(f"127.0.0.1:{port['published']}" for node in nodes for port in node["ports"])
 
     @cached_property
     def client(self) -> Penstock:
@@ -74,7 +76,7 @@ class ComposeUnderTest:
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's containers, stopped ones too; one each unless it is scaled."""
-        return self.compose("ps", "--all", "--quiet", service).split()
+        return sorted(self.compose("ps", "--all", "--quiet", service).split())
 
     def inspect(self, service: str, number: int = 0) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(_run(["docker", "inspect", self.containers(service)[number]]))[0]
@@ -105,6 +107,10 @@ class ComposeUnderTest:
 
         until(look, within=within, what=f"{service} is healthy")
 
+    def processes(self, service: str, number: int = 0) -> str:
+        """The commands that run in a container, one a line."""
+        return _run(["docker", "top", self.containers(service)[number], "-eo", "pid,args"])
+
     def log(self, service: str) -> str:
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
 
@@ -122,6 +128,23 @@ class ComposeUnderTest:
 
     def restart(self, service: str) -> None:
         self.compose("restart", service)
+
+    def roll(self, service: str) -> None:
+        """Restarts its containers one after the other, each ready before the next."""
+        for container in self.containers(service):
+            _run(["docker", "restart", container])
+            self.healthy(service)
+        self.ready()
+
+    @contextmanager
+    def dead(self, service: str, number: int = 0) -> Iterator[None]:
+        """One of its containers killed, and not started again within the block."""
+        container = self.containers(service)[number]
+        _run(["docker", "kill", container])
+        try:
+            yield
+        finally:
+            _run(["docker", "start", container])
 
     @contextmanager
     def without(self, service: str) -> Iterator[None]:

@@ -1,0 +1,25 @@
+"""A rolling restart: every program but Kafka, of which there is only one here, is restarted, one after the other, under load.
+
+Events at 200/s, predictions at 100/s by clients that retry as the client library does.
+"""
+
+import pytest
+from census import Served
+from load import under_load
+
+from penstock.testing.compose import ComposeUnderTest
+
+pytestmark = pytest.mark.compose
+
+ALL_BUT_KAFKA = (
+    "redis", "postgres", "triton", "envoy",
+    "ingest", "feature-store", "trainer", "model-registry", "ethics-audit", "inference",
+)  # fmt: skip
+
+
+def test_a_rolling_restart_fails_no_prediction_and_loses_no_event(served_by_compose: Served, compose: ComposeUnderTest) -> None:
+    with under_load(served_by_compose, "rolled", patient=True) as (published, load):
+        for service in ALL_BUT_KAFKA:
+            compose.roll(service)
+    assert load.failed == {}
+    assert published.failed == {}
