@@ -17,6 +17,8 @@ STORING = tuple(service for service in SERVICES if service != "ingest")
 """With a database."""
 WORKING = ("trainer", "ethics_audit")
 """With jobs."""
+CONSUMING = tuple(service for service in SERVICES if service != "inference")
+"""In a consumer group; inference reads topics whole."""
 
 CALL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Buckets of what somebody waits for."""
@@ -79,7 +81,12 @@ CALLS = Metric(
 # -- Kafka -------------------------------------------------------------------------------------------------------------------------
 
 CONSUMED = Metric(
-    "messaging.client.consumed.messages", "counter", "{message}", "Messages taken from a topic, those that come again too.", _CONSUMING
+    "messaging.client.consumed.messages",
+    "counter",
+    "{message}",
+    "Messages taken from a topic, those that come again too.",
+    _CONSUMING,
+    CONSUMING,
 )
 PROCESSED = Metric(
     "messaging.process.duration",
@@ -87,7 +94,8 @@ PROCESSED = Metric(
     "s",
     "Work on one control event, or on one batch of one partition.",
     _CONSUMING,
-    buckets=CALL_S,
+    CONSUMING,
+    CALL_S,
 )
 SENT = Metric(
     "messaging.client.sent.messages",

@@ -1,0 +1,136 @@
+"""The table of what each service tells, asked of a platform that has done everything once: metrics, traces, logs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from penstock.contracts.metrics import CATALOGUE, SERVICES, Metric
+from penstock.testing.wait import until
+
+pytestmark = [pytest.mark.stack, pytest.mark.docker]
+
+TABLE = [pytest.param(metric, service, id=f"{service}-{metric.name}") for metric in CATALOGUE for service in metric.services]
+PROMETHEUS_OWN = {"__name__", "job", "instance", "le"}
+SETTLES_S = 60.0
+"""What is looked at every half a minute, and told every second."""
+
+
+@pytest.mark.parametrize(("metric", "service"), TABLE)
+def test_a_service_tells_each_metric_that_the_catalogue_says_with_just_its_labels(told: Any, metric: Metric, service: str) -> None:
+    name = metric.prometheus + ("_bucket" if metric.kind == "histogram" else "")
+    selector = f'{name}{{job="penstock.{service}"}}'
+    found = until(lambda: told.prometheus.series(selector), within=SETTLES_S, what=f"{selector} is told")
+    assert {frozenset(series.keys() - PROMETHEUS_OWN) for series in found} == {frozenset(metric.labels)}
+
+
+def test_nothing_is_told_that_is_not_in_the_catalogue(told: Any) -> None:
+    known = {metric.prometheus for metric in CATALOGUE} | {"target_info"}
+    names = {series["__name__"] for series in told.prometheus.series('{job=~"penstock[.].*"}')}
+    assert {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names} - known == set()
+
+
+def test_no_label_names_an_entity_an_event_or_a_prediction(told: Any) -> None:
+    values = {value for series in told.prometheus.series('{job=~"penstock[.].*"}') for value in series.values()}
+    people = {str(event[key]) for event in told.served.events for key in ("person_id", "event_id")}
+    assert not values & people
+    assert told.prediction not in values
+    assert told.asked_run not in values
+
+
+def test_counts_are_those_of_the_ledger(told: Any) -> None:
+    counts = told.served.client.events.counts("census", "people")
+
+    def counted() -> bool:
+        by_outcome = {
+            labels["outcome"]: value for labels, value in told.prometheus.query("sum by (outcome) (penstock_ingest_events_total)")
+        }
+        return by_outcome == {"record": counts.records, "duplicate": counts.duplicates, "reject": sum(counts.rejects.values())}
+
+    until(counted, within=SETTLES_S, what="Prometheus counts what the ledger counts")
+
+
+@pytest.mark.parametrize("service", [*SERVICES, "door"])
+def test_a_service_tells_its_spans(told: Any, service: str) -> None:
+    until(
+        lambda: [span for span in told.receiver.spans() if span.service == f"penstock.{service}"],
+        within=SETTLES_S,
+        what=f"{service} tells spans",
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_services_log_names_traces_that_were_told(told: Any, service: str) -> None:
+    def look() -> bool:
+        traces = {span.trace_id for span in told.receiver.spans()}
+        lines = (json.loads(line) for line in told.stack.log(service).splitlines() if line.startswith("{"))
+        return any(line.get("trace_id") in traces for line in lines)
+
+    until(look, within=SETTLES_S, what=f"a line of {service}'s log is of a trace that was told")
+
+
+def test_an_event_is_followed_through_ingest_and_feature_store(told: Any) -> None:
+    linked = {(span.service, span.name) for span in told.receiver.spans() if told.event_trace in span.links}
+    assert linked == {
+        ("penstock.ingest", "process census.people.events.v1"),
+        ("penstock.feature_store", "write census.people.records.v1"),
+    }
+    (record,) = told.served.client.features.records("census", "people", id=str(told.served.events[0]["event_id"]))
+    assert record.traceparent.split("-")[1] == told.event_trace
+
+
+def test_a_run_is_one_trace_from_its_trigger_to_what_is_served(told: Any) -> None:
+    assert told.trace("request training", "feature_store") >= {
+        ("trainer", "process TrainingRunRequested"),
+        ("trainer", "run training"),
+        ("trainer", "job training"),
+        ("feature_store", "/penstock.feature_store.v1.FeatureStoreService/CreateTrainingSet"),
+        ("feature_store", "create training set"),
+        ("model_registry", "process TrainingRunCompleted"),
+        ("ethics_audit", "process ModelVersionRegistered"),
+        ("ethics_audit", "job audit"),
+        ("model_registry", "process AuditCompleted"),
+        ("inference", "deploy"),
+    }
+
+
+def test_a_run_that_a_person_asks_for_begins_at_the_door(told: Any) -> None:
+    assert told.trace("/penstock.trainer.v1.TrainerService/CreateRun", "trainer") >= {
+        ("door", "ingress"),
+        ("trainer", "job training"),
+        ("model_registry", "process AuditCompleted"),
+    }
+
+
+def test_a_prediction_by_entity_is_one_trace_and_is_found_by_its_id(told: Any) -> None:
+    def spans() -> list[Any]:
+        return [span for span in told.receiver.spans() if span.attributes.get("penstock.prediction") == told.prediction]
+
+    (infer,) = until(spans, within=SETTLES_S, what="the door tells the prediction's span")
+    trace = [span for span in told.receiver.spans() if span.trace_id == infer.trace_id]
+    assert {(span.service, span.name) for span in trace} >= {
+        ("penstock.door", "ingress"),
+        ("penstock.inference", "/penstock.inference.v1.InferenceService/Predict"),
+        ("penstock.feature_store", "/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures"),
+    }
+    recorded = {trace_id for span in told.receiver.spans() if span.name == "record predictions" for trace_id in span.links}
+    assert infer.trace_id in recorded
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "penstock_prediction_duration_seconds",
+        "penstock_transaction_duration_seconds",
+        "penstock_job_duration_seconds",
+        "rpc_server_call_duration_seconds",
+    ],
+)
+def test_exemplars_lead_to_traces(told: Any, metric: str) -> None:
+    def look() -> bool:
+        traces = {span.trace_id for span in told.receiver.spans()}
+        return bool(told.prometheus.exemplars(f"{metric}_bucket") & traces)
+
+    until(look, within=SETTLES_S, what=f"an exemplar of {metric} is among the traces")
