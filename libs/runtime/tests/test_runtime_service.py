@@ -49,7 +49,7 @@ SERVICE = """
                     await asyncio.sleep(0.02)
                 service.has("the moon")
                 service.fact("sky", "1 moon")
-            service.background("moon", rise())
+            service.background("moon", rise)
             await service.until_stopped()
 
     start(run, Settings)

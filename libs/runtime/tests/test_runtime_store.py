@@ -86,6 +86,21 @@ def test_listeners_hear_what_a_commit_left(store: Store) -> None:
     assert heard == ["enqueue", "publish"]
 
 
+def test_what_follows_a_commit_cannot_make_it_look_undone(store: Store) -> None:
+    heard: list[str] = []
+
+    def fail() -> None:
+        raise LookupError
+
+    with store.transaction() as effect:
+        effect.session.add(Note(key="a", at=NOON))
+        effect.after_commit(fail)
+        effect.after_commit(lambda: heard.append("the next"))
+    assert heard == ["the next"]
+    with store.read() as session:
+        assert session.scalars(select(Note.key)).all() == ["a"]
+
+
 def test_a_job_is_enqueued_once(store: Store) -> None:
     with store.transaction() as effect:
         assert effect.enqueue("audit", "1", {"n": 1})

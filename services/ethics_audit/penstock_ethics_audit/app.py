@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from datetime import datetime
 
+from sqlalchemy.orm import Session
+
+from penstock.contracts import metrics
 from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import add_EthicsAuditServiceServicer_to_server
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
+from penstock.runtime.metrics import Read, Reading
 from penstock.runtime.store import Store
 from penstock_ethics_audit import handlers
 from penstock_ethics_audit import store as rows
@@ -40,8 +46,31 @@ async def run(settings: Settings) -> None:
             parallel=settings.parallel,
             environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        service.background("facts", _tell(service, store))
+        _observe(service, store)
+        service.background("facts", lambda: _tell(service, store))
         await service.until_stopped()
+
+
+def _observe(service: Service, store: Store) -> None:
+    def count(which: int) -> Read:
+        def read() -> list[Reading]:
+            with store.read() as session:
+                return [(float(rows.counts(session)[which]), {})]
+
+        return read
+
+    def age(oldest: Callable[[Session], datetime | None]) -> Read:
+        def read() -> list[Reading]:
+            with store.read() as session:
+                since = oldest(session)
+            return [((service.clock() - since).total_seconds() if since else 0.0, {})]
+
+        return read
+
+    service.observe(metrics.AUDIT_BACKLOG, count(1))
+    service.observe(metrics.AUDIT_AGE, age(rows.oldest_running))
+    service.observe(metrics.REVIEWS, count(2))
+    service.observe(metrics.REVIEW_AGE, age(rows.oldest_review))
 
 
 async def _tell(service: Service, store: Store) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from ulid import ULID
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Conflict, Invalid, Kind, PenstockError, Refused
 from penstock.contracts.events import (
     Artifact,
@@ -25,12 +26,14 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.packages import evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.keys import Keys
+from penstock.runtime.metrics import histogram
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow, short_name
 
 log = structlog.get_logger(__name__)
+_DURATION = histogram(metrics.AUDITS)
 
 JOB = "audit"
 
@@ -111,6 +114,7 @@ class Desk:
                 completed_at=now,
             )
         )
+        _measure(row, verdict.verdict, effect)
         if may_be_waived(gates):
             self._ask(row, not_passed(gates), now, effect)
         log.info("audit_completed", version=short_name(row.pipeline, row.digest), verdict=verdict.verdict)
@@ -123,6 +127,7 @@ class Desk:
         effect.publish(
             AuditFailed(audit_id=audit_id, pipeline=row.pipeline, digest=row.digest, reason=message, remedy=remedy, failed_at=now)
         )
+        _measure(row, "none", effect)
         log.error("audit_failed", version=short_name(row.pipeline, row.digest), kind=kind.value, why=message)
 
     def decide(self, store: Store, reference: str, *, approve: bool, decided_by: str, why: str) -> ReviewRow:
@@ -190,6 +195,12 @@ class Desk:
             )
         )
         effect.publish(ReviewRequested(pipeline=row.pipeline, digest=row.digest, audit_id=row.audit_id, gates=gates, requested_at=now))
+
+
+def _measure(row: AuditRow, verdict: str, effect: Effect) -> None:
+    took = ((row.ended_at or row.started_at) - row.started_at).total_seconds()
+    attributes = {"pipeline": row.pipeline, "verdict": verdict}
+    effect.after_commit(lambda: _DURATION.record(took, attributes))
 
 
 def _running(effect: Effect, audit_id: str) -> AuditRow:

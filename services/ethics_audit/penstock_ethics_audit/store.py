@@ -130,6 +130,16 @@ def counts(session: Session) -> tuple[int, int, int]:
     return states.get(COMPLETED, 0), states.get(RUNNING, 0), opened
 
 
+def oldest_running(session: Session) -> datetime | None:
+    """When the audit that has been under way for longest began."""
+    return session.scalar(select(func.min(AuditRow.started_at)).where(AuditRow.state == RUNNING))
+
+
+def oldest_review(session: Session) -> datetime | None:
+    """When the review that has been open for longest was asked for."""
+    return session.scalar(select(func.min(ReviewRow.requested_at)).where(ReviewRow.state == OPEN))
+
+
 _REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?P<prefix>[0-9a-f]{4,64})")
 
 

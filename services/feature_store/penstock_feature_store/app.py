@@ -12,7 +12,7 @@ from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.stream import PositionedStream
-from penstock_feature_store import duties, handlers
+from penstock_feature_store import duties, handlers, measures
 from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.batches import source_schema
@@ -82,22 +82,24 @@ async def run(settings: Settings, spawner: Spawner) -> None:
                 await asyncio.to_thread(erasures.resume)
                 await asyncio.to_thread(sets.forget_unfinished)
                 await asyncio.to_thread(pipelines.own)
-                service.background("trigger", duties.watch(Trigger(store, pipelines, service.clock), arrivals))
-                service.background("status", duties.tell(pipelines, service.fact))
-                service.background("retention", duties.retain(pipelines, service.clock))
-                service.background("erasures", duties.erase_again(pipelines, erasures))
+                service.background("trigger", lambda: duties.watch(Trigger(store, pipelines, service.clock), arrivals))
+                service.background("status", lambda: duties.tell(pipelines, service.fact))
+                service.background("retention", lambda: duties.retain(pipelines, service.clock))
+                service.background("erasures", lambda: duties.erase_again(pipelines, erasures))
                 service.thread("online", online.run)
                 service.thread("merge", lambda stop: duties.merge(lake, arrivals, stop))
-                service.background("start", _start(service, stream, router))
+                service.background("start", lambda: _start(service, stream, router))
 
             service.consume(router)
+            for metric, read in measures.readings(pipelines).items():
+                service.observe(metric, read)
             service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer, NAME)
-            service.background("forwarding", forwarding.until_stopped())
-            service.background("pipelines", _complete(router, pipelines))
-            service.background("spawner", spawner.watch())
+            service.background("forwarding", forwarding.until_stopped)
+            service.background("pipelines", lambda: _complete(router, pipelines))
+            service.background("spawner", spawner.watch)
             if stores.shared:
-                service.background("online store", _watch(service, stores, online))
-            service.background("ownership", ownership.run(begin))
+                service.background("online store", lambda: _watch(service, stores, online))
+            service.background("ownership", lambda: ownership.run(begin))
             await service.until_stopped()
 
 

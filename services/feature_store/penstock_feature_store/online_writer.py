@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import structlog
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Unavailable
+from penstock.runtime.metrics import histogram
 from penstock_feature_store import names
 from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.memory import give_back
 from penstock_feature_store.pipelines import Owned, Pipelines
 
 log = structlog.get_logger(__name__)
+_DELAY = histogram(metrics.ONLINE_DELAY)
 
 STEP = 2_000
 """Rows coalesced to the newest of each entity in one go. Feast writes some thousands a second, so a step takes less than a second."""
@@ -80,9 +86,22 @@ def step(held: Owned, source: str) -> bool:
             return True
         held.writer.write(source, table)
         held.writer.save(source, {partition: position})
+        _measure(held, source, table)
         return True
+
+
+def _measure(held: Owned, source: str, table: pa.Table) -> None:
+    published: datetime | None = pc.min(table.column(names.INGESTED)).as_py()
+    if published is not None:
+        delay = max(0.0, (datetime.now(UTC) - published).total_seconds())
+        _DELAY.record(delay, {"pipeline": held.pipeline.pipeline, "source": source})
 
 
 def rows_behind(held: Owned) -> int:
     """Rows of the lake that are not online yet. Raises Unavailable."""
-    return sum(lake.count(names.ID, since=held.writer.positions(source)) for source, lake in held.lakes.items())
+    return sum(behind(held, source) for source in held.lakes)
+
+
+def behind(held: Owned, source: str) -> int:
+    """The same, of one source."""
+    return held.lakes[source].count(names.ID, since=held.writer.positions(source))

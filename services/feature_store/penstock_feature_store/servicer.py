@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import grpc
 import pyarrow.compute as pc
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Invalid
 from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1 import feature_store_pb2_grpc
+from penstock.runtime.metrics import counter
 from penstock.runtime.rpc import timestamp
-from penstock_feature_store import names
+from penstock_feature_store import measures, names
 from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.erasure import Erased, Erasures
 from penstock_feature_store.forwarding import Forwarding
@@ -25,6 +28,8 @@ from penstock_feature_store.online import Row, Scalar
 from penstock_feature_store.ownership import Ownership
 from penstock_feature_store.pipelines import Held, Owned, Pipelines
 from penstock_feature_store.sets import TrainingSets
+
+_ERASED = counter(metrics.ERASED)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -80,8 +85,10 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         if len(request.entities) > MAX_ENTITIES:
             raise Invalid(f"{len(request.entities):,} entities, at most {MAX_ENTITIES:,}", where="entities", remedy="Ask in several calls")
         fields = list(request.fields) or [feature.source_field for feature in held.pipeline.resolved_features().values()]
+        began = time.perf_counter()
         rows = await asyncio.to_thread(_read_online, held, list(request.entities), list(dict.fromkeys(fields)))
         entities = [_entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)]
+        measures.read(request.pipeline, time.perf_counter() - began, entities)
         return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
 
     @_of_the_owner
@@ -104,6 +111,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self._erasing.add(task)
         task.add_done_callback(self._erasing.discard)
         erased = await asyncio.shield(task)  # it goes on when the caller does not wait for it
+        _ERASED.add(1, {"pipeline": request.pipeline})
         return pb.EraseEntityResponse(lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows)
 
     @_of_the_owner

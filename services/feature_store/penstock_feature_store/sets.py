@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 import structlog
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.database import persistently
+from penstock.runtime.metrics import histogram
 from penstock.runtime.store import Store
+from penstock.runtime.telemetry import span
 from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import TrainingSetRow, count_up_to
@@ -23,6 +28,7 @@ from penstock_feature_store.training_sets import Order, manifest_key
 from penstock_feature_store.trigger import place_of
 
 log = structlog.get_logger(__name__)
+_DURATION = histogram(metrics.TRAINING_SETS)
 
 WORK = "penstock_feature_store.training_sets:build_json"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -62,10 +68,20 @@ class TrainingSets:
         """Goes on when the caller does not wait for it; who asks again gets the same."""
         task = self._building.get(training_set)
         if task is None:
-            task = asyncio.create_task(self._create(training_set, held, pipeline, number))
+            task = asyncio.create_task(self._measured(training_set, held, pipeline, number))
             self._building[training_set] = task
             task.add_done_callback(lambda done: self._built(training_set, done))
         return await asyncio.shield(task)
+
+    async def _measured(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
+        began, outcome = time.perf_counter(), "refused"
+        with span("create training set", pipeline=pipeline.pipeline):
+            try:
+                made = await self._create(training_set, held, pipeline, number)
+                outcome = "created"
+                return made
+            finally:
+                _DURATION.record(time.perf_counter() - began, {"pipeline": pipeline.pipeline, "outcome": outcome})
 
     async def _create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         folder = self._folder / training_set
@@ -77,9 +93,9 @@ class TrainingSets:
                 positions = await asyncio.to_thread(self._link, held, pipeline, folder)
                 order = Order(id=training_set, pipeline=pipeline, folder=folder, artifacts=self._artifacts.root, created_at=started)
                 made = TrainingSet.model_validate(await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True)))
-                await asyncio.to_thread(self._keep, training_set, made, number, place_of(pipeline)[0], positions)
+                await persistently(lambda: self._keep(training_set, made, number, place_of(pipeline)[0], positions))
             except BaseException:
-                await asyncio.to_thread(self._forget, training_set)
+                await persistently(lambda: self._forget(training_set))
                 raise
             finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -15,6 +15,7 @@ from ulid import ULID
 from penstock.contracts.events import TrainingRunRequested
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Effect, Store
+from penstock.runtime.telemetry import span
 from penstock_feature_store import names
 from penstock_feature_store.pipelines import Owned, Pipelines
 from penstock_feature_store.store import begin_run, count_up_to, counted, runs_under_way
@@ -63,15 +64,16 @@ class Trigger:
         run_id = str(ULID())
         count_up_to(effect.session, pipeline.pipeline, source, positions)
         begin_run(effect.session, run_id, pipeline.pipeline)
-        effect.publish(
-            TrainingRunRequested(
-                run_id=run_id,
-                pipeline=pipeline.pipeline,
-                pipeline_number=held.number,
-                reason="new_labels",
-                requested_at=self._clock(),
-                requested_by=REQUESTED_BY,
+        with span("request training", pipeline=pipeline.pipeline):  # where a run's trace begins that nobody asked for
+            effect.publish(
+                TrainingRunRequested(
+                    run_id=run_id,
+                    pipeline=pipeline.pipeline,
+                    pipeline_number=held.number,
+                    reason="new_labels",
+                    requested_at=self._clock(),
+                    requested_by=REQUESTED_BY,
+                )
             )
-        )
-        log.info("training_requested", pipeline=pipeline.pipeline, run_id=run_id, new_labels=labels)
+            log.info("training_requested", pipeline=pipeline.pipeline, run_id=run_id, new_labels=labels)
         return run_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.contracts import metrics
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.inference.v1 import inference_pb2_grpc
@@ -52,6 +53,10 @@ async def run(settings: Settings) -> None:
             ensure_topic=lambda pipeline: make_topic(platform.kafka, serving.pipeline(pipeline)),
             tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
         )
+        for metric, read in serving.readings().items():
+            service.observe(metric, read)
+        service.observe(metrics.RECORDER_BACKLOG, lambda: [(float(recorder.progress.backlog_bytes), {})])
+        service.observe(metrics.DOOR_CLOSED, lambda: [(float(keeper.closed is not None), {})])
         router = handlers.router(serving, store)
         service.consume(router)
         service.serve(
@@ -68,9 +73,9 @@ async def run(settings: Settings) -> None:
         )
         channels = {name: rpc.connect(settings.address) if name == "inference" else service.channel(name) for name in ports.SERVICES}
         service.serve(door_services.add_to_server, door_services.DoorServices(channels, triton))
-        service.background("serving", serving.run(every))
-        service.background("promotions", tell_when_caught_up(router, serving))
-        service.background("door", keeper.run(every))
+        service.background("serving", lambda: serving.run(every))
+        service.background("promotions", lambda: tell_when_caught_up(router, serving))
+        service.background("door", lambda: keeper.run(every))
         service.thread("recorder", recorder.run)
         await service.until_stopped()
 

@@ -68,6 +68,8 @@ class Door:
     """Where Envoy's administration listens; by default at `admin`."""
     health_listen: str = ""
     """Where Envoy lets others ask for its readiness and its metrics, and nothing else of its administration; by default nowhere."""
+    traces: str = ""
+    """A collector that takes OTLP over gRPC: Envoy sends it a span for each call. By default none."""
 
     @property
     def log(self) -> Path:
@@ -104,6 +106,7 @@ def bootstrap(door: Door) -> Json:
         "local_reply_config": _LOCAL_REPLIES,
         "http_filters": [lua, router],
         "rds": {"route_config_name": "door", "config_source": _watched(door, "rds.json")},
+        **({"tracing": _TRACING, "request_id_extension": _NO_REQUEST_ID} if door.traces else {}),
     }
     listener = {
         "name": "door",
@@ -117,15 +120,40 @@ def bootstrap(door: Door) -> Json:
         "dynamic_resources": {"cds_config": _watched(door, "cds.json")},
         "static_resources": {
             "listeners": [listener, *([_health(door)] if door.health_listen else [])],
-            "clusters": [_administration(door)] if door.health_listen else [],
+            "clusters": [
+                *([_static("administration", door.admin_listen or door.admin, http2=False)] if door.health_listen else []),
+                *([_static(_COLLECTOR, door.traces)] if door.traces else []),
+            ],
         },
     }
 
 
-def _administration(door: Door) -> Json:
-    cluster = _cluster("administration", door.admin_listen or door.admin, http2=False)
+def _static(name: str, address: str, *, http2: bool = True) -> Json:
+    cluster = _cluster(name, address, http2=http2)
     del cluster["@type"]  # known where it stands
     return cluster
+
+
+_COLLECTOR: Final = "collector"
+_TRACING: Final[Json] = {
+    "provider": {
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": _T + "envoy.config.trace.v3.OpenTelemetryConfig",
+            "grpc_service": {"envoy_grpc": {"cluster_name": _COLLECTOR}, "timeout": "1s"},
+            "service_name": "penstock.door",
+        },
+    },
+    # By its id a prediction is found among the traces, whoever began its trace.
+    "custom_tags": [{"tag": "penstock.prediction", "request_header": {"name": PREDICTION_HEADER}}],
+}
+"""A call goes on in its client's trace, where it names one (`traceparent`), else a trace begins with it."""
+_NO_REQUEST_ID: Final[Json] = {
+    "typed_config": {
+        "@type": _EXT + "request_id.uuid.v3.UuidRequestIdConfig",
+        "use_request_id_for_trace_sampling": False,  # or nothing is sampled: nobody makes request ids here
+    }
+}
 
 
 def _health(door: Door) -> Json:

@@ -20,6 +20,7 @@ import fcntl
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,17 +31,28 @@ import orjson
 import structlog
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
+from penstock.contracts import metrics
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import predictions_topic
+from penstock.runtime.messaging import GROUP as GROUP_NAME
+from penstock.runtime.messaging import sent
+from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.stream import linked_span
 from penstock.runtime.stream.bounded import bounded
+from penstock.runtime.telemetry import context_of
 from penstock_inference.door_log import Position, Tail, mended
 from penstock_inference.origin import Origins
 from penstock_inference.predictions import Layouts, Unattributed, read_line
 from penstock_inference.serving import Status
 
 log = structlog.get_logger(__name__)
+_PREDICTIONS = histogram(metrics.PREDICTIONS)
+_ROWS = counter(metrics.PREDICTED_ROWS)
+_LINES = counter(metrics.RECORDED)
+_TRANSACTIONS = histogram(metrics.TRANSACTIONS)
+_INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
 
 GROUP: Final = "penstock.inference.recorder"
 ANCHOR: Final = "deployments.v1"
@@ -92,6 +104,7 @@ class Recorder:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fenced; waits out everything that passes."""
+        _INTERRUPTIONS.add(0, {GROUP_NAME: GROUP})
         with _locked(self.settings.folder / "recorder.lock", stop):
             failures = 0
             while not stop.is_set():
@@ -100,6 +113,7 @@ class Recorder:
                 except (KafkaException, Unavailable) as error:
                     _raise_if_fatal(error)
                     self._wait(str(error))
+                    _INTERRUPTIONS.add(1, {GROUP_NAME: GROUP})
                     if failures == 0:
                         log.warning("recorder_waits", reason=str(error))
                     stop.wait(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
@@ -163,10 +177,14 @@ class Recorder:
         for pipeline in {pipeline for pipeline, _ in predictions}:
             if not spool.has_topic(pipeline):
                 self.ensure_topic(pipeline)
-        spool.commit(predictions, position)
+        traces = (prediction["traceparent"].encode() for _, prediction in predictions if prediction["traceparent"])
+        with linked_span("record predictions", traces, {"messaging.system": "kafka", "messaging.batch.message_count": len(predictions)}):
+            spool.commit(predictions, position)
+        undecoded = sum(prediction["undecoded"] is not None for _, prediction in predictions)
         self.progress.recorded += len(predictions)
-        self.progress.undecoded += sum(prediction["undecoded"] is not None for _, prediction in predictions)
+        self.progress.undecoded += undecoded
         self.progress.unattributed += len(reasons)
+        _measure(predictions, undecoded, len(reasons))
 
 
 class _Spool:
@@ -221,12 +239,16 @@ class _Spool:
     def commit(self, predictions: list[tuple[str, Prediction]], position: Position) -> None:
         """Predictions and position, in one transaction. Raises KafkaException or Unavailable: what became of it is for the next session
         to find out, which ends what is open under the same name and asks for the committed position."""
+        began = time.perf_counter()
         self._producer.begin_transaction()
         for pipeline, prediction in predictions:
             self._produce(pipeline, prediction)
+        for pipeline, messages in Counter(pipeline for pipeline, _ in predictions).items():
+            sent(predictions_topic(pipeline), messages)
         offset = TopicPartition(self._anchor, 0, position.offset, metadata=position.file)
         bounded(lambda: self._producer.send_offsets_to_transaction([offset], self._metadata, KAFKA_S), 2 * KAFKA_S)
         bounded(lambda: self._producer.commit_transaction(KAFKA_S), 2 * KAFKA_S)
+        _TRANSACTIONS.record(time.perf_counter() - began, {GROUP_NAME: GROUP})
         _write_position(self._settings.position_file, position)
 
     def _produce(self, pipeline: str, prediction: Prediction) -> None:
@@ -245,6 +267,20 @@ class _Spool:
                 self._producer.poll(0.1)
             else:
                 break
+
+
+def _measure(predictions: list[tuple[str, Prediction]], undecoded: int, unattributed: int) -> None:
+    """What was published, each in the trace that its client was in."""
+    for outcome, lines in (("recorded", len(predictions) - undecoded), ("undecoded", undecoded), ("unattributed", unattributed)):
+        _LINES.add(lines, {"outcome": outcome})
+    for pipeline, prediction in predictions:
+        attributes = {"pipeline": pipeline, "protocol": prediction["protocol"], "status": prediction["status"]}
+        traceparent = prediction["traceparent"]
+        _PREDICTIONS.record(
+            prediction["milliseconds"] / 1000, attributes, context_of({"traceparent": traceparent}) if traceparent else None
+        )
+        if prediction["status"] == "OK" and prediction["rows"]:
+            _ROWS.add(prediction["rows"], {"pipeline": pipeline})
 
 
 def _raise_if_fatal(error: Exception) -> None:

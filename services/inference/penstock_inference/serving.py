@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -19,11 +20,14 @@ from typing import Final, Protocol
 import structlog
 from sqlalchemy import select
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, PenstockError, Refused, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.format import Package
+from penstock.runtime.metrics import Read, histogram
 from penstock.runtime.store import Store
+from penstock.runtime.telemetry import context_of, current_traceparent, span
 from penstock_inference import store as tables
 from penstock_inference.admission import Admission
 from penstock_inference.predictions import Layout
@@ -33,6 +37,7 @@ from penstock_inference.repository import Device, ModelRepository, model_config
 from penstock_inference.triton import Triton
 
 log = structlog.get_logger(__name__)
+_DEPLOYED = histogram(metrics.DEPLOYED)
 
 LONGEST_BACKOFF_S: Final = 30.0
 LOOK_AGAIN_S: Final = 0.2
@@ -125,6 +130,11 @@ class Serving:
         self._not_before: dict[str, float] = {}
         self._failures: dict[str, int] = {}
         self._late: dict[str, int] = {}
+        self._answering: set[str] = set()
+        """Pipelines that Triton answered for at the last look."""
+        self._refused = 0
+        self._traces: dict[str, str] = {}
+        """The trace that each pipeline's newest promotion came in."""
         self._models: dict[str, Model] = {}
         self._wake = asyncio.Event()
         self._live = False
@@ -166,6 +176,21 @@ class Serving:
             return model.package.pipeline
         raise Unavailable(f"pipeline {name} is not known yet", remedy="Wait until pipelines.v1 has been read")
 
+    def readings(self) -> dict[metrics.Metric, Read]:
+        """What is measured of it. From any thread."""
+        return {
+            metrics.DEPLOYMENTS: lambda: [
+                (float(len({*self._served, *self._pending})), {"state": "wanted"}),
+                (float(len(self._answering)), {"state": "served"}),
+                (float(self._refused), {"state": "refused"}),
+            ],
+            metrics.SERVED: lambda: [
+                (float(model.generation), {"pipeline": model.pipeline, "digest": model.digest[7:15]})
+                for model in list(self._models.values())
+            ],
+            metrics.DOOR_HELD: lambda: [(float(self._held), {})],
+        }
+
     # -- what happens --------------------------------------------------------------------------------------------------------------
 
     def promoted(self, promotion: ModelVersionPromoted) -> None:
@@ -173,6 +198,8 @@ class Serving:
         waiting = self._pending.setdefault(promotion.version.pipeline, [])
         if all((other.generation, other.version.digest) != (promotion.generation, promotion.version.digest) for other in waiting):
             waiting.append(promotion)
+            if traceparent := current_traceparent():
+                self._traces[promotion.version.pipeline] = traceparent
         self._not_before.pop(promotion.version.pipeline, None)
         self._wake.set()
 
@@ -201,7 +228,7 @@ class Serving:
                 continue
 
     async def look(self) -> None:
-        """Once: compare, repair what can be. Never raises a PenstockError; what stays broken is in the status."""
+        """Once: compare, repair what can be. Raises no PenstockError but DatabaseAway; what stays broken is in the status."""
         await self._open_served()
         try:
             loaded = await self._triton.loaded()
@@ -212,9 +239,11 @@ class Serving:
             ]
         except PenstockError as error:
             self._status.waits_for("triton", error.message)
+            self._answering = set()
             self._keep_waiting(True)
             return
         self._status.has("triton")
+        self._answering = {name for name, model in self._models.items() if model.generation in loaded.get(name, ()) and name not in silent}
         served = {pipeline: model.generation for pipeline, model in self._models.items()}
         steps = plan(served, loaded, silent, self._due())
         self._keep_waiting(any(isinstance(step, Restore) for step in steps))
@@ -269,25 +298,51 @@ class Serving:
     async def _deploy(self, pipeline: str) -> None:
         """Tries what is promoted, newest first; what is older than one that works is history."""
         waiting = sorted(self._pending.pop(pipeline, []), key=lambda promotion: promotion.generation)
-        while waiting:
-            promotion = waiting[-1]
+        while waiting and not self._is_served(waiting[-1]):
+            try:
+                if await self._deployed(waiting[-1]):
+                    break
+            except PenstockError as error:
+                self._later(pipeline, waiting, error)
+                raise
+            waiting.pop()
+
+    async def _deployed(self, promotion: ModelVersionPromoted) -> bool:
+        """False where it is refused for good. Raises what may pass."""
+        with self._deploying(promotion) as measured:
             try:
                 await self._deploy_one(promotion)
             except PenstockError as error:
                 if TREATMENTS[error.kind].retry:
-                    self._later(pipeline, waiting, error)
+                    measured["outcome"] = "retried"
                     raise
-                self._refuse(waiting.pop(), error)
-            else:
-                break
+                measured["outcome"] = "refused"
+                self._refuse(promotion, error)
+                return False
+            return True
+
+    def _is_served(self, promotion: ModelVersionPromoted) -> bool:
+        current = self._models.get(promotion.version.pipeline)
+        return current is not None and (current.generation, current.digest) == (promotion.generation, promotion.version.digest)
+
+    @contextmanager
+    def _deploying(self, promotion: ModelVersionPromoted) -> Iterator[dict[str, str]]:
+        """Within the trace that the promotion came in. What is yielded says how it is counted."""
+        pipeline = promotion.version.pipeline
+        measured = {"pipeline": pipeline, "outcome": "served"}
+        began = time.monotonic()
+        context = context_of({"traceparent": self._traces.get(pipeline, "")})
+        with span("deploy", context, pipeline=pipeline, generation=promotion.generation):
+            try:
+                yield measured
+            finally:
+                _DEPLOYED.record(time.monotonic() - began, measured)
 
     async def _deploy_one(self, promotion: ModelVersionPromoted) -> None:
         pipeline, generation = promotion.version.pipeline, promotion.generation
         with self._store.read() as session:
             known = tables.known(session, pipeline)
         current = self._models.get(pipeline)
-        if current and (current.generation, current.digest) == (generation, promotion.version.digest):
-            return
         began = time.monotonic()
         model = Model(promotion, await asyncio.to_thread(self._admission.admit, promotion, known))
         await asyncio.to_thread(self._prepare, model)
@@ -441,6 +496,7 @@ class Serving:
     def _tell(self) -> None:
         with self._store.read() as session:
             refused = {row.pipeline: row for row in session.scalars(select(tables.RefusedRow))}
+        self._refused = len(refused)
         said = [f"{model.pipeline}@{model.digest[7:15]} generation {model.generation}" for _, model in sorted(self._models.items())]
         said += [
             f"refused {pipeline}@{row.digest[7:15]} generation {row.generation}: {row.reason}" for pipeline, row in sorted(refused.items())

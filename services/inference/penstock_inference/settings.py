@@ -33,6 +33,8 @@ class Settings(ServiceSettings):
     """Where Envoy's administration listens; by default at `door_admin`. In a container: 127.0.0.1:9199, out of reach of the others."""
     door_health_listen: str = ""
     """Where Envoy answers GET /ready and /stats/prometheus and nothing else. In a container: 0.0.0.0:9198."""
+    door_traces: str = ""
+    """A collector's host:port (OTLP over gRPC): Envoy sends it a span for each call. Envoy must be started again when this changes."""
 
     reconcile_every: Duration = timedelta(seconds=2)
     """How often what Triton serves is compared with what it should, each served model probed, and the door's log looked at."""
@@ -61,4 +63,5 @@ class Settings(ServiceSettings):
             services={service: self.platform.peer(service) for service in ports.SERVICES} | {"inference": own},
             admin_listen=self.door_admin_listen,
             health_listen=self.door_health_listen,
+            traces=self.door_traces,
         )

@@ -46,8 +46,8 @@ async def run(settings: Settings) -> None:
         router = handlers.router(catalog, kafka)
         service.consume(router)
         service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(catalog, ledger), INGEST)
-        service.background("start", _start(service, stream, router, catalog))
-        service.background("status", _status(service, catalog))
+        service.background("start", lambda: _start(service, stream, router, catalog))
+        service.background("status", lambda: _status(service, catalog))
         await service.until_stopped()
         await asyncio.to_thread(ledger.close)
 

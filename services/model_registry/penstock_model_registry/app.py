@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import get_args
 
+from penstock.contracts import metrics
 from penstock.model_registry.v1.model_registry_pb2_grpc import add_ModelRegistryServiceServicer_to_server
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
+from penstock.runtime.metrics import Reading
 from penstock_model_registry import handlers
+from penstock_model_registry import store as rows
 from penstock_model_registry.facts import facts
 from penstock_model_registry.history import History
 from penstock_model_registry.packages import Packages
@@ -35,11 +39,17 @@ async def run(settings: Settings) -> None:
                 for key, text in facts(session).items():
                     service.fact(key, text)
 
+        def versions() -> list[Reading]:
+            with store.read() as session:
+                found = rows.states(session)
+            return [(float(found.get(state, 0)), {"state": state}) for state in get_args(rows.State)]
+
         tell()
+        service.observe(metrics.VERSIONS, versions)
         pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known)
         registry = Registry(store, packages, service.artifacts, keys, service.clock, changed=tell, known=history.known)
         service.consume(handlers.router(registry, store), *([history.router] if history.router else []))
-        service.background("history", history.restore())
+        service.background("history", history.restore)
         service.serve(
             add_ModelRegistryServiceServicer_to_server,
             Servicer(store, pipelines, registry, packages, known=history.known),

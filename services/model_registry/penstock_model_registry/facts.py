@@ -5,15 +5,15 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from penstock_model_registry.store import PipelineRow, VersionRow, short_name
+from penstock_model_registry.store import PipelineRow, VersionRow, short_name, states
 
 
 def facts(session: Session) -> dict[str, str]:
     """One short text a key."""
     pipelines = session.scalar(select(func.count(PipelineRow.name.distinct()))) or 0
-    states = dict(session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).tuples().all())
-    said = [_count(sum(states.values()), "version")]
-    said += [f"{states[state]} {state}" for state in ("promoted", "refused") if state in states]
+    found = states(session)
+    said = [_count(sum(found.values()), "version")]
+    said += [f"{found[state]} {state}" for state in ("promoted", "refused") if state in found]
     newest = session.scalar(select(VersionRow).order_by(VersionRow.registered_at.desc()).limit(1))
     if newest is not None and not newest.signed:
         said.append(f"the newest, {short_name(newest.pipeline, newest.digest)}: {'; '.join(newest.because)}")

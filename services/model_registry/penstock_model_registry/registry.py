@@ -15,6 +15,7 @@ from typing import Literal
 import structlog
 from sqlalchemy.orm import Session
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, Conflict, NotFound, PenstockError, Refused, Tampered, Unavailable
 from penstock.contracts.events import (
     Artifact,
@@ -33,6 +34,7 @@ from penstock.packages import evidence
 from penstock.packages.evidence import Known, PromotionGrant, admissible, envelope_digest, read_evidence
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.metrics import counter
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry import promotion
 from penstock_model_registry import store as rows
@@ -43,6 +45,8 @@ from penstock_model_registry.promotion import AwaitsReview, Decision, Drop, Prom
 from penstock_model_registry.store import PromotionRow, VersionRow, short_name
 
 log = structlog.get_logger(__name__)
+_PACKAGES = counter(metrics.PACKAGES)
+_DECISIONS = counter(metrics.DECISIONS)
 
 AUTOMATIC = "penstock"
 """Who promotes when nobody asked."""
@@ -150,6 +154,8 @@ class Registry:
                 changes=known.changes + 1 if known else 0,
             )
         )
+        outcome = {"pipeline": version.pipeline, "outcome": "refused" if because else "registered"}
+        effect.after_commit(lambda: _PACKAGES.add(1, outcome))
         if because:
             log.error("package_refused", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, reason=because)
         else:
@@ -339,10 +345,18 @@ class Registry:
             case Promoted():
                 if judged.promoted is not None:
                     self._promote(effect, row, case, judged.promoted)
+                    self._count(effect, row, judged.promoted.reason)
             case AwaitsReview(because=because):
                 self._refuse(effect, row, case, (*because, "waits for a review"))
+                self._count(effect, row, "awaits_review")
             case promotion.Refused(because=because):
                 self._refuse(effect, row, case, because)
+                self._count(effect, row, "refused")
+
+    @staticmethod
+    def _count(effect: Effect, row: VersionRow, decision: str) -> None:
+        decided = {"pipeline": row.pipeline, "decision": decision}
+        effect.after_commit(lambda: _DECISIONS.add(1, decided))
 
     def _refuse(self, effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...]) -> None:
         if list(because) != row.because and row.state in ("registered", "refused"):

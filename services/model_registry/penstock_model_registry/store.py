@@ -161,6 +161,11 @@ def short_name(pipeline: str, digest: str, digits: int = 8) -> str:
     return f"{pipeline}@{digest.removeprefix('sha256:')[:digits]}"
 
 
+def states(session: Session) -> dict[str, int]:
+    """How many versions there are in each state that occurs."""
+    return dict(session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).tuples().all())
+
+
 # -- promotions --------------------------------------------------------------------------------------------------------------------
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Kind
 from penstock.runtime.lifecycle import Service
+from penstock.runtime.metrics import Reading
 from penstock.runtime.store import Effect
 from penstock.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from penstock_trainer import handlers
@@ -14,6 +16,8 @@ from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
 from penstock_trainer.servicer import Servicer
 from penstock_trainer.settings import Settings
 from penstock_trainer.store import Tables
+
+OPEN = (rows.REQUESTED, rows.PREPARING, rows.TRAINING, rows.PACKAGING)
 
 
 async def run(settings: Settings) -> None:
@@ -25,8 +29,13 @@ async def run(settings: Settings) -> None:
         def tell() -> None:
             with store.read() as session:
                 found = rows.counts(session)
-            waiting = sum(found.get(state, 0) for state in (rows.REQUESTED, rows.PREPARING, rows.TRAINING, rows.PACKAGING))
+            waiting = sum(found.get(state, 0) for state in OPEN)
             service.fact("runs", f"{sum(found.values())} runs, {waiting} open, {found.get(rows.FAILED, 0)} failed")
+
+        def open_runs() -> list[Reading]:
+            with store.read() as session:
+                found = rows.counts(session)
+            return [(float(found.get(state, 0)), {"state": state}) for state in OPEN]
 
         def tracked(_run_id: str, _result: dict[str, Any], _effect: Effect) -> None:
             return
@@ -35,6 +44,7 @@ async def run(settings: Settings) -> None:
             service.log.warning("run_not_tracked", run=run_id, kind=kind.value, why=message)
 
         tell()
+        service.observe(metrics.RUNS, open_runs)
         runs.changes.on_any(tell)
         service.consume(handlers.router(runs, store))
         service.serve(

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Conflict, Invalid, Kind
 from penstock.contracts.events import (
     Artifact,
@@ -21,9 +22,13 @@ from penstock.contracts.events import (
     TrainingRunStarted,
     TrainingSet,
 )
+from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.store import Effect, Store
 from penstock_trainer import store as rows
 from penstock_trainer.store import CANCELED, COMPLETED, ENDED, FAILED, PREPARING, REQUESTED, TRAINING, EpochRow, KeyRow, RunRow
+
+_DURATION = histogram(metrics.RUN_DURATION)
+_EPOCHS = counter(metrics.EPOCHS)
 
 JOB = "training"
 TRACKING_JOB = "tracking"
@@ -88,7 +93,7 @@ class Runs:
         effect.cancel(JOB, run_id)
         run.state, run.ended_at = CANCELED, self._clock()
         effect.publish(TrainingRunCanceled(run_id=run_id, pipeline=run.pipeline, canceled_at=run.ended_at, canceled_by=by))
-        self._ended(effect, run_id)
+        self._ended(effect, run)
 
     # -- what the job says ---------------------------------------------------------------------------------------------------------
 
@@ -132,7 +137,7 @@ class Runs:
             )
         )
         effect.enqueue(TRACKING_JOB, run_id, self._tracked(run, result["parameters"], effect))
-        self._ended(effect, run_id)
+        self._ended(effect, run)
 
     def failed(self, run_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
         run = rows.run(effect.session, run_id)
@@ -140,7 +145,7 @@ class Runs:
         effect.publish(
             TrainingRunFailed(run_id=run_id, pipeline=run.pipeline, kind=kind.value, reason=message, remedy=remedy, failed_at=run.ended_at)
         )
-        self._ended(effect, run_id)
+        self._ended(effect, run)
 
     # -- what a run leaves ---------------------------------------------------------------------------------------------------------
 
@@ -191,6 +196,8 @@ class Runs:
         effect.session.add(EpochRow(run_id=run.run_id, **values))
         progress = {name: epoch[name] for name in TrainingRunProgressed.model_fields if name in epoch}
         effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, epoch=epoch["number"], **progress))
+        pipeline = {"pipeline": run.pipeline}
+        effect.after_commit(lambda: _EPOCHS.add(1, pipeline))
 
     def _tracked(self, run: RunRow, parameters: dict[str, str], effect: Effect) -> dict[str, Any]:
         """What MLflow is told of the run."""
@@ -213,10 +220,14 @@ class Runs:
             },
         }
 
-    def _ended(self, effect: Effect, run_id: str) -> None:
+    def _ended(self, effect: Effect, run: RunRow) -> None:
+        run_id, took = run.run_id, ((run.ended_at or self._clock()) - run.requested_at).total_seconds()
+        attributes = {"pipeline": run.pipeline, "outcome": run.state}
+
         def forget() -> None:
             shutil.rmtree(self._folder / run_id, ignore_errors=True)  # a process that is being killed may still write: see sweep
             self._waits_no_more(run_id)
+            _DURATION.record(took, attributes)
 
         self._changed(effect, run_id)
         effect.after_commit(forget)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from penstock.runtime.settings import ServiceSettings, service_config
 
@@ -17,12 +18,27 @@ class Settings(ServiceSettings):
     training_set_timeout: float = Field(default=600.0, gt=0)
     """Seconds for the feature store to put a training set together, its wait for the newest events included."""
 
+    tracking: str | None = None
+    """URL of MLflow's store, without a password: that of `database_password_file` counts. By default SQLite in PENSTOCK_HOME."""
+
+    @model_validator(mode="after")
+    def _tracking_can_be_asked(self) -> Self:
+        if self.tracking:
+            self.with_password(self.tracking, "tracking")
+        return self
+
     @property
     def tracking_uri(self) -> str:
-        """MLflow's store; `mlflow ui --backend-store-uri …` opens it."""
+        """MLflow's store, without a password; `mlflow ui --backend-store-uri …` opens it."""
+        if self.tracking:
+            return self.tracking
         folder = self.platform.home.resolve() / "mlflow"
         folder.mkdir(parents=True, exist_ok=True)
         return f"sqlite:///{folder / 'mlflow.db'}"
+
+    @property
+    def tracking_password(self) -> str | None:
+        return self.with_password(self.tracking, "tracking").password if self.tracking else None
 
     @property
     def runs_dir(self) -> Path:

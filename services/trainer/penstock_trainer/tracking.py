@@ -6,12 +6,15 @@ A job of its own, after the run: MLflow takes seconds to import and its absence 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.tracking import MlflowClient
+from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.jobs import JobContext, job_main
@@ -23,7 +26,21 @@ BATCH = 1000
 
 def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
-    return {"mlflow_run": track(MlflowClient(tracking_uri=settings.tracking_uri), job.payload, settings)}
+    return {"mlflow_run": tell(job.payload, settings)}
+
+
+def tell(told: Mapping[str, Any], settings: Settings) -> str:
+    """Writes one run into the store that the settings name; MLflow's id. Raises Unavailable where the store does not take it now."""
+    if settings.tracking_password:
+        os.environ["PGPASSWORD"] = settings.tracking_password  # libpq reads it; MLflow repeats its URI in messages, so it holds none
+    try:
+        return track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
+    except SQLAlchemyError as error:  # away; or another replica makes the tables at this moment
+        raise Unavailable(f"MLflow's store cannot be opened: {_first_line(error)}", where=settings.tracking_uri) from error
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
+            raise
+        raise Unavailable(f"MLflow's store does not answer: {_first_line(error)}", where=settings.tracking_uri) from error
 
 
 def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> str:
@@ -63,6 +80,10 @@ def _curves(told: Mapping[str, Any]) -> Iterator[Metric]:
         yield Metric("train_loss", epoch["train_loss"], moment, epoch["number"])
         yield Metric("validation_loss", epoch["validation_loss"], moment, epoch["number"])
         yield Metric(f"validation_{epoch['metric']}", epoch["validation_metric"], moment, epoch["number"])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n", 1)[0]
 
 
 def _ms(seconds: float) -> int:

@@ -7,7 +7,10 @@ from typing import Any
 
 import pytest
 
+from penstock.contracts.errors import Invalid, Unavailable
 from penstock.packages.format import open_package
+from penstock.testing.broker import free_ports
+from penstock.testing.postgres import database_settings
 
 pytestmark = pytest.mark.process  # torch and MLflow take seconds to load
 
@@ -50,16 +53,14 @@ def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
     assert "`applications.sex` (category" not in card.split("## What it looks at")[1].split("##")[0]  # no input
 
 
-def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
-    from mlflow.tracking import MlflowClient
-
-    from penstock.runtime.settings import Platform
-    from penstock_trainer.settings import Settings
-    from penstock_trainer.tracking import track
-
-    settings = Settings(platform=Platform(home=tmp_path))
-    epochs = [
+TOLD = {
+    "run_id": "01A",
+    "pipeline": "loans",
+    "started_at": 1_700_000_000.0,
+    "ended_at": 1_700_000_009.0,
+    "parameters": {"trainer.epochs": "3"},
+    "metrics": {"auroc": 0.9},
+    "epochs": [
         {
             "number": number,
             "train_loss": 1 / number,
@@ -70,20 +71,27 @@ def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             "elapsed_s": float(number),
         }
         for number in (1, 2, 3)
-    ]
-    told = {
-        "run_id": "01A",
-        "pipeline": "loans",
-        "started_at": 1_700_000_000.0,
-        "ended_at": 1_700_000_009.0,
-        "parameters": {"trainer.epochs": "3"},
-        "metrics": {"auroc": 0.9},
-        "epochs": epochs,
-        "tags": {"penstock.run": "01A", "penstock.digest": "sha256:d"},
-    }
-    identity = track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
-    assert track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings) == identity  # told again, written once
-    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow/mlflow.db")  # as a user opens it
+    ],
+    "tags": {"penstock.run": "01A", "penstock.digest": "sha256:d"},
+}
+
+
+def test_mlflow_reads_the_run_back(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite and on PostgreSQL, by the settings that a service has."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("PGPASSWORD", "")  # what the job's process sets for itself goes with the test
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
+    for name, value in database_settings("trainer", database, tmp_path).items():
+        monkeypatch.setenv(name.replace("DATABASE", "TRACKING") if name.endswith("DATABASE") else name, value)
+    from mlflow.tracking import MlflowClient
+
+    from penstock_trainer.settings import Settings
+    from penstock_trainer.tracking import tell
+
+    settings = Settings()
+    identity = tell(TOLD, settings)
+    assert tell(TOLD, settings) == identity  # told again, written once
+    client = MlflowClient(tracking_uri=database)  # as a user opens it
     experiment = client.get_experiment_by_name("loans")
     assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
@@ -94,3 +102,28 @@ def test_mlflow_reads_the_run_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert run.data.tags["penstock.digest"] == "sha256:d"
     curve = client.get_metric_history(identity, "validation_loss")
     assert [(point.step, point.value) for point in curve] == [(1, 1.1), (2, 0.55), (3, pytest.approx(1.1 / 3))]
+
+
+def test_a_store_that_is_away_may_be_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.db import utils
+
+    from penstock.runtime.settings import Platform
+    from penstock_trainer.settings import Settings
+    from penstock_trainer.tracking import tell
+
+    monkeypatch.setattr(utils, "MAX_RETRY_COUNT", 1)  # MLflow itself tries for two minutes
+    monkeypatch.setenv("PGPASSWORD", "")
+    (tmp_path / "secret").write_text("tell-nobody")
+    [port] = free_ports(1)
+    url = f"postgresql+psycopg://penstock@127.0.0.1:{port}/mlflow"
+    settings = Settings(platform=Platform(home=tmp_path), tracking=url, database_password_file=tmp_path / "secret")
+    with pytest.raises(Unavailable, match=f"{port}/mlflow: MLflow's store cannot be opened: .*refused") as caught:
+        tell(TOLD, settings)
+    assert "tell-nobody" not in str(caught.value)
+
+
+def test_a_password_in_the_stores_url_is_refused() -> None:
+    from penstock_trainer.settings import Settings
+
+    with pytest.raises(Invalid, match="PENSTOCK_TRAINER__TRACKING: a password in a URL"):
+        Settings(tracking="postgresql+psycopg://penstock:tell-nobody@postgres/mlflow")

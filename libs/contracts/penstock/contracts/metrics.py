@@ -302,7 +302,7 @@ RECORDED = Metric(
     "penstock.recorder.lines",
     "counter",
     "{line}",
-    "Lines of the door's log: `recorded`, of these `undecoded`; or `unattributed`, of no pipeline that ever was served.",
+    "Lines of the door's log: `recorded` whole, `undecoded` in part, or `unattributed`: of no pipeline ever served, not published.",
     ("outcome",),
     ("inference",),
 )
@@ -314,6 +314,13 @@ DOOR_CLOSED = Metric(
     "gauge",
     "{door}",
     "1 while no prediction is let in because it could not be recorded, else 0.",
+    services=("inference",),
+)
+DOOR_HELD = Metric(
+    "penstock.door.held",
+    "gauge",
+    "{door}",
+    "1 while predictions wait in the door because Triton is away or has not loaded again what it served, else 0.",
     services=("inference",),
 )
 DEPLOYMENTS = Metric(

@@ -25,7 +25,7 @@ from faststream import AckPolicy
 from faststream.confluent import KafkaBroker
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import PenstockError
+from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
@@ -47,7 +47,7 @@ POLL_S = 1.0
 SESSION_MS = 6_000
 """A killed replica's partitions go to another after this."""
 DELIVERY_MS = 10_000
-"""A publish that is not acknowledged by then fails, and is tried again by whoever wanted it."""
+"""A publish that is not acknowledged by then fails, and is tried again by whoever wanted it. Shorter than `outbox.IN_FLIGHT`."""
 FLUSH_S = 2.0
 REMEMBER = timedelta(days=90)
 """How long the inbox knows an event. Kafka forgets a group's position after seven days away; then all of a topic comes again."""
@@ -139,7 +139,7 @@ class ControlPlane:
         if self._replay is not None:
             await self._replay.stop()
         if self._relay is not None and not self._down.is_set():
-            with contextlib.suppress(TimeoutError, KafkaException):
+            with contextlib.suppress(TimeoutError, KafkaException, Unavailable):
                 async with asyncio.timeout(FLUSH_S):
                     while await self._relay.drain():
                         pass
@@ -311,6 +311,7 @@ class ControlPlane:
 
     async def _keep_house(self, store: Store) -> None:
         while True:
-            forgotten = await asyncio.to_thread(store.forget, REMEMBER)
-            log.debug("old_rows_forgotten", rows=forgotten)
+            with contextlib.suppress(Unavailable):
+                forgotten = await asyncio.to_thread(store.forget, REMEMBER)
+                log.debug("old_rows_forgotten", rows=forgotten)
             await asyncio.sleep(KEEP_HOUSE_EVERY_S)

@@ -23,6 +23,7 @@ from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import DAY_MS, Topic, dead_letter_topic
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, receive
+from penstock.runtime.database import DatabaseAway
 from penstock.runtime.messaging import DESTINATION, GROUP
 from penstock.runtime.metrics import Reading
 from penstock.runtime.router import Router, may_pass
@@ -94,6 +95,8 @@ class GroupConsumer:
             self._commit(message)
             return
         trouble = self._trouble(place, received.offset)
+        if isinstance(error, DatabaseAway):
+            trouble.since = time.monotonic()  # nothing can be applied meanwhile, this message or another
         if may_pass(error) and time.monotonic() - trouble.since < self.router.retries.patience:
             await self._again(message, trouble, received, error)
             return

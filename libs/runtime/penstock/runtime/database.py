@@ -6,11 +6,12 @@ imported, and its driver with it, where a URL asks for it.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
@@ -20,8 +21,11 @@ from penstock.contracts.errors import Invalid, Unavailable
 WRITER_WAITS_S = 30.0
 """How long a writer waits for another one, here or in another process."""
 TRY_EVERY_S = 1.0
+"""While it is away."""
 READ_ONLY = "penstock_read_only"
 """The execution option of a connection that reads a snapshot."""
+
+T = TypeVar("T")
 
 
 class DatabaseAway(Unavailable):
@@ -108,6 +112,15 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+async def persistently(work: Callable[[], T]) -> T:
+    """What `work` answers, which runs in a thread: again for as long as the database is away."""
+    while True:
+        try:
+            return await asyncio.to_thread(work)
+        except DatabaseAway:
+            await asyncio.sleep(TRY_EVERY_S)
 
 
 def checked(url: str | URL) -> URL:

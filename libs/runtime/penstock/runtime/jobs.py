@@ -24,9 +24,10 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import TREATMENTS, Kind, PenstockError
+from penstock.contracts.errors import TREATMENTS, Kind, PenstockError, Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.database import DatabaseAway
 from penstock.runtime.metrics import Reading, histogram, observed
 from penstock.runtime.process import JobProcess, how_it_died
 from penstock.runtime.router import may_pass
@@ -64,7 +65,7 @@ class OnFailure(Protocol):
 
 
 class NotOurs(Exception):
-    pass
+    """Somebody canceled the job or took it over."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,6 @@ class Jobs:
                 loop.call_soon_threadsafe(self._woken.set)
 
         self._store.on_commit(heard)
-        self._take_back()
         with contextlib.ExitStack() as measured:
             for metric, read in ((metrics.JOBS, self._counts), (metrics.JOB_WAIT, self._longest_wait), (metrics.JOB_MEMORY, self._memory)):
                 measured.enter_context(observed(metric, read))
@@ -161,18 +161,29 @@ class Jobs:
                 await self._stop()
 
     async def _follow_the_queue(self) -> None:
+        taken_back = False
         while True:
             self._woken.clear()
-            self._end_what_is_not_ours()
-            while len(self._running) < self._parallel and (claim := self._claim()) is not None:
-                self._running[claim.row] = (asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"), None)
+            try:
+                taken_back = taken_back or self._take_back()
+                next_look = self._look()
+            except Unavailable as error:
+                log.warning("jobs_wait", kind=self.kind, why=str(error))
+                next_look = LOOK_EVERY_S
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._next_look()):
+                async with asyncio.timeout(next_look):
                     await self._woken.wait()
+
+    def _look(self) -> float:
+        """Ends what is not ours, starts what may start; in how many seconds to look again."""
+        self._end_what_is_not_ours()
+        while len(self._running) < self._parallel and (claim := self._claim()) is not None:
+            self._running[claim.row] = (asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"), None)
+        return self._next_look()
 
     # -- the queue -----------------------------------------------------------------------------------------------------------------
 
-    def _take_back(self) -> None:
+    def _take_back(self) -> bool:
         """A replica's name is its own: whatever runs under it was started by a process that is dead, and its children with it."""
         ours = and_(JobRow.kind == self.kind, JobRow.state == "running", JobRow.owner == self._owner)
         with self._store.read() as session:
@@ -181,6 +192,7 @@ class Jobs:
             with self._store.transaction() as effect:
                 effect.session.execute(update(JobRow).where(ours).values(state="queued", owner=None, lease_until=None))
             log.warning("jobs_taken_back", kind=self.kind, jobs=list(left))
+        return True
 
     def _claim(self) -> Claim | None:
         now = self._store.clock()
@@ -213,7 +225,7 @@ class Jobs:
         return min([LOOK_EVERY_S, *(max(0.01, (at - self._store.clock()).total_seconds()) for at in due)])
 
     def _ours(self, session: Session, claim: Claim) -> JobRow:
-        """The row, locked. Raises NotOurs where somebody canceled it or took it over."""
+        """The row, locked. Raises NotOurs."""
         row = session.get(JobRow, claim.row, with_for_update=True)
         if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
             raise NotOurs
@@ -287,14 +299,15 @@ class Jobs:
         finally:
             renewing.cancel()
             process.close()
+        lease_lost = renewing.done() and not renewing.cancelled() and renewing.result()
         if done:
             log.info("job_done")
             return "done"
         if outcome is not None:
             return await self._failed(claim, outcome)
-        if self._stopping:
+        if self._stopping or lease_lost:
             await self._put_back(claim, delay_s=0.0)
-            log.info("job_put_back", why="the service stops")
+            log.info("job_put_back", why="the service stops" if self._stopping else "its lease could not be renewed")
             return "stopped"
         await self._crashed(claim, code, process.last_lines)
         return "crashed"
@@ -308,8 +321,11 @@ class Jobs:
             process.signal(signal.SIGKILL)
             return await process.ended()
 
-    async def _renew(self, claim: Claim, process: JobProcess) -> None:
-        """While the child lives. A lease that is lost, or cannot be renewed in time, ends the child: another replica may have the job."""
+    async def _renew(self, claim: Claim, process: JobProcess) -> bool:
+        """While the child lives. A lease that is lost, or cannot be renewed in time, ends the child: another replica may have the job.
+
+        Whether it could not be renewed.
+        """
         held_until = self._store.clock() + self._lease
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
@@ -320,12 +336,12 @@ class Jobs:
                 held_until = now + self._lease
             except NotOurs:
                 process.signal(signal.SIGKILL)
-                return
+                return False
             except Exception as error:
                 log.warning("lease_not_renewed", why=str(error))
                 if now >= held_until:
                     process.signal(signal.SIGKILL)
-                    return
+                    return True
 
     async def _apply_progress(self, claim: Claim, message: dict[str, Any]) -> None:
         if self._on_progress is None:
@@ -354,9 +370,12 @@ class Jobs:
     async def _apply(self, claim: Claim, do: Callable[[Effect], Done], state: str | None, **values: Any) -> None:
         """One callback and the row's new state in one transaction; tried again while the reason may pass. Raises NotOurs."""
         delay = Backoff(first=0.1, longest=5.0)
-        for last in (*[False] * REFUSALS, True):
+        tries = 0
+        while True:
             effect = Effect(self._store)
             try:
+                if tries and self._is_applied(claim, state):
+                    return
                 answer = do(effect)
                 if inspect.isawaitable(answer):
                     await answer
@@ -368,20 +387,33 @@ class Jobs:
                     setattr(row, name, value)
                 effect.commit()
                 return
+            except DatabaseAway as error:
+                tries = tries or 1  # it does not count, however long that takes
+                log.warning("job_waits", why=str(error))
             except Exception as error:
-                effect.close()
-                if last or isinstance(error, NotOurs) or not may_pass(error):
+                tries += 1
+                if tries > REFUSALS or isinstance(error, NotOurs) or not may_pass(error):
                     raise
                 log.warning("job_waits", why=f"{type(error).__name__}: {error}")
             finally:
                 effect.close()
             await asyncio.sleep(delay.next())
 
+    def _is_applied(self, claim: Claim, state: str | None) -> bool:
+        """Whether an earlier try was committed, and only the database's answer was lost. Raises NotOurs."""
+        with self._store.read() as session:
+            row = session.get(JobRow, claim.row)
+        if row is not None and (row.state, row.attempt) == (state, claim.attempt):
+            return True
+        if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
+            raise NotOurs
+        return False
+
     # -- ends that are no result ---------------------------------------------------------------------------------------------------
 
     async def _failed(self, claim: Claim, failure: Failure) -> str:
         if TREATMENTS[failure.kind].retry:
-            refusals = self._count(claim, "refusals")
+            refusals = await self._count(claim, "refusals")
             if refusals <= REFUSALS:
                 delay = min(self._backoff_s * 2.0 ** (refusals - 1), _LONGEST_WAIT_S)
                 log.warning("job_retried", why=failure.message, again_in_s=delay)
@@ -392,7 +424,7 @@ class Jobs:
         return "failed"
 
     async def _crashed(self, claim: Claim, code: int, last_lines: list[str]) -> None:
-        crashes = self._count(claim, "crashes")
+        crashes = await self._count(claim, "crashes")
         log.error("job_crashed", why=how_it_died(code), crashes=crashes, of=self._attempts, last_lines=last_lines)
         if crashes < self._attempts:
             await self._put_back(claim, delay_s=min(self._backoff_s * 2.0 ** (crashes - 1), _LONGEST_WAIT_S))
@@ -429,12 +461,18 @@ class Jobs:
         except Exception:
             log.exception("job_left_to_its_lease")
 
-    def _count(self, claim: Claim, column: str) -> int:
-        with self._store.transaction() as effect:
+    async def _count(self, claim: Claim, column: str) -> int:
+        """Counts this start once, whatever is tried again."""
+        number = 0
+
+        def count(effect: Effect) -> None:
+            nonlocal number
             row = self._ours(effect.session, claim)
-            number = int(getattr(row, column)) + 1
+            number = number or int(getattr(row, column)) + 1
             setattr(row, column, number)
-            return number
+
+        await self._apply(claim, count, None)
+        return number
 
     # -- what is measured ----------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from typing import Any, Self, TypeVar
 import grpc
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from pydantic import ValidationError
 from sqlalchemy import MetaData
 
@@ -31,6 +31,7 @@ from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
+from penstock.runtime.database import TRY_EVERY_S, Database, DatabaseAway
 from penstock.runtime.jobs import Jobs, OnFailure, OnProgress, OnResult
 from penstock.runtime.logging import configure_logging
 from penstock.runtime.metrics import Read, Reading, observed
@@ -67,6 +68,7 @@ class Service:
         self._routers: list[Router] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._store: Store | None = None
+        self._listening = False
 
     @staticmethod
     def clock() -> datetime:
@@ -82,9 +84,11 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         self._server = rpc.server()
+        self._methods = rpc.Methods(lambda: "; ".join(f"{wait.thing}: {wait.why}" for wait in self.readiness.waiting))
+        self._server.add_generic_rpc_handlers((self._methods,))
         self._health = health.aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        status_pb2_grpc.add_StatusServiceServicer_to_server(_Status(self), self._server)
+        self.serve(health_pb2_grpc.add_HealthServicer_to_server, self._health)
+        self.serve(status_pb2_grpc.add_StatusServiceServicer_to_server, _Status(self))
         self.readiness.waits_for("start", "wiring")
         return self
 
@@ -97,15 +101,25 @@ class Service:
     # -- parts ---------------------------------------------------------------------------------------------------------------------
 
     async def store(self, tables: MetaData, migrations: str) -> Store:
-        """The service's database, migrated; carries inbox, outbox and jobs."""
-        store = await asyncio.to_thread(Store.open, self.settings.database_url, tables, migrations=migrations)
+        """The service's database, migrated; carries inbox, outbox and jobs. While it does not answer, health and status do."""
+        delay = Backoff(first=0.2, longest=2.0)
+        while True:
+            try:
+                store = await asyncio.to_thread(Store.open, self.settings.database_url, tables, migrations=migrations)
+                break
+            except Unavailable as error:
+                thing = error.where or "database"
+                self.readiness.waits_for(thing, error.message)
+                await self._listen()
+                await self._unless_stopped(delay.next())
         self._stack.callback(store.close)
         self._store = store
+        self._watch_presence(store.database)
         return store
 
     def serve(self, register: Callable[[Any, Any], None], servicer: object, *names: str) -> None:
         """Adds a servicer: `service.serve(add_XServicer_to_server, X(...), "penstock.x.v1.XService")`."""
-        register(servicer, self._server)
+        register(servicer, self._methods)
         self._names += names
 
     def consume(self, *routers: Router) -> None:
@@ -147,20 +161,26 @@ class Service:
             traces=self._traces,
             environment=environment,
         )
-        self.background(f"jobs/{kind}", jobs.run())
+        self.background(f"jobs/{kind}", jobs.run)
         return jobs
 
-    def background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        """A task for as long as the service lives. If it raises, the service stops with an error and is started again."""
+    def background(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """A task for as long as the service lives. If it raises, the service stops with an error and is started again.
+
+        If what it raises is that the service's database is away, it alone begins anew, until the database is there.
+        """
 
         async def supervised() -> None:
-            try:
-                await work
-            except asyncio.CancelledError:
-                raise
-            except Exception:
-                self.log.exception("background_failed", task=name)
-                self.fail(f"{name} failed")
+            while True:
+                try:
+                    return await work()
+                except asyncio.CancelledError:
+                    raise
+                except DatabaseAway:
+                    await asyncio.sleep(TRY_EVERY_S)
+                except Exception:
+                    self.log.exception("background_failed", task=name)
+                    return self.fail(f"{name} failed")
 
         task = asyncio.create_task(supervised(), name=name)
         self._tasks.add(task)
@@ -217,14 +237,14 @@ class Service:
         """Serves until SIGTERM or until a part fails for good."""
         self.readiness.on_change(self._announce_soon)
         names = [*self._names, status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name, health.SERVICE_NAME]
-        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self._server)
-        self._server.add_insecure_port(self.settings.address)
-        await self._server.start()
+        reflected = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
+        self.serve(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflected)
+        self._methods.complete = True
+        await self._listen()
         self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
-        self.log.info("listening", address=self.settings.address)
         if self._routers or self._store:
             self.readiness.waits_for("kafka", "connecting")
-            self.background("control-plane", self._control_plane())
+            self.background("control-plane", self._control_plane)
             for router in self._routers:
                 for topic in router.replayed_topics:
                     self.readiness.waits_for(topic, "reading it from the beginning")
@@ -234,6 +254,53 @@ class Service:
         await self._stopping.wait()
         self.log.info("stopping")
         await self._health.enter_graceful_shutdown()
+
+    async def _listen(self) -> None:
+        """From here on calls are answered, though perhaps not yet by the service's own servicers."""
+        if self._listening:
+            return
+        self._listening = True
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._server.add_insecure_port(self.settings.address)
+        await self._server.start()
+        self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
+        self.log.info("listening", address=self.settings.address)
+
+    async def _unless_stopped(self, seconds: float) -> None:
+        """Raises SystemExit where the service is to stop before it is wired."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+                raise SystemExit(0)
+
+    def _watch_presence(self, database: Database) -> None:
+        """Readiness follows the database, and somebody asks for it, also where nobody else uses it."""
+        presence, lost = database.presence, asyncio.Event()
+        thing = f"database ({presence.name})"
+
+        def changed(why: str | None) -> None:
+            if why is None:
+                self.readiness.has(thing)
+            else:
+                self.readiness.waits_for(thing, why)
+                self._loop.call_soon_threadsafe(lost.set)
+
+        async def ask() -> None:
+            delay = Backoff(first=0.1, longest=TRY_EVERY_S)
+            while True:
+                await lost.wait()
+                lost.clear()
+                while presence.why is not None:
+                    try:
+                        await asyncio.to_thread(database.ping)
+                    except Unavailable as error:
+                        self.readiness.waits_for(thing, error.message)
+                        await asyncio.sleep(delay.next())
+                delay.reset()
+
+        presence.on_change(changed)
+        changed(presence.why)
+        self.background("database", ask)
 
     async def _control_plane(self) -> None:
         """Makes the topics that this service needs as soon as Kafka answers, then consumes, replays and relays until the end."""

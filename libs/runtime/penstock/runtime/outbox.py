@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 from sqlalchemy import delete, func, select
 
 from penstock.contracts import metrics
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.leases import take_lease
 from penstock.runtime.messaging import sent
@@ -25,6 +26,9 @@ BATCH = 100
 LOOK_EVERY_S = 5.0
 """Besides being woken: for rows of another replica that died, or whose relay holds the lease no more."""
 LEASE = timedelta(seconds=15)
+IN_FLIGHT = timedelta(seconds=12)
+"""So much of the lease is left when a row is handed to Kafka: longer than it may be on its way (`broker.DELIVERY_MS`), so that nothing of
+ours arrives when another relay works, and clocks may differ by two seconds."""
 
 T = TypeVar("T")
 
@@ -32,8 +36,9 @@ T = TypeVar("T")
 class Relay:
     """Publishes one store's outbox. One relay per database works at a time (a lease); the others stand by.
 
-    A row is deleted after Kafka acknowledged it. A crash between the two publishes it again under the same event id: at least once.
-    While Kafka is away rows wait in the database and nothing is lost.
+    Ids rise in the order of the commits, as the store has one writer at a time: no row appears behind one that was published. A row is
+    deleted after Kafka acknowledged it. A crash between the two publishes it again under the same event id: at least once. While Kafka or
+    the database is away rows wait in the database and nothing is lost.
     """
 
     def __init__(self, store: Store, publish: Callable[[OutboxRow], Awaitable[None]], *, owner: str) -> None:
@@ -42,6 +47,8 @@ class Relay:
         self._owner = owner
         self._woken = asyncio.Event()
         self._lease_until = store.clock()
+        self._published: set[int] = set()
+        """Acknowledged by Kafka, and not deleted yet."""
         self._backoff = Backoff(first=0.2, longest=5.0)
 
     async def run(self) -> None:
@@ -69,28 +76,40 @@ class Relay:
                 log.warning("outbox_waits", why=str(error.args[0].str()), again_in_s=round(delay, 1))
                 await asyncio.sleep(delay)
                 continue
+            except Unavailable as error:
+                log.warning("outbox_waits", why=str(error))
             await _either(self._woken.wait(), LOOK_EVERY_S)
 
     async def drain(self) -> int:
-        """Publishes up to one batch; how many rows. What was acknowledged before an error is deleted before the error is raised."""
-        rows = self._next()
-        if not rows or not self._leads():
+        """Publishes up to one batch; how many rows. What was acknowledged before an error is deleted before the error is raised.
+
+        Raises KafkaException, and Unavailable where the database does not take part; what Kafka acknowledged is not published again then.
+        """
+        self._delete_published()
+        if not self._next(1) or not self._leads():
             return 0
-        done: list[int] = []
+        count = 0
         try:
-            for row in rows:
+            for row in self._next(BATCH):
+                if not self._leads():
+                    break
                 sent(row.topic)
                 await self._publish(row)
-                done.append(row.id)
+                self._published.add(row.id)
+                count += 1
         finally:
-            if done:
-                with self._store.transaction() as effect:
-                    effect.session.execute(delete(OutboxRow).where(OutboxRow.id.in_(done)))
-        return len(done)
+            self._delete_published()
+        return count
 
-    def _next(self) -> Sequence[OutboxRow]:
+    def _next(self, limit: int) -> Sequence[OutboxRow]:
         with self._store.read() as session:
-            return session.scalars(select(OutboxRow).order_by(OutboxRow.id).limit(BATCH)).all()
+            return session.scalars(select(OutboxRow).order_by(OutboxRow.id).limit(limit)).all()
+
+    def _delete_published(self) -> None:
+        if self._published:
+            with self._store.transaction() as effect:
+                effect.session.execute(delete(OutboxRow).where(OutboxRow.id.in_(self._published)))
+            self._published.clear()
 
     def _waiting(self) -> list[Reading]:
         with self._store.read() as session:
@@ -103,7 +122,7 @@ class Relay:
 
     def _leads(self) -> bool:
         now = self._store.clock()
-        if self._lease_until - now > LEASE / 2:
+        if self._lease_until - now > IN_FLIGHT:
             return True
         with self._store.transaction() as effect:
             taken = take_lease(effect, "outbox", self._owner, now, LEASE)

@@ -24,6 +24,7 @@ from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError
 from penstock.contracts.events import EVENTS, Event, decode
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received
+from penstock.runtime.database import DatabaseAway
 from penstock.runtime.messaging import DESTINATION, GROUP, processing
 from penstock.runtime.metrics import counter
 from penstock.runtime.store import Effect, Repeated, Store
@@ -50,7 +51,7 @@ class Retries:
     longest: float = 10.0
     """Longest delay between two tries."""
     patience: float = 300.0
-    """Since the first failure; then it is rejected. A restart of the service begins to count anew."""
+    """Since the first failure; then it is rejected. A restart of the service begins to count anew, and so does its database's absence."""
     rejects_in_a_row: int = 10
     """So many rejects without a success between them, and the consumer stops: the fault is here, not in the messages."""
 
@@ -192,7 +193,9 @@ class Router:
                 if inspect.isawaitable(answer):
                     await answer
             except Exception as error:
-                if not may_pass(error) or time.monotonic() - began > self.retries.patience:
+                if isinstance(error, DatabaseAway):
+                    began = time.monotonic()
+                elif not may_pass(error) or time.monotonic() - began > self.retries.patience:
                     log.exception("replay_left_out", place=received.place, event_type=received.event_type)
                     return False
                 log.warning("replay_retried", place=received.place, event_type=received.event_type, why=f"{type(error).__name__}: {error}")

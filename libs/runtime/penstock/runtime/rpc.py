@@ -6,7 +6,7 @@ import asyncio
 import functools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -21,7 +21,7 @@ from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, error_of
+from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, Unavailable, error_of
 from penstock.runtime.metrics import histogram
 
 log = structlog.get_logger(__name__)
@@ -130,6 +130,42 @@ class ErrorTable(grpc.aio.ServerInterceptor):
             handler.request_deserializer,
             handler.response_serializer,
         )
+
+
+class Methods(grpc.GenericRpcHandler):
+    """What a server answers, of servicers that may come after its start; until all are there, another method is UNAVAILABLE.
+
+    It is given to `add_XServicer_to_server` in the server's place: a server itself takes no servicer once it has started.
+    """
+
+    def __init__(self, waits_for: Callable[[], str]) -> None:
+        """`waits_for` says what for, to callers who are too early."""
+        self.complete = False
+        self._waits_for = waits_for
+        self._handlers: list[grpc.GenericRpcHandler] = []
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        self._handlers += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """The same once more, for servers that look methods up faster."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        for known in self._handlers:
+            if (found := known.service(handler_call_details)) is not None:
+                return found
+        if self.complete:
+            return None
+        return grpc.stream_stream_rpc_method_handler(self._not_yet(handler_call_details.method))
+
+    def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
+        async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+            with _Call(method) as answered:
+                told = Unavailable(f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again")
+                await _answer(told, answered, context)
+            yield b""
+
+        return answer
 
 
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:

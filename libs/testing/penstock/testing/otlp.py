@@ -29,6 +29,8 @@ class Span:
     """Empty at a trace's beginning."""
     links: frozenset[str]
     """Trace ids."""
+    attributes: Mapping[str, str]
+    """Those that are texts."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,12 @@ class Receiver:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{self.address}"
+
+    @property
+    def address(self) -> str:
+        """host:port"""
+        return f"127.0.0.1:{self._port}"
 
     def spans(self) -> list[Span]:
         """All so far. A process sends its spans every five seconds, and when it ends."""
@@ -121,7 +128,8 @@ def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[Spa
         for scope in told.scope_spans:
             for span in scope.spans:
                 links = frozenset(link.trace_id.hex() for link in span.links)
-                yield Span(service, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), links)
+                ids = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
+                yield Span(service, span.name, *ids, links, _texts(span.attributes))
 
 
 def _points(request: metrics_service_pb2.ExportMetricsServiceRequest) -> Iterator[Point]:
@@ -137,4 +145,4 @@ def _points(request: metrics_service_pb2.ExportMetricsServiceRequest) -> Iterato
 
 
 def _texts(attributes: Any) -> dict[str, str]:
-    return {attribute.key: attribute.value.string_value for attribute in attributes}
+    return {attribute.key: attribute.value.string_value for attribute in attributes if attribute.value.HasField("string_value")}

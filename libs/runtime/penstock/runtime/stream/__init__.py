@@ -9,6 +9,7 @@ Topics are named as in the catalogue; the installation's prefix is added here an
 from penstock.runtime.stream.group import BATCH, StreamFailed, librdkafka_log
 from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Headers, Message, Outcome, Partition, Produced
 from penstock.runtime.stream.positioned import PositionedStream, Sink
+from penstock.runtime.stream.spans import linked_span
 from penstock.runtime.stream.transactional import Processor, TransactionalStream
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "StreamFailed",
     "TransactionalStream",
     "librdkafka_log",
+    "linked_span",
 ]

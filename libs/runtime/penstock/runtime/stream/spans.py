@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from opentelemetry import trace
@@ -27,21 +28,29 @@ def batch_span(verb: str, batches: Sequence[Batch]) -> Iterator[Span]:
     if len(batches) == 1:
         attributes["messaging.destination.partition.id"] = str(batches[0].partition.number)
         attributes["messaging.kafka.offset"] = batches[0].messages[0].offset
-    with _tracer.start_as_current_span(
-        f"{verb} {topics[0]}" if len(topics) == 1 else verb, links=_links(batches), attributes=attributes
-    ) as span:
+    with linked_span(f"{verb} {topics[0]}" if len(topics) == 1 else verb, _traceparents(batches), attributes) as span:
         yield span
 
 
-def _links(batches: Sequence[Batch]) -> list[Link]:
-    found: dict[bytes, None] = {}
+@contextmanager
+def linked_span(name: str, traceparents: Iterable[bytes], attributes: Mapping[str, str | int]) -> Iterator[Span]:
+    """A span with links to the first hundred distinct traces."""
+    distinct = itertools.islice(dict.fromkeys(traceparents), MAX_LINKS)
+    links = [Link(context) for context in map(parse_traceparent, distinct) if context is not None]
+    with _tracer.start_as_current_span(name, links=links, attributes=attributes) as span:
+        yield span
+
+
+def _traceparents(batches: Sequence[Batch]) -> Iterator[bytes]:
+    """Of as many messages as it takes."""
+    seen: set[bytes] = set()
     for batch in batches:
         for message in batch.messages:
             if message.headers and (traceparent := message.header("traceparent")):
-                found[traceparent] = None
-                if len(found) == MAX_LINKS:
-                    break
-    return [Link(context) for context in map(parse_traceparent, found) if context is not None]
+                seen.add(traceparent)
+                if len(seen) > MAX_LINKS:
+                    return
+                yield traceparent
 
 
 def parse_traceparent(header: bytes) -> SpanContext | None:
