@@ -143,6 +143,7 @@ class ControlPlane:
                 async with asyncio.timeout(FLUSH_S):
                     while await self._relay.drain():
                         pass
+                    self._relay.resign()
         self._purge()
         await self.broker.stop()
 
