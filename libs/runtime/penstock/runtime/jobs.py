@@ -514,4 +514,5 @@ class Jobs:
 
 def _failure_of(told: Mapping[str, Any]) -> Failure:
     where = f"{told['where']}: " if told.get("where") else ""
-    return Failure(Kind(told["kind"]), where + told["message"], told.get("remedy") or "")
+    message, remedy = (text.replace("\0", "�") for text in (where + told["message"], told.get("remedy") or ""))  # PostgreSQL stores no NUL
+    return Failure(Kind(told["kind"]), message, remedy)
