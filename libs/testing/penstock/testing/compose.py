@@ -198,7 +198,9 @@ def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:
     """What names a stack of its own: a project and ports that nobody has."""
     door, kafka, *others = free_ports(8)
     files = [root / "docker-compose.yml", *(root / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays)]
-    more = dict(zip(("KAFKA_2_PORT", "KAFKA_3_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT"), map(str, others), strict=False))
+    more = dict(
+        zip(("KAFKA_2_PORT", "KAFKA_3_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT", "OTLP_PORT"), map(str, others), strict=False)
+    )
     return {
         **os.environ,
         "COMPOSE_PROJECT_NAME": f"penstock-test-{uuid.uuid4().hex[:8]}",
