@@ -241,6 +241,7 @@ class Working:
         self.store = store
         self.marks, self.go = folder / "marks", folder / "go"
         self.results: list[int] = []
+        self.before_a_result: Callable[[], None] = lambda: None
         self.failures: list[str] = []
         self.jobs = Jobs(
             "waiting",
@@ -276,6 +277,7 @@ class Working:
 
     def _on_result(self, job_id: str, result: dict[str, Any], effect: Effect) -> None:
         self.results.append(result["attempt"])
+        self.before_a_result()
         effect.session.add(Applied(number=result["attempt"], audit=job_id))
         effect.publish(started(job_id))
 
@@ -299,6 +301,18 @@ async def test_a_result_in_hand_waits_for_the_database(
         await happens(lambda: working.row.state == "done", within=20)
     assert (working.starts, working.failures) == (["1"], [])
     assert count(store, Applied) == count(store, OutboxRow) == 1
+
+
+async def test_a_result_in_hand_is_not_forestalled_by_its_own_replica(server: PostgresContainer, store: Store, tmp_path: Path) -> None:
+    """Another worker of the same replica is free, and the lease has run out when the database is back."""
+    working = Working(store, tmp_path, attempts=1, parallel=2, lease=timedelta(seconds=0.3))
+    working.before_a_result = lambda: server.container.kill() if working.results == [1] else None
+    async with working.running():
+        working.go.touch()
+        await happens(lambda: working.results)
+        await asyncio.to_thread(server.container.start)
+        await happens(lambda: working.row.state == "done", within=20)
+    assert (working.starts, working.failures) == (["1"], [])
 
 
 async def test_a_job_whose_lease_ran_out_meanwhile_is_gone_on_with_and_is_no_crash(
