@@ -56,6 +56,8 @@ JOB = """
                     raise Unavailable("the store is away")
             elif step == "invalid":
                 raise Invalid("one class only", where="targets.default", remedy="Publish events of both classes")
+            elif step == "nul":
+                raise Invalid("a\\0b")
             elif step == "bug":
                 {}["missing"]
             elif step == "print":
@@ -212,6 +214,15 @@ async def test_what_the_user_must_change_is_told_at_once(store: Store, heard: He
     await ended(store)
     assert heard.failures == [(Kind.INVALID, "targets.default: one class only", "Publish events of both classes")]
     assert marked(tmp_path / "marks", "start") == ["1"]
+
+
+async def test_a_message_that_no_database_stores_as_it_is_is_told_all_the_same(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    enqueue(store, tmp_path / "marks", ("nul",))
+    start()
+    await ended(store)
+    assert heard.failures == [(Kind.INVALID, "a\ufffdb", "")]
 
 
 async def test_a_bug_is_told_by_its_name(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:

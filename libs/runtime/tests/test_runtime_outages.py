@@ -20,7 +20,7 @@ import grpc
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from structlog.testing import capture_logs
 
@@ -31,7 +31,7 @@ from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime import jobs, rpc
 from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.cloud_events import Received
-from penstock.runtime.database import DatabaseAway, persistently
+from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently
 from penstock.runtime.jobs import Jobs
 from penstock.runtime.outbox import Relay
 from penstock.runtime.settings import KafkaSettings
@@ -98,9 +98,8 @@ def count(store: Store, table: type[DeclarativeBase]) -> int:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
-def back(store: Store) -> int:
-    """Seconds until the store can be used."""
-    began = time.monotonic()
+def back(store: Store) -> None:
+    """Waits until the store can be used."""
 
     def there() -> bool:
         with contextlib.suppress(DatabaseAway):
@@ -109,7 +108,6 @@ def back(store: Store) -> int:
         return False
 
     until(there, within=10, what="the database can be used")
-    return round(time.monotonic() - began)
 
 
 async def happens(check: Callable[[], Any], within: float = 60.0) -> Any:
@@ -136,20 +134,22 @@ def test_a_restart_that_nobody_was_in_the_middle_of_is_not_noticed(server: Postg
     assert count(store, Applied) == 1
 
 
-def test_while_it_is_away_every_use_says_so_at_once(server: PostgresContainer, store: Store) -> None:
+def test_while_it_is_away_every_use_says_so_and_few_try_to_connect(server: PostgresContainer, store: Store) -> None:
     heard: list[str | None] = []
     store.database.presence.on_change(heard.append)
+    tries: list[float] = []
+    event.listen(store.engine, "do_connect", lambda *_: tries.append(time.monotonic()))
     server.container.stop()
     began = time.monotonic()
     for _ in range(100):
         with pytest.raises(DatabaseAway, match=rf"database \(127\.0\.0\.1:{server.container.port}/test_") as caught:
             count(store, Applied)
         assert PASSWORD not in str(caught.value)
-    assert time.monotonic() - began < 2.0
+    assert len(tries) <= 1 + (time.monotonic() - began) / TRY_EVERY_S
     with pytest.raises(DatabaseAway, match="refused"):
         store.database.ping()
     server.container.start()
-    assert back(store) <= 2
+    back(store)
     assert heard[0] is not None
     assert heard[-1] is None
 
@@ -160,10 +160,10 @@ async def test_a_handler_that_was_in_the_middle_is_undone_and_runs_again(server:
     tries: list[str] = []
 
     @router.on(AuditStarted)
-    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
-        effect.session.add(Applied(number=1, audit=event.audit_id))
-        effect.publish(event)
-        tries.append(event.audit_id)
+    def on_audit_started(audit: AuditStarted, effect: Effect) -> None:
+        effect.session.add(Applied(number=1, audit=audit.audit_id))
+        effect.publish(audit)
+        tries.append(audit.audit_id)
         if len(tries) == 1:
             getattr(server.container, end)()
 
@@ -241,6 +241,7 @@ class Working:
         self.store = store
         self.marks, self.go = folder / "marks", folder / "go"
         self.results: list[int] = []
+        self.before_a_result: Callable[[], None] = lambda: None
         self.failures: list[str] = []
         self.jobs = Jobs(
             "waiting",
@@ -276,6 +277,7 @@ class Working:
 
     def _on_result(self, job_id: str, result: dict[str, Any], effect: Effect) -> None:
         self.results.append(result["attempt"])
+        self.before_a_result()
         effect.session.add(Applied(number=result["attempt"], audit=job_id))
         effect.publish(started(job_id))
 
@@ -299,6 +301,18 @@ async def test_a_result_in_hand_waits_for_the_database(
         await happens(lambda: working.row.state == "done", within=20)
     assert (working.starts, working.failures) == (["1"], [])
     assert count(store, Applied) == count(store, OutboxRow) == 1
+
+
+async def test_a_result_in_hand_is_not_forestalled_by_its_own_replica(server: PostgresContainer, store: Store, tmp_path: Path) -> None:
+    """Another worker of the same replica is free, and the lease has run out when the database is back."""
+    working = Working(store, tmp_path, attempts=1, parallel=2, lease=timedelta(seconds=0.3))
+    working.before_a_result = lambda: server.container.kill() if working.results == [1] else None
+    async with working.running():
+        working.go.touch()
+        await happens(lambda: working.results)
+        await asyncio.to_thread(server.container.start)
+        await happens(lambda: working.row.state == "done", within=20)
+    assert (working.starts, working.failures) == (["1"], [])
 
 
 async def test_a_job_whose_lease_ran_out_meanwhile_is_gone_on_with_and_is_no_crash(
@@ -365,10 +379,10 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(serv
     router = Router("g", store, retries=Retries(first=0.02, longest=0.2, patience=0.5))
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    async def on_audit_started(audit: AuditStarted, effect: Effect) -> None:
         await asyncio.sleep(0.005)
-        effect.session.add(Applied(number=int(event.audit_id), audit=event.audit_id))
-        effect.publish(AuditFailed(audit_id=event.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON))
+        effect.session.add(Applied(number=int(audit.audit_id), audit=audit.audit_id))
+        effect.publish(AuditFailed(audit_id=audit.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON))
 
     topic.send(*map(str, range(total)))
     plane = ControlPlane("t", topic.settings, [router], store=store)
@@ -401,7 +415,7 @@ SERVICE = """
     from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
     from penstock.runtime.lifecycle import Service, start
     from penstock.runtime.settings import ServiceSettings, service_config
-    from sqlalchemy import func, select
+    from sqlalchemy import event, func, select
     from penstock.runtime.tables import JobRow
     from sqlalchemy.orm import DeclarativeBase
 
@@ -514,16 +528,16 @@ def test_a_service_waits_for_its_database_and_goes_on_by_itself(server: Postgres
     server.container.kill()
     refused = running.refusal()
     assert (refused.where, refused.remedy) == (database, "It is tried again by itself")
-    until(lambda: not running.serving(), within=5, what="it is not ready without its database")
+    until(lambda: not running.serving(), within=15, what="it is not ready without its database")
     assert "refused" in running.waits_for()[database]
     server.container.start()
-    until(running.serving, within=5, what="it is ready again")
+    until(running.serving, within=15, what="it is ready again")
     running.ask()
 
     server.container.kill()  # while nobody asks
-    until(lambda: not running.serving(), within=10, what="an idle service notices it too")
+    until(lambda: not running.serving(), within=15, what="an idle service notices it too")
     server.container.start()
-    until(running.serving, within=5, what="it is ready again")
+    until(running.serving, within=15, what="it is ready again")
     assert running.process.poll() is None
 
 
@@ -534,11 +548,11 @@ def test_a_background_task_begins_anew_when_its_database_is_back(
     running = start(url, "--tell")
     until(running.serving, within=20, what="it is ready")
     server.container.kill()
-    until(lambda: not running.serving(), within=5, what="it is not ready")
+    until(lambda: not running.serving(), within=15, what="it is not ready")
     server.container.start()
-    until(running.serving, within=5, what="it is ready again")
+    until(running.serving, within=15, what="it is ready again")
     running.ask()
-    until(lambda: list(running.status().facts) == ["1 jobs"], within=5, what="the task looks again")
+    until(lambda: list(running.status().facts) == ["1 jobs"], within=15, what="the task looks again")
     assert running.process.poll() is None
 
 

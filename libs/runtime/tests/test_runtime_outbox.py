@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -9,9 +11,10 @@ import pytest
 from sqlalchemy import func, select
 
 from penstock.contracts.events import AuditStarted
-from penstock.runtime.outbox import IN_FLIGHT, LEASE, Relay
+from penstock.runtime.outbox import IN_FLIGHT, LEASE, LOOK_EVERY_S, Relay
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
+from penstock.testing.wait import until
 
 
 class Clock:
@@ -83,3 +86,36 @@ async def test_a_slow_relay_renews_its_lease_before_a_row_could_outlive_it(store
     first = Relay(store, slowly, owner="first")
     assert await first.drain() == 3
     assert published == ["0", "1", "2"]
+
+
+async def test_a_relay_that_ends_leaves_the_next_one_nothing_to_wait_for(store: Store) -> None:
+    async def publish(row: OutboxRow) -> None: ...
+
+    first, second = Relay(store, publish, owner="first"), Relay(store, publish, owner="second")
+    assert await first.drain() == 3
+    with store.transaction() as effect:
+        effect.publish(AuditStarted(audit_id="3", pipeline="p", digest="d", started_at=store.clock()))
+    assert await second.drain() == 0, "the lease holds"
+    first.resign()
+    assert await second.drain() == 1
+
+
+async def test_the_relay_that_leads_publishes_what_others_commit_within_a_second(database: str, store: Store) -> None:
+    """Their commits wake nobody here."""
+    published: list[str] = []
+
+    async def publish(row: OutboxRow) -> None:
+        published.append(audit(row))
+
+    running = asyncio.create_task(Relay(store, publish, owner="first").run())
+    try:
+        await asyncio.to_thread(until, lambda: len(published) == 3, within=10, what="all are published")
+        other = Store.open(database, clock=store.clock)
+        with other.transaction() as effect:
+            effect.publish(AuditStarted(audit_id="other's", pipeline="p", digest="d", started_at=store.clock()))
+        other.close()
+        began = time.monotonic()
+        await asyncio.to_thread(until, lambda: published[3:] == ["other's"], within=10, what="the other's is published")
+        assert time.monotonic() - began < LOOK_EVERY_S / 2
+    finally:
+        running.cancel()

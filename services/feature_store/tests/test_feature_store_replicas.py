@@ -25,6 +25,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.docker]
 
 P = "credit-risk"
 INCOME = ["applications.income"]
+TAKES_OVER_WITHIN_S = 45
+"""The lease of 15 s, and a replica that has to begin on a busy machine."""
 
 
 class Pair:
@@ -32,7 +34,7 @@ class Pair:
         self.world = World(kafka, home, environment)
         self.replicas: list[Replica] = [self.world, Replica(self.world.settings, home, environment, name="1")]
 
-    def owner(self, within: float = 30) -> Replica:
+    def owner(self, within: float = 90) -> Replica:
         return until(lambda: next((one for one in self.replicas if one.owns()), None), within=within, what="a replica owns the lake")
 
     def other(self) -> Replica:
@@ -58,7 +60,7 @@ def pair(kafka: Kafka, redis: RedisServer, tmp_path_factory: pytest.TempPathFact
         pair.owner()
         for replica in pair.replicas:
             replica.knows(P)
-            until(lambda of=replica: not of.waits_for(), within=60, what="it is ready")  # type: ignore[misc]
+            until(lambda of=replica: not of.waits_for(), within=90, what="it is ready")  # type: ignore[misc]
         yield pair
     finally:
         pair.close()
@@ -99,10 +101,9 @@ def test_killing_the_owner_under_load_loses_and_doubles_nothing(pair: Pair) -> N
         killed.kill()
         gone = time.monotonic()
         assert numbers(standby.online(P, ["any-8"], INCOME)[0]) == [8.0], "reads go on"
-        while not standby.owns() and time.monotonic() < gone + 30:
+        while not standby.owns():
             published = publish(pair, published, chance)
-        assert standby.owns()
-        assert time.monotonic() - gone < 22, "the lease of 15 s, and a replica that has to begin"
+            assert time.monotonic() < gone + TAKES_OVER_WITHIN_S, standby.waits_for()
         killed.start()
         killed.knows(P)
     for replica in pair.replicas:

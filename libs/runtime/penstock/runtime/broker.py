@@ -143,6 +143,7 @@ class ControlPlane:
                 async with asyncio.timeout(FLUSH_S):
                     while await self._relay.drain():
                         pass
+                    self._relay.resign()
         self._purge()
         await self.broker.stop()
 
@@ -170,6 +171,8 @@ class ControlPlane:
 
     def _make_broker(self) -> KafkaBroker:
         client = self.kafka.client()
+        if protocol := client.get("security.protocol"):
+            client["security.protocol"] = protocol.lower()  # FastStream knows librdkafka's lower-case names alone
         broker = KafkaBroker(
             client.pop("bootstrap.servers"),
             config={  # type: ignore[arg-type]  # a plain dict of librdkafka's names

@@ -43,7 +43,7 @@ class Presence:
         """host:port/database, or a path; without user and password."""
         self._why: str | None = None
         self._next_try = 0.0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._changed: list[Callable[[str | None], None]] = []
 
     @property
@@ -52,7 +52,10 @@ class Presence:
         return self._why
 
     def on_change(self, listener: Callable[[str | None], None]) -> None:
-        """Calls `listener` with the reason when the database is lost, and with None when it is found, from the thread that noticed."""
+        """Calls `listener` with the reason when the database is lost, and with None when it is found, from the thread that noticed.
+
+        It must not block.
+        """
         self._changed.append(listener)
 
     def lost(self, why: str, *, again_in_s: float = TRY_EVERY_S) -> DatabaseAway:
@@ -82,9 +85,9 @@ class Presence:
     def _set(self, why: str | None) -> None:
         with self._lock:
             before, self._why = self._why, why
-        if before != why:
-            for listener in self._changed:
-                listener(why)
+            if before != why:
+                for listener in self._changed:  # in the lock: what they hear last is what is true
+                    listener(why)
 
 
 class Database:

@@ -213,13 +213,17 @@ class Jobs:
     def _claimable(self, now: datetime) -> ColumnElement[bool]:
         waiting = and_(JobRow.state == "queued", JobRow.not_before <= now)
         abandoned = and_(JobRow.state == "running", JobRow.lease_until < now)
-        return and_(JobRow.kind == self.kind, or_(waiting, abandoned))
+        return and_(JobRow.kind == self.kind, self._not_in_hand(), or_(waiting, abandoned))
+
+    def _not_in_hand(self) -> ColumnElement[bool]:
+        """What a worker of ours has is not for another one, though its lease ran out while the database was away."""
+        return JobRow.id.not_in(self._running)
 
     def _next_look(self) -> float:
         if len(self._running) >= self._parallel:
             return LOOK_EVERY_S
         waiting = select(func.min(JobRow.not_before)).where(JobRow.kind == self.kind, JobRow.state == "queued")
-        leased = select(func.min(JobRow.lease_until)).where(JobRow.kind == self.kind, JobRow.state == "running")
+        leased = select(func.min(JobRow.lease_until)).where(JobRow.kind == self.kind, JobRow.state == "running", self._not_in_hand())
         with self._store.read() as session:
             due = [at for at in (session.scalar(waiting), session.scalar(leased)) if at is not None]
         return min([LOOK_EVERY_S, *(max(0.01, (at - self._store.clock()).total_seconds()) for at in due)])
@@ -514,4 +518,6 @@ class Jobs:
 
 def _failure_of(told: Mapping[str, Any]) -> Failure:
     where = f"{told['where']}: " if told.get("where") else ""
-    return Failure(Kind(told["kind"]), where + told["message"], told.get("remedy") or "")
+    # PostgreSQL stores no NUL.
+    message, remedy = (text.replace("\0", "\ufffd") for text in (where + told["message"], told.get("remedy") or ""))
+    return Failure(Kind(told["kind"]), message, remedy)

@@ -32,8 +32,10 @@ class Postgres:
         """A new, empty database for a block; its URL, with the password. In the end whoever is connected to it is thrown out."""
         name = f"test_{uuid.uuid4().hex}"
         self._execute(f'CREATE DATABASE "{name}"')
-        yield self.url.set(database=name).render_as_string(hide_password=False)
-        self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+        try:
+            yield self.url.set(database=name).render_as_string(hide_password=False)
+        finally:
+            self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
     def _execute(self, statement: str) -> None:
         with psycopg.connect(_conninfo(self.url), autocommit=True, connect_timeout=5) as connection:
