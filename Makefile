@@ -30,7 +30,7 @@ setup: $(VENV)/.members ## Python environment, Kafka, Triton, Envoy; says first 
 
 $(VENV)/.uv-$(UV_VERSION):
 	@command -v $(PYTHON) >/dev/null || { echo "Penstock needs Python 3.11 as $(PYTHON); or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) libs/stack/penstock/stack/fitness.py
+	@$(if $(filter compose,$(STACK)),,$(PYTHON) libs/stack/penstock/stack/fitness.py)
 	@[ -x $(BIN)/uv ] || echo "Set-up downloads about 3.1 GB of Python packages (torch with CUDA is most of it; 6 GB on disk), then Kafka and Triton, 0.1 GB."
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { echo "On Debian and Ubuntu: apt install python3.11-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"

@@ -146,7 +146,7 @@ def test_this_machine_is_fit_and_another_is_refused_with_the_way_out(monkeypatch
     assert fitness.problems() == []
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert len(fitness.problems()) == 1
-    with pytest.raises(Conflict, match="STACK=compose"):
+    with pytest.raises(Conflict, match="docker compose up -d --wait"):
         fitness.check()
 
 

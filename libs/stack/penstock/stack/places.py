@@ -23,7 +23,7 @@ class Places:
                 return cls(folder)
         raise NotFound(
             "the embedded stack needs a checkout of Penstock: its locks and Triton's backend lie in deploy/",
-            remedy="Clone the repository and run `make setup`, or run the stack with STACK=compose",
+            remedy="Clone the repository and run `make setup` there",
         )
 
     @property

@@ -187,7 +187,7 @@ def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = 
         if build:
             _run(["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "build", "--quiet"], environment, within=1800)
         began = time.monotonic()
-        _run(["docker", "compose", "up", "--detach", "--wait", "--no-build", *services], environment)
+        _run(["docker", "compose", "up", "--detach", "--wait", "--no-build", *services], environment, within=UP_WITHIN_S)
         with tempfile.TemporaryDirectory(prefix="penstock-compose-") as home:
             yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
     finally:
