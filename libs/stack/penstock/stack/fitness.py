@@ -14,7 +14,9 @@ GLIBC = (2, 35)
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 SHARED_MEMORY_BYTES = 64 << 20
 """A region of 1 MiB for each model's stub, more while tensors are large."""
-WAY_OUT = "Run the stack in containers instead, which needs Docker alone: make images, then docker compose up -d --wait. See docs/operations.md"
+WAY_OUT = (
+    "Run the stack in containers instead, which needs Docker alone: make images, then docker compose up -d --wait. See docs/operations.md"
+)
 
 
 def problems() -> list[str]:
