@@ -26,7 +26,7 @@ from penstock.contracts.topics import source_topic
 from penstock.testing.compose import ROOT, ComposeUnderTest, running_compose
 from penstock.testing.wait import until
 
-pytestmark = pytest.mark.compose
+pytestmark = [pytest.mark.compose, pytest.mark.slow]
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))

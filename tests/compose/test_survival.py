@@ -14,7 +14,7 @@ from load import Publishing, under_load
 from penstock.testing.compose import ComposeUnderTest
 from penstock.testing.wait import until
 
-pytestmark = pytest.mark.compose
+pytestmark = [pytest.mark.compose, pytest.mark.slow]
 
 CONTAINERS = (
     "kafka", "redis", "postgres", "triton", "envoy",
