@@ -20,16 +20,14 @@ SETTLES_S = 60.0
 
 @pytest.mark.parametrize(("metric", "service"), TABLE)
 def test_a_service_tells_each_metric_that_the_catalogue_says_with_just_its_labels(told: Any, metric: Metric, service: str) -> None:
-    name = metric.prometheus + ("_bucket" if metric.kind == "histogram" else "")
-    selector = f'{name}{{job="penstock.{service}"}}'
+    selector = f'{metric.series[0]}{{job="penstock.{service}"}}'
     found = until(lambda: told.prometheus.series(selector), within=SETTLES_S, what=f"{selector} is told")
     assert {frozenset(series.keys() - PROMETHEUS_OWN) for series in found} == {frozenset(metric.labels)}
 
 
 def test_nothing_is_told_that_is_not_in_the_catalogue(told: Any) -> None:
-    known = {metric.prometheus for metric in CATALOGUE} | {"target_info"}
-    names = {series["__name__"] for series in told.prometheus.series('{job=~"penstock[.].*"}')}
-    assert {name.removesuffix("_bucket").removesuffix("_count").removesuffix("_sum") for name in names} - known == set()
+    known = {name for metric in CATALOGUE for name in metric.series} | {"target_info"}
+    assert {series["__name__"] for series in told.prometheus.series('{job=~"penstock[.].*"}')} - known == set()
 
 
 def test_no_label_names_an_entity_an_event_or_a_prediction(told: Any) -> None:

@@ -48,6 +48,11 @@ class Metric:
         return "_".join([*words, *(["total"] if self.kind == "counter" else [])])
 
     @property
+    def series(self) -> tuple[str, ...]:
+        """The names that it has there."""
+        return tuple(f"{self.prometheus}_{part}" for part in ("bucket", "sum", "count")) if self.buckets else (self.prometheus,)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Its attributes as Prometheus' labels; besides them each series has `job` (`penstock.<service>`) and `instance` (the replica)."""
         return tuple(attribute.replace(".", "_") for attribute in self.attributes)

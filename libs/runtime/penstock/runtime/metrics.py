@@ -45,10 +45,11 @@ def observed(metric: Metric, read: Read) -> Iterator[None]:
     Called in the exporter's thread: it may take milliseconds, not wait for a peer. What it raises is logged, and its values are left out.
     """
     with _lock:
-        if (readers := _readers.get(metric.name)) is None:
-            readers = _readers[metric.name] = []
-            _create(metric, readers)
+        new = metric.name not in _readers
+        readers = _readers.setdefault(metric.name, [])
         readers.append(read)
+    if new:  # without the lock: the exporter's thread takes it while it holds the meter's
+        _create(metric, readers)
     try:
         yield
     finally:
