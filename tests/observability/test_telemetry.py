@@ -10,7 +10,7 @@ import pytest
 from penstock.contracts.metrics import CATALOGUE, SERVICES, Metric
 from penstock.testing.wait import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker]
+pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.slow]
 
 TABLE = [pytest.param(metric, service, id=f"{service}-{metric.name}") for metric in CATALOGUE for service in metric.services]
 PROMETHEUS_OWN = {"__name__", "job", "instance", "le"}

@@ -399,8 +399,9 @@ def test_a_killed_model_process_is_healed(door: Door, house: StackUnderTest, ser
 
 
 def test_triton_comes_back_empty_and_serves_again_without_an_event(door: Door, house: StackUnderTest, served: int) -> None:
+    restored = house.log("inference").count('"restored"')
     house.kill("triton")
-    until(lambda: not answers(door), within=20, what="Triton is gone")
+    until(lambda: house.log("inference").count('"restored"') > restored, within=40, what="inference has loaded what was served")
     until(lambda: answers(door), within=40, what="the model is served again")
     assert door.infer().version == served
     house.ready()

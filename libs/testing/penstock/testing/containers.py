@@ -106,17 +106,17 @@ def run(
         guard.communicate()
 
 
-def require_engine() -> None:
-    """Raises CannotRun where none answers."""
+def require_engine(what: str = "here") -> None:
+    """Raises CannotRun, naming `what` cannot run, where none answers."""
     try:
         _docker("version", "--format", "{{.Server.Version}}")
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
-        raise CannotRun(f"Docker cannot run here: {error}") from error
+        raise CannotRun(f"Docker cannot run {what}: {error}") from error
 
 
 def require_image(image: str) -> None:
     """Pulls it where it is not at hand. Raises CannotRun where no engine answers or none can get it."""
-    require_engine()
+    require_engine(image)
     try:
         if not _docker("image", "ls", "--quiet", image):
             _docker("pull", "--quiet", image, within=PULL_WITHIN_S)
