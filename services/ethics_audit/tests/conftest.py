@@ -238,7 +238,13 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def root(tmp_path: Path) -> str:
+    """Of the artifacts; a module may choose another."""
+    return f"file://{tmp_path}/artifacts"
+
+
+@pytest.fixture
+def world(tmp_path: Path, root: str) -> World:
     keys = Keys(tmp_path / "keys")
     keys.ensure()
-    return World(tmp_path, Artifacts(f"file://{tmp_path}/artifacts"), keys)
+    return World(tmp_path, Artifacts(root), keys)

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path, artifacts_root: str) -> Registry:
     from loans import Registry
 
-    return Registry.at(tmp_path, KafkaSettings())
+    return Registry.at(tmp_path, KafkaSettings(), artifacts_root)
 
 
 @pytest.fixture
@@ -54,10 +54,9 @@ def test_a_replayed_promotion_is_refused(admission: Admission, registry: Registr
 
 def test_changed_bytes_are_found(admission: Admission, registry: Registry, tmp_path: Path) -> None:
     promoted = registry.version()
-    archive = Path(promoted.version.package.uri.removeprefix("file://"))
-    data = bytearray(archive.read_bytes())
+    data = bytearray(registry.artifacts.read(promoted.version.package))
     data[1000] ^= 1
-    archive.write_bytes(data)
+    registry.artifacts.put_bytes(promoted.version.package.uri.removeprefix(f"{registry.artifacts.root}/"), bytes(data))
     with pytest.raises(Tampered):
         admission.admit(promoted, None)
     assert not (tmp_path / "packages" / "loans" / "1").exists()
