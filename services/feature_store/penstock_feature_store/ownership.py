@@ -15,7 +15,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, Unavailable
 from penstock.runtime.leases import drop_lease, holder_of, take_lease
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
@@ -28,6 +28,8 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
 THING = "lake"
+_AWAY = (SQLAlchemyError, Unavailable)
+"""The database's absence."""
 
 
 class Owner(BaseModel, frozen=True):
@@ -63,13 +65,16 @@ class Ownership:
                 break
             await asyncio.sleep(LOOK_EVERY_S)
         log.info("lake_owned", replica=self.this.replica, stood_by=self._stood_by)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep())
+        keeping = asyncio.create_task(self._keep())
+        try:
             await begin()
             self.mine = True
             self._readiness.has(THING)
             if self._stood_by:
                 self._readiness.fact(THING, "owns the lake")
+            await keeping
+        finally:
+            keeping.cancel()
 
     def other(self) -> Owner | None:
         """Who owned it last, where that is another; None where nobody on this volume has said so."""
@@ -86,7 +91,7 @@ class Ownership:
             try:
                 with self._store.transaction() as effect:
                     drop_lease(effect, THING, self.this.replica)
-            except SQLAlchemyError as error:
+            except _AWAY as error:
                 log.warning("lease_not_dropped", why=str(error))
             self._lake.__exit__()
 
@@ -99,7 +104,7 @@ class Ownership:
                 return False
         try:
             holder = self._renew()
-        except SQLAlchemyError as error:
+        except _AWAY as error:
             self._readiness.waits_for(THING, f"the database does not answer: {error}")
             return False
         if holder is not None:
@@ -120,7 +125,7 @@ class Ownership:
             await asyncio.sleep(RENEW_EVERY_S)
             try:
                 holder = await asyncio.to_thread(self._renew)
-            except SQLAlchemyError as error:  # the lock holds meanwhile
+            except _AWAY as error:  # the lock holds meanwhile
                 log.warning("lease_not_renewed", why=str(error))
                 continue
             if holder is not None:

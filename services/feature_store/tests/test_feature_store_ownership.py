@@ -1,0 +1,81 @@
+"""The lake's owner and its database: an owner whose lease cannot be renewed keeps the lake by its lock, and renews when it can."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.store import Store
+from penstock.testing.containers import CannotRun
+from penstock.testing.postgres import PostgresContainer, running_postgres
+from penstock_feature_store import ownership
+from penstock_feature_store.lake import Lake
+from penstock_feature_store.ownership import Owner, Ownership
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture
+def server() -> Iterator[PostgresContainer]:
+    """One of its own, to be stopped."""
+    try:
+        with running_postgres(quick=True) as server:
+            yield server
+    except CannotRun as error:
+        pytest.skip(str(error))
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def test_an_owner_outlives_its_databases_absence(server: PostgresContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It went on renewing: each try while the database was away failed, and none ended it."""
+    monkeypatch.setattr(ownership, "RENEW_EVERY_S", 0.2)
+    with server.database() as url:
+        store = Store.open(url, migrations="penstock_feature_store.migrations")
+        kept = Ownership(Lake(tmp_path / "lake"), store, Owner(replica="0", address="127.0.0.1:1"), Readiness(now), now)
+        begun, tries, away = asyncio.Event(), [0], [0]
+        renew = kept._renew
+
+        def counted() -> str | None:
+            try:
+                found = renew()
+            except Exception:
+                away[0] += 1
+                raise
+            tries[0] += 1
+            return found
+
+        monkeypatch.setattr(kept, "_renew", counted)
+
+        async def begin() -> None:
+            begun.set()
+
+        running = asyncio.create_task(kept.run(begin))
+        try:
+            async with asyncio.timeout(60):
+                await begun.wait()
+                await asyncio.to_thread(server.container.stop)
+                while away[0] < 2:
+                    assert not running.done(), running.exception()
+                    await asyncio.sleep(0.05)
+                assert kept.mine
+                await asyncio.to_thread(server.container.start)
+                before = tries[0]
+                while tries[0] < before + 2:
+                    assert not running.done(), running.exception()
+                    await asyncio.sleep(0.05)
+                assert kept.mine
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+            kept.release()
+            store.close()
