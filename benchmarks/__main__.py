@@ -30,9 +30,11 @@ class Figure:
     aim: str
     measured: str
     kept: bool
+    aim_reached: bool = True
 
     def row(self) -> str:
-        return f"| {self.what} | {self.must} | {self.aim} | {self.measured} | {'kept' if self.kept else '**missed**'} |"
+        verdict = ("kept" if self.aim_reached else "kept, aim missed") if self.kept else "**missed**"
+        return f"| {self.what} | {self.must} | {self.aim} | {self.measured} | {verdict} |"
 
 
 def main() -> int:
@@ -63,10 +65,10 @@ def main() -> int:
 
 
 def table(demo_s: float, idle: dict[str, Any], parity: dict[str, float], quality: list[dict[str, Any]]) -> Iterator[Figure]:
-    yield Figure("`make demo` after set-up", "4 min", "2 min", f"{demo_s:.0f} s", demo_s <= 240)
+    yield Figure("`make demo` after set-up", "4 min", "2 min", f"{demo_s:.0f} s", demo_s <= 240, demo_s <= 120)
     memory, cpu = idle["all"]["pss_mb"], idle["all"]["cpu_percent"]
-    yield Figure("idle embedded stack: memory (PSS)", "2 GB", "1.2 GB", f"{memory / 1000:.2f} GB", memory <= 2000)
-    yield Figure("idle embedded stack: CPU of one core", "20 %", "12 %", f"{cpu:.1f} %", cpu <= 20)
+    yield Figure("idle embedded stack: memory (PSS)", "2 GB", "1.2 GB", f"{memory / 1000:.2f} GB", memory <= 2000, memory <= 1200)
+    yield Figure("idle embedded stack: CPU of one core", "20 %", "12 %", f"{cpu:.1f} %", cpu <= 20, cpu <= 12)
     for row in quality:
         must = "≥ −0.01 (lower bound)" if row["against"] == "logistic" else "–"
         aim = "–" if row["against"] == "logistic" else "≥ −0.01 (lower bound)"
@@ -90,7 +92,7 @@ def page(
         "",
         f"Measured by `make bench` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {os.cpu_count()} cores of {processor()}, "
         f"{memory_gb():.0f} GB, {platform.system()} {platform.release().split('-')[0]}.",
-        "Client, services, Kafka, Triton and Envoy share the cores.",
+        "Client, services, Kafka, Triton and Envoy share the cores. In containers: [operations.md](operations.md#sizing).",
         "",
         "| figure | must | aim | measured | |",
         "|---|---|---|---|---|",
