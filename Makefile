@@ -101,14 +101,16 @@ check-generated: setup
 	$(PROTOC) --python_out="$$fresh" --grpc_python_out="$$fresh" --mypy_out=quiet:"$$fresh" --mypy_grpc_out=quiet:"$$fresh" && \
 	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
 	@$(BIN)/python deploy/images/requirements.py --check
+	@$(BIN)/python deploy/observability/dashboards.py --check
 
 check-contracts: setup
 	@$(BIN)/python -m penstock.contracts.export --check . .
 	@$(BIN)/python tests/contract/compatibility.py
 
-gen: setup clean-gen requirements ## Stubs from proto/, schemas from the contracts, what each image installs
+gen: setup clean-gen requirements ## Stubs from proto/, schemas and pages from the contracts, dashboards, what each image installs
 	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs
 	@$(BIN)/python -m penstock.contracts.export .
+	@$(BIN)/python deploy/observability/dashboards.py
 
 clean-gen:
 	@rm -rf libs/stubs/penstock

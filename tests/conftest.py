@@ -1,4 +1,4 @@
-"""`census` and `compatibility` are modules beside the tests; `served` is one pipeline for all tests of a session."""
+"""`census`, `load`, `compatibility` and `files` are modules beside the tests; `served` is one pipeline for all tests of a session."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "contract")]
+sys.path[:0] = [str(HERE), str(HERE / "contract"), str(HERE / "observability")]
 
 from census import Served, serve  # noqa: E402  found through the path above
 

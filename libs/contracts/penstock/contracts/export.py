@@ -1,4 +1,4 @@
-"""The contracts in forms that other programs read: JSON Schemas, AsyncAPI 3.0, the reference page of the pipeline file.
+"""The contracts in forms that others read: JSON Schemas, AsyncAPI 3.0, the reference pages of the pipeline file and of the metrics.
 
 `python -m penstock.contracts.export ROOT` writes them below ROOT; with `--check` it writes nothing and fails where they differ.
 """
@@ -18,7 +18,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from penstock.contracts import dataplane, pipeline
+from penstock.contracts import dataplane, metrics, pipeline
 from penstock.contracts.durations import format_duration
 from penstock.contracts.events import EVENTS
 from penstock.contracts.topics import CATALOGUE, Topic
@@ -38,6 +38,7 @@ def exports() -> dict[str, str]:
     files["schemas/pipeline.json"] = _text(pipeline_schema())
     files["schemas/asyncapi.json"] = _text(asyncapi())
     files["docs/pipeline-reference.md"] = reference()
+    files["docs/metrics.md"] = metrics_reference()
     return files
 
 
@@ -194,6 +195,29 @@ def _documented(model: type[BaseModel]) -> dict[str, str]:
             assert isinstance(statement.target, ast.Name)
             found[statement.target.id] = " ".join(str(following.value.value).split()).replace("|", "\\|")
     return found
+
+
+def metrics_reference() -> str:
+    """Every metric: its name in Prometheus, its labels, who reports it, what it means."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `penstock.contracts.metrics`; `make gen` writes it. Names are Prometheus'; there each series also has `job`",
+        "(`penstock.<service>`) and `instance` (the replica). Units stand in the names; a histogram has `_bucket`, `_sum` and `_count`,",
+        "and its buckets carry trace ids as exemplars. In OTLP the names are OpenTelemetry's: `penstock.service.ready`, unit and all.",
+        "",
+    ]
+    told: dict[tuple[str, ...], list[metrics.Metric]] = {}
+    for metric in metrics.CATALOGUE:
+        told.setdefault(metric.services, []).append(metric)
+    for services, some in told.items():
+        lines += [f"## {'Every service' if services == metrics.SERVICES else ', '.join(services)}", ""]
+        lines += ["| metric | kind | labels | |", "|---|---|---|---|"]
+        for metric in some:
+            labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+            lines.append(f"| `{metric.prometheus}` | {'histogram' if metric.buckets else metric.kind} | {labels} | {metric.about} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _text(value: Json) -> str:

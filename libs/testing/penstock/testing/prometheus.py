@@ -7,7 +7,10 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from functools import cached_property
 from typing import Any
+
+from penstock.testing import remote_write
 
 _ASK_S = 10.0
 _SINCE_S = 3600.0
@@ -21,6 +24,34 @@ class Prometheus:
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """(labels, value) of each series now. Raises ValueError for what is no PromQL."""
         return [(found["metric"], float(found["value"][1])) for found in self._ask("query", query=expression)["result"]]
+
+    def query_range(self, expression: str, start: float, end: float, step_s: float) -> list[tuple[dict[str, str], list[float]]]:
+        """(labels, the times that had a value) of each series, looked at from `start` to `end` (seconds since 1970). Raises ValueError."""
+        found = self._ask("query_range", query=expression, start=str(start), end=str(end), step=str(step_s))["result"]
+        return [(series["metric"], [float(at) for at, _ in series["values"]]) for series in found]
+
+    @cached_property
+    def takes_otlp(self) -> bool:
+        """Whether it was built with its OTLP receiver."""
+        try:
+            self._post("otlp/v1/metrics", b"", {"Content-Type": "application/x-protobuf"})
+        except urllib.error.HTTPError as error:
+            return error.code != 404
+        return True
+
+    def tell(self, export: bytes) -> None:
+        """An OTLP ExportMetricsServiceRequest, with times of its own; by remote write to a server that takes no OTLP. Raises ValueError."""
+        try:
+            if self.takes_otlp:
+                self._post("otlp/v1/metrics", export, {"Content-Type": "application/x-protobuf"})
+            else:
+                self._post("write", remote_write.body(export), remote_write.HEADERS)
+        except urllib.error.HTTPError as error:
+            raise ValueError(error.read().decode()) from error
+
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> None:
+        request = urllib.request.Request(f"http://{self._address}/api/v1/{path}", body, headers)
+        urllib.request.urlopen(request, timeout=_ASK_S).close()
 
     def series(self, selector: str) -> list[dict[str, str]]:
         """Labels of every series of the last hour, those that have ended too."""
