@@ -9,7 +9,7 @@ from load import under_load
 
 from penstock.testing.compose import ComposeUnderTest
 
-pytestmark = [pytest.mark.compose, pytest.mark.slow]
+pytestmark = pytest.mark.compose
 
 ALL_BUT_KAFKA = (
     "redis", "postgres", "triton", "envoy",

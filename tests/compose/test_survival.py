@@ -14,7 +14,7 @@ from load import Publishing, under_load
 from penstock.testing.compose import ComposeUnderTest
 from penstock.testing.wait import until
 
-pytestmark = [pytest.mark.compose, pytest.mark.slow]
+pytestmark = pytest.mark.compose
 
 CONTAINERS = (
     "kafka", "redis", "postgres", "triton", "envoy",
@@ -22,6 +22,8 @@ CONTAINERS = (
 )  # fmt: skip
 STORES = ("kafka", "redis", "postgres", "triton")
 SERVICES = CONTAINERS[5:]
+FIRST = {"triton", "ingest"}
+"""Of those that may be killed; the others, and what takes longer, are for `make test-slow`."""
 CUT_S = 30
 BACK_WITHIN_S = 120
 
@@ -37,7 +39,7 @@ def works_whole(served: Served, stack: ComposeUnderTest, name: str, published: P
     )
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", [pytest.param(one, marks=() if one in FIRST else pytest.mark.slow) for one in CONTAINERS])
 def test_a_killed_container_comes_back(served_by_compose: Served, compose: ComposeUnderTest, container: str) -> None:
     """kill -9 of its main process."""
     name = f"killed-{container}"
@@ -50,6 +52,7 @@ def test_a_killed_container_comes_back(served_by_compose: Served, compose: Compo
     works_whole(served_by_compose, compose, name, published)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", STORES)
 def test_a_store_that_is_stopped_and_started_is_waited_for(served_by_compose: Served, compose: ComposeUnderTest, store: str) -> None:
     name = f"stopped-{store}"
@@ -61,9 +64,8 @@ def test_a_store_that_is_stopped_and_started_is_waited_for(served_by_compose: Se
     works_whole(served_by_compose, compose, name, published)
 
 
-@pytest.mark.parametrize(
-    "service", [pytest.param(one, marks=() if one in ("ingest", "feature-store") else pytest.mark.slow) for one in SERVICES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("service", SERVICES)
 def test_a_service_cut_from_the_network_for_30_s_goes_on(served_by_compose: Served, compose: ComposeUnderTest, service: str) -> None:
     name = f"cut-{service}"
     with under_load(served_by_compose, name) as (published, _):

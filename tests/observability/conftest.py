@@ -12,10 +12,9 @@ from confluent_kafka import Producer
 from penstock.client import Penstock
 from penstock.contracts.metrics import READY, SERVICES
 from penstock.testing.compose import running_compose
-from penstock.testing.containers import CannotRun
 from penstock.testing.journey import Journey
 from penstock.testing.otlp import Receiver
-from penstock.testing.prometheus import Prometheus
+from penstock.testing.prometheus import Prometheus, running_prometheus
 from penstock.testing.stack import StackUnderTest, running_stack
 from penstock.testing.wait import until
 
@@ -32,7 +31,7 @@ class Told:
     receiver: Receiver
     """Holds the spans."""
     prometheus: Prometheus
-    """Holds the metrics, as the collector passed them on."""
+    """Holds the metrics."""
     asked_run: str
     prediction: str
     event_trace: str = EVENT_TRACE
@@ -45,20 +44,27 @@ class Told:
 
 
 @pytest.fixture(scope="session")
-def prometheus_and_collector() -> Iterator[tuple[Prometheus, str]]:
-    """Collector and Prometheus of the overlay, without the platform; the collector's host:port."""
-    try:
-        with running_compose("observability", services=["otel-collector"], build=False) as compose:
-            ports = compose.environment
-            yield Prometheus(f"127.0.0.1:{ports['PENSTOCK_PROMETHEUS_PORT']}"), f"127.0.0.1:{ports['PENSTOCK_OTLP_PORT']}"
-    except CannotRun as error:
-        pytest.skip(str(error))
+def collector(engine: None) -> Iterator[tuple[str, Prometheus]]:
+    """The overlay's, without the platform: its host:port, and the overlay's Prometheus, which it passes metrics on to."""
+    with running_compose("observability", services=["otel-collector"], build=False) as compose:
+        ports = compose.environment
+        yield f"127.0.0.1:{ports['PENSTOCK_OTLP_PORT']}", Prometheus(f"127.0.0.1:{ports['PENSTOCK_PROMETHEUS_PORT']}")
 
 
 @pytest.fixture(scope="session")
-def told(prometheus_and_collector: tuple[Prometheus, str]) -> Iterator[Told]:
-    prometheus, collector = prometheus_and_collector
-    with Receiver(forward_to=collector) as receiver, pytest.MonkeyPatch.context() as environment:
+def plain_prometheus(engine: None) -> Iterator[Prometheus]:
+    """One that scrapes nothing: its time line is what a test tells it."""
+    with running_prometheus() as prometheus:
+        yield prometheus
+
+
+@pytest.fixture(scope="session")
+def told(collector: tuple[str, Prometheus], plain_prometheus: Prometheus) -> Iterator[Told]:
+    """Metrics reach Prometheus through the collector; one that was built without its OTLP receiver has them by remote write."""
+    address, prometheus = collector
+    pass_on = None if prometheus.takes_otlp else plain_prometheus.tell
+    prometheus = prometheus if prometheus.takes_otlp else plain_prometheus
+    with Receiver(forward_to=address, metrics_to=pass_on) as receiver, pytest.MonkeyPatch.context() as environment:
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         environment.setenv("OTEL_METRIC_EXPORT_INTERVAL", str(EVERY_S * 1000))
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", str(int(EVERY_S * 1000)))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import re
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,14 +19,11 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as TheirMetric
 
 from penstock.contracts import metrics
 from penstock.contracts.metrics import Metric
-from penstock.testing import containers
 from penstock.testing.compose import running_compose
-from penstock.testing.containers import CannotRun, Container
-from penstock.testing.prometheus import Prometheus
+from penstock.testing.prometheus import Prometheus, running_prometheus
 
 pytestmark = pytest.mark.docker
 
-IMAGE = "prom/prometheus:v2.53.3"
 STEP_S = 30
 STEPS = 60
 """Of a state: half an hour."""
@@ -128,15 +124,9 @@ ALERTS = {alert.name: alert for alert in alerts()}
 
 
 @pytest.fixture(scope="module")
-def prometheus() -> Iterator[Prometheus]:
-    """One that scrapes nothing, so that its time line is the cases'."""
-    receives = ["--enable-feature=otlp-write-receiver", "--web.enable-remote-write-receiver"]
-    command = ["--config.file=/dev/null", "--storage.tsdb.path=/prometheus", *receives]
-    try:
-        with containers.run(IMAGE, port=9090, ready=_answers, command=command) as container:
-            yield Prometheus(container.address)
-    except CannotRun as error:
-        pytest.skip(str(error))
+def prometheus(engine: None) -> Iterator[Prometheus]:
+    with running_prometheus() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +158,9 @@ def test_what_a_screen_asks_is_promql(prometheus: Prometheus, dashboard: str) ->
             prometheus.query(expression)
 
 
-def test_prometheus_takes_the_rules_as_the_overlay_gives_them() -> None:
-    try:
-        with running_compose("observability", services=["prometheus"], build=False) as stack:
-            rules = Prometheus(f"127.0.0.1:{stack.environment['PENSTOCK_PROMETHEUS_PORT']}").rules()
-    except CannotRun as error:
-        pytest.skip(str(error))
+def test_prometheus_takes_the_rules_as_the_overlay_gives_them(engine: None) -> None:
+    with running_compose("observability", services=["prometheus"], build=False) as stack:
+        rules = Prometheus(f"127.0.0.1:{stack.environment['PENSTOCK_PROMETHEUS_PORT']}").rules()
     assert rules.keys() == ALERTS.keys()
     assert set(rules.values()) <= {"ok", "unknown"}, "unknown: not evaluated yet"
 
@@ -189,14 +176,6 @@ def longest(looks: Sequence[float]) -> int:
     """How many looks in a row had an answer."""
     runs = [list(run) for _, run in itertools.groupby(enumerate(looks), key=lambda pair: pair[1] - STEP_S * pair[0])]
     return max((len(run) for run in runs), default=0)
-
-
-def _answers(container: Container) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{container.address}/-/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 # -- as OTLP has it ----------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from files import DASHBOARDS, OTHERS, panels
 
 from penstock.contracts.metrics import CATALOGUE, SERVICES, Metric
 from penstock.testing.wait import until
@@ -48,6 +49,18 @@ def test_counts_are_those_of_the_ledger(told: Any) -> None:
         return by_outcome == {"record": counts.records, "duplicate": counts.duplicates, "reject": sum(counts.rejects.values())}
 
     until(counted, within=SETTLES_S, what="Prometheus counts what the ledger counts")
+
+
+@pytest.mark.parametrize("screen", DASHBOARDS)
+def test_a_screen_shows_something_in_every_panel(told: Any, screen: str) -> None:
+    """But for what Triton, Envoy and Prometheus itself tell, which run elsewhere here."""
+
+    def empty() -> list[str]:
+        asked = {title: [one.replace("[5m]", "[1h]") for one in shown] for title, shown in panels(screen).items()}
+        ours = {title: shown for title, shown in asked.items() if not any(other in one for one in shown for other in (*OTHERS, "ALERTS"))}
+        return [title for title, shown in ours.items() if not any(told.prometheus.query(one) for one in shown)]
+
+    until(lambda: not empty(), within=SETTLES_S, what=f"each panel of {screen} shows something: {empty()}")
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "door"])

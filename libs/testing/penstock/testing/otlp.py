@@ -51,9 +51,10 @@ class Point:
 class Receiver:
     """`with Receiver() as receiver:` and OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint."""
 
-    def __init__(self, forward_to: str | None = None) -> None:
-        """`forward_to`: a collector's host:port."""
+    def __init__(self, forward_to: str | None = None, metrics_to: Callable[[bytes], None] | None = None) -> None:
+        """`forward_to`: a collector's host:port. `metrics_to` is given each ExportMetricsServiceRequest as well."""
         self._forward_to = forward_to
+        self._metrics_to = metrics_to
         self._lock = threading.Lock()
         self._spans: list[Span] = []
         self._points: dict[tuple[str, str, frozenset[tuple[str, str]]], Point] = {}
@@ -114,6 +115,8 @@ class Receiver:
             self._spans += found
 
     def _keep_points(self, request: bytes) -> None:
+        if self._metrics_to is not None:
+            self._metrics_to(request)
         found = list(_points(metrics_service_pb2.ExportMetricsServiceRequest.FromString(request)))
         with self._lock:
             for point in found:

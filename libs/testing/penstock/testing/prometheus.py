@@ -1,4 +1,4 @@
-"""What a Prometheus server has been told, asked by its HTTP API."""
+"""A real Prometheus, told and asked by its HTTP API."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
-from penstock.testing import remote_write
+from penstock.testing import containers, remote_write
+from penstock.testing.containers import Container
+
+IMAGE = "prom/prometheus:v2.53.3"
 
 _ASK_S = 10.0
 _SINCE_S = 3600.0
@@ -91,3 +96,20 @@ class Prometheus:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise ValueError(json.load(error)["error"]) from error
+
+
+@contextmanager
+def running_prometheus() -> Iterator[Prometheus]:
+    """One that scrapes nothing, in a container until the block or this process ends. Raises CannotRun."""
+    receives = ["--enable-feature=otlp-write-receiver,exemplar-storage", "--web.enable-remote-write-receiver"]
+    command = ["--config.file=/dev/null", "--storage.tsdb.path=/prometheus", *receives]
+    with containers.run(IMAGE, port=9090, ready=_answers, command=command) as container:
+        yield Prometheus(container.address)
+
+
+def _answers(container: Container) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{container.address}/-/ready", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -90,7 +90,7 @@ def _samples(metric: Metric) -> Iterator[tuple[str, dict[str, str], float, Any, 
             yield f"{name}_count", labels, point.count, point, []
         return
     counter = metric.HasField("sum") and metric.sum.is_monotonic
-    points = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
+    points: Any = metric.sum.data_points if metric.HasField("sum") else metric.gauge.data_points
     for point in points:
         value = point.as_double if point.HasField("as_double") else float(point.as_int)
         yield f"{name}_total" if counter else name, _labels(point), value, point, []
