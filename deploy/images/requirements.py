@@ -1,4 +1,4 @@
-"""What each service's image installs: the closure of the member's dependencies, pinned as in requirements.lock.
+"""What each service's image installs: the closure of the member's dependencies, with all its extras, pinned as in requirements.lock.
 
 `make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from what is installed: nothing is downloaded.
 """
@@ -40,7 +40,8 @@ def pins() -> dict[str, str]:
 def text(service: str) -> str:
     """The file of one service. Raises KeyError for a package that is installed and not locked."""
     locked = pins()
-    names = closure(Requirement(OURS + service), {})
+    extras = distribution(OURS + service).metadata.get_all("Provides-Extra") or []
+    names = closure(Requirement(f"{OURS}{service}[{','.join(extras)}]"), {})
     return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -28,7 +29,8 @@ COMBINATIONS = [
 ]
 MOST_BYTES = 450_000_000
 SMALL = ("ingest", "model_registry", "inference")
-IMAGES = {service: f"penstock/{service.replace('_', '-')}:latest" for service in SERVICES}
+VERSION = os.environ.get("PENSTOCK_VERSION", "latest")
+IMAGES = {service: f"penstock/{service.replace('_', '-')}:{VERSION}" for service in SERVICES}
 PUBLISHED = {"envoy", "kafka", "kafka-2", "kafka-3", "grafana", "prometheus", "jaeger", "otel-collector"}
 """The door, Kafka for publishers, where programs send their traces, and what an operator opens in a browser."""
 HOLDS_NOTHING_TO_ASK_WITH = {"otel-collector"}
@@ -167,4 +169,5 @@ def test_an_image_holds_its_own_service_and_says_what_else(built: None, service:
     services = {name for name in components if name.removeprefix("penstock-").replace("-", "_") in SERVICES}
     assert services == {f"penstock-{service.replace('_', '-')}"}
     assert ("torch" in components) == (service == "trainer")
+    assert ("s3fs" in components) == (service != "ingest")
     assert inside(service, "id", "-u").strip() == "10001"

@@ -23,7 +23,7 @@ from load import all_recorded_once, all_records_once, predicting, publishing
 
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import source_topic
-from penstock.testing.compose import ROOT, ComposeUnderTest, running_compose
+from penstock.testing.compose import ROOT, ComposeUnderTest, clone_into, running_compose
 from penstock.testing.wait import until
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow]
@@ -98,14 +98,6 @@ class Operator:
                 return None
 
         return until(look, within=30, what=f"{prediction} is recorded")
-
-
-def clone_into(folder: Path) -> Path:
-    """What of the repository a stack is made from, without passwords."""
-    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets"))
-    for name in ("docker-compose.yml", ".env"):
-        shutil.copy(ROOT / name, folder / name)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,12 @@ HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-feature-store"}
 
 TABLES = {"pyarrow", "pandas", "duckdb"}
 LEARNING = {"torch", "feast", "ray", "mlflow-skinny", "onnxruntime", "scikit-learn"}
+S3 = {"s3fs", "botocore"}
 WITHOUT = {
-    "penstock-client": TABLES | LEARNING | {"numpy", "sqlalchemy"},
-    "penstock-ingest": TABLES | LEARNING,
-    "penstock-model-registry": TABLES | LEARNING,
-    "penstock-inference": TABLES | LEARNING,
+    "penstock-client": TABLES | LEARNING | S3 | {"numpy", "sqlalchemy"},
+    "penstock-ingest": TABLES | LEARNING | S3,
+    "penstock-model-registry": TABLES | LEARNING | S3,
+    "penstock-inference": TABLES | LEARNING | S3,
 }
 
 IMPORT_ALL = """
@@ -53,13 +54,24 @@ def test_the_client_has_its_command(tmp_path: Path) -> None:
     assert "Publish events, get audited models." in help_.stdout
 
 
-def install(folder: Path, name: str) -> Path:
+def test_artifacts_in_s3_need_the_extra_and_nothing_else(tmp_path: Path) -> None:
+    opens = "from penstock.runtime.artifacts import Artifacts; Artifacts('s3://bucket/prefix').uri('key')"
+    (tmp_path / "with").mkdir()
+    done = subprocess.run([install(tmp_path / "with", "penstock-model-registry", "[s3]"), "-c", opens], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "without").mkdir()
+    done = subprocess.run([install(tmp_path / "without", "penstock-runtime"), "-c", opens], capture_output=True, text=True)
+    assert "PENSTOCK_ARTIFACTS: artifacts in S3 need s3fs. pip install 'penstock-runtime[s3]'" in done.stderr
+
+
+def install(folder: Path, name: str, extra: str = "") -> Path:
     """A new environment with the member, the members that it needs, and what they declare, as pinned. Returns its python."""
     environment = folder / "environment"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     python = environment / "bin" / "python"
     members = [argument for member in closure(name) for argument in ("--editable", str(MEMBERS[member]))]
+    members[1] += extra
     subprocess.run(
         [*uv, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "requirements.lock", *members],
         check=True,

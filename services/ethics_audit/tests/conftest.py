@@ -238,7 +238,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, root: str) -> World:
     keys = Keys(tmp_path / "keys")
     keys.ensure()
-    return World(tmp_path, Artifacts(f"file://{tmp_path}/artifacts"), keys)
+    return World(tmp_path, Artifacts(root), keys)

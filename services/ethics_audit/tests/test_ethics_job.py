@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +42,7 @@ def arrays(world: World, found: Mapping[str, Any]) -> dict[str, np.ndarray[Any, 
         return dict(scores)
 
 
+@pytest.mark.usefixtures("artifacts_root")
 def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> None:
     version = world.version(rows=4000)
     found = audited(world, version)
@@ -100,12 +100,12 @@ def test_the_report_needs_nothing_runs_nothing_and_names_nobody(world: World, ta
     assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', html)) <= set(ids)
 
 
-def test_a_tampered_package_is_never_scored(world: World, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("artifacts_root")
+def test_a_tampered_package_is_never_scored(world: World) -> None:
     version = world.version()
-    stored = Path(version.package.uri.removeprefix("file://"))
-    flipped = bytearray(stored.read_bytes())
+    flipped = bytearray(world.artifacts.read(version.package))
     flipped[len(flipped) // 2] ^= 1
-    stored.write_bytes(flipped)
+    world.artifacts.replace(version.package, bytes(flipped))
     with pytest.raises(Tampered):
         audited(world, version)
 
@@ -117,6 +117,7 @@ def test_a_package_signed_by_nobody_we_trust_is_never_scored(world: World) -> No
         audited(world, version)
 
 
+@pytest.mark.usefixtures("artifacts_root")
 def test_a_split_that_is_not_the_one_named_is_not_opened(world: World) -> None:
     version = world.version()
     world.split("binary", 1500, 0.0, seed=2)

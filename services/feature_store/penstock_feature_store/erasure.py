@@ -11,7 +11,6 @@ import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,7 +29,7 @@ from penstock_feature_store.lake import Lake
 from penstock_feature_store.online import OnlineStores
 from penstock_feature_store.splits import PARTS
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
-from penstock_feature_store.training_sets import key_of, manifest_key
+from penstock_feature_store.training_sets import manifest_key
 
 log = structlog.get_logger(__name__)
 
@@ -162,8 +161,9 @@ class Erasures:
     def _without(self, training_set: str, made: TrainingSet, part: str, path: Path, journal: Journal) -> Artifact | None:
         """The part without the entity; None where it is not in it, or the part is gone."""
         artifact: Artifact = getattr(made, part)
-        data = _read(artifact)
-        if data is None:
+        try:
+            data = self._artifacts.read_unchecked(artifact)  # after a crash the part may have its new bytes already
+        except NotFound:
             return None
         noted = part in journal.leaving.get(training_set, {})
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != artifact.digest and not noted:
@@ -179,14 +179,4 @@ class Erasures:
             sink = pa.BufferOutputStream()
             pq.write_table(kept, sink, compression="zstd", compression_level=1)
             data = sink.getvalue().to_pybytes()
-        return self._artifacts.put_bytes(key_of(training_set, part), data) if gone or noted else None
-
-
-def _read(artifact: Artifact) -> bytes | None:
-    """Without a look at the digest: after a crash the part may have its new bytes already. None where it is gone."""
-    try:
-        with fsspec.open(artifact.uri, "rb") as opened:
-            data: bytes = opened.read()
-    except FileNotFoundError:
-        return None
-    return data
+        return self._artifacts.replace(artifact, data) if gone or noted else None

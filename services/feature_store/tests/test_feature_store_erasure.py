@@ -37,11 +37,11 @@ class Cut(Exception):
 
 
 class World:
-    def __init__(self, folder: Path, database: str) -> None:
+    def __init__(self, folder: Path, database: str, root: str) -> None:
         self.folder = folder
         self.pipeline = credit_risk()
         self.store = Store.open(database, migrations="penstock_feature_store.migrations")
-        self.artifacts = Artifacts(f"file://{folder}/artifacts")
+        self.artifacts = Artifacts(root)
         self.lake = Lake(folder / "lake")
         for source in ("applications", "outcomes"):
             records = [record(number, WHO if number % 3 == 0 else f"a{number}", number, {}) for number in range(9)]
@@ -75,12 +75,13 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, database: str) -> Iterator[World]:
-    made = World(tmp_path, database)
+def world(tmp_path: Path, database: str, root: str) -> Iterator[World]:
+    made = World(tmp_path, database, root)
     yield made
     made.store.close()
 
 
+@pytest.mark.usefixtures("artifacts_root")
 def test_what_left_is_told(world: World) -> None:
     erased = world.erasures().erase("credit-risk", WHO)
     assert (erased.lake_rows, erased.online, erased.training_set_rows) == (6, False, 4)
@@ -92,11 +93,12 @@ def test_an_unknown_pipeline(world: World) -> None:
         world.erasures().erase("credit", WHO)
 
 
+@pytest.mark.usefixtures("artifacts_root")
 @pytest.mark.parametrize("step", range(1, STEPS + 2))
 def test_an_erasure_cut_short_anywhere_is_finished_at_the_next_start(world: World, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut at the `step`-th time that something becomes durable: a lake file, a note in the journal, a part, the database."""
     left = step
-    originals = (durable.place, Artifacts.put_bytes, Store.transaction, durable.remove)
+    originals = (durable.place, Artifacts.put_bytes, Store.transaction, durable.remove, Artifacts.replace)
 
     def counting(original: Any) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -112,6 +114,7 @@ def test_an_erasure_cut_short_anywhere_is_finished_at_the_next_start(world: Worl
     monkeypatch.setattr(Artifacts, "put_bytes", counting(originals[1]))
     monkeypatch.setattr(Store, "transaction", counting(originals[2]))
     monkeypatch.setattr(durable, "remove", counting(originals[3]))
+    monkeypatch.setattr(Artifacts, "replace", counting(originals[4]))
     try:
         world.erasures().erase("credit-risk", WHO)
         cut = False
@@ -149,7 +152,8 @@ def check(world: World) -> None:
     assert made.rows == {"train": 2, "validation": 2, "audit": 1}
     assert made.fingerprint == "sha256:0"
     for part in PARTS:
-        world.artifacts.read(getattr(made, part))
+        data = world.artifacts.read(getattr(made, part))
+        assert WHO not in pq.read_table(pa.BufferReader(data)).column(names.ENTITY).to_pylist()
     for path in world.folder.rglob("*"):
         if path.is_file():
             assert WHO.encode() not in path.read_bytes(), path

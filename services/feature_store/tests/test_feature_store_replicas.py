@@ -1,4 +1,4 @@
-"""Two replicas on one lake, one database and one Redis, against the real broker: one owns the lake, the other stands by."""
+"""Two replicas on one lake, one database, one Redis and one S3, against the real broker: one owns the lake, the other stands by."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from redis_server import RedisServer
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.testing.broker import Kafka
+from penstock.testing.s3 import S3
 from penstock.testing.wait import until
 from penstock_feature_store import names
 
@@ -47,8 +48,10 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(kafka: Kafka, redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(kafka: Kafka, redis: RedisServer, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     environment = {
+        **s3.environment,
+        "PENSTOCK_ARTIFACTS": f"s3://{s3.bucket()}/artifacts",
         "PENSTOCK_FEATURE_STORE__ONLINE_STORE": f"{redis.url}/60",
         "PENSTOCK_FEATURE_STORE__ONLINE_STORE_PASSWORD_FILE": str(redis.password_file),
     }

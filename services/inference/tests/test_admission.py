@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path, root: str) -> Registry:
     from loans import Registry
 
-    return Registry.at(tmp_path, KafkaSettings())
+    return Registry.at(tmp_path, KafkaSettings(), root)
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def admission(registry: Registry, tmp_path: Path) -> Admission:
     return Admission(registry.artifacts, tmp_path / "keys", tmp_path / "packages")
 
 
+@pytest.mark.usefixtures("artifacts_root")
 def test_a_promoted_package_is_admitted_and_kept(admission: Admission, registry: Registry, tmp_path: Path) -> None:
     promoted = registry.version()
     package = admission.admit(promoted, None)
@@ -52,12 +53,12 @@ def test_a_replayed_promotion_is_refused(admission: Admission, registry: Registr
     assert admission.admit(new, Known(2, new.version.digest)).digest == new.version.digest
 
 
+@pytest.mark.usefixtures("artifacts_root")
 def test_changed_bytes_are_found(admission: Admission, registry: Registry, tmp_path: Path) -> None:
     promoted = registry.version()
-    archive = Path(promoted.version.package.uri.removeprefix("file://"))
-    data = bytearray(archive.read_bytes())
+    data = bytearray(registry.artifacts.read(promoted.version.package))
     data[1000] ^= 1
-    archive.write_bytes(data)
+    registry.artifacts.replace(promoted.version.package, bytes(data))
     with pytest.raises(Tampered):
         admission.admit(promoted, None)
     assert not (tmp_path / "packages" / "loans" / "1").exists()

@@ -45,13 +45,13 @@ from penstock_model_registry.store import PipelineRow, Tables
 
 
 class World:
-    def __init__(self, home: Path, new_database: Callable[[], str]) -> None:
+    def __init__(self, home: Path, new_database: Callable[[], str], root: str) -> None:
         self.home = home
         self.new_database = new_database
         self.database = new_database()
         self.keys = Keys(home / "keys")
         self.keys.ensure(sample.NOW)
-        self.artifacts = Artifacts(f"file://{home}/artifacts")
+        self.artifacts = Artifacts(root)
         self.packages = Packages(self.artifacts, self.keys)
         self._numbers = itertools.count(1)
         self.start()
@@ -164,9 +164,9 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, databases: Databases) -> Iterator[World]:
+def world(tmp_path: Path, databases: Databases, root: str) -> Iterator[World]:
     with ExitStack() as stack:
-        world = World(tmp_path, lambda: stack.enter_context(databases()))
+        world = World(tmp_path, lambda: stack.enter_context(databases()), root)
         world.applies()
         yield world
         world.store.close()

@@ -29,6 +29,7 @@ def test_the_migrations_make_the_tables(world: World) -> None:
 # -- registering -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("artifacts_root")
 async def test_a_finished_run_becomes_a_signed_version(world: World) -> None:
     run = world.run()
     await world.receives(run)
@@ -51,11 +52,11 @@ async def test_the_same_run_announced_again_registers_once(world: World) -> None
     assert world.packages.verify(registered.version) == run.digest, "the signature that was announced is still there"
 
 
+@pytest.mark.usefixtures("artifacts_root")
 async def test_a_broken_package_is_refused_where_people_look(world: World) -> None:
     run = world.run()
-    path = Path(run.package.uri.removeprefix("file://"))
-    whole = path.read_bytes()
-    path.write_bytes(whole.replace(b"no real graph", b"an evil graph"))
+    whole = world.artifacts.read(run.package)
+    world.artifacts.replace(run.package, whole.replace(b"no real graph", b"an evil graph"))
     await world.receives(run)
     assert world.published() == []
     state, because = world.state(run.digest)
@@ -63,7 +64,7 @@ async def test_a_broken_package_is_refused_where_people_look(world: World) -> No
     assert "the package is not accepted" in because[0]
     with pytest.raises(Refused, match="was not accepted"):
         await world.registry.promote(run.digest, by="Ada")
-    path.write_bytes(whole)
+    world.artifacts.replace(run.package, whole)
     await world.receives(run)
     assert world.state(run.digest) == ("registered", []), "announced again with the right bytes, it is taken"
 
@@ -74,6 +75,7 @@ async def test_a_package_rebuilt_around_other_content_is_refused(world: World) -
     assert "this is package" in world.state(honest.digest)[1][0]
 
 
+@pytest.mark.usefixtures("artifacts_root")
 async def test_a_package_that_is_gone_is_refused_and_an_absent_store_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = world.run()
     world.artifacts.delete(f"packages/{gone.digest[7:]}.tar")
@@ -207,10 +209,11 @@ async def test_a_review_that_overtakes_its_audit_waits_and_one_of_an_older_audit
     assert world.promotions() == []
 
 
+@pytest.mark.usefixtures("artifacts_root")
 async def test_a_package_changed_after_it_was_registered_is_not_promoted(world: World) -> None:
     run = world.run()
     await world.receives(run)
-    Path(run.package.uri.removeprefix("file://")).write_bytes(b"something else")
+    world.artifacts.replace(run.package, b"something else")
     await world.receives(world.audit(run.digest))
     state, because = world.state(run.digest)
     assert state == "refused"
@@ -238,6 +241,7 @@ async def challenge(world: World, quality: float, **scores: object) -> str:
     return run.digest
 
 
+@pytest.mark.usefixtures("artifacts_root")
 async def test_a_better_challenger_takes_over(world: World) -> None:
     digest = await challenge(world, 2.5)
     assert world.state(digest) == ("promoted", [])

@@ -52,9 +52,9 @@ NUMBER = 3
 class Loans:
     """A pipeline, its training sets in a real artifact store, and the two services that a run asks, with answers of our choosing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, root: str) -> None:
         self.folder = folder
-        self.artifacts = Artifacts(f"file://{folder}/artifacts")
+        self.artifacts = Artifacts(root)
         self.spec = json.loads(json.dumps(SPEC))
         self.ports = free_ports(2)
         self.asked: list[features.CreateTrainingSetRequest] = []
@@ -162,7 +162,7 @@ class _Server:
 
 
 @pytest.fixture
-def loans(tmp_path: Path) -> Iterator[Loans]:
-    made = Loans(tmp_path)
+def loans(tmp_path: Path, root: str) -> Iterator[Loans]:
+    made = Loans(tmp_path, root)
     yield made
     made.close()

@@ -23,6 +23,7 @@ from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Event, TrainingRunCompleted, TrainingRunRequested, decode
 from penstock.packages.archive import unpack
 from penstock.packages.format import Package, open_package
+from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.rpc import rpc_error
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
@@ -92,8 +93,8 @@ class Trainer:
             consumer.close()
         return found
 
-    def package(self, event: TrainingRunCompleted, to: Path) -> Package:
-        unpack(Path(event.package.uri.removeprefix("file://")), to)
+    def package(self, artifacts: Artifacts, event: TrainingRunCompleted, to: Path) -> Package:
+        unpack(artifacts.fetch(event.package, to.with_suffix(".tar")), to)
         return open_package(to, event.digest)
 
 
@@ -144,6 +145,7 @@ def tracked(store: Path) -> int:
         return 0
 
 
+@pytest.mark.usefixtures("artifacts_root")
 def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any, tmp_path: Path) -> None:
     loans.start_registry()
     loans.start_feature_store()
@@ -160,7 +162,7 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
         assert whole.attempts == 1
         events = trainer.events(TrainingRunCompleted, 2)
         completed = {event.run_id: event for event in events if isinstance(event, TrainingRunCompleted)}
-        one, other = (trainer.package(completed[run_id], tmp_path / run_id) for run_id in (killed, whole.run_id))
+        one, other = (trainer.package(loans.artifacts, completed[run_id], tmp_path / run_id) for run_id in (killed, whole.run_id))
         assert one.manifest.files["model.onnx"] == other.manifest.files["model.onnx"]  # bit for bit
         told = [type(event).__name__ for event in events if getattr(event, "run_id", None) == killed]
         assert told == ["TrainingRunRequested", "TrainingRunStarted", *["TrainingRunProgressed"] * 20, "TrainingRunCompleted"]

@@ -1,87 +1,124 @@
-"""Artifacts: bytes in a store, named by URI and checked by digest. `file://` on one machine, any fsspec URI elsewhere."""
+"""Artifacts: bytes in a store, named by URI and checked by digest. `file://` on one machine, `s3://` for several."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
+import re
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from penstock.contracts.errors import NotFound, Tampered, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, Tampered
 from penstock.contracts.events import Artifact
+from penstock.runtime.artifacts_file import FileArtifactStore
+from penstock.runtime.artifacts_s3 import S3ArtifactStore
 
-_CHUNK = 1 << 20
+_ROOT = re.compile(r"file:///[^/].*|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#\s]+)*/?")
+
+
+class ArtifactStore(Protocol):
+    """Bytes by URI. Safe from any thread. All raise Unavailable, those that read FileNotFoundError."""
+
+    def put(self, path: Path, uri: str) -> None:
+        """Whole or not at all, and durable; a URI that exists is replaced."""
+
+    def get(self, uri: str, to: Path) -> None: ...
+
+    def read(self, uri: str) -> bytes: ...
+
+    def exists(self, uri: str) -> bool: ...
+
+    def delete(self, uri: str) -> None:
+        """The URI or everything below it; missing is fine."""
+
+
+STORES: Mapping[str, Callable[[], ArtifactStore]] = {"file": FileArtifactStore, "s3": S3ArtifactStore}
+"""By a URI's scheme."""
 
 
 class Artifacts:
     """One root, keys below it: `training-sets/<id>/train.parquet`. What was put is durable when the call returns."""
 
     def __init__(self, root: str) -> None:
-        self.root = root.rstrip("/")
-        self._fs, self._path = fsspec.core.url_to_fs(self.root)
-        self._local = isinstance(self._fs, LocalFileSystem)
+        """Connects to nothing. Raises Invalid as `checked_root`, and for S3 without the extra `s3`."""
+        self.root = checked_root(root)
+        self._stores: dict[str, ArtifactStore] = {}
+        self._store = self._store_of(self.root)
 
     def uri(self, key: str) -> str:
         return f"{self.root}/{key}"
 
     def put_bytes(self, key: str, data: bytes) -> Artifact:
-        """Writes whole or not at all; a key that exists is replaced."""
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "bytes"
-            path.write_bytes(data)
-            return self.put_file(key, path)
+        """Writes whole or not at all; a key that exists is replaced. Raises Unavailable."""
+        return self._put_bytes(self.uri(key), data)
 
     def put_file(self, key: str, path: Path) -> Artifact:
         """Writes whole or not at all; a key that exists is replaced. Raises Unavailable when the store does not take it."""
-        artifact = Artifact(uri=self.uri(key), digest=digest_of(path), size=path.stat().st_size)
-        try:
-            if self._local:
-                _place(path, Path(self._path) / key)
-            else:
-                self._fs.put_file(str(path), f"{self._path}/{key}")
-        except OSError as error:
-            raise Unavailable(f"the artifact store does not take {key}: {error}", where=self.root) from error
-        return artifact
+        return self._put(self.uri(key), path)
+
+    def replace(self, artifact: Artifact, data: bytes) -> Artifact:
+        """Other bytes where the artifact is, whole or not at all: the old ones are nowhere any more. Raises Unavailable."""
+        return self._put_bytes(artifact.uri, data)
 
     def fetch(self, artifact: Artifact, to: Path) -> Path:
         """Copies the bytes to `to` and checks them. Raises NotFound, Tampered, Unavailable."""
         to.parent.mkdir(parents=True, exist_ok=True)
-        found = hashlib.sha256()
-        with self._open(artifact) as source, to.open("wb") as target:
-            while chunk := source.read(_CHUNK):
-                found.update(chunk)
-                target.write(chunk)
-        _check(artifact, found)
+        try:
+            self._store_of(artifact.uri).get(artifact.uri, to)
+        except FileNotFoundError as error:
+            raise NotFound("the artifact is gone", where=artifact.uri) from error
+        _check(artifact, digest_of(to))
         return to
 
     def read(self, artifact: Artifact) -> bytes:
         """The bytes, checked. Raises NotFound, Tampered, Unavailable."""
-        with self._open(artifact) as source:
-            data = source.read()
-        _check(artifact, hashlib.sha256(data))
+        data = self.read_unchecked(artifact)
+        _check(artifact, f"sha256:{hashlib.sha256(data).hexdigest()}")
         return data
 
-    def exists(self, key: str) -> bool:
-        return bool(self._fs.exists(f"{self._path}/{key}"))
-
-    def delete(self, key: str) -> None:
-        """Removes a key or everything below it; missing is fine."""
-        if self.exists(key):
-            self._fs.rm(f"{self._path}/{key}", recursive=True)
-
-    def _open(self, artifact: Artifact) -> BinaryIO:
+    def read_unchecked(self, artifact: Artifact) -> bytes:
+        """The bytes as they are now, for who knows that they may have been replaced. Raises NotFound, Unavailable."""
         try:
-            opened: BinaryIO = fsspec.open(artifact.uri, "rb").open()
+            return self._store_of(artifact.uri).read(artifact.uri)
         except FileNotFoundError as error:
             raise NotFound("the artifact is gone", where=artifact.uri) from error
-        except OSError as error:
-            raise Unavailable(f"the artifact store does not answer: {error}", where=artifact.uri) from error
-        return opened
+
+    def exists(self, key: str) -> bool:
+        """Whether the key is there or something below it. Raises Unavailable."""
+        return self._store.exists(self.uri(key))
+
+    def delete(self, key: str) -> None:
+        """Removes a key or everything below it; missing is fine. Raises Unavailable."""
+        self._store.delete(self.uri(key))
+
+    def _put_bytes(self, uri: str, data: bytes) -> Artifact:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "bytes"
+            path.write_bytes(data)
+            return self._put(uri, path)
+
+    def _put(self, uri: str, path: Path) -> Artifact:
+        artifact = Artifact(uri=uri, digest=digest_of(path), size=path.stat().st_size)
+        self._store_of(uri).put(path, uri)
+        return artifact
+
+    def _store_of(self, uri: str) -> ArtifactStore:
+        """An artifact may lie in another store than the root's: the root was changed since."""
+        scheme = uri.partition("://")[0]
+        if scheme not in self._stores:
+            if scheme not in STORES:
+                raise Invalid(f"`{scheme}://` names no artifact store", where=uri)
+            self._stores[scheme] = STORES[scheme]()
+        return self._stores[scheme]
+
+
+def checked_root(root: str) -> str:
+    """Without the slash at its end. Raises Invalid, which does not repeat it: a key may stand in it."""
+    if not _ROOT.fullmatch(root):
+        remedy = "Write file:///folder or s3://bucket/prefix; the keys to a bucket stand in the file that AWS_SHARED_CREDENTIALS_FILE names"
+        raise Invalid("this names no artifact store", remedy=remedy)
+    return root.rstrip("/")
 
 
 def digest_of(path: Path) -> str:
@@ -90,26 +127,6 @@ def digest_of(path: Path) -> str:
         return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
 
 
-def _check(artifact: Artifact, found: hashlib._Hash) -> None:
-    if f"sha256:{found.hexdigest()}" != artifact.digest:
-        raise Tampered(f"these bytes are sha256:{found.hexdigest()[:12]}…, expected {artifact.digest[:19]}…", where=artifact.uri)
-
-
-def _place(path: Path, target: Path) -> None:
-    """Copy beside the target, to disk, then rename: a reader sees the old bytes or the new ones, also after a power cut."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".incoming-")
-    try:
-        with os.fdopen(descriptor, "wb") as incoming, path.open("rb") as source:
-            shutil.copyfileobj(source, incoming, _CHUNK)
-            incoming.flush()
-            os.fsync(incoming.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _check(artifact: Artifact, found: str) -> None:
+    if found != artifact.digest:
+        raise Tampered(f"these bytes are {found[:19]}…, expected {artifact.digest[:19]}…", where=artifact.uri)

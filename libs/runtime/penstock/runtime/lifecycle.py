@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib import metadata
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -57,7 +58,6 @@ class Service:
         self.name = name
         self.settings = settings
         self.log: structlog.stdlib.BoundLogger = structlog.get_logger(f"penstock.{name}")
-        self.artifacts = Artifacts(settings.platform.artifacts_uri)
         self.readiness = Readiness(self.clock)
         self.started_at = self.clock()
         self._traces = settings.platform.home.resolve() / "traces"
@@ -97,6 +97,11 @@ class Service:
         if error is None and self._failure is not None:
             self.log.error("stopped_by_failure", reason=self._failure)
             sys.exit(EXIT_FAILED)
+
+    @cached_property
+    def artifacts(self) -> Artifacts:
+        """Connects to nothing. Raises Invalid where they are in S3 and the extra `s3` is not installed."""
+        return Artifacts(self.settings.platform.artifacts_uri)
 
     # -- parts ---------------------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from sqlalchemy import URL
 from penstock.contracts.connection import KafkaSettings as KafkaSettings
 from penstock.contracts.errors import Invalid
 from penstock.runtime import ports
+from penstock.runtime.artifacts import checked_root
 from penstock.runtime.database import with_password
 
 
@@ -29,12 +30,21 @@ class Platform(BaseSettings):
     endpoint: str = f"127.0.0.1:{ports.DOOR}"
     """The front door."""
     artifacts: str = ""
-    """URI of the artifact store; by default a folder in `home`."""
+    """URI of the artifact store, file:///folder or s3://bucket/prefix; by default a folder in `home`. Where S3 is and who asks it say
+    the AWS variables: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE."""
     peers: dict[str, str] = Field(default_factory=dict)
     """Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}."""
     private_keys_dir: Path | None = None
     """Where a service keeps its own private key when that is not beside the trust store in `keys`."""
     log_level: str = "INFO"
+
+    @field_validator("artifacts")
+    @classmethod
+    def _artifacts_are_somewhere(cls, artifacts: str) -> str:
+        try:
+            return artifacts and checked_root(artifacts)
+        except Invalid as error:
+            raise Invalid(error.message, where="PENSTOCK_ARTIFACTS", remedy=error.remedy) from error
 
     @property
     def artifacts_uri(self) -> str:

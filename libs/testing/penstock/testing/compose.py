@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -192,6 +193,14 @@ def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = 
             yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
     finally:
         guard.communicate()
+
+
+def clone_into(folder: Path) -> Path:
+    """What of the repository a stack is made from, without passwords: an operator's clone."""
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets"))
+    for name in ("docker-compose.yml", ".env"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
 
 
 def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:

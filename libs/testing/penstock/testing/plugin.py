@@ -15,6 +15,7 @@ from penstock.testing.broker import EmbeddedKafka, Kafka
 if TYPE_CHECKING:
     from penstock.testing.compose import ComposeUnderTest
     from penstock.testing.postgres import Postgres
+    from penstock.testing.s3 import S3
     from penstock.testing.stack import StackUnderTest
 
 Databases = Callable[[], AbstractContextManager[str]]
@@ -64,6 +65,38 @@ def database(databases: Databases) -> Iterator[str]:
     """The URL of a new, empty database, with its password: one of SQLite, then one of PostgreSQL."""
     with databases() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """An S3 in a container for the session. Without Docker the test is skipped."""
+    from penstock.testing.containers import CannotRun
+    from penstock.testing.s3 import running_s3
+
+    try:
+        with running_s3(tmp_path_factory.mktemp("s3")) as server:
+            yield server
+    except CannotRun as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.docker)])
+def artifacts_root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A test that asks for this runs twice, with an empty folder and an empty bucket of S3; processes that it starts are told where."""
+    if request.param == "file":
+        return f"file://{tmp_path}/artifacts"
+    server: S3 = request.getfixturevalue("s3")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{server.bucket()}/artifacts"
+
+
+@pytest.fixture
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a test's artifacts go: files, and S3 too for one with `usefixtures("artifacts_root")`."""
+    if "artifacts_root" in request.fixturenames:
+        return str(request.getfixturevalue("artifacts_root"))
+    return f"file://{tmp_path}/artifacts"
 
 
 @pytest.fixture(scope="session")

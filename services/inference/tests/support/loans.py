@@ -81,10 +81,11 @@ class Registry:
     made: list[ModelVersionPromoted] = field(default_factory=list)
 
     @classmethod
-    def at(cls, home: Path, kafka: KafkaSettings) -> Registry:
+    def at(cls, home: Path, kafka: KafkaSettings, root: str | None = None) -> Registry:
+        """`root`: of the artifacts, by default in `home`."""
         keys = Keys(home / "keys")
         keys.ensure()
-        return cls(keys, Artifacts(f"file://{home}/artifacts"), kafka)
+        return cls(keys, Artifacts(root or f"file://{home}/artifacts"), kafka)
 
     def version(
         self,

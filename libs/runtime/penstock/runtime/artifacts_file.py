@@ -1,0 +1,75 @@
+"""Artifacts as files of this machine, or of a volume that several share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from penstock.contracts.errors import Unavailable
+
+_CHUNK = 1 << 20
+
+
+class FileArtifactStore:
+    def put(self, path: Path, uri: str) -> None:
+        with _told(uri):
+            _place(path, _path(uri))
+
+    def get(self, uri: str, to: Path) -> None:
+        with _told(uri), _path(uri).open("rb") as source, to.open("wb") as target:
+            shutil.copyfileobj(source, target, _CHUNK)
+
+    def read(self, uri: str) -> bytes:
+        with _told(uri):
+            return _path(uri).read_bytes()
+
+    def exists(self, uri: str) -> bool:
+        with _told(uri):
+            return _path(uri).exists()
+
+    def delete(self, uri: str) -> None:
+        path = _path(uri)
+        with _told(uri):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _path(uri: str) -> Path:
+    return Path(uri.removeprefix("file://"))
+
+
+@contextmanager
+def _told(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise Unavailable(f"the artifact store does not work: {why}", where=uri, remedy="See its disk, and who owns it") from error
+
+
+def _place(path: Path, target: Path) -> None:
+    """Copy beside the target, to disk, then rename: a reader sees the old bytes or the new ones, also after a power cut."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".incoming-")
+    try:
+        with os.fdopen(descriptor, "wb") as incoming, path.open("rb") as source:
+            shutil.copyfileobj(source, incoming, _CHUNK)
+            incoming.flush()
+            os.fsync(incoming.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,294 @@
+"""What every artifact store promises, each with the real thing; and what only S3 does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import hashlib
+import multiprocessing
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts.errors import Invalid, NotFound, Tampered, Unavailable
+from penstock.contracts.events import Artifact
+from penstock.runtime import artifacts_s3
+from penstock.runtime.artifacts import Artifacts, digest_of
+from penstock.runtime.settings import Platform
+from penstock.testing.broker import free_ports
+from penstock.testing.s3 import S3
+
+KEY = "training-sets/01J/train.parquet"
+LARGE = 2 * artifacts_s3.PART_BYTES + 12_345
+"""Goes to S3 in parts."""
+
+
+@pytest.fixture
+def artifacts(artifacts_root: str) -> Artifacts:
+    return Artifacts(artifacts_root)
+
+
+def test_bytes_come_back_as_they_went(artifacts: Artifacts, tmp_path: Path) -> None:
+    put = artifacts.put_bytes(KEY, b"rows")
+    assert (put.uri, put.size) == (f"{artifacts.root}/{KEY}", 4)
+    assert artifacts.read(put) == artifacts.fetch(put, tmp_path / "new" / "rows").read_bytes() == b"rows"
+    assert artifacts.read(artifacts.put_bytes("empty", b"")) == b""
+
+
+def test_a_file_that_goes_in_parts(artifacts: Artifacts, tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(LARGE))
+    put = artifacts.put_file("packages/large.tar", path)
+    assert put.size == LARGE
+    assert digest_of(artifacts.fetch(put, tmp_path / "again")) == put.digest == digest_of(path)
+
+
+def test_a_key_that_exists_is_replaced(artifacts: Artifacts) -> None:
+    first, second = artifacts.put_bytes(KEY, b"one"), artifacts.put_bytes(KEY, b"two")
+    assert artifacts.read(second) == b"two"
+    with pytest.raises(Tampered, match="expected sha256:"):
+        artifacts.read(first)
+    assert artifacts.read_unchecked(first) == b"two"
+
+
+def test_a_reader_sees_the_old_bytes_or_the_new_ones(artifacts: Artifacts) -> None:
+    contents = [bytes([number]) * 300_000 for number in range(8)]
+    artifacts.put_bytes(KEY, contents[0])
+    known = {hashlib.sha256(content).hexdigest() for content in contents}
+    ended, seen = threading.Event(), set()
+
+    def read() -> None:
+        one = Artifact(uri=artifacts.uri(KEY), digest="", size=0)
+        while not ended.is_set():
+            seen.add(hashlib.sha256(artifacts.read_unchecked(one)).hexdigest())
+
+    with ThreadPoolExecutor(2) as pool:
+        readers = [pool.submit(read) for _ in range(2)]
+        for content in contents[1:]:
+            artifacts.put_bytes(KEY, content)
+        ended.set()
+        for reader in readers:
+            reader.result()
+    assert seen
+    assert seen <= known
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from penstock.runtime.artifacts import Artifacts
+artifacts = Artifacts(sys.argv[1])
+artifacts.put_bytes("first", b"connected")
+print("begun", flush=True)
+artifacts.put_file(sys.argv[2], Path(sys.argv[3]))
+print("done", flush=True)
+"""
+
+
+@pytest.mark.process
+def test_a_writer_that_is_killed_leaves_all_or_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
+    path, chance = tmp_path / "large", random.Random(2)
+    path.write_bytes(os.urandom(LARGE))
+    whole = Artifact(uri=artifacts.uri(KEY), digest=digest_of(path), size=LARGE)
+    for _ in range(3):
+        command = [sys.executable, "-c", WRITER, artifacts.root, KEY, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            assert writer.stdout
+            assert writer.stdout.readline() == "begun\n"
+            time.sleep(chance.uniform(0, 0.3))
+            writer.kill()
+            done = writer.stdout.read() == "done\n"
+        if done or artifacts.exists(KEY):
+            artifacts.read(whole)
+        artifacts.delete(KEY)
+
+
+def test_what_is_gone_is_said_to_be(artifacts: Artifacts, tmp_path: Path) -> None:
+    put = artifacts.put_bytes(KEY, b"rows")
+    artifacts.delete(KEY)
+    for read in (lambda: artifacts.read(put), lambda: artifacts.fetch(put, tmp_path / "x"), lambda: artifacts.read_unchecked(put)):
+        with pytest.raises(NotFound, match="the artifact is gone"):
+            read()
+
+
+def test_a_key_is_deleted_or_all_below_it_and_nothing_beside_it(artifacts: Artifacts) -> None:
+    kept = [artifacts.put_bytes(key, b"stays") for key in ("training-sets/01JK/train", "training-sets/01", "training-sets.json")]
+    for key in ("training-sets/01J/train", "training-sets/01J/audit", "training-sets/01J/deeper/still"):
+        artifacts.put_bytes(key, b"goes")
+    assert artifacts.exists("training-sets/01J")
+    artifacts.delete("training-sets/01J/train")
+    assert not artifacts.exists("training-sets/01J/train")
+    assert artifacts.exists("training-sets/01J/audit")
+    artifacts.delete("training-sets/01J")
+    artifacts.delete("training-sets/01J")
+    artifacts.delete("never-was")
+    assert not artifacts.exists("training-sets/01J/deeper/still")
+    assert not artifacts.exists("training-sets/01J")
+    for artifact in kept:
+        assert artifacts.read(artifact) == b"stays"
+
+
+def test_from_an_event_loop_and_from_many_threads(artifacts: Artifacts) -> None:
+    async def use() -> None:
+        texts = [str(number).encode() for number in range(20)]
+        put = await asyncio.gather(*(asyncio.to_thread(artifacts.put_bytes, f"many/{number}", text) for number, text in enumerate(texts)))
+        assert await asyncio.gather(*(asyncio.to_thread(artifacts.read, one) for one in put)) == texts
+        assert artifacts.read(put[0]) == b"0", "and on the loop's own thread"
+
+    asyncio.run(use())
+
+
+@pytest.mark.process
+def test_in_a_child_that_was_forked_after_it_was_used(artifacts: Artifacts) -> None:
+    put = artifacts.put_bytes(KEY, b"rows")
+
+    def use(said: object) -> None:
+        said.send((artifacts.read(put), Artifacts(artifacts.root).put_bytes("child", b"new").digest))  # type: ignore[attr-defined]
+
+    forking = multiprocessing.get_context("fork")
+    ours, theirs = forking.Pipe()
+    child = forking.Process(target=use, args=(theirs,))
+    gc.collect()  # filesystems of the tests before, whose sessions the child would try to close
+    gc.freeze()
+    child.start()
+    gc.unfreeze()
+    assert ours.poll(30)
+    read, digest = ours.recv()
+    child.join(10)
+    assert (read, child.exitcode) == (b"rows", 0)
+    assert artifacts.read(Artifact(uri=artifacts.uri("child"), digest=digest, size=3)) == b"new"
+
+
+def test_artifacts_of_another_store_are_read_and_replaced_where_they_are(artifacts: Artifacts, tmp_path: Path) -> None:
+    """The root was changed since; who leaves, leaves there too."""
+    before = Artifacts(f"file://{tmp_path}/before").put_bytes(KEY, b"old")
+    assert artifacts.read(before) == b"old"
+    after = artifacts.replace(before, b"new")
+    assert after.uri == before.uri
+    assert artifacts.read(after) == (tmp_path / "before" / KEY).read_bytes() == b"new"
+    assert not artifacts.exists(KEY)
+
+
+# -- where they are ------------------------------------------------------------------------------------------------------------------
+
+NO_ROOTS = ["gopher://old", "/without/a/scheme", "file://no/root", "file:///", "s3:/one/slash", "s3://", "s3://Bucket", "s3://bucket//x"]
+
+
+@pytest.mark.parametrize("root", NO_ROOTS)
+def test_a_root_that_is_no_stores_is_refused_where_it_is_set(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Invalid, match="this names no artifact store"):
+        Artifacts(root)
+    monkeypatch.setenv("PENSTOCK_ARTIFACTS", root)
+    with pytest.raises(Invalid, match=r"^PENSTOCK_ARTIFACTS: this names no artifact store\. Write file:///folder or s3://bucket/prefix;"):
+        Platform()
+
+
+def test_keys_in_the_root_are_refused_and_not_repeated() -> None:
+    with pytest.raises(Invalid, match="stand in the file that AWS_SHARED_CREDENTIALS_FILE names") as caught:
+        Platform(artifacts="s3://somebody:hunter22@bucket/prefix")
+    assert "hunter22" not in str(caught.value)
+
+
+def test_a_root_is_one_with_and_without_a_slash(tmp_path: Path) -> None:
+    assert Platform(artifacts="s3://bucket/some/prefix/").artifacts_uri == "s3://bucket/some/prefix"
+    assert Platform(artifacts="s3://a.bucket").artifacts_uri == "s3://a.bucket"
+    assert Platform(home=tmp_path).artifacts_uri == f"file://{tmp_path}/artifacts"
+
+
+# -- only files ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "root").write_text("no folder")
+    with pytest.raises(Unavailable, match="Not a directory"):
+        Artifacts(f"file://{tmp_path}/root").put_bytes(KEY, b"rows")
+
+
+# -- only S3 -------------------------------------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[Artifacts, Artifact, Path], object]] = {
+    "put": lambda artifacts, artifact, scratch: artifacts.put_bytes(KEY, b"rows"),
+    "read": lambda artifacts, artifact, scratch: artifacts.read(artifact),
+    "fetch": lambda artifacts, artifact, scratch: artifacts.fetch(artifact, scratch / "x"),
+    "delete": lambda artifacts, artifact, scratch: artifacts.delete(KEY),
+}
+
+
+@pytest.fixture
+def told(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("told")
+@pytest.mark.parametrize("call", ["put", "read", "fetch", "delete"])
+def test_a_bucket_that_is_not_there_is_named(call: str, tmp_path: Path) -> None:
+    artifacts = Artifacts("s3://no-such-bucket/artifacts")
+    with pytest.raises(Unavailable, match=r"there is no bucket `no-such-bucket`\. Create it"):
+        CALLS[call](artifacts, Artifact(uri=artifacts.uri(KEY), digest="", size=0), tmp_path)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("told")
+def test_while_it_is_away_every_call_says_so_soon_and_after_that_none(s3: S3, tmp_path: Path) -> None:
+    artifacts = Artifacts(f"s3://{s3.bucket()}/artifacts")
+    put = artifacts.put_bytes(KEY, b"rows")
+    s3.container.kill()
+    try:
+        for call in CALLS.values():
+            began = time.monotonic()
+            with pytest.raises(Unavailable, match="the artifact store does not answer"):
+                call(artifacts, put, tmp_path)
+            assert time.monotonic() - began < 15
+    finally:
+        s3.container.start()
+    assert artifacts.read(put) == b"rows", "durable"
+    for call in CALLS.values():
+        call(artifacts, put, tmp_path)
+
+
+@pytest.mark.docker
+@pytest.mark.usefixtures("told")
+def test_wrong_credentials_are_refused(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    artifacts = Artifacts(f"s3://{s3.bucket()}")
+    wrong = tmp_path / "credentials"
+    wrong.write_text("[default]\naws_access_key_id = nobody\naws_secret_access_key = hunter22\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(wrong))
+    with pytest.raises(Unavailable, match="the artifact store refuses") as refused:
+        artifacts.put_bytes(KEY, b"rows")
+    assert "hunter22" not in str(refused.value)
+
+
+@pytest.mark.parametrize("call", ["put", "read", "fetch", "delete", "put a large file"])
+def test_a_server_that_never_answers_is_not_waited_for(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the connection, and as many bytes as the system keeps for it."""
+    monkeypatch.setattr(artifacts_s3, "ANSWER_S", 0.5)
+    monkeypatch.setattr(artifacts_s3, "SLOWEST_BYTES_S", 16 << 20)
+    (tmp_path / "large").write_bytes(bytes(2 * artifacts_s3.PART_BYTES - 1))
+    calls = CALLS | {"put a large file": lambda artifacts, artifact, scratch: artifacts.put_file(KEY, tmp_path / "large")}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
+        artifacts, began = Artifacts("s3://bucket"), time.monotonic()
+        with pytest.raises(Unavailable, match="the artifact store does not answer"):
+            calls[call](artifacts, Artifact(uri=artifacts.uri(KEY), digest="", size=0), tmp_path)
+        assert time.monotonic() - began < 15
+
+
+def test_nothing_is_connected_to_before_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    threads = threading.active_count()
+    assert Artifacts("s3://bucket/prefix/").uri(KEY) == f"s3://bucket/prefix/{KEY}"
+    assert threading.active_count() == threads

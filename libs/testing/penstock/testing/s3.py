@@ -1,0 +1,65 @@
+"""A real S3 for the tests: MinIO in a container, which a test may stop and kill."""
+
+from __future__ import annotations
+
+import http.client
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import s3fs
+
+from penstock.testing import containers
+from penstock.testing.containers import Container
+
+IMAGE = "minio/minio:latest"
+KEY = "penstock"
+SECRET = "only-for-tests"
+CREDENTIALS = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {SECRET}\n"
+
+
+class S3:
+    """A server, and who may use it."""
+
+    def __init__(self, container: Container, folder: Path) -> None:
+        self.container = container
+        credentials = folder / "credentials"
+        credentials.write_text(CREDENTIALS)
+        self.environment: Mapping[str, str] = {
+            "AWS_ENDPOINT_URL": f"http://{container.address}",
+            "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        """What tells a process of it."""
+
+    def bucket(self) -> str:
+        """The name of a new, empty bucket."""
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        filesystem(self.container.address).mkdir(name)
+        return name
+
+
+def filesystem(address: str) -> s3fs.S3FileSystem:
+    """What is in the server at host:port, with all rights."""
+    endpoint = f"http://{address}"
+    return s3fs.S3FileSystem(endpoint_url=endpoint, key=KEY, secret=SECRET, use_listings_cache=False, skip_instance_cache=True)
+
+
+@contextmanager
+def running_s3(folder: Path) -> Iterator[S3]:
+    """A server until the block or this process ends; its credentials file lies in `folder`. Raises CannotRun."""
+    environment = {"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET}
+    with containers.run(IMAGE, port=9000, ready=_answers, environment=environment, command=["server", "/data"]) as container:
+        yield S3(container, folder)
+
+
+def _answers(container: Container) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", container.port, timeout=2)
+    try:
+        connection.request("GET", "/minio/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
