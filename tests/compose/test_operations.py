@@ -26,7 +26,7 @@ from penstock.contracts.topics import source_topic
 from penstock.testing.compose import ROOT, ComposeUnderTest, clone_into, running_compose
 from penstock.testing.wait import until
 
-pytestmark = [pytest.mark.compose, pytest.mark.slow]
+pytestmark = pytest.mark.compose
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -118,6 +118,32 @@ def test_starting_stopping_and_looking(operator: Operator) -> None:
     operator.served.journey.until_served(PIPELINE, operator.served.version.digest)
 
 
+def test_a_prediction_is_followed_to_its_event(operator: Operator) -> None:
+    """Before anything replaces a container: its log goes with it."""
+    event = operator.served.events[5]
+    prediction = operator.served.client.predictions.by_entity(PIPELINE, str(event["person_id"])).prediction
+    found = operator.traced(prediction)
+    (origin,) = found.events
+    said = operator.follow(
+        "Follow one prediction",
+        PREDICTION=prediction,
+        VERSION=operator.version,
+        PIPELINE=PIPELINE,
+        TOPIC=source_topic("events", PIPELINE, "people"),
+        PARTITION=origin.partition,
+        OFFSET=origin.offset,
+        RUN=found.run.run_id,
+    )
+    assert f"prediction {prediction}" in said
+    assert f"version {operator.version}" in said
+    assert re.search(r"^gates +yes", said, re.MULTILINE)
+    assert "<svg" in (operator.clone / "report.html").read_text()
+    assert "out_of_range" in said
+    assert f'"event_id": "{event["event_id"]}"' in said or f'"event_id":"{event["event_id"]}"' in said, "the event itself"
+    for service in ("trainer", "model_registry"):
+        assert re.search(rf'{found.run.run_id}.*"service": "{service}"', said), f"what {service} logged about the run"
+
+
 def test_a_rotated_password_is_the_only_one(operator: Operator) -> None:
     before = {name: operator.password(name) for name in ("postgres", "redis")}
     operator.follow("Rotate a password")
@@ -153,6 +179,7 @@ def test_a_rotated_key_signs_and_the_old_one_still_verifies(operator: Operator) 
     assert operator.served.client.audits.verify(operator.served.version.digest).valid
 
 
+@pytest.mark.slow
 def test_an_upgrade_loses_nothing_and_predictions_go_on(operator: Operator) -> None:
     for service in SERVICES:
         operator.run("docker", "tag", f"penstock/{service}:{IMAGES}", f"penstock/{service}:upgrade-test")
@@ -183,31 +210,6 @@ def test_memory_is_what_was_asked_for(operator: Operator) -> None:
     operator.follow("More of it")
     assert operator.stack.inspect("trainer")["HostConfig"]["Memory"] == 6 << 30
     operator.stack.ready()
-
-
-def test_a_prediction_is_followed_to_its_event(operator: Operator) -> None:
-    event = operator.served.events[5]
-    prediction = operator.served.client.predictions.by_entity(PIPELINE, str(event["person_id"])).prediction
-    found = operator.traced(prediction)
-    (origin,) = found.events
-    said = operator.follow(
-        "Follow one prediction",
-        PREDICTION=prediction,
-        VERSION=operator.version,
-        PIPELINE=PIPELINE,
-        TOPIC=source_topic("events", PIPELINE, "people"),
-        PARTITION=origin.partition,
-        OFFSET=origin.offset,
-        RUN=found.run.run_id,
-    )
-    assert f"prediction {prediction}" in said
-    assert f"version {operator.version}" in said
-    assert re.search(r"^gates +yes", said, re.MULTILINE)
-    assert "<svg" in (operator.clone / "report.html").read_text()
-    assert "out_of_range" in said
-    assert f'"event_id": "{event["event_id"]}"' in said or f'"event_id":"{event["event_id"]}"' in said, "the event itself"
-    for service in ("trainer", "model_registry"):
-        assert re.search(rf'{found.run.run_id}.*"service": "{service}"', said), f"what {service} logged about the run"
 
 
 def test_a_dead_letter_is_put_aside_and_given_back(operator: Operator) -> None:
@@ -258,6 +260,7 @@ services:
 """
 
 
+@pytest.mark.slow
 def test_a_kafka_elsewhere_is_reached_with_a_password_from_a_file(engine: None, tmp_path: Path) -> None:
     """The page's overlay as it stands, but for the address, TLS and the mechanism, against a broker that asks for a password."""
     clone = clone_into(tmp_path)
