@@ -31,7 +31,7 @@ SETTLED_S = 600
 """So long before the end of the good state no rule remembers its beginning."""
 APART_S = 8 * 3600
 """From case to case: further than any rule looks back."""
-UP = Metric("up", "gauge", "1", "Prometheus' own of what it scrapes.")
+UP = Metric("up", "gauge", "", "Prometheus' own of what it scrapes.")
 GIB = float(1 << 30)
 
 History = list[float | None]

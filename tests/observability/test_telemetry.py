@@ -11,10 +11,11 @@ from files import DASHBOARDS, OTHERS, panels
 from penstock.contracts.metrics import CATALOGUE, SERVICES, Metric
 from penstock.testing.wait import until
 
-pytestmark = [pytest.mark.stack, pytest.mark.docker, pytest.mark.slow]
+pytestmark = pytest.mark.compose
 
 TABLE = [pytest.param(metric, service, id=f"{service}-{metric.name}") for metric in CATALOGUE for service in metric.services]
 PROMETHEUS_OWN = {"__name__", "job", "instance", "le"}
+PROMETHEUS_MAKES = {"target_info", "ALERTS", "ALERTS_FOR_STATE"}
 SETTLES_S = 60.0
 """What is looked at every half a minute, and told every second."""
 
@@ -27,7 +28,7 @@ def test_a_service_tells_each_metric_that_the_catalogue_says_with_just_its_label
 
 
 def test_nothing_is_told_that_is_not_in_the_catalogue(told: Any) -> None:
-    known = {name for metric in CATALOGUE for name in metric.series} | {"target_info"}
+    known = {name for metric in CATALOGUE for name in metric.series} | PROMETHEUS_MAKES
     assert {series["__name__"] for series in told.prometheus.series('{job=~"penstock[.].*"}')} - known == set()
 
 
