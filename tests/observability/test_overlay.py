@@ -1,0 +1,58 @@
+"""The stack with deploy/compose/observability.yaml: what is scraped answers, and what services tell arrives at the collector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from census import PIPELINE, Served, model_fields, serve
+from files import OTHERS, panels
+
+from penstock.testing.compose import ComposeUnderTest, running_compose
+from penstock.testing.prometheus import Prometheus
+from penstock.testing.wait import until
+
+pytestmark = pytest.mark.compose
+
+SCRAPED_WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def seen(engine: None) -> Iterator[ComposeUnderTest]:
+    with running_compose("observability") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def served(seen: ComposeUnderTest) -> Served:
+    return serve(seen.client)
+
+
+@pytest.fixture(scope="module")
+def prometheus(seen: ComposeUnderTest) -> Prometheus:
+    return Prometheus(f"127.0.0.1:{seen.environment['PENSTOCK_PROMETHEUS_PORT']}")
+
+
+def test_everything_that_is_scraped_answers(prometheus: Prometheus) -> None:
+    jobs = {"prometheus", "otel-collector", "triton", "envoy"}
+    until(lambda: prometheus.targets() == dict.fromkeys(jobs, "up"), within=SCRAPED_WITHIN_S, what="all targets are up")
+
+
+def test_what_triton_and_envoy_tell_is_on_the_screen(served: Served, prometheus: Prometheus) -> None:
+    shown = [one for expressions in panels("flow").values() for one in expressions if any(other in one for other in OTHERS)]
+    assert len(shown) == len(OTHERS)
+
+    def empty() -> list[str]:
+        served.client.predictions.by_fields(PIPELINE, model_fields(served, served.events[0]))
+        return [one for one in shown if not any(value > 0 for _, value in prometheus.query(one))]
+
+    until(lambda: not empty(), within=SCRAPED_WITHIN_S, what="each panel shows something")
+
+
+@pytest.mark.parametrize("what", ["spans", "metric_points"])
+def test_what_services_tell_arrives_at_the_collector(served: Served, prometheus: Prometheus, what: str) -> None:
+    def arrived() -> bool:
+        said = prometheus.query(f'{{__name__=~"otelcol_receiver_accepted_{what}(_total)?"}}')
+        return any(value > 0 for _, value in said)
+
+    until(arrived, within=SCRAPED_WITHIN_S, what=f"{what} arrive")
