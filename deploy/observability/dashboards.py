@@ -88,7 +88,7 @@ def panel_of(metric: Metric, service: str) -> Panel:
     elif metric.kind == "counter":
         show = {legend: f"sum by ({by}) (rate({metric.prometheus}{selector}[{WINDOW}]))"}
     else:
-        show = {legend: f"sum by ({by}) ({metric.prometheus}{selector})"}
+        show = {legend: f"{'max' if metric.shared else 'sum'} by ({by}) ({metric.prometheus}{selector})"}
     unit = RATES.get(metric.unit, "ops") if metric.kind == "counter" else UNITS.get(metric.unit, "short")
     return Panel(words[0].upper() + words[1:], show, metric.about, unit)
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from packaging.utils import canonicalize_name
 
+from penstock.contracts.metrics import SERVICES as MEASURED
 from penstock.runtime.ports import SERVICES
 from penstock.testing.compose import environment_of
 
@@ -71,6 +72,7 @@ def test_every_combination_is_a_whole_stack(overlays: tuple[str, ...]) -> None:
         asked = "healthcheck" in service or name in HOLDS_NOTHING_TO_ASK_WITH
         assert asked or service["image"].startswith("penstock/"), f"{name}: the images of ours bring their own"
         assert "stop_grace_period" in service, name
+        assert service["logging"]["driver"] == "local", f"{name}: the one by default keeps its log for ever"
 
 
 @compose_only
@@ -97,6 +99,24 @@ def test_our_containers_may_do_little() -> None:
         assert service["pids_limit"], name
         assert "privileged" not in service, name
         assert set(service["networks"]) == {"penstock"}, name
+    envoy, triton = found["services"]["envoy"], found["services"]["triton"]
+    assert (envoy["user"], envoy["read_only"], envoy["cap_drop"]) == ("10001:10001", True, ["ALL"])
+    assert triton["user"] == "1000:1000"
+    assert [volume["read_only"] for volume in triton["volumes"]] == [True], "it reads its models only"
+
+
+@compose_only
+def test_each_service_is_reached_has_its_database_and_is_seen() -> None:
+    services = resolved("observability")["services"]
+    peers = {f"PENSTOCK_PEERS__{service.upper()}" for service in SERVICES}
+    databases = set(re.findall(r"CREATE DATABASE (\w+)", (ROOT / "deploy" / "compose" / "postgres" / "databases.sql").read_text()))
+    for service in SERVICES:
+        environment = services[service.replace("_", "-")]["environment"]
+        assert peers <= environment.keys()
+        assert "OTEL_EXPORTER_OTLP_ENDPOINT" in environment
+        if database := environment.get(f"PENSTOCK_{service.upper()}__DATABASE"):
+            assert database.rpartition("/")[2] in databases
+    assert set(MEASURED) == set(SERVICES)
 
 
 @compose_only

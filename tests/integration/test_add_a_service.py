@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from penstock.contracts.events import ModelVersionPromoted, encode
 from penstock.contracts.topics import SHARED
 from penstock.runtime.topics import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing.broker import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"```(?:python|toml)\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
@@ -30,7 +30,7 @@ def test_the_page_makes_a_service(kafka: Any, tmp_path: Path) -> None:
     for path, text in blocks.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    port = _free_port()
+    (port,) = free_ports(1)
     settings = kafka.settings(f"tally-{time.time_ns()}-")
     ensure_topics(settings, SHARED)
     environment = os.environ | {
@@ -66,13 +66,6 @@ def _eventually_says(port: int, fact: str) -> bool:
             if status.ready and fact in status.facts:
                 return True
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _promotion() -> ModelVersionPromoted:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import itertools
 import re
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from files import DASHBOARDS, Alert, alerts, panels
+from files import DASHBOARDS, FOLDER, Alert, alerts, panels
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as TheirMetric
@@ -20,6 +21,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as TheirMetric
 from penstock.contracts import metrics
 from penstock.contracts.metrics import Metric
 from penstock.testing.compose import running_compose
+from penstock.testing.containers import require_image
 from penstock.testing.prometheus import Prometheus, running_prometheus
 
 pytestmark = pytest.mark.docker
@@ -72,6 +74,7 @@ CONSUMED = ("kafka", "process", *GROUP)
 CASES = [
     Case("ServiceNotReady", [Told(metrics.READY, level(1, 0))]),
     Case("ServiceSilent", [Told(metrics.READY, level(1, None)), Told(metrics.READY, level(1, 1), service="ingest")]),
+    Case("ServiceSilent", [Told(metrics.READY, [1.0] * 42 + [None] * 12 + [1.0] * 6 + [None] * STEPS)]),
     Case("TargetDown", [Told(UP, level(1, 0))]),
     Case("DiskFilling", [Told(metrics.HOME_FREE, level(11 * GIB, 9 * GIB)), Told(metrics.HOME_SIZE, level(100 * GIB, 100 * GIB))]),
     Case(
@@ -163,6 +166,16 @@ def test_prometheus_takes_the_rules_as_the_overlay_gives_them(engine: None) -> N
         rules = Prometheus(f"127.0.0.1:{stack.environment['PENSTOCK_PROMETHEUS_PORT']}").rules()
     assert rules.keys() == ALERTS.keys()
     assert set(rules.values()) <= {"ok", "unknown"}, "unknown: not evaluated yet"
+
+
+def test_the_collector_takes_its_files_alone_and_with_jaegers(engine: None) -> None:
+    image = "otel/opentelemetry-collector-contrib:0.165.0"
+    require_image(image)
+    for files in (["collector.yaml"], ["collector.yaml", "jaeger.yaml"]):
+        configs = [f"--config=/etc/penstock/{name}" for name in files]
+        command = ["docker", "run", "--rm", "--network", "none", "--volume", f"{FOLDER}:/etc/penstock:ro", image, "validate", *configs]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def firing(prometheus: Prometheus, alert: Alert, start: float, end: float) -> list[dict[str, str]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 from census import PIPELINE, Served, model_fields, serve
-from files import OTHERS, panels
+from files import OTHERS, ROOT, panels
 
 from penstock.testing.compose import ComposeUnderTest, running_compose
 from penstock.testing.prometheus import Prometheus
@@ -17,10 +19,21 @@ pytestmark = pytest.mark.compose
 SCRAPED_WITHIN_S = 60.0
 
 
+PAGE = re.findall(r"^```bash\n(.*?)^```", (ROOT / "docs" / "observability.md").read_text(), re.MULTILINE | re.DOTALL)
+
+
 @pytest.fixture(scope="module")
 def seen(engine: None) -> Iterator[ComposeUnderTest]:
-    with running_compose("observability") as stack:
-        yield stack
+    """A stack that ran without the overlay, and was given it as the page says."""
+    with running_compose() as stack:
+        kafka = stack.containers("kafka")
+        _run(PAGE[0], stack)
+        stack.environment["COMPOSE_FILE"] = f"{ROOT}/docker-compose.yml:{ROOT}/deploy/compose/observability.yaml"
+        try:
+            assert stack.containers("kafka") == kafka, "a stack that runs goes on"
+            yield stack
+        finally:
+            stack.compose("down", "--volumes", "--timeout", "5")
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +69,23 @@ def test_what_services_tell_arrives_at_the_collector(served: Served, prometheus:
         return any(value > 0 for _, value in said)
 
     until(arrived, within=SCRAPED_WITHIN_S, what=f"{what} arrive")
+
+
+def test_the_door_tells_its_spans(served: Served, prometheus: Prometheus) -> None:
+    """Envoy itself sends them: no service of ours stands between."""
+
+    def spans() -> float:
+        return sum(value for _, value in prometheus.query("envoy_tracing_opentelemetry_spans_sent"))
+
+    until(spans, within=SCRAPED_WITHIN_S, what="Envoy has sent spans")
+
+
+def test_a_trace_is_found_in_the_logs(seen: ComposeUnderTest, served: Served) -> None:
+    traces = re.findall(r'"trace_id": "(\w{32})"', seen.log("model-registry"))
+    assert '"service": "model_registry"' in _run(PAGE[1].replace("TRACE", traces[-1]), seen)
+
+
+def _run(script: str, stack: ComposeUnderTest) -> str:
+    return subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=stack.environment, capture_output=True, text=True, check=True, timeout=300
+    ).stdout

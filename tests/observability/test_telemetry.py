@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from files import DASHBOARDS, OTHERS, panels
+from files import DASHBOARDS, OTHERS, alerts, panels
 
 from penstock.contracts.metrics import CATALOGUE, SERVICES, Metric
 from penstock.testing.wait import until
@@ -16,6 +16,8 @@ pytestmark = pytest.mark.compose
 TABLE = [pytest.param(metric, service, id=f"{service}-{metric.name}") for metric in CATALOGUE for service in metric.services]
 PROMETHEUS_OWN = {"__name__", "job", "instance", "le"}
 PROMETHEUS_MAKES = {"target_info", "ALERTS", "ALERTS_FOR_STATE"}
+OWED = {"RejectsRising"}
+"""What `told` does to the platform deserves it: more than one event in twenty is bad."""
 SETTLES_S = 60.0
 """What is looked at every half a minute, and told every second."""
 
@@ -52,6 +54,15 @@ def test_counts_are_those_of_the_ledger(told: Any) -> None:
     until(counted, within=SETTLES_S, what="Prometheus counts what the ledger counts")
 
 
+def test_nothing_waits_and_no_alert_is_due_when_all_is_done(told: Any) -> None:
+    def due() -> dict[str, Any]:
+        found = {alert.name: told.prometheus.query(alert.expression) for alert in alerts() if alert.name not in OWED}
+        lagging = [labels for labels, lag in told.prometheus.query("penstock_consumer_lag") if lag]
+        return {name: labels for name, labels in {**found, "lag": lagging}.items() if labels}
+
+    until(lambda: not due(), within=SETTLES_S, what=lambda: f"nothing waits and no alert is due, but {due()}")
+
+
 @pytest.mark.parametrize("screen", DASHBOARDS)
 def test_a_screen_shows_something_in_every_panel(told: Any, screen: str) -> None:
     """But for what Triton, Envoy and Prometheus itself tell, which run elsewhere here."""
@@ -61,7 +72,7 @@ def test_a_screen_shows_something_in_every_panel(told: Any, screen: str) -> None
         ours = {title: shown for title, shown in asked.items() if not any(other in one for one in shown for other in (*OTHERS, "ALERTS"))}
         return [title for title, shown in ours.items() if not any(told.prometheus.query(one) for one in shown)]
 
-    until(lambda: not empty(), within=SETTLES_S, what=f"each panel of {screen} shows something: {empty()}")
+    until(lambda: not empty(), within=SETTLES_S, what=lambda: f"each panel of {screen} shows something, but {empty()}")
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "door"])

@@ -214,8 +214,11 @@ def metrics_reference() -> str:
         lines += [f"## {'Every service' if services == metrics.SERVICES else ', '.join(services)}", ""]
         lines += ["| metric | kind | labels | |", "|---|---|---|---|"]
         for metric in some:
+            replicas = " Replicas tell the same: take the largest." if metric.shared else ""
             labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
-            lines.append(f"| `{metric.prometheus}` | {'histogram' if metric.buckets else metric.kind} | {labels} | {metric.about} |")
+            lines.append(
+                f"| `{metric.prometheus}` | {'histogram' if metric.buckets else metric.kind} | {labels} | {metric.about}{replicas} |"
+            )
         lines.append("")
     return "\n".join(lines)
 

@@ -40,6 +40,8 @@ class Metric:
     services: tuple[str, ...] = SERVICES
     buckets: tuple[float, ...] = ()
     """Upper bounds of a histogram's."""
+    shared: bool = False
+    """Each replica tells of the database that they share: the largest counts, not the sum."""
 
     @property
     def prometheus(self) -> str:
@@ -140,10 +142,13 @@ OUTBOX = Metric(
     "penstock.outbox.rows",
     "gauge",
     "{event}",
-    "Events that are decided and not yet in Kafka. Each replica tells of the database that they share.",
+    "Events that are decided and not yet in Kafka.",
     services=STORING,
+    shared=True,
 )
-OUTBOX_AGE = Metric("penstock.outbox.age", "gauge", "s", "How long the oldest of them waits; 0 when none does.", services=STORING)
+OUTBOX_AGE = Metric(
+    "penstock.outbox.age", "gauge", "s", "How long the oldest of them waits; 0 when none does.", services=STORING, shared=True
+)
 
 # -- jobs --------------------------------------------------------------------------------------------------------------------------
 
@@ -151,11 +156,14 @@ JOBS = Metric(
     "penstock.jobs",
     "gauge",
     "{job}",
-    "Jobs `queued` and `running`. Each replica tells of the database that they share.",
+    "Jobs `queued` and `running`.",
     ("kind", "state"),
     WORKING,
+    shared=True,
 )
-JOB_WAIT = Metric("penstock.job.wait", "gauge", "s", "How long the oldest queued job waits; 0 when none does.", ("kind",), WORKING)
+JOB_WAIT = Metric(
+    "penstock.job.wait", "gauge", "s", "How long the oldest queued job waits; 0 when none does.", ("kind",), WORKING, shared=True
+)
 JOB_DURATION = Metric(
     "penstock.job.duration",
     "histogram",
@@ -246,7 +254,7 @@ ERASED = Metric("penstock.erasures", "counter", "{entity}", "Entities that were 
 
 # -- trainer -----------------------------------------------------------------------------------------------------------------------
 
-RUNS = Metric("penstock.runs", "gauge", "{run}", "Training runs that have not ended.", ("state",), ("trainer",))
+RUNS = Metric("penstock.runs", "gauge", "{run}", "Training runs that have not ended.", ("state",), ("trainer",), shared=True)
 RUN_DURATION = Metric(
     "penstock.run.duration",
     "histogram",
@@ -276,7 +284,7 @@ DECISIONS = Metric(
     ("pipeline", "decision"),
     ("model_registry",),
 )
-VERSIONS = Metric("penstock.versions", "gauge", "{version}", "Model versions by state.", ("state",), ("model_registry",))
+VERSIONS = Metric("penstock.versions", "gauge", "{version}", "Model versions by state.", ("state",), ("model_registry",), shared=True)
 
 # -- ethics_audit ------------------------------------------------------------------------------------------------------------------
 
@@ -290,13 +298,25 @@ AUDITS = Metric(
     ("ethics_audit",),
     WORK_S,
 )
-AUDIT_BACKLOG = Metric("penstock.audit.backlog", "gauge", "{audit}", "Audits that have begun and not ended.", services=("ethics_audit",))
-AUDIT_AGE = Metric(
-    "penstock.audit.backlog.age", "gauge", "s", "How long the oldest of them is under way; 0 when none is.", services=("ethics_audit",)
+AUDIT_BACKLOG = Metric(
+    "penstock.audit.backlog", "gauge", "{audit}", "Audits that have begun and not ended.", services=("ethics_audit",), shared=True
 )
-REVIEWS = Metric("penstock.reviews.open", "gauge", "{review}", "Reviews that wait for a person.", services=("ethics_audit",))
+AUDIT_AGE = Metric(
+    "penstock.audit.backlog.age",
+    "gauge",
+    "s",
+    "How long the oldest of them is under way; 0 when none is.",
+    services=("ethics_audit",),
+    shared=True,
+)
+REVIEWS = Metric("penstock.reviews.open", "gauge", "{review}", "Reviews that wait for a person.", services=("ethics_audit",), shared=True)
 REVIEW_AGE = Metric(
-    "penstock.reviews.open.age", "gauge", "s", "How long the oldest of them waits; 0 when none does.", services=("ethics_audit",)
+    "penstock.reviews.open.age",
+    "gauge",
+    "s",
+    "How long the oldest of them waits; 0 when none does.",
+    services=("ethics_audit",),
+    shared=True,
 )
 
 # -- inference ---------------------------------------------------------------------------------------------------------------------

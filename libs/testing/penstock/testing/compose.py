@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[4]
 NETWORK = "penstock"
 UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
-_GUARD = "cat >/dev/null; docker compose down --volumes --timeout 5 >/dev/null 2>&1"
+_GUARD = "cat >/dev/null; docker compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1"
 """Takes the stack down when its standard input ends, a pipe that the test process holds and never writes to."""
 
 
@@ -93,11 +93,14 @@ class ComposeUnderTest:
     def ready(self, within: float = READY_WITHIN_S) -> None:
         """Until every service says through the door that it is ready. Fails naming what they wait for."""
 
-        def look() -> bool:
-            self._waited = self.waiting()
-            return not any(self._waited.values())
+        waited: dict[str, list[str]] = {}
 
-        until(_patiently(look), within=within, what=f"all services are ready: {getattr(self, '_waited', {})}")
+        def look() -> bool:
+            nonlocal waited
+            waited = self.waiting()
+            return not any(waited.values())
+
+        until(_patiently(look), within=within, what=lambda: f"all services are ready: {waited}")
 
     def healthy(self, service: str, within: float = READY_WITHIN_S) -> None:
         """Until Docker's own health checks of all its containers pass."""

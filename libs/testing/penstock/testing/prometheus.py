@@ -68,14 +68,6 @@ class Prometheus:
         found = self._ask("query_exemplars", query=selector, **self._hour())
         return {exemplar["labels"]["trace_id"] for series in found for exemplar in series["exemplars"]}
 
-    def metadata(self) -> dict[str, str]:
-        """The type of each metric that is scraped."""
-        return {name: told[0]["type"] for name, told in self._ask("metadata").items()}
-
-    def alerts(self) -> dict[str, str]:
-        """State by name of the alerts that are pending or firing."""
-        return {alert["labels"]["alertname"]: alert["state"] for alert in self._ask("alerts")["alerts"]}
-
     def rules(self) -> dict[str, str]:
         """Health of each rule by name: `ok`, `err`, `unknown` before its first evaluation."""
         return {rule["name"]: rule["health"] for group in self._ask("rules")["groups"] for rule in group["rules"]}

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from penstock.client.cli.output import AsJson, as_json, console, platform, reported, table
 from penstock.client.settings import ClientSettings
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, NotFound
 
 PATIENCE_S = 15.0
 """A start takes some seconds; nobody needs to read who waits for whom meanwhile."""
@@ -100,7 +100,11 @@ def keys_rotate(
     role: Role, revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False, as_json_: AsJson = False
 ) -> None:
     """A new key for a role. The old one is retired and still verifies what it signed, or with --revoke nothing any more."""
-    signer = _keys().Keys(ClientSettings().home / "keys").rotate(role.value, revoke=revoke)
+    folder = ClientSettings().home / "keys"
+    if not folder.is_dir():
+        remedy = "Name the stack's PENSTOCK_HOME. In containers: docs/operations.md, Rotate a signing key"
+        raise NotFound(f"no keys lie in {folder}", remedy=remedy)
+    signer = _keys().Keys(folder).rotate(role.value, revoke=revoke)
     if as_json_:
         as_json({"role": role.value, "keyid": signer.keyid, "revoked": revoke})
         return

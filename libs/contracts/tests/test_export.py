@@ -1,0 +1,25 @@
+"""What is exported is compared with the code, and the comparison fails where it should."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts import export
+
+
+def test_what_was_written_is_up_to_date(tmp_path: Path) -> None:
+    assert export.main([str(tmp_path)]) == 0
+    assert export.main(["--check", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["schemas/asyncapi.json", "schemas/events/AuditCompleted.json", "docs/metrics.md", "docs/pipeline-reference.md"]
+)
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text(f"{path.read_text()}more"), Path.unlink], ids=["changed", "missing"])
+def test_a_stale_file_is_named(tmp_path: Path, name: str, spoil: Callable[[Path], object], capsys: pytest.CaptureFixture[str]) -> None:
+    export.main([str(tmp_path)])
+    spoil(tmp_path / name)
+    assert export.main(["--check", str(tmp_path)]) == 1
+    assert name in capsys.readouterr().err
+    assert export.main([str(tmp_path)]) == 0
