@@ -86,3 +86,14 @@ def test_every_verb_that_prints_has_json() -> None:
     found = dict(verbs(app))
     assert len(found) > 20
     assert {name for name, callback in found.items() if "as_json_" not in inspect.signature(callback).parameters} == streams  # type: ignore[arg-type]
+
+
+def test_a_key_is_rotated_where_keys_lie_and_nowhere_else(tmp_path: Path) -> None:
+    """The containers' keys do not lie on this machine: a new one here would sign nothing."""
+    done = runner.invoke(app, ["keys", "rotate", "registry"])
+    assert done.exit_code != 0
+    assert "no keys lie in" in done.output
+    assert "operations.md" in done.output
+    assert not (tmp_path / "keys").exists()
+    (tmp_path / "keys").mkdir()
+    assert "registry signs with" in runner.invoke(app, ["keys", "rotate", "registry"]).output
