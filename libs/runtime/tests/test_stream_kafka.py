@@ -7,11 +7,13 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 import pytest
 from confluent_kafka import Consumer, Producer
 
 from penstock.contracts.topics import Topic
+from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, StreamFailed, TransactionalStream
 from penstock.runtime.topics import ensure_topics
@@ -212,3 +214,15 @@ def test_both_go_on_by_themselves_when_the_broker_was_killed(away: float) -> Non
         expected = {number: values[number::2] for number in (0, 1)}
         assert sink.values == expected
         assert everything(settings, "out") == expected
+
+
+def test_one_that_has_no_topic_yet_says_when_kafka_is_away_and_when_it_is_back() -> None:
+    """A service without a pipeline: no message will show it that Kafka is there again."""
+    readiness = Readiness(lambda: datetime.now(UTC))
+    with EmbeddedKafka() as kafka, running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", waits=readiness)):
+        for _ in range(2):
+            until(lambda: readiness.ready, within=30, what="it waits for nothing")
+            kafka.kill()
+            until(lambda: not readiness.ready, within=30, what="it says that Kafka is away")
+            kafka.start()
+        until(lambda: readiness.ready, within=30, what="it says that Kafka is back")

@@ -249,6 +249,7 @@ class Group:
         if self._topics:
             return True
         self._consumer.poll(0)
+        self._watch()
         self._changed.wait(POLL_S)
         return False
 
@@ -330,7 +331,7 @@ class Group:
         """Says when Kafka is back, which librdkafka does not. What was gathered proves nothing: it may have been fetched before."""
         if self._away:
             with suppress(KafkaException):
-                self._consumer.list_topics(next(iter(self._topics)), timeout=1.0)
+                self._consumer.list_topics(next(iter(self._topics), None), timeout=1.0)  # without a topic: all of them
                 self._is_back()
 
     def _look(self) -> None:
