@@ -12,6 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from penstock.contracts.export import written
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OURS = "penstock-"
@@ -45,19 +47,10 @@ def text(service: str) -> str:
     return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
 
 
-def main(arguments: list[str]) -> int:
-    """Writes the files, or with `--check` says which are not up to date."""
+def files() -> dict[Path, str]:
     services = sorted(folder.parent.name for folder in (ROOT / "services").glob("*/pyproject.toml"))
-    wanted = {HERE / f"{service}.txt": text(service) for service in services}
-    if "--check" not in arguments:
-        for path, content in wanted.items():
-            path.write_text(content)
-        return 0
-    stale = [path.name for path, content in wanted.items() if not path.exists() or path.read_text() != content]
-    if stale:
-        print(f"deploy/images: {', '.join(stale)} do not say what the services depend on: run make gen", file=sys.stderr)
-    return 1 if stale else 0
+    return {HERE / f"{service}.txt": text(service) for service in services}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(written(files(), check="--check" in sys.argv, of=ROOT))

@@ -14,6 +14,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from penstock.contracts.export import written
 from penstock.contracts.metrics import CATALOGUE, SERVICES, Metric
 
 HERE = Path(__file__).parent
@@ -201,19 +202,5 @@ def files() -> dict[Path, str]:
     return {FOLDER / f"{name}.json": f"{json.dumps(dashboard(name, rows), indent=1)}\n" for name, rows in screens.items()}
 
 
-def main(arguments: list[str]) -> int:
-    """Writes the files, or with `--check` says which are not up to date."""
-    wanted = files()
-    if "--check" not in arguments:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        for path, text in wanted.items():
-            path.write_text(text)
-        return 0
-    stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-    if stale:
-        print(f"{FOLDER}: {', '.join(stale)} do not show what the catalogue and flow.yaml say: run make gen", file=sys.stderr)
-    return 1 if stale else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(written(files(), check="--check" in sys.argv, of=FOLDER.parents[3]))

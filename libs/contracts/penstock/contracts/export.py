@@ -10,7 +10,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -228,20 +228,19 @@ def _text(value: Json) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    check = "--check" in arguments
     root = Path(next(argument for argument in arguments if not argument.startswith("--")))
-    stale = []
-    for name, text in exports().items():
-        path = root / name
-        if path.exists() and path.read_text() == text:
-            continue
-        stale.append(name)
-        if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
+    return written({root / name: text for name, text in exports().items()}, check="--check" in arguments, of=root)
+
+
+def written(files: Mapping[Path, str], *, check: bool, of: Path) -> int:
+    """Exit code of a generator: writes each file; with `check` only names, below `of`, those that are missing or differ, and fails."""
+    stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if check and stale:
-        sys.stderr.write("differ from the code: " + ", ".join(stale) + "\nRun: make gen\n")
+        sys.stderr.write("differ from the code: " + ", ".join(str(path.relative_to(of)) for path in stale) + "\nRun: make gen\n")
         return 1
+    for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files[path])
     return 0
 
 

@@ -127,25 +127,26 @@ class Receiver:
 
 def _spans(request: trace_service_pb2.ExportTraceServiceRequest) -> Iterator[Span]:
     for told in request.resource_spans:
-        service = _texts(told.resource.attributes)["service.name"]
+        service = texts(told.resource.attributes)["service.name"]
         for scope in told.scope_spans:
             for span in scope.spans:
                 links = frozenset(link.trace_id.hex() for link in span.links)
                 ids = span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex()
-                yield Span(service, span.name, *ids, links, _texts(span.attributes))
+                yield Span(service, span.name, *ids, links, texts(span.attributes))
 
 
 def _points(request: metrics_service_pb2.ExportMetricsServiceRequest) -> Iterator[Point]:
     for told in request.resource_metrics:
-        service = _texts(told.resource.attributes)["service.name"]
+        service = texts(told.resource.attributes)["service.name"]
         for scope in told.scope_metrics:
             for metric in scope.metrics:
                 for point in getattr(metric, metric.WhichOneof("data") or "gauge").data_points:
                     counted = metric.HasField("histogram")
                     value = float(point.count) if counted else point.as_double or float(point.as_int)
                     exemplars = frozenset(exemplar.trace_id.hex() for exemplar in point.exemplars)
-                    yield Point(service, metric.name, metric.unit, _texts(point.attributes), value, exemplars)
+                    yield Point(service, metric.name, metric.unit, texts(point.attributes), value, exemplars)
 
 
-def _texts(attributes: Any) -> dict[str, str]:
+def texts(attributes: Any) -> dict[str, str]:
+    """Of OTLP's attributes those that are texts."""
     return {attribute.key: attribute.value.string_value for attribute in attributes if attribute.value.HasField("string_value")}

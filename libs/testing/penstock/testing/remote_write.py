@@ -14,6 +14,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
+from penstock.testing.otlp import texts
+
 HEADERS = {
     "Content-Type": "application/x-protobuf",
     "Content-Encoding": "snappy",
@@ -60,7 +62,7 @@ def body(export: bytes) -> bytes:
         return series[key]
 
     for told in ExportMetricsServiceRequest.FromString(export).resource_metrics:
-        resource = _texts(told.resource.attributes)
+        resource = texts(told.resource.attributes)
         who = {"job": resource["service.name"], "instance": resource["service.instance.id"]}
         for scope in told.scope_metrics:
             for metric in scope.metrics:
@@ -97,8 +99,4 @@ def _samples(metric: Metric) -> Iterator[tuple[str, dict[str, str], float, Any, 
 
 
 def _labels(point: Any) -> dict[str, str]:
-    return {name.replace(".", "_"): value for name, value in _texts(point.attributes).items()}
-
-
-def _texts(attributes: Any) -> dict[str, str]:
-    return {attribute.key: attribute.value.string_value for attribute in attributes if attribute.value.HasField("string_value")}
+    return {name.replace(".", "_"): value for name, value in texts(point.attributes).items()}
