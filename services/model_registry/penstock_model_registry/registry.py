@@ -179,10 +179,14 @@ class Registry:
     # -- evidence comes in ---------------------------------------------------------------------------------------------------------
 
     async def audited(self, audit: AuditCompleted, effect: Effect) -> None:
-        """An audit's verdict: promoted on a pass, else refused or waiting for a review. Raises Tampered for a forged one."""
+        """An audit's verdict: promoted on a pass, else refused or waiting for a review.
+
+        Raises Unavailable while the version has not come in, Tampered for a forged verdict.
+        """
         await self._known()
         async with self._judging:
             with self._store.read() as session:
+                _raise_unless_registered(session, audit.digest)
                 case = _case(session, audit.digest)
             if case.audit and case.audit.audit_id > audit.audit_id:  # ULIDs: by time
                 log.info("older_audit_ignored", digest=audit.digest, audit_id=audit.audit_id)
@@ -194,10 +198,11 @@ class Registry:
             self._settle(effect, row, case, judged)
 
     async def reviewed(self, review: ReviewDecided, effect: Effect) -> None:
-        """A person's decision. Raises Unavailable while the audit it is about has not come in, Tampered for a forged waiver."""
+        """A person's decision. Raises Unavailable while the version or the audit has not come in, Tampered for a forged waiver."""
         await self._known()
         async with self._judging:
             with self._store.read() as session:
+                _raise_unless_registered(session, review.digest)
                 case = _case(session, review.digest)
             if case.audit is None or case.audit.audit_id < review.audit_id:
                 raise Unavailable(f"audit {review.audit_id}, which this review decides on, has not come in yet", where=review.digest)
@@ -214,9 +219,12 @@ class Registry:
             self._settle(effect, row, case, judged)
 
     async def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
-        """Nothing is known about the model; that is said where people look."""
-        row = effect.session.get(VersionRow, failed.digest)
-        if row is not None and row.state == "registered" and row.audit is None:
+        """Nothing is known about the model; that is said where people look. Raises Unavailable while the version has not come in."""
+        await self._known()
+        with self._store.read() as session:
+            _raise_unless_registered(session, failed.digest)
+        row = effect.session.get_one(VersionRow, failed.digest)
+        if row.state == "registered" and row.audit is None:
             row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
 
     # -- people ask ----------------------------------------------------------------------------------------------------------------
@@ -426,6 +434,12 @@ def _unmoved(session: Session, case: Case) -> VersionRow:
     if newest.pipeline.promotion != case.pipeline.promotion:
         raise Moved
     return row
+
+
+def _raise_unless_registered(session: Session, digest: str) -> None:
+    """Runs, audits and reviews lie in topics of their own: what comes up late reads them in any order."""
+    if session.get(VersionRow, digest) is None:
+        raise Unavailable("this version has not come in yet", where=digest)
 
 
 def _raise_unless_audited(case: Case) -> None:

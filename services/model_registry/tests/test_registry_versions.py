@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -192,6 +194,30 @@ async def test_a_verdict_that_skips_a_gate_does_not_open(world: World) -> None:
         "refused",
         ["equalized_odds_difference by sex at_most 0.15: the pipeline asks for this gate and the audit did not judge it"],
     )
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+async def test_what_waited_in_three_topics_may_come_in_any_order(world: World, order: tuple[int, ...]) -> None:
+    """What is early raises Unavailable, and so comes again; nothing of it becomes a dead letter."""
+    run, failed = world.run(), gate("fail")
+    waiting = [run, world.audit(run.digest, GOOD, failed), world.review(run.digest, sample.waiver(world.keys, run.digest, failed))]
+    for event in [waiting[place] for place in order] * 3:
+        with contextlib.suppress(Unavailable):
+            await world.receives(event)
+    [promoted] = world.promotions()
+    assert (promoted.version.digest, promoted.promoted_by) == (run.digest, "Ada")
+
+
+async def test_a_failed_audit_waits_for_its_version(world: World) -> None:
+    run = world.run()
+    failed = AuditFailed(
+        audit_id="A1", pipeline="loans", digest=run.digest, reason="the split is gone", remedy="Train again", failed_at=sample.NOW
+    )
+    with pytest.raises(Unavailable, match="has not come in yet"):
+        await world.receives(failed)
+    await world.receives(run)
+    await world.receives(failed)
+    assert world.state(run.digest) == ("registered", ["the audit could not be carried out: the split is gone. Train again"])
 
 
 async def test_a_review_that_overtakes_its_audit_waits_and_one_of_an_older_audit_is_ignored(world: World) -> None:
