@@ -47,8 +47,7 @@ class Told:
 def collector(engine: None) -> Iterator[tuple[str, Prometheus]]:
     """The overlay's, without the platform: its host:port, and the overlay's Prometheus, which it passes metrics on to."""
     with running_compose("observability", services=["otel-collector"], build=False) as compose:
-        ports = compose.environment
-        yield f"127.0.0.1:{ports['PENSTOCK_OTLP_PORT']}", Prometheus(f"127.0.0.1:{ports['PENSTOCK_PROMETHEUS_PORT']}")
+        yield f"127.0.0.1:{compose.environment['PENSTOCK_OTLP_PORT']}", Prometheus(compose.prometheus_address)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as TheirMetric
 
 from penstock.contracts import metrics
 from penstock.contracts.metrics import Metric
-from penstock.testing.compose import running_compose
+from penstock.testing.compose import image_of, running_compose
 from penstock.testing.containers import require_image
 from penstock.testing.prometheus import Prometheus, running_prometheus
 
@@ -163,13 +163,13 @@ def test_what_a_screen_asks_is_promql(prometheus: Prometheus, dashboard: str) ->
 
 def test_prometheus_takes_the_rules_as_the_overlay_gives_them(engine: None) -> None:
     with running_compose("observability", services=["prometheus"], build=False) as stack:
-        rules = Prometheus(f"127.0.0.1:{stack.environment['PENSTOCK_PROMETHEUS_PORT']}").rules()
+        rules = Prometheus(stack.prometheus_address).rules()
     assert rules.keys() == ALERTS.keys()
     assert set(rules.values()) <= {"ok", "unknown"}, "unknown: not evaluated yet"
 
 
 def test_the_collector_takes_its_files_alone_and_with_jaegers(engine: None) -> None:
-    image = "otel/opentelemetry-collector-contrib:0.165.0"
+    image = image_of("otel-collector", "observability")
     require_image(image)
     for files in (["collector.yaml"], ["collector.yaml", "jaeger.yaml"]):
         configs = [f"--config=/etc/penstock/{name}" for name in files]

@@ -43,7 +43,7 @@ def served(seen: ComposeUnderTest) -> Served:
 
 @pytest.fixture(scope="module")
 def prometheus(seen: ComposeUnderTest) -> Prometheus:
-    return Prometheus(f"127.0.0.1:{seen.environment['PENSTOCK_PROMETHEUS_PORT']}")
+    return Prometheus(seen.prometheus_address)
 
 
 def test_everything_that_is_scraped_answers(prometheus: Prometheus) -> None:

@@ -40,7 +40,7 @@ from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.runtime.topics import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import Kafka, free_ports
-from penstock.testing.containers import CannotRun
+from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PASSWORD, PostgresContainer, database_settings, running_postgres
 from penstock.testing.wait import until
 
@@ -61,11 +61,8 @@ class Applied(Tables):
 
 @pytest.fixture(scope="module")
 def shared_server() -> Iterator[PostgresContainer]:
-    try:
-        with running_postgres() as server:
-            yield server
-    except CannotRun as error:
-        pytest.skip(str(error))
+    with or_skip(), running_postgres() as server:
+        yield server
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from penstock.testing import containers
-from penstock.testing.containers import CannotRun, Container
+from penstock.testing.containers import CannotRun, Container, or_skip
 from penstock.testing.wait import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.process]
@@ -27,13 +27,9 @@ with containers.run("{IMAGE}", port=6379, ready=lambda container: "PONG" in cont
 
 @pytest.fixture(scope="module")
 def redis() -> Iterator[Container]:
-    try:
-        with containers.run(
-            IMAGE, port=6379, ready=answers, environment={"SAID": "so"}, command=["redis-server", "--maxclients", "7"]
-        ) as container:
-            yield container
-    except CannotRun as error:
-        pytest.skip(str(error))
+    environment, command = {"SAID": "so"}, ["redis-server", "--maxclients", "7"]
+    with or_skip(), containers.run(IMAGE, port=6379, ready=answers, environment=environment, command=command) as container:
+        yield container
 
 
 def answers(container: Container) -> bool:

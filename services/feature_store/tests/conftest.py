@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.testing.containers import CannotRun
+from penstock.testing.containers import or_skip
 
 sys.path.insert(0, str(Path(__file__).parent / "support"))  # pytest's importlib mode lets tests share modules in no other way
 from online_worlds import OnlineWorld, RedisWorld, SqliteWorld
@@ -25,11 +25,8 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    try:
-        with redis_server(tmp_path_factory.mktemp("redis")) as server:
-            yield server
-    except CannotRun as error:
-        pytest.skip(str(error))
+    with or_skip(), redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("redis", marks=pytest.mark.docker)])

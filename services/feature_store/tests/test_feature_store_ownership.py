@@ -12,7 +12,7 @@ import pytest
 
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
-from penstock.testing.containers import CannotRun
+from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PostgresContainer, running_postgres
 from penstock_feature_store import ownership
 from penstock_feature_store.lake import Lake
@@ -24,11 +24,8 @@ pytestmark = pytest.mark.docker
 @pytest.fixture
 def server() -> Iterator[PostgresContainer]:
     """One of its own, to be stopped."""
-    try:
-        with running_postgres(quick=True) as server:
-            yield server
-    except CannotRun as error:
-        pytest.skip(str(error))
+    with or_skip(), running_postgres(quick=True) as server:
+        yield server
 
 
 def now() -> datetime:

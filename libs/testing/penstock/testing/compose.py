@@ -48,6 +48,11 @@ class ComposeUnderTest:
         """How long `up -d --wait` took."""
 
     @property
+    def prometheus_address(self) -> str:
+        """host:port of the overlay's."""
+        return f"127.0.0.1:{self.environment['PENSTOCK_PROMETHEUS_PORT']}"
+
+    @property
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.environment['PENSTOCK_PORT']}"
 
@@ -196,6 +201,13 @@ def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = 
             yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
     finally:
         guard.communicate()
+
+
+def image_of(service: str, *overlays: str) -> str:
+    """The image of a service, as the compose files and this machine's environment name it. Raises CannotRun where there is no Docker."""
+    require_engine(service)
+    config = json.loads(_run(["docker", "compose", "config", "--format", "json"], environment_of(*overlays)))
+    return str(config["services"][service]["image"])
 
 
 def clone_into(folder: Path) -> Path:

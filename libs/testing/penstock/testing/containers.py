@@ -10,6 +10,8 @@ import subprocess
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import pytest
+
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 
@@ -104,6 +106,15 @@ def run(
         yield container
     finally:
         guard.communicate()
+
+
+@contextlib.contextmanager
+def or_skip() -> Iterator[None]:
+    """Around what needs Docker: where Docker cannot run it, the test that needs it is skipped, by the reason."""
+    try:
+        yield
+    except CannotRun as error:
+        pytest.skip(str(error))
 
 
 def require_engine(what: str = "here") -> None:

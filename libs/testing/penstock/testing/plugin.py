@@ -35,14 +35,11 @@ def kafka() -> Iterator[Kafka]:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A PostgreSQL for the session: the one at $PENSTOCK_TEST_POSTGRES, else one in a container. Without either the test is skipped."""
-    from penstock.testing.containers import CannotRun
+    from penstock.testing.containers import or_skip
     from penstock.testing.postgres import postgres_at_hand
 
-    try:
-        with postgres_at_hand() as server:
-            yield server
-    except CannotRun as error:
-        pytest.skip(str(error))
+    with or_skip(), postgres_at_hand() as server:
+        yield server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.docker)])
@@ -70,14 +67,11 @@ def database(databases: Databases) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """An S3 in a container for the session. Without Docker the test is skipped."""
-    from penstock.testing.containers import CannotRun
+    from penstock.testing.containers import or_skip
     from penstock.testing.s3 import running_s3
 
-    try:
-        with running_s3(tmp_path_factory.mktemp("s3")) as server:
-            yield server
-    except CannotRun as error:
-        pytest.skip(str(error))
+    with or_skip(), running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
 
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.docker)])
@@ -114,12 +108,10 @@ def stack() -> Iterator[StackUnderTest]:
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Skips, by name, what needs Docker where Docker cannot run."""
-    from penstock.testing.containers import CannotRun, require_engine
+    from penstock.testing.containers import or_skip, require_engine
 
-    try:
-        require_engine()
-    except CannotRun as error:
-        pytest.skip(f"the compose stack: {error}")
+    with or_skip():
+        require_engine("the compose stack")
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ import psycopg
 from sqlalchemy import URL, make_url
 
 from penstock.testing import containers
+from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
 
-IMAGE = "postgres:15"
 PASSWORD = "only-for-tests"
 _QUICK = ("-c", "fsync=off", "-c", "max_connections=300")
 """What a container loses by this is lost when its machine dies, and it does not outlive that anyway."""
@@ -53,8 +53,8 @@ class PostgresContainer(Postgres):
 @contextmanager
 def running_postgres(*, quick: bool = False) -> Iterator[PostgresContainer]:
     """A server in a container, until the block or this process ends. `quick` leaves out fsync. Raises CannotRun."""
-    environment = {"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD}
-    with containers.run(IMAGE, port=5432, ready=_answers, environment=environment, command=_QUICK if quick else ()) as container:
+    environment, command = {"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD}, _QUICK if quick else ()
+    with containers.run(image_of("postgres"), port=5432, ready=_answers, environment=environment, command=command) as container:
         yield PostgresContainer(container)
 
 

@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from penstock.testing import containers, remote_write
+from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
-
-IMAGE = "prom/prometheus:v2.53.3"
 
 _ASK_S = 10.0
 _SINCE_S = 3600.0
@@ -95,7 +94,7 @@ def running_prometheus() -> Iterator[Prometheus]:
     """One that scrapes nothing, in a container until the block or this process ends. Raises CannotRun."""
     receives = ["--enable-feature=otlp-write-receiver,exemplar-storage", "--web.enable-remote-write-receiver"]
     command = ["--config.file=/dev/null", "--storage.tsdb.path=/prometheus", *receives]
-    with containers.run(IMAGE, port=9090, ready=_answers, command=command) as container:
+    with containers.run(image_of("prometheus", "observability"), port=9090, ready=_answers, command=command) as container:
         yield Prometheus(container.address)
 
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.testing import containers
+from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
 from penstock.testing.wait import until
 from penstock_feature_store.redis_address import Address
 
-IMAGE = "redis:7"
 PASSWORD = "correct-horse-battery-staple"
 _LOG = "$(ls -t /data/appendonlydir/*.incr.aof | head -1)"
 _RUN = f"""
@@ -88,5 +88,5 @@ def redis_server(folder: Path) -> Iterator[RedisServer]:
     """Raises CannotRun where there is no Docker."""
     password_file = folder / "redis_password"
     password_file.write_text(f"{PASSWORD}\n")
-    with containers.run(IMAGE, port=6379, ready=answers, command=["sh", "-c", _RUN]) as container:
+    with containers.run(image_of("redis"), port=6379, ready=answers, command=["sh", "-c", _RUN]) as container:
         yield RedisServer(container, password_file)
