@@ -17,6 +17,8 @@ from penstock.contracts.export import written
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OURS = "penstock-"
+OLDEST = "3.11.0"
+"""Whichever Python 3.11 writes the files and whichever the base image has: what only an older one needs is in them."""
 
 
 def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -29,7 +31,7 @@ def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, s
     extras |= requirement.extras
     for line in distribution(name).requires or ():
         needed = Requirement(line)
-        if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+        if needed.marker is None or any(needed.marker.evaluate({"extra": extra, "python_full_version": OLDEST}) for extra in ("", *extras)):
             closure(needed, found)
     return found
 
