@@ -70,7 +70,7 @@ bench: setup ## The figures of docs/performance.md
 
 test: setup ## All but the slow ones, and those that need Docker
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not slow"
-	@$(PYTEST) -m "stack and not slow"
+	@$(PYTEST) -m "stack and not compose and not slow"
 
 test-fast: setup ## No broker, no stack, no container
 	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not kafka and not process and not slow"

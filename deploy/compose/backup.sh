@@ -21,12 +21,12 @@ to=$(cd "$1" && pwd)
 chmod 700 "$to"
 cd "$(dirname "$0")/../.."
 
-project=$(docker compose config | sed -n 's/^name: //p')
+project=$(docker compose config | sed -n 's/^name: //p' | tr -d '"')
 image=$(docker compose config --images prepare)
 of_project="label=com.docker.compose.project=$project"
 volumes=$(docker volume ls --filter "$of_project" --format '{{.Label "com.docker.compose.volume"}}' | grep -v -x -e traces -e triton) ||
   fail "the stack $project has no volumes here. See: docker compose ls --all"
-writers=$(docker compose ps --services --status running | grep -v -x -e envoy -e triton) || writers=
+writers=$(docker compose ps --services --status running --status restarting | grep -v -x -e envoy -e triton) || writers=
 
 began=$(date +%s)
 start() {
@@ -43,17 +43,21 @@ cp deploy/compose/secrets/* "$to/secrets/"
 docker compose config > "$to/compose.yaml"
 for name in $volumes; do
   volume=$(docker volume ls --quiet --filter "$of_project" --filter "label=com.docker.compose.volume=$name")
-  # tar ends with 1 where a file grew under it: the door's log. With more, something is wrong.
-  docker run --rm --network none --log-driver none --user 0 --volume "$volume:/volume:ro" "$image" \
-    tar --create --sparse --numeric-owner --use-compress-program "gzip -1" --directory /volume . > "$to/$name.tar.gz" ||
-    [ $? -eq 1 ] || fail "the volume $volume was not copied"
+  [ -n "$volume" ] || fail "the volume $name of $project is not to be found. See: docker volume ls"
+  # tar ends with 1 where a file grew under it, which the door's log may.
+  # shellcheck disable=SC2016  said by the container's shell
+  docker run --rm --pull never --network none --log-driver none --user 0 --volume "$volume:/volume:ro" "$image" sh -c '
+    tar --create --sparse --numeric-owner --use-compress-program "gzip -1" --directory /volume . || { [ $? -eq 1 ] && [ "$0" = door ]; }
+    ' "$name" > "$to/$name.tar.gz" || fail "the volume $volume was not copied; $to is no whole backup"
 done
 
 trap - EXIT
-start
+started=yes
+start || started=no
 stopped=$(($(date +%s) - began))
-docker run --rm --network none --user 0 --volume "$to:/backup:ro" --workdir /backup "$image" \
+docker run --rm --pull never --network none --user 0 --volume "$to:/backup:ro" --workdir /backup "$image" \
   sh -c 'sha256sum -- compose.yaml secrets/* *.tar.gz' > "$to/.SHA256SUMS"
 mv "$to/.SHA256SUMS" "$to/SHA256SUMS"
+[ "$started" = yes ] || fail "$to is whole, but $project did not start again: docker compose up -d --wait"
 echo "$project: $(echo "$volumes" | wc -l) volumes, $(du -sk "$to" | cut -f1) KiB in $to; all but predictions stood still for $stopped s"
 echo "It holds personal data and the keys that sign. Keep it where neither is read by others."

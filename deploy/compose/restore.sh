@@ -17,7 +17,7 @@ from=$(cd "$1" && pwd)
 [ -f "$from/SHA256SUMS" ] || fail "$from holds no whole backup: SHA256SUMS, which is written last, is missing"
 cd "$(dirname "$0")/../.."
 
-project=$(docker compose config | sed -n 's/^name: //p')
+project=$(docker compose config | sed -n 's/^name: //p' | tr -d '"')
 image=$(docker compose config --images prepare)
 of_project="label=com.docker.compose.project=$project"
 names=$(sed -n 's/^[0-9a-f]\{64\}  \(.*\)\.tar\.gz$/\1/p' "$from/SHA256SUMS")
@@ -28,7 +28,7 @@ for name in $names; do
   docker compose config --volumes | grep -q -x -e "$name" ||
     fail "this stack has no volume $name. Name the files that the backup's had in COMPOSE_FILE; $from/compose.yaml is what they came to"
 done
-docker run --rm --network none --user 0 --volume "$from:/backup:ro" --workdir /backup "$image" sha256sum --check --quiet SHA256SUMS ||
+docker run --rm --pull never --network none --user 0 --volume "$from:/backup:ro" --workdir /backup "$image" sha256sum --check --quiet SHA256SUMS ||
   fail "these files are not those that were written: see above"
 
 secrets=deploy/compose/secrets
@@ -51,7 +51,8 @@ trap 'exit 130' HUP INT TERM
 docker compose --progress quiet create --no-build
 for name in $names; do
   volume=$(docker volume ls --quiet --filter "$of_project" --filter "label=com.docker.compose.volume=$name")
-  docker run --rm --interactive --network none --user 0 --volume "$volume:/volume" "$image" \
+  [ -n "$volume" ] || fail "docker compose made no volume $name"
+  docker run --rm --pull never --interactive --network none --user 0 --volume "$volume:/volume" "$image" \
     tar --extract --gzip --numeric-owner --preserve-permissions --directory /volume < "$from/$name.tar.gz"
 done
 trap - EXIT

@@ -7,6 +7,7 @@ mkdir -p "$folder"
 chmod 700 "$folder"
 for name in postgres_password redis_password grafana_admin_password; do
   [ -s "$folder/$name" ] && continue
+  rm -f "$folder/.$name"  # half-written by one that was ended
   head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n' > "$folder/.$name"
   chmod 444 "$folder/.$name"
   mv "$folder/.$name" "$folder/$name"
