@@ -49,7 +49,8 @@ def test_a_platform_that_is_away_is_said_in_a_sentence(arguments: list[str]) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["validate", "absent.yaml"], "no such file"),
+        (["validate", "absent.yaml"], "absent.yaml: no such file"),
+        (["apply", "absent.yaml"], "absent.yaml: no such file"),
         (["predict", "x"], "Give --entity ID or --input JSON"),
         (["predict", "x", "--input", "{"], "--input is no JSON"),
         (["logs", "ingest"], "penstock up"),
@@ -72,8 +73,31 @@ def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
     assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 2
 
 
+def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:
+    data, out = tmp_path / "data.csv", tmp_path / "pipeline.yaml"
+    data.write_text("id,at,sex,repaid\n" + "".join(f"{i},2026-01-01,{'fm'[i % 2]},{i % 2 == 0}\n" for i in range(9)))
+    done = runner.invoke(app, ["init", "--from", str(data), "--to", str(out), "--json"])
+    assert done.exit_code == 0
+    (problem,) = json.loads(done.output)["problems"]
+    assert "no field is left for the model" in problem
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("PENSTOCK_KAFKA__SSL_CA_LOCATON", "setting kafka: Kafka has no setting `ssl_ca_locaton`; did you mean `ssl_ca_location`?"),
+        ("PENSTOCK_KAFKA__REPLICATION", "setting kafka.replication: Input should be a valid integer"),
+    ],
+)
+def test_a_wrong_setting_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, variable: str, said: str) -> None:
+    monkeypatch.setenv(variable, "x")
+    done = runner.invoke(app, ["pipelines"])
+    assert (done.exit_code, said in done.output) == (2, True), done.output
+    assert "Traceback" not in done.output
+
+
 def test_every_verb_that_prints_has_json() -> None:
-    streams = {"logs", "init"}  # lines as they are, and a file
+    streams = {"logs"}  # lines as they are
 
     def verbs(typed: typer.Typer, prefix: str = "") -> Iterator[tuple[str, object]]:
         for command in typed.registered_commands:

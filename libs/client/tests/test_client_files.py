@@ -1,6 +1,7 @@
 """Rows from files: what a cell means is declared, what does not read stays for ingest to reject."""
 
 import json
+from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,28 +9,79 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
+from ruamel.yaml import YAML
 
 from penstock.client.files import rows
 from penstock.client.infer import infer
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.load import read
-from penstock.contracts.pipeline import SourceField
+from penstock.contracts.pipeline import Source, SourceField
 
-FIELDS = {
-    "age": SourceField(type="number"),
-    "job": SourceField(type="category"),
-    "married": SourceField(type="boolean"),
-}
+SOURCE = Source(
+    entity="person",
+    id="id",
+    timestamp="at",
+    fields={"age": SourceField(type="number"), "job": SourceField(type="category"), "married": SourceField(type="boolean")},
+)
 
 
 def test_csv_cells_are_read_as_declared(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("id,age,job,married\n1,39,clerk,true\n2,,,no\n3,old,7,perhaps\n")
-    assert list(rows(path, FIELDS)) == [
+    assert list(rows(path, SOURCE)) == [
         {"id": "1", "age": 39.0, "job": "clerk", "married": True},
         {"id": "2", "age": None, "job": None, "married": False},
         {"id": "3", "age": "old", "job": "7", "married": "perhaps"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "read"),
+    [
+        ("2026-01-31T12:00:00+02:00", "2026-01-31T12:00:00+02:00"),
+        ("2026-01-31 12:00", "2026-01-31T12:00:00+00:00"),
+        ("2026-01-31", "2026-01-31T00:00:00+00:00"),
+        ("1769860800", 1769860800.0),
+        ("1769860800.5", 1769860800.5),
+        ("20260131", "2026-01-31T00:00:00+00:00"),
+        ("2026", "2026"),
+        ("31.1.2026", "31.1.2026"),
+        ("nan", "nan"),
+        ("", None),
+    ],
+)
+def test_a_csv_time_is_utc_where_it_names_no_zone(tmp_path: Path, cell: str, read: object) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(f"id,at,other\n1,{cell},{cell}\n")
+    assert list(rows(path, SOURCE)) == [{"id": "1", "at": read, "other": cell or None}]
+
+
+def test_a_parquet_time_is_utc_where_it_names_no_zone(tmp_path: Path) -> None:
+    path = tmp_path / "people.parquet"
+    naive, day = datetime.fromisoformat("2026-01-31T12:00"), date(2026, 1, 31)
+    for column, expected in (([naive], "2026-01-31T12:00:00+00:00"), ([day], "2026-01-31T00:00:00+00:00"), ([5], 5)):
+        parquet.write_table(pa.table({"at": column}), path)
+        assert list(rows(path, SOURCE)) == [{"at": expected}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.csv", "id,name\n1,Zoë\n".encode("latin-1"), "not UTF-8.*iconv"),
+        ("a.csv", b"id,name\n1," + b"x" * 200_000 + b"\n", "a.csv:2: no CSV: field larger"),
+        ("a.parquet", b"no Parquet at all", "no Parquet that can be read"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_refused_in_a_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(Invalid, match=said):
+        list(rows(tmp_path / name))
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(Invalid, match="cannot be read: Is a directory"):
+        list(rows(tmp_path / "a.csv"))
 
 
 def test_a_csv_row_with_too_many_cells_says_which_line(tmp_path: Path) -> None:
@@ -79,3 +131,47 @@ def test_a_guessed_pipeline_is_one(tmp_path: Path) -> None:
     assert (pipeline.target.type, pipeline.target.positive) == ("binary", "yes")
     assert set(pipeline.audit.groups) == {"age", "sex"}
     assert list(pipeline.resolved_features()) == ["amount"]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "said"),
+    [
+        ("id,at,Loan Amount,ok", "1,2026-01-01,5,true", "`Loan Amount`: no names for fields. Rename them"),
+        ("id,at", "1,2026-01-01", "no column besides its id and its time"),
+        ("id,at,ok", "", "no row to learn from"),
+    ],
+)
+def test_what_no_pipeline_can_be_guessed_from_is_said(tmp_path: Path, header: str, row: str, said: str) -> None:
+    path = tmp_path / "loans.csv"
+    path.write_text(f"{header}\n{row}\n")
+    with pytest.raises(Invalid, match=said):
+        infer(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "guessed"),
+    [
+        ("created_at", "1769860800", "created_at"),
+        ("amount", "1769860800", "time"),
+        ("birth_date", "1980-01-01", "time"),
+        ("when", "2026-01-01 12:00:00", "when"),
+    ],
+)
+def test_when_the_event_was_is_guessed(tmp_path: Path, column: str, cell: str, guessed: str) -> None:
+    path = tmp_path / "loans.csv"
+    path.write_text(f"loanId,{column},income,ok\n" + "".join(f"{i},{cell},{i},{i % 2 == 0}\n" for i in range(9)))
+    pipeline = read(infer(path))
+    assert (pipeline.key, pipeline.sources["events"].timestamp) == ("loanId", guessed)
+
+
+@given(st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=3, max_size=6, unique=True), st.data())
+def test_whatever_the_names_and_values_a_guess_is_yaml_that_says_them(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("guess") / "a.jsonl"
+    cell = st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5))
+    lines = [{name: data.draw(cell) for name in names} for _ in range(3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = YAML(typ="safe").load(infer(path))
+    source = said["sources"]["events"]
+    assert {*source["fields"], source["id"], source["timestamp"]} >= set(names)

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+from confluent_kafka import KafkaException, Producer
 
 from penstock.client import ClientSettings
+from penstock.contracts.connection import FURTHER_SECURITY, KafkaSettings
 from penstock.contracts.errors import Invalid
 
 
@@ -38,6 +40,37 @@ def test_security_settings_carry_librdkafkas_names(monkeypatch: pytest.MonkeyPat
     assert kafka.client()["sasl.password"] == "secret"
     assert kafka.admin()["sasl_plain_password"] == "secret"
     assert "secret" not in repr(kafka)
+
+
+def refusal(settings: dict[str, str]) -> str:
+    """What librdkafka has against them."""
+    try:
+        Producer(settings)
+    except KafkaException as error:
+        return str(error)
+    return ""
+
+
+def test_librdkafka_refuses_what_it_does_not_know() -> None:
+    assert "No such configuration property" in refusal({"ssl.ca.locaton": "x"})
+
+
+def test_each_of_librdkafkas_security_settings_is_taken_and_known_to_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in FURTHER_SECURITY:
+        monkeypatch.setenv(f"PENSTOCK_KAFKA__{name.upper()}", "what it is")
+        kafka = ClientSettings(home=tmp_path).kafka
+        monkeypatch.delenv(f"PENSTOCK_KAFKA__{name.upper()}")
+        option = name.replace("_", ".")
+        assert kafka.client()[option] == "what it is"
+        assert "what it is" not in repr(kafka)
+        assert "No such configuration property" not in refusal({option: "what it is"})
+
+
+def test_what_kafka_python_has_no_counterpart_of_is_said() -> None:
+    kafka = KafkaSettings.model_validate({"ssl_endpoint_identification_algorithm": "none", "ssl_crl_location": "/crl"})
+    assert (kafka.admin()["ssl_check_hostname"], kafka.admin()["ssl_crlfile"]) == (False, "/crl")
+    with pytest.raises(Invalid, match="PENSTOCK_KAFKA__SSL_CIPHER_SUITES: a service cannot keep"):
+        KafkaSettings.model_validate({"ssl_cipher_suites": "AES"}).admin()
 
 
 def test_the_password_may_stand_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

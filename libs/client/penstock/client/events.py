@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -16,7 +17,7 @@ from penstock.client.files import Row
 from penstock.client.pipelines import Pipelines
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.dataplane import Reject
-from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
@@ -209,7 +210,10 @@ def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
     if isinstance(row, bytes):
         return row, _key_of(row, key)
     value = row.get(key)
-    return orjson.dumps(row, default=_plain), None if value is None else str(value).encode()
+    try:
+        return orjson.dumps(row, default=_plain), None if value is None else str(value).encode()
+    except TypeError as error:
+        raise Invalid(f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {value}") from error
 
 
 def _key_of(value: bytes, key: str) -> bytes | None:
@@ -224,4 +228,6 @@ def _key_of(value: bytes, key: str) -> bytes | None:
 def _plain(value: object) -> object:
     if hasattr(value, "isoformat"):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        return float(value)
     raise TypeError(f"a value of type {type(value).__name__} has no JSON form")

@@ -4,45 +4,63 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, time
 from pathlib import Path
 
 import orjson
 
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.contracts.pipeline import SourceField
+from penstock.contracts.pipeline import Source, SourceField
 
 Row = Mapping[str, object]
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+_EPOCH_FROM = 1e8
+"""Seconds since 1970 are more than this; less is a year or a day written without dashes."""
 
 
-def rows(path: Path, fields: Mapping[str, SourceField] | None = None) -> Iterator[Row | bytes]:
-    """The file's rows. CSV has only text: with `fields`, a number or boolean is read as declared, an empty cell is missing, and what does
-    not read stays text for ingest to reject. A JSON line that is broken is given as it stands. Raises NotFound, Invalid.
+def rows(path: Path, source: Source | None = None) -> Iterator[Row | bytes]:
+    """The file's rows. CSV has only text: with `source`, a number or boolean is read as declared, an empty cell is missing, and what does
+    not read stays text for ingest to reject. A time of CSV or Parquet that names no time zone is UTC. A JSON line that is broken is given
+    as it stands. Raises NotFound, Invalid.
     """
     if not path.exists():
         raise NotFound("no such file", where=str(path))
-    match FORMATS.get(path.suffix.lower()):
-        case "csv":
-            yield from _csv(path, fields or {})
-        case "jsonl":
-            yield from _jsonl(path)
-        case "parquet":
-            yield from _parquet(path)
-        case _:
-            raise Invalid(f"`{path.suffix}` is no format that can be read", where=str(path), remedy=f"Use {', '.join(sorted(FORMATS))}")
+    try:
+        match FORMATS.get(path.suffix.lower()):
+            case "csv":
+                yield from _csv(path, source)
+            case "jsonl":
+                yield from _jsonl(path)
+            case "parquet":
+                yield from _parquet(path, source)
+            case _:
+                raise Invalid(f"`{path.suffix}` is no format that can be read", where=str(path), remedy=f"Use {', '.join(sorted(FORMATS))}")
+    except OSError as error:
+        raise Invalid(f"cannot be read: {error.strerror or error}", where=str(path)) from error
 
 
-def _csv(path: Path, fields: Mapping[str, SourceField]) -> Iterator[Row]:
+def _csv(path: Path, source: Source | None) -> Iterator[Row]:
+    fields: Mapping[str, SourceField] = source.fields if source else {}
     with path.open(newline="", encoding="utf-8-sig") as opened:
         reader = csv.DictReader(opened)
-        for row in reader:
-            if None in row:
-                raise Invalid(
-                    "a row has more cells than the header", where=f"{path}:{reader.line_num}", remedy="Quote cells that hold commas"
-                )
-            yield {name: _typed(cell, fields.get(name)) for name, cell in row.items() if cell is not None}
+        try:
+            for row in reader:
+                if None in row:
+                    raise Invalid(
+                        "a row has more cells than the header", where=f"{path}:{reader.line_num}", remedy="Quote cells that hold commas"
+                    )
+                yield {
+                    name: moment(cell) if source and name == source.timestamp and name not in fields else _typed(cell, fields.get(name))
+                    for name, cell in row.items()
+                    if cell is not None
+                }
+        except UnicodeDecodeError as error:
+            remedy = f"Save it as UTF-8, as by: iconv -f latin1 -t utf-8 {path.name}"
+            raise Invalid("holds bytes that are not UTF-8", where=str(path), remedy=remedy) from error
+        except csv.Error as error:
+            raise Invalid(f"no CSV: {error}", where=f"{path}:{reader.reader.line_num}") from error
 
 
 def _typed(cell: str, field: SourceField | None) -> object:
@@ -60,6 +78,32 @@ def _typed(cell: str, field: SourceField | None) -> object:
     return cell
 
 
+def moment(value: object) -> object:
+    """A time as ingest takes it, RFC 3339 or seconds since 1970; what is neither stays as it is."""
+    match value:
+        case "":
+            return None
+        case str():
+            return _read_moment(value)
+        case datetime():
+            return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
+        case date():
+            return datetime.combine(value, time.min, UTC).isoformat()
+        case _:
+            return value
+
+
+def _read_moment(text: str) -> object:
+    try:
+        return moment(datetime.fromisoformat(text.strip()))
+    except ValueError:
+        pass
+    try:
+        return seconds if (seconds := float(text)) >= _EPOCH_FROM else text
+    except ValueError:
+        return text
+
+
 def _jsonl(path: Path) -> Iterator[Row | bytes]:
     with path.open("rb") as opened:
         for line in opened:
@@ -73,11 +117,17 @@ def _jsonl(path: Path) -> Iterator[Row | bytes]:
             yield row if isinstance(row, dict) else text
 
 
-def _parquet(path: Path) -> Iterator[Row]:
+def _parquet(path: Path, source: Source | None) -> Iterator[Row]:
     try:
-        from pyarrow import parquet  # the `parquet` extra
+        from pyarrow import ArrowException, parquet  # the `parquet` extra
     except ImportError as error:
         raise Invalid("Parquet needs pyarrow", where=str(path), remedy="pip install 'penstock-client[parquet]'") from error
-    with parquet.ParquetFile(path) as opened:
-        for batch in opened.iter_batches():
-            yield from batch.to_pylist()
+    try:
+        with parquet.ParquetFile(path) as opened:
+            for batch in opened.iter_batches():
+                for row in batch.to_pylist():
+                    if source and source.timestamp in row:
+                        row[source.timestamp] = moment(row[source.timestamp])
+                    yield row
+    except ArrowException as error:
+        raise Invalid(f"no Parquet that can be read: {error}", where=str(path)) from error

@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from penstock.contracts.errors import Invalid
+from penstock.contracts.rules import nearest
+
+FURTHER_SECURITY = frozenset(
+    {
+        "enable_ssl_certificate_verification",
+        "https_ca_location",
+        "https_ca_pem",
+        "ssl_ca_pem",
+        "ssl_certificate_pem",
+        "ssl_cipher_suites",
+        "ssl_crl_location",
+        "ssl_curves_list",
+        "ssl_endpoint_identification_algorithm",
+        "ssl_engine_id",
+        "ssl_engine_location",
+        "ssl_key_pem",
+        "ssl_keystore_location",
+        "ssl_keystore_password",
+        "ssl_providers",
+        "ssl_sigalgs_list",
+        "enable_sasl_oauthbearer_unsecure_jwt",
+        "sasl_kerberos_keytab",
+        "sasl_kerberos_kinit_cmd",
+        "sasl_kerberos_min_time_before_relogin",
+        "sasl_kerberos_principal",
+        "sasl_kerberos_service_name",
+        "sasl_oauthbearer_client_id",
+        "sasl_oauthbearer_client_secret",
+        "sasl_oauthbearer_config",
+        "sasl_oauthbearer_extensions",
+        "sasl_oauthbearer_grant_type",
+        "sasl_oauthbearer_method",
+        "sasl_oauthbearer_scope",
+        "sasl_oauthbearer_token_endpoint_url",
+    }
+)
+"""librdkafka's other security settings (2.16, CONFIGURATION.md), which go to it as they are."""
 
 
 class KafkaSettings(BaseModel):
-    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`."""
+    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`; those of `FURTHER_SECURITY` are taken too."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="allow")
+    __pydantic_extra__: dict[str, SecretStr] = Field(init=False)
 
     bootstrap_servers: str = "127.0.0.1:9092"
     topic_prefix: str = ""
@@ -47,7 +85,16 @@ class KafkaSettings(BaseModel):
         "ssl_certificate_location": "ssl_certfile",
         "ssl_key_location": "ssl_keyfile",
         "ssl_key_password": "ssl_password",
+        "ssl_crl_location": "ssl_crlfile",
+        "sasl_kerberos_service_name": "sasl_kerberos_service_name",
     }
+
+    @model_validator(mode="after")
+    def _no_misspelt_names(self) -> Self:
+        for name in self.__pydantic_extra__:
+            if name not in FURTHER_SECURITY:
+                raise ValueError(f"Kafka has no setting `{name}`{nearest(name, {*type(self).model_fields, *FURTHER_SECURITY})}")
+        return self
 
     def client(self, **overrides: Any) -> dict[str, Any]:
         """librdkafka's configuration: where, security, a quick return after an outage. Overrides use `_` for `.`."""
@@ -64,8 +111,16 @@ class KafkaSettings(BaseModel):
         return base | security | {name.replace("_", "."): value for name, value in overrides.items()}
 
     def admin(self) -> dict[str, Any]:
-        """kafka-python's keyword arguments."""
-        security = {self._kafka_python.get(name, name): value for name, value in self._chosen_security()}
+        """kafka-python's keyword arguments. Raises Invalid for a setting that it has no counterpart of."""
+        security: dict[str, Any] = {}
+        for name, value in self._chosen_security():
+            if name == "ssl_endpoint_identification_algorithm":
+                security["ssl_check_hostname"] = value != "none"
+            elif name in FURTHER_SECURITY and name not in self._kafka_python:
+                remedy = "Services create topics with kafka-python, which has nothing like it; programs that publish may use it"
+                raise Invalid("a service cannot keep this setting", where=f"PENSTOCK_KAFKA__{name.upper()}", remedy=remedy)
+            else:
+                security[self._kafka_python.get(name, name)] = value
         return {"bootstrap_servers": self.bootstrap_servers.split(","), **security}
 
     def topic(self, name: str) -> str:
@@ -73,7 +128,7 @@ class KafkaSettings(BaseModel):
         return self.topic_prefix + name
 
     def _chosen_security(self) -> list[tuple[str, str]]:
-        given = {name: getattr(self, name) for name in self._security}
+        given = {name: getattr(self, name) for name in self._security} | self.__pydantic_extra__
         if self.sasl_password_file:
             given["sasl_password"] = _password(self.sasl_password_file)
         chosen = [(name, value) for name, value in given.items() if value is not None]

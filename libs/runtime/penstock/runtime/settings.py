@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
+from penstock.contracts.connection import FURTHER_SECURITY
 from penstock.contracts.connection import KafkaSettings as KafkaSettings
 from penstock.contracts.errors import Invalid
 from penstock.runtime import ports
@@ -132,7 +133,7 @@ class ServiceSettings(BaseSettings):
     @model_validator(mode="after")
     def _no_misspelt_names(self) -> Self:
         check_names(os.environ, self.model_config.get("env_prefix") or "", sorted(set(type(self).model_fields) - {"platform"}))
-        check_names(os.environ, "PENSTOCK_KAFKA__", sorted(KafkaSettings.model_fields))
+        check_names(os.environ, "PENSTOCK_KAFKA__", sorted({*KafkaSettings.model_fields, *FURTHER_SECURITY}))
         return self
 
     @model_validator(mode="after")

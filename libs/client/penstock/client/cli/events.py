@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +32,7 @@ def publish(
     """Publish a file's rows as events."""
     with platform() as penstock:
         declared = penstock.pipelines.spec(pipeline).sources.get(source)
-        found = rows(file, declared.fields if declared else None)
+        found = rows(file, declared)
         if as_json_:
             published = penstock.events.publish(pipeline, source, found)
             as_json({"events": published.events, "seconds": published.seconds, "offsets": [vars(offset) for offset in published.offsets]})
@@ -72,8 +73,8 @@ def rejects(
 def erase(
     pipeline: str, entity: str, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json_: AsJson = False
 ) -> None:
-    """Remove a person from lake, online store and training sets."""
-    if not yes:
+    """Remove a person from lake, online store and training sets. Asks first where somebody can answer."""
+    if not (yes or as_json_) and sys.stdin.isatty():
         typer.confirm(f"Remove `{entity}` from {pipeline} for good?", abort=True)
     with platform() as penstock:
         erased = penstock.features.erase(pipeline, entity)

@@ -14,12 +14,14 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from penstock.client.client import Penstock
+from penstock.client.settings import ClientSettings
 from penstock.contracts.errors import TREATMENTS, PenstockError
 
 P = ParamSpec("P")
@@ -34,6 +36,7 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_REFUSED = 3
 
 
@@ -46,6 +49,11 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
             return command(*args, **kwargs)
         except PenstockError as error:
             fail(str(error), TREATMENTS[error.kind].exit_code)
+        except ValidationError as error:
+            if error.title != ClientSettings.__name__:
+                raise
+            said = (f"setting {'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+            fail("; ".join(said), EXIT_USAGE)
         except KeyboardInterrupt:
             fail("stopped by hand", 130)
 

@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli.output import AsJson, as_json, console, fail, platform, reported, short, table, when
+from penstock.client.cli.output import EXIT_USAGE, AsJson, as_json, console, fail, platform, reported, short, table, when
 from penstock.client.infer import infer
-from penstock.contracts.errors import NotFound
-from penstock.contracts.load import read
+from penstock.contracts.load import BadPipeline, read
 
 File = Annotated[Path, typer.Argument(help="A pipeline file.")]
 
@@ -24,12 +23,24 @@ def register(app: typer.Typer) -> None:
 def init(
     source: Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")],
     to: Annotated[Path, typer.Option("--to", help="Where to write.")] = Path("pipeline.yaml"),
+    as_json_: AsJson = False,
 ) -> None:
     """Write a first pipeline file for data that is at hand."""
     if to.exists():
-        fail(f"{to} exists; choose another name with --to", 2)
-    to.write_text(infer(source))
-    console.print(f"wrote {to}. Read it, then: penstock validate {to}")
+        fail(f"{to} exists; choose another name with --to", EXIT_USAGE)
+    text = infer(source)
+    to.write_text(text)
+    lacks: list[str] = []
+    try:
+        read(text, str(to))
+    except BadPipeline as error:
+        lacks = [problem.show(str(to)) for problem in error.problems]
+    if as_json_:
+        as_json({"file": str(to), "problems": lacks})
+        return
+    for problem in lacks:
+        console.print(problem)
+    console.print(f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}")
 
 
 def validate(file: File, as_json_: AsJson = False) -> None:
@@ -71,6 +82,6 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise NotFound("no such file", where=str(file)) from None
+        fail(f"{file}: no such file", EXIT_USAGE)
     except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"cannot be read: {error}", where=str(file)) from error
+        fail(f"{file}: cannot be read: {error}", EXIT_USAGE)
