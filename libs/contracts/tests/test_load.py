@@ -77,6 +77,23 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ("audit:\n", "tuner: {}\naudit:\n", 25, "tuner", "this release has no tuner yet"),
         ("audit:\n", "edge: {}\naudit:\n", 25, "edge", "no edge gateway yet"),
         ("audit:\n", "monitor: {}\naudit:\n", 25, "monitor", "no monitor yet"),
+        ("personal: true", "personal: no", 15, "sources.applications.fields.sex.personal", "write true or false, not 'no'"),
+        ("epochs: 5", "epochs: true", 24, "trainer.epochs", "write a whole number, not True"),
+        ("train: 0.6", "train: '0.6'", 22, "split.parts.train", "write a number, not '0.6'"),
+        ("range: [0, 1000000]", "range: [0, .inf]", 12, "sources.applications.fields.income.range[1]", "write a finite number"),
+        ("at_least: 0.7", "at_least: .nan", 28, "audit.gates[0].at_least", "write a finite number"),
+        ("at_least: 0.7", "at_least: 70", 28, "audit.gates[0].at_least", "`auroc` lies from 0 to 1"),
+        ("metric: auroc, at_least: 0.7", "metric: log_loss, at_most: -1", 28, "audit.gates[0].at_most", "`log_loss` lies above 0"),
+        ("positive: true", "positive: maybe", 21, "targets.default.positive", "`maybe` never equals"),
+        ("positive: true", "positive: 1", 21, "targets.default.positive", "`1` never equals"),
+        ("deduplicate: 7d", "deduplicate: 0d", 10, "sources.applications.deduplicate", "for how long"),
+        ("deduplicate: 7d", "deduplicate: 99999999999d", 10, "sources.applications.deduplicate", "is longer than 36500d"),
+        ("deduplicate: 7d", "retention: 0d", 10, "sources.applications.retention", "nothing would be kept"),
+        ("timestamp: submitted_at", "timestamp: application_id", 9, "sources.applications.timestamp", "names the event or its entity"),
+        ("by: applicant", "by: aplicant", 22, "split.by", "did you mean `applicant`?"),
+        ("training: {", "serving: {batch: {max_delay: 1h}}\ntraining: {", 23, "serving.batch.max_delay", "at most 10s"),
+        ("training: {", "serving: {record_retention: 0d}\ntraining: {", 23, "serving.record_retention", "no record would be kept"),
+        ("targets:\n", "targets:\n  second: {from: applications.purpose, type: multiclass}\n", 20, "targets", "one target a pipeline"),
         ("clip: [p01, p99]", "window: 7d", 18, "features.income.window", "no windows yet"),
     ],
 )
@@ -144,6 +161,13 @@ def test_features_that_are_not_named_are_all_that_may_be_seen() -> None:
     features = read(GOOD[:start] + GOOD[end:]).resolved_features()
     assert list(features) == ["income", "purpose", "note"]
     assert (features["income"].impute, features["purpose"].encode, features["note"].encode) == ("median", "embedding", "bag_of_words")
+
+
+def test_two_sources_fields_of_one_name_are_told_apart_by_hand() -> None:
+    start, end = GOOD.index("features:"), GOOD.index("targets:")
+    second = "  visits:\n    entity: applicant\n    id: visit_id\n    timestamp: at\n    fields: {income: {type: number}}\n"
+    ((_, key, said),) = problems(GOOD[:start] + second + GOOD[end:])
+    assert (key, said) == ("sources", "more than one source has a field `income`; name `features`, or rename one")
 
 
 def test_the_shortest_useful_file_has_ten_lines() -> None:

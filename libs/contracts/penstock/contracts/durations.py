@@ -10,6 +10,7 @@ _UNITS = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
+_LONGEST = timedelta(days=36_500)
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
@@ -18,7 +19,10 @@ def parse_duration(text: object) -> timedelta:
     if isinstance(text, timedelta):
         return text
     if isinstance(text, str) and (found := _PATTERN.fullmatch(text.strip())):
-        return float(found[1]) * _UNITS[found[2]]
+        number, unit = float(found[1]), _UNITS[found[2]]
+        if number > _LONGEST / unit:
+            raise ValueError(f"{text.strip()[:20]} is longer than {format_duration(_LONGEST)}")
+        return number * unit
     raise ValueError(f"{text!r} is no duration; write a number and one of ms, s, m, h, d, as in 7d")
 
 

@@ -9,6 +9,7 @@ import ast
 import inspect
 import itertools
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -146,7 +147,8 @@ def _takes(annotation: Any) -> str:
         return {dict: "names to mappings", tuple: "a list of mappings"}.get(get_origin(annotation), "a mapping")
     if values := list(_literals(annotation)):
         return " \\| ".join(f"`{value}`" for value in values)
-    text = str(annotation)
+    text = re.sub(r"typing\.Annotated\[(\w+), Strict\(strict=True\)\]", r"\1", str(annotation))
+    text = re.sub(r"typing\.Union\[([^\[\]]+)\]", lambda found: found[1].replace(", ", " | "), text)
     for part, said in _WORDS:
         if part in text:
             return said

@@ -163,6 +163,16 @@ def _message(path: rules.Path, detail: ErrorDetails) -> str:
             return f"`{detail['input']}` does not fit; write {_PATTERNS.get(detail['ctx']['pattern'], detail['ctx']['pattern'])}"
         case "value_error":
             return str(detail["ctx"]["error"])
+        case "bool_type":
+            return f"write true or false, not {_shown(detail['input'])}"
+        case "int_type" | "int_from_float":
+            return f"write a whole number, not {_shown(detail['input'])}"
+        case "float_type":
+            return f"write a number, not {_shown(detail['input'])}"
+        case "finite_number":
+            return "write a finite number"
+        case "too_long" if path == ("targets",):
+            return "this release trains one target a pipeline; leave the others out"
         case _:
             said = detail["msg"]
             return f"{said[0].lower()}{said[1:]}, not {_shown(detail['input'])}"

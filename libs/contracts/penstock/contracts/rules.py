@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
-from penstock.contracts.pipeline import Feature, Gate, Pipeline, SourceField
+from penstock.contracts.pipeline import Feature, Gate, Pipeline, Scalar, SourceField
 
 Path = tuple[str | int, ...]
 
@@ -24,6 +26,12 @@ FAIRNESS_METRICS = frozenset(
 )
 _REGRESSION_METRICS = frozenset({"rmse", "mae", "r2"})
 _BINARY_METRICS = frozenset({"auroc", "f1", "brier"}) | FAIRNESS_METRICS
+
+BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(("auroc", "accuracy", "f1", "brier", *FAIRNESS_METRICS), (0.0, 1.0)) | {
+    "r2": (-math.inf, 1.0)
+}
+"""Between which a metric lies; the others are errors, from 0."""
+LONGEST_DELAY = timedelta(seconds=10)
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
@@ -56,6 +64,7 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         *_groups(pipeline),
         *itertools.chain.from_iterable(_gate(pipeline, index, gate) for index, gate in enumerate(pipeline.audit.gates)),
         *_promotion(pipeline),
+        *_serving(pipeline),
     ]
 
 
@@ -89,6 +98,12 @@ def _sources(pipeline: Pipeline) -> Iterator[Problem]:
             yield Problem((*at, "entity"), f"no entity `{source.entity}`{nearest(source.entity, pipeline.entities)}")
         elif source.entity != pipeline.entity:
             yield Problem((*at, "entity"), f"this release joins by the first entity, `{pipeline.entity}`; `{source.entity}` is another")
+        if source.timestamp in (source.id, pipeline.key):
+            yield Problem((*at, "timestamp"), f"`{source.timestamp}` names the event or its entity; its time is a field of its own")
+        if not source.deduplicate:
+            yield Problem((*at, "deduplicate"), "a publisher that tries again repeats an event: write for how long that is known, as in 7d")
+        if not source.retention:
+            yield Problem((*at, "retention"), "nothing would be kept; write for how long, as in 400d")
         for field_name, field in source.fields.items():
             yield from _field((*at, "fields", field_name), field)
 
@@ -113,15 +128,13 @@ def _features(pipeline: Pipeline) -> Iterator[Problem]:
         if feature.source_field == pipeline.target.source_field:
             yield Problem((*at, "from"), f"`{feature.source_field}` is the target; a model must not see it")
         yield from _feature_options(at, feature, pipeline.field(feature.source_field))
-    if not pipeline.features and not any(_default_features(pipeline)):
+    if pipeline.features:
+        return
+    default = [reference.partition(".")[2] for reference in pipeline.default_features()]
+    if not default:
         yield Problem(("sources",), "no field is left for the model: each is protected, personal or the target; name `features`")
-
-
-def _default_features(pipeline: Pipeline) -> Iterator[str]:
-    for source_name, source in pipeline.sources.items():
-        for name, field in source.fields.items():
-            if not (field.protected or field.personal) and f"{source_name}.{name}" != pipeline.target.source_field:
-                yield name
+    for name in sorted({name for name in default if default.count(name) > 1}):
+        yield Problem(("sources",), f"more than one source has a field `{name}`; name `features`, or rename one")
 
 
 def _feature_options(at: Path, feature: Feature, field: SourceField) -> Iterator[Problem]:
@@ -167,6 +180,8 @@ def _target(pipeline: Pipeline) -> Iterator[Problem]:
         )
     if target.positive is not None and target.type != "binary":
         yield Problem((*at, "positive"), "`positive` is for binary targets")
+    elif target.positive is not None and not _may_equal(target.positive, field):
+        yield Problem((*at, "positive"), f"`{target.positive}` never equals a value of `{target.source_field}`, which is {field.type}")
     if target.type == "binary" and field.type != "boolean" and target.positive is None:
         yield Problem(at, f"say which value of `{target.source_field}` counts as 1: `positive: …`")
     if target.type == "binary" and field.values and target.positive is not None and str(target.positive) not in field.values:
@@ -175,11 +190,21 @@ def _target(pipeline: Pipeline) -> Iterator[Problem]:
         )
 
 
+def _may_equal(value: Scalar, field: SourceField) -> bool:
+    match field.type:
+        case "boolean":
+            return isinstance(value, bool)
+        case "number":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _:
+            return True
+
+
 def _split(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.split is None:
         return
     if pipeline.split.by not in (pipeline.entity, "time"):
-        yield Problem(("split", "by"), f"split by the entity `{pipeline.entity}` or by `time`")
+        yield Problem(("split", "by"), f"no such split{nearest(pipeline.split.by, (pipeline.entity, 'time'))}")
     parts = pipeline.split.parts
     if abs(parts.train + parts.validation + parts.audit - 1) > 1e-6:
         yield Problem(("split", "parts"), f"the parts add up to {parts.train + parts.validation + parts.audit:g}; they must make 1")
@@ -242,6 +267,13 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
         yield Problem((*at, "at_most"), f"`{gate.metric}` is better when higher; use `at_least`")
     elif not higher and gate.at_least is not None:
         yield Problem((*at, "at_least"), f"`{gate.metric}` is better when lower; use `at_most`")
+    limit = gate.at_least if higher else gate.at_most
+    low, high = BOUNDS.get(gate.metric, (0.0, math.inf))
+    if limit is not None and not low <= limit <= high:
+        yield Problem(
+            (*at, "at_least" if higher else "at_most"),
+            f"`{gate.metric}` lies {f'from {low:g} to {high:g}' if high < math.inf else 'above 0'}",
+        )
     if gate.metric in FAIRNESS_METRICS:
         if gate.by is None:
             yield Problem(at, f"`{gate.metric}` compares groups: name them with `by`")
@@ -255,6 +287,13 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
 def _promotion(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.promotion.compare == "champion" and "promotion" in pipeline.model_fields_set:
         yield from _metric_fits(("promotion", "metric"), pipeline.promotion.metric, pipeline)
+
+
+def _serving(pipeline: Pipeline) -> Iterator[Problem]:
+    if pipeline.serving.batch.max_delay > LONGEST_DELAY:
+        yield Problem(("serving", "batch", "max_delay"), f"each prediction may wait so long for others; at most {LONGEST_DELAY.seconds}s")
+    if not pipeline.serving.record_retention:
+        yield Problem(("serving", "record_retention"), "no record would be kept; write for how long, as in 90d")
 
 
 def _metric_fits(at: Path, metric: str, pipeline: Pipeline) -> Iterator[Problem]:
