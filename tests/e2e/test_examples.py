@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import subprocess
 import sys
@@ -54,6 +55,38 @@ def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
     assert version.metrics["auroc"] > 0.75
     counts = stack.client.events.counts("credit-risk", "outcomes")
     assert (counts.records, counts.events) == (4454, 4454)
+
+
+def test_a_file_at_hand_becomes_a_model_by_the_readme(stack: StackUnderTest, tmp_path: Path) -> None:
+    """With times as most exports write them, without a zone."""
+    rows = random.Random(7)
+    lines = ["loan_id,applied_at,income,purpose,repaid"]
+    for number in range(600):
+        income = rows.gauss(3000, 800)
+        repaid = rows.random() < (0.9 if income > 2800 else 0.3)
+        lines.append(f"{number},2026-0{1 + number % 9}-11 12:{number % 60:02d}:00,{income:.2f},{rows.choice(['car', 'home'])},{repaid}")
+    (tmp_path / "loans.csv").write_text("\n".join(lines) + "\n")
+    block = re.search(r"^## Use it\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    said = ""
+    for command in block[1].strip().splitlines():
+        if "PREDICTION" in command:
+            (prediction,) = re.findall(r"penstock trace (\S+)", said)
+            command = command.replace("PREDICTION", prediction)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=tmp_path,
+            env=environment(stack) | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        said = done.stdout
+        print(said)
+    assert "features from event 42 of 42" in said
+    counts = stack.client.events.counts("loans", "events")
+    assert (counts.records, dict(counts.rejects)) == (600, {})
 
 
 def test_the_two_census_pipelines_differ_by_the_constraint_alone() -> None:

@@ -35,6 +35,7 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
     assert "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments", [["models", "x"], ["train", "x"], ["pipelines"], ["predict", "x", "--entity", "1"], ["verify", "3f9c"]]
 )

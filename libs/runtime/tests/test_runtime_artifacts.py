@@ -269,6 +269,7 @@ def test_wrong_credentials_are_refused(s3: S3, tmp_path: Path, monkeypatch: pyte
     assert "hunter22" not in str(refused.value)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("call", ["put", "read", "fetch", "delete", "put a large file"])
 def test_a_server_that_never_answers_is_not_waited_for(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes the connection, and as many bytes as the system keeps for it."""

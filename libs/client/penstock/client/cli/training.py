@@ -34,6 +34,8 @@ from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
 WAIT_S = 3600.0
+SERVED_WITHIN_S = 60.0
+"""A promotion is fetched, verified and probed before it answers."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +46,7 @@ def register(app: typer.Typer) -> None:
 def train(
     pipeline: str,
     override: Annotated[list[str] | None, typer.Option("--set", help="A key of the pipeline file for this run: trainer.epochs=5")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is promoted or refused.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it is refused, or promoted and served.")] = False,
     as_json_: AsJson = False,
 ) -> None:
     """Train on all that was published so far."""
@@ -62,10 +64,14 @@ def train(
             as_json(run) if as_json_ else None
             fail(f"run {run.run_id} {_state(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}", EXIT_FAILED)
         version, audited = _decided(penstock, run)
-        if as_json_:
-            as_json({"run": run, "version": version, "audit": audited})
-        else:
+        if not as_json_:
             _show_decision(version, audited)
+        promoted = version.state == registry.Version.STATE_PROMOTED
+        against = _until_served(penstock, version) if promoted else "refused"
+        if as_json_:
+            as_json({"run": run, "version": version, "audit": audited, "served": not against})
+        elif promoted:
+            console.print(f"not served: {against}" if against else "served", style="yellow" if against else "green")
     if version.state == registry.Version.STATE_REFUSED:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -168,6 +174,22 @@ def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, au
             pass
         time.sleep(0.25)
     raise Unavailable(f"still waiting for {waited_for}", remedy="See penstock status")
+
+
+def _until_served(penstock: Penstock, version: registry.Version) -> str:
+    """Nothing once this version, or one promoted after it, answers predictions; else what is against it, within the time."""
+    deadline = time.monotonic() + SERVED_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            for one in penstock.predictions.serving().pipelines:
+                if one.pipeline == version.pipeline and one.generation >= version.generation:
+                    return ""
+                if one.refused_digest == version.digest:
+                    return one.refused_reason
+        except Unavailable:
+            pass
+        time.sleep(0.1)
+    return f"not within {SERVED_WITHIN_S:.0f} s; see penstock status"
 
 
 def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
