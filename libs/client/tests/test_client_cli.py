@@ -122,3 +122,4 @@ def test_a_key_is_rotated_where_keys_lie_and_nowhere_else(tmp_path: Path) -> Non
     assert not (tmp_path / "keys").exists()
     (tmp_path / "keys").mkdir()
     assert "registry signs with" in runner.invoke(app, ["keys", "rotate", "registry"]).output
+    assert [one["role"] for one in json.loads(runner.invoke(app, ["keys", "rotate", "--json"]).output)] == ["registry", "audit"]

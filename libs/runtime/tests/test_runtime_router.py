@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import grpc
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry import trace
@@ -72,6 +73,18 @@ async def test_a_repeated_event_is_applied_once(store: Store) -> None:
         await router.handle(received("1", event_id="a"))
     await router.handle(received("1", event_id="b"))
     assert counts(store) == {"1": 2}
+
+
+async def test_what_a_handler_logs_says_which_event_and_pipeline(store: Store) -> None:
+    router, said = Router("g", store), list[dict[str, object]]()
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        said.append(structlog.contextvars.get_contextvars())
+
+    await router.handle(received("1", event_id="a"))
+    assert said == [{"event_id": "a", "event_type": "AuditStarted", "pipeline": "p"}]
+    assert structlog.contextvars.get_contextvars() == {}
 
 
 async def test_two_groups_apply_the_same_event_each(store: Store) -> None:

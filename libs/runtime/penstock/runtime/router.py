@@ -154,6 +154,9 @@ class Router:
             return False
         effect = Effect(self.store, inbox=(self.group, received.event_id))
         attributes = {"messaging.system": "kafka", "messaging.destination.name": received.topic, "cloudevents.event_id": received.event_id}
+        about = {"event_id": received.event_id, "event_type": declared.__name__}
+        if pipeline := getattr(event, "pipeline", None):
+            about["pipeline"] = pipeline
         try:
             with (
                 tracer.start_as_current_span(
@@ -162,7 +165,7 @@ class Router:
                     kind=trace.SpanKind.CONSUMER,
                     attributes=attributes,
                 ),
-                structlog.contextvars.bound_contextvars(event_id=received.event_id, event_type=declared.__name__),
+                structlog.contextvars.bound_contextvars(**about),
                 processing(received.topic, self.group),
             ):
                 answer = handler(event, effect)

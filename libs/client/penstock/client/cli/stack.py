@@ -35,7 +35,10 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
 
 
-def up(as_json_: AsJson = False) -> None:
+def up(
+    wait: Annotated[bool, typer.Option("--wait", help="Until all are ready, as it always does.")] = True,
+    as_json_: AsJson = False,
+) -> None:
     """Bring up Kafka, Triton, Envoy and the services on this machine."""
     found = _embedded().up(ClientSettings().home, progress=None if as_json_ else show_program())
     if as_json_:
@@ -97,19 +100,23 @@ def keys_init(as_json_: AsJson = False) -> None:
 
 
 def keys_rotate(
-    role: Role, revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False, as_json_: AsJson = False
+    role: Annotated[Role | None, typer.Argument(help="By default both.")] = None,
+    revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False,
+    as_json_: AsJson = False,
 ) -> None:
     """A new key for a role. The old one is retired and still verifies what it signed, or with --revoke nothing any more."""
     folder = ClientSettings().home / "keys"
     if not folder.is_dir():
         remedy = "Name the stack's PENSTOCK_HOME. In containers: docs/operations.md, Rotate a signing key"
         raise NotFound(f"no keys lie in {folder}", remedy=remedy)
-    signer = _keys().Keys(folder).rotate(role.value, revoke=revoke)
+    store = _keys().Keys(folder)
+    made = {one.value: store.rotate(one.value, revoke=revoke).keyid for one in ([role] if role else Role)}
     if as_json_:
-        as_json({"role": role.value, "keyid": signer.keyid, "revoked": revoke})
+        as_json([{"role": name, "keyid": keyid, "revoked": revoke} for name, keyid in made.items()])
         return
     fate = "revoked: nothing that it signed counts any more" if revoke else "retired: it verifies what it signed before"
-    console.print(f"{role.value} signs with {signer.keyid} from now on; the old key is {fate}")
+    for name, keyid in made.items():
+        console.print(f"{name} signs with {keyid} from now on; the old key is {fate}")
 
 
 def show_program() -> Callable[[Any], None]:
