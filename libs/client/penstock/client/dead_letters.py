@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from penstock.client.events import TIMEOUT_S, Events
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.topics import SHARED, dead_letter_topic
+
+REPLAYED = "dlq-replayed"
+"""Header of the mark that follows a letter which was given back: the letter's partition and offset."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,8 @@ class DeadLetter:
     """Who could not use it."""
     event_type: str
     reason: str
+    replayed: bool
+    """Given back to its topic. One that fails again is a new letter."""
     message: Message
 
 
@@ -32,42 +38,61 @@ class DeadLetters:
         self._events = events
 
     def list(self) -> Iterator[DeadLetter]:
+        """All that Kafka still holds. Raises Unavailable."""
         for topic in SHARED:
             for consumer in topic.consumers:
                 group = f"penstock.{consumer}"
                 try:
-                    for message in self._events.read(dead_letter_topic(topic.name, group)):
-                        yield _dead_letter(topic.name, group, message)
+                    messages = [*self._events.read(dead_letter_topic(topic.name, group))]
                 except NotFound:
                     continue  # nobody has written one
+                replayed = {mark for message in messages if (mark := _headers(message).get(REPLAYED))}
+                for message in messages:
+                    if REPLAYED not in _headers(message):
+                        yield _dead_letter(topic.name, group, message, replayed)
 
     def replay(self, identity: str) -> DeadLetter:
-        """Publishes the event to its topic again, under its own id: who already applied it will skip it. Raises NotFound, Unavailable."""
+        """Publishes the event to its topic again, under its own id, and marks the letter, both or neither. Who already applied the event
+        will skip it. Raises NotFound, Unavailable.
+        """
         letter = next((letter for letter in self.list() if letter.id == identity), None)
         if letter is None:
             raise NotFound(f"no dead letter `{identity}`", remedy="See `penstock dead-letters list`")
         headers = {name: value for name, value in dict(letter.message.headers() or []).items() if not name.startswith("dlq-")}
-        producer = Producer(self._kafka.client(enable_idempotence=True, message_timeout_ms=round(TIMEOUT_S * 1000)))
+        producer = Producer(self._kafka.client(transactional_id=f"penstock.client.{uuid.uuid4().hex}"))
+        topic, partition = letter.message.topic(), letter.message.partition()
+        assert topic is not None
+        assert partition is not None
         try:
+            producer.init_transactions(TIMEOUT_S)
+            producer.begin_transaction()
             producer.produce(self._kafka.topic(letter.topic), letter.message.value(), letter.message.key(), headers=headers)
-            unsent = producer.flush(TIMEOUT_S)
+            producer.produce(topic, b"", partition=partition, headers={REPLAYED: _place(letter.message).encode()})
+            producer.commit_transaction(TIMEOUT_S)
         except KafkaException as error:
-            raise Unavailable(f"Kafka does not take the event: {error}") from error
-        if unsent:
-            raise Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not take the event")
+            raise Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not take the event: {error}") from error
         return letter
 
 
-def _dead_letter(topic: str, group: str, message: Message) -> DeadLetter:
-    headers = {
+def _headers(message: Message) -> dict[str, str]:
+    return {
         name: value.decode(errors="replace") if isinstance(value, bytes) else value or ""
         for name, value in dict(message.headers() or []).items()
     }
+
+
+def _place(message: Message) -> str:
+    return f"{message.partition()}/{message.offset()}"
+
+
+def _dead_letter(topic: str, group: str, message: Message, replayed: set[str]) -> DeadLetter:
+    headers = _headers(message)
     return DeadLetter(
-        id=f"{message.topic()}/{message.partition()}/{message.offset()}",
+        id=f"{message.topic()}/{_place(message)}",
         topic=topic,
         group=group,
         event_type=headers.get("ce_type", "?").removeprefix("io.penstock."),
         reason=headers.get("dlq-reason", "?"),
+        replayed=_place(message) in replayed,
         message=message,
     )

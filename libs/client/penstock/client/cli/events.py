@@ -86,12 +86,13 @@ def erase(
     console.print("topics keep its events until their retention ends")
 
 
-def list_(as_json_: AsJson = False) -> None:
-    """All dead letters, with the reason each was put aside."""
+def list_(every: Annotated[bool, typer.Option("--all", help="Those that were given back too.")] = False, as_json_: AsJson = False) -> None:
+    """The dead letters that wait, with the reason each was put aside."""
     with platform() as penstock:
-        found = list(penstock.dead_letters.list())
+        found = [letter for letter in penstock.dead_letters.list() if every or not letter.replayed]
     if as_json_:
-        as_json([{"id": d.id, "topic": d.topic, "group": d.group, "type": d.event_type, "reason": d.reason} for d in found])
+        fields = ("id", "topic", "group", "event_type", "reason", "replayed")
+        as_json([{field.removeprefix("event_"): getattr(letter, field) for field in fields} for letter in found])
         return
     table(("id", "event", "group", "reason"), [(d.id, d.event_type, d.group, d.reason) for d in found], empty="no dead letters")
 

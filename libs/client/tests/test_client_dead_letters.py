@@ -1,0 +1,53 @@
+"""Dead letters against a real broker: what waits, and what was given back."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pytest
+from confluent_kafka import Producer
+
+from penstock.client import ClientSettings, Penstock
+from penstock.contracts.connection import KafkaSettings
+from penstock.contracts.errors import NotFound
+from penstock.contracts.topics import SHARED, dead_letter_topic
+from penstock.runtime.topics import ensure_topics
+from penstock.testing.broker import Kafka
+
+pytestmark = pytest.mark.kafka
+
+AUDITS = "audits.v1"
+LETTERS = dead_letter_topic(AUDITS, "penstock.model_registry")
+HEADERS = {"ce_id": b"e1", "ce_type": b"io.penstock.AuditCompleted", "dlq-reason": b"no such version", "dlq-offset": b"7"}
+
+
+@pytest.fixture
+def settings(kafka: Kafka) -> KafkaSettings:
+    """A prefix of its own, and two letters."""
+    made = kafka.settings(f"letters-{uuid.uuid4().hex[:8]}.")
+    (audits,) = (topic for topic in SHARED if topic.name == AUDITS)
+    ensure_topics(made, [audits, replace(audits, name=LETTERS)])
+    producer = Producer(made.client())
+    for value in (b"first", b"second"):
+        producer.produce(made.topic(LETTERS), value, b"key", headers=HEADERS)
+    assert producer.flush(10) == 0
+    return made
+
+
+def test_a_letter_that_was_given_back_is_marked_and_its_event_is_on_its_topic(settings: KafkaSettings) -> None:
+    with Penstock(ClientSettings(endpoint="127.0.0.1:1", kafka=settings)) as client:
+        first, second = client.dead_letters.list()
+        assert (first.event_type, first.group, first.reason, first.replayed) == (
+            "AuditCompleted",
+            "penstock.model_registry",
+            "no such version",
+            False,
+        )
+        assert client.dead_letters.replay(first.id) == first
+        assert [(letter.id, letter.replayed) for letter in client.dead_letters.list()] == [(first.id, True), (second.id, False)]
+        (event,) = client.events.read(AUDITS)
+        assert (event.value(), event.key()) == (b"first", b"key")
+        assert dict(event.headers() or []) == {name: value for name, value in HEADERS.items() if name.startswith("ce_")}
+        with pytest.raises(NotFound, match="no dead letter `audits/0/9`"):
+            client.dead_letters.replay("audits/0/9")
