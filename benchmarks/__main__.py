@@ -79,11 +79,8 @@ def table(demo_s: float, test_s: float, idle: dict[str, Any], parity: dict[str, 
         measured = f"{row['auroc']:.4f} − {row['its_auroc']:.4f} = {row['difference']:+.4f} [{row['lower']:+.4f}, {row['upper']:+.4f}]"
         what = f"AUROC {row['data']} against {row['against']}, {row['seeds']} seeds, paired"
         yield Figure(what, must, aim, measured, row["lower"] >= -0.01)
-    yield Figure(
-        "probabilities: torch, ONNX Runtime", "1e-6", "–", f"{parity['torch_onnxruntime']:.1e}", parity["torch_onnxruntime"] <= 1e-6
-    )
-    apart = parity["onnxruntime_triton"]
-    yield Figure(f"probabilities: ONNX Runtime, Triton through Envoy, {parity['rows']:,} rows", "1e-6", "–", f"{apart:.1e}", apart <= 1e-6)
+    for pair, apart in (("torch, ONNX Runtime", "torch_onnxruntime"), ("ONNX Runtime, Triton through Envoy", "onnxruntime_triton")):
+        yield Figure(f"probabilities: {pair}, {parity['rows']:,} rows", "1e-6", "–", f"{parity[apart]:.1e}", parity[apart] <= 1e-6)
 
 
 def page(

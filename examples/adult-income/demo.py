@@ -31,6 +31,7 @@ from penstock.client import ClientSettings, Penstock, PenstockError
 from penstock.client.cli.audits import show_gates
 from penstock.client.cli.predictions import show_lineage
 from penstock.client.cli.stack import show_program
+from penstock.client.lineage import Lineage
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.pipeline import Pipeline
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
@@ -104,8 +105,8 @@ class Demo:
                     bar.update(task, description=note, completed=last.number, total=run.epochs_planned)
         if run.state != trainer.Run.STATE_COMPLETED:
             raise Unexpected(f"run {run.run_id} did not complete: {run.failure} {run.remedy}")
-        curve = [epoch.validation_loss for epoch in run.epochs]
-        console.print(f"validation loss {curve[0]:.3f} {_sparkline(curve)} {curve[-1]:.3f} over {len(curve)} epochs")
+        for name, curve in _curves(run).items():
+            console.print(f"{name:<15} {curve[0]:.3f} {_sparkline(curve)} {curve[-1]:.3f} over {len(curve)} epochs")
 
         def decided() -> registry.Version | None:
             try:
@@ -222,14 +223,16 @@ def walk(demo: Demo, *, compose: bool) -> None:
         demo.served(second)
 
     with demo.stage("predictions: four ways, one answer"):
-        prediction, p50, p99 = predict(demo, events[100])
+        prediction, said = predict(demo, events[100])
 
     with demo.stage("lineage: from that prediction back to its events"):
         _until(lambda: _recorded(penstock, prediction), within=20, what="the prediction's record")
-        show_lineage(penstock.lineage.trace(prediction))
+        lineage = penstock.lineage.trace(prediction)
+        show_lineage(lineage)
 
     reports = [demo.report(first, "refused"), demo.report(second, "promoted")]
-    summary(demo, counts, (first_run, first, first_audit), (second_run, second, second_audit), (p50, p99), reports, compose=compose)
+    trials = (first_run, first, first_audit), (second_run, second, second_audit)
+    summary(demo, counts, *trials, said, lineage, reports, compose=compose)
 
 
 def check_counts(counts: ingest.GetCountsResponse, records: int, expected: dict[str, int]) -> None:
@@ -247,8 +250,8 @@ def show_counts(counts: ingest.GetCountsResponse) -> None:
     console.print(f"rejects: {rejects}")
 
 
-def predict(demo: Demo, event: Event) -> tuple[str, float, float]:
-    """The same person by entity, by fields, with a plain tritonclient and over HTTP. Returns the prediction's id and latency in ms."""
+def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
+    """The same person by entity, by fields, with a plain tritonclient and over HTTP. Returns the first one's id, and what to say of all."""
     penstock = demo.penstock
     pipeline = Pipeline.model_validate_json(penstock.pipelines.get(PIPELINE).spec_json)
     features = pipeline.resolved_features()
@@ -287,13 +290,13 @@ def predict(demo: Demo, event: Event) -> tuple[str, float, float]:
         "tritonclient": by_triton,
         "HTTP": by_http,
     }
-    for way, probability in answers.items():
-        console.print(f"{way:<13} {event['person_id']} earns more than 50,000 dollars with probability {probability:.6f}")
+    said = [f"{way:<13} {event['person_id']} earns more than 50,000 dollars with probability {p:.6f}" for way, p in answers.items()]
     if max(answers.values()) - min(answers.values()) > 1e-6:
         raise Unexpected(f"the four ways disagree: {answers}")
     p50, p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
-    console.print(f"{LATENCY_CALLS} calls through the door, each recorded: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
-    return by_entity.prediction, p50, p99
+    said.append(f"{LATENCY_CALLS} calls through the door, each recorded: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    console.print("\n".join(said))
+    return by_entity.prediction, said
 
 
 def summary(
@@ -301,7 +304,8 @@ def summary(
     counts: ingest.GetCountsResponse,
     first: tuple[trainer.Run, registry.Version, audit.Audit],
     second: tuple[trainer.Run, registry.Version, audit.Audit],
-    latency: tuple[float, float],
+    predictions: list[str],
+    lineage: Lineage,
     reports: list[Path],
     *,
     compose: bool,
@@ -317,13 +321,16 @@ def summary(
         rule = f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {sign} {before.limit:g}"
         drawn.add_row(rule, _gate(before), _gate(after))
     drawn.add_row("epochs", *(str(len(run.epochs)) for run, _, _ in (first, second)))
-    drawn.add_row("validation loss", *(_sparkline([e.validation_loss for e in run.epochs]) for run, _, _ in (first, second)))
+    for name in _curves(first[0]):
+        drawn.add_row(name, *(_sparkline(_curves(run)[name]) for run, _, _ in (first, second)))
     drawn.add_row("outcome", Text("refused", style="red"), Text(f"promoted, generation {second[1].generation}", style="green"))
     console.print(drawn)
-    console.print(
-        f"\nevents {counts.events} = records {counts.records} + duplicates {counts.duplicates} + rejects {sum(counts.rejects.values())}"
-    )
-    console.print(f"latency through the door: p50 {latency[0]:.1f} ms, p99 {latency[1]:.1f} ms")
+    console.print(f"served: {second[1].digest}\n")
+    show_counts(counts)
+    console.print("\n" + "\n".join(predictions))
+    console.print("\nlineage of the first")
+    show_lineage(lineage)
+    console.print()
     stages = ", ".join(f"{name.partition(':')[0]} {seconds:.0f} s" for name, seconds in demo.seconds.items())
     console.print(f"seconds: {stages}; together {sum(demo.seconds.values()):.0f} s")
     console.print("reports: " + ", ".join(str(path) for path in reports))
@@ -369,6 +376,10 @@ def _milliseconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return (time.perf_counter() - started) * 1000
+
+
+def _curves(run: trainer.Run) -> dict[str, list[float]]:
+    return {"training loss": [e.train_loss for e in run.epochs], "validation loss": [e.validation_loss for e in run.epochs]}
 
 
 def _sparkline(values: list[float]) -> str:

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 from census import Event, Served, pipeline_text
-from load import all_recorded_once, predicting, record_ids
+from load import all_recorded_once, all_records_once, predicting, publishing, record_ids
 
-from penstock.contracts.errors import PenstockError
 from penstock.stack.stack import up
 from penstock.testing.stack import PORTS, StackUnderTest
 from penstock.testing.wait import until
@@ -139,18 +138,15 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
 
 def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:
     name = apply(served, "all-stopped")
-    events = served.events[:4000]
-    publisher = threading.Thread(target=lambda: trickle(served, name, events, seconds=2.0))
-    with predicting(served) as load:
+    with predicting(served) as load, publishing(served, name, per_second=1000) as published:
         load.grows()
-        publisher.start()
+        published.grows()
         time.sleep(seeded("everything", 0.3, 1.5))
         stack.stack.down()
-        publisher.join(90)
-    up(stack.home, ports_wanted=PORTS)
-    served.journey.publish(name, "people", events)  # what Kafka did not take, again; the rest are duplicates
-    until(lambda: len(record_ids(served, name)) >= len(events), within=60, what="all events are records")
-    assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
+        up(stack.home, ports_wanted=PORTS)
+        published.grows()
+        load.grows()
+    all_records_once(served, name, published)
     served.journey.until_served("census", served.version.digest)
     all_recorded_once(served, load, within=60)
 
@@ -165,13 +161,10 @@ def apply(served: Served, name: str, epochs: int = 2) -> str:
 
 
 def trickle(served: Served, pipeline: str, events: list[Event], *, seconds: float) -> None:
-    """Publishes in twenty parts; a part that Kafka does not take is given up."""
+    """Publishes in twenty parts."""
     size = len(events) // 20
     for part in range(20):
-        try:
-            served.client.events.publish(pipeline, "people", events[part * size : (part + 1) * size])
-        except PenstockError:
-            return
+        served.client.events.publish(pipeline, "people", events[part * size : (part + 1) * size])
         time.sleep(seconds / 20)
 
 

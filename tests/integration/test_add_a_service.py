@@ -1,4 +1,4 @@
-"""`docs/add-a-service.md`, followed to the letter: its blocks make a service that starts, consumes and says so."""
+"""`docs/add-a-service.md`: its files, as they stand, make a service that starts, consumes each event once and says so."""
 
 import os
 import re

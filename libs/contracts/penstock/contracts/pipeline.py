@@ -44,6 +44,7 @@ class SourceField(Model):
 
     type: Literal["number", "category", "text", "boolean"]
     unit: str | None = None
+    """What the number is counted in, in words of your own: every value is taken to be in it, so a change of it is a new pipeline."""
     range: tuple[Number, Number] | None = None
     """Inclusive bounds, numbers only."""
     values: tuple[str, ...] | None = None

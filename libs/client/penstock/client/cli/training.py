@@ -67,13 +67,13 @@ def train(
         if not as_json_:
             _show_decision(version, audited)
         promoted = version.state == registry.Version.STATE_PROMOTED
-        against = _until_served(penstock, version) if promoted else "refused"
+        against = _until_served(penstock, version) if promoted else "refused by the evidence"
         if as_json_:
             as_json({"run": run, "version": version, "audit": audited, "served": not against})
         elif promoted:
             console.print(f"not served: {against}" if against else "served", style="yellow" if against else "green")
-    if version.state == registry.Version.STATE_REFUSED:
-        raise typer.Exit(EXIT_REFUSED)
+    if against:
+        raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
 
 
 def runs(pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "", as_json_: AsJson = False) -> None:

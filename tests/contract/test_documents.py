@@ -1,0 +1,57 @@
+"""What the documents name is there."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+NAME = re.compile(r"`(penstock(?:_\w+)?\.\w+(?:\.\w+)*)(?:\(\))?`")
+NO_CODE = {"penstock.run", "penstock.feature_store.records", "penstock.service.ready"}
+"""A tag in MLflow, a consumer group, a metric."""
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
+
+
+def exists(name: str) -> bool:
+    """A module, or what a module has; a gRPC service."""
+    if service := re.fullmatch(r"penstock\.(\w+)\.v1\.(\w+Service)", name):
+        stubs = importlib.import_module(f"penstock.{service[1]}.v1.{service[1]}_pb2")
+        return service[2] in stubs.DESCRIPTOR.services_by_name
+    parts = name.split(".")
+    for size in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:size]))
+        except ModuleNotFoundError:
+            continue
+        return all((found := getattr(found, part, None)) is not None for part in parts[size:])
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_module_that_a_page_names_is_there(page: str) -> None:
+    named = set(NAME.findall((ROOT / page).read_text())) - NO_CODE
+    assert {name for name in named if not exists(name)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_a_page_links_to_is_there(page: str) -> None:
+    linked = LINK.findall((ROOT / page).read_text())
+    assert [link for link in linked if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+def test_a_name_and_a_link_that_lead_nowhere_are_found() -> None:
+    assert NAME.findall("see `penstock_ingest.intake` and `penstock.runtime.nothing`") == [
+        "penstock_ingest.intake",
+        "penstock.runtime.nothing",
+    ]
+    assert (exists("penstock_ingest.intake"), exists("penstock.runtime.nothing"), exists("penstock.contracts.pipeline.Model")) == (
+        True,
+        False,
+        True,
+    )
+    assert LINK.findall("[a](docs/a.md#part) [b](https://b) [c](#d)") == ["docs/a.md"]
