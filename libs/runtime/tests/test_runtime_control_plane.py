@@ -316,6 +316,35 @@ async def test_patience_ends_in_a_dead_letter(settings: KafkaSettings, store: St
     assert int(headers(letter)["dlq-tries"]) > 2
 
 
+@pytest.mark.parametrize("what", ["value", "key", "header"])
+async def test_a_dead_letter_too_large_for_kafka_goes_without_its_event(
+    what: str, settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
+    router = Router("g", store, retries=QUICK)
+    got: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        got.append(event.audit_id)
+
+    large = "x" * 999_000
+    producer = Producer(settings.client(message_max_bytes=2_000_000))
+    producer.produce(
+        settings.topic(AUDITS),
+        large if what == "value" else b"7",
+        large if what == "key" else None,
+        headers={"ce_type": AuditStarted.ce_type(), "ce_id": "x"} | ({"odd": large} if what == "header" else {}),
+    )
+    assert producer.flush(10) == 0
+    topics.send(started("2"))
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: got == ["2"])
+    [letter] = topics.read(DLQ)
+    said = headers(letter)
+    assert (letter.key(), letter.value(), said["ce_id"], said["dlq-offset"], said["dlq-error"]) == (None, b"", "x", "0", "invalid")
+    assert int(said["dlq-left-out"]) > 999_000
+
+
 async def test_too_many_dead_letters_in_a_row_stop_the_consumer(settings: KafkaSettings, store: Store, topics: Topics) -> None:
     router = Router("g", store, retries=Retries(first=0.02, longest=0.05, rejects_in_a_row=3))
     tries: list[str] = []

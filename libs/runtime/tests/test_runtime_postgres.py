@@ -238,3 +238,17 @@ def test_replicas_that_start_together_migrate_one_after_the_other(url: str) -> N
     with empty.engine.connect() as connection:
         assert connection.scalars(text("SELECT version_num FROM penstock_runtime_version")).all() == ["0001"]
     empty.close()
+
+
+def test_a_database_that_takes_no_writes_is_waited_for(opened: Callable[[], Store]) -> None:
+    """As a standby does after a failover; a retry finds the new primary."""
+    store = opened()
+    with store.transaction() as effect:
+        effect.session.execute(
+            text("ALTER DATABASE " + str(store.database.engine.url.database) + " SET default_transaction_read_only = on")
+        )
+    store.database.engine.dispose()
+    with pytest.raises(DatabaseAway, match="takes no writes"), store.transaction() as effect:
+        effect.session.add(Note(key="a", body=1))
+    with store.read() as session:
+        assert session.scalar(select(func.count()).select_from(Note)) == 0

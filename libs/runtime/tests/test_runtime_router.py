@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -238,6 +239,7 @@ class _Rpc(grpc.RpcError):
         (OperationalError("", {}, Exception("database is locked")), True),
         (TimeoutError(), True),
         (ConnectionRefusedError(), True),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
         (KeyError("bug"), False),
     ],
 )

@@ -49,6 +49,9 @@ class Unattributed(Exception):
     """A line that belongs to no pipeline: it is counted and told, not published."""
 
 
+RECORD_BYTES: Final = 900_000
+"""Kafka takes a message of 1 MB, key, headers and all, unless it was told otherwise."""
+
 _GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
 _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
 
@@ -95,6 +98,16 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     if response is not None:
         _fill_outputs(prediction, response)
     return pipeline, prediction
+
+
+def encoded(prediction: Prediction) -> bytes:
+    """As JSON that a topic takes. What is longer goes without its inputs and outputs, and says so in `undecoded`."""
+    value = orjson.dumps(prediction)
+    if len(value) > RECORD_BYTES:
+        prediction["inputs"] = prediction["probabilities"] = prediction["values"] = prediction["decisions"] = None
+        prediction["undecoded"] = f"a record of {len(value)} bytes is not kept"
+        value = orjson.dumps(prediction)
+    return value
 
 
 def _status(said: Mapping[str, Any], *, over_grpc: bool) -> str:

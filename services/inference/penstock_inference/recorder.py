@@ -44,7 +44,7 @@ from penstock.runtime.stream.bounded import bounded
 from penstock.runtime.telemetry import context_of
 from penstock_inference.door_log import Position, Tail, mended
 from penstock_inference.origin import Origins
-from penstock_inference.predictions import Layouts, Unattributed, read_line
+from penstock_inference.predictions import Layouts, Unattributed, encoded, read_line
 from penstock_inference.serving import Status
 
 log = structlog.get_logger(__name__)
@@ -133,7 +133,7 @@ class Recorder:
                 if lines:
                     self._publish(spool, lines.lines, lines.position)
                 elif position and time.monotonic() - committed_at > COMMIT_AGAIN_S:
-                    spool.commit([], position)
+                    spool.commit([], [], position)
                 else:
                     self._look_around(tail, position)
                     stop.wait(EVERY_S)
@@ -178,8 +178,9 @@ class Recorder:
             if not spool.has_topic(pipeline):
                 self.ensure_topic(pipeline)
         traces = (prediction["traceparent"].encode() for _, prediction in predictions if prediction["traceparent"])
+        values = [encoded(prediction) for _, prediction in predictions]
         with linked_span("record predictions", traces, {"messaging.system": "kafka", "messaging.batch.message_count": len(predictions)}):
-            spool.commit(predictions, position)
+            spool.commit(predictions, values, position)
         undecoded = sum(prediction["undecoded"] is not None for _, prediction in predictions)
         self.progress.recorded += len(predictions)
         self.progress.undecoded += undecoded
@@ -204,7 +205,6 @@ class _Spool:
                 linger_ms=0,
                 acks="all",
                 compression_type="lz4",
-                message_max_bytes=8 << 20,
                 queue_buffering_max_messages=200_000,
             )
             # The default crawls: each transaction waits for it several times.
@@ -236,13 +236,16 @@ class _Spool:
                 self._known_topics.add(topic)
         return topic in self._known_topics
 
-    def commit(self, predictions: list[tuple[str, Prediction]], position: Position) -> None:
-        """Predictions and position, in one transaction. Raises KafkaException or Unavailable: what became of it is for the next session
-        to find out, which ends what is open under the same name and asks for the committed position."""
+    def commit(self, predictions: list[tuple[str, Prediction]], values: list[bytes], position: Position) -> None:
+        """Predictions, `values` as they are published, and position, in one transaction.
+
+        Raises KafkaException or Unavailable: what became of it is for the next session to find out, which ends what is open under the
+        same name and asks for the committed position.
+        """
         began = time.perf_counter()
         self._producer.begin_transaction()
-        for pipeline, prediction in predictions:
-            self._produce(pipeline, prediction)
+        for (pipeline, prediction), value in zip(predictions, values, strict=True):
+            self._produce(pipeline, prediction, value)
         for pipeline, messages in Counter(pipeline for pipeline, _ in predictions).items():
             sent(predictions_topic(pipeline), messages)
         offset = TopicPartition(self._anchor, 0, position.offset, metadata=position.file)
@@ -251,7 +254,7 @@ class _Spool:
         _TRANSACTIONS.record(time.perf_counter() - began, {GROUP_NAME: GROUP})
         _write_position(self._settings.position_file, position)
 
-    def _produce(self, pipeline: str, prediction: Prediction) -> None:
+    def _produce(self, pipeline: str, prediction: Prediction, value: bytes) -> None:
         headers: dict[str, Any] = {"content-type": b"application/json"}
         if prediction["traceparent"]:
             headers["traceparent"] = prediction["traceparent"].encode()
@@ -259,7 +262,7 @@ class _Spool:
             try:
                 self._producer.produce(
                     self._kafka.topic(predictions_topic(pipeline)),
-                    orjson.dumps(prediction),
+                    value,
                     prediction["id"].encode(),
                     headers=headers,
                 )

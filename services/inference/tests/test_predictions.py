@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_inference.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
-from penstock_inference.predictions import Layout, Layouts, Unattributed, read_line
+from penstock_inference.predictions import RECORD_BYTES, Layout, Layouts, Unattributed, encoded, read_line
 
 Make = Callable[..., Any]
 
@@ -131,6 +131,25 @@ def test_of_a_body_too_large_to_keep_the_model_is_known(
     pipeline, prediction = read_line(made, layouts)
     assert (pipeline, prediction["inputs"], prediction["decisions"]) == ("credit-risk", None, DECISIONS)
     assert prediction["undecoded"] == f"a request of {len(body)} bytes is not kept"
+
+
+def test_a_record_too_large_for_a_topic_goes_without_inputs_and_outputs(
+    line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts
+) -> None:
+    """Raw doubles become twice as long in JSON."""
+    rows = 25_000
+    request = grpc_request([[0.0, 0.0]] * rows, [["car", "true"]] * rows)
+    request.raw_input_contents[0] = np.random.default_rng(1).normal(size=(rows, 2)).tobytes()
+    body = framed(request.SerializeToString())
+    assert len(body) <= KEPT_BYTES
+    _, prediction = read_line(line(body, framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())), layouts)
+    length = len(orjson.dumps(prediction))
+    assert length > RECORD_BYTES
+    value = encoded(prediction)
+    assert len(value) < 1000
+    said = orjson.loads(value)
+    assert (said["id"], said["digest"], said["inputs"], said["decisions"]) == (prediction["id"], prediction["digest"], None, None)
+    assert said["undecoded"] == f"a record of {length} bytes is not kept"
 
 
 def test_a_response_too_large_to_keep(line: Make, framed: Make, grpc_request: Make, layouts: Layouts) -> None:

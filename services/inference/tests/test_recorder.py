@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from confluent_kafka import Consumer
@@ -139,6 +140,31 @@ def test_a_recorder_elsewhere_is_fenced(
             with elsewhere.log.open("ab") as log:
                 log.write(numbered(2))
             assert older.wait(20) != 0
+
+
+def test_a_request_that_is_too_large_for_a_topic_stops_nothing(
+    door: Door,
+    kafka: Kafka,
+    prefix: str,
+    published: Callable[[], list[dict[str, Any]]],
+    numbered: Callable[[int], bytes],
+    line: Make,
+    framed: Make,
+    grpc_request: Make,
+    grpc_response: Make,
+) -> None:
+    """Of 960 kB, which the door keeps; as JSON it is 2 MB, and Kafka takes one."""
+    rows = 40_000
+    request = grpc_request([[0.1, 0.2]] * rows, [["", ""]] * rows)
+    request.raw_input_contents[0] = np.random.default_rng(1).normal(size=(rows, 2)).tobytes()
+    large = line(framed(request.SerializeToString()), framed(grpc_response([[0.25, 0.75]], ["yes"]).SerializeToString()), id="large")
+    door.log.write_bytes(numbered(1) + large + b"\n" + numbered(2))
+    with recording(door, kafka, prefix):
+        until(lambda: len(published()) == 3, within=30, what="all three are published")
+    found = {prediction["id"]: prediction for prediction in published()}
+    assert found["000001"]["undecoded"] is found["000002"]["undecoded"] is None
+    assert found["large"]["inputs"] is None
+    assert "bytes" in found["large"]["undecoded"]
 
 
 def test_lines_nobody_can_read_stop_nothing(

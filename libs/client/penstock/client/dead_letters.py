@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, Message, Producer
 
 from penstock.client.events import TIMEOUT_S, Events
 from penstock.contracts.connection import KafkaSettings
-from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.topics import SHARED, dead_letter_topic
 
 REPLAYED = "dlq-replayed"
@@ -53,11 +53,15 @@ class DeadLetters:
 
     def replay(self, identity: str) -> DeadLetter:
         """Publishes the event to its topic again, under its own id, and marks the letter, both or neither. Who already applied the event
-        will skip it. Raises NotFound, Unavailable.
+        will skip it. Raises NotFound, Unavailable, and Invalid for a letter that was too large to hold its event.
         """
         letter = next((letter for letter in self.list() if letter.id == identity), None)
         if letter is None:
             raise NotFound(f"no dead letter `{identity}`", remedy="See `penstock dead-letters list`")
+        if left_out := _headers(letter.message).get("dlq-left-out"):
+            raise Invalid(
+                f"the letter holds no event: of {left_out} bytes it was too large", where=identity, remedy="Publish a smaller one"
+            )
         headers = {name: value for name, value in dict(letter.message.headers() or []).items() if not name.startswith("dlq-")}
         producer = Producer(self._kafka.client(transactional_id=f"penstock.client.{uuid.uuid4().hex}"))
         topic, partition = letter.message.topic(), letter.message.partition()

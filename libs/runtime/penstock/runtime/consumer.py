@@ -33,6 +33,8 @@ from penstock.runtime.topics import ensure_topics
 log = structlog.get_logger(__name__)
 
 DEAD_LETTERS_MS = 90 * DAY_MS
+LETTER_BYTES = 900_000
+"""Kafka takes a message of 1 MB, key, headers and all, unless it was told otherwise."""
 
 
 class Send(Protocol):
@@ -176,7 +178,12 @@ class GroupConsumer:
         if name not in self._dead_letter_topics:
             await asyncio.to_thread(ensure_topics, self._kafka, [_dead_letters(name, received.topic, self._service)])
             self._dead_letter_topics.add(name)
-        headers = received.headers | {
+        key, value, own = message.key(), message.value() or b"", received.headers
+        size = len(key or b"") + len(value) + sum(len(name) + len(text.encode()) for name, text in own.items())
+        if size > LETTER_BYTES:  # with its reason Kafka would not take it; the event itself lies where it was
+            key, value = None, b""
+            own = {name: own[name][:100] for name in ("ce_id", "ce_type") if name in own} | {"dlq-left-out": str(size)}
+        headers = own | {
             "dlq-topic": received.topic,
             "dlq-partition": str(received.partition),
             "dlq-offset": str(received.offset),
@@ -186,7 +193,7 @@ class GroupConsumer:
             "dlq-tries": str(trouble.tries),
             "dlq-time": datetime.now(UTC).isoformat(),
         }
-        await self._send(self._kafka.topic(name), key=message.key(), value=message.value() or b"", headers=headers)
+        await self._send(self._kafka.topic(name), key=key, value=value, headers=headers)
         log.error(
             "event_rejected",
             place=received.place,

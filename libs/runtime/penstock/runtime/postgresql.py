@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, Presence
+from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, DatabaseAway, Presence
 
 PORT = 5432
 CONNECT_WITHIN_S = 3
@@ -84,6 +84,10 @@ def _translated(context: ExceptionContext, presence: Presence) -> Exception | No
     if context.connection is None:
         return presence.lost(_said(error))
     where = f"database ({presence.name})"
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not context.connection.get_execution_options().get(READ_ONLY, False):
+        return DatabaseAway(
+            "it takes no writes: it is a standby, or was told to be read-only", where=where, remedy="It is tried again by itself"
+        )
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return Unavailable(f"another writer has held it for {WRITER_WAITS_S:.0f} s", where=where, remedy="Try again")
     if isinstance(error, psycopg.OperationalError):

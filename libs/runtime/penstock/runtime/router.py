@@ -213,7 +213,7 @@ def may_pass(error: Exception) -> bool:
         return TREATMENTS[error.kind].retry
     if isinstance(error, grpc.RpcError):
         return getattr(error, "code", lambda: None)() in _LATER
-    return isinstance(error, OperationalError | ConnectionError | TimeoutError)
+    return isinstance(error, OperationalError | OSError)  # a full disk, too
 
 
 def _decoded(received: Received, value: bytes) -> Event:
