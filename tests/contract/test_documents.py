@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import ast
+import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -18,18 +19,27 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 
 
 def exists(name: str) -> bool:
-    """A module, or what a module has; a gRPC service."""
+    """A module, or what stands in one; a gRPC service. Nothing is imported but packages."""
     if service := re.fullmatch(r"penstock\.(\w+)\.v1\.(\w+Service)", name):
-        stubs = importlib.import_module(f"penstock.{service[1]}.v1.{service[1]}_pb2")
-        return service[2] in stubs.DESCRIPTOR.services_by_name
+        return f"service {service[2]} " in (ROOT / "proto" / "penstock" / service[1] / "v1" / f"{service[1]}.proto").read_text()
     parts = name.split(".")
-    for size in range(len(parts), 0, -1):
+    for size in range(len(parts), 1 if parts[0] == "penstock" else 0, -1):
         try:
-            found = importlib.import_module(".".join(parts[:size]))
+            spec = importlib.util.find_spec(".".join(parts[:size]))
         except ModuleNotFoundError:
             continue
-        return all((found := getattr(found, part, None)) is not None for part in parts[size:])
+        if spec and not spec.origin:  # a package of several members
+            return size == len(parts)
+        if spec and spec.origin:
+            return stands_in(ast.parse(Path(spec.origin).read_text()).body, parts[size:])
     return False
+
+
+def stands_in(body: list[ast.stmt], names: list[str]) -> bool:
+    if not names:
+        return True
+    found = [one for one in body if isinstance(one, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and one.name == names[0]]
+    return bool(found) and stands_in(found[0].body, names[1:])
 
 
 @pytest.mark.parametrize("page", PAGES)

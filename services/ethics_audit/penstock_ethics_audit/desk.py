@@ -10,7 +10,7 @@ import structlog
 from ulid import ULID
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Conflict, Invalid, Kind, PenstockError, Refused
+from penstock.contracts.errors import Conflict, Invalid, Kind, PenstockError, Refused, Unavailable
 from penstock.contracts.events import (
     Artifact,
     AuditCompleted,
@@ -51,12 +51,18 @@ class Desk:
         effect.session.merge(AskedRow(pipeline=applied.pipeline, number=applied.number, audit=audit))
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
-        """Starts an audit. None where the version is audited already: the same package and split would give the same verdict."""
+        """Starts an audit. None where the version is audited already: the same package and split would give the same verdict.
+
+        Raises Unavailable while the pipeline's file has not come in.
+        """
         version = registered.version
         known = rows.newest_audit(effect.session, version.digest)
         if known is not None and known.state != rows.FAILED:
             return None
+        if rows.newest_number(effect.session, version.pipeline) < version.pipeline_number:
+            raise Unavailable(f"number {version.pipeline_number} of `{version.pipeline}` has not come in yet", where=version.digest)
         audit_id, now = str(ULID()), self._clock()
+        # None: an older number, which went with a lost database; the registry compares with the newest then.
         asked = rows.asked(effect.session, version.pipeline, version.pipeline_number)
         order = {
             "audit_id": audit_id,

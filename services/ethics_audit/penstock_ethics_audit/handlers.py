@@ -11,9 +11,10 @@ from penstock_ethics_audit.desk import Desk
 def router(desk: Desk, store: Store) -> Router:
     found = Router(group="penstock.ethics_audit", store=store)
 
-    @found.on(PipelineApplied)
-    def on_pipeline_applied(event: PipelineApplied, effect: Effect) -> None:
-        desk.remember(event, effect)
+    @found.on_replay(PipelineApplied)
+    def on_pipeline_applied(event: PipelineApplied) -> None:
+        with store.transaction() as effect:
+            desk.remember(event, effect)
 
     @found.on(ModelVersionRegistered)
     def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:

@@ -109,6 +109,11 @@ def asked(session: Session, pipeline: str, number: int) -> Audit | None:
     return Audit.model_validate(row.audit) if row else None
 
 
+def newest_number(session: Session, pipeline: str) -> int:
+    """Of the pipeline's files that came in; 0 before the first."""
+    return session.scalar(select(func.max(AskedRow.number)).where(AskedRow.pipeline == pipeline)) or 0
+
+
 def newest_audit(session: Session, digest: str) -> AuditRow | None:
     return session.scalars(select(AuditRow).where(AuditRow.digest == digest).order_by(AuditRow.audit_id.desc()).limit(1)).first()
 

@@ -34,13 +34,14 @@ from penstock.contracts.events import (
     decode,
     encode,
 )
+from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import SHARED
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
 from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import EthicsAuditServiceStub, add_EthicsAuditServiceServicer_to_server
 from penstock.packages import evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.runtime import rpc
-from penstock.runtime.cloud_events import headers_of
+from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.jobs import JobContext
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store, assert_migrations_match
@@ -53,7 +54,7 @@ from penstock_ethics_audit import job
 from penstock_ethics_audit.desk import JOB, Desk
 from penstock_ethics_audit.handlers import router
 from penstock_ethics_audit.servicer import Servicer
-from penstock_ethics_audit.store import AuditRow, Tables
+from penstock_ethics_audit.store import AskedRow, AuditRow, Tables
 
 World = Any  # the fixture's class lives in conftest.py
 
@@ -62,10 +63,18 @@ BLOCK = made.gate("fail", "block")
 
 
 @pytest.fixture
-def store(database: str) -> Any:
+def fresh(database: str) -> Any:
     opened = Store.open(database, migrations="penstock_ethics_audit.migrations")
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def store(fresh: Store) -> Store:
+    """One that knows a file of `loans` newer than the one that the versions are of, which went with a lost database."""
+    with fresh.transaction() as effect:
+        effect.session.add(AskedRow(pipeline="loans", number=2, audit={}))
+    return fresh
 
 
 @pytest.fixture
@@ -86,6 +95,12 @@ def one(store: Store, kind: type[Any]) -> Any:
 def audits(store: Store) -> list[AuditRow]:
     with store.read() as session:
         return list(session.scalars(select(AuditRow).order_by(AuditRow.audit_id)))
+
+
+def file(world: World, number: int) -> PipelineApplied:
+    """Of `loans`."""
+    spec = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.7}]).model_dump(mode="json", by_alias=True)
+    return PipelineApplied(pipeline="loans", number=number, spec=spec, text="", digest="", applied_at=made.NOW, applied_by="me")
 
 
 def begin(desk: Desk, store: Store, event: ModelVersionRegistered) -> str:
@@ -232,25 +247,19 @@ def test_without_a_key_nothing_is_claimed(world: World, store: Store, desk: Desk
     assert audits(store)[0].state == "running"  # nothing was committed: the result waits for the key
 
 
-def test_the_job_is_told_what_the_applied_file_asks(world: World, store: Store, desk: Desk) -> None:
-    handled = router(desk, store).handlers
-    spec = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.7}])
-    applied = PipelineApplied(
-        pipeline="loans",
-        number=1,
-        spec=spec.model_dump(mode="json", by_alias=True),
-        text="",
-        digest="",
-        applied_at=made.NOW,
-        applied_by="me",
-    )
+async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_first(world: World, fresh: Store, desk: Desk) -> None:
+    house = router(desk, fresh)
+    applied = file(world, 1)
     registered = ModelVersionRegistered(version=made.version("sha256:" + "b" * 64, world.keys))
     orders: list[dict[str, Any]] = []
-    with store.transaction() as effect:
+    hear = house.handlers[registered.ce_type()][1]
+    with pytest.raises(Unavailable, match="number 1 of `loans` has not come in yet"), fresh.transaction() as effect:
+        hear(registered, effect)
+    await house.replay(Received(applied.topic, 0, 0, "e", applied.ce_type(), {}, encode(applied)))
+    with fresh.transaction() as effect:
         effect.enqueue = lambda kind, job, order: orders.append(order) or True  # type: ignore[method-assign,func-returns-value]
-        for event in (applied, registered):
-            handled[event.ce_type()][1](event, effect)
-    assert orders[0]["asked"] == spec.audit.model_dump(mode="json")
+        hear(registered, effect)
+    assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
 
 
 # -- reviews -----------------------------------------------------------------------------------------------------------------------
@@ -329,12 +338,12 @@ def test_from_topic_to_topic_though_the_job_is_killed(world: World, kafka: Any) 
         "PENSTOCK_ETHICS_AUDIT__PORT": str(port),
     }
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
-    for copy in ("first", "repeated"):
+    for event_id, event in (("E0", file(world, 2)), ("E1", registered), ("E1", registered)):
         headers = headers_of(
-            event_id="E1", source="/test", event_type=registered.ce_type(), time=made.NOW, subject=registered.key, traceparent=None
+            event_id=event_id, source="/test", event_type=event.ce_type(), time=made.NOW, subject=event.key, traceparent=None
         )
-        producer.produce(settings.topic("model-versions.v1"), encode(registered), key=f"{registered.key}", headers=headers)
-        assert producer.flush(10) == 0, copy
+        producer.produce(settings.topic(event.topic), encode(event), key=event.key, headers=headers)
+        assert producer.flush(10) == 0
     with (world.folder / "service.log").open("wb") as log:
         service = subprocess.Popen(
             [sys.executable, "-m", "penstock_ethics_audit"], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT

@@ -29,6 +29,7 @@ def router(pipelines: Pipelines, arrivals: Arrivals, store: Store) -> Router:
 
     @router.on(TrainingRunRequested)
     def on_training_run_requested(event: TrainingRunRequested, effect: Effect) -> None:
+        event.check()
         begin_run(effect.session, event.run_id, event.pipeline)
 
     @router.on(TrainingRunCompleted, TrainingRunFailed, TrainingRunCanceled)

@@ -10,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ import pyarrow as pa
 import pytest
 
 from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.events import TrainingRunRequested, encode
+from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock_feature_store.fingerprint import fingerprint
+from penstock_feature_store.handlers import router
 from penstock_feature_store.names import column_of
 from penstock_feature_store.settings import Settings
 from penstock_feature_store.spawner import Spawner
@@ -116,6 +121,20 @@ def test_counting_never_goes_back(database: str) -> None:
         assert runs_under_way(effect.session, "p") == 1
         end_run(effect.session, "r")
         assert runs_under_way(effect.session, "p") == 0
+
+
+@pytest.mark.parametrize(("run_id", "under_way"), [("01KA", 1), ("0b6f2b3e-6b1e-4d53-8f0a-3d1f0c4f8f3a", 0)])
+async def test_a_wish_that_the_trainer_turns_away_is_under_way_nowhere(run_id: str, under_way: int, database: str) -> None:
+    """It would hold back every run that labels trigger."""
+    store = Store.open(database, migrations="penstock_feature_store.migrations")
+    wish = TrainingRunRequested(
+        run_id=run_id, pipeline="p", pipeline_number=1, reason="requested", requested_at=datetime.now(UTC), requested_by="me"
+    )
+    with nullcontext() if under_way else pytest.raises(Invalid, match="cannot name a run"):
+        await router(None, None, store).handle(Received(wish.topic, 0, 0, "e", wish.ce_type(), {}, encode(wish)))  # type: ignore[arg-type]  # neither is asked
+    with store.read() as session:
+        assert runs_under_way(session, "p") == under_way
+    store.close()
 
 
 def test_columns_that_databases_would_confuse_have_names_of_their_own() -> None:

@@ -1,8 +1,11 @@
 """A registry that starts with an empty database reads what it announced before: numbers and generations must go on rising.
 
 `pipelines.v1` and `model-versions.v1` are compacted, so they hold each pipeline's newest file, each version, and each pipeline's newest
-promotion. Older files, audits and the promotions before the newest are gone with the database: what was promoted serves on and can be
-replaced, but there is nothing to roll back to. A database that holds anything is never touched.
+promotion; `audits.v1` holds every verdict. Older files and the promotions before the newest are gone with the database: what was promoted
+serves on and can be replaced, but there is nothing to roll back to. A database that holds anything is never touched.
+
+A version that was there before the promotion that stands was decided about by then: its verdict comes back as it is, and promotes nothing,
+however often it is read again. Whoever wants it names it: `penstock promote`.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import PenstockError
-from penstock.contracts.events import ModelVersionPromoted, ModelVersionRefused, ModelVersionRegistered, PipelineApplied
+from penstock.contracts.events import AuditCompleted, ModelVersionPromoted, ModelVersionRefused, ModelVersionRegistered, PipelineApplied
 from penstock.packages.evidence import admissible
 from penstock.packages.keys import Keys
 from penstock.runtime.broker import Router
@@ -38,6 +41,7 @@ class History:
         self._pipelines: dict[str, PipelineApplied] = {}
         self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
         self._promoted: dict[str, ModelVersionPromoted] = {}
+        self._audits: dict[str, AuditCompleted] = {}
         with store.read() as session:
             empty = _empty(session)
         self.router: Router | None = self._reading() if empty else None
@@ -79,6 +83,12 @@ class History:
             if not self._known.is_set():
                 self._promoted[event.version.pipeline] = event
 
+        @router.on_replay(AuditCompleted)
+        def on_audit_completed(event: AuditCompleted) -> None:
+            known = self._audits.get(event.digest)
+            if not self._known.is_set() and (known is None or known.audit_id < event.audit_id):  # ULIDs: by time
+                self._audits[event.digest] = event
+
         return router
 
     def _write(self, effect: Effect) -> None:
@@ -91,6 +101,9 @@ class History:
         for digest, event in events.items():
             refused = isinstance(event, ModelVersionRefused) and digest not in serving
             state: State = "promoted" if digest in serving else "refused" if refused else "registered"
+            standing = promoted.get(event.version.pipeline)
+            decided = refused or (standing is not None and event.version.registered_at <= standing.promoted_at)
+            audit = self._audits.get(digest) if decided else None
             effect.session.add(
                 VersionRow(
                     digest=digest,
@@ -99,6 +112,7 @@ class History:
                     state=state,
                     version=event.version.model_dump(mode="json"),
                     because=list(event.because) if isinstance(event, ModelVersionRefused) and refused else [],
+                    audit=audit.model_dump(mode="json") if audit else None,
                     registered_at=event.version.registered_at,
                 )
             )

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import TREATMENTS, Conflict, NotFound, PenstockError, Refused, Tampered, Unavailable
+from penstock.contracts.errors import TREATMENTS, Conflict, PenstockError, Refused, Tampered, Unavailable
 from penstock.contracts.events import (
     Artifact,
     AuditCompleted,
@@ -132,7 +132,7 @@ class Registry:
             if known is not None and known.signed:
                 log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
                 return
-            applied = rows.pipeline_row(session, run.pipeline, run.pipeline_number).pipeline
+            applied = rows.trained_by(session, run.pipeline, run.pipeline_number).pipeline
         try:
             signed = await asyncio.to_thread(self._packages.take_in, run, applied)
             because = None
@@ -179,7 +179,8 @@ class Registry:
     # -- evidence comes in ---------------------------------------------------------------------------------------------------------
 
     async def audited(self, audit: AuditCompleted, effect: Effect) -> None:
-        """An audit's verdict: promoted on a pass, else refused or waiting for a review.
+        """An audit's verdict: promoted on a pass, else refused or waiting for a review. A version that served before is brought back by a
+        person alone: they rolled back from it, or it was replaced.
 
         Raises Unavailable while the version has not come in, Tampered for a forged verdict.
         """
@@ -188,11 +189,14 @@ class Registry:
             with self._store.read() as session:
                 _raise_unless_registered(session, audit.digest)
                 case = _case(session, audit.digest)
-            if case.audit and case.audit.audit_id > audit.audit_id:  # ULIDs: by time
-                log.info("older_audit_ignored", digest=audit.digest, audit_id=audit.audit_id)
+                retired = not case.serves and rows.last_promotion(session, audit.digest) is not None
+            if case.audit and case.audit.audit_id >= audit.audit_id:  # ULIDs: by time
+                log.info("known_audit_ignored", digest=audit.digest, audit_id=audit.audit_id)
                 return
             case = replace(case, audit=audit, waiver=None, rejected=None)
             judged = await asyncio.to_thread(self._judge, case, AUTOMATIC)
+            if retired:
+                judged = Judged(judged.decision)
             row = _unmoved(effect.session, case)
             row.audit, row.waiver, row.rejected = audit.model_dump(mode="json"), None, None
             self._settle(effect, row, case, judged)
@@ -404,10 +408,7 @@ def _case(session: Session, digest: str) -> Case:
     """Raises NotFound for a version that was never registered."""
     row = rows.find_version(session, digest)
     newest = rows.pipeline_row(session, row.pipeline)
-    try:
-        trained_by = rows.pipeline_row(session, row.pipeline, row.value.pipeline_number)
-    except NotFound:  # the file went with a lost database
-        trained_by = newest
+    trained_by = rows.trained_by(session, row.pipeline, row.value.pipeline_number)
     champion = rows.champion_of(session, row.pipeline)
     champion_row = session.get(VersionRow, champion.digest) if champion else None
     return Case(

@@ -121,6 +121,14 @@ def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
     return row
 
 
+def trained_by(session: Session, name: str, number: int) -> PipelineRow:
+    """The file that a run was made by; the newest where that one went with a lost database. Raises NotFound for no pipeline."""
+    try:
+        return pipeline_row(session, name, number)
+    except NotFound:
+        return pipeline_row(session, name)
+
+
 def newest_pipelines(session: Session) -> list[PipelineRow]:
     """Each pipeline as it was last applied, by name."""
     newest = select(PipelineRow.name, func.max(PipelineRow.number).label("number")).group_by(PipelineRow.name).subquery()

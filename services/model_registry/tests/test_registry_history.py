@@ -60,6 +60,38 @@ async def test_numbers_and_generations_go_on_rising(world: World) -> None:
     assert admissible(promoted, world.keys.trust(), run.digest, Known(champion.generation, second)) == []
 
 
+async def test_verdicts_that_are_read_again_undo_no_rollback(world: World) -> None:
+    """Its topics from the beginning, positions gone with everything else."""
+    world.applies(TEXT, number=2)
+    first = await world.promotes("one")
+    second = await world.promotes("two", audit_id="A2")
+    await world.registry.roll_back("loans", by="Ada")
+    verdicts: list[Event] = [world.audit(first), world.audit(second, audit_id="A2")]
+    await lose_the_database(world, [APPLIED, *world.published(), *verdicts])
+    for number, verdict in enumerate(verdicts):
+        await world.receives(verdict, f"again-{number}")
+    assert (world.state(first)[0], world.state(second)[0]) == ("promoted", "registered")
+    assert world.promotions() == []
+    assert await world.registry.promote(second, by="Ada") == second, "its evidence is there for a person who asks"
+    assert world.promotions()[-1].generation == 4
+
+
+async def test_a_verdict_that_came_after_the_loss_is_decided_on(world: World) -> None:
+    first = world.run(card="# one\n")
+    await world.receives(first)
+    await lose_the_database(world, [APPLIED, *world.published(), world.audit(first.digest)])
+    await world.receives(world.audit(first.digest), "late")
+    assert world.state(first.digest)[0] == "promoted"
+
+
+async def test_a_run_by_a_file_that_went_with_the_database_is_a_version(world: World) -> None:
+    await lose_the_database(world, [APPLIED])
+    run = world.run(card="# one\n")
+    assert run.pipeline_number < APPLIED.number
+    await world.receives(run)
+    assert world.state(run.digest)[0] == "registered"
+
+
 async def test_a_forged_promotion_is_no_history(world: World) -> None:
     await world.promotes("one")
     [honest] = world.promotions()

@@ -100,8 +100,8 @@ async def test_a_run_cannot_soften_the_audit(world: World) -> None:
 
 
 async def test_a_run_of_an_unknown_pipeline_is_no_version(world: World) -> None:
-    with pytest.raises(NotFound, match="no pipeline `loans` number 7"):
-        await world.receives(world.run().model_copy(update={"pipeline_number": 7}))
+    with pytest.raises(NotFound, match="no pipeline `savings`"):
+        await world.receives(world.run().model_copy(update={"pipeline": "savings"}))
 
 
 # -- evidence ----------------------------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ async def test_scores_that_the_audit_did_not_sign_are_not_compared(world: World)
     assert "the challenger's scores are not those that its audit signed" in world.state(run.digest)[1][0]
     other = world.artifacts.put_bytes("audits/other.json", b"{}")
     with pytest.raises(Tampered, match="not the one that its verdict was signed for"):
-        await world.receives(honest.model_copy(update={"result": other, "audit_id": "A1"}))
+        await world.receives(world.audit(run.digest, audit_id="A2").model_copy(update={"result": other}))
 
 
 async def test_without_scores_nobody_is_compared_and_it_is_said(world: World) -> None:
@@ -342,6 +342,18 @@ async def test_rolling_back_is_a_new_signed_generation_of_the_version_before(wor
     third = await world.promotes("three", audit_id="A3")
     assert world.promotions()[-1].generation == 4
     assert await world.registry.roll_back("loans", by="Ada") == first != third
+
+
+@pytest.mark.parametrize("audit_id", ["A2", "A3"], ids=["read again", "made anew"])
+async def test_what_a_person_rolled_back_from_no_verdict_brings_back(world: World, audit_id: str) -> None:
+    world.applies(sample.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
+    first = await world.promotes("one")
+    second = await world.promotes("two", audit_id="A2")
+    await world.registry.roll_back("loans", by="Ada")
+    await world.receives(world.audit(second, audit_id=audit_id), "its inbox row is gone")
+    assert (world.state(first)[0], world.state(second)[0]) == ("promoted", "retired")
+    assert len(world.promotions()) == 3
+    assert await world.registry.promote(second, by="Ada") == second, "a person does"
 
 
 async def test_rolling_back_again_after_a_lost_answer_changes_nothing(world: World) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Conflict, Invalid, Kind
+from penstock.contracts.errors import Conflict, Kind
 from penstock.contracts.events import (
     Artifact,
     TrainingRunCanceled,
@@ -33,8 +32,6 @@ _EPOCHS = counter(metrics.EPOCHS)
 JOB = "training"
 TRACKING_JOB = "tracking"
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-"""A run's id names its working folder and its training set too."""
 _CURVE = ("number", "train_loss", "validation_loss", "validation_metric", "metric", "elapsed_s")
 
 
@@ -76,8 +73,7 @@ class Runs:
 
     def accept(self, requested: TrainingRunRequested, effect: Effect) -> None:
         """The wish as it comes back from the topic, or from the feature store's trigger: from here on there is a job. Raises Invalid."""
-        if not _ID.fullmatch(requested.run_id):
-            raise Invalid(f"{requested.run_id!r} cannot name a run", where="run_id", remedy="Use up to 32 letters, digits, `-` and `_`")
+        requested.check()
         if effect.session.get(RunRow, requested.run_id) is None:
             self._record(requested, effect)
         if rows.run(effect.session, requested.run_id).state == REQUESTED:

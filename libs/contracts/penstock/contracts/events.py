@@ -6,9 +6,12 @@ records, rejects, seen ids, predictions) are many and alike; their shapes are in
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
+
+from penstock.contracts.errors import Invalid
 
 TYPE_PREFIX = "io.penstock."
 
@@ -159,7 +162,13 @@ class _RunEvent(Event):
         return self.run_id
 
 
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""What may name a run: it names its working folder and its training set too."""
+
+
 class TrainingRunRequested(_RunEvent):
+    """Whoever may publish wishes for a run under an id of their own, which `check` holds to `RUN_ID`."""
+
     pipeline_number: int
     reason: Literal["requested", "new_labels"]
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
@@ -168,6 +177,11 @@ class TrainingRunRequested(_RunEvent):
     """The training set waits until the feature store holds everything below these."""
     requested_at: AwareDatetime
     requested_by: str
+
+    def check(self) -> None:
+        """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns away must be under way nowhere."""
+        if not RUN_ID.fullmatch(self.run_id):
+            raise Invalid(f"{self.run_id!r} cannot name a run", where="run_id", remedy="Use up to 32 letters, digits, `-` and `_`")
 
 
 class PartitionOffset(Frozen):
