@@ -17,6 +17,7 @@ from penstock.runtime.store import Store
 from penstock_ethics_audit import handlers
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import JOB, Desk
+from penstock_ethics_audit.history import History
 from penstock_ethics_audit.servicer import Servicer
 from penstock_ethics_audit.settings import Settings
 from penstock_ethics_audit.store import Tables
@@ -30,7 +31,9 @@ async def run(settings: Settings) -> None:
         keys = Keys(settings.platform.keys.resolve(), settings.platform.private_keys.resolve())
         await asyncio.to_thread(keys.ensure, roles=["audit"])
         desk = Desk(keys, settings.platform.artifacts_uri, service.clock)
-        service.consume(handlers.router(desk, store))
+        history = History(store, desk, keys)
+        service.consume(handlers.router(desk, store, history.known), *([history.router] if history.router else []))
+        service.background("history", history.restore)
         service.serve(
             add_EthicsAuditServiceServicer_to_server,
             Servicer(desk, store, service.artifacts, keys),

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 from penstock.contracts.events import ModelVersionRegistered, PipelineApplied
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit.desk import Desk
 
 
-def router(desk: Desk, store: Store) -> Router:
+async def at_once() -> None:
+    """For who has nothing to wait for."""
+
+
+def router(desk: Desk, store: Store, known: Callable[[], Awaitable[None]] = at_once) -> Router:
+    """Nothing is audited before `known` returns."""
     found = Router(group="penstock.ethics_audit", store=store)
 
     @found.on_replay(PipelineApplied)
@@ -17,7 +24,8 @@ def router(desk: Desk, store: Store) -> Router:
             desk.remember(event, effect)
 
     @found.on(ModelVersionRegistered)
-    def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:
+    async def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:
+        await known()
         desk.begin(event, effect)
 
     return found

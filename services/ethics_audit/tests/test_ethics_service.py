@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
@@ -49,12 +50,14 @@ from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.runtime.topics import ensure_topics
 from penstock.testing import packages as made
 from penstock.testing.broker import free_ports
+from penstock.testing.plugin import Databases
 from penstock.testing.wait import until as wait_until
 from penstock_ethics_audit import job
 from penstock_ethics_audit.desk import JOB, Desk
 from penstock_ethics_audit.handlers import router
+from penstock_ethics_audit.history import History
 from penstock_ethics_audit.servicer import Servicer
-from penstock_ethics_audit.store import AskedRow, AuditRow, Tables
+from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow, Tables
 
 World = Any  # the fixture's class lives in conftest.py
 
@@ -254,12 +257,86 @@ async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_fir
     orders: list[dict[str, Any]] = []
     hear = house.handlers[registered.ce_type()][1]
     with pytest.raises(Unavailable, match="number 1 of `loans` has not come in yet"), fresh.transaction() as effect:
-        hear(registered, effect)
+        await hear(registered, effect)
     await house.replay(Received(applied.topic, 0, 0, "e", applied.ce_type(), {}, encode(applied)))
     with fresh.transaction() as effect:
         effect.enqueue = lambda kind, job, order: orders.append(order) or True  # type: ignore[method-assign,func-returns-value]
-        hear(registered, effect)
+        await hear(registered, effect)
     assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
+
+
+# -- a lost database -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def empty(databases: Databases) -> Any:
+    with databases() as url:
+        yield url
+
+
+async def lose_the_database(url: str, desk: Desk, world: World, announced: list[Event]) -> Store:
+    """The service's next start, from what its topics hold."""
+    found = Store.open(url, migrations="penstock_ethics_audit.migrations")
+    history = History(found, desk, world.keys)
+    assert history.router is not None
+    restoring = asyncio.create_task(history.restore())
+    for event in announced:
+        await history.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
+    assert not restoring.done()
+    for topic in history.router.replayed_topics:
+        history.router.mark_caught_up(topic)
+    await asyncio.wait_for(restoring, 10)
+    await history.known()
+    return found
+
+
+async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_waited_is_audited(
+    world: World, store: Store, desk: Desk, empty: str
+) -> None:
+    passed, approved, rejected, opened = (
+        completed(desk, store, world, made.AUROC_PASSED),
+        *(completed(desk, store, world, made.AUROC_PASSED, REVIEW) for _ in range(3)),
+    )
+    desk.decide(store, approved.digest, approve=True, decided_by="Ada", why="pilot")
+    desk.decide(store, rejected.digest, approve=False, decided_by="Bob", why="no")
+    digest = "sha256:" + "c" * 64
+    waits = ModelVersionRegistered(version=made.version(digest, world.keys))
+    begin(desk, store, waits)  # its job goes with the database
+    versions = [ModelVersionRegistered(version=row.audited) for row in audits(store)]
+    found = await lose_the_database(empty, desk, world, [file(world, 1), *versions, *published(store)])
+
+    def rows(of: Store) -> list[tuple[Any, ...]]:
+        with of.read() as session:
+            reviews = {row.audit_id: (row.state, row.decided_by, row.why, row.waiver) for row in session.scalars(select(ReviewRow))}
+        return [
+            (r.audit_id, r.state, r.verdict, r.evidence, r.report, reviews.get(r.audit_id)) for r in audits(of) if r.state == "completed"
+        ]
+
+    assert rows(found) == rows(store)
+    assert [row[-1][0] for row in rows(found) if row[-1]] == ["approved", "rejected", "open"]
+    assert desk.decide(found, opened.digest, approve=True, decided_by="Ada", why="late").state == "approved"
+    (begun,) = [row for row in audits(found) if row.state == "running"]
+    assert begun.digest == digest
+    with found.read() as session:
+        assert [row.job_id for row in session.scalars(select(JobRow))] == [begun.audit_id]
+    assert passed.digest not in {event.digest for event in published(found) if isinstance(event, AuditStarted)}
+    found.close()
+
+
+async def test_what_it_did_not_sign_is_not_its_history(world: World, store: Store, desk: Desk, empty: str) -> None:
+    honest = completed(desk, store, world, made.AUROC_PASSED, BLOCK)
+    forged = honest.model_copy(update={"verdict": "pass"})
+    registered = ModelVersionRegistered(version=audits(store)[0].audited)
+    found = await lose_the_database(empty, desk, world, [file(world, 1), registered, forged])
+    assert [(row.state, row.verdict) for row in audits(found)] == [("running", None)], "it is audited anew"
+    found.close()
+
+
+async def test_a_database_that_holds_an_audit_is_left_alone(world: World, store: Store, desk: Desk) -> None:
+    completed(desk, store, world, made.AUROC_PASSED)
+    history = History(store, desk, world.keys)
+    assert history.router is None
+    await history.known()
 
 
 # -- reviews -----------------------------------------------------------------------------------------------------------------------

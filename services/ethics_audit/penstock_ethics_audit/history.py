@@ -1,0 +1,194 @@
+"""A service that starts with an empty database reads what it published before, and audits what waits for its verdict.
+
+`audits.v1` and `reviews.v1` hold every verdict and decision, signed; `model-versions.v1` each version. What is not signed by this service's
+keys is not its history. A database that holds an audit is never touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+
+import structlog
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from penstock.contracts.errors import Tampered, Unavailable
+from penstock.contracts.events import (
+    AuditCompleted,
+    AuditFailed,
+    AuditStarted,
+    Envelope,
+    ModelVersion,
+    ModelVersionPromoted,
+    ModelVersionRefused,
+    ModelVersionRegistered,
+    PipelineApplied,
+    ReviewDecided,
+)
+from penstock.packages import evidence
+from penstock.packages.evidence import StatementT, Verdict, Waiver
+from penstock.packages.keys import Keys
+from penstock.runtime.broker import Router
+from penstock.runtime.store import Effect, Store
+from penstock_ethics_audit import store as rows
+from penstock_ethics_audit.desk import Desk
+from penstock_ethics_audit.gates import may_be_waived, not_passed
+from penstock_ethics_audit.store import AuditRow, ReviewRow
+
+log = structlog.get_logger(__name__)
+
+
+class History:
+    """Collects until it has caught up, then writes all of it in one transaction; until then `known` waits."""
+
+    def __init__(self, store: Store, desk: Desk, keys: Keys) -> None:
+        self._store = store
+        self._desk = desk
+        self._keys = keys
+        self._known = asyncio.Event()
+        self._pipelines: dict[str, PipelineApplied] = {}
+        self._versions: dict[str, ModelVersion] = {}
+        self._waiting: dict[str, ModelVersionRegistered] = {}
+        self._started: dict[str, datetime] = {}
+        self._ended: dict[str, AuditCompleted | AuditFailed] = {}
+        self._decided: dict[str, ReviewDecided] = {}
+        with store.read() as session:
+            empty = _empty(session)
+        self.router: Router | None = self._reading() if empty else None
+        if not empty:
+            self._known.set()
+
+    async def known(self) -> None:
+        """Returns once the service knows what it once published. Waits while Kafka is away, but only with an empty database."""
+        await self._known.wait()
+
+    async def restore(self) -> None:
+        """To run in the background."""
+        if self.router is not None:
+            for topic in self.router.replayed_topics:
+                await self.router.caught_up(topic)
+            with self._store.transaction() as effect:
+                restored = self._write(effect)
+            if self._ended:
+                log.warning("history_restored", audits=restored, begun=len(self._waiting))
+        self._known.set()
+
+    def _reading(self) -> Router:
+        router = Router(group="penstock.ethics_audit.history")
+
+        @router.on_replay(PipelineApplied)
+        def on_pipeline_applied(event: PipelineApplied) -> None:
+            if not self._known.is_set():
+                self._pipelines[event.pipeline] = event
+
+        @router.on_replay(ModelVersionRegistered, ModelVersionRefused, ModelVersionPromoted)
+        def on_model_version(event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted) -> None:
+            if self._known.is_set():
+                return
+            self._versions[event.version.digest] = event.version
+            if isinstance(event, ModelVersionRegistered):
+                self._waiting[event.version.digest] = event
+            elif isinstance(event, ModelVersionRefused):
+                self._waiting.pop(event.version.digest, None)
+
+        @router.on_replay(AuditStarted, AuditCompleted, AuditFailed)
+        def on_audit(event: AuditStarted | AuditCompleted | AuditFailed) -> None:
+            if self._known.is_set():
+                return
+            if isinstance(event, AuditStarted):
+                self._started[event.audit_id] = event.started_at
+            else:
+                self._ended[event.audit_id] = event
+
+        @router.on_replay(ReviewDecided)
+        def on_review_decided(event: ReviewDecided) -> None:
+            if not self._known.is_set():
+                self._decided[event.audit_id] = event
+
+        return router
+
+    def _write(self, effect: Effect) -> int:
+        if not _empty(effect.session):
+            return 0
+        for applied in self._pipelines.values():
+            self._desk.remember(applied, effect)
+        restored = 0
+        for ended in self._ended.values():
+            version = self._versions.get(ended.digest)
+            if version is None or (isinstance(ended, AuditCompleted) and not self._holds(ended)):
+                log.error("audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest)
+                continue
+            effect.session.add(self._audit(ended, version))
+            if isinstance(ended, AuditCompleted) and may_be_waived(ended.gates):
+                effect.session.add(self._review(ended))
+            self._waiting.pop(ended.digest, None)
+            restored += 1
+        effect.session.flush()
+        for registered in self._waiting.values():
+            try:
+                self._desk.begin(registered, effect)
+            except Unavailable as error:
+                log.error("audit_left_out", pipeline=registered.version.pipeline, digest=registered.version.digest, why=str(error))
+        return restored
+
+    def _audit(self, ended: AuditCompleted | AuditFailed, version: ModelVersion) -> AuditRow:
+        at = ended.completed_at if isinstance(ended, AuditCompleted) else ended.failed_at
+        row = AuditRow(
+            audit_id=ended.audit_id,
+            pipeline=ended.pipeline,
+            digest=ended.digest,
+            state=rows.COMPLETED if isinstance(ended, AuditCompleted) else rows.FAILED,
+            version=version.model_dump(mode="json"),
+            started_at=self._started.get(ended.audit_id, at),
+            ended_at=at,
+        )
+        if isinstance(ended, AuditFailed):
+            row.failure, row.remedy = ended.reason, ended.remedy
+            return row
+        said = ended.model_dump(mode="json")
+        row.verdict, row.gates, row.evidence = ended.verdict, said["gates"], said["evidence"]
+        row.report, row.result, row.scores = said["report"], said["result"], said["scores"]
+        return row
+
+    def _review(self, ended: AuditCompleted) -> ReviewRow:
+        row = ReviewRow(
+            audit_id=ended.audit_id,
+            pipeline=ended.pipeline,
+            digest=ended.digest,
+            gates=[gate.model_dump(mode="json") for gate in not_passed(ended.gates)],
+            state=rows.OPEN,
+            requested_at=ended.completed_at,
+        )
+        decided = self._decided.get(ended.audit_id)
+        if decided is None or (decided.decision == "approved" and not self._waives(decided)):
+            return row
+        row.state = rows.APPROVED if decided.decision == "approved" else rows.REJECTED
+        row.decided_by, row.why, row.decided_at = decided.decided_by, decided.why, decided.decided_at
+        row.waiver = decided.waiver.model_dump(mode="json") if decided.waiver else None
+        return row
+
+    def _holds(self, ended: AuditCompleted) -> bool:
+        verdict = self._verified(ended.evidence, Verdict)
+        return verdict is not None and (verdict.audit_id, verdict.digest, verdict.verdict, verdict.gates, verdict.result_digest) == (
+            ended.audit_id,
+            ended.digest,
+            ended.verdict,
+            ended.gates,
+            ended.result.digest,
+        )
+
+    def _waives(self, decided: ReviewDecided) -> bool:
+        waiver = self._verified(decided.waiver, Waiver) if decided.waiver else None
+        return waiver is not None and (waiver.audit_id, waiver.digest) == (decided.audit_id, decided.digest)
+
+    def _verified(self, envelope: Envelope, kind: type[StatementT]) -> StatementT | None:
+        try:
+            return evidence.verify(envelope, self._keys.trust(), kind)
+        except Tampered as error:
+            log.error("statement_left_out", why=str(error))
+            return None
+
+
+def _empty(session: Session) -> bool:
+    return session.scalar(select(AuditRow.audit_id).limit(1)) is None
