@@ -18,6 +18,7 @@ from load import Publishing, record_ids, under_load
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import TrainingRunCompleted
 from penstock.testing.compose import ComposeUnderTest, running_compose
+from penstock.testing.prometheus import Prometheus
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
@@ -32,7 +33,7 @@ BACK_WITHIN = 120
 
 @pytest.fixture(scope="module")
 def cluster(engine: None) -> Iterator[ComposeUnderTest]:
-    with running_compose("cluster") as under_test:
+    with running_compose("cluster", "observability") as under_test:
         print(f"\nup in {under_test.seconds_up:.0f} s")
         yield under_test
 
@@ -48,6 +49,13 @@ def test_there_are_three_nodes_and_two_replicas(cluster: ComposeUnderTest, serve
         cluster.healthy(service)
     assert len(cluster.bootstrap_servers.split(",")) == len(NODES)
     print(f"\nholds {cluster.memory_bytes() / 2**30:.1f} GiB")
+
+
+def test_it_is_seen_as_one(cluster: ComposeUnderTest) -> None:
+    """With the observability overlay on top."""
+    prometheus = Prometheus(cluster.prometheus_address)
+    jobs = {"prometheus", "otel-collector", "triton", "envoy"}
+    until(lambda: prometheus.targets() == dict.fromkeys(jobs, "up"), within=60, what="all targets are up")
 
 
 def test_every_topic_is_on_all_nodes_and_acknowledged_by_two(cluster: ComposeUnderTest, served_by_cluster: Served) -> None:
