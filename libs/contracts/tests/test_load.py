@@ -163,6 +163,14 @@ def test_features_that_are_not_named_are_all_that_may_be_seen() -> None:
     assert (features["income"].impute, features["purpose"].encode, features["note"].encode) == ("median", "embedding", "bag_of_words")
 
 
+def test_what_was_stored_is_read_less_strictly_than_what_is_written() -> None:
+    """A release that grows stricter must go on with what an earlier one took."""
+    assert problems(GOOD.replace("epochs: 5", "epochs: 5.0"))
+    stored = read_data(GOOD)
+    stored["trainer"] = {"epochs": 5.0}
+    assert Pipeline.model_validate(stored).trainer.epochs == 5
+
+
 def test_two_sources_fields_of_one_name_are_told_apart_by_hand() -> None:
     start, end = GOOD.index("features:"), GOOD.index("targets:")
     second = "  visits:\n    entity: applicant\n    id: visit_id\n    timestamp: at\n    fields: {income: {type: number}}\n"

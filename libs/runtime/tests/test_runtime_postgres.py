@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import JSON, String, event, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -240,7 +241,7 @@ def test_replicas_that_start_together_migrate_one_after_the_other(url: str) -> N
     empty.close()
 
 
-def test_a_database_that_takes_no_writes_is_waited_for(opened: Callable[[], Store]) -> None:
+def test_a_database_that_takes_no_writes_is_waited_for(url: str, opened: Callable[[], Store]) -> None:
     """As a standby does after a failover; a retry finds the new primary."""
     store = opened()
     with store.transaction() as effect:
@@ -252,3 +253,8 @@ def test_a_database_that_takes_no_writes_is_waited_for(opened: Callable[[], Stor
         effect.session.add(Note(key="a", body=1))
     with store.read() as session:
         assert session.scalar(select(func.count()).select_from(Note)) == 0
+    psycopg.connect(url.replace("+psycopg", ""), autocommit=True, options="-c default_transaction_read_only=off").execute(
+        f"ALTER DATABASE {store.database.engine.url.database} SET default_transaction_read_only = off"
+    ).connection.close()
+    with store.transaction() as effect:  # in a session of its own: the one before stays read-only
+        effect.session.add(Note(key="a", body=1))

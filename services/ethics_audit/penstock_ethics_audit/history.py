@@ -1,7 +1,7 @@
 """A service that starts with an empty database reads what it published before, and audits what waits for its verdict.
 
 `audits.v1` and `reviews.v1` hold every verdict and decision, signed; `model-versions.v1` each version. What is not signed by this service's
-keys is not its history. A database that holds an audit is never touched.
+keys is not its history; nor is an audit that failed, which is carried out once more. A database that holds an audit is never touched.
 """
 
 from __future__ import annotations
@@ -10,15 +10,14 @@ import asyncio
 from datetime import datetime
 
 import structlog
+from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Tampered, Unavailable
 from penstock.contracts.events import (
     AuditCompleted,
-    AuditFailed,
     AuditStarted,
-    Envelope,
     ModelVersion,
     ModelVersionPromoted,
     ModelVersionRefused,
@@ -27,7 +26,7 @@ from penstock.contracts.events import (
     ReviewDecided,
 )
 from penstock.packages import evidence
-from penstock.packages.evidence import StatementT, Verdict, Waiver
+from penstock.packages.evidence import Waiver
 from penstock.packages.keys import Keys
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
@@ -51,7 +50,7 @@ class History:
         self._versions: dict[str, ModelVersion] = {}
         self._waiting: dict[str, ModelVersionRegistered] = {}
         self._started: dict[str, datetime] = {}
-        self._ended: dict[str, AuditCompleted | AuditFailed] = {}
+        self._ended: dict[str, AuditCompleted] = {}
         self._decided: dict[str, ReviewDecided] = {}
         with store.read() as session:
             empty = _empty(session)
@@ -92,8 +91,8 @@ class History:
             elif isinstance(event, ModelVersionRefused):
                 self._waiting.pop(event.version.digest, None)
 
-        @router.on_replay(AuditStarted, AuditCompleted, AuditFailed)
-        def on_audit(event: AuditStarted | AuditCompleted | AuditFailed) -> None:
+        @router.on_replay(AuditStarted, AuditCompleted)
+        def on_audit(event: AuditStarted | AuditCompleted) -> None:
             if self._known.is_set():
                 return
             if isinstance(event, AuditStarted):
@@ -112,15 +111,18 @@ class History:
         if not _empty(effect.session):
             return 0
         for applied in self._pipelines.values():
-            self._desk.remember(applied, effect)
+            try:
+                self._desk.remember(applied, effect)
+            except ValidationError as error:
+                log.error("pipeline_left_out", pipeline=applied.pipeline, why=str(error))
         restored = 0
         for ended in self._ended.values():
             version = self._versions.get(ended.digest)
-            if version is None or (isinstance(ended, AuditCompleted) and not self._holds(ended)):
+            if version is None or not self._holds(ended):
                 log.error("audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest)
                 continue
             effect.session.add(self._audit(ended, version))
-            if isinstance(ended, AuditCompleted) and may_be_waived(ended.gates):
+            if may_be_waived(ended.gates):
                 effect.session.add(self._review(ended))
             self._waiting.pop(ended.digest, None)
             restored += 1
@@ -132,24 +134,23 @@ class History:
                 log.error("audit_left_out", pipeline=registered.version.pipeline, digest=registered.version.digest, why=str(error))
         return restored
 
-    def _audit(self, ended: AuditCompleted | AuditFailed, version: ModelVersion) -> AuditRow:
-        at = ended.completed_at if isinstance(ended, AuditCompleted) else ended.failed_at
-        row = AuditRow(
+    def _audit(self, ended: AuditCompleted, version: ModelVersion) -> AuditRow:
+        said = ended.model_dump(mode="json")
+        return AuditRow(
             audit_id=ended.audit_id,
             pipeline=ended.pipeline,
             digest=ended.digest,
-            state=rows.COMPLETED if isinstance(ended, AuditCompleted) else rows.FAILED,
+            state=rows.COMPLETED,
             version=version.model_dump(mode="json"),
-            started_at=self._started.get(ended.audit_id, at),
-            ended_at=at,
+            started_at=self._started.get(ended.audit_id, ended.completed_at),
+            ended_at=ended.completed_at,
+            verdict=ended.verdict,
+            gates=said["gates"],
+            evidence=said["evidence"],
+            report=said["report"],
+            result=said["result"],
+            scores=said["scores"],
         )
-        if isinstance(ended, AuditFailed):
-            row.failure, row.remedy = ended.reason, ended.remedy
-            return row
-        said = ended.model_dump(mode="json")
-        row.verdict, row.gates, row.evidence = ended.verdict, said["gates"], said["evidence"]
-        row.report, row.result, row.scores = said["report"], said["result"], said["scores"]
-        return row
 
     def _review(self, ended: AuditCompleted) -> ReviewRow:
         row = ReviewRow(
@@ -169,25 +170,20 @@ class History:
         return row
 
     def _holds(self, ended: AuditCompleted) -> bool:
-        verdict = self._verified(ended.evidence, Verdict)
-        return verdict is not None and (verdict.audit_id, verdict.digest, verdict.verdict, verdict.gates, verdict.result_digest) == (
-            ended.audit_id,
-            ended.digest,
-            ended.verdict,
-            ended.gates,
-            ended.result.digest,
-        )
+        try:
+            evidence.verdict_of(ended, self._keys.trust())
+        except Tampered:
+            return False
+        return True
 
     def _waives(self, decided: ReviewDecided) -> bool:
-        waiver = self._verified(decided.waiver, Waiver) if decided.waiver else None
-        return waiver is not None and (waiver.audit_id, waiver.digest) == (decided.audit_id, decided.digest)
-
-    def _verified(self, envelope: Envelope, kind: type[StatementT]) -> StatementT | None:
+        if decided.waiver is None:
+            return False
         try:
-            return evidence.verify(envelope, self._keys.trust(), kind)
-        except Tampered as error:
-            log.error("statement_left_out", why=str(error))
-            return None
+            waiver = evidence.verify(decided.waiver, self._keys.trust(), Waiver)
+        except Tampered:
+            return False
+        return (waiver.audit_id, waiver.digest) == (decided.audit_id, decided.digest)
 
 
 def _empty(session: Session) -> bool:

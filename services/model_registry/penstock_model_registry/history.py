@@ -4,8 +4,8 @@
 promotion; `audits.v1` holds every verdict. Older files and the promotions before the newest are gone with the database: what was promoted
 serves on and can be replaced, but there is nothing to roll back to. A database that holds anything is never touched.
 
-A version that was there before the promotion that stands was decided about by then: its verdict comes back as it is, and promotes nothing,
-however often it is read again. Whoever wants it names it: `penstock promote`.
+What was known of a version when the promotion that stands was made was decided on by then: verdict and review come back as they are, and
+promote nothing, however often they are read again. Whoever wants the version names it: `penstock promote`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,16 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import PenstockError
-from penstock.contracts.events import AuditCompleted, ModelVersionPromoted, ModelVersionRefused, ModelVersionRegistered, PipelineApplied
-from penstock.packages.evidence import admissible
+from penstock.contracts.errors import PenstockError, Tampered
+from penstock.contracts.events import (
+    AuditCompleted,
+    ModelVersionPromoted,
+    ModelVersionRefused,
+    ModelVersionRegistered,
+    PipelineApplied,
+    ReviewDecided,
+)
+from penstock.packages.evidence import Waiver, admissible, verdict_of, verify
 from penstock.packages.keys import Keys
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
@@ -42,6 +49,7 @@ class History:
         self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
         self._promoted: dict[str, ModelVersionPromoted] = {}
         self._audits: dict[str, AuditCompleted] = {}
+        self._reviews: dict[str, ReviewDecided] = {}
         with store.read() as session:
             empty = _empty(session)
         self.router: Router | None = self._reading() if empty else None
@@ -86,8 +94,26 @@ class History:
         @router.on_replay(AuditCompleted)
         def on_audit_completed(event: AuditCompleted) -> None:
             known = self._audits.get(event.digest)
-            if not self._known.is_set() and (known is None or known.audit_id < event.audit_id):  # ULIDs: by time
+            if self._known.is_set() or (known and known.audit_id >= event.audit_id):  # ULIDs: by time
+                return
+            try:
+                verdict_of(event, self._keys.trust())
+            except Tampered as error:
+                log.error("audit_left_out", pipeline=event.pipeline, digest=event.digest, why=str(error))
+            else:
                 self._audits[event.digest] = event
+
+        @router.on_replay(ReviewDecided)
+        def on_review_decided(event: ReviewDecided) -> None:
+            if self._known.is_set() or event.audit_id in self._reviews:  # the first one stands
+                return
+            try:
+                if event.waiver:
+                    verify(event.waiver, self._keys.trust(), Waiver)
+            except Tampered as error:
+                log.error("review_left_out", pipeline=event.pipeline, digest=event.digest, why=str(error))
+            else:
+                self._reviews[event.audit_id] = event
 
         return router
 
@@ -102,8 +128,12 @@ class History:
             refused = isinstance(event, ModelVersionRefused) and digest not in serving
             state: State = "promoted" if digest in serving else "refused" if refused else "registered"
             standing = promoted.get(event.version.pipeline)
-            decided = refused or (standing is not None and event.version.registered_at <= standing.promoted_at)
-            audit = self._audits.get(digest) if decided else None
+            until = standing.promoted_at if standing else None
+            audit, review = self._audits.get(digest), None
+            if audit and not refused and (until is None or audit.completed_at > until):
+                audit = None  # not decided on: it is read once more
+            if audit and (review := self._reviews.get(audit.audit_id)) and (until is None or review.decided_at > until):
+                review = None
             effect.session.add(
                 VersionRow(
                     digest=digest,
@@ -113,6 +143,8 @@ class History:
                     version=event.version.model_dump(mode="json"),
                     because=list(event.because) if isinstance(event, ModelVersionRefused) and refused else [],
                     audit=audit.model_dump(mode="json") if audit else None,
+                    waiver=review.waiver.model_dump(mode="json") if review and review.waiver else None,
+                    rejected=f"{review.decided_by} rejected the review: {review.why}" if review and not review.waiver else None,
                     registered_at=event.version.registered_at,
                 )
             )

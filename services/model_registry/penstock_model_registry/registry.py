@@ -213,6 +213,9 @@ class Registry:
             if case.audit.audit_id != review.audit_id:
                 log.info("review_of_older_audit_ignored", digest=review.digest, audit_id=review.audit_id)
                 return
+            if case.waiver is not None or case.rejected is not None:  # a decision stands, however often it is read
+                log.info("known_review_ignored", digest=review.digest, audit_id=review.audit_id)
+                return
             approved = review.decision == "approved"
             rejected = None if approved else f"{review.decided_by} rejected the review: {review.why}"
             case = replace(case, waiver=review.waiver if approved else None, rejected=rejected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,11 +12,12 @@ from sqlalchemy import select
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, encode
 from penstock.contracts.load import read_data
+from penstock.contracts.topics import SHARED
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
 from penstock.testing import packages as sample
 from penstock_model_registry.history import History
-from penstock_model_registry.store import PipelineRow
+from penstock_model_registry.store import PipelineRow, VersionRow
 
 if TYPE_CHECKING:
     from conftest import World
@@ -30,7 +32,9 @@ async def lose_the_database(world: World, announced: list[Event]) -> None:
     history = History(world.store, world.keys)
     assert history.router is not None
     restoring = asyncio.create_task(history.restore())
-    for event in {(event.topic, event.key): event for event in announced}.values():
+    compacted = {topic.name for topic in SHARED if topic.cleanup == "compact"}
+    kept = {(event.topic, event.key if event.topic in compacted else number): event for number, event in enumerate(announced)}
+    for event in kept.values():
         await history.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
     assert not restoring.done()
     for topic in history.router.replayed_topics:
@@ -74,6 +78,45 @@ async def test_verdicts_that_are_read_again_undo_no_rollback(world: World) -> No
     assert world.promotions() == []
     assert await world.registry.promote(second, by="Ada") == second, "its evidence is there for a person who asks"
     assert world.promotions()[-1].generation == 4
+
+
+async def test_reviews_that_are_read_again_undo_no_rollback(world: World) -> None:
+    world.applies(TEXT, number=2)
+    first = await world.promotes("one")
+    run = world.run(card="# two\n", run_id="R2")
+    audit = world.audit(run.digest, sample.AUROC_PASSED, sample.gate("fail"))
+    review = world.review(run.digest, sample.waiver(world.keys, run.digest, sample.gate("fail")))
+    for event in (run, audit, review):
+        await world.receives(event)
+    assert world.state(run.digest)[0] == "promoted"
+    await world.registry.roll_back("loans", by="Ada")
+    await lose_the_database(world, [APPLIED, *world.published(), world.audit(first), audit, review])
+    await world.receives(audit, "again")
+    await world.receives(review, "again, too")
+    assert world.state(first)[0] == "promoted"
+    assert world.promotions() == []
+    assert await world.registry.promote(run.digest, by="Ada") == run.digest, "the waiver came back, too"
+
+
+async def test_a_verdict_after_the_promotion_that_stands_is_decided_on(world: World) -> None:
+    """Its version was there before."""
+    early = world.run(card="# early\n", run_id="R0")
+    await world.receives(early)
+    await world.promotes("one")
+    late = world.audit(early.digest, audit_id="A2").model_copy(update={"completed_at": datetime.now(UTC) + timedelta(days=9999)})
+    await lose_the_database(world, [APPLIED, *world.published(), late])
+    await world.receives(late, "read at last")
+    assert world.state(early.digest)[0] == "promoted"
+
+
+async def test_a_forged_verdict_hides_no_honest_one(world: World) -> None:
+    first = await world.promotes("one")
+    honest = world.audit(first)
+    forged = honest.model_copy(update={"audit_id": "Z9", "result": honest.report})
+    await lose_the_database(world, [APPLIED, *world.published(), honest, forged])
+    with world.store.read() as session:
+        kept = session.get_one(VersionRow, first).audited
+    assert kept == honest
 
 
 async def test_a_verdict_that_came_after_the_loss_is_decided_on(world: World) -> None:

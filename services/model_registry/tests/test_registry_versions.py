@@ -356,6 +356,20 @@ async def test_what_a_person_rolled_back_from_no_verdict_brings_back(world: Worl
     assert await world.registry.promote(second, by="Ada") == second, "a person does"
 
 
+async def test_a_review_that_is_read_again_undoes_no_rollback(world: World) -> None:
+    world.applies(sample.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
+    first = await world.promotes("one")
+    run = world.run(card="# two\n", run_id="R2")
+    await world.receives(run)
+    await world.receives(world.audit(run.digest, GOOD, gate("fail")))
+    review = world.review(run.digest, sample.waiver(world.keys, run.digest, gate("fail")))
+    await world.receives(review)
+    assert world.state(run.digest)[0] == "promoted"
+    await world.registry.roll_back("loans", by="Ada")
+    await world.receives(review, "its inbox row is gone")
+    assert (world.state(first)[0], world.state(run.digest)[0]) == ("promoted", "retired")
+
+
 async def test_rolling_back_again_after_a_lost_answer_changes_nothing(world: World) -> None:
     first = await world.promotes("one")
     await world.promotes("two", audit_id="A2")

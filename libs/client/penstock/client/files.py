@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
@@ -94,10 +95,9 @@ def moment(value: object) -> object:
 
 
 def _read_moment(text: str) -> object:
-    try:
-        return moment(datetime.fromisoformat(text.strip()))
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        if not text.isdigit() or len(text) == len("20260131"):
+            return moment(datetime.fromisoformat(text.strip()))
     try:
         return seconds if (seconds := float(text)) >= _EPOCH_FROM else text
     except ValueError:

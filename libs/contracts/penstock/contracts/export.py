@@ -9,7 +9,6 @@ import ast
 import inspect
 import itertools
 import json
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -147,8 +146,7 @@ def _takes(annotation: Any) -> str:
         return {dict: "names to mappings", tuple: "a list of mappings"}.get(get_origin(annotation), "a mapping")
     if values := list(_literals(annotation)):
         return " \\| ".join(f"`{value}`" for value in values)
-    text = re.sub(r"typing\.Annotated\[(\w+), Strict\(strict=True\)\]", r"\1", str(annotation))
-    text = re.sub(r"typing\.Union\[([^\[\]]+)\]", lambda found: found[1].replace(", ", " | "), text)
+    text = str(annotation)
     for part, said in _WORDS:
         if part in text:
             return said

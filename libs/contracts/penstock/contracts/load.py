@@ -5,6 +5,7 @@ All problems of a file are found at once: first those of single keys, then, when
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -132,7 +133,9 @@ def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
 
 def _checked(document: CommentedMap, data: dict[str, JsonValue]) -> list[Problem]:
     try:
-        pipeline = Pipeline.model_validate(data)
+        # As it was written: YAML 1.2 says itself what is a number or a truth value, and `no`, a text, shall not become one unseen.
+        # Of JSON, because there a list may be a tuple. Who reads what was stored is not so strict.
+        pipeline = Pipeline.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         return [_problem(document, data, detail) for detail in error.errors()]
     return [_at(document, problem.path, problem.message) for problem in rules.problems(pipeline)]

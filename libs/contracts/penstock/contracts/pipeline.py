@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, Strict, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
 from penstock.contracts.durations import format_duration, parse_duration
 
@@ -21,11 +21,7 @@ Duration = Annotated[
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
 ]
-Flag = Annotated[bool, Strict()]
-Whole = Annotated[int, Strict()]
-Number = Annotated[float, Strict()]
-"""Strict: YAML 1.2 says itself what is a number or a truth value, and `no`, a text, shall not become one unseen."""
-Scalar = Flag | Whole | Number | str
+Scalar = bool | int | float | str
 
 
 class Model(BaseModel):
@@ -45,16 +41,16 @@ class SourceField(Model):
     type: Literal["number", "category", "text", "boolean"]
     unit: str | None = None
     """What the number is counted in, in words of your own: every value is taken to be in it, so a change of it is a new pipeline."""
-    range: tuple[Number, Number] | None = None
+    range: tuple[float, float] | None = None
     """Inclusive bounds, numbers only."""
     values: tuple[str, ...] | None = None
     """The allowed values, categories only."""
-    required: Flag = False
+    required: bool = False
     on_violation: Literal["reject", "set_missing"] = "reject"
-    personal: Flag = False
-    protected: Flag = False
+    personal: bool = False
+    protected: bool = False
     """Travels for auditing; no model input unless a feature names it."""
-    max_length: Whole = Field(default=10_000, ge=1, le=1_000_000)
+    max_length: int = Field(default=10_000, ge=1, le=1_000_000)
     """Characters, text and categories."""
 
 
@@ -66,7 +62,7 @@ class Source(Model):
     """The event's field with the event time: RFC 3339, or seconds since the epoch."""
     deduplicate: Duration = timedelta(days=7)
     retention: Duration = timedelta(days=400)
-    partitions: Whole = Field(default=2, ge=1, le=64)
+    partitions: int = Field(default=2, ge=1, le=64)
     fields: dict[FieldName, SourceField] = Field(min_length=1)
 
 
@@ -76,16 +72,16 @@ class Feature(Model):
     source_field: FieldReference = Field(alias="from")
     impute: Literal["median", "mean", "zero"] | None = None
     """Numbers: what a missing value becomes (default median). An indicator of absence is always added where the training split has any."""
-    clip: tuple[str | Number, str | Number] | None = None
+    clip: tuple[str | float, str | float] | None = None
     """Numbers: bounds, as values or as percentiles of the training split (`p01`)."""
     scale: Literal["standard", "minmax", "none"] | None = None
     encode: Literal["one_hot", "embedding", "bag_of_words"] | None = None
     """Categories: `embedding` (default) or `one_hot`; text: `bag_of_words`."""
-    dimension: Whole | None = Field(default=None, ge=1, le=256)
+    dimension: int | None = Field(default=None, ge=1, le=256)
     """Embedding width; by default min(32, (values + 1) // 2)."""
-    vocabulary: Whole | None = Field(default=None, ge=1, le=50_000)
+    vocabulary: int | None = Field(default=None, ge=1, le=50_000)
     """Words kept, most frequent first; default 1000."""
-    min_count: Whole | None = Field(default=None, ge=1)
+    min_count: int | None = Field(default=None, ge=1)
     """A category or word rarer than this in the training split counts as unknown; default 1."""
 
 
@@ -97,9 +93,9 @@ class Target(Model):
 
 
 class SplitParts(Model):
-    train: Number = Field(default=0.6, gt=0, lt=1)
-    validation: Number = Field(default=0.1, gt=0, lt=1)
-    audit: Number = Field(default=0.3, gt=0, lt=1)
+    train: float = Field(default=0.6, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    audit: float = Field(default=0.3, gt=0, lt=1)
 
 
 class Split(Model):
@@ -109,14 +105,14 @@ class Split(Model):
 
 
 class Trigger(Model):
-    new_labels: Whole = Field(ge=1)
+    new_labels: int = Field(ge=1)
     """Start a run when this many labels have arrived since the last run's training set."""
 
 
 class Training(Model):
     trigger: Trigger | None = None
-    seed: Whole = Field(default=7, ge=0, lt=2**31)
-    workers: Whole = Field(default=1, ge=1)
+    seed: int = Field(default=7, ge=0, lt=2**31)
+    workers: int = Field(default=1, ge=1)
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     max_age: Duration = timedelta(days=365)
     """Join: how old a feature row may be when its label is observed."""
@@ -124,64 +120,64 @@ class Training(Model):
 
 class ModelSpec(Model):
     type: Literal["mlp", "linear"] = "mlp"
-    hidden: tuple[Annotated[Whole, Field(ge=1, le=4096)], ...] = (64, 32)
-    dropout: Number = Field(default=0.1, ge=0, lt=1)
+    hidden: tuple[Annotated[int, Field(ge=1, le=4096)], ...] = (64, 32)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class Optimizer(Model):
     type: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: Number = Field(default=1e-3, gt=0, le=10)
-    weight_decay: Number = Field(default=1e-4, ge=0)
-    momentum: Number = Field(default=0.9, ge=0, lt=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=10)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
     """SGD only."""
 
 
 class Schedule(Model):
     type: Literal["constant", "cosine", "linear"] = "cosine"
-    warmup: Number = Field(default=0.1, ge=0, lt=1)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of all steps spent rising from 0 to the learning rate."""
 
 
 class EarlyStopping(Model):
-    patience: Whole = Field(default=5, ge=1)
+    patience: int = Field(default=5, ge=1)
     """Epochs without a better validation loss before training stops; the best epoch's weights are kept."""
-    min_delta: Number = Field(default=0.0, ge=0)
+    min_delta: float = Field(default=0.0, ge=0)
 
 
 class FairnessConstraint(Model):
     notion: Literal["demographic_parity", "equalized_odds", "equal_opportunity"]
     by: FieldName
-    strength: Number = Field(default=1.0, ge=0)
+    strength: float = Field(default=1.0, ge=0)
 
 
 class Trainer(Model):
-    epochs: Whole = Field(default=30, ge=1, le=10_000)
-    batch_size: Whole = Field(default=256, ge=1)
+    epochs: int = Field(default=30, ge=1, le=10_000)
+    batch_size: int = Field(default=256, ge=1)
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced", "none"] = "none"
-    gradient_clip: Number | None = Field(default=None, gt=0)
+    gradient_clip: float | None = Field(default=None, gt=0)
     fairness: FairnessConstraint | None = None
 
 
 class Threshold(Model):
     choose: Literal["max_f1", "max_accuracy", "fixed"] = "max_f1"
     on: Literal["validation"] = "validation"
-    value: Number | None = Field(default=None, gt=0, lt=1)
+    value: float | None = Field(default=None, gt=0, lt=1)
     """With `choose: fixed`."""
 
 
 class Decision(Model):
     threshold: Threshold = Threshold()
-    abstain: tuple[Number, Number] | None = None
+    abstain: tuple[float, float] | None = None
     """Probabilities in this closed interval get the decision `abstain`."""
 
 
 class Group(Model):
-    min_rows: Whole = Field(default=30, ge=1)
+    min_rows: int = Field(default=30, ge=1)
     """A cell (group x label) with fewer audit rows makes its gates inconclusive."""
-    bins: tuple[Number, ...] | None = None
+    bins: tuple[float, ...] | None = None
     """Numbers: inner edges; [25, 40] makes <25, 25-40, >=40."""
 
 
@@ -202,8 +198,8 @@ class Gate(Model):
     ]
     by: FieldName | None = None
     """Fairness metrics: the group."""
-    at_least: Number | None = None
-    at_most: Number | None = None
+    at_least: float | None = None
+    at_most: float | None = None
     judge: Literal["lower_bound", "upper_bound", "estimate"] | None = None
     """By default the bound on the unfavourable side."""
     on_fail: Literal["block", "review"] = "block"
@@ -212,18 +208,18 @@ class Gate(Model):
 class Audit(Model):
     groups: dict[FieldName, Group] = Field(default_factory=dict)
     gates: tuple[Gate, ...] = ()
-    confidence: Number = Field(default=0.95, gt=0.5, lt=1)
-    resamples: Whole = Field(default=1000, ge=100, le=100_000)
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=1000, ge=100, le=100_000)
 
 
 class Promotion(Model):
     compare: Literal["champion", "none"] = "champion"
     metric: Literal["auroc", "accuracy", "log_loss", "brier", "rmse", "mae"] = "auroc"
-    max_drop: Number = Field(default=0.005, ge=0)
+    max_drop: float = Field(default=0.005, ge=0)
 
 
 class Batch(Model):
-    max_size: Whole = Field(default=64, ge=1, le=4096)
+    max_size: int = Field(default=64, ge=1, le=4096)
     max_delay: Duration = timedelta(0)
 
 

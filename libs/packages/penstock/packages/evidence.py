@@ -17,7 +17,7 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from penstock.contracts.errors import PenstockError, Tampered
-from penstock.contracts.events import Envelope, EnvelopeSignature, GateResult, ModelVersionPromoted
+from penstock.contracts.events import AuditCompleted, Envelope, EnvelopeSignature, GateResult, ModelVersionPromoted
 from penstock.packages.format import canonical
 from penstock.packages.keys import Role, Signer, Trust
 
@@ -116,6 +116,15 @@ def verify(envelope: Envelope, trust: Trust, kind: type[StatementT]) -> Statemen
         raise Tampered(f"the {name} cannot be read: {error.errors()[0]['msg']}") from error
     trust.key(signer, kind.role, statement.at)
     return statement
+
+
+def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
+    """The signed verdict behind the event. Raises Tampered where it is forged, or the event says other than what was signed."""
+    verdict = verify(audit.evidence, trust, Verdict)
+    signed = (verdict.pipeline, verdict.digest, verdict.audit_id, verdict.verdict, verdict.gates, verdict.result_digest)
+    if signed != (audit.pipeline, audit.digest, audit.audit_id, audit.verdict, audit.gates, audit.result.digest):
+        raise Tampered("the audit says other than its signed verdict", where=audit.audit_id)
+    return verdict
 
 
 def _signed_by(envelope: Envelope, message: bytes, trust: Trust, role: Role, name: str) -> str:

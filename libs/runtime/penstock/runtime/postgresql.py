@@ -85,6 +85,7 @@ def _translated(context: ExceptionContext, presence: Presence) -> Exception | No
         return presence.lost(_said(error))
     where = f"database ({presence.name})"
     if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not context.connection.get_execution_options().get(READ_ONLY, False):
+        context.is_disconnect = True  # the session stays read-only, whatever becomes of the server
         return DatabaseAway(
             "it takes no writes: it is a standby, or was told to be read-only", where=where, remedy="It is tried again by itself"
         )
