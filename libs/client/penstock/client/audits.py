@@ -10,6 +10,8 @@ from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc
 
 
 class Audits:
+    """`penstock.audits`: verdicts, their reports, and what a person decides."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = ethics_audit_pb2_grpc.EthicsAuditServiceStub(connection.channel)
@@ -19,10 +21,12 @@ class Audits:
         return self._connection.call(self._stub.GetAudit, audit.GetAuditRequest(version=version))
 
     def report(self, version: str, *, format: Literal["html", "json"] = "html") -> bytes:  # noqa: A002  the word people use
+        """The newest audit's report. Raises NotFound, and Conflict while it runs."""
         request = audit.FetchReportRequest(version=version, format=format)
         return b"".join(part.chunk for part in self._connection.stream(self._stub.FetchReport, request))
 
     def reviews(self, pipeline: str = "", *, open_only: bool = True) -> list[audit.Review]:
+        """What waits for a person, and with `open_only=False` what was decided; the newest first."""
         request = audit.ListReviewsRequest(pipeline=pipeline, open_only=open_only)
         return list(self._connection.call(self._stub.ListReviews, request).reviews)
 

@@ -18,6 +18,8 @@ REPLAYED = "dlq-replayed"
 
 @dataclass(frozen=True)
 class DeadLetter:
+    """A control event that a service put aside."""
+
     id: str
     """`topic/partition/offset` of the dead letter itself."""
     topic: str
@@ -32,6 +34,8 @@ class DeadLetter:
 
 
 class DeadLetters:
+    """`penstock.dead_letters`: what waits for somebody to mend its cause."""
+
     def __init__(self, kafka: KafkaSettings, events: Events) -> None:
         self._kafka = kafka
         self._events = events

@@ -35,6 +35,8 @@ class Offset:
 
 @dataclass(frozen=True)
 class Published:
+    """What Kafka has on disk of one call of `publish`."""
+
     events: int
     bytes: int
     seconds: float
@@ -60,6 +62,8 @@ class _Tally:
 
 
 class Events:
+    """`penstock.events`: events out, rejects and counts back."""
+
     def __init__(self, connection: Connection, kafka: KafkaSettings, pipelines: Pipelines) -> None:
         self._connection = connection
         self._kafka = kafka
@@ -117,6 +121,7 @@ class Events:
         return self._connection.call(self._ingest.GetCounts, ingest_pb2.GetCountsRequest(pipeline=pipeline, source=source))
 
     def profile(self, pipeline: str, source: str) -> ingest_pb2.GetProfileResponse:
+        """What the accepted values look like, field by field."""
         return self._connection.call(self._ingest.GetProfile, ingest_pb2.GetProfileRequest(pipeline=pipeline, source=source))
 
     def rejects(self, pipeline: str, source: str | None = None) -> Iterator[tuple[str, Reject]]:

@@ -10,15 +10,19 @@ from penstock.feature_store.v1 import feature_store_pb2_grpc
 
 
 class Features:
+    """`penstock.features`: what the feature store holds of an entity."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = feature_store_pb2_grpc.FeatureStoreServiceStub(connection.channel)
 
     def online(self, pipeline: str, entities: Iterable[str], fields: Iterable[str] = ()) -> features.GetOnlineFeaturesResponse:
+        """The newest values of each entity, with the event that each is from; all fields where none are named. Raises NotFound."""
         request = features.GetOnlineFeaturesRequest(pipeline=pipeline, entities=list(entities), fields=list(fields))
         return self._connection.call(self._stub.GetOnlineFeatures, request)
 
     def positions(self, pipeline: str) -> features.GetPositionsResponse:
+        """How far the lake has read each partition of the events topics."""
         return self._connection.call(self._stub.GetPositions, features.GetPositionsRequest(pipeline=pipeline))
 
     def records(self, pipeline: str, source: str, *, entity: str = "", id: str = "", limit: int = 100) -> list[features.Record]:  # noqa: A002

@@ -42,6 +42,8 @@ class Lineage:
 
 
 class Tracing:
+    """`penstock.lineage`: from a prediction, a version or a run back to its events."""
+
     def __init__(self, pipelines: Pipelines, events: Events, features: Features, runs: Runs, models: Models, audits: Audits) -> None:
         self._pipelines = pipelines
         self._events = events

@@ -10,6 +10,8 @@ from penstock.model_registry.v1 import model_registry_pb2_grpc
 
 
 class Models:
+    """`penstock.models`: versions, and which of them serves."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = model_registry_pb2_grpc.ModelRegistryServiceStub(connection.channel)

@@ -21,6 +21,8 @@ class BadPipelineFile(Invalid):
 
 
 class Pipelines:
+    """`penstock.pipelines`: what teams have declared."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = model_registry_pb2_grpc.ModelRegistryServiceStub(connection.channel)
@@ -34,6 +36,7 @@ class Pipelines:
         return response
 
     def list(self) -> list[registry.Pipeline]:
+        """All of them, with what each serves."""
         return list(self._connection.call(self._stub.ListPipelines, registry.ListPipelinesRequest()).pipelines)
 
     def get(self, pipeline: str, *, number: int = 0) -> registry.Pipeline:

@@ -11,6 +11,8 @@ from penstock.inference.v1 import inference_pb2_grpc
 
 
 class Predictions:
+    """`penstock.predictions`: answers, and who gives them."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = inference_pb2_grpc.InferenceServiceStub(connection.channel)
@@ -25,6 +27,7 @@ class Predictions:
         return self._connection.call(self._stub.Predict, inference.PredictRequest(pipeline=pipeline, fields=given), timeout=timeout)
 
     def serving(self) -> inference.GetServingResponse:
+        """Which version of each pipeline answers, what was refused and why, and whether the door is open."""
         return self._connection.call(self._stub.GetServing, inference.GetServingRequest())
 
 

@@ -14,6 +14,8 @@ ENDED = frozenset({trainer.Run.STATE_COMPLETED, trainer.Run.STATE_FAILED, traine
 
 
 class Runs:
+    """`penstock.runs`: training."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = trainer_pb2_grpc.TrainerServiceStub(connection.channel)
@@ -41,6 +43,7 @@ class Runs:
         return self._connection.call(self._stub.CreateRun, request)
 
     def get(self, run_id: str) -> trainer.Run:
+        """The run as it is now, its epochs included. Raises NotFound."""
         return self._connection.call(self._stub.GetRun, trainer.GetRunRequest(run_id=run_id))
 
     def list(self, pipeline: str = "", *, limit: int = 50) -> list[trainer.Run]:
@@ -52,4 +55,5 @@ class Runs:
         return self._connection.stream(self._stub.WatchRun, trainer.WatchRunRequest(run_id=run_id), timeout=timeout)
 
     def cancel(self, run_id: str, *, by: str = "") -> trainer.Run:
+        """Ends it where it is. Raises NotFound, and Conflict for a run that has ended otherwise."""
         return self._connection.call(self._stub.CancelRun, trainer.CancelRunRequest(run_id=run_id, canceled_by=by))

@@ -8,6 +8,8 @@ from penstock.status.v1 import status_pb2_grpc
 
 
 class Status:
+    """`penstock.status`: who is ready, and what the others wait for."""
+
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._stub = status_pb2_grpc.StatusServiceStub(connection.channel)
