@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import time
 from base64 import b64decode
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_what_services_tell_goes_on_to_prometheus(engine: None, tmp_path: Path) 
             MetricsServiceStub(channel).Export(told, timeout=20, wait_for_ready=True)
 
         def taken() -> list[dict[str, str]]:
-            return [json.loads(line) for line in stack.log("prometheus").splitlines() if line.startswith('{"path"')]
+            return [json.loads(said) for said in re.findall(r"\{\"path\".*\}", stack.log("prometheus"))]
 
         (got,) = until(taken, within=30, what="the collector has passed it on")
     assert got["path"] == "/api/v1/otlp/v1/metrics"
