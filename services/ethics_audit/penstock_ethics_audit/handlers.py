@@ -6,12 +6,9 @@ from collections.abc import Awaitable, Callable
 
 from penstock.contracts.events import ModelVersionRegistered, PipelineApplied
 from penstock.runtime.broker import Router
+from penstock.runtime.history import at_once
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit.desk import Desk
-
-
-async def at_once() -> None:
-    """For who has nothing to wait for."""
 
 
 def router(desk: Desk, store: Store, known: Callable[[], Awaitable[None]] = at_once) -> Router:

@@ -6,7 +6,6 @@ keys is not its history; nor is an audit that failed, which is carried out once 
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
 
 import structlog
@@ -28,6 +27,7 @@ from penstock.contracts.events import (
 from penstock.packages import evidence
 from penstock.packages.evidence import Waiver
 from penstock.packages.keys import Keys
+from penstock.runtime import history
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit import store as rows
@@ -38,52 +38,27 @@ from penstock_ethics_audit.store import AuditRow, ReviewRow
 log = structlog.get_logger(__name__)
 
 
-class History:
-    """Collects until it has caught up, then writes all of it in one transaction; until then `known` waits."""
-
+class History(history.History):
     def __init__(self, store: Store, desk: Desk, keys: Keys) -> None:
-        self._store = store
         self._desk = desk
         self._keys = keys
-        self._known = asyncio.Event()
         self._pipelines: dict[str, PipelineApplied] = {}
         self._versions: dict[str, ModelVersion] = {}
         self._waiting: dict[str, ModelVersionRegistered] = {}
         self._started: dict[str, datetime] = {}
         self._ended: dict[str, AuditCompleted] = {}
         self._decided: dict[str, ReviewDecided] = {}
-        with store.read() as session:
-            empty = _empty(session)
-        self.router: Router | None = self._reading() if empty else None
-        if not empty:
-            self._known.set()
+        super().__init__(store, "penstock.ethics_audit.history")
 
-    async def known(self) -> None:
-        """Returns once the service knows what it once published. Waits while Kafka is away, but only with an empty database."""
-        await self._known.wait()
-
-    async def restore(self) -> None:
-        """To run in the background."""
-        if self.router is not None:
-            for topic in self.router.replayed_topics:
-                await self.router.caught_up(topic)
-            with self._store.transaction() as effect:
-                restored = self._write(effect)
-            if self._ended:
-                log.warning("history_restored", audits=restored, begun=len(self._waiting))
-        self._known.set()
-
-    def _reading(self) -> Router:
-        router = Router(group="penstock.ethics_audit.history")
-
+    def reading(self, router: Router) -> None:
         @router.on_replay(PipelineApplied)
         def on_pipeline_applied(event: PipelineApplied) -> None:
-            if not self._known.is_set():
+            if not self.is_known:
                 self._pipelines[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused, ModelVersionPromoted)
         def on_model_version(event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted) -> None:
-            if self._known.is_set():
+            if self.is_known:
                 return
             self._versions[event.version.digest] = event.version
             if isinstance(event, ModelVersionRegistered):
@@ -93,7 +68,7 @@ class History:
 
         @router.on_replay(AuditStarted, AuditCompleted)
         def on_audit(event: AuditStarted | AuditCompleted) -> None:
-            if self._known.is_set():
+            if self.is_known:
                 return
             if isinstance(event, AuditStarted):
                 self._started[event.audit_id] = event.started_at
@@ -102,14 +77,13 @@ class History:
 
         @router.on_replay(ReviewDecided)
         def on_review_decided(event: ReviewDecided) -> None:
-            if not self._known.is_set():
+            if not self.is_known:
                 self._decided[event.audit_id] = event
 
-        return router
+    def empty(self, session: Session) -> bool:
+        return session.scalar(select(AuditRow.audit_id).limit(1)) is None
 
-    def _write(self, effect: Effect) -> int:
-        if not _empty(effect.session):
-            return 0
+    def write(self, effect: Effect) -> None:
         for applied in self._pipelines.values():
             try:
                 self._desk.remember(applied, effect)
@@ -132,7 +106,8 @@ class History:
                 self._desk.begin(registered, effect)
             except Unavailable as error:
                 log.error("audit_left_out", pipeline=registered.version.pipeline, digest=registered.version.digest, why=str(error))
-        return restored
+        if self._ended:
+            log.warning("history_restored", audits=restored, begun=len(self._waiting))
 
     def _audit(self, ended: AuditCompleted, version: ModelVersion) -> AuditRow:
         said = ended.model_dump(mode="json")
@@ -184,7 +159,3 @@ class History:
         except Tampered:
             return False
         return (waiver.audit_id, waiver.digest) == (decided.audit_id, decided.digest)
-
-
-def _empty(session: Session) -> bool:
-    return session.scalar(select(AuditRow.audit_id).limit(1)) is None

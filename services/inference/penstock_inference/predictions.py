@@ -14,6 +14,7 @@ import grpc
 import orjson
 
 from penstock.contracts.dataplane import Prediction, Value
+from penstock.contracts.topics import MESSAGE_BYTES
 from penstock_inference.envoy import KEPT_BYTES
 from penstock_inference.origin import Origins
 from penstock_inference.tensors import (
@@ -48,9 +49,6 @@ Layouts = Callable[[str, int | None], Layout | None]
 class Unattributed(Exception):
     """A line that belongs to no pipeline: it is counted and told, not published."""
 
-
-RECORD_BYTES: Final = 900_000
-"""Kafka takes a message of 1 MB, key, headers and all, unless it was told otherwise."""
 
 _GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
 _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
@@ -103,7 +101,7 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
 def encoded(prediction: Prediction) -> bytes:
     """As JSON that a topic takes. What is longer goes without its inputs and outputs, and says so in `undecoded`."""
     value = orjson.dumps(prediction)
-    if len(value) > RECORD_BYTES:
+    if len(value) > MESSAGE_BYTES:
         prediction["inputs"] = prediction["probabilities"] = prediction["values"] = prediction["decisions"] = None
         prediction["undecoded"] = f"a record of {len(value)} bytes is not kept"
         value = orjson.dumps(prediction)

@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from penstock.contracts.topics import MESSAGE_BYTES
 from penstock_inference.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
-from penstock_inference.predictions import RECORD_BYTES, Layout, Layouts, Unattributed, encoded, read_line
+from penstock_inference.predictions import Layout, Layouts, Unattributed, encoded, read_line
 
 Make = Callable[..., Any]
 
@@ -144,7 +145,7 @@ def test_a_record_too_large_for_a_topic_goes_without_inputs_and_outputs(
     assert len(body) <= KEPT_BYTES
     _, prediction = read_line(line(body, framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())), layouts)
     length = len(orjson.dumps(prediction))
-    assert length > RECORD_BYTES
+    assert length > MESSAGE_BYTES
     value = encoded(prediction)
     assert len(value) < 1000
     said = orjson.loads(value)

@@ -10,8 +10,6 @@ promote nothing, however often they are read again. Whoever wants the version na
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -27,74 +25,44 @@ from penstock.contracts.events import (
 )
 from penstock.packages.evidence import Waiver, admissible, verdict_of, verify
 from penstock.packages.keys import Keys
+from penstock.runtime import history
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
-from penstock_model_registry.store import PipelineRow, PromotionRow, State, VersionRow
+from penstock_model_registry.store import PipelineRow, PromotionRow, State, VersionRow, rejection
 
 log = structlog.get_logger(__name__)
 
 
-async def at_once() -> None:
-    """For who has nothing to wait for."""
-
-
-class History:
-    """Collects until it has caught up, then writes all of it in one transaction; until then `known` waits."""
-
+class History(history.History):
     def __init__(self, store: Store, keys: Keys) -> None:
-        self._store = store
         self._keys = keys
-        self._known = asyncio.Event()
         self._pipelines: dict[str, PipelineApplied] = {}
         self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
         self._promoted: dict[str, ModelVersionPromoted] = {}
         self._audits: dict[str, AuditCompleted] = {}
         self._reviews: dict[str, ReviewDecided] = {}
-        with store.read() as session:
-            empty = _empty(session)
-        self.router: Router | None = self._reading() if empty else None
-        if not empty:
-            self._known.set()
+        super().__init__(store, "penstock.model_registry.history")
 
-    async def known(self) -> None:
-        """Returns once the registry knows what it once announced. Waits while Kafka is away, but only with an empty database."""
-        await self._known.wait()
-
-    async def restore(self) -> None:
-        """To run in the background."""
-        if self.router is not None:
-            for topic in self.router.replayed_topics:
-                await self.router.caught_up(topic)
-            with self._store.transaction() as effect:
-                ours = _empty(effect.session)  # another replica may have been faster
-                if ours:
-                    self._write(effect)
-            if ours and self._pipelines:
-                log.warning("history_restored", pipelines=len(self._pipelines), versions=len(self._versions), promoted=len(self._promoted))
-        self._known.set()
-
-    def _reading(self) -> Router:
-        router = Router(group="penstock.model_registry.history")
-
+    def reading(self, router: Router) -> None:
         @router.on_replay(PipelineApplied)
         def on_pipeline_applied(event: PipelineApplied) -> None:
-            if not self._known.is_set():
+            if not self.is_known:
                 self._pipelines[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused)
         def on_model_version(event: ModelVersionRegistered | ModelVersionRefused) -> None:
-            if not self._known.is_set():
+            if not self.is_known:
                 self._versions[event.version.digest] = event
 
         @router.on_replay(ModelVersionPromoted)
         def on_model_version_promoted(event: ModelVersionPromoted) -> None:
-            if not self._known.is_set():
+            if not self.is_known:
                 self._promoted[event.version.pipeline] = event
 
         @router.on_replay(AuditCompleted)
         def on_audit_completed(event: AuditCompleted) -> None:
             known = self._audits.get(event.digest)
-            if self._known.is_set() or (known and known.audit_id >= event.audit_id):  # ULIDs: by time
+            if self.is_known or (known and known.audit_id >= event.audit_id):  # ULIDs: by time
                 return
             try:
                 verdict_of(event, self._keys.trust())
@@ -105,7 +73,7 @@ class History:
 
         @router.on_replay(ReviewDecided)
         def on_review_decided(event: ReviewDecided) -> None:
-            if self._known.is_set() or event.audit_id in self._reviews:  # the first one stands
+            if self.is_known or event.audit_id in self._reviews:  # the first one stands
                 return
             try:
                 if event.waiver:
@@ -115,9 +83,10 @@ class History:
             else:
                 self._reviews[event.audit_id] = event
 
-        return router
+    def empty(self, session: Session) -> bool:
+        return session.scalar(select(PipelineRow.name).limit(1)) is None and session.scalar(select(VersionRow.digest).limit(1)) is None
 
-    def _write(self, effect: Effect) -> None:
+    def write(self, effect: Effect) -> None:
         for applied in self._pipelines.values():
             row = PipelineRow(name=applied.pipeline, number=applied.number, text=applied.text, applied=applied.model_dump(mode="json"))
             effect.session.add(row)
@@ -144,7 +113,7 @@ class History:
                     because=list(event.because) if isinstance(event, ModelVersionRefused) and refused else [],
                     audit=audit.model_dump(mode="json") if audit else None,
                     waiver=review.waiver.model_dump(mode="json") if review and review.waiver else None,
-                    rejected=f"{review.decided_by} rejected the review: {review.why}" if review and not review.waiver else None,
+                    rejected=rejection(review) if review else None,
                     registered_at=event.version.registered_at,
                 )
             )
@@ -159,6 +128,8 @@ class History:
                     promoted_at=event.promoted_at,
                 )
             )
+        if self._pipelines:
+            log.warning("history_restored", pipelines=len(self._pipelines), versions=len(self._versions), promoted=len(self._promoted))
 
     def _holds(self, event: ModelVersionPromoted) -> bool:
         """What is not signed by this registry is not its history."""
@@ -169,7 +140,3 @@ class History:
         if wrong:
             log.error("promotion_left_out", pipeline=event.version.pipeline, generation=event.generation, because=wrong)
         return not wrong
-
-
-def _empty(session: Session) -> bool:
-    return session.scalar(select(PipelineRow.name).limit(1)) is None and session.scalar(select(VersionRow.digest).limit(1)) is None

@@ -14,9 +14,9 @@ from penstock.contracts.errors import Conflict, NotFound
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.history import at_once
 from penstock.runtime.store import Store
 from penstock_model_registry.compatibility import incompatible
-from penstock_model_registry.history import at_once
 from penstock_model_registry.store import PipelineRow, pipeline_row
 from penstock_model_registry.topics import PipelineTopics
 

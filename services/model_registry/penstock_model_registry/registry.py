@@ -34,12 +34,12 @@ from penstock.packages import evidence
 from penstock.packages.evidence import Known, PromotionGrant, admissible, envelope_digest, read_evidence
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.history import at_once
 from penstock.runtime.metrics import counter
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry import promotion
 from penstock_model_registry import store as rows
 from penstock_model_registry.champion import measure_drop
-from penstock_model_registry.history import at_once
 from penstock_model_registry.packages import Packages, Signed
 from penstock_model_registry.promotion import AwaitsReview, Decision, Drop, Promoted
 from penstock_model_registry.store import PromotionRow, VersionRow, short_name
@@ -217,8 +217,7 @@ class Registry:
                 log.info("known_review_ignored", digest=review.digest, audit_id=review.audit_id)
                 return
             approved = review.decision == "approved"
-            rejected = None if approved else f"{review.decided_by} rejected the review: {review.why}"
-            case = replace(case, waiver=review.waiver if approved else None, rejected=rejected)
+            case = replace(case, waiver=review.waiver if approved else None, rejected=rows.rejection(review))
             judged = await asyncio.to_thread(self._judge, case, review.decided_by)
             row = _unmoved(effect.session, case)
             row.waiver = case.waiver.model_dump(mode="json") if case.waiver else None

@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
+from penstock.runtime.history import at_once
 from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_model_registry import store as rows
-from penstock_model_registry.history import at_once
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.registry import Registry

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.contracts.events import AuditCompleted, Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied
+from penstock.contracts.events import AuditCompleted, Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied, ReviewDecided
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import UtcDateTime
 from penstock_model_registry.promotion import Generation, standing
@@ -127,6 +127,11 @@ def trained_by(session: Session, name: str, number: int) -> PipelineRow:
         return pipeline_row(session, name, number)
     except NotFound:
         return pipeline_row(session, name)
+
+
+def rejection(review: ReviewDecided) -> str | None:
+    """Why the review refuses the version, where it does."""
+    return None if review.decision == "approved" else f"{review.decided_by} rejected the review: {review.why}"
 
 
 def newest_pipelines(session: Session) -> list[PipelineRow]:

@@ -20,10 +20,10 @@ from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1.model_registry_pb2_grpc import ModelRegistryServiceStub, add_ModelRegistryServiceServicer_to_server
 from penstock.packages.signing import verify_package
 from penstock.runtime import rpc
+from penstock.runtime.history import at_once
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
-from penstock_model_registry.history import at_once
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.servicer import Servicer
 from penstock_model_registry.topics import PipelineTopics

@@ -10,6 +10,8 @@ from typing import Literal
 
 from penstock.contracts.pipeline import Pipeline
 
+MESSAGE_BYTES = 900_000
+"""What a message of our own may hold: Kafka takes 1 MB, key, headers and all, unless it was told otherwise."""
 DAY_MS = 86_400_000
 
 

@@ -20,7 +20,7 @@ from faststream.confluent.helpers import AsyncConfluentConsumer
 from faststream.confluent.message import FAKE_CONSUMER
 
 from penstock.contracts.errors import PenstockError
-from penstock.contracts.topics import DAY_MS, Topic, dead_letter_topic
+from penstock.contracts.topics import DAY_MS, MESSAGE_BYTES, Topic, dead_letter_topic
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.database import DatabaseAway
@@ -33,8 +33,6 @@ from penstock.runtime.topics import ensure_topics
 log = structlog.get_logger(__name__)
 
 DEAD_LETTERS_MS = 90 * DAY_MS
-LETTER_BYTES = 900_000
-"""Kafka takes a message of 1 MB, key, headers and all, unless it was told otherwise."""
 
 
 class Send(Protocol):
@@ -180,7 +178,7 @@ class GroupConsumer:
             self._dead_letter_topics.add(name)
         key, value, own = message.key(), message.value() or b"", received.headers
         size = len(key or b"") + len(value) + sum(len(name) + len(text.encode()) for name, text in own.items())
-        if size > LETTER_BYTES:  # with its reason Kafka would not take it; the event itself lies where it was
+        if size > MESSAGE_BYTES:  # with its reason Kafka would not take it; the event itself lies where it was
             key, value = None, b""
             own = {name: own[name][:100] for name in ("ce_id", "ce_type") if name in own} | {"dlq-left-out": str(size)}
         headers = own | {
