@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import os
@@ -50,6 +49,7 @@ from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.runtime.topics import ensure_topics
 from penstock.testing import packages as made
 from penstock.testing.broker import free_ports
+from penstock.testing.history import restored
 from penstock.testing.plugin import Databases
 from penstock.testing.wait import until as wait_until
 from penstock_ethics_audit import job
@@ -277,16 +277,7 @@ def empty(databases: Databases) -> Any:
 async def lose_the_database(url: str, desk: Desk, world: World, announced: list[Event]) -> Store:
     """The service's next start, from what its topics hold."""
     found = Store.open(url, migrations="penstock_ethics_audit.migrations")
-    history = History(found, desk, world.keys)
-    assert history.router is not None
-    restoring = asyncio.create_task(history.restore())
-    for event in announced:
-        await history.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
-    assert not restoring.done()
-    for topic in history.router.replayed_topics:
-        history.router.mark_caught_up(topic)
-    await asyncio.wait_for(restoring, 10)
-    await history.known()
+    await restored(History(found, desk, world.keys), announced)
     return found
 
 

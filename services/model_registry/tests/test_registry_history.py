@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from penstock.contracts.topics import SHARED
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
 from penstock.testing import packages as sample
+from penstock.testing.history import restored
 from penstock_model_registry.history import History
 from penstock_model_registry.store import PipelineRow, VersionRow
 
@@ -29,18 +29,9 @@ APPLIED = PipelineApplied(pipeline="loans", number=7, spec=read_data(TEXT), text
 async def lose_the_database(world: World, announced: list[Event]) -> None:
     """What compaction leaves of the topics is all that there is."""
     world.lose_database()
-    history = History(world.store, world.keys)
-    assert history.router is not None
-    restoring = asyncio.create_task(history.restore())
     compacted = {topic.name for topic in SHARED if topic.cleanup == "compact"}
     kept = {(event.topic, event.key if event.topic in compacted else number): event for number, event in enumerate(announced)}
-    for event in kept.values():
-        await history.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
-    assert not restoring.done()
-    for topic in history.router.replayed_topics:
-        history.router.mark_caught_up(topic)
-    await asyncio.wait_for(restoring, 10)
-    await history.known()
+    await restored(History(world.store, world.keys), kept.values())
 
 
 async def test_numbers_and_generations_go_on_rising(world: World) -> None:
