@@ -206,6 +206,39 @@ async def test_a_consumer_that_stands_still_ends_the_control_plane(settings: Kaf
             await asyncio.wait_for(asyncio.shield(task), 20)
 
 
+async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store)
+    router.on(AuditStarted)(lambda event, effect: None)
+    plane = ControlPlane("t", settings, [router], store=store)
+    plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
+    async with running(plane) as task:
+        [consumer] = await until(lambda: plane.consumers)
+        raw = (await until(lambda: consumer.subscriber.consumer)).consumer
+        raw.pause(await until(raw.assignment))
+        topics.send(started("1"))
+        with pytest.raises(ConsumerFailed, match="1 messages wait and none is taken"):
+            await asyncio.wait_for(asyncio.shield(task), 20)
+
+
+async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store, retries=Retries(first=3.0, longest=3.0, patience=2.0))
+    got: list[str] = []
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        if event.audit_id == "1":
+            raise Unavailable("the feature store is away")
+        got.append(event.audit_id)
+
+    plane = ControlPlane("t", settings, [router], store=store)
+    plane.watch_every_s, plane.stalled_after_s = 0.1, 1.5
+    topics.send(started("1"), started("2"))
+    async with running(plane) as task:
+        await until(lambda: got or task.done())
+        assert got == ["2"]
+    assert [headers(letter)["dlq-reason"] for letter in topics.read(DLQ)] == ["the feature store is away"]
+
+
 async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(settings: KafkaSettings, store: Store, topics: Topics) -> None:
     router = Router("g", store, retries=QUICK)
     got: list[str] = []
@@ -473,6 +506,28 @@ async def test_a_replay_reads_all_and_goes_on(settings: KafkaSettings, store: St
             assert {key: state[key] for key in ("a", "b")} == {"a": 2, "b": 1}
             topics.send(applied("c"), applied("d"))
             await until(lambda state=state: "d" in state)  # type: ignore[misc]
+
+
+async def test_a_replay_that_stands_still_ends_the_control_plane(
+    settings: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Consumer] = []
+
+    def keep(*args: Any, **options: Any) -> Consumer:
+        made.append(Consumer(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr("penstock.runtime.replay.Consumer", keep)
+    router = Router("g")
+    router.read(PipelineApplied, lambda event: None)
+    plane = ControlPlane("t", settings, [router])
+    plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
+    async with running(plane) as task:
+        await asyncio.wait_for(router.caught_up("pipelines.v1"), 20)
+        made[0].pause(made[0].assignment())
+        topics.send(applied("a"))
+        with pytest.raises(ConsumerFailed, match="1 messages wait and none is read"):
+            await asyncio.wait_for(asyncio.shield(task), 20)
 
 
 SERVICE = """

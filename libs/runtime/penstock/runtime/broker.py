@@ -31,6 +31,7 @@ from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
 from penstock.runtime.metrics import observed
 from penstock.runtime.outbox import Relay
+from penstock.runtime.progress import Progress
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.replay import Replay
 from penstock.runtime.router import Retries, Router
@@ -61,8 +62,8 @@ class ConsumerFailed(PenstockError):
 class ControlPlane:
     """All of a service's control events: its routers' consumers, their replays, and the relay of its outbox."""
 
-    watch_every_s = 30.0
-    stalled_after_s = 120.0
+    watch_every_s = 15.0
+    stalled_after_s = 60.0
     subscriber_options: Mapping[str, Any] = MappingProxyType({})
     """More for FastStream's `subscriber`."""
 
@@ -119,6 +120,8 @@ class ControlPlane:
                 apply=self._replayed,
                 caught_up=self._caught_up,
                 failed=self.fail,
+                look_every_s=self.watch_every_s,
+                stalled_after_s=self.stalled_after_s,
             )
             await self._replay.start()
         if self.store is not None:
@@ -300,17 +303,13 @@ class ControlPlane:
 
     async def _watch_progress(self) -> None:
         """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report."""
-        seen: dict[tuple[str, str, int], tuple[int, float]] = {}
+        watched = [(consumer, Progress(self.stalled_after_s)) for consumer in self.consumers]
         while True:
             await asyncio.sleep(self.watch_every_s)
-            for consumer in self.consumers:
-                for topic, partition, position, lag in await asyncio.to_thread(consumer.lags):
-                    key = (consumer.router.group, topic, partition)
-                    known, since = seen.get(key, (-1, 0.0))
-                    if position != known or lag == 0 or consumer.busy:
-                        seen[key] = (position, time.monotonic())
-                    elif time.monotonic() - since > self.stalled_after_s:
-                        self.fail(f"{topic}/{partition}: {lag} messages wait and none is taken")
+            for consumer, progress in watched:
+                positions = await asyncio.to_thread(consumer.positions)
+                for stalled in progress.look(positions, busy=consumer.busy, now=time.monotonic()):
+                    self.fail(f"{stalled.topic}/{stalled.partition}: {stalled.lag} messages wait and none is taken")
 
     async def _keep_house(self, store: Store) -> None:
         while True:

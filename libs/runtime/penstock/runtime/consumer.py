@@ -26,6 +26,7 @@ from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.database import DatabaseAway
 from penstock.runtime.messaging import DESTINATION, GROUP
 from penstock.runtime.metrics import Reading
+from penstock.runtime.progress import Position
 from penstock.runtime.router import Router, may_pass
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.topics import ensure_topics
@@ -61,6 +62,7 @@ class GroupConsumer:
     ) -> None:
         self.router = router
         self.busy = False
+        """With a message: in its handler, or waiting before it is tried again."""
         self.stopping = asyncio.Event()
         self._kafka = kafka
         self._service = service
@@ -78,13 +80,16 @@ class GroupConsumer:
     async def handle(self, message: KafkaMessage) -> None:
         """FastStream's handler for every message of the group."""
         self.busy, self._applied = True, False
-        try:
-            self._applied = await self.router.handle(receive(message.raw_message, self._kafka.topic_prefix))  # type: ignore[arg-type]
-        finally:
-            self.busy = False
+        self._applied = await self.router.handle(receive(message.raw_message, self._kafka.topic_prefix))  # type: ignore[arg-type]
 
     async def settle(self, message: Message, error: Exception | None) -> None:
         """After a message was handled. Raises nothing: what cannot be settled now comes again."""
+        try:
+            await self._settle(message, error)
+        finally:
+            self.busy = False
+
+    async def _settle(self, message: Message, error: Exception | None) -> None:
         received = receive(message, self._kafka.topic_prefix)
         place = (received.topic, received.partition)
         if error is None:
@@ -115,22 +120,22 @@ class GroupConsumer:
 
     @property
     def behind(self) -> list[Reading]:
-        """Messages before the group, by topic, as `lags` found last."""
+        """Messages before the group, by topic, as `positions` found last."""
         return [(float(lag), {DESTINATION: topic, GROUP: self.router.group}) for topic, lag in self._behind.items()]
 
-    def lags(self) -> list[tuple[str, int, int, int]]:
-        """(topic, partition, position, messages before it) of what is assigned. Blocks for a round trip; empty while Kafka is away."""
+    def positions(self) -> list[Position]:
+        """Of what is assigned. Blocks for a round trip; empty while Kafka is away."""
         if self.subscriber.consumer is None:
             return []
         raw = self.subscriber.consumer.consumer
         try:
-            found, behind = [], dict.fromkeys(self.router.topics, 0)
+            found: list[Position] = []
+            behind = dict.fromkeys(self.router.topics, 0)
             for held in raw.position(raw.assignment()):
                 low, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=5.0)
-                if held.offset >= 0:
-                    found.append((held.topic, held.partition, held.offset, max(0, end - held.offset)))
-                position = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
-                behind[held.topic.removeprefix(self._kafka.topic_prefix)] += max(0, end - position)
+                offset = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
+                found.append(Position(held.topic, held.partition, offset, max(0, end - offset)))
+                behind[held.topic.removeprefix(self._kafka.topic_prefix)] += found[-1].lag
             self._behind = behind
             return found
         except (KafkaException, RuntimeError):

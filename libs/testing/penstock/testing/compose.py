@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import free_ports
 from penstock.testing.containers import require_engine
@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parents[4]
 NETWORK = "penstock"
 UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
+LAST_LINES = 60
+"""Of each container, beside a failed test."""
 _GUARD = "cat >/dev/null; docker compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1"
 """Takes the stack down when its standard input ends, a pipe that the test process holds and never writes to."""
 
@@ -122,6 +124,23 @@ class ComposeUnderTest:
 
     def log(self, service: str) -> str:
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
+
+    def last_words(self) -> str:
+        """What is not ready, and the newest lines of every container. Raises nothing."""
+
+        def not_ready() -> str:
+            return f"not ready: { ({name: things for name, things in self.waiting().items() if things}) }"
+
+        def lines() -> str:
+            return self.compose("logs", "--no-color", "--timestamps", "--tail", str(LAST_LINES))
+
+        said = []
+        for ask in (not_ready, lines):
+            try:
+                said.append(ask())
+            except (PenstockError, RuntimeError, subprocess.TimeoutExpired) as error:
+                said.append(f"{type(error).__name__}: {error}")
+        return "\n".join(said)
 
     # -- what happens to it --------------------------------------------------------------------------------------------------------
 

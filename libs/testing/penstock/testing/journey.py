@@ -48,15 +48,21 @@ class Journey:
 
     def ended(self, run_id: str, within: float = TRAIN_WITHIN_S) -> trainer.Run:
         from penstock.client.runs import ENDED
+        from penstock.trainer.v1 import trainer_pb2 as trainer
+
+        now = ""
 
         def look() -> trainer.Run | None:
+            nonlocal now
             try:
                 run = self.client.runs.get(run_id)
-            except Unavailable:
+            except Unavailable as error:
+                now = str(error)
                 return None
+            now = f"{trainer.Run.State.Name(run.state)}, {len(run.epochs)} epochs"
             return run if run.state in ENDED else None
 
-        found = until(look, within=within, what=f"run {run_id} has ended")
+        found = until(look, within=within, what=lambda: f"run {run_id} has ended, now: {now}")
         assert found is not None
         return found
 
@@ -72,14 +78,19 @@ class Journey:
         """The version, promoted or refused."""
         from penstock.model_registry.v1 import model_registry_pb2 as registry
 
+        now = ""
+
         def look() -> registry.Version | None:
+            nonlocal now
             try:
                 version = self.client.models.get(f"{pipeline}@{digest.removeprefix('sha256:')}")
-            except (NotFound, Unavailable):
+            except (NotFound, Unavailable) as error:
+                now = str(error)
                 return None
+            now = f"{registry.Version.State.Name(version.state)} {'; '.join(version.because)}"
             return version if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED) else None
 
-        found = until(look, within=within, what=f"{pipeline}@{digest[:15]} is promoted or refused")
+        found = until(look, within=within, what=lambda: f"{pipeline}@{digest[:15]} is promoted or refused, now: {now}")
         assert found is not None
         return found
 

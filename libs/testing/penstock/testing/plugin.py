@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pytest
 
@@ -20,6 +20,40 @@ if TYPE_CHECKING:
 
 Databases = Callable[[], AbstractContextManager[str]]
 """Each call gives the URL of a new, empty database for a block."""
+
+
+@runtime_checkable
+class Logged(Protocol):
+    """A fixture's value that runs programs."""
+
+    def last_words(self) -> str: ...
+
+
+_RUNNING = pytest.StashKey[dict[str, Logged]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Generator[None, object, object]:
+    value = yield
+    if isinstance(value, Logged):
+        request.session.stash.setdefault(_RUNNING, {})[fixturedef.argname] = value
+    return value
+
+
+def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+    request.session.stash.get(_RUNNING, {}).pop(fixturedef.argname, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails says what the programs of its fixtures logged last: they are gone when somebody reads of it."""
+    report = yield
+    if report.failed:
+        names: list[str] = getattr(item, "fixturenames", [])
+        for name, programs in item.session.stash.get(_RUNNING, {}).items():
+            if name in names:
+                report.sections.append((f"what {name} logged last", programs.last_words()))
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,8 @@ PORTS = {name: port + 20_000 for name, port in DEFAULTS.items()}
 """A stack under test leaves the default ports to the developer's own."""
 UP_WITHIN_S = 180.0
 READY_WITHIN_S = 60.0
+LAST_LINES = 60
+"""Of each program's log, beside a failed test."""
 
 
 class StackUnderTest:
@@ -87,6 +89,15 @@ class StackUnderTest:
 
     def log(self, program: str) -> str:
         return (self.home / "logs" / f"{program}.log").read_text(errors="replace")
+
+    def last_words(self) -> str:
+        """How each program is, and the newest lines of its log."""
+        states = "\n".join(str(one) for one in self.stack.status())
+        logs = (f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-LAST_LINES:]) for path in self._logs())
+        return "\n".join([states, *logs])
+
+    def _logs(self) -> list[Path]:
+        return sorted((self.home / "logs").glob("*.log"))
 
     @contextmanager
     def without(self, program: str) -> Iterator[None]:
