@@ -31,6 +31,7 @@ from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
 from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import EmbeddedKafka, Kafka
+from penstock.testing.group import leading
 
 pytestmark = pytest.mark.kafka
 
@@ -237,6 +238,21 @@ async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaS
         await until(lambda: got or task.done())
         assert got == ["2"]
     assert [headers(letter)["dlq-reason"] for letter in topics.read(DLQ)] == ["the feature store is away"]
+
+
+async def test_a_topic_that_the_group_left_out_is_read_after_all(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+    router = Router("g", store)
+    got: list[str] = []
+    router.on(AuditStarted)(lambda event, effect: got.append("audit"))
+    router.on(ReviewRequested)(lambda event, effect: got.append("review"))
+    plane = ControlPlane("t", settings, [router], store=store)
+    plane.watch_every_s = 0.5
+    with leading(settings, "g", router.topics, leaves_out=AUDITS, strategy="roundrobin") as leader:
+        async with running(plane):
+            topics.send(started("1"), ReviewRequested(pipeline="p", digest="d", audit_id="1", gates=(), requested_at=NOON))
+            await until(lambda: len(got) == 2)
+    assert got == ["review", "audit"]
+    assert leader.formed == 2
 
 
 async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(settings: KafkaSettings, store: Store, topics: Topics) -> None:
@@ -511,20 +527,22 @@ async def test_a_replay_reads_all_and_goes_on(settings: KafkaSettings, store: St
 async def test_a_replay_that_stands_still_ends_the_control_plane(
     settings: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Consumer] = []
+    still = False
 
-    def keep(*args: Any, **options: Any) -> Consumer:
-        made.append(Consumer(*args, **options))
-        return made[-1]
+    class Pausing(Consumer):
+        def poll(self, *arguments: Any) -> Message | None:
+            if still:
+                self.pause(self.assignment())
+            return super().poll(*arguments)
 
-    monkeypatch.setattr("penstock.runtime.replay.Consumer", keep)
+    monkeypatch.setattr("penstock.runtime.replay.Consumer", Pausing)
     router = Router("g")
     router.read(PipelineApplied, lambda event: None)
     plane = ControlPlane("t", settings, [router])
     plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
     async with running(plane) as task:
         await asyncio.wait_for(router.caught_up("pipelines.v1"), 20)
-        made[0].pause(made[0].assignment())
+        still = True
         topics.send(applied("a"))
         with pytest.raises(ConsumerFailed, match="1 messages wait and none is read"):
             await asyncio.wait_for(asyncio.shield(task), 20)

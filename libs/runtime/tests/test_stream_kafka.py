@@ -18,6 +18,7 @@ from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, StreamFailed, TransactionalStream
 from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import EmbeddedKafka, Kafka
+from penstock.testing.group import leading
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.kafka
@@ -98,6 +99,22 @@ class Copy:
         count = self.counts[number] + len(batch.messages)
         produced = [Produced(self._into, number, message.key, message.value) for message in batch.messages]
         return Outcome(produced, metadata=str(count), committed=lambda: self.counts.update({number: count}))
+
+
+def test_a_topic_that_the_group_left_out_is_read_after_all(settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.runtime.stream.group.CHECK_EVERY_S", 0.5)
+    make(settings, "in", "new", "out")
+    publish(settings, "in", [b"known"] * 10)
+    publish(settings, "new", [b"left out"] * 10)
+    known, new = Copy("out"), Copy("out")
+    stream = TransactionalStream(settings, group="copy", replica="0")
+    stream.add("in", known)
+    stream.add("new", new)
+    with leading(settings, "copy", ["in", "new"], leaves_out="new", strategy="range") as leader, running(stream):
+        until(lambda: sum(known.counts.values()) == 10, within=20, what="the first is read")
+        until(lambda: sum(new.counts.values()) == 10, within=20, what="the one that was left out is read")
+    assert leader.formed == 2
+    assert sum(map(len, everything(settings, "out").values())) == 20
 
 
 def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) -> None:

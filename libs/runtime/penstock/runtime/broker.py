@@ -7,6 +7,7 @@ Each mend is tested by causing its failure against a real broker:
 * It hides a consumer's fatal errors. Here they end the control plane with ConsumerFailed, and so does a consumer that stands still.
 * Its acknowledgement policies lose a failing message or repeat it for ever. Here it is retried in order, then becomes a dead letter that
   Kafka has acknowledged before the original is committed.
+* A group may leave a new topic to nobody (`assignment.py`). Here its members notice, and form it anew.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from faststream.confluent import KafkaBroker
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.runtime.assignment import Assignment
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
@@ -129,7 +131,7 @@ class ControlPlane:
             self._begin(self._relay.run(), "relay")
             self._begin(self._keep_house(self.store), "house")
         self._begin(self._watch_kafka(), "kafka")
-        self._begin(self._watch_progress(), "progress")
+        self._begin(self._watch_consumers(), "consumers")
 
     async def stop(self) -> None:
         """Stops consuming, finishes the message in hand, flushes for a moment. What is in the outbox stays there for the next start."""
@@ -301,15 +303,23 @@ class ControlPlane:
                 self.readiness.waits_for("kafka", f"{self.kafka.bootstrap_servers} does not answer, {tries} tries")
                 await asyncio.sleep(delay.next())
 
-    async def _watch_progress(self) -> None:
-        """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report."""
-        watched = [(consumer, Progress(self.stalled_after_s)) for consumer in self.consumers]
+    async def _watch_consumers(self) -> None:
+        """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report; so is a
+        group that leaves out a partition."""
+        admin = self.broker.config.broker_config.admin.client
+        watched = [
+            (consumer, Progress(self.stalled_after_s), Assignment(admin, self.kafka.topic(consumer.router.group)))
+            for consumer in self.consumers
+        ]
         while True:
             await asyncio.sleep(self.watch_every_s)
-            for consumer, progress in watched:
-                positions = await asyncio.to_thread(consumer.positions)
-                for stalled in progress.look(positions, busy=consumer.busy, now=time.monotonic()):
+            for consumer, progress, assignment in watched:
+                for stalled in progress.look(await consumer.positions(), busy=consumer.busy, now=time.monotonic()):
                     self.fail(f"{stalled.topic}/{stalled.partition}: {stalled.lag} messages wait and none is taken")
+                left_out = await asyncio.to_thread(assignment.look, [*map(self.kafka.topic, consumer.router.topics)])
+                if left_out and consumer.joined:
+                    log.warning("partitions_left_out", group=consumer.router.group, partitions=left_out)
+                    await consumer.join_anew()
 
     async def _keep_house(self, store: Store) -> None:
         while True:

@@ -34,6 +34,7 @@ from penstock.runtime.topics import ensure_topics
 log = structlog.get_logger(__name__)
 
 DEAD_LETTERS_MS = 90 * DAY_MS
+ANSWER_S = 2.0
 
 
 class Send(Protocol):
@@ -118,33 +119,46 @@ class GroupConsumer:
         if self._rejected_in_a_row >= self.router.retries.rejects_in_a_row:
             self._halted(self, f"{self._rejected_in_a_row} dead letters in a row, the last: {error}")
 
+    async def join_anew(self) -> None:
+        """The group is formed again. A message in hand is finished by who gets its partition; the inbox knows who was first."""
+        consumer = self.subscriber.consumer
+        await run_in_executor(consumer._thread_pool, consumer.consumer.unsubscribe)  # the same subscription again changes nothing
+        await consumer.start()
+
+    @property
+    def joined(self) -> bool:
+        return self.subscriber.consumer is not None
+
     @property
     def behind(self) -> list[Reading]:
         """Messages before the group, by topic, as `positions` found last."""
         return [(float(lag), {DESTINATION: topic, GROUP: self.router.group}) for topic, lag in self._behind.items()]
 
-    def positions(self) -> list[Position]:
-        """Of what is assigned. Blocks for a round trip; empty while Kafka is away."""
-        if self.subscriber.consumer is None:
+    async def positions(self) -> list[Position]:
+        """Of what is assigned, in the thread that polls, as the client lets one thread in at a time. Empty while Kafka is away."""
+        if not self.joined:
             return []
-        raw = self.subscriber.consumer.consumer
+        consumer = self.subscriber.consumer
         try:
-            found: list[Position] = []
-            behind = dict.fromkeys(self.router.topics, 0)
-            for held in raw.position(raw.assignment()):
-                low, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=5.0)
-                offset = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
-                found.append(Position(held.topic, held.partition, offset, max(0, end - offset)))
-                behind[held.topic.removeprefix(self._kafka.topic_prefix)] += found[-1].lag
-            self._behind = behind
-            return found
-        except (KafkaException, RuntimeError):
+            return await run_in_executor(consumer._thread_pool, self._positions, consumer.consumer)
+        except (KafkaException, RuntimeError):  # RuntimeError: closed meanwhile
             return []
+
+    def _positions(self, raw: Any) -> list[Position]:
+        found: list[Position] = []
+        behind = dict.fromkeys(self.router.topics, 0)
+        for held in raw.position(raw.assignment()):
+            low, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=ANSWER_S)
+            offset = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
+            found.append(Position(held.topic, held.partition, offset, max(0, end - offset)))
+            behind[held.topic.removeprefix(self._kafka.topic_prefix)] += found[-1].lag
+        self._behind = behind
+        return found
 
     @staticmethod
     def _begins_at(raw: Any, held: TopicPartition, low: int) -> int:
         """Where a consumer that has taken no message yet begins."""
-        (committed,) = raw.committed([TopicPartition(held.topic, held.partition)], timeout=5.0)
+        (committed,) = raw.committed([TopicPartition(held.topic, held.partition)], timeout=ANSWER_S)
         offset: int = committed.offset
         return max(offset, low)
 

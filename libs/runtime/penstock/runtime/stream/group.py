@@ -21,9 +21,11 @@ from typing import Any, Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
+from confluent_kafka.admin import AdminClient
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.runtime.assignment import Assignment
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.messaging import DESTINATION, GROUP
 from penstock.runtime.metrics import Reading, counter, observed
@@ -46,6 +48,8 @@ CALL_S = 10.0
 """Of one call to the broker."""
 LOOK_EVERY_S = 5.0
 """How often the lag is looked at."""
+CHECK_EVERY_S = 15.0
+"""How often it is looked whether all partitions are given out."""
 
 
 class Waits(Protocol):
@@ -93,6 +97,8 @@ class Group:
         """Where the log's end was seen last."""
         self._lags: dict[str, int] = {}
         self._look_at = 0.0
+        self._assignment: Assignment | None = None
+        self._check_at = 0.0
         self._rebalances = 0
         self._missed_ends = False
         """A rebalance came while messages were gathered: an end among them may be from before, and is told only once."""
@@ -200,6 +206,8 @@ class Group:
             self._watch()
         if time.monotonic() >= self._look_at:
             self._look()
+        if time.monotonic() >= self._check_at:
+            self._check()
         return self._sort(raw, ends_hold=self._rebalances == before)
 
     def advance(self, partition: Partition, position: int) -> None:
@@ -344,6 +352,17 @@ class Group:
             topic = self._named(place).topic
             found[topic] = found.get(topic, 0) + max(0, high - max(position, low, self._ended.get(place, 0)))
         self._lags = found
+
+    def _check(self) -> None:
+        """Raises Unavailable where the group leaves out a partition: the next session forms it anew."""
+        if self._assignment is None:
+            self._assignment = Assignment(AdminClient(self._kafka.client(), logger=librdkafka_log), self.name)
+        with self._lock:
+            topics = sorted(self._topics)
+        left_out = self._assignment.look(topics)
+        self._check_at = time.monotonic() + CHECK_EVERY_S
+        if left_out:
+            raise Unavailable(f"nobody in the group has {', '.join(left_out)}", where=self.name)
 
     def _is_away(self, why: str) -> None:
         if not self._away:

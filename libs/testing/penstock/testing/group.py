@@ -1,0 +1,66 @@
+"""A consumer group's leader that leaves out a topic, as one does that has asked a broker which knows less than the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka.coordinator.assignors.abstract import ConsumerProtocolAssignment
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+
+from penstock.runtime.settings import KafkaSettings
+from penstock.testing.wait import until
+
+
+class Leader:
+    """What became of a group that it leads."""
+
+    def __init__(self) -> None:
+        self.formed = 0
+        """How often it gave partitions to another member."""
+
+
+@contextmanager
+def leading(kafka: KafkaSettings, group: str, topics: Sequence[str], *, leaves_out: str, strategy: str) -> Iterator[Leader]:
+    """Leads `group` while inside, and reads nothing. The first time that another member is there it does not give out `leaves_out`."""
+    leader, stop = Leader(), threading.Event()
+
+    class LeavesOut(RangePartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
+        name = strategy
+
+        @classmethod
+        def assign(cls, cluster: Any, members: Any) -> dict[str, Any]:
+            others = [member for member in members if member.member_id != consumer._coordinator._generation.member_id]
+            given: dict[str, Any] = super().assign(cluster, others)
+            if others:
+                leader.formed += 1
+            if leader.formed == 1:
+                given = {name: _without(assignment, kafka.topic(leaves_out)) for name, assignment in given.items()}
+            return {member.member_id: ConsumerProtocolAssignment(cls.version, [], b"") for member in members} | given
+
+    names = map(kafka.topic, topics)
+    consumer = KafkaConsumer(
+        *names, **kafka.admin(), group_id=kafka.topic(group), partition_assignment_strategy=[LeavesOut], heartbeat_interval_ms=200
+    )
+
+    def poll() -> None:
+        while not stop.is_set():
+            consumer.poll(timeout_ms=100)
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        until(lambda: consumer._coordinator._generation.member_id, within=30, what=f"{group} has its leader")
+        yield leader
+    finally:
+        stop.set()
+        thread.join()
+        consumer.close()
+
+
+def _without(assignment: Any, topic: str) -> Any:
+    kept = [(name, partitions) for name, partitions in assignment.assigned_partitions if name != topic]
+    return ConsumerProtocolAssignment(assignment.version, kept, assignment.user_data)
