@@ -21,6 +21,13 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PENSTOCK_ENDPOINT", "127.0.0.1:1")
 
 
+def test_it_says_its_release_and_each_verb_in_a_whole_line() -> None:
+    assert runner.invoke(app, ["--version"]).output == "penstock 0.1.0\n"
+    helped = runner.invoke(app, ["--help"])
+    assert helped.exit_code == 0
+    assert not [line for line in helped.output.splitlines()[1:] if line.endswith("...")]
+
+
 def test_a_good_file_validates() -> None:
     done = runner.invoke(app, ["validate", str(EXAMPLE)])
     assert done.exit_code == 0

@@ -51,7 +51,10 @@ def rejects(
     limit: Annotated[int, typer.Option(help="The newest of each reason.")] = 3,
     as_json_: AsJson = False,
 ) -> None:
-    """Events that broke a rule: how many by reason and field, and examples."""
+    """Events that broke a rule, by reason and field.
+
+    With examples of each.
+    """
     with platform() as penstock:
         found = list(penstock.events.rejects(pipeline, source))
     if as_json_:

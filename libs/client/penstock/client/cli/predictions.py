@@ -45,7 +45,10 @@ def predict(
 def trace(
     identity: Annotated[str, typer.Argument(metavar="ID", help="Of a prediction, a run or a version.")], as_json_: AsJson = False
 ) -> None:
-    """From a prediction, a version or a run back to the events behind it."""
+    """From a prediction back to its events.
+
+    Or from a version or a run.
+    """
     with platform() as penstock:
         found = penstock.lineage.trace(identity)
     if as_json_:

@@ -39,7 +39,10 @@ def up(
     wait: Annotated[bool, typer.Option("--wait", help="Until all are ready, as it always does.")] = True,
     as_json_: AsJson = False,
 ) -> None:
-    """Bring up Kafka, Triton, Envoy and the services on this machine."""
+    """Bring the platform up on this machine.
+
+    Kafka, Triton, Envoy and the services.
+    """
     found = _embedded().up(ClientSettings().home, progress=None if as_json_ else show_program())
     if as_json_:
         as_json(found.file.model_dump(mode="json"))
@@ -49,7 +52,10 @@ def up(
 
 
 def down(as_json_: AsJson = False) -> None:
-    """Stop everything that `up` started; data stays in PENSTOCK_HOME."""
+    """Stop what `up` started; its data stays.
+
+    In PENSTOCK_HOME, for the next `up`.
+    """
     home = ClientSettings().home
     _embedded().down(home)
     as_json({"home": str(home)}) if as_json_ else console.print(f"down; data stays in {home}")
