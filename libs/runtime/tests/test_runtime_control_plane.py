@@ -195,7 +195,7 @@ async def test_a_consumer_that_stands_still_ends_the_control_plane(settings: Kaf
     got: list[str] = []
     router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
     plane = ControlPlane("t", settings, [router], store=store)
-    plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
+    plane.watch_every_s, plane.stalled_looks = 0.25, 4
     topics.send(started("1"))
     async with running(plane) as task:
         await until(lambda: got == ["1"])
@@ -211,7 +211,7 @@ async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(setti
     router = Router("g", store)
     router.on(AuditStarted)(lambda event, effect: None)
     plane = ControlPlane("t", settings, [router], store=store)
-    plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
+    plane.watch_every_s, plane.stalled_looks = 0.25, 4
     async with running(plane) as task:
         [consumer] = await until(lambda: plane.consumers)
         raw = (await until(lambda: consumer.subscriber.consumer)).consumer
@@ -219,6 +219,33 @@ async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(setti
         topics.send(started("1"))
         with pytest.raises(ConsumerFailed, match="1 messages wait and none is taken"):
             await asyncio.wait_for(asyncio.shield(task), 20)
+
+
+async def test_a_topic_that_ends_with_a_transactions_marker_is_read_to_its_end(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
+    """By whom ever: services write to these topics without transactions."""
+    producer = Producer(settings.client(transactional_id=settings.topic("elsewhere")))
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    event = started("1")
+    producer.produce(settings.topic(AUDITS), encode(event), event.key, headers={"ce_type": event.ce_type(), "ce_id": "1"})
+    producer.commit_transaction(30)
+    got: list[str] = []
+
+    async def read_to_the_end() -> None:
+        router = Router("g", store)
+        router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
+        plane = ControlPlane("t", settings, [router], store=store)
+        plane.watch_every_s, plane.stalled_looks = 0.1, 2
+        async with running(plane) as task:
+            [consumer] = await until(lambda: plane.consumers)
+            await until(lambda: task.done() or [lag for lag, _ in consumer.behind] == [0.0])
+            assert not task.done()
+
+    await read_to_the_end()
+    await read_to_the_end()  # there is nothing left to take
+    assert got == ["1"]
 
 
 async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaSettings, store: Store, topics: Topics) -> None:
@@ -232,7 +259,7 @@ async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaS
         got.append(event.audit_id)
 
     plane = ControlPlane("t", settings, [router], store=store)
-    plane.watch_every_s, plane.stalled_after_s = 0.1, 1.5
+    plane.watch_every_s, plane.stalled_looks = 0.4, 4
     topics.send(started("1"), started("2"))
     async with running(plane) as task:
         await until(lambda: got or task.done())
@@ -246,7 +273,7 @@ async def test_a_topic_that_the_group_left_out_is_read_after_all(settings: Kafka
     router.on(AuditStarted)(lambda event, effect: got.append("audit"))
     router.on(ReviewRequested)(lambda event, effect: got.append("review"))
     plane = ControlPlane("t", settings, [router], store=store)
-    plane.watch_every_s = 0.5
+    plane.look_at_groups_every_s = 0.5
     with leading(settings, "g", router.topics, leaves_out=AUDITS, strategy="roundrobin") as leader:
         async with running(plane):
             topics.send(started("1"), ReviewRequested(pipeline="p", digest="d", audit_id="1", gates=(), requested_at=NOON))
@@ -522,30 +549,6 @@ async def test_a_replay_reads_all_and_goes_on(settings: KafkaSettings, store: St
             assert {key: state[key] for key in ("a", "b")} == {"a": 2, "b": 1}
             topics.send(applied("c"), applied("d"))
             await until(lambda state=state: "d" in state)  # type: ignore[misc]
-
-
-async def test_a_replay_that_stands_still_ends_the_control_plane(
-    settings: KafkaSettings, topics: Topics, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    still = False
-
-    class Pausing(Consumer):
-        def poll(self, *arguments: Any) -> Message | None:
-            if still:
-                self.pause(self.assignment())
-            return super().poll(*arguments)
-
-    monkeypatch.setattr("penstock.runtime.replay.Consumer", Pausing)
-    router = Router("g")
-    router.read(PipelineApplied, lambda event: None)
-    plane = ControlPlane("t", settings, [router])
-    plane.watch_every_s, plane.stalled_after_s = 0.1, 0.5
-    async with running(plane) as task:
-        await asyncio.wait_for(router.caught_up("pipelines.v1"), 20)
-        still = True
-        topics.send(applied("a"))
-        with pytest.raises(ConsumerFailed, match="1 messages wait and none is read"):
-            await asyncio.wait_for(asyncio.shield(task), 20)
 
 
 SERVICE = """

@@ -1,53 +1,74 @@
 """Partitions that a group leaves out: nobody reads them, and nobody is told.
 
 One member of a group, its leader, gives out the partitions, by what one broker tells it of the topics. A broker that has not heard of a new
-topic yet makes it leave the topic out, and where the members know the topic by then, librdkafka (2.16) sees no change that would make them
-join again. It has been seen when a cluster was started: the topic was read by nobody until somebody joined or left. So whoever reads in a
-group looks whether all of its partitions are given out, and joins anew if not.
+topic yet makes it leave the topic out, and where the members know the topic by then, nothing makes them join again. It has been seen when a
+cluster was started: a topic was read by nobody until somebody joined or left. So whoever reads in a group looks whether all of its
+partitions are given out, and joins anew if not.
+
+By kafka-python: librdkafka 2.16 may end the process (`eonce->refcnt > 0`) when it is asked about a group while brokers are lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import closing
 
-from confluent_kafka import ConsumerGroupState, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+import structlog
+from kafka import KafkaAdminClient
 
-ANSWER_S = 2.0
+from penstock.runtime.settings import KafkaSettings
+
+log = structlog.get_logger(__name__)
+
+ANSWER_MS = 2_000
+LOOKS, MOST_LOOKS = 2, 32
 
 
-def left_out(admin: AdminClient, group: str, topics: Collection[str]) -> set[str] | None:
-    """`topic/partition` for each partition of `topics` that no member has; None where that cannot be told.
+def left_out(kafka: KafkaSettings, group: str, topics: Collection[str]) -> set[str] | None:
+    """`topic/partition` for each partition of `topics` that no member of `group` has, by the catalogue's names.
 
-    It cannot while the group is being formed or Kafka is away. All by Kafka's names. Blocks for two round trips.
+    None where that cannot be told: the group is being formed, or Kafka is away. Blocks for some round trips, some seconds at most.
     """
+    limits = {"request_timeout_ms": ANSWER_MS, "bootstrap_timeout_ms": ANSWER_MS, "client_id": "penstock-groups"}
+    names = {kafka.topic(topic): topic for topic in topics}
     try:
-        described = admin.describe_consumer_groups([group], request_timeout=ANSWER_S)[group].result()
-        if described.state != ConsumerGroupState.STABLE:
-            return None
-        held = {f"{has.topic}/{has.partition}" for member in described.members for has in member.assignment.topic_partitions}
-        present: set[str] = set()
-        for topic, found in admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S).items():
-            try:
-                present |= {f"{topic}/{partition.id}" for partition in found.result().partitions}
-            except KafkaException:
-                continue  # there is no such topic yet, or no more
-        return present - held
-    except KafkaException:
+        with closing(KafkaAdminClient(**kafka.admin(), **limits)) as admin:
+            described = admin.describe_groups([kafka.topic(group)])[kafka.topic(group)]
+            present = admin.describe_topics(list(names))
+    except Exception as error:  # whoever looks goes on, whatever becomes of the look
+        log.debug("group_not_seen", group=group, why=f"{type(error).__name__}: {error}")
         return None
+    if described["group_state"] != "Stable":
+        return None
+    held = {
+        (given["topic"], number)
+        for member in described["members"]
+        for given in (member["member_assignment"] or {}).get("assigned_partitions", ())
+        for number in given["partitions"]
+    }
+    wanted = {(topic["name"], partition["partition_index"]) for topic in present for partition in topic["partitions"]}
+    return {f"{names[topic]}/{number}" for topic, number in wanted - held}
 
 
 class Assignment:
     """Of one group, look by look: what is left out at one look may have come into being since the group was formed."""
 
-    def __init__(self, admin: AdminClient, group: str) -> None:
-        self._admin = admin
+    def __init__(self, kafka: KafkaSettings, group: str) -> None:
+        self._kafka = kafka
         self._group = group
-        self._before: set[str] = set()
+        self._seen: dict[str, int] = {}
+        self._looks = LOOKS
 
     def look(self, topics: Collection[str]) -> list[str]:
-        """What is left out for the second time. Blocks as `left_out` does."""
-        found = left_out(self._admin, self._group, topics) or set()
-        lasting = self._before & found
-        self._before = found - lasting
-        return sorted(lasting)
+        """What is left out for the second look in a row; after that, where it lasts, for the fourth, the eighth and so on.
+
+        Blocks as `left_out` does.
+        """
+        found = left_out(self._kafka, self._group, topics)
+        if found is not None and not found:
+            self._looks = LOOKS
+        self._seen = {partition: self._seen.get(partition, 0) + 1 for partition in found or ()}
+        lasting = sorted(partition for partition, looks in self._seen.items() if looks >= self._looks)
+        if lasting:
+            self._seen, self._looks = {}, min(2 * self._looks, MOST_LOOKS)
+        return lasting

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+import copy
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -52,6 +52,8 @@ SESSION_MS = 6_000
 DELIVERY_MS = 10_000
 """A publish that is not acknowledged by then fails, and is tried again by whoever wanted it. Shorter than `outbox.IN_FLIGHT`."""
 FLUSH_S = 2.0
+ANSWERS_WITHIN_S = 60.0
+"""A consumer's client says by then where it is, or is broken."""
 REMEMBER = timedelta(days=90)
 """How long the inbox knows an event. Kafka forgets a group's position after seven days away; then all of a topic comes again."""
 KEEP_HOUSE_EVERY_S = 6 * 3600.0
@@ -65,7 +67,8 @@ class ControlPlane:
     """All of a service's control events: its routers' consumers, their replays, and the relay of its outbox."""
 
     watch_every_s = 15.0
-    stalled_after_s = 60.0
+    stalled_looks = 4
+    look_at_groups_every_s = 30.0
     subscriber_options: Mapping[str, Any] = MappingProxyType({})
     """More for FastStream's `subscriber`."""
 
@@ -122,8 +125,6 @@ class ControlPlane:
                 apply=self._replayed,
                 caught_up=self._caught_up,
                 failed=self.fail,
-                look_every_s=self.watch_every_s,
-                stalled_after_s=self.stalled_after_s,
             )
             await self._replay.start()
         if self.store is not None:
@@ -131,7 +132,8 @@ class ControlPlane:
             self._begin(self._relay.run(), "relay")
             self._begin(self._keep_house(self.store), "house")
         self._begin(self._watch_kafka(), "kafka")
-        self._begin(self._watch_consumers(), "consumers")
+        self._begin(self._watch_progress(), "progress")
+        self._begin(self._watch_groups(), "groups")
 
     async def stop(self) -> None:
         """Stops consuming, finishes the message in hand, flushes for a moment. What is in the outbox stays there for the next start."""
@@ -220,8 +222,10 @@ class ControlPlane:
 
     def _build_consumer(self, *topics: Any, **options: Any) -> TellingConsumer:
         made = self.broker.config.broker_config
+        config = copy.copy(made.connection_config)
+        config.config = config.config | {"enable.partition.eof": True}
         return TellingConsumer(
-            *topics, config=made.connection_config, admin_service=made.admin, logger=made.logger, on_error=self._consumer_error, **options
+            *topics, config=config, admin_service=made.admin, logger=made.logger, on_error=self._consumer_error, **options
         )
 
     def _settle(self, message: Any, /, *, context: Any) -> Settle:
@@ -303,20 +307,28 @@ class ControlPlane:
                 self.readiness.waits_for("kafka", f"{self.kafka.bootstrap_servers} does not answer, {tries} tries")
                 await asyncio.sleep(delay.next())
 
-    async def _watch_consumers(self) -> None:
-        """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report; so is a
-        group that leaves out a partition."""
-        admin = self.broker.config.broker_config.admin.client
-        watched = [
-            (consumer, Progress(self.stalled_after_s), Assignment(admin, self.kafka.topic(consumer.router.group)))
-            for consumer in self.consumers
-        ]
+    async def _watch_progress(self) -> None:
+        """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report."""
+        watched = [(consumer, Progress(self.stalled_looks)) for consumer in self.consumers]
         while True:
             await asyncio.sleep(self.watch_every_s)
-            for consumer, progress, assignment in watched:
-                for stalled in progress.look(await consumer.positions(), busy=consumer.busy, now=time.monotonic()):
+            for consumer, progress in watched:
+                try:
+                    async with asyncio.timeout(ANSWERS_WITHIN_S):
+                        positions = await consumer.positions()
+                except TimeoutError:
+                    self.fail(f"{consumer.router.group}: the consumer does not answer")
+                    continue
+                for stalled in progress.look(positions, busy=consumer.busy):
                     self.fail(f"{stalled.topic}/{stalled.partition}: {stalled.lag} messages wait and none is taken")
-                left_out = await asyncio.to_thread(assignment.look, [*map(self.kafka.topic, consumer.router.topics)])
+
+    async def _watch_groups(self) -> None:
+        """A group that leaves out a partition is formed anew."""
+        watched = [(consumer, Assignment(self.kafka, consumer.router.group)) for consumer in self.consumers]
+        while True:
+            await asyncio.sleep(self.look_at_groups_every_s)
+            for consumer, assignment in watched:
+                left_out = await asyncio.to_thread(assignment.look, consumer.router.topics)
                 if left_out and consumer.joined:
                     log.warning("partitions_left_out", group=consumer.router.group, partitions=left_out)
                     await consumer.join_anew()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -120,10 +120,11 @@ class GroupConsumer:
             self._halted(self, f"{self._rejected_in_a_row} dead letters in a row, the last: {error}")
 
     async def join_anew(self) -> None:
-        """The group is formed again. A message in hand is finished by who gets its partition; the inbox knows who was first."""
+        """The group is formed again. A message in hand is settled first; one that is being tried again goes to who gets its partition."""
         consumer = self.subscriber.consumer
-        await run_in_executor(consumer._thread_pool, consumer.consumer.unsubscribe)  # the same subscription again changes nothing
-        await consumer.start()
+        with contextlib.suppress(RuntimeError):  # it is being closed
+            await run_in_executor(consumer._thread_pool, consumer.consumer.unsubscribe)  # to subscribe to the same once more does not do it
+            await consumer.start()
 
     @property
     def joined(self) -> bool:
@@ -135,21 +136,22 @@ class GroupConsumer:
         return [(float(lag), {DESTINATION: topic, GROUP: self.router.group}) for topic, lag in self._behind.items()]
 
     async def positions(self) -> list[Position]:
-        """Of what is assigned, in the thread that polls, as the client lets one thread in at a time. Empty while Kafka is away."""
+        """Of what is assigned, by the thread that polls: FastStream uses the client from no other. Empty while Kafka is away."""
         if not self.joined:
             return []
         consumer = self.subscriber.consumer
         try:
-            return await run_in_executor(consumer._thread_pool, self._positions, consumer.consumer)
+            return await run_in_executor(consumer._thread_pool, self._positions, consumer.consumer, consumer.ends)
         except (KafkaException, RuntimeError):  # RuntimeError: closed meanwhile
             return []
 
-    def _positions(self, raw: Any) -> list[Position]:
+    def _positions(self, raw: Any, ends: Mapping[tuple[str, int], int]) -> list[Position]:
         found: list[Position] = []
         behind = dict.fromkeys(self.router.topics, 0)
         for held in raw.position(raw.assignment()):
             low, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=ANSWER_S)
-            offset = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
+            taken = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
+            offset = max(taken, ends.get((held.topic, held.partition), 0))
             found.append(Position(held.topic, held.partition, offset, max(0, end - offset)))
             behind[held.topic.removeprefix(self._kafka.topic_prefix)] += found[-1].lag
         self._behind = behind
@@ -244,18 +246,23 @@ class Settle(BaseMiddleware[Any, Any]):
 
 
 class TellingConsumer(AsyncConfluentConsumer):
-    """FastStream's consumer, but an error that a poll returns is told."""
+    """FastStream's consumer, but an error that a poll returns is told, and the end of a partition kept."""
 
-    __slots__ = ("_on_error",)
+    __slots__ = ("_on_error", "ends")
 
     def __init__(self, *topics: Any, on_error: Callable[[KafkaError], None], **options: Any) -> None:
         super().__init__(*topics, **options)
         self._on_error = on_error
+        self.ends: dict[tuple[str, int], int] = {}
+        """Where each partition was read to its end: one need not end with a message, but with a transaction's marker."""
 
     async def getone(self, timeout: float = 0.1) -> Message | None:  # noqa: ASYNC109  FastStream's signature
         message = await run_in_executor(self._thread_pool, self.consumer.poll, timeout)
         if message is not None and (error := message.error()) is not None:
-            self._on_error(error)
+            if error.code() == KafkaError._PARTITION_EOF:
+                self.ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
+            else:
+                self._on_error(error)
             return None
         return message
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+BESIDE_OTHERS = 0.1
+"""What a look counts at which other partitions went on: a message may wait behind a backlog of theirs."""
+
 
 @dataclass(frozen=True)
 class Position:
@@ -17,21 +20,23 @@ class Position:
 
 
 class Progress:
-    """Of one consumer, look by look."""
+    """Of one consumer. Counts looks, not time: after the process was frozen, the first look proves nothing."""
 
-    def __init__(self, stalled_after_s: float) -> None:
-        self._stalled_after_s = stalled_after_s
-        self._since: dict[tuple[str, int], tuple[int, float]] = {}
+    def __init__(self, looks: int) -> None:
+        """`looks` in a row at which a partition has not moved, and it stands still."""
+        self._looks = looks
+        self._seen: dict[tuple[str, int], tuple[int, float]] = {}
 
-    def look(self, positions: Sequence[Position], *, busy: bool, now: float) -> list[Position]:
-        """What it holds now, at `now` seconds of a clock that only rises; those that have stood still for too long.
+    def look(self, positions: Sequence[Position], *, busy: bool) -> list[Position]:
+        """`positions`: all that the consumer holds now. Returns those that stand still.
 
-        What is not among `positions`, as Kafka is away or the partition went to another replica, is judged anew when it is back.
+        What is not among them, as Kafka is away or the partition went to another replica, is judged anew when it is back.
         """
-        since: dict[tuple[str, int], tuple[int, float]] = {}
+        before, self._seen = self._seen, {}
+        moved = any(before.get((held.topic, held.partition), (held.offset, 0))[0] != held.offset for held in positions)
         for held in positions:
             place = (held.topic, held.partition)
-            offset, at = self._since.get(place, (held.offset, now))
-            since[place] = (held.offset, now if offset != held.offset or held.lag == 0 or busy else at)
-        self._since = since
-        return [held for held in positions if now - since[held.topic, held.partition][1] > self._stalled_after_s]
+            known, still = before.get(place, (-1, 0.0))
+            waits = known == held.offset and held.lag > 0 and not busy
+            self._seen[place] = (held.offset, still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0)
+        return [held for held in positions if self._seen[held.topic, held.partition][1] >= self._looks]

@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,7 +22,6 @@ from typing import Any, Protocol
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
-from confluent_kafka.admin import AdminClient
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
@@ -48,7 +48,7 @@ CALL_S = 10.0
 """Of one call to the broker."""
 LOOK_EVERY_S = 5.0
 """How often the lag is looked at."""
-CHECK_EVERY_S = 15.0
+CHECK_EVERY_S = 30.0
 """How often it is looked whether all partitions are given out."""
 
 
@@ -97,7 +97,9 @@ class Group:
         """Where the log's end was seen last."""
         self._lags: dict[str, int] = {}
         self._look_at = 0.0
-        self._assignment: Assignment | None = None
+        self._assignment = Assignment(kafka, name)
+        self._looker = ThreadPoolExecutor(1, thread_name_prefix="assignment")
+        self._looking: Future[list[str]] | None = None
         self._check_at = 0.0
         self._rebalances = 0
         self._missed_ends = False
@@ -355,14 +357,15 @@ class Group:
 
     def _check(self) -> None:
         """Raises Unavailable where the group leaves out a partition: the next session forms it anew."""
-        if self._assignment is None:
-            self._assignment = Assignment(AdminClient(self._kafka.client(), logger=librdkafka_log), self.name)
-        with self._lock:
-            topics = sorted(self._topics)
-        left_out = self._assignment.look(topics)
-        self._check_at = time.monotonic() + CHECK_EVERY_S
-        if left_out:
-            raise Unavailable(f"nobody in the group has {', '.join(left_out)}", where=self.name)
+        if self._looking is None:
+            with self._lock:
+                topics = sorted(self._topics.values())
+            self._looking = self._looker.submit(self._assignment.look, topics)
+        elif self._looking.done():
+            left_out, self._looking = self._looking.result(), None
+            self._check_at = time.monotonic() + CHECK_EVERY_S
+            if left_out:
+                raise Unavailable(f"nobody in the group has {', '.join(left_out)}", where=self.name)
 
     def _is_away(self, why: str) -> None:
         if not self._away:
