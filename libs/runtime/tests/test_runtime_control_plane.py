@@ -221,33 +221,6 @@ async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(setti
             await asyncio.wait_for(asyncio.shield(task), 20)
 
 
-async def test_a_topic_that_ends_with_a_transactions_marker_is_read_to_its_end(
-    settings: KafkaSettings, store: Store, topics: Topics
-) -> None:
-    """By whom ever: services write to these topics without transactions."""
-    producer = Producer(settings.client(transactional_id=settings.topic("elsewhere")))
-    producer.init_transactions(30)
-    producer.begin_transaction()
-    event = started("1")
-    producer.produce(settings.topic(AUDITS), encode(event), event.key, headers={"ce_type": event.ce_type(), "ce_id": "1"})
-    producer.commit_transaction(30)
-    got: list[str] = []
-
-    async def read_to_the_end() -> None:
-        router = Router("g", store)
-        router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
-        plane = ControlPlane("t", settings, [router], store=store)
-        plane.watch_every_s, plane.stalled_looks = 0.1, 2
-        async with running(plane) as task:
-            [consumer] = await until(lambda: plane.consumers)
-            await until(lambda: task.done() or [lag for lag, _ in consumer.behind] == [0.0])
-            assert not task.done()
-
-    await read_to_the_end()
-    await read_to_the_end()  # there is nothing left to take
-    assert got == ["1"]
-
-
 async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaSettings, store: Store, topics: Topics) -> None:
     router = Router("g", store, retries=Retries(first=3.0, longest=3.0, patience=2.0))
     got: list[str] = []

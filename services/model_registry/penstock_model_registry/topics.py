@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
-from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import OffsetSpec
+from kafka.errors import KafkaError
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
@@ -13,7 +15,7 @@ from penstock.contracts.topics import pipeline_topics, source_topic
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.topics import ensure_topics
 
-TIMEOUT_S = 5.0
+TIMEOUT_MS = 5_000
 
 
 class PipelineTopics:
@@ -22,34 +24,29 @@ class PipelineTopics:
 
     def ensure(self, pipeline: Pipeline) -> None:
         """Makes what is missing. Raises Unavailable while Kafka is away."""
-        self._admin()  # says within seconds that nobody is there
-        ensure_topics(self._kafka, pipeline_topics(pipeline))
+        with self._admin():  # says within seconds that nobody is there
+            ensure_topics(self._kafka, pipeline_topics(pipeline))
 
     def with_data(self, pipeline: Pipeline) -> frozenset[str]:
         """The sources that events were ever published to, expired ones included. Raises Unavailable while Kafka is away."""
         topics = {self._kafka.topic(source_topic("events", pipeline.pipeline, source)): source for source in pipeline.sources}
-        admin = self._admin()
-        try:
-            known = admin.list_topics(timeout=TIMEOUT_S).topics
+        with self._admin() as admin:
             ends = {
-                TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
-                for topic in topics
-                if topic in known
-                for partition in known[topic].partitions
+                TopicPartition(known["name"], partition["partition_index"]): OffsetSpec.LATEST
+                for known in admin.describe_topics(list(topics))
+                for partition in known["partitions"]
             }
-            answers = admin.list_offsets(ends, request_timeout=TIMEOUT_S) if ends else {}
-            return frozenset(topics[place.topic] for place, answer in answers.items() if answer.result().offset > 0)
-        except KafkaException as error:
-            raise self._away(error) from error
+            found = admin.list_partition_offsets(ends) if ends else {}
+        return frozenset(topics[place.topic] for place, end in found.items() if end.offset > 0)
 
-    def _admin(self) -> AdminClient:
-        """A client that has reached Kafka. Raises Unavailable."""
-        admin = AdminClient(self._kafka.client(), logger=logging.getLogger(__name__))
+    @contextmanager
+    def _admin(self) -> Iterator[KafkaAdminClient]:
+        """A client that has reached Kafka. Raises Unavailable, also for what fails inside."""
+        limits = {"bootstrap_timeout_ms": TIMEOUT_MS, "request_timeout_ms": TIMEOUT_MS, "client_id": "penstock-pipelines"}
         try:
-            admin.list_topics(timeout=TIMEOUT_S)
-        except KafkaException as error:
-            raise self._away(error) from error
-        return admin
-
-    def _away(self, error: KafkaException) -> Unavailable:
-        return Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, and try again")
+            with closing(KafkaAdminClient(**self._kafka.admin(), **limits)) as admin:
+                yield admin
+        except (KafkaError, ValueError, OSError) as error:
+            raise Unavailable(
+                f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, and try again"
+            ) from error

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 from collections.abc import Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
@@ -222,10 +221,8 @@ class ControlPlane:
 
     def _build_consumer(self, *topics: Any, **options: Any) -> TellingConsumer:
         made = self.broker.config.broker_config
-        config = copy.copy(made.connection_config)
-        config.config = config.config | {"enable.partition.eof": True}
         return TellingConsumer(
-            *topics, config=config, admin_service=made.admin, logger=made.logger, on_error=self._consumer_error, **options
+            *topics, config=made.connection_config, admin_service=made.admin, logger=made.logger, on_error=self._consumer_error, **options
         )
 
     def _settle(self, message: Any, /, *, context: Any) -> Settle:

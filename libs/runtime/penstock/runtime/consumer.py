@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -141,17 +141,16 @@ class GroupConsumer:
             return []
         consumer = self.subscriber.consumer
         try:
-            return await run_in_executor(consumer._thread_pool, self._positions, consumer.consumer, consumer.ends)
+            return await run_in_executor(consumer._thread_pool, self._positions, consumer.consumer)
         except (KafkaException, RuntimeError):  # RuntimeError: closed meanwhile
             return []
 
-    def _positions(self, raw: Any, ends: Mapping[tuple[str, int], int]) -> list[Position]:
+    def _positions(self, raw: Any) -> list[Position]:
         found: list[Position] = []
         behind = dict.fromkeys(self.router.topics, 0)
         for held in raw.position(raw.assignment()):
             low, end = raw.get_watermark_offsets(TopicPartition(held.topic, held.partition), timeout=ANSWER_S)
-            taken = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
-            offset = max(taken, ends.get((held.topic, held.partition), 0))
+            offset = held.offset if held.offset >= 0 else self._begins_at(raw, held, low)
             found.append(Position(held.topic, held.partition, offset, max(0, end - offset)))
             behind[held.topic.removeprefix(self._kafka.topic_prefix)] += found[-1].lag
         self._behind = behind
@@ -246,23 +245,18 @@ class Settle(BaseMiddleware[Any, Any]):
 
 
 class TellingConsumer(AsyncConfluentConsumer):
-    """FastStream's consumer, but an error that a poll returns is told, and the end of a partition kept."""
+    """FastStream's consumer, but an error that a poll returns is told."""
 
-    __slots__ = ("_on_error", "ends")
+    __slots__ = ("_on_error",)
 
     def __init__(self, *topics: Any, on_error: Callable[[KafkaError], None], **options: Any) -> None:
         super().__init__(*topics, **options)
         self._on_error = on_error
-        self.ends: dict[tuple[str, int], int] = {}
-        """Where each partition was read to its end: one need not end with a message, but with a transaction's marker."""
 
     async def getone(self, timeout: float = 0.1) -> Message | None:  # noqa: ASYNC109  FastStream's signature
         message = await run_in_executor(self._thread_pool, self.consumer.poll, timeout)
         if message is not None and (error := message.error()) is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                self.ends[message.topic() or "", message.partition() or 0] = message.offset() or 0
-            else:
-                self._on_error(error)
+            self._on_error(error)
             return None
         return message
 
