@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 from kafka.admin import OffsetSpec
 from kafka.errors import KafkaError
 
@@ -13,7 +12,7 @@ from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
+from penstock.runtime.topics import connect, ensure_topics
 
 TIMEOUT_MS = 5_000
 
@@ -24,29 +23,21 @@ class PipelineTopics:
 
     def ensure(self, pipeline: Pipeline) -> None:
         """Makes what is missing. Raises Unavailable while Kafka is away."""
-        with self._admin():  # says within seconds that nobody is there
-            ensure_topics(self._kafka, pipeline_topics(pipeline))
+        ensure_topics(self._kafka, pipeline_topics(pipeline))
 
     def with_data(self, pipeline: Pipeline) -> frozenset[str]:
         """The sources that events were ever published to, expired ones included. Raises Unavailable while Kafka is away."""
         topics = {self._kafka.topic(source_topic("events", pipeline.pipeline, source)): source for source in pipeline.sources}
-        with self._admin() as admin:
-            ends = {
-                TopicPartition(known["name"], partition["partition_index"]): OffsetSpec.LATEST
-                for known in admin.describe_topics(list(topics))
-                for partition in known["partitions"]
-            }
-            found = admin.list_partition_offsets(ends) if ends else {}
+        with closing(connect(self._kafka, "penstock-pipelines", within_ms=TIMEOUT_MS, answer_ms=TIMEOUT_MS)) as admin:
+            try:
+                ends = {
+                    TopicPartition(known["name"], partition["partition_index"]): OffsetSpec.LATEST
+                    for known in admin.describe_topics(list(topics))
+                    for partition in known["partitions"]
+                }
+                found = admin.list_partition_offsets(ends) if ends else {}
+            except (KafkaError, OSError) as error:
+                raise Unavailable(
+                    f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, and try again"
+                ) from error
         return frozenset(topics[place.topic] for place, end in found.items() if end.offset > 0)
-
-    @contextmanager
-    def _admin(self) -> Iterator[KafkaAdminClient]:
-        """A client that has reached Kafka. Raises Unavailable, also for what fails inside."""
-        limits = {"bootstrap_timeout_ms": TIMEOUT_MS, "request_timeout_ms": TIMEOUT_MS, "client_id": "penstock-pipelines"}
-        try:
-            with closing(KafkaAdminClient(**self._kafka.admin(), **limits)) as admin:
-                yield admin
-        except (KafkaError, ValueError, OSError) as error:
-            raise Unavailable(
-                f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, and try again"
-            ) from error

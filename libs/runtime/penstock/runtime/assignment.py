@@ -14,9 +14,9 @@ from collections.abc import Collection
 from contextlib import closing
 
 import structlog
-from kafka import KafkaAdminClient
 
 from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.topics import connect
 
 log = structlog.get_logger(__name__)
 
@@ -29,10 +29,9 @@ def left_out(kafka: KafkaSettings, group: str, topics: Collection[str]) -> set[s
 
     None where that cannot be told: the group is being formed, or Kafka is away. Blocks for some round trips, some seconds at most.
     """
-    limits = {"request_timeout_ms": ANSWER_MS, "bootstrap_timeout_ms": ANSWER_MS, "client_id": "penstock-groups"}
     names = {kafka.topic(topic): topic for topic in topics}
     try:
-        with closing(KafkaAdminClient(**kafka.admin(), **limits)) as admin:
+        with closing(connect(kafka, "penstock-groups", within_ms=ANSWER_MS, answer_ms=ANSWER_MS)) as admin:
             described = admin.describe_groups([kafka.topic(group)])[kafka.topic(group)]
             present = admin.describe_topics(list(names))
     except Exception as error:  # whoever looks goes on, whatever becomes of the look

@@ -18,6 +18,10 @@ class Position:
     offset: int
     lag: int
 
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.topic, self.partition
+
 
 class Progress:
     """Of one consumer. Counts looks, not time: after the process was frozen, the first look proves nothing."""
@@ -33,10 +37,9 @@ class Progress:
         What is not among them, as Kafka is away or the partition went to another replica, is judged anew when it is back.
         """
         before, self._seen = self._seen, {}
-        moved = any(before.get((held.topic, held.partition), (held.offset, 0))[0] != held.offset for held in positions)
+        moved = any(before.get(held.place, (held.offset, 0))[0] != held.offset for held in positions)
         for held in positions:
-            place = (held.topic, held.partition)
-            known, still = before.get(place, (-1, 0.0))
+            known, still = before.get(held.place, (-1, 0.0))
             waits = known == held.offset and held.lag > 0 and not busy
-            self._seen[place] = (held.offset, still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0)
-        return [held for held in positions if self._seen[held.topic, held.partition][1] >= self._looks]
+            self._seen[held.place] = (held.offset, still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0)
+        return [held for held in positions if self._seen[held.place][1] >= self._looks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 import structlog
 from kafka import KafkaAdminClient
@@ -16,30 +17,34 @@ from penstock.runtime.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 
-def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
-    """Creates what is missing, raises partitions and retention where the catalogue asks for more; returns the new names.
-
-    Blocks for some tens of milliseconds. Raises Unavailable while Kafka is away. Never lowers partitions or deletes a topic.
-    """
+def connect(kafka: KafkaSettings, client_id: str, *, within_ms: int, answer_ms: int) -> KafkaAdminClient:
+    """A client that has reached Kafka, to be closed; `answer_ms` bounds each request. Raises Unavailable where nobody is there by then."""
+    limits = {"bootstrap_timeout_ms": within_ms, "request_timeout_ms": answer_ms}
     try:
-        admin = KafkaAdminClient(**kafka.admin(), request_timeout_ms=10_000, client_id="penstock-topics")
+        return KafkaAdminClient(**kafka.admin(), **limits, client_id=client_id)
     except (KafkaError, ValueError, OSError) as error:
         raise Unavailable(
             f"Kafka at {kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, or correct PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"
         ) from error
-    try:
-        present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
-        missing = [topic for topic in topics if kafka.topic(topic.name) not in present]
-        for topic in missing:
-            _create(admin, kafka, topic)
-        for topic in topics:
-            if topic not in missing:
-                _adjust(admin, kafka.topic(topic.name), topic, present[kafka.topic(topic.name)])
-        return [kafka.topic(topic.name) for topic in missing]
-    except (KafkaError, OSError) as error:
-        raise Unavailable(f"Kafka at {kafka.bootstrap_servers} did not make the topics: {error}") from error
-    finally:
-        admin.close()
+
+
+def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
+    """Creates what is missing, raises partitions and retention where the catalogue asks for more; returns the new names.
+
+    Blocks for tens of milliseconds. Raises Unavailable within seconds while Kafka is away. Never lowers partitions or deletes a topic.
+    """
+    with closing(connect(kafka, "penstock-topics", within_ms=5_000, answer_ms=10_000)) as admin:
+        try:
+            present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
+            missing = [topic for topic in topics if kafka.topic(topic.name) not in present]
+            for topic in missing:
+                _create(admin, kafka, topic)
+            for topic in topics:
+                if topic not in missing:
+                    _adjust(admin, kafka.topic(topic.name), topic, present[kafka.topic(topic.name)])
+        except (KafkaError, OSError) as error:
+            raise Unavailable(f"Kafka at {kafka.bootstrap_servers} did not make the topics: {error}") from error
+    return [kafka.topic(topic.name) for topic in missing]
 
 
 def _create(admin: KafkaAdminClient, kafka: KafkaSettings, topic: Topic) -> None:
