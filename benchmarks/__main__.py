@@ -1,4 +1,5 @@
-"""`make bench`: every figure that is promised, measured on this machine now, beside its baseline; written to docs/performance.md.
+"""`make bench`: every figure that is promised, measured on this machine now, beside its baseline;
+written to docs/performance.md.
 
 Takes about half an hour on two cores. Nothing else should run meanwhile. A miss is written down as one.
 """
@@ -67,40 +68,85 @@ def main() -> int:
     return 0 if all(figure.kept for figure in figures) else 1
 
 
-def table(demo_s: float, test_s: float, idle: dict[str, Any], parity: dict[str, float], quality: list[dict[str, Any]]) -> Iterator[Figure]:
-    yield Figure("`make demo` after set-up", "4 min", "2 min", f"{demo_s:.0f} s", demo_s <= 240, demo_s <= 120)
+def table(
+    demo_s: float,
+    test_s: float,
+    idle: dict[str, Any],
+    parity: dict[str, float],
+    quality: list[dict[str, Any]],
+) -> Iterator[Figure]:
+    yield Figure(
+        "`make demo` after set-up", "4 min", "2 min", f"{demo_s:.0f} s", demo_s <= 240, demo_s <= 120
+    )
     yield Figure("`make test`", "15 min", "8 min", f"{test_s / 60:.1f} min", test_s <= 900, test_s <= 480)
     memory, cpu = idle["all"]["pss_mb"], idle["all"]["cpu_percent"]
-    yield Figure("idle embedded stack: memory (PSS)", "2 GB", "1.2 GB", f"{memory / 1000:.2f} GB", memory <= 2000, memory <= 1200)
+    yield Figure(
+        "idle embedded stack: memory (PSS)",
+        "2 GB",
+        "1.2 GB",
+        f"{memory / 1000:.2f} GB",
+        memory <= 2000,
+        memory <= 1200,
+    )
     yield Figure("idle embedded stack: CPU of one core", "20 %", "12 %", f"{cpu:.1f} %", cpu <= 20, cpu <= 12)
     for row in quality:
         must = "≥ −0.01 (lower bound)" if row["against"] == "logistic" else "–"
         aim = "–" if row["against"] == "logistic" else "≥ −0.01 (lower bound)"
-        measured = f"{row['auroc']:.4f} − {row['its_auroc']:.4f} = {row['difference']:+.4f} [{row['lower']:+.4f}, {row['upper']:+.4f}]"
+        measured = (
+            f"{row['auroc']:.4f} − {row['its_auroc']:.4f} = {row['difference']:+.4f} [{row['lower']:+.4f},"
+            f" {row['upper']:+.4f}]"
+        )
         what = f"AUROC {row['data']} against {row['against']}, {row['seeds']} seeds, paired"
         yield Figure(what, must, aim, measured, row["lower"] >= -0.01)
-    for pair, apart in (("torch, ONNX Runtime", "torch_onnxruntime"), ("ONNX Runtime, Triton through Envoy", "onnxruntime_triton")):
-        yield Figure(f"probabilities: {pair}, {parity['rows']:,} rows", "1e-6", "–", f"{parity[apart]:.1e}", parity[apart] <= 1e-6)
+    for pair, apart in (
+        ("torch, ONNX Runtime", "torch_onnxruntime"),
+        ("ONNX Runtime, Triton through Envoy", "onnxruntime_triton"),
+    ):
+        yield Figure(
+            f"probabilities: {pair}, {parity['rows']:,} rows",
+            "1e-6",
+            "–",
+            f"{parity[apart]:.1e}",
+            parity[apart] <= 1e-6,
+        )
 
 
 def page(
-    figures: list[Figure], idle: dict[str, Any], serving: dict[str, Any], ingest: dict[str, float], quality: list[dict[str, Any]]
+    figures: list[Figure],
+    idle: dict[str, Any],
+    serving: dict[str, Any],
+    ingest: dict[str, float],
+    quality: list[dict[str, Any]],
 ) -> str:
-    programs = sorted(((name, one) for name, one in idle.items() if name != "all"), key=lambda item: -item[1]["pss_mb"])
+    programs = sorted(
+        ((name, one) for name, one in idle.items() if name != "all"), key=lambda item: -item[1]["pss_mb"]
+    )
     share = ingest["ingest_per_s"] / ingest["pass_through_per_s"]
     lines = [
         "# Performance",
         "",
-        f"Measured by `make bench` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {os.cpu_count()} cores of {processor()}, "
-        f"{memory_gb():.0f} GB, {platform.system()} {platform.release().split('-')[0]}.",
-        "Client, services, Kafka, Triton and Envoy share the cores. In containers: [operations.md](operations.md#sizing).",
+        (
+            f"Measured by `make bench` on {datetime.datetime.now(datetime.UTC):%Y-%m-%d}: {os.cpu_count()}"
+            f" cores of {processor()}, {memory_gb():.0f} GB, {platform.system()}"
+            f" {platform.release().split('-')[0]}."
+        ),
+        (
+            "Client, services, Kafka, Triton and Envoy share the cores. In containers:"
+            " [operations.md](operations.md#sizing)."
+        ),
         "",
         "| figure | must | aim | measured | |",
         "|---|---|---|---|---|",
         *(figure.row() for figure in figures),
         "",
-        "Differences of AUROC are paired by seed, with the paired t interval. Logistic regression and gradient boosting are",
-        "scikit-learn's, on the same splits and fields. Memory is measured after the demo, so with a served model and warm caches.",
+        (
+            "Differences of AUROC are paired by seed, with the paired t interval. Logistic regression and"
+            " gradient boosting are"
+        ),
+        (
+            "scikit-learn's, on the same splits and fields. Memory is measured after the demo, so with a"
+            " served model and warm caches."
+        ),
         "",
         "## Idle, program by program",
         "",
@@ -110,20 +156,30 @@ def page(
         "",
         "## Predictions",
         "",
-        "One row a request, census income. The door records each request and answer before the answer leaves.",
+        (
+            "One row a request, census income. The door records each request and answer before the answer"
+            " leaves."
+        ),
         "",
         "| path | in flight | requests/s | p50 | p99 |",
         "|---|---|---|---|---|",
         *(
-            f"| {one['path']} | {one['in_flight']} | {one['per_second']:,.0f} | {one['p50_ms']:.2f} ms | {one['p99_ms']:.2f} ms |"
+            f"| {one['path']} | {one['in_flight']} | {one['per_second']:,.0f} | {one['p50_ms']:.2f} ms |"
+            f" {one['p99_ms']:.2f} ms |"
             for one in serving["figures"]
         ),
         "",
-        f"{serving['answered_through_the_door']:,} answered through the door, {serving['recorded']:,} recorded.",
+        (
+            f"{serving['answered_through_the_door']:,} answered through the door, {serving['recorded']:,}"
+            " recorded."
+        ),
         "",
         "## Ingest",
         "",
-        f"Events of 20 fields and {ingest['bytes_per_event']:.0f} bytes, exactly once, with Kafka on the same cores:",
+        (
+            f"Events of 20 fields and {ingest['bytes_per_event']:.0f} bytes, exactly once, with Kafka on the"
+            " same cores:"
+        ),
         "",
         "| | events/s |",
         "|---|---|",
@@ -131,11 +187,17 @@ def page(
         f"| ingest | {ingest['ingest_per_s']:,.0f} ({share:.2f} of it) |",
         f"| its work without Kafka | {ingest['without_kafka_per_s']:,.0f} |",
         "",
-        f"After a restart the seen ids come back at 2,000,000 in {ingest['restore_2m_ids_in_batches_s']:.1f} s.",
+        (
+            "After a restart the seen ids come back at 2,000,000 in"
+            f" {ingest['restore_2m_ids_in_batches_s']:.1f} s."
+        ),
         "",
         "## Training",
         "",
-        "The last column allows for splits that share rows (Nadeau and Bengio 2003): what a new sample of people might give.",
+        (
+            "The last column allows for splits that share rows (Nadeau and Bengio 2003): what a new sample of"
+            " people might give."
+        ),
         "",
         "| data | seconds a model | AUROC | against | difference |",
         "|---|---|---|---|---|",
@@ -151,19 +213,30 @@ def page(
 def demo(environment: dict[str, str]) -> float:
     """Seconds of a demo on a fresh home, set-up done before; the stack stays up."""
     started = time.monotonic()
-    subprocess.run([sys.executable, ROOT / "examples" / "adult-income" / "demo.py"], env=environment, check=True)
+    subprocess.run(
+        [sys.executable, ROOT / "examples" / "adult-income" / "demo.py"], env=environment, check=True
+    )
     return time.monotonic() - started
 
 
 def script(name: str, *arguments: str) -> Any:
-    """What one of the programs beside this one measures: its last line. Those before it are the libraries' own."""
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / f"{name}.py", "--json", *arguments], stdout=subprocess.PIPE, check=True)
+    """What one of the programs beside this one measures: its last line. Those before it are the
+    libraries' own.
+    """
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--json", *arguments],
+        stdout=subprocess.PIPE,
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def memory_gb() -> float:

@@ -2,7 +2,8 @@
 
     python benchmarks/idle.py            # a stack of its own; --home HOME measures one that is up
 
-PSS shares what processes share among them, so the parts add up to the whole. CPU is what all processes of a program used over the minute.
+PSS shares what processes share among them, so the parts add up to the whole. CPU is what all
+processes of a program used over the minute.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def measure(stack: Stack, seconds: float = 60.0) -> dict[str, dict[str, float]]:
         }
         for program, pids in trees.items()
     }
-    found["all"] = {figure: sum(one[figure] for one in found.values()) for figure in ("pss_mb", "cpu_percent")}
+    found["all"] = {
+        figure: sum(one[figure] for one in found.values()) for figure in ("pss_mb", "cpu_percent")
+    }
     return found
 
 
@@ -85,7 +88,9 @@ def own_stack() -> Iterator[tuple[Stack, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, help="of a stack that is up")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--json", action="store_true")

@@ -1,9 +1,11 @@
-"""Ingest's events a second beside a pass-through of the same events on the same broker, and how long it takes to restore what was seen.
+"""Ingest's events a second beside a pass-through of the same events on the same broker, and how
+long it takes to restore what was seen.
 
     python benchmarks/ingest_throughput.py [--kafka 127.0.0.1:9092] [--events 200000] [--json]
 
-Events are flat JSON objects of 20 fields and about 820 bytes in two partitions. Everything shares this machine: the broker, the client
-library's threads and the work. Each measurement is taken twice, in turn, and the better one counts. Takes about a minute.
+Events are flat JSON objects of 20 fields and about 820 bytes in two partitions. Everything shares
+this machine: the broker, the client library's threads and the work. Each measurement is taken
+twice, in turn, and the better one counts. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -25,7 +27,17 @@ from confluent_kafka import Producer
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import BEGINNING, Batch, Committed, Message, Outcome, Partition, Processor, Produced, TransactionalStream
+from penstock.runtime.stream import (
+    BEGINNING,
+    Batch,
+    Committed,
+    Message,
+    Outcome,
+    Partition,
+    Processor,
+    Produced,
+    TransactionalStream,
+)
 from penstock.runtime.topics import ensure_topics
 from penstock_ingest.history import CHECKPOINT_EVERY, History, Restored, headers
 from penstock_ingest.intake import Intake
@@ -48,8 +60,14 @@ PIPELINE = Pipeline.model_validate(
                 "timestamp": "observed_at",
                 "partitions": PARTITIONS,
                 "fields": {
-                    **{f"measured_amount_{number}": {"type": "number", "range": [-1e9, 1e9]} for number in range(8)},
-                    **{f"declared_category_{number}": {"type": "category", "values": CATEGORIES} for number in range(6)},
+                    **{
+                        f"measured_amount_{number}": {"type": "number", "range": [-1e9, 1e9]}
+                        for number in range(8)
+                    },
+                    **{
+                        f"declared_category_{number}": {"type": "category", "values": CATEGORIES}
+                        for number in range(6)
+                    },
                     "note": {"type": "text", "personal": True},
                     "consents": {"type": "boolean"},
                     "resident": {"type": "boolean"},
@@ -71,7 +89,9 @@ def events(count: int) -> Iterator[bytes]:
                 "observed_at": datetime.fromtimestamp(1_767_225_600 + number, UTC).isoformat(),
                 **{f"measured_amount_{field}": round(draw.uniform(-1e6, 1e6), 3) for field in range(8)},
                 **{f"declared_category_{field}": draw.choice(CATEGORIES) for field in range(6)},
-                "note": "a person of some interest, who wrote this much text " + "x" * draw.randrange(118, 178),
+                "note": (
+                    "a person of some interest, who wrote this much text " + "x" * draw.randrange(118, 178)
+                ),
                 "consents": draw.random() < 0.9,
                 "resident": draw.random() < 0.3,
             }
@@ -121,7 +141,9 @@ class Nothing:
 
 
 def intake() -> Intake:
-    return Intake(PIPELINE, "people", restores=Nothing(), clock=lambda: time.time_ns() // 1_000_000, capacity=2_000_000)
+    return Intake(
+        PIPELINE, "people", restores=Nothing(), clock=lambda: time.time_ns() // 1_000_000, capacity=2_000_000
+    )
 
 
 def through_kafka(kafka: KafkaSettings, work: Processor, count: int) -> float:
@@ -149,7 +171,9 @@ def alone(values: Sequence[bytes], batch: int = 4000) -> float:
     where = Partition(source_topic("events", "bench", "people"), 0)
     began = time.perf_counter()
     for first in range(0, len(values), batch):
-        messages = [Message(first + at, b"k", value, 0, ()) for at, value in enumerate(values[first : first + batch])]
+        messages = [
+            Message(first + at, b"k", value, 0, ()) for at, value in enumerate(values[first : first + batch])
+        ]
         work.process(Batch(where, messages, first + batch)).committed()
     return len(values) / (time.perf_counter() - began)
 
@@ -160,7 +184,8 @@ def restored(kafka: KafkaSettings, messages: int, ids: int) -> float:
     topic = source_topic("seen", "bench", "people")
     values = [json.loads(value) for value in events(20)]
     delta = profile(
-        PIPELINE.sources["people"].fields, [{name: value[name] for name in PIPELINE.sources["people"].fields} for value in values[:1]]
+        PIPELINE.sources["people"].fields,
+        [{name: value[name] for name in PIPELINE.sources["people"].fields} for value in values[:1]],
     )
     producer = Producer(kafka.client(linger_ms=20, queue_buffering_max_messages=1_000_000))
     for number in range(messages):
@@ -184,9 +209,15 @@ def measure(kafka_at: str, count: int) -> dict[str, float]:
     kafka = fresh()
     values = list(events(count))
     ensure_topics(kafka, pipeline_topics(PIPELINE))
-    producer = Producer(kafka.client(linger_ms=20, queue_buffering_max_messages=1_000_000, queue_buffering_max_kbytes=2_000_000))
+    producer = Producer(
+        kafka.client(
+            linger_ms=20, queue_buffering_max_messages=1_000_000, queue_buffering_max_kbytes=2_000_000
+        )
+    )
     for number, value in enumerate(values):
-        producer.produce(kafka.topic(source_topic("events", "bench", "people")), value, partition=number % PARTITIONS)
+        producer.produce(
+            kafka.topic(source_topic("events", "bench", "people")), value, partition=number % PARTITIONS
+        )
     producer.flush(60)
     found: dict[str, list[float]] = {"pass_through": [], "ingest": [], "alone": []}
     for _ in range(2):
@@ -205,7 +236,9 @@ def measure(kafka_at: str, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kafka", help="a running broker; by default one is started for the measurement")
     parser.add_argument("--events", type=int, default=200_000)
     parser.add_argument("--json", action="store_true")
@@ -220,12 +253,18 @@ def main() -> None:
         print(json.dumps(found))
         return
     size, share = found["bytes_per_event"], found["ingest_per_s"] / found["pass_through_per_s"]
-    print(f"{asked.events:,} events of {size:.0f} bytes, 20 fields, {PARTITIONS} partitions, {os.cpu_count()} cores, exactly once")
+    print(
+        f"{asked.events:,} events of {size:.0f} bytes, 20 fields, {PARTITIONS} partitions, {os.cpu_count()}"
+        " cores, exactly once"
+    )
     print(f"pass-through           {found['pass_through_per_s']:>9,.0f} events/s")
     print(f"ingest                 {found['ingest_per_s']:>9,.0f} events/s   {share:.2f} of the pass-through")
     print(f"its work without Kafka {found['without_kafka_per_s']:>9,.0f} events/s")
     print(f"restore 2,000,000 ids  {found['restore_2m_ids_in_batches_s']:>9.2f} s   from batches of 4,000")
-    print(f"restore   100,000 ids  {found['restore_100k_ids_one_by_one_s']:>9.2f} s   from transactions of one event each")
+    print(
+        f"restore   100,000 ids  {found['restore_100k_ids_one_by_one_s']:>9.2f} s   from transactions of one"
+        " event each"
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/parity.py --home HOME      # of a stack where the demo has run
 
-The trainer compares torch and ONNX Runtime over the rows that it trains and validates on, and makes no package that is further apart
-than 1e-6. Here its run is made once more from its training set, which gives the same bytes, and torch answers the audit's rows, too.
+The trainer compares torch and ONNX Runtime over the rows that it trains and validates on, and makes
+no package that is further apart than 1e-6. Here its run is made once more from its training set,
+which gives the same bytes, and torch answers the audit's rows, too.
 """
 
 from __future__ import annotations
@@ -51,23 +52,38 @@ def measure(home: Path) -> dict[str, float]:
         package = open_package(folder, promoted)
         spec = penstock.pipelines.spec(PIPELINE)
         events = people()
-        columns = {name: feature.source_field.partition(".")[2] for name, feature in spec.resolved_features().items()}
+        columns = {
+            name: feature.source_field.partition(".")[2] for name, feature in spec.resolved_features().items()
+        }
         inputs = package.signature.inputs
         numbers = np.array([[number(event, columns[name]) for name in inputs.numbers] for event in events])
-        texts = np.array([[str(event.get(columns[name], "")) for name in inputs.strings] for event in events], dtype=object)
+        texts = np.array(
+            [[str(event.get(columns[name], "")) for name in inputs.strings] for event in events], dtype=object
+        )
         session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
         expected = session.run(["probabilities"], {"numbers": numbers, "strings": texts})[0]
         found = through_the_door(penstock.settings.endpoint, numbers, texts)
         model = penstock.lineage.trace(promoted).model
         assert model is not None
-        rows, apart = torch_and_onnxruntime(spec, model.training_set, (folder / "model.onnx").read_bytes(), Path(scratch))
+        rows, apart = torch_and_onnxruntime(
+            spec, model.training_set, (folder / "model.onnx").read_bytes(), Path(scratch)
+        )
     assert rows == len(events)
-    return {"rows": rows, "torch_onnxruntime": apart, "onnxruntime_triton": float(np.abs(found - expected).max())}
+    return {
+        "rows": rows,
+        "torch_onnxruntime": apart,
+        "onnxruntime_triton": float(np.abs(found - expected).max()),
+    }
 
 
-def torch_and_onnxruntime(pipeline: Pipeline, training_set: TrainingSet, graph: bytes, folder: Path) -> tuple[int, float]:
+def torch_and_onnxruntime(
+    pipeline: Pipeline, training_set: TrainingSet, graph: bytes, folder: Path
+) -> tuple[int, float]:
     """How many rows, and the largest difference between the probabilities of the network and of its graph."""
-    parts = [Path(urlparse(part.uri).path) for part in (training_set.train, training_set.validation, training_set.audit)]
+    parts = [
+        Path(urlparse(part.uri).path)
+        for part in (training_set.train, training_set.validation, training_set.audit)
+    ]
     built = build(pipeline, parts[0], parts[1], checkpoint=folder / "checkpoint.pt")
     assert built.model == graph, "the same training set, seed and pipeline make the same model, byte for byte"
     checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
@@ -78,7 +94,10 @@ def torch_and_onnxruntime(pipeline: Pipeline, training_set: TrainingSet, graph: 
     network = Network(pipeline.model, dense, fitted.embedded, 1)
     network.load_state_dict(checkpoint["best"] or checkpoint["network"])
     assert weights_digest(network) == built.weights
-    pairs = [(by_torch(network, mine, "binary"), run(graph, rows)["probabilities"]) for mine, rows in zip(tensors, split, strict=True)]
+    pairs = [
+        (by_torch(network, mine, "binary"), run(graph, rows)["probabilities"])
+        for mine, rows in zip(tensors, split, strict=True)
+    ]
     return sum(map(len, split)), max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
 
 
@@ -105,7 +124,9 @@ def number(event: Event, column: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path, required=True)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -114,7 +135,10 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(f"torch and ONNX Runtime: {found['torch_onnxruntime']:.1e} at most")
-    print(f"ONNX Runtime and Triton through Envoy: {found['onnxruntime_triton']:.1e} at most, over {found['rows']} rows")
+    print(
+        f"ONNX Runtime and Triton through Envoy: {found['onnxruntime_triton']:.1e} at most, over"
+        f" {found['rows']} rows"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """How good the models are, against scikit-learn on the same splits: `python benchmarks/quality.py`.
 
-The examples' own pipeline files and data: adult-income, 48,842 people over 5 seeded splits; credit-risk, 4,454 loans over 20. Each split
-(60 % train, 10 % validation, 30 % audit) is written as a training set and goes the trainer's way: fit, train, one ONNX graph, ONNX Runtime
-on the audit part. Logistic regression and gradient boosting (defaults) learn from the same fields of the same training part. The
-difference is paired by seed. Two intervals: the plain paired t, and that of C. Nadeau, Y. Bengio, *Inference for the Generalization Error*
-(2003), which allows for splits that share rows and so says what a new sample of people might give.
+The examples' own pipeline files and data: adult-income, 48,842 people over 5 seeded splits;
+credit-risk, 4,454 loans over 20. Each split (60 % train, 10 % validation, 30 % audit) is written as
+a training set and goes the trainer's way: fit, train, one ONNX graph, ONNX Runtime on the audit
+part. Logistic regression and gradient boosting (defaults) learn from the same fields of the same
+training part. The difference is paired by seed. Two intervals: the plain paired t, and that of C.
+Nadeau, Y. Bengio, *Inference for the Generalization Error* (2003), which allows for splits that
+share rows and so says what a new sample of people might give.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ MUST = -0.01
 
 @dataclass(frozen=True)
 class Data:
-    """One example: its features (numbers as float64, all else as text or None), and what is to be foretold."""
+    """One example: its features (numbers as float64, all else as text or None), and what is to be
+    foretold.
+    """
 
     declared: Pipeline
     features: pd.DataFrame
@@ -73,7 +77,9 @@ class Data:
 
     def pipeline(self, seed: int) -> Pipeline:
         """The example's file, with this seed."""
-        return self.declared.model_copy(update={"training": self.declared.training.model_copy(update={"seed": seed})})
+        return self.declared.model_copy(
+            update={"training": self.declared.training.model_copy(update={"seed": seed})}
+        )
 
 
 def adult_income() -> Data:
@@ -88,7 +94,9 @@ def credit_risk() -> Data:
 
 def _module(example: str) -> Any:
     """The example's data.py; it downloads the data once."""
-    spec = importlib.util.spec_from_file_location(f"{example.replace('-', '_')}_data", EXAMPLES / example / "data.py")
+    spec = importlib.util.spec_from_file_location(
+        f"{example.replace('-', '_')}_data", EXAMPLES / example / "data.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -96,7 +104,9 @@ def _module(example: str) -> Any:
     return module
 
 
-def _data(example: str, table: pd.DataFrame, positive: pd.Series, seeds: int, against: tuple[str, ...]) -> Data:
+def _data(
+    example: str, table: pd.DataFrame, positive: pd.Series, seeds: int, against: tuple[str, ...]
+) -> Data:
     file = EXAMPLES / example / "pipeline.yaml"
     pipeline = read_pipeline(file.read_text(), str(file))
     features = {}
@@ -110,13 +120,15 @@ def _data(example: str, table: pd.DataFrame, positive: pd.Series, seeds: int, ag
     return Data(pipeline, pd.DataFrame(features), positive.to_numpy(dtype=np.int64), seeds, against)
 
 
-# -- the models --------------------------------------------------------------------------------------------------------------------
+# -- the models ------------------------------------------------------------------------------------
 
 
 def penstock(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> np.ndarray[Any, Any]:
     """Probabilities of the audit part, by the trainer's own way."""
     for part, rows in parts.items():
-        columns = {name: pa.array(data.features[name].to_numpy()[rows], from_pandas=True) for name in data.features}
+        columns = {
+            name: pa.array(data.features[name].to_numpy()[rows], from_pandas=True) for name in data.features
+        }
         metadata = {"penstock": json.dumps({"classes": ["false", "true"]})}
         table = pa.table({**columns, "__label": data.positive[rows]}).replace_schema_metadata(metadata)
         pq.write_table(table, folder / f"{part}.parquet")
@@ -128,9 +140,15 @@ def penstock(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> np.n
 def logistic(data: Data) -> Any:
     return make_pipeline(
         make_column_transformer(
-            (make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()), data.numbers),
             (
-                make_pipeline(SimpleImputer(strategy="constant", fill_value="missing"), OneHotEncoder(handle_unknown="ignore")),
+                make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()),
+                data.numbers,
+            ),
+            (
+                make_pipeline(
+                    SimpleImputer(strategy="constant", fill_value="missing"),
+                    OneHotEncoder(handle_unknown="ignore"),
+                ),
                 data.categories,
             ),
         ),
@@ -152,14 +170,17 @@ def sklearn(make: Callable[[Data], Any], data: Data, parts: dict[str, Any]) -> n
     return model.predict_proba(features.iloc[parts["audit"]])[:, 1]
 
 
-# -- the comparison ----------------------------------------------------------------------------------------------------------------
+# -- the comparison --------------------------------------------------------------------------------
 
 
 def splits(rows: int, seeds: int) -> Iterator[tuple[int, dict[str, Any]]]:
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(rows)
         train, validation = round(TRAIN * rows), round((TRAIN + VALIDATION) * rows)
-        yield seed, {"train": order[:train], "validation": order[train:validation], "audit": order[validation:]}
+        yield (
+            seed,
+            {"train": order[:train], "validation": order[train:validation], "audit": order[validation:]},
+        )
 
 
 def interval(differences: np.ndarray[Any, Any], shared: float) -> tuple[float, float]:
@@ -179,8 +200,14 @@ def compare(data: Data, seeds: int) -> list[dict[str, Any]]:
             scores["penstock"].append(roc_auc_score(truth, penstock(data, parts, seed, Path(folder))))
             seconds += time.perf_counter() - began
         for name in data.against:
-            scores[name].append(roc_auc_score(truth, sklearn({"logistic": logistic, "boosting": boosting}[name], data, parts)))
-        print(f"  {data.name} seed {seed}  " + "  ".join(f"{name} {values[-1]:.4f}" for name, values in scores.items()), file=sys.stderr)
+            scores[name].append(
+                roc_auc_score(truth, sklearn({"logistic": logistic, "boosting": boosting}[name], data, parts))
+            )
+        print(
+            f"  {data.name} seed {seed}  "
+            + "  ".join(f"{name} {values[-1]:.4f}" for name, values in scores.items()),
+            file=sys.stderr,
+        )
     rows = []
     for name in data.against:
         differences = np.subtract(scores["penstock"], scores[name])
@@ -204,7 +231,9 @@ def compare(data: Data, seeds: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--only", choices=("adult-income", "credit-risk"))
     parser.add_argument("--seeds", type=int, help="instead of 5 and 20")
     parser.add_argument("--json", action="store_true")
@@ -217,15 +246,23 @@ def main() -> None:
     if chosen.json:
         print(json.dumps(rows))
         return
-    print("data          seeds  AUROC   against   its AUROC  difference [paired 95 %]      [Nadeau, Bengio]   s a model")
+    print(
+        "data          seeds  AUROC   against   its AUROC  difference [paired 95 %]      [Nadeau, Bengio]   s"
+        " a model"
+    )
     for row in rows:
         low, high = row["nadeau_bengio"]
         print(
-            f"{row['data']:<13} {row['seeds']:>5}  {row['auroc']:.4f}  {row['against']:<9} {row['its_auroc']:.4f}     "
-            f"{row['difference']:+.4f} [{row['lower']:+.4f}, {row['upper']:+.4f}]   [{low:+.4f}, {high:+.4f}]  {row['seconds']:5.1f}"
+            f"{row['data']:<13} {row['seeds']:>5}  {row['auroc']:.4f}  {row['against']:<9}"
+            f" {row['its_auroc']:.4f}     {row['difference']:+.4f} [{row['lower']:+.4f}, {row['upper']:+.4f}]"
+            f"   [{low:+.4f}, {high:+.4f}]  {row['seconds']:5.1f}"
         )
     broken = [row for row in rows if row["lower"] < MUST and row["against"] == "logistic"]
-    sys.exit(f"worse than {MUST} against logistic regression: {', '.join(row['data'] for row in broken)}" if broken else 0)
+    sys.exit(
+        f"worse than {MUST} against logistic regression: {', '.join(row['data'] for row in broken)}"
+        if broken
+        else 0
+    )
 
 
 if __name__ == "__main__":

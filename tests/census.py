@@ -25,12 +25,18 @@ ROWS = 6_000
 PIPELINE = "census"
 
 
-def pipeline_text(name: str = PIPELINE, *, gates: str = "[{metric: auroc, at_least: 0.80, on_fail: block}]", epochs: int = 4) -> str:
+def pipeline_text(
+    name: str = PIPELINE, *, gates: str = "[{metric: auroc, at_least: 0.80, on_fail: block}]", epochs: int = 4
+) -> str:
     """The adult-income example under another name, with other gates and fewer epochs."""
     text = (ROOT / "examples" / "adult-income" / "pipeline.yaml").read_text()
     start, end = text.index("  gates:"), text.index("promotion:")
     text = text[:start] + f"  gates: {gates}\n\n" + text[end:]
-    small = {"epochs: 15": f"epochs: {epochs}", "batch_size: 256": "batch_size: 64", "learning_rate: 1e-3": "learning_rate: 3e-3"}
+    small = {
+        "epochs: 15": f"epochs: {epochs}",
+        "batch_size: 256": "batch_size: 64",
+        "learning_rate: 1e-3": "learning_rate: 3e-3",
+    }
     for wide in small:
         assert wide in text
         text = text.replace(wide, small[wide])
@@ -66,7 +72,12 @@ def serve(client: Penstock) -> Served:
 
 def run_penstock(stack: StackUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line against the stack under test."""
-    environment = {"PENSTOCK_HOME": str(stack.home), "PATH": "/usr/bin:/bin", "COLUMNS": "200", "HOME": str(stack.home)}
+    environment = {
+        "PENSTOCK_HOME": str(stack.home),
+        "PATH": "/usr/bin:/bin",
+        "COLUMNS": "200",
+        "HOME": str(stack.home),
+    }
     command = [Path(sys.executable).parent / "penstock", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
 
@@ -80,17 +91,27 @@ def tensors(served: Served, events: list[dict[str, object]]) -> tuple[np.ndarray
     """`numbers` FP64 [N, n] and `strings` BYTES [N, m], fields in the file's order."""
     pipeline = spec(served)
     features = pipeline.resolved_features()
-    numeric = [name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"]
+    numeric = [
+        name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"
+    ]
     rows = [model_fields(served, event) for event in events]
-    numbers = np.array([[float(row[name]) if row[name] is not None else np.nan for name in numeric] for row in rows])  # type: ignore[arg-type]
-    strings = np.array([[str(row[name] or "").encode() for name in features if name not in numeric] for row in rows], dtype=object)
+    numbers = np.array(
+        [[float(row[name]) if row[name] is not None else np.nan for name in numeric] for row in rows]
+    )  # type: ignore[arg-type]
+    strings = np.array(
+        [[str(row[name] or "").encode() for name in features if name not in numeric] for row in rows],
+        dtype=object,
+    )
     return numbers, strings
 
 
 def infer(served: Served, numbers: np.ndarray, strings: np.ndarray) -> np.ndarray:
     """Probabilities [N, 2] by a plain tritonclient through the door."""
     with triton.InferenceServerClient(served.client.settings.endpoint) as client:
-        inputs = [triton.InferInput("numbers", list(numbers.shape), "FP64"), triton.InferInput("strings", list(strings.shape), "BYTES")]
+        inputs = [
+            triton.InferInput("numbers", list(numbers.shape), "FP64"),
+            triton.InferInput("strings", list(strings.shape), "BYTES"),
+        ]
         inputs[0].set_data_from_numpy(numbers)
         inputs[1].set_data_from_numpy(strings)
         found: np.ndarray = client.infer(PIPELINE, inputs).as_numpy("probabilities")

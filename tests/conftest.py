@@ -1,4 +1,6 @@
-"""`census`, `load`, `compatibility` and `files` are modules beside the tests; `served` is one pipeline for all tests of a session."""
+"""`census`, `load`, `compatibility` and `files` are modules beside the tests; `served` is one
+pipeline for all tests of a session.
+"""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,6 @@
-"""Predictions and events without pause, remembering each that was answered or acknowledged: what must be there whatever was killed."""
+"""Predictions and events without pause, remembering each that was answered or acknowledged: what
+must be there whatever was killed.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,11 @@ from penstock.client.connection import PREDICTION_RETRY
 from penstock.contracts.topics import predictions_topic, source_topic
 from penstock.testing.wait import until
 
-AT_ONCE = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1)]
+AT_ONCE = [
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.use_local_subchannel_pool", 1),
+]
 PATIENT = [
     ("grpc.service_config", json.dumps({"methodConfig": [{"name": [{}], "retryPolicy": PREDICTION_RETRY}]})),
     ("grpc.use_local_subchannel_pool", 1),
@@ -30,9 +36,13 @@ PATIENT = [
 
 
 @contextmanager
-def under_load(served: Served, name: str, *, within: float = 120, patient: bool = False) -> Iterator[tuple[Publishing, Load]]:
-    """Within the block 200 events/s go to a pipeline `name` of its own, and predictions are asked for: without pause, or by patient clients
-    100 a second. On leaving, both must go on within so many seconds, and what was acknowledged or answered must be there once."""
+def under_load(
+    served: Served, name: str, *, within: float = 120, patient: bool = False
+) -> Iterator[tuple[Publishing, Load]]:
+    """Within the block 200 events/s go to a pipeline `name` of its own, and predictions are asked
+    for: without pause, or by patient clients 100 a second. On leaving, both must go on within so
+    many seconds, and what was acknowledged or answered must be there once.
+    """
     text = pipeline_text(name, gates="[]", epochs=2).replace("compare: champion", "compare: none")
     served.client.pipelines.apply(text, by="test")
     asking = predicting(served, threads=4, per_second=100, patient=True) if patient else predicting(served)
@@ -56,11 +66,17 @@ class Load:
     def grows(self, by: int = 50, within: float = 60.0) -> None:
         """Waits for more answers: the door works again."""
         now = len(self.answered)
-        until(lambda: len(self.answered) >= now + by, within=within, what=f"{by} more predictions are answered ({self.failed})")
+        until(
+            lambda: len(self.answered) >= now + by,
+            within=within,
+            what=f"{by} more predictions are answered ({self.failed})",
+        )
 
 
 @contextmanager
-def predicting(served: Served, *, pipeline: str = PIPELINE, threads: int = 2, per_second: int = 0, patient: bool = False) -> Iterator[Load]:
+def predicting(
+    served: Served, *, pipeline: str = PIPELINE, threads: int = 2, per_second: int = 0, patient: bool = False
+) -> Iterator[Load]:
     """Predictions from `threads` clients within the block, `per_second` from all together or without pause.
 
     Each retries nothing; or, `patient`, as the client library does, and gives up after 30 s.
@@ -100,7 +116,9 @@ def infer_request(served: Served, pipeline: str = PIPELINE) -> service_pb2.Model
     numbers, strings = tensors(served, served.events[:1])
     request = service_pb2.ModelInferRequest(model_name=pipeline)
     for name, datatype, array in (("numbers", "FP64", numbers), ("strings", "BYTES", strings)):
-        request.inputs.append(service_pb2.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=array.shape))
+        request.inputs.append(
+            service_pb2.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=array.shape)
+        )
         request.raw_input_contents.append(_raw(array))
     return request
 
@@ -134,18 +152,32 @@ class Publishing:
     def grows(self, by: int = 200, within: float = 60.0) -> None:
         """Waits for more acknowledgements: Kafka takes events again."""
         now = len(self.acknowledged)
-        until(lambda: len(self.acknowledged) >= now + by, within=within, what=f"{by} more events are acknowledged ({self.failed})")
+        until(
+            lambda: len(self.acknowledged) >= now + by,
+            within=within,
+            what=f"{by} more events are acknowledged ({self.failed})",
+        )
 
 
 @contextmanager
-def publishing(served: Served, pipeline: str, *, per_second: int = 200, bootstrap_servers: str = "") -> Iterator[Publishing]:
-    """Events of `pipeline`'s source `people` at a steady rate within the block, by a plain idempotent producer of the user's own.
+def publishing(
+    served: Served, pipeline: str, *, per_second: int = 200, bootstrap_servers: str = ""
+) -> Iterator[Publishing]:
+    """Events of `pipeline`'s source `people` at a steady rate within the block, by a plain
+    idempotent producer of the user's own.
 
     On leaving, what is in flight has been acknowledged or given up.
     """
     published, stop = Publishing(), threading.Event()
     servers = bootstrap_servers or served.client.settings.kafka.bootstrap_servers
-    producer = Producer({"bootstrap.servers": servers, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 120_000})
+    producer = Producer(
+        {
+            "bootstrap.servers": servers,
+            "enable.idempotence": True,
+            "linger.ms": 5,
+            "message.timeout.ms": 120_000,
+        }
+    )
     topic = source_topic("events", pipeline, "people")
 
     def told(event_id: str, error: KafkaError | None) -> None:
@@ -159,7 +191,12 @@ def publishing(served: Served, pipeline: str, *, per_second: int = 200, bootstra
         for number, event in enumerate(itertools.islice(itertools.cycle(people()), 1_000_000)):
             event_id = f"load-{number}"
             value = orjson.dumps({**event, "event_id": event_id})
-            producer.produce(topic, value, key=str(event["person_id"]), on_delivery=lambda error, _, id_=event_id: told(id_, error))
+            producer.produce(
+                topic,
+                value,
+                key=str(event["person_id"]),
+                on_delivery=lambda error, _, id_=event_id: told(id_, error),
+            )
             published.sent.append(event_id)
             producer.poll(0)
             if stop.wait(max(0.0, began + number / per_second - time.monotonic())):
@@ -176,9 +213,15 @@ def publishing(served: Served, pipeline: str, *, per_second: int = 200, bootstra
 
 
 def all_records_once(served: Served, pipeline: str, published: Publishing, within: float = 90.0) -> None:
-    """Waits until each acknowledged event is a record, and asserts that none is there twice. One given up may have arrived."""
+    """Waits until each acknowledged event is a record, and asserts that none is there twice. One
+    given up may have arrived.
+    """
     wanted = set(published.acknowledged)
-    until(lambda: wanted <= record_ids(served, pipeline).keys(), within=within, what="each acknowledged event is a record")
+    until(
+        lambda: wanted <= record_ids(served, pipeline).keys(),
+        within=within,
+        what="each acknowledged event is a record",
+    )
     found = record_ids(served, pipeline)
     assert {event_id: count for event_id, count in found.items() if count != 1} == {}
     assert found.keys() <= set(published.sent)
@@ -186,7 +229,9 @@ def all_records_once(served: Served, pipeline: str, published: Publishing, withi
 
 def record_ids(served: Served, pipeline: str) -> Counter[str]:
     """How often each id is on the records topic: multiplicity counts."""
-    values = (message.value() for message in served.client.events.read(source_topic("records", pipeline, "people")))
+    values = (
+        message.value() for message in served.client.events.read(source_topic("records", pipeline, "people"))
+    )
     return Counter(orjson.loads(value)["id"] for value in values if value is not None)
 
 

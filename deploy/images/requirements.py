@@ -1,6 +1,8 @@
-"""What each service's image installs: the closure of the member's dependencies, with all its extras, pinned as in requirements.lock.
+"""What each service's image installs: the closure of the member's dependencies, with all its
+extras, pinned as in requirements.lock.
 
-`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from what is installed: nothing is downloaded.
+`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from
+what is installed: nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OURS = "penstock-"
 OLDEST = "3.11.0"
-"""Whichever Python 3.11 writes the files and whichever the base image has: what only an older one needs is in them."""
+"""Whichever Python 3.11 writes the files and whichever the base image has: what only an older one
+needs is in them.
+"""
 
 
 def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, set[str]]:
@@ -31,14 +35,18 @@ def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, s
     extras |= requirement.extras
     for line in distribution(name).requires or ():
         needed = Requirement(line)
-        if needed.marker is None or any(needed.marker.evaluate({"extra": extra, "python_full_version": OLDEST}) for extra in ("", *extras)):
+        if needed.marker is None or any(
+            needed.marker.evaluate({"extra": extra, "python_full_version": OLDEST}) for extra in ("", *extras)
+        ):
             closure(needed, found)
     return found
 
 
 def pins() -> dict[str, str]:
     lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return {canonicalize_name(Requirement(line).name): line for line in lines if line and not line.startswith("#")}
+    return {
+        canonicalize_name(Requirement(line).name): line for line in lines if line and not line.startswith("#")
+    }
 
 
 def text(service: str) -> str:

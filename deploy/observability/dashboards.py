@@ -1,6 +1,8 @@
-"""Grafana's dashboards: one screen for the flow, from flow.yaml, and one a service, from the metrics catalogue.
+"""Grafana's dashboards: one screen for the flow, from flow.yaml, and one a service, from the
+metrics catalogue.
 
-`make gen` writes `grafana/dashboards/*.json`; `make check` compares. Who adds a metric to the catalogue has its panel by that.
+`make gen` writes `grafana/dashboards/*.json`; `make check` compares. Who adds a metric to the
+catalogue has its panel by that.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ class Row:
     panels: list[Panel]
 
 
-# -- the flow ----------------------------------------------------------------------------------------------------------------------
+# -- the flow --------------------------------------------------------------------------------------
 
 
 def flow() -> list[Row]:
@@ -66,19 +68,23 @@ def _panel(said: dict[str, Any], of_row: dict[str, Any]) -> Panel:
     return Panel(**{"about": next(known, ""), **of_row, **said})
 
 
-# -- one a service -----------------------------------------------------------------------------------------------------------------
+# -- one a service ---------------------------------------------------------------------------------
 
 
 def of_service(service: str) -> list[Row]:
     its_own = [metric for metric in CATALOGUE if metric.services == (service,)]
     shared = [metric for metric in CATALOGUE if service in metric.services and len(metric.services) > 1]
     return [
-        Row(title, [panel_of(metric, service) for metric in some]) for title, some in ((service, its_own), ("As others", shared)) if some
+        Row(title, [panel_of(metric, service) for metric in some])
+        for title, some in ((service, its_own), ("As others", shared))
+        if some
     ]
 
 
 def panel_of(metric: Metric, service: str) -> Panel:
-    """A counter as rate, a histogram as its median and its slowest hundredth, anything else as it is; by all that divides it."""
+    """A counter as rate, a histogram as its median and its slowest hundredth, anything else as it
+    is; by all that divides it.
+    """
     words = metric.name.removeprefix("penstock.").replace(".", " ").replace("_", " ")
     labels = [label for label in metric.labels if label not in SAYS_NOTHING] or ["instance"]
     by, legend = ", ".join(labels), " ".join(f"{{{{{label}}}}}" for label in labels)
@@ -94,7 +100,7 @@ def panel_of(metric: Metric, service: str) -> Panel:
     return Panel(words[0].upper() + words[1:], show, metric.about, unit)
 
 
-# -- as Grafana has it -------------------------------------------------------------------------------------------------------------
+# -- as Grafana has it -----------------------------------------------------------------------------
 
 
 def dashboard(name: str, rows: Iterable[Row]) -> dict[str, Any]:
@@ -108,7 +114,15 @@ def dashboard(name: str, rows: Iterable[Row]) -> dict[str, Any]:
         "refresh": "30s",
         "time": {"from": "now-1h", "to": "now"},
         "templating": {"list": [_PIPELINES] if name == "flow" else []},
-        "links": [{"type": "dashboards", "title": "Penstock", "tags": ["penstock"], "asDropdown": True, "keepTime": True}],
+        "links": [
+            {
+                "type": "dashboards",
+                "title": "Penstock",
+                "tags": ["penstock"],
+                "asDropdown": True,
+                "keepTime": True,
+            }
+        ],
         "panels": list(placed(rows)),
     }
 
@@ -135,7 +149,14 @@ def placed(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     number = y = 0
     for row in rows:
         number += 1
-        yield {"id": number, "type": "row", "title": row.title, "collapsed": False, "panels": [], "gridPos": _place(0, y, COLUMNS, 1)}
+        yield {
+            "id": number,
+            "type": "row",
+            "title": row.title,
+            "collapsed": False,
+            "panels": [],
+            "gridPos": _place(0, y, COLUMNS, 1),
+        }
         x, y, height = 0, y + 1, 0
         for panel in row.panels:
             if x + panel.width > COLUMNS:
@@ -199,7 +220,10 @@ def _states(_panel: Panel) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def files() -> dict[Path, str]:
     screens = {"flow": flow(), **{service: of_service(service) for service in SERVICES}}
-    return {FOLDER / f"{name}.json": f"{json.dumps(dashboard(name, rows), indent=1)}\n" for name, rows in screens.items()}
+    return {
+        FOLDER / f"{name}.json": f"{json.dumps(dashboard(name, rows), indent=1)}\n"
+        for name, rows in screens.items()
+    }
 
 
 if __name__ == "__main__":

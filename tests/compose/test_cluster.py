@@ -1,4 +1,5 @@
-"""The cluster: three Kafka nodes and two replicas of most services. Any one may die or be restarted, and the others go on.
+"""The cluster: three Kafka nodes and two replicas of most services. Any one may die or be
+restarted, and the others go on.
 
 Each failure comes under a steady 200 events/s and predictions. What took how long is printed.
 """
@@ -44,7 +45,9 @@ def served_by_cluster(cluster: ComposeUnderTest) -> Served:
 
 
 def test_there_are_three_nodes_and_two_replicas(cluster: ComposeUnderTest, served_by_cluster: Served) -> None:
-    assert {service: len(cluster.containers(service)) for service in REPLICATED} == dict.fromkeys(REPLICATED, 2)
+    assert {service: len(cluster.containers(service)) for service in REPLICATED} == dict.fromkeys(
+        REPLICATED, 2
+    )
     for service in EVERYTHING:
         cluster.healthy(service)
     assert len(cluster.bootstrap_servers.split(",")) == len(NODES)
@@ -58,19 +61,31 @@ def test_it_is_seen_as_one(cluster: ComposeUnderTest) -> None:
     until(lambda: prometheus.targets() == dict.fromkeys(jobs, "up"), within=60, what="all targets are up")
 
 
-def test_every_topic_is_on_all_nodes_and_acknowledged_by_two(cluster: ComposeUnderTest, served_by_cluster: Served) -> None:
+def test_every_topic_is_on_all_nodes_and_acknowledged_by_two(
+    cluster: ComposeUnderTest, served_by_cluster: Served
+) -> None:
     admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
     topics = admin.list_topics(timeout=30).topics
-    assert {"__consumer_offsets", "__transaction_state", "pipelines.v1", "census.people.events.v1", "census.predictions.v1"} <= set(topics)
-    assert {len(partition.replicas) for topic in topics.values() for partition in topic.partitions.values()} == {3}
+    assert {
+        "__consumer_offsets",
+        "__transaction_state",
+        "pipelines.v1",
+        "census.people.events.v1",
+        "census.predictions.v1",
+    } <= set(topics)
+    assert {
+        len(partition.replicas) for topic in topics.values() for partition in topic.partitions.values()
+    } == {3}
     asked = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in topics])
     assert {entry.result()["min.insync.replicas"].value for entry in asked.values()} == {"2"}
 
 
-# -- one that dies -----------------------------------------------------------------------------------------------------------------
+# -- one that dies ---------------------------------------------------------------------------------
 
 
-def test_kafka_goes_on_with_two_nodes_and_waits_with_one(cluster: ComposeUnderTest, served_by_cluster: Served) -> None:
+def test_kafka_goes_on_with_two_nodes_and_waits_with_one(
+    cluster: ComposeUnderTest, served_by_cluster: Served
+) -> None:
     with under_load(served_by_cluster, "two-nodes", patient=True) as (published, load):
         with cluster.dead("kafka-2"):
             took("the other nodes took over", published.grows)
@@ -85,7 +100,11 @@ def test_kafka_goes_on_with_two_nodes_and_waits_with_one(cluster: ComposeUnderTe
 
 def test_the_other_ingest_takes_over(cluster: ComposeUnderTest, served_by_cluster: Served) -> None:
     def recorded() -> None:
-        until(lambda: set(sent) <= record_ids(served_by_cluster, "two-ingests").keys(), within=TAKEN_OVER_WITHIN, what="all are records")
+        until(
+            lambda: set(sent) <= record_ids(served_by_cluster, "two-ingests").keys(),
+            within=TAKEN_OVER_WITHIN,
+            what="all are records",
+        )
 
     with under_load(served_by_cluster, "two-ingests", patient=True) as (published, _):
         for number in range(2):
@@ -126,12 +145,26 @@ def test_the_other_trainer_goes_on_with_a_run(cluster: ComposeUnderTest, served_
         served.client.pipelines.apply(text(name, epochs=epochs), by="test")
         served.journey.publish(name, "people", served.events)
         run = served.client.runs.create(
-            name, after=served.client.events.end_offsets(name), by="test", overrides={"trainer.early_stopping": None}
+            name,
+            after=served.client.events.end_offsets(name),
+            by="test",
+            overrides={"trainer.early_stopping": None},
         )
-        until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 2, within=120, what="two epochs are done")
+        until(
+            lambda: len(served.client.runs.get(run.run_id).epochs) >= 2,
+            within=120,
+            what="two epochs are done",
+        )
         with cluster.dead("trainer", working(cluster)):
             told = len(served.client.runs.get(run.run_id).epochs)
-            took("trainer", lambda: until(lambda: len(served.client.runs.get(run.run_id).epochs) > told, within=60, what="it goes on"))
+            took(
+                "trainer",
+                lambda: until(
+                    lambda: len(served.client.runs.get(run.run_id).epochs) > told,
+                    within=60,
+                    what="it goes on",
+                ),
+            )
             ended = served.journey.ended(run.run_id)
         cluster.healthy("trainer")
     assert ended.state == trainer.Run.STATE_COMPLETED, ended.failure
@@ -142,22 +175,34 @@ def test_the_other_trainer_goes_on_with_a_run(cluster: ComposeUnderTest, served_
     assert [version.digest for version in served.client.models.list(name)] == [ended.digest]
 
 
-def test_the_other_registry_answers_and_promotes(cluster: ComposeUnderTest, served_by_cluster: Served) -> None:
+def test_the_other_registry_answers_and_promotes(
+    cluster: ComposeUnderTest, served_by_cluster: Served
+) -> None:
     served, name = served_by_cluster, "two-registries"
     with under_load(served, name, patient=True):
         for number in range(2):
             with cluster.dead("model-registry", number):
                 began = time.monotonic()
-                assert served.client.pipelines.apply(text(name, epochs=3 + number), by="test").number == 2 + number
+                assert (
+                    served.client.pipelines.apply(text(name, epochs=3 + number), by="test").number
+                    == 2 + number
+                )
                 version = served.journey.train(name, {"training.seed": number})
                 served.journey.until_served(name, version.digest)
-                print(f"\nmodel-registry {number}: applied, trained, audited, promoted and served in {time.monotonic() - began:.1f} s")
+                print(
+                    f"\nmodel-registry {number}: applied, trained, audited, promoted and served in"
+                    f" {time.monotonic() - began:.1f} s"
+                )
             cluster.healthy("model-registry")
-    assert [serving.generation for serving in served.client.predictions.serving().pipelines if serving.pipeline == name] == [2]
+    assert [
+        serving.generation
+        for serving in served.client.predictions.serving().pipelines
+        if serving.pipeline == name
+    ] == [2]
     assert len(served.client.models.list(name)) == 2
 
 
-# -- everything, one after the other -----------------------------------------------------------------------------------------------
+# -- everything, one after the other ---------------------------------------------------------------
 
 
 def test_a_rolling_restart_of_everything_fails_no_prediction_and_loses_no_event(
@@ -168,14 +213,17 @@ def test_a_rolling_restart_of_everything_fails_no_prediction_and_loses_no_event(
         for service in EVERYTHING:
             cluster.roll(service)
             in_sync(cluster)
-    print(f"\n{len(published.acknowledged)} events, {len(load.answered)} predictions in {time.monotonic() - began:.0f} s")
+    print(
+        f"\n{len(published.acknowledged)} events, {len(load.answered)} predictions in"
+        f" {time.monotonic() - began:.0f} s"
+    )
     assert load.failed == {}
     assert published.failed == {}
     version = served_by_cluster.journey.train("rolled")
     served_by_cluster.journey.until_served("rolled", version.digest)
 
 
-# -- helpers -----------------------------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------
 
 
 def took(what: str, wait: Callable[[], object]) -> None:
@@ -203,7 +251,12 @@ def in_sync(cluster: ComposeUnderTest) -> None:
 
     def behind() -> list[str]:
         topics = admin.list_topics(timeout=30).topics.values()
-        return [topic.topic for topic in topics for partition in topic.partitions.values() if len(partition.isrs) < len(NODES)]
+        return [
+            topic.topic
+            for topic in topics
+            for partition in topic.partitions.values()
+            if len(partition.isrs) < len(NODES)
+        ]
 
     until(lambda: not behind(), within=BACK_WITHIN, what="all partitions are in sync")
 

@@ -1,4 +1,6 @@
-"""How long the stack takes to come up, and what it holds when it has nothing to do. Asked before the other tests load it."""
+"""How long the stack takes to come up, and what it holds when it has nothing to do. Asked before
+the other tests load it.
+"""
 
 import pytest
 

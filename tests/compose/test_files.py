@@ -33,7 +33,9 @@ SMALL = ("ingest", "model_registry", "inference")
 VERSION = os.environ.get("PENSTOCK_VERSION", "latest")
 IMAGES = {service: f"penstock/{service.replace('_', '-')}:{VERSION}" for service in SERVICES}
 PUBLISHED = {"envoy", "kafka", "kafka-2", "kafka-3", "grafana", "prometheus", "jaeger", "otel-collector"}
-"""The door, Kafka for publishers, where programs send their traces, and what an operator opens in a browser."""
+"""The door, Kafka for publishers, where programs send their traces, and what an operator opens in a
+browser.
+"""
 HOLDS_NOTHING_TO_ASK_WITH = {"otel-collector"}
 """Prometheus asks it."""
 
@@ -65,12 +67,16 @@ def test_every_combination_is_a_whole_stack(overlays: tuple[str, ...]) -> None:
     found = resolved(*overlays)
     for name, service in found["services"].items():
         assert service["image"], name
-        assert service.get("mem_limit") or service.get("deploy", {}).get("resources", {}).get("limits", {}).get("memory"), name
+        assert service.get("mem_limit") or service.get("deploy", {}).get("resources", {}).get(
+            "limits", {}
+        ).get("memory"), name
         if service.get("restart") == "no":
             continue
         assert service["restart"] == "unless-stopped", name
         asked = "healthcheck" in service or name in HOLDS_NOTHING_TO_ASK_WITH
-        assert asked or service["image"].startswith("penstock/"), f"{name}: the images of ours bring their own"
+        assert asked or service["image"].startswith("penstock/"), (
+            f"{name}: the images of ours bring their own"
+        )
         assert "stop_grace_period" in service, name
         assert service["logging"]["driver"] == "local", f"{name}: the one by default keeps its log for ever"
 
@@ -90,7 +96,11 @@ def test_only_the_door_and_kafka_listen_outside_and_only_here(overlays: tuple[st
 def test_our_containers_may_do_little() -> None:
     found = resolved()
     assert found["networks"]["penstock"]["internal"] is True
-    ours = {name: service for name, service in found["services"].items() if service["image"].startswith("penstock/")}
+    ours = {
+        name: service
+        for name, service in found["services"].items()
+        if service["image"].startswith("penstock/")
+    }
     assert {name.replace("-", "_") for name in ours} == {*SERVICES, "prepare"}
     for name, service in ours.items():
         assert service["read_only"] is True, name
@@ -109,7 +119,11 @@ def test_our_containers_may_do_little() -> None:
 def test_each_service_is_reached_has_its_database_and_is_seen() -> None:
     services = resolved("observability")["services"]
     peers = {f"PENSTOCK_PEERS__{service.upper()}" for service in SERVICES}
-    databases = set(re.findall(r"CREATE DATABASE (\w+)", (ROOT / "deploy" / "compose" / "postgres" / "databases.sql").read_text()))
+    databases = set(
+        re.findall(
+            r"CREATE DATABASE (\w+)", (ROOT / "deploy" / "compose" / "postgres" / "databases.sql").read_text()
+        )
+    )
     for service in SERVICES:
         environment = services[service.replace("_", "-")]["environment"]
         assert peers <= environment.keys()
@@ -126,7 +140,10 @@ def test_passwords_are_files_and_nothing_else() -> None:
         assert len(secret.read_text()) >= 32
         assert secret.read_text() not in everything
     ignored = subprocess.run(
-        ["git", "check-ignore", "deploy/compose/secrets/postgres_password"], cwd=ROOT, check=False, capture_output=True
+        ["git", "check-ignore", "deploy/compose/secrets/postgres_password"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
     )
     assert ignored.returncode == 0
     assert (ROOT / "deploy" / "compose" / "secrets").stat().st_mode & 0o077 == 0
@@ -134,14 +151,18 @@ def test_passwords_are_files_and_nothing_else() -> None:
 
 def test_env_tells_every_variable_with_its_default() -> None:
     told = dict(re.findall(r"^# ([A-Z0-9_]+)=(.*)$", (ROOT / ".env").read_text(), re.MULTILINE))
-    asked = {match for path in FILES for match in re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", path.read_text())}
+    asked = {
+        match for path in FILES for match in re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", path.read_text())
+    }
     assert {name for name, _ in asked} == set(told)
-    assert {(name, default) for name, default in asked if told[name] != default} == set(), "a default that .env tells otherwise"
+    assert {(name, default) for name, default in asked if told[name] != default} == set(), (
+        "a default that .env tells otherwise"
+    )
     bare = {match for path in FILES for match in re.findall(r"(?<!\$)\$\{([A-Z0-9_]+)\}", path.read_text())}
     assert bare == set(), "a variable without a default stops `docker compose up`"
 
 
-# -- images ----------------------------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +171,27 @@ def built(engine: None) -> None:
 
 
 def image(service: str) -> dict[str, Any]:
-    done = subprocess.run(["docker", "image", "inspect", IMAGES[service]], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["docker", "image", "inspect", IMAGES[service]], check=True, capture_output=True, text=True
+    )
     found: dict[str, Any] = json.loads(done.stdout)[0]
     return found
 
 
 def inside(service: str, *command: str) -> str:
     done = subprocess.run(
-        ["docker", "run", "--rm", "--read-only", "--network", "none", "--tmpfs", "/tmp", IMAGES[service], *command],
+        [
+            "docker",
+            "run",
+            "--rm",
+            "--read-only",
+            "--network",
+            "none",
+            "--tmpfs",
+            "/tmp",
+            IMAGES[service],
+            *command,
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -183,8 +217,12 @@ def test_an_image_is_what_it_says(built: None, service: str) -> None:
 def test_an_image_holds_its_own_service_and_says_what_else(built: None, service: str) -> None:
     bill = json.loads(inside(service, "cat", "/usr/share/penstock/bom.cyclonedx.json"))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
-    components = {canonicalize_name(component["name"]): component["version"] for component in bill["components"]}
-    pinned = dict(line.split("==") for line in (ROOT / "deploy" / "images" / f"{service}.txt").read_text().split())
+    components = {
+        canonicalize_name(component["name"]): component["version"] for component in bill["components"]
+    }
+    pinned = dict(
+        line.split("==") for line in (ROOT / "deploy" / "images" / f"{service}.txt").read_text().split()
+    )
     ours = {name: version for name, version in components.items() if name.startswith("penstock-")}
     assert {name: version for name, version in components.items() if name not in ours} == {
         canonicalize_name(name): version for name, version in pinned.items()

@@ -1,6 +1,8 @@
-"""`docs/operations.md`, followed to the letter on a stack of its own: its commands as they stand, a real name for each word in capitals.
+"""`docs/operations.md`, followed to the letter on a stack of its own: its commands as they stand, a
+real name for each word in capitals.
 
-The stack's files are a copy, as an operator's clone is one: passwords, `.env` and archives of these tests lie there.
+The stack's files are a copy, as an operator's clone is one: passwords, `.env` and archives of these
+tests lie there.
 """
 
 from __future__ import annotations
@@ -63,7 +65,15 @@ class Operator:
         return self.run("bash", "-c", script)
 
     def run(self, *command: str, fails: bool = False) -> str:
-        done = subprocess.run(command, cwd=self.clone, env=self.environment, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(
+            command,
+            cwd=self.clone,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
         assert (done.returncode != 0) == fails, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
         return done.stdout + done.stderr
 
@@ -81,11 +91,15 @@ class Operator:
         return (self.clone / "deploy" / "compose" / "secrets" / f"{name}_password").read_text()
 
     def trusted(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.stack.compose("exec", "-T", "model-registry", "cat", "keys/trust.json"))
+        found: dict[str, Any] = json.loads(
+            self.stack.compose("exec", "-T", "model-registry", "cat", "keys/trust.json")
+        )
         return found
 
     def present_key(self, role: str) -> str:
-        (found,) = [name for name, key in self.trusted().items() if key["role"] == role and key["retired_at"] is None]
+        (found,) = [
+            name for name, key in self.trusted().items() if key["role"] == role and key["retired_at"] is None
+        ]
         return found
 
     def traced(self, prediction: str) -> Any:
@@ -139,9 +153,13 @@ def test_a_prediction_is_followed_to_its_event(operator: Operator) -> None:
     assert re.search(r"^gates +yes", said, re.MULTILINE)
     assert "<svg" in (operator.clone / "report.html").read_text()
     assert "out_of_range" in said
-    assert f'"event_id": "{event["event_id"]}"' in said or f'"event_id":"{event["event_id"]}"' in said, "the event itself"
+    assert f'"event_id": "{event["event_id"]}"' in said or f'"event_id":"{event["event_id"]}"' in said, (
+        "the event itself"
+    )
     for service in ("trainer", "model_registry"):
-        assert re.search(rf'{found.run.run_id}.*"service": "{service}"', said), f"what {service} logged about the run"
+        assert re.search(rf'{found.run.run_id}.*"service": "{service}"', said), (
+            f"what {service} logged about the run"
+        )
 
 
 def test_a_rotated_password_is_the_only_one(operator: Operator) -> None:
@@ -153,8 +171,21 @@ def test_a_rotated_password_is_the_only_one(operator: Operator) -> None:
 
     def postgres(password: str) -> list[str]:
         # By its name on the network: on the loopback, the image asks for none.
-        command = "psql --host postgres --username penstock --dbname trainer --tuples-only --command 'SELECT 1'"
-        return ["docker", "compose", "exec", "-T", "-e", f"PGPASSWORD={password}", "postgres", "sh", "-c", command]
+        command = (
+            "psql --host postgres --username penstock --dbname trainer --tuples-only --command 'SELECT 1'"
+        )
+        return [
+            "docker",
+            "compose",
+            "exec",
+            "-T",
+            "-e",
+            f"PGPASSWORD={password}",
+            "postgres",
+            "sh",
+            "-c",
+            command,
+        ]
 
     assert "authentication failed" in operator.run(*postgres(before["postgres"]), fails=True)
     assert operator.run(*postgres(operator.password("postgres"))).strip() == "1"
@@ -162,7 +193,10 @@ def test_a_rotated_password_is_the_only_one(operator: Operator) -> None:
     assert "NOAUTH" in operator.run(*redis, before["redis"], "ping")
     assert "PONG" in operator.run(*redis, operator.password("redis"), "ping")
     person = str(operator.served.events[3]["person_id"])
-    assert operator.served.client.predictions.by_entity(PIPELINE, person).digest == operator.served.version.digest
+    assert (
+        operator.served.client.predictions.by_entity(PIPELINE, person).digest
+        == operator.served.version.digest
+    )
 
 
 def test_a_rotated_key_signs_and_the_old_one_still_verifies(operator: Operator) -> None:
@@ -174,7 +208,12 @@ def test_a_rotated_key_signs_and_the_old_one_still_verifies(operator: Operator) 
     # The second one has signed nothing, so that what is served stays when it leaves the store.
     operator.follow("Rotate a signing key", slice(1))
     operator.follow("Rotate a signing key", slice(1, 2), KEYID=second["registry"])
-    assert set(operator.trusted()) == {*first.values(), second["audit"], operator.present_key("registry"), operator.present_key("audit")}
+    assert set(operator.trusted()) == {
+        *first.values(),
+        second["audit"],
+        operator.present_key("registry"),
+        operator.present_key("audit"),
+    }
     operator.served.journey.until_served(PIPELINE, operator.served.version.digest)
     assert operator.served.client.audits.verify(operator.served.version.digest).valid
 
@@ -217,16 +256,26 @@ def test_a_dead_letter_is_put_aside_and_given_back(operator: Operator) -> None:
     letter = "audits.v1.penstock.model_registry.dlq/0/0"
     assert letter in replay
     operator.run("bash", "-c", publish)
-    until(lambda: letter in operator.run("penstock", "dead-letters", "list"), within=30, what="the dead letter is listed")
+    until(
+        lambda: letter in operator.run("penstock", "dead-letters", "list"),
+        within=30,
+        what="the dead letter is listed",
+    )
     said = operator.follow("Drain dead letters", slice(1, None))
     assert "is on audits.v1 again" in said
 
     def letters() -> list[str]:
         return re.findall(
-            r"^audits\.v1\.penstock\.model_registry\.dlq/0/(\d+) ", operator.run("penstock", "dead-letters", "list"), re.MULTILINE
+            r"^audits\.v1\.penstock\.model_registry\.dlq/0/(\d+) ",
+            operator.run("penstock", "dead-letters", "list"),
+            re.MULTILINE,
         )
 
-    until(lambda: len(letters()) == 1 and letters() != ["0"], within=30, what="what fails again is a new letter, and the old one has gone")
+    until(
+        lambda: len(letters()) == 1 and letters() != ["0"],
+        within=30,
+        what="what fails again is a new letter, and the old one has gone",
+    )
     operator.stack.ready()
 
 
@@ -264,7 +313,9 @@ services:
 
 @pytest.mark.slow
 def test_a_kafka_elsewhere_is_reached_with_a_password_from_a_file(engine: None, tmp_path: Path) -> None:
-    """The page's overlay as it stands, but for the address, TLS and the mechanism, against a broker that asks for a password."""
+    """The page's overlay as it stands, but for the address, TLS and the mechanism, against a broker
+    that asks for a password.
+    """
     clone = clone_into(tmp_path)
     (overlay,) = FILE.finditer(SECTIONS["More of it"])
     (clone / overlay["path"]).write_text(overlay["text"])
@@ -273,13 +324,23 @@ def test_a_kafka_elsewhere_is_reached_with_a_password_from_a_file(engine: None, 
     secrets.mkdir(mode=0o700)
     (secrets / "kafka_password").write_text("a password of its own\n")
     (secrets / "kafka_ca").touch()
-    with running_compose(Path(overlay["path"]).stem, "broker", services=["broker", "ingest"], root=clone) as stack:
-        assert set(stack.compose("ps", "--services").split()) == {"broker", "ingest"}, "the stack's own Kafka stays away"
+    with running_compose(
+        Path(overlay["path"]).stem, "broker", services=["broker", "ingest"], root=clone
+    ) as stack:
+        assert set(stack.compose("ps", "--services").split()) == {"broker", "ingest"}, (
+            "the stack's own Kafka stays away"
+        )
         assert '"arrived": "kafka"' in stack.log("ingest")
-        assert not [variable for variable in stack.inspect("ingest")["Config"]["Env"] if "a password" in variable]
+        assert not [
+            variable for variable in stack.inspect("ingest")["Config"]["Env"] if "a password" in variable
+        ]
         (secrets / "kafka_password").write_text("another one")
         stack.restart("ingest")
-        until(lambda: "authentication" in stack.log("ingest").lower(), within=60, what="the broker turns the service away")
+        until(
+            lambda: "authentication" in stack.log("ingest").lower(),
+            within=60,
+            what="the broker turns the service away",
+        )
 
 
 @pytest.mark.slow
@@ -323,14 +384,32 @@ def test_what_was_backed_up_is_there_after_a_restore(operator: Operator) -> None
     operator.run("deploy/compose/secrets.sh")
     assert "another than the backup's" in operator.run("deploy/compose/restore.sh", "backup", fails=True)
     shutil.rmtree(secrets)  # as on a new machine
-    assert operator.run("docker", "volume", "ls", "-q", "--filter", f"name={operator.environment['COMPOSE_PROJECT_NAME']}_") == ""
+    assert (
+        operator.run(
+            "docker",
+            "volume",
+            "ls",
+            "-q",
+            "--filter",
+            f"name={operator.environment['COMPOSE_PROJECT_NAME']}_",
+        )
+        == ""
+    )
 
     operator.follow("Restore", DIRECTORY="backup")
     operator.stack.ready()
     after = client.predictions.by_fields(PIPELINE, fields)
-    assert (after.probabilities, after.decision, after.digest) == (before.probabilities, before.decision, before.digest)
+    assert (after.probabilities, after.decision, after.digest) == (
+        before.probabilities,
+        before.decision,
+        before.digest,
+    )
     again = operator.traced(before.prediction)
-    assert (again.prediction, again.run.run_id, again.model) == (lineage.prediction, lineage.run.run_id, lineage.model)
+    assert (again.prediction, again.run.run_id, again.model) == (
+        lineage.prediction,
+        lineage.run.run_id,
+        lineage.model,
+    )
     by_entity = operator.traced(client.predictions.by_entity(PIPELINE, str(event["person_id"])).prediction)
     assert [record.id for record in by_entity.events] == [event["event_id"]]
     assert client.audits.verify(operator.served.version.digest).valid
@@ -343,7 +422,9 @@ def test_what_was_backed_up_is_there_after_a_restore(operator: Operator) -> None
     client.pipelines.apply(pipeline_text(epochs=2).replace("compare: champion", "compare: none"), by="test")
     version = journey.train(PIPELINE)
     journey.until_served(PIPELINE, version.digest)
-    assert {one.pipeline: one.generation for one in client.predictions.serving().pipelines}[PIPELINE] == generations[PIPELINE] + 1
+    assert {one.pipeline: one.generation for one in client.predictions.serving().pipelines}[
+        PIPELINE
+    ] == generations[PIPELINE] + 1
 
 
 def test_every_section_with_commands_is_followed() -> None:

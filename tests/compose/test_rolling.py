@@ -1,4 +1,5 @@
-"""A rolling restart: every program but Kafka, of which there is only one here, is restarted, one after the other, under load.
+"""A rolling restart: every program but Kafka, of which there is only one here, is restarted, one
+after the other, under load.
 
 Events at 200/s, predictions at 100/s by clients that retry as the client library does.
 """
@@ -19,7 +20,9 @@ ALL_BUT_KAFKA = (
 )  # fmt: skip
 
 
-def test_a_rolling_restart_fails_no_prediction_and_loses_no_event(served_by_compose: Served, compose: ComposeUnderTest) -> None:
+def test_a_rolling_restart_fails_no_prediction_and_loses_no_event(
+    served_by_compose: Served, compose: ComposeUnderTest
+) -> None:
     with under_load(served_by_compose, "rolled", patient=True) as (published, load):
         began, events, predictions = time.monotonic(), len(published.sent), len(load.answered)
         for service in ALL_BUT_KAFKA:

@@ -1,4 +1,6 @@
-"""Artifacts in a bucket: the stack with deploy/compose/s3.yaml, and an S3 that lies outside its internal network."""
+"""Artifacts in a bucket: the stack with deploy/compose/s3.yaml, and an S3 that lies outside its
+internal network.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ services:
 USE_ARTIFACTS = ("feature-store", "trainer", "model-registry", "ethics-audit", "inference")
 
 
-def test_a_model_comes_to_serve_out_of_a_bucket_and_the_volume_stays_empty(engine: None, tmp_path: Path) -> None:
+def test_a_model_comes_to_serve_out_of_a_bucket_and_the_volume_stays_empty(
+    engine: None, tmp_path: Path
+) -> None:
     clone = clone_into(tmp_path)
     with (clone / ".env").open("a") as settings:
         settings.write("AWS_ENDPOINT_URL=http://minio:9000\n")

@@ -1,4 +1,6 @@
-"""Embedded or in containers, it is the same platform: the same events become the same model, and it answers the same."""
+"""Embedded or in containers, it is the same platform: the same events become the same model, and it
+answers the same.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ TOLERANCE = 1e-6
 
 
 def estimates(result: object, path: str = "") -> Iterator[tuple[str, float]]:
-    """Everything that the audit measured, by its place in the result; intervals are drawn anew for each version."""
+    """Everything that the audit measured, by its place in the result; intervals are drawn anew for
+    each version.
+    """
     if isinstance(result, dict):
         if isinstance(value := result.get("estimate"), int | float):
             yield path, float(value)
@@ -26,16 +30,25 @@ def estimates(result: object, path: str = "") -> Iterator[tuple[str, float]]:
             yield from estimates(inner, f"{path}[{number}]")
 
 
-def test_quality_fairness_and_probabilities_are_those_of_the_embedded_stack(served: Served, served_by_compose: Served) -> None:
+def test_quality_fairness_and_probabilities_are_those_of_the_embedded_stack(
+    served: Served, served_by_compose: Served
+) -> None:
     pair = (served, served_by_compose)
     embedded, contained = (dict(one.version.metrics) for one in pair)
     assert contained.keys() == embedded.keys()
     assert {name: value for name, value in contained.items() if abs(value - embedded[name]) > TOLERANCE} == {}
-    embedded, contained = (dict(estimates(json.loads(one.client.audits.get(one.version.digest).result_json))) for one in pair)
+    embedded, contained = (
+        dict(estimates(json.loads(one.client.audits.get(one.version.digest).result_json))) for one in pair
+    )
     assert len(embedded) > 20
     assert contained.keys() == embedded.keys()
     assert {path: value for path, value in contained.items() if abs(value - embedded[path]) > TOLERANCE} == {}
     rows = served.events[:2000]
-    answers = [np.concatenate([infer(one, *tensors(one, rows[start : start + 64])) for start in range(0, len(rows), 64)]) for one in pair]
+    answers = [
+        np.concatenate(
+            [infer(one, *tensors(one, rows[start : start + 64])) for start in range(0, len(rows), 64)]
+        )
+        for one in pair
+    ]
     assert answers[0].shape == (len(rows), 2)
     assert float(np.abs(answers[0] - answers[1]).max()) <= TOLERANCE, PIPELINE

@@ -1,7 +1,8 @@
 """Within v1 only optional additions: compares what the code says now with what was last released.
 
-`python tests/contract/compatibility.py` checks; `… release` records the present state as released. The rules are pure functions over
-JSON Schemas and proto descriptors, so that bad fixtures can be put through them.
+`python tests/contract/compatibility.py` checks; `… release` records the present state as released.
+The rules are pure functions over JSON Schemas and proto descriptors, so that bad fixtures can be
+put through them.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ RELEASED = ROOT / "schemas" / "released"
 Json = dict[str, Any]
 
 
-# -- events ------------------------------------------------------------------------------------------------------------------------
+# -- events ----------------------------------------------------------------------------------------
 
 
 def breaking_events(released: Mapping[str, Json], now: Mapping[str, Json]) -> list[str]:
     """Changes that an event of the last release, or its reader, would not survive."""
     found = [f"{name}: removed" for name in released if name not in now]
     for name in released.keys() & now.keys():
-        found += [f"{name}: {problem}" for problem in _breaking(released[name], now[name], released[name], now[name], "")]
+        found += [
+            f"{name}: {problem}"
+            for problem in _breaking(released[name], now[name], released[name], now[name], "")
+        ]
     return sorted(found)
 
 
@@ -73,11 +77,13 @@ def _resolved(schema: Json, root: Json) -> Json:
     return schema
 
 
-# -- protos ------------------------------------------------------------------------------------------------------------------------
+# -- protos ----------------------------------------------------------------------------------------
 
 
 def breaking_protos(released: FileDescriptorSet, now: FileDescriptorSet) -> list[str]:
-    """Changes that a client of the last release would not survive: removed or renumbered fields, changed types, removed methods."""
+    """Changes that a client of the last release would not survive: removed or renumbered fields,
+    changed types, removed methods.
+    """
     found: list[str] = []
     old_messages, new_messages = dict(_messages(released)), dict(_messages(now))
     for name, old in old_messages.items():
@@ -85,11 +91,23 @@ def breaking_protos(released: FileDescriptorSet, now: FileDescriptorSet) -> list
             found.append(f"{name}: removed")
             continue
         numbers = {field.number: field for field in new_messages[name].field}
-        found += [f"{name}.{field.name}: {problem}" for field in old.field for problem in _field_breaks(field, numbers.get(field.number))]
+        found += [
+            f"{name}.{field.name}: {problem}"
+            for field in old.field
+            for problem in _field_breaks(field, numbers.get(field.number))
+        ]
     old_values, new_values = dict(_enum_values(released)), dict(_enum_values(now))
-    found += [f"{value}: removed or renumbered" for value, number in old_values.items() if new_values.get(value) != number]
+    found += [
+        f"{value}: removed or renumbered"
+        for value, number in old_values.items()
+        if new_values.get(value) != number
+    ]
     old_methods, new_methods = dict(_methods(released)), dict(_methods(now))
-    found += [f"{method}: removed or changed" for method, shape in old_methods.items() if new_methods.get(method) != shape]
+    found += [
+        f"{method}: removed or changed"
+        for method, shape in old_methods.items()
+        if new_methods.get(method) != shape
+    ]
     return sorted(found)
 
 
@@ -123,7 +141,12 @@ def _methods(files: FileDescriptorSet) -> Iterator[tuple[str, tuple[str, str, bo
     for file in files.file:
         for service in file.service:
             for method in service.method:
-                shape = (method.input_type, method.output_type, method.client_streaming, method.server_streaming)
+                shape = (
+                    method.input_type,
+                    method.output_type,
+                    method.client_streaming,
+                    method.server_streaming,
+                )
                 yield f"{file.package}.{service.name}.{method.name}", shape
 
 
@@ -132,12 +155,17 @@ def compile_protos(root: Path) -> FileDescriptorSet:
     files = [str(path) for path in sorted(root.rglob("*.proto"))]
     well_known = resources.files("grpc_tools") / "_proto"
     with tempfile.NamedTemporaryFile() as out:
-        if protoc.main(["protoc", f"-I{root}", f"-I{well_known}", f"--descriptor_set_out={out.name}", *files]) != 0:
+        if (
+            protoc.main(
+                ["protoc", f"-I{root}", f"-I{well_known}", f"--descriptor_set_out={out.name}", *files]
+            )
+            != 0
+        ):
             raise ValueError("a proto does not compile")
         return FileDescriptorSet.FromString(Path(out.name).read_bytes())
 
 
-# -- the released state ------------------------------------------------------------------------------------------------------------
+# -- the released state ----------------------------------------------------------------------------
 
 
 def main(arguments: list[str]) -> int:
@@ -149,7 +177,10 @@ def main(arguments: list[str]) -> int:
         protos_file.write_text(json.dumps(MessageToDict(protos), indent=1, sort_keys=True) + "\n")
         return 0
     released = ParseDict(json.loads(protos_file.read_text()), FileDescriptorSet())
-    found = [*breaking_events(json.loads(events_file.read_text()), events), *breaking_protos(released, protos)]
+    found = [
+        *breaking_events(json.loads(events_file.read_text()), events),
+        *breaking_protos(released, protos),
+    ]
     for problem in found:
         sys.stderr.write(f"breaks v1: {problem}\n")
     return 1 if found else 0

@@ -1,4 +1,6 @@
-"""Every event has an example that decodes, every topic names events that exist, and a bad catalogue is seen to be bad."""
+"""Every event has an example that decodes, every topic names events that exist, and a bad catalogue
+is seen to be bad.
+"""
 
 from pathlib import Path
 
@@ -30,7 +32,9 @@ def test_every_event_has_an_example() -> None:
 def test_an_event_without_its_first_field_does_not_decode(path: Path) -> None:
     first = path.read_text().split('"')[1]
     with pytest.raises(ValidationError, match=first):
-        decode(f"io.penstock.{path.stem}.v1", path.read_bytes().replace(f'"{first}"'.encode(), b'"misspelt"', 1))
+        decode(
+            f"io.penstock.{path.stem}.v1", path.read_bytes().replace(f'"{first}"'.encode(), b'"misspelt"', 1)
+        )
 
 
 def test_each_shared_topic_carries_just_the_events_that_say_so() -> None:
@@ -49,6 +53,10 @@ def test_owners_and_consumers_exist() -> None:
 def test_a_pipeline_gets_the_partitions_and_retention_that_its_file_asks_for() -> None:
     pipeline = read((ROOT / "examples" / "credit-risk" / "pipeline.yaml").read_text())
     topics = {topic.name: topic for topic in pipeline_topics(pipeline)}
-    assert topics["credit-risk.applications.events.v1"].partitions == topics["credit-risk.applications.seen.v1"].partitions == 2
+    assert (
+        topics["credit-risk.applications.events.v1"].partitions
+        == topics["credit-risk.applications.seen.v1"].partitions
+        == 2
+    )
     assert topics["credit-risk.outcomes.seen.v1"].config["retention.ms"] == str(7 * 86_400_000)
     assert len(topics) == 9

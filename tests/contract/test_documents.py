@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+PAGES = subprocess.run(
+    ["git", "ls-files", "*.md"], cwd=ROOT, check=True, capture_output=True, text=True
+).stdout.split()
 NAME = re.compile(r"`(penstock(?:_\w+)?\.\w+(?:\.\w+)*)(?:\(\))?`")
 NO_CODE = {"penstock.run", "penstock.feature_store.records", "penstock.service.ready"}
 """A tag in MLflow, a consumer group, a metric."""
@@ -21,7 +23,10 @@ LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)")
 def exists(name: str) -> bool:
     """A module, or what stands in one; a gRPC service. Nothing is imported but packages."""
     if service := re.fullmatch(r"penstock\.(\w+)\.v1\.(\w+Service)", name):
-        return f"service {service[2]} " in (ROOT / "proto" / "penstock" / service[1] / "v1" / f"{service[1]}.proto").read_text()
+        return (
+            f"service {service[2]} "
+            in (ROOT / "proto" / "penstock" / service[1] / "v1" / f"{service[1]}.proto").read_text()
+        )
     parts = name.split(".")
     for size in range(len(parts), 1 if parts[0] == "penstock" else 0, -1):
         try:
@@ -38,7 +43,11 @@ def exists(name: str) -> bool:
 def stands_in(body: list[ast.stmt], names: list[str]) -> bool:
     if not names:
         return True
-    found = [one for one in body if isinstance(one, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and one.name == names[0]]
+    found = [
+        one
+        for one in body
+        if isinstance(one, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and one.name == names[0]
+    ]
     return bool(found) and stands_in(found[0].body, names[1:])
 
 
@@ -59,7 +68,11 @@ def test_a_name_and_a_link_that_lead_nowhere_are_found() -> None:
         "penstock_ingest.intake",
         "penstock.runtime.nothing",
     ]
-    assert (exists("penstock_ingest.intake"), exists("penstock.runtime.nothing"), exists("penstock.contracts.pipeline.Model")) == (
+    assert (
+        exists("penstock_ingest.intake"),
+        exists("penstock.runtime.nothing"),
+        exists("penstock.contracts.pipeline.Model"),
+    ) == (
         True,
         False,
         True,

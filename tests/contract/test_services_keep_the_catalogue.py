@@ -1,7 +1,9 @@
-"""The topic catalogue against what the services really do: which events their routers take, which their code makes.
+"""The topic catalogue against what the services really do: which events their routers take, which
+their code makes.
 
-Read from the source, so that a handler added without its line in the catalogue fails here. Data-plane topics are built by name, by the
-functions of `penstock.contracts.topics`; who calls which is compared too.
+Read from the source, so that a handler added without its line in the catalogue fails here.
+Data-plane topics are built by name, by the functions of `penstock.contracts.topics`; who calls
+which is compared too.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ WISHES = {name for name in TOPIC_OF if name.endswith("Requested")}
 
 
 def sources(service: str) -> list[str]:
-    return [path.read_text() for path in sorted((ROOT / "services" / service / f"penstock_{service}").rglob("*.py"))]
+    return [
+        path.read_text()
+        for path in sorted((ROOT / "services" / service / f"penstock_{service}").rglob("*.py"))
+    ]
 
 
 def calls(texts: Iterable[str]) -> Iterator[ast.Call]:
@@ -35,7 +40,9 @@ def consumed(texts: Iterable[str]) -> set[str]:
     found = set()
     for call in calls(texts):
         if isinstance(call.func, ast.Attribute) and call.func.attr in ("on", "on_replay", "read"):
-            found |= {TOPIC_OF[name.id] for name in call.args if isinstance(name, ast.Name) and name.id in TOPIC_OF}
+            found |= {
+                TOPIC_OF[name.id] for name in call.args if isinstance(name, ast.Name) and name.id in TOPIC_OF
+            }
     return found
 
 
@@ -79,8 +86,14 @@ def test_data_plane_topics_are_touched_by_owner_and_consumers_and_by_no_other(se
 
 
 def test_a_handler_and_an_event_that_nobody_declared_are_found() -> None:
-    handlers = "@router.on(AuditCompleted)\ndef on_audit(audit, effect): effect.publish(ModelVersionPromoted(version=audit.version))"
+    handlers = (
+        "@router.on(AuditCompleted)\ndef on_audit(audit, effect):"
+        " effect.publish(ModelVersionPromoted(version=audit.version))"
+    )
     assert consumed([handlers]) == {"audits.v1"}
     assert published([handlers]) == {"model-versions.v1"}
     assert consumed(["replay.read('pipelines', PipelineApplied, apply)"]) == {"pipelines.v1"}
-    assert named(["source_topic('records', pipeline, source)", "predictions_topic(pipeline)"]) == {"records", "predictions"}
+    assert named(["source_topic('records', pipeline, source)", "predictions_topic(pipeline)"]) == {
+        "records",
+        "predictions",
+    }

@@ -33,7 +33,9 @@ def without(event: Event, field: str) -> Event:
         ("always-missing", lambda event: without(event, "occupation"), "occupation"),
     ],
 )
-def test_data_that_cannot_train_a_model_fails_in_a_sentence(served: Served, name: str, spoil, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_data_that_cannot_train_a_model_fails_in_a_sentence(
+    served: Served, name: str, spoil, said: str
+) -> None:  # type: ignore[no-untyped-def]
     served.client.pipelines.apply(pipeline_text(name), by="test")
     events = [spoiled for event in served.events[:1500] if (spoiled := spoil(event)) is not None]
     served.journey.publish(name, "people", events)
@@ -43,11 +45,15 @@ def test_data_that_cannot_train_a_model_fails_in_a_sentence(served: Served, name
     assert run.remedy
 
 
-def test_a_bad_pipeline_is_refused_with_its_lines(served: Served, stack: StackUnderTest, tmp_path: Path) -> None:
+def test_a_bad_pipeline_is_refused_with_its_lines(
+    served: Served, stack: StackUnderTest, tmp_path: Path
+) -> None:
     text = pipeline_text().replace("from: people.over_50k", "from: people.over_5k")
     with pytest.raises(BadPipelineFile) as caught:
         served.client.pipelines.apply(text, file="pipeline.yaml")
-    assert [problem.line for problem in caught.value.problems] == [text[: text.index("people.over_5k")].count("\n") + 1]
+    assert [problem.line for problem in caught.value.problems] == [
+        text[: text.index("people.over_5k")].count("\n") + 1
+    ]
     path = tmp_path / "pipeline.yaml"
     path.write_text(text)
     done = run_penstock(stack, "apply", str(path))
@@ -77,26 +83,37 @@ def test_an_unknown_model_entity_or_field_says_what_there_is(served: Served) -> 
     ("change", "codes"),
     [
         (lambda request: request.inputs[0].shape.__setitem__(1, 3), {grpc.StatusCode.INVALID_ARGUMENT}),
-        (lambda request: setattr(request, "model_name", "nobody"), {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}),
+        (
+            lambda request: setattr(request, "model_name", "nobody"),
+            {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE},
+        ),
         (lambda request: request.inputs.pop(), {grpc.StatusCode.INVALID_ARGUMENT}),
     ],
 )
 def test_a_wrong_tensor_gets_a_status_and_words(served: Served, change, codes: set[grpc.StatusCode]) -> None:  # type: ignore[no-untyped-def]
     request = infer_request(served)
     change(request)
-    with grpc.insecure_channel(served.client.settings.endpoint) as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        grpc.insecure_channel(served.client.settings.endpoint) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
     assert caught.value.code() in codes, caught.value
     assert caught.value.details()
 
 
 def test_a_deadline_that_passed_says_so(served: Served) -> None:
-    with grpc.insecure_channel(served.client.settings.endpoint) as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        grpc.insecure_channel(served.client.settings.endpoint) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(infer_request(served), timeout=0.0001)
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-@pytest.mark.parametrize("method", ["RepositoryModelLoad", "RepositoryModelUnload", "RepositoryIndex", "ModelStatistics"])
+@pytest.mark.parametrize(
+    "method", ["RepositoryModelLoad", "RepositoryModelUnload", "RepositoryIndex", "ModelStatistics"]
+)
 def test_the_doors_closed_methods_are_closed(served: Served, method: str) -> None:
     requests = {
         "RepositoryModelLoad": service_pb2.RepositoryModelLoadRequest(model_name=PIPELINE),
@@ -104,12 +121,17 @@ def test_the_doors_closed_methods_are_closed(served: Served, method: str) -> Non
         "RepositoryIndex": service_pb2.RepositoryIndexRequest(),
         "ModelStatistics": service_pb2.ModelStatisticsRequest(name=PIPELINE),
     }
-    with grpc.insecure_channel(served.client.settings.endpoint) as channel, pytest.raises(grpc.RpcError) as caught:
+    with (
+        grpc.insecure_channel(served.client.settings.endpoint) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         getattr(service_pb2_grpc.GRPCInferenceServiceStub(channel), method)(requests[method], timeout=10)
     assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_tampered_package_is_never_loaded_and_the_reason_is_seen(served: Served, stack: StackUnderTest) -> None:
+def test_a_tampered_package_is_never_loaded_and_the_reason_is_seen(
+    served: Served, stack: StackUnderTest
+) -> None:
     name = "tampered"
     text = pipeline_text(name, gates="[]", epochs=1).replace("compare: champion", "compare: none")
     served.client.pipelines.apply(text, by="test")
@@ -124,11 +146,18 @@ def test_a_tampered_package_is_never_loaded_and_the_reason_is_seen(served: Serve
         package.write_bytes(content)
 
     def refusal() -> str:
-        found = [serving for serving in served.client.predictions.serving().pipelines if serving.pipeline == name]
+        found = [
+            serving for serving in served.client.predictions.serving().pipelines if serving.pipeline == name
+        ]
         return found[0].refused_reason if found and found[0].refused_digest == bad.digest else ""
 
     assert "sha256" in until(refusal, within=60, what="the refusal is seen")
     (inference,) = (program for program in stack.stack.status() if program.program == "inference")
-    assert [fact for fact in inference.facts if name in fact and "sha256" in fact], "`penstock status` says it, too"
+    assert [fact for fact in inference.facts if name in fact and "sha256" in fact], (
+        "`penstock status` says it, too"
+    )
     served.journey.until_served(name, good.digest)
-    assert served.client.predictions.by_fields(name, model_fields(served, served.events[0])).digest == good.digest
+    assert (
+        served.client.predictions.by_fields(name, model_fields(served, served.events[0])).digest
+        == good.digest
+    )

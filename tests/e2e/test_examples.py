@@ -1,4 +1,6 @@
-"""The examples as a reader runs them: the demo whole, and the commands of the credit-risk README one by one."""
+"""The examples as a reader runs them: the demo whole, and the commands of the credit-risk README
+one by one.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,22 @@ def test_the_demo_keeps_its_word(stack: StackUnderTest) -> None:
     demo = [sys.executable, ROOT / "examples" / "adult-income" / "demo.py"]
     done = subprocess.run(demo, env=environment(stack), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for said in ("49722 events: 48842 records, 500 duplicates, 380 rejects", "refused", "promoted: generation 1", "four ways, one answer"):
+    for said in (
+        "49722 events: 48842 records, 500 duplicates, 380 rejects",
+        "refused",
+        "promoted: generation 1",
+        "four ways, one answer",
+    ):
         assert said in done.stdout
     assert re.search(r"events adult-income\.people\.events\.v1 partition 0, offsets 0 to \d+", done.stdout)
     assert re.search(r"p50 \d+\.\d ms, p99 \d+\.\d ms", done.stdout)
     summary = done.stdout.partition("\nsummary\n")[2]
     for said in (
         r"signed by +model \w{12}, verdict \w{12} +model \w{12}, verdict \w{12}",
-        r"equalized odds difference by sex ≤ 0\.1 +0\.\d+ \[0\.\d+, 0\.\d+\] fail +0\.\d+ \[0\.\d+, 0\.\d+\] pass",
+        (
+            r"equalized odds difference by sex ≤ 0\.1 +0\.\d+ \[0\.\d+, 0\.\d+\] fail +0\.\d+ \[0\.\d+,"
+            r" 0\.\d+\] pass"
+        ),
         r"training loss +[▁-█]+ +[▁-█]+",
         r"validation loss +[▁-█]+ +[▁-█]+",
         r"served: sha256:[0-9a-f]{64}",
@@ -60,7 +70,9 @@ def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
     name = trained = ""
     for command in commands:
         if "VERSION" in command:
-            if "approve" in command and trained not in {review.digest for review in stack.client.audits.reviews("credit-risk")}:
+            if "approve" in command and trained not in {
+                review.digest for review in stack.client.audits.reviews("credit-risk")
+            }:
                 continue  # nothing waits for a person
             command = command.replace("VERSION", trained)
         if "predict" in command:
@@ -93,9 +105,14 @@ def test_a_file_at_hand_becomes_a_model_by_the_readme(stack: StackUnderTest, tmp
     for number in range(600):
         income = rows.gauss(3000, 800)
         repaid = rows.random() < (0.9 if income > 2800 else 0.3)
-        lines.append(f"{number},2026-0{1 + number % 9}-11 12:{number % 60:02d}:00,{income:.2f},{rows.choice(['car', 'home'])},{repaid}")
+        lines.append(
+            f"{number},2026-0{1 + number % 9}-11"
+            f" 12:{number % 60:02d}:00,{income:.2f},{rows.choice(['car', 'home'])},{repaid}"
+        )
     (tmp_path / "loans.csv").write_text("\n".join(lines) + "\n")
-    block = re.search(r"^## Use it\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    block = re.search(
+        r"^## Use it\n+```\n(.*?)```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert block is not None
     said = ""
     for command in block[1].strip().splitlines():
@@ -119,6 +136,11 @@ def test_a_file_at_hand_becomes_a_model_by_the_readme(stack: StackUnderTest, tmp
 
 
 def test_the_two_census_pipelines_differ_by_the_constraint_alone() -> None:
-    plain, fair = ((ROOT / "examples" / "adult-income" / name).read_text().splitlines() for name in ("pipeline.yaml", "pipeline-fair.yaml"))
-    assert [line for line in fair if line not in plain] == ["  fairness: {notion: equalized_odds, by: sex, strength: 0.3}"]
+    plain, fair = (
+        (ROOT / "examples" / "adult-income" / name).read_text().splitlines()
+        for name in ("pipeline.yaml", "pipeline-fair.yaml")
+    )
+    assert [line for line in fair if line not in plain] == [
+        "  fairness: {notion: equalized_odds, by: sex, strength: 0.3}"
+    ]
     assert [line for line in plain if line not in fair] == []

@@ -24,7 +24,11 @@ pytestmark = pytest.mark.stack
 def test_every_event_is_a_record_a_reject_or_a_duplicate(served: Served) -> None:
     counts = served.client.events.counts(PIPELINE, "people")
     rejects = {reason: count for reason, count in served.expected.items() if reason != "duplicate"}
-    assert (counts.records, counts.duplicates, dict(counts.rejects)) == (len(served.events), served.expected["duplicate"], rejects)
+    assert (counts.records, counts.duplicates, dict(counts.rejects)) == (
+        len(served.events),
+        served.expected["duplicate"],
+        rejects,
+    )
     assert counts.events == counts.records + counts.duplicates + sum(rejects.values())
     told = [reject for _, reject in served.client.events.rejects(PIPELINE)]
     assert len(told) == sum(rejects.values())
@@ -52,13 +56,27 @@ def test_four_ways_to_ask_give_one_answer(served: Served) -> None:
     by_triton = infer(served, numbers, strings)[0, 1]
     body = {
         "inputs": [
-            {"name": "numbers", "shape": list(numbers.shape), "datatype": "FP64", "data": numbers.ravel().tolist()},
-            {"name": "strings", "shape": list(strings.shape), "datatype": "BYTES", "data": [text.decode() for text in strings.ravel()]},
+            {
+                "name": "numbers",
+                "shape": list(numbers.shape),
+                "datatype": "FP64",
+                "data": numbers.ravel().tolist(),
+            },
+            {
+                "name": "strings",
+                "shape": list(strings.shape),
+                "datatype": "BYTES",
+                "data": [text.decode() for text in strings.ravel()],
+            },
         ]
     }
     url = f"http://{served.client.settings.endpoint}/v2/models/{PIPELINE}/infer"
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode()), timeout=10) as response:
-        by_http = {output["name"]: output["data"] for output in json.load(response)["outputs"]}["probabilities"][1]
+    with urllib.request.urlopen(
+        urllib.request.Request(url, json.dumps(body).encode()), timeout=10
+    ) as response:
+        by_http = {output["name"]: output["data"] for output in json.load(response)["outputs"]}[
+            "probabilities"
+        ][1]
         assert response.headers["x-penstock-prediction"]
     by_entity = served.client.predictions.by_entity(PIPELINE, str(event["person_id"]))
     by_fields = served.client.predictions.by_fields(PIPELINE, model_fields(served, event))
@@ -77,7 +95,9 @@ def test_triton_through_the_door_answers_as_onnx_runtime_on_all_rows(served: Ser
     session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     texts = np.array([text.decode() for text in strings.ravel()], dtype=object).reshape(strings.shape)
     expected = session.run(["probabilities"], {"numbers": numbers, "strings": texts})[0]
-    found = np.concatenate([infer(served, numbers[i : i + 64], strings[i : i + 64]) for i in range(0, len(numbers), 64)])
+    found = np.concatenate(
+        [infer(served, numbers[i : i + 64], strings[i : i + 64]) for i in range(0, len(numbers), 64)]
+    )
     assert np.abs(found - expected).max() <= 1e-6
 
 
@@ -96,7 +116,9 @@ def test_a_prediction_is_traced_back_to_its_events(served: Served) -> None:
     assert found.version.digest == served.version.digest
     assert found.run.run_id == served.version.run_id
     assert found.audit.verdict == "pass"
-    assert sum(offsets.last - offsets.first for offsets in found.model.training_set.offsets) >= len(served.events)
+    assert sum(offsets.last - offsets.first for offsets in found.model.training_set.offsets) >= len(
+        served.events
+    )
     assert [record.id for record in found.events] == [event["event_id"]]
 
 
@@ -108,19 +130,27 @@ def test_the_report_stands_alone(served: Served) -> None:
         assert outside not in report
 
 
-def test_a_gate_that_is_not_passed_keeps_the_model_out_and_the_command_says_so(served: Served, stack: StackUnderTest) -> None:
+def test_a_gate_that_is_not_passed_keeps_the_model_out_and_the_command_says_so(
+    served: Served, stack: StackUnderTest
+) -> None:
     served.client.pipelines.apply(
-        pipeline_text("too-strict", gates="[{metric: auroc, at_least: 0.999, on_fail: block}]", epochs=1), by="test"
+        pipeline_text("too-strict", gates="[{metric: auroc, at_least: 0.999, on_fail: block}]", epochs=1),
+        by="test",
     )
     served.journey.publish("too-strict", "people", served.events[:2000])
     done = run_penstock(stack, "train", "too-strict", "--wait")
     assert done.returncode == 3, done.stdout + done.stderr
     assert "refused" in done.stdout
     assert "auroc ≥ 0.999" in done.stdout
-    assert all(serving.pipeline != "too-strict" or not serving.digest for serving in served.client.predictions.serving().pipelines)
+    assert all(
+        serving.pipeline != "too-strict" or not serving.digest
+        for serving in served.client.predictions.serving().pipelines
+    )
 
 
-def test_a_gate_on_review_is_opened_by_a_person_and_the_waiver_is_signed(served: Served, stack: StackUnderTest) -> None:
+def test_a_gate_on_review_is_opened_by_a_person_and_the_waiver_is_signed(
+    served: Served, stack: StackUnderTest
+) -> None:
     gates = "[{metric: auroc, at_least: 0.999, on_fail: review}]"
     served.client.pipelines.apply(pipeline_text("reviewed", gates=gates, epochs=1), by="test")
     served.journey.publish("reviewed", "people", served.events[:2000])
@@ -128,7 +158,9 @@ def test_a_gate_on_review_is_opened_by_a_person_and_the_waiver_is_signed(served:
     assert version.state == registry.Version.STATE_REFUSED
     listed = run_penstock(stack, "review", "list", "--pipeline", "reviewed")
     assert f"reviewed@{version.digest.removeprefix('sha256:')[:8]}" in listed.stdout
-    approved = run_penstock(stack, "review", "approve", version.digest, "--by", "ada", "--why", "a test of waivers")
+    approved = run_penstock(
+        stack, "review", "approve", version.digest, "--by", "ada", "--why", "a test of waivers"
+    )
     assert "not an identity" in approved.stdout
     served.journey.until_served("reviewed", version.digest)
     assert served.client.audits.verify(version.digest).valid
@@ -136,7 +168,9 @@ def test_a_gate_on_review_is_opened_by_a_person_and_the_waiver_is_signed(served:
 
 def test_a_second_version_replaces_the_first_and_rollback_brings_it_back(served: Served) -> None:
     name = "rolling"
-    served.client.pipelines.apply(pipeline_text(name, epochs=1, gates="[]").replace("compare: champion", "compare: none"), by="test")
+    served.client.pipelines.apply(
+        pipeline_text(name, epochs=1, gates="[]").replace("compare: champion", "compare: none"), by="test"
+    )
     served.journey.publish(name, "people", served.events[:2000])
     first = served.journey.train(name)
     served.journey.until_served(name, first.digest)
@@ -149,7 +183,9 @@ def test_a_second_version_replaces_the_first_and_rollback_brings_it_back(served:
     served.journey.until_served(name, first.digest)
 
 
-def test_erasing_a_person_leaves_no_trace_of_them_in_store_or_sets(served: Served, stack: StackUnderTest) -> None:
+def test_erasing_a_person_leaves_no_trace_of_them_in_store_or_sets(
+    served: Served, stack: StackUnderTest
+) -> None:
     name, person = "forgetful", "p00003"
     served.client.pipelines.apply(pipeline_text(name, epochs=1, gates="[]"), by="test")
     served.journey.publish(name, "people", served.events[:2000])

@@ -1,4 +1,6 @@
-"""Each failure is caused for real, at a seeded moment. Nothing lost, nothing doubled, ready again by itself."""
+"""Each failure is caused for real, at a seeded moment. Nothing lost, nothing doubled, ready again
+by itself.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def seeded(test: str, low: float, high: float) -> float:
     return random.Random(f"{SEED}/{test}").uniform(low, high)
 
 
-def test_killing_ingest_in_mid_transaction_loses_and_doubles_nothing(served: Served, stack: StackUnderTest) -> None:
+def test_killing_ingest_in_mid_transaction_loses_and_doubles_nothing(
+    served: Served, stack: StackUnderTest
+) -> None:
     name = apply(served, "killed-ingest")
     events = served.events[:4000]
     publisher = threading.Thread(target=lambda: trickle(served, name, events, seconds=3.0))
@@ -45,11 +49,16 @@ def test_killing_ingest_in_mid_transaction_loses_and_doubles_nothing(served: Ser
     assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
 
 
-def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(served: Served, stack: StackUnderTest) -> None:
+def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(
+    served: Served, stack: StackUnderTest
+) -> None:
     name = apply(served, "killed-training", epochs=25)
     served.journey.publish(name, "people", served.events)
     run = served.client.runs.create(
-        name, after=served.client.events.end_offsets(name), by="test", overrides={"trainer.early_stopping": None}
+        name,
+        after=served.client.events.end_offsets(name),
+        by="test",
+        overrides={"trainer.early_stopping": None},
     )
     until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 2, within=120, what="two epochs are done")
     os.kill(child_of(stack.pid("trainer")), signal.SIGKILL)
@@ -74,7 +83,9 @@ def test_killing_the_trainer_itself_goes_on_too(served: Served, stack: StackUnde
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-def test_killing_the_registry_between_effect_and_publish_publishes_after_all(served: Served, stack: StackUnderTest) -> None:
+def test_killing_the_registry_between_effect_and_publish_publishes_after_all(
+    served: Served, stack: StackUnderTest
+) -> None:
     name = apply(served, "killed-registry", epochs=1)
     served.journey.publish(name, "people", served.events[:2000])
     first = served.journey.train(name)
@@ -85,7 +96,11 @@ def test_killing_the_registry_between_effect_and_publish_publishes_after_all(ser
         stack.kill("model_registry")
     stack.ready()
     served.journey.until_served(name, first.digest)
-    generations = [serving.generation for serving in served.client.predictions.serving().pipelines if serving.pipeline == name]
+    generations = [
+        serving.generation
+        for serving in served.client.predictions.serving().pipelines
+        if serving.pipeline == name
+    ]
     assert generations == [3]
 
 
@@ -105,7 +120,9 @@ def test_killing_triton_brings_the_same_version_back(served: Served, stack: Stac
         stack.kill("triton")
         stack.ready("triton", "inference", within=60)
         load.grows()
-    assert [s.digest for s in served.client.predictions.serving().pipelines if s.pipeline == "census"] == [served.version.digest]
+    assert [s.digest for s in served.client.predictions.serving().pipelines if s.pipeline == "census"] == [
+        served.version.digest
+    ]
     all_recorded_once(served, load)
 
 
@@ -151,7 +168,7 @@ def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stac
     all_recorded_once(served, load, within=60)
 
 
-# -- helpers -----------------------------------------------------------------------------------------------------------------------
+# -- helpers ---------------------------------------------------------------------------------------
 
 
 def apply(served: Served, name: str, epochs: int = 2) -> str:
@@ -184,7 +201,11 @@ def stubs_of(triton: int) -> list[int]:
 
 
 def children(pid: int) -> list[int]:
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").glob("*/children")
+        for child in task.read_text().split()
+    ]
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,4 +1,6 @@
-"""`docs/add-a-service.md`: its files, as they stand, make a service that starts, consumes each event once and says so."""
+"""`docs/add-a-service.md`: its files, as they stand, make a service that starts, consumes each
+event once and says so.
+"""
 
 import os
 import re
@@ -25,7 +27,10 @@ BLOCK = re.compile(r"```(?:python|toml)\n# (?P<path>\S+)\n(?P<text>.*?)```", re.
 
 @pytest.mark.kafka
 def test_the_page_makes_a_service(kafka: Any, tmp_path: Path) -> None:
-    blocks = {found["path"]: found["text"] for found in BLOCK.finditer((ROOT / "docs" / "add-a-service.md").read_text())}
+    blocks = {
+        found["path"]: found["text"]
+        for found in BLOCK.finditer((ROOT / "docs" / "add-a-service.md").read_text())
+    }
     assert len(blocks) == 7
     for path, text in blocks.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -45,8 +50,15 @@ def test_the_page_makes_a_service(kafka: Any, tmp_path: Path) -> None:
         promoted = _promotion()
         producer = Producer(settings.client())
         for identity in ("first", "second", "second"):  # a repeat counts once
-            headers = {"ce_id": identity, "ce_type": promoted.ce_type(), "ce_source": "/test", "ce_specversion": "1.0"}
-            producer.produce(settings.topic(promoted.topic), encode(promoted), promoted.key.encode(), headers=headers)
+            headers = {
+                "ce_id": identity,
+                "ce_type": promoted.ce_type(),
+                "ce_source": "/test",
+                "ce_specversion": "1.0",
+            }
+            producer.produce(
+                settings.topic(promoted.topic), encode(promoted), promoted.key.encode(), headers=headers
+            )
         producer.flush(10)
         assert _eventually_says(port, "2 promotions")
     finally:
@@ -60,7 +72,9 @@ def _eventually_says(port: int, fact: str) -> bool:
         stub = status_pb2_grpc.StatusServiceStub(channel)
         while time.monotonic() < deadline:
             try:
-                status = stub.GetStatus(status_pb2.GetStatusRequest(), timeout=1, wait_for_ready=True).services[0]
+                status = stub.GetStatus(
+                    status_pb2.GetStatusRequest(), timeout=1, wait_for_ready=True
+                ).services[0]
             except grpc.RpcError:
                 continue
             if status.ready and fact in status.facts:
@@ -70,4 +84,6 @@ def _eventually_says(port: int, fact: str) -> bool:
 
 def _promotion() -> ModelVersionPromoted:
     example = ROOT / "schemas" / "examples" / "ModelVersionPromoted.json"
-    return ModelVersionPromoted.model_validate_json(example.read_text()).model_copy(update={"promoted_at": datetime.now(UTC)})
+    return ModelVersionPromoted.model_validate_json(example.read_text()).model_copy(
+        update={"promoted_at": datetime.now(UTC)}
+    )

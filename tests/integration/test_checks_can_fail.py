@@ -1,4 +1,6 @@
-"""Each check of `make check` that holds the house together, on a copy with one thing spoiled: it fails and says where."""
+"""Each check of `make check` that holds the house together, on a copy with one thing spoiled: it
+fails and says where.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.process
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tracked files as they stand."""
     folder = tmp_path_factory.mktemp("copy")
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
     for name in filter(None, names.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +47,11 @@ def spoil(copy: Path) -> Iterator[Path]:
 
 def check(folder: Path, target: str) -> tuple[int, str]:
     """`make TARGET` with this environment's tools and the folder's own sources."""
-    members = [str(path.parent) for path in sorted(folder.glob("libs/*/pyproject.toml")) + sorted(folder.glob("services/*/pyproject.toml"))]
+    members = [
+        str(path.parent)
+        for path in sorted(folder.glob("libs/*/pyproject.toml"))
+        + sorted(folder.glob("services/*/pyproject.toml"))
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
     done = subprocess.run(
         ["make", "--old-file", "setup", target],
@@ -86,7 +94,10 @@ def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "said"),
     [
-        ("libs/stubs/penstock/ingest/v1/ingest_pb2_grpc.py", "The stubs are not those of proto/: run make gen"),
+        (
+            "libs/stubs/penstock/ingest/v1/ingest_pb2_grpc.py",
+            "The stubs are not those of proto/: run make gen",
+        ),
         ("deploy/images/trainer.txt", "deploy/images/trainer.txt"),
         ("deploy/observability/grafana/dashboards/flow.json", "flow.json"),
     ],

@@ -1,6 +1,8 @@
-"""Each member declares all that it imports: installed alone, with the lock's versions, every module of it imports.
+"""Each member declares all that it imports: installed alone, with the lock's versions, every module
+of it imports.
 
-The client stays thin, and so do the services whose images have a bound: what is heavy does not come with them.
+The client stays thin, and so do the services whose images have a bound: what is heavy does not come
+with them.
 """
 
 import subprocess
@@ -13,7 +15,10 @@ import pytest
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
-MEMBERS = {tomllib.loads(path.read_text())["project"]["name"]: path.parent for path in ROOT.glob("*/*/pyproject.toml")}
+MEMBERS = {
+    tomllib.loads(path.read_text())["project"]["name"]: path.parent
+    for path in ROOT.glob("*/*/pyproject.toml")
+}
 HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-feature-store"}
 """They bring torch (4.5 GB) or Feast."""
 
@@ -36,13 +41,22 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 """
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in sorted(MEMBERS)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in sorted(MEMBERS)]
+)
 def test_a_member_installs_alone(name: str, tmp_path: Path) -> None:
     python = install(tmp_path, name)
     for package in packages(MEMBERS[name]):
-        done = subprocess.run([python, "-c", IMPORT_ALL, package], capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [python, "-c", IMPORT_ALL, package], capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
-    listed = subprocess.run([sys.executable, "-m", "uv", "pip", "list", "--python", python], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "list", "--python", python],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     installed = {line.split()[0] for line in listed.stdout.splitlines()[2:]}
     assert name in installed
     assert not installed & WITHOUT.get(name, set())
@@ -57,15 +71,23 @@ def test_the_client_has_its_command(tmp_path: Path) -> None:
 def test_artifacts_in_s3_need_the_extra_and_nothing_else(tmp_path: Path) -> None:
     opens = "from penstock.runtime.artifacts import Artifacts; Artifacts('s3://bucket/prefix').uri('key')"
     (tmp_path / "with").mkdir()
-    done = subprocess.run([install(tmp_path / "with", "penstock-model-registry", "[s3]"), "-c", opens], capture_output=True, text=True)
+    done = subprocess.run(
+        [install(tmp_path / "with", "penstock-model-registry", "[s3]"), "-c", opens],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     (tmp_path / "without").mkdir()
-    done = subprocess.run([install(tmp_path / "without", "penstock-runtime"), "-c", opens], capture_output=True, text=True)
+    done = subprocess.run(
+        [install(tmp_path / "without", "penstock-runtime"), "-c", opens], capture_output=True, text=True
+    )
     assert "PENSTOCK_ARTIFACTS: artifacts in S3 need s3fs. pip install 'penstock-runtime[s3]'" in done.stderr
 
 
 def install(folder: Path, name: str, extra: str = "") -> Path:
-    """A new environment with the member, the members that it needs, and what they declare, as pinned. Returns its python."""
+    """A new environment with the member, the members that it needs, and what they declare, as
+    pinned. Returns its python.
+    """
     environment = folder / "environment"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
@@ -73,7 +95,17 @@ def install(folder: Path, name: str, extra: str = "") -> Path:
     members = [argument for member in closure(name) for argument in ("--editable", str(MEMBERS[member]))]
     members[1] += extra
     subprocess.run(
-        [*uv, "pip", "install", "--quiet", "--python", python, "--constraint", ROOT / "requirements.lock", *members],
+        [
+            *uv,
+            "pip",
+            "install",
+            "--quiet",
+            "--python",
+            python,
+            "--constraint",
+            ROOT / "requirements.lock",
+            *members,
+        ],
         check=True,
         timeout=600,
     )
@@ -90,7 +122,7 @@ def closure(name: str) -> list[str]:
 
 
 def packages(member: Path) -> list[str]:
-    included: list[str] = tomllib.loads((member / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"][
-        "only-include"
-    ]
+    included: list[str] = tomllib.loads((member / "pyproject.toml").read_text())["tool"]["hatch"]["build"][
+        "targets"
+    ]["wheel"]["only-include"]
     return [path.replace("/", ".") for path in included if path != "penstock"]

@@ -45,7 +45,9 @@ class Told:
 
 @pytest.fixture(scope="session")
 def collector(engine: None) -> Iterator[tuple[str, Prometheus]]:
-    """The overlay's, without the platform: its host:port, and the overlay's Prometheus, which it passes metrics on to."""
+    """The overlay's, without the platform: its host:port, and the overlay's Prometheus, which it
+    passes metrics on to.
+    """
     with running_compose("observability", services=["otel-collector"], build=False) as compose:
         yield f"127.0.0.1:{compose.environment['PENSTOCK_OTLP_PORT']}", Prometheus(compose.prometheus_address)
 
@@ -59,11 +61,16 @@ def plain_prometheus(engine: None) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="session")
 def told(collector: tuple[str, Prometheus], plain_prometheus: Prometheus) -> Iterator[Told]:
-    """Metrics reach Prometheus through the collector; one that was built without its OTLP receiver has them by remote write."""
+    """Metrics reach Prometheus through the collector; one that was built without its OTLP receiver
+    has them by remote write.
+    """
     address, prometheus = collector
     pass_on = None if prometheus.takes_otlp else plain_prometheus.tell
     prometheus = prometheus if prometheus.takes_otlp else plain_prometheus
-    with Receiver(forward_to=address, metrics_to=pass_on) as receiver, pytest.MonkeyPatch.context() as environment:
+    with (
+        Receiver(forward_to=address, metrics_to=pass_on) as receiver,
+        pytest.MonkeyPatch.context() as environment,
+    ):
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         environment.setenv("OTEL_METRIC_EXPORT_INTERVAL", str(EVERY_S * 1000))
         environment.setenv("OTEL_BSP_SCHEDULE_DELAY", str(int(EVERY_S * 1000)))
@@ -81,14 +88,19 @@ def told(collector: tuple[str, Prometheus], plain_prometheus: Prometheus) -> Ite
 
 
 def do_everything(client: Penstock) -> tuple[Served, str, str]:
-    """One of each: events good, bad and repeated; a run that labels triggered, one that a person asked for; audit, promotion, prediction,
-    erasure."""
+    """One of each: events good, bad and repeated; a run that labels triggered, one that a person
+    asked for; audit, promotion, prediction, erasure.
+    """
     journey, events = Journey(client), people()[:ROWS]
     bad, expected = spoiled(events)
-    client.pipelines.apply(pipeline_text().replace("training: {", f"training: {{trigger: {{new_labels: {ROWS}}}, "), by="test")
+    client.pipelines.apply(
+        pipeline_text().replace("training: {", f"training: {{trigger: {{new_labels: {ROWS}}}, "), by="test"
+    )
     publish_in_a_trace(client, events[0])
     journey.publish(PIPELINE, "people", [*events[1:], *bad])
-    triggered = until(lambda: client.runs.list(PIPELINE), within=60, what="the labels have triggered a run")[0]
+    triggered = until(lambda: client.runs.list(PIPELINE), within=60, what="the labels have triggered a run")[
+        0
+    ]
     version = journey.decided(PIPELINE, journey.ended(triggered.run_id).digest)
     journey.until_served(PIPELINE, version.digest)
     asked = journey.run(PIPELINE, {"trainer.epochs": 2})
@@ -105,5 +117,10 @@ def publish_in_a_trace(client: Penstock, event: dict[str, object]) -> None:
     kafka = client.settings.kafka
     producer = Producer(kafka.client(enable_idempotence=True, partitioner="murmur2_random"))
     headers = {"traceparent": f"00-{EVENT_TRACE}-00f067aa0ba902b7-01"}
-    producer.produce(kafka.topic(f"{PIPELINE}.people.events.v1"), orjson.dumps(event), str(event["person_id"]).encode(), headers=headers)
+    producer.produce(
+        kafka.topic(f"{PIPELINE}.people.events.v1"),
+        orjson.dumps(event),
+        str(event["person_id"]).encode(),
+        headers=headers,
+    )
     assert producer.flush(30) == 0

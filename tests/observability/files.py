@@ -1,4 +1,6 @@
-"""What deploy/observability says: the alert rules, the dashboards' panels, and which metrics each asks for."""
+"""What deploy/observability says: the alert rules, the dashboards' panels, and which metrics each
+asks for.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ FOLDER = ROOT / "deploy" / "observability"
 OTHERS = {"nv_inference_request_success", "nv_inference_request_duration_us", "envoy_cluster_upstream_rq_xx"}
 """Triton's and Envoy's own."""
 _SERIES = {series for metric in CATALOGUE for series in metric.series} | OTHERS
-_LABELS = {label for metric in CATALOGUE for label in metric.labels} | {"envoy_cluster_name", "envoy_response_code_class"}
+_LABELS = {label for metric in CATALOGUE for label in metric.labels} | {
+    "envoy_cluster_name",
+    "envoy_response_code_class",
+}
 _NAME = re.compile(r"\b(?:penstock|process|messaging|rpc|nv|envoy)_\w+")
 
 
@@ -38,20 +43,28 @@ class Alert:
 
 
 def alerts() -> list[Alert]:
-    rules = [rule for group in YAML(typ="safe").load(FOLDER / "alerts.yaml")["groups"] for rule in group["rules"]]
+    rules = [
+        rule for group in YAML(typ="safe").load(FOLDER / "alerts.yaml")["groups"] for rule in group["rules"]
+    ]
     return [_alert(rule) for rule in rules]
 
 
 def _alert(rule: dict[str, Any]) -> Alert:
     waits = parse_duration(rule["for"]).total_seconds() if "for" in rule else 0.0
     told = rule["annotations"]
-    return Alert(rule["alert"], rule["expr"], waits, rule["labels"]["severity"], told["summary"], told["runbook_url"])
+    return Alert(
+        rule["alert"], rule["expr"], waits, rule["labels"]["severity"], told["summary"], told["runbook_url"]
+    )
 
 
 def panels(dashboard: str) -> dict[str, list[str]]:
     """The expressions of each panel by its title, with numbers for what Grafana puts in."""
     found = json.loads((FOLDER / "grafana" / "dashboards" / f"{dashboard}.json").read_text())["panels"]
-    return {panel["title"]: [asked(target["expr"]) for target in panel["targets"]] for panel in found if panel["type"] != "row"}
+    return {
+        panel["title"]: [asked(target["expr"]) for target in panel["targets"]]
+        for panel in found
+        if panel["type"] != "row"
+    }
 
 
 def asked(expression: str) -> str:

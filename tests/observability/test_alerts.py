@@ -1,4 +1,5 @@
-"""Each alert against a real Prometheus: silent in a state that is just good enough, and firing in one that is not.
+"""Each alert against a real Prometheus: silent in a state that is just good enough, and firing in
+one that is not.
 
 A case is half an hour of each, told with times of its own, one case after the other on one time line.
 """
@@ -30,7 +31,9 @@ STEP_S = 30
 STEPS = 60
 """Of a state: half an hour."""
 HOLDS_S = 300
-"""So long an alert fires at least once it does: Prometheus looks every 15 s or less often, and a person less often still."""
+"""So long an alert fires at least once it does: Prometheus looks every 15 s or less often, and a
+person less often still.
+"""
 SETTLED_S = 600
 """So long before the end of the good state no rule remembers its beginning."""
 APART_S = 8 * 3600
@@ -75,30 +78,56 @@ GROUP = ("loans.applications.events.v1", "penstock.ingest")
 CONSUMED = ("kafka", "process", *GROUP)
 CASES = [
     Case("ServiceNotReady", [Told(metrics.READY, level(1, 0))]),
-    Case("ServiceSilent", [Told(metrics.READY, level(1, None)), Told(metrics.READY, level(1, 1), service="ingest")]),
+    Case(
+        "ServiceSilent",
+        [Told(metrics.READY, level(1, None)), Told(metrics.READY, level(1, 1), service="ingest")],
+    ),
     Case("ServiceSilent", [Told(metrics.READY, [1.0] * 42 + [None] * 12 + [1.0] * 6 + [None] * STEPS)]),
     Case("TargetDown", [Told(UP, level(1, 0))]),
-    Case("DiskFilling", [Told(metrics.HOME_FREE, level(11 * GIB, 9 * GIB)), Told(metrics.HOME_SIZE, level(100 * GIB, 100 * GIB))]),
     Case(
         "DiskFilling",
         [
-            Told(metrics.HOME_FREE, [29 * GIB - at * 1e4 - max(0, at - STEPS) * 6e7 for at in range(2 * STEPS)]),
+            Told(metrics.HOME_FREE, level(11 * GIB, 9 * GIB)),
+            Told(metrics.HOME_SIZE, level(100 * GIB, 100 * GIB)),
+        ],
+    ),
+    Case(
+        "DiskFilling",
+        [
+            Told(
+                metrics.HOME_FREE, [29 * GIB - at * 1e4 - max(0, at - STEPS) * 6e7 for at in range(2 * STEPS)]
+            ),
             Told(metrics.HOME_SIZE, level(100 * GIB, 100 * GIB)),
         ],
     ),
     Case("ConsumerLag", [Told(metrics.LAG, level(9_000, 11_000), GROUP)]),
-    Case("ConsumerStuck", [Told(metrics.LAG, level(500, 500), GROUP), Told(metrics.CONSUMED, count(50, 0), CONSUMED)]),
-    Case("ConsumerStuck", [Told(metrics.LAG, level(0, 500), GROUP), Told(metrics.CONSUMED, count(0, 0), CONSUMED)]),
+    Case(
+        "ConsumerStuck",
+        [Told(metrics.LAG, level(500, 500), GROUP), Told(metrics.CONSUMED, count(50, 0), CONSUMED)],
+    ),
+    Case(
+        "ConsumerStuck",
+        [Told(metrics.LAG, level(0, 500), GROUP), Told(metrics.CONSUMED, count(0, 0), CONSUMED)],
+    ),
     Case("DeadLetter", [Told(metrics.CONTROL_EVENTS, level(None, 1), (*GROUP, "rejected"))]),
-    Case("DeadLetter", [Told(metrics.CONTROL_EVENTS, [7.0] * (2 * STEPS - 20) + [8.0] * 20, (*GROUP, "rejected"))]),
+    Case(
+        "DeadLetter",
+        [Told(metrics.CONTROL_EVENTS, [7.0] * (2 * STEPS - 20) + [8.0] * 20, (*GROUP, "rejected"))],
+    ),
     Case("OutboxStuck", [Told(metrics.OUTBOX_AGE, level(50, 70))]),
     Case(
         "RejectsRising",
-        [Told(metrics.EVENTS, count(100, 100), (*EVENTS, "record")), Told(metrics.EVENTS, count(4, 6), (*EVENTS, "reject"))],
+        [
+            Told(metrics.EVENTS, count(100, 100), (*EVENTS, "record")),
+            Told(metrics.EVENTS, count(4, 6), (*EVENTS, "reject")),
+        ],
     ),
     Case(
         "OnlineFeaturesStale",
-        [Told(metrics.ONLINE_DELAY, count(1, 0), DELAYS, 20), Told(metrics.ONLINE_DELAY, count(0, 1), DELAYS, 200, replica="2")],
+        [
+            Told(metrics.ONLINE_DELAY, count(1, 0), DELAYS, 20),
+            Told(metrics.ONLINE_DELAY, count(0, 1), DELAYS, 200, replica="2"),
+        ],
     ),
     Case("RunFailed", [Told(metrics.RUN_DURATION, level(None, 1), ("loans", "failed"), 3)]),
     Case("JobsWaiting", [Told(metrics.JOB_WAIT, level(1_700, 1_900), ("training",))]),
@@ -143,8 +172,12 @@ def told(prometheus: Prometheus) -> list[float]:
     return began
 
 
-@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{number}-{case.alert}" for number, case in enumerate(CASES)])
-def test_an_alert_fires_when_it_should_and_not_before(prometheus: Prometheus, told: list[float], number: int) -> None:
+@pytest.mark.parametrize(
+    "number", range(len(CASES)), ids=[f"{number}-{case.alert}" for number, case in enumerate(CASES)]
+)
+def test_an_alert_fires_when_it_should_and_not_before(
+    prometheus: Prometheus, told: list[float], number: int
+) -> None:
     alert = ALERTS[CASES[number].alert]
     good_until, bad_until = told[number] + STEPS * STEP_S, told[number] + 2 * STEPS * STEP_S
     assert firing(prometheus, alert, good_until - SETTLED_S, good_until) == []
@@ -175,13 +208,28 @@ def test_the_collector_takes_its_files_alone_and_with_jaegers(engine: None) -> N
     require_image(image)
     for files in (["collector.yaml"], ["collector.yaml", "jaeger.yaml"]):
         configs = [f"--config=/etc/penstock/{name}" for name in files]
-        command = ["docker", "run", "--rm", "--network", "none", "--volume", f"{FOLDER}:/etc/penstock:ro", image, "validate", *configs]
+        command = [
+            "docker",
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--volume",
+            f"{FOLDER}:/etc/penstock:ro",
+            image,
+            "validate",
+            *configs,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
 
 
-def firing(prometheus: Prometheus, alert: Alert, start: float, end: float, holds_s: float = 0.0) -> list[dict[str, str]]:
-    """Labels of what has, at some look before `end`, been true at each look within the time that the rule waits, and `holds_s` longer."""
+def firing(
+    prometheus: Prometheus, alert: Alert, start: float, end: float, holds_s: float = 0.0
+) -> list[dict[str, str]]:
+    """Labels of what has, at some look before `end`, been true at each look within the time that
+    the rule waits, and `holds_s` longer.
+    """
     waits = int((alert.for_s + holds_s) // STEP_S) + 1
     found = prometheus.query_range(alert.expression, start - alert.for_s, end - STEP_S / 2, STEP_S)
     return [labels for labels, looks in found if longest(looks) >= waits]
@@ -189,11 +237,14 @@ def firing(prometheus: Prometheus, alert: Alert, start: float, end: float, holds
 
 def longest(looks: Sequence[float]) -> int:
     """How many looks in a row had an answer."""
-    runs = [list(run) for _, run in itertools.groupby(enumerate(looks), key=lambda pair: pair[1] - STEP_S * pair[0])]
+    runs = [
+        list(run)
+        for _, run in itertools.groupby(enumerate(looks), key=lambda pair: pair[1] - STEP_S * pair[0])
+    ]
     return max((len(run) for run in runs), default=0)
 
 
-# -- as OTLP has it ----------------------------------------------------------------------------------------------------------------
+# -- as OTLP has it --------------------------------------------------------------------------------
 
 
 def _export(start: float, told: Sequence[Told]) -> ExportMetricsServiceRequest:
@@ -202,7 +253,9 @@ def _export(start: float, told: Sequence[Told]) -> ExportMetricsServiceRequest:
         resource = request.resource_metrics.add()
         for key, value in (("service.name", f"penstock.{one.service}"), ("service.instance.id", one.replica)):
             resource.resource.attributes.add(key=key).value.string_value = value
-        _write(resource.scope_metrics.add().metrics.add(name=one.metric.name, unit=one.metric.unit), start, one)
+        _write(
+            resource.scope_metrics.add().metrics.add(name=one.metric.name, unit=one.metric.unit), start, one
+        )
     return request
 
 
@@ -227,5 +280,10 @@ def _write(metric: TheirMetric, start: float, told: Told) -> None:
             continue
         point.count, point.sum = round(value), value * told.takes_s
         point.explicit_bounds.extend(told.metric.buckets)
-        fits = next((at for at, bound in enumerate(told.metric.buckets) if told.takes_s <= bound), len(told.metric.buckets))
-        point.bucket_counts.extend(round(value) if at == fits else 0 for at in range(len(told.metric.buckets) + 1))
+        fits = next(
+            (at for at, bound in enumerate(told.metric.buckets) if told.takes_s <= bound),
+            len(told.metric.buckets),
+        )
+        point.bucket_counts.extend(
+            round(value) if at == fits else 0 for at in range(len(told.metric.buckets) + 1)
+        )

@@ -1,6 +1,8 @@
-"""The collector's last hop, as the overlay has it: what services tell goes on to `prometheus`, by OTLP over HTTP, to its receiver's path.
+"""The collector's last hop, as the overlay has it: what services tell goes on to `prometheus`, by
+OTLP over HTTP, to its receiver's path.
 
-In Prometheus' place stands a server that takes down what it gets, since not every build of Prometheus has that receiver.
+In Prometheus' place stands a server that takes down what it gets, since not every build of
+Prometheus has that receiver.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import base64, http.server, json
 class Take(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        said = {"path": self.path, "encoding": self.headers["Content-Encoding"], "body": base64.b64encode(body).decode()}
+        encoding = self.headers["Content-Encoding"]
+        said = {"path": self.path, "encoding": encoding, "body": base64.b64encode(body).decode()}
         print(json.dumps(said), flush=True)
         self.send_response(200)
         self.end_headers()
@@ -48,7 +51,9 @@ def test_what_services_tell_goes_on_to_prometheus(engine: None, tmp_path: Path) 
     clone = clone_into(tmp_path)
     (clone / "deploy" / "compose" / "taker.yaml").write_text(OVERLAY)
     told = ExportMetricsServiceRequest()
-    metric = told.resource_metrics.add().scope_metrics.add().metrics.add(name="penstock.service.ready", unit="1")
+    metric = (
+        told.resource_metrics.add().scope_metrics.add().metrics.add(name="penstock.service.ready", unit="1")
+    )
     metric.gauge.data_points.add(as_double=1.0, time_unix_nano=time.time_ns())
     with running_compose("observability", "taker", services=["otel-collector"], root=clone) as stack:
         with grpc.insecure_channel(f"127.0.0.1:{stack.environment['PENSTOCK_OTLP_PORT']}") as channel:
@@ -60,5 +65,7 @@ def test_what_services_tell_goes_on_to_prometheus(engine: None, tmp_path: Path) 
         (got,) = until(taken, within=30, what="the collector has passed it on")
     assert got["path"] == "/api/v1/otlp/v1/metrics"
     body = b64decode(got["body"])
-    passed = ExportMetricsServiceRequest.FromString(gzip.decompress(body) if got["encoding"] == "gzip" else body)
+    passed = ExportMetricsServiceRequest.FromString(
+        gzip.decompress(body) if got["encoding"] == "gzip" else body
+    )
     assert passed.resource_metrics[0].scope_metrics[0].metrics[0] == metric

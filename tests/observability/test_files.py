@@ -14,8 +14,12 @@ PAGE = (ROOT / "docs" / "alerts.md").read_text()
 
 
 def test_each_alert_has_a_section_that_says_what_to_do() -> None:
-    assert re.findall(r"^## (\w+)$", PAGE, re.MULTILINE) == [alert.name for alert in alerts()], "in the order of the file"
-    assert {alert.name: alert.runbook for alert in alerts()} == {alert.name: f"docs/alerts.md#{alert.name.lower()}" for alert in alerts()}
+    assert re.findall(r"^## (\w+)$", PAGE, re.MULTILINE) == [alert.name for alert in alerts()], (
+        "in the order of the file"
+    )
+    assert {alert.name: alert.runbook for alert in alerts()} == {
+        alert.name: f"docs/alerts.md#{alert.name.lower()}" for alert in alerts()
+    }
 
 
 def test_links_between_alerts_lead_somewhere() -> None:
@@ -33,7 +37,9 @@ def test_what_is_asked_for_is_in_the_catalogue(expression: str) -> None:
 
 
 def test_a_misspelt_metric_is_found() -> None:
-    assert unknown_metrics('sum by (pipeline) (rate(penstock_ingest_event_total{pipeline=~".*"}[5m]))') == {"penstock_ingest_event_total"}
+    assert unknown_metrics('sum by (pipeline) (rate(penstock_ingest_event_total{pipeline=~".*"}[5m]))') == {
+        "penstock_ingest_event_total"
+    }
 
 
 def test_there_is_a_screen_for_the_flow_and_one_a_service() -> None:
@@ -43,7 +49,11 @@ def test_there_is_a_screen_for_the_flow_and_one_a_service() -> None:
 def test_a_services_screen_shows_every_metric_that_it_reports() -> None:
     for service in SERVICES:
         text = (FOLDER / "grafana" / "dashboards" / f"{service}.json").read_text()
-        assert [metric.name for metric in CATALOGUE if service in metric.services and metric.prometheus not in text] == []
+        assert [
+            metric.name
+            for metric in CATALOGUE
+            if service in metric.services and metric.prometheus not in text
+        ] == []
 
 
 def test_grafana_finds_its_files_where_compose_mounts_them() -> None:
@@ -58,7 +68,14 @@ def test_grafana_finds_its_files_where_compose_mounts_them() -> None:
 
 
 def test_datasources_are_those_that_the_screens_name() -> None:
-    sources = YAML(typ="safe").load(FOLDER / "grafana" / "provisioning" / "datasources" / "penstock.yaml")["datasources"]
+    sources = YAML(typ="safe").load(FOLDER / "grafana" / "provisioning" / "datasources" / "penstock.yaml")[
+        "datasources"
+    ]
     assert {source["uid"] for source in sources} == {"prometheus", "jaeger"}
-    named = set(re.findall(r'"uid": "(\w+)"', "".join(path.read_text() for path in (FOLDER / "grafana" / "dashboards").glob("*.json"))))
+    named = set(
+        re.findall(
+            r'"uid": "(\w+)"',
+            "".join(path.read_text() for path in (FOLDER / "grafana" / "dashboards").glob("*.json")),
+        )
+    )
     assert named == {"prometheus"}

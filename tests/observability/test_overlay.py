@@ -1,4 +1,6 @@
-"""The stack with deploy/compose/observability.yaml: what is scraped answers, and what services tell arrives at the collector."""
+"""The stack with deploy/compose/observability.yaml: what is scraped answers, and what services tell
+arrives at the collector.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ pytestmark = pytest.mark.compose
 SCRAPED_WITHIN_S = 60.0
 
 
-PAGE = re.findall(r"^```bash\n(.*?)^```", (ROOT / "docs" / "observability.md").read_text(), re.MULTILINE | re.DOTALL)
+PAGE = re.findall(
+    r"^```bash\n(.*?)^```", (ROOT / "docs" / "observability.md").read_text(), re.MULTILINE | re.DOTALL
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,9 @@ def seen(engine: None) -> Iterator[ComposeUnderTest]:
     with running_compose() as stack:
         kafka = stack.containers("kafka")
         _run(PAGE[0], stack)
-        stack.environment["COMPOSE_FILE"] = f"{ROOT}/docker-compose.yml:{ROOT}/deploy/compose/observability.yaml"
+        stack.environment["COMPOSE_FILE"] = (
+            f"{ROOT}/docker-compose.yml:{ROOT}/deploy/compose/observability.yaml"
+        )
         try:
             assert stack.containers("kafka") == kafka, "a stack that runs goes on"
             yield stack
@@ -48,11 +54,20 @@ def prometheus(seen: ComposeUnderTest) -> Prometheus:
 
 def test_everything_that_is_scraped_answers(prometheus: Prometheus) -> None:
     jobs = {"prometheus", "otel-collector", "triton", "envoy"}
-    until(lambda: prometheus.targets() == dict.fromkeys(jobs, "up"), within=SCRAPED_WITHIN_S, what="all targets are up")
+    until(
+        lambda: prometheus.targets() == dict.fromkeys(jobs, "up"),
+        within=SCRAPED_WITHIN_S,
+        what="all targets are up",
+    )
 
 
 def test_what_triton_and_envoy_tell_is_on_the_screen(served: Served, prometheus: Prometheus) -> None:
-    shown = [one for expressions in panels("flow").values() for one in expressions if any(other in one for other in OTHERS)]
+    shown = [
+        one
+        for expressions in panels("flow").values()
+        for one in expressions
+        if any(other in one for other in OTHERS)
+    ]
     assert len(shown) == len(OTHERS)
 
     def empty() -> list[str]:
@@ -63,7 +78,9 @@ def test_what_triton_and_envoy_tell_is_on_the_screen(served: Served, prometheus:
 
 
 @pytest.mark.parametrize("what", ["spans", "metric_points"])
-def test_what_services_tell_arrives_at_the_collector(served: Served, prometheus: Prometheus, what: str) -> None:
+def test_what_services_tell_arrives_at_the_collector(
+    served: Served, prometheus: Prometheus, what: str
+) -> None:
     def arrived() -> bool:
         said = prometheus.query(f'{{__name__=~"otelcol_receiver_accepted_{what}(_total)?"}}')
         return any(value > 0 for _, value in said)
@@ -87,5 +104,11 @@ def test_a_trace_is_found_in_the_logs(seen: ComposeUnderTest, served: Served) ->
 
 def _run(script: str, stack: ComposeUnderTest) -> str:
     return subprocess.run(
-        ["bash", "-c", script], cwd=ROOT, env=stack.environment, capture_output=True, text=True, check=True, timeout=300
+        ["bash", "-c", script],
+        cwd=ROOT,
+        env=stack.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     ).stdout

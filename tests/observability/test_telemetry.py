@@ -1,4 +1,6 @@
-"""The table of what each service tells, asked of a platform that has done everything once: metrics, traces, logs."""
+"""The table of what each service tells, asked of a platform that has done everything once: metrics,
+traces, logs.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,11 @@ from penstock.testing.wait import until
 
 pytestmark = pytest.mark.compose
 
-TABLE = [pytest.param(metric, service, id=f"{service}-{metric.name}") for metric in CATALOGUE for service in metric.services]
+TABLE = [
+    pytest.param(metric, service, id=f"{service}-{metric.name}")
+    for metric in CATALOGUE
+    for service in metric.services
+]
 PROMETHEUS_OWN = {"__name__", "job", "instance", "le"}
 PROMETHEUS_MAKES = {"target_info", "ALERTS", "ALERTS_FOR_STATE"}
 OWED = {"RejectsRising", "DiskFilling"}
@@ -23,7 +29,9 @@ SETTLES_S = 60.0
 
 
 @pytest.mark.parametrize(("metric", "service"), TABLE)
-def test_a_service_tells_each_metric_that_the_catalogue_says_with_just_its_labels(told: Any, metric: Metric, service: str) -> None:
+def test_a_service_tells_each_metric_that_the_catalogue_says_with_just_its_labels(
+    told: Any, metric: Metric, service: str
+) -> None:
     selector = f'{metric.series[0]}{{job="penstock.{service}"}}'
     found = until(lambda: told.prometheus.series(selector), within=SETTLES_S, what=f"{selector} is told")
     assert {frozenset(series.keys() - PROMETHEUS_OWN) for series in found} == {frozenset(metric.labels)}
@@ -31,11 +39,15 @@ def test_a_service_tells_each_metric_that_the_catalogue_says_with_just_its_label
 
 def test_nothing_is_told_that_is_not_in_the_catalogue(told: Any) -> None:
     known = {name for metric in CATALOGUE for name in metric.series} | PROMETHEUS_MAKES
-    assert {series["__name__"] for series in told.prometheus.series('{job=~"penstock[.].*"}')} - known == set()
+    assert {
+        series["__name__"] for series in told.prometheus.series('{job=~"penstock[.].*"}')
+    } - known == set()
 
 
 def test_no_label_names_an_entity_an_event_or_a_prediction(told: Any) -> None:
-    values = {value for series in told.prometheus.series('{job=~"penstock[.].*"}') for value in series.values()}
+    values = {
+        value for series in told.prometheus.series('{job=~"penstock[.].*"}') for value in series.values()
+    }
     people = {str(event[key]) for event in told.served.events for key in ("person_id", "event_id")}
     assert not values & people
     assert told.prediction not in values
@@ -47,16 +59,25 @@ def test_counts_are_those_of_the_ledger(told: Any) -> None:
 
     def counted() -> bool:
         by_outcome = {
-            labels["outcome"]: value for labels, value in told.prometheus.query("sum by (outcome) (penstock_ingest_events_total)")
+            labels["outcome"]: value
+            for labels, value in told.prometheus.query("sum by (outcome) (penstock_ingest_events_total)")
         }
-        return by_outcome == {"record": counts.records, "duplicate": counts.duplicates, "reject": sum(counts.rejects.values())}
+        return by_outcome == {
+            "record": counts.records,
+            "duplicate": counts.duplicates,
+            "reject": sum(counts.rejects.values()),
+        }
 
     until(counted, within=SETTLES_S, what="Prometheus counts what the ledger counts")
 
 
 def test_nothing_waits_and_no_alert_is_due_when_all_is_done(told: Any) -> None:
     def due() -> dict[str, Any]:
-        found = {alert.name: told.prometheus.query(alert.expression) for alert in alerts() if alert.name not in OWED}
+        found = {
+            alert.name: told.prometheus.query(alert.expression)
+            for alert in alerts()
+            if alert.name not in OWED
+        }
         lagging = [labels for labels, lag in told.prometheus.query("penstock_consumer_lag") if lag]
         return {name: labels for name, labels in {**found, "lag": lagging}.items() if labels}
 
@@ -68,11 +89,23 @@ def test_a_screen_shows_something_in_every_panel(told: Any, screen: str) -> None
     """But for what Triton, Envoy and Prometheus itself tell, which run elsewhere here."""
 
     def empty() -> list[str]:
-        asked = {title: [one.replace("[5m]", "[1h]") for one in shown] for title, shown in panels(screen).items()}
-        ours = {title: shown for title, shown in asked.items() if not any(other in one for one in shown for other in (*OTHERS, "ALERTS"))}
-        return [title for title, shown in ours.items() if not any(told.prometheus.query(one) for one in shown)]
+        asked = {
+            title: [one.replace("[5m]", "[1h]") for one in shown] for title, shown in panels(screen).items()
+        }
+        ours = {
+            title: shown
+            for title, shown in asked.items()
+            if not any(other in one for one in shown for other in (*OTHERS, "ALERTS"))
+        }
+        return [
+            title for title, shown in ours.items() if not any(told.prometheus.query(one) for one in shown)
+        ]
 
-    until(lambda: not empty(), within=SETTLES_S, what=lambda: f"each panel of {screen} shows something, but {empty()}")
+    until(
+        lambda: not empty(),
+        within=SETTLES_S,
+        what=lambda: f"each panel of {screen} shows something, but {empty()}",
+    )
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "door"])
@@ -100,7 +133,9 @@ def test_an_event_is_followed_through_ingest_and_feature_store(told: Any) -> Non
         ("penstock.ingest", "process census.people.events.v1"),
         ("penstock.feature_store", "write census.people.records.v1"),
     }
-    (record,) = told.served.client.features.records("census", "people", id=str(told.served.events[0]["event_id"]))
+    (record,) = told.served.client.features.records(
+        "census", "people", id=str(told.served.events[0]["event_id"])
+    )
     assert record.traceparent.split("-")[1] == told.event_trace
 
 
@@ -129,7 +164,11 @@ def test_a_run_that_a_person_asks_for_begins_at_the_door(told: Any) -> None:
 
 def test_a_prediction_by_entity_is_one_trace_and_is_found_by_its_id(told: Any) -> None:
     def spans() -> list[Any]:
-        return [span for span in told.receiver.spans() if span.attributes.get("penstock.prediction") == told.prediction]
+        return [
+            span
+            for span in told.receiver.spans()
+            if span.attributes.get("penstock.prediction") == told.prediction
+        ]
 
     (infer,) = until(spans, within=SETTLES_S, what="the door tells the prediction's span")
     trace = [span for span in told.receiver.spans() if span.trace_id == infer.trace_id]
@@ -138,7 +177,12 @@ def test_a_prediction_by_entity_is_one_trace_and_is_found_by_its_id(told: Any) -
         ("penstock.inference", "/penstock.inference.v1.InferenceService/Predict"),
         ("penstock.feature_store", "/penstock.feature_store.v1.FeatureStoreService/GetOnlineFeatures"),
     }
-    recorded = {trace_id for span in told.receiver.spans() if span.name == "record predictions" for trace_id in span.links}
+    recorded = {
+        trace_id
+        for span in told.receiver.spans()
+        if span.name == "record predictions"
+        for trace_id in span.links
+    }
     assert infer.trace_id in recorded
 
 

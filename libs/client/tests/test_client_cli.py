@@ -39,12 +39,15 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
     path.write_text(EXAMPLE.read_text().replace("outcomes.defaulted", "outcomes.default"))
     done = runner.invoke(app, ["validate", str(path)])
     assert done.exit_code == 2
-    assert "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
+    assert (
+        "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
+    )
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "arguments", [["models", "x"], ["train", "x"], ["pipelines"], ["predict", "x", "--entity", "1"], ["verify", "3f9c"]]
+    "arguments",
+    [["models", "x"], ["train", "x"], ["pipelines"], ["predict", "x", "--entity", "1"], ["verify", "3f9c"]],
 )
 def test_a_platform_that_is_away_is_said_in_a_sentence(arguments: list[str]) -> None:
     done = runner.invoke(app, arguments)
@@ -73,7 +76,10 @@ def test_a_wrong_call_says_what_to_do(arguments: list[str], said: str) -> None:
 def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
     data = tmp_path / "data.jsonl"
     data.write_text(
-        "".join(json.dumps({"user_id": i, "at": "2026-01-01T00:00:00Z", "x": i / 2, "good": i % 2 == 0}) + "\n" for i in range(50))
+        "".join(
+            json.dumps({"user_id": i, "at": "2026-01-01T00:00:00Z", "x": i / 2, "good": i % 2 == 0}) + "\n"
+            for i in range(50)
+        )
     )
     out = tmp_path / "pipeline.yaml"
     assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 0
@@ -83,7 +89,9 @@ def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
 
 def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:
     data, out = tmp_path / "data.csv", tmp_path / "pipeline.yaml"
-    data.write_text("id,at,sex,repaid\n" + "".join(f"{i},2026-01-01,{'fm'[i % 2]},{i % 2 == 0}\n" for i in range(9)))
+    data.write_text(
+        "id,at,sex,repaid\n" + "".join(f"{i},2026-01-01,{'fm'[i % 2]},{i % 2 == 0}\n" for i in range(9))
+    )
     done = runner.invoke(app, ["init", "--from", str(data), "--to", str(out), "--json"])
     assert done.exit_code == 0
     (problem,) = json.loads(done.output)["problems"]
@@ -93,11 +101,16 @@ def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "said"),
     [
-        ("PENSTOCK_KAFKA__SSL_CA_LOCATON", "setting kafka: Kafka has no setting `ssl_ca_locaton`; did you mean `ssl_ca_location`?"),
+        (
+            "PENSTOCK_KAFKA__SSL_CA_LOCATON",
+            "setting kafka: Kafka has no setting `ssl_ca_locaton`; did you mean `ssl_ca_location`?",
+        ),
         ("PENSTOCK_KAFKA__REPLICATION", "setting kafka.replication: Input should be a valid integer"),
     ],
 )
-def test_a_wrong_setting_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch, variable: str, said: str) -> None:
+def test_a_wrong_setting_is_said_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
     monkeypatch.setenv(variable, "x")
     done = runner.invoke(app, ["pipelines"])
     assert (done.exit_code, said in done.output) == (2, True), done.output
@@ -117,7 +130,9 @@ def test_every_verb_that_prints_has_json() -> None:
 
     found = dict(verbs(app))
     assert len(found) > 20
-    assert {name for name, callback in found.items() if "as_json_" not in inspect.signature(callback).parameters} == streams  # type: ignore[arg-type]
+    assert {
+        name for name, callback in found.items() if "as_json_" not in inspect.signature(callback).parameters
+    } == streams  # type: ignore[arg-type]
 
 
 def test_a_key_is_rotated_where_keys_lie_and_nowhere_else(tmp_path: Path) -> None:
@@ -129,4 +144,7 @@ def test_a_key_is_rotated_where_keys_lie_and_nowhere_else(tmp_path: Path) -> Non
     assert not (tmp_path / "keys").exists()
     (tmp_path / "keys").mkdir()
     assert "registry signs with" in runner.invoke(app, ["keys", "rotate", "registry"]).output
-    assert [one["role"] for one in json.loads(runner.invoke(app, ["keys", "rotate", "--json"]).output)] == ["registry", "audit"]
+    assert [one["role"] for one in json.loads(runner.invoke(app, ["keys", "rotate", "--json"]).output)] == [
+        "registry",
+        "audit",
+    ]

@@ -19,7 +19,12 @@ pytestmark = pytest.mark.kafka
 
 AUDITS = "audits.v1"
 LETTERS = dead_letter_topic(AUDITS, "penstock.model_registry")
-HEADERS = {"ce_id": b"e1", "ce_type": b"io.penstock.AuditCompleted", "dlq-reason": b"no such version", "dlq-offset": b"7"}
+HEADERS = {
+    "ce_id": b"e1",
+    "ce_type": b"io.penstock.AuditCompleted",
+    "dlq-reason": b"no such version",
+    "dlq-offset": b"7",
+}
 
 
 @pytest.fixture
@@ -35,7 +40,9 @@ def settings(kafka: Kafka) -> KafkaSettings:
     return made
 
 
-def test_a_letter_that_was_given_back_is_marked_and_its_event_is_on_its_topic(settings: KafkaSettings) -> None:
+def test_a_letter_that_was_given_back_is_marked_and_its_event_is_on_its_topic(
+    settings: KafkaSettings,
+) -> None:
     with Penstock(ClientSettings(endpoint="127.0.0.1:1", kafka=settings)) as client:
         first, second = client.dead_letters.list()
         assert (first.event_type, first.group, first.reason, first.replayed) == (
@@ -45,9 +52,14 @@ def test_a_letter_that_was_given_back_is_marked_and_its_event_is_on_its_topic(se
             False,
         )
         assert client.dead_letters.replay(first.id) == first
-        assert [(letter.id, letter.replayed) for letter in client.dead_letters.list()] == [(first.id, True), (second.id, False)]
+        assert [(letter.id, letter.replayed) for letter in client.dead_letters.list()] == [
+            (first.id, True),
+            (second.id, False),
+        ]
         (event,) = client.events.read(AUDITS)
         assert (event.value(), event.key()) == (b"first", b"key")
-        assert dict(event.headers() or []) == {name: value for name, value in HEADERS.items() if name.startswith("ce_")}
+        assert dict(event.headers() or []) == {
+            name: value for name, value in HEADERS.items() if name.startswith("ce_")
+        }
         with pytest.raises(NotFound, match="no dead letter `audits/0/9`"):
             client.dead_letters.replay("audits/0/9")

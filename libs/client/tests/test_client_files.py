@@ -21,7 +21,11 @@ SOURCE = Source(
     entity="person",
     id="id",
     timestamp="at",
-    fields={"age": SourceField(type="number"), "job": SourceField(type="category"), "married": SourceField(type="boolean")},
+    fields={
+        "age": SourceField(type="number"),
+        "job": SourceField(type="category"),
+        "married": SourceField(type="boolean"),
+    },
 )
 
 
@@ -60,7 +64,11 @@ def test_a_csv_time_is_utc_where_it_names_no_zone(tmp_path: Path, cell: str, rea
 def test_a_parquet_time_is_utc_where_it_names_no_zone(tmp_path: Path) -> None:
     path = tmp_path / "people.parquet"
     naive, day = datetime.fromisoformat("2026-01-31T12:00"), date(2026, 1, 31)
-    for column, expected in (([naive], "2026-01-31T12:00:00+00:00"), ([day], "2026-01-31T00:00:00+00:00"), ([5], 5)):
+    for column, expected in (
+        ([naive], "2026-01-31T12:00:00+00:00"),
+        ([day], "2026-01-31T00:00:00+00:00"),
+        ([5], 5),
+    ):
         parquet.write_table(pa.table({"at": column}), path)
         assert list(rows(path, SOURCE)) == [{"at": expected}]
 
@@ -73,7 +81,9 @@ def test_a_parquet_time_is_utc_where_it_names_no_zone(tmp_path: Path) -> None:
         ("a.parquet", b"no Parquet at all", "no Parquet that can be read"),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says_is_refused_in_a_sentence(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_a_file_that_is_not_what_its_name_says_is_refused_in_a_sentence(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(Invalid, match=said):
         list(rows(tmp_path / name))
@@ -111,8 +121,17 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, name: str, error: t
         list(rows(tmp_path / name))
 
 
-@given(st.lists(st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(-(2**53), 2**53), st.text(max_size=9))), max_size=9))
-def test_json_lines_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, data: list[dict[str, object]]) -> None:
+@given(
+    st.lists(
+        st.dictionaries(
+            st.text(max_size=5), st.one_of(st.none(), st.integers(-(2**53), 2**53), st.text(max_size=9))
+        ),
+        max_size=9,
+    )
+)
+def test_json_lines_come_back_as_they_were(
+    tmp_path_factory: pytest.TempPathFactory, data: list[dict[str, object]]
+) -> None:
     path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
     assert list(rows(path)) == data
@@ -121,7 +140,9 @@ def test_json_lines_come_back_as_they_were(tmp_path_factory: pytest.TempPathFact
 def test_a_guessed_pipeline_is_one(tmp_path: Path) -> None:
     path = tmp_path / "Loans 2026.csv"
     lines = [
-        f"{i},2026-01-{1 + i % 28:02d}T00:00:00+00:00,{20 + i % 50},{'fm'[i % 2]},{1000 + i},{'yes' if i % 3 else 'no'}" for i in range(90)
+        f"{i},2026-01-{1 + i % 28:02d}T00:00:00+00:00,{20 + i % 50},{'fm'[i % 2]},"
+        f"{1000 + i},{'yes' if i % 3 else 'no'}"
+        for i in range(90)
     ]
     path.write_text("loan_id,applied_at,age,sex,amount,repaid\n" + "\n".join(lines) + "\n")
     pipeline = read(infer(path))
@@ -142,7 +163,9 @@ def test_a_guessed_pipeline_is_one(tmp_path: Path) -> None:
         ("id,at,ok", "", "no row to learn from"),
     ],
 )
-def test_what_no_pipeline_can_be_guessed_from_is_said(tmp_path: Path, header: str, row: str, said: str) -> None:
+def test_what_no_pipeline_can_be_guessed_from_is_said(
+    tmp_path: Path, header: str, row: str, said: str
+) -> None:
     path = tmp_path / "loans.csv"
     path.write_text(f"{header}\n{row}\n")
     with pytest.raises(Invalid, match=said):
@@ -160,17 +183,26 @@ def test_what_no_pipeline_can_be_guessed_from_is_said(tmp_path: Path, header: st
 )
 def test_when_the_event_was_is_guessed(tmp_path: Path, column: str, cell: str, guessed: str) -> None:
     path = tmp_path / "loans.csv"
-    path.write_text(f"loanId,{column},income,ok\n" + "".join(f"{i},{cell},{i},{i % 2 == 0}\n" for i in range(9)))
+    path.write_text(
+        f"loanId,{column},income,ok\n" + "".join(f"{i},{cell},{i},{i % 2 == 0}\n" for i in range(9))
+    )
     pipeline = read(infer(path))
     assert (pipeline.key, pipeline.sources["events"].timestamp) == ("loanId", guessed)
 
 
-@given(st.lists(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=3, max_size=6, unique=True), st.data())
+@given(
+    st.lists(
+        st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=3, max_size=6, unique=True
+    ),
+    st.data(),
+)
 def test_whatever_the_names_and_values_a_guess_is_yaml_that_says_them(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("guess") / "a.jsonl"
-    cell = st.one_of(st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5))
+    cell = st.one_of(
+        st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
+    )
     lines = [{name: data.draw(cell) for name in names} for _ in range(3)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     said = YAML(typ="safe").load(infer(path))

@@ -17,7 +17,9 @@ def test_defaults_without_a_stack(tmp_path: Path) -> None:
 
 
 def test_the_stack_of_a_home_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "stack.json").write_text(json.dumps({"endpoint": "127.0.0.1:7001", "kafka": "127.0.0.1:7002", "more": 1}))
+    (tmp_path / "stack.json").write_text(
+        json.dumps({"endpoint": "127.0.0.1:7001", "kafka": "127.0.0.1:7002", "more": 1})
+    )
     monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path))
     settings = ClientSettings()
     assert (settings.endpoint, settings.kafka.bootstrap_servers) == ("127.0.0.1:7001", "127.0.0.1:7002")
@@ -55,7 +57,9 @@ def test_librdkafka_refuses_what_it_does_not_know() -> None:
     assert "No such configuration property" in refusal({"ssl.ca.locaton": "x"})
 
 
-def test_each_of_librdkafkas_security_settings_is_taken_and_known_to_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_of_librdkafkas_security_settings_is_taken_and_known_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name in FURTHER_SECURITY:
         monkeypatch.setenv(f"PENSTOCK_KAFKA__{name.upper()}", "what it is")
         kafka = ClientSettings(home=tmp_path).kafka
@@ -67,7 +71,9 @@ def test_each_of_librdkafkas_security_settings_is_taken_and_known_to_it(monkeypa
 
 
 def test_what_kafka_python_has_no_counterpart_of_is_said() -> None:
-    kafka = KafkaSettings.model_validate({"ssl_endpoint_identification_algorithm": "none", "ssl_crl_location": "/crl"})
+    kafka = KafkaSettings.model_validate(
+        {"ssl_endpoint_identification_algorithm": "none", "ssl_crl_location": "/crl"}
+    )
     assert (kafka.admin()["ssl_check_hostname"], kafka.admin()["ssl_crlfile"]) == (False, "/crl")
     with pytest.raises(Invalid, match="PENSTOCK_KAFKA__SSL_CIPHER_SUITES: a service cannot keep"):
         KafkaSettings.model_validate({"ssl_cipher_suites": "AES"}).admin()

@@ -24,7 +24,9 @@ class Inference(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(self, answers: list[inference.Serving]) -> None:
         self._answers = answers
 
-    def GetServing(self, request: inference.GetServingRequest, context: grpc.ServicerContext) -> inference.GetServingResponse:
+    def GetServing(
+        self, request: inference.GetServingRequest, context: grpc.ServicerContext
+    ) -> inference.GetServingResponse:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return inference.GetServingResponse(pipelines=[answer])
 
@@ -45,12 +47,19 @@ def serve() -> Iterator[Serve]:
 
 def test_it_is_served_once_its_generation_or_a_later_one_is(serve: Serve) -> None:
     before = inference.Serving(pipeline="loans", digest="sha256:old", generation=2)
-    with serve(before, before, inference.Serving(pipeline="loans", digest="sha256:other", generation=4)) as penstock:
+    with serve(
+        before, before, inference.Serving(pipeline="loans", digest="sha256:other", generation=4)
+    ) as penstock:
         assert training._until_served(penstock, PROMOTED) == ""
 
 
 def test_what_inference_refuses_is_said_at_once(serve: Serve) -> None:
-    refused = inference.Serving(pipeline="loans", generation=2, refused_digest="sha256:new", refused_reason="the package is tampered with")
+    refused = inference.Serving(
+        pipeline="loans",
+        generation=2,
+        refused_digest="sha256:new",
+        refused_reason="the package is tampered with",
+    )
     with serve(refused) as penstock:
         assert training._until_served(penstock, PROMOTED) == "the package is tampered with"
 

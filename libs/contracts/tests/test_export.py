@@ -14,10 +14,22 @@ def test_what_was_written_is_up_to_date(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["schemas/asyncapi.json", "schemas/events/AuditCompleted.json", "docs/metrics.md", "docs/pipeline-reference.md"]
+    "name",
+    [
+        "schemas/asyncapi.json",
+        "schemas/events/AuditCompleted.json",
+        "docs/metrics.md",
+        "docs/pipeline-reference.md",
+    ],
 )
-@pytest.mark.parametrize("spoil", [lambda path: path.write_text(f"{path.read_text()}more"), Path.unlink], ids=["changed", "missing"])
-def test_a_stale_file_is_named(tmp_path: Path, name: str, spoil: Callable[[Path], object], capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda path: path.write_text(f"{path.read_text()}more"), Path.unlink],
+    ids=["changed", "missing"],
+)
+def test_a_stale_file_is_named(
+    tmp_path: Path, name: str, spoil: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+) -> None:
     export.main([str(tmp_path)])
     spoil(tmp_path / name)
     assert export.main(["--check", str(tmp_path)]) == 1

@@ -28,7 +28,9 @@ class World:
         **sections: Any,
     ) -> Pipeline:
         """`fields`: name → type. `features`: name → treatment; by default every field's own."""
-        label = {"regression": "number", "multiclass": "category"}.get((target or {}).get("type", "binary"), "boolean")
+        label = {"regression": "number", "multiclass": "category"}.get(
+            (target or {}).get("type", "binary"), "boolean"
+        )
         declared: dict[str, Any] = {name: {"type": kind} for name, kind in fields.items()}
         for name in sections.pop("protected", ()):
             declared[name] = {**declared.get(name, {"type": "category"}), "protected": True}
@@ -37,20 +39,44 @@ class World:
                 "version": 1,
                 "pipeline": "small",
                 "entities": {"row": {"key": "row_id"}},
-                "sources": {"rows": {"entity": "row", "id": "id", "timestamp": "at", "fields": {**declared, "y": {"type": label}}}},
-                "features": {name: {"from": f"rows.{name}", **treatment} for name, treatment in (features or {}).items()},
+                "sources": {
+                    "rows": {
+                        "entity": "row",
+                        "id": "id",
+                        "timestamp": "at",
+                        "fields": {**declared, "y": {"type": label}},
+                    }
+                },
+                "features": {
+                    name: {"from": f"rows.{name}", **treatment}
+                    for name, treatment in (features or {}).items()
+                },
                 "targets": {"y": {"from": "rows.y", "type": "binary", **(target or {})}},
                 **sections,
             }
         )
 
     def part(
-        self, name: str, columns: Mapping[str, Sequence[Any]], labels: Sequence[Any], classes: Sequence[str] = ("false", "true")
+        self,
+        name: str,
+        columns: Mapping[str, Sequence[Any]],
+        labels: Sequence[Any],
+        classes: Sequence[str] = ("false", "true"),
     ) -> Path:
         """`columns`: features, and groups as `__group_<field>`."""
-        table = pa.table({**{key: pa.array(list(values)) for key, values in columns.items()}, "__label": pa.array(list(labels))})
+        table = pa.table(
+            {
+                **{key: pa.array(list(values)) for key, values in columns.items()},
+                "__label": pa.array(list(labels)),
+            }
+        )
         path = self.folder / f"{name}.parquet"
-        pq.write_table(table.replace_schema_metadata({"penstock": json.dumps({"classes": list(classes), "target": "y"})}), path)
+        pq.write_table(
+            table.replace_schema_metadata(
+                {"penstock": json.dumps({"classes": list(classes), "target": "y"})}
+            ),
+            path,
+        )
         return path
 
 

@@ -28,7 +28,13 @@ def labels(count: int) -> list[int]:
     return [row % 2 for row in range(count)]
 
 
-def made(world: Any, train: list[int], validation: list[int], classes: tuple[str, ...] = ("false", "true"), **sections: Any) -> Built:
+def made(
+    world: Any,
+    train: list[int],
+    validation: list[int],
+    classes: tuple[str, ...] = ("false", "true"),
+    **sections: Any,
+) -> Built:
     pipeline = world.pipeline(FIELDS, {name: {} for name in FIELDS}, **{"trainer": {"epochs": 1}, **sections})
     return build(
         pipeline,
@@ -43,14 +49,37 @@ def made(world: Any, train: list[int], validation: list[int], classes: tuple[str
         (
             [1] * 40,
             labels(20),
-            "targets.y: the training split has one class only: `true` in all 40 rows. Publish labels of the other class",
+            (
+                "targets.y: the training split has one class only: `true` in all 40 rows. Publish labels of"
+                " the other class"
+            ),
         ),
-        (labels(40), [0] * 20, "targets.y: the validation split has one class only: `false` in all 20 rows. Publish labels of the other"),
-        (labels(10), labels(20), "split.parts.train: the training split has 10 rows; at least 20 are needed. Publish more labelled events"),
-        (labels(40), labels(4), "split.parts.validation: the validation split has 4 rows; at least 5 are needed."),
+        (
+            labels(40),
+            [0] * 20,
+            (
+                "targets.y: the validation split has one class only: `false` in all 20 rows. Publish labels"
+                " of the other"
+            ),
+        ),
+        (
+            labels(10),
+            labels(20),
+            (
+                "split.parts.train: the training split has 10 rows; at least 20 are needed. Publish more"
+                " labelled events"
+            ),
+        ),
+        (
+            labels(40),
+            labels(4),
+            "split.parts.validation: the validation split has 4 rows; at least 5 are needed.",
+        ),
     ],
 )
-def test_nothing_to_learn_is_a_sentence(world: Any, train: list[int], validation: list[int], said: str) -> None:
+def test_nothing_to_learn_is_a_sentence(
+    world: Any, train: list[int], validation: list[int], said: str
+) -> None:
     with pytest.raises(Invalid) as caught:
         made(world, train, validation)
     assert str(caught.value).startswith(said)
@@ -64,7 +93,9 @@ def test_a_class_without_a_row_is_a_sentence(world: Any) -> None:
 def test_a_column_that_is_not_there_is_a_sentence(world: Any) -> None:
     pipeline = world.pipeline({**FIELDS, "z": "number"}, {"x": {}, "z": {}})
     part = world.part("train", columns(40), labels(40))
-    with pytest.raises(Invalid, match=r"train.parquet: the training set has no column `z`. Create the training set again"):
+    with pytest.raises(
+        Invalid, match=r"train.parquet: the training set has no column `z`. Create the training set again"
+    ):
         build(pipeline, part, part)
 
 
@@ -92,7 +123,9 @@ def test_probes_are_nobodys_rows_and_answer_as_expected(built: Built) -> None:
     assert not any("id-" in value or "word-" in value for row in probes.strings for value in row)
     assert all(value is None for value in probes.numbers[-2])
     assert set(probes.strings[-2]) == {""}
-    numbers = np.array([[np.nan if value is None else value for value in row] for row in probes.numbers], dtype=np.float64)
+    numbers = np.array(
+        [[np.nan if value is None else value for value in row] for row in probes.numbers], dtype=np.float64
+    )
     answers = Runner(built.model)(numbers, np.array(probes.strings, dtype=object))
     np.testing.assert_allclose(answers["probabilities"], probes.outputs["probabilities"], atol=1e-6)
     assert answers["decision"].tolist() == [list(row) for row in probes.outputs["decision"]]
@@ -103,15 +136,23 @@ def test_extremes_of_personal_fields_are_not_shown(world: Any) -> None:
     people = pipeline.model_copy(
         update={
             "sources": {
-                "rows": pipeline.sources["rows"].model_copy(
-                    update={
-                        "fields": {**pipeline.sources["rows"].fields, "x": pipeline.field("rows.x").model_copy(update={"personal": True})}
-                    }
+                "rows": (
+                    pipeline.sources["rows"].model_copy(
+                        update={
+                            "fields": {
+                                **pipeline.sources["rows"].fields,
+                                "x": pipeline.field("rows.x").model_copy(update={"personal": True}),
+                            }
+                        }
+                    )
                 )
             }
         }
     )
-    parts = world.part("train", columns(200), labels(200)), world.part("validation", columns(50, 1), labels(50))
+    parts = (
+        world.part("train", columns(200), labels(200)),
+        world.part("validation", columns(50, 1), labels(50)),
+    )
     for spec, shown in ((pipeline, True), (people, False)):
         profile = build(spec, *parts).profile.features["x"]
         assert isinstance(profile, NumberProfile)

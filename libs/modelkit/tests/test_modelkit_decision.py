@@ -13,9 +13,11 @@ from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold, compile_decision
 from penstock.modelkit.graph import DOUBLE, FLOAT, STRING, Graph, Runner
 
-scored = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 0.71, 1.0])), min_size=4, max_size=40).filter(
-    lambda rows: len({label for label, _ in rows}) == 2
-)
+scored = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.7, 0.71, 1.0])),
+    min_size=4,
+    max_size=40,
+).filter(lambda rows: len({label for label, _ in rows}) == 2)
 
 
 quick = settings(max_examples=25, deadline=None)
@@ -50,7 +52,9 @@ def test_a_fixed_threshold_is_as_given() -> None:
     assert choose_threshold(decision, np.array([0, 1]), np.array([0.1, 0.2])) == 0.8
 
 
-def decided(probabilities: list[list[float]], classes: tuple[str, ...], threshold: float | None, abstain: Any) -> list[str]:
+def decided(
+    probabilities: list[list[float]], classes: tuple[str, ...], threshold: float | None, abstain: Any
+) -> list[str]:
     graph = Graph()
     given_ = graph.op("Cast", graph.input("numbers", DOUBLE, ["N", len(classes)]), to=FLOAT)
     graph.output(compile_decision(graph, given_, classes, threshold, abstain), "decision", STRING, ["N", 1])
@@ -61,7 +65,14 @@ def decided(probabilities: list[list[float]], classes: tuple[str, ...], threshol
 def test_binary_decisions() -> None:
     rows = [[1 - p, p] for p in (0.1, 0.299, 0.3, 0.45, 0.5, 0.55, 0.551, 0.9)]
     assert decided(rows, ("no", "yes"), 0.3, None) == ["no", "no", *["yes"] * 6]
-    assert decided(rows, ("no", "yes"), 0.3, (0.45, 0.55)) == ["no", "no", "yes", *["abstain"] * 3, "yes", "yes"]
+    assert decided(rows, ("no", "yes"), 0.3, (0.45, 0.55)) == [
+        "no",
+        "no",
+        "yes",
+        *["abstain"] * 3,
+        "yes",
+        "yes",
+    ]
 
 
 def test_the_likeliest_of_many() -> None:
@@ -79,7 +90,9 @@ def test_metrics_are_those_of_scikit_learn(rows: list[tuple[int, float]]) -> Non
     assert found["f1"] == pytest.approx(sk.f1_score(labels, scores >= 0.5, zero_division=0))
     assert found["brier"] == pytest.approx(sk.brier_score_loss(labels, scores))
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, scores >= 0.5))
-    assert found["log_loss"] == pytest.approx(sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), rel=1e-3, abs=1e-6)
+    assert found["log_loss"] == pytest.approx(
+        sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), rel=1e-3, abs=1e-6
+    )
 
 
 def test_metrics_of_many_classes_and_of_values() -> None:

@@ -42,14 +42,22 @@ def test_the_value_is_the_distance_between_means() -> None:
     labels = torch.tensor([1, 1, 1, 1, 0, 0, 0, 0, 1])
     groups = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1, -1])  # the last belongs to none
     positive, negative = 0.8 - 0.3, 0.7 - 0.1
-    assert Penalty("equal_opportunity", 2.0, 2)(probability, labels, groups).item() == pytest.approx(2 * SCALE * positive)
-    assert Penalty("equalized_odds", 2.0, 2)(probability, labels, groups).item() == pytest.approx(2 * SCALE * (positive + negative))
+    assert Penalty("equal_opportunity", 2.0, 2)(probability, labels, groups).item() == pytest.approx(
+        2 * SCALE * positive
+    )
+    assert Penalty("equalized_odds", 2.0, 2)(probability, labels, groups).item() == pytest.approx(
+        2 * SCALE * (positive + negative)
+    )
     overall = (0.9 + 0.7 + 0.8 + 0.6) / 4 - (0.4 + 0.2 + 0.1 + 0.1) / 4
-    assert Penalty("demographic_parity", 1.0, 2)(probability, labels, groups).item() == pytest.approx(SCALE * overall)
+    assert Penalty("demographic_parity", 1.0, 2)(probability, labels, groups).item() == pytest.approx(
+        SCALE * overall
+    )
 
 
 def test_a_batch_that_can_compare_nothing_costs_nothing() -> None:
-    one = Penalty("equalized_odds", 1.0, 2)(torch.tensor([0.9, 0.1, 0.5]), torch.tensor([1, 1, 1]), torch.tensor([0, 0, 1]))
+    one = Penalty("equalized_odds", 1.0, 2)(
+        torch.tensor([0.9, 0.1, 0.5]), torch.tensor([1, 1, 1]), torch.tensor([0, 0, 1])
+    )
     assert one.item() == 0
 
 
@@ -60,12 +68,19 @@ def biased(count: int, seed: int) -> tuple[dict[str, list[Any]], list[int]]:
     merit = random.normal(0, 1, count)
     x = group + random.normal(0, 0.4, count)
     labels = (merit + 3 * group + random.normal(0, 0.7, count) > 1.5).astype(int)
-    return {"merit": merit.tolist(), "x": x.tolist(), "__group_sex": np.where(group, "f", "m").tolist()}, labels.tolist()
+    return {
+        "merit": merit.tolist(),
+        "x": x.tolist(),
+        "__group_sex": np.where(group, "f", "m").tolist(),
+    }, labels.tolist()
 
 
 @pytest.mark.parametrize("notion", NOTIONS)
 def test_the_penalty_lowers_the_measured_gap(world: Any, notion: str) -> None:
-    parts = [world.part(name, *biased(count, seed)) for name, count, seed in (("train", 2000, 1), ("validation", 600, 2))]
+    parts = [
+        world.part(name, *biased(count, seed))
+        for name, count, seed in (("train", 2000, 1), ("validation", 600, 2))
+    ]
     audit = world.part("audit", *biased(2000, 3))
     gaps = []
     for strength in (0.0, 1.0):
@@ -94,17 +109,28 @@ def _gap(notion: str, rows: Rows, decided: Any) -> float:
         "equalized_odds": [rows.labels == 0, rows.labels == 1],
         "equal_opportunity": [rows.labels == 1],
     }[notion]
-    return max(abs(decided[(group == "f") & cell].mean() - decided[(group == "m") & cell].mean()) for cell in given)
+    return max(
+        abs(decided[(group == "f") & cell].mean() - decided[(group == "m") & cell].mean()) for cell in given
+    )
 
 
 def grouped(values: list[Any]) -> Rows:
     count = len(values)
-    return Rows(np.zeros((count, 0)), np.zeros((count, 0), dtype=object), np.zeros(count), {"age": np.array(values, dtype=object)})
+    return Rows(
+        np.zeros((count, 0)),
+        np.zeros((count, 0), dtype=object),
+        np.zeros(count),
+        {"age": np.array(values, dtype=object)},
+    )
 
 
 def test_numbers_are_grouped_by_the_audits_bins(world: Any) -> None:
-    pipeline = world.pipeline({"x": "number", "age": "number"}, {"x": {}}, audit={"groups": {"age": {"bins": [25, 40]}}})
-    count, train, validation = groups_of(pipeline, "age", grouped([20.0, 24.9, 25.0, 39.0, None]), grouped([10.0, 30.0, 50.0, None]))
+    pipeline = world.pipeline(
+        {"x": "number", "age": "number"}, {"x": {}}, audit={"groups": {"age": {"bins": [25, 40]}}}
+    )
+    count, train, validation = groups_of(
+        pipeline, "age", grouped([20.0, 24.9, 25.0, 39.0, None]), grouped([10.0, 30.0, 50.0, None])
+    )
     assert count == 2
     assert train.tolist() == [0, 0, 1, 1, -1]
     assert validation.tolist() == [0, 1, -1, -1]  # nobody over 40 in training
@@ -112,7 +138,10 @@ def test_numbers_are_grouped_by_the_audits_bins(world: Any) -> None:
 
 @pytest.mark.parametrize(
     ("values", "said"),
-    [(["f", "f"], "all training rows are in one group of `age`"), ([None, None], "`age` is missing in all training rows")],
+    [
+        (["f", "f"], "all training rows are in one group of `age`"),
+        ([None, None], "`age` is missing in all training rows"),
+    ],
 )
 def test_nothing_to_compare_is_a_sentence(world: Any, values: list[Any], said: str) -> None:
     pipeline = world.pipeline({"x": "number", "age": "category"}, {"x": {}})

@@ -35,7 +35,14 @@ def columns(count: int, seed: int) -> tuple[dict[str, list[Any]], np.ndarray[Any
     income = random.lognormal(8, 1, count)
     purpose = random.choice(["home", "car", "日本", "other"], count)
     word = random.choice(WORDS, (count, 3))
-    score = (age - 40) / 10 + np.log(income) - 8 + (purpose == "car") - 2 * (word == "late").any(axis=1) + random.normal(0, 0.5, count)
+    score = (
+        (age - 40) / 10
+        + np.log(income)
+        - 8
+        + (purpose == "car")
+        - 2 * (word == "late").any(axis=1)
+        + random.normal(0, 0.5, count)
+    )
     found = {
         "age": [None if random.random() < 0.1 else float(value) for value in age],
         "income": income.tolist(),
@@ -48,12 +55,18 @@ def columns(count: int, seed: int) -> tuple[dict[str, list[Any]], np.ndarray[Any
 
 def made(world: Any, task: str, **sections: Any) -> tuple[Built, Any, Any]:
     target = {"binary": {}, "multiclass": {"type": "multiclass"}, "regression": {"type": "regression"}}[task]
-    pipeline = world.pipeline(FIELDS, FEATURES, target, **{"trainer": {"epochs": 4, "batch_size": 64}, **sections})
+    pipeline = world.pipeline(
+        FIELDS, FEATURES, target, **{"trainer": {"epochs": 4, "batch_size": 64}, **sections}
+    )
     classes = {"binary": ["false", "true"], "multiclass": ["low", "middle", "high"], "regression": []}[task]
     parts = []
     for name, count, seed in (("train", 600, 1), ("validation", 200, 2)):
         found, score = columns(count, seed)
-        labels = {"binary": (score > 0).astype(int), "multiclass": np.digitize(score, [-1, 1]), "regression": 1000 + 50 * score}[task]
+        labels = {
+            "binary": (score > 0).astype(int),
+            "multiclass": np.digitize(score, [-1, 1]),
+            "regression": 1000 + 50 * score,
+        }[task]
         parts.append(world.part(name, found, labels.tolist(), classes))
     built = build(pipeline, *parts)
     return built, pipeline, read(parts[1], built.signature, pipeline)
@@ -69,7 +82,10 @@ def test_the_operators_that_every_backend_has(binary: Any) -> None:
     assert {(entry.domain, entry.version) for entry in model.opset_import} == {("", 20), ("ai.onnx.ml", 4)}
     assert model.ir_version <= 9
     assert {node.domain for node in model.graph.node} <= {"", "ai.onnx.ml"}
-    assert [(value.name, value.type.tensor_type.elem_type) for value in model.graph.input] == [("numbers", 11), ("strings", 8)]
+    assert [(value.name, value.type.tensor_type.elem_type) for value in model.graph.input] == [
+        ("numbers", 11),
+        ("strings", 8),
+    ]
     assert [value.name for value in model.graph.output] == ["probabilities", "decision"]
     onnx.checker.check_model(model, full_check=True)
 
@@ -79,12 +95,17 @@ def test_the_signature_says_what_goes_in_and_comes_out(binary: Any) -> None:
     assert signature.inputs.numbers == ("income", "age")  # as in the file
     assert signature.inputs.strings == ("note", "purpose", "owner")
     assert signature.classes == ("false", "true")
-    assert {name: output.columns for name, output in signature.outputs.items()} == {"probabilities": 2, "decision": 1}
+    assert {name: output.columns for name, output in signature.outputs.items()} == {
+        "probabilities": 2,
+        "decision": 1,
+    }
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_learns_and_agrees_with_torch(world: Any, task: str) -> None:
-    built, _, rows = made(world, task, trainer={"epochs": 12, "batch_size": 64, "optimizer": {"learning_rate": 1e-2}})
+    built, _, rows = made(
+        world, task, trainer={"epochs": 12, "batch_size": 64, "optimizer": {"learning_rate": 1e-2}}
+    )
     assert built.parity <= 1e-6
     answers = run(built.model, rows)
     if task == "regression":
@@ -110,8 +131,13 @@ def test_the_same_rows_in_any_batch(binary: Any) -> None:
     runner = Runner(built.model)
     whole = runner(rows.numbers, rows.strings)
     for size in (1, 7, 64):
-        parts = [runner(rows.numbers[at : at + size], rows.strings[at : at + size]) for at in range(0, len(rows), size)]
-        np.testing.assert_allclose(np.concatenate([part["probabilities"] for part in parts]), whole["probabilities"], atol=1e-6)
+        parts = [
+            runner(rows.numbers[at : at + size], rows.strings[at : at + size])
+            for at in range(0, len(rows), size)
+        ]
+        np.testing.assert_allclose(
+            np.concatenate([part["probabilities"] for part in parts]), whole["probabilities"], atol=1e-6
+        )
 
 
 def test_no_rows(binary: Any) -> None:
@@ -140,7 +166,9 @@ def test_only_numbers_and_only_words(world: Any) -> None:
         parts = []
         for name, seed in (("train", 1), ("validation", 2)):
             found, score = columns(120, seed)
-            parts.append(world.part(name, {key: found[key] for key in fields}, (score > 0).astype(int).tolist()))
+            parts.append(
+                world.part(name, {key: found[key] for key in fields}, (score > 0).astype(int).tolist())
+            )
         built = build(pipeline, *parts)
         named = [value.name for value in onnx.load_from_string(built.model).graph.input]
         assert named == (["numbers"] if "age" in fields else ["strings"])
@@ -174,7 +202,12 @@ def test_a_rare_word_or_category_stands_for_the_average_row(world: Any) -> None:
     runner = Runner(built.model)
     unknown = rows.strings.copy()
     unknown[:, 1] = "never seen"
-    known = np.stack([runner(rows.numbers, _with(rows.strings, 1, v))["probabilities"][:, 1] for v in ("home", "car", "日本", "other", "")])
+    known = np.stack(
+        [
+            runner(rows.numbers, _with(rows.strings, 1, v))["probabilities"][:, 1]
+            for v in ("home", "car", "日本", "other", "")
+        ]
+    )
     found = runner(rows.numbers, unknown)["probabilities"][:, 1]
     assert ((found >= known.min(axis=0) - 0.02) & (found <= known.max(axis=0) + 0.02)).all()
 

@@ -18,16 +18,25 @@ from penstock.modelkit.signature import signature
 from penstock.modelkit.words import SEPARATORS, split_words
 
 # One example runs two small graphs; a slow machine must not fail it.
-relaxed = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+relaxed = settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 numbers = st.one_of(st.just(math.nan), st.floats(-1e6, 1e6), st.integers(-3, 3).map(float))
 odd_numbers = st.one_of(numbers, st.sampled_from([math.inf, -math.inf, 1e300, -1e300]))
-categories = st.one_of(st.sampled_from(["", "a", "b", "B", " b", "ü x", "日本", "🙂"]), st.text(max_size=4).filter(lambda t: "\0" not in t))
+categories = st.one_of(
+    st.sampled_from(["", "a", "b", "B", " b", "ü x", "日本", "🙂"]),
+    st.text(max_size=4).filter(lambda t: "\0" not in t),
+)
 letters = st.sampled_from(list("abcABéÉß日🙂 \t\n.,;:!?()[]\"/'-_"))
 texts = st.one_of(st.just(""), st.text(letters, max_size=30))
 
 
-def fitted(world: Any, fields: dict[str, str], features: dict[str, Any], train: Any, bins: int = 0) -> Preprocessing:
+def fitted(
+    world: Any, fields: dict[str, str], features: dict[str, Any], train: Any, bins: int = 0
+) -> Preprocessing:
     pipeline = world.pipeline(fields, features)
     return fit(pipeline, signature(pipeline, ("false", "true")), train, bins=bins)
 
@@ -42,7 +51,14 @@ def fitted(world: Any, fields: dict[str, str], features: dict[str, Any], train: 
     bins=st.sampled_from([0, 4, 9]),
 )
 def test_a_number_is_clipped_imputed_scaled(
-    world: Any, rows: Any, train: list[float], other: list[float], impute: str, clip: Any, scale: str, bins: int
+    world: Any,
+    rows: Any,
+    train: list[float],
+    other: list[float],
+    impute: str,
+    clip: Any,
+    scale: str,
+    bins: int,
 ) -> None:
     feature = {"impute": impute, "scale": scale, **({"clip": clip} if clip else {})}
     found = fitted(world, {"x": "number"}, {"x": feature}, rows([train]), bins)
@@ -81,20 +97,28 @@ def _bound(bound: str | float, present: Any) -> float:
     min_count=st.integers(1, 3),
     encode=st.sampled_from(["one_hot", "embedding"]),
 )
-def test_a_category_has_a_bucket(world: Any, rows: Any, train: list[str], other: list[str], min_count: int, encode: str) -> None:
-    found = fitted(world, {"c": "category"}, {"c": {"encode": encode, "min_count": min_count}}, rows((), [train]))
+def test_a_category_has_a_bucket(
+    world: Any, rows: Any, train: list[str], other: list[str], min_count: int, encode: str
+) -> None:
+    found = fitted(
+        world, {"c": "category"}, {"c": {"encode": encode, "min_count": min_count}}, rows((), [train])
+    )
     part = found.strings[0]
     assert isinstance(part, Category)
     seen = Counter(value for value in train if value)
     known = {value for value, count in seen.items() if count >= min_count}
     assert set(part.values) == known
-    buckets = [0 if not value else 1 + part.values.index(value) if value in known else len(known) + 1 for value in other]
+    buckets = [
+        0 if not value else 1 + part.values.index(value) if value in known else len(known) + 1
+        for value in other
+    ]
     prepared = prepare(found, rows((), [other]))
     if encode == "embedding":
         assert prepared.buckets[:, 0].tolist() == buckets
         return
     shares = np.bincount(
-        [0 if not v else 1 + part.values.index(v) if v in known else len(known) + 1 for v in train], minlength=len(known) + 2
+        [0 if not v else 1 + part.values.index(v) if v in known else len(known) + 1 for v in train],
+        minlength=len(known) + 2,
     )
     table = np.eye(len(known) + 2)
     table[shares == 0] = shares / shares.sum()
@@ -102,14 +126,27 @@ def test_a_category_has_a_bucket(world: Any, rows: Any, train: list[str], other:
 
 
 @relaxed
-@given(train=st.lists(texts, min_size=1, max_size=20), other=st.lists(texts, min_size=1, max_size=8), vocabulary=st.integers(1, 6))
-def test_a_text_is_weighted_words(world: Any, rows: Any, train: list[str], other: list[str], vocabulary: int) -> None:
+@given(
+    train=st.lists(texts, min_size=1, max_size=20),
+    other=st.lists(texts, min_size=1, max_size=8),
+    vocabulary=st.integers(1, 6),
+)
+def test_a_text_is_weighted_words(
+    world: Any, rows: Any, train: list[str], other: list[str], vocabulary: int
+) -> None:
     split = [_words(text) for text in train]
     if not any(split):
         with pytest.raises(Invalid):
-            fitted(world, {"t": "text"}, {"t": {"encode": "bag_of_words", "vocabulary": vocabulary}}, rows((), [train]))
+            fitted(
+                world,
+                {"t": "text"},
+                {"t": {"encode": "bag_of_words", "vocabulary": vocabulary}},
+                rows((), [train]),
+            )
         return
-    found = fitted(world, {"t": "text"}, {"t": {"encode": "bag_of_words", "vocabulary": vocabulary}}, rows((), [train]))
+    found = fitted(
+        world, {"t": "text"}, {"t": {"encode": "bag_of_words", "vocabulary": vocabulary}}, rows((), [train])
+    )
     part = found.strings[0]
     assert isinstance(part, Text)
     total = Counter(word for words in split for word in words)
@@ -123,8 +160,12 @@ def test_a_text_is_weighted_words(world: Any, rows: Any, train: list[str], other
     for row, text in enumerate(other):
         counts = np.array([_words(text).count(word) for word in part.words])
         holding = np.array([sum(word in words for words in split) for word in part.words])
-        raw = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * (np.log((1 + len(train)) / (1 + holding)) + 1)
-        np.testing.assert_allclose(matrix[row], raw / max(np.sqrt((raw**2).sum()), 1e-6), rtol=1e-4, atol=1e-6)
+        raw = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0) * (
+            np.log((1 + len(train)) / (1 + holding)) + 1
+        )
+        np.testing.assert_allclose(
+            matrix[row], raw / max(np.sqrt((raw**2).sum()), 1e-6), rtol=1e-4, atol=1e-6
+        )
     if part.indicator:
         assert prepared.dense[:, 0].tolist() == [float(text == "") for text in other]
 

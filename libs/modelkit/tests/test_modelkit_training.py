@@ -1,4 +1,6 @@
-"""The loop: a run that was killed equals one that was not, seeds decide everything, the best epoch is kept."""
+"""The loop: a run that was killed equals one that was not, seeds decide everything, the best epoch
+is kept.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,15 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizer import Optimizer
 from penstock.modelkit.preprocessing import Category, Prepared, WordWeights
-from penstock.modelkit.training import Epoch, Objective, Split, learning_rate, seed_everything, train, weights_digest
+from penstock.modelkit.training import (
+    Epoch,
+    Objective,
+    Split,
+    learning_rate,
+    seed_everything,
+    train,
+    weights_digest,
+)
 
 EMBEDDED = (Category("c", ("a", "b"), (3, 40, 37, 0), 2),)
 PLAN = Trainer(epochs=6, batch_size=32, gradient_clip=1.0, early_stopping=None)
@@ -58,13 +68,24 @@ def trained(
 
     made = network(seed)
     objective = Objective("binary", penalty=Penalty("equalized_odds", 0.5, 2))
-    return made, train(made, objective, split(200, 1), split(80, 2), plan, seed=seed, checkpoint=checkpoint, on_epoch=on_epoch)
+    return made, train(
+        made,
+        objective,
+        split(200, 1),
+        split(80, 2),
+        plan,
+        seed=seed,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("stopping", [None, EarlyStopping(patience=2)])
 def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: Any, stopping: EarlyStopping | None) -> None:
-    plan = PLAN.model_copy(update={"optimizer": Spec(type=optimizer, learning_rate=0.03), "early_stopping": stopping})
+    plan = PLAN.model_copy(
+        update={"optimizer": Spec(type=optimizer, learning_rate=0.03), "early_stopping": stopping}
+    )
     whole, history = trained(plan)
     checkpoint = tmp_path / "checkpoint.pt"
     for moment in (1, 3):
@@ -120,7 +141,9 @@ def test_seeds_decide() -> None:
 
 
 def test_early_stopping_keeps_the_best_epoch() -> None:
-    plan = Trainer(epochs=60, batch_size=16, optimizer=Spec(learning_rate=0.1), early_stopping=EarlyStopping(patience=3))
+    plan = Trainer(
+        epochs=60, batch_size=16, optimizer=Spec(learning_rate=0.1), early_stopping=EarlyStopping(patience=3)
+    )
     made = network(dropout=0.0)
     validation = split(80, 2)
     objective = Objective("binary")
@@ -128,12 +151,22 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
     best = min(epoch.validation_loss for epoch in history)
     assert len(history) < 60
     assert [epoch.validation_loss for epoch in history].index(best) == len(history) - 1 - 3
-    assert objective.loss(made.predict(validation.features), validation.labels, None).item() == pytest.approx(best)
+    assert objective.loss(made.predict(validation.features), validation.labels, None).item() == pytest.approx(
+        best
+    )
 
 
 def test_a_loss_that_is_no_number_is_a_sentence() -> None:
-    plan = Trainer(epochs=3, optimizer=Spec(type="sgd", learning_rate=10, weight_decay=1e9), early_stopping=None)
-    with pytest.raises(Invalid, match=r"trainer.optimizer.learning_rate: the loss is no number any more in epoch \d\. Lower the learning"):
+    plan = Trainer(
+        epochs=3, optimizer=Spec(type="sgd", learning_rate=10, weight_decay=1e9), early_stopping=None
+    )
+    with pytest.raises(
+        Invalid,
+        match=(
+            r"trainer.optimizer.learning_rate: the loss is no number any more in epoch \d\. Lower the"
+            r" learning"
+        ),
+    ):
         trained(plan)
 
 

@@ -53,7 +53,9 @@ def test_a_signed_fail_opens_with_a_waiver_only(keys: Keys, found: str) -> None:
 def test_a_waiver_must_name_every_gate_that_did_not_pass(keys: Keys) -> None:
     gates = (gate("fail", metric="auroc"), gate("inconclusive"))
     waiver = sample.waiver(keys, DIGEST, gates[0])
-    assert reasons(keys, promoted(keys, sample.verdict(keys, DIGEST, *gates), waiver)).startswith("equalized_odds_difference by sex")
+    assert reasons(keys, promoted(keys, sample.verdict(keys, DIGEST, *gates), waiver)).startswith(
+        "equalized_odds_difference by sex"
+    )
 
 
 def test_a_blocking_gate_cannot_be_waived(keys: Keys) -> None:
@@ -66,8 +68,12 @@ def test_evidence_about_another_model_is_refused(keys: Keys) -> None:
     assert "the verdict is about" in reasons(keys, promoted(keys, sample.verdict(keys, OTHER)))
     assert "the verdict is about" in reasons(keys, promoted(keys, sample.verdict(keys, DIGEST, name="other")))
     verdict = sample.verdict(keys, DIGEST, gate("fail"))
-    assert "the waiver is about" in reasons(keys, promoted(keys, verdict, sample.waiver(keys, OTHER, gate("fail"))))
-    assert "another audit" in reasons(keys, promoted(keys, verdict, sample.waiver(keys, DIGEST, gate("fail"), audit_id="A2")))
+    assert "the waiver is about" in reasons(
+        keys, promoted(keys, verdict, sample.waiver(keys, OTHER, gate("fail")))
+    )
+    assert "another audit" in reasons(
+        keys, promoted(keys, verdict, sample.waiver(keys, DIGEST, gate("fail"), audit_id="A2"))
+    )
 
 
 def test_the_package_at_hand_must_be_the_one_promoted(keys: Keys) -> None:
@@ -86,14 +92,22 @@ def test_an_event_that_says_other_than_its_signature_is_refused(keys: Keys) -> N
     event = promoted(keys, sample.verdict(keys, DIGEST))
     assert "signed as generation 1, not 9" in reasons(keys, event.model_copy(update={"generation": 9}))
     other = event.version.model_copy(update={"digest": OTHER})
-    assert "was signed for loans@sha256:a" in reasons(keys, event.model_copy(update={"version": other}), digest=OTHER)
+    assert "was signed for loans@sha256:a" in reasons(
+        keys, event.model_copy(update={"version": other}), digest=OTHER
+    )
     later = sample.verdict(keys, DIGEST, audit_id="A2")
     assert "signed on other evidence" in reasons(keys, event.model_copy(update={"evidence": (later,)}))
 
 
 def test_a_verdict_that_its_gates_contradict_opens_nothing(keys: Keys) -> None:
     statement = evidence.Verdict(
-        pipeline="loans", digest=DIGEST, at=NOW, audit_id="A1", verdict="pass", gates=(gate("fail"),), result_digest=OTHER
+        pipeline="loans",
+        digest=DIGEST,
+        at=NOW,
+        audit_id="A1",
+        verdict="pass",
+        gates=(gate("fail"),),
+        result_digest=OTHER,
     )
     lying = evidence.sign(statement, keys.signer("audit"))
     assert "its gates say fail" in reasons(keys, promoted(keys, lying))
@@ -130,7 +144,9 @@ def test_the_wrong_role_is_refused(keys: Keys) -> None:
 def test_a_statement_cannot_be_passed_off_as_another_kind(keys: Keys) -> None:
     verdict = sample.verdict(keys, DIGEST)
     with pytest.raises(Tampered, match="does not hold"):
-        evidence.verify(forged(verdict, payload_type=evidence.Waiver.payload_type), keys.trust(), evidence.Waiver)
+        evidence.verify(
+            forged(verdict, payload_type=evidence.Waiver.payload_type), keys.trust(), evidence.Waiver
+        )
 
 
 def test_a_strangers_signature_and_none_are_refused(keys: Keys, tmp_path: Path) -> None:
@@ -145,7 +161,9 @@ def test_a_strangers_signature_and_none_are_refused(keys: Keys, tmp_path: Path) 
     own = sample.verdict(stranger, DIGEST).signatures[0]
     borrowed = own.model_copy(update={"keyid": keys.signer("audit").keyid})
     with pytest.raises(Tampered, match="does not hold"):
-        evidence.verify(forged(sample.verdict(keys, DIGEST), signatures=(borrowed,)), keys.trust(), evidence.Verdict)
+        evidence.verify(
+            forged(sample.verdict(keys, DIGEST), signatures=(borrowed,)), keys.trust(), evidence.Verdict
+        )
 
 
 def test_a_retired_key_signs_nothing_new(tmp_path: Path) -> None:
@@ -160,7 +178,9 @@ def test_a_retired_key_signs_nothing_new(tmp_path: Path) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), field=st.sampled_from(["payload", "sig"]))
+@given(
+    place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), field=st.sampled_from(["payload", "sig"])
+)
 def test_any_flipped_bit_of_an_envelope_is_found(keys: Keys, place: float, bit: int, field: str) -> None:
     verdict = sample.verdict(keys, DIGEST)
     text = verdict.payload if field == "payload" else verdict.signatures[0].sig
@@ -168,7 +188,9 @@ def test_any_flipped_bit_of_an_envelope_is_found(keys: Keys, place: float, bit: 
     content[int(place * len(content))] ^= 1 << bit
     changed = b64encode(content).decode()
     signature = verdict.signatures[0].model_copy(update={"sig": changed})
-    broken = forged(verdict, payload=changed) if field == "payload" else forged(verdict, signatures=(signature,))
+    broken = (
+        forged(verdict, payload=changed) if field == "payload" else forged(verdict, signatures=(signature,))
+    )
     with pytest.raises(Tampered):
         evidence.verify(broken, keys.trust(), evidence.Verdict)
 
@@ -185,16 +207,31 @@ GATES = st.builds(
     gates=st.lists(GATES, max_size=4, unique_by=lambda one: one.metric),
     waived=st.sets(st.sampled_from(["auroc", "equalized_odds_difference"])),
 )
-def test_the_gate_is_open_exactly_when_each_gate_passed_or_is_waived_and_waivable(gates: list[GateResult], waived: set[str]) -> None:
+def test_the_gate_is_open_exactly_when_each_gate_passed_or_is_waived_and_waivable(
+    gates: list[GateResult], waived: set[str]
+) -> None:
     said = {one.verdict for one in gates}
     overall = "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
     base = {"pipeline": "loans", "digest": DIGEST, "at": NOW, "audit_id": "A1"}
-    verdict = evidence.Verdict.model_validate(base | {"verdict": overall, "gates": gates, "result_digest": OTHER})
+    verdict = evidence.Verdict.model_validate(
+        base | {"verdict": overall, "gates": gates, "result_digest": OTHER}
+    )
     names = tuple(evidence.gate_name(one) for one in gates if one.metric in waived)
-    waiver = evidence.Waiver.model_validate(base | {"gates": names, "decided_by": "Ada", "why": "so"}) if names else None
-    shut = [one for one in gates if one.verdict != "pass" and not (one.metric in waived and one.on_fail == "review")]
+    waiver = (
+        evidence.Waiver.model_validate(base | {"gates": names, "decided_by": "Ada", "why": "so"})
+        if names
+        else None
+    )
+    shut = [
+        one
+        for one in gates
+        if one.verdict != "pass" and not (one.metric in waived and one.on_fail == "review")
+    ]
     assert len(evidence.closed_gates(verdict, waiver)) == len(shut)
 
 
 def test_pae_is_that_of_the_specification() -> None:
-    assert evidence.pae("http://example.com/HelloWorld", b"hello world") == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    assert (
+        evidence.pae("http://example.com/HelloWorld", b"hello world")
+        == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    )

@@ -75,7 +75,9 @@ def test_a_retired_key_may_be_revoked_later_and_the_present_one_may_not(tmp_path
 
 
 @pytest.mark.parametrize("writes_before_the_crash", [1, 2])
-def test_a_rotation_cut_off_is_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes_before_the_crash: int) -> None:
+def test_a_rotation_cut_off_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes_before_the_crash: int
+) -> None:
     keys = Keys(tmp_path)
     keys.ensure(NOW)
     write, done = keys._write, []
@@ -93,7 +95,12 @@ def test_a_rotation_cut_off_is_finished(tmp_path: Path, monkeypatch: pytest.Monk
     trust = keys.ensure(NOW)
     present = [name for name, key in trust.keys.items() if key.role == "registry" and key.retired_at is None]
     assert present == [keys.signer("registry").keyid]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "audit.pem", "registry.pem", "trust.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "audit.pem",
+        "registry.pem",
+        "trust.json",
+    ]
 
 
 def test_a_key_speaks_for_its_role_only(tmp_path: Path) -> None:
@@ -115,11 +122,17 @@ def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
 
 
 def test_each_service_keeps_its_private_key_to_itself(tmp_path: Path) -> None:
-    """The trust store is shared; a private key is made where only its service looks, and the other's is out of reach."""
+    """The trust store is shared; a private key is made where only its service looks, and the
+    other's is out of reach.
+    """
     registry = Keys(tmp_path / "trust", tmp_path / "registry")
     audit = Keys(tmp_path / "trust", tmp_path / "audit")
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda who: who[0].ensure(NOW, roles=[who[1]]), [(registry, "registry"), (audit, "audit")]))
+        list(
+            pool.map(
+                lambda who: who[0].ensure(NOW, roles=[who[1]]), [(registry, "registry"), (audit, "audit")]
+            )
+        )
     trust = Keys(tmp_path / "trust").trust()
     assert {key.role for key in trust.keys.values()} == {"registry", "audit"}
     assert set(trust.keys) == {registry.signer("registry").keyid, audit.signer("audit").keyid}

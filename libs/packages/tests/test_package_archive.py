@@ -47,7 +47,9 @@ def test_packing_is_deterministic_and_undone_by_unpacking(packed: tuple[Path, st
 
 @settings(max_examples=60, deadline=None)
 @given(share=st.floats(0, 1, exclude_max=True))
-def test_a_cut_off_archive_is_found(packed: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, share: float) -> None:
+def test_a_cut_off_archive_is_found(
+    packed: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
     archive, _ = packed
     whole = archive.read_bytes()
     content_end = len(whole.rstrip(b"\0")) + 512
@@ -73,7 +75,9 @@ def test_a_flipped_bit_never_gives_another_package(
     except PenstockError:
         return
     pack(root / "out", root / "again.tar")
-    assert (root / "again.tar").read_bytes() == archive.read_bytes(), "only padding and unused header fields may differ"
+    assert (root / "again.tar").read_bytes() == archive.read_bytes(), (
+        "only padding and unused header fields may differ"
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,7 +125,9 @@ def test_a_header_that_lies_about_its_size_is_found(tmp_path: Path) -> None:
         unpack(tmp_path / "lie.tar", tmp_path / "out")
 
 
-def test_the_same_name_twice_and_bytes_after_the_end_are_refused(packed: tuple[Path, str], tmp_path: Path) -> None:
+def test_the_same_name_twice_and_bytes_after_the_end_are_refused(
+    packed: tuple[Path, str], tmp_path: Path
+) -> None:
     twice = tar_of(tmp_path / "twice.tar", (entry("a"), b"1"), (entry("a"), b"2"))
     with pytest.raises(Tampered, match="twice"):
         unpack(twice, tmp_path / "twice")

@@ -99,7 +99,9 @@ def _listed_way_out(directory: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("known", [True, False])
-def test_any_other_change_is_found(package: tuple[Path, str], harm: Callable[[Path], object], known: bool) -> None:
+def test_any_other_change_is_found(
+    package: tuple[Path, str], harm: Callable[[Path], object], known: bool
+) -> None:
     directory, digest = package
     harm(directory)
     with pytest.raises(Tampered):
@@ -140,7 +142,9 @@ def test_a_package_with_wrong_parts_opens_but_does_not_pass_the_check(package: t
         ("training_set.json", '"pipeline":"loans"', '"pipeline":"other"', "names pipeline"),
     ],
 )
-def test_parts_must_fit_each_other(package: tuple[Path, str], name: str, old: str, new: str, said: str) -> None:
+def test_parts_must_fit_each_other(
+    package: tuple[Path, str], name: str, old: str, new: str, said: str
+) -> None:
     directory, _ = package
     text = (directory / name).read_text()
     assert old in text

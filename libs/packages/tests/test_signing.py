@@ -29,7 +29,9 @@ class Signed:
         return self.keys.trust()
 
     def verify(self) -> None:
-        verify_package(self.directory, self.signature, self.trust, self.digest, self.keys.signer("registry").keyid)
+        verify_package(
+            self.directory, self.signature, self.trust, self.digest, self.keys.signer("registry").keyid
+        )
 
 
 @pytest.fixture
@@ -87,7 +89,9 @@ def test_a_signature_of_a_stranger_is_refused(signed: Signed, tmp_path: Path) ->
     with pytest.raises(Tampered, match="does not hold"):
         signed.verify()
     with pytest.raises(Tampered, match="not in the trust store"):
-        verify_package(signed.directory, signed.signature, signed.trust, signed.digest, stranger.signer("registry").keyid)
+        verify_package(
+            signed.directory, signed.signature, signed.trust, signed.digest, stranger.signer("registry").keyid
+        )
 
 
 def test_after_a_rotation_it_still_verifies_and_after_a_revocation_not(signed: Signed) -> None:
@@ -101,7 +105,9 @@ def test_after_a_rotation_it_still_verifies_and_after_a_revocation_not(signed: S
         verify_package(signed.directory, signed.signature, signed.trust, signed.digest, second.keyid)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"mediaType": 1}', b'{"dsseEnvelope": {"payload": "e30="}}'])
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[]", b"\xff", b'{"mediaType": 1}', b'{"dsseEnvelope": {"payload": "e30="}}']
+)
 def test_any_malformed_bundle_is_refused(signed: Signed, content: bytes) -> None:
     signed.signature.write_bytes(content)
     with pytest.raises(Tampered):
@@ -138,4 +144,7 @@ def test_the_openssf_command_line_verifies_it(signed: Signed, tmp_path: Path) ->
         "--public_key",
         str(public),
     ]
-    assert subprocess.run([sys.executable, *command], check=False, capture_output=True, timeout=60).returncode == 0
+    assert (
+        subprocess.run([sys.executable, *command], check=False, capture_output=True, timeout=60).returncode
+        == 0
+    )

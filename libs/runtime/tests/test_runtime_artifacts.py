@@ -115,13 +115,20 @@ def test_a_writer_that_is_killed_leaves_all_or_nothing(artifacts: Artifacts, tmp
 def test_what_is_gone_is_said_to_be(artifacts: Artifacts, tmp_path: Path) -> None:
     put = artifacts.put_bytes(KEY, b"rows")
     artifacts.delete(KEY)
-    for read in (lambda: artifacts.read(put), lambda: artifacts.fetch(put, tmp_path / "x"), lambda: artifacts.read_unchecked(put)):
+    for read in (
+        lambda: artifacts.read(put),
+        lambda: artifacts.fetch(put, tmp_path / "x"),
+        lambda: artifacts.read_unchecked(put),
+    ):
         with pytest.raises(NotFound, match="the artifact is gone"):
             read()
 
 
 def test_a_key_is_deleted_or_all_below_it_and_nothing_beside_it(artifacts: Artifacts) -> None:
-    kept = [artifacts.put_bytes(key, b"stays") for key in ("training-sets/01JK/train", "training-sets/01", "training-sets.json")]
+    kept = [
+        artifacts.put_bytes(key, b"stays")
+        for key in ("training-sets/01JK/train", "training-sets/01", "training-sets.json")
+    ]
     for key in ("training-sets/01J/train", "training-sets/01J/audit", "training-sets/01J/deeper/still"):
         artifacts.put_bytes(key, b"goes")
     assert artifacts.exists("training-sets/01J")
@@ -140,7 +147,12 @@ def test_a_key_is_deleted_or_all_below_it_and_nothing_beside_it(artifacts: Artif
 def test_from_an_event_loop_and_from_many_threads(artifacts: Artifacts) -> None:
     async def use() -> None:
         texts = [str(number).encode() for number in range(20)]
-        put = await asyncio.gather(*(asyncio.to_thread(artifacts.put_bytes, f"many/{number}", text) for number, text in enumerate(texts)))
+        put = await asyncio.gather(
+            *(
+                asyncio.to_thread(artifacts.put_bytes, f"many/{number}", text)
+                for number, text in enumerate(texts)
+            )
+        )
         assert await asyncio.gather(*(asyncio.to_thread(artifacts.read, one) for one in put)) == texts
         assert artifacts.read(put[0]) == b"0", "and on the loop's own thread"
 
@@ -168,7 +180,9 @@ def test_in_a_child_that_was_forked_after_it_was_used(artifacts: Artifacts) -> N
     assert artifacts.read(Artifact(uri=artifacts.uri("child"), digest=digest, size=3)) == b"new"
 
 
-def test_artifacts_of_another_store_are_read_and_replaced_where_they_are(artifacts: Artifacts, tmp_path: Path) -> None:
+def test_artifacts_of_another_store_are_read_and_replaced_where_they_are(
+    artifacts: Artifacts, tmp_path: Path
+) -> None:
     """The root was changed since; who leaves, leaves there too."""
     before = Artifacts(f"file://{tmp_path}/before").put_bytes(KEY, b"old")
     assert artifacts.read(before) == b"old"
@@ -178,17 +192,31 @@ def test_artifacts_of_another_store_are_read_and_replaced_where_they_are(artifac
     assert not artifacts.exists(KEY)
 
 
-# -- where they are ------------------------------------------------------------------------------------------------------------------
+# -- where they are --------------------------------------------------------------------------------
 
-NO_ROOTS = ["gopher://old", "/without/a/scheme", "file://no/root", "file:///", "s3:/one/slash", "s3://", "s3://Bucket", "s3://bucket//x"]
+NO_ROOTS = [
+    "gopher://old",
+    "/without/a/scheme",
+    "file://no/root",
+    "file:///",
+    "s3:/one/slash",
+    "s3://",
+    "s3://Bucket",
+    "s3://bucket//x",
+]
 
 
 @pytest.mark.parametrize("root", NO_ROOTS)
-def test_a_root_that_is_no_stores_is_refused_where_it_is_set(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_root_that_is_no_stores_is_refused_where_it_is_set(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(Invalid, match="this names no artifact store"):
         Artifacts(root)
     monkeypatch.setenv("PENSTOCK_ARTIFACTS", root)
-    with pytest.raises(Invalid, match=r"^PENSTOCK_ARTIFACTS: this names no artifact store\. Write file:///folder or s3://bucket/prefix;"):
+    with pytest.raises(
+        Invalid,
+        match=r"^PENSTOCK_ARTIFACTS: this names no artifact store\. Write file:///folder or s3://bucket/prefix;",
+    ):
         Platform()
 
 
@@ -204,7 +232,7 @@ def test_a_root_is_one_with_and_without_a_slash(tmp_path: Path) -> None:
     assert Platform(home=tmp_path).artifacts_uri == f"file://{tmp_path}/artifacts"
 
 
-# -- only files ----------------------------------------------------------------------------------------------------------------------
+# -- only files ------------------------------------------------------------------------------------
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
@@ -213,7 +241,7 @@ def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:
         Artifacts(f"file://{tmp_path}/root").put_bytes(KEY, b"rows")
 
 
-# -- only S3 -------------------------------------------------------------------------------------------------------------------------
+# -- only S3 ---------------------------------------------------------------------------------------
 
 CALLS: dict[str, Callable[[Artifacts, Artifact, Path], object]] = {
     "put": lambda artifacts, artifact, scratch: artifacts.put_bytes(KEY, b"rows"),
@@ -271,12 +299,16 @@ def test_wrong_credentials_are_refused(s3: S3, tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.process
 @pytest.mark.parametrize("call", ["put", "read", "fetch", "delete", "put a large file"])
-def test_a_server_that_never_answers_is_not_waited_for(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_not_waited_for(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It takes the connection, and as many bytes as the system keeps for it."""
     monkeypatch.setattr(artifacts_s3, "ANSWER_S", 0.5)
     monkeypatch.setattr(artifacts_s3, "SLOWEST_BYTES_S", 16 << 20)
     (tmp_path / "large").write_bytes(bytes(2 * artifacts_s3.PART_BYTES - 1))
-    calls = CALLS | {"put a large file": lambda artifacts, artifact, scratch: artifacts.put_file(KEY, tmp_path / "large")}
+    calls = CALLS | {
+        "put a large file": lambda artifacts, artifact, scratch: artifacts.put_file(KEY, tmp_path / "large")
+    }
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")

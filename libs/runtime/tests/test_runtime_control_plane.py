@@ -23,7 +23,14 @@ from sqlalchemy import String, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.contracts.events import AuditFailed, AuditStarted, Event, PipelineApplied, ReviewRequested, encode
+from penstock.contracts.events import (
+    AuditFailed,
+    AuditStarted,
+    Event,
+    PipelineApplied,
+    ReviewRequested,
+    encode,
+)
 from penstock.contracts.topics import SHARED
 from penstock.runtime.broker import ConsumerFailed, ControlPlane, Retries, Router
 from penstock.runtime.settings import KafkaSettings
@@ -57,7 +64,9 @@ def started(audit: str) -> AuditStarted:
 
 
 def applied(pipeline: str, number: int = 1) -> PipelineApplied:
-    return PipelineApplied(pipeline=pipeline, number=number, spec={}, text="", digest="d", applied_at=NOON, applied_by="me")
+    return PipelineApplied(
+        pipeline=pipeline, number=number, spec={}, text="", digest="d", applied_at=NOON, applied_by="me"
+    )
 
 
 @pytest.fixture
@@ -103,10 +112,15 @@ class Topics:
 
     def send(self, *events: Event) -> None:
         for number, event in enumerate(events):
-            headers = {"ce_type": event.ce_type(), "ce_id": f"{type(event).__name__}-{event.key}-{number}-{uuid.uuid4().hex}"}
+            headers = {
+                "ce_type": event.ce_type(),
+                "ce_id": f"{type(event).__name__}-{event.key}-{number}-{uuid.uuid4().hex}",
+            }
             self.raw(event.topic, encode(event), headers, key=event.key)
 
-    def raw(self, topic: str, value: bytes | None, headers: dict[str, Any] | None = None, key: str = "k") -> None:
+    def raw(
+        self, topic: str, value: bytes | None, headers: dict[str, Any] | None = None, key: str = "k"
+    ) -> None:
         self._producer.produce(self._settings.topic(topic), value, key, headers=headers or {})
         assert self._producer.flush(10) == 0
 
@@ -127,7 +141,9 @@ class Topics:
             consumer.close()
 
     def committed(self, topic: str, group: str) -> int:
-        consumer = Consumer(self._settings.client(group_id=self._settings.topic(group), enable_auto_commit=False))
+        consumer = Consumer(
+            self._settings.client(group_id=self._settings.topic(group), enable_auto_commit=False)
+        )
         try:
             [position] = consumer.committed([TopicPartition(self._settings.topic(topic), 0)], timeout=10)
             return int(position.offset)
@@ -144,10 +160,12 @@ def topics(settings: KafkaSettings) -> Topics:
     return Topics(settings)
 
 
-# -- what FastStream does by itself -------------------------------------------------------------------------------------------------
+# -- what FastStream does by itself ----------------------------------------------------------------
 
 
-async def test_no_message_is_committed_while_it_is_in_its_handler(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_no_message_is_committed_while_it_is_in_its_handler(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     topics.send(*[started(str(number)) for number in range(60)])
     router = Router("g", store)
     witness = Consumer(settings.client(group_id=settings.topic("g"), enable_auto_commit=False))
@@ -157,7 +175,9 @@ async def test_no_message_is_committed_while_it_is_in_its_handler(settings: Kafk
     @router.on(AuditStarted)
     async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         await asyncio.sleep(0.02)  # FastStream polls again meanwhile
-        [position] = await asyncio.to_thread(witness.committed, [TopicPartition(settings.topic(AUDITS), 0)], 10)
+        [position] = await asyncio.to_thread(
+            witness.committed, [TopicPartition(settings.topic(AUDITS), 0)], 10
+        )
         if position.offset > int(event.audit_id):
             early.append(event.audit_id)
         done.append(int(event.audit_id))
@@ -170,7 +190,9 @@ async def test_no_message_is_committed_while_it_is_in_its_handler(settings: Kafk
     assert done == list(range(60))
 
 
-async def test_a_fenced_consumer_ends_the_control_plane(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_a_fenced_consumer_ends_the_control_plane(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     class Static(ControlPlane):
         subscriber_options = {"group_instance_id": "same"}  # noqa: RUF012
 
@@ -190,7 +212,9 @@ async def test_a_fenced_consumer_ends_the_control_plane(settings: KafkaSettings,
             await until(lambda: got == ["1", "2"])
 
 
-async def test_a_consumer_that_stands_still_ends_the_control_plane(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_a_consumer_that_stands_still_ends_the_control_plane(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store)
     got: list[str] = []
     router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
@@ -207,7 +231,9 @@ async def test_a_consumer_that_stands_still_ends_the_control_plane(settings: Kaf
             await asyncio.wait_for(asyncio.shield(task), 20)
 
 
-async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store)
     router.on(AuditStarted)(lambda event, effect: None)
     plane = ControlPlane("t", settings, [router], store=store)
@@ -221,7 +247,9 @@ async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(setti
             await asyncio.wait_for(asyncio.shield(task), 20)
 
 
-async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_a_consumer_that_tries_again_does_not_stand_still(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store, retries=Retries(first=3.0, longest=3.0, patience=2.0))
     got: list[str] = []
 
@@ -240,7 +268,9 @@ async def test_a_consumer_that_tries_again_does_not_stand_still(settings: KafkaS
     assert [headers(letter)["dlq-reason"] for letter in topics.read(DLQ)] == ["the feature store is away"]
 
 
-async def test_a_topic_that_the_group_left_out_is_read_after_all(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_a_topic_that_the_group_left_out_is_read_after_all(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store)
     got: list[str] = []
     router.on(AuditStarted)(lambda event, effect: got.append("audit"))
@@ -249,13 +279,18 @@ async def test_a_topic_that_the_group_left_out_is_read_after_all(settings: Kafka
     plane.look_at_groups_every_s = 0.5
     with leading(settings, "g", router.topics, leaves_out=AUDITS, strategy="roundrobin") as leader:
         async with running(plane):
-            topics.send(started("1"), ReviewRequested(pipeline="p", digest="d", audit_id="1", gates=(), requested_at=NOON))
+            topics.send(
+                started("1"),
+                ReviewRequested(pipeline="p", digest="d", audit_id="1", gates=(), requested_at=NOON),
+            )
             await until(lambda: len(got) == 2)
     assert got == ["review", "audit"]
     assert leader.formed == 2
 
 
-async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store, retries=QUICK)
     got: list[str] = []
 
@@ -271,7 +306,11 @@ async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(settings: Kafka
     topics.send(*[started(str(number)) for number in range(1, 5)])
     topics.raw(AUDITS, b'{"broken', {"ce_type": AuditStarted.ce_type(), "ce_id": "x"})
     topics.raw(AUDITS, b"{}")
-    topics.raw(AUDITS, b"\x00\xff", {"ce_type": AuditStarted.ce_type(), "content-type": "application/json", "odd": b"\xff"})
+    topics.raw(
+        AUDITS,
+        b"\x00\xff",
+        {"ce_type": AuditStarted.ce_type(), "content-type": "application/json", "odd": b"\xff"},
+    )
     topics.raw(AUDITS, b"7", {"ce_type": "io.penstock.FromTheFuture.v1"})
     topics.raw(AUDITS, None, {"ce_type": AuditStarted.ce_type()})
     topics.send(started("5"))
@@ -326,7 +365,9 @@ async def test_the_original_is_committed_after_its_dead_letter_was_acknowledged(
     assert len(topics.read(DLQ)) == 1
 
 
-async def test_what_may_pass_is_retried_in_order(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_what_may_pass_is_retried_in_order(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store, retries=QUICK)
     tries: list[str] = []
 
@@ -343,7 +384,14 @@ async def test_what_may_pass_is_retried_in_order(settings: KafkaSettings, store:
         await until(lambda: topics.committed(AUDITS, "g") == 6)
     assert tries == ["0", "1", "1", "1", "1", "2", "3", "3", "3", "3", "4", "5"]
     with store.read() as session:
-        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == ["0", "1", "2", "3", "4", "5"]
+        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == [
+            "0",
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+        ]
     assert topics.read(DLQ) == []
 
 
@@ -382,7 +430,8 @@ async def test_a_dead_letter_too_large_for_kafka_goes_without_its_event(
         settings.topic(AUDITS),
         large if what == "value" else b"7",
         large if what == "key" else None,
-        headers={"ce_type": AuditStarted.ce_type(), "ce_id": "x"} | ({"odd": large} if what == "header" else {}),
+        headers={"ce_type": AuditStarted.ce_type(), "ce_id": "x"}
+        | ({"odd": large} if what == "header" else {}),
     )
     assert producer.flush(10) == 0
     topics.send(started("2"))
@@ -390,11 +439,19 @@ async def test_a_dead_letter_too_large_for_kafka_goes_without_its_event(
         await until(lambda: got == ["2"])
     [letter] = topics.read(DLQ)
     said = headers(letter)
-    assert (letter.key(), letter.value(), said["ce_id"], said["dlq-offset"], said["dlq-error"]) == (None, b"", "x", "0", "invalid")
+    assert (letter.key(), letter.value(), said["ce_id"], said["dlq-offset"], said["dlq-error"]) == (
+        None,
+        b"",
+        "x",
+        "0",
+        "invalid",
+    )
     assert int(said["dlq-left-out"]) > 999_000
 
 
-async def test_too_many_dead_letters_in_a_row_stop_the_consumer(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_too_many_dead_letters_in_a_row_stop_the_consumer(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store, retries=Retries(first=0.02, longest=0.05, rejects_in_a_row=3))
     tries: list[str] = []
 
@@ -417,10 +474,12 @@ async def test_too_many_dead_letters_in_a_row_stop_the_consumer(settings: KafkaS
     assert len(topics.read(DLQ)) == 4
 
 
-# -- delivery ------------------------------------------------------------------------------------------------------------------------
+# -- delivery --------------------------------------------------------------------------------------
 
 
-async def test_what_is_published_is_a_cloud_event_in_order(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_what_is_published_is_a_cloud_event_in_order(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     async with running(ControlPlane("model_registry", settings, [], store=store)):
         for number in range(30):
             with store.transaction() as effect:
@@ -442,7 +501,9 @@ async def test_what_is_published_is_a_cloud_event_in_order(settings: KafkaSettin
     }
 
 
-async def test_stopping_flushes_what_is_decided(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_stopping_flushes_what_is_decided(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     plane = ControlPlane("t", settings, [], store=store)
     async with running(plane):
         with store.transaction() as effect:
@@ -450,7 +511,10 @@ async def test_stopping_flushes_what_is_decided(settings: KafkaSettings, store: 
         await until(lambda: plane.readiness.ready and len(topics.read(AUDITS)) == 1)
         with store.transaction() as effect:
             effect.publish(started("2"))
-    assert {message.value() for message in topics.read(AUDITS)} == {encode(started("1")), encode(started("2"))}  # at least once each
+    assert {message.value() for message in topics.read(AUDITS)} == {
+        encode(started("1")),
+        encode(started("2")),
+    }  # at least once each
     assert not _count(store, OutboxRow)
 
 
@@ -463,7 +527,9 @@ async def test_one_relay_works_at_a_time(settings: KafkaSettings, store: Store, 
                 effect.publish(started(str(number)))
             await asyncio.sleep(0)
         await until(lambda: not _count(store, OutboxRow))
-    assert [message.value() for message in topics.read(AUDITS)] == [encode(started(str(number))) for number in range(30)]
+    assert [message.value() for message in topics.read(AUDITS)] == [
+        encode(started(str(number))) for number in range(30)
+    ]
 
 
 async def test_a_topic_that_comes_later_is_read_from_its_beginning(kafka: Kafka, store: Store) -> None:
@@ -481,7 +547,9 @@ async def test_a_topic_that_comes_later_is_read_from_its_beginning(kafka: Kafka,
         await until(lambda: got == ["1"] and replayed == ["p"], within=40)
 
 
-async def test_several_topics_and_types_in_one_router(settings: KafkaSettings, store: Store, topics: Topics) -> None:
+async def test_several_topics_and_types_in_one_router(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
     router = Router("g", store)
     got: list[str] = []
 
@@ -537,9 +605,13 @@ SERVICE = """
         async def on_audit_started(event, effect):
             await asyncio.sleep(0.002)
             effect.session.add(Applied(audit=event.audit_id))
-            effect.publish(ReviewRequested(pipeline="p", digest=event.audit_id, audit_id=event.audit_id, gates=(), requested_at=NOON))
+            name = event.audit_id
+            effect.publish(
+                ReviewRequested(pipeline="p", digest=name, audit_id=name, gates=(), requested_at=NOON)
+            )
 
-        await ControlPlane("t", KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix), [router], store=store).run()
+        kafka = KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix)
+        await ControlPlane("t", kafka, [router], store=store).run()
 
     asyncio.run(main(*sys.argv[1:3], sys.argv[4]))
 """
@@ -566,7 +638,9 @@ SHARED_CODE = """
 async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
     settings: KafkaSettings, store: Store, database: str, topics: Topics, tmp_path: Path
 ) -> None:
-    """Killed while events are applied and wait to be published; in the end each was applied once, and published under one id each."""
+    """Killed while events are applied and wait to be published; in the end each was applied once,
+    and published under one id each.
+    """
     count = 40
     (tmp_path / "plane_tables.py").write_text(textwrap.dedent(SHARED_CODE))
     (tmp_path / "service.py").write_text(textwrap.dedent(SERVICE))
@@ -580,7 +654,9 @@ async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
         service = start()
         try:
             if last:
-                await until(lambda: _count(store, Applied) >= count and not _count(store, OutboxRow), within=40)
+                await until(
+                    lambda: _count(store, Applied) >= count and not _count(store, OutboxRow), within=40
+                )
             else:
                 await until(lambda: _count(store, Applied) > 5 and _count(store, OutboxRow), within=40)
                 os.kill(service.pid, signal.SIGKILL)
@@ -588,7 +664,9 @@ async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
             service.kill()
             service.wait()
     with store.read() as session:
-        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == [str(number) for number in range(count)]
+        assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == [
+            str(number) for number in range(count)
+        ]
     published = {headers(message)["ce_id"]: message.value() for message in topics.read("reviews.v1")}
     assert len(published) == count
     assert len(set(published.values())) == count
@@ -597,7 +675,9 @@ async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
 
 @pytest.mark.slow
 async def test_it_works_through_kafkas_absence(store: Store) -> None:
-    """Kafka comes after the service, is killed and comes again: what was decided meanwhile is published, what comes is applied."""
+    """Kafka comes after the service, is killed and comes again: what was decided meanwhile is
+    published, what comes is applied.
+    """
     with EmbeddedKafka() as broker:
         settings = broker.settings("cp.")
         ensure_topics(settings, TOPICS)

@@ -33,11 +33,15 @@ def with_file(variables: pytest.MonkeyPatch, tmp_path: Path, content: str) -> No
     variables.setenv("PENSTOCK_TRAINER__DATABASE_PASSWORD_FILE", str(tmp_path / "secret"))
 
 
-def test_without_a_setting_it_is_sqlite_in_the_services_folder(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_a_setting_it_is_sqlite_in_the_services_folder(
+    variables: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     assert str(Settings().database_url) == f"sqlite:///{tmp_path}/trainer/trainer.db"
 
 
-def test_the_password_comes_from_its_file_and_is_not_shown(variables: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_password_comes_from_its_file_and_is_not_shown(
+    variables: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with_file(variables, tmp_path, f"{SECRET}\n")
     settings = Settings()
     url = settings.database_url
@@ -49,7 +53,9 @@ def test_the_password_comes_from_its_file_and_is_not_shown(variables: pytest.Mon
 
 
 def test_a_password_in_the_url_is_refused_and_not_repeated(variables: pytest.MonkeyPatch) -> None:
-    variables.setenv("PENSTOCK_TRAINER__DATABASE", "postgresql+psycopg://penstock:tell-nobody@postgres/trainer")
+    variables.setenv(
+        "PENSTOCK_TRAINER__DATABASE", "postgresql+psycopg://penstock:tell-nobody@postgres/trainer"
+    )
     with pytest.raises(Invalid, match="PENSTOCK_TRAINER__DATABASE: a password in a URL is seen") as caught:
         Settings()
     assert "tell-nobody" not in str(caught.value)
@@ -92,4 +98,7 @@ from penstock.runtime.store import Store
 Store.open("sqlite:///{tmp_path}/x.db").close()
 sys.exit("psycopg" in sys.modules)
 """
-    assert subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=dict(os.environ), timeout=60, check=False).returncode
+        == 0
+    )

@@ -25,7 +25,8 @@ from penstock.runtime.tables import JobRow
 
 pytestmark = pytest.mark.process
 
-# What a job does is in its payload: a list of steps. `mark` appends to a file, so that a test sees every start and every step.
+# What a job does is in its payload: a list of steps. `mark` appends to a file, so that a test sees
+# every start and every step.
 JOB = """
     import os, signal, subprocess, sys, time
     from pathlib import Path
@@ -55,7 +56,9 @@ JOB = """
                 if job.attempt <= arguments[0]:
                     raise Unavailable("the store is away")
             elif step == "invalid":
-                raise Invalid("one class only", where="targets.default", remedy="Publish events of both classes")
+                raise Invalid(
+                    "one class only", where="targets.default", remedy="Publish events of both classes"
+                )
             elif step == "nul":
                 raise Invalid("a\\0b")
             elif step == "bug":
@@ -115,7 +118,9 @@ def heard() -> Heard:
 
 
 @pytest.fixture
-async def start(store: Store, heard: Heard, tmp_path: Path) -> AsyncIterator[Callable[..., tuple[Jobs, asyncio.Task[None]]]]:
+async def start(
+    store: Store, heard: Heard, tmp_path: Path
+) -> AsyncIterator[Callable[..., tuple[Jobs, asyncio.Task[None]]]]:
     running: list[asyncio.Task[None]] = []
 
     def begin(**options: Any) -> tuple[Jobs, asyncio.Task[None]]:
@@ -175,7 +180,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def test_progress_and_result_arrive_in_order(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_progress_and_result_arrive_in_order(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     start()
     enqueue(store, tmp_path / "marks", *[("progress", n) for n in range(20)], ("print",), big=300_000)
     assert (await ended(store)).state == "done"
@@ -183,14 +190,18 @@ async def test_progress_and_result_arrive_in_order(store: Store, heard: Heard, s
     assert [(result["attempt"], len(result["big"])) for result in heard.results] == [(1, 300_000)]
 
 
-async def test_a_large_payload_reaches_the_child(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_large_payload_reaches_the_child(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("settings",), ballast="x" * 1_000_000)
     start()
     await ended(store)
     assert heard.results == [{"settings": "made"}]
 
 
-async def test_a_crash_starts_it_again(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_crash_starts_it_again(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("die", 2))
     start(attempts=3)
     assert (await ended(store)).state == "done"
@@ -198,21 +209,31 @@ async def test_a_crash_starts_it_again(store: Store, heard: Heard, start: Callab
     assert heard.failures == []
 
 
-async def test_too_many_crashes_fail_with_a_sentence(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_too_many_crashes_fail_with_a_sentence(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("die", 9))
     start(attempts=2)
     found = await ended(store)
     assert (found.state, found.failure_kind, found.crashes) == ("failed", "internal", 2)
     assert heard.failures == [
-        (Kind.INTERNAL, "its process died 2 times, the last time it was killed by SIGKILL", "SIGKILL often means that memory ran out")
+        (
+            Kind.INTERNAL,
+            "its process died 2 times, the last time it was killed by SIGKILL",
+            "SIGKILL often means that memory ran out",
+        )
     ]
 
 
-async def test_what_the_user_must_change_is_told_at_once(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_what_the_user_must_change_is_told_at_once(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("invalid",))
     start()
     await ended(store)
-    assert heard.failures == [(Kind.INVALID, "targets.default: one class only", "Publish events of both classes")]
+    assert heard.failures == [
+        (Kind.INVALID, "targets.default: one class only", "Publish events of both classes")
+    ]
     assert marked(tmp_path / "marks", "start") == ["1"]
 
 
@@ -225,14 +246,18 @@ async def test_a_message_that_no_database_stores_as_it_is_is_told_all_the_same(
     assert heard.failures == [(Kind.INVALID, "a\ufffdb", "")]
 
 
-async def test_a_bug_is_told_by_its_name(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_bug_is_told_by_its_name(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("bug",))
     start()
     await ended(store)
     assert heard.failures == [(Kind.INTERNAL, "KeyError: 'missing'", "")]
 
 
-async def test_what_may_pass_is_tried_again(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_what_may_pass_is_tried_again(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("unavailable", 2))
     start(attempts=1)
     found = await ended(store)
@@ -240,7 +265,9 @@ async def test_what_may_pass_is_tried_again(store: Store, heard: Heard, start: C
     assert heard.failures == []
 
 
-async def test_one_at_a_time_in_order(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_one_at_a_time_in_order(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     for n in range(3):
         enqueue(store, tmp_path / "marks", ("progress", n), job=str(n))
     start(parallel=1)
@@ -248,7 +275,9 @@ async def test_one_at_a_time_in_order(store: Store, heard: Heard, start: Callabl
     assert heard.progress == [0, 1, 2]
 
 
-async def test_several_at_once_up_to_the_limit(store: Store, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_several_at_once_up_to_the_limit(
+    store: Store, start: Callable[..., Any], tmp_path: Path
+) -> None:
     for n in range(3):
         enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "go")), job=str(n))
     jobs, _ = start(parallel=2)
@@ -259,7 +288,9 @@ async def test_several_at_once_up_to_the_limit(store: Store, start: Callable[...
     await until(lambda: not jobs._running)
 
 
-async def test_cancel_before_the_start(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_cancel_before_the_start(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("progress", 1))
     with store.transaction() as effect:
         assert effect.cancel("steps", "1")
@@ -271,7 +302,9 @@ async def test_cancel_before_the_start(store: Store, heard: Heard, start: Callab
     assert row(store).state == "canceled"
 
 
-async def test_cancel_kills_the_child_and_all_it_started(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_cancel_kills_the_child_and_all_it_started(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     marks = tmp_path / "marks"
     enqueue(store, marks, ("grandchild",), ("wait", str(tmp_path / "never")))
     jobs, _ = start()
@@ -321,7 +354,9 @@ async def test_a_dead_replicas_job_is_taken_when_its_lease_ends(
     enqueue(store, tmp_path / "marks", ("progress", 1))
     with store.transaction() as effect:
         effect.session.execute(
-            update(JobRow).values(state="running", owner="other", attempt=1, lease_until=store.clock() + timedelta(seconds=1))
+            update(JobRow).values(
+                state="running", owner="other", attempt=1, lease_until=store.clock() + timedelta(seconds=1)
+            )
         )
     began = time.monotonic()
     start(owner="me")
@@ -330,29 +365,39 @@ async def test_a_dead_replicas_job_is_taken_when_its_lease_ends(
     assert heard.results[0]["attempt"] == 2
 
 
-async def test_ones_own_job_is_taken_back_at_once(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_ones_own_job_is_taken_back_at_once(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("progress", 1))
     with store.transaction() as effect:
         effect.session.execute(
-            update(JobRow).values(state="running", owner="me", attempt=1, lease_until=store.clock() + timedelta(hours=1))
+            update(JobRow).values(
+                state="running", owner="me", attempt=1, lease_until=store.clock() + timedelta(hours=1)
+            )
         )
     start(owner="me", attempts=1)
     assert (await ended(store)).state == "done"
     assert heard.results[0]["attempt"] == 2
 
 
-async def test_a_lost_lease_ends_the_child(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_lost_lease_ends_the_child(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     marks = tmp_path / "marks"
     enqueue(store, marks, ("wait", str(tmp_path / "never")))
     start(owner="me", lease=timedelta(seconds=0.3))
     [child] = await until(lambda: marked(marks, "pid"))
     with store.transaction() as effect:
-        effect.session.execute(update(JobRow).values(owner="other", lease_until=store.clock() + timedelta(hours=1)))
+        effect.session.execute(
+            update(JobRow).values(owner="other", lease_until=store.clock() + timedelta(hours=1))
+        )
     await until(lambda: not alive(int(child)))
     assert row(store).owner == "other"
 
 
-async def test_a_lease_is_kept_while_the_child_lives(store: Store, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_a_lease_is_kept_while_the_child_lives(
+    store: Store, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "go")))
     start(owner="me", lease=timedelta(seconds=0.3))
     first = await until(lambda: row(store).lease_until)
@@ -389,7 +434,9 @@ async def test_a_result_that_the_service_refuses_fails_the_job(
     assert heard.failures[0][:2] == (Kind.INTERNAL, "its result could not be stored: no such run")
 
 
-async def test_the_trace_goes_on_in_the_child(store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path) -> None:
+async def test_the_trace_goes_on_in_the_child(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
     enqueue(store, tmp_path / "marks", ("trace",))
     with store.transaction() as effect:
         effect.session.execute(update(JobRow).values(traceparent=f"00-{'ab' * 16}-{'cd' * 8}-01"))
@@ -405,8 +452,8 @@ SERVICE = """
 
     async def main(url, path):
         told = lambda *said: print("told", *said[:2], flush=True)
-        jobs = Jobs("steps", module="steps_job", store=Store.open(url), on_result=told, on_failure=told, owner="me",
-                    environment={"PYTHONPATH": path})
+        jobs = Jobs("steps", module="steps_job", store=Store.open(url), on_result=told, on_failure=told,
+                    owner="me", environment={"PYTHONPATH": path})
         await jobs.run()
 
     asyncio.run(main(*sys.argv[1:]))

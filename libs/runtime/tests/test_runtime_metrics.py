@@ -27,7 +27,16 @@ def reader() -> InMemoryMetricReader:
 
 def read(reader: InMemoryMetricReader, metric: Metric) -> list[Any]:
     data = reader.get_metrics_data()
-    found = [one for resource in data.resource_metrics for scope in resource.scope_metrics for one in scope.metrics] if data else []
+    found = (
+        [
+            one
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for one in scope.metrics
+        ]
+        if data
+        else []
+    )
     return [point for one in found if one.name == metric.name for point in one.data.data_points]
 
 
@@ -55,7 +64,9 @@ def test_a_reader_that_fails_takes_no_other_with_it(reader: InMemoryMetricReader
 
 
 def test_observing_while_it_is_exported_ends(reader: InMemoryMetricReader) -> None:
-    """The exporter's thread holds the meter and asks the readers; who begins to observe needs both the other way round."""
+    """The exporter's thread holds the meter and asks the readers; who begins to observe needs both
+    the other way round.
+    """
     stop = threading.Event()
 
     def export() -> None:
@@ -65,10 +76,15 @@ def test_observing_while_it_is_exported_ends(reader: InMemoryMetricReader) -> No
     def observe() -> None:
         with observed(LAG, lambda: [(0, {})]):
             for number in range(2_000):
-                with observed(Metric(f"test.gauge.{number}", "gauge", "{thing}", "One of many."), lambda: [(1, {})]):
+                with observed(
+                    Metric(f"test.gauge.{number}", "gauge", "{thing}", "One of many."), lambda: [(1, {})]
+                ):
                     pass
 
-    exporting, observing = threading.Thread(target=export, daemon=True), threading.Thread(target=observe, daemon=True)
+    exporting, observing = (
+        threading.Thread(target=export, daemon=True),
+        threading.Thread(target=observe, daemon=True),
+    )
     exporting.start()
     observing.start()
     observing.join(WITHIN_S)
@@ -91,7 +107,9 @@ def test_work_is_measured_however_it_ends(reader: InMemoryMetricReader) -> None:
 
 
 @pytest.mark.parametrize("metric", CATALOGUE, ids=lambda metric: metric.name)
-def test_every_metric_of_the_catalogue_is_made_as_it_says(reader: InMemoryMetricReader, metric: Metric) -> None:
+def test_every_metric_of_the_catalogue_is_made_as_it_says(
+    reader: InMemoryMetricReader, metric: Metric
+) -> None:
     value, attributes = 1.0, dict.fromkeys(metric.attributes, "x")
     if metric.kind == "histogram":
         histogram(metric).record(value, attributes)

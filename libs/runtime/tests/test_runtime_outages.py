@@ -1,4 +1,6 @@
-"""PostgreSQL away: stopped, killed and started again under what uses it. Nothing is lost or doubled, and all goes on by itself."""
+"""PostgreSQL away: stopped, killed and started again under what uses it. Nothing is lost or
+doubled, and all goes on by itself.
+"""
 
 from __future__ import annotations
 
@@ -118,11 +120,13 @@ async def happens(check: Callable[[], Any], within: float = 60.0) -> Any:
         await asyncio.sleep(0.02)
 
 
-# -- the store -----------------------------------------------------------------------------------------------------------------------
+# -- the store -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_a_restart_that_nobody_was_in_the_middle_of_is_not_noticed(server: PostgresContainer, store: Store, end: str) -> None:
+def test_a_restart_that_nobody_was_in_the_middle_of_is_not_noticed(
+    server: PostgresContainer, store: Store, end: str
+) -> None:
     assert count(store, Applied) == 0
     getattr(server.container, end)()
     server.container.start()
@@ -131,7 +135,9 @@ def test_a_restart_that_nobody_was_in_the_middle_of_is_not_noticed(server: Postg
     assert count(store, Applied) == 1
 
 
-def test_while_it_is_away_every_use_says_so_and_few_try_to_connect(server: PostgresContainer, store: Store) -> None:
+def test_while_it_is_away_every_use_says_so_and_few_try_to_connect(
+    server: PostgresContainer, store: Store
+) -> None:
     heard: list[str | None] = []
     store.database.presence.on_change(heard.append)
     tries: list[float] = []
@@ -139,7 +145,9 @@ def test_while_it_is_away_every_use_says_so_and_few_try_to_connect(server: Postg
     server.container.stop()
     began = time.monotonic()
     for _ in range(100):
-        with pytest.raises(DatabaseAway, match=rf"database \(127\.0\.0\.1:{server.container.port}/test_") as caught:
+        with pytest.raises(
+            DatabaseAway, match=rf"database \(127\.0\.0\.1:{server.container.port}/test_"
+        ) as caught:
             count(store, Applied)
         assert PASSWORD not in str(caught.value)
     assert len(tries) <= 1 + (time.monotonic() - began) / TRY_EVERY_S
@@ -152,7 +160,9 @@ def test_while_it_is_away_every_use_says_so_and_few_try_to_connect(server: Postg
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-async def test_a_handler_that_was_in_the_middle_is_undone_and_runs_again(server: PostgresContainer, store: Store, end: str) -> None:
+async def test_a_handler_that_was_in_the_middle_is_undone_and_runs_again(
+    server: PostgresContainer, store: Store, end: str
+) -> None:
     router = Router("g", store)
     tries: list[str] = []
 
@@ -189,7 +199,9 @@ async def test_what_must_be_written_is_tried_until_it_is(server: PostgresContain
     assert count(store, Applied) == 1
 
 
-async def test_what_kafka_has_acknowledged_is_not_published_again_after_it(server: PostgresContainer, store: Store) -> None:
+async def test_what_kafka_has_acknowledged_is_not_published_again_after_it(
+    server: PostgresContainer, store: Store
+) -> None:
     published: list[str] = []
 
     async def publish(row: OutboxRow) -> None:
@@ -211,7 +223,7 @@ async def test_what_kafka_has_acknowledged_is_not_published_again_after_it(serve
     assert (published, count(store, OutboxRow)) == (["0", "1", "2"], 0)
 
 
-# -- jobs ----------------------------------------------------------------------------------------------------------------------------
+# -- jobs ------------------------------------------------------------------------------------------
 
 JOB = """
     import sys, time
@@ -300,7 +312,9 @@ async def test_a_result_in_hand_waits_for_the_database(
     assert count(store, Applied) == count(store, OutboxRow) == 1
 
 
-async def test_a_result_in_hand_is_not_forestalled_by_its_own_replica(server: PostgresContainer, store: Store, tmp_path: Path) -> None:
+async def test_a_result_in_hand_is_not_forestalled_by_its_own_replica(
+    server: PostgresContainer, store: Store, tmp_path: Path
+) -> None:
     """Another worker of the same replica is free, and the lease has run out when the database is back."""
     working = Working(store, tmp_path, attempts=1, parallel=2, lease=timedelta(seconds=0.3))
     working.before_a_result = lambda: server.container.kill() if working.results == [1] else None
@@ -321,7 +335,12 @@ async def test_a_job_whose_lease_ran_out_meanwhile_is_gone_on_with_and_is_no_cra
         [(_, process)] = working.jobs._running.values()
         await asyncio.to_thread(server.container.kill)
         assert process is not None
-        await happens(lambda: not Path(f"/proc/{process.pid}/environ").exists() or not Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        await happens(
+            lambda: (
+                not Path(f"/proc/{process.pid}/environ").exists()
+                or not Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            )
+        )
         working.go.touch()
         await asyncio.to_thread(server.container.start)
         await happens(lambda: working.row.state == "done", within=20)
@@ -329,7 +348,7 @@ async def test_a_job_whose_lease_ran_out_meanwhile_is_gone_on_with_and_is_no_cra
     assert count(store, Applied) == count(store, OutboxRow) == 1
 
 
-# -- the control plane ---------------------------------------------------------------------------------------------------------------
+# -- the control plane -----------------------------------------------------------------------------
 
 
 class Topic:
@@ -359,7 +378,9 @@ class Topic:
                 read = (message.offset() or 0) + 1
                 headers = {name: value.decode() for name, value in message.headers() or []}
                 if headers["ce_type"] == AuditFailed.ce_type():
-                    found.append((headers["ce_id"], AuditFailed.model_validate_json(message.value() or b"").audit_id))
+                    found.append(
+                        (headers["ce_id"], AuditFailed.model_validate_json(message.value() or b"").audit_id)
+                    )
         consumer.close()
         return found
 
@@ -370,8 +391,12 @@ def topic(kafka: Kafka) -> Topic:
 
 
 @pytest.mark.kafka
-async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(server: PostgresContainer, store: Store, topic: Topic) -> None:
-    """Though it is away for longer than a message's patience: there is no dead letter, and the control plane lives on."""
+async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(
+    server: PostgresContainer, store: Store, topic: Topic
+) -> None:
+    """Though it is away for longer than a message's patience: there is no dead letter, and the
+    control plane lives on.
+    """
     total = 60
     router = Router("g", store, retries=Retries(first=0.02, longest=0.2, patience=0.5))
 
@@ -379,7 +404,11 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(serv
     async def on_audit_started(audit: AuditStarted, effect: Effect) -> None:
         await asyncio.sleep(0.005)
         effect.session.add(Applied(number=int(audit.audit_id), audit=audit.audit_id))
-        effect.publish(AuditFailed(audit_id=audit.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON))
+        effect.publish(
+            AuditFailed(
+                audit_id=audit.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON
+            )
+        )
 
     topic.send(*map(str, range(total)))
     plane = ControlPlane("t", topic.settings, [router], store=store)
@@ -405,7 +434,7 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(serv
     assert len({ce_id for ce_id, _ in published}) == total
 
 
-# -- a whole service -----------------------------------------------------------------------------------------------------------------
+# -- a whole service -------------------------------------------------------------------------------
 
 SERVICE = """
     import asyncio, sys
@@ -435,10 +464,15 @@ SERVICE = """
             async def count():
                 while True:
                     with store.read() as session:
-                        service.fact("jobs", f"{session.scalar(select(func.count()).select_from(JobRow))} jobs")
+                        count = session.scalar(select(func.count()).select_from(JobRow))
+                        service.fact("jobs", f"{count} jobs")
                     await asyncio.sleep(0.05)
 
-            service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(), "penstock.ingest.v1.IngestService")
+            service.serve(
+                ingest_pb2_grpc.add_IngestServiceServicer_to_server,
+                Servicer(),
+                "penstock.ingest.v1.IngestService",
+            )
             if "--tell" in sys.argv:
                 service.background("facts", count)
             await service.until_stopped()
@@ -465,16 +499,26 @@ class Running:
         self.log = home / "log"
         command = [sys.executable, "-c", textwrap.dedent(SERVICE), *options]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.max_reconnect_backoff_ms", 200)])
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
+        self.channel = grpc.insecure_channel(
+            f"127.0.0.1:{port}", options=[("grpc.max_reconnect_backoff_ms", 200)]
+        )
         grpc.channel_ready_future(self.channel).result(30)
 
     def serving(self) -> bool:
-        state = health_pb2_grpc.HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+        state = (
+            health_pb2_grpc.HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=5).status
+        )
         return bool(state == health_pb2.HealthCheckResponse.SERVING)
 
     def status(self) -> status_pb2.ServiceStatus:
-        return status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest(), timeout=5).services[0]
+        return (
+            status_pb2_grpc.StatusServiceStub(self.channel)
+            .GetStatus(status_pb2.GetStatusRequest(), timeout=5)
+            .services[0]
+        )
 
     def waits_for(self) -> dict[str, str]:
         return {wait.thing: wait.why for wait in self.status().waiting}
@@ -509,13 +553,17 @@ def start(tmp_path: Path, kafka: Kafka) -> Iterator[Callable[..., Running]]:
 
 
 @pytest.mark.kafka
-def test_a_service_waits_for_its_database_and_goes_on_by_itself(server: PostgresContainer, url: str, start: Callable[..., Running]) -> None:
+def test_a_service_waits_for_its_database_and_goes_on_by_itself(
+    server: PostgresContainer, url: str, start: Callable[..., Running]
+) -> None:
     database = f"database (127.0.0.1:{server.container.port}/{url.rsplit('/', 1)[1]})"
     server.container.stop()
     running = start(url)
     assert not running.serving()
     assert running.waits_for()[database] == "Connection refused"
-    assert f"the service is not ready, it waits for start: wiring; {database}: Connection refused" in str(running.refusal())
+    assert f"the service is not ready, it waits for start: wiring; {database}: Connection refused" in str(
+        running.refusal()
+    )
 
     server.container.start()
     until(running.serving, within=20, what="it is ready once the database is there")
@@ -554,7 +602,9 @@ def test_a_background_task_begins_anew_when_its_database_is_back(
 
 
 @pytest.mark.kafka
-def test_a_service_that_waits_for_its_database_can_be_stopped(server: PostgresContainer, url: str, start: Callable[..., Running]) -> None:
+def test_a_service_that_waits_for_its_database_can_be_stopped(
+    server: PostgresContainer, url: str, start: Callable[..., Running]
+) -> None:
     server.container.stop()
     running = start(url)
     running.process.send_signal(signal.SIGTERM)
@@ -564,6 +614,8 @@ def test_a_service_that_waits_for_its_database_can_be_stopped(server: PostgresCo
 
 @pytest.mark.kafka
 def test_a_wrong_password_is_said_and_waited_for(url: str, start: Callable[..., Running]) -> None:
-    """Whoever sets up the database may come later; nothing else tells a wrong password from one that is not set yet."""
+    """Whoever sets up the database may come later; nothing else tells a wrong password from one
+    that is not set yet.
+    """
     running = start(url.replace(PASSWORD, "another"))
     assert 'password authentication failed for user "penstock"' in running.waits_for().values()

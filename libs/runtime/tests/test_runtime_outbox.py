@@ -49,7 +49,9 @@ def left(store: Store) -> int:
         return session.scalar(select(func.count()).select_from(OutboxRow)) or 0
 
 
-async def test_a_relay_whose_lease_ran_out_in_a_batch_leaves_the_rest_to_the_other(store: Store, clock: Clock) -> None:
+async def test_a_relay_whose_lease_ran_out_in_a_batch_leaves_the_rest_to_the_other(
+    store: Store, clock: Clock
+) -> None:
     """Else the two would publish the same rows into one another."""
     published: list[tuple[str, str]] = []
 
@@ -70,7 +72,9 @@ async def test_a_relay_whose_lease_ran_out_in_a_batch_leaves_the_rest_to_the_oth
     assert left(store) == 0
 
 
-async def test_a_slow_relay_renews_its_lease_before_a_row_could_outlive_it(store: Store, clock: Clock) -> None:
+async def test_a_slow_relay_renews_its_lease_before_a_row_could_outlive_it(
+    store: Store, clock: Clock
+) -> None:
     published: list[str] = []
 
     async def by_second(row: OutboxRow) -> None:
@@ -100,7 +104,9 @@ async def test_a_relay_that_ends_leaves_the_next_one_nothing_to_wait_for(store: 
     assert await second.drain() == 1
 
 
-async def test_the_relay_that_leads_publishes_what_others_commit_within_a_second(database: str, store: Store) -> None:
+async def test_the_relay_that_leads_publishes_what_others_commit_within_a_second(
+    database: str, store: Store
+) -> None:
     """Their commits wake nobody here."""
     published: list[str] = []
 
@@ -112,10 +118,14 @@ async def test_the_relay_that_leads_publishes_what_others_commit_within_a_second
         await asyncio.to_thread(until, lambda: len(published) == 3, within=10, what="all are published")
         other = Store.open(database, clock=store.clock)
         with other.transaction() as effect:
-            effect.publish(AuditStarted(audit_id="other's", pipeline="p", digest="d", started_at=store.clock()))
+            effect.publish(
+                AuditStarted(audit_id="other's", pipeline="p", digest="d", started_at=store.clock())
+            )
         other.close()
         began = time.monotonic()
-        await asyncio.to_thread(until, lambda: published[3:] == ["other's"], within=10, what="the other's is published")
+        await asyncio.to_thread(
+            until, lambda: published[3:] == ["other's"], within=10, what="the other's is published"
+        )
         assert time.monotonic() - began < LOOK_EVERY_S / 2
     finally:
         running.cancel()

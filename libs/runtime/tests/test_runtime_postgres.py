@@ -1,4 +1,6 @@
-"""What holds on PostgreSQL though several replicas write: one writer at a time, rows in the order of their commits, snapshots."""
+"""What holds on PostgreSQL though several replicas write: one writer at a time, rows in the order
+of their commits, snapshots.
+"""
 
 from __future__ import annotations
 
@@ -74,14 +76,20 @@ def outbox(store: Store) -> list[str]:
 
 
 def writers_waiting(database: Database) -> int:
-    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'")
+    waiting = text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+    )
     with database.engine.connect().execution_options(**database.snapshot) as connection:
         return int(connection.scalar(waiting) or 0)
 
 
 def quickly(store: Store, setting: str) -> None:
     """New sessions of this store have another time limit, in milliseconds."""
-    event.listen(store.engine, "connect", lambda connection, _: (connection.execute(f"SET {setting}"), connection.commit()))
+    event.listen(
+        store.engine,
+        "connect",
+        lambda connection, _: (connection.execute(f"SET {setting}"), connection.commit()),
+    )
     store.engine.dispose()
 
 
@@ -246,14 +254,20 @@ def test_a_database_that_takes_no_writes_is_waited_for(url: str, opened: Callabl
     store = opened()
     with store.transaction() as effect:
         effect.session.execute(
-            text("ALTER DATABASE " + str(store.database.engine.url.database) + " SET default_transaction_read_only = on")
+            text(
+                "ALTER DATABASE "
+                + str(store.database.engine.url.database)
+                + " SET default_transaction_read_only = on"
+            )
         )
     store.database.engine.dispose()
     with pytest.raises(DatabaseAway, match="takes no writes"), store.transaction() as effect:
         effect.session.add(Note(key="a", body=1))
     with store.read() as session:
         assert session.scalar(select(func.count()).select_from(Note)) == 0
-    psycopg.connect(url.replace("+psycopg", ""), autocommit=True, options="-c default_transaction_read_only=off").execute(
+    psycopg.connect(
+        url.replace("+psycopg", ""), autocommit=True, options="-c default_transaction_read_only=off"
+    ).execute(
         f"ALTER DATABASE {store.database.engine.url.database} SET default_transaction_read_only = off"
     ).connection.close()
     with store.transaction() as effect:  # in a session of its own: the one before stays read-only

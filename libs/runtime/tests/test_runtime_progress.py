@@ -50,7 +50,9 @@ def test_after_kafka_was_away_it_has_its_time_anew() -> None:
     assert looks(progress, at(5, 2)) == [at(5, 2)]
 
 
-def test_a_group_is_formed_anew_at_the_second_look_and_then_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_group_is_formed_anew_at_the_second_look_and_then_more_seldom(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     answers: list[set[str] | None] = []
 
     def left_out(*_: Any) -> set[str] | None:

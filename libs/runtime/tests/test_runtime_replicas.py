@@ -1,4 +1,6 @@
-"""Two replicas of one service, two processes on one PostgreSQL: an event is applied once, a job run by one, a key keeps its order."""
+"""Two replicas of one service, two processes on one PostgreSQL: an event is applied once, a job run
+by one, a key keeps its order.
+"""
 
 from __future__ import annotations
 
@@ -72,17 +74,31 @@ REPLICA = """
     from told_tables import Tables, Told
 
     def tell(effect, key, why):
-        # The next number of the key, as whoever else writes has left it: told in this order, or somebody read what was not yet true.
+        # The next number of the key, as whoever else writes has left it: told in this order, or
+        # somebody read what was not yet true.
         number = 1 + (effect.session.scalar(select(func.max(Told.number)).where(Told.key == key)) or 0)
         effect.session.add(Told(key=key, number=number, why=why))
-        effect.publish(AuditFailed(audit_id=why, pipeline="p", digest=key, reason=str(number), remedy="", failed_at=datetime.now(UTC)))
+        effect.publish(
+            AuditFailed(
+                audit_id=why,
+                pipeline="p",
+                digest=key,
+                reason=str(number),
+                remedy="",
+                failed_at=datetime.now(UTC),
+            )
+        )
 
     async def main(replica, prefix, bootstrap, url, wishes):
         store = Store.open(url, Tables.metadata)
         router = Router("g", store)
         router.on(AuditStarted)(lambda event, effect: tell(effect, event.digest, event.audit_id))
         plane = ControlPlane(
-            "t", KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix), [router], store=store, replica=replica
+            "t",
+            KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix),
+            [router],
+            store=store,
+            replica=replica,
         )
         jobs = Jobs(
             "once", module="told_job", store=store, owner=replica, on_failure=lambda *failure: print(failure),
@@ -144,7 +160,9 @@ class Replicas:
     def start(self, name: str) -> None:
         arguments = [name, self._kafka.topic_prefix, self._kafka.bootstrap_servers, self._url, str(WISHES)]
         environment = os.environ | {"PYTHONPATH": str(self._folder)}
-        self.running[name] = subprocess.Popen([sys.executable, "replica.py", *arguments], env=environment, cwd=self._folder)
+        self.running[name] = subprocess.Popen(
+            [sys.executable, "replica.py", *arguments], env=environment, cwd=self._folder
+        )
 
     def kill(self, name: str) -> None:
         replica = self.running.pop(name)
@@ -163,7 +181,9 @@ def replicas(tmp_path: Path, url: str, settings: KafkaSettings, store: Store) ->
 def send(kafka: KafkaSettings) -> None:
     producer = Producer(kafka.client())
     for number in range(EVENTS):
-        event = AuditStarted(audit_id=f"event {number}", pipeline="p", digest=KEYS[number % 3], started_at=NOON)
+        event = AuditStarted(
+            audit_id=f"event {number}", pipeline="p", digest=KEYS[number % 3], started_at=NOON
+        )
         for _ in range(2):  # each comes twice
             headers = {"ce_type": event.ce_type(), "ce_id": f"id-{number}"}
             producer.produce(kafka.topic("audits.v1"), encode(event), event.key, headers=headers)
@@ -189,7 +209,9 @@ def published(kafka: KafkaSettings) -> list[tuple[str, str, int]]:
     return found
 
 
-def test_two_replicas_share_the_work_and_one_takes_over(replicas: Replicas, store: Store, settings: KafkaSettings, tmp_path: Path) -> None:
+def test_two_replicas_share_the_work_and_one_takes_over(
+    replicas: Replicas, store: Store, settings: KafkaSettings, tmp_path: Path
+) -> None:
     """The replica whose relay works is killed in the middle of everything."""
     marks = tmp_path / "marks"
     with store.transaction() as effect:
@@ -216,14 +238,20 @@ def test_two_replicas_share_the_work_and_one_takes_over(replicas: Replicas, stor
     with store.read() as session:
         wished = session.scalar(select(func.count()).where(Told.why.startswith(f"wish {leading} "))) or 0
     total = EVENTS + WISHES + wished + JOBS
-    until(lambda: count(Told) == total and not count(OutboxRow), within=90, what="the other replica has done the rest")
+    until(
+        lambda: count(Told) == total and not count(OutboxRow),
+        within=90,
+        what="the other replica has done the rest",
+    )
 
     with store.read() as session:
         told = session.execute(select(Told.key, Told.number).order_by(Told.key, Told.number)).all()
         assert session.scalar(select(func.count()).where(JobRow.state == "done")) == JOBS
     starts = marks.read_text().split()
     assert set(starts) == set(map(str, range(JOBS)))
-    assert len(starts) - JOBS <= 1, "of the jobs only the one that the killed replica worked on was begun again"
+    assert len(starts) - JOBS <= 1, (
+        "of the jobs only the one that the killed replica worked on was begun again"
+    )
 
     found = published(settings)
     first = list({ce_id: (key, number) for ce_id, key, number in found}.values())

@@ -44,9 +44,16 @@ def store(database: str) -> Iterator[Store]:
     opened.close()
 
 
-def received(audit: str = "1", *, event_id: str = "e1", topic: str = "audits.v1", **changed: object) -> Received:
+def received(
+    audit: str = "1", *, event_id: str = "e1", topic: str = "audits.v1", **changed: object
+) -> Received:
     event = AuditStarted(audit_id=audit, pipeline="p", digest="d", started_at=NOON)
-    values: dict[str, object] = {"event_type": AuditStarted.ce_type(), "headers": {}, "value": encode(event), **changed}
+    values: dict[str, object] = {
+        "event_type": AuditStarted.ce_type(),
+        "headers": {},
+        "value": encode(event),
+        **changed,
+    }
     return Received(topic, 0, 0, event_id, **values)  # type: ignore[arg-type]
 
 
@@ -58,7 +65,11 @@ def counting(store: Store) -> Router:
         found = effect.session.get(Seen, event.audit_id) or Seen(audit=event.audit_id, times=0)
         found.times += 1
         effect.session.add(found)
-        effect.publish(AuditFailed(audit_id=event.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON))
+        effect.publish(
+            AuditFailed(
+                audit_id=event.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON
+            )
+        )
 
     return router
 
@@ -162,7 +173,9 @@ async def test_what_is_no_event_says_why(store: Store, bad: Received, why: str) 
 
 
 async def test_an_unknown_field_of_a_newer_producer_is_no_error(store: Store) -> None:
-    value = encode(AuditStarted(audit_id="1", pipeline="p", digest="d", started_at=NOON)).replace(b"{", b'{"new": 1, ', 1)
+    value = encode(AuditStarted(audit_id="1", pipeline="p", digest="d", started_at=NOON)).replace(
+        b"{", b'{"new": 1, ', 1
+    )
     await counting(store).handle(received(value=value))
     assert counts(store) == {"1": 1}
 
@@ -247,10 +260,16 @@ def test_retry_or_reject(error: Exception, later: bool) -> None:
     assert may_pass(error) is later
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example has a new database
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)  # each example has a new database
 @given(data=st.data(), ids=st.lists(st.integers(0, 9), min_size=1, max_size=8, unique=True))
-async def test_any_redelivery_gives_the_effects_of_one_delivery(databases: Databases, data: st.DataObject, ids: list[int]) -> None:
-    """Repeats in any order, some deliveries failing at their first try: each event counts once, and is published once."""
+async def test_any_redelivery_gives_the_effects_of_one_delivery(
+    databases: Databases, data: st.DataObject, ids: list[int]
+) -> None:
+    """Repeats in any order, some deliveries failing at their first try: each event counts once, and
+    is published once.
+    """
     deliveries = data.draw(st.lists(st.sampled_from(ids), max_size=20)) + ids
     failing = data.draw(st.sets(st.sampled_from(ids)))
     with databases() as url:

@@ -42,7 +42,11 @@ SERVICE = """
 
     async def run(settings):
         async with Service("ingest", settings) as service:
-            service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(), "penstock.ingest.v1.IngestService")
+            service.serve(
+                ingest_pb2_grpc.add_IngestServiceServicer_to_server,
+                Servicer(),
+                "penstock.ingest.v1.IngestService",
+            )
             service.waits_for("the moon", "it has not risen")
             async def rise():
                 while not (service.settings.data_dir / "moon").exists():
@@ -67,7 +71,10 @@ class Running:
         environment = os.environ | {"PENSTOCK_HOME": str(home), "PENSTOCK_INGEST__PORT": str(self.port)}
         self.log = home / "log"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, stderr=self.log.open("wb"), start_new_session=True
+            [sys.executable, "-c", textwrap.dedent(SERVICE)],
+            env=environment,
+            stderr=self.log.open("wb"),
+            start_new_session=True,
         )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
         grpc.channel_ready_future(self.channel).result(30)
@@ -80,7 +87,11 @@ class Running:
         return int(health_pb2_grpc.HealthStub(self.channel).Check(request, timeout=5).status)
 
     def status(self) -> status_pb2.ServiceStatus:
-        return status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest(), timeout=5).services[0]
+        return (
+            status_pb2_grpc.StatusServiceStub(self.channel)
+            .GetStatus(status_pb2.GetStatusRequest(), timeout=5)
+            .services[0]
+        )
 
     def kill(self) -> None:
         self.channel.close()
@@ -127,7 +138,9 @@ def test_an_error_crosses_with_kind_place_and_remedy(running: Running) -> None:
 
 def test_a_bug_is_told_without_its_detail_and_logged_without_peoples_data(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(pipeline="broken"), timeout=5)
+        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(
+            ingest_pb2.GetCountsRequest(pipeline="broken"), timeout=5
+        )
     assert caught.value.code() is grpc.StatusCode.INTERNAL
     assert "person" not in (caught.value.details() or "")
     assert '"event": "request_failed"' in running.log.read_text()
@@ -137,15 +150,27 @@ def test_a_bug_is_told_without_its_detail_and_logged_without_peoples_data(runnin
 
 def test_a_deadline_is_kept(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(pipeline="slow"), timeout=0.2)
+        ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(
+            ingest_pb2.GetCountsRequest(pipeline="slow"), timeout=0.2
+        )
     assert rpc.rpc_error(caught.value).kind is Kind.DEADLINE
 
 
 def test_reflection_lists_what_it_serves(running: Running) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
-    answer = next(iter(reflection_pb2_grpc.ServerReflectionStub(running.channel).ServerReflectionInfo(iter([request]), timeout=5)))
+    answer = next(
+        iter(
+            reflection_pb2_grpc.ServerReflectionStub(running.channel).ServerReflectionInfo(
+                iter([request]), timeout=5
+            )
+        )
+    )
     names = {service.name for service in answer.list_services_response.service}
-    assert {"penstock.ingest.v1.IngestService", "penstock.status.v1.StatusService", "grpc.health.v1.Health"} <= names
+    assert {
+        "penstock.ingest.v1.IngestService",
+        "penstock.status.v1.StatusService",
+        "grpc.health.v1.Health",
+    } <= names
 
 
 async def test_calls_go_to_all_replicas_and_fail_with_none_that_dies(replicas: list[Running]) -> None:
@@ -172,18 +197,36 @@ def test_sigterm_ends_it_with_0(running: Running) -> None:
 
 def test_a_misspelt_setting_ends_it_with_a_sentence(tmp_path: Path) -> None:
     environment = os.environ | {"PENSTOCK_HOME": str(tmp_path), "PENSTOCK_INGEST__PROT": "1"}
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SERVICE)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode != 0
-    assert "PENSTOCK_INGEST__PROT: no setting has this name. Did you mean PENSTOCK_INGEST__PORT?" in done.stderr
+    assert (
+        "PENSTOCK_INGEST__PROT: no setting has this name. Did you mean PENSTOCK_INGEST__PORT?" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     wrong = environment | {"PENSTOCK_INGEST__PORT": "many"}
     del wrong["PENSTOCK_INGEST__PROT"]
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SERVICE)], env=wrong, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SERVICE)],
+        env=wrong,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.stderr.startswith("setting port: Input should be a valid integer")
 
 
 def test_names_are_checked_by_their_first_part() -> None:
-    check_names({"PENSTOCK_X__PORT": "1", "PENSTOCK_X__KAFKA__A": "1", "OTHER": "1"}, "PENSTOCK_X__", ["port", "kafka"])
+    check_names(
+        {"PENSTOCK_X__PORT": "1", "PENSTOCK_X__KAFKA__A": "1", "OTHER": "1"},
+        "PENSTOCK_X__",
+        ["port", "kafka"],
+    )
     with pytest.raises(Invalid, match="Known: PENSTOCK_X__PORT"):
         check_names({"PENSTOCK_X__ZZZZ": "1"}, "PENSTOCK_X__", ["port"])
 

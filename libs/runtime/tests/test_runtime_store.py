@@ -47,7 +47,9 @@ def test_effect_and_events_are_committed_together(store: Store) -> None:
     with store.transaction() as effect:
         effect.session.add(Note(key="a", at=NOON))
         effect.publish(started("1"))
-        effect.publish(AuditFailed(audit_id="1", pipeline="p", digest="sha256:0", reason="r", remedy="m", failed_at=NOON))
+        effect.publish(
+            AuditFailed(audit_id="1", pipeline="p", digest="sha256:0", reason="r", remedy="m", failed_at=NOON)
+        )
         effect.enqueue("audit", "1", {"n": 1})
     with store.read() as session:
         assert session.scalars(select(Note.at)).one() == NOON
@@ -165,7 +167,10 @@ def test_a_naive_time_is_refused(store: Store) -> None:
 def test_sqlite_is_durable_by_its_settings(tmp_path: Path) -> None:
     store = Store.open(f"sqlite:///{tmp_path}/x.db")
     with store.engine.connect() as connection:
-        pragmas = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous", "foreign_keys")}
+        pragmas = {
+            name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        }
     store.close()
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
@@ -201,7 +206,9 @@ def test_opening_again_changes_nothing(database: str) -> None:
 
 
 def test_an_event_too_large_for_kafka_is_refused_before_it_is_stored(store: Store) -> None:
-    event = AuditFailed(audit_id="1", pipeline="p", digest="d", reason="x" * 1_000_000, remedy="", failed_at=NOON)
+    event = AuditFailed(
+        audit_id="1", pipeline="p", digest="d", reason="x" * 1_000_000, remedy="", failed_at=NOON
+    )
     with store.transaction() as effect, pytest.raises(TooLarge, match="AuditFailed has"):
         effect.publish(event)
 

@@ -42,7 +42,11 @@ SERVICE = """
     async def run(settings):
         async with Service("ingest", settings) as service:
             Servicer.store = store = Store.open(settings.database_url)
-            service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(), "penstock.ingest.v1.IngestService")
+            service.serve(
+                ingest_pb2_grpc.add_IngestServiceServicer_to_server,
+                Servicer(),
+                "penstock.ingest.v1.IngestService",
+            )
             service.jobs("stroll", module="stroll", store=store, on_result=lambda *_: None, on_failure=print)
             service.waits_for("the moon", "it has not risen")
             await service.until_stopped()
@@ -77,12 +81,16 @@ class Running:
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
-        self.process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, stderr=self.log.open("wb"))
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, stderr=self.log.open("wb")
+        )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
         grpc.channel_ready_future(self.channel).result(30)
 
     def call(self, pipeline: str = "") -> None:
-        ingest_pb2_grpc.IngestServiceStub(self.channel).GetCounts(ingest_pb2.GetCountsRequest(pipeline=pipeline), timeout=5)
+        ingest_pb2_grpc.IngestServiceStub(self.channel).GetCounts(
+            ingest_pb2.GetCountsRequest(pipeline=pipeline), timeout=5
+        )
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -112,7 +120,14 @@ def reported(receiver: Receiver, metric: Metric, **attributes: str) -> Point:
     """The series with these attributes, once it is told."""
 
     def look() -> Point | None:
-        return next((point for point in receiver.points(metric.name) if point.attributes.items() >= attributes.items()), None)
+        return next(
+            (
+                point
+                for point in receiver.points(metric.name)
+                if point.attributes.items() >= attributes.items()
+            ),
+            None,
+        )
 
     found = until(look, within=10, what=f"{metric.name} {attributes} is told")
     assert found is not None
@@ -130,15 +145,21 @@ def spans(receiver: Receiver, *names: str) -> list[Span]:
     return until(look, within=15, what=f"spans {names} are told")
 
 
-def test_every_service_tells_whether_it_is_ready_and_what_it_uses(running: Running, receiver: Receiver) -> None:
+def test_every_service_tells_whether_it_is_ready_and_what_it_uses(
+    running: Running, receiver: Receiver
+) -> None:
     assert reported(receiver, READY).value == 0
-    assert reported(receiver, WAITING).attributes == {"thing": "the"}  # the first word: what follows may be one name of many
+    assert reported(receiver, WAITING).attributes == {
+        "thing": "the"
+    }  # the first word: what follows may be one name of many
     assert reported(receiver, MEMORY).value > 10e6
     assert reported(receiver, HOME_FREE).value > 0
     assert reported(receiver, JOBS, kind="stroll", state="queued").value == 0
 
 
-def test_a_call_is_told_with_its_status_and_the_trace_it_was_part_of(running: Running, receiver: Receiver) -> None:
+def test_a_call_is_told_with_its_status_and_the_trace_it_was_part_of(
+    running: Running, receiver: Receiver
+) -> None:
     running.call()
     with pytest.raises(grpc.RpcError):
         running.call("unknown")
@@ -151,9 +172,13 @@ def test_a_call_is_told_with_its_status_and_the_trace_it_was_part_of(running: Ru
     assert len(refused.exemplars) == 1
 
 
-def test_a_job_and_what_it_does_are_in_the_trace_of_who_wanted_it(running: Running, receiver: Receiver) -> None:
+def test_a_job_and_what_it_does_are_in_the_trace_of_who_wanted_it(
+    running: Running, receiver: Receiver
+) -> None:
     running.call()
-    wanted, ran, job, step = spans(receiver, "/penstock.ingest.v1.IngestService/GetCounts", "run stroll", "job stroll", "a step")
+    wanted, ran, job, step = spans(
+        receiver, "/penstock.ingest.v1.IngestService/GetCounts", "run stroll", "job stroll", "a step"
+    )
     assert len({wanted.trace_id, ran.trace_id, job.trace_id, step.trace_id}) == 1
     assert (ran.parent_id, job.parent_id, step.parent_id) == (wanted.span_id, ran.span_id, job.span_id)
     done = reported(receiver, JOB_DURATION, kind="stroll", outcome="done")
@@ -168,7 +193,9 @@ def test_health_and_status_make_no_traces(running: Running, receiver: Receiver) 
     running.call()
     spans(receiver, "/penstock.ingest.v1.IngestService/GetCounts")
     assert not [span for span in receiver.spans() if "Status" in span.name]
-    assert reported(receiver, CALLS, **{"rpc.method": "penstock.status.v1.StatusService/GetStatus"}).value == 1
+    assert (
+        reported(receiver, CALLS, **{"rpc.method": "penstock.status.v1.StatusService/GetStatus"}).value == 1
+    )
 
 
 def test_what_happened_last_is_told_before_it_ends(running: Running, receiver: Receiver) -> None:

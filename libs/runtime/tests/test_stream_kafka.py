@@ -15,7 +15,16 @@ from confluent_kafka import Consumer, Producer
 from penstock.contracts.topics import Topic
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import Batch, Committed, Outcome, Partition, PositionedStream, Produced, StreamFailed, TransactionalStream
+from penstock.runtime.stream import (
+    Batch,
+    Committed,
+    Outcome,
+    Partition,
+    PositionedStream,
+    Produced,
+    StreamFailed,
+    TransactionalStream,
+)
 from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
@@ -31,7 +40,11 @@ def settings(kafka: Kafka) -> KafkaSettings:
 
 def make(settings: KafkaSettings, *names: str, partitions: int = 2) -> None:
     ensure_topics(
-        settings, [Topic(name, owner="test", consumers=(), key="", about="", messages=(), partitions=partitions) for name in names]
+        settings,
+        [
+            Topic(name, owner="test", consumers=(), key="", about="", messages=(), partitions=partitions)
+            for name in names
+        ],
     )
 
 
@@ -46,10 +59,15 @@ def everything(settings: KafkaSettings, topic: str) -> dict[int, list[bytes]]:
     """All committed values, by partition."""
     consumer = Consumer(
         settings.client(
-            group_id=uuid.uuid4().hex, auto_offset_reset="earliest", isolation_level="read_committed", enable_partition_eof=True
+            group_id=uuid.uuid4().hex,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            enable_partition_eof=True,
         )
     )
-    count = len(consumer.list_topics(settings.topic(topic), timeout=10).topics[settings.topic(topic)].partitions)
+    count = len(
+        consumer.list_topics(settings.topic(topic), timeout=10).topics[settings.topic(topic)].partitions
+    )
     consumer.subscribe([settings.topic(topic)])
     found: dict[int, list[bytes]] = {number: [] for number in range(count)}
     ended: set[int] = set()
@@ -101,7 +119,9 @@ class Copy:
         return Outcome(produced, metadata=str(count), committed=lambda: self.counts.update({number: count}))
 
 
-def test_a_topic_that_the_group_left_out_is_read_after_all(settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topic_that_the_group_left_out_is_read_after_all(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("penstock.runtime.stream.group.CHECK_EVERY_S", 0.5)
     make(settings, "in", "new", "out")
     publish(settings, "in", [b"known"] * 10)
@@ -110,7 +130,10 @@ def test_a_topic_that_the_group_left_out_is_read_after_all(settings: KafkaSettin
     stream = TransactionalStream(settings, group="copy", replica="0")
     stream.add("in", known)
     stream.add("new", new)
-    with leading(settings, "copy", ["in", "new"], leaves_out="new", strategy="range") as leader, running(stream):
+    with (
+        leading(settings, "copy", ["in", "new"], leaves_out="new", strategy="range") as leader,
+        running(stream),
+    ):
         until(lambda: sum(known.counts.values()) == 10, within=20, what="the first is read")
         until(lambda: sum(new.counts.values()) == 10, within=20, what="the one that was left out is read")
     assert leader.formed == 2
@@ -173,10 +196,14 @@ class Memory:
         self.ends: dict[Partition, int] = {}
 
     def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        return {partition: self.positions[partition] for partition in partitions if partition in self.positions}
+        return {
+            partition: self.positions[partition] for partition in partitions if partition in self.positions
+        }
 
     def write(self, batch: Batch) -> None:
-        self.values.setdefault(batch.partition.number, []).extend(message.value or b"" for message in batch.messages)
+        self.values.setdefault(batch.partition.number, []).extend(
+            message.value or b"" for message in batch.messages
+        )
         self.positions[batch.partition] = batch.position
 
     def reached(self, partition: Partition, position: int) -> None:
@@ -198,9 +225,15 @@ def test_a_sink_goes_on_where_its_data_ends(settings: KafkaSettings) -> None:
             reader = PositionedStream(settings, group="sink", sink=sink)
             reader.add("records")
             with running(reader):
-                until(lambda n=total: sum(map(len, sink.values.values())) == n, within=20, what=f"{total} written")
+                until(
+                    lambda n=total: sum(map(len, sink.values.values())) == n,
+                    within=20,
+                    what=f"{total} written",
+                )
                 until(lambda: len(sink.ends) == 2, within=20, what="both ends reached")
-            assert all(sink.ends[partition] > sink.positions[partition] for partition in sink.positions), "markers lie between"
+            assert all(sink.ends[partition] > sink.positions[partition] for partition in sink.positions), (
+                "markers lie between"
+            )
             sink.ends.clear()
     assert sink.values == {number: [b"%05d" % value for value in range(number, 1500, 2)] for number in (0, 1)}
 
@@ -227,7 +260,9 @@ def test_both_go_on_by_themselves_when_the_broker_was_killed(away: float) -> Non
             until(lambda: time.monotonic() > back, within=away + 1, what="it is away")
             kafka.start()
             until(lambda: sum(copy.counts.values()) == len(values), within=60, what="all are copied")
-            until(lambda: sum(map(len, sink.values.values())) == len(values), within=60, what="all are written")
+            until(
+                lambda: sum(map(len, sink.values.values())) == len(values), within=60, what="all are written"
+            )
         expected = {number: values[number::2] for number in (0, 1)}
         assert sink.values == expected
         assert everything(settings, "out") == expected
@@ -236,7 +271,10 @@ def test_both_go_on_by_themselves_when_the_broker_was_killed(away: float) -> Non
 def test_one_that_has_no_topic_yet_says_when_kafka_is_away_and_when_it_is_back() -> None:
     """A service without a pipeline: no message will show it that Kafka is there again."""
     readiness = Readiness(lambda: datetime.now(UTC))
-    with EmbeddedKafka() as kafka, running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", waits=readiness)):
+    with (
+        EmbeddedKafka() as kafka,
+        running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", waits=readiness)),
+    ):
         for _ in range(2):
             until(lambda: readiness.ready, within=30, what="it waits for nothing")
             kafka.kill()

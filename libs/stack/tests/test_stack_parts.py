@@ -32,8 +32,10 @@ CONFIG = """
 name: "parity"
 backend: "onnxruntime"
 max_batch_size: 8
-input [ { name: "numbers" data_type: TYPE_FP64 dims: [1] }, { name: "strings" data_type: TYPE_STRING dims: [1] } ]
-output [ { name: "value" data_type: TYPE_FP32 dims: [1] }, { name: "decision" data_type: TYPE_STRING dims: [1] } ]
+input [ { name: "numbers" data_type: TYPE_FP64 dims: [1] },
+        { name: "strings" data_type: TYPE_STRING dims: [1] } ]
+output [ { name: "value" data_type: TYPE_FP32 dims: [1] },
+         { name: "decision" data_type: TYPE_STRING dims: [1] } ]
 dynamic_batching { max_queue_delay_microseconds: 300000 preferred_batch_size: [ 4 ] }
 instance_group [ { count: 1 kind: KIND_CPU } ]
 parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
@@ -41,7 +43,9 @@ parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 
 
 def small_model() -> bytes:
-    """value = table[int(number)]; decision = the string as it came. A number outside the table fails in the graph."""
+    """value = table[int(number)]; decision = the string as it came. A number outside the table
+    fails in the graph.
+    """
     nodes = [
         helper.make_node("Cast", ["numbers"], ["index"], to=TensorProto.INT64),
         helper.make_node("Gather", ["table", "index"], ["value"]),
@@ -60,7 +64,11 @@ def small_model() -> bytes:
         ],
         [helper.make_tensor("table", TensorProto.FLOAT, [3], [10.0, 11.0, 12.0])],
     )
-    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9).SerializeToString())
+    return bytes(
+        helper.make_model(
+            graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9
+        ).SerializeToString()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +107,9 @@ def load(under_test: StackUnderTest) -> None:
 def test_up_says_where_everything_is(parts: StackUnderTest) -> None:
     found = StackFile.read(parts.home)
     assert found.endpoint == f"127.0.0.1:{found.ports['door']}"
-    assert [(one.program, one.state) for one in status(parts.home)] == [(name, State.READY) for name in ("kafka", "triton", "envoy")]
+    assert [(one.program, one.state) for one in status(parts.home)] == [
+        (name, State.READY) for name in ("kafka", "triton", "envoy")
+    ]
     assert (parts.home / "stack.json").stat().st_mode & 0o777 == 0o644
     assert (parts.home / "envoy" / "predictions.log").stat().st_mode & 0o777 == 0o600
 
@@ -109,7 +119,9 @@ async def test_strings_go_through_triton_and_a_poisoned_request_fails_alone(part
     async with triton.InferenceServerClient(parts.stack.file.triton_grpc) as server:
         await server.load_model("parity")
         asked = [(0, "grün".encode()), (1, b"\xff\xfe"), (99, b"outside"), (2, b"")]
-        answers = await asyncio.gather(*(ask(server, number, text) for number, text in asked), return_exceptions=True)
+        answers = await asyncio.gather(
+            *(ask(server, number, text) for number, text in asked), return_exceptions=True
+        )
     assert [answers[0], answers[3]] == [(10.0, "grün".encode()), (12.0, b"")]
     assert isinstance(answers[1], InferenceServerException)
     assert "strings[0, 0] is not UTF-8" in str(answers[1])
@@ -154,7 +166,9 @@ def test_logs_tell_what_a_program_said(parts: StackUnderTest) -> None:
         logs(parts.home, "tritn")
 
 
-def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(parts: StackUnderTest, tmp_path: Path) -> None:
+def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(
+    parts: StackUnderTest, tmp_path: Path
+) -> None:
     try:
         second = up(tmp_path / "another home", [], ports_wanted=PORTS, within=60)
         assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
@@ -169,7 +183,10 @@ def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
     load(StackUnderTest(stack))
     subprocess.run([sys.executable, "-c", LOAD, stack.file.triton_grpc], check=True)
     supervisors = processes.of_stack(tmp_path, processes.SUPERVISOR)
-    for process in [*supervisors, *(one for one in processes.of_stack(tmp_path, "triton") if one.pid == stack.pid("triton"))]:
+    for process in [
+        *supervisors,
+        *(one for one in processes.of_stack(tmp_path, "triton") if one.pid == stack.pid("triton")),
+    ]:
         os.kill(process.pid, signal.SIGKILL)
     assert {one.state for one in status(tmp_path)} == {State.STOPPED}
     down(tmp_path)

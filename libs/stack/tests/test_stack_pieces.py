@@ -23,7 +23,10 @@ from penstock.stack.stackfile import StackFile, shared_memory
 from penstock.stack.stackfile import socket as supervisor_socket
 from penstock.stack.supervisor import Program, configuration
 
-IGNORES_TERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+IGNORES_TERM = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True);"
+    " time.sleep(600)"
+)
 
 
 @pytest.fixture
@@ -60,7 +63,9 @@ def test_supervisors_configuration_survives_odd_paths(tmp_path: Path) -> None:
     text = configuration([program], run=home / "run", logs=home / "logs", socket=supervisor_socket(home))
     read = configparser.RawConfigParser()
     read.read_string(text)
-    assert read["program:ingest"]["command"] == f"/usr/bin/python '{home / 'run' / 'ingest.json'}'".replace("%", "%%")
+    assert read["program:ingest"]["command"] == f"/usr/bin/python '{home / 'run' / 'ingest.json'}'".replace(
+        "%", "%%"
+    )
     assert read["group:services"]["programs"] == "ingest"
     assert "group:broker" not in read
 
@@ -79,7 +84,9 @@ def test_programs_get_the_stacks_addresses_and_not_the_callers(tmp_path: Path) -
     stack = StackFile.of(tmp_path, ports.DEFAULTS | {"ingest": 9999}, ("ingest", "inference"))
     assert programs.platform(stack)["PENSTOCK_PEERS__INGEST"] == "127.0.0.1:9999"
     assert programs.platform(stack)["DO_NOT_TRACK"] == "1"
-    assert programs.service_settings(stack, "inference")["PENSTOCK_INFERENCE__TRITON_GRPC"] == stack.triton_grpc
+    assert (
+        programs.service_settings(stack, "inference")["PENSTOCK_INFERENCE__TRITON_GRPC"] == stack.triton_grpc
+    )
     callers = {
         "PENSTOCK_KAFKA__SASL_USERNAME": "x",
         "PENSTOCK_ENDPOINT": "elsewhere:1",
@@ -88,7 +95,11 @@ def test_programs_get_the_stacks_addresses_and_not_the_callers(tmp_path: Path) -
         "PENSTOCK_TRAINER__PARALLEL": "2",
         "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4317",
     }
-    assert set(programs.inherited(callers)) == {"PENSTOCK_KAFKA__TOPIC_PREFIX", "PENSTOCK_TRAINER__PARALLEL", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+    assert set(programs.inherited(callers)) == {
+        "PENSTOCK_KAFKA__TOPIC_PREFIX",
+        "PENSTOCK_TRAINER__PARALLEL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+    }
 
 
 def test_the_stacks_file_is_read_back_and_its_absence_said(tmp_path: Path) -> None:
@@ -120,7 +131,9 @@ def test_a_launched_program_replaces_what_its_predecessor_left(tmp_path: Path) -
     assert second.wait(10) == -signal.SIGKILL
 
 
-def test_a_jar_with_another_digest_is_never_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jar_with_another_digest_is_never_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repository = tmp_path / "m2" / "g" / "a" / "1"
     repository.mkdir(parents=True)
     (repository / "a-1.jar").write_bytes(b"not what was locked")

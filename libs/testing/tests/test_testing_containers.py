@@ -1,4 +1,6 @@
-"""The containers that the other tests stand on: they answer, come back at the same port, and end with their owner."""
+"""The containers that the other tests stand on: they answer, come back at the same port, and end
+with their owner.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ IMAGE = "redis:7"
 OWNER = f"""
 import sys
 from penstock.testing import containers
-with containers.run("{IMAGE}", port=6379, ready=lambda container: "PONG" in container.execute("redis-cli", "ping")) as container:
+def answers(container):
+    return "PONG" in container.execute("redis-cli", "ping")
+
+with containers.run("{IMAGE}", port=6379, ready=answers) as container:
     print(container.name, flush=True)
     sys.stdin.read()
 """
@@ -28,7 +33,12 @@ with containers.run("{IMAGE}", port=6379, ready=lambda container: "PONG" in cont
 @pytest.fixture(scope="module")
 def redis() -> Iterator[Container]:
     environment, command = {"SAID": "so"}, ["redis-server", "--maxclients", "7"]
-    with or_skip(), containers.run(IMAGE, port=6379, ready=answers, environment=environment, command=command) as container:
+    with (
+        or_skip(),
+        containers.run(
+            IMAGE, port=6379, ready=answers, environment=environment, command=command
+        ) as container,
+    ):
         yield container
 
 
@@ -47,7 +57,9 @@ def ask(container: Container, line: bytes) -> bytes:
 
 def known() -> list[str]:
     """The names of all containers, running or not."""
-    return subprocess.run(["docker", "ps", "--all", "--format", "{{.Names}}"], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        ["docker", "ps", "--all", "--format", "{{.Names}}"], capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def test_it_runs_the_command_in_the_environment_that_it_was_given(redis: Container) -> None:
@@ -56,7 +68,9 @@ def test_it_runs_the_command_in_the_environment_that_it_was_given(redis: Contain
 
 
 @pytest.mark.parametrize("end", [Container.stop, Container.kill])
-def test_it_is_away_until_it_is_started_at_the_same_port(redis: Container, end: Callable[[Container], None]) -> None:
+def test_it_is_away_until_it_is_started_at_the_same_port(
+    redis: Container, end: Callable[[Container], None]
+) -> None:
     end(redis)
     assert not answers(redis)
     redis.start()
@@ -64,12 +78,17 @@ def test_it_is_away_until_it_is_started_at_the_same_port(redis: Container, end: 
 
 
 def test_a_command_that_ends_is_told_with_its_last_words(redis: Container) -> None:
-    with pytest.raises(RuntimeError, match="Bad directive"), containers.run(IMAGE, port=6379, ready=answers, command=["--no-such-option"]):
+    with (
+        pytest.raises(RuntimeError, match="Bad directive"),
+        containers.run(IMAGE, port=6379, ready=answers, command=["--no-such-option"]),
+    ):
         pass
 
 
 def test_it_ends_when_its_owner_is_killed(redis: Container) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert owner.stdout is not None
     name = owner.stdout.readline().strip()
     assert name in known()

@@ -31,7 +31,17 @@ def test_that_passes(program):
 def test_a_failed_test_says_what_its_programs_logged_last(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(_TESTS)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "penstock.testing.plugin", "-p", "no:cacheprovider", "-rA", "test_it.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "penstock.testing.plugin",
+            "-p",
+            "no:cacheprovider",
+            "-rA",
+            "test_it.py",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -26,7 +26,9 @@ with running_stack([], Path(sys.argv[1])):
 
 
 def test_a_stack_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
-    owner = subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert owner.stdout is not None
     assert owner.stdout.readline() == b"up\n"
     assert processes.of_stack(tmp_path)

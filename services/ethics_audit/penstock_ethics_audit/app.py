@@ -32,7 +32,9 @@ async def run(settings: Settings) -> None:
         await asyncio.to_thread(keys.ensure, roles=["audit"])
         desk = Desk(keys, settings.platform.artifacts_uri, service.clock)
         history = History(store, desk, keys)
-        service.consume(handlers.router(desk, store, history.known), *([history.router] if history.router else []))
+        service.consume(
+            handlers.router(desk, store, history.known), *([history.router] if history.router else [])
+        )
         service.background("history", history.restore)
         service.serve(
             add_EthicsAuditServiceServicer_to_server,

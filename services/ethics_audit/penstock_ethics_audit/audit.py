@@ -1,4 +1,6 @@
-"""The audit itself: scores, groups and the pipeline's gates in, findings out. Pure, and the same numbers for the same seed."""
+"""The audit itself: scores, groups and the pipeline's gates in, findings out. Pure, and the same
+numbers for the same seed.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,13 @@ class Findings(Finding):
     seed: int
 
 
-def audit(scores: Scores, groupings: Sequence[Grouping], spec: Audit, seed: int, done: Callable[[str], None] = lambda _: None) -> Findings:
+def audit(
+    scores: Scores,
+    groupings: Sequence[Grouping],
+    spec: Audit,
+    seed: int,
+    done: Callable[[str], None] = lambda _: None,
+) -> Findings:
     """`groupings`: one for each of `spec.groups`. `done` hears of each finished step."""
     sampler = _Sampler(scores.units, spec.resamples, spec.confidence, np.random.SeedSequence(seed))
     whole = sampler.measured(performance(scores), None)
@@ -113,19 +121,29 @@ class _Sampler:
         self.confidence = confidence
 
     def draw(self, strata: Codes | None, measure: Callable[[Floats], Measures]) -> Measures:
-        return intervals.collect(intervals.draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure)
+        return intervals.collect(
+            intervals.draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure
+        )
 
     def measured(self, meter: Meter, strata: Codes | None) -> dict[str, Interval | None]:
         estimates = estimate(meter, len(self._units))
         drawn = self.draw(strata, meter)
-        return {name: intervals.percentile(drawn[name], value, self.confidence) for name, value in estimates.items()}
+        return {
+            name: intervals.percentile(drawn[name], value, self.confidence)
+            for name, value in estimates.items()
+        }
 
 
 def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sampler) -> GroupingFindings:
     """One grouping: each group's performance and rates, and the notions that compare them."""
     if not grouping.groups:
         return GroupingFindings(
-            by=grouping.by, min_rows=min_rows, groups=(), not_stated=grouping.not_stated, left_out=grouping.left_out, disparities={}
+            by=grouping.by,
+            min_rows=min_rows,
+            groups=(),
+            not_stated=grouping.not_stated,
+            left_out=grouping.left_out,
+            disparities={},
         )
     classes = max(len(scores.classes), 1)
     labels = scores.labels.astype(np.int64) if scores.classifies else np.zeros(len(scores), dtype=np.int64)
@@ -148,7 +166,9 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sample
         }
         for group, (rows, meter) in enumerate(zip(members, meters, strict=True))
     ]
-    rates, disparities = _rates(scores, grouping, labels, cells, sampler) if scores.classifies else ([()] * len(members), {})
+    rates, disparities = (
+        _rates(scores, grouping, labels, cells, sampler) if scores.classifies else ([()] * len(members), {})
+    )
     return GroupingFindings(
         by=grouping.by,
         min_rows=min_rows,
@@ -156,7 +176,9 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sample
             GroupFindings(
                 group=name,
                 rows=len(members[group]),
-                cells=dict(zip(scores.classes, cells[group].tolist(), strict=True)) if scores.classifies else {},
+                cells=dict(zip(scores.classes, cells[group].tolist(), strict=True))
+                if scores.classifies
+                else {},
                 thin=bool(cells[group].min() < min_rows),
                 rates=rates[group],
                 performance=said[group],
@@ -172,12 +194,16 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sample
 def _rates(
     scores: Scores, grouping: Grouping, labels: Codes, cells: Codes, sampler: _Sampler
 ) -> tuple[list[tuple[Rate, ...]], dict[str, Interval | None]]:
-    """Selection rates are drawn within groups, true and false positive rates within cells: each is conditioned on what is kept."""
+    """Selection rates are drawn within groups, true and false positive rates within cells: each is
+    conditioned on what is kept.
+    """
     measure = fairness.rates(scores, grouping)
     estimated = measure(np.ones((1, len(scores))))
     cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + labels)
     within_group = sampler.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
-    within_cell = sampler.draw(cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive})
+    within_cell = sampler.draw(
+        cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive}
+    )
     drawn = fairness.Rates(within_group["selection"], within_cell["tp"], within_cell["fp"])
 
     def rates_of(group: int) -> tuple[Rate, ...]:
@@ -200,7 +226,11 @@ def _rates(
     return rates, {
         # fairlearn takes the rate of an empty cell as 0; here it is unknown.
         notion: intervals.disparity(
-            notion, official[notion], fairness.contrasts(notion, estimated)[0], fairness.contrasts(notion, drawn), sampler.confidence
+            notion,
+            official[notion],
+            fairness.contrasts(notion, estimated)[0],
+            fairness.contrasts(notion, drawn),
+            sampler.confidence,
         )
         if cells.min() > 0
         else None
@@ -208,12 +238,16 @@ def _rates(
     }
 
 
-def _judged(spec: Audit, whole: dict[str, Interval | None], found: Iterable[GroupingFindings]) -> tuple[GateResult, ...]:
+def _judged(
+    spec: Audit, whole: dict[str, Interval | None], found: Iterable[GroupingFindings]
+) -> tuple[GateResult, ...]:
     by_name = {grouping.by: grouping for grouping in found}
     results = []
     for gate in spec.gates:
         if gate.by is None:
-            results.append(judge(gate, whole.get(gate.metric), why_unknown=f"{gate.metric} is not defined on these rows"))
+            results.append(
+                judge(gate, whole.get(gate.metric), why_unknown=f"{gate.metric} is not defined on these rows")
+            )
             continue
         grouping = by_name[gate.by]
         value, why = grouping.disparities.get(gate.metric), ""
@@ -221,7 +255,9 @@ def _judged(spec: Audit, whole: dict[str, Interval | None], found: Iterable[Grou
             value, why = None, f"there are not two groups of {gate.by} to compare"
         elif not grouping.disparities:
             why = f"{gate.metric} compares decisions; this model predicts a number"
-        results.append(judge(gate, value, thin_cells(grouping), why or f"{gate.metric} is not defined on these rows"))
+        results.append(
+            judge(gate, value, thin_cells(grouping), why or f"{gate.metric} is not defined on these rows")
+        )
     return tuple(results)
 
 
@@ -239,4 +275,10 @@ def thin_cells(grouping: GroupingFindings) -> tuple[ThinCell, ...]:
 def _counts(scores: Scores) -> dict[str, int]:
     if not scores.classifies:
         return {}
-    return dict(zip(scores.classes, np.bincount(scores.labels.astype(np.int64), minlength=len(scores.classes)).tolist(), strict=True))
+    return dict(
+        zip(
+            scores.classes,
+            np.bincount(scores.labels.astype(np.int64), minlength=len(scores.classes)).tolist(),
+            strict=True,
+        )
+    )

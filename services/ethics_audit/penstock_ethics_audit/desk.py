@@ -1,4 +1,6 @@
-"""The audit desk: what follows from a registered version, a finished job and a person's decision. Signs; the rest is rows and events."""
+"""The audit desk: what follows from a registered version, a finished job and a person's decision.
+Signs; the rest is rows and events.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,15 @@ class Desk:
         self._clock = clock
 
     def remember(self, applied: PipelineApplied, effect: Effect) -> None:
-        """What the pipeline's file asks of an audit: the package that is trained from it must ask for the same."""
+        """What the pipeline's file asks of an audit: the package that is trained from it must ask
+        for the same.
+        """
         audit = Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
         effect.session.merge(AskedRow(pipeline=applied.pipeline, number=applied.number, audit=audit))
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
-        """Starts an audit. None where the version is audited already: the same package and split would give the same verdict.
+        """Starts an audit. None where the version is audited already: the same package and split
+        would give the same verdict.
 
         Raises Unavailable while the pipeline's file has not come in.
         """
@@ -60,7 +65,10 @@ class Desk:
         if known is not None and known.state != rows.FAILED:
             return None
         if rows.newest_number(effect.session, version.pipeline) < version.pipeline_number:
-            raise Unavailable(f"number {version.pipeline_number} of `{version.pipeline}` has not come in yet", where=version.digest)
+            raise Unavailable(
+                f"number {version.pipeline_number} of `{version.pipeline}` has not come in yet",
+                where=version.digest,
+            )
         audit_id, now = str(ULID()), self._clock()
         # None: an older number, which went with a lost database; the registry compares with the newest then.
         asked = rows.asked(effect.session, version.pipeline, version.pipeline_number)
@@ -83,11 +91,15 @@ class Desk:
             )
         )
         effect.enqueue(JOB, audit_id, order)
-        effect.publish(AuditStarted(audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now))
+        effect.publish(
+            AuditStarted(audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now)
+        )
         return audit_id
 
     def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
-        """Signs what the job found. Raises Unavailable while there is no key to sign with: the result waits for it."""
+        """Signs what the job found. Raises Unavailable while there is no key to sign with: the
+        result waits for it.
+        """
         row = _running(effect, audit_id)
         now = self._clock()
         gates = tuple(GateResult.model_validate(gate) for gate in result["gates"])
@@ -131,7 +143,14 @@ class Desk:
         now = self._clock()
         row.state, row.failure, row.remedy, row.ended_at = rows.FAILED, message, remedy, now
         effect.publish(
-            AuditFailed(audit_id=audit_id, pipeline=row.pipeline, digest=row.digest, reason=message, remedy=remedy, failed_at=now)
+            AuditFailed(
+                audit_id=audit_id,
+                pipeline=row.pipeline,
+                digest=row.digest,
+                reason=message,
+                remedy=remedy,
+                failed_at=now,
+            )
         )
         _measure(row, "none", effect)
         log.error("audit_failed", version=short_name(row.pipeline, row.digest), kind=kind.value, why=message)
@@ -139,7 +158,8 @@ class Desk:
     def decide(self, store: Store, reference: str, *, approve: bool, decided_by: str, why: str) -> ReviewRow:
         """A person's decision, once. An approval is a signed waiver of all gates that did not pass.
 
-        `decided_by` is a typed name; it proves no identity until there is access control. Raises Invalid, NotFound, Conflict, Refused.
+        `decided_by` is a typed name; it proves no identity until there is access control. Raises
+        Invalid, NotFound, Conflict, Refused.
         """
         decided_by, why = decided_by.strip(), why.strip()
         if not decided_by or not why:
@@ -155,7 +175,8 @@ class Desk:
                 raise _nothing_to_decide(audit)
             if review.state != rows.OPEN:
                 raise Conflict(
-                    f"{short_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}: {review.why}",
+                    f"{short_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
+                    f" {review.why}",
                     remedy="A decision stands; train again for another one",
                 )
             now = self._clock()
@@ -186,7 +207,12 @@ class Desk:
                     decided_at=now,
                 )
             )
-        log.info("review_decided", version=short_name(review.pipeline, review.digest), decision=review.state, typed_name=decided_by)
+        log.info(
+            "review_decided",
+            version=short_name(review.pipeline, review.digest),
+            decision=review.state,
+            typed_name=decided_by,
+        )
         return review
 
     def _ask(self, row: AuditRow, gates: tuple[GateResult, ...], now: datetime, effect: Effect) -> None:
@@ -200,7 +226,11 @@ class Desk:
                 requested_at=now,
             )
         )
-        effect.publish(ReviewRequested(pipeline=row.pipeline, digest=row.digest, audit_id=row.audit_id, gates=gates, requested_at=now))
+        effect.publish(
+            ReviewRequested(
+                pipeline=row.pipeline, digest=row.digest, audit_id=row.audit_id, gates=gates, requested_at=now
+            )
+        )
 
 
 def _measure(row: AuditRow, verdict: str, effect: Effect) -> None:
@@ -220,7 +250,8 @@ def _nothing_to_decide(audit: AuditRow) -> PenstockError:
     name = short_name(audit.pipeline, audit.digest)
     if audit.state != rows.COMPLETED:
         return Conflict(
-            f"the audit of {name} " + ("is still running" if audit.state == rows.RUNNING else f"failed: {audit.failure}"),
+            f"the audit of {name} "
+            + ("is still running" if audit.state == rows.RUNNING else f"failed: {audit.failure}"),
             remedy="Decide when it has ended" if audit.state == rows.RUNNING else audit.remedy,
         )
     closed = not_passed(audit.gate_results)

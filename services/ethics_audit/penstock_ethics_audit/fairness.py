@@ -1,11 +1,11 @@
 """How differently the model treats groups: rates by group, and the fairness notions that compare them.
 
-The reported estimates are fairlearn's (`by_fairlearn`). The bootstrap needs a thousand of each, so the same notions stand here once
-more, for many weightings at once; tests hold that both agree. With more than two classes each class is taken against the rest and the
-worst counts.
+The reported estimates are fairlearn's (`by_fairlearn`). The bootstrap needs a thousand of each, so
+the same notions stand here once more, for many weightings at once; tests hold that both agree. With
+more than two classes each class is taken against the rest and the worst counts.
 
-Sources: demographic parity and its ratio (four-fifths rule), Feldman et al. 2015; equalized odds and equal opportunity, Hardt, Price
-and Srebro 2016.
+Sources: demographic parity and its ratio (four-fifths rule), Feldman et al. 2015; equalized odds
+and equal opportunity, Hardt, Price and Srebro 2016.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def rates(scores: Scores, grouping: Grouping) -> Callable[[Floats], Rates]:
         matrices.append(np.stack(columns, axis=1).astype(np.float64))
 
     def measure(weights: Floats) -> Rates:
-        counts = np.stack([weights[:, rows] @ matrix for rows, matrix in zip(members, matrices, strict=True)], axis=1)
+        counts = np.stack(
+            [weights[:, rows] @ matrix for rows, matrix in zip(members, matrices, strict=True)], axis=1
+        )
         total, chosen, hit, both = np.moveaxis(counts.reshape(*counts.shape[:2], -1, 4), -1, 0)
         return Rates(_share(chosen, total), _share(both, hit), _share(chosen - both, total - hit))
 
@@ -63,7 +65,8 @@ def rates(scores: Scores, grouping: Grouping) -> Callable[[Floats], Rates]:
 def contrasts(notion: str, of: Rates) -> Floats:
     """[R, C]: what a notion compares, two groups at a time.
 
-    A difference notion is the largest absolute contrast; the ratio is the smallest, and comes with each pair in both directions.
+    A difference notion is the largest absolute contrast; the ratio is the smallest, and comes with
+    each pair in both directions.
     """
     match notion:
         case "demographic_parity_difference":
@@ -95,22 +98,30 @@ def by_fairlearn(scores: Scores, grouping: Grouping) -> dict[str, float]:
 
     assert scores.decisions is not None
     there = grouping.codes >= 0
-    cells = np.stack([scores.labels[there].astype(np.int64), scores.decisions[there], grouping.codes[there]], axis=1)
-    # Equal rows as one with a weight: the same numbers, and fairlearn does not walk through every row four times.
+    cells = np.stack(
+        [scores.labels[there].astype(np.int64), scores.decisions[there], grouping.codes[there]], axis=1
+    )
+    # Equal rows as one with a weight: the same numbers, and fairlearn does not walk through every
+    # row four times.
     distinct, weights = np.unique(cells, axis=0, return_counts=True)
     truth, decisions, codes = distinct.T
     values = {
         notion: [
             float(
                 getattr(metrics, notion)(
-                    (truth == c).astype(int), (decisions == c).astype(int), sensitive_features=codes, sample_weight=weights
+                    (truth == c).astype(int),
+                    (decisions == c).astype(int),
+                    sensitive_features=codes,
+                    sample_weight=weights,
                 )
             )
             for c in scores.of_interest
         ]
         for notion in NOTIONS
     }
-    return {notion: min(of_class) if is_ratio(notion) else max(of_class) for notion, of_class in values.items()}
+    return {
+        notion: min(of_class) if is_ratio(notion) else max(of_class) for notion, of_class in values.items()
+    }
 
 
 def _pairs(groups: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -126,7 +137,8 @@ def _pairwise(rate: Floats) -> Floats:
 def _ratios(rate: Floats) -> Floats:
     first, second = _pairs(rate.shape[1])
     low, high = rate[:, np.concatenate([first, second])], rate[:, np.concatenate([second, first])]
-    # Nobody selected on either side is parity; a group of whom nobody is selected shows in the pair's other direction.
+    # Nobody selected on either side is parity; a group of whom nobody is selected shows in the
+    # pair's other direction.
     compared: Floats = np.divide(low, high, out=np.where(low > 0, np.inf, 1.0), where=high > 0)
     compared[np.isnan(low) | np.isnan(high)] = np.nan
     return compared.reshape(len(rate), -1)

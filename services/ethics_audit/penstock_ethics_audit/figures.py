@@ -1,4 +1,5 @@
-"""The report's pictures as inline SVG: text stays text, colours are the page's own variables, so that paper, light and dark all read well.
+"""The report's pictures as inline SVG: text stays text, colours are the page's own variables, so
+that paper, light and dark all read well.
 
 Groups differ by marker and line style besides colour.
 """
@@ -25,9 +26,9 @@ mpl.use("svg")
 
 INK, SOFT, LINE, PASS, FAIL, UNSURE = (f"#0000{index:02x}" for index in range(1, 7))
 SERIES = tuple(f"#0001{index:02x}" for index in range(8))
-_VARIABLES = dict(zip((INK, SOFT, LINE, PASS, FAIL, UNSURE), ("ink", "soft", "line", "pass", "fail", "unsure"), strict=True)) | {
-    color: f"series-{index}" for index, color in enumerate(SERIES)
-}
+_VARIABLES = dict(
+    zip((INK, SOFT, LINE, PASS, FAIL, UNSURE), ("ink", "soft", "line", "pass", "fail", "unsure"), strict=True)
+) | {color: f"series-{index}" for index, color in enumerate(SERIES)}
 """No screen shows these colours: each stands for a variable of the page."""
 WIDTH, GATE_WIDTH = 9.2, 2.9
 """Inches: a picture as wide as the page, and a row of the forest plot."""
@@ -103,7 +104,9 @@ def rates(found: GroupingFindings, names: dict[str, str], label: str) -> Picture
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(groups)))
         panels = figure.subplots(1, 3, sharey=True)
-        uppers = [value.upper for group in groups for of in names if (value := group.rate(of, label)) is not None]
+        uppers = [
+            value.upper for group in groups for of in names if (value := group.rate(of, label)) is not None
+        ]
         scale = (-0.015, 1.06 * max(uppers, default=1.0))
         parts = []
         for axes, (of, title) in zip(panels, names.items(), strict=True):
@@ -111,7 +114,9 @@ def rates(found: GroupingFindings, names: dict[str, str], label: str) -> Picture
             _dots(axes, values)
             axes.set_xlim(*scale)
             axes.set_title(title)
-            parts.append(f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True)))
+            parts.append(
+                f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True))
+            )
         _group_axis(panels[0], [group.group for group in groups])
         figure.subplots_adjust(**_margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
         svg = _svg(figure, f"rates-{found.by}-{label}")
@@ -125,11 +130,17 @@ def errors(found: GroupingFindings) -> Picture:
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(groups)))
         panels = figure.subplots(1, 2, sharey=True)
         parts = []
-        for axes, (of, title) in zip(panels, {"mae": "Mean absolute error", "mean_error": "Mean error (said - true)"}.items(), strict=True):
+        for axes, (of, title) in zip(
+            panels,
+            {"mae": "Mean absolute error", "mean_error": "Mean error (said - true)"}.items(),
+            strict=True,
+        ):
             values = [group.performance.get(of) for group in groups]
             _dots(axes, values)
             axes.set_title(title)
-            parts.append(f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True)))
+            parts.append(
+                f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True))
+            )
         panels[1].axvline(0, color=INK, linewidth=0.8)
         _group_axis(panels[0], [group.group for group in groups])
         figure.subplots_adjust(**_margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
@@ -138,7 +149,9 @@ def errors(found: GroupingFindings) -> Picture:
 
 
 def curves(drawn: Pictures, by: str, *, classifies: bool, areas: dict[str, Interval | None]) -> Picture:
-    """ROC (binary) beside calibration, a line a group. `areas`: AUROC by group, for the legend and the words."""
+    """ROC (binary) beside calibration, a line a group. `areas`: AUROC by group, for the legend and
+    the words.
+    """
     roc, calibration = drawn.roc.get(by, ()), drawn.calibration.get(by, ())
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(WIDTH, 4.1) if roc else (4.8, 4.1))
@@ -146,22 +159,48 @@ def curves(drawn: Pictures, by: str, *, classifies: bool, areas: dict[str, Inter
         if roc:
             _lines(panels[0], roc, {curve.group: _with_area(curve.group, areas) for curve in roc})
             panels[0].plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
-            panels[0].set(title="ROC", xlabel="False positive rate", ylabel="True positive rate", xlim=(0, 1), ylim=(0, 1.01))
+            panels[0].set(
+                title="ROC",
+                xlabel="False positive rate",
+                ylabel="True positive rate",
+                xlim=(0, 1),
+                ylim=(0, 1.01),
+            )
             panels[0].legend(loc="lower right", fontsize=8.5)
-        _lines(panels[-1], calibration, {curve.group: _named(curve.group) for curve in calibration}, markers=True)
-        ends = [0.0, 1.0] if classifies else _span([value for curve in calibration for value in (*curve.x, *curve.y)] or [0, 1])
+        _lines(
+            panels[-1], calibration, {curve.group: _named(curve.group) for curve in calibration}, markers=True
+        )
+        ends = (
+            [0.0, 1.0]
+            if classifies
+            else _span([value for curve in calibration for value in (*curve.x, *curve.y)] or [0, 1])
+        )
         panels[-1].plot(ends, ends, color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
-        panels[-1].set(title="Calibration", xlabel="Said, on average in each tenth of the rows", ylabel="Seen", xlim=ends, ylim=ends)
+        panels[-1].set(
+            title="Calibration",
+            xlabel="Said, on average in each tenth of the rows",
+            ylabel="Seen",
+            xlim=ends,
+            ylim=ends,
+        )
         panels[-1].legend(loc="upper left", fontsize=8.5)
         for axis in (panels[-1].xaxis, panels[-1].yaxis):
             axis.set_major_locator(MaxNLocator(5))
             axis.set_major_formatter(_tick)
-        figure.subplots_adjust(**_margins(figure, left=0.6 if classifies else 0.85, right=0.15, bottom=0.55, top=0.32), wspace=0.2)
+        figure.subplots_adjust(
+            **_margins(figure, left=0.6 if classifies else 0.85, right=0.15, bottom=0.55, top=0.32),
+            wspace=0.2,
+        )
         svg = _svg(figure, f"curves-{by}")
     words = [f"{_named(curve.group)}: {_calibrated(curve)}" for curve in calibration if curve.x]
     if roc:
         words = [f"{_named(group)}: AUROC {said(area)}" for group, area in areas.items()] + words
-    return Picture(svg, f"{'ROC curves and calibration' if roc else 'Calibration'}{f' by {by}' if by else ''}. " + ". ".join(words) + ".")
+    return Picture(
+        svg,
+        f"{'ROC curves and calibration' if roc else 'Calibration'}{f' by {by}' if by else ''}. "
+        + ". ".join(words)
+        + ".",
+    )
 
 
 def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
@@ -198,10 +237,18 @@ def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
         for axes in panels[max(0, len(groups) - columns) : len(groups)]:
             axes.set_xlabel(xlabel)
         if any(histogram.label for histogram in histograms):
-            panels[0].legend(title="True label" if xlabel.startswith("Prob") else None, fontsize=8.5, title_fontsize=8.5)
-        figure.subplots_adjust(**_margins(figure, left=0.6, right=0.15, bottom=0.5, top=0.28), wspace=0.12, hspace=0.5)
+            panels[0].legend(
+                title="True label" if xlabel.startswith("Prob") else None, fontsize=8.5, title_fontsize=8.5
+            )
+        figure.subplots_adjust(
+            **_margins(figure, left=0.6, right=0.15, bottom=0.5, top=0.28), wspace=0.12, hspace=0.5
+        )
         svg = _svg(figure, f"distributions-{by}")
-    words = [f"{_named(h.group)}{f', label {h.label}' if h.label else ''}: middle half {_middle(h)}" for h in histograms if sum(h.shares)]
+    words = [
+        f"{_named(h.group)}{f', label {h.label}' if h.label else ''}: middle half {_middle(h)}"
+        for h in histograms
+        if sum(h.shares)
+    ]
     return Picture(svg, f"{xlabel}{f' by {by}' if by else ''}. " + "; ".join(words) + ".")
 
 
@@ -215,11 +262,19 @@ def training(found: Curves) -> Picture | None:
         figure = Figure(figsize=(WIDTH, 2.9))
         loss, metric = figure.subplots(1, 2)
         loss.plot(epochs, [point.train_loss for point in found.points], color=SERIES[0], label="training")
-        loss.plot(epochs, [point.validation_loss for point in found.points], color=SERIES[1], linestyle="--", label="validation")
+        loss.plot(
+            epochs,
+            [point.validation_loss for point in found.points],
+            color=SERIES[1],
+            linestyle="--",
+            label="validation",
+        )
         loss.axvline(best.epoch, color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
         loss.set(title="Loss", xlabel="Epoch")
         loss.legend(fontsize=8.5)
-        metric.plot(epochs, [point.validation_metric for point in found.points], color=SERIES[1], linestyle="--")
+        metric.plot(
+            epochs, [point.validation_metric for point in found.points], color=SERIES[1], linestyle="--"
+        )
         metric.set(title=f"Validation {found.metric}", xlabel="Epoch")
         for axes in (loss, metric):
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -228,14 +283,19 @@ def training(found: Curves) -> Picture | None:
     last = found.points[-1]
     return Picture(
         svg,
-        f"Training: {len(epochs)} epochs; training loss ends at {last.train_loss:.3f}; validation loss is lowest in epoch {best.epoch} "
-        f"with {best.validation_loss:.3f}; validation {found.metric} there {best.validation_metric:.3f}.",
+        f"Training: {len(epochs)} epochs; training loss ends at {last.train_loss:.3f}; validation loss is"
+        f" lowest in epoch {best.epoch} with {best.validation_loss:.3f}; validation {found.metric} there"
+        f" {best.validation_metric:.3f}.",
     )
 
 
 def said(value: Interval | None) -> str:
     """`0.115 (0.104 to 0.142)`"""
-    return "not defined" if value is None else f"{number(value.estimate)} ({number(value.lower)} to {number(value.upper)})"
+    return (
+        "not defined"
+        if value is None
+        else f"{number(value.estimate)} ({number(value.lower)} to {number(value.upper)})"
+    )
 
 
 def number(value: float) -> str:
@@ -246,19 +306,34 @@ def _tick(value: float, _position: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:g}"
 
 
-# -- parts -------------------------------------------------------------------------------------------------------------------------
+# -- parts -----------------------------------------------------------------------------------------
 
 
 def _dots(axes: Any, values: Sequence[Interval | None]) -> None:
     for row, value in enumerate(values):
         if value is None:
-            axes.text(0.02, row, "not defined", color=SOFT, fontsize=8.5, va="center", transform=axes.get_yaxis_transform())
+            axes.text(
+                0.02,
+                row,
+                "not defined",
+                color=SOFT,
+                fontsize=8.5,
+                va="center",
+                transform=axes.get_yaxis_transform(),
+            )
             continue
         color = SERIES[row % len(SERIES)]
         axes.plot([value.lower, value.upper], [row, row], color=color, linewidth=1.8, solid_capstyle="butt")
         for end in (value.lower, value.upper):
             axes.plot([end, end], [row - 0.17, row + 0.17], color=color, linewidth=1.2)
-        axes.plot([value.estimate], [row], marker=MARKERS[row % len(MARKERS)], color=color, markersize=5, linestyle="none")
+        axes.plot(
+            [value.estimate],
+            [row],
+            marker=MARKERS[row % len(MARKERS)],
+            color=color,
+            markersize=5,
+            linestyle="none",
+        )
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
@@ -313,13 +388,22 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 def _margins(figure: Figure, *, left: float, right: float, bottom: float, top: float) -> dict[str, float]:
     """Inches to shares."""
     width, height = figure.get_size_inches()
-    return {"left": left / width, "right": 1 - right / width, "bottom": bottom / height, "top": 1 - top / height}
+    return {
+        "left": left / width,
+        "right": 1 - right / width,
+        "bottom": bottom / height,
+        "top": 1 - top / height,
+    }
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The `<svg>` element alone: own ids, page colours, no namespace addresses, hidden from readers who are told the words."""
+    """The `<svg>` element alone: own ids, page colours, no namespace addresses, hidden from readers
+    who are told the words.
+    """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -329,10 +413,23 @@ def _svg(figure: Figure, name: str) -> str:
     text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
     text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
     text = re.sub(r'\b(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
-    text = re.sub(r"#000[01]0[0-9a-f]", lambda found: f"var(--{_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0], text)
+    text = re.sub(
+        r"#000[01]0[0-9a-f]",
+        lambda found: f"var(--{_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0],
+        text,
+    )
     text = re.sub(r"font(-family)?: ?([^;\"]*?)'?DejaVu Sans'?[^;\"]*", _page_font, text)
-    size = f"max-width: {100 * min(1.0, figure.get_figwidth() / WIDTH):.0f}%" if figure.get_figwidth() > GATE_WIDTH else ""
-    return re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', rf'<svg aria-hidden="true" focusable="false" style="{size}" \1>', text, count=1)
+    size = (
+        f"max-width: {100 * min(1.0, figure.get_figwidth() / WIDTH):.0f}%"
+        if figure.get_figwidth() > GATE_WIDTH
+        else ""
+    )
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        rf'<svg aria-hidden="true" focusable="false" style="{size}" \1>',
+        text,
+        count=1,
+    )
 
 
 def _page_font(found: re.Match[str]) -> str:

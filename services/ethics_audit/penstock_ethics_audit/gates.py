@@ -30,10 +30,14 @@ class ThinCell:
         return f"{of} has {self.rows} audit rows, {self.min_rows} are needed"
 
 
-def judge(gate: Gate, value: Interval | None, thin: Sequence[ThinCell] = (), why_unknown: str = "") -> GateResult:
-    """Pass: the judged bound keeps the limit. Fail: the whole interval breaks it. Else, or with a thin cell, or unknown: inconclusive.
+def judge(
+    gate: Gate, value: Interval | None, thin: Sequence[ThinCell] = (), why_unknown: str = ""
+) -> GateResult:
+    """Pass: the judged bound keeps the limit. Fail: the whole interval breaks it. Else, or with a
+    thin cell, or unknown: inconclusive.
 
-    A bound that equals the limit keeps it. Without `judge` in the file the bound on the unfavourable side judges.
+    A bound that equals the limit keeps it. Without `judge` in the file the bound on the
+    unfavourable side judges.
     """
     bound, limit = _limit(gate)
     by = gate.judge or unfavourable(bound)
@@ -52,7 +56,9 @@ def judge(gate: Gate, value: Interval | None, thin: Sequence[ThinCell] = (), why
 
 
 def overall(gates: Iterable[GateResult]) -> Verdict:
-    """Fail if any gate fails, else inconclusive if any is, else pass. No gates: pass, for nothing was asked."""
+    """Fail if any gate fails, else inconclusive if any is, else pass. No gates: pass, for nothing
+    was asked.
+    """
     verdicts = {gate.verdict for gate in gates}
     if "fail" in verdicts:
         return "fail"
@@ -81,10 +87,19 @@ def _limit(gate: Gate) -> tuple[Literal["at_least", "at_most"], float]:
 
 
 def _verdict(
-    bound: Literal["at_least", "at_most"], limit: float, by: Judge, value: Interval | None, thin: Sequence[ThinCell], why_unknown: str
+    bound: Literal["at_least", "at_most"],
+    limit: float,
+    by: Judge,
+    value: Interval | None,
+    thin: Sequence[ThinCell],
+    why_unknown: str,
 ) -> tuple[Verdict, str]:
     if thin:
-        more = f", and {len(thin) - 1} more such {'cell' if len(thin) == 2 else 'cells'}" if len(thin) > 1 else ""
+        more = (
+            f", and {len(thin) - 1} more such {'cell' if len(thin) == 2 else 'cells'}"
+            if len(thin) > 1
+            else ""
+        )
         return "inconclusive", f"{thin[0].sentence()}{more}"
     if value is None:
         return "inconclusive", why_unknown or "it could not be computed"

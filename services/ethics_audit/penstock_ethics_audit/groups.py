@@ -27,7 +27,9 @@ class Grouping:
     codes: Codes
     """[N]: index into `groups`, -1 where the attribute is not stated."""
     not_stated: int = 0
-    """Rows without the attribute. They are compared as a group of their own when they are enough, see `compare_not_stated`."""
+    """Rows without the attribute. They are compared as a group of their own when they are enough,
+    see `compare_not_stated`.
+    """
     left_out: bool = False
     """Rows without the attribute take no part in the comparison: they are too few to say anything."""
 
@@ -37,12 +39,17 @@ class Grouping:
     def cells(self, labels: Codes, classes: int) -> NDArray[np.int64]:
         """[groups, classes]: rows in each cell (group x label)."""
         stated = self.codes != _MISSING
-        flat = np.bincount(self.codes[stated] * classes + labels[stated], minlength=len(self.groups) * classes)
+        flat = np.bincount(
+            self.codes[stated] * classes + labels[stated], minlength=len(self.groups) * classes
+        )
         return flat.reshape(len(self.groups), classes)
 
 
-def divide(by: str, values: Sequence[str | float | None] | NDArray[np.generic], bins: Sequence[float] | None = None) -> Grouping:
-    """Groups of `values`: one a distinct value, in order, or with `bins` (inner edges, [25, 40]) `<25`, `25-40`, `>=40`.
+def divide(
+    by: str, values: Sequence[str | float | None] | NDArray[np.generic], bins: Sequence[float] | None = None
+) -> Grouping:
+    """Groups of `values`: one a distinct value, in order, or with `bins` (inner edges, [25, 40])
+    `<25`, `25-40`, `>=40`.
 
     None, NaN and the empty string are not stated. Raises Invalid when the values are no groups.
     """
@@ -51,10 +58,14 @@ def divide(by: str, values: Sequence[str | float | None] | NDArray[np.generic], 
     codes = np.full(len(raw), _MISSING, dtype=np.int64)
     if bins is not None:
         try:
-            numbers = np.array([float(value) for value, there in zip(raw, stated, strict=True) if there], dtype=np.float64)
+            numbers = np.array(
+                [float(value) for value, there in zip(raw, stated, strict=True) if there], dtype=np.float64
+            )
         except (TypeError, ValueError) as error:
             raise Invalid(
-                f"{by} has bins but its values are no numbers", where=f"audit.groups.{by}.bins", remedy="Leave out the bins"
+                f"{by} has bins but its values are no numbers",
+                where=f"audit.groups.{by}.bins",
+                remedy="Leave out the bins",
             ) from error
         names = _bin_names(bins)
         codes[stated] = np.searchsorted(np.asarray(bins, dtype=np.float64), numbers, side="right")
@@ -73,14 +84,18 @@ def divide(by: str, values: Sequence[str | float | None] | NDArray[np.generic], 
     # A bin or value that no audit row has is no group: it would be an empty cell for ever.
     renumbered = np.full(len(names) + 1, _MISSING, dtype=np.int64)
     renumbered[present] = np.arange(len(present))
-    return Grouping(by, tuple(names[code] for code in present), renumbered[codes], not_stated=int((~stated).sum()))
+    return Grouping(
+        by, tuple(names[code] for code in present), renumbered[codes], not_stated=int((~stated).sum())
+    )
 
 
 def compare_not_stated(grouping: Grouping, labels: Codes, classes: int, min_rows: int) -> Grouping:
-    """Rows without the attribute as one more group where each of its cells has `min_rows`; else they are left out.
+    """Rows without the attribute as one more group where each of its cells has `min_rows`; else
+    they are left out.
 
-    A group of its own, because withholding an attribute must not hide how people are treated; left out when tiny, because one person
-    who does not say would otherwise make every verdict inconclusive. Either way their number is in the report.
+    A group of its own, because withholding an attribute must not hide how people are treated; left
+    out when tiny, because one person who does not say would otherwise make every verdict
+    inconclusive. Either way their number is in the report.
     """
     if not grouping.not_stated:
         return grouping

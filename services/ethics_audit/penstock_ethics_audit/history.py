@@ -1,7 +1,9 @@
-"""A service that starts with an empty database reads what it published before, and audits what waits for its verdict.
+"""A service that starts with an empty database reads what it published before, and audits what
+waits for its verdict.
 
-`audits.v1` and `reviews.v1` hold every verdict and decision, signed; `model-versions.v1` each version. What is not signed by this service's
-keys is not its history; nor is an audit that failed, which is carried out once more. A database that holds an audit is never touched.
+`audits.v1` and `reviews.v1` hold every verdict and decision, signed; `model-versions.v1` each
+version. What is not signed by this service's keys is not its history; nor is an audit that failed,
+which is carried out once more. A database that holds an audit is never touched.
 """
 
 from __future__ import annotations
@@ -57,7 +59,9 @@ class History(history.History):
                 self._pipelines[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused, ModelVersionPromoted)
-        def on_model_version(event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted) -> None:
+        def on_model_version(
+            event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted,
+        ) -> None:
             if self.is_known:
                 return
             self._versions[event.version.digest] = event.version
@@ -93,7 +97,9 @@ class History(history.History):
         for ended in self._ended.values():
             version = self._versions.get(ended.digest)
             if version is None or not self._holds(ended):
-                log.error("audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest)
+                log.error(
+                    "audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest
+                )
                 continue
             effect.session.add(self._audit(ended, version))
             if may_be_waived(ended.gates):
@@ -105,7 +111,12 @@ class History(history.History):
             try:
                 self._desk.begin(registered, effect)
             except Unavailable as error:
-                log.error("audit_left_out", pipeline=registered.version.pipeline, digest=registered.version.digest, why=str(error))
+                log.error(
+                    "audit_left_out",
+                    pipeline=registered.version.pipeline,
+                    digest=registered.version.digest,
+                    why=str(error),
+                )
         if self._ended:
             log.warning("history_restored", audits=restored, begun=len(self._waiting))
 

@@ -1,6 +1,8 @@
-"""The audit job, a process of its own: fetch and check, score, compute, write. The service signs what comes back.
+"""The audit job, a process of its own: fetch and check, score, compute, write. The service signs
+what comes back.
 
-It starts over after a kill: the same package, split and seed give the same numbers, and artifacts are replaced whole.
+It starts over after a kill: the same package, split and seed give the same numbers, and artifacts
+are replaced whole.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ class Order(BaseModel):
     audit_id: str
     version: ModelVersion
     asked: Audit | None = None
-    """The `audit` section of the pipeline file that the version was trained from, where the service knows it."""
+    """The `audit` section of the pipeline file that the version was trained from, where the service
+    knows it.
+    """
     started_at: datetime
     artifacts: str
     keys: Path
@@ -80,7 +84,9 @@ def run(job: JobContext) -> Mapping[str, Any]:
         report = artifacts.put_bytes(f"audits/{order.audit_id}/report.html", render(result).encode())
         step("report written")
         result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})
-        stored = artifacts.put_bytes(f"audits/{order.audit_id}/result.json", result.model_dump_json(indent=1).encode())
+        stored = artifacts.put_bytes(
+            f"audits/{order.audit_id}/result.json", result.model_dump_json(indent=1).encode()
+        )
     return {
         "verdict": findings.verdict,
         "gates": [gate.model_dump(mode="json") for gate in findings.gates],
@@ -91,7 +97,9 @@ def run(job: JobContext) -> Mapping[str, Any]:
 
 
 def seed_of(digest: str) -> int:
-    """From the package: an audit that is done again gives the same numbers, and nobody can choose a lucky seed."""
+    """From the package: an audit that is done again gives the same numbers, and nobody can choose a
+    lucky seed.
+    """
     return int(digest.removeprefix("sha256:")[:12], 16)
 
 
@@ -104,7 +112,9 @@ def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:
     package = open_package(directory, version.digest)
     package.check()
     if package.pipeline.pipeline != version.pipeline:
-        raise Tampered(f"the package is of pipeline {package.pipeline.pipeline}, the version of {version.pipeline}")
+        raise Tampered(
+            f"the package is of pipeline {package.pipeline.pipeline}, the version of {version.pipeline}"
+        )
     if order.asked is not None and package.pipeline.audit != order.asked:
         raise Invalid(
             f"the package asks for another audit than pipeline number {version.pipeline_number} does",
@@ -134,7 +144,9 @@ def _groupings(split: Split, scores: Scores, spec: Audit) -> list[Grouping]:
     for by, group in spec.groups.items():
         if by not in split.groups:
             raise Invalid(
-                f"the audit split carries no group `{by}`", where=f"audit.groups.{by}", remedy="Train again for this pipeline number"
+                f"the audit split carries no group `{by}`",
+                where=f"audit.groups.{by}",
+                remedy="Train again for this pipeline number",
             )
         grouping = divide(by, split.groups[by], group.bins)
         labels = scores.labels.astype("int64") if scores.classifies else scores.labels.astype("int64") * 0

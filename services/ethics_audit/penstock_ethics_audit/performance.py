@@ -1,7 +1,8 @@
 """How good the model is on a set of rows, as functions of row weights.
 
-Every measure is computed for many weightings at once: `weights` [R, n] holds how often each of the n rows was drawn in each of R
-resamples. A row of ones gives the estimate itself, so estimate and interval come from one formula.
+Every measure is computed for many weightings at once: `weights` [R, n] holds how often each of the
+n rows was drawn in each of R resamples. A row of ones gives the estimate itself, so estimate and
+interval come from one formula.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ def estimate(meter: Meter, rows: int) -> dict[str, float]:
 def performance(scores: Scores) -> Meter:
     """The measures that fit the task, prepared for `scores`.
 
-    Binary: AUROC, accuracy, F1, log loss, Brier score, calibration error. Multiclass: the same, AUROC and F1 as the plain mean over
-    classes (one against the rest), Brier as the sum over classes, calibration of the likeliest class. Regression: RMSE, MAE, R²,
-    mean error. Accuracy counts decided rows only; a row on which the model abstained is F1's "not this class".
+    Binary: AUROC, accuracy, F1, log loss, Brier score, calibration error. Multiclass: the same,
+    AUROC and F1 as the plain mean over classes (one against the rest), Brier as the sum over
+    classes, calibration of the likeliest class. Regression: RMSE, MAE, R², mean error. Accuracy
+    counts decided rows only; a row on which the model abstained is F1's "not this class".
     """
     return _classification(scores) if scores.classifies else _regression(scores)
 
@@ -44,11 +46,17 @@ def _classification(scores: Scores) -> Meter:
         "decided": decided.astype(np.float64),
         "correct": (scores.decisions == truth).astype(np.float64),
         "log_loss": -np.log(np.clip(p[np.arange(len(truth)), truth], np.finfo(np.float64).eps, 1.0)),
-        "brier": (p[:, 1] - truth) ** 2 if scores.task == "binary" else ((p - np.eye(p.shape[1])[truth]) ** 2).sum(axis=1),
+        "brier": (p[:, 1] - truth) ** 2
+        if scores.task == "binary"
+        else ((p - np.eye(p.shape[1])[truth]) ** 2).sum(axis=1),
     }
     for c in scores.of_interest:
         hit, chosen = truth == c, scores.decisions == c
-        columns |= {f"true_{c}": hit.astype(float), f"chosen_{c}": chosen.astype(float), f"both_{c}": (hit & chosen).astype(float)}
+        columns |= {
+            f"true_{c}": hit.astype(float),
+            f"chosen_{c}": chosen.astype(float),
+            f"both_{c}": (hit & chosen).astype(float),
+        }
     sums = _Sums(columns)
     ranks = [Auroc(truth == c, p[:, c]) for c in scores.of_interest]
     calibration = _CalibrationError(*confidence(scores))
@@ -56,7 +64,9 @@ def _classification(scores: Scores) -> Meter:
     def measure(weights: Floats) -> Measures:
         of = sums(weights)
         total = weights.sum(axis=1)
-        f1 = np.stack([_ratio(2 * of[f"both_{c}"], of[f"true_{c}"] + of[f"chosen_{c}"]) for c in scores.of_interest])
+        f1 = np.stack(
+            [_ratio(2 * of[f"both_{c}"], of[f"true_{c}"] + of[f"chosen_{c}"]) for c in scores.of_interest]
+        )
         return {
             "auroc": np.mean([rank(weights) for rank in ranks], axis=0),
             "accuracy": _ratio(of["correct"], of["decided"]),
@@ -74,7 +84,9 @@ def _regression(scores: Scores) -> Meter:
     y = scores.labels
     error = scores.values - y
     centered = y - y.mean() if len(y) else y
-    sums = _Sums({"square": error**2, "absolute": np.abs(error), "error": error, "y": centered, "yy": centered**2})
+    sums = _Sums(
+        {"square": error**2, "absolute": np.abs(error), "error": error, "y": centered, "yy": centered**2}
+    )
 
     def measure(weights: Floats) -> Measures:
         of = sums(weights)
@@ -83,7 +95,8 @@ def _regression(scores: Scores) -> Meter:
         return {
             "rmse": np.sqrt(_ratio(of["square"], total)),
             "mae": _ratio(of["absolute"], total),
-            "r2": 1 - _ratio(of["square"], np.where(spread > 1e-12 * np.maximum(of["yy"], 1e-300), spread, 0.0)),
+            "r2": 1
+            - _ratio(of["square"], np.where(spread > 1e-12 * np.maximum(of["yy"], 1e-300), spread, 0.0)),
             "mean_error": _ratio(of["error"], total),
         }
 
@@ -91,13 +104,19 @@ def _regression(scores: Scores) -> Meter:
 
 
 class Auroc:
-    """The weighted probability that a positive row scores above a negative one, ties counting one half (Mann and Whitney 1947)."""
+    """The weighted probability that a positive row scores above a negative one, ties counting one
+    half (Mann and Whitney 1947).
+    """
 
     def __init__(self, positive: NDArray[np.bool_], score: Floats) -> None:
         self._order = np.argsort(score, kind="stable")
         ranked = score[self._order]
         self._positive = positive[self._order].astype(np.float64)
-        starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, dtype=np.int64)
+        starts = (
+            np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+            if len(ranked)
+            else np.zeros(0, dtype=np.int64)
+        )
         self._ties = starts if len(starts) < len(ranked) else None
 
     def __call__(self, weights: Floats) -> Floats:
@@ -116,7 +135,9 @@ class Auroc:
 
 
 class _CalibrationError:
-    """Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht 2015): mean distance of said from seen."""
+    """Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht 2015): mean
+    distance of said from seen.
+    """
 
     def __init__(self, said: Floats, seen: Floats) -> None:
         self._bins = np.zeros((len(said), CALIBRATION_BINS))
@@ -127,7 +148,9 @@ class _CalibrationError:
 
 
 def confidence(scores: Scores) -> tuple[Floats, Floats]:
-    """What was said and what was seen: the positive class's probability, or the likeliest class's and whether it was right."""
+    """What was said and what was seen: the positive class's probability, or the likeliest class's
+    and whether it was right.
+    """
     assert scores.probabilities is not None
     if scores.task == "binary":
         return scores.probabilities[:, 1], scores.labels

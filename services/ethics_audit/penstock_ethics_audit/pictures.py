@@ -1,4 +1,6 @@
-"""The data behind the report's pictures. Aggregates; a group with a thin cell gets none, for it would show single people."""
+"""The data behind the report's pictures. Aggregates; a group with a thin cell gets none, for it
+would show single people.
+"""
 
 from __future__ import annotations
 
@@ -50,13 +52,20 @@ class Pictures(Finding):
 
 def pictures(scores: Scores, groupings: Sequence[Grouping], findings: Findings) -> Pictures:
     roc, calibration, distributions = {}, {}, {}
-    divided = {found.by: list(_parts(scores, grouping, found)) for grouping, found in zip(groupings, findings.groupings, strict=True)}
+    divided = {
+        found.by: list(_parts(scores, grouping, found))
+        for grouping, found in zip(groupings, findings.groupings, strict=True)
+    }
     for by, parts in {"": [("", scores)], **divided}.items():
         if scores.task == "binary":
             roc[by] = tuple(_roc(name, part) for name, part in parts)
         calibration[by] = tuple(_calibration(name, part) for name, part in parts)
-        distributions[by] = tuple(histogram for name, part in parts for histogram in _histograms(name, part, scores))
-    return Pictures(roc=roc, calibration=calibration, distributions=distributions, confusion=_confusion(scores))
+        distributions[by] = tuple(
+            histogram for name, part in parts for histogram in _histograms(name, part, scores)
+        )
+    return Pictures(
+        roc=roc, calibration=calibration, distributions=distributions, confusion=_confusion(scores)
+    )
 
 
 def _parts(scores: Scores, grouping: Grouping, found: GroupingFindings) -> Iterator[tuple[str, Scores]]:
@@ -82,12 +91,17 @@ def _calibration(name: str, scores: Scores) -> Curve:
     bins = equal_mass_bins(said, CALIBRATION_BINS)
     rows = np.bincount(bins, minlength=CALIBRATION_BINS)
     there = rows > 0
-    mean = [np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[there] / rows[there] for values in (said, seen)]
+    mean = [
+        np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[there] / rows[there]
+        for values in (said, seen)
+    ]
     return _curve(name, mean[0], mean[1])
 
 
 def _histograms(name: str, scores: Scores, whole: Scores) -> Iterator[Histogram]:
-    """Shares within each label, so that groups of different size compare; bins are the same for every group."""
+    """Shares within each label, so that groups of different size compare; bins are the same for
+    every group.
+    """
     if not scores.classifies:
         low, high = np.quantile(_values(whole) - whole.labels, [0.005, 0.995])
         edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
@@ -95,13 +109,20 @@ def _histograms(name: str, scores: Scores, whole: Scores) -> Iterator[Histogram]
         return
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     said, seen = confidence(scores)
-    for label, of in zip(scores.classes if scores.task == "binary" else ("wrong", "right"), (0, 1), strict=True):
+    for label, of in zip(
+        scores.classes if scores.task == "binary" else ("wrong", "right"), (0, 1), strict=True
+    ):
         yield _histogram(name, label, said[seen == of], edges)
 
 
 def _histogram(name: str, label: str, values: Floats, edges: Floats) -> Histogram:
     counts, _ = np.histogram(values, bins=edges)
-    return Histogram(group=name, label=label, edges=tuple(edges.tolist()), shares=tuple((counts / max(len(values), 1)).tolist()))
+    return Histogram(
+        group=name,
+        label=label,
+        edges=tuple(edges.tolist()),
+        shares=tuple((counts / max(len(values), 1)).tolist()),
+    )
 
 
 def _confusion(scores: Scores) -> Confusion | None:
@@ -109,7 +130,9 @@ def _confusion(scores: Scores) -> Confusion | None:
         return None
     k = len(scores.classes)
     columns = np.where(scores.decisions < 0, k, scores.decisions)
-    counts = np.bincount(scores.labels.astype(np.int64) * (k + 1) + columns, minlength=k * (k + 1)).reshape(k, k + 1)
+    counts = np.bincount(scores.labels.astype(np.int64) * (k + 1) + columns, minlength=k * (k + 1)).reshape(
+        k, k + 1
+    )
     return Confusion(counts=tuple(map(tuple, counts.tolist())))
 
 

@@ -1,6 +1,8 @@
-"""The report: one HTML file for whoever has to judge the model. Verdict first, then why, then pictures, tables, provenance.
+"""The report: one HTML file for whoever has to judge the model. Verdict first, then why, then
+pictures, tables, provenance.
 
-Nothing in it is loaded from anywhere and nothing runs in it; it reads on paper, on screen in light and dark, and aloud.
+Nothing in it is loaded from anywhere and nothing runs in it; it reads on paper, on screen in light
+and dark, and aloud.
 """
 
 from __future__ import annotations
@@ -35,21 +37,39 @@ NAMES = {
     "equalized_odds_difference": "Equalized odds difference",
     "equal_opportunity_difference": "Equal opportunity difference",
 }
-RATES = {"selection": "Selection rate", "true_positive": "True positive rate", "false_positive": "False positive rate"}
+RATES = {
+    "selection": "Selection rate",
+    "true_positive": "True positive rate",
+    "false_positive": "False positive rate",
+}
 WORDS = {
-    "auroc": "the chance that a random positive row gets a higher probability than a random negative one; 0.5 is guessing, 1 is perfect",
+    "auroc": (
+        "the chance that a random positive row gets a higher probability than a random negative one; 0.5 is"
+        " guessing, 1 is perfect"
+    ),
     "accuracy": "the share of decided rows that were decided rightly",
     "f1": "the harmonic mean of precision and recall of the decision",
     "log_loss": "the mean surprise at the true label, in nats; lower is better",
     "brier": "the mean squared distance of the probabilities from what happened; lower is better",
-    "calibration_error": "the mean distance between what was said and what was seen, over ten bins of equal size; lower is better",
+    "calibration_error": (
+        "the mean distance between what was said and what was seen, over ten bins of equal size; lower is"
+        " better"
+    ),
     "rmse": "the root of the mean squared error, in the target's unit; lower is better",
     "mae": "the mean absolute error, in the target's unit; lower is better",
     "r2": "the share of the target's variance that is explained",
-    "demographic_parity_difference": "the largest difference between two groups' selection rates; 0 is parity",
-    "demographic_parity_ratio": "the smallest ratio of two groups' selection rates; 1 is parity, 0.8 is the four-fifths rule",
-    "equalized_odds_difference": "the largest difference between two groups in true or in false positive rates; 0 is parity",
-    "equal_opportunity_difference": "the largest difference between two groups' true positive rates; 0 is parity",
+    "demographic_parity_difference": (
+        "the largest difference between two groups' selection rates; 0 is parity"
+    ),
+    "demographic_parity_ratio": (
+        "the smallest ratio of two groups' selection rates; 1 is parity, 0.8 is the four-fifths rule"
+    ),
+    "equalized_odds_difference": (
+        "the largest difference between two groups in true or in false positive rates; 0 is parity"
+    ),
+    "equal_opportunity_difference": (
+        "the largest difference between two groups' true positive rates; 0 is parity"
+    ),
 }
 SEVERAL_CLASSES = {
     "auroc": "; each class against the rest, the plain mean",
@@ -85,7 +105,11 @@ def render(result: Result) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"interval": figures.said, "number": figures.number, "count": lambda count: f"{count:,}"}
+    environment.filters |= {
+        "interval": figures.said,
+        "number": figures.number,
+        "count": lambda count: f"{count:,}",
+    }
     return environment.get_template("report.html.j2").render(
         result=result,
         found=found,
@@ -107,17 +131,22 @@ def summary(found: Findings) -> str:
     """What the gates say."""
     if not found.gates:
         return "The pipeline file asks for no gates, so nothing could fail. What was measured stands below."
-    failed, undecided = ([_gate_name(gate) for gate in found.gates if gate.verdict == verdict] for verdict in ("fail", "inconclusive"))
+    failed, undecided = (
+        [_gate_name(gate) for gate in found.gates if gate.verdict == verdict]
+        for verdict in ("fail", "inconclusive")
+    )
     count = len(found.gates)
     if not failed and not undecided:
         who = "The gate" if count == 1 else f"All {count} gates"
-        return f"{who} passed{', each by the bound that judges it' if count > 1 else ', by the bound that judges it'}."
+        return f"{who} passed, {'each ' if count > 1 else ''}by the bound that judges it."
     of = f"of {count} gates" if count > 1 else "gate"
     parts = []
     if failed:
         parts.append(f"{len(failed)} {of} failed: {', '.join(failed)}.")
     if undecided:
-        parts.append(f"{len(undecided)} {'' if failed else of + ' '}could not be decided: {', '.join(undecided)}.")
+        parts.append(
+            f"{len(undecided)} {'' if failed else of + ' '}could not be decided: {', '.join(undecided)}."
+        )
     return " ".join(parts)
 
 
@@ -128,8 +157,8 @@ def consequence(found: Findings) -> str:
         return "The model registry may promote this version, unless it is worse than the one that serves."
     if may_be_waived(found.gates):
         return (
-            "This version may not serve unless a person waives the gates below. A waiver names who and why and is signed. "
-            "The name is typed: it proves no identity."
+            "This version may not serve unless a person waives the gates below. A waiver names who and why"
+            " and is signed. The name is typed: it proves no identity."
         )
     blocking = list(dict.fromkeys(_gate_name(gate) for gate in closed if gate.on_fail == "block"))
     return (
@@ -161,7 +190,14 @@ def _hint(gate: GateResult) -> str:
 
 def _overall(result: Result) -> list[Picture]:
     found = result.findings
-    pictures = [figures.curves(result.pictures, "", classifies=found.task != "regression", areas={"": found.performance.get("auroc")})]
+    pictures = [
+        figures.curves(
+            result.pictures,
+            "",
+            classifies=found.task != "regression",
+            areas={"": found.performance.get("auroc")},
+        )
+    ]
     if (spread := figures.distributions(result.pictures, "", _spread_label(found))) is not None:
         pictures.append(spread)
     return pictures
@@ -179,7 +215,10 @@ def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[t
     if any(curve.x for curve in result.pictures.calibration.get(grouping.by, ())):
         areas = {group.group: group.performance.get("auroc") for group in grouping.groups if not group.thin}
         title = "ROC and calibration" if found.task == "binary" else "Calibration"
-        yield title, figures.curves(result.pictures, grouping.by, classifies=found.task != "regression", areas=areas)
+        yield (
+            title,
+            figures.curves(result.pictures, grouping.by, classifies=found.task != "regression", areas=areas),
+        )
     if (spread := figures.distributions(result.pictures, grouping.by, _spread_label(found))) is not None:
         yield "What the model says", spread
 
@@ -191,6 +230,9 @@ def _spread_label(found: Findings) -> str:
 
 
 def _words(found: Findings) -> dict[str, str]:
-    mentioned = {*found.performance, *(notion for grouping in found.groupings for notion in grouping.disparities)}
+    mentioned = {
+        *found.performance,
+        *(notion for grouping in found.groupings for notion in grouping.disparities),
+    }
     several = {} if found.task == "binary" else SEVERAL_CLASSES
     return {NAMES[name]: text + several.get(name, "") for name, text in WORDS.items() if name in mentioned}

@@ -1,4 +1,6 @@
-"""The audit's result: what was found, and everything that it was found from. Written as JSON beside the report."""
+"""The audit's result: what was found, and everything that it was found from. Written as JSON beside
+the report.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Result(Finding):
     training: Curves
     software: dict[str, str]
     report_digest: str = ""
-    """`sha256:…` of the HTML report: the signed verdict names this result, this result names the report and the scores."""
+    """`sha256:…` of the HTML report: the signed verdict names this result, this result names the
+    report and the scores.
+    """
     scores_digest: str = ""
 
 

@@ -28,7 +28,9 @@ class Scores:
     classes: tuple[str, ...] = ()
     probabilities: Floats | None = None
     decisions: Codes | None = None
-    """[N]: class index as decided by the graph itself (its threshold and abstaining included), or ABSTAINED."""
+    """[N]: class index as decided by the graph itself (its threshold and abstaining included), or
+    ABSTAINED.
+    """
     values: Floats | None = None
 
     def __len__(self) -> int:

@@ -45,15 +45,21 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
             result = await asyncio.to_thread(self._artifacts.read, row.artifact("result"))
         return _audit(row, result.decode())
 
-    async def FetchReport(self, request: pb.FetchReportRequest, context: Context[Any, Any]) -> AsyncIterator[pb.FetchReportResponse]:
+    async def FetchReport(
+        self, request: pb.FetchReportRequest, context: Context[Any, Any]
+    ) -> AsyncIterator[pb.FetchReportResponse]:
         if request.format not in FORMATS:
-            raise Invalid(f"there is no report as {request.format!r}", where="format", remedy="Ask for html or json")
+            raise Invalid(
+                f"there is no report as {request.format!r}", where="format", remedy="Ask for html or json"
+            )
         artifact = self._find(request.version).artifact(FORMATS[request.format])
         data = await asyncio.to_thread(self._artifacts.read, artifact)
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
 
-    async def ListReviews(self, request: pb.ListReviewsRequest, context: Context[Any, Any]) -> pb.ListReviewsResponse:
+    async def ListReviews(
+        self, request: pb.ListReviewsRequest, context: Context[Any, Any]
+    ) -> pb.ListReviewsResponse:
         with self._store.read() as session:
             found = rows.reviews(session, request.pipeline, open_only=request.open_only)
         return pb.ListReviewsResponse(reviews=[_review(row) for row in found])
@@ -69,7 +75,9 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         )
         return _review(decided)
 
-    async def VerifyVersion(self, request: pb.VerifyVersionRequest, context: Context[Any, Any]) -> pb.VerifyVersionResponse:
+    async def VerifyVersion(
+        self, request: pb.VerifyVersionRequest, context: Context[Any, Any]
+    ) -> pb.VerifyVersionResponse:
         with self._store.read() as session:
             audit = rows.find_audit(session, request.version)
             review = session.get(ReviewRow, audit.audit_id)
@@ -123,7 +131,9 @@ def _gates(gates: Iterable[GateResult]) -> list[pb.Gate]:
             bound=gate.bound,
             limit=gate.limit,
             judge=gate.judge,
-            value=pb.Interval(estimate=gate.value.estimate, lower=gate.value.lower, upper=gate.value.upper) if gate.value else None,
+            value=pb.Interval(estimate=gate.value.estimate, lower=gate.value.lower, upper=gate.value.upper)
+            if gate.value
+            else None,
             verdict=gate.verdict,
             on_fail=gate.on_fail,
             reason=gate.reason,

@@ -28,7 +28,9 @@ Texts = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Split:
-    """N rows. `numbers` [N, n], missing is NaN; `strings` [N, m], missing is ""; in the signature's field order."""
+    """N rows. `numbers` [N, n], missing is NaN; `strings` [N, m], missing is ""; in the signature's
+    field order.
+    """
 
     numbers: Floats
     strings: Texts
@@ -48,27 +50,43 @@ def read_split(path: Path, signature: ModelSignature) -> Split:
     wanted = [*signature.inputs.numbers, *signature.inputs.strings, "__entity", "__id", "__label"]
     if absent := [name for name in wanted if name not in table.column_names]:
         raise Invalid(
-            f"the audit split has no column {', '.join(f'`{name}`' for name in absent)}", remedy="Train again for this pipeline number"
+            f"the audit split has no column {', '.join(f'`{name}`' for name in absent)}",
+            remedy="Train again for this pipeline number",
         )
     if table.num_rows == 0:
         raise Invalid(
-            "the audit split has no rows", where="split.parts.audit", remedy="Publish more labelled events, or give it a larger part"
+            "the audit split has no rows",
+            where="split.parts.audit",
+            remedy="Publish more labelled events, or give it a larger part",
         )
     labels = table["__label"].cast(pa.float64()).to_numpy()
     if np.isnan(labels).any():
-        raise Invalid(f"{int(np.isnan(labels).sum())} of {len(labels)} audit rows have no label", remedy="Train again")
+        raise Invalid(
+            f"{int(np.isnan(labels).sum())} of {len(labels)} audit rows have no label", remedy="Train again"
+        )
     return Split(
-        numbers=_columns([table[name].cast(pa.float64()).to_numpy() for name in signature.inputs.numbers], table.num_rows, np.float64),
-        strings=_columns([_texts(table[name]) for name in signature.inputs.strings], table.num_rows, np.object_),
+        numbers=_columns(
+            [table[name].cast(pa.float64()).to_numpy() for name in signature.inputs.numbers],
+            table.num_rows,
+            np.float64,
+        ),
+        strings=_columns(
+            [_texts(table[name]) for name in signature.inputs.strings], table.num_rows, np.object_
+        ),
         labels=labels,
         entities=tuple(map(str, table["__entity"].to_pylist())),
         ids=tuple(map(str, table["__id"].to_pylist())),
-        groups={name.removeprefix(_GROUP): tuple(table[name].to_pylist()) for name in table.column_names if name.startswith(_GROUP)},
+        groups={
+            name.removeprefix(_GROUP): tuple(table[name].to_pylist())
+            for name in table.column_names
+            if name.startswith(_GROUP)
+        },
     )
 
 
 def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
-    """Runs the packaged graph over all rows: the very bytes that are signed and served, threshold and abstaining included.
+    """Runs the packaged graph over all rows: the very bytes that are signed and served, threshold
+    and abstaining included.
 
     Raises Invalid where the graph does not answer as its signature says.
     """
@@ -79,7 +97,9 @@ def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
         session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
         answers = [_run(session, split, start, signature) for start in range(0, len(split), ROWS_AT_ONCE)]
     except Exception as error:  # ONNX Runtime's own errors share no base
-        raise Invalid(f"the packaged graph does not run: {error}", where="model.onnx", remedy="Train again") from error
+        raise Invalid(
+            f"the packaged graph does not run: {error}", where="model.onnx", remedy="Train again"
+        ) from error
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in signature.outputs}
     _, units = np.unique(np.array(split.entities, dtype=object), return_inverse=True)
     units = units.astype(np.int64)
@@ -92,13 +112,18 @@ def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
 
 
 def write_scores(split: Split, scores: Scores, path: Path) -> None:
-    """What the comparison with a champion reads: `row` and `entity` (hashes, alike for every model), `label`, and what was said.
+    """What the comparison with a champion reads: `row` and `entity` (hashes, alike for every
+    model), `label`, and what was said.
 
-    `probability` of the positive class, or `probabilities` [N, k], and `decision` (class index, -1 abstained); or `value`. Plain arrays
-    in an `.npz`, which numpy alone reads without pickles; it notes no time, so the same scores are the same bytes.
+    `probability` of the positive class, or `probabilities` [N, k], and `decision` (class index, -1
+    abstained); or `value`. Plain arrays in an `.npz`, which numpy alone reads without pickles; it
+    notes no time, so the same scores are the same bytes.
     """
     arrays: dict[str, NDArray[Any] | None] = {
-        "row": np.array([_hashed(entity, event) for entity, event in zip(split.entities, split.ids, strict=True)], np.bytes_),
+        "row": np.array(
+            [_hashed(entity, event) for entity, event in zip(split.entities, split.ids, strict=True)],
+            np.bytes_,
+        ),
         "entity": np.array([_hashed(entity) for entity in split.entities], np.bytes_),
         "label": scores.labels,
         "value": scores.values,
@@ -106,8 +131,12 @@ def write_scores(split: Split, scores: Scores, path: Path) -> None:
     }
     if scores.probabilities is not None:
         binary = scores.task == "binary"
-        arrays |= {"probability": scores.probabilities[:, 1]} if binary else {"probabilities": scores.probabilities}
-    np.savez_compressed(path, allow_pickle=False, **{name: values for name, values in arrays.items() if values is not None})
+        arrays |= (
+            {"probability": scores.probabilities[:, 1]} if binary else {"probabilities": scores.probabilities}
+        )
+    np.savez_compressed(
+        path, allow_pickle=False, **{name: values for name, values in arrays.items() if values is not None}
+    )
 
 
 def _run(session: Any, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:
@@ -129,7 +158,9 @@ def _columns(columns: Sequence[NDArray[Any]], rows: int, dtype: Any) -> NDArray[
 
 
 def _texts(column: pa.ChunkedArray) -> Texts:
-    values: Texts = np.array(["" if value is None else value for value in column.cast(pa.string()).to_pylist()], dtype=object)
+    values: Texts = np.array(
+        ["" if value is None else value for value in column.cast(pa.string()).to_pylist()], dtype=object
+    )
     return values
 
 
@@ -137,24 +168,35 @@ def _finite(values: NDArray[Any], name: str) -> Floats:
     numbers: Floats = values.astype(np.float64)
     if wrong := int((~np.isfinite(numbers.reshape(len(numbers), -1)).all(axis=1)).sum()):
         raise Invalid(
-            f"the model's `{name}` is no number for {wrong} of {len(numbers)} audit rows", where="model.onnx", remedy="Train again"
+            f"the model's `{name}` is no number for {wrong} of {len(numbers)} audit rows",
+            where="model.onnx",
+            remedy="Train again",
         )
     return numbers
 
 
 def _check_labels(labels: Floats, classes: tuple[str, ...]) -> None:
     if not np.isin(labels, np.arange(len(classes))).all():
-        raise Invalid(f"the audit split holds labels that are none of the model's {len(classes)} classes", remedy="Train again")
+        raise Invalid(
+            f"the audit split holds labels that are none of the model's {len(classes)} classes",
+            remedy="Train again",
+        )
 
 
 def _decisions(said: NDArray[Any], classes: tuple[str, ...]) -> Codes:
     index = {ABSTAIN: ABSTAINED} | {name: code for code, name in enumerate(classes)}
     texts = [value.decode() if isinstance(value, bytes) else str(value) for value in said]
     if unknown := sorted(set(texts) - index.keys()):
-        raise Invalid(f"the model decides {unknown[0]!r}, which is none of its classes", where="model.onnx", remedy="Train again")
+        raise Invalid(
+            f"the model decides {unknown[0]!r}, which is none of its classes",
+            where="model.onnx",
+            remedy="Train again",
+        )
     return np.array([index[text] for text in texts], dtype=np.int64)
 
 
 def _hashed(*parts: str) -> str:
-    """128 bits of sha256. Stable, so that two audits' rows can be paired; whoever knows an id can find its row, so it is personal data."""
+    """128 bits of sha256. Stable, so that two audits' rows can be paired; whoever knows an id can
+    find its row, so it is personal data.
+    """
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

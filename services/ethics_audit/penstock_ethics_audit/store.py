@@ -115,7 +115,9 @@ def newest_number(session: Session, pipeline: str) -> int:
 
 
 def newest_audit(session: Session, digest: str) -> AuditRow | None:
-    return session.scalars(select(AuditRow).where(AuditRow.digest == digest).order_by(AuditRow.audit_id.desc()).limit(1)).first()
+    return session.scalars(
+        select(AuditRow).where(AuditRow.digest == digest).order_by(AuditRow.audit_id.desc()).limit(1)
+    ).first()
 
 
 def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[ReviewRow]:
@@ -130,7 +132,9 @@ def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) ->
 
 def counts(session: Session) -> tuple[int, int, int]:
     """Audits completed, audits running, reviews open."""
-    states = dict(session.execute(select(AuditRow.state, func.count()).group_by(AuditRow.state)).tuples().all())
+    states = dict(
+        session.execute(select(AuditRow.state, func.count()).group_by(AuditRow.state)).tuples().all()
+    )
     opened = session.scalar(select(func.count()).select_from(ReviewRow).where(ReviewRow.state == OPEN)) or 0
     return states.get(COMPLETED, 0), states.get(RUNNING, 0), opened
 
@@ -149,19 +153,34 @@ _REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?
 
 
 def find_audit(session: Session, reference: str) -> AuditRow:
-    """The newest audit of a version, by digest or a prefix of at least 4 digits, with or without `pipeline@`. Raises Invalid, NotFound."""
+    """The newest audit of a version, by digest or a prefix of at least 4 digits, with or without
+    `pipeline@`. Raises Invalid, NotFound.
+    """
     found = _REFERENCE.fullmatch(reference.strip())
     if found is None:
-        raise Invalid("write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference)
-    query = select(AuditRow.pipeline, AuditRow.digest).where(AuditRow.digest.startswith(f"sha256:{found['prefix']}")).distinct().limit(5)
+        raise Invalid(
+            "write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference
+        )
+    query = (
+        select(AuditRow.pipeline, AuditRow.digest)
+        .where(AuditRow.digest.startswith(f"sha256:{found['prefix']}"))
+        .distinct()
+        .limit(5)
+    )
     if found["pipeline"]:
         query = query.where(AuditRow.pipeline == found["pipeline"])
     versions = list(session.execute(query))
     if not versions:
-        raise NotFound("no audit of such a version", where=reference, remedy="List versions with `penstock models PIPELINE`")
+        raise NotFound(
+            "no audit of such a version",
+            where=reference,
+            remedy="List versions with `penstock models PIPELINE`",
+        )
     if len(versions) > 1:
         names = ", ".join(short_name(pipeline, digest, 16) for pipeline, digest in versions)
-        raise Invalid(f"more than one version begins so: {names}", where=reference, remedy="Write more digits")
+        raise Invalid(
+            f"more than one version begins so: {names}", where=reference, remedy="Write more digits"
+        )
     row = newest_audit(session, versions[0].digest)
     assert row is not None
     return row

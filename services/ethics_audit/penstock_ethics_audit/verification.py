@@ -44,7 +44,8 @@ class _Checks:
 
 
 def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys: Keys) -> list[Check]:
-    """Package, signature, verdict, result and waiver, each against the trust store as it is now; at last whether the gate is open.
+    """Package, signature, verdict, result and waiver, each against the trust store as it is now; at
+    last whether the gate is open.
 
     Blocks for a second: fetches the package. Raises where there is no trust store at all.
     """
@@ -74,12 +75,18 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: _Check
     envelope, verdict = audit.envelope, None
     with checks.check("verdict signature") as say:
         if envelope is None:
-            raise Tampered(f"there is no verdict: the audit {'is running' if audit.failure is None else 'failed: ' + audit.failure}")
+            raise Tampered(
+                "there is no verdict: the audit"
+                f" {'is running' if audit.failure is None else 'failed: ' + audit.failure}"
+            )
         read = evidence.verify(envelope, trust, Verdict)
         if (read.pipeline, read.digest, read.audit_id) != (audit.pipeline, audit.digest, audit.audit_id):
             raise Tampered(f"the verdict is about {read.pipeline}@{read.digest}, audit {read.audit_id}")
         verdict = read
-        say(f"`{verdict.verdict}` on this digest, by the audit, key {envelope.signatures[0].keyid}, {verdict.at:%Y-%m-%d %H:%M:%S} UTC")
+        say(
+            f"`{verdict.verdict}` on this digest, by the audit, key {envelope.signatures[0].keyid},"
+            f" {verdict.at:%Y-%m-%d %H:%M:%S} UTC"
+        )
     if verdict is None:
         return None
     with checks.check("result and report") as say:

@@ -79,8 +79,14 @@ def graph(task: str, opset: int = 20) -> bytes:
             h.make_tensor("weights", T.FLOAT, [1, k], weights),
             h.make_tensor("names", T.STRING, [k], [c.encode() for c in CLASSES[task]]),
         ]
-        outputs += [h.make_tensor_value_info("probabilities", T.FLOAT, ["N", k]), h.make_tensor_value_info("decision", T.STRING, ["N", 1])]
-    inputs = [h.make_tensor_value_info("numbers", T.DOUBLE, ["N", 1]), h.make_tensor_value_info("strings", T.STRING, ["N", 1])]
+        outputs += [
+            h.make_tensor_value_info("probabilities", T.FLOAT, ["N", k]),
+            h.make_tensor_value_info("decision", T.STRING, ["N", 1]),
+        ]
+    inputs = [
+        h.make_tensor_value_info("numbers", T.DOUBLE, ["N", 1]),
+        h.make_tensor_value_info("strings", T.STRING, ["N", 1]),
+    ]
     model = h.make_model(
         h.make_graph(nodes, "small", inputs, outputs, constants),
         opset_imports=[h.make_opsetid("", opset), h.make_opsetid("ai.onnx.ml", 4)],
@@ -140,7 +146,11 @@ class World:
             label: Any = (generator.random(rows) < 1 / (1 + np.exp(-seen))).astype(np.int64)
         elif task == "multiclass":
             odds = np.exp(np.outer(seen, [-1.0, 0.0, 1.0]))
-            label = (generator.random((rows, 1)) > np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)).sum(axis=1).astype(np.int64)
+            label = (
+                (generator.random((rows, 1)) > np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1))
+                .sum(axis=1)
+                .astype(np.int64)
+            )
         else:
             label = seen + generator.normal(0, 0.5, rows)
         table = pa.table(
@@ -148,7 +158,9 @@ class World:
                 "__entity": [f"secret-person-{n}" for n in range(rows)],
                 "__id": [f"secret-event-{n}" for n in range(rows)],
                 "__time": pa.array([NOW] * rows, pa.timestamp("us", tz="UTC")),
-                "x": pa.array([None if n % 50 == 0 else float(value) for n, value in enumerate(x)], pa.float64()),
+                "x": pa.array(
+                    [None if n % 50 == 0 else float(value) for n, value in enumerate(x)], pa.float64()
+                ),
                 "word": pa.array([None if n % 70 == 0 else str(value) for n, value in enumerate(word)]),
                 "__label": label,
                 "__group_sex": sex.tolist(),
@@ -185,12 +197,25 @@ class World:
         directory = self.folder / f"package-{number}"
         classes = CLASSES[task]
         if classes:
-            outputs = {"probabilities": Output(datatype="FP32", columns=len(classes)), "decision": Output(datatype="BYTES", columns=1)}
-            expected: dict[str, Any] = {"probabilities": ((1.0 / len(classes),) * len(classes),), "decision": ((classes[0],),)}
+            outputs = {
+                "probabilities": Output(datatype="FP32", columns=len(classes)),
+                "decision": Output(datatype="BYTES", columns=1),
+            }
+            expected: dict[str, Any] = {
+                "probabilities": ((1.0 / len(classes),) * len(classes),),
+                "decision": ((classes[0],),),
+            }
         else:
             outputs, expected = {"value": Output(datatype="FP32", columns=1)}, {"value": ((0.0,),)}
         points = [
-            CurvePoint(epoch=n, train_loss=1 / n, validation_loss=1.1 / n, validation_metric=0.8, learning_rate=0.1, elapsed_s=n)
+            CurvePoint(
+                epoch=n,
+                train_loss=1 / n,
+                validation_loss=1.1 / n,
+                validation_metric=0.8,
+                learning_rate=0.1,
+                elapsed_s=n,
+            )
             for n in (1, 2, 3)
         ]
         digest = write_package(

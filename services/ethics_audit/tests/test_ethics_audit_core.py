@@ -1,4 +1,6 @@
-"""The audit as a whole, on rows made for the purpose: all three tasks, tiny groups, one class, several rows an entity."""
+"""The audit as a whole, on rows made for the purpose: all three tasks, tiny groups, one class,
+several rows an entity.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def made(seed: int = 0, gap: float = 0.0, n: int = N) -> tuple[Scores, list[str]
     found = np.where(truth == 1, 0.75 - gap * (sex == "f"), 0.15)
     decision = (generator.random(n) < found).astype(np.int64)
     p = np.clip(0.5 + (decision - 0.5) * generator.uniform(0.2, 0.9, n), 0.01, 0.99)
-    return Scores("binary", truth.astype(float), np.arange(n), ("no", "yes"), np.stack([1 - p, p], axis=1), decision), sex.tolist()
+    return Scores(
+        "binary", truth.astype(float), np.arange(n), ("no", "yes"), np.stack([1 - p, p], axis=1), decision
+    ), sex.tolist()
 
 
 def spec(**gate: object) -> Audit:
@@ -42,7 +46,9 @@ def test_the_same_seed_gives_the_same_findings_and_one_more_group_changes_no_oth
     scores, sex = made()
     once = run(scores, sex, spec())
     assert run(scores, sex, spec()) == once
-    more = Audit.model_validate({**spec().model_dump(), "groups": {"sex": {"min_rows": 30}, "side": {"min_rows": 30}}})
+    more = Audit.model_validate(
+        {**spec().model_dump(), "groups": {"sex": {"min_rows": 30}, "side": {"min_rows": 30}}}
+    )
     beside = audit(scores, [divide("sex", sex), divide("side", ["l", "r"] * (N // 2))], more, 1)
     assert (beside.performance, beside.groupings[0]) == (once.performance, once.groupings[0])
 
@@ -65,7 +71,10 @@ def test_a_group_of_one_person_is_inconclusive_and_named() -> None:
 
 def test_a_group_of_one_class_has_no_rate_and_no_auroc_but_an_accuracy() -> None:
     scores, sex = made()
-    only = [("z" if label == 1 and group == "f" else group) for label, group in zip(scores.labels, sex, strict=True)]
+    only = [
+        ("z" if label == 1 and group == "f" else group)
+        for label, group in zip(scores.labels, sex, strict=True)
+    ]
     z = next(group for group in run(scores, only, spec()).groupings[0].groups if group.group == "z")
     assert z.cells["no"] == 0
     assert (z.rate("false_positive", "yes"), z.performance["auroc"]) == (None, None)
@@ -77,7 +86,9 @@ def test_labels_of_one_class_only_do_not_crash() -> None:
     scores, sex = made()
     positive = np.flatnonzero(scores.labels == 1)
     kept = scores.take(positive)
-    alone = Scores("binary", kept.labels, np.arange(len(positive)), kept.classes, kept.probabilities, kept.decisions)
+    alone = Scores(
+        "binary", kept.labels, np.arange(len(positive)), kept.classes, kept.probabilities, kept.decisions
+    )
     found = run(alone, [sex[row] for row in positive], spec(metric="auroc", at_least=0.7))
     assert (found.verdict, found.gates[0].reason) == ("inconclusive", "auroc is not defined on these rows")
 
@@ -85,7 +96,10 @@ def test_labels_of_one_class_only_do_not_crash() -> None:
 def test_a_single_group_is_inconclusive() -> None:
     scores, _ = made()
     found = run(scores, ["f"] * N, spec())
-    assert (found.verdict, found.gates[0].reason) == ("inconclusive", "there are not two groups of sex to compare")
+    assert (found.verdict, found.gates[0].reason) == (
+        "inconclusive",
+        "there are not two groups of sex to compare",
+    )
 
 
 def test_an_attribute_that_nobody_states_is_inconclusive() -> None:
@@ -122,7 +136,9 @@ def test_repeated_rows_of_an_entity_do_not_make_the_audit_surer() -> None:
     """Each row ten times, as one entity: entities are drawn, so the interval stays as wide as it was."""
     scores, sex = made(n=600)
     ten: Codes = np.repeat(np.arange(600), 10)
-    repeated = Scores("binary", scores.labels[ten], ten, scores.classes, scores.probabilities[ten], scores.decisions[ten])  # type: ignore[index]
+    repeated = Scores(
+        "binary", scores.labels[ten], ten, scores.classes, scores.probabilities[ten], scores.decisions[ten]
+    )  # type: ignore[index]
     one = run(scores, sex, spec()).performance["accuracy"]
     many = run(repeated, [sex[row] for row in ten], spec()).performance["accuracy"]
     assert one is not None

@@ -1,4 +1,6 @@
-"""Why these intervals: how often each method's ends lie on the wrong side of the truth, by simulation. See `intervals.py`."""
+"""Why these intervals: how often each method's ends lie on the wrong side of the truth, by
+simulation. See `intervals.py`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def rates(hits: Floats, positives: Floats, alarms: Floats, negatives: Floats) ->
     return fairness.Rates(true, true, false)
 
 
-def misses(world: tuple[list[int], list[int], list[float], list[float]], audits: int) -> dict[str, tuple[float, float]]:
+def misses(
+    world: tuple[list[int], list[int], list[float], list[float]], audits: int
+) -> dict[str, tuple[float, float]]:
     """By method: the share of audits whose lower end is above the truth, and whose upper end is below it.
 
     Draws within cells are binomial, so that the simulation draws counts where the audit draws rows.
@@ -76,8 +80,9 @@ def misses(world: tuple[list[int], list[int], list[float], list[float]], audits:
 def test_the_end_that_judges_is_wrong_as_rarely_as_it_says(world: str) -> None:
     """2.5 % are due on each side; the limits leave room for three standard errors of 600 audits.
 
-    2,000 audits with 1,000 resamples gave 0.5 to 1.6 % below and 0 to 2.4 % above; where all groups are equal 5.8 to 9.7 % and 0 %: of
-    100 rows 9 are chosen, and where chance made it 3, the spread is underestimated with them.
+    2,000 audits with 1,000 resamples gave 0.5 to 1.6 % below and 0 to 2.4 % above; where all groups
+    are equal 5.8 to 9.7 % and 0 %: of 100 rows 9 are chosen, and where chance made it 3, the spread
+    is underestimated with them.
     """
     found = misses(WORLDS[world], AUDITS)
     lower, upper = found["ours"]
@@ -106,9 +111,18 @@ def test_the_interval_of_auroc_covers() -> None:
     for number in range(200):
         truth = generator.integers(0, 2, 400)
         p = norm.cdf(generator.normal(size=400) + truth)
-        scores = Scores("binary", truth.astype(float), np.arange(400), ("n", "y"), np.stack([1 - p, p], axis=1), (p > 0.5).astype(np.int64))
+        scores = Scores(
+            "binary",
+            truth.astype(float),
+            np.arange(400),
+            ("n", "y"),
+            np.stack([1 - p, p], axis=1),
+            (p > 0.5).astype(np.int64),
+        )
         meter = performance(scores)
-        drawn = intervals.collect(intervals.draws(scores.units, None, 400, np.random.SeedSequence(number)), meter)
+        drawn = intervals.collect(
+            intervals.draws(scores.units, None, 400, np.random.SeedSequence(number)), meter
+        )
         found = intervals.percentile(drawn["auroc"], estimate(meter, 400)["auroc"], 0.95)
         assert found is not None
         inside += found.lower <= true <= found.upper

@@ -1,4 +1,6 @@
-"""The notions by weights equal fairlearn's, and measures by weights equal scikit-learn's on the drawn rows."""
+"""The notions by weights equal fairlearn's, and measures by weights equal scikit-learn's on the
+drawn rows.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,14 @@ def decided(draw: st.DrawFn) -> tuple[Codes, Codes, Codes]:
 
 def binary(truth: Codes, decision: Codes, p: Floats | None = None) -> Scores:
     p = np.full(len(truth), 0.5) if p is None else p
-    return Scores("binary", truth.astype(float), np.arange(len(truth)), ("no", "yes"), np.stack([1 - p, p], axis=1), decision)
+    return Scores(
+        "binary",
+        truth.astype(float),
+        np.arange(len(truth)),
+        ("no", "yes"),
+        np.stack([1 - p, p], axis=1),
+        decision,
+    )
 
 
 @given(decided())
@@ -55,8 +64,12 @@ def test_a_weighting_is_the_rows_drawn_that_often(rows: tuple[Codes, Codes, Code
     weights = np.array([[random.randint(1, 3) for _ in truth]], dtype=float)  # type: ignore[attr-defined]
     drawn = np.repeat(np.arange(len(truth)), weights[0].astype(int))
     of = fairness.rates(binary(truth, decision), divide("g", group.astype(str).tolist()))(weights)
-    ours = fairness.extreme("equalized_odds_difference", fairness.contrasts("equalized_odds_difference", of))[0]
-    theirs = fairlearn.equalized_odds_difference(truth[drawn], decision[drawn], sensitive_features=group[drawn])
+    ours = fairness.extreme("equalized_odds_difference", fairness.contrasts("equalized_odds_difference", of))[
+        0
+    ]
+    theirs = fairlearn.equalized_odds_difference(
+        truth[drawn], decision[drawn], sensitive_features=group[drawn]
+    )
     assert ours == pytest.approx(theirs, abs=1e-12)
 
 
@@ -90,7 +103,9 @@ def test_several_classes_equal_scikit_learns() -> None:
     grouping = divide("g", generator.choice(["x", "y"], 200).tolist())
     of = fairness.rates(scores, grouping)(np.ones((1, 200)))
     for notion in fairness.NOTIONS:
-        assert fairness.extreme(notion, fairness.contrasts(notion, of))[0] == pytest.approx(fairness.by_fairlearn(scores, grouping)[notion])
+        assert fairness.extreme(notion, fairness.contrasts(notion, of))[0] == pytest.approx(
+            fairness.by_fairlearn(scores, grouping)[notion]
+        )
 
 
 def test_a_regression_equals_scikit_learns() -> None:
@@ -98,7 +113,10 @@ def test_a_regression_equals_scikit_learns() -> None:
     y, said = generator.normal(50, 9, 120), generator.normal(50, 9, 120)
     weights = generator.integers(0, 4, (1, 120)).astype(float)
     drawn = np.repeat(np.arange(120), weights[0].astype(int))
-    ours = {name: value[0] for name, value in performance(Scores("regression", y, np.arange(120), values=said))(weights).items()}
+    ours = {
+        name: value[0]
+        for name, value in performance(Scores("regression", y, np.arange(120), values=said))(weights).items()
+    }
     assert ours["rmse"] == pytest.approx(sklearn.root_mean_squared_error(y[drawn], said[drawn]))
     assert ours["mae"] == pytest.approx(sklearn.mean_absolute_error(y[drawn], said[drawn]))
     assert ours["r2"] == pytest.approx(sklearn.r2_score(y[drawn], said[drawn]))

@@ -22,7 +22,11 @@ def between(lower: float, estimate: float, upper: float) -> Interval:
         (AT_MOST, between(0.046, 0.056, 0.086), "pass"),
         (AT_MOST, between(0.046, 0.056, 0.100), "pass"),  # a bound that equals the limit keeps it
         (AT_MOST, between(0.046, 0.056, 0.1000001), "inconclusive"),
-        (AT_MOST, between(0.100, 0.115, 0.142), "inconclusive"),  # the lower bound keeps it: not the whole interval breaks
+        (
+            AT_MOST,
+            between(0.100, 0.115, 0.142),
+            "inconclusive",
+        ),  # the lower bound keeps it: not the whole interval breaks
         (AT_MOST, between(0.1000001, 0.115, 0.142), "fail"),
         (AT_LEAST, between(0.909, 0.914, 0.919), "pass"),
         (AT_LEAST, between(0.880, 0.914, 0.919), "pass"),
@@ -36,7 +40,8 @@ def test_by_default_the_unfavourable_bound_judges(gate: Gate, value: Interval, v
 
 
 @pytest.mark.parametrize(
-    ("judged", "verdict"), [("upper_bound", "inconclusive"), ("estimate", "pass"), ("lower_bound", "pass"), (None, "inconclusive")]
+    ("judged", "verdict"),
+    [("upper_bound", "inconclusive"), ("estimate", "pass"), ("lower_bound", "pass"), (None, "inconclusive")],
 )
 def test_the_file_may_name_the_judge(judged: str | None, verdict: str) -> None:
     gate = Gate(metric="equalized_odds_difference", by="sex", at_most=0.10, judge=judged)  # type: ignore[arg-type]
@@ -52,7 +57,11 @@ def test_a_thin_cell_makes_it_inconclusive_even_where_the_interval_would_pass_an
 
 def test_what_cannot_be_computed_is_inconclusive_and_says_why() -> None:
     result = judge(AT_LEAST, None, why_unknown="auroc is not defined on these rows")
-    assert (result.verdict, result.value, result.reason) == ("inconclusive", None, "auroc is not defined on these rows")
+    assert (result.verdict, result.value, result.reason) == (
+        "inconclusive",
+        None,
+        "auroc is not defined on these rows",
+    )
 
 
 def test_the_reason_says_how_far_off() -> None:
@@ -71,7 +80,11 @@ def test_the_reason_says_how_far_off() -> None:
     ],
 )
 def test_the_worst_gate_decides(verdicts: tuple[str, ...], expected: str) -> None:
-    values = {"pass": between(0, 0.01, 0.02), "inconclusive": between(0, 0.01, 0.2), "fail": between(0.3, 0.4, 0.5)}
+    values = {
+        "pass": between(0, 0.01, 0.02),
+        "inconclusive": between(0, 0.01, 0.2),
+        "fail": between(0.3, 0.4, 0.5),
+    }
     assert overall([judge(AT_MOST, values[verdict]) for verdict in verdicts]) == expected
 
 

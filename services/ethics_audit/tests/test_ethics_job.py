@@ -50,7 +50,10 @@ def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> N
     result = Result.model_validate_json(read(world, found, "result"))
     assert result.digest == version.digest
     assert result.version.training_set.fingerprint == version.training_set.fingerprint
-    assert (result.report_digest, result.scores_digest) == (found["report"]["digest"], found["scores"]["digest"])
+    assert (result.report_digest, result.scores_digest) == (
+        found["report"]["digest"],
+        found["scores"]["digest"],
+    )
     assert result.findings.labels.keys() == {"false", "true"}
     assert [grouping.by for grouping in result.findings.groupings] == ["age", "sex"]
     assert [group.group for group in result.findings.groupings[0].groups] == ["<40", ">=40"]
@@ -72,7 +75,10 @@ def test_it_starts_over_with_the_same_numbers(world: World) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["multiclass", "regression"])
 def test_several_classes_and_numbers(world: World, task: str) -> None:
-    gates = {"multiclass": [{"metric": "accuracy", "at_least": 0.5}], "regression": [{"metric": "rmse", "at_most": 0.7}]}[task]
+    gates = {
+        "multiclass": [{"metric": "accuracy", "at_least": 0.5}],
+        "regression": [{"metric": "rmse", "at_most": 0.7}],
+    }[task]
     found = audited(world, world.version(task, gates=gates))
     assert found["verdict"] == "pass"
     scores = arrays(world, found)
@@ -83,10 +89,18 @@ def test_several_classes_and_numbers(world: World, task: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "task", ["binary", pytest.param("multiclass", marks=pytest.mark.slow), pytest.param("regression", marks=pytest.mark.slow)]
+    "task",
+    [
+        "binary",
+        pytest.param("multiclass", marks=pytest.mark.slow),
+        pytest.param("regression", marks=pytest.mark.slow),
+    ],
 )
 def test_the_report_needs_nothing_runs_nothing_and_names_nobody(world: World, task: str) -> None:
-    gates = {"multiclass": [{"metric": "accuracy", "at_least": 0.99}], "regression": [{"metric": "rmse", "at_most": 0.1}]}.get(task)
+    gates = {
+        "multiclass": [{"metric": "accuracy", "at_least": 0.99}],
+        "regression": [{"metric": "rmse", "at_most": 0.1}],
+    }.get(task)
     found = audited(world, world.version(task, gap=0.9, gates=gates))
     html, text = read(world, found, "report").decode(), read(world, found, "result").decode()
     assert "Did not pass" in html

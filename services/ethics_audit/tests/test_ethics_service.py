@@ -1,4 +1,6 @@
-"""The service from event to evidence: real database, real child process, real gRPC; Kafka in the test that is marked so."""
+"""The service from event to evidence: real database, real child process, real gRPC; Kafka in the
+test that is marked so.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,16 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from sqlalchemy import select
 
-from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound, PenstockError, Refused, Tampered, Unavailable
+from penstock.contracts.errors import (
+    Conflict,
+    Invalid,
+    Kind,
+    NotFound,
+    PenstockError,
+    Refused,
+    Tampered,
+    Unavailable,
+)
 from penstock.contracts.events import (
     AuditCompleted,
     AuditFailed,
@@ -37,7 +48,10 @@ from penstock.contracts.events import (
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import SHARED
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
-from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import EthicsAuditServiceStub, add_EthicsAuditServiceServicer_to_server
+from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import (
+    EthicsAuditServiceStub,
+    add_EthicsAuditServiceServicer_to_server,
+)
 from penstock.packages import evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.runtime import rpc
@@ -74,7 +88,9 @@ def fresh(database: str) -> Any:
 
 @pytest.fixture
 def store(fresh: Store) -> Store:
-    """One that knows a file of `loans` newer than the one that the versions are of, which went with a lost database."""
+    """One that knows a file of `loans` newer than the one that the versions are of, which went with
+    a lost database.
+    """
     with fresh.transaction() as effect:
         effect.session.add(AskedRow(pipeline="loans", number=2, audit={}))
     return fresh
@@ -87,7 +103,11 @@ def desk(world: World) -> Desk:
 
 def published(store: Store) -> list[Event]:
     with store.read() as session:
-        return [event for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id)) if (event := decode(row.event_type, row.value))]
+        return [
+            event
+            for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))
+            if (event := decode(row.event_type, row.value))
+        ]
 
 
 def one(store: Store, kind: type[Any]) -> Any:
@@ -102,8 +122,12 @@ def audits(store: Store) -> list[AuditRow]:
 
 def file(world: World, number: int) -> PipelineApplied:
     """Of `loans`."""
-    spec = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.7}]).model_dump(mode="json", by_alias=True)
-    return PipelineApplied(pipeline="loans", number=number, spec=spec, text="", digest="", applied_at=made.NOW, applied_by="me")
+    spec = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.7}]).model_dump(
+        mode="json", by_alias=True
+    )
+    return PipelineApplied(
+        pipeline="loans", number=number, spec=spec, text="", digest="", applied_at=made.NOW, applied_by="me"
+    )
 
 
 def begin(desk: Desk, store: Store, event: ModelVersionRegistered) -> str:
@@ -115,10 +139,14 @@ def begin(desk: Desk, store: Store, event: ModelVersionRegistered) -> str:
 
 def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any = None) -> AuditCompleted:
     """An audit that the job is said to have done with these gates."""
-    registered = ModelVersionRegistered(version=version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys))
+    registered = ModelVersionRegistered(
+        version=version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys)
+    )
     audit_id = begin(desk, store, registered)
     said = {gate.verdict for gate in gates}
-    report = world.artifacts.put_bytes(f"audits/{audit_id}/report.html", b"<p>report</p>").model_dump(mode="json")
+    report = world.artifacts.put_bytes(f"audits/{audit_id}/report.html", b"<p>report</p>").model_dump(
+        mode="json"
+    )
     scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.npz", b"scores").model_dump(mode="json")
     result = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
     with store.transaction() as effect:
@@ -128,7 +156,9 @@ def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any 
                 "verdict": "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass",
                 "gates": [gate.model_dump(mode="json") for gate in gates],
                 "report": report,
-                "result": world.artifacts.put_bytes(f"audits/{audit_id}/result.json", json.dumps(result).encode()).model_dump(mode="json"),
+                "result": world.artifacts.put_bytes(
+                    f"audits/{audit_id}/result.json", json.dumps(result).encode()
+                ).model_dump(mode="json"),
                 "scores": scores,
             },
             effect,
@@ -169,7 +199,7 @@ def job_process(service: int) -> psutil.Process | None:
     return None
 
 
-# -- from a registered version to evidence -----------------------------------------------------------------------------------------
+# -- from a registered version to evidence ---------------------------------------------------------
 
 
 async def test_a_registered_version_becomes_signed_evidence(world: World, store: Store, desk: Desk) -> None:
@@ -183,15 +213,25 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
     event = one(store, AuditCompleted)
     assert (event.digest, event.verdict) == (registered.version.digest, "fail")
     verdict = evidence.verify(event.evidence, world.keys.trust(), Verdict)
-    assert (verdict.digest, verdict.gates, verdict.result_digest) == (event.digest, event.gates, event.result.digest)
+    assert (verdict.digest, verdict.gates, verdict.result_digest) == (
+        event.digest,
+        event.gates,
+        event.result.digest,
+    )
     assert {gate.metric for gate in one(store, ReviewRequested).gates} == {"equalized_odds_difference"}
 
     prefix = event.digest.removeprefix("sha256:")[:8]
     async with serving(desk, store, world) as stub:
         audit = await stub.GetAudit(pb.GetAuditRequest(version=f"loans@{prefix}"))
-        assert (audit.state, audit.verdict, audit.keyid) == (pb.Audit.STATE_COMPLETED, "fail", world.keys.signer("audit").keyid)
+        assert (audit.state, audit.verdict, audit.keyid) == (
+            pb.Audit.STATE_COMPLETED,
+            "fail",
+            world.keys.signer("audit").keyid,
+        )
         assert json.loads(audit.result_json)["digest"] == event.digest
-        html = b"".join([part.chunk async for part in stub.FetchReport(pb.FetchReportRequest(version=prefix))])
+        html = b"".join(
+            [part.chunk async for part in stub.FetchReport(pb.FetchReportRequest(version=prefix))]
+        )
         assert b"Did not pass" in html
         before = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
         assert {check.what: check.holds for check in before.checks} == {
@@ -203,13 +243,18 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
         }
         review = await stub.DecideReview(
             pb.DecideReviewRequest(
-                version=prefix, approve=True, decided_by="Ada Lovelace", why="a pilot of 20 people, each decision checked"
+                version=prefix,
+                approve=True,
+                decided_by="Ada Lovelace",
+                why="a pilot of 20 people, each decision checked",
             )
         )
         assert (review.state, review.decided_by) == ("approved", "Ada Lovelace")
         after = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
         assert after.valid
-        assert "a typed name, not a proven identity" in next(check.detail for check in after.checks if check.what == "waiver signature")
+        assert "a typed name, not a proven identity" in next(
+            check.detail for check in after.checks if check.what == "waiver signature"
+        )
 
         report = event.report.uri.removeprefix("file://")
         flipped = bytearray(html)
@@ -229,10 +274,16 @@ def test_a_flipped_byte_of_the_verdict_does_not_verify(world: World, store: Stor
     evidence.verify(envelope, world.keys.trust(), Verdict)
     flipped = envelope.payload[:40] + ("A" if envelope.payload[40] != "A" else "B") + envelope.payload[41:]
     with pytest.raises(Tampered):
-        evidence.verify(Envelope.model_validate({**envelope.model_dump(), "payload": flipped}), world.keys.trust(), Verdict)
+        evidence.verify(
+            Envelope.model_validate({**envelope.model_dump(), "payload": flipped}),
+            world.keys.trust(),
+            Verdict,
+        )
 
 
-def test_a_version_is_audited_once_and_again_only_after_a_failure(world: World, store: Store, desk: Desk) -> None:
+def test_a_version_is_audited_once_and_again_only_after_a_failure(
+    world: World, store: Store, desk: Desk
+) -> None:
     event = ModelVersionRegistered(version=made.version("sha256:" + "a" * 64, world.keys))
     first = begin(desk, store, event)
     with store.transaction() as effect:
@@ -250,13 +301,18 @@ def test_without_a_key_nothing_is_claimed(world: World, store: Store, desk: Desk
     assert audits(store)[0].state == "running"  # nothing was committed: the result waits for the key
 
 
-async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_first(world: World, fresh: Store, desk: Desk) -> None:
+async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_first(
+    world: World, fresh: Store, desk: Desk
+) -> None:
     house = router(desk, fresh)
     applied = file(world, 1)
     registered = ModelVersionRegistered(version=made.version("sha256:" + "b" * 64, world.keys))
     orders: list[dict[str, Any]] = []
     hear = house.handlers[registered.ce_type()][1]
-    with pytest.raises(Unavailable, match="number 1 of `loans` has not come in yet"), fresh.transaction() as effect:
+    with (
+        pytest.raises(Unavailable, match="number 1 of `loans` has not come in yet"),
+        fresh.transaction() as effect,
+    ):
         await hear(registered, effect)
     await house.replay(Received(applied.topic, 0, 0, "e", applied.ce_type(), {}, encode(applied)))
     with fresh.transaction() as effect:
@@ -265,7 +321,7 @@ async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_fir
     assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
 
 
-# -- a lost database -----------------------------------------------------------------------------------------------------------------
+# -- a lost database -------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -298,9 +354,14 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
 
     def rows(of: Store) -> list[tuple[Any, ...]]:
         with of.read() as session:
-            reviews = {row.audit_id: (row.state, row.decided_by, row.why, row.waiver) for row in session.scalars(select(ReviewRow))}
+            reviews = {
+                row.audit_id: (row.state, row.decided_by, row.why, row.waiver)
+                for row in session.scalars(select(ReviewRow))
+            }
         return [
-            (r.audit_id, r.state, r.verdict, r.evidence, r.report, reviews.get(r.audit_id)) for r in audits(of) if r.state == "completed"
+            (r.audit_id, r.state, r.verdict, r.evidence, r.report, reviews.get(r.audit_id))
+            for r in audits(of)
+            if r.state == "completed"
         ]
 
     assert rows(found) == rows(store)
@@ -310,11 +371,15 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
     assert begun.digest == digest
     with found.read() as session:
         assert [row.job_id for row in session.scalars(select(JobRow))] == [begun.audit_id]
-    assert passed.digest not in {event.digest for event in published(found) if isinstance(event, AuditStarted)}
+    assert passed.digest not in {
+        event.digest for event in published(found) if isinstance(event, AuditStarted)
+    }
     found.close()
 
 
-async def test_what_it_did_not_sign_is_not_its_history(world: World, store: Store, desk: Desk, empty: str) -> None:
+async def test_what_it_did_not_sign_is_not_its_history(
+    world: World, store: Store, desk: Desk, empty: str
+) -> None:
     honest = completed(desk, store, world, made.AUROC_PASSED, BLOCK)
     forged = honest.model_copy(update={"verdict": "pass"})
     registered = ModelVersionRegistered(version=audits(store)[0].audited)
@@ -330,7 +395,7 @@ async def test_a_database_that_holds_an_audit_is_left_alone(world: World, store:
     await history.known()
 
 
-# -- reviews -----------------------------------------------------------------------------------------------------------------------
+# -- reviews ---------------------------------------------------------------------------------------
 
 
 async def test_what_a_person_may_decide(world: World, store: Store, desk: Desk) -> None:
@@ -340,7 +405,9 @@ async def test_what_a_person_may_decide(world: World, store: Store, desk: Desk) 
 
     def decide(event: AuditCompleted, **said: Any) -> Any:
         return stub.DecideReview(
-            pb.DecideReviewRequest(version=event.digest, **{"approve": True, "decided_by": "Ada", "why": "pilot"} | said)
+            pb.DecideReviewRequest(
+                version=event.digest, **{"approve": True, "decided_by": "Ada", "why": "pilot"} | said
+            )
         )
 
     async with serving(desk, store, world) as stub:
@@ -363,12 +430,16 @@ async def test_what_a_person_may_decide(world: World, store: Store, desk: Desk) 
     assert (decided.decision, decided.waiver) == ("rejected", None)
 
 
-async def test_versions_are_found_by_a_prefix_that_is_not_ambiguous(world: World, store: Store, desk: Desk) -> None:
+async def test_versions_are_found_by_a_prefix_that_is_not_ambiguous(
+    world: World, store: Store, desk: Desk
+) -> None:
     for digest in ("sha256:abcd1" + "0" * 59, "sha256:abcd2" + "0" * 59):
         completed(desk, store, world, made.AUROC_PASSED, version=made.version(digest, world.keys))
     async with serving(desk, store, world) as stub:
         assert (await stub.GetAudit(pb.GetAuditRequest(version="abcd1"))).digest.startswith("sha256:abcd1")
-        assert "more than one version" in str(await refused(stub.GetAudit(pb.GetAuditRequest(version="abcd"))))
+        assert "more than one version" in str(
+            await refused(stub.GetAudit(pb.GetAuditRequest(version="abcd")))
+        )
         assert isinstance(await refused(stub.GetAudit(pb.GetAuditRequest(version="ffff"))), NotFound)
         assert isinstance(await refused(stub.GetAudit(pb.GetAuditRequest(version="other@abcd1"))), NotFound)
         assert isinstance(await refused(stub.GetAudit(pb.GetAuditRequest(version="not a digest"))), Invalid)
@@ -388,14 +459,23 @@ def test_migrations_make_the_tables(store: Store) -> None:
     assert_migrations_match(store, Tables.metadata)
 
 
-# -- with Kafka --------------------------------------------------------------------------------------------------------------------
+# -- with Kafka ------------------------------------------------------------------------------------
 
 
 @pytest.mark.kafka
 def test_from_topic_to_topic_though_the_job_is_killed(world: World, kafka: Any) -> None:
-    """The service as the stack starts it: a version in twice, its job killed, one signed verdict out, and a clean end."""
+    """The service as the stack starts it: a version in twice, its job killed, one signed verdict
+    out, and a clean end.
+    """
     settings: KafkaSettings = kafka.settings(f"ethics-{uuid.uuid4().hex[:8]}.")
-    ensure_topics(settings, [topic for topic in SHARED if topic.name in ("pipelines.v1", "model-versions.v1", "audits.v1", "reviews.v1")])
+    ensure_topics(
+        settings,
+        [
+            topic
+            for topic in SHARED
+            if topic.name in ("pipelines.v1", "model-versions.v1", "audits.v1", "reviews.v1")
+        ],
+    )
     registered = world.registered(rows=600)
     (port,) = free_ports(1)
     environment = {
@@ -408,15 +488,29 @@ def test_from_topic_to_topic_though_the_job_is_killed(world: World, kafka: Any) 
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     for event_id, event in (("E0", file(world, 2)), ("E1", registered), ("E1", registered)):
         headers = headers_of(
-            event_id=event_id, source="/test", event_type=event.ce_type(), time=made.NOW, subject=event.key, traceparent=None
+            event_id=event_id,
+            source="/test",
+            event_type=event.ce_type(),
+            time=made.NOW,
+            subject=event.key,
+            traceparent=None,
         )
         producer.produce(settings.topic(event.topic), encode(event), key=event.key, headers=headers)
         assert producer.flush(10) == 0
     with (world.folder / "service.log").open("wb") as log:
         service = subprocess.Popen(
-            [sys.executable, "-m", "penstock_ethics_audit"], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", "penstock_ethics_audit"],
+            env=os.environ | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
-    consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": uuid.uuid4().hex, "auto.offset.reset": "earliest"})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": uuid.uuid4().hex,
+            "auto.offset.reset": "earliest",
+        }
+    )
     consumer.subscribe([settings.topic("audits.v1")])
     try:
         seen: list[Event] = []
@@ -435,7 +529,11 @@ def test_from_topic_to_topic_though_the_job_is_killed(world: World, kafka: Any) 
         done = seen[1]
         assert isinstance(done, AuditCompleted)
         assert evidence.verify(done.evidence, world.keys.trust(), Verdict).digest == registered.version.digest
-        heavy = [name for name in ("sklearn", "onnxruntime", "matplotlib", "pyarrow", "pandas") if f"/{name}/" in mapped(service.pid)]
+        heavy = [
+            name
+            for name in ("sklearn", "onnxruntime", "matplotlib", "pyarrow", "pandas")
+            if f"/{name}/" in mapped(service.pid)
+        ]
         assert heavy == []  # the idle service stays small; only its jobs load these
         service.send_signal(signal.SIGTERM)
         assert service.wait(30) == 0

@@ -1,14 +1,15 @@
 """`python -m penstock_feature_store`
 
-Longer than the others': the spawner forks before this process has a thread, so before anything else is imported.
+Longer than the others': the spawner forks before this process has a thread, so before anything else
+is imported.
 """
 
 from __future__ import annotations
 
-from penstock_feature_store.spawner import Spawner
+from penstock_feature_store.training.spawner import Spawner
 
 if __name__ == "__main__":
-    spawner = Spawner.start(warm="penstock_feature_store.training_sets")
+    spawner = Spawner.start(warm="penstock_feature_store.training.join")
     from penstock.runtime.lifecycle import start
     from penstock_feature_store.app import run
     from penstock_feature_store.settings import Settings

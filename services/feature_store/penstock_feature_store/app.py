@@ -13,25 +13,25 @@ from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.stream import PositionedStream
 from penstock_feature_store import duties, handlers, measures
-from penstock_feature_store.arrivals import Arrivals
-from penstock_feature_store.barrier import Barrier
-from penstock_feature_store.batches import source_schema
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.forwarding import Forwarding
-from penstock_feature_store.lake import Lake, SourceLake
-from penstock_feature_store.online import OnlineStores
-from penstock_feature_store.online_redis import RedisOnlineStores
-from penstock_feature_store.online_sqlite import SqliteOnlineStores
-from penstock_feature_store.online_writer import OnlineWriter
-from penstock_feature_store.ownership import Owner, Ownership
+from penstock_feature_store.lake.arrivals import Arrivals
+from penstock_feature_store.lake.barrier import Barrier
+from penstock_feature_store.lake.batches import source_schema
+from penstock_feature_store.lake.lake import Lake, SourceLake
+from penstock_feature_store.lake.ownership import Owner, Ownership
+from penstock_feature_store.lake.records import RecordsSink
+from penstock_feature_store.online.redis import RedisOnlineStores
+from penstock_feature_store.online.sqlite import SqliteOnlineStores
+from penstock_feature_store.online.stores import OnlineStores
+from penstock_feature_store.online.writer import OnlineWriter
 from penstock_feature_store.pipelines import Pipelines
-from penstock_feature_store.records import RecordsSink
 from penstock_feature_store.servicer import Servicer
-from penstock_feature_store.sets import TrainingSets
 from penstock_feature_store.settings import Settings
-from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import Tables
-from penstock_feature_store.trigger import Trigger
+from penstock_feature_store.training.sets import TrainingSets
+from penstock_feature_store.training.spawner import Spawner
+from penstock_feature_store.training.trigger import Trigger
 
 NAME = feature_store_pb2.DESCRIPTOR.services_by_name["FeatureStoreService"].full_name
 MIGRATIONS = "penstock_feature_store.migrations"
@@ -56,7 +56,12 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             arrivals = Arrivals()
             sink = RecordsSink(arrivals)
             stream = PositionedStream(
-                kafka, group=STREAM_GROUP, sink=sink, waits=service.readiness, batch=settings.batch, linger_s=settings.linger_s
+                kafka,
+                group=STREAM_GROUP,
+                sink=sink,
+                waits=service.readiness,
+                batch=settings.batch,
+                linger_s=settings.linger_s,
             )
 
             def added(pipeline: str, source: str, of: SourceLake) -> None:
@@ -74,15 +79,27 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)
             router = handlers.router(pipelines, arrivals, store)
             forwarding = Forwarding(ownership)
-            servicer = Servicer(pipelines, Barrier(kafka, sink, arrivals), sets, erasures, ownership, forwarding, online=stores.shared)
+            servicer = Servicer(
+                pipelines,
+                Barrier(kafka, sink, arrivals),
+                sets,
+                erasures,
+                ownership,
+                forwarding,
+                online=stores.shared,
+            )
             online = OnlineWriter(pipelines, arrivals)
 
             async def begin() -> None:
-                """What only the lake's owner does. The stream joins once all pipelines are known: each topic makes its group rebalance."""
+                """What only the lake's owner does. The stream joins once all pipelines are known:
+                each topic makes its group rebalance.
+                """
                 await asyncio.to_thread(erasures.resume)
                 await asyncio.to_thread(sets.forget_unfinished)
                 await asyncio.to_thread(pipelines.own)
-                service.background("trigger", lambda: duties.watch(Trigger(store, pipelines, service.clock), arrivals))
+                service.background(
+                    "trigger", lambda: duties.watch(Trigger(store, pipelines, service.clock), arrivals)
+                )
                 service.background("status", lambda: duties.tell(pipelines, service.fact))
                 service.background("retention", lambda: duties.retain(pipelines, service.clock))
                 service.background("erasures", lambda: duties.erase_again(pipelines, erasures))
@@ -104,7 +121,11 @@ async def run(settings: Settings, spawner: Spawner) -> None:
 
 
 def _online_stores(settings: Settings) -> OnlineStores:
-    return RedisOnlineStores(settings.redis, settings.online_store_password_file) if settings.redis else SqliteOnlineStores()
+    return (
+        RedisOnlineStores(settings.redis, settings.online_store_password_file)
+        if settings.redis
+        else SqliteOnlineStores()
+    )
 
 
 async def _complete(router: Router, pipelines: Pipelines) -> None:

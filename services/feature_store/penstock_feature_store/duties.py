@@ -1,4 +1,6 @@
-"""What goes on in the background where the lake is owned: merging, trigger, retention, interrupted erasures, the status line."""
+"""What goes on in the background where the lake is owned: merging, trigger, retention, interrupted
+erasures, the status line.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from datetime import datetime
 import structlog
 
 from penstock.contracts.errors import Unavailable
-from penstock_feature_store.arrivals import Arrivals
 from penstock_feature_store.erasure import Erasures
-from penstock_feature_store.lake import Lake
-from penstock_feature_store.online_writer import rows_behind
+from penstock_feature_store.lake.arrivals import Arrivals
+from penstock_feature_store.lake.lake import Lake
+from penstock_feature_store.lake.retention import expire
+from penstock_feature_store.online.writer import rows_behind
 from penstock_feature_store.pipelines import Pipelines
-from penstock_feature_store.retention import expire
-from penstock_feature_store.trigger import Trigger
+from penstock_feature_store.training.trigger import Trigger
 
 log = structlog.get_logger(__name__)
 

@@ -1,7 +1,8 @@
 """A person leaves: lake, online store and training sets are rewritten without the entity's rows.
 
-What is to be done is on disk before it begins and gone when it is done: a crash in between is made good at the next start. Every step may
-be repeated. Kafka's topics keep events until they expire, models and audits hold no rows; both are said where a person asks for erasure.
+What is to be done is on disk before it begins and gone when it is done: a crash in between is made
+good at the next start. Every step may be repeated. Kafka's topics keep events until they expire,
+models and audits hold no rows; both are said where a person asks for erasure.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from penstock.contracts.events import Artifact, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
-from penstock_feature_store import durable, names
-from penstock_feature_store.lake import Lake
-from penstock_feature_store.online import OnlineStores
-from penstock_feature_store.splits import PARTS
+from penstock_feature_store import names
+from penstock_feature_store.lake import durable
+from penstock_feature_store.lake.lake import Lake
+from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
-from penstock_feature_store.training_sets import manifest_key
+from penstock_feature_store.training.join import manifest_key
+from penstock_feature_store.training.splits import PARTS
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +64,15 @@ class Journal(BaseModel):
 class Erasures:
     """Blocking. The caller holds the pipeline's gate and its online lock."""
 
-    def __init__(self, store: Store, lake: Lake, artifacts: Artifacts, stores: OnlineStores, repositories: Path, folder: Path) -> None:
+    def __init__(
+        self,
+        store: Store,
+        lake: Lake,
+        artifacts: Artifacts,
+        stores: OnlineStores,
+        repositories: Path,
+        folder: Path,
+    ) -> None:
         self._store = store
         self._lake = lake
         self._artifacts = artifacts
@@ -72,7 +82,9 @@ class Erasures:
         folder.mkdir(parents=True, exist_ok=True)
 
     def erase(self, pipeline: str, entity: str) -> Erased:
-        """Raises NotFound for a pipeline that was never applied; Unavailable where a store is away, and then `finish` goes on."""
+        """Raises NotFound for a pipeline that was never applied; Unavailable where a store is away,
+        and then `finish` goes on.
+        """
         self._pipeline(pipeline)
         path = self._folder / f"{ULID()}.json"
         journal = Journal(pipeline=pipeline, entity=entity)
@@ -81,7 +93,9 @@ class Erasures:
             return self._run(path, journal)
         except Unavailable as error:
             raise Unavailable(
-                f"{error.message}; the erasure has begun and goes on by itself", where=error.where, remedy=error.remedy
+                f"{error.message}; the erasure has begun and goes on by itself",
+                where=error.where,
+                remedy=error.remedy,
             ) from error
 
     def resume(self) -> int:
@@ -102,7 +116,9 @@ class Erasures:
         return found
 
     def finish(self, path: Path) -> bool:
-        """Goes on with one that a crash or a store that was away interrupted. False where that does not work yet."""
+        """Goes on with one that a crash or a store that was away interrupted. False where that does
+        not work yet.
+        """
         try:
             if path.exists():
                 self._run(path, Journal.model_validate_json(path.read_bytes()))
@@ -118,21 +134,35 @@ class Erasures:
         online = self._stores.open(self._repositories / journal.pipeline, pipeline)
         was_online = online.erase(sources, journal.entity)
         online.close()
-        left = sum(self._from_training_set(row.id, row.value, path, journal) for row in self._training_sets(journal.pipeline))
+        left = sum(
+            self._from_training_set(row.id, row.value, path, journal)
+            for row in self._training_sets(journal.pipeline)
+        )
         durable.remove(path)
         who = hashlib.sha256(journal.entity.encode()).hexdigest()[:12]
-        log.info("entity_erased", pipeline=journal.pipeline, entity_sha256=who, lake_rows=rows, online=was_online, training_set_rows=left)
+        log.info(
+            "entity_erased",
+            pipeline=journal.pipeline,
+            entity_sha256=who,
+            lake_rows=rows,
+            online=was_online,
+            training_set_rows=left,
+        )
         return Erased(rows, was_online, left)
 
     def _pipeline(self, name: str) -> Pipeline:
         with self._store.read() as session:
-            row = session.scalars(select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc())).first()
+            row = session.scalars(
+                select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc())
+            ).first()
         if row is None:
             raise NotFound(f"no pipeline `{name}`", remedy="See `penstock pipelines`")
         return Pipeline.model_validate(row.spec)
 
     def _sources(self, pipeline: Pipeline) -> list[str]:
-        """With rows of this entity: declared ones about another are left alone, those that are no longer declared are not."""
+        """With rows of this entity: declared ones about another are left alone, those that are no
+        longer declared are not.
+        """
         folder = self._lake.root / pipeline.pipeline
         stored = [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
         other = {name for name, source in pipeline.sources.items() if source.entity != pipeline.entity}
@@ -143,7 +173,9 @@ class Erasures:
             return list(session.scalars(select(TrainingSetRow).where(TrainingSetRow.pipeline == pipeline)))
 
     def _from_training_set(self, training_set: str, made: TrainingSet, path: Path, journal: Journal) -> int:
-        """Rows that left. The part is replaced first, then the row that knows its digest: in between lies only the journal's note."""
+        """Rows that left. The part is replaced first, then the row that knows its digest: in
+        between lies only the journal's note.
+        """
         parts = {name: self._without(training_set, made, name, path, journal) for name in PARTS}
         leaving = journal.leaving.get(training_set, {})
         if not leaving:
@@ -158,11 +190,15 @@ class Erasures:
             row.body = changed.model_dump(mode="json")
         return sum(part.gone for part in leaving.values())
 
-    def _without(self, training_set: str, made: TrainingSet, part: str, path: Path, journal: Journal) -> Artifact | None:
+    def _without(
+        self, training_set: str, made: TrainingSet, part: str, path: Path, journal: Journal
+    ) -> Artifact | None:
         """The part without the entity; None where it is not in it, or the part is gone."""
         artifact: Artifact = getattr(made, part)
         try:
-            data = self._artifacts.read_unchecked(artifact)  # after a crash the part may have its new bytes already
+            data = self._artifacts.read_unchecked(
+                artifact
+            )  # after a crash the part may have its new bytes already
         except NotFound:
             return None
         noted = part in journal.leaving.get(training_set, {})

@@ -10,7 +10,7 @@ import grpc
 from penstock.contracts.errors import Unavailable
 from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
 from penstock.runtime import rpc
-from penstock_feature_store.ownership import Ownership
+from penstock_feature_store.lake.ownership import Ownership
 
 FORWARDED = "penstock-forwarded-by"
 """A replica's name in the call's metadata: handed on once, never in a circle."""
@@ -24,10 +24,14 @@ class Forwarding:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def call(self, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        """The owner's answer, within the caller's deadline. Raises what it raises, and Unavailable while there is no owner."""
+        """The owner's answer, within the caller's deadline. Raises what it raises, and Unavailable
+        while there is no owner.
+        """
         owner = self._ownership.other()
         if owner is None or any(key == FORWARDED for key, _ in context.invocation_metadata() or ()):
-            raise Unavailable("no replica owns the lake at the moment, one is taking it over", remedy="Try again")
+            raise Unavailable(
+                "no replica owns the lake at the moment, one is taking it over", remedy="Try again"
+            )
         stub = FeatureStoreServiceStub(self._channel(owner.address))
         metadata = ((FORWARDED, self._ownership.this.replica),)
         return await getattr(stub, method)(request, timeout=context.time_remaining(), metadata=metadata)

@@ -12,7 +12,7 @@ from penstock.contracts.events import (
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
-from penstock_feature_store.arrivals import Arrivals
+from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.store import begin_run, end_run
 
@@ -33,7 +33,9 @@ def router(pipelines: Pipelines, arrivals: Arrivals, store: Store) -> Router:
         begin_run(effect.session, event.run_id, event.pipeline)
 
     @router.on(TrainingRunCompleted, TrainingRunFailed, TrainingRunCanceled)
-    def on_training_run_ended(event: TrainingRunCompleted | TrainingRunFailed | TrainingRunCanceled, effect: Effect) -> None:
+    def on_training_run_ended(
+        event: TrainingRunCompleted | TrainingRunFailed | TrainingRunCanceled, effect: Effect
+    ) -> None:
         end_run(effect.session, event.run_id)
         effect.after_commit(arrivals.tell)
 

@@ -1,4 +1,6 @@
-"""What is measured here: the lake and what waits to go online, read when it is exported; reads and steps, as they happen."""
+"""What is measured here: the lake and what waits to go online, read when it is exported; reads and
+steps, as they happen.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from datetime import UTC, datetime
 from penstock.contracts import metrics
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.runtime.metrics import Read, counter, histogram
-from penstock_feature_store.online_writer import behind
+from penstock_feature_store.online.writer import behind
 from penstock_feature_store.pipelines import Owned, Pipelines
 
 _READS = histogram(metrics.ONLINE_READS)
@@ -39,7 +41,13 @@ def read(pipeline: str, seconds: float, entities: Sequence[pb.EntityFeatures]) -
     _READS.record(seconds, {"pipeline": pipeline})
     now = datetime.now(UTC).timestamp()
     for status, count in Counter(entity.status for entity in entities).items():
-        _ENTITIES.add(count, {"pipeline": pipeline, "status": pb.EntityFeatures.Status.Name(status).removeprefix("STATUS_").lower()})
+        _ENTITIES.add(
+            count,
+            {
+                "pipeline": pipeline,
+                "status": pb.EntityFeatures.Status.Name(status).removeprefix("STATUS_").lower(),
+            },
+        )
     for entity in entities:
         if entity.HasField("time"):
             _AGE.record(max(0.0, now - entity.time.seconds), {"pipeline": pipeline})

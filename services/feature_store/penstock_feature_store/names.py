@@ -1,7 +1,9 @@
-"""Names that cross a border: a field's column in Parquet, DuckDB and Feast; a pipeline's Feast project; a source's feature view.
+"""Names that cross a border: a field's column in Parquet, DuckDB and Feast; a pipeline's Feast
+project; a source's feature view.
 
-DuckDB compares names without case, Feast's join drops columns that end in `_y`, its SQLite tables are written unquoted. Most field names
-pass as they are; the few that would not get a name of their own, always the same one.
+DuckDB compares names without case, Feast's join drops columns that end in `_y`, its SQLite tables
+are written unquoted. Most field names pass as they are; the few that would not get a name of their
+own, always the same one.
 """
 
 from __future__ import annotations
@@ -24,13 +26,17 @@ RECORD: Final = "__record"
 TRACE: Final = "__traceparent"
 
 ORIGIN: Final = "__origin"
-"""The online store's own feature: which event a row came from. Feast keeps event times there in whole seconds."""
+"""The online store's own feature: which event a row came from. Feast keeps event times there in
+whole seconds.
+"""
 
 AT: Final = "__at"
 """Event time again, as a value: the join returns it, and with it how old the other values are."""
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_TAKEN: Final = frozenset({"event_timestamp", "created_timestamp", "event_expire_timestamp", "entity_row_id", "rn", "row"})
+_TAKEN: Final = frozenset(
+    {"event_timestamp", "created_timestamp", "event_expire_timestamp", "entity_row_id", "rn", "row"}
+)
 
 
 def column_of(field: str) -> str:

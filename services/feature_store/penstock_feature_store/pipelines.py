@@ -1,4 +1,6 @@
-"""The pipelines as they were applied: each number for training sets, the newest with its lake and its Feast repository."""
+"""The pipelines as they were applied: each number for training sets, the newest with its lake and
+its Feast repository.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,9 @@ from sqlalchemy import func, select
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Store
-from penstock_feature_store.lake import Lake, SourceLake
-from penstock_feature_store.online import OnlineStore, OnlineStores
-from penstock_feature_store.repository import Repository
+from penstock_feature_store.lake.lake import Lake, SourceLake
+from penstock_feature_store.online.repository import Repository
+from penstock_feature_store.online.stores import OnlineStore, OnlineStores
 from penstock_feature_store.store import PipelineRow, keep_pipeline
 
 log = structlog.get_logger(__name__)
@@ -29,7 +31,9 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Training sets are built side by side, an erasure alone: none may be made of rows that are about to leave."""
+    """Training sets are built side by side, an erasure alone: none may be made of rows that are
+    about to leave.
+    """
 
     def __init__(self) -> None:
         self._condition = asyncio.Condition()
@@ -76,9 +80,13 @@ class Held:
     def reference(self, reference: str) -> tuple[str, str]:
         """(source, field) of `source.field`. Raises Invalid that names the nearest."""
         source, _, field = reference.partition(".")
-        known = [f"{name}.{each}" for name, declared in self.pipeline.sources.items() for each in declared.fields]
+        known = [
+            f"{name}.{each}" for name, declared in self.pipeline.sources.items() for each in declared.fields
+        ]
         if reference not in known:
-            raise Invalid(f"no field `{reference}`", where=self.pipeline.pipeline, remedy=_nearest(reference, known))
+            raise Invalid(
+                f"no field `{reference}`", where=self.pipeline.pipeline, remedy=_nearest(reference, known)
+            )
         return source, field
 
 
@@ -86,7 +94,13 @@ class Owned(Held):
     """The same with its data, where this replica owns the lake."""
 
     def __init__(
-        self, pipeline: Pipeline, number: int, lakes: Mapping[str, SourceLake], reader: OnlineStore, writer: OnlineStore, gate: Gate
+        self,
+        pipeline: Pipeline,
+        number: int,
+        lakes: Mapping[str, SourceLake],
+        reader: OnlineStore,
+        writer: OnlineStore,
+        gate: Gate,
     ) -> None:
         super().__init__(pipeline, number, reader)
         self.lakes = lakes
@@ -112,7 +126,9 @@ class Owned(Held):
     def source(self, name: str) -> SourceLake:
         """Raises Invalid that names the nearest."""
         if name not in self.lakes:
-            raise Invalid(f"no source `{name}`", where=self.pipeline.pipeline, remedy=_nearest(name, list(self.lakes)))
+            raise Invalid(
+                f"no source `{name}`", where=self.pipeline.pipeline, remedy=_nearest(name, list(self.lakes))
+            )
         return self.lakes[name]
 
 
@@ -129,7 +145,9 @@ class Pipelines:
         added: Callable[[str, str, SourceLake], None],
         removed: Callable[[str, str], None],
     ) -> None:
-        """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline, source) of the lake, once it is owned."""
+        """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline,
+        source) of the lake, once it is owned.
+        """
         self._store = store
         self._lake = lake
         self._stores = stores
@@ -187,7 +205,9 @@ class Pipelines:
         Repository(folder, self._lake.root / pipeline.pipeline, self._stores).apply(pipeline)
         reader, writer = (self._stores.open(folder, pipeline) for _ in range(2))
         lakes = {source: self._lake.source(pipeline.pipeline, source) for source in pipeline.sources}
-        owned = Owned(pipeline, number, lakes, reader, writer, known.gate if isinstance(known, Owned) else Gate())
+        owned = Owned(
+            pipeline, number, lakes, reader, writer, known.gate if isinstance(known, Owned) else Gate()
+        )
         if isinstance(known, Owned):
             owned.online = known.online
         return owned
@@ -197,7 +217,9 @@ class Pipelines:
             return [held for held in self._held.values() if isinstance(held, Owned)]
 
     def owned(self, name: str) -> Owned:
-        """Raises NotFound and Unavailable like `get`, and Unavailable where this replica does not own the lake."""
+        """Raises NotFound and Unavailable like `get`, and Unavailable where this replica does not
+        own the lake.
+        """
         held = self.get(name)
         if not isinstance(held, Owned):
             raise Unavailable("this replica is taking the lake over", where=name, remedy="Try again")
@@ -210,7 +232,10 @@ class Pipelines:
         if held is not None:
             return held
         if not self._complete:
-            raise Unavailable(f"the applied pipelines are still being read, `{name}` is not among those so far", remedy="Try again")
+            raise Unavailable(
+                f"the applied pipelines are still being read, `{name}` is not among those so far",
+                remedy="Try again",
+            )
         raise NotFound(f"no pipeline `{name}`", remedy=_nearest(name, known) if known else "Apply one first")
 
     def complete(self) -> None:
@@ -227,7 +252,9 @@ class Pipelines:
                 await self._changed.wait_for(lambda: self._newest(name) >= number)
         if number > self._newest(name):
             raise Unavailable(
-                f"{name} number {number} has not reached the feature store", where=name, remedy="Try again, or see `penstock status`"
+                f"{name} number {number} has not reached the feature store",
+                where=name,
+                remedy="Try again, or see `penstock status`",
             )
         newest = self.get(name)
         if number in (0, newest.number):
@@ -236,7 +263,11 @@ class Pipelines:
             row = session.get(PipelineRow, (name, number))
             oldest = session.scalar(select(func.min(PipelineRow.number)).where(PipelineRow.name == name))
         if row is None:
-            raise NotFound(f"{name} has no number {number} here", where=name, remedy=f"Use one from {oldest} to {newest.number}")
+            raise NotFound(
+                f"{name} has no number {number} here",
+                where=name,
+                remedy=f"Use one from {oldest} to {newest.number}",
+            )
         return Pipeline.model_validate(row.spec), number
 
     def _newest(self, name: str) -> int:

@@ -20,14 +20,14 @@ from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.runtime.metrics import counter
 from penstock.runtime.rpc import timestamp
 from penstock_feature_store import measures, names
-from penstock_feature_store.barrier import Barrier
 from penstock_feature_store.erasure import Erased, Erasures
 from penstock_feature_store.forwarding import Forwarding
-from penstock_feature_store.lake import once
-from penstock_feature_store.online import Row, Scalar
-from penstock_feature_store.ownership import Ownership
+from penstock_feature_store.lake.barrier import Barrier
+from penstock_feature_store.lake.lake import once
+from penstock_feature_store.lake.ownership import Ownership
+from penstock_feature_store.online.stores import Row, Scalar
 from penstock_feature_store.pipelines import Held, Owned, Pipelines
-from penstock_feature_store.sets import TrainingSets
+from penstock_feature_store.training.sets import TrainingSets
 
 _ERASED = counter(metrics.ERASED)
 
@@ -41,7 +41,9 @@ MAX_ENTITIES = 1_000
 MAX_RECORDS = 1_000
 
 
-def _of_the_owner(method: Callable[[Any, Any, Context], Awaitable[Any]]) -> Callable[[Any, Any, Context], Awaitable[Any]]:
+def _of_the_owner(
+    method: Callable[[Any, Any, Context], Awaitable[Any]],
+) -> Callable[[Any, Any, Context], Awaitable[Any]]:
     """Answered where the lake is owned; handed on elsewhere."""
 
     @functools.wraps(method)
@@ -77,27 +79,49 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self._online = online
         self._erasing: set[asyncio.Task[Erased]] = set()
 
-    async def GetOnlineFeatures(self, request: pb.GetOnlineFeaturesRequest, context: Context) -> pb.GetOnlineFeaturesResponse:
+    async def GetOnlineFeatures(
+        self, request: pb.GetOnlineFeaturesRequest, context: Context
+    ) -> pb.GetOnlineFeaturesResponse:
         if not (self._online or self._ownership.mine):
-            answer: pb.GetOnlineFeaturesResponse = await self._forwarding.call("GetOnlineFeatures", request, context)
+            answer: pb.GetOnlineFeaturesResponse = await self._forwarding.call(
+                "GetOnlineFeatures", request, context
+            )
             return answer
         held = self._pipelines.get(request.pipeline)
         if len(request.entities) > MAX_ENTITIES:
-            raise Invalid(f"{len(request.entities):,} entities, at most {MAX_ENTITIES:,}", where="entities", remedy="Ask in several calls")
-        fields = list(request.fields) or [feature.source_field for feature in held.pipeline.resolved_features().values()]
+            raise Invalid(
+                f"{len(request.entities):,} entities, at most {MAX_ENTITIES:,}",
+                where="entities",
+                remedy="Ask in several calls",
+            )
+        fields = list(request.fields) or [
+            feature.source_field for feature in held.pipeline.resolved_features().values()
+        ]
         began = time.perf_counter()
-        rows = await asyncio.to_thread(_read_online, held, list(request.entities), list(dict.fromkeys(fields)))
-        entities = [_entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)]
+        rows = await asyncio.to_thread(
+            _read_online, held, list(request.entities), list(dict.fromkeys(fields))
+        )
+        entities = [
+            _entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)
+        ]
         measures.read(request.pipeline, time.perf_counter() - began, entities)
         return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
 
     @_of_the_owner
-    async def CreateTrainingSet(self, request: pb.CreateTrainingSetRequest, context: Context) -> pb.CreateTrainingSetResponse:
-        known = await asyncio.to_thread(self._sets.known, request.id, request.pipeline, request.pipeline_number)
+    async def CreateTrainingSet(
+        self, request: pb.CreateTrainingSetRequest, context: Context
+    ) -> pb.CreateTrainingSetResponse:
+        known = await asyncio.to_thread(
+            self._sets.known, request.id, request.pipeline, request.pipeline_number
+        )
         if known is None:
-            pipeline, number = await self._pipelines.wait(request.pipeline, request.pipeline_number, _remaining(context))
+            pipeline, number = await self._pipelines.wait(
+                request.pipeline, request.pipeline_number, _remaining(context)
+            )
             held = self._pipelines.owned(request.pipeline)
-            below = self._barrier.read(held, [(offset.topic, offset.partition, offset.offset) for offset in request.min_offsets])
+            below = self._barrier.read(
+                held, [(offset.topic, offset.partition, offset.offset) for offset in request.min_offsets]
+            )
             await self._barrier.wait(held, below, _remaining(context))
             known = await self._sets.create(request.id, held, pipeline, number)
         return pb.CreateTrainingSetResponse(training_set_json=known.model_dump_json())
@@ -112,10 +136,14 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         task.add_done_callback(self._erasing.discard)
         erased = await asyncio.shield(task)  # it goes on when the caller does not wait for it
         _ERASED.add(1, {"pipeline": request.pipeline})
-        return pb.EraseEntityResponse(lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows)
+        return pb.EraseEntityResponse(
+            lake_rows=erased.lake_rows, online=erased.online, training_set_rows=erased.training_set_rows
+        )
 
     @_of_the_owner
-    async def GetPositions(self, request: pb.GetPositionsRequest, context: Context) -> pb.GetPositionsResponse:
+    async def GetPositions(
+        self, request: pb.GetPositionsRequest, context: Context
+    ) -> pb.GetPositionsResponse:
         held = self._pipelines.owned(request.pipeline)
         return pb.GetPositionsResponse(sources=await asyncio.to_thread(_positions, held))
 
@@ -125,7 +153,9 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
 
 
-def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, tuple[Row, list[str]]]]:
+def _read_online(
+    held: Held, entities: list[str], fields: list[str]
+) -> list[dict[str, tuple[Row, list[str]]]]:
     """For each entity, by source: its row and the fields that were asked of it."""
     by_source: dict[str, list[str]] = {}
     for source, field in map(held.reference, fields):
@@ -142,8 +172,14 @@ def _entity(entity: str, fields: list[str], found: dict[str, tuple[Row, list[str
     """Found when any source has a row that counts; expired when all that there are no longer do."""
     kinds = {row.status for row, _ in found.values()}
     status = next((kind for kind in ("found", "expired") if kind in kinds), "not_found")
-    values = {f"{source}.{field}": row.values.get(field) for source, (row, asked) in found.items() for field in asked}
-    origins = {source: row.origin for source, (row, _) in found.items() if row.origin and row.status == status}
+    values = {
+        f"{source}.{field}": row.values.get(field)
+        for source, (row, asked) in found.items()
+        for field in asked
+    }
+    origins = {
+        source: row.origin for source, (row, _) in found.items() if row.origin and row.status == status
+    }
     newest = max((origin.time for origin in origins.values()), default=None)
     return pb.EntityFeatures(
         entity=entity,
@@ -165,9 +201,17 @@ def _positions(held: Owned) -> list[pb.SourcePosition]:
                 source=source,
                 rows=lake.count(),
                 entities=lake.entities(),
-                positions=[pb.PartitionOffset(topic=records, partition=part, offset=at) for part, at in sorted(lake.positions().items())],
-                events=[pb.PartitionOffset(topic=events, partition=part, offset=last) for part, (_, last) in sorted(lake.events().items())],
-                newest=None if newest is None else timestamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)),
+                positions=[
+                    pb.PartitionOffset(topic=records, partition=part, offset=at)
+                    for part, at in sorted(lake.positions().items())
+                ],
+                events=[
+                    pb.PartitionOffset(topic=events, partition=part, offset=last)
+                    for part, (_, last) in sorted(lake.events().items())
+                ],
+                newest=None
+                if newest is None
+                else timestamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)),
             )
         )
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock_feature_store.redis_address import Address
+from penstock_feature_store.online.redis_address import Address
 
 
 class Settings(ServiceSettings):
@@ -17,9 +17,13 @@ class Settings(ServiceSettings):
     batch: int = Field(default=10_000, ge=1, le=100_000)
     """The most records in one file of the lake."""
     linger_s: float = Field(default=0.4, ge=0, le=10)
-    """How long to gather more after the first record: a file a partition at most this often, and how much later a record is seen."""
+    """How long to gather more after the first record: a file a partition at most this often, and
+    how much later a record is seen.
+    """
     advertise: str = ""
-    """host:port where other replicas reach this one; by default `host`, or this machine's name where that is every address, and `port`."""
+    """host:port where other replicas reach this one; by default `host`, or this machine's name
+    where that is every address, and `port`.
+    """
     online_store: str = ""
     """`redis://host:6379/0` (`rediss://` for TLS); by default SQLite files beside the lake."""
     online_store_password_file: Path | None = None
@@ -28,7 +32,8 @@ class Settings(ServiceSettings):
     @property
     def advertised(self) -> str:
         host, _, port = self.address.rpartition(":")
-        return self.advertise or f"{socket.gethostname() if host in ('0.0.0.0', '::', '[::]') else host}:{port}"  # noqa: S104
+        everywhere = host in ("0.0.0.0", "::", "[::]")  # noqa: S104  compared, not bound
+        return self.advertise or f"{socket.gethostname() if everywhere else host}:{port}"
 
     @property
     def redis(self) -> Address | None:

@@ -1,6 +1,8 @@
-"""The feature store's tables: pipelines by number, training sets, what the trigger has counted, runs under way.
+"""The feature store's tables: pipelines by number, training sets, what the trigger has counted,
+runs under way.
 
-None holds a person's data: rows of events are in the lake, the online store and the training sets, where an erasure finds them.
+None holds a person's data: rows of events are in the lake, the online store and the training sets,
+where an erasure finds them.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ class TrainingSetRow(Tables):
 
 
 class CountedRow(Tables):
-    """Up to where a pipeline's labels have been counted: they are in a training set, or a run was requested for them."""
+    """Up to where a pipeline's labels have been counted: they are in a training set, or a run was
+    requested for them.
+    """
 
     __tablename__ = "counted"
 
@@ -73,11 +77,15 @@ def keep_pipeline(session: Session, pipeline: Pipeline, number: int) -> None:
     """Once; another replica may do so at the same moment."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     spec = pipeline.model_dump(mode="json", by_alias=True)
-    session.execute(insert(PipelineRow).values(name=pipeline.pipeline, number=number, spec=spec).on_conflict_do_nothing())
+    session.execute(
+        insert(PipelineRow).values(name=pipeline.pipeline, number=number, spec=spec).on_conflict_do_nothing()
+    )
 
 
 def counted(session: Session, pipeline: str, source: str) -> dict[int, int]:
-    rows = session.scalars(select(CountedRow).where(CountedRow.pipeline == pipeline, CountedRow.source == source))
+    rows = session.scalars(
+        select(CountedRow).where(CountedRow.pipeline == pipeline, CountedRow.source == source)
+    )
     return {row.partition: row.position for row in rows}
 
 
@@ -86,7 +94,9 @@ def count_up_to(session: Session, pipeline: str, source: str, positions: Mapping
     known = counted(session, pipeline, source)
     for partition, position in positions.items():
         if position > known.get(partition, -1):
-            session.merge(CountedRow(pipeline=pipeline, source=source, partition=partition, position=position))
+            session.merge(
+                CountedRow(pipeline=pipeline, source=source, partition=partition, position=position)
+            )
 
 
 def begin_run(session: Session, run_id: str, pipeline: str) -> None:

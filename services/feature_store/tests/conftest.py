@@ -10,7 +10,9 @@ import pytest
 
 from penstock.testing.containers import or_skip
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))  # pytest's importlib mode lets tests share modules in no other way
+sys.path.insert(
+    0, str(Path(__file__).parent / "support")
+)  # pytest's importlib mode lets tests share modules in no other way
 from online_worlds import OnlineWorld, RedisWorld, SqliteWorld
 from redis_server import RedisServer, redis_server
 
@@ -33,4 +35,8 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 def online_world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> OnlineWorld:
     """Each adapter of the online store in turn."""
     folder = tmp_path_factory.mktemp("online")
-    return SqliteWorld(folder) if request.param == "sqlite" else RedisWorld(folder, request.getfixturevalue("redis"))
+    return (
+        SqliteWorld(folder)
+        if request.param == "sqlite"
+        else RedisWorld(folder, request.getfixturevalue("redis"))
+    )

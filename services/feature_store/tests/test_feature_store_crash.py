@@ -1,4 +1,6 @@
-"""`kill -9` of whoever writes the lake, at random moments, over and over: a list of rows, not a set, is compared."""
+"""`kill -9` of whoever writes the lake, at random moments, over and over: a list of rows, not a
+set, is compared.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from lending import append, credit_risk, record
 
 from penstock.testing.wait import until
 from penstock_feature_store import names
-from penstock_feature_store.lake import Lake, SourceLake
-from penstock_feature_store.lake_files import RUN
+from penstock_feature_store.lake.files import RUN
+from penstock_feature_store.lake.lake import Lake, SourceLake
 
 pytestmark = pytest.mark.process
 
@@ -27,7 +29,10 @@ def write(root: Path, said: Path) -> None:
         lake = lakes.source("p", "applications")
         while True:
             first = lake.positions().get(0, 0)
-            rows = [record(offset, f"e{offset % 50}", 1, {"income": float(offset)}) for offset in range(first, first + 1 + first % 7)]
+            rows = [
+                record(offset, f"e{offset % 50}", 1, {"income": float(offset)})
+                for offset in range(first, first + 1 + first % 7)
+            ]
             append(lake, pipeline, "applications", rows)
             lake.merge()
             print(lake.positions()[0], file=out, flush=True)

@@ -16,16 +16,17 @@ from penstock.contracts.events import TrainingSet
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
 from penstock.testing.broker import free_ports
-from penstock_feature_store import durable, names
+from penstock_feature_store import names
 from penstock_feature_store.erasure import Erasures
-from penstock_feature_store.lake import Lake
-from penstock_feature_store.online import OnlineStores
-from penstock_feature_store.online_redis import RedisOnlineStores
-from penstock_feature_store.online_sqlite import SqliteOnlineStores
-from penstock_feature_store.redis_address import Address
-from penstock_feature_store.splits import PARTS
+from penstock_feature_store.lake import durable
+from penstock_feature_store.lake.lake import Lake
+from penstock_feature_store.online.redis import RedisOnlineStores
+from penstock_feature_store.online.redis_address import Address
+from penstock_feature_store.online.sqlite import SqliteOnlineStores
+from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
-from penstock_feature_store.training_sets import key_of
+from penstock_feature_store.training.join import key_of
+from penstock_feature_store.training.splits import PARTS
 
 WHO = "Ada-1815"
 STEPS = 10
@@ -44,7 +45,9 @@ class World:
         self.artifacts = Artifacts(root)
         self.lake = Lake(folder / "lake")
         for source in ("applications", "outcomes"):
-            records = [record(number, WHO if number % 3 == 0 else f"a{number}", number, {}) for number in range(9)]
+            records = [
+                record(number, WHO if number % 3 == 0 else f"a{number}", number, {}) for number in range(9)
+            ]
             append(self.lake.source("credit-risk", source), self.pipeline, source, records)
         made = TrainingSet(
             fingerprint="sha256:0",
@@ -55,9 +58,19 @@ class World:
             created_at=EPOCH,
         )
         with self.store.transaction() as effect:
-            effect.session.add(PipelineRow(name="credit-risk", number=1, spec=self.pipeline.model_dump(mode="json", by_alias=True)))
             effect.session.add(
-                TrainingSetRow(id="set", pipeline="credit-risk", number=1, body=made.model_dump(mode="json"), created_at=EPOCH)
+                PipelineRow(
+                    name="credit-risk", number=1, spec=self.pipeline.model_dump(mode="json", by_alias=True)
+                )
+            )
+            effect.session.add(
+                TrainingSetRow(
+                    id="set",
+                    pipeline="credit-risk",
+                    number=1,
+                    body=made.model_dump(mode="json"),
+                    created_at=EPOCH,
+                )
             )
 
     def put(self, part: str, entities: list[str]) -> Any:
@@ -67,7 +80,9 @@ class World:
 
     def erasures(self, stores: OnlineStores | None = None) -> Erasures:
         lake, stores = Lake(self.folder / "lake"), stores or SqliteOnlineStores()
-        return Erasures(self.store, lake, self.artifacts, stores, self.folder / "feast", self.folder / "erasures")
+        return Erasures(
+            self.store, lake, self.artifacts, stores, self.folder / "feast", self.folder / "erasures"
+        )
 
     def training_set(self) -> TrainingSet:
         with self.store.read() as session:
@@ -95,8 +110,12 @@ def test_an_unknown_pipeline(world: World) -> None:
 
 @pytest.mark.usefixtures("artifacts_root")
 @pytest.mark.parametrize("step", range(1, STEPS + 2))
-def test_an_erasure_cut_short_anywhere_is_finished_at_the_next_start(world: World, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut at the `step`-th time that something becomes durable: a lake file, a note in the journal, a part, the database."""
+def test_an_erasure_cut_short_anywhere_is_finished_at_the_next_start(
+    world: World, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut at the `step`-th time that something becomes durable: a lake file, a note in the journal,
+    a part, the database.
+    """
     left = step
     originals = (durable.place, Artifacts.put_bytes, Store.transaction, durable.remove, Artifacts.replace)
 

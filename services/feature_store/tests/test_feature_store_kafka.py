@@ -38,14 +38,26 @@ def world(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wo
 
 def test_the_newest_event_is_online_however_late_others_come(world: World) -> None:
     before = world.positions(P)["applications"].rows
-    world.ingest(P, "applications", [application("on-1", 5, 10.0), application("on-1", 50, 99.0), application("on-1", 3, None)])
-    world.ingest(P, "applications", [application("on-1", 4, 98.0), application("on-2", 60 * 24 * 40), application("on-1", 3, 11.0)])
+    world.ingest(
+        P,
+        "applications",
+        [application("on-1", 5, 10.0), application("on-1", 50, 99.0), application("on-1", 3, None)],
+    )
+    world.ingest(
+        P,
+        "applications",
+        [application("on-1", 4, 98.0), application("on-2", 60 * 24 * 40), application("on-1", 3, 11.0)],
+    )
     world.holds(P, "applications", before + 6)
     fields = ["applications.income", "applications.purpose", "outcomes.defaulted"]
 
     def answer() -> list[pb.EntityFeatures] | None:
         found = world.online(P, ["on-1", "on-2", "nobody"], fields)
-        return found if found[1].status == pb.EntityFeatures.STATUS_EXPIRED and numbers(found[0])[0] == 11.0 else None
+        return (
+            found
+            if found[1].status == pb.EntityFeatures.STATUS_EXPIRED and numbers(found[0])[0] == 11.0
+            else None
+        )
 
     one, two, nobody = until(answer, within=20, what="all events are online")
     assert numbers(one) == [11.0, "car", None]
@@ -56,7 +68,11 @@ def test_the_newest_event_is_online_however_late_others_come(world: World) -> No
 
 def test_a_wrong_name_gets_the_right_one(world: World) -> None:
     for request, code, sentence in (
-        (pb.GetOnlineFeaturesRequest(pipeline="credit-risc"), grpc.StatusCode.NOT_FOUND, "Did you mean `credit-risk`?"),
+        (
+            pb.GetOnlineFeaturesRequest(pipeline="credit-risc"),
+            grpc.StatusCode.NOT_FOUND,
+            "Did you mean `credit-risk`?",
+        ),
         (
             pb.GetOnlineFeaturesRequest(pipeline=P, entities=["a"], fields=["applications.incom"]),
             grpc.StatusCode.INVALID_ARGUMENT,
@@ -72,9 +88,14 @@ def test_a_wrong_name_gets_the_right_one(world: World) -> None:
 def test_a_training_set_waits_for_what_was_published_before(world: World) -> None:
     """Records in an open transaction, rejects at the end, a partition without any record."""
     entities = [f"ts-{number}" for number in range(120)]
-    world.ingest(P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)])
+    world.ingest(
+        P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)]
+    )
     after = world.ingest(
-        P, "outcomes", [outcome(entity, number % 3 == 0) for number, entity in enumerate(entities)] + [None] * 5, decide=False
+        P,
+        "outcomes",
+        [outcome(entity, number % 3 == 0) for number, entity in enumerate(entities)] + [None] * 5,
+        decide=False,
     )
     world.flush()
     below = {"outcomes": {0: after, 1: 4}}
@@ -95,18 +116,34 @@ def test_a_training_set_waits_for_what_was_published_before(world: World) -> Non
 def test_a_record_can_be_asked_for(world: World) -> None:
     world.ingest(P, "applications", [application("asked", 7, 3.5, id="ask-me", traceparent="00-aa-bb-01")])
     request = pb.GetRecordsRequest(pipeline=P, source="applications", id="ask-me")
-    (record,) = until(lambda: world.stub.GetRecords(request, timeout=10).records, within=20, what="the record is in the lake")
-    assert (record.entity, record.traceparent, record.fields["income"].number) == ("asked", "00-aa-bb-01", 3.5)
-    assert world.stub.GetRecords(pb.GetRecordsRequest(pipeline=P, source="applications", entity="asked"), timeout=10).records == [record]
+    (record,) = until(
+        lambda: world.stub.GetRecords(request, timeout=10).records,
+        within=20,
+        what="the record is in the lake",
+    )
+    assert (record.entity, record.traceparent, record.fields["income"].number) == (
+        "asked",
+        "00-aa-bb-01",
+        3.5,
+    )
+    assert world.stub.GetRecords(
+        pb.GetRecordsRequest(pipeline=P, source="applications", entity="asked"), timeout=10
+    ).records == [record]
 
 
 def test_an_erased_entity_leaves_no_byte(world: World) -> None:
     name = "Hedy-Lamarr-1914"
     others = [f"er-{number}" for number in range(80)]
-    world.ingest(P, "applications", [application(entity, 100) for entity in [*others, name]] + [application(name, 90)])
-    after = world.ingest(P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate([*others, name])])
+    world.ingest(
+        P, "applications", [application(entity, 100) for entity in [*others, name]] + [application(name, 90)]
+    )
+    after = world.ingest(
+        P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate([*others, name])]
+    )
     before = world.training_set(P, "with", below={"outcomes": {0: after}})
-    until(lambda: world.online(P, [name])[0].status == pb.EntityFeatures.STATUS_FOUND, within=30, what="online")
+    until(
+        lambda: world.online(P, [name])[0].status == pb.EntityFeatures.STATUS_FOUND, within=30, what="online"
+    )
     assert holders(world, name)
     erased = world.stub.EraseEntity(pb.EraseEntityRequest(pipeline=P, entity=name), timeout=60)
     assert (erased.lake_rows, erased.online) == (3, True)
@@ -116,18 +153,25 @@ def test_an_erased_entity_leaves_no_byte(world: World) -> None:
     assert now.fingerprint == before.fingerprint
     assert sum(now.left.values()) == 1
     assert sum(now.rows.values()) == sum(before.rows.values()) - 1
-    assert world.stub.EraseEntity(pb.EraseEntityRequest(pipeline=P, entity=name), timeout=60) == pb.EraseEntityResponse()
+    assert (
+        world.stub.EraseEntity(pb.EraseEntityRequest(pipeline=P, entity=name), timeout=60)
+        == pb.EraseEntityResponse()
+    )
 
 
 def holders(world: World, name: str) -> list[Path]:
-    """Files that hold the name in clear or in Feast's encoding; column chunks are compressed, so Parquet is read as well."""
+    """Files that hold the name in clear or in Feast's encoding; column chunks are compressed, so
+    Parquet is read as well.
+    """
 
     def holds(path: Path) -> bool:
         if path.suffix == ".parquet":
             return any(name in map(str, row.values()) for row in pq.read_table(path).to_pylist())
         return name.encode() in path.read_bytes()
 
-    return [path for path in world.home.rglob("*") if path.is_file() and path.suffix != ".log" and holds(path)]
+    return [
+        path for path in world.home.rglob("*") if path.is_file() and path.suffix != ".log" and holds(path)
+    ]
 
 
 def test_every_so_many_labels_there_is_a_run(world: World) -> None:
@@ -138,10 +182,18 @@ def test_every_so_many_labels_there_is_a_run(world: World) -> None:
     with world.events("training-runs.v1") as seen:
 
         def requests() -> list[TrainingRunRequested]:
-            return [event for event in seen.listen() if isinstance(event, TrainingRunRequested) and event.pipeline == pipeline]  # type: ignore[attr-defined]
+            return [
+                event
+                for event in seen.listen()
+                if isinstance(event, TrainingRunRequested) and event.pipeline == pipeline
+            ]  # type: ignore[attr-defined]
 
         def labels(count: int) -> None:
-            world.ingest(pipeline, "outcomes", [outcome(f"w{number}", True) for number in range(count)] + [outcome("none", None)])
+            world.ingest(
+                pipeline,
+                "outcomes",
+                [outcome(f"w{number}", True) for number in range(count)] + [outcome("none", None)],
+            )
 
         labels(9)
         world.holds(pipeline, "outcomes", 10)
@@ -152,9 +204,13 @@ def test_every_so_many_labels_there_is_a_run(world: World) -> None:
         labels(12)
         world.holds(pipeline, "outcomes", 25)
         assert len(requests()) == 1
-        failed = TrainingRunFailed(run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW)
+        failed = TrainingRunFailed(
+            run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW
+        )
         world.tell(failed)
-        until(lambda: len(requests()) == 2, within=20, what="labels that came during the run count for the next")
+        until(
+            lambda: len(requests()) == 2, within=20, what="labels that came during the run count for the next"
+        )
 
 
 def test_killing_it_loses_and_doubles_nothing(world: World) -> None:
@@ -177,19 +233,31 @@ def test_killing_it_loses_and_doubles_nothing(world: World) -> None:
 
 
 def records(world: World, entity: str) -> list[pb.Record]:
-    return list(world.stub.GetRecords(pb.GetRecordsRequest(pipeline=P, source="applications", entity=entity), timeout=10).records)
+    return list(
+        world.stub.GetRecords(
+            pb.GetRecordsRequest(pipeline=P, source="applications", entity=entity), timeout=10
+        ).records
+    )
 
 
 def test_the_online_store_is_made_again_from_the_lake(world: World) -> None:
     world.ingest(P, "applications", [application("again", 3, 42.0)])
-    until(lambda: world.online(P, ["again"])[0].status == pb.EntityFeatures.STATUS_FOUND, within=60, what="online")
+    until(
+        lambda: world.online(P, ["again"])[0].status == pb.EntityFeatures.STATUS_FOUND,
+        within=60,
+        what="online",
+    )
     assert world.stop() == 0
     for path in (world.home / "feature_store" / "feast" / P).glob("online.db*"):
         path.unlink()
     world.start()
     world.knows(P)
     found = until(
-        lambda: (one := world.online(P, ["again"], ["applications.income"])[0]).status == pb.EntityFeatures.STATUS_FOUND and one,
+        lambda: (
+            (one := world.online(P, ["again"], ["applications.income"])[0]).status
+            == pb.EntityFeatures.STATUS_FOUND
+            and one
+        ),
         within=60,
         what="online again",
     )
@@ -211,4 +279,7 @@ def test_a_field_that_comes_later_is_used_at_once(world: World) -> None:
             return None
 
     until(lambda: savings() == [5.0], within=60, what="the new field is online")
-    assert numbers(world.online(P, ["again"], ["applications.savings", "applications.income"])[0]) == [None, 42.0]
+    assert numbers(world.online(P, ["again"], ["applications.savings", "applications.income"])[0]) == [
+        None,
+        42.0,
+    ]

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from penstock.contracts.errors import Conflict
 from penstock.contracts.pipeline import Source
 from penstock_feature_store import names
-from penstock_feature_store.batches import Received, source_schema, table_of
-from penstock_feature_store.lake import Lake, SourceLake, once
-from penstock_feature_store.lake_files import RUN, LakeFile, divide, next_merge, positions
+from penstock_feature_store.lake.batches import Received, source_schema, table_of
+from penstock_feature_store.lake.files import RUN, LakeFile, divide, next_merge, positions
+from penstock_feature_store.lake.lake import Lake, SourceLake, once
 
 SOURCE = Source.model_validate(
     {
@@ -29,7 +29,9 @@ SOURCE = Source.model_validate(
 SCHEMA = source_schema(SOURCE)
 
 
-def received(offset: int, *, entity: str | None = None, event_offset: int | None = None, **fields: object) -> Received:
+def received(
+    offset: int, *, entity: str | None = None, event_offset: int | None = None, **fields: object
+) -> Received:
     record = {
         "id": f"id-{offset}",
         "entity": entity or f"e{offset % 7}",
@@ -110,7 +112,11 @@ def test_a_field_that_comes_later_reads_as_missing_before(tmp_path: Path) -> Non
     lake = SourceLake(tmp_path)
     lake.append(0, 0, 2, rows(0, 2))
     lake.append(0, 2, 3, table_of([received(2, income=7.0)], SCHEMA))
-    assert lake.read([names.OFFSET, "income"]).sort_by(names.OFFSET).column("income").to_pylist() == [None, None, 7.0]
+    assert lake.read([names.OFFSET, "income"]).sort_by(names.OFFSET).column("income").to_pylist() == [
+        None,
+        None,
+        7.0,
+    ]
     assert SourceLake(tmp_path).count("income") == 1
     for first in range(3, 3 + RUN):
         lake.append(0, first, first + 1, rows(first, first + 1))
@@ -129,7 +135,12 @@ def test_rows_that_came_twice_count_once(tmp_path: Path) -> None:
 def test_counting_since_a_position(tmp_path: Path) -> None:
     lake = SourceLake(tmp_path)
     lake.append(0, 0, 10, rows(0, 10))
-    lake.append(0, 10, 20, table_of([received(offset, age=None if offset % 2 else 1.0) for offset in range(10, 20)], SCHEMA))
+    lake.append(
+        0,
+        10,
+        20,
+        table_of([received(offset, age=None if offset % 2 else 1.0) for offset in range(10, 20)], SCHEMA),
+    )
     assert lake.count("age") == 15
     assert [lake.count("age", since={0: start}) for start in (0, 5, 10, 15, 20, 99)] == [15, 10, 5, 2, 0, 0]
     assert lake.count("nothing") == 0
@@ -161,7 +172,10 @@ def test_an_erasure_cut_short_does_not_bring_rows_back(tmp_path: Path) -> None:
 
 def test_rows_leave_by_when_they_were_published(tmp_path: Path) -> None:
     lake = SourceLake(tmp_path)
-    old = [received(offset)._replace(timestamp_ms=1_000_000_000_000 if offset < 5 else 1_700_000_000_000) for offset in range(10)]
+    old = [
+        received(offset)._replace(timestamp_ms=1_000_000_000_000 if offset < 5 else 1_700_000_000_000)
+        for offset in range(10)
+    ]
     lake.append(0, 0, 10, table_of(old, SCHEMA))
     lake.append(0, 10, 12, rows(10, 12))
     published = datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)

@@ -15,8 +15,8 @@ from online_worlds import OnlineWorld
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.testing.wait import until
-from penstock_feature_store.batches import Received, source_schema, table_of
-from penstock_feature_store.online import OnlineStore, Origin
+from penstock_feature_store.lake.batches import Received, source_schema, table_of
+from penstock_feature_store.online.stores import OnlineStore, Origin
 
 PIPELINE = credit_risk()
 FIELDS = ["income", "purpose", "Married", "country_y"]
@@ -29,7 +29,9 @@ def store(online_world: OnlineWorld) -> Iterator[OnlineStore]:
         yield store
 
 
-def write(store: OnlineStore, *records: Received, source: str = "applications", pipeline: Pipeline = PIPELINE) -> int:
+def write(
+    store: OnlineStore, *records: Received, source: str = "applications", pipeline: Pipeline = PIPELINE
+) -> int:
     return store.write(source, table_of(records, source_schema(pipeline.sources[source])))
 
 
@@ -56,13 +58,20 @@ EVENTS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), VALUES), 
 
 
 @given(events=EVENTS, order=st.randoms(use_true_random=False), cuts=st.lists(st.integers(0, 15), max_size=3))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_the_newest_wins_however_they_come(
     store: OnlineStore, events: list[tuple[str, int, dict[str, object]]], order: object, cuts: list[int]
 ) -> None:
     """Late, repeated, in any batches. Milliseconds apart: Feast's own times are whole seconds on SQLite."""
     world = next(_names)
-    records = [record(offset, f"{world}-{who}", time / 10_000, values) for offset, (who, time, values) in enumerate(events)]
+    records = [
+        record(offset, f"{world}-{who}", time / 10_000, values)
+        for offset, (who, time, values) in enumerate(events)
+    ]
     order.shuffle(records)  # type: ignore[attr-defined]
     bounds = sorted({0, len(records), *(cut % len(records) for cut in cuts)})
     for first, last in [*itertools.pairwise(bounds), (0, 1)]:
@@ -70,7 +79,9 @@ def test_the_newest_wins_however_they_come(
     asked = [f"{world}-{who}" for who in "abcd"]
     found = store.read("applications", asked, FIELDS, EPOCH + timedelta(minutes=1))
     for who, row in zip("abcd", found, strict=True):
-        of_entity = [(time, offset, values) for offset, (entity, time, values) in enumerate(events) if entity == who]
+        of_entity = [
+            (time, offset, values) for offset, (entity, time, values) in enumerate(events) if entity == who
+        ]
         if not of_entity:
             assert row.status == "not_found"
             continue
@@ -104,14 +115,18 @@ def test_a_row_of_one_source_is_none_of_another(store: OnlineStore) -> None:
 
 def test_more_rows_than_go_in_one_write(store: OnlineStore) -> None:
     names = [f"many-{number}" for number in range(1_234)]
-    assert write(store, *(record(number, name, 0, {"income": float(number)}) for number, name in enumerate(names))) == len(names)
+    assert write(
+        store, *(record(number, name, 0, {"income": float(number)}) for number, name in enumerate(names))
+    ) == len(names)
     assert incomes(store, *names) == [float(number) for number in range(len(names))]
 
 
 def test_a_field_that_the_view_does_not_have_yet_is_kept_for_it(online_world: OnlineWorld) -> None:
     """Ingest may be told of a change first."""
     before = changed(lambda spec: None, "early")
-    after = changed(lambda spec: spec["sources"]["applications"]["fields"].update(savings={"type": "number"}), "early")
+    after = changed(
+        lambda spec: spec["sources"]["applications"]["fields"].update(savings={"type": "number"}), "early"
+    )
     with online_world.opened(before) as store:
         write(store, record(0, "a", 0, {"income": 1.0, "savings": 5.0}))
     assert online_world.apply(after)
@@ -129,23 +144,35 @@ def test_a_row_expires(store: OnlineStore) -> None:
 
 def test_an_erased_row_leaves_no_byte(online_world: OnlineWorld, store: OnlineStore) -> None:
     for number in range(3):
-        write(store, record(number, "Rosalind-1920", number, {"income": 1.0}), record(number, "Francis-1916", number, {"income": 2.0}))
+        write(
+            store,
+            record(number, "Rosalind-1920", number, {"income": 1.0}),
+            record(number, "Francis-1916", number, {"income": 2.0}),
+        )
     write(store, record(0, "Rosalind-1920", 0, {"defaulted": True}), source="outcomes")
     assert online_world.holds("Rosalind-1920")
     assert store.erase(["applications", "outcomes", "nothing"], "Rosalind-1920")
     assert not store.erase(["applications", "outcomes"], "Rosalind-1920")
-    until(lambda: not online_world.holds("Rosalind-1920"), within=20, what="the store's files are written anew")
+    until(
+        lambda: not online_world.holds("Rosalind-1920"), within=20, what="the store's files are written anew"
+    )
     assert incomes(store, "Rosalind-1920", "Francis-1916") == [None, 2.0]
 
 
 def test_an_erasure_takes_what_no_pipeline_declares_any_more(online_world: OnlineWorld) -> None:
-    before = changed(lambda spec: spec["sources"]["applications"]["fields"].update(diary={"type": "text"}), "diaries")
+    before = changed(
+        lambda spec: spec["sources"]["applications"]["fields"].update(diary={"type": "text"}), "diaries"
+    )
     with online_world.opened(before) as store:
         write(store, record(0, "Ada-1815", 0, {"diary": "poetical-science"}), pipeline=before)
     assert online_world.holds("poetical-science")
     with online_world.opened(changed(lambda spec: None, "diaries")) as store:
         assert store.erase(["applications", "outcomes"], "Ada-1815")
-    until(lambda: not online_world.holds("poetical-science"), within=20, what="the store's files are written anew")
+    until(
+        lambda: not online_world.holds("poetical-science"),
+        within=20,
+        what="the store's files are written anew",
+    )
 
 
 def test_another_entity_of_the_same_name_stays(online_world: OnlineWorld) -> None:
@@ -153,7 +180,12 @@ def test_another_entity_of_the_same_name_stays(online_world: OnlineWorld) -> Non
 
     def with_shops(spec: dict[str, Any]) -> None:
         spec["entities"]["shop"] = {"key": "shop_id"}
-        spec["sources"]["sales"] = {"entity": "shop", "id": "i", "timestamp": "t", "fields": {"turnover": {"type": "number"}}}
+        spec["sources"]["sales"] = {
+            "entity": "shop",
+            "id": "i",
+            "timestamp": "t",
+            "fields": {"turnover": {"type": "number"}},
+        }
 
     pipeline = changed(with_shops, "shops")
     with online_world.opened(pipeline) as store:
@@ -166,7 +198,9 @@ def test_another_entity_of_the_same_name_stays(online_world: OnlineWorld) -> Non
 
 def test_values_leave_by_when_they_were_published(store: OnlineStore) -> None:
     for number, published in enumerate((EPOCH, EPOCH + timedelta(days=3))):
-        row = record(number, f"published-{number}", 0, {"defaulted": True})._replace(timestamp_ms=round(published.timestamp() * 1000))
+        row = record(number, f"published-{number}", 0, {"defaulted": True})._replace(
+            timestamp_ms=round(published.timestamp() * 1000)
+        )
         write(store, row, source="outcomes")
     write(store, record(0, "published-0", 0, {"income": 1.0}))
     assert store.expire("outcomes", EPOCH + timedelta(days=2))
@@ -252,6 +286,8 @@ def test_feast_itself_opens_the_repository(online_world: OnlineWorld) -> None:
 
 
 @given(st.integers(), st.integers(), st.integers(), st.text())
-def test_an_origin_is_read_as_it_was_written(time_us: int, offset: int, partition: int, event_id: str) -> None:
+def test_an_origin_is_read_as_it_was_written(
+    time_us: int, offset: int, partition: int, event_id: str
+) -> None:
     origin = Origin(time_us, offset, partition, event_id)
     assert Origin.read(str(origin)) == origin

@@ -1,4 +1,6 @@
-"""The service with its online store in Redis, against the real broker: Redis is away, is killed, is emptied."""
+"""The service with its online store in Redis, against the real broker: Redis is away, is killed, is
+emptied.
+"""
 
 from __future__ import annotations
 
@@ -58,8 +60,12 @@ def test_away_at_the_start_it_is_waited_for_and_training_sets_go_on(world: World
     until(lambda: "online store" in world.waits_for(), within=20, what="it says what it waits for")
     assert "Redis does not answer" in world.waits_for()["online store"]
     entities = [f"e-{number}" for number in range(80)]
-    applied = world.ingest(P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)])
-    observed = world.ingest(P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate(entities)])
+    applied = world.ingest(
+        P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)]
+    )
+    observed = world.ingest(
+        P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate(entities)]
+    )
     made = world.training_set(P, "meanwhile", below={"applications": {0: applied}, "outcomes": {0: observed}})
     assert sum(made.rows.values()) == 80
     with pytest.raises(grpc.RpcError) as refused:
@@ -77,7 +83,9 @@ def test_killed_under_load_it_has_every_row_again(world: World, redis: RedisServ
         deadline, killed = time.monotonic() + moment, False
         while time.monotonic() < deadline:
             rows = {f"k-{len(published) + number}": float(len(published) + number) for number in range(300)}
-            world.ingest(P, "applications", [application(entity, 1, income) for entity, income in rows.items()])
+            world.ingest(
+                P, "applications", [application(entity, 1, income) for entity, income in rows.items()]
+            )
             published |= rows
             if not killed and len(published) > 900:
                 redis.kill()
@@ -106,14 +114,20 @@ def test_an_erasure_that_began_while_it_was_away_is_finished(world: World, redis
         world.stub.EraseEntity(pb.EraseEntityRequest(pipeline=P, entity="Hypatia-415"), timeout=60)
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     redis.start()
-    until(lambda: not list((world.home / "feature_store" / "erasures").iterdir()), within=60, what="the erasure is finished")
+    until(
+        lambda: not list((world.home / "feature_store" / "erasures").iterdir()),
+        within=60,
+        what="the erasure is finished",
+    )
     online(world, ["Hypatia-415"], [None])
     until(lambda: not redis.holds("Hypatia-415"), within=20, what="Redis wrote its files anew")
 
 
 def test_the_password_is_nowhere(world: World) -> None:
     assert world.status()
-    assert PASSWORD not in f"{world.said()} {world.status()} {Path(f'/proc/{world.pid}/cmdline').read_bytes()!r}"
+    assert (
+        PASSWORD not in f"{world.said()} {world.status()} {Path(f'/proc/{world.pid}/cmdline').read_bytes()!r}"
+    )
     for path in world.home.rglob("*"):
         if path.is_file() and os.access(path, os.R_OK):
             assert PASSWORD.encode() not in path.read_bytes(), path

@@ -1,4 +1,6 @@
-"""The lake's owner and its database: an owner whose lease cannot be renewed keeps the lake by its lock, and renews when it can."""
+"""The lake's owner and its database: an owner whose lease cannot be renewed keeps the lake by its
+lock, and renews when it can.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
 from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PostgresContainer, running_postgres
-from penstock_feature_store import ownership
-from penstock_feature_store.lake import Lake
-from penstock_feature_store.ownership import Owner, Ownership
+from penstock_feature_store.lake import ownership
+from penstock_feature_store.lake.lake import Lake
+from penstock_feature_store.lake.ownership import Owner, Ownership
 
 pytestmark = pytest.mark.docker
 
@@ -32,12 +34,16 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def test_an_owner_outlives_its_databases_absence(server: PostgresContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_owner_outlives_its_databases_absence(
+    server: PostgresContainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It went on renewing: each try while the database was away failed, and none ended it."""
     monkeypatch.setattr(ownership, "RENEW_EVERY_S", 0.2)
     with server.database() as url:
         store = Store.open(url, migrations="penstock_feature_store.migrations")
-        kept = Ownership(Lake(tmp_path / "lake"), store, Owner(replica="0", address="127.0.0.1:1"), Readiness(now), now)
+        kept = Ownership(
+            Lake(tmp_path / "lake"), store, Owner(replica="0", address="127.0.0.1:1"), Readiness(now), now
+        )
         begun, tries, away = asyncio.Event(), [0], [0]
         renew = kept._renew
 

@@ -22,17 +22,17 @@ from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import TrainingRunRequested, encode
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Store, assert_migrations_match
-from penstock_feature_store.fingerprint import fingerprint
 from penstock_feature_store.handlers import router
 from penstock_feature_store.names import column_of
 from penstock_feature_store.settings import Settings
-from penstock_feature_store.spawner import Spawner
 from penstock_feature_store.store import Tables, begin_run, count_up_to, counted, end_run, runs_under_way
-from penstock_feature_store.trigger import due
+from penstock_feature_store.training.fingerprint import fingerprint
+from penstock_feature_store.training.spawner import Spawner
+from penstock_feature_store.training.trigger import due
 
 SCRIPT = """
 import asyncio, json, os, sys
-from penstock_feature_store.spawner import Spawner
+from penstock_feature_store.training.spawner import Spawner
 spawner = Spawner.start(warm="json")
 async def main():
     outcomes = []
@@ -41,7 +41,8 @@ async def main():
             outcomes.append(await spawner.run(work, {"pid": os.getpid()}))
         except Exception as error:
             outcomes.append([type(error).__name__, str(error)])
-    outcomes += await asyncio.gather(*(spawner.run("fs_work:answer", {"number": number}) for number in range(5)))
+    answers = (spawner.run("fs_work:answer", {"number": number}) for number in range(5))
+    outcomes += await asyncio.gather(*answers)
     print(json.dumps({"outcomes": outcomes, "waiting": spawner.pid}), flush=True)
     sys.stdin.read()
 asyncio.run(main())
@@ -62,7 +63,11 @@ def spawned(tmp_path: Path) -> Any:
     works = [f"fs_work:{name}" for name in ("answer", "refuse", "stumble", "die", "answer")]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, *works], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        [sys.executable, "-c", SCRIPT, *works],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
     )
     assert process.stdout
     yield process, json.loads(process.stdout.readline())
@@ -102,7 +107,10 @@ def test_a_service_whose_spawner_died_says_so() -> None:
         asyncio.run(spawner.watch())
 
 
-@pytest.mark.parametrize(("labels", "runs", "expected"), [(9, 0, False), (10, 0, True), (11, 0, True), (10, 1, False), (0, 0, False)])
+@pytest.mark.parametrize(
+    ("labels", "runs", "expected"),
+    [(9, 0, False), (10, 0, True), (11, 0, True), (10, 1, False), (0, 0, False)],
+)
 def test_a_run_is_due(labels: int, runs: int, expected: bool) -> None:
     assert due(labels, 10, runs) is expected
 
@@ -124,14 +132,23 @@ def test_counting_never_goes_back(database: str) -> None:
 
 
 @pytest.mark.parametrize(("run_id", "under_way"), [("01KA", 1), ("0b6f2b3e-6b1e-4d53-8f0a-3d1f0c4f8f3a", 0)])
-async def test_a_wish_that_the_trainer_turns_away_is_under_way_nowhere(run_id: str, under_way: int, database: str) -> None:
+async def test_a_wish_that_the_trainer_turns_away_is_under_way_nowhere(
+    run_id: str, under_way: int, database: str
+) -> None:
     """It would hold back every run that labels trigger."""
     store = Store.open(database, migrations="penstock_feature_store.migrations")
     wish = TrainingRunRequested(
-        run_id=run_id, pipeline="p", pipeline_number=1, reason="requested", requested_at=datetime.now(UTC), requested_by="me"
+        run_id=run_id,
+        pipeline="p",
+        pipeline_number=1,
+        reason="requested",
+        requested_at=datetime.now(UTC),
+        requested_by="me",
     )
     with nullcontext() if under_way else pytest.raises(Invalid, match="cannot name a run"):
-        await router(None, None, store).handle(Received(wish.topic, 0, 0, "e", wish.ce_type(), {}, encode(wish)))  # type: ignore[arg-type]  # neither is asked
+        await router(None, None, store).handle(
+            Received(wish.topic, 0, 0, "e", wish.ce_type(), {}, encode(wish))
+        )  # type: ignore[arg-type]  # neither is asked
     with store.read() as session:
         assert runs_under_way(session, "p") == under_way
     store.close()
@@ -153,7 +170,9 @@ def test_a_misspelt_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_fingerprint_is_pinned() -> None:
     """A release must give the same name to the same rows."""
-    table = pa.table({"number": [1.5, None, -0.0], "text": ["a", None, "é"], "whole": pa.array([1, 2, None], pa.int64())})
+    table = pa.table(
+        {"number": [1.5, None, -0.0], "text": ["a", None, "é"], "whole": pa.array([1, 2, None], pa.int64())}
+    )
     parts = {"train": table, "audit": table.slice(1)}
     whole = fingerprint(parts, {"asked": 1}, [("t", 0, 0, 3)])
     chunked = {name: pa.concat_tables([part.slice(0, 1), part.slice(1)]) for name, part in parts.items()}

@@ -16,15 +16,15 @@ from redis_server import PASSWORD, RedisServer
 
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.pipeline import Pipeline
-from penstock_feature_store import redis_connection
-from penstock_feature_store.lake import SourceLake
-from penstock_feature_store.online import OnlineStore, coalesce
-from penstock_feature_store.online_redis import RedisOnlineStores
-from penstock_feature_store.online_sqlite import SqliteOnlineStores
-from penstock_feature_store.online_writer import step
+from penstock_feature_store.lake.lake import SourceLake
+from penstock_feature_store.online import redis_connection
+from penstock_feature_store.online.redis import RedisOnlineStores
+from penstock_feature_store.online.redis_address import Address
+from penstock_feature_store.online.repository import Repository
+from penstock_feature_store.online.sqlite import SqliteOnlineStores
+from penstock_feature_store.online.stores import OnlineStore, coalesce
+from penstock_feature_store.online.writer import step
 from penstock_feature_store.pipelines import Gate, Owned
-from penstock_feature_store.redis_address import Address
-from penstock_feature_store.repository import Repository
 from penstock_feature_store.settings import Settings
 
 PIPELINE = credit_risk()
@@ -76,7 +76,10 @@ def check(store: OnlineStore, lake: SourceLake, below: int) -> None:
     table = lake.read()
     expected = coalesce(table.slice(0, below))
     found = store.read("applications", list(expected), [], EPOCH)
-    assert all(row.origin is not None and row.origin >= origin for row, (origin, _) in zip(found, expected.values(), strict=True))
+    assert all(
+        row.origin is not None and row.origin >= origin
+        for row, (origin, _) in zip(found, expected.values(), strict=True)
+    )
 
 
 CALLS: dict[str, Callable[[OnlineStore], object]] = {
@@ -89,7 +92,9 @@ CALLS: dict[str, Callable[[OnlineStore], object]] = {
 
 
 @pytest.mark.docker
-def test_while_it_is_away_every_call_says_so_and_after_that_none(world: RedisWorld, store: OnlineStore) -> None:
+def test_while_it_is_away_every_call_says_so_and_after_that_none(
+    world: RedisWorld, store: OnlineStore
+) -> None:
     store.save("applications", {0: 7})
     world.server.kill()
     for call in CALLS.values():
@@ -104,10 +109,14 @@ def test_while_it_is_away_every_call_says_so_and_after_that_none(world: RedisWor
         call(store)
 
 
-def test_a_server_that_never_answers_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(redis_connection, "ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        stores = RedisOnlineStores(Address("127.0.0.1", silent.getsockname()[1], 0, tls=False, user=None), None)
+        stores = RedisOnlineStores(
+            Address("127.0.0.1", silent.getsockname()[1], 0, tls=False, user=None), None
+        )
         with pytest.raises(Unavailable, match="Redis does not answer: Timeout"):
             stores.open(tmp_path, PIPELINE).positions("applications")
 
@@ -116,11 +125,17 @@ def test_a_server_that_never_answers_is_not_waited_for(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("settings", "back", "why"),
     [
-        (["maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"], ["maxmemory", "0", "maxmemory-policy", "noeviction"], "allkeys-lru"),
+        (
+            ["maxmemory", "1gb", "maxmemory-policy", "allkeys-lru"],
+            ["maxmemory", "0", "maxmemory-policy", "noeviction"],
+            "allkeys-lru",
+        ),
         (["replicaof", "127.0.0.1 1"], ["replicaof", "no one"], "a replica"),
     ],
 )
-def test_a_server_that_would_lose_rows_is_not_used(world: RedisWorld, settings: list[str], back: list[str], why: str) -> None:
+def test_a_server_that_would_lose_rows_is_not_used(
+    world: RedisWorld, settings: list[str], back: list[str], why: str
+) -> None:
     def change(to: list[str]) -> None:
         if to[0] == "replicaof":
             world.server.ask(*to[0].split(), *to[1].split())
@@ -160,7 +175,9 @@ def test_the_password_is_told_to_nobody_and_read_at_each_connect(world: RedisWor
     file.write_text("not-this-one")
     with pytest.raises(Unavailable, match="invalid username-password") as refused:
         stores.check()
-    assert "not-this-one" not in f"{refused.value!r} {refused.value} {refused.value.__cause__!r} {vars(stores)}"
+    assert (
+        "not-this-one" not in f"{refused.value!r} {refused.value} {refused.value.__cause__!r} {vars(stores)}"
+    )
     file.write_text(PASSWORD)
     stores.check()
     stores.close()
@@ -180,7 +197,7 @@ def test_a_file_from_before_redis_is_removed(world: RedisWorld) -> None:
 
 
 def test_fields_that_feast_would_keep_in_one_place_are_refused(tmp_path: Path) -> None:
-    from penstock_feature_store.feast_import import _mmh3
+    from penstock_feature_store.online.feast_import import _mmh3
 
     seen: dict[bytes, str] = {}
     for number in itertools.count():
@@ -207,9 +224,18 @@ def test_an_address_is_read(url: str, address: Address) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:hunter2@redis:6379/0", "redis://u:hunter2@redis", "hunter2", "redis://redis:hunter2", "redis:///hunter2"]
+    "url",
+    [
+        "redis://:hunter2@redis:6379/0",
+        "redis://u:hunter2@redis",
+        "hunter2",
+        "redis://redis:hunter2",
+        "redis:///hunter2",
+    ],
 )
-def test_a_wrong_address_is_refused_without_repeating_it(url: str, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_wrong_address_is_refused_without_repeating_it(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     from penstock.runtime.lifecycle import start
 
     monkeypatch.setenv("PENSTOCK_FEATURE_STORE__ONLINE_STORE", url)

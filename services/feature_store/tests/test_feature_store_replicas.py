@@ -1,4 +1,6 @@
-"""Two replicas on one lake, one database, one Redis and one S3, against the real broker: one owns the lake, the other stands by."""
+"""Two replicas on one lake, one database, one Redis and one S3, against the real broker: one owns
+the lake, the other stands by.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,11 @@ class Pair:
         self.replicas: list[Replica] = [self.world, Replica(self.world.settings, home, environment, name="1")]
 
     def owner(self, within: float = 90) -> Replica:
-        return until(lambda: next((one for one in self.replicas if one.owns()), None), within=within, what="a replica owns the lake")
+        return until(
+            lambda: next((one for one in self.replicas if one.owns()), None),
+            within=within,
+            what="a replica owns the lake",
+        )
 
     def other(self) -> Replica:
         owner = self.owner()
@@ -48,7 +54,9 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(kafka: Kafka, redis: RedisServer, s3: S3, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+def pair(
+    kafka: Kafka, redis: RedisServer, s3: S3, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Pair]:
     environment = {
         **s3.environment,
         "PENSTOCK_ARTIFACTS": f"s3://{s3.bucket()}/artifacts",
@@ -71,15 +79,23 @@ def pair(kafka: Kafka, redis: RedisServer, s3: S3, tmp_path_factory: pytest.Temp
 
 def test_any_replica_answers_everything(pair: Pair) -> None:
     entities = [f"any-{number}" for number in range(90)]
-    applied = pair.world.ingest(P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)])
-    observed = pair.world.ingest(P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate(entities)])
+    applied = pair.world.ingest(
+        P, "applications", [application(entity, 100, float(number)) for number, entity in enumerate(entities)]
+    )
+    observed = pair.world.ingest(
+        P, "outcomes", [outcome(entity, number % 2 == 0) for number, entity in enumerate(entities)]
+    )
     below = {"applications": {0: applied}, "outcomes": {0: observed}}
     standby, owner = pair.other(), pair.owner()
     assert "stands by for replica" in " ".join(standby.status().facts)  # type: ignore[union-attr]
     made = standby.training_set(P, "by-the-other", below=below)
     assert sum(made.rows.values()) == 90
     assert owner.training_set(P, "by-the-other") == made
-    until(lambda: numbers(standby.online(P, ["any-7"], INCOME)[0]) == [7.0], within=30, what="the other reads Redis")
+    until(
+        lambda: numbers(standby.online(P, ["any-7"], INCOME)[0]) == [7.0],
+        within=30,
+        what="the other reads Redis",
+    )
     assert standby.positions(P) == owner.positions(P)
     request = pb.GetRecordsRequest(pipeline=P, source="applications", entity="any-3")
     assert standby.stub.GetRecords(request, timeout=10) == owner.stub.GetRecords(request, timeout=10)
@@ -116,7 +132,9 @@ def test_killing_the_owner_under_load_loses_and_doubles_nothing(pair: Pair) -> N
         reader = pair.other()
 
         def there(part: range = part, reader: Replica = reader) -> bool:
-            return [numbers(one)[0] for one in reader.online(P, [f"k-{number}" for number in part], INCOME)] == list(map(float, part))
+            return [
+                numbers(one)[0] for one in reader.online(P, [f"k-{number}" for number in part], INCOME)
+            ] == list(map(float, part))
 
         until(there, within=60, what=f"rows {start:,} and on are online")
 
@@ -130,7 +148,9 @@ def publish(pair: Pair, published: int, chance: random.Random) -> int:
 
 
 def test_the_lake_holds_each_row_once(pair: Pair) -> None:
-    """As it lies on disk, without what readers do about repeats; a merge that is under way leaves some for a moment."""
+    """As it lies on disk, without what readers do about repeats; a merge that is under way leaves
+    some for a moment.
+    """
     folder = pair.world.home / "feature_store" / "lake" / P / "applications"
 
     def once() -> bool:
@@ -165,24 +185,36 @@ def test_labels_that_came_during_a_run_count_whoever_hears_of_its_end(pair: Pair
     with pair.world.events("training-runs.v1") as seen:
 
         def requests() -> list[TrainingRunRequested]:
-            return [event for event in seen.listen() if isinstance(event, TrainingRunRequested) and event.pipeline == pipeline]  # type: ignore[attr-defined]
+            return [
+                event
+                for event in seen.listen()
+                if isinstance(event, TrainingRunRequested) and event.pipeline == pipeline
+            ]  # type: ignore[attr-defined]
 
         pair.world.ingest(pipeline, "outcomes", [outcome(f"w{number}", True) for number in range(10)])
         (first,) = until(requests, within=20, what="a run is requested")
         pair.world.ingest(pipeline, "outcomes", [outcome(f"v{number}", True) for number in range(12)])
         pair.owner().holds(pipeline, "outcomes", 22)
-        failed = TrainingRunFailed(run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW)
+        failed = TrainingRunFailed(
+            run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW
+        )
         pair.world.tell(failed)
         until(lambda: len(requests()) == 2, within=30, what="a second run is requested")
 
 
 def test_a_replica_that_does_not_share_the_volume_owns_nothing(pair: Pair, tmp_path: Path) -> None:
     database = pair.world.home / "feature_store" / "feature_store.db"
-    stranger = Replica(pair.world.settings, tmp_path, {"PENSTOCK_FEATURE_STORE__DATABASE": f"sqlite:///{database}"}, name="2")
+    stranger = Replica(
+        pair.world.settings, tmp_path, {"PENSTOCK_FEATURE_STORE__DATABASE": f"sqlite:///{database}"}, name="2"
+    )
     stranger.start()
     try:
         why = until(lambda: stranger.waits_for().get("lake"), within=30, what="it says why it waits")
-        until(lambda: "does not share this volume" in stranger.waits_for()["lake"], within=10, what=f"it says so, not {why}")
+        until(
+            lambda: "does not share this volume" in stranger.waits_for()["lake"],
+            within=10,
+            what=f"it says so, not {why}",
+        )
         assert not stranger.owns()
     finally:
         stranger.close()

@@ -1,4 +1,6 @@
-"""Training sets: the join against one written by hand, what they are named, how they are split, what they refuse."""
+"""Training sets: the join against one written by hand, what they are named, how they are split,
+what they refuse.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,24 @@ from penstock.contracts.errors import Conflict, Invalid, PenstockError
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline, SplitParts
 from penstock_feature_store import names
-from penstock_feature_store.batches import Received
-from penstock_feature_store.lake import SourceLake
-from penstock_feature_store.splits import PARTS, by_entity, by_time
-from penstock_feature_store.training_sets import Columns, Order, Snapshot, build, columns_of, join
+from penstock_feature_store.lake.batches import Received
+from penstock_feature_store.lake.lake import SourceLake
+from penstock_feature_store.training.join import Columns, Order, Snapshot, build, columns_of, join
+from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 INCOME = {"income": {"from": "applications.income"}}
 _orders = itertools.count()
 
 
-def make(pipeline: Pipeline, folder: Path, sources: dict[str, list[Received]], *, files: int = 1, merge: bool = False) -> TrainingSet:
+def make(
+    pipeline: Pipeline,
+    folder: Path,
+    sources: dict[str, list[Received]],
+    *,
+    files: int = 1,
+    merge: bool = False,
+) -> TrainingSet:
     job = folder / f"job{next(_orders)}"
     for source, records in sources.items():
         lake = SourceLake(job / "lake" / source)
@@ -41,11 +50,21 @@ def make(pipeline: Pipeline, folder: Path, sources: dict[str, list[Received]], *
             append(lake, pipeline, source, records[start : start + size])
         if merge:
             lake.merge()
-    return build(Order(id=job.name, pipeline=pipeline, folder=job, artifacts=f"file://{folder}/artifacts", created_at=CREATED))
+    return build(
+        Order(
+            id=job.name,
+            pipeline=pipeline,
+            folder=job,
+            artifacts=f"file://{folder}/artifacts",
+            created_at=CREATED,
+        )
+    )
 
 
 def rows_of(made: TrainingSet) -> list[dict[str, Any]]:
-    parts = [pq.read_table(part.uri.removeprefix("file://")) for part in (made.train, made.validation, made.audit)]
+    parts = [
+        pq.read_table(part.uri.removeprefix("file://")) for part in (made.train, made.validation, made.audit)
+    ]
     rows: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
     return rows
 
@@ -67,11 +86,14 @@ def population(count: int = 200, seed: int = 5) -> dict[str, list[Received]]:
         )
         for number in range(count)
     ]
-    outcomes = [record(number, f"a{number}", number + 1000, {"defaulted": chance.random() < 0.4}) for number in range(count)]
+    outcomes = [
+        record(number, f"a{number}", number + 1000, {"defaulted": chance.random() < 0.4})
+        for number in range(count)
+    ]
     return {"applications": applications, "outcomes": outcomes}
 
 
-# -- the join ----------------------------------------------------------------------------------------------------------------------
+# -- the join --------------------------------------------------------------------------------------
 
 Events = list[tuple[str, int, int | None]]
 """Entity, half-day, value."""
@@ -79,21 +101,36 @@ Events = list[tuple[str, int, int | None]]
 
 def events(chance: random.Random, count: int) -> Events:
     """Few entities and moments, so that they meet."""
-    return [(chance.choice("abcdef"), chance.randrange(12), chance.choice([None, *range(99)])) for _ in range(count)]
+    return [
+        (chance.choice("abcdef"), chance.randrange(12), chance.choice([None, *range(99)]))
+        for _ in range(count)
+    ]
 
 
 def by_hand(features: Events, labels: Events, max_age: int) -> list[int | None]:
-    """For each label the value of the entity's newest row, the last published among equals, at most `max_age` half-days old."""
+    """For each label the value of the entity's newest row, the last published among equals, at most
+    `max_age` half-days old.
+    """
     found: list[int | None] = []
     for entity, time, _ in labels:
-        known = [(at, place, value) for place, (who, at, value) in enumerate(features) if who == entity and time - max_age <= at <= time]
+        known = [
+            (at, place, value)
+            for place, (who, at, value) in enumerate(features)
+            if who == entity and time - max_age <= at <= time
+        ]
         found.append(max(known, key=lambda row: row[:2])[2] if known else None)
     return found
 
 
-@given(chance=st.randoms(use_true_random=False), counts=st.tuples(st.integers(0, 120), st.integers(1, 80)), max_age=st.integers(1, 6))
+@given(
+    chance=st.randoms(use_true_random=False),
+    counts=st.tuples(st.integers(0, 120), st.integers(1, 80)),
+    max_age=st.integers(1, 6),
+)
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
-def test_the_join_is_the_one_written_by_hand(scratch: Path, chance: random.Random, counts: tuple[int, int], max_age: int) -> None:
+def test_the_join_is_the_one_written_by_hand(
+    scratch: Path, chance: random.Random, counts: tuple[int, int], max_age: int
+) -> None:
     features, labels = events(chance, counts[0]), events(chance, counts[1])
     folder = scratch / str(next(_orders))
     pipeline = credit_risk(training={"max_age": f"{max_age * 12}h"})
@@ -102,7 +139,9 @@ def test_the_join_is_the_one_written_by_hand(scratch: Path, chance: random.Rando
         ("outcomes", labels, lambda _: {"defaulted": True}),
     ):
         lake = SourceLake(folder / "lake" / source)
-        records = [record(offset, who, at * 720, fields(value)) for offset, (who, at, value) in enumerate(published)]
+        records = [
+            record(offset, who, at * 720, fields(value)) for offset, (who, at, value) in enumerate(published)
+        ]
         half = len(records) // 2
         for part in (records[:half], records[half:]):
             if part:
@@ -119,7 +158,9 @@ def test_the_join_is_the_one_written_by_hand(scratch: Path, chance: random.Rando
 
 
 def test_labels_in_the_event_meet_their_own_event(tmp_path: Path) -> None:
-    pipeline = credit_risk(targets={"married": {"from": "applications.Married", "type": "binary"}}, features=INCOME)
+    pipeline = credit_risk(
+        targets={"married": {"from": "applications.Married", "type": "binary"}}, features=INCOME
+    )
     records = population()["applications"]
     rows = rows_of(made := make(pipeline, tmp_path, {"applications": records}))
     assert sum(made.rows.values()) == len(rows) == 200
@@ -134,7 +175,9 @@ def test_labels_in_the_event_meet_their_own_event(tmp_path: Path) -> None:
 
 def test_every_label_of_an_entity_is_a_row(tmp_path: Path) -> None:
     sources = population(60)
-    sources["outcomes"] += [record(100 + number, f"a{number}", 1000 + number, {"defaulted": False}) for number in range(60)]
+    sources["outcomes"] += [
+        record(100 + number, f"a{number}", 1000 + number, {"defaulted": False}) for number in range(60)
+    ]
     rows = rows_of(make(credit_risk(), tmp_path, sources))
     assert len(rows) == 120
     assert len({row["__id"] for row in rows}) == 120
@@ -169,14 +212,17 @@ def test_what_the_parts_hold(tmp_path: Path) -> None:
 
 def test_a_label_without_features_keeps_its_place(tmp_path: Path) -> None:
     sources = population()
-    sources["outcomes"] += [record(200, "stranger", 5, {"defaulted": True}), record(201, "a3", 60 * 24 * 90, {"defaulted": True})]
+    sources["outcomes"] += [
+        record(200, "stranger", 5, {"defaulted": True}),
+        record(201, "a3", 60 * 24 * 90, {"defaulted": True}),
+    ]
     rows = {row["__id"]: row for row in rows_of(make(credit_risk(), tmp_path, sources))}
     assert rows["ev-200"]["income"] is None
     assert rows["ev-201"]["income"] is None
     assert len(rows) == 202
 
 
-# -- the name ----------------------------------------------------------------------------------------------------------------------
+# -- the name --------------------------------------------------------------------------------------
 
 
 def test_the_fingerprint_does_not_know_how_files_lie(tmp_path: Path) -> None:
@@ -199,7 +245,10 @@ def test_the_fingerprint_does_not_know_how_files_lie(tmp_path: Path) -> None:
 )
 def test_the_fingerprint_knows_what_was_asked_for(tmp_path: Path, change: dict[str, Any]) -> None:
     sources = population(80)
-    assert make(credit_risk(), tmp_path, sources).fingerprint != make(credit_risk(**change), tmp_path, sources).fingerprint
+    assert (
+        make(credit_risk(), tmp_path, sources).fingerprint
+        != make(credit_risk(**change), tmp_path, sources).fingerprint
+    )
 
 
 def test_the_fingerprint_knows_every_value(tmp_path: Path) -> None:
@@ -207,10 +256,12 @@ def test_the_fingerprint_knows_every_value(tmp_path: Path) -> None:
     changed = json.loads(other["applications"][17].value)
     changed["fields"]["income"] += 1e-9
     other["applications"][17] = other["applications"][17]._replace(value=json.dumps(changed).encode())
-    assert make(credit_risk(), tmp_path, sources).fingerprint != make(credit_risk(), tmp_path, other).fingerprint
+    assert (
+        make(credit_risk(), tmp_path, sources).fingerprint != make(credit_risk(), tmp_path, other).fingerprint
+    )
 
 
-# -- the parts ---------------------------------------------------------------------------------------------------------------------
+# -- the parts -------------------------------------------------------------------------------------
 
 
 def test_an_entity_is_in_one_part_and_stays_there(tmp_path: Path) -> None:
@@ -219,7 +270,9 @@ def test_an_entity_is_in_one_part_and_stays_there(tmp_path: Path) -> None:
     def place(made: TrainingSet) -> dict[str, str]:
         found = {}
         for name in PARTS:
-            for entity in pq.read_table(getattr(made, name).uri.removeprefix("file://"))["__entity"].to_pylist():
+            for entity in pq.read_table(getattr(made, name).uri.removeprefix("file://"))[
+                "__entity"
+            ].to_pylist():
                 assert found.setdefault(entity, name) == name
                 found[entity] = name
         return found
@@ -239,7 +292,10 @@ def test_the_split_by_entity_looks_at_nothing_else(entities: list[str], seed: in
 
 def test_the_split_by_entity_is_pinned() -> None:
     """A release must not move rows between training and audit."""
-    assert "".join(str(part) for part in by_entity([f"a{number}" for number in range(24)], SplitParts(), 7)) == PINNED
+    assert (
+        "".join(str(part) for part in by_entity([f"a{number}" for number in range(24)], SplitParts(), 7))
+        == PINNED
+    )
 
 
 PINNED = "122000020000000101002202"
@@ -254,18 +310,25 @@ def test_the_split_by_time_keeps_moments_whole(times: list[int]) -> None:
             assert parts[earlier] <= parts[later]
 
 
-# -- refusals ----------------------------------------------------------------------------------------------------------------------
+# -- refusals --------------------------------------------------------------------------------------
 
 
 def only(value: Any, count: int = 100) -> dict[str, list[Received]]:
     sources = population(count)
-    return sources | {"outcomes": [record(number, f"a{number}", 1000, {"defaulted": value}) for number in range(count)]}
+    return sources | {
+        "outcomes": [record(number, f"a{number}", 1000, {"defaulted": value}) for number in range(count)]
+    }
 
 
 def without_income() -> dict[str, list[Received]]:
     sources = population(100)
     empty = [
-        record(number, f"a{number}", number, {"income": None, "purpose": "home", "Married": True, "country_y": "nl", "sex": "f"})
+        record(
+            number,
+            f"a{number}",
+            number,
+            {"income": None, "purpose": "home", "Married": True, "country_y": "nl", "sex": "f"},
+        )
         for number in range(100)
     ]
     return sources | {"applications": empty}
@@ -274,13 +337,28 @@ def without_income() -> dict[str, list[Received]]:
 @pytest.mark.parametrize(
     ("sources", "change", "error", "sentence"),
     [
-        ({}, {}, Conflict, "no labels yet: no event of `outcomes` carries a value. Publish labelled events first"),
+        (
+            {},
+            {},
+            Conflict,
+            "no labels yet: no event of `outcomes` carries a value. Publish labelled events first",
+        ),
         (only(None), {}, Conflict, "no labels yet"),
         (only(True), {}, Conflict, "all 100 labels are `true`. Publish events of the other class too"),
         (only(False), {}, Conflict, "none of 100 labels is `true` (found: `false` 100). Correct `positive`"),
-        (population(30), {}, Conflict, "30 labelled rows, at least 50 are needed. Publish more labelled events"),
         (
-            {**population(60), "outcomes": [record(number, "a1", number, {"defaulted": bool(number % 2)}) for number in range(60)]},
+            population(30),
+            {},
+            Conflict,
+            "30 labelled rows, at least 50 are needed. Publish more labelled events",
+        ),
+        (
+            {
+                **population(60),
+                "outcomes": [
+                    record(number, "a1", number, {"defaulted": bool(number % 2)}) for number in range(60)
+                ],
+            },
             {},
             Conflict,
             "part is empty: 60 rows of 1 entities",
@@ -302,7 +380,11 @@ def without_income() -> dict[str, list[Received]]:
     ],
 )
 def test_a_refusal_says_what_to_change(
-    tmp_path: Path, sources: dict[str, list[Received]], change: dict[str, Any], error: type[PenstockError], sentence: str
+    tmp_path: Path,
+    sources: dict[str, list[Received]],
+    change: dict[str, Any],
+    error: type[PenstockError],
+    sentence: str,
 ) -> None:
     with pytest.raises(error) as refused:
         make(credit_risk(**change), tmp_path, sources)
@@ -318,17 +400,25 @@ def test_what_is_about_another_entity_cannot_be_joined() -> None:
         columns_of(Pipeline.model_validate(spec))
 
 
-# -- kinds of target ---------------------------------------------------------------------------------------------------------------
+# -- kinds of target -------------------------------------------------------------------------------
 
 
 def test_several_classes_and_numbers(tmp_path: Path) -> None:
     sources = {"applications": population()["applications"]}
     several = make(
-        credit_risk(targets={"purpose": {"from": "applications.purpose", "type": "multiclass"}}, features=INCOME), tmp_path, sources
+        credit_risk(
+            targets={"purpose": {"from": "applications.purpose", "type": "multiclass"}}, features=INCOME
+        ),
+        tmp_path,
+        sources,
     )
     married = {"married": {"from": "applications.Married"}}
     number = make(
-        credit_risk(targets={"income": {"from": "applications.income", "type": "regression"}}, features=married), tmp_path, sources
+        credit_risk(
+            targets={"income": {"from": "applications.income", "type": "regression"}}, features=married
+        ),
+        tmp_path,
+        sources,
     )
     schema = pq.read_schema(several.train.uri.removeprefix("file://"))
     assert json.loads(schema.metadata[b"penstock"])["classes"] == ["car", "home"]

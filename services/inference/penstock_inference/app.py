@@ -11,19 +11,20 @@ from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.topics import ensure_topics
-from penstock_inference import door_services, handlers
-from penstock_inference.admission import Admission
-from penstock_inference.door import write_first
-from penstock_inference.door_keeper import DoorKeeper
-from penstock_inference.housekeeping import Housekeeping
-from penstock_inference.origin import Origins
-from penstock_inference.recorder import Recorder, RecorderSettings
-from penstock_inference.repository import ModelRepository
+from penstock_inference import handlers
+from penstock_inference.door import services as door_services
+from penstock_inference.door.files import write_first
+from penstock_inference.door.keeper import DoorKeeper
+from penstock_inference.record.housekeeping import Housekeeping
+from penstock_inference.record.origin import Origins
+from penstock_inference.record.recorder import Recorder, RecorderSettings
 from penstock_inference.servicer import Record, Servicer
-from penstock_inference.serving import Serving
+from penstock_inference.serving.admission import Admission
+from penstock_inference.serving.repository import ModelRepository
+from penstock_inference.serving.serving import Serving
+from penstock_inference.serving.triton import Triton
 from penstock_inference.settings import Settings
 from penstock_inference.store import Tables
-from penstock_inference.triton import Triton
 
 
 async def run(settings: Settings) -> None:
@@ -43,10 +44,17 @@ async def run(settings: Settings) -> None:
         )
         if not (door.folder / "envoy.json").exists():
             write_first(door)
-        keeper = DoorKeeper(door, service, required=lambda: serving.recording_required, reserve_bytes=settings.log_reserve_bytes)
+        keeper = DoorKeeper(
+            door,
+            service,
+            required=lambda: serving.recording_required,
+            reserve_bytes=settings.log_reserve_bytes,
+        )
         origins = Origins(settings.data_dir)
         recorder = Recorder(
-            RecorderSettings(platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
+            RecorderSettings(
+                platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica
+            ),
             status=service,
             layouts=serving.layout,
             origins=origins,
@@ -71,7 +79,10 @@ async def run(settings: Settings) -> None:
             ),
             "penstock.inference.v1.InferenceService",
         )
-        channels = {name: rpc.connect(settings.address) if name == "inference" else service.channel(name) for name in ports.SERVICES}
+        channels = {
+            name: rpc.connect(settings.address) if name == "inference" else service.channel(name)
+            for name in ports.SERVICES
+        }
         service.serve(door_services.add_to_server, door_services.DoorServices(channels, triton))
         service.background("serving", lambda: serving.run(every))
         service.background("promotions", lambda: tell_when_caught_up(router, serving))

@@ -6,7 +6,7 @@ from penstock.contracts.events import ModelVersionPromoted, PipelineApplied
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Store
-from penstock_inference.serving import Serving
+from penstock_inference.serving.serving import Serving
 
 GROUP = "penstock.inference"
 

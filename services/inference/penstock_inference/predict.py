@@ -1,4 +1,6 @@
-"""A prediction by entity or by fields: values become the tensors of the version that is served, and its answer gets names again."""
+"""A prediction by entity or by fields: values become the tensors of the version that is served, and
+its answer gets names again.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from typing import Final
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.feature_store.v1 import feature_store_pb2
 from penstock.inference.v1 import inference_pb2
-from penstock_inference.serving import Model
-from penstock_inference.tensors import Tensor
+from penstock_inference.record.tensors import Tensor
+from penstock_inference.serving.serving import Model
 
 Given = Mapping[str, float | str | bool | None]
 
@@ -35,10 +37,16 @@ def find_model(models: Mapping[str, Model], pipeline: str) -> Model:
 
 
 def row_of(model: Model, given: Given) -> Row:
-    """One row from features by name; what is not given is missing. Raises Invalid for an unknown name or a value of another type."""
+    """One row from features by name; what is not given is missing. Raises Invalid for an unknown
+    name or a value of another type.
+    """
     for name, value in given.items():
         if name not in model.types:
-            raise Invalid(f"{model.pipeline} has no feature {name!r}", where=name, remedy=_did_you_mean(name, model.types, "Features"))
+            raise Invalid(
+                f"{model.pipeline} has no feature {name!r}",
+                where=name,
+                remedy=_did_you_mean(name, model.types, "Features"),
+            )
         wanted = _WANTED[model.types[name]]
         if value is not None and _kind(value) != wanted:
             raise Invalid(f"must be {_SAID[wanted]}, this is {_SAID[_kind(value)]}: {value!r}", where=name)
@@ -70,18 +78,26 @@ def given_by_store(model: Model, entity: str, answer: feature_store_pb2.GetOnlin
     if found is None or found.status != feature_store_pb2.EntityFeatures.STATUS_FOUND:
         expired = found is not None and found.status == feature_store_pb2.EntityFeatures.STATUS_EXPIRED
         why = "its newest event is too old" if expired else "the feature store has no event of it"
-        raise NotFound(f"{model.pipeline} has no {model.package.pipeline.entity} {entity!r}: {why}", where=entity)
+        raise NotFound(
+            f"{model.pipeline} has no {model.package.pipeline.entity} {entity!r}: {why}", where=entity
+        )
     values = dict(zip(answer.fields, map(plain, found.values), strict=True))
     return {name: values[reference] for name, reference in model.references.items()}
 
 
-def response_of(model: Model, prediction: str, answers: Mapping[str, Tensor]) -> inference_pb2.PredictResponse:
+def response_of(
+    model: Model, prediction: str, answers: Mapping[str, Tensor]
+) -> inference_pb2.PredictResponse:
     signature = model.package.signature
-    response = inference_pb2.PredictResponse(prediction=prediction, digest=model.digest, generation=model.generation)
+    response = inference_pb2.PredictResponse(
+        prediction=prediction, digest=model.digest, generation=model.generation
+    )
     if tensor := answers.get("decision"):
         response.decision = str(tensor.values[0])
     if tensor := answers.get("probabilities"):
-        response.probabilities.update({name: float(value) for name, value in zip(signature.classes, tensor.values, strict=True)})
+        response.probabilities.update(
+            {name: float(value) for name, value in zip(signature.classes, tensor.values, strict=True)}
+        )
     if tensor := answers.get("value"):
         response.value = float(tensor.values[0])
     return response

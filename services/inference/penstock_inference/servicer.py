@@ -15,13 +15,13 @@ from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.runtime.rpc import rpc_error
 from penstock.runtime.store import Store
-from penstock_inference.envoy import PREDICTION_HEADER
-from penstock_inference.origin import PARAMETER, Origins
+from penstock_inference.door.envoy import PREDICTION_HEADER
 from penstock_inference.predict import Row, find_model, given_by, given_by_store, response_of, row_of
-from penstock_inference.serving import Model
+from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.record.tensors import Tensor, grpc_response_of
+from penstock_inference.serving.serving import Model
+from penstock_inference.serving.triton import infer_request
 from penstock_inference.store import RefusedRow, ServedRow
-from penstock_inference.tensors import Tensor, grpc_response_of
-from penstock_inference.triton import infer_request
 
 if TYPE_CHECKING:  # generic in the stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
@@ -56,7 +56,9 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         self._infer = service_pb2_grpc.GRPCInferenceServiceStub(door).ModelInfer
         self._features = feature_store_pb2_grpc.FeatureStoreServiceStub(feature_store)
 
-    async def Predict(self, request: inference_pb2.PredictRequest, context: Context) -> inference_pb2.PredictResponse:
+    async def Predict(
+        self, request: inference_pb2.PredictRequest, context: Context
+    ) -> inference_pb2.PredictResponse:
         model = find_model(self._models, request.pipeline)
         timeout = min(context.time_remaining() or LONGEST_S, LONGEST_S)
         events: Mapping[str, str] = {}
@@ -74,13 +76,17 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         response.events.update(events)
         return response
 
-    async def GetServing(self, request: inference_pb2.GetServingRequest, context: Context) -> inference_pb2.GetServingResponse:
+    async def GetServing(
+        self, request: inference_pb2.GetServingRequest, context: Context
+    ) -> inference_pb2.GetServingResponse:
         record = self._record()
         with self._store.read() as session:
             served = {row.pipeline: row for row in session.scalars(select(ServedRow))}
             refused = {row.pipeline: row for row in session.scalars(select(RefusedRow))}
         response = inference_pb2.GetServingResponse(
-            record_backlog_bytes=record.backlog_bytes, door_open=record.closed is None, door_reason=record.closed or ""
+            record_backlog_bytes=record.backlog_bytes,
+            door_open=record.closed is None,
+            door_reason=record.closed or "",
         )
         for pipeline in sorted(served.keys() | refused.keys()):
             said = response.pipelines.add(pipeline=pipeline)
@@ -91,7 +97,9 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
                 said.refused_digest, said.refused_reason = no.digest, no.reason
         return response
 
-    async def _online(self, model: Model, entity: str, within: float) -> feature_store_pb2.GetOnlineFeaturesResponse:
+    async def _online(
+        self, model: Model, entity: str, within: float
+    ) -> feature_store_pb2.GetOnlineFeaturesResponse:
         request = feature_store_pb2.GetOnlineFeaturesRequest(
             pipeline=model.pipeline, entities=[entity], fields=list(model.references.values())
         )
@@ -100,10 +108,15 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         except grpc.aio.AioRpcError as error:
             told = rpc_error(error)
             if isinstance(told, Unavailable):
-                raise Unavailable(f"the feature store does not answer: {told.message}", remedy="Predict by fields, or try again") from error
+                raise Unavailable(
+                    f"the feature store does not answer: {told.message}",
+                    remedy="Predict by fields, or try again",
+                ) from error
             raise told from error
 
-    async def _through_the_door(self, model: Model, row: Row, events: Mapping[str, str], within: float) -> tuple[str, dict[str, Tensor]]:
+    async def _through_the_door(
+        self, model: Model, row: Row, events: Mapping[str, str], within: float
+    ) -> tuple[str, dict[str, Tensor]]:
         """Our own inference goes the clients' way, so that it has one record, made like all others."""
         request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
         if events:

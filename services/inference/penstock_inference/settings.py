@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field
 from penstock.contracts.durations import parse_duration
 from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock_inference.envoy import Door
-from penstock_inference.repository import Device
+from penstock_inference.door.envoy import Door
+from penstock_inference.serving.repository import Device
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """`7d`, `30m`, `250ms`."""
@@ -24,27 +24,39 @@ class Settings(ServiceSettings):
     triton_grpc: str = f"127.0.0.1:{ports.TRITON_GRPC}"
     triton_http: str = f"127.0.0.1:{ports.TRITON_HTTP}"
     triton_device: Device = "cpu"
-    """Where Triton runs the models. `gpu`: one instance on each GPU that its container sees; needs NVIDIA's image."""
+    """Where Triton runs the models. `gpu`: one instance on each GPU that its container sees; needs
+    NVIDIA's image.
+    """
     door_listen: str = ""
     """Where Envoy listens; by default at `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080."""
     door_admin: str = f"127.0.0.1:{ports.DOOR_ADMIN}"
-    """Where Envoy says whether it is ready: its own administration, never to be reached from outside, or `door_health_listen`."""
+    """Where Envoy says whether it is ready: its own administration, never to be reached from
+    outside, or `door_health_listen`.
+    """
     door_admin_listen: str = ""
-    """Where Envoy's administration listens; by default at `door_admin`. In a container: 127.0.0.1:9199, out of reach of the others."""
+    """Where Envoy's administration listens; by default at `door_admin`. In a container:
+    127.0.0.1:9199, out of reach of the others.
+    """
     door_health_listen: str = ""
     """Where Envoy answers GET /ready and /stats/prometheus and nothing else. In a container: 0.0.0.0:9198."""
     door_traces: str = ""
-    """A collector's host:port (OTLP over gRPC): Envoy sends it a span for each call. Envoy must be started again when this changes."""
+    """A collector's host:port (OTLP over gRPC): Envoy sends it a span for each call. Envoy must be
+    started again when this changes.
+    """
 
     reconcile_every: Duration = timedelta(seconds=2)
-    """How often what Triton serves is compared with what it should, each served model probed, and the door's log looked at."""
+    """How often what Triton serves is compared with what it should, each served model probed, and
+    the door's log looked at.
+    """
     log_rotate_bytes: int = Field(default=64 << 20, ge=4096)
     log_rotate_after: Duration = timedelta(hours=1)
     """Predictions do not lie longer in the file that Envoy writes."""
     log_keep: Duration = timedelta(hours=1)
     """How long a published log file stays."""
     log_reserve_bytes: int = Field(default=64 << 20, ge=0)
-    """With less free space than this the log counts as not writable; if a pipeline says `record: required`, the door closes."""
+    """With less free space than this the log counts as not writable; if a pipeline says `record:
+    required`, the door closes.
+    """
 
     @property
     def repository(self) -> Path:
@@ -53,14 +65,17 @@ class Settings(ServiceSettings):
 
     @property
     def door(self) -> Door:
-        own = self.platform.peers.get("inference") or self.address  # which may be every address of this machine
+        own = (
+            self.platform.peers.get("inference") or self.address
+        )  # which may be every address of this machine
         return Door(
             folder=self.platform.home.resolve() / "envoy",
             listen=self.door_listen or self.platform.endpoint,
             admin=self.door_admin,
             triton_grpc=self.triton_grpc,
             triton_http=self.triton_http,
-            services={service: self.platform.peer(service) for service in ports.SERVICES} | {"inference": own},
+            services={service: self.platform.peer(service) for service in ports.SERVICES}
+            | {"inference": own},
             admin_listen=self.door_admin_listen,
             health_listen=self.door_health_listen,
             traces=self.door_traces,

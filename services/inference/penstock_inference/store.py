@@ -1,4 +1,6 @@
-"""What inference must know after a restart, whatever else is away: what it serves, what it admitted, what it would not load."""
+"""What inference must know after a restart, whatever else is away: what it serves, what it
+admitted, what it would not load.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, R
 from penstock.packages.evidence import Known
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import UtcDateTime
-from penstock_inference.predictions import Layout
+from penstock_inference.record.predictions import Layout
 
 
 class Tables(DeclarativeBase):
@@ -20,7 +22,9 @@ class Tables(DeclarativeBase):
 
 
 class AdmittedRow(Tables):
-    """One admitted generation. Kept for good, they are small: an old line of the log is read by the layout of its time."""
+    """One admitted generation. Kept for good, they are small: an old line of the log is read by the
+    layout of its time.
+    """
 
     __tablename__ = "admitted"
 
@@ -59,9 +63,14 @@ class RefusedRow(Tables):
 
 
 def known(session: Session, pipeline: str) -> Known | None:
-    """The newest promotion that was accepted: no older one is accepted any more, whether it is served or not."""
+    """The newest promotion that was accepted: no older one is accepted any more, whether it is
+    served or not.
+    """
     row = session.scalars(
-        select(AdmittedRow).where(AdmittedRow.pipeline == pipeline).order_by(AdmittedRow.generation.desc()).limit(1)
+        select(AdmittedRow)
+        .where(AdmittedRow.pipeline == pipeline)
+        .order_by(AdmittedRow.generation.desc())
+        .limit(1)
     ).first()
     return Known(row.generation, row.digest) if row else None
 
@@ -76,7 +85,12 @@ def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersi
 
 def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
     for row in session.scalars(select(AdmittedRow)):
-        yield row.pipeline, Layout(row.digest, row.generation, tuple(row.numbers), tuple(row.strings), frozenset(row.booleans))
+        yield (
+            row.pipeline,
+            Layout(
+                row.digest, row.generation, tuple(row.numbers), tuple(row.strings), frozenset(row.booleans)
+            ),
+        )
 
 
 def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: datetime) -> None:
@@ -97,7 +111,11 @@ def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: 
 def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> None:
     """The switch is done: remember it and tell it. What was refused before is history."""
     pipeline = promotion.version.pipeline
-    effect.session.merge(ServedRow(pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, since=now))
+    effect.session.merge(
+        ServedRow(
+            pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, since=now
+        )
+    )
     if old := effect.session.get(RefusedRow, pipeline):
         effect.session.delete(old)
     effect.session.flush()
@@ -115,7 +133,13 @@ def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: da
     """Remember and tell that a promotion is not served; what is served goes on."""
     pipeline = promotion.version.pipeline
     effect.session.merge(
-        RefusedRow(pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, reason=reason, at=now)
+        RefusedRow(
+            pipeline=pipeline,
+            generation=promotion.generation,
+            digest=promotion.version.digest,
+            reason=reason,
+            at=now,
+        )
     )
     effect.session.flush()
     effect.publish(_changed(effect.session, pipeline, now))
@@ -125,9 +149,15 @@ def _changed(session: Session, pipeline: str, now: datetime) -> DeploymentChange
     served, refused = session.get(ServedRow, pipeline), session.get(RefusedRow, pipeline)
     return DeploymentChanged(
         pipeline=pipeline,
-        serving=Served(digest=served.digest, generation=served.generation, since=served.since) if served else None,
-        refused=RefusedDeployment(digest=refused.digest, generation=refused.generation, reason=refused.reason, at=refused.at)
-        if refused
-        else None,
+        serving=(
+            Served(digest=served.digest, generation=served.generation, since=served.since) if served else None
+        ),
+        refused=(
+            RefusedDeployment(
+                digest=refused.digest, generation=refused.generation, reason=refused.reason, at=refused.at
+            )
+            if refused
+            else None
+        ),
         changed_at=now,
     )

@@ -14,12 +14,18 @@ import orjson
 import pytest
 from tritonclient.grpc import InferInput, service_pb2
 
-from penstock_inference.predictions import Layout
+from penstock_inference.record.predictions import Layout
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))  # pytest's importlib mode lets tests share modules in no other way
+sys.path.insert(
+    0, str(Path(__file__).parent / "support")
+)  # pytest's importlib mode lets tests share modules in no other way
 
 LAYOUT = Layout(
-    digest="sha256:" + "a" * 64, generation=3, numbers=("age", "income"), strings=("purpose", "owns"), booleans=frozenset({"owns"})
+    digest="sha256:" + "a" * 64,
+    generation=3,
+    numbers=("age", "income"),
+    strings=("purpose", "owns"),
+    booleans=frozenset({"owns"}),
 )
 
 
@@ -34,7 +40,11 @@ def layouts() -> Callable[[str, int | None], Layout | None]:
 
 
 def tensor(name: str, rows: list[list[Any]], datatype: str) -> InferInput:
-    array = np.array([[value.encode() for value in row] for row in rows], dtype=object) if datatype == "BYTES" else np.array(rows)
+    array = (
+        np.array([[value.encode() for value in row] for row in rows], dtype=object)
+        if datatype == "BYTES"
+        else np.array(rows)
+    )
     made = InferInput(name, list(array.shape), datatype)
     made.set_data_from_numpy(array)
     return made
@@ -46,7 +56,9 @@ def frame(message: bytes, *, compressed: bool = False) -> bytes:
 
 @pytest.fixture
 def grpc_request() -> Callable[..., Any]:
-    def make(numbers: list[list[float]], strings: list[list[str]], model: str = "credit-risk", version: str = "") -> Any:
+    def make(
+        numbers: list[list[float]], strings: list[list[str]], model: str = "credit-risk", version: str = ""
+    ) -> Any:
         request = service_pb2.ModelInferRequest(model_name=model, model_version=version)
         for made in (tensor("numbers", numbers, "FP64"), tensor("strings", strings, "BYTES")):
             request.inputs.append(made._get_tensor())
@@ -60,11 +72,15 @@ def grpc_request() -> Callable[..., Any]:
 def grpc_response() -> Callable[..., Any]:
     def make(probabilities: list[list[float]], decisions: list[str], version: str = "3") -> Any:
         response = service_pb2.ModelInferResponse(model_name="credit-risk", model_version=version)
-        described = response.outputs.add(name="probabilities", datatype="FP32", shape=[len(probabilities), len(probabilities[0])])
+        described = response.outputs.add(
+            name="probabilities", datatype="FP32", shape=[len(probabilities), len(probabilities[0])]
+        )
         assert described.name
         response.raw_output_contents.append(np.array(probabilities, dtype="f4").tobytes())
         response.outputs.add(name="decision", datatype="BYTES", shape=[len(decisions), 1])
-        response.raw_output_contents.append(b"".join(struct.pack("<I", len(text)) + text.encode() for text in decisions))
+        response.raw_output_contents.append(
+            b"".join(struct.pack("<I", len(text)) + text.encode() for text in decisions)
+        )
         return response
 
     return make

@@ -1,4 +1,6 @@
-"""Nothing is loaded that is not promoted, signed, whole and new; and what was admitted is verified again before it is used again."""
+"""Nothing is loaded that is not promoted, signed, whole and new; and what was admitted is verified
+again before it is used again.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from penstock.contracts.errors import Refused, Tampered, Unavailable
 from penstock.packages.evidence import Known
 from penstock.runtime.settings import KafkaSettings
-from penstock_inference.admission import Admission
+from penstock_inference.serving.admission import Admission
 
 if TYPE_CHECKING:
     from loans import Registry
@@ -29,7 +31,9 @@ def admission(registry: Registry, tmp_path: Path) -> Admission:
 
 
 @pytest.mark.usefixtures("artifacts_root")
-def test_a_promoted_package_is_admitted_and_kept(admission: Admission, registry: Registry, tmp_path: Path) -> None:
+def test_a_promoted_package_is_admitted_and_kept(
+    admission: Admission, registry: Registry, tmp_path: Path
+) -> None:
     promoted = registry.version()
     package = admission.admit(promoted, None)
     assert package.digest == promoted.version.digest

@@ -15,9 +15,9 @@ import pytest
 from penstock.stack.envoy import Envoy
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
-from penstock_inference.door import write_first
-from penstock_inference.door_keeper import DoorKeeper
-from penstock_inference.envoy import Door
+from penstock_inference.door.envoy import Door
+from penstock_inference.door.files import write_first
+from penstock_inference.door.keeper import DoorKeeper
 
 pytestmark = pytest.mark.process
 
@@ -52,7 +52,15 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     listen, admin, nothing, health = free_ports(4)
     folder = tmp_path_factory.mktemp("envoy")
     triton = f"127.0.0.1:{nothing}"
-    door = Door(folder, f"127.0.0.1:{listen}", f"127.0.0.1:{admin}", triton, triton, {}, health_listen=f"127.0.0.1:{health}")
+    door = Door(
+        folder,
+        f"127.0.0.1:{listen}",
+        f"127.0.0.1:{admin}",
+        triton,
+        triton,
+        {},
+        health_listen=f"127.0.0.1:{health}",
+    )
     write_first(door)
     with (folder / "log").open("wb") as log:
         envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
@@ -96,7 +104,9 @@ def keeper(door: Door, said: Said, *, required: bool = True, reserve: int = 0) -
     return DoorKeeper(door, said, required=lambda: required, reserve_bytes=reserve)
 
 
-def test_the_door_closes_before_the_disk_is_full_and_opens_again(door: Door, said: Said, infer: Callable[..., str]) -> None:
+def test_the_door_closes_before_the_disk_is_full_and_opens_again(
+    door: Door, said: Said, infer: Callable[..., str]
+) -> None:
     full = keeper(door, said, reserve=PLENTY)
     full.look()
     until(lambda: "predictions cannot be recorded" in infer(), within=5, what="the door is closed")
@@ -156,7 +166,12 @@ def test_others_may_ask_for_health_and_metrics_and_nothing_else(door: Door) -> N
 
     assert ask("GET", "/ready") == (200, "LIVE\n")
     assert "envoy_http_downstream_rq_total" in ask("GET", "/stats/prometheus")[1]
-    for method, path in (("POST", "/quitquitquit"), ("GET", "/config_dump"), ("POST", "/ready"), ("GET", "/")):
+    for method, path in (
+        ("POST", "/quitquitquit"),
+        ("GET", "/config_dump"),
+        ("POST", "/ready"),
+        ("GET", "/"),
+    ):
         assert ask(method, path)[0] == 404, (method, path)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock_inference.door_log import Position, Tail, ensure_private, log_files, mended, rotate
-from penstock_inference.envoy import Door
+from penstock_inference.door.envoy import Door
+from penstock_inference.record.spool import Position, Tail, ensure_private, log_files, mended, rotate
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from penstock.contracts.errors import NotFound
 from penstock.runtime import ports
 from penstock.status.v1 import status_pb2
 from penstock.testing.broker import free_ports
-from penstock_inference.door_services import OPEN_INFERENCE, DoorServices, owners
-from penstock_inference.triton import Triton
+from penstock_inference.door.services import OPEN_INFERENCE, DoorServices, owners
+from penstock_inference.serving.triton import Triton
 
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 CONTEXT: Any = None

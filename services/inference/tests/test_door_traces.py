@@ -1,4 +1,6 @@
-"""What the door tells a collector of each call, and that a client's trace goes on behind it: on a real Envoy."""
+"""What the door tells a collector of each call, and that a client's trace goes on behind it: on a
+real Envoy.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ from penstock.stack.envoy import Envoy
 from penstock.testing.broker import free_ports
 from penstock.testing.otlp import Receiver, Span
 from penstock.testing.wait import until
-from penstock_inference.door import write_first
-from penstock_inference.envoy import PREDICTION_HEADER, Door, bootstrap
+from penstock_inference.door.envoy import PREDICTION_HEADER, Door, bootstrap
+from penstock_inference.door.files import write_first
 
 pytestmark = pytest.mark.process
 
@@ -49,7 +51,9 @@ def behind() -> Behind:
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, behind: Behind) -> Iterator[grpc.Channel]:
+def door(
+    tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, behind: Behind
+) -> Iterator[grpc.Channel]:
     """A channel to it."""
     server = grpc.server(ThreadPoolExecutor(2), handlers=[behind])
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -57,7 +61,17 @@ def door(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, behind: B
     listen, admin = free_ports(2)
     folder = tmp_path_factory.mktemp("envoy")
     services = {"ingest": address, "inference": address}
-    write_first(Door(folder, f"127.0.0.1:{listen}", f"127.0.0.1:{admin}", address, address, services, traces=receiver.address))
+    write_first(
+        Door(
+            folder,
+            f"127.0.0.1:{listen}",
+            f"127.0.0.1:{admin}",
+            address,
+            address,
+            services,
+            traces=receiver.address,
+        )
+    )
     with (folder / "log").open("wb") as log:
         envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
     try:
@@ -72,25 +86,35 @@ def door(tmp_path_factory: pytest.TempPathFactory, receiver: Receiver, behind: B
 
 def told(receiver: Receiver, **attributes: str) -> Span:
     def look() -> Span | None:
-        return next((span for span in receiver.spans() if span.attributes.items() >= attributes.items()), None)
+        return next(
+            (span for span in receiver.spans() if span.attributes.items() >= attributes.items()), None
+        )
 
     found = until(look, within=15, what=f"a span with {attributes} is told")
     assert found is not None
     return found
 
 
-def test_a_clients_trace_goes_on_behind_the_door(door: grpc.Channel, receiver: Receiver, behind: Behind) -> None:
-    door.unary_unary(COUNTS)(b"", timeout=5, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")], wait_for_ready=True)
+def test_a_clients_trace_goes_on_behind_the_door(
+    door: grpc.Channel, receiver: Receiver, behind: Behind
+) -> None:
+    door.unary_unary(COUNTS)(
+        b"", timeout=5, metadata=[("traceparent", f"00-{TRACE}-{PARENT}-01")], wait_for_ready=True
+    )
     carried = behind.traceparents[-1] or ""
     span = until(
-        lambda: next((span for span in receiver.spans() if span.trace_id == TRACE), None), within=15, what="the door's span is told"
+        lambda: next((span for span in receiver.spans() if span.trace_id == TRACE), None),
+        within=15,
+        what="the door's span is told",
     )
     assert span is not None
     assert (span.service, span.parent_id) == ("penstock.door", PARENT)
     assert carried.split("-")[1:3] == [TRACE, span.span_id]
 
 
-def test_a_prediction_is_found_by_its_id_whoever_began_its_trace(door: grpc.Channel, receiver: Receiver) -> None:
+def test_a_prediction_is_found_by_its_id_whoever_began_its_trace(
+    door: grpc.Channel, receiver: Receiver
+) -> None:
     _, call = door.unary_unary(INFER).with_call(b"", timeout=5)
     identity = str(dict(call.initial_metadata())[PREDICTION_HEADER])
     assert told(receiver, **{"penstock.prediction": identity}).parent_id == ""

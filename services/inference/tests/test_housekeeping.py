@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock_inference.door_log import Position, Tail, log_files
-from penstock_inference.envoy import Door
-from penstock_inference.housekeeping import Housekeeping
+from penstock_inference.door.envoy import Door
+from penstock_inference.record.housekeeping import Housekeeping
+from penstock_inference.record.spool import Position, Tail, log_files
 from penstock_inference.settings import Settings
 
 NEVER = timedelta(days=1)
@@ -21,7 +21,14 @@ def door(tmp_path: Path) -> Door:
     return Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4", {})
 
 
-def tidy(door: Door, tail: Tail, committed: Position | None, *, rotate_bytes: int = 1 << 20, keep: timedelta = AT_ONCE) -> None:
+def tidy(
+    door: Door,
+    tail: Tail,
+    committed: Position | None,
+    *,
+    rotate_bytes: int = 1 << 20,
+    keep: timedelta = AT_ONCE,
+) -> None:
     """Once, whenever the last time was."""
     Housekeeping(door, rotate_bytes, NEVER, keep)(tail, committed)
 

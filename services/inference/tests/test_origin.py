@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from penstock_inference.origin import PARAMETER, Origins
-from penstock_inference.predictions import Layouts, read_line
+from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.record.predictions import Layouts, read_line
 
 Make = Callable[..., Any]
 EVENTS = {"people": "e00042", "outcomes": "o1.2"}
@@ -35,6 +35,8 @@ def test_the_record_carries_the_events(
     origins = Origins(tmp_path)
     request = grpc_request([[41.0, 1.0]], [["car", "true"]])
     request.parameters[PARAMETER].string_param = origins.seal(EVENTS)
-    made = line(framed(request.SerializeToString()), framed(grpc_response([[0.5, 0.5]], ["yes"]).SerializeToString()))
+    made = line(
+        framed(request.SerializeToString()), framed(grpc_response([[0.5, 0.5]], ["yes"]).SerializeToString())
+    )
     assert read_line(made, layouts, origins)[1]["events"] == EVENTS
     assert read_line(made, layouts)[1]["events"] is None

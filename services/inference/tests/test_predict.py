@@ -10,8 +10,8 @@ from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.testing import packages
 from penstock_inference.predict import Row, find_model, given_by_store, response_of, row_of
-from penstock_inference.serving import Model
-from penstock_inference.tensors import Tensor
+from penstock_inference.record.tensors import Tensor
+from penstock_inference.serving.serving import Model
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     keys = Keys(folder / "keys")
     keys.ensure()
     digest = packages.write_package(folder / "package")
-    promoted = packages.promotion(keys, packages.version(digest, keys), packages.verdict(keys, digest), generation=4)
+    promoted = packages.promotion(
+        keys, packages.version(digest, keys), packages.verdict(keys, digest), generation=4
+    )
     return Model(promoted, open_package(folder / "package"))
 
 
@@ -40,7 +42,9 @@ def test_what_is_not_given_is_missing(model: Model) -> None:
         ({"purpose": 3.0}, "purpose: must be a text, this is a number: 3.0"),
     ],
 )
-def test_what_does_not_fit_says_what_would(model: Model, given: dict[str, float | str | bool], said: str) -> None:
+def test_what_does_not_fit_says_what_would(
+    model: Model, given: dict[str, float | str | bool], said: str
+) -> None:
     with pytest.raises(Invalid) as raised:
         row_of(model, given)
     assert str(raised.value) == said
@@ -57,9 +61,14 @@ def test_an_unknown_pipeline(model: Model) -> None:
 def test_an_entitys_values_go_where_its_fields_stand(model: Model) -> None:
     assert list(model.references.values()) == ["applications.income", "applications.purpose"]
     found = fs.EntityFeatures(
-        entity="a1", status=fs.EntityFeatures.STATUS_FOUND, values=[fs.Value(text="car"), fs.Value()], events={"applications": "e7"}
+        entity="a1",
+        status=fs.EntityFeatures.STATUS_FOUND,
+        values=[fs.Value(text="car"), fs.Value()],
+        events={"applications": "e7"},
     )
-    answer = fs.GetOnlineFeaturesResponse(fields=["applications.purpose", "applications.income"], entities=[found])
+    answer = fs.GetOnlineFeaturesResponse(
+        fields=["applications.purpose", "applications.income"], entities=[found]
+    )
     assert given_by_store(model, "a1", answer) == {"income": None, "purpose": "car"}
 
 
@@ -70,7 +79,9 @@ def test_an_entitys_values_go_where_its_fields_stand(model: Model) -> None:
         (fs.EntityFeatures.STATUS_EXPIRED, "its newest event is too old"),
     ],
 )
-def test_an_entity_without_features(model: Model, status: fs.EntityFeatures.Status.ValueType, why: str) -> None:
+def test_an_entity_without_features(
+    model: Model, status: fs.EntityFeatures.Status.ValueType, why: str
+) -> None:
     answer = fs.GetOnlineFeaturesResponse(entities=[fs.EntityFeatures(entity="a1", status=status)])
     with pytest.raises(NotFound) as raised:
         given_by_store(model, "a1", answer)
@@ -81,5 +92,10 @@ def test_an_answer_gets_its_names_again(model: Model) -> None:
     answers = {"probabilities": Tensor((1, 2), [0.25, 0.75]), "decision": Tensor((1, 1), ["true"])}
     response = response_of(model, "p1", answers)
     assert dict(response.probabilities) == {"false": 0.25, "true": 0.75}
-    assert (response.prediction, response.decision, response.digest, response.generation) == ("p1", "true", model.digest, 4)
+    assert (response.prediction, response.decision, response.digest, response.generation) == (
+        "p1",
+        "true",
+        model.digest,
+        4,
+    )
     assert response_of(model, "p1", {"value": Tensor((1, 1), [2.5])}).value == 2.5

@@ -1,4 +1,6 @@
-"""A line of the log becomes fields by name, whatever way the client chose to send them; what cannot be read says why."""
+"""A line of the log becomes fields by name, whatever way the client chose to send them; what cannot
+be read says why.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.topics import MESSAGE_BYTES
-from penstock_inference.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
-from penstock_inference.predictions import Layout, Layouts, Unattributed, encoded, read_line
+from penstock_inference.door.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
+from penstock_inference.record.predictions import Layout, Layouts, Unattributed, encoded, read_line
 
 Make = Callable[..., Any]
 
@@ -30,21 +32,36 @@ DECISIONS = ["yes", "abstain"]
 
 
 def answered(prediction: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(prediction[key] for key in ("rows", "inputs", "probabilities", "decisions", "digest", "generation", "undecoded"))
+    return tuple(
+        prediction[key]
+        for key in ("rows", "inputs", "probabilities", "decisions", "digest", "generation", "undecoded")
+    )
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip", "deflate"])
-def test_grpc(encoding: str | None, line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts) -> None:
+def test_grpc(
+    encoding: str | None, line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts
+) -> None:
     pack = {None: bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding]
-    request = framed(pack(grpc_request(NUMBERS, STRINGS).SerializeToString()), compressed=encoding is not None)
+    request = framed(
+        pack(grpc_request(NUMBERS, STRINGS).SerializeToString()), compressed=encoding is not None
+    )
     response = framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())
-    pipeline, prediction = read_line(line(request, response, request_encoding=encoding, traceparent="00-a-b-01"), layouts)
+    pipeline, prediction = read_line(
+        line(request, response, request_encoding=encoding, traceparent="00-a-b-01"), layouts
+    )
     assert pipeline == "credit-risk"
     assert answered(prediction) == (2, INPUTS, PROBABILITIES, DECISIONS, "sha256:" + "a" * 64, 3, None)
-    assert (prediction["protocol"], prediction["status"], prediction["traceparent"]) == ("grpc", "OK", "00-a-b-01")
+    assert (prediction["protocol"], prediction["status"], prediction["traceparent"]) == (
+        "grpc",
+        "OK",
+        "00-a-b-01",
+    )
 
 
-def test_grpc_with_typed_contents(line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts) -> None:
+def test_grpc_with_typed_contents(
+    line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts
+) -> None:
     request = grpc_request(NUMBERS, STRINGS)
     del request.raw_input_contents[:]
     request.inputs[0].contents.fp64_contents.extend(value for row in NUMBERS for value in row)
@@ -55,7 +72,9 @@ def test_grpc_with_typed_contents(line: Make, framed: Make, grpc_request: Make, 
 
 
 def http_line(line: Make, request: bytes, response: bytes, **said: Any) -> bytes:
-    return line(request, response, protocol="http", path="/v2/models/credit-risk/infer", grpc_status=None, **said)
+    return line(
+        request, response, protocol="http", path="/v2/models/credit-risk/infer", grpc_status=None, **said
+    )
 
 
 def http_inputs(**data: Any) -> list[dict[str, Any]]:
@@ -79,7 +98,11 @@ HTTP_RESPONSE = json.dumps(
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
 def test_http_json_nested_or_flat(encoding: str | None, line: Make, layouts: Layouts) -> None:
-    asked = {"inputs": http_inputs(numbers={"data": [[41, None], [29, 2500]]}, strings={"data": ["car", "true", "", "false"]})}
+    asked = {
+        "inputs": http_inputs(
+            numbers={"data": [[41, None], [29, 2500]]}, strings={"data": ["car", "true", "", "false"]}
+        )
+    }
     request = json.dumps(asked).encode()
     if encoding:
         request = gzip.compress(request)
@@ -93,7 +116,8 @@ def test_http_binary_both_ways(line: Make, layouts: Layouts) -> None:
     strings = b"".join(struct.pack("<I", len(text)) + text.encode() for row in STRINGS for text in row)
     asked = {
         "inputs": http_inputs(
-            numbers={"parameters": {"binary_data_size": len(numbers)}}, strings={"parameters": {"binary_data_size": len(strings)}}
+            numbers={"parameters": {"binary_data_size": len(numbers)}},
+            strings={"parameters": {"binary_data_size": len(strings)}},
         )
     }
     request = json.dumps(asked).encode()
@@ -109,13 +133,27 @@ def test_http_binary_both_ways(line: Make, layouts: Layouts) -> None:
         request_header_length=str(len(request)),
         response_header_length=str(len(response)),
     )
-    assert answered(read_line(made, layouts)[1]) == (2, INPUTS, PROBABILITIES, DECISIONS, "sha256:" + "a" * 64, 3, None)
+    assert answered(read_line(made, layouts)[1]) == (
+        2,
+        INPUTS,
+        PROBABILITIES,
+        DECISIONS,
+        "sha256:" + "a" * 64,
+        3,
+        None,
+    )
 
 
-def test_a_refused_call_is_recorded_with_its_status(line: Make, framed: Make, grpc_request: Make, layouts: Layouts) -> None:
+def test_a_refused_call_is_recorded_with_its_status(
+    line: Make, framed: Make, grpc_request: Make, layouts: Layouts
+) -> None:
     request = framed(grpc_request([[1.0] * 5], [["car", "true"]]).SerializeToString())
     _, prediction = read_line(line(request, b"", grpc_status=3), layouts)
-    assert (prediction["status"], prediction["generation"], prediction["inputs"]) == ("INVALID_ARGUMENT", None, None)
+    assert (prediction["status"], prediction["generation"], prediction["inputs"]) == (
+        "INVALID_ARGUMENT",
+        None,
+        None,
+    )
     assert prediction["undecoded"] == "request: numbers is [1, 5] with 5 values, expected [N, 2]"
 
 
@@ -128,7 +166,12 @@ def test_of_a_body_too_large_to_keep_the_model_is_known(
     body = framed(gzip.compress(message, 1) if compressed else message, compressed=compressed)
     assert len(body) > KEPT_BYTES
     response = framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())
-    made = line(body[:KEPT_HEAD_BYTES], response, request_bytes=float(len(body)), request_encoding="gzip" if compressed else None)
+    made = line(
+        body[:KEPT_HEAD_BYTES],
+        response,
+        request_bytes=float(len(body)),
+        request_encoding="gzip" if compressed else None,
+    )
     pipeline, prediction = read_line(made, layouts)
     assert (pipeline, prediction["inputs"], prediction["decisions"]) == ("credit-risk", None, DECISIONS)
     assert prediction["undecoded"] == f"a request of {len(body)} bytes is not kept"
@@ -143,13 +186,20 @@ def test_a_record_too_large_for_a_topic_goes_without_inputs_and_outputs(
     request.raw_input_contents[0] = np.random.default_rng(1).normal(size=(rows, 2)).tobytes()
     body = framed(request.SerializeToString())
     assert len(body) <= KEPT_BYTES
-    _, prediction = read_line(line(body, framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())), layouts)
+    _, prediction = read_line(
+        line(body, framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())), layouts
+    )
     length = len(orjson.dumps(prediction))
     assert length > MESSAGE_BYTES
     value = encoded(prediction)
     assert len(value) < 1000
     said = orjson.loads(value)
-    assert (said["id"], said["digest"], said["inputs"], said["decisions"]) == (prediction["id"], prediction["digest"], None, None)
+    assert (said["id"], said["digest"], said["inputs"], said["decisions"]) == (
+        prediction["id"],
+        prediction["digest"],
+        None,
+        None,
+    )
     assert said["undecoded"] == f"a record of {length} bytes is not kept"
 
 
@@ -175,40 +225,63 @@ def test_undecodable_says_why(request_body: bytes, reason: str, line: Make, layo
     assert prediction["decisions"] == DECISIONS
 
 
-@pytest.mark.parametrize("broken", [b"", b"{", b"[]", b'{"id": "x"}', b'{"protocol": "grpc", "grpc_status": 0}'])
+@pytest.mark.parametrize(
+    "broken", [b"", b"{", b"[]", b'{"id": "x"}', b'{"protocol": "grpc", "grpc_status": 0}']
+)
 def test_a_line_that_is_none_belongs_to_nobody(broken: bytes, layouts: Layouts) -> None:
     with pytest.raises(Unattributed):
         read_line(broken, layouts)
 
 
-def test_a_model_that_never_was_belongs_to_nobody(line: Make, framed: Make, grpc_request: Make, layouts: Layouts) -> None:
+def test_a_model_that_never_was_belongs_to_nobody(
+    line: Make, framed: Make, grpc_request: Make, layouts: Layouts
+) -> None:
     with pytest.raises(Unattributed, match="'other' was ever served"):
-        read_line(line(framed(grpc_request(NUMBERS, STRINGS, "other").SerializeToString()), b"", grpc_status=5), layouts)
+        read_line(
+            line(framed(grpc_request(NUMBERS, STRINGS, "other").SerializeToString()), b"", grpc_status=5),
+            layouts,
+        )
 
 
 def test_a_regression(line: Make, layouts: Layouts) -> None:
-    told = {"model_version": "3", "outputs": [{"name": "value", "datatype": "FP32", "shape": [2, 1], "data": [1.5, 2.5]}]}
-    asked = {"inputs": http_inputs(numbers={"data": [41, 1, 29, 2500]}, strings={"data": ["car", "true", "", "false"]})}
+    told = {
+        "model_version": "3",
+        "outputs": [{"name": "value", "datatype": "FP32", "shape": [2, 1], "data": [1.5, 2.5]}],
+    }
+    asked = {
+        "inputs": http_inputs(
+            numbers={"data": [41, 1, 29, 2500]}, strings={"data": ["car", "true", "", "false"]}
+        )
+    }
     _, prediction = read_line(http_line(line, json.dumps(asked).encode(), json.dumps(told).encode()), layouts)
-    assert (prediction["values"], prediction["probabilities"], prediction["decisions"]) == ([1.5, 2.5], None, None)
+    assert (prediction["values"], prediction["probabilities"], prediction["decisions"]) == (
+        [1.5, 2.5],
+        None,
+        None,
+    )
 
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["name", "shape", "data", "datatype", "parameters"]), inner)
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "shape", "data", "datatype", "parameters"]), inner)
     ),
     max_leaves=20,
 )
 TENSOR = st.fixed_dictionaries(
-    {"name": st.sampled_from(["numbers", "strings", "x"]), "datatype": st.sampled_from(["FP64", "BYTES", "X"])},
+    {
+        "name": st.sampled_from(["numbers", "strings", "x"]),
+        "datatype": st.sampled_from(["FP64", "BYTES", "X"]),
+    },
     optional={"shape": JSON, "data": JSON, "parameters": JSON},
 )
 
 
 @settings(max_examples=60)
 @given(
-    st.binary() | st.lists(TENSOR | JSON, max_size=3).map(lambda tensors: json.dumps({"inputs": tensors}).encode()),
+    st.binary()
+    | st.lists(TENSOR | JSON, max_size=3).map(lambda tensors: json.dumps({"inputs": tensors}).encode()),
     st.booleans(),
     st.text(max_size=3),
 )
@@ -233,7 +306,9 @@ def test_whatever_is_sent_becomes_a_record(body: bytes, over_grpc: bool, header_
     }
     layout = Layout("sha256:0", 3, ("age", "income"), ("purpose", "owns"), frozenset({"owns"}))
     try:
-        _, prediction = read_line(json.dumps(said).encode(), lambda pipeline, _: layout if pipeline == "credit-risk" else None)
+        _, prediction = read_line(
+            json.dumps(said).encode(), lambda pipeline, _: layout if pipeline == "credit-risk" else None
+        )
     except Unattributed:
         assert over_grpc  # over HTTP the path says whose it is
     else:

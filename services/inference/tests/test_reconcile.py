@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_inference.reconcile import Deploy, Drop, Heal, Restore, Step, Trim, plan
+from penstock_inference.serving.reconcile import Deploy, Drop, Heal, Restore, Step, Trim, plan
 
 NAMES = st.sampled_from(["loans", "income", "churn"])
 SERVED = st.dictionaries(NAMES, st.integers(1, 3))
-LOADED = st.dictionaries(st.sampled_from(["loans", "income", "churn", "loans.candidate.x"]), st.frozensets(st.integers(1, 3), min_size=1))
+LOADED = st.dictionaries(
+    st.sampled_from(["loans", "income", "churn", "loans.candidate.x"]),
+    st.frozensets(st.integers(1, 3), min_size=1),
+)
 
 
 @pytest.mark.parametrize(
@@ -22,20 +25,36 @@ LOADED = st.dictionaries(st.sampled_from(["loans", "income", "churn", "loans.can
         ({"loans": 2}, {"loans": {2}}, ["loans"], [], [Heal("loans", 2)]),
         ({"loans": 2}, {"loans": {2, 3}}, [], [], [Trim("loans", 2)]),
         ({"loans": 2}, {"loans": {2, 3}}, [], ["loans"], [Deploy("loans")]),
-        ({"loans": 2}, {"loans": {2}, "loans.candidate.x": {3}}, [], ["loans"], [Drop("loans.candidate.x"), Deploy("loans")]),
+        (
+            {"loans": 2},
+            {"loans": {2}, "loans.candidate.x": {3}},
+            [],
+            ["loans"],
+            [Drop("loans.candidate.x"), Deploy("loans")],
+        ),
         ({}, {"loans": {2}}, [], [], [Drop("loans")]),
         ({}, {"loans": {2}}, [], ["loans"], [Deploy("loans")]),
     ],
 )
 def test_each_difference_has_its_repair(
-    served: dict[str, int], loaded: dict[str, set[int]], silent: list[str], promoted: list[str], steps: list[Step]
+    served: dict[str, int],
+    loaded: dict[str, set[int]],
+    silent: list[str],
+    promoted: list[str],
+    steps: list[Step],
 ) -> None:
-    assert plan(served, {name: frozenset(versions) for name, versions in loaded.items()}, silent, promoted) == steps
+    assert (
+        plan(served, {name: frozenset(versions) for name, versions in loaded.items()}, silent, promoted)
+        == steps
+    )
 
 
 @given(SERVED, LOADED, st.frozensets(NAMES), st.frozensets(NAMES))
 def test_what_is_served_is_never_dropped_and_clients_come_first(
-    served: dict[str, int], loaded: dict[str, frozenset[int]], silent: frozenset[str], promoted: frozenset[str]
+    served: dict[str, int],
+    loaded: dict[str, frozenset[int]],
+    silent: frozenset[str],
+    promoted: frozenset[str],
 ) -> None:
     steps = plan(served, loaded, silent, promoted)
     assert not {step.model for step in steps if isinstance(step, Drop)} & served.keys()

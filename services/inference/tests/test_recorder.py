@@ -20,8 +20,8 @@ from confluent_kafka import Consumer
 
 from penstock.testing.broker import Kafka
 from penstock.testing.wait import until
-from penstock_inference.door_log import rotate
-from penstock_inference.envoy import Door
+from penstock_inference.door.envoy import Door
+from penstock_inference.record.spool import rotate
 
 pytestmark = pytest.mark.kafka
 
@@ -41,7 +41,9 @@ def door(tmp_path: Path) -> Door:
 
 @contextmanager
 def recording(door: Door, kafka: Kafka, prefix: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([sys.executable, str(PROCESS), str(door.folder), kafka.bootstrap_servers, prefix])
+    process = subprocess.Popen(
+        [sys.executable, str(PROCESS), str(door.folder), kafka.bootstrap_servers, prefix]
+    )
     try:
         yield process
     finally:
@@ -55,13 +57,18 @@ def published(kafka: Kafka, prefix: str) -> Iterator[Callable[[], list[dict[str,
     found: list[dict[str, Any]] = []
     consumer = Consumer(
         kafka.settings().client(
-            group_id=prefix, isolation_level="read_committed", auto_offset_reset="earliest", topic_metadata_refresh_interval_ms=200
+            group_id=prefix,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            topic_metadata_refresh_interval_ms=200,
         )
     )
     consumer.subscribe([f"{prefix}credit-risk.predictions.v1"])
 
     def read() -> list[dict[str, Any]]:
-        found.extend(orjson.loads(message.value()) for message in consumer.consume(5000, 0.2) if not message.error())
+        found.extend(
+            orjson.loads(message.value()) for message in consumer.consume(5000, 0.2) if not message.error()
+        )
         return found
 
     yield read
@@ -76,7 +83,11 @@ def numbered(line: Make, framed: Make, grpc_request: Make, grpc_response: Make) 
 
 
 def test_nothing_lost_or_doubled_by_kill_9(
-    door: Door, kafka: Kafka, prefix: str, published: Callable[[], list[dict[str, Any]]], numbered: Callable[[int], bytes]
+    door: Door,
+    kafka: Kafka,
+    prefix: str,
+    published: Callable[[], list[dict[str, Any]]],
+    numbered: Callable[[int], bytes],
 ) -> None:
     rng = random.Random(7)
     written = 0
@@ -108,7 +119,11 @@ def test_nothing_lost_or_doubled_by_kill_9(
 
 
 def test_a_second_recorder_waits_for_the_first_to_go(
-    door: Door, kafka: Kafka, prefix: str, published: Callable[[], list[dict[str, Any]]], numbered: Callable[[int], bytes]
+    door: Door,
+    kafka: Kafka,
+    prefix: str,
+    published: Callable[[], list[dict[str, Any]]],
+    numbered: Callable[[int], bytes],
 ) -> None:
     with recording(door, kafka, prefix) as first:
         door.log.write_bytes(numbered(0))
@@ -126,17 +141,29 @@ def test_a_second_recorder_waits_for_the_first_to_go(
 
 
 def test_a_recorder_elsewhere_is_fenced(
-    door: Door, kafka: Kafka, prefix: str, numbered: Callable[[int], bytes], tmp_path_factory: pytest.TempPathFactory
+    door: Door,
+    kafka: Kafka,
+    prefix: str,
+    numbered: Callable[[int], bytes],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    """The same transactional id on another machine, where no lock is seen: the older one ends, and says why."""
-    elsewhere = Door(tmp_path_factory.mktemp("elsewhere"), *[f"127.0.0.1:{port}" for port in (1, 2, 3, 4)], {})
+    """The same transactional id on another machine, where no lock is seen: the older one ends, and
+    says why.
+    """
+    elsewhere = Door(
+        tmp_path_factory.mktemp("elsewhere"), *[f"127.0.0.1:{port}" for port in (1, 2, 3, 4)], {}
+    )
     with recording(elsewhere, kafka, prefix) as older:
         until(lambda: (elsewhere.folder / "recorder.lock").exists(), within=20, what="the older one begins")
         elsewhere.log.write_bytes(numbered(0))
         until(lambda: (elsewhere.folder / "position.json").exists(), within=20, what="it has published")
         with recording(door, kafka, prefix):
             door.log.write_bytes(numbered(1))
-            until(lambda: (door.folder / "position.json").exists(), within=20, what="the newer one has published")
+            until(
+                lambda: (door.folder / "position.json").exists(),
+                within=20,
+                what="the newer one has published",
+            )
             with elsewhere.log.open("ab") as log:
                 log.write(numbered(2))
             assert older.wait(20) != 0
@@ -157,7 +184,11 @@ def test_a_request_that_is_too_large_for_a_topic_stops_nothing(
     rows = 40_000
     request = grpc_request([[0.1, 0.2]] * rows, [["", ""]] * rows)
     request.raw_input_contents[0] = np.random.default_rng(1).normal(size=(rows, 2)).tobytes()
-    large = line(framed(request.SerializeToString()), framed(grpc_response([[0.25, 0.75]], ["yes"]).SerializeToString()), id="large")
+    large = line(
+        framed(request.SerializeToString()),
+        framed(grpc_response([[0.25, 0.75]], ["yes"]).SerializeToString()),
+        id="large",
+    )
     door.log.write_bytes(numbered(1) + large + b"\n" + numbered(2))
     with recording(door, kafka, prefix):
         until(lambda: len(published()) == 3, within=30, what="all three are published")
@@ -168,9 +199,16 @@ def test_a_request_that_is_too_large_for_a_topic_stops_nothing(
 
 
 def test_lines_nobody_can_read_stop_nothing(
-    door: Door, kafka: Kafka, prefix: str, published: Callable[[], list[dict[str, Any]]], numbered: Callable[[int], bytes], line: Make
+    door: Door,
+    kafka: Kafka,
+    prefix: str,
+    published: Callable[[], list[dict[str, Any]]],
+    numbered: Callable[[int], bytes],
+    line: Make,
 ) -> None:
-    door.log.write_bytes(b"\n{torn\n" + line(b"\0\0\0\0\5", b"") + b"\n" + b"\xff" * 100 + b"\n" + numbered(1))
+    door.log.write_bytes(
+        b"\n{torn\n" + line(b"\0\0\0\0\5", b"") + b"\n" + b"\xff" * 100 + b"\n" + numbered(1)
+    )
     with recording(door, kafka, prefix):
         until(lambda: len(published()) == 1, within=20, what="what can be read is published")
     assert os.path.exists(door.folder / "position.json")

@@ -11,14 +11,17 @@ import pytest
 from penstock.contracts.pipeline import Batch
 from penstock.packages.format import Inputs, ModelSignature, Output, Probes, TargetSignature
 from penstock.runtime.store import Store, assert_migrations_match
-from penstock_inference.probes import batches, difference
-from penstock_inference.repository import ModelRepository, model_config
+from penstock_inference.record.tensors import Tensor
+from penstock_inference.serving.probes import batches, difference
+from penstock_inference.serving.repository import ModelRepository, model_config
 from penstock_inference.store import Tables
-from penstock_inference.tensors import Tensor
 
 SIGNATURE = ModelSignature(
     inputs=Inputs(numbers=("age", "income"), strings=("purpose",)),
-    outputs={"probabilities": Output(datatype="FP32", columns=2), "decision": Output(datatype="BYTES", columns=1)},
+    outputs={
+        "probabilities": Output(datatype="FP32", columns=2),
+        "decision": Output(datatype="BYTES", columns=1),
+    },
     classes=("no", "yes"),
     target=TargetSignature(name="default", type="binary"),
 )
@@ -43,7 +46,9 @@ def test_the_configuration_is_the_signature_in_tritons_words() -> None:
 def test_on_gpus_nothing_differs_but_where_it_runs() -> None:
     lines = [model_config("loans", SIGNATURE, Batch(), [1], device).splitlines() for device in ("cpu", "gpu")]
     differing = [pair for pair in zip(*lines, strict=True) if pair[0] != pair[1]]
-    assert differing == [("instance_group [ { count: 1 kind: KIND_CPU } ]", "instance_group [ { count: 1 kind: KIND_GPU } ]")]
+    assert differing == [
+        ("instance_group [ { count: 1 kind: KIND_CPU } ]", "instance_group [ { count: 1 kind: KIND_GPU } ]")
+    ]
 
 
 def test_a_tensor_without_columns_is_absent() -> None:
@@ -68,7 +73,10 @@ def test_versions_come_whole_and_go_whole(tmp_path: Path) -> None:
 PROBES = Probes(
     numbers=((1.0, None), (2.0, 3.0), (4.0, 5.0)),
     strings=(("car",), ("",), ("home",)),
-    outputs={"probabilities": ((0.25, 0.75), (0.5, 0.5), (0.1, 0.9)), "decision": (("yes",), ("no",), ("yes",))},
+    outputs={
+        "probabilities": ((0.25, 0.75), (0.5, 0.5), (0.1, 0.9)),
+        "decision": (("yes",), ("no",), ("yes",)),
+    },
 )
 
 
@@ -80,7 +88,10 @@ def answers(*, nudge: float = 0.0, decisions: tuple[str, ...] = ("yes", "no")) -
 
 
 def test_probes_are_asked_in_batches_that_the_model_takes() -> None:
-    assert [(rows.first, len(rows.numbers), len(rows.strings)) for rows in batches(PROBES, 2)] == [(0, 2, 2), (2, 1, 1)]
+    assert [(rows.first, len(rows.numbers), len(rows.strings)) for rows in batches(PROBES, 2)] == [
+        (0, 2, 2),
+        (2, 1, 1),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +103,10 @@ def test_probes_are_asked_in_batches_that_the_model_takes() -> None:
         (answers(nudge=math.nan), "probe row 0 gives probabilities nan, 0.75, the package says 0.25, 0.75"),
         (answers(decisions=("yes", "yes")), "probe row 1 gives decision yes, the package says no"),
         ({"probabilities": answers()["probabilities"]}, "there is no output decision"),
-        (answers() | {"decision": Tensor((2, 2), ["a"] * 4)}, "decision is [2, 2] with 4 values, expected [N, 1]"),
+        (
+            answers() | {"decision": Tensor((2, 2), ["a"] * 4)},
+            "decision is [2, 2] with 4 values, expected [N, 1]",
+        ),
         (answers() | {"decision": Tensor((1, 1), ["yes"])}, "decision has 1 rows for 2"),
     ],
 )

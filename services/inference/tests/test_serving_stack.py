@@ -1,4 +1,6 @@
-"""Promoted versions are served, what is wrong is not, every prediction is recorded, and what is killed comes back: on the real parts."""
+"""Promoted versions are served, what is wrong is not, every prediction is recorded, and what is
+killed comes back: on the real parts.
+"""
 
 from __future__ import annotations
 
@@ -84,13 +86,18 @@ def published(house: StackUnderTest) -> Iterator[Published]:
     found: list[dict[str, Any]] = []
     consumer = Consumer(
         house.stack.kafka.client(
-            group_id="test", isolation_level="read_committed", auto_offset_reset="earliest", topic_metadata_refresh_interval_ms=200
+            group_id="test",
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            topic_metadata_refresh_interval_ms=200,
         )
     )
     consumer.subscribe(["loans.predictions.v1"])
 
     def read() -> list[dict[str, Any]]:
-        found.extend(orjson.loads(message.value()) for message in consumer.consume(5000, 0.2) if not message.error())
+        found.extend(
+            orjson.loads(message.value()) for message in consumer.consume(5000, 0.2) if not message.error()
+        )
         return found
 
     yield read
@@ -98,7 +105,11 @@ def published(house: StackUnderTest) -> Iterator[Published]:
 
 
 def recorded(published: Published, *ids: str | None) -> list[dict[str, Any]]:
-    until(lambda: set(ids) <= {prediction["id"] for prediction in published()}, within=20, what="the predictions are recorded")
+    until(
+        lambda: set(ids) <= {prediction["id"] for prediction in published()},
+        within=20,
+        what="the predictions are recorded",
+    )
     return [prediction for prediction in published() if prediction["id"] in ids]
 
 
@@ -108,20 +119,39 @@ def status_of(call: Callable[[], object]) -> tuple[str, str]:
     return raised.value.code().name, raised.value.details()
 
 
-# -- the door ----------------------------------------------------------------------------------------------------------------------
+# -- the door --------------------------------------------------------------------------------------
 
 
-def test_a_prediction_is_recorded_field_by_field_however_it_was_asked(door: Door, served: int, published: Published) -> None:
-    over_grpc = door.infer(1.0, "car", metadata=[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")])
+def test_a_prediction_is_recorded_field_by_field_however_it_was_asked(
+    door: Door, served: int, published: Published
+) -> None:
+    over_grpc = door.infer(
+        1.0, "car", metadata=[("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
+    )
     compressed = door.infer(None, "", compression=grpc.Compression.Gzip)
     status, body, headers = door.http_infer(-1.0, "home")
     assert (status, json.loads(body)["outputs"][0]["data"]) == (200, ["false"])
-    first, second, third = (recorded(published, answer)[0] for answer in (over_grpc.id, compressed.id, headers["x-penstock-prediction"]))
-    assert (first["inputs"], first["decisions"], first["generation"]) == ({"income": [1.0], "purpose": ["car"]}, ["true"], served)
+    first, second, third = (
+        recorded(published, answer)[0]
+        for answer in (over_grpc.id, compressed.id, headers["x-penstock-prediction"])
+    )
+    assert (first["inputs"], first["decisions"], first["generation"]) == (
+        {"income": [1.0], "purpose": ["car"]},
+        ["true"],
+        served,
+    )
     assert first["probabilities"][0] == pytest.approx([0.25, 0.75])
     assert first["traceparent"] == "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    assert (second["inputs"], second["rows"], second["protocol"]) == ({"income": [None], "purpose": [None]}, 1, "grpc")
-    assert (third["inputs"], third["decisions"], third["protocol"]) == ({"income": [-1.0], "purpose": ["home"]}, ["false"], "http")
+    assert (second["inputs"], second["rows"], second["protocol"]) == (
+        {"income": [None], "purpose": [None]},
+        1,
+        "grpc",
+    )
+    assert (third["inputs"], third["decisions"], third["protocol"]) == (
+        {"income": [-1.0], "purpose": ["home"]},
+        ["false"],
+        "http",
+    )
     assert {prediction["undecoded"] for prediction in (first, second, third)} == {None}
 
 
@@ -136,13 +166,16 @@ def test_nobody_chooses_an_id(door: Door, served: int, published: Published) -> 
 
 
 def test_bad_input_gets_the_right_status_and_a_sentence(door: Door, served: int) -> None:
-    from penstock_inference.triton import infer_request
+    from penstock_inference.serving.triton import infer_request
 
     wrong_shape = infer_request("loans", None, [[1.0, 2.0, 3.0]], [["car"]])
     said = status_of(lambda: door.stub.ModelInfer(wrong_shape, timeout=5))
     assert said[0] == "INVALID_ARGUMENT"
     assert "unexpected shape for input 'numbers'" in said[1]
-    assert status_of(lambda: door.infer(model="loan")) == ("NOT_FOUND", "Request for unknown model: 'loan' is not found")
+    assert status_of(lambda: door.infer(model="loan")) == (
+        "NOT_FOUND",
+        "Request for unknown model: 'loan' is not found",
+    )
     assert status_of(lambda: door.infer(version=999))[0] == "NOT_FOUND"
     too_large = door.channel.unary_unary(OIP + "ModelInfer")
     assert status_of(lambda: too_large(b"x" * (65 << 20), timeout=20)) == (
@@ -176,7 +209,10 @@ def test_a_passed_deadline_is_told(door: Door, house: StackUnderTest, served: in
     ],
 )
 def test_what_changes_or_watches_triton_is_closed(door: Door, served: int, method: str) -> None:
-    assert status_of(lambda: door.channel.unary_unary(OIP + method)(b"", timeout=5)) == ("PERMISSION_DENIED", "not through the front door")
+    assert status_of(lambda: door.channel.unary_unary(OIP + method)(b"", timeout=5)) == (
+        "PERMISSION_DENIED",
+        "not through the front door",
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,8 +240,15 @@ def test_paths(door: Door, served: int, method: str, path: str, status: int) -> 
 
 def test_only_our_services_have_a_way_in(door: Door, served: int) -> None:
     unknown = "there is no such method or path at this door"
-    for path in ("/penstock.door.v1.Health/Check", "/penstock.inference.v10.InferenceService/Predict", "/other.Service/Call"):
-        assert status_of(lambda path=path: door.channel.unary_unary(path)(b"", timeout=5)) == ("UNIMPLEMENTED", unknown)
+    for path in (
+        "/penstock.door.v1.Health/Check",
+        "/penstock.inference.v10.InferenceService/Predict",
+        "/other.Service/Call",
+    ):
+        assert status_of(lambda path=path: door.channel.unary_unary(path)(b"", timeout=5)) == (
+            "UNIMPLEMENTED",
+            unknown,
+        )
 
 
 def test_the_door_answers_health_reflection_and_status_for_all(door: Door, served: int) -> None:
@@ -218,20 +261,40 @@ def test_the_door_answers_health_reflection_and_status_for_all(door: Door, serve
     assert state("penstock.inference.v1.InferenceService") == states.SERVING
     assert state("inference.GRPCInferenceService") == states.SERVING
     assert (
-        next(iter(health.Watch(health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"), timeout=5))).status
+        next(
+            iter(
+                health.Watch(
+                    health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService"), timeout=5
+                )
+            )
+        ).status
         == states.SERVING
     )
     assert status_of(lambda: state("penstock.trainer.v1.Trainer"))[0] == "NOT_FOUND"
     names = ProtoReflectionDescriptorDatabase(door.channel).get_services()
-    assert {"penstock.trainer.v1.TrainerService", "inference.GRPCInferenceService", "grpc.health.v1.Health"} <= set(names)
+    assert {
+        "penstock.trainer.v1.TrainerService",
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+    } <= set(names)
     status = status_pb2_grpc.StatusServiceStub(door.channel)
-    services = {service.service: service for service in status.GetStatus(status_pb2.GetStatusRequest(), timeout=5).services}
+    services = {
+        service.service: service
+        for service in status.GetStatus(status_pb2.GetStatusRequest(), timeout=5).services
+    }
     assert services["inference"].ready
-    assert services.keys() == {"ingest", "feature_store", "trainer", "model_registry", "ethics_audit", "inference"}
+    assert services.keys() == {
+        "ingest",
+        "feature_store",
+        "trainer",
+        "model_registry",
+        "ethics_audit",
+        "inference",
+    }
     assert "loans@" in services["inference"].facts[0]
 
 
-# -- Predict -----------------------------------------------------------------------------------------------------------------------
+# -- Predict ---------------------------------------------------------------------------------------
 
 
 def predict(door: Door, pipeline: str = "loans", **fields: Any) -> inference_pb2.PredictResponse:
@@ -249,19 +312,31 @@ def test_predict_by_fields_makes_one_record(door: Door, served: int, published: 
 
 
 def test_predict_says_what_is_wrong(door: Door, served: int) -> None:
-    assert status_of(lambda: predict(door, "loan")) == ("NOT_FOUND", "no pipeline 'loan' is served. Did you mean 'loans'?")
+    assert status_of(lambda: predict(door, "loan")) == (
+        "NOT_FOUND",
+        "no pipeline 'loan' is served. Did you mean 'loans'?",
+    )
     assert status_of(lambda: predict(door, incom=("number", 1.0))) == (
         "INVALID_ARGUMENT",
         "incom: loans has no feature 'incom'. Did you mean 'income'?",
     )
-    assert status_of(lambda: predict(door, income=("text", "x"))) == ("INVALID_ARGUMENT", "income: must be a number, this is a text: 'x'")
+    assert status_of(lambda: predict(door, income=("text", "x"))) == (
+        "INVALID_ARGUMENT",
+        "income: must be a number, this is a text: 'x'",
+    )
     by_entity = inference_pb2.PredictRequest(pipeline="loans", entity="a1")
-    code, said = status_of(lambda: inference_pb2_grpc.InferenceServiceStub(door.channel).Predict(by_entity, timeout=3))
-    assert code in {"UNAVAILABLE", "DEADLINE_EXCEEDED", "NOT_FOUND"}  # no feature store runs here, or another stack's, which knows nothing
+    code, said = status_of(
+        lambda: inference_pb2_grpc.InferenceServiceStub(door.channel).Predict(by_entity, timeout=3)
+    )
+    assert code in {
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "NOT_FOUND",
+    }  # no feature store runs here, or another stack's, which knows nothing
     assert said
 
 
-# -- what is not served ------------------------------------------------------------------------------------------------------------
+# -- what is not served ----------------------------------------------------------------------------
 
 
 def stranger(tmp_path: Path) -> Keys:
@@ -276,10 +351,23 @@ def cut(package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", ["changed bytes", "another's keys", "an answer that is not the package's", "old", "without evidence", "another's evidence"]
+    "how",
+    [
+        "changed bytes",
+        "another's keys",
+        "an answer that is not the package's",
+        "old",
+        "without evidence",
+        "another's evidence",
+    ],
 )
 def test_what_is_wrong_is_never_loaded_and_says_why(
-    how: str, door: Door, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], tmp_path: Path
+    how: str,
+    door: Door,
+    served: int,
+    registry: Registry,
+    serving: Callable[[], inference_pb2.Serving],
+    tmp_path: Path,
 ) -> None:
     from loans import changed
 
@@ -293,7 +381,12 @@ def test_what_is_wrong_is_never_loaded_and_says_why(
             bad, reason = registry.version(bias=1.0), "it does not answer as its package says: probe row 1"
         case "old":
             bad, reason = (
-                promotion(registry.keys, registry.version().version, *registry.made[-1].evidence, generation=served - 1 or 1),
+                promotion(
+                    registry.keys,
+                    registry.version().version,
+                    *registry.made[-1].evidence,
+                    generation=served - 1 or 1,
+                ),
                 "does not rise",
             )
         case "without evidence":
@@ -309,28 +402,44 @@ def test_what_is_wrong_is_never_loaded_and_says_why(
     assert door.infer().version == served
 
 
-# -- changes under load ------------------------------------------------------------------------------------------------------------
+# -- changes under load ----------------------------------------------------------------------------
 
 
 def test_a_switch_under_load_fails_no_request(
-    door: Door, house: StackUnderTest, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], published: Published
+    door: Door,
+    house: StackUnderTest,
+    served: int,
+    registry: Registry,
+    serving: Callable[[], inference_pb2.Serving],
+    published: Published,
 ) -> None:
     from calls import load
 
     with load(house.endpoint) as calls:
         for _ in range(2):
             promoted = registry.promote()
-            until(lambda promoted=promoted: serving().generation == promoted.generation, within=30, what="the new version is served")
+            until(
+                lambda promoted=promoted: serving().generation == promoted.generation,
+                within=30,
+                what="the new version is served",
+            )
             done = len(calls.answered)
             until(lambda done=done: len(calls.answered) > done + 50, within=20, what="it answers")
     assert calls.failed == []
     assert calls.answered[-1].version == registry.generation
     found = recorded(published, *(answer.id for answer in calls.answered))
-    assert {prediction["id"]: prediction["generation"] for prediction in found} == {answer.id: answer.version for answer in calls.answered}
+    assert {prediction["id"]: prediction["generation"] for prediction in found} == {
+        answer.id: answer.version for answer in calls.answered
+    }
 
 
 def test_what_must_be_recorded_and_cannot_is_not_answered(
-    door: Door, house: StackUnderTest, served: int, registry: Registry, serving: Callable[[], inference_pb2.Serving], published: Published
+    door: Door,
+    house: StackUnderTest,
+    served: int,
+    registry: Registry,
+    serving: Callable[[], inference_pb2.Serving],
+    published: Published,
 ) -> None:
     """A log on a full disk."""
     before = house.log("inference").count('"record": "required", "event": "door_written"')
@@ -344,7 +453,11 @@ def test_what_must_be_recorded_and_cannot_is_not_answered(
     assert status_of(door.infer)[0] == "UNAVAILABLE"
     assert door.http_infer()[0] == 503
     until(lambda: "is no file" in status_of(door.infer)[1], within=10, what="the door is closed")
-    assert not inference_pb2_grpc.InferenceServiceStub(door.channel).GetServing(inference_pb2.GetServingRequest(), timeout=5).door_open
+    assert (
+        not inference_pb2_grpc.InferenceServiceStub(door.channel)
+        .GetServing(inference_pb2.GetServingRequest(), timeout=5)
+        .door_open
+    )
     assert door.http("GET", "/v2/health/ready")[0] == 503
     log.unlink()
     aside.rename(log)
@@ -354,7 +467,9 @@ def test_what_must_be_recorded_and_cannot_is_not_answered(
     until(lambda: serving().generation == back.generation, within=30, what="the new version is served")
 
 
-def test_killing_envoy_under_load_loses_and_doubles_no_record(house: StackUnderTest, served: int, published: Published) -> None:
+def test_killing_envoy_under_load_loses_and_doubles_no_record(
+    house: StackUnderTest, served: int, published: Published
+) -> None:
     from calls import load
 
     with load(house.endpoint) as calls:
@@ -363,11 +478,15 @@ def test_killing_envoy_under_load_loses_and_doubles_no_record(house: StackUnderT
             until(lambda done=done: len(calls.answered) > done + 200, within=30, what="calls are answered")
             house.kill("envoy")
             done = len(calls.answered)
-            until(lambda done=done: len(calls.answered) > done + 200, within=30, what="calls are answered again")
+            until(
+                lambda done=done: len(calls.answered) > done + 200, within=30, what="calls are answered again"
+            )
     assert_recorded_once(published, [answer.id for answer in calls.answered])
 
 
-def test_killing_inference_under_load_loses_and_doubles_no_record(house: StackUnderTest, served: int, published: Published) -> None:
+def test_killing_inference_under_load_loses_and_doubles_no_record(
+    house: StackUnderTest, served: int, published: Published
+) -> None:
     from calls import load
 
     with load(house.endpoint) as calls:
@@ -398,17 +517,27 @@ def test_a_killed_model_process_is_healed(door: Door, house: StackUnderTest, ser
     assert door.infer().version == served
 
 
-def test_triton_comes_back_empty_and_serves_again_without_an_event(door: Door, house: StackUnderTest, served: int) -> None:
+def test_triton_comes_back_empty_and_serves_again_without_an_event(
+    door: Door, house: StackUnderTest, served: int
+) -> None:
     restored = house.log("inference").count('"restored"')
     house.kill("triton")
-    until(lambda: house.log("inference").count('"restored"') > restored, within=40, what="inference has loaded what was served")
+    until(
+        lambda: house.log("inference").count('"restored"') > restored,
+        within=40,
+        what="inference has loaded what was served",
+    )
     until(lambda: answers(door), within=40, what="the model is served again")
     assert door.infer().version == served
     house.ready()
 
 
 def test_a_restart_serves_what_was_served_and_takes_nothing_older(
-    door: Door, house: StackUnderTest, served: int, serving: Callable[[], inference_pb2.Serving], registry: Registry
+    door: Door,
+    house: StackUnderTest,
+    served: int,
+    serving: Callable[[], inference_pb2.Serving],
+    registry: Registry,
 ) -> None:
     house.stop("triton")
     house.kill("inference")

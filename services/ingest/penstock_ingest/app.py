@@ -31,11 +31,19 @@ def milliseconds() -> int:
 async def run(settings: Settings) -> None:
     async with Service("ingest", settings) as service:
         kafka = settings.platform.kafka
-        stream = TransactionalStream(kafka, group=handlers.GROUP, replica=settings.replica, waits=service.readiness, batch=settings.batch)
+        stream = TransactionalStream(
+            kafka,
+            group=handlers.GROUP,
+            replica=settings.replica,
+            waits=service.readiness,
+            batch=settings.batch,
+        )
 
         def make(pipeline: Pipeline, source: str) -> Intake:
             history = History(kafka, source_topic("seen", pipeline.pipeline, source))
-            return Intake(pipeline, source, restores=history, clock=milliseconds, capacity=settings.seen_capacity)
+            return Intake(
+                pipeline, source, restores=history, clock=milliseconds, capacity=settings.seen_capacity
+            )
 
         catalog = Catalog(
             make,

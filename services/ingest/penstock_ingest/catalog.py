@@ -1,4 +1,6 @@
-"""The sources that this replica takes events of: one `Intake` each, from the pipelines as they were last applied."""
+"""The sources that this replica takes events of: one `Intake` each, from the pipelines as they were
+last applied.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,11 @@ class Catalog:
     """Safe from any thread."""
 
     def __init__(
-        self, make: Callable[[Pipeline, str], Intake], *, added: Callable[[Intake], None], removed: Callable[[Intake], None]
+        self,
+        make: Callable[[Pipeline, str], Intake],
+        *,
+        added: Callable[[Intake], None],
+        removed: Callable[[Intake], None],
     ) -> None:
         self._make = make
         self._added = added
@@ -28,7 +34,9 @@ class Catalog:
         self._complete = False
 
     def apply(self, pipeline: Pipeline, number: int) -> None:
-        """A new source is read from its first event on; a changed one goes by its new rules from the next batch on."""
+        """A new source is read from its first event on; a changed one goes by its new rules from
+        the next batch on.
+        """
         with self._lock:
             for source in pipeline.sources:
                 key = pipeline.pipeline, source
@@ -37,9 +45,13 @@ class Catalog:
                 else:
                     intake = self._intakes[key] = self._make(pipeline, source)
                     self._added(intake)
-            for key in [key for key in self._intakes if key[0] == pipeline.pipeline and key[1] not in pipeline.sources]:
+            for key in [
+                key for key in self._intakes if key[0] == pipeline.pipeline and key[1] not in pipeline.sources
+            ]:
                 self._removed(self._intakes.pop(key))
-        log.info("pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(pipeline.sources))
+        log.info(
+            "pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(pipeline.sources)
+        )
 
     def complete(self) -> None:
         """All pipelines of the past were told: what is not here does not exist."""
@@ -62,7 +74,14 @@ class Catalog:
             sources = sorted(source for name, source in self._intakes if name == pipeline)
             pipelines = sorted({name for name, _ in self._intakes})
         if not self._complete:
-            raise Unavailable("this replica of ingest has just started and still reads the pipelines", remedy="Try again")
+            raise Unavailable(
+                "this replica of ingest has just started and still reads the pipelines", remedy="Try again"
+            )
         if sources:
-            raise NotFound(f"pipeline {pipeline} has no source `{source}`", remedy=f"It has {', '.join(sources)}")
-        raise NotFound(f"no pipeline `{pipeline}`", remedy=f"There is {', '.join(pipelines)}" if pipelines else "Apply one first")
+            raise NotFound(
+                f"pipeline {pipeline} has no source `{source}`", remedy=f"It has {', '.join(sources)}"
+            )
+        raise NotFound(
+            f"no pipeline `{pipeline}`",
+            remedy=f"There is {', '.join(pipelines)}" if pipelines else "Apply one first",
+        )

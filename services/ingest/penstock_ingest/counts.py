@@ -1,7 +1,7 @@
 """What became of the events of one partition, counted since the first.
 
-Travels as the metadata of the committed offset, so that the count and the position it belongs to are one write: a count can neither be
-lost nor doubled.
+Travels as the metadata of the committed offset, so that the count and the position it belongs to
+are one write: a count can neither be lost nor doubled.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Counts:
 
     def encode(self) -> str:
         """A few hundred characters; Kafka allows 4,096."""
-        return orjson.dumps([_VERSION, self.records, self.duplicates, self.forgotten, dict(self.rejects)]).decode()
+        return orjson.dumps(
+            [_VERSION, self.records, self.duplicates, self.forgotten, dict(self.rejects)]
+        ).decode()
 
 
 def decode_counts(metadata: str) -> Counts:

@@ -1,4 +1,6 @@
-"""Kafka in, control plane: the pipelines as they were last applied. Kept in memory, read whole at each start."""
+"""Kafka in, control plane: the pipelines as they were last applied. Kept in memory, read whole at
+each start.
+"""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""What the `seen` topic remembers: the ids of the deduplication window, and the profile of all records so far.
+"""What the `seen` topic remembers: the ids of the deduplication window, and the profile of all
+records so far.
 
-One message per transaction that accepted something: the value is the ids' digests, joined. Headers: `total`, the records of this partition
-up to and with this message; `delta`, the profile of this message's records; on every 64th, and on the first after a start, `profile`
-instead: that of all records so far. So the whole profile is never more than a few messages away from the end, and a message stays about as
-small as the events it stands for.
+One message per transaction that accepted something: the value is the ids' digests, joined. Headers:
+`total`, the records of this partition up to and with this message; `delta`, the profile of this
+message's records; on every 64th, and on the first after a start, `profile` instead: that of all
+records so far. So the whole profile is never more than a few messages away from the end, and a
+message stays about as small as the events it stands for.
 
 Read from the end backwards, since the end is what counts and the topic may be far larger than what fits.
 """
@@ -91,7 +93,14 @@ class History:
         seen.restore(chunks, now)
         if chunks:
             took = round(time.perf_counter() - began, 3)
-            log.info("seen_restored", topic=self._topic, partition=partition, ids=len(seen), messages=len(chunks), seconds=took)
+            log.info(
+                "seen_restored",
+                topic=self._topic,
+                partition=partition,
+                ids=len(seen),
+                messages=len(chunks),
+                seconds=took,
+            )
         return Restored(seen, profile or {})
 
     def profile(self, partition: int, *, records: int) -> Profile:
@@ -107,18 +116,25 @@ class History:
     def _spans(self, partition: int, *, until_total: int) -> Generator[list[RawMessage], None, None]:
         """Spans of committed messages, each in order, from the end to the beginning of the log.
 
-        The offsets of a transaction become visible apart from its messages: both are marked as committed partition by partition. So the
-        end is not reached before the message that brings the total to `until_total`, as long as any transaction is still open here.
+        The offsets of a transaction become visible apart from its messages: both are marked as
+        committed partition by partition. So the end is not reached before the message that brings
+        the total to `until_total`, as long as any transaction is still open here.
         """
         where = TopicPartition(self._topic, partition)
-        with self._client("read_uncommitted") as anybody:  # to one who reads committed messages, the log ends before an open transaction
+        with self._client(
+            "read_uncommitted"
+        ) as anybody:  # to one who reads committed messages, the log ends before an open transaction
             low, high = anybody.get_watermark_offsets(where, WITHIN_S)
         span, start, end = FIRST_SPAN, high, None
         with self._client("read_committed") as reader:
             while start > low:
                 start = max(low, start - span)
                 yield _read(
-                    reader, TopicPartition(self._topic, partition, start), end, high, lambda last: total(_message(last)) >= until_total
+                    reader,
+                    TopicPartition(self._topic, partition, start),
+                    end,
+                    high,
+                    lambda last: total(_message(last)) >= until_total,
                 )
                 span, end = min(span * 2, LARGEST_SPAN), start
 
@@ -126,7 +142,9 @@ class History:
     def _client(self, isolation: str) -> Iterator[Consumer]:
         consumer = Consumer(
             self._kafka.client(
-                group_id=self._kafka.topic("penstock.ingest.history"),  # asked for by the client; never joined, nothing is committed
+                group_id=self._kafka.topic(
+                    "penstock.ingest.history"
+                ),  # asked for by the client; never joined, nothing is committed
                 isolation_level=isolation,
                 enable_auto_commit=False,
                 enable_partition_eof=True,
@@ -144,7 +162,13 @@ class History:
             consumer.close()
 
 
-def _read(reader: Consumer, where: TopicPartition, end: int | None, high: int, complete: Callable[[RawMessage], bool]) -> list[RawMessage]:
+def _read(
+    reader: Consumer,
+    where: TopicPartition,
+    end: int | None,
+    high: int,
+    complete: Callable[[RawMessage], bool],
+) -> list[RawMessage]:
     """From `where` to `end`; None: to the last message that is committed."""
     reader.assign([where])
     found: list[RawMessage] = []

@@ -1,7 +1,8 @@
 """events → records, rejects. The stream commits the outcome and the batch's offsets in one transaction.
 
-What is counted travels in the committed offset's metadata (`counts.py`), what was seen and what values look like in the `seen` topic
-(`history.py`): all of it becomes durable with the offsets or not at all, and any replica can read it.
+What is counted travels in the committed offset's metadata (`counts.py`), what was seen and what
+values look like in the `seen` topic (`history.py`): all of it becomes durable with the offsets or
+not at all, and any replica can read it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ _FORGOTTEN = counter(metrics.FORGOTTEN)
 _DELAY = histogram(metrics.INGEST_DELAY)
 
 CHUNK = 256
-"""Events that go through all steps together: more of them leave the processor's cache between two steps, at a third of the speed."""
+"""Events that go through all steps together: more of them leave the processor's cache between two
+steps, at a third of the speed.
+"""
 
 
 class Restores(Protocol):
@@ -66,7 +69,9 @@ class _Partition:
 class Intake:
     """One source's events. A `Processor` of the stream."""
 
-    def __init__(self, pipeline: Pipeline, source: str, *, restores: Restores, clock: Callable[[], int], capacity: int) -> None:
+    def __init__(
+        self, pipeline: Pipeline, source: str, *, restores: Restores, clock: Callable[[], int], capacity: int
+    ) -> None:
         """`clock`: milliseconds since 1970. `capacity`: ids remembered in each partition."""
         self.pipeline, self.source = pipeline.pipeline, source
         self._named = {"pipeline": self.pipeline, "source": source}
@@ -150,8 +155,12 @@ class Intake:
 
         return Outcome(produced, metadata=counts.encode(), committed=committed)
 
-    def _measure(self, records: int, duplicates: int, forgotten: int, reasons: Mapping[str, int], published: int) -> None:
-        """What one committed batch became; `published`: when its first event was, in milliseconds, -1 where that is not known."""
+    def _measure(
+        self, records: int, duplicates: int, forgotten: int, reasons: Mapping[str, int], published: int
+    ) -> None:
+        """What one committed batch became; `published`: when its first event was, in milliseconds,
+        -1 where that is not known.
+        """
         rejects = sum(reasons.values())
         for outcome, events in (("record", records), ("duplicate", duplicates), ("reject", rejects)):
             _EVENTS.add(events, {**self._named, "outcome": outcome})
@@ -164,13 +173,19 @@ class Intake:
             log.info("events_rejected", **self._named, rejects=rejects, reasons=dict(reasons))
 
     def _take(self, number: int, committed: Committed) -> _Partition:
-        """A partition that comes straight back is as it was left: had another replica worked on it, the position would be another."""
+        """A partition that comes straight back is as it was left: had another replica worked on it,
+        the position would be another.
+        """
         known = self._partitions.get(number)
         if known is not None and known.position == committed.position:
             return known
         counts = decode_counts(committed.metadata)
         restored = self._restores.restore(
-            number, records=counts.records, window_ms=self._declared.window_ms, capacity=self._capacity, now=self._clock()
+            number,
+            records=counts.records,
+            window_ms=self._declared.window_ms,
+            capacity=self._capacity,
+            now=self._clock(),
         )
         return _Partition(committed.position, counts, restored.seen, restored.profile)
 
@@ -188,7 +203,13 @@ def _record(topic: str, partition: int, message: Message, event: Accepted) -> Pr
             "fields": event.fields,
         }
     )
-    return Produced(topic, partition, event.entity.encode(), value, [("traceparent", traceparent.encode())] if traceparent else None)
+    return Produced(
+        topic,
+        partition,
+        event.entity.encode(),
+        value,
+        [("traceparent", traceparent.encode())] if traceparent else None,
+    )
 
 
 def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: str) -> Produced:
@@ -208,7 +229,9 @@ def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: 
         }
     )
     traceparent = _traceparent(message) if message.headers else None
-    return Produced(topic, partition, message.key, value, [("traceparent", traceparent.encode())] if traceparent else None)
+    return Produced(
+        topic, partition, message.key, value, [("traceparent", traceparent.encode())] if traceparent else None
+    )
 
 
 def _traceparent(message: Message) -> str | None:

@@ -1,4 +1,6 @@
-"""Counts and profiles of all partitions, whichever replica answers: read from where the transactions wrote them."""
+"""Counts and profiles of all partitions, whichever replica answers: read from where the
+transactions wrote them.
+"""
 
 from __future__ import annotations
 
@@ -48,14 +50,23 @@ class Ledger:
                 if found.error is not None:
                     raise KafkaException(found.error)
                 places = [TopicPartition(topic, number) for number in sorted(found.partitions)]
-                return {place.partition: self._standing(consumer, place) for place in consumer.committed(places, CALL_S)}
+                return {
+                    place.partition: self._standing(consumer, place)
+                    for place in consumer.committed(places, CALL_S)
+                }
         except KafkaException as error:
-            raise Unavailable(f"{topic} cannot be asked for: {error.args[0].str()}", remedy="Try again when Kafka is back") from error
+            raise Unavailable(
+                f"{topic} cannot be asked for: {error.args[0].str()}", remedy="Try again when Kafka is back"
+            ) from error
 
     def profile(self, pipeline: str, source: str) -> Profile:
         history = History(self._kafka, source_topic("seen", pipeline, source))
         standings = self.standings(pipeline, source)
-        return reduce(add, (history.profile(number, records=one.counts.records) for number, one in standings.items()), {})
+        return reduce(
+            add,
+            (history.profile(number, records=one.counts.records) for number, one in standings.items()),
+            {},
+        )
 
     def close(self) -> None:
         with self._lock:
@@ -64,10 +75,14 @@ class Ledger:
                 self._consumer = None
 
     def _open(self) -> Consumer:
-        """Asks in the group's name without being a member. Kept: a new connection costs more than the question."""
+        """Asks in the group's name without being a member. Kept: a new connection costs more than
+        the question.
+        """
         if self._consumer is None:
             group = self._kafka.topic(self._group)
-            settings = self._kafka.client(group_id=group, isolation_level="read_committed", enable_auto_commit=False)
+            settings = self._kafka.client(
+                group_id=group, isolation_level="read_committed", enable_auto_commit=False
+            )
             self._consumer = Consumer(settings, logger=librdkafka_log)
         return self._consumer
 

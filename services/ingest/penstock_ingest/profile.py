@@ -1,7 +1,9 @@
-"""What accepted values look like: per field, how often present, mean and spread of numbers, the most frequent categories.
+"""What accepted values look like: per field, how often present, mean and spread of numbers, the
+most frequent categories.
 
-Profiles add up: a batch's to the partition's, the partitions' to the source's. Means and sums of squares are joined by the pairwise
-algorithm of Chan, Golub and LeVeque (1979). A personal field is profiled only as present or missing: the smallest income is somebody's.
+Profiles add up: a batch's to the partition's, the partitions' to the source's. Means and sums of
+squares are joined by the pairwise algorithm of Chan, Golub and LeVeque (1979). A personal field is
+profiled only as present or missing: the smallest income is somebody's.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from penstock.contracts.dataplane import Value
 from penstock.contracts.pipeline import SourceField
 
 MAX_VALUES = 50
-"""Most frequent values kept of a field. One that becomes frequent late is undercounted by what was dropped before."""
+"""Most frequent values kept of a field. One that becomes frequent late is undercounted by what was
+dropped before.
+"""
 MAX_VALUE = 64
 """Characters kept of a value."""
 
@@ -45,7 +49,11 @@ class FieldProfile:
     @property
     def standard_deviation(self) -> float | None:
         """Of the sample; None below two values."""
-        return math.sqrt(self.moments.squares / (self.present - 1)) if self.moments and self.present > 1 else None
+        return (
+            math.sqrt(self.moments.squares / (self.present - 1))
+            if self.moments and self.present > 1
+            else None
+        )
 
     def __add__(self, other: FieldProfile) -> FieldProfile:
         return FieldProfile(
@@ -61,14 +69,18 @@ Profile = Mapping[str, FieldProfile]
 
 def add(left: Profile, right: Profile) -> Profile:
     """A field that only one of them has keeps what it has: pipelines gain fields."""
-    return {name: left.get(name, FieldProfile()) + right.get(name, FieldProfile()) for name in {**left, **right}}
+    return {
+        name: left.get(name, FieldProfile()) + right.get(name, FieldProfile()) for name in {**left, **right}
+    }
 
 
 class Profiler:
     """Profiles one batch, column by column, in as many parts as it comes."""
 
     def __init__(self, declared: Mapping[str, SourceField]) -> None:
-        shown = {name: field for name, field in declared.items() if not (field.personal or field.type == "text")}
+        shown = {
+            name: field for name, field in declared.items() if not (field.personal or field.type == "text")
+        }
         self._numbers = [name for name, field in shown.items() if field.type == "number"]
         self._counted = [name for name, field in shown.items() if field.type != "number"]
         self._blind = [name for name in declared if name not in shown]
@@ -111,12 +123,18 @@ def _number(column: NDArray[np.float64]) -> FieldProfile:
     with np.errstate(over="ignore", invalid="ignore"):
         mean = float(numbers.mean())
         squares = float(np.square(numbers - mean).sum())
-    return FieldProfile(len(numbers), missing, Moments(mean, squares, float(numbers.min()), float(numbers.max())))
+    return FieldProfile(
+        len(numbers), missing, Moments(mean, squares, float(numbers.min()), float(numbers.max()))
+    )
 
 
 def _counted(rows: int, counts: Counter[Value]) -> FieldProfile:
     missing = counts.pop(None, 0)
-    return FieldProfile(rows - missing, missing, values=Counter({_named(value): count for value, count in counts.most_common(MAX_VALUES)}))
+    return FieldProfile(
+        rows - missing,
+        missing,
+        values=Counter({_named(value): count for value, count in counts.most_common(MAX_VALUES)}),
+    )
 
 
 def _named(value: Value) -> str:
@@ -149,7 +167,12 @@ def decode_profile(value: bytes) -> Profile:
 
 def _row(one: FieldProfile) -> list[object]:
     moments = one.moments
-    return [one.present, one.missing, [moments.mean, moments.squares, moments.minimum, moments.maximum] if moments else None, one.values]
+    return [
+        one.present,
+        one.missing,
+        [moments.mean, moments.squares, moments.minimum, moments.maximum] if moments else None,
+        one.values,
+    ]
 
 
 def _moments(row: list[float | None] | None) -> Moments | None:

@@ -1,7 +1,8 @@
-"""Which ids were accepted lately, in one partition: a sorted array of 64-bit digests, and a dict of the newest.
+"""Which ids were accepted lately, in one partition: a sorted array of 64-bit digests, and a dict of
+the newest.
 
-16 bytes an id in memory, 8 on the topic. Two different ids share a digest with a chance of n / 2**64 for each new id among n known ones:
-1 in 10**13 at two million.
+16 bytes an id in memory, 8 on the topic. Two different ids share a digest with a chance of n /
+2**64 for each new id among n known ones: 1 in 10**13 at two million.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ def digest(identity: str) -> bytes:
 
 
 class SeenIds:
-    """The ids of the last `window_ms`, at most `capacity` of them; beyond it the oldest are forgotten. Times are milliseconds since 1970.
+    """The ids of the last `window_ms`, at most `capacity` of them; beyond it the oldest are
+    forgotten. Times are milliseconds since 1970.
 
     `divide` and `excess` change nothing that can be seen; `remember` is called once the batch is committed.
     """
@@ -37,7 +39,9 @@ class SeenIds:
         self._recent: dict[bytes, int] = {}
 
     def restore(self, chunks: Iterable[tuple[bytes, int]], now: int) -> None:
-        """Starts from what was remembered before: digests joined, and when; in the order they came. Keeps the newest `capacity`."""
+        """Starts from what was remembered before: digests joined, and when; in the order they came.
+        Keeps the newest `capacity`.
+        """
         held = list(chunks)
         ids = np.frombuffer(b"".join(joined for joined, _ in held), _TYPE).astype(np.uint64)[-self.capacity :]
         sizes = [len(joined) // DIGEST_BYTES for joined, _ in held]
@@ -51,22 +55,30 @@ class SeenIds:
         return len(self._sorted) + len(self._recent)
 
     def divide(self, digests: Sequence[bytes], now: int, before: Container[bytes] = ()) -> list[bool]:
-        """For each digest in turn: is this the first time? `before`: those of the same batch that are not remembered yet."""
+        """For each digest in turn: is this the first time? `before`: those of the same batch that
+        are not remembered yet.
+        """
         oldest = now - self.window_ms
         known = self._known(digests, oldest)
         recent = self._recent
         here = set[bytes]()
         first = []
         for one, is_known in zip(digests, known, strict=True):
-            new = not is_known and one not in here and one not in before and recent.get(one, oldest - 1) < oldest
+            new = (
+                not is_known
+                and one not in here
+                and one not in before
+                and recent.get(one, oldest - 1) < oldest
+            )
             if new:
                 here.add(one)
             first.append(new)
         return first
 
     def excess(self, count: int, now: int) -> int:
-        """How many of the oldest must be forgotten before `count` more are remembered: none, or a good part at once, since it costs a
-        pass over all."""
+        """How many of the oldest must be forgotten before `count` more are remembered: none, or a
+        good part at once, since it costs a pass over all.
+        """
         if len(self) + count <= self.capacity:
             return 0
         self._tidy(now - self.window_ms)
@@ -108,6 +120,8 @@ class SeenIds:
             ids.append(newest[fresh])
             times.append(newest_times[fresh])
         every, every_time = np.concatenate(ids), np.concatenate(times)
-        order = np.argsort(every, kind="stable")  # two sorted runs and a short unsorted one: timsort merges them
+        order = np.argsort(
+            every, kind="stable"
+        )  # two sorted runs and a short unsorted one: timsort merges them
         self._sorted, self._times = every[order], every_time[order]
         self._recent = {}

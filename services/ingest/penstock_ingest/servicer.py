@@ -21,7 +21,9 @@ class Servicer(ingest_pb2_grpc.IngestServiceServicer):
         self._catalog = catalog
         self._ledger = ledger
 
-    async def GetCounts(self, request: ingest_pb2.GetCountsRequest, context: Context) -> ingest_pb2.GetCountsResponse:
+    async def GetCounts(
+        self, request: ingest_pb2.GetCountsRequest, context: Context
+    ) -> ingest_pb2.GetCountsResponse:
         self._catalog.find(request.pipeline, request.source)
         standings = await asyncio.to_thread(self._ledger.standings, request.pipeline, request.source)
         counts = total(standing.counts for standing in standings.values())
@@ -37,10 +39,14 @@ class Servicer(ingest_pb2_grpc.IngestServiceServicer):
             ],
         )
 
-    async def GetProfile(self, request: ingest_pb2.GetProfileRequest, context: Context) -> ingest_pb2.GetProfileResponse:
+    async def GetProfile(
+        self, request: ingest_pb2.GetProfileRequest, context: Context
+    ) -> ingest_pb2.GetProfileResponse:
         declared = self._catalog.find(request.pipeline, request.source).fields
         found = await asyncio.to_thread(self._ledger.profile, request.pipeline, request.source)
-        return ingest_pb2.GetProfileResponse(fields=[_field(name, found.get(name, FieldProfile())) for name in declared])
+        return ingest_pb2.GetProfileResponse(
+            fields=[_field(name, found.get(name, FieldProfile())) for name in declared]
+        )
 
 
 def _field(name: str, profile: FieldProfile) -> ingest_pb2.FieldProfile:

@@ -1,11 +1,13 @@
 """The rules of one source: is an event a record, and if not, why. Pure; no clock, no I/O.
 
-Ingest accepts or rejects; it never learns, and never changes a value beyond its declared type: an integer in a number field becomes a
-float, an empty text is a missing one (downstream, "" *is* how a missing text travels), nothing else. Units are declared for people and
-for lineage; a value is taken to be in its declared unit.
+Ingest accepts or rejects; it never learns, and never changes a value beyond its declared type: an
+integer in a number field becomes a float, an empty text is a missing one (downstream, "" *is* how a
+missing text travels), nothing else. Units are declared for people and for lineage; a value is taken
+to be in its declared unit.
 
-Every event gets one answer. Where several rules are broken, the reject names the first: size, JSON, object, id, key, timestamp, unknown
-fields, then the declared fields in the file's order within each type.
+Every event gets one answer. Where several rules are broken, the reject names the first: size, JSON,
+object, id, key, timestamp, unknown fields, then the declared fields in the file's order within each
+type.
 """
 
 from __future__ import annotations
@@ -44,13 +46,17 @@ class Rejected(NamedTuple):
     reason: RejectReason
     field: str | None
     value: str | None
-    """At most 200 characters; None for a personal field, and for one that is not declared: it may be personal."""
+    """At most 200 characters; None for a personal field, and for one that is not declared: it may
+    be personal.
+    """
     detail: str
     """One sentence for people. Never holds a value."""
 
 
 class _Broken(Exception):
-    def __init__(self, reason: RejectReason, detail: str, field: str | None = None, value: object = None) -> None:
+    def __init__(
+        self, reason: RejectReason, detail: str, field: str | None = None, value: object = None
+    ) -> None:
         self.rejected = Rejected(reason, field, None if value is None else _shown(value), detail)
 
 
@@ -67,14 +73,18 @@ class Rules:
         self._known = frozenset({*declared.fields, self._id, self._key, self._timestamp})
         self._blank: dict[str, Value] = dict.fromkeys(declared.fields)
         self._numbers = tuple(
-            (name, *(field.range or (-_LARGEST, _LARGEST)), field) for name, field in declared.fields.items() if field.type == "number"
+            (name, *(field.range or (-_LARGEST, _LARGEST)), field)
+            for name, field in declared.fields.items()
+            if field.type == "number"
         )
         self._texts = tuple(
             (name, field.max_length, frozenset(field.values) if field.values is not None else None, field)
             for name, field in declared.fields.items()
             if field.type in ("category", "text")
         )
-        self._booleans = tuple((name, field) for name, field in declared.fields.items() if field.type == "boolean")
+        self._booleans = tuple(
+            (name, field) for name, field in declared.fields.items() if field.type == "boolean"
+        )
         self._required = tuple(name for name, field in declared.fields.items() if field.required)
 
     def check(self, value: bytes | None) -> Accepted | Rejected:
@@ -90,7 +100,7 @@ class Rules:
         except _Broken as broken:
             return broken.rejected
 
-    # -- id, key, timestamp --------------------------------------------------------------------------------------------------------
+    # -- id, key, timestamp ------------------------------------------------------------------------
 
     def _identifier(self, event: dict[str, Any], name: str, reason: RejectReason, role: str) -> str:
         value = event.get(name)
@@ -102,7 +112,10 @@ class Rules:
             return str(value)
         if type(value) is str:
             raise _Broken(
-                "too_long", f"the event's {role} `{name}` has more than {MAX_IDENTIFIER} characters", name, self._showable(name, value)
+                "too_long",
+                f"the event's {role} `{name}` has more than {MAX_IDENTIFIER} characters",
+                name,
+                self._showable(name, value),
             )
         raise _Broken(
             "wrong_type",
@@ -126,11 +139,18 @@ class Rules:
         except (ValueError, OverflowError, OSError):
             moment = None
         if moment is None:
-            raise _Broken("bad_timestamp", f"`{name}` is no time: {_time_remedy(value)}", name, self._showable(name, value))
-        said = orjson.dumps(moment)  # eight times as fast as isoformat, but leaves out microseconds that are zero
+            raise _Broken(
+                "bad_timestamp",
+                f"`{name}` is no time: {_time_remedy(value)}",
+                name,
+                self._showable(name, value),
+            )
+        said = orjson.dumps(
+            moment
+        )  # eight times as fast as isoformat, but leaves out microseconds that are zero
         return said[1:27].decode() + "Z" if moment.microsecond else said[1:20].decode() + ".000000Z"
 
-    # -- declared fields -----------------------------------------------------------------------------------------------------------
+    # -- declared fields ---------------------------------------------------------------------------
 
     def _values(self, event: dict[str, Any]) -> dict[str, Value]:
         found = self._blank.copy()
@@ -140,23 +160,33 @@ class Rules:
             if value is None:
                 continue
             if type(value) is not float and type(value) is not int:
-                self._violated(field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value)
+                self._violated(
+                    field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value
+                )
             elif low <= value <= high:  # never true of an infinity or NaN
                 found[name] = float(value)
             elif isinstance(value, float) and not math.isfinite(value):
                 self._violated(field, "not_finite", f"`{name}` must be a finite number", name, value)
             else:
-                self._violated(field, "out_of_range", f"`{name}` is outside its range [{low:g}, {high:g}]", name, value)
+                self._violated(
+                    field, "out_of_range", f"`{name}` is outside its range [{low:g}, {high:g}]", name, value
+                )
         for name, max_length, values, field in self._texts:
             value = get(name)
             if value is None or value == "":
                 continue
             if type(value) is not str:
-                self._violated(field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value)
+                self._violated(
+                    field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value
+                )
             elif len(value) > max_length:
-                self._violated(field, "too_long", f"`{name}` has more than {max_length:,} characters", name, value)
+                self._violated(
+                    field, "too_long", f"`{name}` has more than {max_length:,} characters", name, value
+                )
             elif values is not None and value not in values:
-                self._violated(field, "unknown_value", f"`{name}` is none of its declared values", name, value)
+                self._violated(
+                    field, "unknown_value", f"`{name}` is none of its declared values", name, value
+                )
             else:
                 found[name] = value
         for name, field in self._booleans:
@@ -166,19 +196,25 @@ class Rules:
             if value is True or value is False:
                 found[name] = value
             else:
-                self._violated(field, "wrong_type", f"`{name}` must be true or false, not {_kind(value)}", name, value)
+                self._violated(
+                    field, "wrong_type", f"`{name}` must be true or false, not {_kind(value)}", name, value
+                )
         for name in self._required:
             if found[name] is None:
                 raise _Broken("missing_field", f"`{name}` is required and missing", name)
         return found
 
-    def _violated(self, field: SourceField, reason: RejectReason, detail: str, name: str, value: object) -> None:
+    def _violated(
+        self, field: SourceField, reason: RejectReason, detail: str, name: str, value: object
+    ) -> None:
         """`set_missing` leaves the field as it is: missing. A required field cannot be set missing."""
         if field.on_violation == "reject" or field.required:
             raise _Broken(reason, detail, name, self._showable(name, value))
 
     def _showable(self, name: str, value: object) -> object:
-        """A field without a declaration of its own (an id, a key, a timestamp) names no person's attribute and is shown."""
+        """A field without a declaration of its own (an id, a key, a timestamp) names no person's
+        attribute and is shown.
+        """
         field = self.fields.get(name)
         return None if field is not None and field.personal else value
 
@@ -186,7 +222,9 @@ class Rules:
         name = min(event.keys() - self._known)
         near = _nearest(name[:MAX_SHOWN], self._known)
         meant = f"; did you mean `{near}`?" if near else ""
-        return _Broken("unknown_field", f"the source declares no field `{name[:MAX_SHOWN]}`{meant}", name[:MAX_SHOWN])
+        return _Broken(
+            "unknown_field", f"the source declares no field `{name[:MAX_SHOWN]}`{meant}", name[:MAX_SHOWN]
+        )
 
 
 _LARGEST = sys.float_info.max
@@ -208,10 +246,13 @@ def _decode(value: bytes | None) -> dict[str, Any]:
 
 
 def _decode_with_infinities(value: bytes, error: orjson.JSONDecodeError) -> Any:
-    """`NaN` and `Infinity` are no JSON, but many programs write them: read them, so that the reject can name the field."""
+    """`NaN` and `Infinity` are no JSON, but many programs write them: read them, so that the reject
+    can name the field.
+    """
     try:
         event = json.loads(value)
-        orjson.dumps(event)  # what only the lenient reader takes (lone surrogates, huge integers) is no JSON to anyone downstream
+        # Lone surrogates and huge integers, which the lenient reader takes, are no JSON downstream.
+        orjson.dumps(event)
     except (ValueError, TypeError, RecursionError):
         detail = f"{error.msg} at line {error.lineno}, column {error.colno}"
         raise _Broken("not_json", f"the event is no JSON: {detail}") from None

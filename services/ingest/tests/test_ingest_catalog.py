@@ -21,7 +21,14 @@ def loans() -> Pipeline:
             "version": 1,
             "pipeline": "loans",
             "entities": {"applicant": {"key": "who"}},
-            "sources": {"applications": {"entity": "applicant", "id": "id", "timestamp": "at", "fields": {"granted": {"type": "boolean"}}}},
+            "sources": {
+                "applications": {
+                    "entity": "applicant",
+                    "id": "id",
+                    "timestamp": "at",
+                    "fields": {"granted": {"type": "boolean"}},
+                }
+            },
             "targets": {"granted": {"from": "applications.granted", "type": "binary"}},
         }
     )

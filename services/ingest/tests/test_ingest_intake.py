@@ -1,4 +1,6 @@
-"""A batch's outcome: every event once, as a record, a reject or a duplicate; nothing changes before the commit."""
+"""A batch's outcome: every event once, as a record, a reject or a duplicate; nothing changes before
+the commit.
+"""
 
 from __future__ import annotations
 
@@ -67,7 +69,9 @@ class Clock:
 
 
 def make(clock: Clock | None = None, capacity: int = 1000, **source: Any) -> Intake:
-    intake = Intake(pipeline(**source), "applications", restores=Fresh(), clock=clock or Clock(), capacity=capacity)
+    intake = Intake(
+        pipeline(**source), "applications", restores=Fresh(), clock=clock or Clock(), capacity=capacity
+    )
     intake.assigned({0: Committed(-2, ""), 1: Committed(-2, "")})
     return intake
 
@@ -82,7 +86,11 @@ def batch(values: list[bytes | None], first: int = 0, partition: int = 1) -> Bat
 
 
 def on(outcome: Outcome, kind: str) -> list[Any]:
-    return [orjson.loads(one.value or b"") for one in outcome.produced if one.topic == f"loans.applications.{kind}.v1"]
+    return [
+        orjson.loads(one.value or b"")
+        for one in outcome.produced
+        if one.topic == f"loans.applications.{kind}.v1"
+    ]
 
 
 def ids(outcome: Outcome) -> list[str]:
@@ -105,22 +113,38 @@ def test_a_record_has_the_contract_s_shape_and_the_event_s_place() -> None:
         "traceparent": TRACE.decode(),
         "fields": {"income": 1.0, "note": "hm", "purpose": "car"},
     }
-    assert (seen.topic, seen.partition, seen.key, len(seen.value or b"")) == ("loans.applications.seen.v1", 1, None, 8)
+    assert (seen.topic, seen.partition, seen.key, len(seen.value or b"")) == (
+        "loans.applications.seen.v1",
+        1,
+        None,
+        8,
+    )
 
 
 def test_a_reject_keeps_the_original_bytes_and_its_place() -> None:
     broken = b"{" + b"x" * MAX_REJECT_BYTES
     (reject,) = make().process(batch([broken], first=5)).produced
-    assert (reject.topic, reject.partition, reject.key, reject.headers) == ("loans.applications.rejects.v1", 1, b"k", None)
+    assert (reject.topic, reject.partition, reject.key, reject.headers) == (
+        "loans.applications.rejects.v1",
+        1,
+        b"k",
+        None,
+    )
     value = orjson.loads(reject.value or b"")
     assert value.keys() == Reject.__annotations__.keys()
     assert (value["reason"], value["field"], value["partition"], value["offset"]) == ("not_json", None, 1, 5)
     assert (base64.b64decode(value["original"]), value["truncated"]) == (broken[:MAX_REJECT_BYTES], True)
-    assert (value["digest"], value["time"]) == (hashlib.sha256(broken).hexdigest(), "2027-01-15T08:00:00.000+00:00")
+    assert (value["digest"], value["time"]) == (
+        hashlib.sha256(broken).hexdigest(),
+        "2027-01-15T08:00:00.000+00:00",
+    )
 
 
 def test_a_header_that_is_no_traceparent_harms_nobody() -> None:
-    odd = [Message(at, None, event(at), NOW, [("traceparent", header)]) for at, header in enumerate([b"\xff" * 55, b"", b"x" * 3000])]
+    odd = [
+        Message(at, None, event(at), NOW, [("traceparent", header)])
+        for at, header in enumerate([b"\xff" * 55, b"", b"x" * 3000])
+    ]
     outcome = make().process(Batch(Partition("loans.applications.events.v1", 0), odd, 3))
     assert [record["traceparent"] for record in on(outcome, "records")] == [None] * 3
 
@@ -182,7 +206,11 @@ def test_the_profile_travels_as_deltas_with_a_checkpoint_now_and_then() -> None:
     intake = make()
     messages, records = [], []
     for number in range(150):
-        outcome = intake.process(batch([event(number, income=number % 11, purpose=f"p{number % 3}", note="secret")], first=2 * number))
+        outcome = intake.process(
+            batch(
+                [event(number, income=number % 11, purpose=f"p{number % 3}", note="secret")], first=2 * number
+            )
+        )
         outcome.committed()
         records += [record["fields"] for record in on(outcome, "records")]
         (seen,) = [one for one in outcome.produced if one.topic.endswith("seen.v1")]

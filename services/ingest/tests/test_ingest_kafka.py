@@ -1,4 +1,6 @@
-"""Ingest as processes of its own against the real broker. What is on the topics is compared as lists: order and multiplicity count."""
+"""Ingest as processes of its own against the real broker. What is on the topics is compared as
+lists: order and multiplicity count.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,11 @@ def small_pipeline(name: str = "loans", **source: Any) -> Pipeline:
         "entity": "applicant",
         "id": "id",
         "timestamp": "at",
-        "fields": {"income": {"type": "number", "range": [0, 100_000]}, "purpose": {"type": "category"}, "granted": {"type": "boolean"}},
+        "fields": {
+            "income": {"type": "number", "range": [0, 100_000]},
+            "purpose": {"type": "category"},
+            "granted": {"type": "boolean"},
+        },
     }
     return Pipeline.model_validate(
         {
@@ -51,7 +57,14 @@ def small_pipeline(name: str = "loans", **source: Any) -> Pipeline:
 
 
 def event(identity: str, **change: Any) -> bytes:
-    good = {"id": identity, "who": f"w{int(identity) % 97}", "at": 1_769_857_200, "income": 1000.0, "purpose": "car", "granted": True}
+    good = {
+        "id": identity,
+        "who": f"w{int(identity) % 97}",
+        "at": 1_769_857_200,
+        "income": 1000.0,
+        "purpose": "car",
+        "granted": True,
+    }
     return json.dumps(good | change).encode()
 
 
@@ -66,25 +79,44 @@ class World:
         ensure_topics(self.settings, [topic for topic in SHARED if topic.name == "pipelines.v1"])
         self._producer = Producer(self.settings.client(enable_idempotence=True, linger_ms=5))
 
-    # -- what people and other services do -----------------------------------------------------------------------------------------
+    # -- what people and other services do ---------------------------------------------------------
 
     def apply(self, pipeline: Pipeline, number: int = 1) -> None:
         ensure_topics(self.settings, pipeline_topics(pipeline))
         now = datetime.now(UTC)
         spec = pipeline.model_dump(mode="json", by_alias=True)
         applied = PipelineApplied(
-            pipeline=pipeline.pipeline, number=number, spec=spec, text="", digest="", applied_at=now, applied_by="test"
+            pipeline=pipeline.pipeline,
+            number=number,
+            spec=spec,
+            text="",
+            digest="",
+            applied_at=now,
+            applied_by="test",
         )
         headers = headers_of(
-            event_id=uuid.uuid4().hex, source="/test", event_type=applied.ce_type(), time=now, subject=applied.key, traceparent=None
+            event_id=uuid.uuid4().hex,
+            source="/test",
+            event_type=applied.ce_type(),
+            time=now,
+            subject=applied.key,
+            traceparent=None,
         )
         self._producer.produce(
-            self.settings.topic(applied.topic), applied.model_dump_json().encode(), applied.key.encode(), headers=list(headers.items())
+            self.settings.topic(applied.topic),
+            applied.model_dump_json().encode(),
+            applied.key.encode(),
+            headers=list(headers.items()),
         )
         self._producer.flush(30)
 
     def publish(
-        self, values: Sequence[bytes], *, pipeline: str = "loans", partitions: int = 2, key: Callable[[bytes], bytes] | None = None
+        self,
+        values: Sequence[bytes],
+        *,
+        pipeline: str = "loans",
+        partitions: int = 2,
+        key: Callable[[bytes], bytes] | None = None,
     ) -> None:
         """In turn to the partitions; or by key."""
         topic = self.settings.topic(source_topic("events", pipeline, "applications"))
@@ -96,12 +128,14 @@ class World:
                 self._producer.produce(topic, value, key(value))
         self._producer.flush(30)
 
-    # -- processes -----------------------------------------------------------------------------------------------------------------
+    # -- processes ---------------------------------------------------------------------------------
 
     def start(self, replica: str = "0", **settings: object) -> None:
         if replica not in self._ports:
             (self._ports[replica],) = free_ports(1)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")} | {
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")
+        } | {
             "PENSTOCK_HOME": str(self._home / replica),
             "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
             "PENSTOCK_KAFKA__TOPIC_PREFIX": self.settings.topic_prefix,
@@ -111,7 +145,10 @@ class World:
         }
         with (self._home / f"{replica}.log").open("ab") as log:
             self._processes[replica] = subprocess.Popen(
-                [sys.executable, "-m", "penstock_ingest"], env=environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "penstock_ingest"],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
     def kill(self, replica: str = "0") -> None:
@@ -129,7 +166,7 @@ class World:
     def said(self, replica: str = "0") -> str:
         return (self._home / f"{replica}.log").read_text()
 
-    # -- what became of it ---------------------------------------------------------------------------------------------------------
+    # -- what became of it -------------------------------------------------------------------------
 
     def counts(self, pipeline: str = "loans", replica: str = "0") -> ingest_pb2.GetCountsResponse | None:
         with grpc.insecure_channel(f"127.0.0.1:{self._ports[replica]}") as channel:
@@ -152,20 +189,33 @@ class World:
     def position(self, pipeline: str = "loans") -> int:
         """Sum of the committed positions, without asking ingest."""
         topic = self.settings.topic(source_topic("events", pipeline, "applications"))
-        consumer = Consumer(self.settings.client(group_id=self.settings.topic("penstock.ingest"), isolation_level="read_committed"))
+        consumer = Consumer(
+            self.settings.client(
+                group_id=self.settings.topic("penstock.ingest"), isolation_level="read_committed"
+            )
+        )
         try:
-            return sum(max(0, at.offset) for at in consumer.committed([TopicPartition(topic, number) for number in (0, 1)], timeout=10))
+            return sum(
+                max(0, at.offset)
+                for at in consumer.committed([TopicPartition(topic, number) for number in (0, 1)], timeout=10)
+            )
         except KafkaException:
             return -1
         finally:
             consumer.close()
 
     def reaches(self, total: int, pipeline: str = "loans", within: float = 60) -> None:
-        until(lambda: self.position(pipeline) == total, within=within, what=f"{total} events of {pipeline} are taken")
+        until(
+            lambda: self.position(pipeline) == total,
+            within=within,
+            what=f"{total} events of {pipeline} are taken",
+        )
 
     def kill_in_a_transaction(self, after: int, replica: str = "0") -> None:
-        """Once `after` offsets of the first records partition are committed: stops the process now and then, until it is found with
-        records of an open transaction on the topic. Kills it there."""
+        """Once `after` offsets of the first records partition are committed: stops the process now
+        and then, until it is found with records of an open transaction on the topic. Kills it
+        there.
+        """
         process = self._processes[replica]
         place = TopicPartition(self.settings.topic(source_topic("records", "loans", "applications")), 0)
         committed, written = (
@@ -196,7 +246,10 @@ class World:
         topic = self.settings.topic(source_topic(kind, pipeline, "applications"))  # type: ignore[arg-type]
         consumer = Consumer(
             self.settings.client(
-                group_id=uuid.uuid4().hex, auto_offset_reset="earliest", isolation_level="read_committed", enable_partition_eof=True
+                group_id=uuid.uuid4().hex,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                enable_partition_eof=True,
             )
         )
         consumer.assign([TopicPartition(topic, number, 0) for number in (0, 1)])
@@ -237,19 +290,25 @@ def test_what_was_committed_is_waited_for_until_it_shows(world: World) -> None:
     ensure_topics(world.settings, pipeline_topics(small_pipeline()))
     topic = source_topic("seen", "loans", "applications")
     producer = Producer(
-        world.settings.client(transactional_id=world.settings.topic("writer"), transaction_timeout_ms=10_000, retry_backoff_ms=1)
+        world.settings.client(
+            transactional_id=world.settings.topic("writer"), transaction_timeout_ms=10_000, retry_backoff_ms=1
+        )
     )
     producer.init_transactions(30)
     for number, text in ((1, "a"), (2, "b")):
         producer.begin_transaction()
-        producer.produce(world.settings.topic(topic), digest(text), partition=0, headers=headers(number, {}, {}))
+        producer.produce(
+            world.settings.topic(topic), digest(text), partition=0, headers=headers(number, {}, {})
+        )
         if number == 1:
             producer.commit_transaction(10)
     producer.flush(10)
     history, restored = History(world.settings, topic), dict[int, Restored]()
 
     def restore(records: int) -> None:
-        restored[records] = history.restore(0, records=records, window_ms=60_000, capacity=10, now=int(time.time() * 1000))
+        restored[records] = history.restore(
+            0, records=records, window_ms=60_000, capacity=10, now=int(time.time() * 1000)
+        )
 
     restore(1)
     waiting = Thread(target=restore, args=(2,))
@@ -264,7 +323,9 @@ def test_what_was_committed_is_waited_for_until_it_shows(world: World) -> None:
 def test_killed_in_mid_transaction_nothing_is_lost_and_nothing_doubled(world: World) -> None:
     moment = random.Random(7)
     world.apply(small_pipeline())
-    events = [event(str(number)) if number % 10 else event(str(number), income=-1) for number in range(12_000)]
+    events = [
+        event(str(number)) if number % 10 else event(str(number), income=-1) for number in range(12_000)
+    ]
     for number in range(0, 12_000, 50):
         events[number + 5] = events[number + 1]  # a repeat, soon after, in the same partition
     world.publish(events)
@@ -273,22 +334,48 @@ def test_killed_in_mid_transaction_nothing_is_lost_and_nothing_doubled(world: Wo
     world.start()
     world.reaches(12_000)
 
-    mended = [event("0"), event("1"), event("10"), event("3")]  # two rejects are repaired, two records come again
+    mended = [
+        event("0"),
+        event("1"),
+        event("10"),
+        event("3"),
+    ]  # two rejects are repaired, two records come again
     world.publish(mended)
     world.reaches(12_004)
     accepted = [value for number, value in enumerate(events) if number % 10 and number % 50 != 5]
-    expected = {0: [value for value in accepted if int(json.loads(value)["id"]) % 2 == 0] + [mended[0], mended[2]]}
+    expected = {
+        0: [value for value in accepted if int(json.loads(value)["id"]) % 2 == 0] + [mended[0], mended[2]]
+    }
     expected[1] = [value for value in accepted if int(json.loads(value)["id"]) % 2 == 1]
-    assert ids(world.read("records")) == {number: [json.loads(value)["id"] for value in found] for number, found in expected.items()}
+    assert ids(world.read("records")) == {
+        number: [json.loads(value)["id"] for value in found] for number, found in expected.items()
+    }
     rejects = world.read("rejects")
-    assert [(reject["reason"], reject["offset"]) for reject in rejects[0]] == [("out_of_range", offset) for offset in range(0, 6000, 5)]
+    assert [(reject["reason"], reject["offset"]) for reject in rejects[0]] == [
+        ("out_of_range", offset) for offset in range(0, 6000, 5)
+    ]
     assert rejects[1] == []
-    assert [sum(map(len, found)) for found in world.read("seen").values()] == [8 * len(expected[0]), 8 * len(expected[1])]
+    assert [sum(map(len, found)) for found in world.read("seen").values()] == [
+        8 * len(expected[0]),
+        8 * len(expected[1]),
+    ]
     counts = until(world.counts, within=60, what="counts")
-    assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (12_004, 10_562, 242, {"out_of_range": 1200})
-    assert [(one.partition, one.position, one.lag) for one in counts.partitions] == [(0, 6002, 0), (1, 6002, 0)]
+    assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (
+        12_004,
+        10_562,
+        242,
+        {"out_of_range": 1200},
+    )
+    assert [(one.partition, one.position, one.lag) for one in counts.partitions] == [
+        (0, 6002, 0),
+        (1, 6002, 0),
+    ]
     profile = world.profile()
-    assert (profile["income"].present, profile["income"].minimum, profile["income"].maximum) == (10_562, 1000, 1000)
+    assert (profile["income"].present, profile["income"].minimum, profile["income"].maximum) == (
+        10_562,
+        1000,
+        1000,
+    )
     assert profile["purpose"].values == {"car": 10_562}
 
 
@@ -302,7 +389,11 @@ def test_two_replicas_share_take_over_and_follow_pipelines_while_running(world: 
 
     publish(0, 2000)
     world.reaches(2000)
-    until(lambda: all(world.assigned(replica).count("/") == 1 for replica in "ab"), within=60, what="each replica has a partition")
+    until(
+        lambda: all(world.assigned(replica).count("/") == 1 for replica in "ab"),
+        within=60,
+        what="each replica has a partition",
+    )
     publish(2000, 4000)
     world.apply(small_pipeline("leases"))
     publish(0, 2000, "leases")
@@ -315,11 +406,25 @@ def test_two_replicas_share_take_over_and_follow_pipelines_while_running(world: 
     assert ids(world.read("records")) == {0: numbers(0, 8000, 0), 1: numbers(0, 8000, 1)}
     assert ids(world.read("records", "leases")) == {0: numbers(0, 2000, 0), 1: numbers(0, 2000, 1)}
 
-    world.apply(small_pipeline(fields={"income": {"type": "number", "range": [0, 10]}, "zip": {"type": "category"}}), 2)
+    world.apply(
+        small_pipeline(fields={"income": {"type": "number", "range": [0, 10]}, "zip": {"type": "category"}}),
+        2,
+    )
     until(lambda: '"number": 2' in world.said("b"), within=60, what="the change is read")
-    world.publish([event("9000"), b"{", json.dumps({"id": "9001", "who": "w", "at": 0, "income": 10, "zip": "9"}).encode()])
+    world.publish(
+        [
+            event("9000"),
+            b"{",
+            json.dumps({"id": "9001", "who": "w", "at": 0, "income": 10, "zip": "9"}).encode(),
+        ]
+    )
     world.reaches(8007)
     counts = until(lambda: world.counts(replica="b"), within=60, what="counts")
-    assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (8007, 8001, 4, {"not_json": 1, "unknown_field": 1})
+    assert (counts.events, counts.records, counts.duplicates, counts.rejects) == (
+        8007,
+        8001,
+        4,
+        {"not_json": 1, "unknown_field": 1},
+    )
     assert world.counts(replica="b", pipeline="none") is None
     assert world.stop("b") == 0

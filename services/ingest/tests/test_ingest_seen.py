@@ -16,7 +16,9 @@ from penstock_ingest.profile import add, decode_profile, encode_profile, profile
 from penstock_ingest.seen import SeenIds, digest
 
 WINDOW = 100
-STEPS = st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=10), st.integers(0, 60), st.booleans()), max_size=20)
+STEPS = st.lists(
+    st.tuples(st.lists(st.integers(0, 30), max_size=10), st.integers(0, 60), st.booleans()), max_size=20
+)
 
 
 @settings(max_examples=100, deadline=None)
@@ -26,7 +28,8 @@ def test_divides_as_a_dict_would(steps: list[tuple[list[int], int, bool]]) -> No
     for numbers, later, tidy in steps:
         now += later
         fresh = [
-            number not in numbers[:at] and model.get(number, 0) < now - WINDOW  # the first of its kind, and not seen lately
+            number not in numbers[:at]
+            and model.get(number, 0) < now - WINDOW  # the first of its kind, and not seen lately
             for at, number in enumerate(numbers)
         ]
         digests = [digest(str(number)) for number in numbers]
@@ -58,7 +61,9 @@ def test_never_holds_more_than_its_capacity_and_forgets_the_oldest(sizes: list[i
 
 
 def test_what_was_restored_is_what_was_remembered() -> None:
-    chunks = [(b"".join(digest(f"{chunk}/{number}") for number in range(50)), 1000 + chunk) for chunk in range(20)]
+    chunks = [
+        (b"".join(digest(f"{chunk}/{number}") for number in range(50)), 1000 + chunk) for chunk in range(20)
+    ]
     seen = SeenIds(WINDOW, 600)
     seen.restore(chunks, 1000 + 19)
     assert len(seen) == 600
@@ -106,7 +111,9 @@ def test_profiles_of_parts_add_up_to_the_profile_of_all(parts: list[list[dict[st
         assert (moments.minimum, moments.maximum) == (min(numbers), max(numbers))
         assert math.isclose(moments.mean, statistics.fmean(numbers), rel_tol=1e-9, abs_tol=1e-6)
         if len(numbers) > 1:
-            assert math.isclose(total["number"].standard_deviation or 0, statistics.stdev(numbers), rel_tol=1e-6, abs_tol=1e-6)
+            assert math.isclose(
+                total["number"].standard_deviation or 0, statistics.stdev(numbers), rel_tol=1e-6, abs_tol=1e-6
+            )
     assert b"12345" not in encode_profile(total)
 
 
@@ -119,7 +126,10 @@ def test_the_largest_numbers_do_not_break_a_profile() -> None:
 
 
 def test_only_so_many_values_of_a_category_are_kept() -> None:
-    rows = [{**dict.fromkeys(FIELDS), "category": "often" if number % 2 else "x" * 500 + str(number)} for number in range(400)]
+    rows = [
+        {**dict.fromkeys(FIELDS), "category": "often" if number % 2 else "x" * 500 + str(number)}
+        for number in range(400)
+    ]
     values = profile(FIELDS, rows)["category"].values
     assert len(values) <= 50
     assert values["often"] == 200

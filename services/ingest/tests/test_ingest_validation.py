@@ -31,7 +31,11 @@ PIPELINE = Pipeline.model_validate(
                     "debts": {"type": "number", "range": [0, 1_000_000], "on_violation": "set_missing"},
                     "balance": {"type": "number"},
                     "purpose": {"type": "category", "values": ["home", "car"]},
-                    "channel": {"type": "category", "values": ["web", "branch"], "on_violation": "set_missing"},
+                    "channel": {
+                        "type": "category",
+                        "values": ["web", "branch"],
+                        "on_violation": "set_missing",
+                    },
                     "note": {"type": "text", "personal": True, "max_length": 20},
                     "phone": {"type": "number", "personal": True, "range": [0, 10]},
                     "owner": {"type": "boolean"},
@@ -42,7 +46,12 @@ PIPELINE = Pipeline.model_validate(
     }
 )
 RULES = Rules(PIPELINE, "applications")
-GOOD: dict[str, Any] = {"application_id": "a1", "applicant_id": 17, "submitted_at": "2026-01-31T12:00:00+01:00", "income": 2500}
+GOOD: dict[str, Any] = {
+    "application_id": "a1",
+    "applicant_id": 17,
+    "submitted_at": "2026-01-31T12:00:00+01:00",
+    "income": 2500,
+}
 FIELDS = PIPELINE.sources["applications"].fields
 
 
@@ -57,7 +66,16 @@ def test_a_good_event_is_a_record_with_every_declared_field() -> None:
         "a1",
         "17",
         "2026-01-31T11:00:00.000000Z",
-        {"income": 2500.0, "debts": None, "balance": None, "purpose": "car", "channel": None, "note": None, "phone": None, "owner": True},
+        {
+            "income": 2500.0,
+            "debts": None,
+            "balance": None,
+            "purpose": "car",
+            "channel": None,
+            "note": None,
+            "phone": None,
+            "owner": True,
+        },
     )
     assert list(answer.fields) == list(FIELDS)
     assert type(answer.fields["income"]) is float
@@ -98,8 +116,20 @@ def test_what_is_no_event_is_rejected(value: bytes | None, reason: str, detail: 
         ({}, "submitted_at", "no_timestamp", "submitted_at", None),
         ({"submitted_at": "yesterday"}, "", "bad_timestamp", "submitted_at", "yesterday"),
         ({"submitted_at": "2026-01-31T12:00:00"}, "", "bad_timestamp", "submitted_at", "2026-01-31T12:00:00"),
-        ({"submitted_at": "2026-02-30T12:00:00Z"}, "", "bad_timestamp", "submitted_at", "2026-02-30T12:00:00Z"),
-        ({"submitted_at": "0001-01-01T00:00:00+14:00"}, "", "bad_timestamp", "submitted_at", "0001-01-01T00:00:00+14:00"),
+        (
+            {"submitted_at": "2026-02-30T12:00:00Z"},
+            "",
+            "bad_timestamp",
+            "submitted_at",
+            "2026-02-30T12:00:00Z",
+        ),
+        (
+            {"submitted_at": "0001-01-01T00:00:00+14:00"},
+            "",
+            "bad_timestamp",
+            "submitted_at",
+            "0001-01-01T00:00:00+14:00",
+        ),
         ({"submitted_at": 1_769_857_200_000}, "", "bad_timestamp", "submitted_at", "1769857200000"),
         ({"submitted_at": math.nan}, "", "bad_timestamp", "submitted_at", "nan"),
         ({"submitted_at": True}, "", "bad_timestamp", "submitted_at", "true"),
@@ -137,7 +167,9 @@ def test_an_unknown_field_is_answered_with_the_nearest_name() -> None:
     assert answer.detail == "the source declares no field `incom`; did you mean `income`?"
 
 
-@pytest.mark.parametrize("change", [{"debts": -1}, {"debts": "many"}, {"debts": math.inf}, {"channel": "fax"}, {"channel": 7}])
+@pytest.mark.parametrize(
+    "change", [{"debts": -1}, {"debts": "many"}, {"debts": math.inf}, {"channel": "fax"}, {"channel": 7}]
+)
 def test_a_field_may_be_set_missing_instead(change: dict[str, Any]) -> None:
     answer = check(change)
     assert isinstance(answer, Accepted)
@@ -168,7 +200,11 @@ def test_id_and_key_may_be_declared_fields_too() -> None:
     rules = Rules(Pipeline.model_validate(spec), "applications")
     answer = rules.check(json.dumps(GOOD | {"applicant_id": "Ada"}).encode())
     assert isinstance(answer, Accepted)
-    assert (answer.entity, answer.fields["applicant_id"], answer.fields["application_id"]) == ("Ada", "Ada", "a1")
+    assert (answer.entity, answer.fields["applicant_id"], answer.fields["application_id"]) == (
+        "Ada",
+        "Ada",
+        "a1",
+    )
     answer = rules.check(json.dumps(GOOD | {"applicant_id": ["Ada"]}).encode())
     assert isinstance(answer, Rejected)
     assert "Ada" not in repr(answer)
@@ -181,7 +217,9 @@ JSON = st.recursive(
 )
 VALUES = JSON | st.sampled_from(["home", "web", "2026-01-31T12:00:00Z", 5, -5, 1e308, "secret" * 5])
 NAMES = st.sampled_from([*FIELDS, "application_id", "applicant_id", "submitted_at"]) | st.text(max_size=10)
-EVENTS = st.dictionaries(NAMES, VALUES, max_size=12).map(lambda change: json.dumps({**GOOD, **change}).encode())
+EVENTS = st.dictionaries(NAMES, VALUES, max_size=12).map(
+    lambda change: json.dumps({**GOOD, **change}).encode()
+)
 
 
 @settings(max_examples=400, deadline=None)

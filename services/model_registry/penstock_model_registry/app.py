@@ -46,8 +46,12 @@ async def run(settings: Settings) -> None:
 
         tell()
         service.observe(metrics.VERSIONS, versions)
-        pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known)
-        registry = Registry(store, packages, service.artifacts, keys, service.clock, changed=tell, known=history.known)
+        pipelines = Pipelines(
+            store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known
+        )
+        registry = Registry(
+            store, packages, service.artifacts, keys, service.clock, changed=tell, known=history.known
+        )
         service.consume(handlers.router(registry, store), *([history.router] if history.router else []))
         service.background("history", history.restore)
         service.serve(

@@ -1,4 +1,6 @@
-"""What the audits wrote down about champion and challenger, read and compared. Blocking; numpy is imported at first use."""
+"""What the audits wrote down about champion and challenger, read and compared. Blocking; numpy is
+imported at first use.
+"""
 
 from __future__ import annotations
 
@@ -33,8 +35,15 @@ def metric_of(pipeline: Pipeline) -> str:
     return pipeline.promotion.metric if pipeline.promotion.metric in fitting else fitting[0]
 
 
-def measure_drop(artifacts: Artifacts, pipeline: Pipeline, champion: AuditCompleted | None, challenger: AuditCompleted | None) -> Drop:
-    """How much worse the challenger is. Raises Invalid where that cannot be said, NotFound and Tampered as the scores are."""
+def measure_drop(
+    artifacts: Artifacts,
+    pipeline: Pipeline,
+    champion: AuditCompleted | None,
+    challenger: AuditCompleted | None,
+) -> Drop:
+    """How much worse the challenger is. Raises Invalid where that cannot be said, NotFound and
+    Tampered as the scores are.
+    """
     from penstock_model_registry.comparison import compare
 
     return compare(
@@ -47,13 +56,19 @@ def measure_drop(artifacts: Artifacts, pipeline: Pipeline, champion: AuditComple
 
 
 def _signed_scores(artifacts: Artifacts, whose: str, audit: AuditCompleted | None) -> bytes:
-    """The scores that the audit's result names, as the signed verdict names the result: nobody slips in others."""
+    """The scores that the audit's result names, as the signed verdict names the result: nobody
+    slips in others.
+    """
     if audit is None or audit.scores is None:
-        raise Invalid(f"the {whose}'s audit kept no scores, so that the two cannot be compared", remedy=_REMEDY)
+        raise Invalid(
+            f"the {whose}'s audit kept no scores, so that the two cannot be compared", remedy=_REMEDY
+        )
     try:
         named = json.loads(artifacts.read(audit.result))["scores_digest"]
     except (ValueError, KeyError, TypeError) as error:
-        raise Invalid(f"the {whose}'s audit result names no scores", where=audit.result.uri, remedy=_REMEDY) from error
+        raise Invalid(
+            f"the {whose}'s audit result names no scores", where=audit.result.uri, remedy=_REMEDY
+        ) from error
     if named != audit.scores.digest:
         raise Tampered(f"the {whose}'s scores are not those that its audit signed", where=audit.scores.uri)
     return artifacts.read(audit.scores)
@@ -62,8 +77,9 @@ def _signed_scores(artifacts: Artifacts, whose: str, audit: AuditCompleted | Non
 def read_scores(content: bytes) -> Scored:
     """An audit's `scores` artifact (`.npz`, read without pickles). Raises Invalid where it is none.
 
-    Arrays of N: `row` and `entity`, hashes that are alike for every model of the pipeline; `label`; `probability` of the positive class, or
-    `probabilities` [N, k], and `decision` (class index, -1 abstained); or `value` for a regression.
+    Arrays of N: `row` and `entity`, hashes that are alike for every model of the pipeline; `label`;
+    `probability` of the positive class, or `probabilities` [N, k], and `decision` (class index, -1
+    abstained); or `value` for a regression.
     """
     import numpy as np
 

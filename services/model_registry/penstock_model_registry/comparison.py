@@ -1,11 +1,14 @@
 """Champion against challenger: how much worse the challenger could be.
 
-Both were scored by their own audits on their own audit splits, rows that neither was trained on. Compared are the rows in both splits, row
-by row: each resample draws the same rows for both, so that what is hard for both cancels out (paired bootstrap; Efron and Tibshirani 1993,
-ch. 16). Where one entity has several rows, entities are drawn. With fewer than MIN_PAIRED_ROWS in common (a split by time, say) the two
-splits are drawn independently: as honest, and wider, so a challenger must be better by more.
+Both were scored by their own audits on their own audit splits, rows that neither was trained on.
+Compared are the rows in both splits, row by row: each resample draws the same rows for both, so
+that what is hard for both cancels out (paired bootstrap; Efron and Tibshirani 1993, ch. 16). Where
+one entity has several rows, entities are drawn. With fewer than MIN_PAIRED_ROWS in common (a split
+by time, say) the two splits are drawn independently: as honest, and wider, so a challenger must be
+better by more.
 
-The interval is the percentile one at the pipeline's `audit.confidence`; its upper end is what the registry judges.
+The interval is the percentile one at the pipeline's `audit.confidence`; its upper end is what the
+registry judges.
 """
 
 from __future__ import annotations
@@ -58,28 +61,44 @@ class Scored:
             return None if values is None else values[index]
 
         return Scored(
-            self.rows[index], self.entities[index], self.labels[index], of(self.probabilities), of(self.values), of(self.decisions)
+            self.rows[index],
+            self.entities[index],
+            self.labels[index],
+            of(self.probabilities),
+            of(self.values),
+            of(self.decisions),
         )
 
 
-def compare(champion: Scored, challenger: Scored, metric: str, *, confidence: float, resamples: int, seed: int = 7) -> Drop:
-    """How much worse `challenger` is by `metric`. Raises Invalid where the metric is undefined on these rows."""
+def compare(
+    champion: Scored, challenger: Scored, metric: str, *, confidence: float, resamples: int, seed: int = 7
+) -> Drop:
+    """How much worse `challenger` is by `metric`. Raises Invalid where the metric is undefined on
+    these rows.
+    """
     first, second = _common(champion, challenger)
     paired = len(first) >= MIN_PAIRED_ROWS
     sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
     generator = np.random.default_rng(seed)
     if paired:
         drawn = _differences(metric, first, second, generator, resamples)
-        estimate = _measure(metric, first, np.ones((1, len(first)))) - _measure(metric, second, np.ones((1, len(second))))
+        estimate = _measure(metric, first, np.ones((1, len(first)))) - _measure(
+            metric, second, np.ones((1, len(second)))
+        )
     else:
         first, second = _thin(champion), _thin(challenger)
         drawn = _draw(metric, first, generator, resamples) - _draw(metric, second, generator, resamples)
-        estimate = _measure(metric, first, np.ones((1, len(first)))) - _measure(metric, second, np.ones((1, len(second))))
+        estimate = _measure(metric, first, np.ones((1, len(first)))) - _measure(
+            metric, second, np.ones((1, len(second)))
+        )
     defined = drawn[np.isfinite(drawn)]
     if not np.isfinite(estimate[0]) or len(defined) < 0.95 * len(drawn):
         raise Invalid(
             f"{metric} cannot be compared on {min(len(first), len(second))} audit rows",
-            remedy="Give the audit split more rows, choose another promotion.metric, or set `promotion: {compare: none}`",
+            remedy=(
+                "Give the audit split more rows, choose another promotion.metric, or set `promotion:"
+                " {compare: none}`"
+            ),
         )
     tail = (1 - confidence) / 2
     low, high = np.quantile(sign * defined, [tail, 1 - tail])
@@ -99,13 +118,20 @@ def _thin(scored: Scored) -> Scored:
     return scored if len(scored) <= MAX_ROWS else scored.take(np.argsort(scored.rows)[:MAX_ROWS])
 
 
-def _differences(metric: str, first: Scored, second: Scored, generator: np.random.Generator, resamples: int) -> Floats:
-    pieces = [_measure(metric, first, weights) - _measure(metric, second, weights) for weights in _weights(first, generator, resamples)]
+def _differences(
+    metric: str, first: Scored, second: Scored, generator: np.random.Generator, resamples: int
+) -> Floats:
+    pieces = [
+        _measure(metric, first, weights) - _measure(metric, second, weights)
+        for weights in _weights(first, generator, resamples)
+    ]
     return np.concatenate(pieces)
 
 
 def _draw(metric: str, scored: Scored, generator: np.random.Generator, resamples: int) -> Floats:
-    return np.concatenate([_measure(metric, scored, weights) for weights in _weights(scored, generator, resamples)])
+    return np.concatenate(
+        [_measure(metric, scored, weights) for weights in _weights(scored, generator, resamples)]
+    )
 
 
 def _weights(scored: Scored, generator: np.random.Generator, resamples: int) -> Iterator[Floats]:
@@ -143,7 +169,9 @@ def _measure(metric: str, scored: Scored, weights: Floats) -> Floats:
 
 
 def _auroc(scored: Scored, weights: Floats) -> Floats:
-    """The weighted chance that a positive row scores above a negative one, ties counting one half (Mann and Whitney 1947)."""
+    """The weighted chance that a positive row scores above a negative one, ties counting one half
+    (Mann and Whitney 1947).
+    """
     score = _probabilities(scored)[:, 1]
     order = np.argsort(score, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(score[order]) != 0])
@@ -157,13 +185,21 @@ def _auroc(scored: Scored, weights: Floats) -> Floats:
 
 def _probabilities(scored: Scored) -> Floats:
     if scored.probabilities is None:
-        raise Invalid("the audit's scores hold no probabilities", where="promotion.metric", remedy="Use rmse or mae for a regression")
+        raise Invalid(
+            "the audit's scores hold no probabilities",
+            where="promotion.metric",
+            remedy="Use rmse or mae for a regression",
+        )
     return scored.probabilities
 
 
 def _values(scored: Scored) -> Floats:
     if scored.values is None:
-        raise Invalid("the audit's scores hold no values", where="promotion.metric", remedy="rmse and mae are for a regression")
+        raise Invalid(
+            "the audit's scores hold no values",
+            where="promotion.metric",
+            remedy="rmse and mae are for a regression",
+        )
     return scored.values
 
 

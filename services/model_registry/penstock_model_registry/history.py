@@ -1,11 +1,14 @@
-"""A registry that starts with an empty database reads what it announced before: numbers and generations must go on rising.
+"""A registry that starts with an empty database reads what it announced before: numbers and
+generations must go on rising.
 
-`pipelines.v1` and `model-versions.v1` are compacted, so they hold each pipeline's newest file, each version, and each pipeline's newest
-promotion; `audits.v1` holds every verdict. Older files and the promotions before the newest are gone with the database: what was promoted
-serves on and can be replaced, but there is nothing to roll back to. A database that holds anything is never touched.
+`pipelines.v1` and `model-versions.v1` are compacted, so they hold each pipeline's newest file, each
+version, and each pipeline's newest promotion; `audits.v1` holds every verdict. Older files and the
+promotions before the newest are gone with the database: what was promoted serves on and can be
+replaced, but there is nothing to roll back to. A database that holds anything is never touched.
 
-What was known of a version when the promotion that stands was made was decided on by then: verdict and review come back as they are, and
-promote nothing, however often they are read again. Whoever wants the version names it: `penstock promote`.
+What was known of a version when the promotion that stands was made was decided on by then: verdict
+and review come back as they are, and promote nothing, however often they are read again. Whoever
+wants the version names it: `penstock promote`.
 """
 
 from __future__ import annotations
@@ -84,11 +87,19 @@ class History(history.History):
                 self._reviews[event.audit_id] = event
 
     def empty(self, session: Session) -> bool:
-        return session.scalar(select(PipelineRow.name).limit(1)) is None and session.scalar(select(VersionRow.digest).limit(1)) is None
+        return (
+            session.scalar(select(PipelineRow.name).limit(1)) is None
+            and session.scalar(select(VersionRow.digest).limit(1)) is None
+        )
 
     def write(self, effect: Effect) -> None:
         for applied in self._pipelines.values():
-            row = PipelineRow(name=applied.pipeline, number=applied.number, text=applied.text, applied=applied.model_dump(mode="json"))
+            row = PipelineRow(
+                name=applied.pipeline,
+                number=applied.number,
+                text=applied.text,
+                applied=applied.model_dump(mode="json"),
+            )
             effect.session.add(row)
         promoted = {event.version.pipeline: event for event in self._promoted.values() if self._holds(event)}
         serving = {event.version.digest for event in promoted.values()}
@@ -101,7 +112,11 @@ class History(history.History):
             audit, review = self._audits.get(digest), None
             if audit and not refused and (until is None or audit.completed_at > until):
                 audit = None  # not decided on: it is read once more
-            if audit and (review := self._reviews.get(audit.audit_id)) and (until is None or review.decided_at > until):
+            if (
+                audit
+                and (review := self._reviews.get(audit.audit_id))
+                and (until is None or review.decided_at > until)
+            ):
                 review = None
             effect.session.add(
                 VersionRow(
@@ -129,7 +144,12 @@ class History(history.History):
                 )
             )
         if self._pipelines:
-            log.warning("history_restored", pipelines=len(self._pipelines), versions=len(self._versions), promoted=len(self._promoted))
+            log.warning(
+                "history_restored",
+                pipelines=len(self._pipelines),
+                versions=len(self._versions),
+                promoted=len(self._promoted),
+            )
 
     def _holds(self, event: ModelVersionPromoted) -> bool:
         """What is not signed by this registry is not its history."""
@@ -138,5 +158,10 @@ class History(history.History):
         except PenstockError as error:
             wrong = [str(error)]
         if wrong:
-            log.error("promotion_left_out", pipeline=event.version.pipeline, generation=event.generation, because=wrong)
+            log.error(
+                "promotion_left_out",
+                pipeline=event.version.pipeline,
+                generation=event.generation,
+                because=wrong,
+            )
         return not wrong

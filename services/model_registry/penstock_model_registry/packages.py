@@ -1,4 +1,6 @@
-"""Packages in the artifact store: taken in, signed once, verified again before they are promoted or handed out. Blocking."""
+"""Packages in the artifact store: taken in, signed once, verified again before they are promoted or
+handed out. Blocking.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ class Packages:
     def take_in(self, run: TrainingRunCompleted, applied: Pipeline) -> Signed:
         """Verifies the package that a run hands in and signs it.
 
-        Raises Tampered or Invalid for a package that must not be registered, NotFound where it is gone, Unavailable without the store.
+        Raises Tampered or Invalid for a package that must not be registered, NotFound where it is
+        gone, Unavailable without the store.
         """
         with self._unpacked(run.package, run.digest) as package:
             package.check()
@@ -44,18 +47,26 @@ class Packages:
                 signature = Path(scratch, archive.MODEL_SIGNATURE)
                 signing.sign_package(package.directory, signature, signer)
                 content = signature.read_bytes()
-        # Signing again gives other bytes; under a name of their own they cannot replace those that were registered.
-        name = f"signatures/{run.digest.removeprefix('sha256:')}/{hashlib.sha256(content).hexdigest()[:16]}.sig"
+        # Signing again gives other bytes; under a name of their own they cannot replace those that
+        # were registered.
+        name = (
+            f"signatures/{run.digest.removeprefix('sha256:')}/{hashlib.sha256(content).hexdigest()[:16]}.sig"
+        )
         return Signed(self._artifacts.put_bytes(name, content), signer.keyid)
 
     def verify(self, version: ModelVersion) -> str:
-        """Fetches the package again and verifies every hash and the signature; returns the digest found. Raises as `take_in`."""
+        """Fetches the package again and verifies every hash and the signature; returns the digest
+        found. Raises as `take_in`.
+        """
         with self._verified(version) as (package, _):
             return package.digest
 
     def stream(self, version: ModelVersion) -> Generator[bytes, None, None]:
         """The verified package with `model.sig` beside it, as a tar in chunks."""
-        with self._verified(version) as (package, signature), tempfile.TemporaryDirectory(prefix="penstock-registry-") as scratch:
+        with (
+            self._verified(version) as (package, signature),
+            tempfile.TemporaryDirectory(prefix="penstock-registry-") as scratch,
+        ):
             tar = Path(scratch, "package.tar")
             archive.pack_signed(package.directory, signature, tar)
             with tar.open("rb") as file:
@@ -65,8 +76,12 @@ class Packages:
     @contextmanager
     def _verified(self, version: ModelVersion) -> Iterator[tuple[Package, Path]]:
         with self._unpacked(version.package, version.digest) as package:
-            signature = self._artifacts.fetch(version.signature, package.directory.parent / archive.MODEL_SIGNATURE)
-            signing.verify_package(package.directory, signature, self._keys.trust(), version.digest, version.keyid)
+            signature = self._artifacts.fetch(
+                version.signature, package.directory.parent / archive.MODEL_SIGNATURE
+            )
+            signing.verify_package(
+                package.directory, signature, self._keys.trust(), version.digest, version.keyid
+            )
             yield package, signature
 
     @contextmanager
@@ -79,11 +94,17 @@ class Packages:
 
 
 def _fits(package: Package, run: TrainingRunCompleted, applied: Pipeline) -> None:
-    """The package is of this run, and asks for what the pipeline asks: a run's overrides must not soften the audit."""
+    """The package is of this run, and asks for what the pipeline asks: a run's overrides must not
+    soften the audit.
+    """
     if package.pipeline.pipeline != run.pipeline:
-        raise Invalid(f"the package is of pipeline {package.pipeline.pipeline!r}, the run of {run.pipeline!r}")
+        raise Invalid(
+            f"the package is of pipeline {package.pipeline.pipeline!r}, the run of {run.pipeline!r}"
+        )
     if package.training_set.fingerprint != run.training_set.fingerprint:
         raise Invalid("the package was trained on another training set than the run says")
     for section in ("entities", "sources", "targets", "audit"):
         if getattr(package.pipeline, section) != getattr(applied, section):
-            raise Invalid(f"the package's pipeline has another `{section}` than pipeline number {run.pipeline_number}")
+            raise Invalid(
+                f"the package's pipeline has another `{section}` than pipeline number {run.pipeline_number}"
+            )

@@ -44,7 +44,9 @@ class Pipelines:
         changed: Callable[[], None] = lambda: None,
         known: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
-        """`changed` is called after each commit that changed a pipeline. Nothing is numbered before `known` returns."""
+        """`changed` is called after each commit that changed a pipeline. Nothing is numbered before
+        `known` returns.
+        """
         self._store = store
         self._topics = topics
         self._clock = clock
@@ -52,7 +54,9 @@ class Pipelines:
         self._known = known
 
     async def apply(self, text: str, file: str, *, by: str, dry_run: bool = False) -> Applied:
-        """Problems, or the number that the file has now. Its topics exist before anybody hears of it. Raises Unavailable without Kafka."""
+        """Problems, or the number that the file has now. Its topics exist before anybody hears of
+        it. Raises Unavailable without Kafka.
+        """
         try:
             spec = read_data(text, file)
         except BadPipeline as bad:
@@ -101,7 +105,12 @@ class Pipelines:
         with self._store.transaction() as effect:
             if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
                 return False
-            row = PipelineRow(name=event.pipeline, number=event.number, text=event.text, applied=event.model_dump(mode="json"))
+            row = PipelineRow(
+                name=event.pipeline,
+                number=event.number,
+                text=event.text,
+                applied=event.model_dump(mode="json"),
+            )
             effect.session.add(row)
             effect.publish(event)
             effect.after_commit(self._changed)

@@ -16,20 +16,31 @@ HIGHER_IS_BETTER = frozenset({"auroc", "accuracy"})
 
 @dataclass(frozen=True)
 class Drop:
-    """How much worse the challenger is than the champion, in the metric's own units; negative: it is better."""
+    """How much worse the challenger is than the champion, in the metric's own units; negative: it
+    is better.
+    """
 
     metric: str
     interval: Interval
     rows: int
     """On which both were scored, or of the smaller split when unpaired."""
     paired: bool
-    """Row by row on one audit split. Else the splits share too few rows, each was drawn by itself, and the interval is wider for it."""
+    """Row by row on one audit split. Else the splits share too few rows, each was drawn by itself,
+    and the interval is wider for it.
+    """
 
     def sentence(self, allowed: float) -> str:
         falls = "falls" if self.metric in HIGHER_IS_BETTER else "rises"
-        how = f"on {self.rows:,} rows of both audit splits" if self.paired else "the audit splits share too few rows to pair them"
+        how = (
+            f"on {self.rows:,} rows of both audit splits"
+            if self.paired
+            else "the audit splits share too few rows to pair them"
+        )
         interval = f"{self.interval.estimate:+.4f} [{self.interval.lower:+.4f}, {self.interval.upper:+.4f}]"
-        return f"{self.metric} {falls} against the champion by up to {self.interval.upper:.4f}, allowed {allowed:g} ({interval}; {how})"
+        return (
+            f"{self.metric} {falls} against the champion by up to {self.interval.upper:.4f}, allowed"
+            f" {allowed:g} ({interval}; {how})"
+        )
 
 
 @dataclass(frozen=True)
@@ -63,20 +74,32 @@ Decision = Promoted | Refused | AwaitsReview
 
 
 def weigh(
-    evidence: Evidence, required: Iterable[Gate], drop: Drop | None, policy: Policy, *, generation: int, doubts: Sequence[str] = ()
+    evidence: Evidence,
+    required: Iterable[Gate],
+    drop: Drop | None,
+    policy: Policy,
+    *,
+    generation: int,
+    doubts: Sequence[str] = (),
 ) -> Decision:
     """Whether the challenger becomes `generation`.
 
-    Evidence opens the gate: every gate that the pipeline asks for was judged, and each that did not pass is waived and waivable. The
-    challenger may be worse than the champion by at most `policy.max_drop` of the metric, judged by the bound on the unfavourable side;
-    `drop` is None where there is no champion or the policy does not compare. `doubts` are what verifying the package found wrong.
+    Evidence opens the gate: every gate that the pipeline asks for was judged, and each that did not
+    pass is waived and waivable. The challenger may be worse than the champion by at most
+    `policy.max_drop` of the metric, judged by the bound on the unfavourable side; `drop` is None
+    where there is no champion or the policy does not compare. `doubts` are what verifying the
+    package found wrong.
     """
     if doubts:
         return Refused(tuple(doubts))
     if evidence.verdict is None:
         return Refused(("there is no audit yet",))
     if skipped := unjudged(evidence.verdict, required):
-        return Refused(tuple(f"{name}: the pipeline asks for this gate and the audit did not judge it" for name in skipped))
+        return Refused(
+            tuple(
+                f"{name}: the pipeline asks for this gate and the audit did not judge it" for name in skipped
+            )
+        )
     if closed := closed_gates(evidence.verdict, evidence.waiver):
         if evidence.rejected:
             return Refused((evidence.rejected, *closed))
@@ -89,7 +112,9 @@ def weigh(
 
 
 def unjudged(verdict: Verdict, required: Iterable[Gate]) -> list[str]:
-    """Names of the gates that the pipeline asks for and the verdict passes over, or judges as less strict than asked."""
+    """Names of the gates that the pipeline asks for and the verdict passes over, or judges as less
+    strict than asked.
+    """
     judged = {(gate_name(gate), gate.on_fail) for gate in verdict.gates}
     missing = []
     for gate in required:
@@ -118,8 +143,8 @@ class Generation:
 def standing(history: Iterable[Generation]) -> list[Generation]:
     """The promotions that stand, oldest first: each one adds itself, each rollback takes the newest away.
 
-    The last is the champion's; the one before it is what a rollback goes back to. So rolling back twice goes back two versions, never
-    forward to the one that was just left.
+    The last is the champion's; the one before it is what a rollback goes back to. So rolling back
+    twice goes back two versions, never forward to the one that was just left.
     """
     stack: list[Generation] = []
     for promotion in sorted(history, key=lambda one: one.generation):

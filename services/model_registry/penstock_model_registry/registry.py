@@ -1,7 +1,8 @@
 """Versions: packages taken in and signed, promoted on evidence, rolled back.
 
-Each act has two halves. The first looks and works: reads rows, fetches packages, compares models, signs; it may be slow and may be thrown
-away. The second is one short transaction: it makes sure that what the first rests on has not changed meanwhile, writes rows and events.
+Each act has two halves. The first looks and works: reads rows, fetches packages, compares models,
+signs; it may be slow and may be thrown away. The second is one short transaction: it makes sure
+that what the first rests on has not changed meanwhile, writes rows and events.
 """
 
 from __future__ import annotations
@@ -112,7 +113,9 @@ class Registry:
         changed: Callable[[], None] = lambda: None,
         known: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
-        """`changed` is called after each commit that changed a version. Nothing is decided before `known` returns."""
+        """`changed` is called after each commit that changed a version. Nothing is decided before
+        `known` returns.
+        """
         self._store = store
         self._packages = packages
         self._artifacts = artifacts
@@ -122,10 +125,12 @@ class Registry:
         self._known = known
         self._judging = asyncio.Lock()
 
-    # -- packages come in ----------------------------------------------------------------------------------------------------------
+    # -- packages come in --------------------------------------------------------------------------
 
     async def register(self, run: TrainingRunCompleted, effect: Effect) -> None:
-        """A run's package becomes a version, signed and announced, or is refused with the reason on its row."""
+        """A run's package becomes a version, signed and announced, or is refused with the reason on
+        its row.
+        """
         await self._known()
         with self._store.read() as session:
             known = session.get(VersionRow, run.digest)
@@ -157,10 +162,18 @@ class Registry:
         outcome = {"pipeline": version.pipeline, "outcome": "refused" if because else "registered"}
         effect.after_commit(lambda: _PACKAGES.add(1, outcome))
         if because:
-            log.error("package_refused", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, reason=because)
+            log.error(
+                "package_refused", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, reason=because
+            )
         else:
             effect.publish(ModelVersionRegistered(version=version))
-            log.info("version_registered", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, keyid=version.keyid)
+            log.info(
+                "version_registered",
+                pipeline=run.pipeline,
+                digest=run.digest,
+                run_id=run.run_id,
+                keyid=version.keyid,
+            )
 
     def _version(self, run: TrainingRunCompleted, signed: Signed) -> ModelVersion:
         return ModelVersion(
@@ -176,11 +189,12 @@ class Registry:
             registered_at=self._clock(),
         )
 
-    # -- evidence comes in ---------------------------------------------------------------------------------------------------------
+    # -- evidence comes in -------------------------------------------------------------------------
 
     async def audited(self, audit: AuditCompleted, effect: Effect) -> None:
-        """An audit's verdict: promoted on a pass, else refused or waiting for a review. A version that served before is brought back by a
-        person alone: they rolled back from it, or it was replaced.
+        """An audit's verdict: promoted on a pass, else refused or waiting for a review. A version
+        that served before is brought back by a person alone: they rolled back from it, or it was
+        replaced.
 
         Raises Unavailable while the version has not come in, Tampered for a forged verdict.
         """
@@ -202,18 +216,25 @@ class Registry:
             self._settle(effect, row, case, judged)
 
     async def reviewed(self, review: ReviewDecided, effect: Effect) -> None:
-        """A person's decision. Raises Unavailable while the version or the audit has not come in, Tampered for a forged waiver."""
+        """A person's decision. Raises Unavailable while the version or the audit has not come in,
+        Tampered for a forged waiver.
+        """
         await self._known()
         async with self._judging:
             with self._store.read() as session:
                 _raise_unless_registered(session, review.digest)
                 case = _case(session, review.digest)
             if case.audit is None or case.audit.audit_id < review.audit_id:
-                raise Unavailable(f"audit {review.audit_id}, which this review decides on, has not come in yet", where=review.digest)
+                raise Unavailable(
+                    f"audit {review.audit_id}, which this review decides on, has not come in yet",
+                    where=review.digest,
+                )
             if case.audit.audit_id != review.audit_id:
                 log.info("review_of_older_audit_ignored", digest=review.digest, audit_id=review.audit_id)
                 return
-            if case.waiver is not None or case.rejected is not None:  # a decision stands, however often it is read
+            if (
+                case.waiver is not None or case.rejected is not None
+            ):  # a decision stands, however often it is read
                 log.info("known_review_ignored", digest=review.digest, audit_id=review.audit_id)
                 return
             approved = review.decision == "approved"
@@ -225,7 +246,9 @@ class Registry:
             self._settle(effect, row, case, judged)
 
     async def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
-        """Nothing is known about the model; that is said where people look. Raises Unavailable while the version has not come in."""
+        """Nothing is known about the model; that is said where people look. Raises Unavailable
+        while the version has not come in.
+        """
         await self._known()
         with self._store.read() as session:
             _raise_unless_registered(session, failed.digest)
@@ -233,10 +256,12 @@ class Registry:
         if row.state == "registered" and row.audit is None:
             row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
 
-    # -- people ask ----------------------------------------------------------------------------------------------------------------
+    # -- people ask --------------------------------------------------------------------------------
 
     async def promote(self, reference: str, *, by: str) -> str:
-        """Weighs the evidence again; returns the digest. Promoting the champion changes nothing. Raises Refused with every reason."""
+        """Weighs the evidence again; returns the digest. Promoting the champion changes nothing.
+        Raises Refused with every reason.
+        """
         await self._known()
         async with self._judging:
             for _ in range(_TRIES):
@@ -256,23 +281,36 @@ class Registry:
             raise Moved
 
     async def roll_back(self, pipeline: str, *, by: str, from_generation: int = 0) -> str:
-        """The version that was promoted before serves again, as a new generation; returns its digest. Raises Conflict, Refused.
+        """The version that was promoted before serves again, as a new generation; returns its
+        digest. Raises Conflict, Refused.
 
-        With `from_generation` it happens once: the same call again, after an answer that was lost, finds it done.
+        With `from_generation` it happens once: the same call again, after an answer that was lost,
+        finds it done.
         """
         await self._known()
         async with self._judging:
             for _ in range(_TRIES):
                 with self._store.read() as session:
                     rows.pipeline_row(session, pipeline)
-                    if from_generation and (next_one := session.get(PromotionRow, (pipeline, from_generation + 1))) is not None:
+                    if (
+                        from_generation
+                        and (next_one := session.get(PromotionRow, (pipeline, from_generation + 1)))
+                        is not None
+                    ):
                         if next_one.reason == "rolled_back":
                             return next_one.digest
-                        raise Conflict(f"`{pipeline}` has left generation {from_generation} by a promotion", where=pipeline)
+                        raise Conflict(
+                            f"`{pipeline}` has left generation {from_generation} by a promotion",
+                            where=pipeline,
+                        )
                     standing = rows.standing_of(session, pipeline)
                     if len(standing) < 2:
                         raise Conflict(
-                            f"no version of `{pipeline}` was promoted before the one that serves" if standing else "no version is promoted",
+                            (
+                                f"no version of `{pipeline}` was promoted before the one that serves"
+                                if standing
+                                else "no version is promoted"
+                            ),
                             where=pipeline,
                             remedy="Promote one with `penstock promote VERSION`",
                         )
@@ -287,7 +325,7 @@ class Registry:
                 return case.version.digest
             raise Moved
 
-    # -- the two halves of a decision ----------------------------------------------------------------------------------------------
+    # -- the two halves of a decision --------------------------------------------------------------
 
     def _judge(self, case: Case, by: str, reason: Reason = "promoted") -> Judged:
         """Verifies, compares, weighs and, when it comes to that, signs. Blocking; writes nothing."""
@@ -304,7 +342,9 @@ class Registry:
                 if TREATMENTS[error.kind].retry:
                     raise
                 doubts.append(str(error))
-        decision = promotion.weigh(proven, case.gates, drop, case.pipeline.promotion, generation=case.generation, doubts=doubts)
+        decision = promotion.weigh(
+            proven, case.gates, drop, case.pipeline.promotion, generation=case.generation, doubts=doubts
+        )
         if not isinstance(decision, Promoted) or case.serves:
             return Judged(decision)
         event = self._grant(case, by, reason)
@@ -319,12 +359,24 @@ class Registry:
             return promotion.Evidence(None, rejected=case.rejected)
         verdict, waiver = read_evidence(case.proof, self._keys.trust())
         for statement in (verdict, waiver):
-            if statement and (statement.pipeline, statement.digest) != (case.version.pipeline, case.version.digest):
-                raise Tampered(f"the evidence is about {short_name(statement.pipeline, statement.digest)}", where=case.version.digest)
-        if (verdict.audit_id, verdict.verdict, verdict.gates) != (case.audit.audit_id, case.audit.verdict, case.audit.gates):
+            if statement and (statement.pipeline, statement.digest) != (
+                case.version.pipeline,
+                case.version.digest,
+            ):
+                raise Tampered(
+                    f"the evidence is about {short_name(statement.pipeline, statement.digest)}",
+                    where=case.version.digest,
+                )
+        if (verdict.audit_id, verdict.verdict, verdict.gates) != (
+            case.audit.audit_id,
+            case.audit.verdict,
+            case.audit.gates,
+        ):
             raise Tampered("the audit says other than its signed verdict", where=case.audit.audit_id)
         if verdict.result_digest != case.audit.result.digest:
-            raise Tampered("the audit's result is not the one that its verdict was signed for", where=case.audit.audit_id)
+            raise Tampered(
+                "the audit's result is not the one that its verdict was signed for", where=case.audit.audit_id
+            )
         return promotion.Evidence(verdict, waiver, case.rejected)
 
     def _drop(self, case: Case) -> Drop | None:
@@ -352,7 +404,9 @@ class Registry:
         )
 
     def _settle(self, effect: Effect, row: VersionRow, case: Case, judged: Judged) -> None:
-        """The decision as rows and events. What serves keeps serving, whatever a later audit says: a person rolls back."""
+        """The decision as rows and events. What serves keeps serving, whatever a later audit says:
+        a person rolls back.
+        """
         row.changes += 1
         effect.after_commit(self._changed)
         match judged.decision:
@@ -374,11 +428,15 @@ class Registry:
 
     def _refuse(self, effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...]) -> None:
         if list(because) != row.because and row.state in ("registered", "refused"):
-            effect.publish(ModelVersionRefused(version=case.version, because=because, refused_at=self._clock()))
+            effect.publish(
+                ModelVersionRefused(version=case.version, because=because, refused_at=self._clock())
+            )
         row.because = list(because)
         if row.state == "registered":
             row.state = "refused"
-        log.info("version_refused", version=short_name(row.pipeline, row.digest), state=row.state, because=because)
+        log.info(
+            "version_refused", version=short_name(row.pipeline, row.digest), state=row.state, because=because
+        )
 
     def _promote(self, effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
         if case.champion is not None:
@@ -449,11 +507,15 @@ def _raise_unless_audited(case: Case) -> None:
     name = short_name(case.version.pipeline, case.version.digest)
     if not case.version.keyid:
         raise Refused(
-            f"{name} may not serve: its package was not accepted", where=name, remedy=f"Train again: penstock train {case.version.pipeline}"
+            f"{name} may not serve: its package was not accepted",
+            where=name,
+            remedy=f"Train again: penstock train {case.version.pipeline}",
         )
     if case.audit is None:
         raise Conflict(
-            f"{name} has not been audited yet", where=name, remedy="Wait for its audit; see `penstock models` and `penstock status`"
+            f"{name} has not been audited yet",
+            where=name,
+            remedy="Wait for its audit; see `penstock models` and `penstock status`",
         )
 
 
@@ -470,5 +532,8 @@ def _raise_unless_promoted(decision: Decision, version: ModelVersion) -> None:
             raise Refused(
                 f"{name} waits for a review: {'; '.join(because)}",
                 where=name,
-                remedy=f"Decide with `penstock review approve {version.digest.removeprefix('sha256:')[:8]}`, or reject",
+                remedy=(
+                    f"Decide with `penstock review approve {version.digest.removeprefix('sha256:')[:8]}`, or"
+                    " reject"
+                ),
             )

@@ -34,7 +34,9 @@ _UNNAMED = "unnamed"
 
 
 class Servicer(pb_grpc.ModelRegistryServiceServicer):
-    """Nothing is answered before `known` returns: a registry that lost its database would deny what its history still tells it."""
+    """Nothing is answered before `known` returns: a registry that lost its database would deny what
+    its history still tells it.
+    """
 
     def __init__(
         self,
@@ -51,47 +53,73 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
         self._packages = packages
         self._known = known
 
-    async def ApplyPipeline(self, request: pb.ApplyPipelineRequest, context: Context) -> pb.ApplyPipelineResponse:
+    async def ApplyPipeline(
+        self, request: pb.ApplyPipelineRequest, context: Context
+    ) -> pb.ApplyPipelineResponse:
         applied = await self._pipelines.apply(
-            request.text, request.file or "pipeline.yaml", by=request.applied_by or _UNNAMED, dry_run=request.dry_run
+            request.text,
+            request.file or "pipeline.yaml",
+            by=request.applied_by or _UNNAMED,
+            dry_run=request.dry_run,
         )
-        problems = [pb.Problem(line=one.line, column=one.column, key=one.key, message=one.message) for one in applied.problems]
-        return pb.ApplyPipelineResponse(pipeline=applied.pipeline, number=applied.number, changed=applied.changed, problems=problems)
+        problems = [
+            pb.Problem(line=one.line, column=one.column, key=one.key, message=one.message)
+            for one in applied.problems
+        ]
+        return pb.ApplyPipelineResponse(
+            pipeline=applied.pipeline, number=applied.number, changed=applied.changed, problems=problems
+        )
 
-    async def ListPipelines(self, request: pb.ListPipelinesRequest, context: Context) -> pb.ListPipelinesResponse:
+    async def ListPipelines(
+        self, request: pb.ListPipelinesRequest, context: Context
+    ) -> pb.ListPipelinesResponse:
         await self._known()
         with self._store.read() as session:
-            return pb.ListPipelinesResponse(pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)])
+            return pb.ListPipelinesResponse(
+                pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)]
+            )
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
         await self._known()
         with self._store.read() as session:
             return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
 
-    async def ListVersions(self, request: pb.ListVersionsRequest, context: Context) -> pb.ListVersionsResponse:
+    async def ListVersions(
+        self, request: pb.ListVersionsRequest, context: Context
+    ) -> pb.ListVersionsResponse:
         await self._known()
         with self._store.read() as session:
             rows.pipeline_row(session, request.pipeline)
-            return pb.ListVersionsResponse(versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)])
+            return pb.ListVersionsResponse(
+                versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)]
+            )
 
     async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:
         return await self._one(request.version)
 
     async def Promote(self, request: pb.PromoteRequest, context: Context) -> pb.Version:
-        return await self._one(await self._registry.promote(request.version, by=request.promoted_by or _UNNAMED))
+        return await self._one(
+            await self._registry.promote(request.version, by=request.promoted_by or _UNNAMED)
+        )
 
     async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:
         if not request.pipeline:
             raise Invalid("say which pipeline", where="pipeline")
         by = request.rolled_back_by or _UNNAMED
-        return await self._one(await self._registry.roll_back(request.pipeline, by=by, from_generation=request.from_generation))
+        return await self._one(
+            await self._registry.roll_back(request.pipeline, by=by, from_generation=request.from_generation)
+        )
 
-    async def FetchPackage(self, request: pb.FetchPackageRequest, context: Context) -> AsyncIterator[pb.FetchPackageResponse]:
+    async def FetchPackage(
+        self, request: pb.FetchPackageRequest, context: Context
+    ) -> AsyncIterator[pb.FetchPackageResponse]:
         await self._known()
         with self._store.read() as session:
             row = rows.find_version(session, request.version)
         if not row.signed:
-            raise Conflict(f"the version's package was not accepted: {'; '.join(row.because)}", where=row.digest)
+            raise Conflict(
+                f"the version's package was not accepted: {'; '.join(row.because)}", where=row.digest
+            )
         chunks = self._packages.stream(row.value)
         try:
             while (chunk := await asyncio.to_thread(_next, chunks)) is not None:

@@ -1,4 +1,6 @@
-"""The registry's tables, and the queries over them: pipelines by number, versions, and every promotion that ever was."""
+"""The registry's tables, and the queries over them: pipelines by number, versions, and every
+promotion that ever was.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from sqlalchemy import JSON, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.contracts.events import AuditCompleted, Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied, ReviewDecided
+from penstock.contracts.events import (
+    AuditCompleted,
+    Envelope,
+    ModelVersion,
+    ModelVersionPromoted,
+    PipelineApplied,
+    ReviewDecided,
+)
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import UtcDateTime
 from penstock_model_registry.promotion import Generation, standing
@@ -103,7 +112,7 @@ class PromotionRow(Tables):
         return ModelVersionPromoted.model_validate(self.promoted)
 
 
-# -- pipelines ---------------------------------------------------------------------------------------------------------------------
+# -- pipelines -------------------------------------------------------------------------------------
 
 
 def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
@@ -122,7 +131,9 @@ def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
 
 
 def trained_by(session: Session, name: str, number: int) -> PipelineRow:
-    """The file that a run was made by; the newest where that one went with a lost database. Raises NotFound for no pipeline."""
+    """The file that a run was made by; the newest where that one went with a lost database. Raises
+    NotFound for no pipeline.
+    """
     try:
         return pipeline_row(session, name, number)
     except NotFound:
@@ -136,30 +147,47 @@ def rejection(review: ReviewDecided) -> str | None:
 
 def newest_pipelines(session: Session) -> list[PipelineRow]:
     """Each pipeline as it was last applied, by name."""
-    newest = select(PipelineRow.name, func.max(PipelineRow.number).label("number")).group_by(PipelineRow.name).subquery()
+    newest = (
+        select(PipelineRow.name, func.max(PipelineRow.number).label("number"))
+        .group_by(PipelineRow.name)
+        .subquery()
+    )
     on = (PipelineRow.name == newest.c.name) & (PipelineRow.number == newest.c.number)
     return list(session.scalars(select(PipelineRow).join(newest, on).order_by(PipelineRow.name)))
 
 
-# -- versions ----------------------------------------------------------------------------------------------------------------------
+# -- versions --------------------------------------------------------------------------------------
 
 _REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?P<prefix>[0-9a-f]{4,64})")
 
 
 def find_version(session: Session, reference: str) -> VersionRow:
-    """By digest or a prefix of at least 4 digits, with or without `sha256:` and `pipeline@`. Raises Invalid, NotFound."""
+    """By digest or a prefix of at least 4 digits, with or without `sha256:` and `pipeline@`. Raises
+    Invalid, NotFound.
+    """
     found = _REFERENCE.fullmatch(reference.strip())
     if found is None:
-        raise Invalid("write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference)
-    query = select(VersionRow).where(VersionRow.digest.startswith(f"sha256:{found['prefix']}")).order_by(VersionRow.digest).limit(5)
+        raise Invalid(
+            "write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference
+        )
+    query = (
+        select(VersionRow)
+        .where(VersionRow.digest.startswith(f"sha256:{found['prefix']}"))
+        .order_by(VersionRow.digest)
+        .limit(5)
+    )
     if found["pipeline"]:
         query = query.where(VersionRow.pipeline == found["pipeline"])
     rows = list(session.scalars(query))
     if not rows:
-        raise NotFound("no such model version", where=reference, remedy="List them with `penstock models PIPELINE`")
+        raise NotFound(
+            "no such model version", where=reference, remedy="List them with `penstock models PIPELINE`"
+        )
     if len(rows) > 1:
         names = ", ".join(short_name(row.pipeline, row.digest, 16) for row in rows)
-        raise Invalid(f"more than one version begins so: {names}", where=reference, remedy="Write more digits")
+        raise Invalid(
+            f"more than one version begins so: {names}", where=reference, remedy="Write more digits"
+        )
     return rows[0]
 
 
@@ -176,10 +204,12 @@ def short_name(pipeline: str, digest: str, digits: int = 8) -> str:
 
 def states(session: Session) -> dict[str, int]:
     """How many versions there are in each state that occurs."""
-    return dict(session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).tuples().all())
+    return dict(
+        session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).tuples().all()
+    )
 
 
-# -- promotions --------------------------------------------------------------------------------------------------------------------
+# -- promotions ------------------------------------------------------------------------------------
 
 
 def champion_of(session: Session, pipeline: str) -> PromotionRow | None:
@@ -189,9 +219,16 @@ def champion_of(session: Session, pipeline: str) -> PromotionRow | None:
 
 
 def standing_of(session: Session, pipeline: str) -> list[Generation]:
-    """The promotions that stand, oldest first; the last is the champion's, the one before it what a rollback goes back to."""
-    query = select(PromotionRow.generation, PromotionRow.digest, PromotionRow.reason).where(PromotionRow.pipeline == pipeline)
-    return standing(Generation(generation, digest, _reason(reason)) for generation, digest, reason in session.execute(query))
+    """The promotions that stand, oldest first; the last is the champion's, the one before it what a
+    rollback goes back to.
+    """
+    query = select(PromotionRow.generation, PromotionRow.digest, PromotionRow.reason).where(
+        PromotionRow.pipeline == pipeline
+    )
+    return standing(
+        Generation(generation, digest, _reason(reason))
+        for generation, digest, reason in session.execute(query)
+    )
 
 
 def last_promotion(session: Session, digest: str) -> PromotionRow | None:

@@ -1,4 +1,6 @@
-"""The Kafka topics of a pipeline: made before the pipeline is announced, and asked whether anybody published to them. Blocking."""
+"""The Kafka topics of a pipeline: made before the pipeline is announced, and asked whether anybody
+published to them. Blocking.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,16 @@ class PipelineTopics:
         ensure_topics(self._kafka, pipeline_topics(pipeline))
 
     def with_data(self, pipeline: Pipeline) -> frozenset[str]:
-        """The sources that events were ever published to, expired ones included. Raises Unavailable while Kafka is away."""
-        topics = {self._kafka.topic(source_topic("events", pipeline.pipeline, source)): source for source in pipeline.sources}
-        with closing(connect(self._kafka, "penstock-pipelines", within_ms=TIMEOUT_MS, answer_ms=TIMEOUT_MS)) as admin:
+        """The sources that events were ever published to, expired ones included. Raises Unavailable
+        while Kafka is away.
+        """
+        topics = {
+            self._kafka.topic(source_topic("events", pipeline.pipeline, source)): source
+            for source in pipeline.sources
+        }
+        with closing(
+            connect(self._kafka, "penstock-pipelines", within_ms=TIMEOUT_MS, answer_ms=TIMEOUT_MS)
+        ) as admin:
             try:
                 ends = {
                     TopicPartition(known["name"], partition["partition_index"]): OffsetSpec.LATEST
@@ -38,6 +47,7 @@ class PipelineTopics:
                 found = admin.list_partition_offsets(ends) if ends else {}
             except (KafkaError, OSError) as error:
                 raise Unavailable(
-                    f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, and try again"
+                    f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}",
+                    remedy="Start it, and try again",
                 ) from error
         return frozenset(topics[place.topic] for place, end in found.items() if end.offset > 0)

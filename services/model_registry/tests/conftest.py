@@ -1,4 +1,6 @@
-"""A registry on real parts but Kafka: store, artifacts, keys, packages. Events go in by the router and come out of the outbox."""
+"""A registry on real parts but Kafka: store, artifacts, keys, packages. Events go in by the router
+and come out of the outbox.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ class World:
     def start(self) -> None:
         """As after a restart: everything in memory is new."""
         self.store = Store.open(self.database, Tables.metadata, migrations=MIGRATIONS)
-        self.registry = Registry(self.store, self.packages, self.artifacts, self.keys, lambda: datetime.now(UTC))
+        self.registry = Registry(
+            self.store, self.packages, self.artifacts, self.keys, lambda: datetime.now(UTC)
+        )
         self.router = handlers.router(self.registry, self.store)
 
     def lose_database(self) -> None:
@@ -68,18 +72,28 @@ class World:
         self.database = self.new_database()
         self.start()
 
-    # -- in ------------------------------------------------------------------------------------------------------------------------
+    # -- in ----------------------------------------------------------------------------------------
 
     async def receives(self, event: Event, event_id: str | None = None) -> None:
-        received = Received(event.topic, 0, 0, event_id or f"event-{next(self._numbers)}", event.ce_type(), {}, encode(event))
+        received = Received(
+            event.topic, 0, 0, event_id or f"event-{next(self._numbers)}", event.ce_type(), {}, encode(event)
+        )
         await self.router.handle(received)
 
     def applies(self, text: str = sample.PIPELINE_TEXT, number: int = 1) -> None:
         event = PipelineApplied(
-            pipeline="loans", number=number, spec=read_data(text), text=text, digest="d", applied_at=sample.NOW, applied_by="Ada"
+            pipeline="loans",
+            number=number,
+            spec=read_data(text),
+            text=text,
+            digest="d",
+            applied_at=sample.NOW,
+            applied_by="Ada",
         )
         with self.store.transaction() as effect:
-            effect.session.add(PipelineRow(name="loans", number=number, text=text, applied=event.model_dump(mode="json")))
+            effect.session.add(
+                PipelineRow(name="loans", number=number, text=text, applied=event.model_dump(mode="json"))
+            )
 
     def run(self, card: str = "# loans\n", run_id: str = "R1") -> TrainingRunCompleted:
         """A trained package in the artifact store, and the event that announces it."""
@@ -98,7 +112,9 @@ class World:
             completed_at=sample.NOW,
         )
 
-    def audit(self, digest: str, *gates: GateResult, audit_id: str = "A1", scores: Artifact | None = None) -> AuditCompleted:
+    def audit(
+        self, digest: str, *gates: GateResult, audit_id: str = "A1", scores: Artifact | None = None
+    ) -> AuditCompleted:
         gates = gates or (sample.AUROC_PASSED, sample.gate())
         said = {one.verdict for one in gates}
         named = json.dumps({"scores_digest": scores.digest if scores else ""}).encode()
@@ -110,7 +126,9 @@ class World:
                 "digest": digest,
                 "verdict": "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass",
                 "gates": gates,
-                "evidence": sample.verdict(self.keys, digest, *gates, audit_id=audit_id, result_digest=result.digest),
+                "evidence": sample.verdict(
+                    self.keys, digest, *gates, audit_id=audit_id, result_digest=result.digest
+                ),
                 "report": sample.NOWHERE,
                 "result": result,
                 "scores": scores,
@@ -131,13 +149,17 @@ class World:
         )
 
     def scores(self, name: str, quality: float, rows: int = 600) -> Artifact:
-        """What an audit keeps: the same rows and labels each time, answered better with a higher `quality`."""
+        """What an audit keeps: the same rows and labels each time, answered better with a higher
+        `quality`.
+        """
         generator = np.random.default_rng(5)
         labels = generator.integers(0, 2, rows)
         chance = 1 / (1 + np.exp(-(quality * (2 * labels - 1) + generator.normal(size=rows))))
         hashes = np.array([f"{row:05d}" for row in range(rows)], np.bytes_)
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, row=hashes, entity=hashes, label=labels.astype(float), probability=chance, decision=labels)
+        np.savez_compressed(
+            buffer, row=hashes, entity=hashes, label=labels.astype(float), probability=chance, decision=labels
+        )
         return self.artifacts.put_bytes(f"scores/{name}.npz", buffer.getvalue())
 
     async def promotes(self, card: str, audit_id: str = "A1") -> str:
@@ -147,11 +169,14 @@ class World:
         await self.receives(self.audit(run.digest, audit_id=audit_id, scores=self.scores(card, 2.0)))
         return run.digest
 
-    # -- out -----------------------------------------------------------------------------------------------------------------------
+    # -- out ---------------------------------------------------------------------------------------
 
     def published(self, kind: type[Event] | None = None) -> list[Event]:
         with self.store.read() as session:
-            found = [decode(row.event_type, row.value) for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))]
+            found = [
+                decode(row.event_type, row.value)
+                for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))
+            ]
         return [event for event in found if event is not None and (kind is None or isinstance(event, kind))]
 
     def promotions(self) -> list[ModelVersionPromoted]:

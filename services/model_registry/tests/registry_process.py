@@ -1,4 +1,6 @@
-"""The registry as a process that kills itself at a chosen point of publishing: `python registry_process.py before|after|never EVENT`."""
+"""The registry as a process that kills itself at a chosen point of publishing: `python
+registry_process.py before|after|never EVENT`.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,9 @@ TRUTH = GENERATOR.integers(0, 2, N).astype(float)
 ROWS = np.array([f"{index:05d}" for index in range(N)], np.bytes_)
 
 
-def binary(noise: float, seed: int, rows: NDArray[np.bytes_] = ROWS, truth: NDArray[np.float64] = TRUTH) -> Scored:
+def binary(
+    noise: float, seed: int, rows: NDArray[np.bytes_] = ROWS, truth: NDArray[np.float64] = TRUTH
+) -> Scored:
     draws = np.random.default_rng(seed).normal(size=len(truth))
     positive = np.round(1 / (1 + np.exp(-(2 * truth - 1 + noise * draws))), 2)  # rounded: ties
     return Scored(rows, rows, truth, probabilities=np.stack([1 - positive, positive], axis=1))
@@ -81,10 +83,20 @@ def test_only_common_rows_with_the_same_label_are_paired_in_any_order() -> None:
 
 def test_with_few_common_rows_the_splits_are_drawn_apart_and_the_interval_is_wider() -> None:
     good, near = binary(1, 8), binary(1, 9)
-    mixed = Scored(near.rows, near.entities, near.labels, (0.9 * good.probabilities + 0.1 * near.probabilities))  # type: ignore[operator]
+    mixed = Scored(
+        near.rows, near.entities, near.labels, (0.9 * good.probabilities + 0.1 * near.probabilities)
+    )  # type: ignore[operator]
     paired = compare(good, mixed, "auroc", confidence=0.95, resamples=400)
-    apart_rows = np.array([f"x{row}" if index >= MIN_PAIRED_ROWS - 1 else row for index, row in enumerate(ROWS)])
-    apart = compare(good, Scored(apart_rows, apart_rows, mixed.labels, mixed.probabilities), "auroc", confidence=0.95, resamples=400)
+    apart_rows = np.array(
+        [f"x{row}" if index >= MIN_PAIRED_ROWS - 1 else row for index, row in enumerate(ROWS)]
+    )
+    apart = compare(
+        good,
+        Scored(apart_rows, apart_rows, mixed.labels, mixed.probabilities),
+        "auroc",
+        confidence=0.95,
+        resamples=400,
+    )
     assert paired.paired
     assert not apart.paired
     assert apart.interval.estimate == pytest.approx(paired.interval.estimate)
@@ -131,7 +143,11 @@ def test_two_equal_models_pass_as_often_as_the_confidence_says() -> None:
         truth = generator.integers(0, 2, 200).astype(float)
         rows = ROWS[:200]
         interval = compare(
-            binary(1.5, 200 + seed, rows, truth), binary(1.5, 300 + seed, rows, truth), "auroc", confidence=0.95, resamples=200
+            binary(1.5, 200 + seed, rows, truth),
+            binary(1.5, 300 + seed, rows, truth),
+            "auroc",
+            confidence=0.95,
+            resamples=200,
         ).interval
         missed += interval.upper < 0
     assert missed <= 6
@@ -162,14 +178,22 @@ BROKEN = (
 
 def test_scores_are_read_as_the_audit_writes_them() -> None:
     read = read_scores(
-        npz(row=["b", "a", "a"], entity=["e", "f", "f"], label=[1.0, 0.0, 0.0], probability=[0.75, 0.5, 0.5], decision=[1, -1, -1])
+        npz(
+            row=["b", "a", "a"],
+            entity=["e", "f", "f"],
+            label=[1.0, 0.0, 0.0],
+            probability=[0.75, 0.5, 0.5],
+            decision=[1, -1, -1],
+        )
     )
     assert read.rows.tolist() == [b"a", b"b"], "each row once"
     assert read.probabilities is not None
     assert read.probabilities.tolist() == [[0.5, 0.5], [0.25, 0.75]]
     assert read.decisions is not None
     assert read.decisions.tolist() == [-1, 1]
-    several = read_scores(npz(row=["a"], entity=["e"], label=[2.0], probabilities=[[0.1, 0.2, 0.7]], decision=[2]))
+    several = read_scores(
+        npz(row=["a"], entity=["e"], label=[2.0], probabilities=[[0.1, 0.2, 0.7]], decision=[2])
+    )
     assert several.probabilities is not None
     assert several.probabilities.shape == (1, 3)
     number = read_scores(npz(row=["a"], entity=["e"], label=[2.5], value=[2.0]))

@@ -53,17 +53,47 @@ def changed(old: str, new: str) -> Pipeline:
     [
         ("{key: applicant_id}", "{key: person_id}", "entities.applicant.key", "was `applicant_id`"),
         ("id: application_id", "id: event_id", "sources.applications.id", "finds repeated events"),
-        ("timestamp: at\n    partitions", "timestamp: then\n    partitions", "sources.applications.timestamp", "orders events"),
+        (
+            "timestamp: at\n    partitions",
+            "timestamp: then\n    partitions",
+            "sources.applications.timestamp",
+            "orders events",
+        ),
         ("partitions: 2", "partitions: 1", "sources.applications.partitions", "cannot lower"),
-        ("{type: number, unit: USD/month, range: [0, 100]}", "{type: category}", "sources.applications.fields.income.type", "was number"),
+        (
+            "{type: number, unit: USD/month, range: [0, 100]}",
+            "{type: category}",
+            "sources.applications.fields.income.type",
+            "was number",
+        ),
         ("USD/month", "EUR/month", "sources.applications.fields.income.unit", "the unit was USD/month"),
         ("unit: USD/month, ", "", "sources.applications.fields.income", "the unit was USD/month"),
-        ("range: [0, 100]", "range: [0, 99]", "sources.applications.fields.income.range", "may only widen; it was [0, 100]"),
-        ("age: {type: number,", "age: {type: number, range: [0, 9],", "sources.applications.fields.age.range", "it was open"),
+        (
+            "range: [0, 100]",
+            "range: [0, 99]",
+            "sources.applications.fields.income.range",
+            "may only widen; it was [0, 100]",
+        ),
+        (
+            "age: {type: number,",
+            "age: {type: number, range: [0, 9],",
+            "sources.applications.fields.age.range",
+            "it was open",
+        ),
         ("[home, car]", "[home]", "sources.applications.fields.purpose.values", "missing: `car`"),
-        ("grade: {type: category}", "grade: {type: category, values: [a]}", "sources.outcomes.fields.grade.values", "any value"),
+        (
+            "grade: {type: category}",
+            "grade: {type: category, values: [a]}",
+            "sources.outcomes.fields.grade.values",
+            "any value",
+        ),
         ("max_length: 20", "max_length: 19", "sources.applications.fields.purpose.max_length", "it was 20"),
-        ("type: boolean}", "type: boolean, required: true}", "sources.outcomes.fields.defaulted.required", "was optional"),
+        (
+            "type: boolean}",
+            "type: boolean, required: true}",
+            "sources.outcomes.fields.defaulted.required",
+            "was optional",
+        ),
         ("      grade: {type: category}\n", "", "sources.outcomes.fields", "`grade` is missing"),
         (
             "      grade:",
@@ -81,7 +111,9 @@ def changed(old: str, new: str) -> Pipeline:
         ("type: binary}", "type: binary, positive: false}", "targets.default.positive", "was unset"),
     ],
 )
-def test_an_incompatible_change_is_refused_with_its_place_and_reason(old: str, new: str, path: str, said: str) -> None:
+def test_an_incompatible_change_is_refused_with_its_place_and_reason(
+    old: str, new: str, path: str, said: str
+) -> None:
     text = TEXT.replace(old, new)
     problems = place(text, "p.yaml", incompatible(OLD, read(text), ALL))
     assert path in [problem.key for problem in problems]
@@ -104,7 +136,13 @@ def test_an_incompatible_change_is_refused_with_its_place_and_reason(old: str, n
         ("at_least: 0.7", "at_least: 0.8"),
         ("audit:", "trainer: {epochs: 3, fairness: null}\naudit:"),
         ("audit:", "features:\n  income: {from: applications.income}\naudit:"),
-        ("targets:", "  more:\n    entity: applicant\n    id: i\n    timestamp: t\n    fields: {x: {type: number}}\ntargets:"),
+        (
+            "targets:",
+            (
+                "  more:\n    entity: applicant\n    id: i\n    timestamp: t\n    fields: {x: {type:"
+                " number}}\ntargets:"
+            ),
+        ),
     ],
 )
 def test_a_compatible_change_is_not(old: str, new: str) -> None:
@@ -121,7 +159,9 @@ def test_a_source_with_data_cannot_be_left_out_and_one_without_can() -> None:
 
 
 def test_the_first_entity_stays() -> None:
-    swapped = TEXT.replace("  applicant: {key: applicant_id}\n", "").replace("branch_id}", "branch_id}\n  applicant: {key: applicant_id}")
+    swapped = TEXT.replace("  applicant: {key: applicant_id}\n", "").replace(
+        "branch_id}", "branch_id}\n  applicant: {key: applicant_id}"
+    )
     new = read(swapped.replace("entity: applicant", "entity: branch"))
     assert "the first entity was `applicant`" in incompatible(OLD, new, ALL)[0].message
 
@@ -139,7 +179,9 @@ def field(**options: Any) -> Pipeline:
     return Pipeline.model_validate(data)
 
 
-RANGES = st.none() | st.tuples(st.integers(-5, 5), st.integers(-5, 5)).map(lambda pair: (float(min(pair)), float(max(pair))))
+RANGES = st.none() | st.tuples(st.integers(-5, 5), st.integers(-5, 5)).map(
+    lambda pair: (float(min(pair)), float(max(pair)))
+)
 
 
 @given(before=RANGES, after=RANGES, value=st.floats(-6, 6))

@@ -23,14 +23,25 @@ if TYPE_CHECKING:
     from conftest import World
 
 TEXT = sample.PIPELINE_TEXT + "promotion: {compare: none}\n"
-APPLIED = PipelineApplied(pipeline="loans", number=7, spec=read_data(TEXT), text=TEXT, digest="d", applied_at=sample.NOW, applied_by="Ada")
+APPLIED = PipelineApplied(
+    pipeline="loans",
+    number=7,
+    spec=read_data(TEXT),
+    text=TEXT,
+    digest="d",
+    applied_at=sample.NOW,
+    applied_by="Ada",
+)
 
 
 async def lose_the_database(world: World, announced: list[Event]) -> None:
     """What compaction leaves of the topics is all that there is."""
     world.lose_database()
     compacted = {topic.name for topic in SHARED if topic.cleanup == "compact"}
-    kept = {(event.topic, event.key if event.topic in compacted else number): event for number, event in enumerate(announced)}
+    kept = {
+        (event.topic, event.key if event.topic in compacted else number): event
+        for number, event in enumerate(announced)
+    }
     await restored(History(world.store, world.keys), kept.values())
 
 
@@ -43,8 +54,14 @@ async def test_numbers_and_generations_go_on_rising(world: World) -> None:
     champion = world.promotions()[-1]
     await lose_the_database(world, [APPLIED, *world.published()])
 
-    assert [world.state(digest)[0] for digest in (first, second, bad.digest)] == ["registered", "promoted", "refused"]
-    assert world.state(bad.digest)[1] == ["equalized_odds_difference by sex at_most 0.15: fail, said in a test"]
+    assert [world.state(digest)[0] for digest in (first, second, bad.digest)] == [
+        "registered",
+        "promoted",
+        "refused",
+    ]
+    assert world.state(bad.digest)[1] == [
+        "equalized_odds_difference by sex at_most 0.15: fail, said in a test"
+    ]
     with pytest.raises(Conflict, match="was promoted before"):
         await world.registry.roll_back("loans", by="Ada")
     run = world.run(card="# three\n").model_copy(update={"pipeline_number": 7})
@@ -67,7 +84,9 @@ async def test_verdicts_that_are_read_again_undo_no_rollback(world: World) -> No
         await world.receives(verdict, f"again-{number}")
     assert (world.state(first)[0], world.state(second)[0]) == ("promoted", "registered")
     assert world.promotions() == []
-    assert await world.registry.promote(second, by="Ada") == second, "its evidence is there for a person who asks"
+    assert await world.registry.promote(second, by="Ada") == second, (
+        "its evidence is there for a person who asks"
+    )
     assert world.promotions()[-1].generation == 4
 
 
@@ -94,7 +113,9 @@ async def test_a_verdict_after_the_promotion_that_stands_is_decided_on(world: Wo
     early = world.run(card="# early\n", run_id="R0")
     await world.receives(early)
     await world.promotes("one")
-    late = world.audit(early.digest, audit_id="A2").model_copy(update={"completed_at": datetime.now(UTC) + timedelta(days=9999)})
+    late = world.audit(early.digest, audit_id="A2").model_copy(
+        update={"completed_at": datetime.now(UTC) + timedelta(days=9999)}
+    )
     await lose_the_database(world, [APPLIED, *world.published(), late])
     await world.receives(late, "read at last")
     assert world.state(early.digest)[0] == "promoted"
@@ -147,7 +168,9 @@ async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(worl
     histories = [History(world.store, world.keys) for _ in range(2)]
     for history in histories:
         assert history.router is not None
-        await history.router.replay(Received(APPLIED.topic, 0, 0, "e", APPLIED.ce_type(), {}, encode(APPLIED)))
+        await history.router.replay(
+            Received(APPLIED.topic, 0, 0, "e", APPLIED.ce_type(), {}, encode(APPLIED))
+        )
         for topic in history.router.replayed_topics:
             history.router.mark_caught_up(topic)
         await history.restore()

@@ -15,7 +15,14 @@ import grpc
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from penstock.contracts.events import Event, ModelVersionPromoted, ModelVersionRegistered, PipelineApplied, decode, encode
+from penstock.contracts.events import (
+    Event,
+    ModelVersionPromoted,
+    ModelVersionRegistered,
+    PipelineApplied,
+    decode,
+    encode,
+)
 from penstock.contracts.topics import SHARED, dead_letter_topic, source_topic
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1.model_registry_pb2_grpc import ModelRegistryServiceStub
@@ -58,7 +65,9 @@ class Running:
         }
         environment |= database_settings("model_registry", self.database, self.world.home)
         with (self.world.home / "registry.log").open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, str(PROCESS), moment, event], env=environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, str(PROCESS), moment, event], env=environment, stdout=log, stderr=log
+            )
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         assert self.process is not None
@@ -72,22 +81,30 @@ class Running:
     def apply(self, text: str) -> pb.ApplyPipelineResponse:
         request = pb.ApplyPipelineRequest(text=text, file="loans.yaml", applied_by="Ada")
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
-            return ModelRegistryServiceStub(channel).ApplyPipeline(request, wait_for_ready=True, timeout=WITHIN_S)
+            return ModelRegistryServiceStub(channel).ApplyPipeline(
+                request, wait_for_ready=True, timeout=WITHIN_S
+            )
 
     def version(self, digest: str) -> pb.Version:
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             request = pb.GetVersionRequest(version=digest[:15])
-            return ModelRegistryServiceStub(channel).GetVersion(request, wait_for_ready=True, timeout=WITHIN_S)
+            return ModelRegistryServiceStub(channel).GetVersion(
+                request, wait_for_ready=True, timeout=WITHIN_S
+            )
 
     def facts(self) -> str:
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             request = status_pb2.GetStatusRequest()
-            status = status_pb2_grpc.StatusServiceStub(channel).GetStatus(request, wait_for_ready=True, timeout=WITHIN_S)
+            status = status_pb2_grpc.StatusServiceStub(channel).GetStatus(
+                request, wait_for_ready=True, timeout=WITHIN_S
+            )
         return "; ".join(status.services[0].facts)
 
     def publish(self, event: Event, event_id: str) -> None:
         headers = [("ce_id", event_id.encode()), ("ce_type", event.ce_type().encode())]
-        self._producer.produce(self.kafka.topic(event.topic), encode(event), key=event.key.encode(), headers=headers)
+        self._producer.produce(
+            self.kafka.topic(event.topic), encode(event), key=event.key.encode(), headers=headers
+        )
         assert self._producer.flush(30) == 0
 
     def publish_raw(self, topic: str, value: bytes) -> None:
@@ -136,7 +153,9 @@ def running(world: World, kafka: Kafka) -> Iterator[Running]:
 
 
 def test_the_way_of_a_version(running: Running) -> None:
-    """Applied, registered, promoted; a broken message is a dead letter and holds nothing up; SIGTERM ends it in order."""
+    """Applied, registered, promoted; a broken message is a dead letter and holds nothing up;
+    SIGTERM ends it in order.
+    """
     running.start()
     assert running.apply(TEXT_INCOME) == pb.ApplyPipelineResponse(pipeline="loans", number=2, changed=True)
     [(_, applied)] = running.events("pipelines.v1", PipelineApplied)
@@ -145,7 +164,9 @@ def test_the_way_of_a_version(running: Running) -> None:
 
     running.publish_raw(source_topic("events", "loans", "applications"), b"{}")
     refused = running.apply(sample.PIPELINE_TEXT)
-    assert not refused.changed, "a source that holds data keeps its fields; before that the same change was taken"
+    assert not refused.changed, (
+        "a source that holds data keeps its fields; before that the same change was taken"
+    )
     [problem] = refused.problems
     assert (problem.key, problem.line) == ("sources.applications.fields.income.type", 11)
     assert "was text" in problem.message
@@ -170,7 +191,9 @@ def test_the_way_of_a_version(running: Running) -> None:
     running.database = running.world.new_database()
     running.start()
     again = running.version(run.digest)
-    assert (again.state, again.generation) == (pb.Version.STATE_PROMOTED, 1), "with its database lost it learns what it announced"
+    assert (again.state, again.generation) == (pb.Version.STATE_PROMOTED, 1), (
+        "with its database lost it learns what it announced"
+    )
     changed = running.apply(TEXT_INCOME + "# more\n")
     assert changed.number == 3, list(changed.problems)
 
@@ -206,7 +229,9 @@ def test_a_person_waives_and_a_refused_package_shows_in_the_status(running: Runn
     run, failed = running.world.run(), gate("fail")
     running.publish(run, "run-1")
     running.publish(running.world.audit(run.digest, sample.AUROC_PASSED, failed), "audit-1")
-    running.publish(running.world.review(run.digest, sample.waiver(running.world.keys, run.digest, failed)), "review-1")
+    running.publish(
+        running.world.review(run.digest, sample.waiver(running.world.keys, run.digest, failed)), "review-1"
+    )
     running.start()
     [(_, promoted)] = running.events("model-versions.v1", ModelVersionPromoted)
     assert isinstance(promoted, ModelVersionPromoted)
@@ -215,6 +240,10 @@ def test_a_person_waives_and_a_refused_package_shows_in_the_status(running: Runn
     broken = running.world.run(card="# broken\n", run_id="R2")
     running.world.artifacts.delete(f"packages/{broken.digest[7:]}.tar")
     running.publish(broken, "run-2")
-    until(lambda: "the artifact is gone" in running.facts(), within=WITHIN_S, what="the status says that the package was refused")
+    until(
+        lambda: "the artifact is gone" in running.facts(),
+        within=WITHIN_S,
+        what="the status says that the package was refused",
+    )
     assert "2 versions, 1 promoted, 1 refused" in running.facts()
     assert running.version(broken.digest).state == pb.Version.STATE_REFUSED

@@ -8,7 +8,17 @@ from penstock.contracts.events import GateResult, Interval
 from penstock.contracts.pipeline import Gate, Promotion
 from penstock.packages.evidence import Verdict, Waiver, gate_name
 from penstock.testing.packages import NOW, gate
-from penstock_model_registry.promotion import AwaitsReview, Drop, Evidence, Generation, Promoted, Refused, standing, unjudged, weigh
+from penstock_model_registry.promotion import (
+    AwaitsReview,
+    Drop,
+    Evidence,
+    Generation,
+    Promoted,
+    Refused,
+    standing,
+    unjudged,
+    weigh,
+)
 
 DIGEST = "sha256:" + "a" * 64
 POLICY = Promotion(max_drop=0.005)
@@ -22,11 +32,15 @@ def verdict(*gates: GateResult) -> Verdict:
 
 
 def waiver(*gates: GateResult) -> Waiver:
-    return Waiver.model_validate(SAID | {"gates": [gate_name(one) for one in gates], "decided_by": "Ada", "why": "so"})
+    return Waiver.model_validate(
+        SAID | {"gates": [gate_name(one) for one in gates], "decided_by": "Ada", "why": "so"}
+    )
 
 
 def drop(upper: float) -> Drop:
-    return Drop("auroc", Interval(estimate=upper - 0.001, lower=upper - 0.002, upper=upper), rows=500, paired=True)
+    return Drop(
+        "auroc", Interval(estimate=upper - 0.001, lower=upper - 0.002, upper=upper), rows=500, paired=True
+    )
 
 
 FAILED, UNSURE, BLOCKED = gate("fail"), gate("inconclusive"), gate("fail", on_fail="block")
@@ -65,12 +79,17 @@ def test_a_refusal_says_how_far_and_against_whom() -> None:
     decision = weigh(Evidence(verdict(gate())), (), drop(0.01), POLICY, generation=1)
     assert isinstance(decision, Refused)
     assert decision.because == (
-        "auroc falls against the champion by up to 0.0100, allowed 0.005 (+0.0090 [+0.0080, +0.0100]; on 500 rows of both audit splits)",
+        (
+            "auroc falls against the champion by up to 0.0100, allowed 0.005 (+0.0090 [+0.0080, +0.0100]; on"
+            " 500 rows of both audit splits)"
+        ),
     )
 
 
 def test_a_package_in_doubt_is_refused_whatever_the_evidence() -> None:
-    assert weigh(Evidence(verdict(gate())), (), None, POLICY, generation=1, doubts=["tampered"]) == Refused(("tampered",))
+    assert weigh(Evidence(verdict(gate())), (), None, POLICY, generation=1, doubts=["tampered"]) == Refused(
+        ("tampered",)
+    )
 
 
 def test_a_verdict_must_have_judged_what_the_pipeline_asks_for() -> None:
@@ -86,7 +105,10 @@ def test_a_verdict_must_have_judged_what_the_pipeline_asks_for() -> None:
 
 GATES = st.lists(
     st.builds(
-        gate, st.sampled_from(["pass", "fail", "inconclusive"]), st.sampled_from(["review", "block"]), st.sampled_from(["auroc", "x"])
+        gate,
+        st.sampled_from(["pass", "fail", "inconclusive"]),
+        st.sampled_from(["review", "block"]),
+        st.sampled_from(["auroc", "x"]),
     ),
     max_size=2,
     unique_by=lambda one: one.metric,
@@ -94,11 +116,15 @@ GATES = st.lists(
 
 
 @given(gates=GATES, waived=GATES, upper=st.none() | st.floats(-1, 1))
-def test_nobody_serves_without_evidence(gates: list[GateResult], waived: list[GateResult], upper: float | None) -> None:
+def test_nobody_serves_without_evidence(
+    gates: list[GateResult], waived: list[GateResult], upper: float | None
+) -> None:
     evidence = Evidence(verdict(*gates), waiver(*waived) if waived else None)
     decision = weigh(evidence, (), drop(upper) if upper is not None else None, POLICY, generation=1)
     names = {gate_name(one) for one in waived}
-    proven = all(one.verdict == "pass" or (one.on_fail == "review" and gate_name(one) in names) for one in gates)
+    proven = all(
+        one.verdict == "pass" or (one.on_fail == "review" and gate_name(one) in names) for one in gates
+    )
     assert isinstance(decision, Promoted) == (proven and (upper is None or upper <= POLICY.max_drop))
     if isinstance(decision, AwaitsReview):
         assert all(one.on_fail == "review" for one in gates if one.verdict != "pass")
@@ -115,7 +141,16 @@ def history(text: str) -> list[Generation]:
 
 @pytest.mark.parametrize(
     ("text", "stands"),
-    [("", ""), ("A", "A"), ("A B", "AB"), ("A B <", "A"), ("A B C <", "AB"), ("A B C < <", "A"), ("A B < C", "AC"), ("A B < C <", "A")],
+    [
+        ("", ""),
+        ("A", "A"),
+        ("A B", "AB"),
+        ("A B <", "A"),
+        ("A B C <", "AB"),
+        ("A B C < <", "A"),
+        ("A B < C", "AC"),
+        ("A B < C <", "A"),
+    ],
 )
 def test_rolling_back_walks_back_and_never_forward(text: str, stands: str) -> None:
     assert "".join(one.digest for one in standing(history(text))) == stands

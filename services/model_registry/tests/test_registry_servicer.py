@@ -17,7 +17,10 @@ import pytest
 from penstock.contracts.errors import Conflict, Invalid, NotFound, Refused, Tampered, Unavailable
 from penstock.contracts.events import ModelVersion
 from penstock.model_registry.v1 import model_registry_pb2 as pb
-from penstock.model_registry.v1.model_registry_pb2_grpc import ModelRegistryServiceStub, add_ModelRegistryServiceServicer_to_server
+from penstock.model_registry.v1.model_registry_pb2_grpc import (
+    ModelRegistryServiceStub,
+    add_ModelRegistryServiceServicer_to_server,
+)
 from penstock.packages.signing import verify_package
 from penstock.runtime import rpc
 from penstock.runtime.history import at_once
@@ -35,7 +38,9 @@ NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 
 
 @asynccontextmanager
-async def served(world: World, known: Callable[[], Awaitable[Any]] = at_once) -> AsyncIterator[ModelRegistryServiceStub]:
+async def served(
+    world: World, known: Callable[[], Awaitable[Any]] = at_once
+) -> AsyncIterator[ModelRegistryServiceStub]:
     server = rpc.server()
     pipelines = Pipelines(world.store, PipelineTopics(NOBODY), lambda: datetime.now(UTC))
     servicer = Servicer(world.store, pipelines, world.registry, world.packages, known=known)
@@ -63,7 +68,9 @@ async def test_versions_tell_their_whole_story(world: World) -> None:
     second = await world.promotes("two", audit_id="A2")
     run = world.run(card="# bad\n", run_id="R3")
     await world.receives(run)
-    await world.receives(world.audit(run.digest, gate("fail", on_fail="block"), sample.AUROC_PASSED, audit_id="A3"))
+    await world.receives(
+        world.audit(run.digest, gate("fail", on_fail="block"), sample.AUROC_PASSED, audit_id="A3")
+    )
     async with served(world) as registry:
         listed = (await registry.ListVersions(pb.ListVersionsRequest(pipeline="loans"))).versions
         assert [version.digest for version in listed] == [run.digest, second, first]
@@ -89,11 +96,19 @@ async def test_versions_tell_their_whole_story(world: World) -> None:
 async def test_a_fetched_package_can_be_verified_by_who_fetched_it(world: World, tmp_path: Path) -> None:
     digest = await world.promotes("one")
     async with served(world) as registry:
-        content = b"".join([part.chunk async for part in registry.FetchPackage(pb.FetchPackageRequest(version=digest))])
+        content = b"".join(
+            [part.chunk async for part in registry.FetchPackage(pb.FetchPackageRequest(version=digest))]
+        )
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
             tar.extractall(tmp_path / "got", filter="data")
         version = world.promotions()[0].version
-        verify_package(tmp_path / "got" / "package", tmp_path / "got" / "model.sig", world.keys.trust(), digest, version.keyid)
+        verify_package(
+            tmp_path / "got" / "package",
+            tmp_path / "got" / "model.sig",
+            world.keys.trust(),
+            digest,
+            version.keyid,
+        )
         Path(version.package.uri.removeprefix("file://")).write_bytes(b"changed")
         async with refusing(Tampered, "expected sha256"):
             [part async for part in registry.FetchPackage(pb.FetchPackageRequest(version=digest))]
@@ -128,24 +143,34 @@ async def test_wrong_requests_are_told_what_is_wrong(world: World) -> None:
         async with refusing(Invalid, "which pipeline"):
             await registry.RollBack(pb.RollBackRequest())
         listed = (await registry.ListVersions(pb.ListVersionsRequest(pipeline="loans"))).versions
-        assert [version.digest for version in listed if version.state == pb.Version.STATE_PROMOTED] == [digest]
+        assert [version.digest for version in listed if version.state == pb.Version.STATE_PROMOTED] == [
+            digest
+        ]
 
 
 async def test_a_bad_file_is_shown_with_its_places_and_the_same_text_changes_nothing(world: World) -> None:
     async with served(world) as registry:
-        bad = sample.PIPELINE_TEXT.replace("applications.defaulted", "applications.default").replace("at_least", "at_mst")
+        bad = sample.PIPELINE_TEXT.replace("applications.defaulted", "applications.default").replace(
+            "at_least", "at_mst"
+        )
         answer = await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=bad, file="loans.yaml"))
         assert not answer.changed
-        assert [(problem.line > 1, problem.key) for problem in answer.problems] == [(True, "audit.gates[0].at_mst")]
+        assert [(problem.line > 1, problem.key) for problem in answer.problems] == [
+            (True, "audit.gates[0].at_mst")
+        ]
         same = await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=sample.PIPELINE_TEXT))
         assert (same.number, same.changed) == (1, False)
-        trial = await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=sample.PIPELINE_TEXT + "# more\n", dry_run=True))
+        trial = await registry.ApplyPipeline(
+            pb.ApplyPipelineRequest(text=sample.PIPELINE_TEXT + "# more\n", dry_run=True)
+        )
         assert (trial.number, trial.changed) == (2, True)
         assert (await registry.GetPipeline(pb.GetPipelineRequest(pipeline="loans"))).number == 1
 
 
 async def test_a_registry_that_still_reads_its_history_denies_nothing(world: World) -> None:
-    """With its database lost it does not know yet what it made: a caller waits, and hears no untrue "no such version"."""
+    """With its database lost it does not know yet what it made: a caller waits, and hears no untrue
+    "no such version".
+    """
     known = asyncio.Event()
     reads: dict[str, Any] = {
         "GetVersion": pb.GetVersionRequest(version="00000000"),
@@ -164,7 +189,10 @@ async def test_a_registry_that_still_reads_its_history_denies_nothing(world: Wor
         return await call.code()
 
     async with served(world, known.wait) as registry:
-        early = {name: await outcome(getattr(registry, name)(request, timeout=0.2)) for name, request in reads.items()}
+        early = {
+            name: await outcome(getattr(registry, name)(request, timeout=0.2))
+            for name, request in reads.items()
+        }
         assert set(early.values()) == {grpc.StatusCode.DEADLINE_EXCEEDED}, early
         waiting = asyncio.create_task(outcome(registry.GetVersion(reads["GetVersion"], timeout=10)))
         known.set()

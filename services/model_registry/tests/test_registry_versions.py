@@ -28,7 +28,7 @@ def test_the_migrations_make_the_tables(world: World) -> None:
     assert_migrations_match(world.store, Tables.metadata)
 
 
-# -- registering -------------------------------------------------------------------------------------------------------------------
+# -- registering -----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("artifacts_root")
@@ -51,7 +51,9 @@ async def test_the_same_run_announced_again_registers_once(world: World) -> None
     assert isinstance(registered, ModelVersionRegistered)
     await world.receives(run, "b")
     assert world.published() == [registered]
-    assert world.packages.verify(registered.version) == run.digest, "the signature that was announced is still there"
+    assert world.packages.verify(registered.version) == run.digest, (
+        "the signature that was announced is still there"
+    )
 
 
 @pytest.mark.usefixtures("artifacts_root")
@@ -78,7 +80,9 @@ async def test_a_package_rebuilt_around_other_content_is_refused(world: World) -
 
 
 @pytest.mark.usefixtures("artifacts_root")
-async def test_a_package_that_is_gone_is_refused_and_an_absent_store_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_package_that_is_gone_is_refused_and_an_absent_store_is_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gone = world.run()
     world.artifacts.delete(f"packages/{gone.digest[7:]}.tar")
     await world.receives(gone)
@@ -104,7 +108,7 @@ async def test_a_run_of_an_unknown_pipeline_is_no_version(world: World) -> None:
         await world.receives(world.run().model_copy(update={"pipeline": "savings"}))
 
 
-# -- evidence ----------------------------------------------------------------------------------------------------------------------
+# -- evidence --------------------------------------------------------------------------------------
 
 
 async def test_a_pass_promotes_by_itself_and_who_serves_can_verify_it(world: World) -> None:
@@ -123,7 +127,11 @@ async def test_a_blocking_fail_is_refused_with_its_reason(world: World) -> None:
     assert state == "refused"
     refused = world.published()[-1]
     assert isinstance(refused, ModelVersionRefused)
-    assert list(refused.because) == because == ["equalized_odds_difference by sex at_most 0.15: fail, said in a test"]
+    assert (
+        list(refused.because)
+        == because
+        == ["equalized_odds_difference by sex at_most 0.15: fail, said in a test"]
+    )
 
 
 @pytest.mark.parametrize("found", ["fail", "inconclusive"])
@@ -192,15 +200,24 @@ async def test_a_verdict_that_skips_a_gate_does_not_open(world: World) -> None:
     await world.receives(world.audit(run.digest, GOOD))
     assert world.state(run.digest) == (
         "refused",
-        ["equalized_odds_difference by sex at_most 0.15: the pipeline asks for this gate and the audit did not judge it"],
+        [
+            "equalized_odds_difference by sex at_most 0.15: the pipeline asks for this gate and the audit did"
+            " not judge it"
+        ],
     )
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
-async def test_what_waited_in_three_topics_may_come_in_any_order(world: World, order: tuple[int, ...]) -> None:
+async def test_what_waited_in_three_topics_may_come_in_any_order(
+    world: World, order: tuple[int, ...]
+) -> None:
     """What is early raises Unavailable, and so comes again; nothing of it becomes a dead letter."""
     run, failed = world.run(), gate("fail")
-    waiting = [run, world.audit(run.digest, GOOD, failed), world.review(run.digest, sample.waiver(world.keys, run.digest, failed))]
+    waiting = [
+        run,
+        world.audit(run.digest, GOOD, failed),
+        world.review(run.digest, sample.waiver(world.keys, run.digest, failed)),
+    ]
     for event in [waiting[place] for place in order] * 3:
         with contextlib.suppress(Unavailable):
             await world.receives(event)
@@ -211,19 +228,31 @@ async def test_what_waited_in_three_topics_may_come_in_any_order(world: World, o
 async def test_a_failed_audit_waits_for_its_version(world: World) -> None:
     run = world.run()
     failed = AuditFailed(
-        audit_id="A1", pipeline="loans", digest=run.digest, reason="the split is gone", remedy="Train again", failed_at=sample.NOW
+        audit_id="A1",
+        pipeline="loans",
+        digest=run.digest,
+        reason="the split is gone",
+        remedy="Train again",
+        failed_at=sample.NOW,
     )
     with pytest.raises(Unavailable, match="has not come in yet"):
         await world.receives(failed)
     await world.receives(run)
     await world.receives(failed)
-    assert world.state(run.digest) == ("registered", ["the audit could not be carried out: the split is gone. Train again"])
+    assert world.state(run.digest) == (
+        "registered",
+        ["the audit could not be carried out: the split is gone. Train again"],
+    )
 
 
-async def test_a_review_that_overtakes_its_audit_waits_and_one_of_an_older_audit_is_ignored(world: World) -> None:
+async def test_a_review_that_overtakes_its_audit_waits_and_one_of_an_older_audit_is_ignored(
+    world: World,
+) -> None:
     run = world.run()
     await world.receives(run)
-    review = world.review(run.digest, sample.waiver(world.keys, run.digest, gate("fail"), audit_id="A2"), audit_id="A2")
+    review = world.review(
+        run.digest, sample.waiver(world.keys, run.digest, gate("fail"), audit_id="A2"), audit_id="A2"
+    )
     with pytest.raises(Unavailable, match="has not come in yet"):
         await world.receives(review)
     await world.receives(world.audit(run.digest, GOOD, gate("fail"), audit_id="A1"))
@@ -249,21 +278,33 @@ async def test_a_package_changed_after_it_was_registered_is_not_promoted(world: 
 async def test_an_audit_that_could_not_be_carried_out_is_said(world: World) -> None:
     run = world.run()
     await world.receives(run)
-    failed = AuditFailed(audit_id="A1", pipeline="loans", digest=run.digest, reason="no rows", remedy="Publish more", failed_at=sample.NOW)
+    failed = AuditFailed(
+        audit_id="A1",
+        pipeline="loans",
+        digest=run.digest,
+        reason="no rows",
+        remedy="Publish more",
+        failed_at=sample.NOW,
+    )
     await world.receives(failed)
-    assert world.state(run.digest) == ("registered", ["the audit could not be carried out: no rows. Publish more"])
+    assert world.state(run.digest) == (
+        "registered",
+        ["the audit could not be carried out: no rows. Publish more"],
+    )
     with pytest.raises(Conflict, match="has not been audited yet"):
         await world.registry.promote(run.digest, by="Ada")
 
 
-# -- champion and challenger -------------------------------------------------------------------------------------------------------
+# -- champion and challenger -----------------------------------------------------------------------
 
 
 async def challenge(world: World, quality: float, **scores: object) -> str:
     await world.promotes("champion")
     run = world.run(card="# challenger\n", run_id="R2")
     await world.receives(run)
-    await world.receives(world.audit(run.digest, scores=world.scores("challenger", quality) if not scores else None))
+    await world.receives(
+        world.audit(run.digest, scores=world.scores("challenger", quality) if not scores else None)
+    )
     return run.digest
 
 
@@ -322,7 +363,7 @@ async def test_a_later_bad_audit_does_not_take_the_champion_away(world: World) -
     assert world.published(ModelVersionRefused) == []
 
 
-# -- rolling back ------------------------------------------------------------------------------------------------------------------
+# -- rolling back ----------------------------------------------------------------------------------
 
 
 async def test_rolling_back_is_a_new_signed_generation_of_the_version_before(world: World) -> None:
@@ -330,10 +371,17 @@ async def test_rolling_back_is_a_new_signed_generation_of_the_version_before(wor
     second = await world.promotes("two", audit_id="A2")
     assert await world.registry.roll_back("loans", by="Ada") == first
     one, two, back = world.promotions()
-    assert (back.generation, back.reason, back.promoted_by, back.version.digest) == (3, "rolled_back", "Ada", first)
+    assert (back.generation, back.reason, back.promoted_by, back.version.digest) == (
+        3,
+        "rolled_back",
+        "Ada",
+        first,
+    )
     trust = world.keys.trust()
     assert admissible(back, trust, first, Known(2, second)) == []
-    assert admissible(one, trust, first, Known(2, second)) != [], "the old promotion itself cannot be replayed"
+    assert admissible(one, trust, first, Known(2, second)) != [], (
+        "the old promotion itself cannot be replayed"
+    )
     assert admissible(two, trust, second, Known(3, first)) != []
     assert world.state(first)[0] == "promoted"
     assert world.state(second)[0] == "retired"
@@ -407,7 +455,7 @@ async def test_after_a_rotation_everything_goes_on(world: World) -> None:
     assert admissible(back, world.keys.trust(), first) == []
 
 
-# -- whatever happens --------------------------------------------------------------------------------------------------------------
+# -- whatever happens ------------------------------------------------------------------------------
 
 
 async def test_a_restart_forgets_nothing(world: World) -> None:
@@ -423,7 +471,9 @@ async def test_a_restart_forgets_nothing(world: World) -> None:
     assert len(world.published()) == 2
 
 
-async def test_what_changed_while_it_was_judged_is_judged_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_changed_while_it_was_judged_is_judged_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two replicas decide at once: the generation is given once."""
     first = await world.promotes("one")
     run = world.run(card="# two\n")
@@ -450,9 +500,22 @@ async def test_what_changed_while_it_was_judged_is_judged_again(world: World, mo
 
 async def test_a_version_is_found_by_prefix_or_not_at_all(world: World) -> None:
     digest = (await world.promotes("one"))[7:]
-    wrong = {"": Invalid, "abc": Invalid, "loans": Invalid, "sha256:zz": Invalid, "ffffffff": NotFound, f"other@{digest[:8]}": NotFound}
+    wrong = {
+        "": Invalid,
+        "abc": Invalid,
+        "loans": Invalid,
+        "sha256:zz": Invalid,
+        "ffffffff": NotFound,
+        f"other@{digest[:8]}": NotFound,
+    }
     with world.store.read() as session:
-        for good in (digest, digest[:4], f"sha256:{digest}", f"loans@{digest[:8]}", f" loans@sha256:{digest[:8]} "):
+        for good in (
+            digest,
+            digest[:4],
+            f"sha256:{digest}",
+            f"loans@{digest[:8]}",
+            f" loans@sha256:{digest[:8]} ",
+        ):
             assert rows.find_version(session, good).digest == f"sha256:{digest}"
         for reference, error in wrong.items():
             with pytest.raises(error):

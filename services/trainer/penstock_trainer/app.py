@@ -30,7 +30,9 @@ async def run(settings: Settings) -> None:
             with store.read() as session:
                 found = rows.counts(session)
             waiting = sum(found.get(state, 0) for state in OPEN)
-            service.fact("runs", f"{sum(found.values())} runs, {waiting} open, {found.get(rows.FAILED, 0)} failed")
+            service.fact(
+                "runs", f"{sum(found.values())} runs, {waiting} open, {found.get(rows.FAILED, 0)} failed"
+            )
 
         def open_runs() -> list[Reading]:
             with store.read() as session:
@@ -61,5 +63,11 @@ async def run(settings: Settings) -> None:
             on_failure=runs.failed,
             parallel=settings.parallel,
         )
-        service.jobs(TRACKING_JOB, module="penstock_trainer.tracking", store=store, on_result=tracked, on_failure=not_tracked)
+        service.jobs(
+            TRACKING_JOB,
+            module="penstock_trainer.tracking",
+            store=store,
+            on_result=tracked,
+            on_failure=not_tracked,
+        )
         await service.until_stopped()

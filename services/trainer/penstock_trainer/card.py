@@ -1,4 +1,5 @@
-"""The model card: what a person should know before trusting the model. Markdown, from facts alone; what nobody has stated is said to be so.
+"""The model card: what a person should know before trusting the model. Markdown, from facts alone;
+what nobody has stated is said to be so.
 
 After M. Mitchell et al., *Model Cards for Model Reporting* (FAT* 2019).
 """
@@ -14,7 +15,9 @@ from penstock.modelkit.build import Built
 NOT_STATED = "*Not stated. Whoever owns this pipeline should say.*"
 
 
-def model_card(pipeline: Pipeline, training_set: TrainingSet, built: Built, *, run_id: str, pipeline_number: int) -> str:
+def model_card(
+    pipeline: Pipeline, training_set: TrainingSet, built: Built, *, run_id: str, pipeline_number: int
+) -> str:
     sections = [
         _head(pipeline, training_set, run_id, pipeline_number),
         _model(pipeline, built),
@@ -33,26 +36,49 @@ def _head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: in
     return [
         f"# {pipeline.pipeline}",
         "",
-        f"Predicts `{target}` ({pipeline.target.type}, from `{pipeline.target.source_field}`) for one {pipeline.entity}.",
+        (
+            f"Predicts `{target}` ({pipeline.target.type}, from `{pipeline.target.source_field}`) for one"
+            f" {pipeline.entity}."
+        ),
         "",
-        f"Made by run `{run_id}` of the pipeline file's number {number}, from training set `{training_set.fingerprint}`.",
+        (
+            f"Made by run `{run_id}` of the pipeline file's number {number}, from training set"
+            f" `{training_set.fingerprint}`."
+        ),
     ]
 
 
 def _model(pipeline: Pipeline, built: Built) -> list[str]:
     trainer, spec = pipeline.trainer, pipeline.model
-    layers = f", hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}" if spec.type == "mlp" else ""
+    layers = (
+        f", hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
+        if spec.type == "mlp"
+        else ""
+    )
     lines = [
         "## Model",
         "",
         f"- Type: {spec.type}{layers}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
-        f"- Trained {len(built.history)} of at most {trainer.epochs} epochs with {trainer.optimizer.type}, "
-        f"learning rate {trainer.optimizer.learning_rate:g}, batches of {trainer.batch_size}, seed {pipeline.training.seed}.",
-        f"- Between torch and the graph in ONNX Runtime: at most {built.parity:.1e} over all training and validation rows.",
+        (
+            f"- Trained {len(built.history)} of at most {trainer.epochs} epochs with"
+            f" {trainer.optimizer.type}, learning rate {trainer.optimizer.learning_rate:g}, batches of"
+            f" {trainer.batch_size}, seed {pipeline.training.seed}."
+        ),
+        (
+            f"- Between torch and the graph in ONNX Runtime: at most {built.parity:.1e} over all training and"
+            " validation rows."
+        ),
     ]
     if built.threshold is not None:
-        chosen = "given" if pipeline.decision.threshold.choose == "fixed" else f"{pipeline.decision.threshold.choose} on validation"
-        lines.append(f"- Decides `{built.signature.classes[1]}` from a probability of {built.threshold:.4f} up ({chosen}).")
+        chosen = (
+            "given"
+            if pipeline.decision.threshold.choose == "fixed"
+            else f"{pipeline.decision.threshold.choose} on validation"
+        )
+        lines.append(
+            f"- Decides `{built.signature.classes[1]}` from a probability of {built.threshold:.4f} up"
+            f" ({chosen})."
+        )
     if pipeline.decision.abstain:
         low, high = pipeline.decision.abstain
         lines.append(f"- Abstains where the probability lies in [{low:g}, {high:g}].")
@@ -65,10 +91,15 @@ def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
     return [
         "## Data",
         "",
-        f"- {rows.get('train', 0):,} rows to train on, {rows.get('validation', 0):,} to validate, {rows.get('audit', 0):,} for the audit "
-        f"alone; divided by {by}.",
+        (
+            f"- {rows.get('train', 0):,} rows to train on, {rows.get('validation', 0):,} to validate,"
+            f" {rows.get('audit', 0):,} for the audit alone; divided by {by}."
+        ),
         "- From these Kafka offsets [first, last):",
-        *(f"  - `{part.topic}`/{part.partition}: {part.first} to {part.last}" for part in training_set.offsets),
+        *(
+            f"  - `{part.topic}`/{part.partition}: {part.first} to {part.last}"
+            for part in training_set.offsets
+        ),
         f"- Put together {training_set.created_at:%Y-%m-%d %H:%M} UTC.",
     ]
 
@@ -78,7 +109,10 @@ def _features(pipeline: Pipeline) -> list[str]:
     for name, feature in pipeline.resolved_features().items():
         field = pipeline.field(feature.source_field)
         marks = "".join(f", **{mark}**" for mark in ("protected", "personal") if getattr(field, mark))
-        lines.append(f"| `{name}` | `{feature.source_field}` ({field.type}{marks}) | {', '.join(_treatment(feature))} |")
+        lines.append(
+            f"| `{name}` | `{feature.source_field}` ({field.type}{marks}) |"
+            f" {', '.join(_treatment(feature))} |"
+        )
     return lines
 
 
@@ -97,7 +131,10 @@ def _performance(built: Built) -> list[str]:
     return [
         "## On the validation split",
         "",
-        "The threshold and the epoch were chosen on this split. Quote the audit's figures: the trainer never saw its rows.",
+        (
+            "The threshold and the epoch were chosen on this split. Quote the audit's figures: the trainer"
+            " never saw its rows."
+        ),
         "",
         "| figure | value |",
         "|---|---|",
@@ -107,19 +144,24 @@ def _performance(built: Built) -> list[str]:
 
 def _fairness(pipeline: Pipeline) -> list[str]:
     protected = sorted(
-        f"`{source}.{name}`" for source, declared in pipeline.sources.items() for name, f in declared.fields.items() if f.protected
+        f"`{source}.{name}`"
+        for source, declared in pipeline.sources.items()
+        for name, f in declared.fields.items()
+        if f.protected
     )
     lines = ["## Fairness", "", f"- Protected fields: {', '.join(protected) or 'none declared'}."]
     constraint = pipeline.trainer.fairness
     if constraint:
         lines.append(
-            f"- Trained with a penalty on {constraint.notion.replace('_', ' ')} by `{constraint.by}`, strength {constraint.strength:g} "
-            "(Bechavod and Ligett 2017)."
+            f"- Trained with a penalty on {constraint.notion.replace('_', ' ')} by `{constraint.by}`,"
+            f" strength {constraint.strength:g} (Bechavod and Ligett 2017)."
         )
     else:
         lines.append("- Trained without a fairness constraint.")
     gates = [f"`{gate.metric}` by `{gate.by}`" for gate in pipeline.audit.gates if gate.by]
-    lines.append(f"- The audit judges {', '.join(gates)}." if gates else "- The pipeline declares no fairness gate.")
+    lines.append(
+        f"- The audit judges {', '.join(gates)}." if gates else "- The pipeline declares no fairness gate."
+    )
     return lines
 
 
@@ -135,5 +177,8 @@ def _limits(pipeline: Pipeline, built: Built) -> list[str]:
     if pipeline.trainer.class_weights == "balanced":
         lines.append("- Classes were weighted to count alike, so probabilities of rare classes are too high.")
     if len(built.history) == pipeline.trainer.epochs and pipeline.trainer.early_stopping:
-        lines.append("- Training ended with its last planned epoch, not by early stopping: more epochs might have helped.")
+        lines.append(
+            "- Training ended with its last planned epoch, not by early stopping: more epochs might have"
+            " helped."
+        )
     return [*lines, f"- Further limits, ethical considerations, contact: {NOT_STATED}"]

@@ -1,6 +1,8 @@
-"""The training job: a process of its own that fetches, trains, packages. `python -m penstock_trainer.job` is started by the runtime.
+"""The training job: a process of its own that fetches, trains, packages. `python -m
+penstock_trainer.job` is started by the runtime.
 
-A job that was killed goes on from its checkpoint: the training set is the same (it is made once for a run's id), and so are the weights.
+A job that was killed goes on from its checkpoint: the training set is the same (it is made once for
+a run's id), and so are the weights.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ def run(job: JobContext) -> dict[str, Any]:
     return _train(job, pipeline, training_set, (train_part, validation_part), work, artifacts)
 
 
-async def _prepare(job: JobContext, settings: Settings, requested: TrainingRunRequested) -> tuple[Pipeline, TrainingSet]:
+async def _prepare(
+    job: JobContext, settings: Settings, requested: TrainingRunRequested
+) -> tuple[Pipeline, TrainingSet]:
     """The pipeline as numbered in the request with its overrides, and the run's training set.
 
     Waits while a peer is away, and says so. Raises what else the peers raise.
@@ -60,7 +64,8 @@ async def _prepare(job: JobContext, settings: Settings, requested: TrainingRunRe
     async def pipeline() -> Pipeline:
         async with rpc.connect(platform.peer("model_registry")) as channel:
             found = await model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline(
-                registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number), timeout=REGISTRY_TIMEOUT_S
+                registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
+                timeout=REGISTRY_TIMEOUT_S,
             )
         return overridden(json.loads(found.spec_json), requested.overrides)
 
@@ -68,7 +73,10 @@ async def _prepare(job: JobContext, settings: Settings, requested: TrainingRunRe
         request = features.CreateTrainingSetRequest(
             pipeline=requested.pipeline,
             id=requested.run_id,
-            min_offsets=[features.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in requested.min_offsets],
+            min_offsets=[
+                features.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset)
+                for o in requested.min_offsets
+            ],
             pipeline_number=requested.pipeline_number,
         )
         async with rpc.connect(platform.peer("feature_store")) as channel:
@@ -92,13 +100,19 @@ async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]
             break
         except grpc.RpcError as error:
             told = rpc.rpc_error(error)
-            if isinstance(told, DeadlineExceeded):  # it had its time; the runtime would give it twenty times more
-                raise Conflict(f"{peer}: {told.message}", where=told.where, remedy=told.remedy or "Start the run again") from error
+            if isinstance(
+                told, DeadlineExceeded
+            ):  # it had its time; the runtime would give it twenty times more
+                raise Conflict(
+                    f"{peer}: {told.message}", where=told.where, remedy=told.remedy or "Start the run again"
+                ) from error
             if not isinstance(told, Unavailable):
                 raise told from error
             waiting = True
             delay = backoff.next()
-            job.progress({"waits_for": peer, "why": f"{told.message}; run {job.id} asks again in {delay:.0f} s"})
+            job.progress(
+                {"waits_for": peer, "why": f"{told.message}; run {job.id} asks again in {delay:.0f} s"}
+            )
             await asyncio.sleep(delay)
     if waiting:
         job.progress({"has": peer})
@@ -106,7 +120,12 @@ async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]
 
 
 def _train(
-    job: JobContext, pipeline: Pipeline, training_set: TrainingSet, parts: tuple[Path, Path], work: Path, artifacts: Artifacts
+    job: JobContext,
+    pipeline: Pipeline,
+    training_set: TrainingSet,
+    parts: tuple[Path, Path],
+    work: Path,
+    artifacts: Artifacts,
 ) -> dict[str, Any]:
     from penstock.modelkit.build import build
     from penstock.packages import archive
@@ -121,10 +140,19 @@ def _train(
     )
     directory = work / "package"
     shutil.rmtree(directory, ignore_errors=True)  # of an attempt that was killed here
-    digest = package(directory, pipeline, training_set, built, run_id=job.id, pipeline_number=job.payload["pipeline_number"])
+    digest = package(
+        directory,
+        pipeline,
+        training_set,
+        built,
+        run_id=job.id,
+        pipeline_number=job.payload["pipeline_number"],
+    )
     tar = work / "package.tar"
     archive.pack(directory, tar)
-    artifact = artifacts.put_file(f"packages/{quote(pipeline.pipeline)}/{digest.removeprefix('sha256:')}.tar", tar)
+    artifact = artifacts.put_file(
+        f"packages/{quote(pipeline.pipeline)}/{digest.removeprefix('sha256:')}.tar", tar
+    )
     return {
         "digest": digest,
         "package": artifact.model_dump(mode="json"),

@@ -1,7 +1,8 @@
 """A run's overrides: dotted keys of the pipeline file, `{"trainer.epochs": 5}`, checked like the file itself.
 
-Only what the trainer alone decides may be overridden. Which rows and columns there are, how they are split, what is evidence and how it is
-served are the applied file's: other services act on those by its number.
+Only what the trainer alone decides may be overridden. Which rows and columns there are, how they
+are split, what is evidence and how it is served are the applied file's: other services act on those
+by its number.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ SEED = "training.seed"
 
 
 def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> Pipeline:
-    """The pipeline with the overrides in it. Raises Invalid, naming the key, for the first thing that is wrong."""
+    """The pipeline with the overrides in it. Raises Invalid, naming the key, for the first thing
+    that is wrong.
+    """
     changed: dict[str, Any] = copy.deepcopy(dict(spec))
     for key, value in overrides.items():
         _check(key, changed)
@@ -32,28 +35,39 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
         pipeline = Pipeline.model_validate(changed)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Invalid(_sentence(first["loc"], first["type"], first["msg"]), where=_blamed(overrides, first["loc"])) from error
+        raise Invalid(
+            _sentence(first["loc"], first["type"], first["msg"]), where=_blamed(overrides, first["loc"])
+        ) from error
     for problem in rules.problems(pipeline):
         raise Invalid(problem.message, where=_blamed(overrides, problem.path))
     return pipeline
 
 
 def _check(key: str, spec: Mapping[str, Any]) -> None:
-    """Whether a run may change this key: the sections, the seed, and how (not which) a declared feature enters the model."""
+    """Whether a run may change this key: the sections, the seed, and how (not which) a declared
+    feature enters the model.
+    """
     section, *rest = key.split(".")
     if section in SECTIONS or key == SEED:
         return
     if section == "features" and len(rest) == 2 and rest[1] != "from":
         declared = spec.get("features") or {}
         if rest[0] not in declared:
-            raise Invalid(f"the applied file declares no feature `{rest[0]}`{rules.nearest(rest[0], declared)}", where=key)
+            raise Invalid(
+                f"the applied file declares no feature `{rest[0]}`{rules.nearest(rest[0], declared)}",
+                where=key,
+            )
         return
     known = (*SECTIONS, SEED, "features.NAME.TREATMENT")
     applied = section in Pipeline.model_fields
     raise Invalid(
-        f"a run may not change `{key}`" if applied else f"no key `{key}`{rules.nearest(section, Pipeline.model_fields)}",
+        f"a run may not change `{key}`"
+        if applied
+        else f"no key `{key}`{rules.nearest(section, Pipeline.model_fields)}",
         where=key,
-        remedy=f"It may change {', '.join(known)}; for the rest, change the file and apply it again" if applied else None,
+        remedy=f"It may change {', '.join(known)}; for the rest, change the file and apply it again"
+        if applied
+        else None,
     )
 
 
@@ -91,4 +105,11 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
 def _blamed(overrides: Mapping[str, JsonValue], loc: tuple[int | str, ...]) -> str:
     """The override that the place belongs to, else the place itself."""
     place = ".".join(map(str, loc))
-    return next((key for key in overrides if place == key or place.startswith(f"{key}.") or key.startswith(f"{place}.")), place)
+    return next(
+        (
+            key
+            for key in overrides
+            if place == key or place.startswith(f"{key}.") or key.startswith(f"{place}.")
+        ),
+        place,
+    )

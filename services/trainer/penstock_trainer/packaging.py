@@ -1,4 +1,6 @@
-"""A trained model becomes a package: nine files, named by the digest of their manifest. The registry signs it."""
+"""A trained model becomes a package: nine files, named by the digest of their manifest. The
+registry signs it.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,15 @@ from penstock.packages.format import CurvePoint, Curves, write_package
 from penstock_trainer.card import model_card
 
 
-def package(directory: Path, pipeline: Pipeline, training_set: TrainingSet, built: Built, *, run_id: str, pipeline_number: int) -> str:
+def package(
+    directory: Path,
+    pipeline: Pipeline,
+    training_set: TrainingSet,
+    built: Built,
+    *,
+    run_id: str,
+    pipeline_number: int,
+) -> str:
     """Writes the package into `directory`, which must be empty or missing, and returns its digest."""
     points = tuple(
         CurvePoint(

@@ -1,4 +1,6 @@
-"""What happens to a run, as changes of its rows and the facts that follow. Called with an effect; slow work is the job's."""
+"""What happens to a run, as changes of its rows and the facts that follow. Called with an effect;
+slow work is the job's.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,18 @@ from penstock.contracts.events import (
 from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.store import Effect, Store
 from penstock_trainer import store as rows
-from penstock_trainer.store import CANCELED, COMPLETED, ENDED, FAILED, PREPARING, REQUESTED, TRAINING, EpochRow, KeyRow, RunRow
+from penstock_trainer.store import (
+    CANCELED,
+    COMPLETED,
+    ENDED,
+    FAILED,
+    PREPARING,
+    REQUESTED,
+    TRAINING,
+    EpochRow,
+    KeyRow,
+    RunRow,
+)
 
 _DURATION = histogram(metrics.RUN_DURATION)
 _EPOCHS = counter(metrics.EPOCHS)
@@ -52,10 +65,11 @@ class Runs:
         """Peer → the runs that wait for it."""
         self.changes = Changes()
 
-    # -- wishes --------------------------------------------------------------------------------------------------------------------
+    # -- wishes ------------------------------------------------------------------------------------
 
     def request(self, requested: TrainingRunRequested, key: str, effect: Effect) -> str:
-        """Records the wish and publishes it; returns the run's id, the earlier one's where `key` was used before.
+        """Records the wish and publishes it; returns the run's id, the earlier one's where `key`
+        was used before.
 
         Raises Conflict where the key was used for another pipeline.
         """
@@ -64,7 +78,10 @@ class Runs:
             if known is not None:
                 earlier = rows.run(effect.session, known.run_id)
                 if earlier.pipeline != requested.pipeline:
-                    raise Conflict(f"the key stands for run {earlier.run_id} of `{earlier.pipeline}`", where="idempotency_key")
+                    raise Conflict(
+                        f"the key stands for run {earlier.run_id} of `{earlier.pipeline}`",
+                        where="idempotency_key",
+                    )
                 return known.run_id
             effect.session.add(KeyRow(key=key, run_id=requested.run_id))
         self._record(requested, effect)
@@ -72,7 +89,9 @@ class Runs:
         return requested.run_id
 
     def accept(self, requested: TrainingRunRequested, effect: Effect) -> None:
-        """The wish as it comes back from the topic, or from the feature store's trigger: from here on there is a job. Raises Invalid."""
+        """The wish as it comes back from the topic, or from the feature store's trigger: from here
+        on there is a job. Raises Invalid.
+        """
         requested.check()
         if effect.session.get(RunRow, requested.run_id) is None:
             self._record(requested, effect)
@@ -88,10 +107,14 @@ class Runs:
             raise Conflict(f"run {run_id} is {run.state} already")
         effect.cancel(JOB, run_id)
         run.state, run.ended_at = CANCELED, self._clock()
-        effect.publish(TrainingRunCanceled(run_id=run_id, pipeline=run.pipeline, canceled_at=run.ended_at, canceled_by=by))
+        effect.publish(
+            TrainingRunCanceled(
+                run_id=run_id, pipeline=run.pipeline, canceled_at=run.ended_at, canceled_by=by
+            )
+        )
         self._ended(effect, run)
 
-    # -- what the job says ---------------------------------------------------------------------------------------------------------
+    # -- what the job says -------------------------------------------------------------------------
 
     def progressed(self, run_id: str, message: dict[str, Any], effect: Effect) -> None:
         """After a crash the next attempt may tell the same again; each is applied once."""
@@ -102,7 +125,9 @@ class Runs:
             case {"attempt": attempt}:
                 run.attempts, run.state = attempt, PREPARING
                 run.started_at = run.started_at or self._clock()
-                effect.after_commit(lambda: self._waits_no_more(run_id))  # what the attempt before it waited for
+                effect.after_commit(
+                    lambda: self._waits_no_more(run_id)
+                )  # what the attempt before it waited for
             case {"waits_for": peer, "why": why}:
                 effect.after_commit(lambda: self._waits_for(run_id, peer, why))
                 return
@@ -119,7 +144,12 @@ class Runs:
 
     def completed(self, run_id: str, result: dict[str, Any], effect: Effect) -> None:
         run = rows.run(effect.session, run_id)
-        run.state, run.digest, run.metrics, run.ended_at = COMPLETED, result["digest"], result["metrics"], self._clock()
+        run.state, run.digest, run.metrics, run.ended_at = (
+            COMPLETED,
+            result["digest"],
+            result["metrics"],
+            self._clock(),
+        )
         effect.publish(
             TrainingRunCompleted(
                 run_id=run_id,
@@ -139,11 +169,18 @@ class Runs:
         run = rows.run(effect.session, run_id)
         run.state, run.failure, run.remedy, run.ended_at = FAILED, message, remedy, self._clock()
         effect.publish(
-            TrainingRunFailed(run_id=run_id, pipeline=run.pipeline, kind=kind.value, reason=message, remedy=remedy, failed_at=run.ended_at)
+            TrainingRunFailed(
+                run_id=run_id,
+                pipeline=run.pipeline,
+                kind=kind.value,
+                reason=message,
+                remedy=remedy,
+                failed_at=run.ended_at,
+            )
         )
         self._ended(effect, run)
 
-    # -- what a run leaves ---------------------------------------------------------------------------------------------------------
+    # -- what a run leaves -------------------------------------------------------------------------
 
     def sweep(self, store: Store) -> None:
         """At start: removes the working files of runs that have ended. They hold people's data."""
@@ -153,7 +190,7 @@ class Runs:
             if run is None or run.state in ENDED:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    # -- parts ---------------------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------
 
     def _record(self, requested: TrainingRunRequested, effect: Effect) -> None:
         effect.session.add(
@@ -191,7 +228,9 @@ class Runs:
         values = {name: epoch[name] for name in EpochRow.__table__.columns.keys() if name != "run_id"}  # noqa: SIM118  a column collection
         effect.session.add(EpochRow(run_id=run.run_id, **values))
         progress = {name: epoch[name] for name in TrainingRunProgressed.model_fields if name in epoch}
-        effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, epoch=epoch["number"], **progress))
+        effect.publish(
+            TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, epoch=epoch["number"], **progress)
+        )
         pipeline = {"pipeline": run.pipeline}
         effect.after_commit(lambda: _EPOCHS.add(1, pipeline))
 
@@ -221,7 +260,9 @@ class Runs:
         attributes = {"pipeline": run.pipeline, "outcome": run.state}
 
         def forget() -> None:
-            shutil.rmtree(self._folder / run_id, ignore_errors=True)  # a process that is being killed may still write: see sweep
+            shutil.rmtree(
+                self._folder / run_id, ignore_errors=True
+            )  # a process that is being killed may still write: see sweep
             self._waits_no_more(run_id)
             _DURATION.record(took, attributes)
 

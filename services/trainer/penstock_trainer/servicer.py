@@ -45,7 +45,10 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             pipeline_number=pipeline.number,
             reason="requested",
             overrides=overrides,
-            min_offsets=tuple(PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in request.min_offsets),
+            min_offsets=tuple(
+                PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset)
+                for o in request.min_offsets
+            ),
             requested_at=self._store.clock(),
             requested_by=request.requested_by,
         )
@@ -59,9 +62,13 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
     async def ListRuns(self, request: trainer.ListRunsRequest, context: Context) -> trainer.ListRunsResponse:
         with self._store.read() as session:
             found = rows.newest(session, request.pipeline, min(request.limit or 50, MAX_LISTED))
-            return trainer.ListRunsResponse(runs=[_message(run, rows.epochs(session, run.run_id)) for run in found])
+            return trainer.ListRunsResponse(
+                runs=[_message(run, rows.epochs(session, run.run_id)) for run in found]
+            )
 
-    async def WatchRun(self, request: trainer.WatchRunRequest, context: Context) -> AsyncIterator[trainer.Run]:
+    async def WatchRun(
+        self, request: trainer.WatchRunRequest, context: Context
+    ) -> AsyncIterator[trainer.Run]:
         told: trainer.Run | None = None
         async for _ in self._runs.changes.watch(request.run_id):
             run = self._read(request.run_id)
@@ -77,7 +84,9 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
         return self._read(request.run_id)
 
     async def _pipeline(self, name: str) -> registry.Pipeline:
-        """The newest, from the registry itself: a run that follows an `apply` uses what was applied. Raises NotFound, Unavailable."""
+        """The newest, from the registry itself: a run that follows an `apply` uses what was
+        applied. Raises NotFound, Unavailable.
+        """
         try:
             found: registry.Pipeline = await self._registry.GetPipeline(
                 registry.GetPipelineRequest(pipeline=name), timeout=REGISTRY_TIMEOUT_S
@@ -97,7 +106,11 @@ def _overrides(text: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise Invalid(f"is no JSON: {error}", where="overrides_json") from error
     if not isinstance(found, dict):
-        raise Invalid("is no JSON object", where="overrides_json", remedy='Write dotted keys and values: {"trainer.epochs": 5}')
+        raise Invalid(
+            "is no JSON object",
+            where="overrides_json",
+            remedy='Write dotted keys and values: {"trainer.epochs": 5}',
+        )
     return found
 
 

@@ -16,10 +16,14 @@ class Settings(ServiceSettings):
     parallel: int = Field(default=1, ge=1)
     """Runs at a time."""
     training_set_timeout: float = Field(default=600.0, gt=0)
-    """Seconds for the feature store to put a training set together, its wait for the newest events included."""
+    """Seconds for the feature store to put a training set together, its wait for the newest events
+    included.
+    """
 
     tracking: str | None = None
-    """URL of MLflow's store, without a password: that of `database_password_file` counts. By default SQLite in PENSTOCK_HOME."""
+    """URL of MLflow's store, without a password: that of `database_password_file` counts. By
+    default SQLite in PENSTOCK_HOME.
+    """
 
     @model_validator(mode="after")
     def _tracking_can_be_asked(self) -> Self:

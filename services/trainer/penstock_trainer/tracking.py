@@ -1,6 +1,8 @@
-"""The tracking job: tells MLflow's own store what a run was, once it has ended. `mlflow ui` on that store shows it.
+"""The tracking job: tells MLflow's own store what a run was, once it has ended. `mlflow ui` on that
+store shows it.
 
-A job of its own, after the run: MLflow takes seconds to import and its absence or failure must hold up no model.
+A job of its own, after the run: MLflow takes seconds to import and its absence or failure must hold
+up no model.
 """
 
 from __future__ import annotations
@@ -30,28 +32,47 @@ def run(job: JobContext) -> dict[str, Any]:
 
 
 def tell(told: Mapping[str, Any], settings: Settings) -> str:
-    """Writes one run into the store that the settings name; MLflow's id. Raises Unavailable where the store does not take it now."""
+    """Writes one run into the store that the settings name; MLflow's id. Raises Unavailable where
+    the store does not take it now.
+    """
     if settings.tracking_password:
-        os.environ["PGPASSWORD"] = settings.tracking_password  # libpq reads it; MLflow repeats its URI in messages, so it holds none
+        os.environ["PGPASSWORD"] = (
+            settings.tracking_password
+        )  # libpq reads it; MLflow repeats its URI in messages, so it holds none
     try:
         return track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
     except SQLAlchemyError as error:  # away; or another replica makes the tables at this moment
-        raise Unavailable(f"MLflow's store cannot be opened: {_first_line(error)}", where=settings.tracking_uri) from error
+        raise Unavailable(
+            f"MLflow's store cannot be opened: {_first_line(error)}", where=settings.tracking_uri
+        ) from error
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(TEMPORARILY_UNAVAILABLE):
             raise
-        raise Unavailable(f"MLflow's store does not answer: {_first_line(error)}", where=settings.tracking_uri) from error
+        raise Unavailable(
+            f"MLflow's store does not answer: {_first_line(error)}", where=settings.tracking_uri
+        ) from error
 
 
 def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> str:
-    """Writes one run: parameters, a metric per epoch, the final metrics, tags. Returns MLflow's id; the same run again changes nothing."""
+    """Writes one run: parameters, a metric per epoch, the final metrics, tags. Returns MLflow's id;
+    the same run again changes nothing.
+    """
     experiment = _experiment(client, told["pipeline"], settings)
-    known = client.search_runs([experiment], f"tags.`penstock.run` = '{told['run_id']}' and attributes.status = 'FINISHED'", max_results=1)
+    known = client.search_runs(
+        [experiment],
+        f"tags.`penstock.run` = '{told['run_id']}' and attributes.status = 'FINISHED'",
+        max_results=1,
+    )
     if known:
         return str(known[0].info.run_id)
-    created = client.create_run(experiment, start_time=_ms(told["started_at"]), run_name=told["run_id"], tags=told["tags"])
+    created = client.create_run(
+        experiment, start_time=_ms(told["started_at"]), run_name=told["run_id"], tags=told["tags"]
+    )
     identity: str = created.info.run_id
-    metrics = [*_curves(told), *(Metric(name, value, _ms(told["ended_at"]), 0) for name, value in told["metrics"].items())]
+    metrics = [
+        *_curves(told),
+        *(Metric(name, value, _ms(told["ended_at"]), 0) for name, value in told["metrics"].items()),
+    ]
     for start in range(0, len(metrics), BATCH):
         client.log_batch(identity, metrics=metrics[start : start + BATCH])
     client.log_batch(
@@ -64,7 +85,9 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
 
 
 def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
-    """Its id; made when it is the pipeline's first run. Two replicas may try at once: the second finds the first's."""
+    """Its id; made when it is the pipeline's first run. Two replicas may try at once: the second
+    finds the first's.
+    """
     location = f"{settings.platform.artifacts_uri}/mlflow/{name}"
     with contextlib.suppress(MlflowException):
         return str(client.create_experiment(name, artifact_location=location))

@@ -17,9 +17,15 @@ from penstock.contracts.errors import NotFound, PenstockError
 from penstock.contracts.events import OffsetRange, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.feature_store.v1 import feature_store_pb2 as features
-from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceServicer, add_FeatureStoreServiceServicer_to_server
+from penstock.feature_store.v1.feature_store_pb2_grpc import (
+    FeatureStoreServiceServicer,
+    add_FeatureStoreServiceServicer_to_server,
+)
 from penstock.model_registry.v1 import model_registry_pb2 as registry
-from penstock.model_registry.v1.model_registry_pb2_grpc import ModelRegistryServiceServicer, add_ModelRegistryServiceServicer_to_server
+from penstock.model_registry.v1.model_registry_pb2_grpc import (
+    ModelRegistryServiceServicer,
+    add_ModelRegistryServiceServicer_to_server,
+)
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.testing.broker import free_ports
@@ -50,7 +56,9 @@ NUMBER = 3
 
 
 class Loans:
-    """A pipeline, its training sets in a real artifact store, and the two services that a run asks, with answers of our choosing."""
+    """A pipeline, its training sets in a real artifact store, and the two services that a run asks,
+    with answers of our choosing.
+    """
 
     def __init__(self, folder: Path, root: str) -> None:
         self.folder = folder
@@ -72,7 +80,9 @@ class Loans:
 
     def training_set(self, name: str = "set", *, train: int = 400, one_class: bool = False) -> TrainingSet:
         parts = {
-            part: self.artifacts.put_file(f"training-sets/{name}/{part}.parquet", self._part(part, rows, one_class))
+            part: self.artifacts.put_file(
+                f"training-sets/{name}/{part}.parquet", self._part(part, rows, one_class)
+            )
             for part, rows in (("train", train), ("validation", 100), ("audit", 50))
         }
         return TrainingSet(
@@ -97,16 +107,22 @@ class Loans:
             }
         )
         path = self.folder / f"{name}.parquet"
-        pq.write_table(table.replace_schema_metadata({"penstock": json.dumps({"classes": ["false", "true"]})}), path)
+        pq.write_table(
+            table.replace_schema_metadata({"penstock": json.dumps({"classes": ["false", "true"]})}), path
+        )
         return path
 
-    # -- peers ---------------------------------------------------------------------------------------------------------------------
+    # -- peers -------------------------------------------------------------------------------------
 
     def start_registry(self) -> None:
-        self._servers.append(_Server(self.ports[0], add_ModelRegistryServiceServicer_to_server, _Registry(self)))
+        self._servers.append(
+            _Server(self.ports[0], add_ModelRegistryServiceServicer_to_server, _Registry(self))
+        )
 
     def start_feature_store(self) -> None:
-        self._servers.append(_Server(self.ports[1], add_FeatureStoreServiceServicer_to_server, _FeatureStore(self)))
+        self._servers.append(
+            _Server(self.ports[1], add_FeatureStoreServiceServicer_to_server, _FeatureStore(self))
+        )
 
     def close(self) -> None:
         for server in self._servers:
@@ -127,11 +143,15 @@ class _FeatureStore(FeatureStoreServiceServicer):
     def __init__(self, loans: Loans) -> None:
         self._loans = loans
 
-    async def CreateTrainingSet(self, request: features.CreateTrainingSetRequest, context: Any) -> features.CreateTrainingSetResponse:
+    async def CreateTrainingSet(
+        self, request: features.CreateTrainingSetRequest, context: Any
+    ) -> features.CreateTrainingSetResponse:
         self._loans.asked.append(request)
         if self._loans.error is not None:
             raise self._loans.error
-        return features.CreateTrainingSetResponse(training_set_json=self._loans.training_set(request.id).model_dump_json())
+        return features.CreateTrainingSetResponse(
+            training_set_json=self._loans.training_set(request.id).model_dump_json()
+        )
 
 
 class _Server:

@@ -34,17 +34,41 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
     [
         ({"trainer.epoch": 5}, "trainer.epoch: no key `epoch`; did you mean `epochs`?"),
         ({"trainer.epochs": 0}, "trainer.epochs: input should be greater than or equal to 1"),
-        ({"trainer.optimizer.type": "lion"}, "trainer.optimizer.type: input should be 'adamw', 'adam' or 'sgd'"),
+        (
+            {"trainer.optimizer.type": "lion"},
+            "trainer.optimizer.type: input should be 'adamw', 'adam' or 'sgd'",
+        ),
         ({"trainer.fairness.strength": 0.3}, "trainer.fairness.notion: field required"),
         ({"trainer.epochs.more": 1}, "trainer.epochs.more: `epochs` holds no keys"),
-        ({"trainer.fairness": {"notion": "equalized_odds", "by": "race"}}, "trainer.fairness: `race` is no group of `audit.groups`"),
+        (
+            {"trainer.fairness": {"notion": "equalized_odds", "by": "race"}},
+            "trainer.fairness: `race` is no group of `audit.groups`",
+        ),
         ({"trainr.epochs": 5}, "trainr.epochs: no key `trainr.epochs`; did you mean `trainer`?"),
-        ({"audit.gates": []}, "audit.gates: a run may not change `audit.gates`. It may change model, trainer, decision, training.seed,"),
+        (
+            {"audit.gates": []},
+            (
+                "audit.gates: a run may not change `audit.gates`. It may change model, trainer, decision,"
+                " training.seed,"
+            ),
+        ),
         ({"training.max_age": "1d"}, "training.max_age: a run may not change `training.max_age`."),
-        ({"features.income.from": "applications.sex"}, "features.income.from: a run may not change `features.income.from`."),
-        ({"features.incom.clip": [0, 1]}, "features.incom.clip: the applied file declares no feature `incom`; did you mean `income`?"),
-        ({"features.income.encode": "one_hot"}, "features.income.encode: `encode` does not fit a number field"),
-        ({"decision.threshold": {"choose": "fixed"}}, "decision.threshold: `choose: fixed` and `value` go together"),
+        (
+            {"features.income.from": "applications.sex"},
+            "features.income.from: a run may not change `features.income.from`.",
+        ),
+        (
+            {"features.incom.clip": [0, 1]},
+            "features.incom.clip: the applied file declares no feature `incom`; did you mean `income`?",
+        ),
+        (
+            {"features.income.encode": "one_hot"},
+            "features.income.encode: `encode` does not fit a number field",
+        ),
+        (
+            {"decision.threshold": {"choose": "fixed"}},
+            "decision.threshold: `choose: fixed` and `value` go together",
+        ),
     ],
 )
 def test_a_wrong_override_is_a_sentence(loans: Any, overrides: dict[str, Any], said: str) -> None:

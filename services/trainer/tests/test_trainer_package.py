@@ -24,7 +24,9 @@ def package(loans: Any) -> Any:
     training_set = loans.training_set()
     built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
     directory = loans.folder / "package"
-    return open_package(directory, write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3))
+    return open_package(
+        directory, write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
+    )
 
 
 def test_the_package_holds_what_was_trained(package: Any, loans: Any) -> None:
@@ -50,7 +52,9 @@ def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
         "*Not stated. Whoever owns this pipeline should say.*",
     ):
         assert line in card
-    assert "`applications.sex` (category" not in card.split("## What it looks at")[1].split("##")[0]  # no input
+    assert (
+        "`applications.sex` (category" not in card.split("## What it looks at")[1].split("##")[0]
+    )  # no input
 
 
 TOLD = {
@@ -101,7 +105,11 @@ def test_mlflow_reads_the_run_back(database: str, tmp_path: Path, monkeypatch: p
     assert run.data.metrics["auroc"] == 0.9
     assert run.data.tags["penstock.digest"] == "sha256:d"
     curve = client.get_metric_history(identity, "validation_loss")
-    assert [(point.step, point.value) for point in curve] == [(1, 1.1), (2, 0.55), (3, pytest.approx(1.1 / 3))]
+    assert [(point.step, point.value) for point in curve] == [
+        (1, 1.1),
+        (2, 0.55),
+        (3, pytest.approx(1.1 / 3)),
+    ]
 
 
 def test_a_store_that_is_away_may_be_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,8 +124,12 @@ def test_a_store_that_is_away_may_be_told_later(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "secret").write_text("tell-nobody")
     [port] = free_ports(1)
     url = f"postgresql+psycopg://penstock@127.0.0.1:{port}/mlflow"
-    settings = Settings(platform=Platform(home=tmp_path), tracking=url, database_password_file=tmp_path / "secret")
-    with pytest.raises(Unavailable, match=f"{port}/mlflow: MLflow's store cannot be opened: .*refused") as caught:
+    settings = Settings(
+        platform=Platform(home=tmp_path), tracking=url, database_password_file=tmp_path / "secret"
+    )
+    with pytest.raises(
+        Unavailable, match=f"{port}/mlflow: MLflow's store cannot be opened: .*refused"
+    ) as caught:
         tell(TOLD, settings)
     assert "tell-nobody" not in str(caught.value)
 

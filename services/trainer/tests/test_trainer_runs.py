@@ -53,7 +53,12 @@ class Desk:
 
     def wish(self, run_id: str = "01A", pipeline: str = "loans") -> TrainingRunRequested:
         return TrainingRunRequested(
-            run_id=run_id, pipeline=pipeline, pipeline_number=3, reason="requested", requested_at=NOW, requested_by="ann"
+            run_id=run_id,
+            pipeline=pipeline,
+            pipeline_number=3,
+            reason="requested",
+            requested_at=NOW,
+            requested_by="ann",
         )
 
     def request(self, wish: TrainingRunRequested, key: str = "") -> str:
@@ -80,12 +85,18 @@ class Desk:
     @property
     def jobs(self) -> list[tuple[str, str, str]]:
         with self.store.read() as session:
-            return [(row.kind, row.job_id, row.state) for row in session.scalars(select(JobRow).order_by(JobRow.id))]
+            return [
+                (row.kind, row.job_id, row.state)
+                for row in session.scalars(select(JobRow).order_by(JobRow.id))
+            ]
 
     @property
     def told(self) -> list[Event]:
         with self.store.read() as session:
-            found = [decode(row.event_type, row.value) for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))]
+            found = [
+                decode(row.event_type, row.value)
+                for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))
+            ]
         return [event for event in found if event]
 
 
@@ -113,7 +124,12 @@ def epoch(number: int) -> dict[str, Any]:
 
 def result() -> dict[str, Any]:
     package = {"uri": "file:///packages/a.tar", "digest": "sha256:" + "a" * 64, "size": 3}
-    return {"package": package, "digest": "sha256:" + "d" * 64, "metrics": {"auroc": 0.9}, "parameters": {"model.type": "mlp"}}
+    return {
+        "package": package,
+        "digest": "sha256:" + "d" * 64,
+        "metrics": {"auroc": 0.9},
+        "parameters": {"model.type": "mlp"},
+    }
 
 
 def test_migrations_make_the_tables(desk: Desk) -> None:
@@ -131,7 +147,14 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     for message in ({"attempt": 1}, {"training_set": training_set, "epochs": 3}, epoch(1), epoch(2)):
         desk.says(message)
     assert (desk.run.state, desk.run.epochs_planned, desk.run.attempts) == ("training", 3, 1)
-    for message in ({"attempt": 2}, {"training_set": training_set, "epochs": 3}, epoch(1), epoch(2), epoch(3), {"stage": "packaging"}):
+    for message in (
+        {"attempt": 2},
+        {"training_set": training_set, "epochs": 3},
+        epoch(1),
+        epoch(2),
+        epoch(3),
+        {"stage": "packaging"},
+    ):
         desk.says(message)  # after a crash everything is told again
     assert (desk.run.state, desk.run.attempts) == ("packaging", 2)
     with desk.store.transaction() as effect:

@@ -1,4 +1,6 @@
-"""The whole service as a process: Kafka in and out, gRPC, the child process that trains, and what happens when it is killed."""
+"""The whole service as a process: Kafka in and out, gRPC, the child process that trains, and what
+happens when it is killed.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ WITHIN_S = 120.0
 
 
 class Trainer:
-    def __init__(self, process: subprocess.Popen[bytes], port: int, home: Path, kafka: Any, prefix: str) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], port: int, home: Path, kafka: Any, prefix: str
+    ) -> None:
         self.process = process
         self.home = home
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
@@ -48,7 +52,9 @@ class Trainer:
 
     def create(self, **wish: Any) -> str:
         overrides = json.dumps(wish.pop("overrides", {}))
-        return self.stub.CreateRun(pb.CreateRunRequest(pipeline="loans", overrides_json=overrides, requested_by="test", **wish)).run_id
+        return self.stub.CreateRun(
+            pb.CreateRunRequest(pipeline="loans", overrides_json=overrides, requested_by="test", **wish)
+        ).run_id
 
     def run(self, run_id: str) -> pb.Run:
         return self.stub.GetRun(pb.GetRunRequest(run_id=run_id))
@@ -75,7 +81,9 @@ class Trainer:
 
     def events(self, until_type: type[Event], count: int = 1) -> list[Event]:
         """All of training-runs.v1, as soon as it holds `count` of that type."""
-        consumer = Consumer(self._kafka.settings(self._prefix).client(group_id=uuid.uuid4().hex, auto_offset_reset="earliest"))
+        consumer = Consumer(
+            self._kafka.settings(self._prefix).client(group_id=uuid.uuid4().hex, auto_offset_reset="earliest")
+        )
         consumer.subscribe([f"{self._prefix}training-runs.v1"])
         found: list[Event] = []
 
@@ -118,7 +126,10 @@ def start(loans: Any, kafka: Any) -> Any:
         home.mkdir(exist_ok=True)
         with (home / "trainer.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "penstock_trainer"], env=os.environ | environment, stdout=log, stderr=subprocess.STDOUT
+                [sys.executable, "-m", "penstock_trainer"],
+                env=os.environ | environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         trainer = Trainer(process, port, home, kafka, prefix)
         try:
@@ -137,10 +148,14 @@ def start(loans: Any, kafka: Any) -> Any:
 
 
 def tracked(store: Path) -> int:
-    """Finished runs in MLflow's store, read beside it: a client that came before the trainer would make the tables itself."""
+    """Finished runs in MLflow's store, read beside it: a client that came before the trainer would
+    make the tables itself.
+    """
     try:
         with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as connection:
-            return int(connection.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0])
+            return int(
+                connection.execute("SELECT count(*) FROM runs WHERE status = 'FINISHED'").fetchone()[0]
+            )
     except sqlite3.OperationalError:  # no file, or no tables yet
         return 0
 
@@ -162,10 +177,18 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
         assert whole.attempts == 1
         events = trainer.events(TrainingRunCompleted, 2)
         completed = {event.run_id: event for event in events if isinstance(event, TrainingRunCompleted)}
-        one, other = (trainer.package(loans.artifacts, completed[run_id], tmp_path / run_id) for run_id in (killed, whole.run_id))
+        one, other = (
+            trainer.package(loans.artifacts, completed[run_id], tmp_path / run_id)
+            for run_id in (killed, whole.run_id)
+        )
         assert one.manifest.files["model.onnx"] == other.manifest.files["model.onnx"]  # bit for bit
         told = [type(event).__name__ for event in events if getattr(event, "run_id", None) == killed]
-        assert told == ["TrainingRunRequested", "TrainingRunStarted", *["TrainingRunProgressed"] * 20, "TrainingRunCompleted"]
+        assert told == [
+            "TrainingRunRequested",
+            "TrainingRunStarted",
+            *["TrainingRunProgressed"] * 20,
+            "TrainingRunCompleted",
+        ]
         assert one.digest == completed[killed].digest == run.digest
         assert "torch" not in Path(f"/proc/{trainer.process.pid}/maps").read_text()  # only the job's process
         assert list((trainer.home / "trainer" / "runs").glob("*")) == []
@@ -182,7 +205,11 @@ def test_a_run_waits_for_its_peers_and_can_be_canceled(loans: Any, start: Any) -
     with start() as trainer:
         first, second = trainer.create(idempotency_key="k"), trainer.create()
         assert trainer.create(idempotency_key="k") == first
-        until(lambda: "feature_store" in trainer.waiting(), within=WITHIN_S, what="it says that it waits for the feature store")
+        until(
+            lambda: "feature_store" in trainer.waiting(),
+            within=WITHIN_S,
+            what="it says that it waits for the feature store",
+        )
         assert first in trainer.waiting()["feature_store"]
         assert trainer.run(first).state == pb.Run.STATE_PREPARING
         loans.start_feature_store()
@@ -211,14 +238,22 @@ def test_what_cannot_be_trained_fails_with_a_sentence(loans: Any, start: Any) ->
     loans.start_feature_store()
     with start() as trainer:
         for call, status in (
-            (lambda: trainer.create(overrides={"trainer.epoch": 5}), "trainer.epoch: no key `epoch`; did you mean `epochs`?"),
-            (lambda: trainer.stub.CreateRun(pb.CreateRunRequest(pipeline="lones")), "no pipeline `lones`. There is loans"),
+            (
+                lambda: trainer.create(overrides={"trainer.epoch": 5}),
+                "trainer.epoch: no key `epoch`; did you mean `epochs`?",
+            ),
+            (
+                lambda: trainer.stub.CreateRun(pb.CreateRunRequest(pipeline="lones")),
+                "no pipeline `lones`. There is loans",
+            ),
             (lambda: trainer.run("01X"), "no run `01X`. List runs with `penstock runs`"),
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 call()
             assert str(rpc_error(caught.value)) == status
-        loans.error = Conflict("12 labelled rows, at least 50 are needed", where="loans", remedy="Publish more labelled events")
+        loans.error = Conflict(
+            "12 labelled rows, at least 50 are needed", where="loans", remedy="Publish more labelled events"
+        )
         run = trainer.ended(trainer.create())
         assert run.state == pb.Run.STATE_FAILED
         assert "12 labelled rows, at least 50 are needed" in run.failure

@@ -1,11 +1,14 @@
-"""A Triton backend named `onnxruntime`, in Python: ONNX Runtime on the CPU where NVIDIA's C++ backend is not at hand.
+"""A Triton backend named `onnxruntime`, in Python: ONNX Runtime on the CPU where NVIDIA's C++
+backend is not at hand.
 
-It takes the model repositories that NVIDIA's takes: `backend: "onnxruntime"` in config.pbtxt, `<version>/model.onnx` beside it, and these
-parameters: intra_op_thread_count, inter_op_thread_count, execution_mode, enable_mem_pattern, enable_mem_arena, optimization.graph.level.
-Inputs and outputs must be written out in config.pbtxt: nothing is completed.
+It takes the model repositories that NVIDIA's takes: `backend: "onnxruntime"` in config.pbtxt,
+`<version>/model.onnx` beside it, and these parameters: intra_op_thread_count,
+inter_op_thread_count, execution_mode, enable_mem_pattern, enable_mem_arena,
+optimization.graph.level. Inputs and outputs must be written out in config.pbtxt: nothing is
+completed.
 
-Requests that Triton hands over together run as one batch. Each is decoded on its own, so what is wrong with one is answered to that one;
-when a batch fails in the graph, its requests run singly.
+Requests that Triton hands over together run as one batch. Each is decoded on its own, so what is
+wrong with one is answered to that one; when a batch fails in the graph, its requests run singly.
 """
 
 import json
@@ -17,7 +20,9 @@ import triton_python_backend_utils as pb_utils
 
 if int(np.__version__.split(".")[0]) != 1:
     # The stub was compiled against NumPy 1: under NumPy 2 tensors arrive with wrong values, silently.
-    raise pb_utils.TritonModelException(f"NumPy {np.__version__} in the backend's environment: it needs NumPy 1")
+    raise pb_utils.TritonModelException(
+        f"NumPy {np.__version__} in the backend's environment: it needs NumPy 1"
+    )
 
 TRITON_TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -48,14 +53,18 @@ class Refusal(Exception):
 class TritonPythonModel:
     def initialize(self, args):
         config = json.loads(args["model_config"])
-        path = os.path.join(str(pb_utils.get_model_dir()), config.get("default_model_filename") or "model.onnx")
+        path = os.path.join(
+            str(pb_utils.get_model_dir()), config.get("default_model_filename") or "model.onnx"
+        )
         self.name = args["model_name"]
         self.batched = config["max_batch_size"] > 0
         self.session = ort.InferenceSession(path, session_options(config), providers=["CPUExecutionProvider"])
         self.inputs = check("input", config["input"], self.session.get_inputs(), self.name)
         self.outputs = check("output", config["output"], self.session.get_outputs(), self.name)
         if absent := sorted({i.name for i in self.session.get_inputs()} - set(self.inputs)):
-            raise pb_utils.TritonModelException(f"config.pbtxt of model {self.name} lacks the graph's inputs {absent}")
+            raise pb_utils.TritonModelException(
+                f"config.pbtxt of model {self.name} lacks the graph's inputs {absent}"
+            )
         self.strings = {i.name for i in self.session.get_inputs() if i.type == "tensor(string)"}
 
     def execute(self, requests):
@@ -86,17 +95,23 @@ class TritonPythonModel:
                 flat[index] = item.decode("utf-8")
             except UnicodeDecodeError as error:
                 at = [int(i) for i in np.unravel_index(index, value.shape)]
-                raise Refusal(f"input {name}{at} is not UTF-8: {error.reason} at byte {error.start}") from error
+                raise Refusal(
+                    f"input {name}{at} is not UTF-8: {error.reason} at byte {error.start}"
+                ) from error
         return flat.reshape(value.shape)
 
     def _together(self, feeds):
-        """One run for all, cut into each request's rows; None when they do not go together or the run fails."""
+        """One run for all, cut into each request's rows; None when they do not go together or the
+        run fails.
+        """
         if not self.batched or len(feeds) < 2:
             return None
         try:
             merged = {name: np.concatenate([feed[name] for feed in feeds]) for name in self.inputs}
             values = self.session.run(self.outputs, merged)
-        except Exception:  # unequal shapes, or one request that the graph does not take: each is answered on its own
+        except (
+            Exception
+        ):  # unequal shapes, or one request that the graph does not take: each is answered on its own
             return None
         ends = np.cumsum([feed[self.inputs[0]].shape[0] for feed in feeds])
         if any(value.shape[0] != ends[-1] for value in values):
@@ -114,7 +129,9 @@ class TritonPythonModel:
             return refused(str(result), pb_utils.TritonError.INVALID_ARG)
         if isinstance(result, Exception):
             return refused(f"model {self.name}: {result}", pb_utils.TritonError.INTERNAL)
-        tensors = [pb_utils.Tensor(name, encoded(value)) for name, value in zip(self.outputs, result, strict=True)]
+        tensors = [
+            pb_utils.Tensor(name, encoded(value)) for name, value in zip(self.outputs, result, strict=True)
+        ]
         return pb_utils.InferenceResponse(output_tensors=tensors)
 
 
@@ -133,10 +150,13 @@ def check(kind, configured, found, model):
     types = {item.name: TRITON_TYPES.get(item.type, item.type) for item in found}
     for item in configured:
         if item["name"] not in types:
-            raise pb_utils.TritonModelException(f"config.pbtxt of model {model} names {kind} {item['name']}, the graph has {sorted(types)}")
+            raise pb_utils.TritonModelException(
+                f"config.pbtxt of model {model} names {kind} {item['name']}, the graph has {sorted(types)}"
+            )
         if item["data_type"] != types[item["name"]]:
             raise pb_utils.TritonModelException(
-                f"config.pbtxt of model {model} says {kind} {item['name']} is {item['data_type']}, in the graph it is {types[item['name']]}"
+                f"config.pbtxt of model {model} says {kind} {item['name']} is {item['data_type']}, in the"
+                f" graph it is {types[item['name']]}"
             )
     return [item["name"] for item in configured]
 
@@ -150,7 +170,9 @@ def session_options(config):
         options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
     level = ((config.get("optimization") or {}).get("graph") or {}).get("level")
     if level is not None:
-        options.graph_optimization_level = OPTIMIZATION.get(int(level), ort.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        options.graph_optimization_level = OPTIMIZATION.get(
+            int(level), ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        )
     options.enable_mem_pattern = bool(int(parameter(config, "enable_mem_pattern", 1)))
     options.enable_cpu_mem_arena = bool(int(parameter(config, "enable_mem_arena", 1)))
     # Threads that spin while they wait would cost an idle model a core.

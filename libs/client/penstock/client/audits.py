@@ -31,10 +31,14 @@ class Audits:
         return list(self._connection.call(self._stub.ListReviews, request).reviews)
 
     def decide(self, version: str, *, approve: bool, by: str, why: str) -> audit.Review:
-        """A person's decision on the gates that may be waived. `by` is a typed name, not an identity. Raises Refused."""
+        """A person's decision on the gates that may be waived. `by` is a typed name, not an
+        identity. Raises Refused.
+        """
         request = audit.DecideReviewRequest(version=version, approve=approve, decided_by=by, why=why)
         return self._connection.call(self._stub.DecideReview, request)
 
     def verify(self, version: str) -> audit.VerifyVersionResponse:
         """Digest, signatures and verdict, checked anew from the stored bytes."""
-        return self._connection.call(self._stub.VerifyVersion, audit.VerifyVersionRequest(version=version), timeout=120)
+        return self._connection.call(
+            self._stub.VerifyVersion, audit.VerifyVersionRequest(version=version), timeout=120
+        )

@@ -7,7 +7,8 @@
         for run in penstock.runs.watch(run.run_id): ...
         penstock.predictions.by_entity("adult-income", "42").decision
 
-Nothing is connected before the first call. Errors are `penstock.contracts.errors.PenstockError`s: what is wrong, where, what to do.
+Nothing is connected before the first call. Errors are `penstock.contracts.errors.PenstockError`s:
+what is wrong, where, what to do.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class Penstock:
         self.predictions = Predictions(self._connection)
         self.dead_letters = DeadLetters(self.settings.kafka, self.events)
         self.status = Status(self._connection)
-        self.lineage = Tracing(self.pipelines, self.events, self.features, self.runs, self.models, self.audits)
+        self.lineage = Tracing(
+            self.pipelines, self.events, self.features, self.runs, self.models, self.audits
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -52,5 +55,7 @@ class Penstock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

@@ -21,18 +21,28 @@ _RETRY = {
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
 PREDICTION_RETRY: Final = {**_RETRY, "initialBackoff": "0.3s", "maxBackoff": "5s", "backoffMultiplier": 3}
-"""A prediction changes nothing and may be asked again: five attempts within some 9 s outlast a restart of the door or of Triton.
+"""A prediction changes nothing and may be asked again: five attempts within some 9 s outlast a
+restart of the door or of Triton.
 
 For any gRPC client of the Open Inference Protocol: the `retryPolicy` of its service config.
 """
-_PREDICTING = [{"service": "inference.GRPCInferenceService"}, {"service": "penstock.inference.v1.InferenceService", "method": "Predict"}]
+_PREDICTING = [
+    {"service": "inference.GRPCInferenceService"},
+    {"service": "penstock.inference.v1.InferenceService", "method": "Predict"},
+]
 _SERVICE_CONFIG = {
-    "methodConfig": [{"name": [{}], "retryPolicy": _RETRY}, {"name": _PREDICTING, "retryPolicy": PREDICTION_RETRY}],
+    "methodConfig": [
+        {"name": [{}], "retryPolicy": _RETRY},
+        {"name": _PREDICTING, "retryPolicy": PREDICTION_RETRY},
+    ],
 }
 _OPTIONS = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),  # a platform that comes back is found within a second, not after gRPC's two minutes
+    (
+        "grpc.max_reconnect_backoff_ms",
+        1000,
+    ),  # a platform that comes back is found within a second, not after gRPC's two minutes
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
 ]
@@ -46,13 +56,17 @@ class Connection:
         self.channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
 
     def call(self, method: Callable[..., Response], request: Any, *, timeout: float = 30.0) -> Response:
-        """One unary call. Raises the PenstockError that the service raised, or Unavailable with what to do."""
+        """One unary call. Raises the PenstockError that the service raised, or Unavailable with
+        what to do.
+        """
         try:
             return method(request, timeout=timeout)
         except grpc.RpcError as error:
             raise self.explain(error) from error
 
-    def stream(self, method: Callable[..., Iterator[Response]], request: Any, *, timeout: float | None = None) -> Iterator[Response]:
+    def stream(
+        self, method: Callable[..., Iterator[Response]], request: Any, *, timeout: float | None = None
+    ) -> Iterator[Response]:
         """One streaming call; raises as `call` does, at the message where it broke."""
         try:
             yield from method(request, timeout=timeout)
@@ -70,7 +84,12 @@ class Connection:
                     info = error_details_pb2.ErrorInfo()
                     if detail.Unpack(info) and info.domain == "penstock.io":
                         said = dict(info.metadata)
-                        return error_of(Kind(info.reason), said.get("message", ""), where=said.get("where"), remedy=said.get("remedy"))
+                        return error_of(
+                            Kind(info.reason),
+                            said.get("message", ""),
+                            where=said.get("where"),
+                            remedy=said.get("remedy"),
+                        )
         code: grpc.StatusCode = error.code()
         if code is grpc.StatusCode.UNAVAILABLE:
             return error_of(

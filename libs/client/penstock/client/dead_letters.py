@@ -55,8 +55,8 @@ class DeadLetters:
                         yield _dead_letter(topic.name, group, message, replayed)
 
     def replay(self, identity: str) -> DeadLetter:
-        """Publishes the event to its topic again, under its own id, then marks the letter. Who already applied the event will skip it,
-        so that a mark that is missing does no harm.
+        """Publishes the event to its topic again, under its own id, then marks the letter. Who
+        already applied the event will skip it, so that a mark that is missing does no harm.
 
         Raises NotFound, Unavailable, and Invalid for a letter that was too large to hold its event.
         """
@@ -65,21 +65,36 @@ class DeadLetters:
             raise NotFound(f"no dead letter `{identity}`", remedy="See `penstock dead-letters list`")
         if left_out := _headers(letter.message).get("dlq-left-out"):
             raise Invalid(
-                f"the letter holds no event: of {left_out} bytes it was too large", where=identity, remedy="Publish a smaller one"
+                f"the letter holds no event: of {left_out} bytes it was too large",
+                where=identity,
+                remedy="Publish a smaller one",
             )
-        headers = {name: value for name, value in dict(letter.message.headers() or []).items() if not name.startswith("dlq-")}
-        # No transaction: its marker would be the control topic's last offset, which no reader's position ever passes.
-        producer = Producer(self._kafka.client(enable_idempotence=True, message_timeout_ms=round(TIMEOUT_S * 1000)))
+        headers = {
+            name: value
+            for name, value in dict(letter.message.headers() or []).items()
+            if not name.startswith("dlq-")
+        }
+        # No transaction: its marker would be the control topic's last offset, which no reader's
+        # position ever passes.
+        producer = Producer(
+            self._kafka.client(enable_idempotence=True, message_timeout_ms=round(TIMEOUT_S * 1000))
+        )
         topic, partition = letter.message.topic(), letter.message.partition()
         assert topic is not None
         assert partition is not None
         try:
-            producer.produce(self._kafka.topic(letter.topic), letter.message.value(), letter.message.key(), headers=headers)
+            producer.produce(
+                self._kafka.topic(letter.topic), letter.message.value(), letter.message.key(), headers=headers
+            )
             if not producer.flush(TIMEOUT_S):
-                producer.produce(topic, b"", partition=partition, headers={REPLAYED: _place(letter.message).encode()})
+                producer.produce(
+                    topic, b"", partition=partition, headers={REPLAYED: _place(letter.message).encode()}
+                )
             unsent = producer.flush(TIMEOUT_S)
         except KafkaException as error:
-            raise Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not take the event: {error}") from error
+            raise Unavailable(
+                f"Kafka at {self._kafka.bootstrap_servers} does not take the event: {error}"
+            ) from error
         if unsent:
             raise Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not take the event")
         return letter

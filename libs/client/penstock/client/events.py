@@ -78,14 +78,19 @@ class Events:
         *,
         progress: Callable[[int], None] | None = None,
     ) -> Published:
-        """Publishes rows (mappings, or an event's bytes as they are), keyed by the entity; returns when Kafka has them all on disk.
+        """Publishes rows (mappings, or an event's bytes as they are), keyed by the entity; returns
+        when Kafka has them all on disk.
 
-        Raises NotFound for a pipeline or source that does not exist, Unavailable when Kafka does not take an event within 30 s; what was
-        acknowledged before stays published: publish again, repeats are dropped by their id. `progress` is told the count of events so far.
+        Raises NotFound for a pipeline or source that does not exist, Unavailable when Kafka does
+        not take an event within 30 s; what was acknowledged before stays published: publish again,
+        repeats are dropped by their id. `progress` is told the count of events so far.
         """
         spec = self._pipelines.spec(pipeline)
         if source not in spec.sources:
-            raise NotFound(f"pipeline `{pipeline}` has no source `{source}`", remedy=f"Its sources: {', '.join(spec.sources)}")
+            raise NotFound(
+                f"pipeline `{pipeline}` has no source `{source}`",
+                remedy=f"Its sources: {', '.join(spec.sources)}",
+            )
         topic = self._kafka.topic(source_topic("events", pipeline, source))
         producer = Producer(
             self._kafka.client(
@@ -113,16 +118,22 @@ class Events:
         self._check(tally, count)
         if progress:
             progress(count)
-        offsets = tuple(Offset(topic, partition, offset) for partition, offset in sorted(tally.next_offsets.items()))
+        offsets = tuple(
+            Offset(topic, partition, offset) for partition, offset in sorted(tally.next_offsets.items())
+        )
         return Published(count, size, time.monotonic() - started, offsets)
 
     def counts(self, pipeline: str, source: str) -> ingest_pb2.GetCountsResponse:
         """What ingest made of the source's events so far; exact as of its last transaction."""
-        return self._connection.call(self._ingest.GetCounts, ingest_pb2.GetCountsRequest(pipeline=pipeline, source=source))
+        return self._connection.call(
+            self._ingest.GetCounts, ingest_pb2.GetCountsRequest(pipeline=pipeline, source=source)
+        )
 
     def profile(self, pipeline: str, source: str) -> ingest_pb2.GetProfileResponse:
         """What the accepted values look like, field by field."""
-        return self._connection.call(self._ingest.GetProfile, ingest_pb2.GetProfileRequest(pipeline=pipeline, source=source))
+        return self._connection.call(
+            self._ingest.GetProfile, ingest_pb2.GetProfileRequest(pipeline=pipeline, source=source)
+        )
 
     def rejects(self, pipeline: str, source: str | None = None) -> Iterator[tuple[str, Reject]]:
         """All rejects that Kafka still holds, as (source, reject)."""
@@ -137,7 +148,11 @@ class Events:
         consumer = self._consumer()
         try:
             return tuple(
-                Offset(topic, partition, consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)[1])
+                Offset(
+                    topic,
+                    partition,
+                    consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)[1],
+                )
                 for name in self._pipelines.spec(pipeline).sources
                 for topic in [self._kafka.topic(source_topic("events", pipeline, name))]
                 for partition in self._partitions(consumer, topic)
@@ -186,10 +201,14 @@ class Events:
     def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
         found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
         if found.error is not None:
-            raise NotFound(f"Kafka has no topic `{topic}`", remedy="Apply the pipeline first: penstock apply FILE")
+            raise NotFound(
+                f"Kafka has no topic `{topic}`", remedy="Apply the pipeline first: penstock apply FILE"
+            )
         return sorted(found.partitions)
 
-    def _produce(self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally) -> None:
+    def _produce(
+        self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally
+    ) -> None:
         while True:
             try:
                 producer.produce(topic, value, key, on_delivery=tally)
@@ -203,12 +222,16 @@ class Events:
     def _check(self, tally: _Tally, expected: int) -> None:
         if tally.error is not None or tally.acknowledged < expected:
             raise Unavailable(
-                f"Kafka at {self._kafka.bootstrap_servers} took {tally.acknowledged} of the events, then failed: {tally.error}",
+                f"Kafka at {self._kafka.bootstrap_servers} took {tally.acknowledged} of the events, then"
+                f" failed: {tally.error}",
                 remedy="Publish the same file again when it is back: repeats are dropped by their id",
             )
 
     def _unavailable(self, error: KafkaException) -> Unavailable:
-        return Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}", remedy="See `penstock status`")
+        return Unavailable(
+            f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}",
+            remedy="See `penstock status`",
+        )
 
 
 def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
@@ -218,7 +241,9 @@ def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
     try:
         return orjson.dumps(row, default=_plain), None if value is None else str(value).encode()
     except TypeError as error:
-        raise Invalid(f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {value}") from error
+        raise Invalid(
+            f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {value}"
+        ) from error
 
 
 def _key_of(value: bytes, key: str) -> bytes | None:

@@ -16,16 +16,30 @@ class Features:
         self._connection = connection
         self._stub = feature_store_pb2_grpc.FeatureStoreServiceStub(connection.channel)
 
-    def online(self, pipeline: str, entities: Iterable[str], fields: Iterable[str] = ()) -> features.GetOnlineFeaturesResponse:
-        """The newest values of each entity, with the event that each is from; all fields where none are named. Raises NotFound."""
-        request = features.GetOnlineFeaturesRequest(pipeline=pipeline, entities=list(entities), fields=list(fields))
+    def online(
+        self, pipeline: str, entities: Iterable[str], fields: Iterable[str] = ()
+    ) -> features.GetOnlineFeaturesResponse:
+        """The newest values of each entity, with the event that each is from; all fields where none
+        are named. Raises NotFound.
+        """
+        request = features.GetOnlineFeaturesRequest(
+            pipeline=pipeline, entities=list(entities), fields=list(fields)
+        )
         return self._connection.call(self._stub.GetOnlineFeatures, request)
 
     def positions(self, pipeline: str) -> features.GetPositionsResponse:
         """How far the lake has read each partition of the events topics."""
         return self._connection.call(self._stub.GetPositions, features.GetPositionsRequest(pipeline=pipeline))
 
-    def records(self, pipeline: str, source: str, *, entity: str = "", id: str = "", limit: int = 100) -> list[features.Record]:  # noqa: A002
+    def records(
+        self,
+        pipeline: str,
+        source: str,
+        *,
+        entity: str = "",
+        id: str = "",  # noqa: A002
+        limit: int = 100,
+    ) -> list[features.Record]:
         """Accepted events by entity or by id, oldest first."""
         request = features.GetRecordsRequest(pipeline=pipeline, source=source, limit=limit)
         if entity:
@@ -35,5 +49,9 @@ class Features:
         return list(self._connection.call(self._stub.GetRecords, request).records)
 
     def erase(self, pipeline: str, entity: str) -> features.EraseEntityResponse:
-        """Removes the entity from lake, online store and training sets; packages and audits hold no person's rows."""
-        return self._connection.call(self._stub.EraseEntity, features.EraseEntityRequest(pipeline=pipeline, entity=entity), timeout=300)
+        """Removes the entity from lake, online store and training sets; packages and audits hold no
+        person's rows.
+        """
+        return self._connection.call(
+            self._stub.EraseEntity, features.EraseEntityRequest(pipeline=pipeline, entity=entity), timeout=300
+        )

@@ -22,9 +22,10 @@ _EPOCH_FROM = 1e8
 
 
 def rows(path: Path, source: Source | None = None) -> Iterator[Row | bytes]:
-    """The file's rows. CSV has only text: with `source`, a number or boolean is read as declared, an empty cell is missing, and what does
-    not read stays text for ingest to reject. A time of CSV or Parquet that names no time zone is UTC. A JSON line that is broken is given
-    as it stands. Raises NotFound, Invalid.
+    """The file's rows. CSV has only text: with `source`, a number or boolean is read as declared,
+    an empty cell is missing, and what does not read stays text for ingest to reject. A time of CSV
+    or Parquet that names no time zone is UTC. A JSON line that is broken is given as it stands.
+    Raises NotFound, Invalid.
     """
     if not path.exists():
         raise NotFound("no such file", where=str(path))
@@ -37,7 +38,11 @@ def rows(path: Path, source: Source | None = None) -> Iterator[Row | bytes]:
             case "parquet":
                 yield from _parquet(path, source)
             case _:
-                raise Invalid(f"`{path.suffix}` is no format that can be read", where=str(path), remedy=f"Use {', '.join(sorted(FORMATS))}")
+                raise Invalid(
+                    f"`{path.suffix}` is no format that can be read",
+                    where=str(path),
+                    remedy=f"Use {', '.join(sorted(FORMATS))}",
+                )
     except OSError as error:
         raise Invalid(f"cannot be read: {error.strerror or error}", where=str(path)) from error
 
@@ -50,10 +55,14 @@ def _csv(path: Path, source: Source | None) -> Iterator[Row]:
             for row in reader:
                 if None in row:
                     raise Invalid(
-                        "a row has more cells than the header", where=f"{path}:{reader.line_num}", remedy="Quote cells that hold commas"
+                        "a row has more cells than the header",
+                        where=f"{path}:{reader.line_num}",
+                        remedy="Quote cells that hold commas",
                     )
                 yield {
-                    name: moment(cell) if source and name == source.timestamp and name not in fields else _typed(cell, fields.get(name))
+                    name: moment(cell)
+                    if source and name == source.timestamp and name not in fields
+                    else _typed(cell, fields.get(name))
                     for name, cell in row.items()
                     if cell is not None
                 }
@@ -121,7 +130,9 @@ def _parquet(path: Path, source: Source | None) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException, parquet  # the `parquet` extra
     except ImportError as error:
-        raise Invalid("Parquet needs pyarrow", where=str(path), remedy="pip install 'penstock-client[parquet]'") from error
+        raise Invalid(
+            "Parquet needs pyarrow", where=str(path), remedy="pip install 'penstock-client[parquet]'"
+        ) from error
     try:
         with parquet.ParquetFile(path) as opened:
             for batch in opened.iter_batches():

@@ -1,4 +1,6 @@
-"""`penstock init --from FILE`: a first pipeline file for data that is at hand. A guess to read and mend, said so in comments."""
+"""`penstock init --from FILE`: a first pipeline file for data that is at hand. A guess to read and
+mend, said so in comments.
+"""
 
 from __future__ import annotations
 
@@ -16,31 +18,50 @@ SAMPLE = 5_000
 _MAX_CATEGORIES = 50
 _SENSITIVE = re.compile(r"sex|gender|race|ethnic|age\b|religio|disab|nationalit|birth", re.IGNORECASE)
 _IDS = re.compile(r"(?:^|_)(?i:id|uuid|key|number|no)$|[a-z](?:Id|ID|Uuid|UUID|Key)$")
-_NAMES_A_TIME = re.compile(r"(?:^|_)(?:ts|at|on|time|timestamp|date)$|(?:Time|Date|Timestamp)$|^(?:time|date|timestamp)", re.IGNORECASE)
+_NAMES_A_TIME = re.compile(
+    r"(?:^|_)(?:ts|at|on|time|timestamp|date)$|(?:Time|Date|Timestamp)$|^(?:time|date|timestamp)",
+    re.IGNORECASE,
+)
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
 
 def infer(path: Path) -> str:
-    """The text of a pipeline file for the data in `path`: the last column as target. Raises NotFound, and Invalid for a file without rows,
-    with names that no field can have, or with nothing to learn from."""
+    """The text of a pipeline file for the data in `path`: the last column as target. Raises
+    NotFound, and Invalid for a file without rows, with names that no field can have, or with
+    nothing to learn from.
+    """
     sample = [row for row in itertools.islice(rows(path), SAMPLE) if not isinstance(row, bytes)]
     if not sample:
         raise Invalid("no row to learn from", where=str(path))
-    columns = {name: [row.get(name) for row in sample] for name in dict.fromkeys(itertools.chain.from_iterable(sample))}
+    columns = {
+        name: [row.get(name) for row in sample]
+        for name in dict.fromkeys(itertools.chain.from_iterable(sample))
+    }
     if unfit := [column for column in columns if not _FIELD_NAME.fullmatch(column)]:
         shown = ", ".join(f"`{column}`" for column in unfit[:5])
         raise Invalid(
-            f"{shown}: no names for fields", where=str(path), remedy="Rename them in the file: letters, digits and `_`, no digit first"
+            f"{shown}: no names for fields",
+            where=str(path),
+            remedy="Rename them in the file: letters, digits and `_`, no digit first",
         )
     name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "pipeline"
     key = next((column for column in columns if _IDS.search(column)), "entity_id")
     timestamp = next((column for column, values in columns.items() if _is_time(column, values)), "time")
-    fields = {column: _field(column, values) for column, values in columns.items() if column not in (key, timestamp)}
+    fields = {
+        column: _field(column, values) for column, values in columns.items() if column not in (key, timestamp)
+    }
     if not fields:
-        raise Invalid("there is no column besides its id and its time", where=str(path), remedy="Give what a model is to learn from")
+        raise Invalid(
+            "there is no column besides its id and its time",
+            where=str(path),
+            remedy="Give what a model is to learn from",
+        )
     target = list(fields)[-1]
     lines = [
-        f"# A first guess from {len(sample)} rows of {path.name}. Read it through; what it cannot know is marked.",
+        (
+            f"# A first guess from {len(sample)} rows of {path.name}. Read it through; what it cannot know is"
+            " marked."
+        ),
         "version: 1",
         f"pipeline: {name if name[0].isalpha() else 'p-' + name}",
         "entities:",
@@ -51,11 +72,18 @@ def infer(path: Path) -> str:
         "    entity: entity",
         f"    id: {key}                     # names the event: a repeat is dropped",
         f"    timestamp: {timestamp}"
-        + ("" if timestamp in columns else "                # no column looks like a time: add one (RFC 3339)"),
+        + (
+            ""
+            if timestamp in columns
+            else "                # no column looks like a time: add one (RFC 3339)"
+        ),
         "    fields:",
         *(f"      {_quoted(column)}: {text}" for column, text in fields.items()),
         "targets:",
-        f"  {_quoted(target)}: {_target(target, fields[target], columns[target])}   # the last column; is it the one?",
+        (
+            f"  {_quoted(target)}: {_target(target, fields[target], columns[target])}   # the last column; is"
+            " it the one?"
+        ),
         "audit:",
         *_groups(fields),
         "  gates: []                         # e.g. {metric: auroc, at_least: 0.7, on_fail: block}",
@@ -90,14 +118,23 @@ def _target(column: str, field: str, values: list[object]) -> str:
 def _groups(fields: dict[str, str]) -> Iterable[str]:
     protected = [column for column, text in fields.items() if "protected" in text and "text" not in text]
     if not protected:
-        return ["  groups: {}                        # protected attributes to compare, as in {sex: {min_rows: 30}}"]
-    groups = ", ".join(f"{_quoted(name)}: {{{'bins: [30, 50]' if 'number' in fields[name] else ''}}}" for name in protected)
+        return [
+            "  groups: {}                        # protected attributes to compare, as in {sex: {min_rows:"
+            " 30}}"
+        ]
+    groups = ", ".join(
+        f"{_quoted(name)}: {{{'bins: [30, 50]' if 'number' in fields[name] else ''}}}" for name in protected
+    )
     return [f"  groups: {{{groups}}}"]
 
 
 def _quoted(text: str) -> str:
     """As YAML reads it back as a text."""
-    return text if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ ]*", text) and text.lower() not in ("true", "false", "null") else json.dumps(text)
+    return (
+        text
+        if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ ]*", text) and text.lower() not in ("true", "false", "null")
+        else json.dumps(text)
+    )
 
 
 def _is_number(value: object) -> bool:

@@ -44,7 +44,15 @@ class Lineage:
 class Tracing:
     """`penstock.lineage`: from a prediction, a version or a run back to its events."""
 
-    def __init__(self, pipelines: Pipelines, events: Events, features: Features, runs: Runs, models: Models, audits: Audits) -> None:
+    def __init__(
+        self,
+        pipelines: Pipelines,
+        events: Events,
+        features: Features,
+        runs: Runs,
+        models: Models,
+        audits: Audits,
+    ) -> None:
         self._pipelines = pipelines
         self._events = events
         self._features = features
@@ -55,7 +63,8 @@ class Tracing:
     def trace(self, identity: str) -> Lineage:
         """By prediction id, run id, or version (digest, a prefix of it, `pipeline@prefix`).
 
-        A prediction is looked for in its topic from the beginning: some seconds for a million. Raises NotFound, Invalid.
+        A prediction is looked for in its topic from the beginning: some seconds for a million.
+        Raises NotFound, Invalid.
         """
         if _is_uuid(identity):
             return self._of_prediction(identity)
@@ -63,7 +72,10 @@ class Tracing:
             return Lineage(None, (), None, None, None, self._runs.get(identity))
         if _DIGEST.fullmatch(identity):
             return self._of_version(identity)
-        raise Invalid(f"`{identity}` is no id", remedy="Give a prediction's id, a run's id, or a version like adult-income@3f9c12ab")
+        raise Invalid(
+            f"`{identity}` is no id",
+            remedy="Give a prediction's id, a run's id, or a version like adult-income@3f9c12ab",
+        )
 
     def prediction(self, identity: str) -> Prediction:
         """The record of one prediction. Raises NotFound."""
@@ -74,18 +86,24 @@ class Tracing:
                     found: Prediction = orjson.loads(value)
                     return found
         raise NotFound(
-            f"no record of prediction `{identity}`", remedy="Records appear within a second and stay for `serving.record_retention`"
+            f"no record of prediction `{identity}`",
+            remedy="Records appear within a second and stay for `serving.record_retention`",
         )
 
     def _of_prediction(self, identity: str) -> Lineage:
         prediction = self.prediction(identity)
         digest = prediction["digest"]
         if digest is None:
-            raise NotFound(f"prediction `{identity}` was not answered by a version", remedy=f"Its status is {prediction['status']}")
+            raise NotFound(
+                f"prediction `{identity}` was not answered by a version",
+                remedy=f"Its status is {prediction['status']}",
+            )
         line = self._of_version(f"{prediction['pipeline']}@{digest.removeprefix('sha256:')}")
         behind = prediction.get("events") or {}
         records = [
-            record for source, event in behind.items() for record in self._features.records(prediction["pipeline"], source, id=event)
+            record
+            for source, event in behind.items()
+            for record in self._features.records(prediction["pipeline"], source, id=event)
         ]
         return Lineage(prediction, tuple(records), line.version, line.model, line.audit, line.run)
 

@@ -18,7 +18,11 @@ class Models:
 
     def list(self, pipeline: str) -> list[registry.Version]:
         """Newest first."""
-        return list(self._connection.call(self._stub.ListVersions, registry.ListVersionsRequest(pipeline=pipeline)).versions)
+        return list(
+            self._connection.call(
+                self._stub.ListVersions, registry.ListVersionsRequest(pipeline=pipeline)
+            ).versions
+        )
 
     def get(self, version: str) -> registry.Version:
         """By digest, an unambiguous prefix of it, or `pipeline@prefix`. Raises NotFound, Invalid."""
@@ -26,15 +30,23 @@ class Models:
 
     def promote(self, version: str, *, by: str = "") -> registry.Version:
         """After a waiver, or to try again; evidence decides. Raises Refused with each reason."""
-        return self._connection.call(self._stub.Promote, registry.PromoteRequest(version=version, promoted_by=by))
+        return self._connection.call(
+            self._stub.Promote, registry.PromoteRequest(version=version, promoted_by=by)
+        )
 
     def roll_back(self, pipeline: str, *, by: str = "") -> registry.Version:
-        """Back to the version promoted before, under a new generation; once, however often the network makes us ask."""
-        now = self._connection.call(self._stub.GetPipeline, registry.GetPipelineRequest(pipeline=pipeline)).generation
+        """Back to the version promoted before, under a new generation; once, however often the
+        network makes us ask.
+        """
+        now = self._connection.call(
+            self._stub.GetPipeline, registry.GetPipelineRequest(pipeline=pipeline)
+        ).generation
         request = registry.RollBackRequest(pipeline=pipeline, rolled_back_by=by, from_generation=now)
         return self._connection.call(self._stub.RollBack, request)
 
     def fetch(self, version: str) -> Iterator[bytes]:
         """The package as a tar stream, its signature included."""
-        for response in self._connection.stream(self._stub.FetchPackage, registry.FetchPackageRequest(version=version)):
+        for response in self._connection.stream(
+            self._stub.FetchPackage, registry.FetchPackageRequest(version=version)
+        ):
             yield response.chunk

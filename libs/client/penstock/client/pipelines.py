@@ -16,8 +16,15 @@ class BadPipelineFile(Invalid):
 
     def __init__(self, file: str, problems: list[registry.Problem]) -> None:
         self.problems = problems
-        lines = [f"{file}:{p.line}:{p.column}  {p.key}: {p.message}" if p.line else f"{file}  {p.key}: {p.message}" for p in problems]
-        super().__init__("\n".join([*lines, f"{len(problems)} problem{'s' if len(problems) != 1 else ''}, nothing applied"]))
+        lines = [
+            f"{file}:{p.line}:{p.column}  {p.key}: {p.message}" if p.line else f"{file}  {p.key}: {p.message}"
+            for p in problems
+        ]
+        super().__init__(
+            "\n".join(
+                [*lines, f"{len(problems)} problem{'s' if len(problems) != 1 else ''}, nothing applied"]
+            )
+        )
 
 
 class Pipelines:
@@ -27,8 +34,12 @@ class Pipelines:
         self._connection = connection
         self._stub = model_registry_pb2_grpc.ModelRegistryServiceStub(connection.channel)
 
-    def apply(self, text: str, *, file: str = "pipeline.yaml", by: str = "", dry_run: bool = False) -> registry.ApplyPipelineResponse:
-        """Checks, numbers and publishes; the same text again changes nothing. Raises BadPipelineFile with every problem."""
+    def apply(
+        self, text: str, *, file: str = "pipeline.yaml", by: str = "", dry_run: bool = False
+    ) -> registry.ApplyPipelineResponse:
+        """Checks, numbers and publishes; the same text again changes nothing. Raises
+        BadPipelineFile with every problem.
+        """
         request = registry.ApplyPipelineRequest(text=text, file=file, applied_by=by, dry_run=dry_run)
         response = self._connection.call(self._stub.ApplyPipeline, request)
         if response.problems:
@@ -37,11 +48,15 @@ class Pipelines:
 
     def list(self) -> list[registry.Pipeline]:
         """All of them, with what each serves."""
-        return list(self._connection.call(self._stub.ListPipelines, registry.ListPipelinesRequest()).pipelines)
+        return list(
+            self._connection.call(self._stub.ListPipelines, registry.ListPipelinesRequest()).pipelines
+        )
 
     def get(self, pipeline: str, *, number: int = 0) -> registry.Pipeline:
         """The newest, or the one with that number. Raises NotFound."""
-        return self._connection.call(self._stub.GetPipeline, registry.GetPipelineRequest(pipeline=pipeline, number=number))
+        return self._connection.call(
+            self._stub.GetPipeline, registry.GetPipelineRequest(pipeline=pipeline, number=number)
+        )
 
     def spec(self, pipeline: str) -> Pipeline:
         """The newest file as typed data."""

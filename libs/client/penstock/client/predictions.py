@@ -18,13 +18,23 @@ class Predictions:
         self._stub = inference_pb2_grpc.InferenceServiceStub(connection.channel)
 
     def by_entity(self, pipeline: str, entity: str, *, timeout: float = 10.0) -> inference.PredictResponse:
-        """With the features that the feature store holds for the entity. Raises NotFound, DeadlineExceeded."""
-        return self._connection.call(self._stub.Predict, inference.PredictRequest(pipeline=pipeline, entity=entity), timeout=timeout)
+        """With the features that the feature store holds for the entity. Raises NotFound,
+        DeadlineExceeded.
+        """
+        return self._connection.call(
+            self._stub.Predict, inference.PredictRequest(pipeline=pipeline, entity=entity), timeout=timeout
+        )
 
-    def by_fields(self, pipeline: str, fields: Mapping[str, object], *, timeout: float = 10.0) -> inference.PredictResponse:
+    def by_fields(
+        self, pipeline: str, fields: Mapping[str, object], *, timeout: float = 10.0
+    ) -> inference.PredictResponse:
         """With these features; one left out is missing. Raises Invalid for an unknown one or a wrong type."""
-        given = inference.Fields(fields={name: _value(name, value) for name, value in fields.items() if value is not None})
-        return self._connection.call(self._stub.Predict, inference.PredictRequest(pipeline=pipeline, fields=given), timeout=timeout)
+        given = inference.Fields(
+            fields={name: _value(name, value) for name, value in fields.items() if value is not None}
+        )
+        return self._connection.call(
+            self._stub.Predict, inference.PredictRequest(pipeline=pipeline, fields=given), timeout=timeout
+        )
 
     def serving(self) -> inference.GetServingResponse:
         """Which version of each pipeline answers, what was refused and why, and whether the door is open."""
@@ -40,4 +50,8 @@ def _value(name: str, value: object) -> inference.Value:
         case str():
             return inference.Value(text=value)
         case _:
-            raise Invalid(f"{type(value).__name__} is no value of a feature", where=name, remedy="Give a number, text or boolean")
+            raise Invalid(
+                f"{type(value).__name__} is no value of a feature",
+                where=name,
+                remedy="Give a number, text or boolean",
+            )

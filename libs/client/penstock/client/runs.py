@@ -29,14 +29,17 @@ class Runs:
         by: str = "",
         key: str = "",
     ) -> trainer.Run:
-        """Asks for a run. `overrides` are dotted keys of the pipeline file; its training set waits for everything below `after`.
+        """Asks for a run. `overrides` are dotted keys of the pipeline file; its training set waits
+        for everything below `after`.
 
         The same `key` gives the same run again. Raises NotFound, Invalid.
         """
         request = trainer.CreateRunRequest(
             pipeline=pipeline,
             overrides_json=json.dumps(dict(overrides or {})),
-            min_offsets=[trainer.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in after],
+            min_offsets=[
+                trainer.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in after
+            ],
             requested_by=by,
             idempotency_key=key,
         )
@@ -48,12 +51,20 @@ class Runs:
 
     def list(self, pipeline: str = "", *, limit: int = 50) -> list[trainer.Run]:
         """Newest first."""
-        return list(self._connection.call(self._stub.ListRuns, trainer.ListRunsRequest(pipeline=pipeline, limit=limit)).runs)
+        return list(
+            self._connection.call(
+                self._stub.ListRuns, trainer.ListRunsRequest(pipeline=pipeline, limit=limit)
+            ).runs
+        )
 
     def watch(self, run_id: str, *, timeout: float | None = None) -> Iterator[trainer.Run]:
         """The run as it is, then each change, until it has ended."""
-        return self._connection.stream(self._stub.WatchRun, trainer.WatchRunRequest(run_id=run_id), timeout=timeout)
+        return self._connection.stream(
+            self._stub.WatchRun, trainer.WatchRunRequest(run_id=run_id), timeout=timeout
+        )
 
     def cancel(self, run_id: str, *, by: str = "") -> trainer.Run:
         """Ends it where it is. Raises NotFound, and Conflict for a run that has ended otherwise."""
-        return self._connection.call(self._stub.CancelRun, trainer.CancelRunRequest(run_id=run_id, canceled_by=by))
+        return self._connection.call(
+            self._stub.CancelRun, trainer.CancelRunRequest(run_id=run_id, canceled_by=by)
+        )

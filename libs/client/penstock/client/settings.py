@@ -1,4 +1,6 @@
-"""Where the platform is: arguments win over the environment, that over `$PENSTOCK_HOME/stack.json`, that over the default ports."""
+"""Where the platform is: arguments win over the environment, that over `$PENSTOCK_HOME/stack.json`,
+that over the default ports.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ DEFAULT_HOME = Path(".penstock")
 
 
 class ClientSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PENSTOCK_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
 
     home: Path = DEFAULT_HOME
     endpoint: str = "127.0.0.1:9080"

@@ -16,4 +16,6 @@ class Status:
 
     def services(self) -> list[status.ServiceStatus]:
         """All services behind the door, ready or waiting. Raises Unavailable while the door is away."""
-        return list(self._connection.call(self._stub.GetStatus, status.GetStatusRequest(), timeout=5).services)
+        return list(
+            self._connection.call(self._stub.GetStatus, status.GetStatusRequest(), timeout=5).services
+        )

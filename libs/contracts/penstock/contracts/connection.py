@@ -48,7 +48,9 @@ FURTHER_SECURITY = frozenset(
 
 
 class KafkaSettings(BaseModel):
-    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`; those of `FURTHER_SECURITY` are taken too."""
+    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`; those
+    of `FURTHER_SECURITY` are taken too.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow")
     __pydantic_extra__: dict[str, SecretStr] = Field(init=False)
@@ -62,7 +64,9 @@ class KafkaSettings(BaseModel):
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
     sasl_password_file: Path | None = None
-    """A file that holds the password and nothing else, instead of `sasl_password`; read for each new client."""
+    """A file that holds the password and nothing else, instead of `sasl_password`; read for each
+    new client.
+    """
     ssl_ca_location: str | None = None
     ssl_certificate_location: str | None = None
     ssl_key_location: str | None = None
@@ -93,18 +97,24 @@ class KafkaSettings(BaseModel):
     def _no_misspelt_names(self) -> Self:
         for name in self.__pydantic_extra__:
             if name not in FURTHER_SECURITY:
-                raise ValueError(f"Kafka has no setting `{name}`{nearest(name, {*type(self).model_fields, *FURTHER_SECURITY})}")
+                raise ValueError(
+                    "Kafka has no setting"
+                    f" `{name}`{nearest(name, {*type(self).model_fields, *FURTHER_SECURITY})}"
+                )
         return self
 
     def client(self, **overrides: Any) -> dict[str, Any]:
-        """librdkafka's configuration: where, security, a quick return after an outage. Overrides use `_` for `.`."""
+        """librdkafka's configuration: where, security, a quick return after an outage. Overrides
+        use `_` for `.`.
+        """
         base = {
             "bootstrap.servers": self.bootstrap_servers,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 500,
             "socket.keepalive.enable": True,
-            # Known brokers are connected to again, with back-off. By default librdkafka begins anew from the bootstrap servers whenever all
-            # are down: 40 connections a second from each client, and a transaction may wait for ever for its coordinator (issue 5511).
+            # Known brokers are connected to again, with back-off. By default librdkafka begins anew
+            # from the bootstrap servers whenever all are down: 40 connections a second from each
+            # client, and a transaction may wait for ever for its coordinator (issue 5511).
             "metadata.recovery.strategy": "none",
         }
         security = {name.replace("_", "."): value for name, value in self._chosen_security()}
@@ -117,8 +127,15 @@ class KafkaSettings(BaseModel):
             if name == "ssl_endpoint_identification_algorithm":
                 security["ssl_check_hostname"] = value != "none"
             elif name in FURTHER_SECURITY and name not in self._kafka_python:
-                remedy = "Services create topics with kafka-python, which has nothing like it; programs that publish may use it"
-                raise Invalid("a service cannot keep this setting", where=f"PENSTOCK_KAFKA__{name.upper()}", remedy=remedy)
+                remedy = (
+                    "Services create topics with kafka-python, which has nothing like it; programs that"
+                    " publish may use it"
+                )
+                raise Invalid(
+                    "a service cannot keep this setting",
+                    where=f"PENSTOCK_KAFKA__{name.upper()}",
+                    remedy=remedy,
+                )
             else:
                 security[self._kafka_python.get(name, name)] = value
         return {"bootstrap_servers": self.bootstrap_servers.split(","), **security}
@@ -132,7 +149,10 @@ class KafkaSettings(BaseModel):
         if self.sasl_password_file:
             given["sasl_password"] = _password(self.sasl_password_file)
         chosen = [(name, value) for name, value in given.items() if value is not None]
-        return [(name, value.get_secret_value() if isinstance(value, SecretStr) else value) for name, value in chosen]
+        return [
+            (name, value.get_secret_value() if isinstance(value, SecretStr) else value)
+            for name, value in chosen
+        ]
 
 
 def _password(file: Path) -> str:

@@ -1,6 +1,8 @@
-"""The data plane's messages. Many and alike: they are built and read as plain dicts in the hot path; these types document and test them.
+"""The data plane's messages. Many and alike: they are built and read as plain dicts in the hot
+path; these types document and test them.
 
-An **event** is what a user publishes: a flat JSON object. Ingest answers each with a record or a reject, or drops it as a duplicate.
+An **event** is what a user publishes: a flat JSON object. Ingest answers each with a record or a
+reject, or drops it as a duplicate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""One tree of error kinds, and one table of what each becomes: a gRPC status at the door, retry or dead letter in a handler.
+"""One tree of error kinds, and one table of what each becomes: a gRPC status at the door, retry or
+dead letter in a handler.
 
 A message says what is wrong, where, and what to do.
 """
@@ -107,13 +108,30 @@ class Tampered(PenstockError):
 
 _CLASSES: dict[Kind, type[PenstockError]] = {
     error.kind: error
-    for error in (Invalid, NotFound, Conflict, Refused, TooLarge, Unavailable, DeadlineExceeded, Canceled, Tampered, PenstockError)
+    for error in (
+        Invalid,
+        NotFound,
+        Conflict,
+        Refused,
+        TooLarge,
+        Unavailable,
+        DeadlineExceeded,
+        Canceled,
+        Tampered,
+        PenstockError,
+    )
 }
 
-KINDS_BY_STATUS: dict[str, Kind] = {treatment.grpc_status: kind for kind, treatment in reversed(TREATMENTS.items())}
-"""What a status from a peer that is no Penstock service means; where two kinds share one, the first of the table."""
+KINDS_BY_STATUS: dict[str, Kind] = {
+    treatment.grpc_status: kind for kind, treatment in reversed(TREATMENTS.items())
+}
+"""What a status from a peer that is no Penstock service means; where two kinds share one, the first
+of the table.
+"""
 
 
-def error_of(kind: Kind, message: str, *, where: str | None = None, remedy: str | None = None) -> PenstockError:
+def error_of(
+    kind: Kind, message: str, *, where: str | None = None, remedy: str | None = None
+) -> PenstockError:
     """The error of a kind, as after a journey through gRPC or from a child process."""
     return _CLASSES[kind](message, where=where, remedy=remedy)

@@ -1,7 +1,8 @@
 """Control-plane events: facts in the past tense, wishes as `…Requested`.
 
-In Kafka an event is a CloudEvent in binary mode: attributes in headers, this JSON in the value. The data plane's messages (events,
-records, rejects, seen ids, predictions) are many and alike; their shapes are in `dataplane.py`.
+In Kafka an event is a CloudEvent in binary mode: attributes in headers, this JSON in the value. The
+data plane's messages (events, records, rejects, seen ids, predictions) are many and alike; their
+shapes are in `dataplane.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-# -- shared parts ------------------------------------------------------------------------------------------------------------------
+# -- shared parts ----------------------------------------------------------------------------------
 
 
 class Artifact(Frozen):
@@ -83,7 +84,9 @@ class TrainingSet(Frozen):
     """The identity of a training set; the parts are artifacts of their own."""
 
     fingerprint: str
-    """`sha256:` over the sorted row identities (entity, event ids, label), the splits and the features asked for."""
+    """`sha256:` over the sorted row identities (entity, event ids, label), the splits and the
+    features asked for.
+    """
     pipeline: str
     train: Artifact
     validation: Artifact
@@ -93,7 +96,9 @@ class TrainingSet(Frozen):
     offsets: tuple[OffsetRange, ...]
     created_at: AwareDatetime
     left: dict[str, int] = Field(default_factory=dict)
-    """Rows by part that an erasure took out since: the parts' digests are new, the fingerprint still names what was trained on."""
+    """Rows by part that an erasure took out since: the parts' digests are new, the fingerprint
+    still names what was trained on.
+    """
 
 
 class ModelVersion(Frozen):
@@ -127,7 +132,7 @@ class GateResult(Frozen):
     """One sentence for people."""
 
 
-# -- pipelines.v1 (compacted) ------------------------------------------------------------------------------------------------------
+# -- pipelines.v1 (compacted) ----------------------------------------------------------------------
 
 
 class PipelineApplied(Event):
@@ -148,7 +153,7 @@ class PipelineApplied(Event):
         return self.pipeline
 
 
-# -- training-runs.v1 --------------------------------------------------------------------------------------------------------------
+# -- training-runs.v1 ------------------------------------------------------------------------------
 
 
 class _RunEvent(Event):
@@ -179,9 +184,15 @@ class TrainingRunRequested(_RunEvent):
     requested_by: str
 
     def check(self) -> None:
-        """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns away must be under way nowhere."""
+        """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns
+        away must be under way nowhere.
+        """
         if not RUN_ID.fullmatch(self.run_id):
-            raise Invalid(f"{self.run_id!r} cannot name a run", where="run_id", remedy="Use up to 32 letters, digits, `-` and `_`")
+            raise Invalid(
+                f"{self.run_id!r} cannot name a run",
+                where="run_id",
+                remedy="Use up to 32 letters, digits, `-` and `_`",
+            )
 
 
 class PartitionOffset(Frozen):
@@ -230,7 +241,7 @@ class TrainingRunCanceled(_RunEvent):
     canceled_by: str
 
 
-# -- model-versions.v1 (compacted) -------------------------------------------------------------------------------------------------
+# -- model-versions.v1 (compacted) -----------------------------------------------------------------
 
 
 class ModelVersionRegistered(Event):
@@ -278,7 +289,7 @@ class ModelVersionPromoted(Event):
         return self.version.pipeline
 
 
-# -- audits.v1 ---------------------------------------------------------------------------------------------------------------------
+# -- audits.v1 -------------------------------------------------------------------------------------
 
 
 class _AuditEvent(Event):
@@ -306,7 +317,9 @@ class AuditCompleted(_AuditEvent):
     result: Artifact
     """The same as JSON."""
     scores: Artifact | None = None
-    """Audit rows' identities (hashed), labels and probabilities (numpy's `.npz`): what the paired champion comparison reads."""
+    """Audit rows' identities (hashed), labels and probabilities (numpy's `.npz`): what the paired
+    champion comparison reads.
+    """
     completed_at: AwareDatetime
 
 
@@ -318,7 +331,7 @@ class AuditFailed(_AuditEvent):
     failed_at: AwareDatetime
 
 
-# -- reviews.v1 --------------------------------------------------------------------------------------------------------------------
+# -- reviews.v1 ------------------------------------------------------------------------------------
 
 
 class ReviewRequested(Event):
@@ -355,7 +368,7 @@ class ReviewDecided(Event):
         return self.digest
 
 
-# -- deployments.v1 (compacted) ----------------------------------------------------------------------------------------------------
+# -- deployments.v1 (compacted) --------------------------------------------------------------------
 
 
 class Served(Frozen):

@@ -1,6 +1,8 @@
-"""The contracts in forms that others read: JSON Schemas, AsyncAPI 3.0, the reference pages of the pipeline file and of the metrics.
+"""The contracts in forms that others read: JSON Schemas, AsyncAPI 3.0, the reference pages of the
+pipeline file and of the metrics.
 
-`python -m penstock.contracts.export ROOT` writes them below ROOT; with `--check` it writes nothing and fails where they differ.
+`python -m penstock.contracts.export ROOT` writes them below ROOT; with `--check` it writes nothing
+and fails where they differ.
 """
 
 from __future__ import annotations
@@ -27,8 +29,15 @@ Json = dict[str, Any]
 
 _DATA_PLANE = {"Record": dataplane.Record, "Reject": dataplane.Reject, "Prediction": dataplane.Prediction}
 _FREE = {
-    "Event": {"type": "object", "description": "A flat JSON object with the fields that the pipeline file declares for the source."},
-    "SeenIds": {"type": "string", "format": "binary", "description": "8 bytes for each id accepted in one transaction."},
+    "Event": {
+        "type": "object",
+        "description": "A flat JSON object with the fields that the pipeline file declares for the source.",
+    },
+    "SeenIds": {
+        "type": "string",
+        "format": "binary",
+        "description": "8 bytes for each id accepted in one transaction.",
+    },
 }
 
 
@@ -51,7 +60,10 @@ def event_schemas() -> dict[str, Json]:
 
 def pipeline_schema() -> Json:
     """For editors: `# yaml-language-server: $schema=…/schemas/pipeline.json`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **pipeline.Pipeline.model_json_schema(by_alias=True)}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **pipeline.Pipeline.model_json_schema(by_alias=True),
+    }
 
 
 def asyncapi() -> Json:
@@ -70,7 +82,9 @@ def asyncapi() -> Json:
         "info": {
             "title": "Penstock",
             "version": "1",
-            "description": "Control events are CloudEvents 1.0 in binary mode; the type is `io.penstock.<message>.v1`.",
+            "description": (
+                "Control events are CloudEvents 1.0 in binary mode; the type is `io.penstock.<message>.v1`."
+            ),
         },
         "channels": {topic.name: _channel(topic) for topic in CATALOGUE},
         "operations": dict(_operations()),
@@ -85,7 +99,9 @@ def _channel(topic: Topic) -> Json:
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in topic.messages},
         "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [topic.cleanup]}}},
     }
-    parameters: Json = {name: {} for marker, name in (("<p>", "pipeline"), ("<source>", "source")) if marker in topic.name}
+    parameters: Json = {
+        name: {} for marker, name in (("<p>", "pipeline"), ("<source>", "source")) if marker in topic.name
+    }
     return channel | ({"parameters": parameters} if parameters else {})
 
 
@@ -97,7 +113,7 @@ def _operations() -> Iterator[tuple[str, Json]]:
             yield f"{consumer} receives {topic.name}", {"action": "receive", "channel": channel}
 
 
-# -- the reference page ------------------------------------------------------------------------------------------------------------
+# -- the reference page ----------------------------------------------------------------------------
 
 
 def reference() -> str:
@@ -105,8 +121,14 @@ def reference() -> str:
     lines = [
         "# The pipeline file",
         "",
-        "Generated from `penstock.contracts.pipeline`; `make gen` writes it. YAML 1.2: `1e-3` is a number, `no` is a word.",
-        "An unknown key is an error with line, key and the nearest right name. Durations are a number and one of ms, s, m, h, d.",
+        (
+            "Generated from `penstock.contracts.pipeline`; `make gen` writes it. YAML 1.2: `1e-3` is a"
+            " number, `no` is a word."
+        ),
+        (
+            "An unknown key is an error with line, key and the nearest right name. Durations are a number and"
+            " one of ms, s, m, h, d."
+        ),
         "",
     ]
     for path, model in _sections(pipeline.Pipeline, ""):
@@ -117,8 +139,15 @@ def reference() -> str:
         lines += ["| key | takes | when left out | |", "|---|---|---|---|"]
         documented = _documented(model)
         for name, field in model.model_fields.items():
-            default = "**required**" if field.is_required() else _default(field.get_default(call_default_factory=True))
-            lines.append(f"| `{field.alias or name}` | {_takes(field.annotation)} | {default} | {documented.get(name, '')} |")
+            default = (
+                "**required**"
+                if field.is_required()
+                else _default(field.get_default(call_default_factory=True))
+            )
+            lines.append(
+                f"| `{field.alias or name}` | {_takes(field.annotation)} | {default} |"
+                f" {documented.get(name, '')} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
@@ -143,7 +172,9 @@ def _models_in(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
 
 def _takes(annotation: Any) -> str:
     if any(_models_in(annotation)):
-        return {dict: "names to mappings", tuple: "a list of mappings"}.get(get_origin(annotation), "a mapping")
+        return {dict: "names to mappings", tuple: "a list of mappings"}.get(
+            get_origin(annotation), "a mapping"
+        )
     if values := list(_literals(annotation)):
         return " \\| ".join(f"`{value}`" for value in values)
     text = str(annotation)
@@ -191,7 +222,11 @@ def _documented(model: type[BaseModel]) -> dict[str, str]:
     body = tree.body[0].body  # type: ignore[attr-defined]
     found = {}
     for statement, following in itertools.pairwise(body):
-        if isinstance(statement, ast.AnnAssign) and isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+        if (
+            isinstance(statement, ast.AnnAssign)
+            and isinstance(following, ast.Expr)
+            and isinstance(following.value, ast.Constant)
+        ):
             assert isinstance(statement.target, ast.Name)
             found[statement.target.id] = " ".join(str(following.value.value).split()).replace("|", "\\|")
     return found
@@ -202,9 +237,18 @@ def metrics_reference() -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `penstock.contracts.metrics`; `make gen` writes it. Names are Prometheus'; there each series also has `job`",
-        "(`penstock.<service>`) and `instance` (the replica). Units stand in the names; a histogram has `_bucket`, `_sum` and `_count`,",
-        "and its buckets carry trace ids as exemplars. In OTLP the names are OpenTelemetry's: `penstock.service.ready`, unit and all.",
+        (
+            "Generated from `penstock.contracts.metrics`; `make gen` writes it. Names are Prometheus'; there"
+            " each series also has `job`"
+        ),
+        (
+            "(`penstock.<service>`) and `instance` (the replica). Units stand in the names; a histogram has"
+            " `_bucket`, `_sum` and `_count`,"
+        ),
+        (
+            "and its buckets carry trace ids as exemplars. In OTLP the names are OpenTelemetry's:"
+            " `penstock.service.ready`, unit and all."
+        ),
         "",
     ]
     told: dict[tuple[str, ...], list[metrics.Metric]] = {}
@@ -217,7 +261,8 @@ def metrics_reference() -> str:
             replicas = " Replicas tell the same: take the largest." if metric.shared else ""
             labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
             lines.append(
-                f"| `{metric.prometheus}` | {'histogram' if metric.buckets else metric.kind} | {labels} | {metric.about}{replicas} |"
+                f"| `{metric.prometheus}` | {'histogram' if metric.buckets else metric.kind} | {labels} |"
+                f" {metric.about}{replicas} |"
             )
         lines.append("")
     return "\n".join(lines)
@@ -229,14 +274,22 @@ def _text(value: Json) -> str:
 
 def main(arguments: list[str]) -> int:
     root = Path(next(argument for argument in arguments if not argument.startswith("--")))
-    return written({root / name: text for name, text in exports().items()}, check="--check" in arguments, of=root)
+    return written(
+        {root / name: text for name, text in exports().items()}, check="--check" in arguments, of=root
+    )
 
 
 def written(files: Mapping[Path, str], *, check: bool, of: Path) -> int:
-    """Exit code of a generator: writes each file; with `check` only names, below `of`, those that are missing or differ, and fails."""
+    """Exit code of a generator: writes each file; with `check` only names, below `of`, those that
+    are missing or differ, and fails.
+    """
     stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if check and stale:
-        sys.stderr.write("differ from the code: " + ", ".join(str(path.relative_to(of)) for path in stale) + "\nRun: make gen\n")
+        sys.stderr.write(
+            "differ from the code: "
+            + ", ".join(str(path.relative_to(of)) for path in stale)
+            + "\nRun: make gen\n"
+        )
         return 1
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)

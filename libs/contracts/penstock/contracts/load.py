@@ -1,6 +1,7 @@
 """Reads a pipeline file: YAML 1.2 with line numbers, so that every mistake is shown where it was made.
 
-All problems of a file are found at once: first those of single keys, then, when there are none, those of `rules`.
+All problems of a file are found at once: first those of single keys, then, when there are none,
+those of `rules`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,16 @@ NOT_SERVED: dict[rules.Path, str] = {
     ("tuner",): "this release has no tuner yet; leave `tuner` out and set `trainer` by hand",
     ("edge",): "this release has no edge gateway yet; leave `edge` out",
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
-    ("features", "*", "window"): "this release has no windows yet; publish the aggregate as a field of its own",
-    ("features", "*", "windows"): "this release has no windows yet; publish the aggregate as a field of its own",
+    (
+        "features",
+        "*",
+        "window",
+    ): "this release has no windows yet; publish the aggregate as a field of its own",
+    (
+        "features",
+        "*",
+        "windows",
+    ): "this release has no windows yet; publish the aggregate as a field of its own",
 }
 NOT_SERVED_VALUES: dict[rules.Path, dict[str, str]] = {
     ("features", "*", "encode"): {"text_cnn": "this release has no `text_cnn` yet; use `bag_of_words`"},
@@ -61,7 +70,9 @@ class BadPipeline(Invalid):
     def __init__(self, problems: tuple[Problem, ...], file: str) -> None:
         self.problems = problems
         count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-        super().__init__("\n".join([*(problem.show(file) for problem in problems), f"{count}, nothing applied"]))
+        super().__init__(
+            "\n".join([*(problem.show(file) for problem in problems), f"{count}, nothing applied"])
+        )
 
 
 def read(text: str, file: str = "pipeline.yaml") -> Pipeline:
@@ -80,7 +91,9 @@ def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
 
 
 def place(text: str, file: str, found: Iterable[rules.Problem]) -> tuple[Problem, ...]:
-    """Where in `text` those problems stand that somebody else found in it. Raises BadPipeline where it is no YAML."""
+    """Where in `text` those problems stand that somebody else found in it. Raises BadPipeline where
+    it is no YAML.
+    """
     document = _parse(text, file)
     placed = (_at(document, problem.path, problem.message) for problem in found)
     return tuple(sorted(placed, key=lambda problem: (problem.line, problem.column)))
@@ -96,11 +109,15 @@ def _parse(text: str, file: str) -> CommentedMap:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise BadPipeline((Problem(line, column, "", f"not YAML: {error.problem or error.context}"),), file) from error
+        raise BadPipeline(
+            (Problem(line, column, "", f"not YAML: {error.problem or error.context}"),), file
+        ) from error
     except Exception as error:  # ruamel raises ValueError, RecursionError and more on hostile text
         raise BadPipeline((Problem(0, 0, "", f"not YAML: {error}"),), file) from error
     if not isinstance(document, CommentedMap):
-        raise BadPipeline((Problem(1, 1, "", "a pipeline file is a mapping that starts with `version: 1`"),), file)
+        raise BadPipeline(
+            (Problem(1, 1, "", "a pipeline file is a mapping that starts with `version: 1`"),), file
+        )
     return document
 
 
@@ -112,7 +129,9 @@ def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
         nonlocal count
         count += 1
         if count > _MAX_NODES:
-            raise BadPipeline((Problem(0, 0, "", f"the file has more than {_MAX_NODES} values, aliases expanded"),), file)
+            raise BadPipeline(
+                (Problem(0, 0, "", f"the file has more than {_MAX_NODES} values, aliases expanded"),), file
+            )
         match node:
             case Mapping():
                 return {str(key): plain(value) for key, value in node.items()}
@@ -133,8 +152,9 @@ def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
 
 def _checked(document: CommentedMap, data: dict[str, JsonValue]) -> list[Problem]:
     try:
-        # As it was written: YAML 1.2 says itself what is a number or a truth value, and `no`, a text, shall not become one unseen.
-        # Of JSON, because there a list may be a tuple. Who reads what was stored is not so strict.
+        # As it was written: YAML 1.2 says itself what is a number or a truth value, and `no`, a
+        # text, shall not become one unseen. Of JSON, because there a list may be a tuple. Who reads
+        # what was stored is not so strict.
         pipeline = Pipeline.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         return [_problem(document, data, detail) for detail in error.errors()]
@@ -160,10 +180,15 @@ def _message(path: rules.Path, detail: ErrorDetails) -> str:
             value = str(detail["input"])
             if told := NOT_SERVED_VALUES.get(pattern, {}).get(value):
                 return told
-            allowed = [part.strip(" '") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+            allowed = [
+                part.strip(" '") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")
+            ]
             return f"`{value}` is not allowed{rules.nearest(value, allowed)}"
         case "string_pattern_mismatch":
-            return f"`{detail['input']}` does not fit; write {_PATTERNS.get(detail['ctx']['pattern'], detail['ctx']['pattern'])}"
+            return (
+                f"`{detail['input']}` does not fit; write"
+                f" {_PATTERNS.get(detail['ctx']['pattern'], detail['ctx']['pattern'])}"
+            )
         case "value_error":
             return str(detail["ctx"]["error"])
         case "bool_type":
@@ -187,7 +212,9 @@ def _shown(value: object) -> str:
 
 
 def _real_path(data: object, location: tuple[str | int, ...]) -> Iterator[str | int]:
-    """The part of a pydantic location that exists in the data, the last step (a missing or unknown key) included."""
+    """The part of a pydantic location that exists in the data, the last step (a missing or unknown
+    key) included.
+    """
     node = data
     for position, step in enumerate(location):
         if step == "[key]":
@@ -210,9 +237,11 @@ def _known_keys(path: rules.Path) -> list[str]:
             model = fields.get(str(step))
         else:
             model = next((part for part in reversed(get_args(model)) if part is not type(None)), None)
-        while (parts := [part for part in get_args(model) if isinstance(part, type) and issubclass(part, BaseModel)]) and not _is_container(
-            model
-        ):
+        while (
+            parts := [
+                part for part in get_args(model) if isinstance(part, type) and issubclass(part, BaseModel)
+            ]
+        ) and not _is_container(model):
             model = parts[0]
     if isinstance(model, type) and issubclass(model, BaseModel):
         return [field.alias or name for name, field in model.model_fields.items()]
@@ -229,14 +258,20 @@ def _at(document: CommentedMap, path: rules.Path, message: str, *, key: bool = F
 
 
 def _place(document: CommentedMap, path: rules.Path, *, key: bool) -> tuple[int, int]:
-    """Line and column, from 1, of the value at `path` (or of its key), or of the deepest mapping that has a part of it."""
+    """Line and column, from 1, of the value at `path` (or of its key), or of the deepest mapping
+    that has a part of it.
+    """
     node: Any = document
     place = (1, 1)
     for position, step in enumerate(path):
         last = position == len(path) - 1
         try:
             if isinstance(node, CommentedMap):
-                found = node.lc.key(step) if (key and last) or isinstance(node[step], CommentedMap) else node.lc.value(step)
+                found = (
+                    node.lc.key(step)
+                    if (key and last) or isinstance(node[step], CommentedMap)
+                    else node.lc.value(step)
+                )
             elif isinstance(node, CommentedSeq):
                 found = node.lc.item(step)
             else:

@@ -1,8 +1,11 @@
-"""The metrics catalogue: every instrument is data, with its unit, its attributes and the services that report it.
+"""The metrics catalogue: every instrument is data, with its unit, its attributes and the services
+that report it.
 
-Names and units are OpenTelemetry's (UCUM; what is counted stands in braces), those of its semantic conventions where it has one. Attributes
-take few values: pipelines, sources, topics, groups, kinds, outcomes, the digest that is served; never an entity, an event, a prediction or
-a person. Dashboards, alerts and `docs/metrics.md` are made from this table, and a test compares it with what a running stack reports.
+Names and units are OpenTelemetry's (UCUM; what is counted stands in braces), those of its semantic
+conventions where it has one. Attributes take few values: pipelines, sources, topics, groups, kinds,
+outcomes, the digest that is served; never an entity, an event, a prediction or a person.
+Dashboards, alerts and `docs/metrics.md` are made from this table, and a test compares it with what
+a running stack reports.
 """
 
 from __future__ import annotations
@@ -45,36 +48,68 @@ class Metric:
 
     @property
     def prometheus(self) -> str:
-        """Its name in Prometheus (a histogram's without `_bucket`, `_sum`, `_count`), as its OTLP receiver translates it."""
+        """Its name in Prometheus (a histogram's without `_bucket`, `_sum`, `_count`), as its OTLP
+        receiver translates it.
+        """
         words = [*self.name.split("."), *([_UNITS[self.unit]] if self.unit in _UNITS else [])]
         return "_".join([*words, *(["total"] if self.kind == "counter" else [])])
 
     @property
     def series(self) -> tuple[str, ...]:
         """The names that it has there."""
-        return tuple(f"{self.prometheus}_{part}" for part in ("bucket", "sum", "count")) if self.buckets else (self.prometheus,)
+        return (
+            tuple(f"{self.prometheus}_{part}" for part in ("bucket", "sum", "count"))
+            if self.buckets
+            else (self.prometheus,)
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its attributes as Prometheus' labels; besides them each series has `job` (`penstock.<service>`) and `instance` (the replica)."""
+        """Its attributes as Prometheus' labels; besides them each series has `job`
+        (`penstock.<service>`) and `instance` (the replica).
+        """
         return tuple(attribute.replace(".", "_") for attribute in self.attributes)
 
 
 _DESTINATION, _GROUP = "messaging.destination.name", "messaging.consumer.group.name"
 _CONSUMING = ("messaging.system", "messaging.operation.name", _DESTINATION, _GROUP)
 
-# -- every service -----------------------------------------------------------------------------------------------------------------
+# -- every service ---------------------------------------------------------------------------------
 
-READY = Metric("penstock.service.ready", "gauge", "{service}", "1 while the service waits for nothing, else 0.")
-WAITING = Metric(
-    "penstock.service.waiting", "gauge", "{thing}", "How many things of this sort the service waits for, while it does.", ("thing",)
+READY = Metric(
+    "penstock.service.ready", "gauge", "{service}", "1 while the service waits for nothing, else 0."
 )
-HOME_FREE = Metric("penstock.home.free", "gauge", "By", "Free space of the file system that holds PENSTOCK_HOME.")
+WAITING = Metric(
+    "penstock.service.waiting",
+    "gauge",
+    "{thing}",
+    "How many things of this sort the service waits for, while it does.",
+    ("thing",),
+)
+HOME_FREE = Metric(
+    "penstock.home.free", "gauge", "By", "Free space of the file system that holds PENSTOCK_HOME."
+)
 HOME_SIZE = Metric("penstock.home.size", "gauge", "By", "Size of the file system that holds PENSTOCK_HOME.")
-CPU = Metric("process.cpu.time", "counter", "s", "Processor time of the service's process, without its jobs.", ("cpu.mode",))
-MEMORY = Metric("process.memory.usage", "updowncounter", "By", "Physical memory of the service's process, without its jobs.")
+CPU = Metric(
+    "process.cpu.time",
+    "counter",
+    "s",
+    "Processor time of the service's process, without its jobs.",
+    ("cpu.mode",),
+)
+MEMORY = Metric(
+    "process.memory.usage",
+    "updowncounter",
+    "By",
+    "Physical memory of the service's process, without its jobs.",
+)
 THREADS = Metric("process.thread.count", "updowncounter", "{thread}", "Threads of the service's process.")
-FILES = Metric("process.unix.file_descriptor.count", "updowncounter", "{file_descriptor}", "Open files of the service's process.")
+FILES = Metric(
+    "process.unix.file_descriptor.count",
+    "updowncounter",
+    "{file_descriptor}",
+    "Open files of the service's process.",
+)
 UPTIME = Metric("process.uptime", "gauge", "s", "Time since the process started.")
 CALLS = Metric(
     "rpc.server.call.duration",
@@ -85,7 +120,7 @@ CALLS = Metric(
     buckets=CALL_S,
 )
 
-# -- Kafka -------------------------------------------------------------------------------------------------------------------------
+# -- Kafka -----------------------------------------------------------------------------------------
 
 CONSUMED = Metric(
     "messaging.client.consumed.messages",
@@ -111,7 +146,13 @@ SENT = Metric(
     "Messages given to Kafka, those that are given again too.",
     ("messaging.system", "messaging.operation.name", _DESTINATION),
 )
-LAG = Metric("penstock.consumer.lag", "gauge", "{message}", "Messages of a topic that wait before the group.", (_DESTINATION, _GROUP))
+LAG = Metric(
+    "penstock.consumer.lag",
+    "gauge",
+    "{message}",
+    "Messages of a topic that wait before the group.",
+    (_DESTINATION, _GROUP),
+)
 TRANSACTIONS = Metric(
     "penstock.transaction.duration",
     "histogram",
@@ -134,8 +175,9 @@ CONTROL_EVENTS = Metric(
     "penstock.control.events",
     "counter",
     "{event}",
-    "Control events that were `applied`, `skipped` (seen before, or not handled here), `retried`, `rejected` into a dead letter; read at a"
-    " start or after it as a topic's state (`replayed`), or `left_out` of that.",
+    "Control events that were `applied`, `skipped` (seen before, or not handled here), `retried`, `rejected`"
+    " into a dead letter; read at a start or after it as a topic's state (`replayed`), or `left_out` of"
+    " that.",
     (_DESTINATION, _GROUP, "outcome"),
 )
 OUTBOX = Metric(
@@ -147,10 +189,15 @@ OUTBOX = Metric(
     shared=True,
 )
 OUTBOX_AGE = Metric(
-    "penstock.outbox.age", "gauge", "s", "How long the oldest of them waits; 0 when none does.", services=STORING, shared=True
+    "penstock.outbox.age",
+    "gauge",
+    "s",
+    "How long the oldest of them waits; 0 when none does.",
+    services=STORING,
+    shared=True,
 )
 
-# -- jobs --------------------------------------------------------------------------------------------------------------------------
+# -- jobs ------------------------------------------------------------------------------------------
 
 JOBS = Metric(
     "penstock.jobs",
@@ -162,21 +209,34 @@ JOBS = Metric(
     shared=True,
 )
 JOB_WAIT = Metric(
-    "penstock.job.wait", "gauge", "s", "How long the oldest queued job waits; 0 when none does.", ("kind",), WORKING, shared=True
+    "penstock.job.wait",
+    "gauge",
+    "s",
+    "How long the oldest queued job waits; 0 when none does.",
+    ("kind",),
+    WORKING,
+    shared=True,
 )
 JOB_DURATION = Metric(
     "penstock.job.duration",
     "histogram",
     "s",
-    "One start of a job's process until it is `done`, `failed` for good, put back because it is to be `retried`, `crashed`, was `canceled`"
-    " or `stopped` with the service.",
+    "One start of a job's process until it is `done`, `failed` for good, put back because it is to be"
+    " `retried`, `crashed`, was `canceled` or `stopped` with the service.",
     ("kind", "outcome"),
     WORKING,
     WORK_S,
 )
-JOB_MEMORY = Metric("penstock.job.memory", "gauge", "By", "Physical memory of the jobs' processes that run.", ("kind",), WORKING)
+JOB_MEMORY = Metric(
+    "penstock.job.memory",
+    "gauge",
+    "By",
+    "Physical memory of the jobs' processes that run.",
+    ("kind",),
+    WORKING,
+)
 
-# -- ingest ------------------------------------------------------------------------------------------------------------------------
+# -- ingest ----------------------------------------------------------------------------------------
 
 EVENTS = Metric(
     "penstock.ingest.events",
@@ -186,12 +246,20 @@ EVENTS = Metric(
     ("pipeline", "source", "outcome"),
     ("ingest",),
 )
-REJECTS = Metric("penstock.ingest.rejects", "counter", "{event}", "Rejects by reason.", ("pipeline", "source", "reason"), ("ingest",))
+REJECTS = Metric(
+    "penstock.ingest.rejects",
+    "counter",
+    "{event}",
+    "Rejects by reason.",
+    ("pipeline", "source", "reason"),
+    ("ingest",),
+)
 FORGOTTEN = Metric(
     "penstock.ingest.forgotten",
     "counter",
     "{event}",
-    "Ids dropped within the deduplication window because the capacity was reached: repeats of these go unnoticed.",
+    "Ids dropped within the deduplication window because the capacity was reached: repeats of these go"
+    " unnoticed.",
     ("pipeline", "source"),
     ("ingest",),
 )
@@ -205,12 +273,26 @@ INGEST_DELAY = Metric(
     DELAY_S,
 )
 
-# -- feature_store -----------------------------------------------------------------------------------------------------------------
+# -- feature_store ---------------------------------------------------------------------------------
 
-LAKE_ROWS = Metric("penstock.lake.rows", "gauge", "{row}", "Records in the lake.", ("pipeline", "source"), ("feature_store",))
-LAKE_FILES = Metric("penstock.lake.files", "gauge", "{file}", "Parquet files in the lake.", ("pipeline", "source"), ("feature_store",))
+LAKE_ROWS = Metric(
+    "penstock.lake.rows", "gauge", "{row}", "Records in the lake.", ("pipeline", "source"), ("feature_store",)
+)
+LAKE_FILES = Metric(
+    "penstock.lake.files",
+    "gauge",
+    "{file}",
+    "Parquet files in the lake.",
+    ("pipeline", "source"),
+    ("feature_store",),
+)
 ONLINE_BEHIND = Metric(
-    "penstock.online.behind", "gauge", "{row}", "Records in the lake that are not online yet.", ("pipeline", "source"), ("feature_store",)
+    "penstock.online.behind",
+    "gauge",
+    "{row}",
+    "Records in the lake that are not online yet.",
+    ("pipeline", "source"),
+    ("feature_store",),
 )
 ONLINE_DELAY = Metric(
     "penstock.online.delay",
@@ -222,7 +304,13 @@ ONLINE_DELAY = Metric(
     DELAY_S,
 )
 ONLINE_READS = Metric(
-    "penstock.online.read.duration", "histogram", "s", "Reads of online features, one call each.", ("pipeline",), ("feature_store",), CALL_S
+    "penstock.online.read.duration",
+    "histogram",
+    "s",
+    "Reads of online features, one call each.",
+    ("pipeline",),
+    ("feature_store",),
+    CALL_S,
 )
 ONLINE_ENTITIES = Metric(
     "penstock.online.entities",
@@ -250,11 +338,26 @@ TRAINING_SETS = Metric(
     ("feature_store",),
     WORK_S,
 )
-ERASED = Metric("penstock.erasures", "counter", "{entity}", "Entities that were erased.", ("pipeline",), ("feature_store",))
+ERASED = Metric(
+    "penstock.erasures",
+    "counter",
+    "{entity}",
+    "Entities that were erased.",
+    ("pipeline",),
+    ("feature_store",),
+)
 
-# -- trainer -----------------------------------------------------------------------------------------------------------------------
+# -- trainer ---------------------------------------------------------------------------------------
 
-RUNS = Metric("penstock.runs", "gauge", "{run}", "Training runs that have not ended.", ("state",), ("trainer",), shared=True)
+RUNS = Metric(
+    "penstock.runs",
+    "gauge",
+    "{run}",
+    "Training runs that have not ended.",
+    ("state",),
+    ("trainer",),
+    shared=True,
+)
 RUN_DURATION = Metric(
     "penstock.run.duration",
     "histogram",
@@ -266,7 +369,7 @@ RUN_DURATION = Metric(
 )
 EPOCHS = Metric("penstock.run.epochs", "counter", "{epoch}", "Epochs trained.", ("pipeline",), ("trainer",))
 
-# -- model_registry ----------------------------------------------------------------------------------------------------------------
+# -- model_registry --------------------------------------------------------------------------------
 
 PACKAGES = Metric(
     "penstock.packages",
@@ -284,22 +387,35 @@ DECISIONS = Metric(
     ("pipeline", "decision"),
     ("model_registry",),
 )
-VERSIONS = Metric("penstock.versions", "gauge", "{version}", "Model versions by state.", ("state",), ("model_registry",), shared=True)
+VERSIONS = Metric(
+    "penstock.versions",
+    "gauge",
+    "{version}",
+    "Model versions by state.",
+    ("state",),
+    ("model_registry",),
+    shared=True,
+)
 
-# -- ethics_audit ------------------------------------------------------------------------------------------------------------------
+# -- ethics_audit ----------------------------------------------------------------------------------
 
 AUDITS = Metric(
     "penstock.audit.duration",
     "histogram",
     "s",
-    "Audits from the version's registration to the verdict: `pass`, `fail`, `inconclusive`; or `none` where the audit could not be carried"
-    " out.",
+    "Audits from the version's registration to the verdict: `pass`, `fail`, `inconclusive`; or `none` where"
+    " the audit could not be carried out.",
     ("pipeline", "verdict"),
     ("ethics_audit",),
     WORK_S,
 )
 AUDIT_BACKLOG = Metric(
-    "penstock.audit.backlog", "gauge", "{audit}", "Audits that have begun and not ended.", services=("ethics_audit",), shared=True
+    "penstock.audit.backlog",
+    "gauge",
+    "{audit}",
+    "Audits that have begun and not ended.",
+    services=("ethics_audit",),
+    shared=True,
 )
 AUDIT_AGE = Metric(
     "penstock.audit.backlog.age",
@@ -309,7 +425,14 @@ AUDIT_AGE = Metric(
     services=("ethics_audit",),
     shared=True,
 )
-REVIEWS = Metric("penstock.reviews.open", "gauge", "{review}", "Reviews that wait for a person.", services=("ethics_audit",), shared=True)
+REVIEWS = Metric(
+    "penstock.reviews.open",
+    "gauge",
+    "{review}",
+    "Reviews that wait for a person.",
+    services=("ethics_audit",),
+    shared=True,
+)
 REVIEW_AGE = Metric(
     "penstock.reviews.open.age",
     "gauge",
@@ -319,7 +442,7 @@ REVIEW_AGE = Metric(
     shared=True,
 )
 
-# -- inference ---------------------------------------------------------------------------------------------------------------------
+# -- inference -------------------------------------------------------------------------------------
 
 PREDICTIONS = Metric(
     "penstock.prediction.duration",
@@ -330,17 +453,24 @@ PREDICTIONS = Metric(
     ("inference",),
     CALL_S,
 )
-PREDICTED_ROWS = Metric("penstock.prediction.rows", "counter", "{row}", "Rows that were predicted.", ("pipeline",), ("inference",))
+PREDICTED_ROWS = Metric(
+    "penstock.prediction.rows", "counter", "{row}", "Rows that were predicted.", ("pipeline",), ("inference",)
+)
 RECORDED = Metric(
     "penstock.recorder.lines",
     "counter",
     "{line}",
-    "Lines of the door's log: `recorded` whole, `undecoded` in part, or `unattributed`: of no pipeline ever served, not published.",
+    "Lines of the door's log: `recorded` whole, `undecoded` in part, or `unattributed`: of no pipeline ever"
+    " served, not published.",
     ("outcome",),
     ("inference",),
 )
 RECORDER_BACKLOG = Metric(
-    "penstock.recorder.backlog", "gauge", "By", "What of the door's log is not yet published.", services=("inference",)
+    "penstock.recorder.backlog",
+    "gauge",
+    "By",
+    "What of the door's log is not yet published.",
+    services=("inference",),
 )
 DOOR_CLOSED = Metric(
     "penstock.door.closed",
@@ -353,15 +483,16 @@ DOOR_HELD = Metric(
     "penstock.door.held",
     "gauge",
     "{door}",
-    "1 while predictions wait in the door because Triton is away or has not loaded again what it served, else 0.",
+    "1 while predictions wait in the door because Triton is away or has not loaded again what it served,"
+    " else 0.",
     services=("inference",),
 )
 DEPLOYMENTS = Metric(
     "penstock.deployments",
     "gauge",
     "{pipeline}",
-    "Pipelines with a version that may serve (`wanted`), those that Triton answers for (`served`), and those whose newest promotion was"
-    " `refused` here.",
+    "Pipelines with a version that may serve (`wanted`), those that Triton answers for (`served`), and those"
+    " whose newest promotion was `refused` here.",
     ("state",),
     ("inference",),
 )
@@ -383,4 +514,6 @@ DEPLOYED = Metric(
     WORK_S,
 )
 
-CATALOGUE: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
+CATALOGUE: tuple[Metric, ...] = tuple(
+    value for value in list(globals().values()) if isinstance(value, Metric)
+)

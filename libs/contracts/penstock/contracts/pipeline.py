@@ -1,7 +1,8 @@
 """The pipeline file as typed data: what a team declares once.
 
-`load.py` reads the YAML (line numbers, nearest names); `rules.py` holds what no single key can say (references that must exist, gates
-that must make sense). The models here hold shape, types, ranges and defaults, nothing else.
+`load.py` reads the YAML (line numbers, nearest names); `rules.py` holds what no single key can say
+(references that must exist, gates that must make sense). The models here hold shape, types, ranges
+and defaults, nothing else.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from penstock.contracts.durations import format_duration, parse_duration
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
-FieldReference = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}\.[A-Za-z_][A-Za-z0-9_]{0,62}$")]
+FieldReference = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}\.[A-Za-z_][A-Za-z0-9_]{0,62}$")
+]
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
@@ -36,11 +39,15 @@ class Entity(Model):
 
 
 class SourceField(Model):
-    """One field of a source's events. Ingest checks it and changes nothing beyond the declared type and unit."""
+    """One field of a source's events. Ingest checks it and changes nothing beyond the declared type
+    and unit.
+    """
 
     type: Literal["number", "category", "text", "boolean"]
     unit: str | None = None
-    """What the number is counted in, in words of your own: every value is taken to be in it, so a change of it is a new pipeline."""
+    """What the number is counted in, in words of your own: every value is taken to be in it, so a
+    change of it is a new pipeline.
+    """
     range: tuple[float, float] | None = None
     """Inclusive bounds, numbers only."""
     values: tuple[str, ...] | None = None
@@ -71,7 +78,9 @@ class Feature(Model):
 
     source_field: FieldReference = Field(alias="from")
     impute: Literal["median", "mean", "zero"] | None = None
-    """Numbers: what a missing value becomes (default median). An indicator of absence is always added where the training split has any."""
+    """Numbers: what a missing value becomes (default median). An indicator of absence is always
+    added where the training split has any.
+    """
     clip: tuple[str | float, str | float] | None = None
     """Numbers: bounds, as values or as percentiles of the training split (`p01`)."""
     scale: Literal["standard", "minmax", "none"] | None = None
@@ -100,7 +109,9 @@ class SplitParts(Model):
 
 class Split(Model):
     by: Name
-    """An entity's name (rows of one entity stay together, by hash) or `time` (oldest rows train, newest are audited)."""
+    """An entity's name (rows of one entity stay together, by hash) or `time` (oldest rows train,
+    newest are audited).
+    """
     parts: SplitParts = SplitParts()
 
 
@@ -267,7 +278,9 @@ class Pipeline(Model):
         return self.sources[source].fields[name]
 
     def reference(self, name: str) -> str:
-        """The `source.field` that a bare field name means. Raises KeyError where no source, or more than one, has it."""
+        """The `source.field` that a bare field name means. Raises KeyError where no source, or more
+        than one, has it.
+        """
         found = [f"{source}.{name}" for source, declared in self.sources.items() if name in declared.fields]
         if len(found) != 1:
             raise KeyError(name)
@@ -279,13 +292,21 @@ class Pipeline(Model):
             reference
             for source_name, source in self.sources.items()
             for name, field in source.fields.items()
-            if not (field.protected or field.personal) and (reference := f"{source_name}.{name}") != self.target.source_field
+            if not (field.protected or field.personal)
+            and (reference := f"{source_name}.{name}") != self.target.source_field
         ]
 
     def resolved_features(self) -> dict[str, Feature]:
-        """The declared features, or the default ones, each with every choice made explicit for its field's type."""
-        declared = self.features or {reference.partition(".")[2]: Feature(source_field=reference) for reference in self.default_features()}
-        return {name: _explicit(feature, self.field(feature.source_field)) for name, feature in declared.items()}
+        """The declared features, or the default ones, each with every choice made explicit for its
+        field's type.
+        """
+        declared = self.features or {
+            reference.partition(".")[2]: Feature(source_field=reference)
+            for reference in self.default_features()
+        }
+        return {
+            name: _explicit(feature, self.field(feature.source_field)) for name, feature in declared.items()
+        }
 
 
 def _explicit(feature: Feature, field: SourceField) -> Feature:

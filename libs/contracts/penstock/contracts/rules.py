@@ -1,4 +1,5 @@
-"""What no single key of a pipeline file can say: references that must exist, options that fit their field, gates that make sense.
+"""What no single key of a pipeline file can say: references that must exist, options that fit their
+field, gates that make sense.
 
 Pure: a pipeline in, problems out, each at the path of the key that is wrong.
 """
@@ -22,14 +23,19 @@ RESERVED_NAMES = frozenset({"stats"})
 
 HIGHER_IS_BETTER = frozenset({"auroc", "accuracy", "f1", "r2", "demographic_parity_ratio"})
 FAIRNESS_METRICS = frozenset(
-    {"demographic_parity_difference", "demographic_parity_ratio", "equalized_odds_difference", "equal_opportunity_difference"}
+    {
+        "demographic_parity_difference",
+        "demographic_parity_ratio",
+        "equalized_odds_difference",
+        "equal_opportunity_difference",
+    }
 )
 _REGRESSION_METRICS = frozenset({"rmse", "mae", "r2"})
 _BINARY_METRICS = frozenset({"auroc", "f1", "brier"}) | FAIRNESS_METRICS
 
-BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(("auroc", "accuracy", "f1", "brier", *FAIRNESS_METRICS), (0.0, 1.0)) | {
-    "r2": (-math.inf, 1.0)
-}
+BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(
+    ("auroc", "accuracy", "f1", "brier", *FAIRNESS_METRICS), (0.0, 1.0)
+) | {"r2": (-math.inf, 1.0)}
 """Between which a metric lies; the others are errors, from 0."""
 LONGEST_DELAY = timedelta(seconds=10)
 
@@ -62,7 +68,9 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         *_fairness(pipeline),
         *_decision(pipeline),
         *_groups(pipeline),
-        *itertools.chain.from_iterable(_gate(pipeline, index, gate) for index, gate in enumerate(pipeline.audit.gates)),
+        *itertools.chain.from_iterable(
+            _gate(pipeline, index, gate) for index, gate in enumerate(pipeline.audit.gates)
+        ),
         *_promotion(pipeline),
         *_serving(pipeline),
     ]
@@ -95,13 +103,24 @@ def _sources(pipeline: Pipeline) -> Iterator[Problem]:
     for name, source in pipeline.sources.items():
         at: Path = ("sources", name)
         if source.entity not in pipeline.entities:
-            yield Problem((*at, "entity"), f"no entity `{source.entity}`{nearest(source.entity, pipeline.entities)}")
+            yield Problem(
+                (*at, "entity"), f"no entity `{source.entity}`{nearest(source.entity, pipeline.entities)}"
+            )
         elif source.entity != pipeline.entity:
-            yield Problem((*at, "entity"), f"this release joins by the first entity, `{pipeline.entity}`; `{source.entity}` is another")
+            yield Problem(
+                (*at, "entity"),
+                f"this release joins by the first entity, `{pipeline.entity}`; `{source.entity}` is another",
+            )
         if source.timestamp in (source.id, pipeline.key):
-            yield Problem((*at, "timestamp"), f"`{source.timestamp}` names the event or its entity; its time is a field of its own")
+            yield Problem(
+                (*at, "timestamp"),
+                f"`{source.timestamp}` names the event or its entity; its time is a field of its own",
+            )
         if not source.deduplicate:
-            yield Problem((*at, "deduplicate"), "a publisher that tries again repeats an event: write for how long that is known, as in 7d")
+            yield Problem(
+                (*at, "deduplicate"),
+                "a publisher that tries again repeats an event: write for how long that is known, as in 7d",
+            )
         if not source.retention:
             yield Problem((*at, "retention"), "nothing would be kept; write for how long, as in 400d")
         for field_name, field in source.fields.items():
@@ -109,13 +128,22 @@ def _sources(pipeline: Pipeline) -> Iterator[Problem]:
 
 
 def _field(at: Path, field: SourceField) -> Iterator[Problem]:
-    only = {"range": ("number",), "unit": ("number",), "values": ("category",), "max_length": ("text", "category")}
+    only = {
+        "range": ("number",),
+        "unit": ("number",),
+        "values": ("category",),
+        "max_length": ("text", "category"),
+    }
     for option, types in only.items():
         if option in field.model_fields_set and field.type not in types:
-            yield Problem((*at, option), f"`{option}` is for {' and '.join(types)} fields; this one is {field.type}")
+            yield Problem(
+                (*at, option), f"`{option}` is for {' and '.join(types)} fields; this one is {field.type}"
+            )
     if field.range and field.range[0] > field.range[1]:
         yield Problem((*at, "range"), "the lower bound is above the upper one")
-    if field.values is not None and (not field.values or len(set(field.values)) < len(field.values) or "" in field.values):
+    if field.values is not None and (
+        not field.values or len(set(field.values)) < len(field.values) or "" in field.values
+    ):
         yield Problem((*at, "values"), "list each allowed value once, none of them empty")
 
 
@@ -132,9 +160,14 @@ def _features(pipeline: Pipeline) -> Iterator[Problem]:
         return
     default = [reference.partition(".")[2] for reference in pipeline.default_features()]
     if not default:
-        yield Problem(("sources",), "no field is left for the model: each is protected, personal or the target; name `features`")
+        yield Problem(
+            ("sources",),
+            "no field is left for the model: each is protected, personal or the target; name `features`",
+        )
     for name in sorted({name for name in default if default.count(name) > 1}):
-        yield Problem(("sources",), f"more than one source has a field `{name}`; name `features`, or rename one")
+        yield Problem(
+            ("sources",), f"more than one source has a field `{name}`; name `features`, or rename one"
+        )
 
 
 def _feature_options(at: Path, feature: Feature, field: SourceField) -> Iterator[Problem]:
@@ -146,10 +179,20 @@ def _feature_options(at: Path, feature: Feature, field: SourceField) -> Iterator
     }[field.type]
     for option in sorted(feature.model_fields_set - {"source_field"} - fits):
         if getattr(feature, option) is not None:
-            yield Problem((*at, option), f"`{option}` does not fit a {field.type} field; use {', '.join(f'`{o}`' for o in sorted(fits))}")
-    encodings = {"category": ("embedding", "one_hot"), "boolean": ("one_hot",), "text": ("bag_of_words",)}.get(field.type, ())
+            yield Problem(
+                (*at, option),
+                f"`{option}` does not fit a {field.type} field; use"
+                f" {', '.join(f'`{o}`' for o in sorted(fits))}",
+            )
+    encodings = {
+        "category": ("embedding", "one_hot"),
+        "boolean": ("one_hot",),
+        "text": ("bag_of_words",),
+    }.get(field.type, ())
     if feature.encode and "encode" in fits and feature.encode not in encodings:
-        yield Problem((*at, "encode"), f"a {field.type} field takes {' or '.join(f'`{e}`' for e in encodings)}")
+        yield Problem(
+            (*at, "encode"), f"a {field.type} field takes {' or '.join(f'`{e}`' for e in encodings)}"
+        )
     if feature.dimension and feature.encode == "one_hot":
         yield Problem((*at, "dimension"), "`dimension` is for `encode: embedding`")
     try:
@@ -173,20 +216,36 @@ def _target(pipeline: Pipeline) -> Iterator[Problem]:
         yield Problem((*at, "from"), missing)
         return
     field = pipeline.field(target.source_field)
-    fitting = {"binary": ("boolean", "category", "number"), "multiclass": ("category",), "regression": ("number",)}[target.type]
+    fitting = {
+        "binary": ("boolean", "category", "number"),
+        "multiclass": ("category",),
+        "regression": ("number",),
+    }[target.type]
     if field.type not in fitting:
         yield Problem(
-            (*at, "type"), f"a {target.type} target needs a {' or '.join(fitting)} field; `{target.source_field}` is {field.type}"
+            (*at, "type"),
+            f"a {target.type} target needs a {' or '.join(fitting)} field; `{target.source_field}` is"
+            f" {field.type}",
         )
     if target.positive is not None and target.type != "binary":
         yield Problem((*at, "positive"), "`positive` is for binary targets")
     elif target.positive is not None and not _may_equal(target.positive, field):
-        yield Problem((*at, "positive"), f"`{target.positive}` never equals a value of `{target.source_field}`, which is {field.type}")
+        yield Problem(
+            (*at, "positive"),
+            f"`{target.positive}` never equals a value of `{target.source_field}`, which is {field.type}",
+        )
     if target.type == "binary" and field.type != "boolean" and target.positive is None:
         yield Problem(at, f"say which value of `{target.source_field}` counts as 1: `positive: …`")
-    if target.type == "binary" and field.values and target.positive is not None and str(target.positive) not in field.values:
+    if (
+        target.type == "binary"
+        and field.values
+        and target.positive is not None
+        and str(target.positive) not in field.values
+    ):
         yield Problem(
-            (*at, "positive"), f"`{target.positive}` is no value of `{target.source_field}`{nearest(str(target.positive), field.values)}"
+            (*at, "positive"),
+            f"`{target.positive}` is no value of"
+            f" `{target.source_field}`{nearest(str(target.positive), field.values)}",
         )
 
 
@@ -204,10 +263,15 @@ def _split(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.split is None:
         return
     if pipeline.split.by not in (pipeline.entity, "time"):
-        yield Problem(("split", "by"), f"no such split{nearest(pipeline.split.by, (pipeline.entity, 'time'))}")
+        yield Problem(
+            ("split", "by"), f"no such split{nearest(pipeline.split.by, (pipeline.entity, 'time'))}"
+        )
     parts = pipeline.split.parts
     if abs(parts.train + parts.validation + parts.audit - 1) > 1e-6:
-        yield Problem(("split", "parts"), f"the parts add up to {parts.train + parts.validation + parts.audit:g}; they must make 1")
+        yield Problem(
+            ("split", "parts"),
+            f"the parts add up to {parts.train + parts.validation + parts.audit:g}; they must make 1",
+        )
 
 
 def _not_served(pipeline: Pipeline) -> Iterator[Problem]:
@@ -225,7 +289,10 @@ def _fairness(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.target.type != "binary":
         yield Problem(at, "a fairness constraint needs a binary target")
     if constraint.by not in pipeline.audit.groups:
-        yield Problem((*at, "by"), f"`{constraint.by}` is no group of `audit.groups`{nearest(constraint.by, pipeline.audit.groups)}")
+        yield Problem(
+            (*at, "by"),
+            f"`{constraint.by}` is no group of `audit.groups`{nearest(constraint.by, pipeline.audit.groups)}",
+        )
 
 
 def _decision(pipeline: Pipeline) -> Iterator[Problem]:
@@ -246,7 +313,9 @@ def _groups(pipeline: Pipeline) -> Iterator[Problem]:
             field = pipeline.field(pipeline.reference(name))
         except KeyError:
             said = "more than one source has a field" if name in fields else "no source has a field"
-            yield Problem(at, f"{said} `{name}`{nearest(name, fields) if name not in fields else '; rename one'}")
+            yield Problem(
+                at, f"{said} `{name}`{nearest(name, fields) if name not in fields else '; rename one'}"
+            )
             continue
         if field.type == "number" and not group.bins:
             yield Problem(at, "a number is grouped by `bins`, as in [25, 40, 60]")
@@ -278,7 +347,10 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
         if gate.by is None:
             yield Problem(at, f"`{gate.metric}` compares groups: name them with `by`")
         elif gate.by not in pipeline.audit.groups:
-            yield Problem((*at, "by"), f"`{gate.by}` is no group of `audit.groups`{nearest(gate.by, pipeline.audit.groups)}")
+            yield Problem(
+                (*at, "by"),
+                f"`{gate.by}` is no group of `audit.groups`{nearest(gate.by, pipeline.audit.groups)}",
+            )
     elif gate.by is not None:
         yield Problem((*at, "by"), f"`{gate.metric}` is judged over all rows; leave `by` out")
     yield from _metric_fits((*at, "metric"), gate.metric, pipeline)
@@ -291,15 +363,24 @@ def _promotion(pipeline: Pipeline) -> Iterator[Problem]:
 
 def _serving(pipeline: Pipeline) -> Iterator[Problem]:
     if pipeline.serving.batch.max_delay > LONGEST_DELAY:
-        yield Problem(("serving", "batch", "max_delay"), f"each prediction may wait so long for others; at most {LONGEST_DELAY.seconds}s")
+        yield Problem(
+            ("serving", "batch", "max_delay"),
+            f"each prediction may wait so long for others; at most {LONGEST_DELAY.seconds}s",
+        )
     if not pipeline.serving.record_retention:
-        yield Problem(("serving", "record_retention"), "no record would be kept; write for how long, as in 90d")
+        yield Problem(
+            ("serving", "record_retention"), "no record would be kept; write for how long, as in 90d"
+        )
 
 
 def _metric_fits(at: Path, metric: str, pipeline: Pipeline) -> Iterator[Problem]:
     kind = pipeline.target.type
-    if (metric in _REGRESSION_METRICS) != (kind == "regression") or (metric in _BINARY_METRICS and kind != "binary"):
-        fitting = {"regression": "rmse, mae, r2", "multiclass": "accuracy, log_loss", "binary": "auroc, accuracy, f1, log_loss, brier"}[
-            kind
-        ]
+    if (metric in _REGRESSION_METRICS) != (kind == "regression") or (
+        metric in _BINARY_METRICS and kind != "binary"
+    ):
+        fitting = {
+            "regression": "rmse, mae, r2",
+            "multiclass": "accuracy, log_loss",
+            "binary": "auroc, accuracy, f1, log_loss, brier",
+        }[kind]
         yield Problem(at, f"`{metric}` does not fit a {kind} target; use {fitting}")

@@ -1,6 +1,7 @@
 """The topic catalogue: every topic is data, with its owner, consumers, key, shape and settings.
 
-A topic enters with the service that serves it. A test compares this table with what the services really subscribe and publish.
+A topic enters with the service that serves it. A test compares this table with what the services
+really subscribe and publish.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Literal
 from penstock.contracts.pipeline import Pipeline
 
 MESSAGE_BYTES = 900_000
-"""What a message of our own may hold: Kafka takes 1 MB, key, headers and all, unless it was told otherwise."""
+"""What a message of our own may hold: Kafka takes 1 MB, key, headers and all, unless it was told
+otherwise.
+"""
 DAY_MS = 86_400_000
 
 
@@ -53,7 +56,10 @@ SHARED: tuple[Topic, ...] = (
         owner="trainer",
         consumers=("trainer", "model_registry", "feature_store"),
         key="run id",
-        about="Wishes for training runs (from the trainer's own API and the feature store's trigger) and what became of them.",
+        about=(
+            "Wishes for training runs (from the trainer's own API and the feature store's trigger) and what"
+            " became of them."
+        ),
         messages=(
             "TrainingRunRequested",
             "TrainingRunStarted",
@@ -129,7 +135,9 @@ PER_SOURCE: tuple[Topic, ...] = (
         owner="ingest",
         consumers=("ingest",),
         key="none",
-        about="Ids accepted within the deduplication window: 8 bytes each; partition i for events partition i.",
+        about=(
+            "Ids accepted within the deduplication window: 8 bytes each; partition i for events partition i."
+        ),
         messages=("SeenIds",),
     ),
 )
@@ -161,16 +169,27 @@ def dead_letter_topic(topic: str, group: str) -> str:
 
 
 def pipeline_topics(pipeline: Pipeline) -> tuple[Topic, ...]:
-    """The topics that one pipeline needs, by their real names, with the partitions and retention that its file asks for."""
+    """The topics that one pipeline needs, by their real names, with the partitions and retention
+    that its file asks for.
+    """
     topics = []
     for name, source in pipeline.sources.items():
         for template in PER_SOURCE:
             window = source.deduplicate if ".seen." in template.name else source.retention
             topics.append(
-                _named(template, pipeline.pipeline, name, partitions=source.partitions, retention_ms=round(window.total_seconds() * 1000))
+                _named(
+                    template,
+                    pipeline.pipeline,
+                    name,
+                    partitions=source.partitions,
+                    retention_ms=round(window.total_seconds() * 1000),
+                )
             )
     retention = round(pipeline.serving.record_retention.total_seconds() * 1000)
-    topics += [_named(template, pipeline.pipeline, "", partitions=1, retention_ms=retention) for template in PER_PIPELINE]
+    topics += [
+        _named(template, pipeline.pipeline, "", partitions=1, retention_ms=retention)
+        for template in PER_PIPELINE
+    ]
     return tuple(topics)
 
 

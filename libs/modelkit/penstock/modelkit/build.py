@@ -1,4 +1,6 @@
-"""From a pipeline and the two parts of a training set that a trainer may see to a model: fit, train, compile, check."""
+"""From a pipeline and the two parts of a training set that a trainer may see to a model: fit,
+train, compile, check.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def build(
 ) -> Built:
     """Trains on one Parquet file, chooses on the other, and checks the graph on both.
 
-    Raises Invalid, in a sentence for who wrote the pipeline file, where nothing can be learned; NotAlike where graph and network differ.
+    Raises Invalid, in a sentence for who wrote the pipeline file, where nothing can be learned;
+    NotAlike where graph and network differ.
     """
     target = pipeline.target
     seed_everything(pipeline.training.seed)
@@ -70,8 +73,15 @@ def build(
 
     on_stage("fitting")
     fitted = fit(pipeline, named, training, bins=bins(pipeline, len(training)))
-    train_tensors, validation_tensors = Tensors.of(prepare(fitted, training)), Tensors.of(prepare(fitted, validation))
-    offset, spread = (float(training.labels.mean()), float(training.labels.std()) or 1.0) if target.type == "regression" else (0.0, 1.0)
+    train_tensors, validation_tensors = (
+        Tensors.of(prepare(fitted, training)),
+        Tensors.of(prepare(fitted, validation)),
+    )
+    offset, spread = (
+        (float(training.labels.mean()), float(training.labels.std()) or 1.0)
+        if target.type == "regression"
+        else (0.0, 1.0)
+    )
 
     on_stage("training")
     outputs = len(named.classes) if target.type == "multiclass" else 1
@@ -95,7 +105,9 @@ def build(
     if target.type == "binary":
         scores = run(compile_model(fitted, network, threshold=0.5), validation)["probabilities"][:, 1]
         threshold = choose_threshold(pipeline.decision, validation.labels, scores)
-    graph = compile_model(fitted, network, offset=offset, spread=spread, threshold=threshold, abstain=pipeline.decision.abstain)
+    graph = compile_model(
+        fitted, network, offset=offset, spread=spread, threshold=threshold, abstain=pipeline.decision.abstain
+    )
     model = graph.SerializeToString(deterministic=True)
     answers = run(model, validation)
     parity = max(
@@ -110,7 +122,9 @@ def build(
         signature=named,
         metrics=_metrics(target.type, validation, answers, threshold),
         history=history,
-        profile=Profile(features=described, probes=probes(drawn, run(model, drawn), fitted, TOLERANCE * max(1.0, unit))),
+        profile=Profile(
+            features=described, probes=probes(drawn, run(model, drawn), fitted, TOLERANCE * max(1.0, unit))
+        ),
         threshold=threshold,
         parity=parity,
         weights=weights_digest(network),
@@ -120,7 +134,10 @@ def build(
 def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> None:
     """Whether there is anything to learn from. Raises Invalid."""
     target = pipeline.target
-    for part, rows, least in (("training", training, MIN_TRAIN_ROWS), ("validation", validation, MIN_VALIDATION_ROWS)):
+    for part, rows, least in (
+        ("training", training, MIN_TRAIN_ROWS),
+        ("validation", validation, MIN_VALIDATION_ROWS),
+    ):
         if len(rows) < least:
             raise Invalid(
                 f"the {part} split has {len(rows)} rows; at least {least} are needed",
@@ -129,7 +146,9 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
             )
         if target.type == "regression":
             if not np.isfinite(rows.labels).all():
-                raise Invalid(f"the {part} split has targets that are no number", where=f"targets.{named.target.name}")
+                raise Invalid(
+                    f"the {part} split has targets that are no number", where=f"targets.{named.target.name}"
+                )
             continue
         present = np.unique(rows.labels)
         if len(present) < 2:
@@ -148,7 +167,9 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
 
 
 def bins(pipeline: Pipeline, rows: int) -> int:
-    """Pieces of each number's encoding in front of an mlp: as many as the rows can carry. 0.909 → 0.919 AUROC on census income [M]."""
+    """Pieces of each number's encoding in front of an mlp: as many as the rows can carry. 0.909 →
+    0.919 AUROC on census income [M].
+    """
     return min(MAX_BINS, round(math.sqrt(rows) / 3)) if pipeline.model.type == "mlp" else 0
 
 
@@ -181,4 +202,7 @@ def _metrics(task: str, rows: Rows, answers: dict[str, Array], threshold: float 
         return metrics.multiclass(rows.labels, probabilities)
     assert threshold is not None
     decided = answers["probabilities"][:, 1] >= np.float32(threshold)
-    return {**metrics.binary(rows.labels, probabilities[:, 1], decided.astype(np.int64)), "threshold": threshold}
+    return {
+        **metrics.binary(rows.labels, probabilities[:, 1], decided.astype(np.int64)),
+        "threshold": threshold,
+    }

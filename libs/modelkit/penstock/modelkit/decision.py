@@ -1,4 +1,6 @@
-"""From a probability to a decision: the threshold, chosen on the validation split, and the interval in which the model abstains."""
+"""From a probability to a decision: the threshold, chosen on the validation split, and the interval
+in which the model abstains.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ ABSTAIN = "abstain"
 
 
 def choose_threshold(decision: Decision, labels: Array, probability: Array) -> float:
-    """The lowest probability that is decided positive. labels: 0 or 1; probability: of 1, both [N] of the validation split.
+    """The lowest probability that is decided positive. labels: 0 or 1; probability: of 1, both [N]
+    of the validation split.
 
-    `max_f1` and `max_accuracy` try every cut between two neighbouring scores and put the threshold half-way between them, so that
-    rounding decides nobody. Of equal cuts the one nearest to 0.5 is taken.
+    `max_f1` and `max_accuracy` try every cut between two neighbouring scores and put the threshold
+    half-way between them, so that rounding decides nobody. Of equal cuts the one nearest to 0.5 is
+    taken.
     """
     if decision.threshold.choose == "fixed":
         return decision.threshold.value if decision.threshold.value is not None else 0.5
@@ -38,16 +42,23 @@ def choose_threshold(decision: Decision, labels: Array, probability: Array) -> f
 
 
 def compile_decision(
-    graph: Graph, probabilities: str, classes: tuple[str, ...], threshold: float | None, abstain: tuple[float, float] | None
+    graph: Graph,
+    probabilities: str,
+    classes: tuple[str, ...],
+    threshold: float | None,
+    abstain: tuple[float, float] | None,
 ) -> str:
     """Nodes for the decision, string [N, 1]: a class's text, or `abstain`.
 
-    Binary: positive from `threshold` up; abstains where the positive class's probability lies in the closed interval. More classes: the
-    likeliest; abstains where its probability lies in the interval.
+    Binary: positive from `threshold` up; abstains where the positive class's probability lies in
+    the closed interval. More classes: the likeliest; abstains where its probability lies in the
+    interval.
     """
     if threshold is not None:
         weighed = graph.columns(probabilities, [1])
-        chosen = graph.op("Cast", graph.op("GreaterOrEqual", weighed, graph.constant(threshold, np.float32)), to=INT64)
+        chosen = graph.op(
+            "Cast", graph.op("GreaterOrEqual", weighed, graph.constant(threshold, np.float32)), to=INT64
+        )
     else:
         weighed = graph.op("ReduceMax", probabilities, graph.constant([1], np.int64), keepdims=1)
         chosen = graph.op("ArgMax", probabilities, axis=1, keepdims=1)

@@ -1,7 +1,7 @@
 """A small builder for ONNX graphs, and how they are run here.
 
-Opset 20, ai.onnx.ml 4, IR 9 and standard operators only, so that ONNX Runtime, Triton's Python stub and NVIDIA's ONNX Runtime backend
-all take the same bytes.
+Opset 20, ai.onnx.ml 4, IR 9 and standard operators only, so that ONNX Runtime, Triton's Python stub
+and NVIDIA's ONNX Runtime backend all take the same bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Graph:
-    """Nodes and constants; every value's name is made here, so that the same model always gives the same bytes."""
+    """Nodes and constants; every value's name is made here, so that the same model always gives the
+    same bytes.
+    """
 
     def __init__(self) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -57,7 +59,8 @@ class Graph:
     def texts(self, values: list[str]) -> str:
         """A string constant [len(values)]."""
         name = f"c{len(self._constants)}"
-        self._constants.append(helper.make_tensor(name, STRING, [len(values)], [value.encode() for value in values]))  # type: ignore[misc]
+        encoded: list[Any] = [value.encode() for value in values]
+        self._constants.append(helper.make_tensor(name, STRING, [len(values)], encoded))
         return name
 
     def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
@@ -65,7 +68,9 @@ class Graph:
         return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
 
     def ops(self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
-        outputs = [f"v{len(self._nodes)}" if index == 0 else f"v{len(self._nodes)}_{index}" for index in range(count)]
+        outputs = [
+            f"v{len(self._nodes)}" if index == 0 else f"v{len(self._nodes)}_{index}" for index in range(count)
+        ]
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, domain=domain, **attributes))
         return outputs
 
@@ -101,5 +106,9 @@ class Runner:
 
     def __call__(self, numbers: Array, strings: Array) -> dict[str, Array]:
         """numbers: float64 [N, n]; strings: object [N, m]; one without columns is left out."""
-        feed = {name: value for name, value in (("numbers", numbers), ("strings", strings)) if name in self._inputs}
+        feed = {
+            name: value
+            for name, value in (("numbers", numbers), ("strings", strings))
+            if name in self._inputs
+        }
         return dict(zip(self.outputs, self._session.run(None, feed), strict=True))

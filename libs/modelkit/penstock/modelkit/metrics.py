@@ -1,6 +1,7 @@
 """How good a model is, on labels and outputs of one split.
 
-Written out in NumPy: scikit-learn says the same (a test compares them), but takes as long to import as a small run takes to train.
+Written out in NumPy: scikit-learn says the same (a test compares them), but takes as long to import
+as a small run takes to train.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def binary(labels: Array, probability: Array, decided: Array) -> dict[str, float
 
 
 def multiclass(labels: Array, probabilities: Array) -> dict[str, float]:
-    """labels: class index. F1 and AUROC: each class against the rest, unweighted mean; Brier: summed over classes."""
+    """labels: class index. F1 and AUROC: each class against the rest, unweighted mean; Brier:
+    summed over classes.
+    """
     count = probabilities.shape[1]
     decided = probabilities.argmax(axis=1)
     truth = np.eye(count)[labels]
@@ -33,7 +36,9 @@ def multiclass(labels: Array, probabilities: Array) -> dict[str, float]:
         "brier": float(np.mean(((probabilities - truth) ** 2).sum(axis=1))),
     }
     if len(np.unique(labels)) == count:
-        found["auroc"] = float(np.mean([auroc(labels == index, probabilities[:, index]) for index in range(count)]))
+        found["auroc"] = float(
+            np.mean([auroc(labels == index, probabilities[:, index]) for index in range(count)])
+        )
     return found
 
 
@@ -48,7 +53,9 @@ def regression(labels: Array, values: Array) -> dict[str, float]:
 
 
 def auroc(labels: Array, scores: Array) -> float:
-    """How often a positive row scores above a negative one, ties counting half: Mann and Whitney's U by ranks. Needs both classes."""
+    """How often a positive row scores above a negative one, ties counting half: Mann and Whitney's
+    U by ranks. Needs both classes.
+    """
     _, position, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[position]
     positive = labels == 1

@@ -1,4 +1,6 @@
-"""The whole model as one ONNX graph, raw values in, probabilities and decision out, and the check that it says what torch says."""
+"""The whole model as one ONNX graph, raw values in, probabilities and decision out, and the check
+that it says what torch says.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def compile_model(
     threshold: float | None = None,
     abstain: tuple[float, float] | None = None,
 ) -> onnx.ModelProto:
-    """`offset`, `spread`: mean and standard deviation of a regression's target in training. `threshold`: binary only."""
+    """`offset`, `spread`: mean and standard deviation of a regression's target in training.
+    `threshold`: binary only.
+    """
     signature = fitted.signature
     graph = Graph()
     logits = compile_network(graph, compile_into(graph, fitted), network)
@@ -51,7 +55,9 @@ def compile_model(
     return graph.build(signature.target.name)
 
 
-def by_torch(network: Network, tensors: Tensors, task: str, *, offset: float = 0.0, spread: float = 1.0) -> Array:
+def by_torch(
+    network: Network, tensors: Tensors, task: str, *, offset: float = 0.0, spread: float = 1.0
+) -> Array:
     """The same from torch: probabilities float32 [N, k], or values float32 [N, 1]."""
     logits = network.predict(tensors)
     if task == "regression":
@@ -67,11 +73,16 @@ def by_torch(network: Network, tensors: Tensors, task: str, *, offset: float = 0
 def run(model: onnx.ModelProto | bytes, rows: Rows, chunk: int = 4096) -> dict[str, Array]:
     """All rows through ONNX Runtime, by output name."""
     runner = Runner(model)
-    parts = [runner(rows.numbers[at : at + chunk], rows.strings[at : at + chunk]) for at in range(0, max(1, len(rows)), chunk)]
+    parts = [
+        runner(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
+        for at in range(0, max(1, len(rows)), chunk)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in runner.outputs}
 
 
-def check_parity(network: Network, tensors: Tensors, answers: dict[str, Array], task: str, *, offset: float, spread: float) -> float:
+def check_parity(
+    network: Network, tensors: Tensors, answers: dict[str, Array], task: str, *, offset: float, spread: float
+) -> float:
     """The largest difference over all rows. Raises NotAlike above TOLERANCE."""
     expected = by_torch(network, tensors, task, offset=offset, spread=spread).astype(np.float64)
     found = answers["value" if task == "regression" else "probabilities"].astype(np.float64)
@@ -80,6 +91,9 @@ def check_parity(network: Network, tensors: Tensors, answers: dict[str, Array], 
     if not worst <= TOLERANCE:
         raise NotAlike(
             f"the ONNX graph differs from the trained network by {worst:.2g}, allowed is {TOLERANCE:g}",
-            remedy="Scale the numbers (`scale: standard`) or lower the learning rate: the weights have grown beyond single precision",
+            remedy=(
+                "Scale the numbers (`scale: standard`) or lower the learning rate: the weights have grown"
+                " beyond single precision"
+            ),
         )
     return worst

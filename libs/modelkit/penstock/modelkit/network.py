@@ -1,7 +1,7 @@
 """The network behind the preprocessing, once as a torch module and once as ONNX nodes from its weights.
 
-Written out by hand instead of exported by tracing: these few layers take ten nodes, the bytes are the same each time, and the parity
-check of every package compares both over all its rows.
+Written out by hand instead of exported by tracing: these few layers take ten nodes, the bytes are
+the same each time, and the parity check of every package compares both over all its rows.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from penstock.modelkit.graph import Graph
 from penstock.modelkit.preprocessing import Category, Features, Prepared
 
 EMBEDDING_SPREAD = 0.1
-"""Standard deviation of embeddings before training. torch's own 1 is noise that thousands of rows cannot unlearn: 0.8407 → 0.8430 AUROC
-on 2,700 loans [M]."""
+"""Standard deviation of embeddings before training. torch's own 1 is noise that thousands of rows
+cannot unlearn: 0.8407 → 0.8430 AUROC on 2,700 loans [M].
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,12 @@ class Tensors:
     @classmethod
     def of(cls, prepared: Prepared) -> Tensors:
         words = tuple(
-            (torch.from_numpy(part.starts), torch.from_numpy(part.columns), torch.from_numpy(part.weights), part.width)
+            (
+                torch.from_numpy(part.starts),
+                torch.from_numpy(part.columns),
+                torch.from_numpy(part.weights),
+                part.width,
+            )
             for part in prepared.words
         )
         return cls(torch.from_numpy(prepared.dense), torch.from_numpy(prepared.buckets), words)
@@ -57,11 +63,15 @@ class Tensors:
 
 
 class Network(nn.Module):
-    """Embeddings of the categories beside the dense columns, then `hidden` layers with ReLU and dropout (none: a linear model)."""
+    """Embeddings of the categories beside the dense columns, then `hidden` layers with ReLU and
+    dropout (none: a linear model).
+    """
 
     def __init__(self, spec: ModelSpec, dense: int, embedded: Sequence[Category], outputs: int) -> None:
         super().__init__()
-        self.embeddings = nn.ModuleList(nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded)
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded
+        )
         for embedding in self.embeddings:
             assert isinstance(embedding, nn.Embedding)
             nn.init.normal_(embedding.weight, std=EMBEDDING_SPREAD)
@@ -104,14 +114,20 @@ def compile_network(graph: Graph, features: Features, network: Network) -> str:
     parts += features.words
     for index, embedding in enumerate(network.embeddings):
         assert isinstance(embedding, nn.Embedding)
-        bucket = graph.op("Reshape", graph.columns(str(features.buckets), [index]), graph.constant([-1], np.int64))
-        parts.append(graph.op("Gather", graph.constant(embedding.weight.detach().numpy(), np.float32), bucket, axis=0))
+        bucket = graph.op(
+            "Reshape", graph.columns(str(features.buckets), [index]), graph.constant([-1], np.int64)
+        )
+        parts.append(
+            graph.op("Gather", graph.constant(embedding.weight.detach().numpy(), np.float32), bucket, axis=0)
+        )
     value = graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
     for layer in network.layers:
         match layer:
             case nn.Linear():
                 weight = graph.constant(layer.weight.detach().numpy().T, np.float32)
-                value = graph.op("Gemm", value, weight, graph.constant(layer.bias.detach().numpy(), np.float32))
+                value = graph.op(
+                    "Gemm", value, weight, graph.constant(layer.bias.detach().numpy(), np.float32)
+                )
             case nn.ReLU():
                 value = graph.op("Relu", value)
             case nn.Dropout():

@@ -1,7 +1,7 @@
 """SGD, Adam and AdamW on a module's parameters, all of one step in torch's fused list operations.
 
-The same arithmetic as `torch.optim` (a test compares them). Written here because `torch.optim` drags in torch's compiler on first use,
-which costs a short run seconds and 160 MB.
+The same arithmetic as `torch.optim` (a test compares them). Written here because `torch.optim`
+drags in torch's compiler on first use, which costs a short run seconds and 160 MB.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class Optimizer:
         self._spec = spec
         self._step = 0
         self._first = [torch.zeros_like(parameter) for parameter in self._parameters]
-        self._second = [] if spec.type == "sgd" else [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._second = (
+            [] if spec.type == "sgd" else [torch.zeros_like(parameter) for parameter in self._parameters]
+        )
 
     def clear(self) -> None:
         for parameter in self._parameters:
@@ -32,7 +34,9 @@ class Optimizer:
     def clip(self, limit: float) -> None:
         """Scales all gradients so that their common norm is at most `limit`."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+        norm = torch.linalg.vector_norm(
+            torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients])
+        )
         torch._foreach_mul_(gradients, torch.clamp(limit / (norm + 1e-6), max=1.0))
 
     @torch.no_grad()

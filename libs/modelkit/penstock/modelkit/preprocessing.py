@@ -1,8 +1,10 @@
-"""All that is learned about raw values before the network, fitted on the training split alone and compiled into the graph.
+"""All that is learned about raw values before the network, fitted on the training split alone and
+compiled into the graph.
 
-Numbers: clip, then impute, then scale. Categories: known values in order of frequency, one bucket for missing and one for unknown.
-Texts: weighted word counts. A bucket that the training split never filled behaves like the average row, so that a first unknown value
-after deployment does not meet untrained weights.
+Numbers: clip, then impute, then scale. Categories: known values in order of frequency, one bucket
+for missing and one for unknown. Texts: weighted word counts. A bucket that the training split never
+filled behaves like the average row, so that a first unknown value after deployment does not meet
+untrained weights.
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ class Number:
     scale: float
     indicator: bool
     edges: tuple[float, ...] = ()
-    """Piecewise-linear encoding: between each two neighbouring edges one column that rises from 0 to 1, so that a network sees steps and
-    bends. Y. Gorishniy, I. Rubachev, A. Babenko, *On Embeddings for Numerical Features in Tabular Deep Learning* (NeurIPS 2022)."""
+    """Piecewise-linear encoding: between each two neighbouring edges one column that rises from 0
+    to 1, so that a network sees steps and bends. Y. Gorishniy, I. Rubachev, A. Babenko, *On
+    Embeddings for Numerical Features in Tabular Deep Learning* (NeurIPS 2022).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,11 @@ class Category:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """text → (1 + log count) x log-scaled rarity per word, scaled to length 1; beside it 1 where missing, if `indicator`.
+    """text → (1 + log count) x log-scaled rarity per word, scaled to length 1; beside it 1 where
+    missing, if `indicator`.
 
-    Sublinear tf-idf with cosine normalisation: Manning, Raghavan, Schütze, Introduction to Information Retrieval (2008), 6.4.
+    Sublinear tf-idf with cosine normalisation: Manning, Raghavan, Schütze, Introduction to
+    Information Retrieval (2008), 6.4.
     """
 
     name: str
@@ -115,7 +121,9 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class WordWeights:
-    """A sparse float32 [N, width] matrix: row `i` has `weights[starts[i]:starts[i + 1]]` in the columns `columns[...]`."""
+    """A sparse float32 [N, width] matrix: row `i` has `weights[starts[i]:starts[i + 1]]` in the
+    columns `columns[...]`.
+    """
 
     starts: Array
     columns: Array
@@ -123,20 +131,26 @@ class WordWeights:
     width: int
 
 
-# -- fitting -----------------------------------------------------------------------------------------------------------------------
+# -- fitting ---------------------------------------------------------------------------------------
 
 
 def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int = 0) -> Preprocessing:
-    """Fits on `rows`, the training split. `bins`: pieces of the piecewise-linear encoding of numbers (0: none).
+    """Fits on `rows`, the training split. `bins`: pieces of the piecewise-linear encoding of
+    numbers (0: none).
 
     Raises Invalid, with the field's name, where a feature cannot be learned from.
     """
     features = pipeline.resolved_features()
-    numbers = tuple(_fit_number(name, features[name], rows.numbers[:, i], bins) for i, name in enumerate(signature.inputs.numbers))
+    numbers = tuple(
+        _fit_number(name, features[name], rows.numbers[:, i], bins)
+        for i, name in enumerate(signature.inputs.numbers)
+    )
     strings: list[Category | Text] = []
     for index, name in enumerate(signature.inputs.strings):
         column = rows.strings[:, index]
-        fit_string = _fit_text if pipeline.field(features[name].source_field).type == "text" else _fit_category
+        fit_string = (
+            _fit_text if pipeline.field(features[name].source_field).type == "text" else _fit_category
+        )
         strings.append(fit_string(name, features[name], column))
     return Preprocessing(signature, numbers, tuple(strings))
 
@@ -154,7 +168,11 @@ def _fit_number(name: str, feature: Feature, column: Array, bins: int) -> Number
     if not len(present):
         raise _always_missing(name, feature, len(column))
     bounds = clip_bounds(feature)
-    low, high = (np.quantile(present, at / 100) if percentile else at for percentile, at in bounds) if bounds else (-np.inf, np.inf)
+    low, high = (
+        (np.quantile(present, at / 100) if percentile else at for percentile, at in bounds)
+        if bounds
+        else (-np.inf, np.inf)
+    )
     clipped = np.clip(present, low, high)
     match feature.impute:
         case "mean":
@@ -186,7 +204,9 @@ def _fit_number(name: str, feature: Feature, column: Array, bins: int) -> Number
 
 
 def _edges(values: Array, bins: int) -> Array:
-    """Half of the edges divide the rows evenly, half the distinct values: where most rows share one value, the others still have edges."""
+    """Half of the edges divide the rows evenly, half the distinct values: where most rows share one
+    value, the others still have edges.
+    """
     shares = np.linspace(0, 1, bins // 2 + 1)
     return np.unique(np.concatenate([np.quantile(values, shares), np.quantile(np.unique(values), shares)]))
 
@@ -196,9 +216,16 @@ def _fit_category(name: str, feature: Feature, column: Array) -> Category:
     missing = seen.pop("", 0)
     if not seen:
         raise _always_missing(name, feature, len(column))
-    frequent = sorted((value for value, count in seen.items() if count >= (feature.min_count or 1)), key=lambda v: (-seen[v], v))
+    frequent = sorted(
+        (value for value, count in seen.items() if count >= (feature.min_count or 1)),
+        key=lambda v: (-seen[v], v),
+    )
     rare = sum(count for value, count in seen.items() if count < (feature.min_count or 1))
-    dimension = (feature.dimension or min(32, max(1, (len(frequent) + 1) // 2))) if feature.encode == "embedding" else None
+    dimension = (
+        (feature.dimension or min(32, max(1, (len(frequent) + 1) // 2)))
+        if feature.encode == "embedding"
+        else None
+    )
     return Category(name, tuple(frequent), (missing, *(seen[value] for value in frequent), rare), dimension)
 
 
@@ -213,7 +240,9 @@ def _fit_text(name: str, feature: Feature, column: Array) -> Text:
             total.update(words)
             rows.update(set(words))
     enough = feature.min_count or 1
-    kept = sorted((word for word, count in total.items() if count >= enough), key=lambda word: (-total[word], word))
+    kept = sorted(
+        (word for word, count in total.items() if count >= enough), key=lambda word: (-total[word], word)
+    )
     kept = kept[: feature.vocabulary or 1000]
     if not kept:
         raise Invalid(
@@ -225,7 +254,7 @@ def _fit_text(name: str, feature: Feature, column: Array) -> Text:
     return Text(name, tuple(kept), tuple(rows[word] for word in kept), rarity, missing > 0)
 
 
-# -- the graph ---------------------------------------------------------------------------------------------------------------------
+# -- the graph -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +272,9 @@ def compile_into(graph: Graph, fitted: Preprocessing) -> Features:
     buckets: list[str] = []
     words: list[str] = []
     if fitted.numbers:
-        dense += _compile_numbers(graph, graph.input("numbers", DOUBLE, ["N", len(fitted.numbers)]), fitted.numbers)
+        dense += _compile_numbers(
+            graph, graph.input("numbers", DOUBLE, ["N", len(fitted.numbers)]), fitted.numbers
+        )
     if fitted.strings:
         strings = graph.input("strings", STRING, ["N", len(fitted.strings)])
         for index, part in enumerate(fitted.strings):
@@ -264,7 +295,14 @@ def compile_into(graph: Graph, fitted: Preprocessing) -> Features:
                     dense.append(graph.op("Gather", graph.constant(part.table(), np.float32), flat, axis=0))
             else:
                 if part.indicator:
-                    missing = graph.op("LabelEncoder", column, domain=ML, keys_strings=[""], values_int64s=[1], default_int64=0)
+                    missing = graph.op(
+                        "LabelEncoder",
+                        column,
+                        domain=ML,
+                        keys_strings=[""],
+                        values_int64s=[1],
+                        default_int64=0,
+                    )
                     dense.append(graph.op("Cast", missing, to=FLOAT))
                 words.append(_compile_text(graph, column, part))
     return Features(_concat(graph, dense), _concat(graph, buckets), tuple(words))
@@ -280,7 +318,9 @@ def _compile_numbers(graph: Graph, numbers: str, parts: tuple[Number, ...]) -> I
 
     infinite = graph.op("IsInf", numbers)
     missing = graph.op("Or", graph.op("IsNaN", numbers), infinite)
-    clipped = graph.op("Min", graph.op("Max", numbers, row([part.low for part in parts])), row([part.high for part in parts]))
+    clipped = graph.op(
+        "Min", graph.op("Max", numbers, row([part.low for part in parts])), row([part.high for part in parts])
+    )
     filled = graph.op("Where", missing, row([part.fill for part in parts]), clipped)
     centred = graph.op("Sub", filled, row([part.offset for part in parts]))
     scaled = graph.op("Div", centred, row([part.scale for part in parts]))
@@ -289,12 +329,18 @@ def _compile_numbers(graph: Graph, numbers: str, parts: tuple[Number, ...]) -> I
     yield graph.op("Cast", kept, to=FLOAT)
     if indicated := [index for index, part in enumerate(parts) if part.indicator]:
         yield graph.op("Cast", graph.columns(missing, indicated), to=FLOAT)
-    pieces = [(i, low, high) for i, part in enumerate(parts) for low, high in zip(part.edges, part.edges[1:], strict=False)]
+    pieces = [
+        (i, low, high)
+        for i, part in enumerate(parts)
+        for low, high in zip(part.edges, part.edges[1:], strict=False)
+    ]
     if pieces:
         spread = graph.columns(filled, [index for index, _, _ in pieces])
         risen = graph.op("Sub", spread, row([low for _, low, _ in pieces]))
         share = graph.op("Div", risen, row([high - low for _, low, high in pieces]))
-        within = graph.op("Min", graph.op("Max", share, graph.constant(0.0, np.float64)), graph.constant(1.0, np.float64))
+        within = graph.op(
+            "Min", graph.op("Max", share, graph.constant(0.0, np.float64)), graph.constant(1.0, np.float64)
+        )
         yield graph.op("Cast", within, to=FLOAT)
 
 
@@ -304,8 +350,12 @@ def _compile_text(graph: Graph, column: str, part: Text) -> str:
     one = graph.constant(1.0, np.float32)
     damped = graph.op("Add", graph.op("Log", graph.op("Max", counts, one)), graph.op("Min", counts, one))
     weighted = graph.op("Mul", damped, graph.constant([part.rarity], np.float32))
-    squares = graph.op("ReduceSum", graph.op("Mul", weighted, weighted), graph.constant([1], np.int64), keepdims=1)
-    return graph.op("Div", weighted, graph.op("Sqrt", graph.op("Max", squares, graph.constant(1e-12, np.float32))))
+    squares = graph.op(
+        "ReduceSum", graph.op("Mul", weighted, weighted), graph.constant([1], np.int64), keepdims=1
+    )
+    return graph.op(
+        "Div", weighted, graph.op("Sqrt", graph.op("Max", squares, graph.constant(1e-12, np.float32)))
+    )
 
 
 def prepare(fitted: Preprocessing, rows: Rows) -> Prepared:
@@ -321,11 +371,20 @@ def prepare(fitted: Preprocessing, rows: Rows) -> Prepared:
     run = Runner(graph.build("preprocessing"))
     widest = max((len(text.words) for text in fitted.texts), default=0)
     chunk = max(64, CHUNK_CELLS // widest) if widest else max(1, len(rows))
-    found = [run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk]) for at in range(0, max(1, len(rows)), chunk)]
+    found = [
+        run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
+        for at in range(0, max(1, len(rows)), chunk)
+    ]
     return Prepared(
-        dense=np.concatenate([part["dense"] for part in found]) if features.dense else np.empty((len(rows), 0), np.float32),
-        buckets=np.concatenate([part["buckets"] for part in found]) if features.buckets else np.empty((len(rows), 0), np.int64),
-        words=tuple(_sparse([part[f"words{index}"] for part in found]) for index in range(len(features.words))),
+        dense=np.concatenate([part["dense"] for part in found])
+        if features.dense
+        else np.empty((len(rows), 0), np.float32),
+        buckets=np.concatenate([part["buckets"] for part in found])
+        if features.buckets
+        else np.empty((len(rows), 0), np.int64),
+        words=tuple(
+            _sparse([part[f"words{index}"] for part in found]) for index in range(len(features.words))
+        ),
     )
 
 

@@ -23,8 +23,9 @@ Strings = np.ndarray[tuple[int, int], np.dtype[np.object_]]
 class Rows:
     """Raw values as the model's own inputs take them, in the signature's field order.
 
-    numbers: float64 [N, n], missing is NaN. strings: object [N, m] of str, missing is "". labels: float64 [N] (regression) or
-    int64 [N] (index into the signature's classes). groups: by field, object [N] of str, float or None.
+    numbers: float64 [N, n], missing is NaN. strings: object [N, m] of str, missing is "". labels:
+    float64 [N] (regression) or int64 [N] (index into the signature's classes). groups: by field,
+    object [N] of str, float or None.
     """
 
     numbers: Numbers

@@ -1,7 +1,8 @@
 """The training loop: batches from memory, schedule, early stopping, a checkpoint after every epoch.
 
-A run that is killed and goes on from its checkpoint gives the same weights, bit for bit, as one that was not: the checkpoint holds
-weights, optimizer, both random generators, the best epoch so far and the history. One thread: a sum is always taken in the same order.
+A run that is killed and goes on from its checkpoint gives the same weights, bit for bit, as one
+that was not: the checkpoint holds weights, optimizer, both random generators, the best epoch so far
+and the history. One thread: a sum is always taken in the same order.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class Objective:
             return functional.mse_loss(logits[:, 0], labels)
         if self.task == "multiclass":
             return functional.cross_entropy(logits, labels, weight=self.class_weights)
-        rows = functional.binary_cross_entropy_with_logits(logits[:, 0], labels.to(logits.dtype), reduction="none")
+        rows = functional.binary_cross_entropy_with_logits(
+            logits[:, 0], labels.to(logits.dtype), reduction="none"
+        )
         if self.class_weights is not None:
             weights = self.class_weights[labels]
             loss = (rows * weights).sum() / weights.sum()
@@ -86,7 +89,9 @@ class Objective:
         return loss
 
     def metric(self, logits: Tensor, labels: Tensor, spread: float) -> tuple[str, float]:
-        """What the curve shows beside the loss. `spread`: one standard deviation of a regression's target, in its unit."""
+        """What the curve shows beside the loss. `spread`: one standard deviation of a regression's
+        target, in its unit.
+        """
         if self.task == "regression":
             return "rmse", math.sqrt(functional.mse_loss(logits[:, 0], labels).item()) * spread
         if self.task == "multiclass":
@@ -95,7 +100,9 @@ class Objective:
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
-    """Of step `step` (from 0) of `steps`: a linear rise over the warm-up, then as the schedule says, to 0 at the end."""
+    """Of step `step` (from 0) of `steps`: a linear rise over the warm-up, then as the schedule
+    says, to 0 at the end.
+    """
     warmup = round(schedule.warmup * steps)
     if step < warmup:
         return base * (step + 1) / warmup
@@ -110,7 +117,9 @@ def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> flo
 
 
 def seed_everything(seed: int) -> None:
-    """The weights' and the dropout's seed. One thread on a CPU is deterministic as it is; to ask torch for it loads its compiler (2 s)."""
+    """The weights' and the dropout's seed. One thread on a CPU is deterministic as it is; to ask
+    torch for it loads its compiler (2 s).
+    """
     torch.set_num_threads(1)
     torch.manual_seed(seed)
 
@@ -128,11 +137,12 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Epoch, ...]:
-    """Trains `network` in place and leaves the best epoch's weights in it (by validation loss; without early stopping, the last epoch's).
+    """Trains `network` in place and leaves the best epoch's weights in it (by validation loss;
+    without early stopping, the last epoch's).
 
-    With `checkpoint`, goes on from that file if it is there; `on_epoch` hears of every epoch, those of before first. Call
-    `seed_everything` before the network is made. Raises Invalid when the loss stops being a number, Conflict when the checkpoint is of
-    another run.
+    With `checkpoint`, goes on from that file if it is there; `on_epoch` hears of every epoch, those
+    of before first. Call `seed_everything` before the network is made. Raises Invalid when the loss
+    stops being a number, Conflict when the checkpoint is of another run.
     """
     optimizer = Optimizer(network.parameters(), plan.optimizer)
     order = torch.Generator().manual_seed(seed)
@@ -206,7 +216,11 @@ class _State:
         if plan.early_stopping is None:
             return
         if epoch.validation_loss < self.best_loss - plan.early_stopping.min_delta or self.best is None:
-            self.best, self.best_loss, self.waited = copy.deepcopy(network.state_dict()), epoch.validation_loss, 0
+            self.best, self.best_loss, self.waited = (
+                copy.deepcopy(network.state_dict()),
+                epoch.validation_loss,
+                0,
+            )
         else:
             self.waited += 1
             self.stopped = self.waited >= plan.early_stopping.patience
@@ -222,7 +236,9 @@ def weights_digest(network: Network) -> str:
 
 
 def _identity(network: Network, training: Split, validation: Split, plan: Trainer, seed: int) -> str:
-    """What a checkpoint must agree on to be gone on from: the plan, the seed, the network as it starts, the data."""
+    """What a checkpoint must agree on to be gone on from: the plan, the seed, the network as it
+    starts, the data.
+    """
     digest = hashlib.sha256(f"{plan.model_dump_json()} {seed} {weights_digest(network)}".encode())
     for part in (training, validation):
         for tensor in (part.features.dense, part.features.buckets, part.labels, part.groups):
@@ -231,7 +247,9 @@ def _identity(network: Network, training: Split, validation: Split, plan: Traine
     return digest.hexdigest()
 
 
-def _save(path: Path, identity: str, state: _State, network: Network, optimizer: Optimizer, order: torch.Generator) -> None:
+def _save(
+    path: Path, identity: str, state: _State, network: Network, optimizer: Optimizer, order: torch.Generator
+) -> None:
     content: dict[str, Any] = {
         "identity": identity,
         "network": network.state_dict(),
@@ -253,7 +271,9 @@ def _save(path: Path, identity: str, state: _State, network: Network, optimizer:
     temporary.replace(path)
 
 
-def _restore(path: Path, identity: str, network: Network, optimizer: Optimizer, order: torch.Generator) -> _State:
+def _restore(
+    path: Path, identity: str, network: Network, optimizer: Optimizer, order: torch.Generator
+) -> _State:
     content = torch.load(path, weights_only=True)
     if content["identity"] != identity:
         raise Conflict("the checkpoint belongs to another run", where=str(path), remedy="Start a new run")

@@ -1,7 +1,7 @@
 """Words of a text, by the graph's own tokeniser: the vocabulary is fitted with the very nodes that serve.
 
-ONNX has no pattern splitting among its standard operators, so a text is lower-cased and then split at one separator after the other,
-keeping a flat list of words and, beside it, the row of each.
+ONNX has no pattern splitting among its standard operators, so a text is lower-cased and then split
+at one separator after the other, keeping a flat list of words and, beside it, the row of each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from penstock.modelkit.graph import INT64, ML, STRING, Array, Graph, Runner
 
 SEPARATORS = (" ", "\t", "\n", "\r", ",", ".", ";", ":", "!", "?", "(", ")", "[", "]", '"', "/")
 MAX_WORDS = 4096
-"""Of one text that count: the rest is one unknown word. It bounds what one long text costs its neighbours in a batch."""
+"""Of one text that count: the rest is one unknown word. It bounds what one long text costs its
+neighbours in a batch.
+"""
 MAX_PIECES = 32
 """Into which one separator other than the space divides one word."""
 
@@ -36,7 +38,9 @@ def tokenise(graph: Graph, texts: str) -> tuple[str, str, str]:
     for separator in SEPARATORS:
         most = MAX_WORDS if separator == " " else MAX_PIECES
         pieces, _ = graph.ops("StringSplit", 2, words, delimiter=separator, maxsplit=most - 1)
-        some = graph.op("LabelEncoder", pieces, domain=ML, keys_strings=[""], values_int64s=[0], default_int64=1)
+        some = graph.op(
+            "LabelEncoder", pieces, domain=ML, keys_strings=[""], values_int64s=[0], default_int64=1
+        )
         where = graph.op("NonZero", some)
         words = graph.op("GatherND", pieces, graph.op("Transpose", where, perm=[1, 0]))
         rows = graph.op("Gather", rows, graph.op("Gather", where, graph.constant(0, np.int64), axis=0))
@@ -47,13 +51,28 @@ def count_words(graph: Graph, texts: str, vocabulary: tuple[str, ...]) -> str:
     """Nodes for `texts` [N] → how often each word of `vocabulary` occurs, float32 [N, len(vocabulary)]."""
     words, rows, count = tokenise(graph, texts)
     size = len(vocabulary)
-    ids = graph.op("LabelEncoder", words, domain=ML, keys_strings=list(vocabulary), values_int64s=list(range(size)), default_int64=size)
+    ids = graph.op(
+        "LabelEncoder",
+        words,
+        domain=ML,
+        keys_strings=list(vocabulary),
+        values_int64s=list(range(size)),
+        default_int64=size,
+    )
     one = graph.constant([1], np.int64)
     at = graph.op("Concat", graph.op("Unsqueeze", rows, one), graph.op("Unsqueeze", ids, one), axis=1)
     ones = graph.op("Expand", graph.constant([1.0], np.float32), graph.op("Shape", ids))
     shape = graph.op("Concat", count, graph.constant([size + 1], np.int64), axis=0)
-    counts = graph.op("ScatterND", graph.op("Expand", graph.constant([0.0], np.float32), shape), at, ones, reduction="add")
-    return graph.op("Slice", counts, graph.constant([0, 0], np.int64), graph.constant([-1, -1], np.int64), graph.constant([0, 1], np.int64))
+    counts = graph.op(
+        "ScatterND", graph.op("Expand", graph.constant([0.0], np.float32), shape), at, ones, reduction="add"
+    )
+    return graph.op(
+        "Slice",
+        counts,
+        graph.constant([0, 0], np.int64),
+        graph.constant([-1, -1], np.int64),
+        graph.constant([0, 1], np.int64),
+    )
 
 
 def split_words(texts: Array, chunk: int = 4096) -> Iterator[list[list[str]]]:

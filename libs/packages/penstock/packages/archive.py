@@ -1,7 +1,8 @@
 """A package as one file: a tar that is the same byte for byte whenever the package is the same.
 
-Not compressed: weights hardly shrink, and a decompressor is one more thing to bound. Unpacking trusts nothing: names, kinds and sizes are
-checked before a byte is written, and the end marks must be there, so that a cut-off archive is told from a short one.
+Not compressed: weights hardly shrink, and a decompressor is one more thing to bound. Unpacking
+trusts nothing: names, kinds and sizes are checked before a byte is written, and the end marks must
+be there, so that a cut-off archive is told from a short one.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def pack_signed(directory: Path, signature: Path, archive: Path) -> None:
 def unpack(archive: Path, directory: Path, limits: Limits | None = None) -> None:
     """Unpacks what `pack` or `pack_signed` made into `directory`, which must be empty or missing.
 
-    Raises Tampered for anything but plain files with plain names, for a cut-off archive and for bytes after its end; TooLarge beyond the
-    limits. `open_package` is still to be called: this only makes it safe to look.
+    Raises Tampered for anything but plain files with plain names, for a cut-off archive and for
+    bytes after its end; TooLarge beyond the limits. `open_package` is still to be called: this only
+    makes it safe to look.
     """
     limits = limits or Limits()
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
 """Evidence: signed statements that open the gate, and the one rule that says whether they do.
 
-A statement travels as a DSSE v1 envelope (https://github.com/secure-systems-lab/dsse, protocol.md): the signature covers the payload type
-and the payload's very bytes (PAE), so a verdict cannot be passed off as a waiver, and nothing is parsed before it is verified. Every
-statement names pipeline and digest, so none can be used for another model.
+A statement travels as a DSSE v1 envelope (https://github.com/secure-systems-lab/dsse, protocol.md):
+the signature covers the payload type and the payload's very bytes (PAE), so a verdict cannot be
+passed off as a waiver, and nothing is parsed before it is verified. Every statement names pipeline
+and digest, so none can be used for another model.
 """
 
 from __future__ import annotations
@@ -17,13 +18,21 @@ from typing import ClassVar, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from penstock.contracts.errors import PenstockError, Tampered
-from penstock.contracts.events import AuditCompleted, Envelope, EnvelopeSignature, GateResult, ModelVersionPromoted
+from penstock.contracts.events import (
+    AuditCompleted,
+    Envelope,
+    EnvelopeSignature,
+    GateResult,
+    ModelVersionPromoted,
+)
 from penstock.packages.format import canonical
 from penstock.packages.keys import Role, Signer, Trust
 
 
 class Statement(BaseModel):
-    """What is signed. An unknown field is an error: a verifier must not pass over what it does not understand."""
+    """What is signed. An unknown field is an error: a verifier must not pass over what it does not
+    understand.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -45,14 +54,18 @@ class Verdict(Statement):
 
     audit_id: str
     verdict: Literal["pass", "fail", "inconclusive"]
-    """`fail` if any gate failed, else `inconclusive` if any is, else `pass`; a verdict that its gates contradict opens nothing."""
+    """`fail` if any gate failed, else `inconclusive` if any is, else `pass`; a verdict that its
+    gates contradict opens nothing.
+    """
     gates: tuple[GateResult, ...]
     result_digest: str
     """`sha256:…` of the audit's JSON result."""
 
 
 class Waiver(Statement):
-    """A person's decision to let a version pass in spite of gates; a typed name is not an identity until there is access control."""
+    """A person's decision to let a version pass in spite of gates; a typed name is not an identity
+    until there is access control.
+    """
 
     payload_type: ClassVar = "application/vnd.penstock.waiver.v1+json"
     role: ClassVar[Role] = "audit"
@@ -78,7 +91,7 @@ class PromotionGrant(Statement):
 StatementT = TypeVar("StatementT", bound=Statement)
 
 
-# -- DSSE --------------------------------------------------------------------------------------------------------------------------
+# -- DSSE ------------------------------------------------------------------------------------------
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
@@ -101,7 +114,8 @@ def sign(statement: Statement, signer: Signer) -> Envelope:
 
 
 def verify(envelope: Envelope, trust: Trust, kind: type[StatementT]) -> StatementT:
-    """The statement, if `envelope` holds one of this kind and one of its signatures is of a trusted key of the kind's role.
+    """The statement, if `envelope` holds one of this kind and one of its signatures is of a trusted
+    key of the kind's role.
 
     Raises Tampered that says which of these does not hold.
     """
@@ -119,10 +133,26 @@ def verify(envelope: Envelope, trust: Trust, kind: type[StatementT]) -> Statemen
 
 
 def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
-    """The signed verdict behind the event. Raises Tampered where it is forged, or the event says other than what was signed."""
+    """The signed verdict behind the event. Raises Tampered where it is forged, or the event says
+    other than what was signed.
+    """
     verdict = verify(audit.evidence, trust, Verdict)
-    signed = (verdict.pipeline, verdict.digest, verdict.audit_id, verdict.verdict, verdict.gates, verdict.result_digest)
-    if signed != (audit.pipeline, audit.digest, audit.audit_id, audit.verdict, audit.gates, audit.result.digest):
+    signed = (
+        verdict.pipeline,
+        verdict.digest,
+        verdict.audit_id,
+        verdict.verdict,
+        verdict.gates,
+        verdict.result_digest,
+    )
+    if signed != (
+        audit.pipeline,
+        audit.digest,
+        audit.audit_id,
+        audit.verdict,
+        audit.gates,
+        audit.result.digest,
+    ):
         raise Tampered("the audit says other than its signed verdict", where=audit.audit_id)
     return verdict
 
@@ -147,11 +177,14 @@ def _decode(text: str, what: str) -> bytes:
 
 
 def envelope_digest(envelope: Envelope) -> str:
-    """`sha256:…` over what the envelope states (its PAE), not over the signature: ECDSA signatures can be rewritten, statements cannot."""
-    return f"sha256:{hashlib.sha256(pae(envelope.payload_type, _decode(envelope.payload, 'payload'))).hexdigest()}"
+    """`sha256:…` over what the envelope states (its PAE), not over the signature: ECDSA signatures
+    can be rewritten, statements cannot.
+    """
+    signed = pae(envelope.payload_type, _decode(envelope.payload, "payload"))
+    return f"sha256:{hashlib.sha256(signed).hexdigest()}"
 
 
-# -- the rule ----------------------------------------------------------------------------------------------------------------------
+# -- the rule --------------------------------------------------------------------------------------
 
 
 def gate_name(gate: GateResult) -> str:
@@ -161,17 +194,28 @@ def gate_name(gate: GateResult) -> str:
 
 
 def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
-    """Why the gate stays shut: one sentence for each gate that neither passed nor is waived and waivable. Empty: it is open.
+    """Why the gate stays shut: one sentence for each gate that neither passed nor is waived and
+    waivable. Empty: it is open.
 
     Signatures are the caller's business; that verdict and waiver speak of the same audit is checked here.
     """
     closed = [gate for gate in verdict.gates if gate.verdict != "pass"]
-    expected = "pass" if not closed else "inconclusive" if all(gate.verdict == "inconclusive" for gate in closed) else "fail"
+    expected = (
+        "pass"
+        if not closed
+        else "inconclusive"
+        if all(gate.verdict == "inconclusive" for gate in closed)
+        else "fail"
+    )
     if verdict.verdict != expected:
         return [f"the verdict says {verdict.verdict}, but its gates say {expected}"]
     waived: frozenset[str] = frozenset()
     if waiver is not None:
-        if (waiver.pipeline, waiver.digest, waiver.audit_id) != (verdict.pipeline, verdict.digest, verdict.audit_id):
+        if (waiver.pipeline, waiver.digest, waiver.audit_id) != (
+            verdict.pipeline,
+            verdict.digest,
+            verdict.audit_id,
+        ):
             return ["the waiver is for another audit"]
         waived = frozenset(waiver.gates)
     return [sentence for gate in closed if (sentence := _closed(gate, gate_name(gate) in waived))]
@@ -193,12 +237,16 @@ class Known:
     digest: str
 
 
-def admissible(promotion: ModelVersionPromoted, trust: Trust, package_digest: str, known: Known | None = None) -> list[str]:
-    """Why the promoted version may not be loaded; empty when it may. The registry asks before it promotes, who serves before they load.
+def admissible(
+    promotion: ModelVersionPromoted, trust: Trust, package_digest: str, known: Known | None = None
+) -> list[str]:
+    """Why the promoted version may not be loaded; empty when it may. The registry asks before it
+    promotes, who serves before they load.
 
-    Checked: the promotion is signed by the registry and says what the event says; its generation is above the last one known (or it is
-    that very promotion again); the package at hand, the event, the promotion and the evidence name one digest and one pipeline; the
-    evidence is what the promotion was granted on, is signed by the audit, and opens every gate.
+    Checked: the promotion is signed by the registry and says what the event says; its generation is
+    above the last one known (or it is that very promotion again); the package at hand, the event,
+    the promotion and the evidence name one digest and one pipeline; the evidence is what the
+    promotion was granted on, is signed by the audit, and opens every gate.
 
     `package_digest` is what `open_package` found on disk, never what an event says.
     """
@@ -210,15 +258,22 @@ def admissible(promotion: ModelVersionPromoted, trust: Trust, package_digest: st
     try:
         grant = verify(promotion.promotion, trust, PromotionGrant)
         if (grant.pipeline, grant.digest) != subject:
-            reasons.append(f"the promotion was signed for {grant.pipeline}@{grant.digest}, not for {version.pipeline}@{version.digest}")
+            reasons.append(
+                f"the promotion was signed for {grant.pipeline}@{grant.digest}, not for"
+                f" {version.pipeline}@{version.digest}"
+            )
         if grant.generation != promotion.generation:
-            reasons.append(f"the promotion was signed as generation {grant.generation}, not {promotion.generation}")
+            reasons.append(
+                f"the promotion was signed as generation {grant.generation}, not {promotion.generation}"
+            )
         if grant.evidence != tuple(envelope_digest(envelope) for envelope in promotion.evidence):
             reasons.append("the promotion was signed on other evidence")
     except Tampered as error:
         reasons.append(error.message)
     if known is not None and not _rises(promotion, known):
-        reasons.append(f"generation {promotion.generation} does not rise above {known.generation}, the last one known")
+        reasons.append(
+            f"generation {promotion.generation} does not rise above {known.generation}, the last one known"
+        )
     return reasons + _unopened(promotion.evidence, trust, subject)
 
 
@@ -235,12 +290,17 @@ def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, st
     for statement in (verdict, waiver):
         if statement is not None and (statement.pipeline, statement.digest) != subject:
             name = type(statement).__name__.lower()
-            return [f"the {name} is about {statement.pipeline}@{statement.digest}, not about {subject[0]}@{subject[1]}"]
+            return [
+                f"the {name} is about {statement.pipeline}@{statement.digest}, not about"
+                f" {subject[0]}@{subject[1]}"
+            ]
     return closed_gates(verdict, waiver)
 
 
 def read_evidence(evidence: Sequence[Envelope], trust: Trust) -> tuple[Verdict, Waiver | None]:
-    """The verified verdict, and the waiver if there is one. Raises Tampered for anything but one verdict and at most one waiver."""
+    """The verified verdict, and the waiver if there is one. Raises Tampered for anything but one
+    verdict and at most one waiver.
+    """
     verdicts = [envelope for envelope in evidence if envelope.payload_type == Verdict.payload_type]
     waivers = [envelope for envelope in evidence if envelope.payload_type == Waiver.payload_type]
     if len(verdicts) != 1 or len(waivers) > 1 or len(evidence) != len(verdicts) + len(waivers):

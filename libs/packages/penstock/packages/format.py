@@ -1,8 +1,11 @@
-"""What a model package is: a flat directory of nine files, named by the digest of the one that lists the others.
+"""What a model package is: a flat directory of nine files, named by the digest of the one that
+lists the others.
 
-`manifest.json` holds the sha256 and the size of every other file, as canonical JSON; its own sha256 is the package's digest and the model
-version's identity. So the digest covers every byte: who trusts the digest and opens the package with `open_package` trusts its content.
-The package says nothing of who trusts it: the OpenSSF signature `model.sig` lies beside the directory, and evidence travels in events.
+`manifest.json` holds the sha256 and the size of every other file, as canonical JSON; its own sha256
+is the package's digest and the model version's identity. So the digest covers every byte: who
+trusts the digest and opens the package with `open_package` trusts its content. The package says
+nothing of who trusts it: the OpenSSF signature `model.sig` lies beside the directory, and evidence
+travels in events.
 """
 
 from __future__ import annotations
@@ -51,7 +54,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
-# -- signature.json: how to call the graph -----------------------------------------------------------------------------------------
+# -- signature.json: how to call the graph ---------------------------------------------------------
 
 
 class Inputs(_Part):
@@ -83,7 +86,7 @@ class ModelSignature(_Part):
     target: TargetSignature
 
 
-# -- profile.json: what the training split looks like, and rows to probe a loaded model with ------------------------------------------
+# -- profile.json: what the training split looks like, and rows to probe a loaded model with -------
 
 
 class NumberProfile(_Part):
@@ -111,7 +114,9 @@ class StringProfile(_Part):
 
 
 class Probes(_Part):
-    """Rows drawn from the profile, no person's own, and what the graph answers to them: a loaded model must answer the same."""
+    """Rows drawn from the profile, no person's own, and what the graph answers to them: a loaded
+    model must answer the same.
+    """
 
     numbers: tuple[tuple[float | None, ...], ...] = ()
     """Row by row in `signature.inputs.numbers` order; None is NaN. Empty without number inputs."""
@@ -127,7 +132,7 @@ class Profile(_Part):
     probes: Probes
 
 
-# -- curves.json -------------------------------------------------------------------------------------------------------------------
+# -- curves.json -----------------------------------------------------------------------------------
 
 
 class CurvePoint(_Part):
@@ -145,7 +150,7 @@ class Curves(_Part):
     points: tuple[CurvePoint, ...]
 
 
-# -- manifest.json -----------------------------------------------------------------------------------------------------------------
+# -- manifest.json ---------------------------------------------------------------------------------
 
 
 class FileEntry(_Part):
@@ -160,15 +165,19 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry]
 
 
-# -- reading -----------------------------------------------------------------------------------------------------------------------
+# -- reading ---------------------------------------------------------------------------------------
 
 _PartT = TypeVar("_PartT", bound=BaseModel)
-_METRICS: TypeAdapter[dict[str, float]] = TypeAdapter(dict[str, float], config=ConfigDict(allow_inf_nan=False))
+_METRICS: TypeAdapter[dict[str, float]] = TypeAdapter(
+    dict[str, float], config=ConfigDict(allow_inf_nan=False)
+)
 
 
 @dataclass(frozen=True)
 class Package:
-    """An opened package: every file's hash held when it was opened. Typed parts raise Invalid when their content is not theirs."""
+    """An opened package: every file's hash held when it was opened. Typed parts raise Invalid when
+    their content is not theirs.
+    """
 
     directory: Path
     digest: str
@@ -224,11 +233,16 @@ class Package:
         return content
 
     def check(self) -> None:
-        """Reads every typed part and holds them against each other. Raises Invalid with the first thing that does not fit."""
+        """Reads every typed part and holds them against each other. Raises Invalid with the first
+        thing that does not fit.
+        """
         signature, pipeline, profile = self.signature, self.pipeline, self.profile
         _ = self.metrics, self.curves, self.model_card
         if self.training_set.pipeline != pipeline.pipeline:
-            raise Invalid(f"names pipeline {self.training_set.pipeline!r}, not {pipeline.pipeline!r}", where=TRAINING_SET)
+            raise Invalid(
+                f"names pipeline {self.training_set.pipeline!r}, not {pipeline.pipeline!r}",
+                where=TRAINING_SET,
+            )
         fields = (*signature.inputs.numbers, *signature.inputs.strings)
         if len(set(fields)) != len(fields) or not fields:
             raise Invalid("inputs must name at least one feature, and each once", where=SIGNATURE)
@@ -239,8 +253,13 @@ class Package:
         if signature.target.type == "regression":
             if "value" not in signature.outputs:
                 raise Invalid("a regression has the output `value`", where=SIGNATURE)
-        elif "probabilities" not in signature.outputs or len(signature.classes) != signature.outputs["probabilities"].columns:
-            raise Invalid("a classifier has the output `probabilities` with one column a class", where=SIGNATURE)
+        elif (
+            "probabilities" not in signature.outputs
+            or len(signature.classes) != signature.outputs["probabilities"].columns
+        ):
+            raise Invalid(
+                "a classifier has the output `probabilities` with one column a class", where=SIGNATURE
+            )
         _check_probes(profile.probes, signature)
 
     def _part(self, name: str, model: type[_PartT]) -> _PartT:
@@ -267,11 +286,15 @@ def _check_probes(probes: Probes, signature: ModelSignature) -> None:
         if any(len(row) != len(fields) for row in values):
             raise Invalid(f"probes.{name}: a row must have {len(fields)} values", where=PROFILE)
     if len(rows) != 1 or rows == {0} or set(probes.outputs) != set(signature.outputs):
-        raise Invalid("probes need the same rows, at least one, for every input and every output of the signature", where=PROFILE)
+        raise Invalid(
+            "probes need the same rows, at least one, for every input and every output of the signature",
+            where=PROFILE,
+        )
 
 
 def open_package(directory: Path, digest: str | None = None) -> Package:
-    """Opens a package and verifies all of it: the manifest, each file's size and hash, that nothing else lies there.
+    """Opens a package and verifies all of it: the manifest, each file's size and hash, that nothing
+    else lies there.
 
     With `digest` (`sha256:…`) it must be that package. Raises Tampered that names the file.
     """
@@ -327,7 +350,9 @@ def is_plain_name(name: str) -> bool:
 
 
 def _hash_regular(path: Path) -> tuple[int, str]:
-    """Size and sha256; symbolic links, folders and devices are refused without being followed or opened for long."""
+    """Size and sha256; symbolic links, folders and devices are refused without being followed or
+    opened for long.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -343,7 +368,7 @@ def _hash_regular(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-# -- writing -----------------------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def write_package(
@@ -360,7 +385,8 @@ def write_package(
 ) -> str:
     """Writes a whole package into `directory` (made if missing, must be empty) and returns its digest.
 
-    What is written is opened and checked again, so that a trainer never hands out a package that nobody can load. Raises Invalid.
+    What is written is opened and checked again, so that a trainer never hands out a package that
+    nobody can load. Raises Invalid.
     """
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
@@ -369,7 +395,13 @@ def write_package(
         (directory / MODEL).write_bytes(model)
     else:
         shutil.copyfile(model, directory / MODEL)
-    for name, part in ((PIPELINE, pipeline), (SIGNATURE, signature), (TRAINING_SET, training_set), (PROFILE, profile), (CURVES, curves)):
+    for name, part in (
+        (PIPELINE, pipeline),
+        (SIGNATURE, signature),
+        (TRAINING_SET, training_set),
+        (PROFILE, profile),
+        (CURVES, curves),
+    ):
         (directory / name).write_bytes(canonical(part.model_dump(mode="json", by_alias=True)))
     (directory / METRICS).write_bytes(canonical(dict(metrics)))
     (directory / MODEL_CARD).write_text(model_card, encoding="utf-8")
@@ -379,7 +411,9 @@ def write_package(
 
 
 def finish(directory: Path) -> str:
-    """Writes `manifest.json` over the files that lie in `directory`. Returns the digest, `sha256:…`. Raises Invalid."""
+    """Writes `manifest.json` over the files that lie in `directory`. Returns the digest,
+    `sha256:…`. Raises Invalid.
+    """
     files: dict[str, FileEntry] = {}
     for path in sorted(directory.iterdir()):
         if path.name == MANIFEST:
@@ -398,5 +432,9 @@ def finish(directory: Path) -> str:
 
 
 def canonical(value: JsonValue | dict[str, float]) -> bytes:
-    """Canonical JSON: keys sorted, no spaces, UTF-8. Equal values give equal bytes. Raises ValueError for NaN and infinity."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    """Canonical JSON: keys sorted, no spaces, UTF-8. Equal values give equal bytes. Raises
+    ValueError for NaN and infinity.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()

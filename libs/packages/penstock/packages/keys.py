@@ -1,11 +1,13 @@
 """Keys and the trust store: who may sign what.
 
-`keys/<role>.pem` is a role's present private key (EC P-256, PKCS#8). `keys/trust.json` lists every public key that counts, by key id:
-`{keyid: {role, public_key, created_at, retired_at}}`. Two roles: `registry` signs packages and promotions, `audit` signs verdicts and
-waivers. A key counts for its own role only, so that neither service can speak for the other.
+`keys/<role>.pem` is a role's present private key (EC P-256, PKCS#8). `keys/trust.json` lists every
+public key that counts, by key id: `{keyid: {role, public_key, created_at, retired_at}}`. Two roles:
+`registry` signs packages and promotions, `audit` signs verdicts and waivers. A key counts for its
+own role only, so that neither service can speak for the other.
 
-Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no restart. Where each service has a file system
-of its own, private keys lie apart from the trust store, each with its service alone.
+Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no
+restart. Where each service has a file system of its own, private keys lie apart from the trust
+store, each with its service alone.
 """
 
 from __future__ import annotations
@@ -68,14 +70,18 @@ class Trust:
     keys: Mapping[str, TrustedKey]
 
     def key(self, keyid: str, role: Role, at: datetime | None = None) -> TrustedKey:
-        """The key, if it may have signed as `role` at `at`, the time that the signed statement gives. Raises Tampered.
+        """The key, if it may have signed as `role` at `at`, the time that the signed statement
+        gives. Raises Tampered.
 
-        A retired key's older statements stay good: evidence is kept for years, and what is served today may have been promoted before
-        the last rotation. The time is the signer's own word, so it cannot keep out a thief, who would back-date; it keeps out a service
-        that still signs with a key it should have dropped. What limits the thief is that rotating overwrites the private key, so there
-        is nothing left to steal; that a forged promotion needs a generation above the last one known, and evidence by the other role;
-        and that a key which did leak is not retired but revoked: it leaves the store, and nothing that it signed counts any more.
-        A package's signature carries no time (`at` is None) and is good while the key is in the store: nothing is loaded on it alone.
+        A retired key's older statements stay good: evidence is kept for years, and what is served
+        today may have been promoted before the last rotation. The time is the signer's own word, so
+        it cannot keep out a thief, who would back-date; it keeps out a service that still signs
+        with a key it should have dropped. What limits the thief is that rotating overwrites the
+        private key, so there is nothing left to steal; that a forged promotion needs a generation
+        above the last one known, and evidence by the other role; and that a key which did leak is
+        not retired but revoked: it leaves the store, and nothing that it signed counts any more. A
+        package's signature carries no time (`at` is None) and is good while the key is in the
+        store: nothing is loaded on it alone.
         """
         trusted = self.keys.get(keyid)
         if trusted is None:
@@ -83,7 +89,10 @@ class Trust:
         if trusted.role != role:
             raise Tampered(f"key {keyid} may sign as {trusted.role}, not as {role}")
         if at is not None and trusted.retired_at is not None and at > trusted.retired_at:
-            raise Tampered(f"key {keyid} was retired at {trusted.retired_at:%Y-%m-%d %H:%M:%S} UTC, before this was signed")
+            raise Tampered(
+                f"key {keyid} was retired at {trusted.retired_at:%Y-%m-%d %H:%M:%S} UTC, before this was"
+                " signed"
+            )
         return trusted
 
 
@@ -112,25 +121,35 @@ class Signer:
 
 
 def keyid(public_key: ec.EllipticCurvePublicKey) -> str:
-    """A key's name: the first 16 hex digits of the sha256 of its SubjectPublicKeyInfo. A name only: the trust store holds the whole key."""
-    return hashlib.sha256(public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()[:16]
+    """A key's name: the first 16 hex digits of the sha256 of its SubjectPublicKeyInfo. A name only:
+    the trust store holds the whole key.
+    """
+    return hashlib.sha256(
+        public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    ).hexdigest()[:16]
 
 
 class Keys:
     """The keys directory. Every call reads the files anew; they are small."""
 
     def __init__(self, directory: Path, private: Path | None = None) -> None:
-        """`directory` holds the trust store, and the private keys where they have no directory of their own, `private`."""
+        """`directory` holds the trust store, and the private keys where they have no directory of
+        their own, `private`.
+        """
         self.directory = directory
         self._private = private or directory
 
     def signer(self, role: Role) -> Signer:
-        """Raises Unavailable while there is no key: it can be made at any time, and what waits for it goes on."""
+        """Raises Unavailable while there is no key: it can be made at any time, and what waits for
+        it goes on.
+        """
         path = self._private / f"{role}.pem"
         try:
             return Signer(role, path, path.read_bytes())
         except FileNotFoundError as error:
-            raise Unavailable(f"there is no key of role {role}", where=str(path), remedy="Make it with `penstock keys init`") from error
+            raise Unavailable(
+                f"there is no key of role {role}", where=str(path), remedy="Make it with `penstock keys init`"
+            ) from error
 
     def trust(self) -> Trust:
         """Raises Unavailable while there is no trust store, Tampered where it cannot be read as one."""
@@ -138,12 +157,16 @@ class Keys:
         try:
             return Trust(_TRUST.validate_json(path.read_bytes()))
         except FileNotFoundError as error:
-            raise Unavailable("there is no trust store", where=str(path), remedy="Make it with `penstock keys init`") from error
+            raise Unavailable(
+                "there is no trust store", where=str(path), remedy="Make it with `penstock keys init`"
+            ) from error
         except ValidationError as error:
             raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(path)) from error
 
     def ensure(self, now: datetime | None = None, *, roles: Iterable[Role] = ROLES) -> Trust:
-        """Makes what is missing for `roles`, and finishes a rotation that was cut off. Safe beside others that do the same."""
+        """Makes what is missing for `roles`, and finishes a rotation that was cut off. Safe beside
+        others that do the same.
+        """
         now = now or datetime.now(UTC)
         with self._locked():
             keys = self._trusted()
@@ -155,10 +178,11 @@ class Keys:
             return self._write_trust(keys)
 
     def rotate(self, role: Role, *, revoke: bool = False, now: datetime | None = None) -> Signer:
-        """A new key for `role`. The old one is retired, or, when it has leaked, revoked: nothing that it signed counts any more.
+        """A new key for `role`. The old one is retired, or, when it has leaked, revoked: nothing
+        that it signed counts any more.
 
-        The new key is trusted before it is used and the old one until it is no longer: a crash in between leaves both, and
-        `ensure` retires the old one.
+        The new key is trusted before it is used and the old one until it is no longer: a crash in
+        between leaves both, and `ensure` retires the old one.
         """
         now = now or datetime.now(UTC)
         self.ensure(now, roles=[role])
@@ -172,7 +196,9 @@ class Keys:
             return new
 
     def revoke(self, name: str) -> None:
-        """Takes a retired key that leaked out of the store: nothing that it signed counts any more. Raises NotFound, Conflict."""
+        """Takes a retired key that leaked out of the store: nothing that it signed counts any more.
+        Raises NotFound, Conflict.
+        """
         with self._locked():
             keys = self.trust().keys
             if name not in keys:
@@ -225,7 +251,9 @@ _TRUST: TypeAdapter[dict[str, TrustedKey]] = TypeAdapter(dict[str, TrustedKey])
 def _admit(signer: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:
     if signer.keyid in keys:
         return dict(keys)
-    public = signer.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    public = (
+        signer.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    )
     return {**keys, signer.keyid: TrustedKey(role=signer.role, public_key=public, created_at=now)}
 
 
@@ -238,7 +266,9 @@ def _retire_all_but(present: Signer, keys: Mapping[str, TrustedKey], now: dateti
 
 
 def _new_private_pem() -> bytes:
-    return ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
 
 
 def _public(pem: str) -> ec.EllipticCurvePublicKey:

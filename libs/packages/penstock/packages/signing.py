@@ -1,7 +1,9 @@
-"""The package's OpenSSF model signature: a sigstore bundle made with the registry's key over every file of the directory.
+"""The package's OpenSSF model signature: a sigstore bundle made with the registry's key over every
+file of the directory.
 
-Anyone can verify it without Penstock: `model_signing verify key --signature model.sig --public_key registry.pub package/`.
-`model_signing` is imported at first use: with what it needs it takes most of a second and 35 MB.
+Anyone can verify it without Penstock: `model_signing verify key --signature model.sig --public_key
+registry.pub package/`. `model_signing` is imported at first use: with what it needs it takes most
+of a second and 35 MB.
 """
 
 from __future__ import annotations
@@ -22,16 +24,20 @@ def sign_package(directory: Path, signature: Path, signer: Signer) -> None:
     from model_signing import signing
 
     with tempfile.TemporaryDirectory(prefix="penstock-sign-") as private:
-        # model_signing reads the key by path; this is the key that was loaded, even if the file is replaced meanwhile.
+        # model_signing reads the key by path; this is the key that was loaded, even if the file is
+        # replaced meanwhile.
         key = Path(private, "key.pem")
         key.touch(0o600)
         key.write_bytes(signer.pem)
         config: Any = signing.Config()  # type: ignore[no-untyped-call]
-        config.set_hashing_config(_everything()).use_elliptic_key_signer(private_key=key).sign(directory, signature)
+        config.set_hashing_config(_everything()).use_elliptic_key_signer(private_key=key).sign(
+            directory, signature
+        )
 
 
 def verify_package(directory: Path, signature: Path, trust: Trust, digest: str, keyid: str) -> None:
-    """Opens the package, which must be `digest`, and verifies that the registry's key `keyid` signed all of it. Raises Tampered.
+    """Opens the package, which must be `digest`, and verifies that the registry's key `keyid`
+    signed all of it. Raises Tampered.
 
     `keyid` is only where to look: the key must be in the trust store with the role registry.
     """
@@ -45,11 +51,16 @@ def verify_package(directory: Path, signature: Path, trust: Trust, digest: str, 
             public = Path(scratch, "key.pub")
             public.write_text(trusted.public_key)
             config: Any = verifying.Config()  # type: ignore[no-untyped-call]
-            config.set_hashing_config(_everything()).use_elliptic_key_verifier(public_key=public).verify(directory, signature)
+            config.set_hashing_config(_everything()).use_elliptic_key_verifier(public_key=public).verify(
+                directory, signature
+            )
     except PenstockError:
         raise
-    except Exception as error:  # whatever a malformed bundle makes the library raise: ValueError, KeyError, InvalidSignature, …
-        raise Tampered(f"the package's signature does not hold: {error or type(error).__name__}", where=signature.name) from error
+    # A malformed bundle makes the library raise ValueError, KeyError, InvalidSignature and others.
+    except Exception as error:
+        raise Tampered(
+            f"the package's signature does not hold: {error or type(error).__name__}", where=signature.name
+        ) from error
 
 
 def _everything() -> Any:
@@ -57,7 +68,9 @@ def _everything() -> Any:
     from model_signing import hashing
 
     config: Any = hashing.Config()  # type: ignore[no-untyped-call]
-    return config.use_file_serialization(hashing_algorithm="sha256").set_ignored_paths(paths=(), ignore_git_paths=False)
+    return config.use_file_serialization(hashing_algorithm="sha256").set_ignored_paths(
+        paths=(), ignore_git_paths=False
+    )
 
 
 def _refuse_ignoring(signature: Path) -> None:

@@ -1,4 +1,6 @@
-"""Artifacts: bytes in a store, named by URI and checked by digest. `file://` on one machine, `s3://` for several."""
+"""Artifacts: bytes in a store, named by URI and checked by digest. `file://` on one machine,
+`s3://` for several.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ STORES: Mapping[str, Callable[[], ArtifactStore]] = {"file": FileArtifactStore, 
 
 
 class Artifacts:
-    """One root, keys below it: `training-sets/<id>/train.parquet`. What was put is durable when the call returns."""
+    """One root, keys below it: `training-sets/<id>/train.parquet`. What was put is durable when the
+    call returns.
+    """
 
     def __init__(self, root: str) -> None:
         """Connects to nothing. Raises Invalid as `checked_root`, and for S3 without the extra `s3`."""
@@ -54,11 +58,15 @@ class Artifacts:
         return self._put_bytes(self.uri(key), data)
 
     def put_file(self, key: str, path: Path) -> Artifact:
-        """Writes whole or not at all; a key that exists is replaced. Raises Unavailable when the store does not take it."""
+        """Writes whole or not at all; a key that exists is replaced. Raises Unavailable when the
+        store does not take it.
+        """
         return self._put(self.uri(key), path)
 
     def replace(self, artifact: Artifact, data: bytes) -> Artifact:
-        """Other bytes where the artifact is, whole or not at all: the old ones are nowhere any more. Raises Unavailable."""
+        """Other bytes where the artifact is, whole or not at all: the old ones are nowhere any
+        more. Raises Unavailable.
+        """
         return self._put_bytes(artifact.uri, data)
 
     def fetch(self, artifact: Artifact, to: Path) -> Path:
@@ -78,7 +86,9 @@ class Artifacts:
         return data
 
     def read_unchecked(self, artifact: Artifact) -> bytes:
-        """The bytes as they are now, for who knows that they may have been replaced. Raises NotFound, Unavailable."""
+        """The bytes as they are now, for who knows that they may have been replaced. Raises
+        NotFound, Unavailable.
+        """
         try:
             return self._store_of(artifact.uri).read(artifact.uri)
         except FileNotFoundError as error:
@@ -116,7 +126,10 @@ class Artifacts:
 def checked_root(root: str) -> str:
     """Without the slash at its end. Raises Invalid, which does not repeat it: a key may stand in it."""
     if not _ROOT.fullmatch(root):
-        remedy = "Write file:///folder or s3://bucket/prefix; the keys to a bucket stand in the file that AWS_SHARED_CREDENTIALS_FILE names"
+        remedy = (
+            "Write file:///folder or s3://bucket/prefix; the keys to a bucket stand in the file that"
+            " AWS_SHARED_CREDENTIALS_FILE names"
+        )
         raise Invalid("this names no artifact store", remedy=remedy)
     return root.rstrip("/")
 

@@ -52,11 +52,15 @@ def _told(uri: str) -> Iterator[None]:
         raise
     except OSError as error:
         why = error.strerror or error
-        raise Unavailable(f"the artifact store does not work: {why}", where=uri, remedy="See its disk, and who owns it") from error
+        raise Unavailable(
+            f"the artifact store does not work: {why}", where=uri, remedy="See its disk, and who owns it"
+        ) from error
 
 
 def _place(path: Path, target: Path) -> None:
-    """Copy beside the target, to disk, then rename: a reader sees the old bytes or the new ones, also after a power cut."""
+    """Copy beside the target, to disk, then rename: a reader sees the old bytes or the new ones,
+    also after a power cut.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".incoming-")
     try:

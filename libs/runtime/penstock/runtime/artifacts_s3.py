@@ -1,7 +1,8 @@
 """Artifacts in S3 or what speaks like it, by s3fs: the extra `s3`, imported when the first URI asks for it.
 
-Where it is and who asks come from the AWS variables: AWS_ENDPOINT_URL, AWS_SHARED_CREDENTIALS_FILE, AWS_DEFAULT_REGION. Each call is
-bounded: a server that is away or silent is told within a minute, or as long as an upload may take.
+Where it is and who asks come from the AWS variables: AWS_ENDPOINT_URL, AWS_SHARED_CREDENTIALS_FILE,
+AWS_DEFAULT_REGION. Each call is bounded: a server that is away or silent is told within a minute,
+or as long as an upload may take.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ ATTEMPTS = 2
 PART_BYTES = 16 << 20
 """A file of twice this size goes in parts, two at a time: so much memory at most."""
 SLOWEST_BYTES_S = 256 << 10
-"""Of an upload. Nothing else bounds one: the client waits without end for a server that takes the connection and no bytes."""
+"""Of an upload. Nothing else bounds one: the client waits without end for a server that takes the
+connection and no bytes.
+"""
 
 
 class S3ArtifactStore:
@@ -35,11 +38,17 @@ class S3ArtifactStore:
             from botocore.handlers import add_expect_header
             from s3fs import S3FileSystem
         except ModuleNotFoundError as error:
-            raise Invalid("artifacts in S3 need s3fs", where="PENSTOCK_ARTIFACTS", remedy="pip install 'penstock-runtime[s3]'") from error
+            raise Invalid(
+                "artifacts in S3 need s3fs",
+                where="PENSTOCK_ARTIFACTS",
+                remedy="pip install 'penstock-runtime[s3]'",
+            ) from error
 
         def filesystem(**options: Any) -> Any:
             session = AioSession()
-            session.unregister("before-call.s3", add_expect_header)  # aiohttp waits without end for `100 Continue`
+            session.unregister(
+                "before-call.s3", add_expect_header
+            )  # aiohttp waits without end for `100 Continue`
             return S3FileSystem(session=session, **options)
 
         self._filesystem = filesystem
@@ -54,7 +63,9 @@ class S3ArtifactStore:
 
     def get(self, uri: str, to: Path) -> None:
         with self._told(uri):
-            self._s3.get_file(_path(uri), str(to), max_concurrency=1)  # one stream: more would hold parts in memory
+            self._s3.get_file(
+                _path(uri), str(to), max_concurrency=1
+            )  # one stream: more would hold parts in memory
 
     def read(self, uri: str) -> bytes:
         with self._told(uri):
@@ -84,21 +95,29 @@ class S3ArtifactStore:
 
     @contextmanager
     def _told(self, uri: str, *, writes: bool = False) -> Iterator[None]:
-        """What s3fs raises, not all of it an OSError, as Unavailable; FileNotFoundError where a reader's object is gone."""
+        """What s3fs raises, not all of it an OSError, as Unavailable; FileNotFoundError where a
+        reader's object is gone.
+        """
         try:
             yield
         except self._errors as error:
             code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
             if code == "NoSuchBucket":
                 bucket = _path(uri).partition("/")[0]
-                raise Unavailable(f"there is no bucket `{bucket}`", where=uri, remedy="Create it, or correct PENSTOCK_ARTIFACTS") from error
+                raise Unavailable(
+                    f"there is no bucket `{bucket}`",
+                    where=uri,
+                    remedy="Create it, or correct PENSTOCK_ARTIFACTS",
+                ) from error
             if isinstance(error, FileNotFoundError) and not writes:
                 raise
             if isinstance(error, self._refusals):
                 remedy = "See what AWS_SHARED_CREDENTIALS_FILE names, and what it may do"
                 raise Unavailable(f"the artifact store refuses: {error}", where=uri, remedy=remedy) from error
             remedy = "Start it, or correct AWS_ENDPOINT_URL"
-            raise Unavailable(f"the artifact store does not answer: {error}", where=uri, remedy=remedy) from error
+            raise Unavailable(
+                f"the artifact store does not answer: {error}", where=uri, remedy=remedy
+            ) from error
 
 
 def _path(uri: str) -> str:

@@ -6,7 +6,9 @@ import random
 
 
 class Backoff:
-    """Doubles from `first` to `longest` seconds; each delay is drawn from its upper half, so that many do not come back at once."""
+    """Doubles from `first` to `longest` seconds; each delay is drawn from its upper half, so that
+    many do not come back at once.
+    """
 
     def __init__(self, *, first: float, longest: float) -> None:
         self._first = first

@@ -2,11 +2,12 @@
 
 Each mend is tested by causing its failure against a real broker:
 
-* FastStream commits the stored offset, which may cover a message still in its handler. Here a message's own offset is committed, after it
-  was applied, rejected or skipped, and never before.
-* It hides a consumer's fatal errors. Here they end the control plane with ConsumerFailed, and so does a consumer that stands still.
-* Its acknowledgement policies lose a failing message or repeat it for ever. Here it is retried in order, then becomes a dead letter that
-  Kafka has acknowledged before the original is committed.
+* FastStream commits the stored offset, which may cover a message still in its handler. Here a
+  message's own offset is committed, after it was applied, rejected or skipped, and never before.
+* It hides a consumer's fatal errors. Here they end the control plane with ConsumerFailed, and so
+  does a consumer that stands still.
+* Its acknowledgement policies lose a failing message or repeat it for ever. Here it is retried in
+  order, then becomes a dead letter that Kafka has acknowledged before the original is committed.
 * A group may leave a new topic to nobody (`assignment.py`). Here its members notice, and form it anew.
 """
 
@@ -45,25 +46,35 @@ __all__ = ["ConsumerFailed", "ControlPlane", "Retries", "Router"]
 log = structlog.get_logger(__name__)
 
 POLL_S = 1.0
-"""A poll returns at once when a message comes; longer polls only make an idle service idler, and stopping up to this slower."""
+"""A poll returns at once when a message comes; longer polls only make an idle service idler, and
+stopping up to this slower.
+"""
 SESSION_MS = 6_000
 """A killed replica's partitions go to another after this."""
 DELIVERY_MS = 10_000
-"""A publish that is not acknowledged by then fails, and is tried again by whoever wanted it. Shorter than `outbox.IN_FLIGHT`."""
+"""A publish that is not acknowledged by then fails, and is tried again by whoever wanted it.
+Shorter than `outbox.IN_FLIGHT`.
+"""
 FLUSH_S = 2.0
 ANSWERS_WITHIN_S = 60.0
 """A consumer's client says by then where it is, or is broken."""
 REMEMBER = timedelta(days=90)
-"""How long the inbox knows an event. Kafka forgets a group's position after seven days away; then all of a topic comes again."""
+"""How long the inbox knows an event. Kafka forgets a group's position after seven days away; then
+all of a topic comes again.
+"""
 KEEP_HOUSE_EVERY_S = 6 * 3600.0
 
 
 class ConsumerFailed(PenstockError):
-    """A consumer that will not work again in this process. The service exits and its supervisor starts it anew."""
+    """A consumer that will not work again in this process. The service exits and its supervisor
+    starts it anew.
+    """
 
 
 class ControlPlane:
-    """All of a service's control events: its routers' consumers, their replays, and the relay of its outbox."""
+    """All of a service's control events: its routers' consumers, their replays, and the relay of
+    its outbox.
+    """
 
     watch_every_s = 15.0
     stalled_looks = 4
@@ -95,10 +106,14 @@ class ControlPlane:
         self._down = asyncio.Event()
 
     async def run(self) -> None:
-        """From start to cancellation. Works through Kafka's absence; raises ConsumerFailed when only a new process helps."""
+        """From start to cancellation. Works through Kafka's absence; raises ConsumerFailed when
+        only a new process helps.
+        """
         await self.start()
         try:
-            with observed(metrics.LAG, lambda: [reading for consumer in self.consumers for reading in consumer.behind]):
+            with observed(
+                metrics.LAG, lambda: [reading for consumer in self.consumers for reading in consumer.behind]
+            ):
                 await self._failed
         finally:
             await self.stop()
@@ -135,10 +150,14 @@ class ControlPlane:
         self._begin(self._watch_groups(), "groups")
 
     async def stop(self) -> None:
-        """Stops consuming, finishes the message in hand, flushes for a moment. What is in the outbox stays there for the next start."""
+        """Stops consuming, finishes the message in hand, flushes for a moment. What is in the
+        outbox stays there for the next start.
+        """
         for consumer in self.consumers:
             consumer.stopping.set()
-        await asyncio.gather(*(consumer.subscriber.stop() for consumer in self.consumers), return_exceptions=True)
+        await asyncio.gather(
+            *(consumer.subscriber.stop() for consumer in self.consumers), return_exceptions=True
+        )
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -156,10 +175,14 @@ class ControlPlane:
     def fail(self, reason: str) -> None:
         """Ends `run` with ConsumerFailed."""
         if not self._failed.done():
-            self._failed.set_exception(ConsumerFailed(reason, where=self.service, remedy="The supervisor starts the service again"))
+            self._failed.set_exception(
+                ConsumerFailed(reason, where=self.service, remedy="The supervisor starts the service again")
+            )
 
     async def publish_row(self, row: OutboxRow) -> None:
-        """Returns once Kafka has acknowledged it. Raises KafkaException when it has not within ten seconds."""
+        """Returns once Kafka has acknowledged it. Raises KafkaException when it has not within ten
+        seconds.
+        """
         headers = headers_of(
             event_id=row.event_id,
             source=f"/penstock/{self.service}",
@@ -170,15 +193,19 @@ class ControlPlane:
         )
         await self._send(self.kafka.topic(row.topic), key=row.key, value=row.value, headers=headers)
 
-    async def _send(self, topic: str, *, key: bytes | str | None, value: bytes, headers: dict[str, str]) -> None:
+    async def _send(
+        self, topic: str, *, key: bytes | str | None, value: bytes, headers: dict[str, str]
+    ) -> None:
         await self.broker.publish(value, topic=topic, key=key, headers=headers)
 
-    # -- wiring --------------------------------------------------------------------------------------------------------------------
+    # -- wiring ------------------------------------------------------------------------------------
 
     def _make_broker(self) -> KafkaBroker:
         client = self.kafka.client()
         if protocol := client.get("security.protocol"):
-            client["security.protocol"] = protocol.lower()  # FastStream knows librdkafka's lower-case names alone
+            client["security.protocol"] = (
+                protocol.lower()
+            )  # FastStream knows librdkafka's lower-case names alone
         broker = KafkaBroker(
             client.pop("bootstrap.servers"),
             config={  # type: ignore[arg-type]  # a plain dict of librdkafka's names
@@ -201,7 +228,9 @@ class ControlPlane:
         return broker
 
     def _subscribe(self, router: Router) -> None:
-        consumer = GroupConsumer(router, self.kafka, service=self.service, send=self._send, halted=self._halted)
+        consumer = GroupConsumer(
+            router, self.kafka, service=self.service, send=self._send, halted=self._halted
+        )
         subscriber = self.broker.subscriber(
             *map(self.kafka.topic, router.topics),
             group_id=self.kafka.topic(router.group),
@@ -222,7 +251,12 @@ class ControlPlane:
     def _build_consumer(self, *topics: Any, **options: Any) -> TellingConsumer:
         made = self.broker.config.broker_config
         return TellingConsumer(
-            *topics, config=made.connection_config, admin_service=made.admin, logger=made.logger, on_error=self._consumer_error, **options
+            *topics,
+            config=made.connection_config,
+            admin_service=made.admin,
+            logger=made.logger,
+            on_error=self._consumer_error,
+            **options,
         )
 
     def _settle(self, message: Any, /, *, context: Any) -> Settle:
@@ -239,7 +273,9 @@ class ControlPlane:
         self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
 
     def _poll_slower(self) -> None:
-        """FastStream asks its producer ten times a second for acknowledgements, half of an idle service's work."""
+        """FastStream asks its producer ten times a second for acknowledgements, half of an idle
+        service's work.
+        """
         native = self.broker.config.producer._producer.producer  # type: ignore[attr-defined]
         native._poll_task.cancel()
 
@@ -250,10 +286,12 @@ class ControlPlane:
         native._poll_task = asyncio.create_task(poll())
 
     def _purge(self) -> None:
-        """Whatever is still unacknowledged is durable elsewhere: an outbox row, or the uncommitted original of a dead letter."""
+        """Whatever is still unacknowledged is durable elsewhere: an outbox row, or the uncommitted
+        original of a dead letter.
+        """
         self.broker.config.producer._producer.producer.producer.purge()  # type: ignore[attr-defined]
 
-    # -- events out of its parts ---------------------------------------------------------------------------------------------------
+    # -- events out of its parts -------------------------------------------------------------------
 
     async def _replayed(self, received: Received) -> None:
         for router in self.routers:
@@ -264,7 +302,9 @@ class ControlPlane:
             router.mark_caught_up(topic)
 
     def _halted(self, consumer: GroupConsumer, why: str) -> None:
-        """The service stays up, not ready, for a person to look at: a restart would only make more dead letters."""
+        """The service stays up, not ready, for a person to look at: a restart would only make more
+        dead letters.
+        """
         log.error("consumer_halted", group=consumer.router.group, why=why)
         self.readiness.waits_for("dead letters", f"{why}. Repair the cause and start the service again")
         self._begin(consumer.subscriber.stop(), "halt")
@@ -285,7 +325,7 @@ class ControlPlane:
         else:
             log.warning("consumer_trouble", code=error.name(), why=error.str())
 
-    # -- watches -------------------------------------------------------------------------------------------------------------------
+    # -- watches -----------------------------------------------------------------------------------
 
     async def _watch_kafka(self) -> None:
         """Readiness: waits for a broker at start, and again whenever the client loses all of them."""
@@ -301,11 +341,15 @@ class ControlPlane:
             else:
                 tries += 1
                 self._down.set()
-                self.readiness.waits_for("kafka", f"{self.kafka.bootstrap_servers} does not answer, {tries} tries")
+                self.readiness.waits_for(
+                    "kafka", f"{self.kafka.bootstrap_servers} does not answer, {tries} tries"
+                )
                 await asyncio.sleep(delay.next())
 
     async def _watch_progress(self) -> None:
-        """A consumer that has messages before it and takes none, with an idle handler, is broken in a way that it does not report."""
+        """A consumer that has messages before it and takes none, with an idle handler, is broken in
+        a way that it does not report.
+        """
         watched = [(consumer, Progress(self.stalled_looks)) for consumer in self.consumers]
         while True:
             await asyncio.sleep(self.watch_every_s)
@@ -317,7 +361,9 @@ class ControlPlane:
                     self.fail(f"{consumer.router.group}: the consumer does not answer")
                     continue
                 for stalled in progress.look(positions, busy=consumer.busy):
-                    self.fail(f"{stalled.topic}/{stalled.partition}: {stalled.lag} messages wait and none is taken")
+                    self.fail(
+                        f"{stalled.topic}/{stalled.partition}: {stalled.lag} messages wait and none is taken"
+                    )
 
     async def _watch_groups(self) -> None:
         """A group that leaves out a partition is formed anew."""

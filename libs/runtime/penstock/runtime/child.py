@@ -1,7 +1,9 @@
-"""The child's side of a job: `python -m penstock.runtime.child <module> <parent's pid>` runs a module that calls `job_main(run)`.
+"""The child's side of a job: `python -m penstock.runtime.child <module> <parent's pid>` runs a
+module that calls `job_main(run)`.
 
-The request comes as JSON on standard input, answers go as JSON lines into a pipe of their own, so a library that prints harms nothing:
-standard output is standard error here. Only the standard library is imported before the child is tied to its parent's life.
+The request comes as JSON on standard input, answers go as JSON lines into a pipe of their own, so a
+library that prints harms nothing: standard output is standard error here. Only the standard library
+is imported before the child is tied to its parent's life.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ class JobContext:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def progress(self, message: Mapping[str, Any]) -> None:
-        """Told to the service, in order. Blocks while the service is slow. After a crash the next attempt may tell the same again."""
+        """Told to the service, in order. Blocks while the service is slow. After a crash the next
+        attempt may tell the same again.
+        """
         self._say({"progress": dict(message)})
 
     def _say(self, line: Mapping[str, Any]) -> None:
@@ -50,25 +54,39 @@ class JobContext:
             self._channel.flush()
 
 
-def job_main(run: Callable[[JobContext], Mapping[str, Any]], *, settings: Callable[[], Any] | None = None) -> None:
+def job_main(
+    run: Callable[[JobContext], Mapping[str, Any]], *, settings: Callable[[], Any] | None = None
+) -> None:
     """The one call of a job's module. What `run` returns is the result, JSON for the service's `on_result`.
 
-    A PenstockError arrives there with kind, message and remedy; any other exception as an internal error, its traceback in the log.
-    SIGTERM raises SystemExit in `run`: clean up within a few seconds, the job goes back to the queue.
+    A PenstockError arrives there with kind, message and remedy; any other exception as an internal
+    error, its traceback in the log. SIGTERM raises SystemExit in `run`: clean up within a few
+    seconds, the job goes back to the queue.
     """
     signal.signal(signal.SIGTERM, _on_sigterm)
     request = json.load(sys.stdin)
     with os.fdopen(request["channel"], "w") as channel:
         os.set_inheritable(channel.fileno(), False)
         flush = _observe(request)
-        job = JobContext(request["job_id"], request["kind"], request["payload"], request["attempt"], None, channel)
+        job = JobContext(
+            request["job_id"], request["kind"], request["payload"], request["attempt"], None, channel
+        )
         try:
             if settings is not None:
                 job = JobContext(job.id, job.kind, job.payload, job.attempt, settings(), channel)
             job._say({"result": dict(_traced(run, job, request))})
         except PenstockError as error:
             traceback.print_exc()
-            job._say({"error": {"kind": error.kind.value, "message": error.message, "where": error.where, "remedy": error.remedy}})
+            job._say(
+                {
+                    "error": {
+                        "kind": error.kind.value,
+                        "message": error.message,
+                        "where": error.where,
+                        "remedy": error.remedy,
+                    }
+                }
+            )
         except Exception as error:
             traceback.print_exc()
             said = "".join(traceback.format_exception_only(error)).strip()
@@ -90,7 +108,9 @@ def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
     return configure_telemetry(request["service"], Path(request["traces"]))
 
 
-def _traced(run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, request: Mapping[str, Any]) -> Mapping[str, Any]:
+def _traced(
+    run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, request: Mapping[str, Any]
+) -> Mapping[str, Any]:
     if request["log_level"] is None and request["traceparent"] is None:
         return run(job)
     import structlog
@@ -101,7 +121,9 @@ def _traced(run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, req
     parent = context_of({"traceparent": request["traceparent"]} if request["traceparent"] else {})
     attributes: dict[str, Any] = {"job.id": job.id, "job.attempt": job.attempt}
     with (
-        trace.get_tracer(__name__).start_as_current_span(f"job {job.kind}", context=parent, attributes=attributes),
+        trace.get_tracer(__name__).start_as_current_span(
+            f"job {job.kind}", context=parent, attributes=attributes
+        ),
         structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt),
     ):
         return run(job)

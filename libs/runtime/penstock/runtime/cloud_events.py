@@ -48,7 +48,9 @@ def receive(message: Message, prefix: str) -> Received:
     )
 
 
-def headers_of(*, event_id: str, source: str, event_type: str, time: datetime, subject: str, traceparent: str | None) -> dict[str, str]:
+def headers_of(
+    *, event_id: str, source: str, event_type: str, time: datetime, subject: str, traceparent: str | None
+) -> dict[str, str]:
     headers = {
         "ce_specversion": "1.0",
         "ce_id": event_id,

@@ -1,4 +1,6 @@
-"""One group's consumer: after each message it is decided whether it is committed, comes again, or becomes a dead letter."""
+"""One group's consumer: after each message it is decided whether it is committed, comes again, or
+becomes a dead letter.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ ANSWER_S = 2.0
 class Send(Protocol):
     """Publishes and returns once Kafka has acknowledged."""
 
-    def __call__(self, topic: str, *, key: bytes | str | None, value: bytes, headers: dict[str, str]) -> Awaitable[None]: ...
+    def __call__(
+        self, topic: str, *, key: bytes | str | None, value: bytes, headers: dict[str, str]
+    ) -> Awaitable[None]: ...
 
 
 @dataclass
@@ -59,7 +63,13 @@ class GroupConsumer:
     subscriber: Any
 
     def __init__(
-        self, router: Router, kafka: KafkaSettings, *, service: str, send: Send, halted: Callable[[GroupConsumer, str], None]
+        self,
+        router: Router,
+        kafka: KafkaSettings,
+        *,
+        service: str,
+        send: Send,
+        halted: Callable[[GroupConsumer, str], None],
     ) -> None:
         self.router = router
         self.busy = False
@@ -75,7 +85,11 @@ class GroupConsumer:
         self._dead_letter_topics: set[str] = set()
         self._behind: dict[str, int] = {}
         for topic in router.topics:
-            for outcome in ("applied", "retried", "rejected"):  # a first one is seen as a rise, not as a beginning
+            for outcome in (
+                "applied",
+                "retried",
+                "rejected",
+            ):  # a first one is seen as a rise, not as a beginning
                 router.count(topic, outcome, 0)
 
     async def handle(self, message: KafkaMessage) -> None:
@@ -120,10 +134,14 @@ class GroupConsumer:
             self._halted(self, f"{self._rejected_in_a_row} dead letters in a row, the last: {error}")
 
     async def join_anew(self) -> None:
-        """The group is formed again. A message in hand is settled first; one that is being tried again goes to who gets its partition."""
+        """The group is formed again. A message in hand is settled first; one that is being tried
+        again goes to who gets its partition.
+        """
         consumer = self.subscriber.consumer
         with contextlib.suppress(RuntimeError):  # it is being closed
-            await run_in_executor(consumer._thread_pool, consumer.consumer.unsubscribe)  # to subscribe to the same once more does not do it
+            await run_in_executor(
+                consumer._thread_pool, consumer.consumer.unsubscribe
+            )  # to subscribe to the same once more does not do it
             await consumer.start()
 
     @property
@@ -133,10 +151,15 @@ class GroupConsumer:
     @property
     def behind(self) -> list[Reading]:
         """Messages before the group, by topic, as `positions` found last."""
-        return [(float(lag), {DESTINATION: topic, GROUP: self.router.group}) for topic, lag in self._behind.items()]
+        return [
+            (float(lag), {DESTINATION: topic, GROUP: self.router.group})
+            for topic, lag in self._behind.items()
+        ]
 
     async def positions(self) -> list[Position]:
-        """Of what is assigned, by the thread that polls: FastStream uses the client from no other. Empty while Kafka is away."""
+        """Of what is assigned, by the thread that polls: FastStream uses the client from no other.
+        Empty while Kafka is away.
+        """
         if not self.joined:
             return []
         consumer = self.subscriber.consumer
@@ -167,7 +190,9 @@ class GroupConsumer:
         trouble = self._troubles.get(place)
         if trouble is None or trouble.offset != offset:
             retries = self.router.retries
-            trouble = self._troubles[place] = _Trouble(offset, time.monotonic(), Backoff(first=retries.first, longest=retries.longest))
+            trouble = self._troubles[place] = _Trouble(
+                offset, time.monotonic(), Backoff(first=retries.first, longest=retries.longest)
+            )
         trouble.tries += 1
         return trouble
 
@@ -184,23 +209,35 @@ class GroupConsumer:
             why=f"{type(error).__name__}: {error}",
         )
         # Rewound before the wait: had the consumer to stop meanwhile, the message is still the next one.
-        with contextlib.suppress(KafkaException, RuntimeError):  # the partition went to another replica, and the message with it
+        with contextlib.suppress(
+            KafkaException, RuntimeError
+        ):  # the partition went to another replica, and the message with it
             await self.subscriber.consumer.seek(message.topic(), message.partition(), message.offset())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
                 await self.stopping.wait()
 
-    async def _dead_letter(self, message: Message, received: Received, error: Exception, trouble: _Trouble) -> None:
+    async def _dead_letter(
+        self, message: Message, received: Received, error: Exception, trouble: _Trouble
+    ) -> None:
         """Returns once Kafka has acknowledged the dead letter."""
         name = dead_letter_topic(received.topic, self.router.group)
         if name not in self._dead_letter_topics:
-            await asyncio.to_thread(ensure_topics, self._kafka, [_dead_letters(name, received.topic, self._service)])
+            await asyncio.to_thread(
+                ensure_topics, self._kafka, [_dead_letters(name, received.topic, self._service)]
+            )
             self._dead_letter_topics.add(name)
         key, value, own = message.key(), message.value() or b"", received.headers
-        size = len(key or b"") + len(value) + sum(len(name) + len(text.encode()) for name, text in own.items())
-        if size > MESSAGE_BYTES:  # with its reason Kafka would not take it; the event itself lies where it was
+        size = (
+            len(key or b"") + len(value) + sum(len(name) + len(text.encode()) for name, text in own.items())
+        )
+        if (
+            size > MESSAGE_BYTES
+        ):  # with its reason Kafka would not take it; the event itself lies where it was
             key, value = None, b""
-            own = {name: own[name][:100] for name in ("ce_id", "ce_type") if name in own} | {"dlq-left-out": str(size)}
+            own = {name: own[name][:100] for name in ("ce_id", "ce_type") if name in own} | {
+                "dlq-left-out": str(size)
+            }
         headers = own | {
             "dlq-topic": received.topic,
             "dlq-partition": str(received.partition),
@@ -223,20 +260,29 @@ class GroupConsumer:
         )
 
     def _commit(self, message: Message) -> None:
-        """This message's own offset and no other. Lost with a crash or an outage: the inbox knows the message when it comes again."""
-        with contextlib.suppress(KafkaException, RuntimeError, AttributeError):  # closed, or revoked meanwhile
+        """This message's own offset and no other. Lost with a crash or an outage: the inbox knows
+        the message when it comes again.
+        """
+        with contextlib.suppress(
+            KafkaException, RuntimeError, AttributeError
+        ):  # closed, or revoked meanwhile
             self.subscriber.consumer.consumer.commit(message=message, asynchronous=True)
 
 
 class Settle(BaseMiddleware[Any, Any]):
-    """Around everything that FastStream does with a message, so that no failure of its own passes a message over either."""
+    """Around everything that FastStream does with a message, so that no failure of its own passes a
+    message over either.
+    """
 
     def __init__(self, message: Any, /, *, context: Any, consumers: dict[int, GroupConsumer]) -> None:
         super().__init__(message, context=context)
         self._consumers = consumers
 
     async def after_processed(
-        self, exc_type: type[BaseException] | None = None, exc_val: BaseException | None = None, exc_tb: TracebackType | None = None
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_val: BaseException | None = None,
+        exc_tb: TracebackType | None = None,
     ) -> bool:
         if exc_val is not None and not isinstance(exc_val, Exception):
             return False  # cancelled: the message stays uncommitted
@@ -263,7 +309,9 @@ class TellingConsumer(AsyncConfluentConsumer):
 
 async def unparsed(message: Message) -> KafkaMessage:
     """FastStream's own parser fails on a header that is no UTF-8."""
-    return KafkaMessage(body=message.value() or b"", raw_message=message, consumer=FAKE_CONSUMER, is_manual=True)
+    return KafkaMessage(
+        body=message.value() or b"", raw_message=message, consumer=FAKE_CONSUMER, is_manual=True
+    )
 
 
 async def undecoded(message: KafkaMessage) -> Any:

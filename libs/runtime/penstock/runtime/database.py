@@ -1,7 +1,7 @@
 """A service's database by its URL, SQLite or PostgreSQL: how it is opened, and whether it is there.
 
-Both have one writer at a time, and readers that see a snapshot and hold up nobody. What PostgreSQL needs for that is in `postgresql.py`,
-imported, and its driver with it, where a URL asks for it.
+Both have one writer at a time, and readers that see a snapshot and hold up nobody. What PostgreSQL
+needs for that is in `postgresql.py`, imported, and its driver with it, where a URL asks for it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ T = TypeVar("T")
 
 
 class DatabaseAway(Unavailable):
-    """The service's own database does not answer. It may be waited for as long as it takes: without it nothing else would go on."""
+    """The service's own database does not answer. It may be waited for as long as it takes: without
+    it nothing else would go on.
+    """
 
 
 class Presence:
     """Whether a database answers, as its last use told. Safe from any thread.
 
-    While it does not, one use a second, or `Database.ping`, tries to connect; the others fail at once, so that nobody waits in a line.
+    While it does not, one use a second, or `Database.ping`, tries to connect; the others fail at
+    once, so that nobody waits in a line.
     """
 
     def __init__(self, name: str) -> None:
@@ -52,7 +55,8 @@ class Presence:
         return self._why
 
     def on_change(self, listener: Callable[[str | None], None]) -> None:
-        """Calls `listener` with the reason when the database is lost, and with None when it is found, from the thread that noticed.
+        """Calls `listener` with the reason when the database is lost, and with None when it is
+        found, from the thread that noticed.
 
         It must not block.
         """
@@ -80,7 +84,11 @@ class Presence:
             self._next_try = time.monotonic() + within_s
 
     def error(self) -> DatabaseAway:
-        return DatabaseAway(self._why or "it does not answer", where=f"database ({self.name})", remedy="It is tried again by itself")
+        return DatabaseAway(
+            self._why or "it does not answer",
+            where=f"database ({self.name})",
+            remedy="It is tried again by itself",
+        )
 
     def _set(self, why: str | None) -> None:
         with self._lock:
@@ -91,10 +99,14 @@ class Presence:
 
 
 class Database:
-    """One database. Connects at its first use; raises DatabaseAway, then and later, while it does not answer."""
+    """One database. Connects at its first use; raises DatabaseAway, then and later, while it does
+    not answer.
+    """
 
     def __init__(self, url: str | URL) -> None:
-        """Raises ValueError for an in-memory database, Invalid for one that is neither SQLite nor PostgreSQL."""
+        """Raises ValueError for an in-memory database, Invalid for one that is neither SQLite nor
+        PostgreSQL.
+        """
         parsed = checked(url)
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or ":memory:" in parsed.database:
@@ -140,7 +152,9 @@ def checked(url: str | URL) -> URL:
 
 
 def with_password(url: str, file: Path | None) -> URL:
-    """The URL with what `file` holds as its password. Raises Invalid; no message, and no `str` of what is returned, shows a password."""
+    """The URL with what `file` holds as its password. Raises Invalid; no message, and no `str` of
+    what is returned, shows a password.
+    """
     parsed = checked(url)
     if parsed.password is not None:
         remedy = "Put it into a file, and the file's path into DATABASE_PASSWORD_FILE of the same service"
@@ -164,7 +178,9 @@ def _sqlite(url: URL) -> tuple[Engine, Mapping[str, Any]]:
 
 
 def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
-    dbapi_connection.isolation_level = None  # the driver must not begin by itself: _sqlite_begin says which kind
+    dbapi_connection.isolation_level = (
+        None  # the driver must not begin by itself: _sqlite_begin says which kind
+    )
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         dbapi_connection.execute(f"PRAGMA {pragma}")
 
@@ -172,5 +188,6 @@ def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
 def _sqlite_begin(connection: Connection) -> None:
     read_only = connection.get_execution_options().get(READ_ONLY, False)
     connection.exec_driver_sql(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
-    # A transaction that will write takes the lock first: one that upgrades later can fail where it should have waited.
+    # A transaction that will write takes the lock first: one that upgrades later can fail where it
+    # should have waited.
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

@@ -1,6 +1,8 @@
-"""`python -m penstock.runtime.health SERVICE`: a container's health check, by gRPC health at the service's default port.
+"""`python -m penstock.runtime.health SERVICE`: a container's health check, by gRPC health at the
+service's default port.
 
-Exit code 0 while the service is ready, 1 otherwise; says what it waits for. Imports little: it runs every few seconds.
+Exit code 0 while the service is ready, 1 otherwise; says what it waits for. Imports little: it runs
+every few seconds.
 """
 
 from __future__ import annotations
@@ -20,10 +22,14 @@ def look(address: str) -> str | None:
     """None while what listens at `address` is ready; else what it waits for. Takes at most some 6 s."""
     with grpc.insecure_channel(address) as channel:
         try:
-            health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=WITHIN_S)
+            health = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=WITHIN_S
+            )
             if health.status == health_pb2.HealthCheckResponse.SERVING:
                 return None
-            said = status_pb2_grpc.StatusServiceStub(channel).GetStatus(status_pb2.GetStatusRequest(), timeout=WITHIN_S)
+            said = status_pb2_grpc.StatusServiceStub(channel).GetStatus(
+                status_pb2.GetStatusRequest(), timeout=WITHIN_S
+            )
         except grpc.RpcError as error:
             return f"{address} does not answer: {error.code().name}"
     waiting = [f"{one.thing} ({one.why})" for service in said.services for one in service.waiting]

@@ -40,7 +40,9 @@ class History(ABC):
             self._known.set()
 
     async def known(self) -> None:
-        """Returns once the service knows what it once published. Waits while Kafka is away, but only with an empty database."""
+        """Returns once the service knows what it once published. Waits while Kafka is away, but
+        only with an empty database.
+        """
         await self._known.wait()
 
     async def restore(self) -> None:

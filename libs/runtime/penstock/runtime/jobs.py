@@ -1,7 +1,8 @@
 """Long work: durable jobs, each in a child process with its own memory and its own crash.
 
-A job is a row. A worker claims it under a lease, starts the child, and applies what the child says: each message in one transaction with
-the events that follow from it. A job whose result was applied never runs again; one whose child crashed, or whose service died, does.
+A job is a row. A worker claims it under a lease, starts the child, and applies what the child says:
+each message in one transaction with the events that follow from it. A job whose result was applied
+never runs again; one whose child crashed, or whose service died, does.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ class Failure:
 
 
 class Jobs:
-    """The workers of one kind of job in one replica. `run()` is a background task of the service; enqueue with `Effect.enqueue`."""
+    """The workers of one kind of job in one replica. `run()` is a background task of the service;
+    enqueue with `Effect.enqueue`.
+    """
 
     def __init__(
         self,
@@ -110,11 +113,13 @@ class Jobs:
         lease: timedelta = timedelta(seconds=15),
         backoff_s: float = 1.0,
     ) -> None:
-        """`owner` names this replica: after its death its next life takes its jobs back at once, another replica when the lease ends.
+        """`owner` names this replica: after its death its next life takes its jobs back at once,
+        another replica when the lease ends.
 
-        `attempts` bounds the starts whose process crashed. Starts that the service's own end cut short are not counted.
-        The child's logs and spans look like the service's where `log_level` (and `traces`, a folder) say how; else it sets up its own.
-        `environment` is added to the service's own for the child.
+        `attempts` bounds the starts whose process crashed. Starts that the service's own end cut
+        short are not counted. The child's logs and spans look like the service's where `log_level`
+        (and `traces`, a folder) say how; else it sets up its own. `environment` is added to the
+        service's own for the child.
         """
         self.kind = kind
         self._module = module
@@ -125,7 +130,12 @@ class Jobs:
         self._attempts = attempts
         self._parallel = parallel
         self._owner = owner
-        self._request = {"kind": kind, "service": service, "log_level": log_level, "traces": str(traces) if traces else None}
+        self._request = {
+            "kind": kind,
+            "service": service,
+            "log_level": log_level,
+            "traces": str(traces) if traces else None,
+        }
         self._environment = environment or {}
         self._lease = lease
         self._backoff_s = backoff_s
@@ -133,10 +143,11 @@ class Jobs:
         self._woken = asyncio.Event()
         self._stopping = False
 
-    # -- called by the service -----------------------------------------------------------------------------------------------------
+    # -- called by the service ---------------------------------------------------------------------
 
     def cancel(self, job_id: str) -> bool:
-        """Ends a waiting or running job for good, in a transaction of its own; inside another one use `effect.cancel(kind, job_id)`.
+        """Ends a waiting or running job for good, in a transaction of its own; inside another one
+        use `effect.cancel(kind, job_id)`.
 
         False where it had ended or never was. No callback is called: whoever cancels publishes what follows.
         """
@@ -144,7 +155,9 @@ class Jobs:
             return effect.cancel(self.kind, job_id)
 
     async def run(self) -> None:
-        """Until cancelled; then children get SIGTERM and some seconds, and unfinished jobs go back to the queue, to be gone on with."""
+        """Until cancelled; then children get SIGTERM and some seconds, and unfinished jobs go back
+        to the queue, to be gone on with.
+        """
         loop = asyncio.get_running_loop()
 
         def heard(wish: Wish) -> None:
@@ -153,7 +166,11 @@ class Jobs:
 
         self._store.on_commit(heard)
         with contextlib.ExitStack() as measured:
-            for metric, read in ((metrics.JOBS, self._counts), (metrics.JOB_WAIT, self._longest_wait), (metrics.JOB_MEMORY, self._memory)):
+            for metric, read in (
+                (metrics.JOBS, self._counts),
+                (metrics.JOB_WAIT, self._longest_wait),
+                (metrics.JOB_MEMORY, self._memory),
+            ):
                 measured.enter_context(observed(metric, read))
             try:
                 await self._follow_the_queue()
@@ -178,19 +195,26 @@ class Jobs:
         """Ends what is not ours, starts what may start; in how many seconds to look again."""
         self._end_what_is_not_ours()
         while len(self._running) < self._parallel and (claim := self._claim()) is not None:
-            self._running[claim.row] = (asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"), None)
+            self._running[claim.row] = (
+                asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"),
+                None,
+            )
         return self._next_look()
 
-    # -- the queue -----------------------------------------------------------------------------------------------------------------
+    # -- the queue ---------------------------------------------------------------------------------
 
     def _take_back(self) -> bool:
-        """A replica's name is its own: whatever runs under it was started by a process that is dead, and its children with it."""
+        """A replica's name is its own: whatever runs under it was started by a process that is
+        dead, and its children with it.
+        """
         ours = and_(JobRow.kind == self.kind, JobRow.state == "running", JobRow.owner == self._owner)
         with self._store.read() as session:
             left = session.scalars(select(JobRow.job_id).where(ours)).all()
         if left:
             with self._store.transaction() as effect:
-                effect.session.execute(update(JobRow).where(ours).values(state="queued", owner=None, lease_until=None))
+                effect.session.execute(
+                    update(JobRow).where(ours).values(state="queued", owner=None, lease_until=None)
+                )
             log.warning("jobs_taken_back", kind=self.kind, jobs=list(left))
         return True
 
@@ -216,14 +240,20 @@ class Jobs:
         return and_(JobRow.kind == self.kind, self._not_in_hand(), or_(waiting, abandoned))
 
     def _not_in_hand(self) -> ColumnElement[bool]:
-        """What a worker of ours has is not for another one, though its lease ran out while the database was away."""
+        """What a worker of ours has is not for another one, though its lease ran out while the
+        database was away.
+        """
         return JobRow.id.not_in(self._running)
 
     def _next_look(self) -> float:
         if len(self._running) >= self._parallel:
             return LOOK_EVERY_S
-        waiting = select(func.min(JobRow.not_before)).where(JobRow.kind == self.kind, JobRow.state == "queued")
-        leased = select(func.min(JobRow.lease_until)).where(JobRow.kind == self.kind, JobRow.state == "running", self._not_in_hand())
+        waiting = select(func.min(JobRow.not_before)).where(
+            JobRow.kind == self.kind, JobRow.state == "queued"
+        )
+        leased = select(func.min(JobRow.lease_until)).where(
+            JobRow.kind == self.kind, JobRow.state == "running", self._not_in_hand()
+        )
         with self._store.read() as session:
             due = [at for at in (session.scalar(waiting), session.scalar(leased)) if at is not None]
         return min([LOOK_EVERY_S, *(max(0.01, (at - self._store.clock()).total_seconds()) for at in due)])
@@ -241,14 +271,16 @@ class Jobs:
         with self._store.read() as session:
             held = set(
                 session.scalars(
-                    select(JobRow.id).where(JobRow.id.in_(self._running), JobRow.state == "running", JobRow.owner == self._owner)
+                    select(JobRow.id).where(
+                        JobRow.id.in_(self._running), JobRow.state == "running", JobRow.owner == self._owner
+                    )
                 )
             )
         for row, (_, process) in self._running.items():
             if row not in held and process is not None:
                 process.signal(signal.SIGKILL)
 
-    # -- one job -------------------------------------------------------------------------------------------------------------------
+    # -- one job -----------------------------------------------------------------------------------
 
     async def _work(self, claim: Claim) -> None:
         """One start, within the trace of who enqueued it: so are the events that its callbacks publish."""
@@ -311,7 +343,10 @@ class Jobs:
             return await self._failed(claim, outcome)
         if self._stopping or lease_lost:
             await self._put_back(claim, delay_s=0.0)
-            log.info("job_put_back", why="the service stops" if self._stopping else "its lease could not be renewed")
+            log.info(
+                "job_put_back",
+                why="the service stops" if self._stopping else "its lease could not be renewed",
+            )
             return "stopped"
         await self._crashed(claim, code, process.last_lines)
         return "crashed"
@@ -326,7 +361,8 @@ class Jobs:
             return await process.ended()
 
     async def _renew(self, claim: Claim, process: JobProcess) -> bool:
-        """While the child lives. A lease that is lost, or cannot be renewed in time, ends the child: another replica may have the job.
+        """While the child lives. A lease that is lost, or cannot be renewed in time, ends the
+        child: another replica may have the job.
 
         Whether it could not be renewed.
         """
@@ -365,14 +401,24 @@ class Jobs:
         except NotOurs:
             raise
         except PenstockError as error:
-            return _failure_of({"kind": error.kind, "message": error.message, "where": error.where, "remedy": error.remedy})
+            return _failure_of(
+                {"kind": error.kind, "message": error.message, "where": error.where, "remedy": error.remedy}
+            )
         except Exception as error:
             log.exception("job_result_refused")
-            return Failure(Kind.INTERNAL, f"its result could not be stored: {error}", "Look for job_result_refused in the service's log")
+            return Failure(
+                Kind.INTERNAL,
+                f"its result could not be stored: {error}",
+                "Look for job_result_refused in the service's log",
+            )
         return None
 
-    async def _apply(self, claim: Claim, do: Callable[[Effect], Done], state: str | None, **values: Any) -> None:
-        """One callback and the row's new state in one transaction; tried again while the reason may pass. Raises NotOurs."""
+    async def _apply(
+        self, claim: Claim, do: Callable[[Effect], Done], state: str | None, **values: Any
+    ) -> None:
+        """One callback and the row's new state in one transaction; tried again while the reason may
+        pass. Raises NotOurs.
+        """
         delay = Backoff(first=0.1, longest=5.0)
         tries = 0
         while True:
@@ -413,7 +459,7 @@ class Jobs:
             raise NotOurs
         return False
 
-    # -- ends that are no result ---------------------------------------------------------------------------------------------------
+    # -- ends that are no result -------------------------------------------------------------------
 
     async def _failed(self, claim: Claim, failure: Failure) -> str:
         if TREATMENTS[failure.kind].retry:
@@ -429,13 +475,19 @@ class Jobs:
 
     async def _crashed(self, claim: Claim, code: int, last_lines: list[str]) -> None:
         crashes = await self._count(claim, "crashes")
-        log.error("job_crashed", why=how_it_died(code), crashes=crashes, of=self._attempts, last_lines=last_lines)
+        log.error(
+            "job_crashed", why=how_it_died(code), crashes=crashes, of=self._attempts, last_lines=last_lines
+        )
         if crashes < self._attempts:
             await self._put_back(claim, delay_s=min(self._backoff_s * 2.0 ** (crashes - 1), _LONGEST_WAIT_S))
             return
         times = f"{crashes} times, the last time it" if crashes > 1 else "and"
         message = f"its process died {times} {how_it_died(code)}"
-        remedy = "SIGKILL often means that memory ran out" if code == -signal.SIGKILL else "Look for job_crashed in the service's log"
+        remedy = (
+            "SIGKILL often means that memory ran out"
+            if code == -signal.SIGKILL
+            else "Look for job_crashed in the service's log"
+        )
         await self._end_in_failure(claim, Failure(Kind.INTERNAL, message, remedy))
 
     async def _end_in_failure(self, claim: Claim, failure: Failure) -> None:
@@ -443,7 +495,9 @@ class Jobs:
         try:
             await self._apply(
                 claim,
-                lambda effect: self._on_failure(claim.job_id, failure.kind, failure.message, failure.remedy, effect),
+                lambda effect: self._on_failure(
+                    claim.job_id, failure.kind, failure.message, failure.remedy, effect
+                ),
                 "failed",
                 **told,
             )
@@ -454,7 +508,9 @@ class Jobs:
             await self._apply(claim, lambda _: None, "failed", **told)
 
     async def _put_back(self, claim: Claim, *, delay_s: float) -> None:
-        await self._apply(claim, lambda _: None, "queued", not_before=self._store.clock() + timedelta(seconds=delay_s))
+        await self._apply(
+            claim, lambda _: None, "queued", not_before=self._store.clock() + timedelta(seconds=delay_s)
+        )
 
     async def _requeue_after_fault(self, claim: Claim) -> None:
         """The fault is the service's own, a full disk or no process to be had: later."""
@@ -478,14 +534,19 @@ class Jobs:
         await self._apply(claim, count, None)
         return number
 
-    # -- what is measured ----------------------------------------------------------------------------------------------------------
+    # -- what is measured --------------------------------------------------------------------------
 
     def _counts(self) -> list[Reading]:
         """Of this kind in the database, of all replicas."""
-        query = select(JobRow.state, func.count()).where(JobRow.kind == self.kind, JobRow.state.in_(("queued", "running")))
+        query = select(JobRow.state, func.count()).where(
+            JobRow.kind == self.kind, JobRow.state.in_(("queued", "running"))
+        )
         with self._store.read() as session:
             found = dict(session.execute(query.group_by(JobRow.state)).tuples().all())
-        return [(float(found.get(state, 0)), {"kind": self.kind, "state": state}) for state in ("queued", "running")]
+        return [
+            (float(found.get(state, 0)), {"kind": self.kind, "state": state})
+            for state in ("queued", "running")
+        ]
 
     def _longest_wait(self) -> list[Reading]:
         oldest = select(func.min(JobRow.updated_at)).where(JobRow.kind == self.kind, JobRow.state == "queued")
@@ -519,5 +580,7 @@ class Jobs:
 def _failure_of(told: Mapping[str, Any]) -> Failure:
     where = f"{told['where']}: " if told.get("where") else ""
     # PostgreSQL stores no NUL.
-    message, remedy = (text.replace("\0", "\ufffd") for text in (where + told["message"], told.get("remedy") or ""))
+    message, remedy = (
+        text.replace("\0", "\ufffd") for text in (where + told["message"], told.get("remedy") or "")
+    )
     return Failure(Kind(told["kind"]), message, remedy)

@@ -13,7 +13,8 @@ from penstock.runtime.tables import LeaseRow
 def take_lease(effect: Effect, name: str, owner: str, now: datetime, length: timedelta) -> bool:
     """Takes or extends the lease until `now + length`; False while another owner's has not ended.
 
-    An owner takes its own lease again at once: a replica's name is its own, so whoever held it under that name is dead.
+    An owner takes its own lease again at once: a replica's name is its own, so whoever held it
+    under that name is dead.
     """
     row = effect.session.get(LeaseRow, name, with_for_update=True)
     if row is None:

@@ -1,7 +1,7 @@
 """A service from start to stop: logs, traces, health, signals; what was opened closes in reverse order.
 
-On SIGTERM: NOT_SERVING, stop consuming, finish what is in flight, flush, close. Start-up order between services never matters: each says
-what it waits for and goes on by itself.
+On SIGTERM: NOT_SERVING, stop consuming, finish what is in flight, flush, close. Start-up order
+between services never matters: each says what it waits for and goes on by itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ EXIT_FAILED = 70
 
 
 class Service:
-    """One service process. `async with Service("ingest", settings) as service`, wire, `await service.until_stopped()`."""
+    """One service process. `async with Service("ingest", settings) as service`, wire, `await
+    service.until_stopped()`.
+    """
 
     def __init__(self, name: str, settings: ServiceSettings) -> None:
         self.name = name
@@ -84,7 +86,9 @@ class Service:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         self._server = rpc.server()
-        self._methods = rpc.Methods(lambda: "; ".join(f"{wait.thing}: {wait.why}" for wait in self.readiness.waiting))
+        self._methods = rpc.Methods(
+            lambda: "; ".join(f"{wait.thing}: {wait.why}" for wait in self.readiness.waiting)
+        )
         self._server.add_generic_rpc_handlers((self._methods,))
         self._health = health.aio.HealthServicer()
         self.serve(health_pb2_grpc.add_HealthServicer_to_server, self._health)
@@ -92,7 +96,9 @@ class Service:
         self.readiness.waits_for("start", "wiring")
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await self._stack.aclose()
         if error is None and self._failure is not None:
             self.log.error("stopped_by_failure", reason=self._failure)
@@ -103,14 +109,18 @@ class Service:
         """Connects to nothing. Raises Invalid where they are in S3 and the extra `s3` is not installed."""
         return Artifacts(self.settings.platform.artifacts_uri)
 
-    # -- parts ---------------------------------------------------------------------------------------------------------------------
+    # -- parts -------------------------------------------------------------------------------------
 
     async def store(self, tables: MetaData, migrations: str) -> Store:
-        """The service's database, migrated; carries inbox, outbox and jobs. While it does not answer, health and status do."""
+        """The service's database, migrated; carries inbox, outbox and jobs. While it does not
+        answer, health and status do.
+        """
         delay = Backoff(first=0.2, longest=2.0)
         while True:
             try:
-                store = await asyncio.to_thread(Store.open, self.settings.database_url, tables, migrations=migrations)
+                store = await asyncio.to_thread(
+                    Store.open, self.settings.database_url, tables, migrations=migrations
+                )
                 break
             except Unavailable as error:
                 thing = error.where or "database"
@@ -150,7 +160,9 @@ class Service:
         parallel: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> Jobs:
-        """Workers for one kind of long work, each job in a child process; enqueue with `effect.enqueue(kind, job_id, payload)`."""
+        """Workers for one kind of long work, each job in a child process; enqueue with
+        `effect.enqueue(kind, job_id, payload)`.
+        """
         jobs = Jobs(
             kind,
             module=module,
@@ -170,9 +182,11 @@ class Service:
         return jobs
 
     def background(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """A task for as long as the service lives. If it raises, the service stops with an error and is started again.
+        """A task for as long as the service lives. If it raises, the service stops with an error
+        and is started again.
 
-        If what it raises is that the service's database is away, it alone begins anew, until the database is there.
+        If what it raises is that the service's database is away, it alone begins anew, until the
+        database is there.
         """
 
         async def supervised() -> None:
@@ -213,10 +227,12 @@ class Service:
         self._stack.push_async_callback(join)
 
     def observe(self, metric: metrics.Metric, read: Read) -> None:
-        """A metric that is read when it is exported, from the exporter's thread, as long as the service lives."""
+        """A metric that is read when it is exported, from the exporter's thread, as long as the
+        service lives.
+        """
         self._stack.enter_context(observed(metric, read))
 
-    # -- readiness -----------------------------------------------------------------------------------------------------------------
+    # -- readiness ---------------------------------------------------------------------------------
 
     def waits_for(self, thing: str, why: str) -> None:
         self.readiness.waits_for(thing, why)
@@ -236,12 +252,16 @@ class Service:
         self._failure = self._failure or reason
         self._stopping.set()
 
-    # -- run -----------------------------------------------------------------------------------------------------------------------
+    # -- run ---------------------------------------------------------------------------------------
 
     async def until_stopped(self) -> None:
         """Serves until SIGTERM or until a part fails for good."""
         self.readiness.on_change(self._announce_soon)
-        names = [*self._names, status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name, health.SERVICE_NAME]
+        names = [
+            *self._names,
+            status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name,
+            health.SERVICE_NAME,
+        ]
         reflected = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
         self.serve(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflected)
         self._methods.complete = True
@@ -308,7 +328,9 @@ class Service:
         self.background("database", ask)
 
     async def _control_plane(self) -> None:
-        """Makes the topics that this service needs as soon as Kafka answers, then consumes, replays and relays until the end."""
+        """Makes the topics that this service needs as soon as Kafka answers, then consumes, replays
+        and relays until the end.
+        """
         kafka = self.settings.platform.kafka
         needed = [topic for topic in SHARED if self.name == topic.owner or self.name in topic.consumers]
         backoff = Backoff(first=0.2, longest=5.0)
@@ -322,7 +344,14 @@ class Service:
                 delay = backoff.next()
                 self.readiness.waits_for("kafka", f"{error.message}, {tries} tries, again in {delay:.0f} s")
                 await asyncio.sleep(delay)
-        plane = ControlPlane(self.name, kafka, self._routers, store=self._store, replica=self.settings.replica, readiness=self.readiness)
+        plane = ControlPlane(
+            self.name,
+            kafka,
+            self._routers,
+            store=self._store,
+            replica=self.settings.replica,
+            readiness=self.readiness,
+        )
         await plane.run()
 
     async def _caught_up(self, router: Router, topic: str) -> None:
@@ -333,7 +362,9 @@ class Service:
         self._loop.call_soon_threadsafe(self._announce, ready)
 
     def _announce(self, ready: bool) -> None:
-        state = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        state = (
+            health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+        )
         for name in ("", *self._names):
             self._spawn(self._health.set(name, state))
 
@@ -352,7 +383,8 @@ class _Status(status_pb2_grpc.StatusServiceServicer):
     ) -> status_pb2.GetStatusResponse:
         service = self._service
         waiting = [
-            status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since)) for wait in service.readiness.waiting
+            status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since))
+            for wait in service.readiness.waiting
         ]
         return status_pb2.GetStatusResponse(
             services=[
@@ -381,5 +413,10 @@ def start(run: Callable[[S], Coroutine[Any, Any, None]], settings: Callable[[], 
     except Invalid as error:
         sys.exit(str(error))
     except ValidationError as error:
-        sys.exit("; ".join(f"setting {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)))
+        sys.exit(
+            "; ".join(
+                f"setting {'.'.join(map(str, one['loc']))}: {one['msg']}"
+                for one in error.errors(include_url=False)
+            )
+        )
     asyncio.run(run(read))

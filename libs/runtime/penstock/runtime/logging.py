@@ -1,4 +1,6 @@
-"""Logs are events with fields: JSON lines off a terminal, coloured on one. Every line says service and trace."""
+"""Logs are events with fields: JSON lines off a terminal, coloured on one. Every line says service
+and trace.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,17 @@ from typing import Any
 import structlog
 from opentelemetry import trace
 
-_TRACEBACKS = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+_TRACEBACKS = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
 """Without local variables: they hold people's data and keys."""
 _QUIET = ("faststream", "kafka", "grpc", "alembic", "sqlalchemy", "asyncio", "mlflow", "urllib3")
 
 
 def configure_logging(service: str, level: str = "INFO") -> None:
-    """Once a process, before the first line. Lines of libraries take the same form; below WARNING theirs are dropped."""
+    """Once a process, before the first line. Lines of libraries take the same form; below WARNING
+    theirs are dropped.
+    """
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -32,7 +38,11 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,

@@ -22,7 +22,9 @@ GROUP = "messaging.consumer.group.name"
 
 @contextlib.contextmanager
 def processing(topic: str, group: str, verb: str = "process", messages: int = 1) -> Iterator[None]:
-    """Work on messages of a topic: how many, and how long it took, however it ends. Inside the span that it belongs to."""
+    """Work on messages of a topic: how many, and how long it took, however it ends. Inside the span
+    that it belongs to.
+    """
     attributes = {_SYSTEM: "kafka", _OPERATION: verb, DESTINATION: topic, GROUP: group}
     _CONSUMED.add(messages, attributes)
     began = time.perf_counter()

@@ -1,4 +1,5 @@
-"""Instruments of the catalogue (`penstock.contracts.metrics`). Without OTLP they do nothing, and nobody is asked for a reading.
+"""Instruments of the catalogue (`penstock.contracts.metrics`). Without OTLP they do nothing, and
+nobody is asked for a reading.
 
 _EVENTS = counter(metrics.EVENTS)                          # at import, like a logger
 _EVENTS.add(3, {"pipeline": …, "source": …, "outcome": "record"})
@@ -35,14 +36,18 @@ def counter(metric: Metric) -> Counter:
 
 def histogram(metric: Metric) -> Histogram:
     """What is recorded within a sampled span carries that span's trace id as an exemplar."""
-    return _meter.create_histogram(metric.name, metric.unit, metric.about, explicit_bucket_boundaries_advisory=metric.buckets or None)
+    return _meter.create_histogram(
+        metric.name, metric.unit, metric.about, explicit_bucket_boundaries_advisory=metric.buckets or None
+    )
 
 
 @contextlib.contextmanager
 def observed(metric: Metric, read: Read) -> Iterator[None]:
-    """While inside, `read` is asked at each export for the value of every set of attributes; several readers of one metric add up.
+    """While inside, `read` is asked at each export for the value of every set of attributes;
+    several readers of one metric add up.
 
-    Called in the exporter's thread: it may take milliseconds, not wait for a peer. What it raises is logged, and its values are left out.
+    Called in the exporter's thread: it may take milliseconds, not wait for a peer. What it raises
+    is logged, and its values are left out.
     """
     with _lock:
         new = metric.name not in _readers

@@ -1,6 +1,7 @@
 """Migrations without an env.py: a package of alembic revision files, applied from the code that owns it.
 
-A new revision: `python -m penstock.runtime.migrate penstock_trainer.store:Tables penstock_trainer.migrations "why"`.
+A new revision: `python -m penstock.runtime.migrate penstock_trainer.store:Tables
+penstock_trainer.migrations "why"`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from penstock.contracts.errors import Conflict
 
 
 def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_version") -> None:
-    """Applies what `package` holds and the database has not, in one transaction: all or nothing, also with replicas side by side.
+    """Applies what `package` holds and the database has not, in one transaction: all or nothing,
+    also with replicas side by side.
 
     Raises Conflict where the database was written by a newer release.
     """
@@ -33,7 +35,9 @@ def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_versi
         return script._upgrade_revs("head", current)
 
     with engine.begin() as connection:
-        context = MigrationContext.configure(connection, opts={"version_table": version_table, "fn": revisions, "render_as_batch": True})
+        context = MigrationContext.configure(
+            connection, opts={"version_table": version_table, "fn": revisions, "render_as_batch": True}
+        )
         try:
             with Operations.context(context):
                 context.run_migrations()
@@ -46,13 +50,16 @@ def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_versi
 
 
 def assert_match(engine: Engine, metadata: Sequence[MetaData], *, versions: set[str]) -> None:
-    """Raises AssertionError naming each table, column, index and constraint in which the database and `metadata` differ."""
+    """Raises AssertionError naming each table, column, index and constraint in which the database
+    and `metadata` differ.
+    """
     from alembic.autogenerate import compare_metadata
 
     known = {table for declared in metadata for table in declared.tables}
     with engine.connect() as connection:
         context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "include_name": lambda name, kind, _: name not in versions}
+            connection,
+            opts={"compare_type": True, "include_name": lambda name, kind, _: name not in versions},
         )
         differences = [difference for difference in compare_metadata(context, list(metadata)) if difference]  # type: ignore[arg-type]
         unknown = set(inspect(connection).get_table_names()) - known - versions
@@ -70,18 +77,22 @@ def new_revision(tables: MetaData, package: str, why: str) -> Path:
         if script.get_heads():
             upgrade(engine, package)
         with engine.connect() as connection:
-            operations = produce_migrations(MigrationContext.configure(connection, opts={"compare_type": True}), tables)
+            operations = produce_migrations(
+                MigrationContext.configure(connection, opts={"compare_type": True}), tables
+            )
         engine.dispose()
     assert operations.upgrade_ops is not None
     body = render_python_code(operations.upgrade_ops, render_as_batch=True)
-    body = body.replace("penstock.runtime.tables.UtcDateTime", "sa.DateTime")  # a revision must not change when the code does
+    body = body.replace(
+        "penstock.runtime.tables.UtcDateTime", "sa.DateTime"
+    )  # a revision must not change when the code does
     heads = script.get_heads()
     number = f"{len(list(script.walk_revisions())) + 1:04d}"
     path = Path(script.versions) / f"{number}_{re.sub(r'[^a-z0-9]+', '_', why.lower()).strip('_')}.py"
     path.write_text(
-        f'"""{why}"""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
-        f"revision = {number!r}\ndown_revision = {heads[0] if heads else None!r}\nbranch_labels = None\ndepends_on = None\n\n\n"
-        f"def upgrade() -> None:\n    {body}\n"
+        f'"""{why}"""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\nrevision ='
+        f" {number!r}\ndown_revision = {heads[0] if heads else None!r}\nbranch_labels = None\ndepends_on ="
+        f" None\n\n\ndef upgrade() -> None:\n    {body}\n"
     )
     return path
 

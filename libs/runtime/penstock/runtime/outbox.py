@@ -25,11 +25,15 @@ log = structlog.get_logger(__name__)
 BATCH = 100
 LOOK_EVERY_S = 5.0
 LOOK_SOON_S = 0.5
-"""Besides being woken: for rows of other replicas, whose commits wake nobody here. Sooner while this relay leads, or would."""
+"""Besides being woken: for rows of other replicas, whose commits wake nobody here. Sooner while
+this relay leads, or would.
+"""
 LEASE = timedelta(seconds=15)
 IN_FLIGHT = timedelta(seconds=12)
-"""So much of the lease is left when a row is handed to Kafka: longer than it may be on its way (`broker.DELIVERY_MS`), so that nothing of
-ours arrives when another relay works, and clocks may differ by two seconds."""
+"""So much of the lease is left when a row is handed to Kafka: longer than it may be on its way
+(`broker.DELIVERY_MS`), so that nothing of ours arrives when another relay works, and clocks may
+differ by two seconds.
+"""
 
 T = TypeVar("T")
 
@@ -37,9 +41,10 @@ T = TypeVar("T")
 class Relay:
     """Publishes one store's outbox. One relay per database works at a time (a lease); the others stand by.
 
-    Ids rise in the order of the commits, as the store has one writer at a time: no row appears behind one that was published. A row is
-    deleted after Kafka acknowledged it. A crash between the two publishes it again under the same event id: at least once. While Kafka or
-    the database is away rows wait in the database and nothing is lost.
+    Ids rise in the order of the commits, as the store has one writer at a time: no row appears
+    behind one that was published. A row is deleted after Kafka acknowledged it. A crash between the
+    two publishes it again under the same event id: at least once. While Kafka or the database is
+    away rows wait in the database and nothing is lost.
     """
 
     def __init__(self, store: Store, publish: Callable[[OutboxRow], Awaitable[None]], *, owner: str) -> None:
@@ -84,15 +89,19 @@ class Relay:
             await _either(self._woken.wait(), LOOK_SOON_S if self._wanted else LOOK_EVERY_S)
 
     def resign(self) -> None:
-        """The next relay need not wait for the lease to end. To be called when `drain` has come to its end: nothing is on its way then."""
+        """The next relay need not wait for the lease to end. To be called when `drain` has come to
+        its end: nothing is on its way then.
+        """
         with self._store.transaction() as effect:
             drop_lease(effect, "outbox", self._owner)
         self._lease_until = self._store.clock()
 
     async def drain(self) -> int:
-        """Publishes up to one batch; how many rows. What was acknowledged before an error is deleted before the error is raised.
+        """Publishes up to one batch; how many rows. What was acknowledged before an error is
+        deleted before the error is raised.
 
-        Raises KafkaException, and Unavailable where the database does not take part; what Kafka acknowledged is not published again then.
+        Raises KafkaException, and Unavailable where the database does not take part; what Kafka
+        acknowledged is not published again then.
         """
         self._delete_published()
         rows = bool(self._next(1))

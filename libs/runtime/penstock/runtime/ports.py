@@ -1,4 +1,6 @@
-"""Default ports on one machine. The stack takes others only on a clash, and tells every service by settings."""
+"""Default ports on one machine. The stack takes others only on a clash, and tells every service by
+settings.
+"""
 
 from typing import Final
 

@@ -1,8 +1,11 @@
-"""PostgreSQL as a service's database: one writer at a time, snapshots, and errors that say whether it is there.
+"""PostgreSQL as a service's database: one writer at a time, snapshots, and errors that say whether
+it is there.
 
-A transaction that may write takes one advisory lock of the database before anything else, and PostgreSQL gives it back after the commit can
-be seen. So transactions follow one another as on SQLite, from any number of replicas: what one has read stays true until it commits, the
-outbox's ids rise in the order of the commits, and replicas that start together migrate one after the other. Readers take no lock.
+A transaction that may write takes one advisory lock of the database before anything else, and
+PostgreSQL gives it back after the commit can be seen. So transactions follow one another as on
+SQLite, from any number of replicas: what one has read stays true until it commits, the outbox's ids
+rise in the order of the commits, and replicas that start together migrate one after the other.
+Readers take no lock.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ SILENT_S = 10
 STANDS_STILL_S = 20
 """A replica that stands still in a transaction loses it before those who wait for the lock give up."""
 POOL, MORE = 5, 35
-"""Connections kept, and how many more where that many threads want one: more than asyncio has threads for blocking work."""
+"""Connections kept, and how many more where that many threads want one: more than asyncio has
+threads for blocking work.
+"""
 _ONE_WRITER = int.from_bytes(b"penstock")
 """The advisory lock's key: any number that nobody else in this database takes."""
 _SESSION = {
@@ -75,7 +80,9 @@ def _begin(connection: Connection) -> None:
 
 
 def _translated(context: ExceptionContext, presence: Presence) -> Exception | None:
-    """The driver's errors by what becomes of them: waited for, tried again, refused. None leaves the error as it is."""
+    """The driver's errors by what becomes of them: waited for, tried again, refused. None leaves
+    the error as it is.
+    """
     error = context.original_exception
     if context.is_pre_ping or not isinstance(error, psycopg.Error):
         return None
@@ -84,13 +91,19 @@ def _translated(context: ExceptionContext, presence: Presence) -> Exception | No
     if context.connection is None:
         return presence.lost(_said(error))
     where = f"database ({presence.name})"
-    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction) and not context.connection.get_execution_options().get(READ_ONLY, False):
+    if isinstance(
+        error, psycopg.errors.ReadOnlySqlTransaction
+    ) and not context.connection.get_execution_options().get(READ_ONLY, False):
         context.is_disconnect = True  # the session stays read-only, whatever becomes of the server
         return DatabaseAway(
-            "it takes no writes: it is a standby, or was told to be read-only", where=where, remedy="It is tried again by itself"
+            "it takes no writes: it is a standby, or was told to be read-only",
+            where=where,
+            remedy="It is tried again by itself",
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
-        return Unavailable(f"another writer has held it for {WRITER_WAITS_S:.0f} s", where=where, remedy="Try again")
+        return Unavailable(
+            f"another writer has held it for {WRITER_WAITS_S:.0f} s", where=where, remedy="Try again"
+        )
     if isinstance(error, psycopg.OperationalError):
         return Unavailable(_said(error), where=where, remedy="Try again")
     if isinstance(error, psycopg.DataError):
@@ -99,7 +112,9 @@ def _translated(context: ExceptionContext, presence: Presence) -> Exception | No
 
 
 def _said(error: psycopg.Error) -> str:
-    """`Connection refused`, `password authentication failed for user "penstock"`: the reason, without where and the guesses after it."""
+    """`Connection refused`, `password authentication failed for user "penstock"`: the reason,
+    without where and the guesses after it.
+    """
     lines = str(error).strip().splitlines() or [type(error).__name__]
     told = next((line for line in lines if " failed: " in line), lines[0])
     return told.rsplit(" failed: ", 1)[-1].removeprefix("FATAL:").strip()

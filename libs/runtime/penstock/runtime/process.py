@@ -1,4 +1,6 @@
-"""The service's side of one job process: started in a group of its own, heard line by line, and gone with all it started."""
+"""The service's side of one job process: started in a group of its own, heard line by line, and
+gone with all it started.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ DRAIN_S = 2.0
 class JobProcess:
     """One child. Make it with `start`; read each `message`; `ended` says how it died."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], messages: asyncio.StreamReader, errors: asyncio.StreamReader) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], messages: asyncio.StreamReader, errors: asyncio.StreamReader
+    ) -> None:
         self.pid = popen.pid
         self._popen = popen
         self._messages = messages
@@ -38,7 +42,9 @@ class JobProcess:
 
     @classmethod
     async def start(cls, module: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> Self:
-        """Blocks for the fork, a few milliseconds. The request lies in memory as the child's standard input."""
+        """Blocks for the fork, a few milliseconds. The request lies in memory as the child's
+        standard input.
+        """
         message_read, message_write = os.pipe()
         error_read, error_write = os.pipe()
         stdin = os.memfd_create("job-request")
@@ -64,7 +70,9 @@ class JobProcess:
         return cls(popen, await _reader(message_read), await _reader(error_read))
 
     async def message(self) -> dict[str, Any] | None:
-        """What the child says next; None when it is gone and nothing that it said is left. Raises ValueError for what is no message."""
+        """What the child says next; None when it is gone and nothing that it said is left. Raises
+        ValueError for what is no message.
+        """
         line = asyncio.create_task(self._messages.readline())
         gone = asyncio.create_task(self._gone.wait())
         try:

@@ -24,7 +24,9 @@ class Position:
 
 
 class Progress:
-    """Of one consumer. Counts looks, not time: after the process was frozen, the first look proves nothing."""
+    """Of one consumer. Counts looks, not time: after the process was frozen, the first look proves
+    nothing.
+    """
 
     def __init__(self, looks: int) -> None:
         """`looks` in a row at which a partition has not moved, and it stands still."""
@@ -34,12 +36,16 @@ class Progress:
     def look(self, positions: Sequence[Position], *, busy: bool) -> list[Position]:
         """`positions`: all that the consumer holds now. Returns those that stand still.
 
-        What is not among them, as Kafka is away or the partition went to another replica, is judged anew when it is back.
+        What is not among them, as Kafka is away or the partition went to another replica, is judged
+        anew when it is back.
         """
         before, self._seen = self._seen, {}
         moved = any(before.get(held.place, (held.offset, 0))[0] != held.offset for held in positions)
         for held in positions:
             known, still = before.get(held.place, (-1, 0.0))
             waits = known == held.offset and held.lag > 0 and not busy
-            self._seen[held.place] = (held.offset, still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0)
+            self._seen[held.place] = (
+                held.offset,
+                still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0,
+            )
         return [held for held in positions if self._seen[held.place][1] >= self._looks]

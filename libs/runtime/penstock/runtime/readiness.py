@@ -56,7 +56,9 @@ class Readiness:
             known = self._waiting.pop(thing, None)
             ready = not self._waiting
         if known:
-            log.info("arrived", arrived=thing, after_s=round((self._clock() - known.since).total_seconds(), 1))
+            log.info(
+                "arrived", arrived=thing, after_s=round((self._clock() - known.since).total_seconds(), 1)
+            )
             self._tell(ready=ready)
 
     def fact(self, key: str, text: str) -> None:

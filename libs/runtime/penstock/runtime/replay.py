@@ -1,4 +1,6 @@
-"""Compacted topics, read from their beginning by every replica: a plain consumer in a thread, no group, no commits."""
+"""Compacted topics, read from their beginning by every replica: a plain consumer in a thread, no
+group, no commits.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ BATCH = 500
 
 
 class Replay:
-    """Reads `topics` whole, then goes on with what comes. Messages of one partition arrive in order, one batch at a time."""
+    """Reads `topics` whole, then goes on with what comes. Messages of one partition arrive in
+    order, one batch at a time.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,9 @@ class Replay:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Within about a second; what was being applied is canceled, as it is read again at the next start."""
+        """Within about a second; what was being applied is canceled, as it is read again at the
+        next start.
+        """
         self._stop.set()
         if self._applying is not None:
             self._applying.cancel()
@@ -106,11 +112,15 @@ class Replay:
         return [(float(lag), {DESTINATION: topic, GROUP: self._group}) for topic, lag in self._lags.items()]
 
     def _measure(self, consumer: Consumer) -> None:
-        """By what the last fetch said; in this thread, since a client that is being polled lets no other in."""
+        """By what the last fetch said; in this thread, since a client that is being polled lets no
+        other in.
+        """
         self._measure_at = time.monotonic() + MEASURE_EVERY_S
         found: dict[str, int] = {}
         for held in consumer.position(consumer.assignment()):
-            low, high = consumer.get_watermark_offsets(TopicPartition(held.topic, held.partition), cached=True)
+            low, high = consumer.get_watermark_offsets(
+                TopicPartition(held.topic, held.partition), cached=True
+            )
             topic = held.topic.removeprefix(self._kafka.topic_prefix)
             found[topic] = found.get(topic, 0) + max(0, high - max(held.offset, low, 0))
         self._lags = found
@@ -121,12 +131,19 @@ class Replay:
         except KafkaException as error:
             log.info("replay_waits", why=error.args[0].str())
             return
-        found = {topic for topic in self._waiting if (full := self._kafka.topic(topic)) in known and known[full].partitions}
+        found = {
+            topic
+            for topic in self._waiting
+            if (full := self._kafka.topic(topic)) in known and known[full].partitions
+        }
         for topic in sorted(found):
             partitions = set(known[self._kafka.topic(topic)].partitions)
             self._unread[topic] = partitions
             consumer.incremental_assign(
-                [TopicPartition(self._kafka.topic(topic), number, OFFSET_BEGINNING) for number in sorted(partitions)]
+                [
+                    TopicPartition(self._kafka.topic(topic), number, OFFSET_BEGINNING)
+                    for number in sorted(partitions)
+                ]
             )
         self._waiting -= found
 
@@ -135,7 +152,9 @@ class Replay:
         if first is None:
             return
         messages = [first, *consumer.consume(BATCH, timeout=0)]
-        events = [receive(message, self._kafka.topic_prefix) for message in messages if message.error() is None]
+        events = [
+            receive(message, self._kafka.topic_prefix) for message in messages if message.error() is None
+        ]
         if events:
             self._applying = asyncio.run_coroutine_threadsafe(self._apply_all(events), self._loop)
             self._applying.result()

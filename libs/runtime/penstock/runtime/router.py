@@ -1,7 +1,9 @@
-"""What a service does with control events: one handler per event type, once per event, and what its failure becomes.
+"""What a service does with control events: one handler per event type, once per event, and what its
+failure becomes.
 
-Three words for failure. *Retry*: it may succeed later, unchanged; the same message comes again, in order, after a growing delay.
-*Reject*: it never will; the message becomes a dead letter and the next one goes on. *Invalid*: it is no event of ours; a dead letter too.
+Three words for failure. *Retry*: it may succeed later, unchanged; the same message comes again, in
+order, after a growing delay. *Reject*: it never will; the message becomes a dead letter and the next
+one goes on. *Invalid*: it is no event of ours; a dead letter too.
 """
 
 from __future__ import annotations
@@ -51,9 +53,13 @@ class Retries:
     longest: float = 10.0
     """Longest delay between two tries."""
     patience: float = 300.0
-    """Since the first failure; then it is rejected. A restart of the service begins to count anew, and so does its database's absence."""
+    """Since the first failure; then it is rejected. A restart of the service begins to count anew,
+    and so does its database's absence.
+    """
     rejects_in_a_row: int = 10
-    """So many rejects without a success between them, and the consumer stops: the fault is here, not in the messages."""
+    """So many rejects without a success between them, and the consumer stops: the fault is here,
+    not in the messages.
+    """
 
 
 class Router:
@@ -77,10 +83,12 @@ class Router:
         return tuple(sorted({event.topic for event, _ in self.replays.values()}))
 
     def on(self, *events: type[Event]) -> Callable[[H], H]:
-        """`handler(event, effect)`, sync or async, for each of `events`; called once per event, however often it comes.
+        """`handler(event, effect)`, sync or async, for each of `events`; called once per event,
+        however often it comes.
 
-        The effect's transaction begins at its first use and is committed with the event's inbox row when the handler returns; what the
-        handler raises undoes it. After a retry or a crash it runs again from its start, so what it does outside its effect must bear that.
+        The effect's transaction begins at its first use and is committed with the event's inbox row
+        when the handler returns; what the handler raises undoes it. After a retry or a crash it
+        runs again from its start, so what it does outside its effect must bear that.
         """
         if self.store is None:
             raise ValueError(f"router {self.group} has no store; only replays work without one")
@@ -95,10 +103,11 @@ class Router:
         return register
 
     def on_replay(self, *events: type[Event]) -> Callable[[R], R]:
-        """`handler(event)` for state that every replica keeps in memory: read from the topic's beginning at each start, no group, no inbox.
+        """`handler(event)` for state that every replica keeps in memory: read from the topic's
+        beginning at each start, no group, no inbox.
 
-        On a compacted topic each key's last event comes at least. What may pass is retried, in order; another error is logged and its
-        event left out.
+        On a compacted topic each key's last event comes at least. What may pass is retried, in
+        order; another error is logged and its event left out.
         """
 
         def register(handler: R) -> R:
@@ -116,10 +125,12 @@ class Router:
         self._caught_up.setdefault(event.topic, asyncio.Event())
 
     async def caught_up(self, topic: str) -> None:
-        """Waits until everything has been replayed that was in the topic when this process began to read it. Waits while Kafka is away."""
+        """Waits until everything has been replayed that was in the topic when this process began to
+        read it. Waits while Kafka is away.
+        """
         await self._caught_up[topic].wait()
 
-    # -- called by the control plane -----------------------------------------------------------------------------------------------
+    # -- called by the control plane ---------------------------------------------------------------
 
     def count(self, topic: str, outcome: str, events: int = 1) -> None:
         """What became of events: `applied`, `skipped`, `retried`, `rejected`; `replayed`, `left_out`."""
@@ -130,7 +141,9 @@ class Router:
             self._caught_up[topic].set()
 
     async def handle(self, received: Received) -> bool:
-        """Applies one message once; False for one that was skipped. Raises what the handler raises, and Invalid for what is no event."""
+        """Applies one message once; False for one that was skipped. Raises what the handler raises,
+        and Invalid for what is no event.
+        """
         if received.event_type is None:
             raise Invalid(
                 "no ce_type header says which event this is",
@@ -139,7 +152,9 @@ class Router:
             )
         if received.event_type not in self.handlers:
             if received.event_type not in EVENTS:
-                log.info("event_of_unknown_type_skipped", event_type=received.event_type, place=received.place)
+                log.info(
+                    "event_of_unknown_type_skipped", event_type=received.event_type, place=received.place
+                )
             return False
         if received.value is None:
             log.debug("tombstone_skipped", place=received.place)
@@ -153,7 +168,11 @@ class Router:
             log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
             return False
         effect = Effect(self.store, inbox=(self.group, received.event_id))
-        attributes = {"messaging.system": "kafka", "messaging.destination.name": received.topic, "cloudevents.event_id": received.event_id}
+        attributes = {
+            "messaging.system": "kafka",
+            "messaging.destination.name": received.topic,
+            "cloudevents.event_id": received.event_id,
+        }
         about = {"event_id": received.event_id, "event_type": declared.__name__}
         if pipeline := getattr(event, "pipeline", None):
             about["pipeline"] = pipeline
@@ -180,11 +199,15 @@ class Router:
             effect.close()
 
     async def replay(self, received: Received) -> None:
-        """Hands one message of a replayed topic to its handler, within the trace that it belongs to. Never raises an Exception."""
+        """Hands one message of a replayed topic to its handler, within the trace that it belongs
+        to. Never raises an Exception.
+        """
         if received.event_type not in self.replays or received.value is None:
             return
         with within(context_of(received.headers)):
-            self.count(received.topic, "replayed" if await self._replay(received, received.value) else "left_out")
+            self.count(
+                received.topic, "replayed" if await self._replay(received, received.value) else "left_out"
+            )
 
     async def _replay(self, received: Received, value: bytes) -> bool:
         handler = self.replays[received.event_type or ""][1]
@@ -201,7 +224,12 @@ class Router:
                 elif not may_pass(error) or time.monotonic() - began > self.retries.patience:
                     log.exception("replay_left_out", place=received.place, event_type=received.event_type)
                     return False
-                log.warning("replay_retried", place=received.place, event_type=received.event_type, why=f"{type(error).__name__}: {error}")
+                log.warning(
+                    "replay_retried",
+                    place=received.place,
+                    event_type=received.event_type,
+                    why=f"{type(error).__name__}: {error}",
+                )
                 await asyncio.sleep(delay.next())
             else:
                 return True

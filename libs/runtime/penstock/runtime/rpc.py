@@ -1,4 +1,6 @@
-"""gRPC: servers that turn PenstockError into its status, channels that carry traces, deadlines and a retry policy."""
+"""gRPC: servers that turn PenstockError into its status, channels that carry traces, deadlines and
+a retry policy.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ DEFAULT_DEADLINE_S = 60.0
 """For unary calls whose client sets none."""
 MAX_MESSAGE_BYTES = 64 << 20
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/penstock.status.", "/penstock.door.")
-_OUR_FAULT = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+_OUR_FAULT = frozenset(
+    {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
 """Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC."""
 
 _SERVICE_CONFIG = {
@@ -50,11 +54,16 @@ _SERVICE_CONFIG = {
         }
     ],
 }
-_OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+]
 
 
 def server() -> grpc.aio.Server:
-    """A server with traces, the error table and a default deadline. Health and reflection come from the lifecycle."""
+    """A server with traces, the error table and a default deadline. Health and reflection come from
+    the lifecycle.
+    """
     traces = cast("grpc.aio.ServerInterceptor", aio_server_interceptor(filter_=_traced))  # type: ignore[no-untyped-call]
     return grpc.aio.server(interceptors=[traces, ErrorTable()], options=[*_OPTIONS, ("grpc.so_reuseport", 0)])
 
@@ -62,14 +71,18 @@ def server() -> grpc.aio.Server:
 def connect(address: str) -> grpc.aio.Channel:
     """A channel that retries UNAVAILABLE within the call's deadline. Connects at the first call, never here.
 
-    A name may stand for several replicas: calls go to those that answer, in turn, and a retried one to the next.
+    A name may stand for several replicas: calls go to those that answer, in turn, and a retried one
+    to the next.
     """
     options = [
         *_OPTIONS,
         ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),
-        ("grpc.dns_min_time_between_resolutions_ms", 1000),  # 30 s by default; a container that starts again may have another address
+        (
+            "grpc.dns_min_time_between_resolutions_ms",
+            1000,
+        ),  # 30 s by default; a container that starts again may have another address
     ]
     traces = aio_client_interceptors(filter_=_traced)  # type: ignore[no-untyped-call]
     return grpc.aio.insecure_channel(address, interceptors=traces, options=options)
@@ -91,14 +104,18 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def rpc_error(error: grpc.RpcError) -> PenstockError:
-    """The PenstockError behind a failed call, its place and remedy included when the peer is a Penstock service."""
+    """The PenstockError behind a failed call, its place and remedy included when the peer is a
+    Penstock service.
+    """
     code: grpc.StatusCode = error.code()
     status = rpc_status.from_call(error) if hasattr(error, "trailing_metadata") else None
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status else ():
         if detail.Unpack(info) and info.domain == DOMAIN:
             said = dict(info.metadata)
-            return error_of(Kind(info.reason), said.get("message", ""), where=said.get("where"), remedy=said.get("remedy"))
+            return error_of(
+                Kind(info.reason), said.get("message", ""), where=said.get("where"), remedy=said.get("remedy")
+            )
     return error_of(KINDS_BY_STATUS.get(code.name, Kind.INTERNAL), error.details() or code.name)
 
 
@@ -108,7 +125,9 @@ if TYPE_CHECKING:  # generic in the stubs only
 
 
 class ErrorTable(grpc.aio.ServerInterceptor):
-    """A servicer raises; this answers. Anything that is no PenstockError is a bug: logged whole, told without detail."""
+    """A servicer raises; this answers. Anything that is no PenstockError is a bug: logged whole,
+    told without detail.
+    """
 
     async def intercept_service(
         self,
@@ -133,9 +152,11 @@ class ErrorTable(grpc.aio.ServerInterceptor):
 
 
 class Methods(grpc.GenericRpcHandler):
-    """What a server answers, of servicers that may come after its start; until all are there, another method is UNAVAILABLE.
+    """What a server answers, of servicers that may come after its start; until all are there,
+    another method is UNAVAILABLE.
 
-    It is given to `add_XServicer_to_server` in the server's place: a server itself takes no servicer once it has started.
+    It is given to `add_XServicer_to_server` in the server's place: a server itself takes no
+    servicer once it has started.
     """
 
     def __init__(self, waits_for: Callable[[], str]) -> None:
@@ -161,7 +182,9 @@ class Methods(grpc.GenericRpcHandler):
     def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
             with _Call(method) as answered:
-                told = Unavailable(f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again")
+                told = Unavailable(
+                    f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again"
+                )
                 await _answer(told, answered, context)
             yield b""
 
@@ -181,7 +204,9 @@ def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..
     return call
 
 
-def _streaming(behaviour: Callable[..., AsyncIterator[Any]], method: str) -> Callable[..., AsyncIterator[Any]]:
+def _streaming(
+    behaviour: Callable[..., AsyncIterator[Any]], method: str
+) -> Callable[..., AsyncIterator[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
         with _Call(method) as answered:
@@ -205,10 +230,16 @@ class _Call:
         self._began = time.perf_counter()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             self.status = "CANCELLED"
-        attributes = {"rpc.system.name": "grpc", "rpc.method": self.method.lstrip("/"), "rpc.response.status_code": self.status}
+        attributes = {
+            "rpc.system.name": "grpc",
+            "rpc.method": self.method.lstrip("/"),
+            "rpc.response.status_code": self.status,
+        }
         _CALLS.record(time.perf_counter() - self._began, attributes)
 
 
@@ -221,12 +252,17 @@ async def _answer(error: Exception, call: _Call, context: Context) -> None:
         case PenstockError():
             told = error
         case TimeoutError():
-            told = error_of(Kind.DEADLINE, f"no answer within {DEFAULT_DEADLINE_S:.0f} s", remedy="Set a longer deadline")
+            told = error_of(
+                Kind.DEADLINE, f"no answer within {DEFAULT_DEADLINE_S:.0f} s", remedy="Set a longer deadline"
+            )
         case grpc.RpcError():
             told = rpc_error(error)
         case _:
             log.error("request_failed", method=call.method, exc_info=error)
-            told = PenstockError("an internal error; the service's log has it", remedy="Look for request_failed in `penstock logs`")
+            told = PenstockError(
+                "an internal error; the service's log has it",
+                remedy="Look for request_failed in `penstock logs`",
+            )
     call.status = TREATMENTS[told.kind].grpc_status
     span = trace.get_current_span()
     span.set_attribute("rpc.response.status_code", call.status)

@@ -1,4 +1,6 @@
-"""Settings: one frozen object a service, read from the environment once, at start. Nothing else reads the environment."""
+"""Settings: one frozen object a service, read from the environment once, at start. Nothing else
+reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +24,23 @@ from penstock.runtime.database import with_password
 
 
 class Platform(BaseSettings):
-    """What all services of one installation share: `PENSTOCK_HOME`, `PENSTOCK_KAFKA__…`, `PENSTOCK_PEERS__…`."""
+    """What all services of one installation share: `PENSTOCK_HOME`, `PENSTOCK_KAFKA__…`,
+    `PENSTOCK_PEERS__…`.
+    """
 
-    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PENSTOCK_", env_nested_delimiter="__", frozen=True, extra="ignore"
+    )
 
     home: Path = Path(".penstock")
     kafka: KafkaSettings = KafkaSettings()
     endpoint: str = f"127.0.0.1:{ports.DOOR}"
     """The front door."""
     artifacts: str = ""
-    """URI of the artifact store, file:///folder or s3://bucket/prefix; by default a folder in `home`. Where S3 is and who asks it say
-    the AWS variables: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_SHARED_CREDENTIALS_FILE."""
+    """URI of the artifact store, file:///folder or s3://bucket/prefix; by default a folder in
+    `home`. Where S3 is and who asks it say the AWS variables: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION,
+    AWS_SHARED_CREDENTIALS_FILE.
+    """
     peers: dict[str, str] = Field(default_factory=dict)
     """Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}."""
     private_keys_dir: Path | None = None
@@ -78,20 +86,27 @@ class OpenTelemetry(BaseSettings):
 
 def service_config(service: str) -> SettingsConfigDict:
     """The settings of one service read `PENSTOCK_<SERVICE>__…`."""
-    return SettingsConfigDict(env_prefix=f"PENSTOCK_{service.upper()}__", env_nested_delimiter="__", frozen=True, extra="forbid")
+    return SettingsConfigDict(
+        env_prefix=f"PENSTOCK_{service.upper()}__", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
 
 
 class ServiceSettings(BaseSettings):
-    """Base of each service's settings: `class Settings(ServiceSettings): model_config = service_config("ingest")`."""
+    """Base of each service's settings: `class Settings(ServiceSettings): model_config =
+    service_config("ingest")`.
+    """
 
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
     """0: the service's default port."""
     replica: str = "0"
-    """Names this replica: its transactional ids and its leases. Two replicas must differ, and each keep its name over restarts.
-    `hostname`: as the machine or container is called."""
+    """Names this replica: its transactional ids and its leases. Two replicas must differ, and each
+    keep its name over restarts. `hostname`: as the machine or container is called.
+    """
     database: str | None = None
-    """SQLAlchemy URL without a password: postgresql+psycopg://user@host:5432/database; by default SQLite in `data_dir`."""
+    """SQLAlchemy URL without a password: postgresql+psycopg://user@host:5432/database; by default
+    SQLite in `data_dir`.
+    """
     database_password_file: Path | None = None
     """A file that holds the password of `database`, and nothing else."""
     platform: Platform = Field(default_factory=Platform)
@@ -128,11 +143,17 @@ class ServiceSettings(BaseSettings):
             return with_password(url, self.database_password_file)
         except Invalid as error:
             prefix = self.model_config.get("env_prefix") or ""
-            raise Invalid(error.message, where=error.where or f"{prefix}{setting.upper()}", remedy=error.remedy) from error
+            raise Invalid(
+                error.message, where=error.where or f"{prefix}{setting.upper()}", remedy=error.remedy
+            ) from error
 
     @model_validator(mode="after")
     def _no_misspelt_names(self) -> Self:
-        check_names(os.environ, self.model_config.get("env_prefix") or "", sorted(set(type(self).model_fields) - {"platform"}))
+        check_names(
+            os.environ,
+            self.model_config.get("env_prefix") or "",
+            sorted(set(type(self).model_fields) - {"platform"}),
+        )
         check_names(os.environ, "PENSTOCK_KAFKA__", sorted({*KafkaSettings.model_fields, *FURTHER_SECURITY}))
         return self
 
@@ -151,5 +172,9 @@ def check_names(environment: Mapping[str, str], prefix: str, known: list[str]) -
         name = variable[len(prefix) :].lower().split("__")[0]
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
-            meant = f"Did you mean {prefix}{near[0].upper()}?" if near else f"Known: {', '.join(prefix + k.upper() for k in known)}"
+            meant = (
+                f"Did you mean {prefix}{near[0].upper()}?"
+                if near
+                else f"Known: {', '.join(prefix + k.upper() for k in known)}"
+            )
             raise Invalid("no setting has this name", where=variable, remedy=meant)

@@ -1,7 +1,8 @@
 """A service's database: one transaction holds the inbox row, the effect and the events that follow from it.
 
-Synchronous SQLAlchemy over SQLite or PostgreSQL (`database.py`). A write blocks the calling thread for one fsync, some milliseconds;
-control-plane transactions are few and short. What is committed is durable; the rest is gone, its events too.
+Synchronous SQLAlchemy over SQLite or PostgreSQL (`database.py`). A write blocks the calling thread
+for one fsync, some milliseconds; control-plane transactions are few and short. What is committed is
+durable; the rest is gone, its events too.
 """
 
 from __future__ import annotations
@@ -33,14 +34,18 @@ __all__ = ["Effect", "Store", "UtcDateTime", "assert_migrations_match"]
 RUNTIME_MIGRATIONS = "penstock.runtime.migrations"
 RUNTIME_VERSIONS = "penstock_runtime_version"
 LARGEST_EVENT = 900_000
-"""Kafka's default limit is 1 MiB with headers; a row that can never be published would hold up all behind it."""
+"""Kafka's default limit is 1 MiB with headers; a row that can never be published would hold up all
+behind it.
+"""
 
 Wish = Literal["publish", "enqueue", "cancel"]
 """What a committed transaction left behind for the relay or the workers."""
 
 
 class Repeated(BaseException):
-    """The event was applied before, by this replica or another. Not an Exception: a handler's own `except` must not eat it."""
+    """The event was applied before, by this replica or another. Not an Exception: a handler's own
+    `except` must not eat it.
+    """
 
 
 class Store:
@@ -62,10 +67,11 @@ class Store:
         migrations: str | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> Self:
-        """Opens and migrates: the runtime's tables first, then the package `migrations`. Blocks for the migration.
+        """Opens and migrates: the runtime's tables first, then the package `migrations`. Blocks for
+        the migration.
 
-        Without `migrations` (a test), `metadata`'s tables are created as they stand. Raises Conflict for a newer release's database,
-        DatabaseAway where it does not answer.
+        Without `migrations` (a test), `metadata`'s tables are created as they stand. Raises
+        Conflict for a newer release's database, DatabaseAway where it does not answer.
         """
         database = Database(url)
         try:
@@ -87,7 +93,8 @@ class Store:
     def transaction(self) -> Iterator[Effect]:
         """All or nothing. Rolled back when the block raises; committed, and durable, when it ends.
 
-        Nothing may be awaited inside: the transaction holds the database's only write lock. RuntimeError says where that was tried.
+        Nothing may be awaited inside: the transaction holds the database's only write lock.
+        RuntimeError says where that was tried.
         """
         effect = Effect(self)
         try:
@@ -108,7 +115,9 @@ class Store:
                 session.close()
 
     def on_commit(self, listener: Callable[[Wish], None]) -> None:
-        """Calls `listener` after each commit that left work, from the committing thread. It must not block or raise."""
+        """Calls `listener` after each commit that left work, from the committing thread. It must
+        not block or raise.
+        """
         self._listeners.append(listener)
 
     def has_applied(self, group: str, event_id: str) -> bool:
@@ -116,10 +125,14 @@ class Store:
             return session.get(InboxRow, (group, event_id)) is not None
 
     def forget(self, older_than: timedelta) -> int:
-        """Deletes old inbox rows and ended jobs; returns how many. An event that comes again after that is applied again."""
+        """Deletes old inbox rows and ended jobs; returns how many. An event that comes again after
+        that is applied again.
+        """
         before = self.clock() - older_than
         old_events = delete(InboxRow).where(InboxRow.applied_at < before)
-        old_jobs = delete(JobRow).where(JobRow.state.in_(("done", "failed", "canceled")), JobRow.updated_at < before)
+        old_jobs = delete(JobRow).where(
+            JobRow.state.in_(("done", "failed", "canceled")), JobRow.updated_at < before
+        )
         with self.transaction() as effect:
             return sum(effect.session.execute(old).rowcount for old in (old_events, old_jobs))  # type: ignore[attr-defined]  # CursorResults
 
@@ -138,7 +151,9 @@ class Store:
 
 
 class Effect:
-    """What a handler or a servicer does, in one transaction that begins at the first use and is committed by whoever made it."""
+    """What a handler or a servicer does, in one transaction that begins at the first use and is
+    committed by whoever made it.
+    """
 
     def __init__(self, store: Store, inbox: tuple[str, str] | None = None) -> None:
         self._store = store
@@ -154,17 +169,26 @@ class Effect:
         return self.begin()
 
     def begin(self) -> Session:
-        """Opens the transaction, waiting up to 30 s for another writer. Raises Repeated when the inbox knows the event."""
+        """Opens the transaction, waiting up to 30 s for another writer. Raises Repeated when the
+        inbox knows the event.
+        """
         if self._session is not None:
             return self._session
         thread = threading.get_ident()
         if thread in self._store._open:
-            raise RuntimeError("a transaction is open already in this thread; do not nest, and do not await inside a transaction")
+            raise RuntimeError(
+                "a transaction is open already in this thread; do not nest, and do not await inside a"
+                " transaction"
+            )
         session = Session(self._store.engine, expire_on_commit=False)
         try:
             session.connection()
             if self._inbox and not _insert_new(
-                session, InboxRow, group_id=self._inbox[0], event_id=self._inbox[1], applied_at=self._store.clock()
+                session,
+                InboxRow,
+                group_id=self._inbox[0],
+                event_id=self._inbox[1],
+                applied_at=self._store.clock(),
             ):
                 raise Repeated
         except BaseException:
@@ -177,11 +201,14 @@ class Effect:
         return session
 
     def publish(self, event: Event) -> None:
-        """The event goes to Kafka after the commit, in the order of these calls, at least once. Raises TooLarge."""
+        """The event goes to Kafka after the commit, in the order of these calls, at least once.
+        Raises TooLarge.
+        """
         value = encode(event)
         if len(value) > LARGEST_EVENT:
             raise TooLarge(
-                f"{type(event).__name__} has {len(value)} bytes, at most {LARGEST_EVENT}", remedy="Put the bulk into an artifact"
+                f"{type(event).__name__} has {len(value)} bytes, at most {LARGEST_EVENT}",
+                remedy="Put the bulk into an artifact",
             )
         self.session.add(
             OutboxRow(
@@ -198,7 +225,9 @@ class Effect:
         self._wishes.add("publish")
 
     def enqueue(self, kind: str, job_id: str, payload: dict[str, Any]) -> bool:
-        """A job for the workers of `kind`. False, and nothing changed, where the same job was enqueued before, however it ended."""
+        """A job for the workers of `kind`. False, and nothing changed, where the same job was
+        enqueued before, however it ended.
+        """
         now = self._store.clock()
         new = _insert_new(
             self.session,
@@ -219,8 +248,12 @@ class Effect:
         return new
 
     def cancel(self, kind: str, job_id: str) -> bool:
-        """The job ends here: what its process still says is ignored, and it is killed. False where it had ended or never was."""
-        row = self.session.scalar(select(JobRow).where(JobRow.kind == kind, JobRow.job_id == job_id).with_for_update())
+        """The job ends here: what its process still says is ignored, and it is killed. False where
+        it had ended or never was.
+        """
+        row = self.session.scalar(
+            select(JobRow).where(JobRow.kind == kind, JobRow.job_id == job_id).with_for_update()
+        )
         if row is None or row.state not in ("queued", "running"):
             return False
         row.state, row.owner, row.lease_until, row.updated_at = "canceled", None, None, self._store.clock()
@@ -237,7 +270,9 @@ class Effect:
             return self._tell()
         session = self.begin()
         if self._suspended:
-            raise RuntimeError("something was awaited inside a transaction; do slow work before the effect's first use")
+            raise RuntimeError(
+                "something was awaited inside a transaction; do slow work before the effect's first use"
+            )
         session.commit()
         self.close()
         return self._tell()
@@ -256,7 +291,9 @@ class Effect:
             try:
                 do()
             except Exception:
-                log.exception("after_commit_failed")  # the transaction is durable: its caller must not take it for undone
+                log.exception(
+                    "after_commit_failed"
+                )  # the transaction is durable: its caller must not take it for undone
 
     def _loop_went_on(self) -> None:
         self._suspended = self._session is not None
@@ -267,10 +304,16 @@ def _insert_new(session: Session, table: type[RuntimeTables], **values: Any) -> 
     session.flush()
     dialect = session.get_bind().dialect.name
     insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
-    made = session.execute(insert(table).values(**values).on_conflict_do_nothing().returning(*inspect(table).primary_key))
+    made = session.execute(
+        insert(table).values(**values).on_conflict_do_nothing().returning(*inspect(table).primary_key)
+    )
     return made.first() is not None  # a row count is not told by every driver
 
 
 def assert_migrations_match(store: Store, *metadata: MetaData) -> None:
-    """Raises AssertionError naming each difference between what the migrations made and what the tables declare. For a service's tests."""
-    migrate.assert_match(store.engine, [*metadata, RuntimeTables.metadata], versions={"alembic_version", RUNTIME_VERSIONS})
+    """Raises AssertionError naming each difference between what the migrations made and what the
+    tables declare. For a service's tests.
+    """
+    migrate.assert_match(
+        store.engine, [*metadata, RuntimeTables.metadata], versions={"alembic_version", RUNTIME_VERSIONS}
+    )

@@ -5,12 +5,26 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Index, Integer, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware datetime in UTC on every database; SQLite alone would give it back naive. Raises ValueError for a naive one."""
+    """An aware datetime in UTC on every database; SQLite alone would give it back naive. Raises
+    ValueError for a naive one.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True

@@ -1,7 +1,7 @@
 """OpenTelemetry: traces and metrics by OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` is set.
 
-Else spans go to a bounded file under `$PENSTOCK_HOME/traces`, and metrics nowhere. Context crosses Kafka in the `traceparent` header and
-gRPC in its metadata (W3C Trace Context).
+Else spans go to a bounded file under `$PENSTOCK_HOME/traces`, and metrics nowhere. Context crosses
+Kafka in the `traceparent` header and gRPC in its metadata (W3C Trace Context).
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _MAX_BYTES = 16 << 20
 
 
 class FileSpanExporter(SpanExporter):
-    """One JSON object a line; at 16 MiB the file becomes `.1` and the older one goes. Several processes may write to one file."""
+    """One JSON object a line; at 16 MiB the file becomes `.1` and the older one goes. Several
+    processes may write to one file.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +41,9 @@ class FileSpanExporter(SpanExporter):
         try:
             if self._path.exists() and self._path.stat().st_size > _MAX_BYTES:
                 self._path.replace(self._path.with_suffix(".jsonl.1"))
-            with self._path.open("ab", buffering=0) as opened:  # one write, so that no other's comes into a line
+            with self._path.open(
+                "ab", buffering=0
+            ) as opened:  # one write, so that no other's comes into a line
                 opened.write("".join(f"{span.to_json(indent=None)}\n" for span in spans).encode())
         except OSError:
             return SpanExportResult.FAILURE
@@ -47,15 +51,21 @@ class FileSpanExporter(SpanExporter):
 
 
 def configure_telemetry(service: str, traces: Path, *, replica: str | None = None) -> Callable[[], None]:
-    """Once a process. What it returns ends it: flushes, and gives up on a collector that is away after some seconds.
+    """Once a process. What it returns ends it: flushes, and gives up on a collector that is away
+    after some seconds.
 
-    `replica`: names the process among the service's; without it, as in a job's process, there are spans and no metrics.
+    `replica`: names the process among the service's; without it, as in a job's process, there are
+    spans and no metrics.
     """
     settings = OpenTelemetry()
     named = {SERVICE_INSTANCE_ID: replica} if replica is not None else {}
-    resource = Resource.create({SERVICE_NAME: f"penstock.{service}", SERVICE_VERSION: metadata.version("penstock-runtime"), **named})
+    resource = Resource.create(
+        {SERVICE_NAME: f"penstock.{service}", SERVICE_VERSION: metadata.version("penstock-runtime"), **named}
+    )
     tracers = TracerProvider(resource=resource)
-    tracers.add_span_processor(BatchSpanProcessor(_span_exporter(settings) or FileSpanExporter(traces / f"{service}.jsonl")))
+    tracers.add_span_processor(
+        BatchSpanProcessor(_span_exporter(settings) or FileSpanExporter(traces / f"{service}.jsonl"))
+    )
     trace.set_tracer_provider(tracers)
     if replica is None or not settings.exporter_otlp_endpoint:
         return tracers.shutdown
@@ -71,13 +81,17 @@ def configure_telemetry(service: str, traces: Path, *, replica: str | None = Non
 def _span_exporter(settings: OpenTelemetry) -> SpanExporter | None:
     if not settings.exporter_otlp_endpoint:
         return None
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # a second of import that files do not need
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+        OTLPSpanExporter,  # a second of import that files do not need
+    )
 
     return OTLPSpanExporter(timeout=EXPORT_S)
 
 
 def _export_metrics(settings: OpenTelemetry, resource: Resource) -> Callable[[], None]:
-    """All that is measured, every `OTEL_METRIC_EXPORT_INTERVAL`. Histograms carry the trace ids of sampled spans as exemplars."""
+    """All that is measured, every `OTEL_METRIC_EXPORT_INTERVAL`. Histograms carry the trace ids of
+    sampled spans as exemplars.
+    """
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider, TraceBasedExemplarFilter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
@@ -103,7 +117,9 @@ def context_of(headers: Mapping[str, str]) -> otel_context.Context:
 
 @contextlib.contextmanager
 def span(name: str, context: otel_context.Context | None = None, **attributes: str | int) -> Iterator[None]:
-    """A span for what happens inside: a child of `context`'s, else of the one that is open, else the beginning of a trace."""
+    """A span for what happens inside: a child of `context`'s, else of the one that is open, else
+    the beginning of a trace.
+    """
     with _tracer.start_as_current_span(name, context=context, attributes=attributes):
         yield
 

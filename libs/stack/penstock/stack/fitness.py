@@ -1,4 +1,6 @@
-"""Whether this machine can run the embedded stack. `make setup` runs this file before anything is downloaded: standard library only."""
+"""Whether this machine can run the embedded stack. `make setup` runs this file before anything is
+downloaded: standard library only.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,25 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108
 SHARED_MEMORY_BYTES = 64 << 20
 """A region of 1 MiB for each model's stub, more while tensors are large."""
 WAY_OUT = (
-    "Run the stack in containers instead, which needs Docker alone: make images, then docker compose up -d --wait. See docs/operations.md"
+    "Run the stack in containers instead, which needs Docker alone: make images, then docker compose up -d"
+    " --wait. See docs/operations.md"
 )
 
 
 def problems() -> list[str]:
     """What is missing here, each with what to do; empty on a fit machine."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        return [f"this is {platform.system()} on {platform.machine()}; Triton's and Envoy's wheels are for Linux on x86-64"]
-    found = [_glibc(), _python(), _library("libstdc++.so.6", "Install it (Debian: libstdc++6)"), _libpython(), _shared_memory()]
+        return [
+            f"this is {platform.system()} on {platform.machine()}; Triton's and Envoy's wheels are for Linux"
+            " on x86-64"
+        ]
+    found = [
+        _glibc(),
+        _python(),
+        _library("libstdc++.so.6", "Install it (Debian: libstdc++6)"),
+        _libpython(),
+        _shared_memory(),
+    ]
     return [problem for problem in found if problem]
 
 
@@ -40,11 +52,18 @@ def _glibc() -> str | None:
     numbers = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else ()
     if numbers >= GLIBC:
         return None
-    return f"its C library is {name or 'not glibc'} {version}; needed is glibc {GLIBC[0]}.{GLIBC[1]} (Debian 12, Ubuntu 22.04)"
+    return (
+        f"its C library is {name or 'not glibc'} {version}; needed is glibc {GLIBC[0]}.{GLIBC[1]} (Debian 12,"
+        " Ubuntu 22.04)"
+    )
 
 
 def _python() -> str | None:
-    return None if sys.version_info[:2] == (3, 11) else f"this is Python {platform.python_version()}; needed is 3.11"
+    return (
+        None
+        if sys.version_info[:2] == (3, 11)
+        else f"this is Python {platform.python_version()}; needed is 3.11"
+    )
 
 
 def _library(name: str, remedy: str) -> str | None:
@@ -69,10 +88,21 @@ def _shared_memory() -> str | None:
     except OSError:
         return f"{SHARED_MEMORY} is missing; Triton passes tensors to its backend there"
     if there.f_bavail * there.f_frsize < SHARED_MEMORY_BYTES:
-        return f"{SHARED_MEMORY} has {there.f_bavail * there.f_frsize >> 20} MiB free; needed are {SHARED_MEMORY_BYTES >> 20}"
+        return (
+            f"{SHARED_MEMORY} has {there.f_bavail * there.f_frsize >> 20} MiB free; needed are"
+            f" {SHARED_MEMORY_BYTES >> 20}"
+        )
     return None
 
 
 if __name__ == "__main__":
     if found := problems():
-        sys.exit("\n".join(["The embedded stack does not run on this machine:", *(f"  {problem}" for problem in found), WAY_OUT]))
+        sys.exit(
+            "\n".join(
+                [
+                    "The embedded stack does not run on this machine:",
+                    *(f"  {problem}" for problem in found),
+                    WAY_OUT,
+                ]
+            )
+        )

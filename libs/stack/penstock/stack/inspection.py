@@ -77,11 +77,20 @@ def _status(stack: StackFile, program: str, running: Running | None) -> ProgramS
     address = _address(stack, program)
     if running is None or running.pid is None:
         state, why = _ENDED.get(running.state if running else "STOPPED", _STOPPED)
-        return ProgramStatus(program, state, None, address, tuple(reason.format(program=program) for reason in why))
+        return ProgramStatus(
+            program, state, None, address, tuple(reason.format(program=program) for reason in why)
+        )
     if running.state == "STOPPING":
         return ProgramStatus(program, State.STOPPING, running.pid, address)
     answer = _ASK.get(program, _ask_service)(address, stack)
-    return ProgramStatus(program, State.READY if answer.ready else State.WAITING, running.pid, address, answer.waits_for, answer.facts)
+    return ProgramStatus(
+        program,
+        State.READY if answer.ready else State.WAITING,
+        running.pid,
+        address,
+        answer.waits_for,
+        answer.facts,
+    )
 
 
 _STOPPED: tuple[State, tuple[str, ...]] = (State.STOPPED, ())
@@ -100,7 +109,9 @@ def _address(stack: StackFile, program: str) -> str:
 
 def _ask_kafka(address: str, stack: StackFile) -> _Answer:
     try:
-        topics = AdminClient({"bootstrap.servers": address}, logger=_SILENT).list_topics(timeout=PATIENCE_S).topics
+        topics = (
+            AdminClient({"bootstrap.servers": address}, logger=_SILENT).list_topics(timeout=PATIENCE_S).topics
+        )
     except KafkaException:
         return _Answer(False, ("its own start",))
     return _Answer(True, facts=(f"{sum(not name.startswith('__') for name in topics)} topics",))
@@ -126,14 +137,22 @@ def _ask_envoy(address: str, stack: StackFile) -> _Answer:
 def _ask_service(address: str, stack: StackFile) -> _Answer:
     with grpc.insecure_channel(address) as channel:
         try:
-            said: Any = status_pb2_grpc.StatusServiceStub(channel).GetStatus(status_pb2.GetStatusRequest(), timeout=PATIENCE_S).services[0]
+            said: Any = (
+                status_pb2_grpc.StatusServiceStub(channel)
+                .GetStatus(status_pb2.GetStatusRequest(), timeout=PATIENCE_S)
+                .services[0]
+            )
         except grpc.RpcError:
             return _Answer(False, ("its own start",))
         waits = tuple(f"{one.thing} ({one.why})" if one.why else one.thing for one in said.waiting)
         return _Answer(said.ready, waits, tuple(said.facts))
 
 
-_ASK: dict[str, Callable[[str, StackFile], _Answer]] = {KAFKA: _ask_kafka, TRITON: _ask_triton, ENVOY: _ask_envoy}
+_ASK: dict[str, Callable[[str, StackFile], _Answer]] = {
+    KAFKA: _ask_kafka,
+    TRITON: _ask_triton,
+    ENVOY: _ask_envoy,
+}
 
 
 def _http(address: str, method: str, path: str, body: bytes | None = None) -> bytes:

@@ -1,6 +1,8 @@
-"""Fetches what the embedded stack runs: `python -m penstock.stack.install`. Says first what and how large; quick when it is all there.
+"""Fetches what the embedded stack runs: `python -m penstock.stack.install`. Says first what and how
+large; quick when it is all there.
 
-Kafka's jars as locked, each checked by its digest; Triton's environment as locked; and the JVM's cache that makes Kafka start in a second.
+Kafka's jars as locked, each checked by its digest; Triton's environment as locked; and the JVM's
+cache that makes Kafka start in a second.
 """
 
 from __future__ import annotations
@@ -45,17 +47,31 @@ def missing(places: Places) -> list[Part]:
     parts = []
     if absent := jars.missing(places):
         megabytes = sum(jar.size for jar in absent) / 1e6
-        parts.append(Part(f"Apache Kafka: {len(absent)} jars", f"{megabytes:.0f} MB to download", lambda: _fetch_jars(places)))
+        parts.append(
+            Part(
+                f"Apache Kafka: {len(absent)} jars",
+                f"{megabytes:.0f} MB to download",
+                lambda: _fetch_jars(places),
+            )
+        )
     if not _has_triton(places):
         size = f"{TRITON_MB} MB to download, {TRITON_DISK_MB} MB on disk"
         parts.append(Part("Triton and its own Python environment", size, lambda: _build_triton(places)))
     if not _has_aot(places):
-        parts.append(Part("a start-up cache for Kafka", "about 60 MB, written here in some 8 s", lambda: _record_aot(places)))
+        parts.append(
+            Part(
+                "a start-up cache for Kafka",
+                "about 60 MB, written here in some 8 s",
+                lambda: _record_aot(places),
+            )
+        )
     return parts
 
 
 def install(say: Callable[[str], None] = print) -> None:
-    """Installs what is missing. Raises Conflict on an unfit machine, Unavailable without a network, Tampered for a wrong digest."""
+    """Installs what is missing. Raises Conflict on an unfit machine, Unavailable without a network,
+    Tampered for a wrong digest.
+    """
     fitness.check()
     places = Places.find()
     parts = missing(places)
@@ -116,7 +132,9 @@ def _aot_stamp(places: Places) -> str:
 
 def _has_aot(places: Places) -> bool:
     stamp = places.kafka / "kafka.aot.for"
-    return (places.kafka / "kafka.aot").is_file() and stamp.is_file() and stamp.read_text() == _aot_stamp(places)
+    return (
+        (places.kafka / "kafka.aot").is_file() and stamp.is_file() and stamp.read_text() == _aot_stamp(places)
+    )
 
 
 def _record_aot(places: Places) -> None:
@@ -134,7 +152,9 @@ def _record_aot(places: Places) -> None:
                 process.send_signal(signal.SIGTERM)
                 process.wait(_BROKER_WITHIN_S)
         if not new.is_file():
-            raise PenstockError("the JVM wrote no start-up cache", where=str(new), remedy="Run `make setup` again")
+            raise PenstockError(
+                "the JVM wrote no start-up cache", where=str(new), remedy="Run `make setup` again"
+            )
         new.replace(places.kafka / "kafka.aot")
         (places.kafka / "kafka.aot.for").write_text(_aot_stamp(places))
 

@@ -54,7 +54,9 @@ def class_path(places: Places) -> str:
 
 
 def missing(places: Places) -> tuple[Jar, ...]:
-    """The locked jars that are not installed, by name and size; `fetch` checked their digests when it put them there."""
+    """The locked jars that are not installed, by name and size; `fetch` checked their digests when
+    it put them there.
+    """
     folder = places.kafka / "jars"
     return tuple(jar for jar in read_lock(places.kafka_lock) if not _has_size(folder / jar.file, jar.size))
 
@@ -67,7 +69,10 @@ def fetch(places: Places, progress: Callable[[Jar], None] = lambda jar: None) ->
     wanted = missing(places)
     folder = places.kafka / "jars"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=places.kafka, prefix="maven-") as scratch, ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+    with (
+        tempfile.TemporaryDirectory(dir=places.kafka, prefix="maven-") as scratch,
+        ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
+    ):
         for jar, found in pool.map(lambda jar: (jar, _obtain(jar, Path(scratch))), wanted):
             beside = folder / f"{jar.file}.new"
             shutil.copyfile(found, beside)
@@ -86,9 +91,15 @@ def _obtain(jar: Jar, scratch: Path) -> Path:
     try:
         found = Path(context.project(jar.group, jar.artifact).at_version(jar.version).artifact().resolve())
     except Exception as error:  # requests' and jgo's own, both untyped
-        raise Unavailable(f"{jar} did not arrive: {error}", remedy="Check the network and run `make setup` again") from error
+        raise Unavailable(
+            f"{jar} did not arrive: {error}", remedy="Check the network and run `make setup` again"
+        ) from error
     if (digest := _sha256(found)) != jar.sha256:
-        raise Tampered(f"{jar} has SHA-256 {digest}, locked is {jar.sha256}", where=str(jar), remedy="Do not use it; tell us")
+        raise Tampered(
+            f"{jar} has SHA-256 {digest}, locked is {jar.sha256}",
+            where=str(jar),
+            remedy="Do not use it; tell us",
+        )
     return found
 
 
@@ -105,21 +116,38 @@ def resolve(spec: Path) -> tuple[Jar, ...]:
     """Resolves `jgo.toml` anew over the network: the root jars first, then what they need."""
     import jgo
 
-    coordinates: Sequence[str] = tomllib.loads(spec.read_text(encoding="utf-8"))["dependencies"]["coordinates"]
+    coordinates: Sequence[str] = tomllib.loads(spec.read_text(encoding="utf-8"))["dependencies"][
+        "coordinates"
+    ]
     artifacts: Sequence[Any] = jgo.resolve("+".join(coordinates))
     jars = []
     for artifact in artifacts:
         path = Path(artifact.resolve())
-        jars.append(Jar(artifact.groupId, artifact.artifactId, artifact.version, _sha256(path), path.stat().st_size))
+        jars.append(
+            Jar(artifact.groupId, artifact.artifactId, artifact.version, _sha256(path), path.stat().st_size)
+        )
     return tuple(jars)
 
 
 def write_lock(lock: Path, jars: Sequence[Jar]) -> None:
     def entry(jar: Jar) -> str:
-        named = {"groupId": jar.group, "artifactId": jar.artifact, "version": jar.version, "packaging": "jar", "sha256": jar.sha256}
-        return "[[dependencies]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in named.items()) + f"size = {jar.size}\n"
+        named = {
+            "groupId": jar.group,
+            "artifactId": jar.artifact,
+            "version": jar.version,
+            "packaging": "jar",
+            "sha256": jar.sha256,
+        }
+        return (
+            "[[dependencies]]\n"
+            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in named.items())
+            + f"size = {jar.size}\n"
+        )
 
-    lock.write_text("# Written by `make lock` from jgo.toml.\n\n" + "\n".join(entry(jar) for jar in jars), encoding="utf-8")
+    lock.write_text(
+        "# Written by `make lock` from jgo.toml.\n\n" + "\n".join(entry(jar) for jar in jars),
+        encoding="utf-8",
+    )
 
 
 def main() -> None:

@@ -45,7 +45,9 @@ broker.heartbeat.interval.ms=500
 
 @dataclass(frozen=True)
 class Broker:
-    """One broker: `prepare` writes its files, `command` starts it in the foreground. SIGTERM stops it in a second or two."""
+    """One broker: `prepare` writes its files, `command` starts it in the foreground. SIGTERM stops
+    it in a second or two.
+    """
 
     home: Path
     """Its configuration and data."""
@@ -67,9 +69,14 @@ class Broker:
         return self.home / "data"
 
     def prepare(self) -> None:
-        """Writes the configuration; formats the data directory once (a second). Raises NotFound where `make setup` did not run."""
+        """Writes the configuration; formats the data directory once (a second). Raises NotFound
+        where `make setup` did not run.
+        """
         if absent := jars.missing(self.places):
-            raise NotFound(f"{len(absent)} of Kafka's jars are not installed, first {absent[0]}", remedy="Run `make setup`")
+            raise NotFound(
+                f"{len(absent)} of Kafka's jars are not installed, first {absent[0]}",
+                remedy="Run `make setup`",
+            )
         self.home.mkdir(parents=True, exist_ok=True)
         self.config.write_text(_PROPERTIES.format(port=self.port, controller=self.controller, data=self.data))
         if not (self.data / "meta.properties").exists():
@@ -100,7 +107,19 @@ class Broker:
         ]
 
     def _format(self) -> None:
-        command = [*self.java(), "kafka.tools.StorageTool", "format", "--standalone", "-t", CLUSTER_ID, "-c", str(self.config)]
+        command = [
+            *self.java(),
+            "kafka.tools.StorageTool",
+            "format",
+            "--standalone",
+            "-t",
+            CLUSTER_ID,
+            "-c",
+            str(self.config),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PenstockError(f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}", where=str(self.data))
+            raise PenstockError(
+                f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}",
+                where=str(self.data),
+            )

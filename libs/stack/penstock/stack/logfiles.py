@@ -14,7 +14,8 @@ _POLL_S = 0.2
 
 
 def logs(home: Path, program: str, *, follow: bool = False, last: int | None = None) -> Iterator[str]:
-    """Lines without their ends: the last `last`, or the whole present file. With `follow`, goes on as lines come, over rotations too.
+    """Lines without their ends: the last `last`, or the whole present file. With `follow`, goes on
+    as lines come, over rotations too.
 
     Raises NotFound for a program that never ran here.
     """
@@ -22,7 +23,13 @@ def logs(home: Path, program: str, *, follow: bool = False, last: int | None = N
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.log"))
         near = difflib.get_close_matches(program, known, n=1)
-        remedy = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(known)}" if known else "Start the stack with `penstock up`"
+        remedy = (
+            f"Did you mean {near[0]}?"
+            if near
+            else f"There are: {', '.join(known)}"
+            if known
+            else "Start the stack with `penstock up`"
+        )
         raise NotFound(f"no log of {program}", where=str(path), remedy=remedy)
     return _lines(path, follow=follow, last=last)
 

@@ -1,4 +1,6 @@
-"""Where the embedded stack's parts lie: in the checkout, beside the virtual environment. One `make setup` serves every PENSTOCK_HOME."""
+"""Where the embedded stack's parts lie: in the checkout, beside the virtual environment. One `make
+setup` serves every PENSTOCK_HOME.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ class Places:
 
     @classmethod
     def find(cls) -> Self:
-        """The checkout that this module stands in. Raises NotFound where the libraries were installed without one."""
+        """The checkout that this module stands in. Raises NotFound where the libraries were
+        installed without one.
+        """
         for folder in Path(__file__).resolve().parents:
             if (folder / "deploy" / "triton.lock").is_file():
                 return cls(folder)

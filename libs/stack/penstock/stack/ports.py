@@ -1,6 +1,7 @@
 """The stack's ports: the fixed defaults, others only on a clash.
 
-Stacks that come up at the same moment do not take each other's: `up` chooses under a lock and writes down what it chose.
+Stacks that come up at the same moment do not take each other's: `up` chooses under a lock and
+writes down what it chose.
 """
 
 from __future__ import annotations
@@ -27,13 +28,20 @@ _TRIES = 150
 
 
 def choose(wanted: dict[str, int], taken: Iterable[int] = ()) -> dict[str, int]:
-    """`wanted` where it is free; else the next free port in steps of 100. `taken` is avoided although nothing listens there yet."""
+    """`wanted` where it is free; else the next free port in steps of 100. `taken` is avoided
+    although nothing listens there yet.
+    """
     avoided = set(taken)
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
-        chosen[name] = next((candidate for candidate in _candidates(port) if candidate not in avoided and free(candidate)), 0)
+        chosen[name] = next(
+            (candidate for candidate in _candidates(port) if candidate not in avoided and free(candidate)), 0
+        )
         if not chosen[name]:
-            raise Unavailable(f"no free port for {name} in {_TRIES} tries from {port}", remedy="End what listens on these ports")
+            raise Unavailable(
+                f"no free port for {name} in {_TRIES} tries from {port}",
+                remedy="End what listens on these ports",
+            )
         avoided.add(chosen[name])
     return chosen
 

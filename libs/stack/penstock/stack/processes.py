@@ -1,7 +1,8 @@
-"""The stack's processes and shared memory, found by what they carry, not by who started them: what was killed leaves orphans.
+"""The stack's processes and shared memory, found by what they carry, not by who started them: what
+was killed leaves orphans.
 
-Every process that a stack starts inherits two variables; `/proc` tells who has them. `launch` imports this, so it needs nothing but the
-standard library.
+Every process that a stack starts inherits two variables; `/proc` tells who has them. `launch`
+imports this, so it needs nothing but the standard library.
 """
 
 from __future__ import annotations
@@ -38,11 +39,17 @@ class Process:
 def of_stack(home: Path, program: str | None = None) -> list[Process]:
     """The living processes of the stack at `home`, zombies left out; of one program when it is named."""
     wanted = os.fsencode(home)
-    return [found for mark, found in _marked() if mark == wanted and program in (None, found.program) and found.pid != os.getpid()]
+    return [
+        found
+        for mark, found in _marked()
+        if mark == wanted and program in (None, found.program) and found.pid != os.getpid()
+    ]
 
 
 def end(processes: Iterable[Process], grace: float) -> None:
-    """SIGTERM, then after `grace` seconds SIGKILL; returns when none is left. Raises TimeoutError if one outlives even that."""
+    """SIGTERM, then after `grace` seconds SIGKILL; returns when none is left. Raises TimeoutError
+    if one outlives even that.
+    """
     remaining = [process for process in processes if process.alive()]
     for how, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         for process in remaining:

@@ -49,7 +49,11 @@ def broker(stack: StackFile) -> Broker:
 
 
 def triton(stack: StackFile) -> Triton:
-    models, shared_memory, ports = stack.home / "triton" / "models", stackfile.shared_memory(stack.home), stack.ports
+    models, shared_memory, ports = (
+        stack.home / "triton" / "models",
+        stackfile.shared_memory(stack.home),
+        stack.ports,
+    )
     return Triton(models, ports["triton_grpc"], ports["triton_http"], ports["triton_metrics"], shared_memory)
 
 
@@ -73,16 +77,32 @@ def service_settings(stack: StackFile, service: str) -> dict[str, str]:
     """`PENSTOCK_<SERVICE>__…` of one service."""
     own = {"PORT": str(stack.ports[service])}
     if service == "inference":
-        own |= {"TRITON_GRPC": stack.triton_grpc, "TRITON_HTTP": stack.triton_http, "DOOR_ADMIN": stack.door_admin}
+        own |= {
+            "TRITON_GRPC": stack.triton_grpc,
+            "TRITON_HTTP": stack.triton_http,
+            "DOOR_ADMIN": stack.door_admin,
+        }
     return {f"PENSTOCK_{service.upper()}__{name}": value for name, value in own.items()}
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment less what the stack decides itself: its addresses, and how to reach its Kafka."""
-    decided = ("PENSTOCK_HOME", "PENSTOCK_ENDPOINT", "PENSTOCK_PEERS__", "PENSTOCK_KAFKA__", "PENSTOCK_STACK_")
+    """The caller's environment less what the stack decides itself: its addresses, and how to reach
+    its Kafka.
+    """
+    decided = (
+        "PENSTOCK_HOME",
+        "PENSTOCK_ENDPOINT",
+        "PENSTOCK_PEERS__",
+        "PENSTOCK_KAFKA__",
+        "PENSTOCK_STACK_",
+    )
     ports = tuple(f"PENSTOCK_{service.upper()}__PORT" for service in defaults.SERVICES)
     kept = ("PENSTOCK_KAFKA__TOPIC_PREFIX",)
-    return {name: value for name, value in environment.items() if name in kept or not name.startswith((*decided, *ports))}
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in kept or not name.startswith((*decided, *ports))
+    }
 
 
 def specs(stack: StackFile) -> list[Spec]:

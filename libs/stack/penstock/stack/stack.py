@@ -63,8 +63,12 @@ class Stack:
         """Of its main process, or None while it does not run."""
         return next((one.pid for one in self._supervisor.running() if one.program == program), None)
 
-    def wait(self, within: float, progress: Progress | None = None, only: Sequence[str] | None = None) -> None:
-        """Until all programs, or `only` these, are ready. Raises Unavailable naming those that are not after `within` seconds."""
+    def wait(
+        self, within: float, progress: Progress | None = None, only: Sequence[str] | None = None
+    ) -> None:
+        """Until all programs, or `only` these, are ready. Raises Unavailable naming those that are
+        not after `within` seconds.
+        """
         deadline = time.monotonic() + within
         told: dict[str, ProgramStatus] = {}
         while True:
@@ -102,9 +106,10 @@ def up(
 ) -> Stack:
     """Brings up the stack of `home`, or what of it is down, and returns when every program is ready.
 
-    `services`: by default all that are installed. `ports_wanted`: by default the fixed ones; a taken one is replaced by a free one.
-    Raises NotFound before `make setup`, Conflict when the stack is up with other services, Unavailable when something does not get ready
-    within `within` seconds: it stays up then, for `status` and `logs` to tell why.
+    `services`: by default all that are installed. `ports_wanted`: by default the fixed ones; a
+    taken one is replaced by a free one. Raises NotFound before `make setup`, Conflict when the
+    stack is up with other services, Unavailable when something does not get ready within `within`
+    seconds: it stays up then, for `status` and `logs` to tell why.
     """
     fitness.check()
     home = home.resolve()
@@ -115,7 +120,11 @@ def up(
         if supervisor.answers():
             stack = Stack(StackFile.read(home))
             if services is not None and set(chosen) - set(stack.file.services):
-                raise Conflict(f"the stack runs with {', '.join(stack.file.services)}", where=str(home), remedy="Run `penstock down` first")
+                raise Conflict(
+                    f"the stack runs with {', '.join(stack.file.services)}",
+                    where=str(home),
+                    remedy="Run `penstock down` first",
+                )
         else:
             _clear(home)
             stack = Stack(_laid_out(home, chosen, dict(ports_wanted or ports.DEFAULTS)))
@@ -125,9 +134,11 @@ def up(
 
 
 def down(home: Path, progress: Callable[[str], None] | None = None) -> None:
-    """Ends the stack of `home`: services first, then Triton and Envoy, then Kafka. `progress` is told each program that has ended.
+    """Ends the stack of `home`: services first, then Triton and Envoy, then Kafka. `progress` is
+    told each program that has ended.
 
-    Leaves no process, socket or shared memory, whatever was killed before. The data stay. Does nothing when nothing is up.
+    Leaves no process, socket or shared memory, whatever was killed before. The data stay. Does
+    nothing when nothing is up.
     """
     home = home.resolve()
     supervisor = Supervisor(stackfile.socket(home))
@@ -135,7 +146,9 @@ def down(home: Path, progress: Callable[[str], None] | None = None) -> None:
     if supervisor.answers():
         supervisor.shut_down()
         deadline = time.monotonic() + _DOWN_WITHIN_S
-        while (now := {process.program for process in processes.of_stack(home)}) and time.monotonic() < deadline:
+        while (
+            now := {process.program for process in processes.of_stack(home)}
+        ) and time.monotonic() < deadline:
             _tell_ended(living - now, progress)
             living = now
             if now.isdisjoint({processes.SUPERVISOR}):
@@ -160,7 +173,9 @@ def _chosen(services: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _laid_out(home: Path, services: tuple[str, ...], wanted: dict[str, int]) -> StackFile:
-    """Chooses the ports, writes every file that the programs start from, and starts supervisord; no program runs yet."""
+    """Chooses the ports, writes every file that the programs start from, and starts supervisord; no
+    program runs yet.
+    """
     folder = stackfile.socket(home).parent
     with _locked(folder.parent / "lock"):
         stack = StackFile.of(home, ports.choose(wanted, _taken(folder)), services)
@@ -241,16 +256,25 @@ def _make_keys(home: Path) -> None:
 
 
 def _write_door(stack: StackFile) -> None:
-    """Envoy does not start without its files. They are inference's; it writes the first ones as a program of its own."""
+    """Envoy does not start without its files. They are inference's; it writes the first ones as a
+    program of its own.
+    """
     settings = programs.platform(stack) | programs.service_settings(stack, "inference")
-    command = [sys.executable, "-m", "penstock_inference.door"]
-    done = subprocess.run(command, env=programs.inherited(os.environ) | settings, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "penstock_inference.door.files"]
+    done = subprocess.run(
+        command, env=programs.inherited(os.environ) | settings, capture_output=True, text=True, check=False
+    )
     if done.returncode:
-        raise PenstockError(f"the door's first files were not written: {done.stderr.strip()[-1000:]}", where=str(stack.home / "envoy"))
+        raise PenstockError(
+            f"the door's first files were not written: {done.stderr.strip()[-1000:]}",
+            where=str(stack.home / "envoy"),
+        )
 
 
 def _clear(home: Path) -> None:
-    """Ends every process of the stack that is left, the services first, and removes its socket and shared memory."""
+    """Ends every process of the stack that is left, the services first, and removes its socket and
+    shared memory.
+    """
     orphans = processes.of_stack(home)
     processes.end([one for one in orphans if one.program == processes.SUPERVISOR], _ORPHANS_END_WITHIN_S)
     processes.end([one for one in orphans if one.program not in programs.PARTS], _ORPHANS_END_WITHIN_S)
@@ -266,7 +290,9 @@ def _topic_prefix() -> str:
 
 
 def _sentence(one: ProgramStatus) -> str:
-    return f"{one.program} is {one.state}" + (f", waits for {', '.join(one.waits_for)}" if one.waits_for else "")
+    return f"{one.program} is {one.state}" + (
+        f", waits for {', '.join(one.waits_for)}" if one.waits_for else ""
+    )
 
 
 @contextmanager

@@ -1,4 +1,6 @@
-"""`$PENSTOCK_HOME/stack.json`: where everything of a running stack is. Written by `up`, read by `down`, `status` and every client."""
+"""`$PENSTOCK_HOME/stack.json`: where everything of a running stack is. Written by `up`, read by
+`down`, `status` and every client.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,15 @@ class StackFile(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError as error:
-            raise NotFound("no stack is up here", where=str(path), remedy="Run `penstock up`, or set PENSTOCK_HOME") from error
+            raise NotFound(
+                "no stack is up here", where=str(path), remedy="Run `penstock up`, or set PENSTOCK_HOME"
+            ) from error
         except ValidationError as error:
-            raise NotFound("the stack's file is broken", where=str(path), remedy="Run `penstock down`, then `penstock up`") from error
+            raise NotFound(
+                "the stack's file is broken",
+                where=str(path),
+                remedy="Run `penstock down`, then `penstock up`",
+            ) from error
 
     def write(self) -> None:
         path = self.home / FILE

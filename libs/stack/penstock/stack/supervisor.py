@@ -17,7 +17,9 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 LOG_BYTES = "16MB"
 LOG_BACKUPS = 3
 GROUPS = {"broker": 10, "serving": 20, "services": 30}
-"""Their order at a stop is the reverse: the services first, while Kafka still takes what they have in flight."""
+"""Their order at a stop is the reverse: the services first, while Kafka still takes what they have
+in flight.
+"""
 
 _SETTLED_S = 5
 _TRIES = 1000
@@ -43,7 +45,9 @@ class Running:
 
 
 def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket: Path) -> str:
-    """supervisord.conf. `up` starts the programs; what dies is started again, after 1, 2, 3 … s while it dies in its first 5 s."""
+    """supervisord.conf. `up` starts the programs; what dies is started again, after 1, 2, 3 … s
+    while it dies in its first 5 s.
+    """
     programs = list(programs)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     sections: dict[str, dict[str, object]] = {
@@ -59,7 +63,9 @@ def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket:
             "nocleanup": "true",
         },
         "unix_http_server": {"file": socket, "chmod": "0600"},
-        "rpcinterface:supervisor": {"supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"},
+        "rpcinterface:supervisor": {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+        },
     }
     for program in programs:
         sections[f"program:{program.name}"] = {
@@ -83,7 +89,9 @@ def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket:
 
 
 def _section(name: str, values: Mapping[str, object]) -> str:
-    return f"[{name}]\n" + "".join(f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items())
+    return f"[{name}]\n" + "".join(
+        f"{key}={str(value).replace('%', '%%')}\n" for key, value in values.items()
+    )
 
 
 class Supervisor:
@@ -91,7 +99,9 @@ class Supervisor:
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
-        self._server: Any = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{socket}"))
+        self._server: Any = xmlrpc.client.ServerProxy(
+            "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{socket}")
+        )
 
     def answers(self) -> bool:
         try:
@@ -100,15 +110,22 @@ class Supervisor:
             return False
 
     def running(self) -> list[Running]:
-        return [Running(info["name"], info["statename"], info["pid"] or None) for info in self._server.supervisor.getAllProcessInfo()]
+        return [
+            Running(info["name"], info["statename"], info["pid"] or None)
+            for info in self._server.supervisor.getAllProcessInfo()
+        ]
 
     def start(self, program: str) -> None:
         """Does nothing when it runs."""
-        self._tolerating(Faults.ALREADY_STARTED, lambda: self._server.supervisor.startProcess(self._full(program), False))
+        self._tolerating(
+            Faults.ALREADY_STARTED, lambda: self._server.supervisor.startProcess(self._full(program), False)
+        )
 
     def stop(self, program: str) -> None:
         """Returns when it has ended; after its grace it is killed."""
-        self._tolerating(Faults.NOT_RUNNING, lambda: self._server.supervisor.stopProcess(self._full(program), True))
+        self._tolerating(
+            Faults.NOT_RUNNING, lambda: self._server.supervisor.stopProcess(self._full(program), True)
+        )
 
     def shut_down(self) -> None:
         """Asks; the services, then Triton and Envoy, then Kafka end after it returns."""
@@ -127,5 +144,7 @@ class Supervisor:
 
 
 def socket_folder(key: str) -> Path:
-    """A short folder of this user's own: a socket's path has at most 107 bytes, PENSTOCK_HOME may have more."""
+    """A short folder of this user's own: a socket's path has at most 107 bytes, PENSTOCK_HOME may
+    have more.
+    """
     return Path(f"/tmp/penstock-{os.getuid()}") / key  # noqa: S108

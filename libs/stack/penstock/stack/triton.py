@@ -24,7 +24,9 @@ class Triton:
     http: int
     metrics: int
     shared_memory: str
-    """Prefix of its regions in /dev/shm. A killed stub leaves one of 1 MiB behind: the next start sweeps them."""
+    """Prefix of its regions in /dev/shm. A killed stub leaves one of 1 MiB behind: the next start
+    sweeps them.
+    """
     places: Places = field(default_factory=Places.find)
 
     @property
@@ -45,7 +47,12 @@ class Triton:
         if not binary.is_file():
             raise NotFound("Triton is not installed", where=str(binary), remedy="Run `make setup`")
         self.models.mkdir(parents=True, exist_ok=True)
-        stub = self._server / "python_backend_stubs" / f"3.{sys.version_info.minor}" / "triton_python_backend_stub"
+        stub = (
+            self._server
+            / "python_backend_stubs"
+            / f"3.{sys.version_info.minor}"
+            / "triton_python_backend_stub"
+        )
         for source in (*(self._server / "backends" / "python").glob("*.*"), stub):
             _lay(source, self._backends / "python" / source.name)
         for source in self.places.triton_backends.glob("*/*.py"):
@@ -73,17 +80,26 @@ class Triton:
         return [*flags, *(f"--{name}={value}" for name, value in options.items())]
 
     def environment(self) -> dict[str, str]:
-        """The stub embeds an interpreter: PATH decides whose packages it sees, LD_LIBRARY_PATH which libpython it is."""
+        """The stub embeds an interpreter: PATH decides whose packages it sees, LD_LIBRARY_PATH
+        which libpython it is.
+        """
         return {
             "PATH": f"{self.places.triton_venv / 'bin'}:{os.defpath}",
-            "LD_LIBRARY_PATH": f"{sysconfig.get_config_var('LIBDIR')}:{self._packages / 'nvidia_pytriton.libs'}",
+            "LD_LIBRARY_PATH": (
+                f"{sysconfig.get_config_var('LIBDIR')}:{self._packages / 'nvidia_pytriton.libs'}"
+            ),
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
 
 def _lay(source: Path, target: Path) -> None:
-    """A real copy: Triton refuses a library behind a symlink. Renamed into place, so that another stack may do the same."""
-    if target.is_file() and (target.stat().st_size, target.stat().st_mtime_ns) == (source.stat().st_size, source.stat().st_mtime_ns):
+    """A real copy: Triton refuses a library behind a symlink. Renamed into place, so that another
+    stack may do the same.
+    """
+    if target.is_file() and (target.stat().st_size, target.stat().st_mtime_ns) == (
+        source.stat().st_size,
+        source.stat().st_mtime_ns,
+    ):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target.with_name(f".{target.name}.{os.getpid()}")

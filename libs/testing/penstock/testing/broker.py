@@ -1,4 +1,6 @@
-"""A real broker for the tests: the embedded stack's own Kafka in a directory of its own, which a test may kill and start again."""
+"""A real broker for the tests: the embedded stack's own Kafka in a directory of its own, which a
+test may kill and start again.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Kafka:
 
 
 class EmbeddedKafka(Kafka):
-    """A broker of one's own: `with EmbeddedKafka() as kafka: …; kafka.kill(); kafka.start()`. Ends with the process that made it."""
+    """A broker of one's own: `with EmbeddedKafka() as kafka: …; kafka.kill(); kafka.start()`. Ends
+    with the process that made it.
+    """
 
     def __init__(self, home: Path | None = None) -> None:
         from penstock.stack.kafka import Broker
@@ -54,7 +58,11 @@ class EmbeddedKafka(Kafka):
         self._broker.prepare()
         with (self._home / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._broker.command(), stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, preexec_fn=_end_with_parent
+                self._broker.command(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                preexec_fn=_end_with_parent,
             )
         until(self._answers, within=START_WITHIN_S, what=f"the broker at {self.bootstrap_servers} answers")
 
@@ -75,7 +83,9 @@ class EmbeddedKafka(Kafka):
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _end(self, how: signal.Signals) -> None:

@@ -1,7 +1,8 @@
-"""The compose stack for tests, under a project's name and ports of its own, and a hand that kills, stops and cuts its containers.
+"""The compose stack for tests, under a project's name and ports of its own, and a hand that kills,
+stops and cuts its containers.
 
-It is docker-compose.yml as it stands, with the overlays that a test names. Needs root where it kills: a container's main process is a
-process of this machine.
+It is docker-compose.yml as it stands, with the overlays that a test names. Needs root where it
+kills: a container's main process is a process of this machine.
 """
 
 from __future__ import annotations
@@ -36,11 +37,15 @@ READY_WITHIN_S = 90.0
 LAST_LINES = 60
 """Of each container, beside a failed test."""
 _GUARD = "cat >/dev/null; docker compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1"
-"""Takes the stack down when its standard input ends, a pipe that the test process holds and never writes to."""
+"""Takes the stack down when its standard input ends, a pipe that the test process holds and never
+writes to.
+"""
 
 
 class ComposeUnderTest:
-    """A running stack. Containers are named by their service in the compose file: `kafka`, `feature-store` …"""
+    """A running stack. Containers are named by their service in the compose file: `kafka`,
+    `feature-store` …
+    """
 
     def __init__(self, environment: dict[str, str], home: Path, seconds: float) -> None:
         self.environment = environment
@@ -71,7 +76,7 @@ class ComposeUnderTest:
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
         return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=kafka))
 
-    # -- what it says of itself ----------------------------------------------------------------------------------------------------
+    # -- what it says of itself --------------------------------------------------------------------
 
     def compose(self, *arguments: str, within: float = UP_WITHIN_S) -> str:
         """`docker compose …`; its standard output. Raises RuntimeError with its standard error."""
@@ -91,9 +96,15 @@ class ComposeUnderTest:
         return found
 
     def waiting(self) -> dict[str, list[str]]:
-        """What each Penstock service waits for, empty when it is ready; by its name in Python. Asked through the door."""
+        """What each Penstock service waits for, empty when it is ready; by its name in Python.
+        Asked through the door.
+        """
         return {
-            found.service: [] if found.ready else [f"{one.thing} ({one.why})" for one in found.waiting] or ["its own start"]
+            found.service: (
+                []
+                if found.ready
+                else [f"{one.thing} ({one.why})" for one in found.waiting] or ["its own start"]
+            )
             for found in self.client.status.services()
         }
 
@@ -113,8 +124,13 @@ class ComposeUnderTest:
         """Until Docker's own health checks of all its containers pass."""
 
         def look() -> bool:
-            states = [json.loads(_run(["docker", "inspect", "--format", "{{json .State}}", one])) for one in self.containers(service)]
-            return bool(states) and all(state["Running"] and state["Health"]["Status"] == "healthy" for state in states)
+            states = [
+                json.loads(_run(["docker", "inspect", "--format", "{{json .State}}", one]))
+                for one in self.containers(service)
+            ]
+            return bool(states) and all(
+                state["Running"] and state["Health"]["Status"] == "healthy" for state in states
+            )
 
         until(look, within=within, what=f"{service} is healthy")
 
@@ -142,10 +158,12 @@ class ComposeUnderTest:
                 said.append(f"{type(error).__name__}: {error}")
         return "\n".join(said)
 
-    # -- what happens to it --------------------------------------------------------------------------------------------------------
+    # -- what happens to it ------------------------------------------------------------------------
 
     def kill(self, service: str, number: int = 0) -> None:
-        """kill -9 of a container's main process, from outside: its restart policy starts it again, as after a crash."""
+        """kill -9 of a container's main process, from outside: its restart policy starts it again,
+        as after a crash.
+        """
         os.kill(self.inspect(service, number)["State"]["Pid"], signal.SIGKILL)
 
     def stop(self, service: str) -> None:
@@ -186,7 +204,10 @@ class ComposeUnderTest:
     @contextmanager
     def cut(self, service: str) -> Iterator[None]:
         """Off the network within the block; its process goes on."""
-        network, container = f"{self.environment['COMPOSE_PROJECT_NAME']}_{NETWORK}", self.containers(service)[0]
+        network, container = (
+            f"{self.environment['COMPOSE_PROJECT_NAME']}_{NETWORK}",
+            self.containers(service)[0],
+        )
         _run(["docker", "network", "disconnect", network, container])
         try:
             yield
@@ -201,21 +222,34 @@ class ComposeUnderTest:
 
 
 @contextmanager
-def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = True, root: Path = ROOT) -> Iterator[ComposeUnderTest]:
-    """The stack with `overlays` from deploy/compose, ready; with `services` only these and what they depend on.
+def running_compose(
+    *overlays: str, services: Sequence[str] = (), build: bool = True, root: Path = ROOT
+) -> Iterator[ComposeUnderTest]:
+    """The stack with `overlays` from deploy/compose, ready; with `services` only these and what
+    they depend on.
 
-    With `root` the files and the passwords are those of another folder. It ends with its volumes, even when this process is killed.
-    Raises CannotRun where Docker does not.
+    With `root` the files and the passwords are those of another folder. It ends with its volumes,
+    even when this process is killed. Raises CannotRun where Docker does not.
     """
     require_engine()
     environment = environment_of(*overlays, root=root)
     subprocess.run([root / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
-    guard = subprocess.Popen(["/bin/sh", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT, env=environment)
+    guard = subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT, env=environment
+    )
     try:
         if build:
-            _run(["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "build", "--quiet"], environment, within=1800)
+            _run(
+                ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "build", "--quiet"],
+                environment,
+                within=1800,
+            )
         began = time.monotonic()
-        _run(["docker", "compose", "up", "--detach", "--wait", "--no-build", *services], environment, within=UP_WITHIN_S)
+        _run(
+            ["docker", "compose", "up", "--detach", "--wait", "--no-build", *services],
+            environment,
+            within=UP_WITHIN_S,
+        )
         with tempfile.TemporaryDirectory(prefix="penstock-compose-") as home:
             yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
     finally:
@@ -223,7 +257,9 @@ def running_compose(*overlays: str, services: Sequence[str] = (), build: bool = 
 
 
 def image_of(service: str, *overlays: str) -> str:
-    """The image of a service, as the compose files and this machine's environment name it. Raises CannotRun where there is no Docker."""
+    """The image of a service, as the compose files and this machine's environment name it. Raises
+    CannotRun where there is no Docker.
+    """
     require_engine(service)
     config = json.loads(_run(["docker", "compose", "config", "--format", "json"], environment_of(*overlays)))
     return str(config["services"][service]["image"])
@@ -240,9 +276,16 @@ def clone_into(folder: Path) -> Path:
 def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:
     """What names a stack of its own: a project and ports that nobody has."""
     door, kafka, *others = free_ports(8)
-    files = [root / "docker-compose.yml", *(root / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays)]
+    files = [
+        root / "docker-compose.yml",
+        *(root / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays),
+    ]
     more = dict(
-        zip(("KAFKA_2_PORT", "KAFKA_3_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT", "OTLP_PORT"), map(str, others), strict=False)
+        zip(
+            ("KAFKA_2_PORT", "KAFKA_3_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT", "OTLP_PORT"),
+            map(str, others),
+            strict=False,
+        )
     )
     return {
         **os.environ,
@@ -267,7 +310,9 @@ def _patiently(look: Any) -> Any:
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | None = None, within: float = 60.0) -> str:
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=within, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=within, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:4])}: {done.stderr.strip()[-2000:]}")
     return done.stdout

@@ -1,6 +1,7 @@
 """A container for the tests: one image, one port on 127.0.0.1, gone with the test process, however that ends.
 
-The image is pulled where it is not at hand. Docker is the command `docker`, its engine where that command finds it.
+The image is pulled where it is not at hand. Docker is the command `docker`, its engine where that
+command finds it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Container:
         return f"127.0.0.1:{self.port}"
 
     def start(self, within: float = READY_WITHIN_S) -> None:
-        """Returns once it is ready. Raises RuntimeError with its last words where it ends instead, TimeoutError."""
+        """Returns once it is ready. Raises RuntimeError with its last words where it ends instead,
+        TimeoutError.
+        """
         _docker("start", self.name)
         self.wait(within)
 
@@ -62,7 +65,13 @@ class Container:
 
     def log(self) -> str:
         """What it printed so far, both its outputs."""
-        done = subprocess.run(["docker", "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+        done = subprocess.run(
+            ["docker", "logs", self.name],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
         return done.stdout
 
     def wait(self, within: float = READY_WITHIN_S) -> None:
@@ -91,15 +100,18 @@ def run(
 ) -> Iterator[Container]:
     """A container of `image`, ready, until the block or this process ends; its volumes go with it.
 
-    `port` is the container's; `ready` is asked until it answers something true. Raises CannotRun without Docker or the image,
-    RuntimeError with the container's last words where it ends, TimeoutError.
+    `port` is the container's; `ready` is asked until it answers something true. Raises CannotRun
+    without Docker or the image, RuntimeError with the container's last words where it ends,
+    TimeoutError.
     """
     require_image(image)
     name = f"penstock-test-{uuid.uuid4().hex[:12]}"
     guard = subprocess.Popen(["/bin/sh", "-c", _GUARD, name], stdin=subprocess.PIPE, start_new_session=True)
     try:
         container = Container(name, free_ports(1)[0], ready)
-        variables = [argument for key, value in (environment or {}).items() for argument in ("--env", f"{key}={value}")]
+        variables = [
+            argument for key, value in (environment or {}).items() for argument in ("--env", f"{key}={value}")
+        ]
         options = ["--detach", "--name", name, "--publish", f"{container.address}:{port}", *variables]
         _docker("run", *options, image, *command)
         container.wait(within)
@@ -110,7 +122,9 @@ def run(
 
 @contextlib.contextmanager
 def or_skip() -> Iterator[None]:
-    """Around what needs Docker: where Docker cannot run it, the test that needs it is skipped, by the reason."""
+    """Around what needs Docker: where Docker cannot run it, the test that needs it is skipped, by
+    the reason.
+    """
     try:
         yield
     except CannotRun as error:

@@ -1,4 +1,6 @@
-"""A consumer group's leader that leaves out a topic, as one does that has asked a broker which knows less than the others."""
+"""A consumer group's leader that leaves out a topic, as one does that has asked a broker which
+knows less than the others.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,12 @@ class Leader:
 
 
 @contextmanager
-def leading(kafka: KafkaSettings, group: str, topics: Sequence[str], *, leaves_out: str, strategy: str) -> Iterator[Leader]:
-    """Leads `group` while inside, and reads nothing. The first time that another member is there it does not give out `leaves_out`."""
+def leading(
+    kafka: KafkaSettings, group: str, topics: Sequence[str], *, leaves_out: str, strategy: str
+) -> Iterator[Leader]:
+    """Leads `group` while inside, and reads nothing. The first time that another member is there it
+    does not give out `leaves_out`.
+    """
     leader, stop = Leader(), threading.Event()
 
     class LeavesOut(RangePartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
@@ -33,17 +39,29 @@ def leading(kafka: KafkaSettings, group: str, topics: Sequence[str], *, leaves_o
 
         @classmethod
         def assign(cls, cluster: Any, members: Any) -> dict[str, Any]:
-            others = [member for member in members if member.member_id != consumer._coordinator._generation.member_id]
+            others = [
+                member
+                for member in members
+                if member.member_id != consumer._coordinator._generation.member_id
+            ]
             given: dict[str, Any] = super().assign(cluster, others)
             if others:
                 leader.formed += 1
             if leader.formed == 1:
-                given = {name: _without(assignment, kafka.topic(leaves_out)) for name, assignment in given.items()}
-            return {member.member_id: ConsumerProtocolAssignment(cls.version, [], b"") for member in members} | given
+                given = {
+                    name: _without(assignment, kafka.topic(leaves_out)) for name, assignment in given.items()
+                }
+            return {
+                member.member_id: ConsumerProtocolAssignment(cls.version, [], b"") for member in members
+            } | given
 
     names = map(kafka.topic, topics)
     consumer = KafkaConsumer(
-        *names, **kafka.admin(), group_id=kafka.topic(group), partition_assignment_strategy=[LeavesOut], heartbeat_interval_ms=200
+        *names,
+        **kafka.admin(),
+        group_id=kafka.topic(group),
+        partition_assignment_strategy=[LeavesOut],
+        heartbeat_interval_ms=200,
     )
 
     def poll() -> None:

@@ -1,4 +1,5 @@
-"""Takes a stack down when the test process that owns it is gone, however it went: `python -m penstock.testing.guard HOME`.
+"""Takes a stack down when the test process that owns it is gone, however it went: `python -m
+penstock.testing.guard HOME`.
 
 It waits for the end of its standard input, a pipe that the owner holds and never writes to.
 """

@@ -23,7 +23,9 @@ class Journey:
     def __init__(self, client: Penstock) -> None:
         self.client = client
 
-    def publish(self, pipeline: str, source: str, rows: Iterable[Mapping[str, object] | bytes], within: float = 60.0) -> Published:
+    def publish(
+        self, pipeline: str, source: str, rows: Iterable[Mapping[str, object] | bytes], within: float = 60.0
+    ) -> Published:
         """Publishes, and waits until ingest has read it all."""
         before = self.events(pipeline, source)
         published = self.client.events.publish(pipeline, source, rows)
@@ -44,7 +46,9 @@ class Journey:
     def run(self, pipeline: str, overrides: Mapping[str, object] | None = None) -> trainer.Run:
         """A training run on all that was published, when it has ended."""
         after = self.client.events.end_offsets(pipeline)
-        return self.ended(self.client.runs.create(pipeline, overrides=overrides, after=after, by="test").run_id)
+        return self.ended(
+            self.client.runs.create(pipeline, overrides=overrides, after=after, by="test").run_id
+        )
 
     def ended(self, run_id: str, within: float = TRAIN_WITHIN_S) -> trainer.Run:
         from penstock.client.runs import ENDED
@@ -88,16 +92,25 @@ class Journey:
                 now = str(error)
                 return None
             now = f"{registry.Version.State.Name(version.state)} {'; '.join(version.because)}"
-            return version if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED) else None
+            return (
+                version
+                if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
+                else None
+            )
 
-        found = until(look, within=within, what=lambda: f"{pipeline}@{digest[:15]} is promoted or refused, now: {now}")
+        found = until(
+            look, within=within, what=lambda: f"{pipeline}@{digest[:15]} is promoted or refused, now: {now}"
+        )
         assert found is not None
         return found
 
     def until_served(self, pipeline: str, digest: str, within: float = SERVE_WITHIN_S) -> None:
         def look() -> bool:
             try:
-                return any(s.pipeline == pipeline and s.digest == digest for s in self.client.predictions.serving().pipelines)
+                return any(
+                    s.pipeline == pipeline and s.digest == digest
+                    for s in self.client.predictions.serving().pipelines
+                )
             except Unavailable:
                 return False
 

@@ -1,4 +1,6 @@
-"""Where services under test send traces and metrics: it keeps them, and passes them on to a real collector where there is one."""
+"""Where services under test send traces and metrics: it keeps them, and passes them on to a real
+collector where there is one.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +53,12 @@ class Point:
 class Receiver:
     """`with Receiver() as receiver:` and OTEL_EXPORTER_OTLP_ENDPOINT=receiver.endpoint."""
 
-    def __init__(self, forward_to: str | None = None, metrics_to: Callable[[bytes], None] | None = None) -> None:
-        """`forward_to`: a collector's host:port. `metrics_to` is given each ExportMetricsServiceRequest as well."""
+    def __init__(
+        self, forward_to: str | None = None, metrics_to: Callable[[bytes], None] | None = None
+    ) -> None:
+        """`forward_to`: a collector's host:port. `metrics_to` is given each
+        ExportMetricsServiceRequest as well.
+        """
         self._forward_to = forward_to
         self._metrics_to = metrics_to
         self._lock = threading.Lock()
@@ -83,12 +89,16 @@ class Receiver:
         self._server = grpc.server(ThreadPoolExecutor(4))
         for service, keep in ((_TRACES, self._keep_spans), (_METRICS, self._keep_points)):
             handler: Any = grpc.unary_unary_rpc_method_handler(self._export(service, keep))
-            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
+            self._server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(service, {"Export": handler}),)
+            )
         self._port = self._server.add_insecure_port("127.0.0.1:0")
         self._server.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._server.stop(1.0).wait()
         if self._channel is not None:
             self._channel.close()
@@ -149,4 +159,8 @@ def _points(request: metrics_service_pb2.ExportMetricsServiceRequest) -> Iterato
 
 def texts(attributes: Any) -> dict[str, str]:
     """Of OTLP's attributes those that are texts."""
-    return {attribute.key: attribute.value.string_value for attribute in attributes if attribute.value.HasField("string_value")}
+    return {
+        attribute.key: attribute.value.string_value
+        for attribute in attributes
+        if attribute.value.HasField("string_value")
+    }

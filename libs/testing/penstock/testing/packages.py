@@ -1,14 +1,34 @@
-"""A model package in small, and signed statements about it: for tests of whoever makes, registers, audits or loads one."""
+"""A model package in small, and signed statements about it: for tests of whoever makes, registers,
+audits or loads one.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
 
-from penstock.contracts.events import Artifact, Envelope, GateResult, Interval, ModelVersion, ModelVersionPromoted, TrainingSet
+from penstock.contracts.events import (
+    Artifact,
+    Envelope,
+    GateResult,
+    Interval,
+    ModelVersion,
+    ModelVersionPromoted,
+    TrainingSet,
+)
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages import evidence
-from penstock.packages.format import Curves, Inputs, ModelSignature, NumberProfile, Output, Probes, Profile, StringProfile, TargetSignature
+from penstock.packages.format import (
+    Curves,
+    Inputs,
+    ModelSignature,
+    NumberProfile,
+    Output,
+    Probes,
+    Profile,
+    StringProfile,
+    TargetSignature,
+)
 from penstock.packages.format import write_package as write
 from penstock.packages.keys import Keys
 
@@ -60,14 +80,19 @@ def training_set(name: str = "loans") -> TrainingSet:
 
 
 def write_package(directory: Path, *, model: bytes = b"no real graph", card: str = "# loans\n") -> str:
-    """A package that passes `check`, of the pipeline above; another `model` or `card` makes another digest."""
+    """A package that passes `check`, of the pipeline above; another `model` or `card` makes another
+    digest.
+    """
     return write(
         directory,
         model=model,
         pipeline=pipeline(),
         signature=ModelSignature(
             inputs=Inputs(numbers=("income",), strings=("purpose",)),
-            outputs={"probabilities": Output(datatype="FP32", columns=2), "decision": Output(datatype="BYTES", columns=1)},
+            outputs={
+                "probabilities": Output(datatype="FP32", columns=2),
+                "decision": Output(datatype="BYTES", columns=1),
+            },
             classes=("false", "true"),
             target=TargetSignature(name="default", type="binary"),
         ),
@@ -89,12 +114,24 @@ def write_package(directory: Path, *, model: bytes = b"no real graph", card: str
     )
 
 
-def gate(verdict: str = "pass", on_fail: str = "review", metric: str = "equalized_odds_difference") -> GateResult:
-    by, bound, limit = ("sex", "at_most", 0.15) if metric == "equalized_odds_difference" else (None, "at_least", 0.7)
+def gate(
+    verdict: str = "pass", on_fail: str = "review", metric: str = "equalized_odds_difference"
+) -> GateResult:
+    by, bound, limit = (
+        ("sex", "at_most", 0.15) if metric == "equalized_odds_difference" else (None, "at_least", 0.7)
+    )
     judge = "upper_bound" if bound == "at_most" else "lower_bound"
     value = Interval(estimate=0.1, lower=0.05, upper=0.2)
     return GateResult.model_validate(
-        {"metric": metric, "by": by, "bound": bound, "limit": limit, "judge": judge, "value": value, "verdict": verdict}
+        {
+            "metric": metric,
+            "by": by,
+            "bound": bound,
+            "limit": limit,
+            "judge": judge,
+            "value": value,
+            "verdict": verdict,
+        }
         | {"on_fail": on_fail, "reason": "said in a test"}
     )
 
@@ -115,19 +152,38 @@ def verdict(
     said = {one.verdict for one in gates}
     overall = "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
     statement = evidence.Verdict.model_validate(
-        {"pipeline": name, "digest": digest, "at": at, "audit_id": audit_id, "verdict": overall, "gates": gates}
+        {
+            "pipeline": name,
+            "digest": digest,
+            "at": at,
+            "audit_id": audit_id,
+            "verdict": overall,
+            "gates": gates,
+        }
         | {"result_digest": result_digest}
     )
     return evidence.sign(statement, keys.signer("audit"))
 
 
-def waiver(keys: Keys, digest: str, *gates: GateResult, audit_id: str = "A1", name: str = "loans", at: datetime = NOW) -> Envelope:
+def waiver(
+    keys: Keys, digest: str, *gates: GateResult, audit_id: str = "A1", name: str = "loans", at: datetime = NOW
+) -> Envelope:
     names = tuple(evidence.gate_name(one) for one in gates)
-    statement = evidence.Waiver(pipeline=name, digest=digest, at=at, audit_id=audit_id, gates=names, decided_by="Ada", why="too few rows")
+    statement = evidence.Waiver(
+        pipeline=name,
+        digest=digest,
+        at=at,
+        audit_id=audit_id,
+        gates=names,
+        decided_by="Ada",
+        why="too few rows",
+    )
     return evidence.sign(statement, keys.signer("audit"))
 
 
-def version(digest: str, keys: Keys, package: Artifact = NOWHERE, signature: Artifact = NOWHERE, name: str = "loans") -> ModelVersion:
+def version(
+    digest: str, keys: Keys, package: Artifact = NOWHERE, signature: Artifact = NOWHERE, name: str = "loans"
+) -> ModelVersion:
     return ModelVersion(
         pipeline=name,
         digest=digest,
@@ -142,7 +198,9 @@ def version(digest: str, keys: Keys, package: Artifact = NOWHERE, signature: Art
     )
 
 
-def promotion(keys: Keys, promoted: ModelVersion, *proof: Envelope, generation: int = 1, at: datetime = NOW) -> ModelVersionPromoted:
+def promotion(
+    keys: Keys, promoted: ModelVersion, *proof: Envelope, generation: int = 1, at: datetime = NOW
+) -> ModelVersionPromoted:
     """Signed by the registry, whether or not the evidence would let it."""
     grant = evidence.PromotionGrant(
         pipeline=promoted.pipeline,

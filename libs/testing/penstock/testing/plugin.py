@@ -33,20 +33,28 @@ _RUNNING = pytest.StashKey[dict[str, Logged]]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Generator[None, object, object]:
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
     value = yield
     if isinstance(value, Logged):
         request.session.stash.setdefault(_RUNNING, {})[fixturedef.argname] = value
     return value
 
 
-def pytest_fixture_post_finalizer(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> None:
+def pytest_fixture_post_finalizer(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> None:
     request.session.stash.get(_RUNNING, {}).pop(fixturedef.argname, None)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A test that fails says what the programs of its fixtures logged last: they are gone when somebody reads of it."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that fails says what the programs of its fixtures logged last: they are gone when
+    somebody reads of it.
+    """
     report = yield
     if report.failed:
         names: list[str] = getattr(item, "fixturenames", [])
@@ -58,7 +66,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[Kafka]:
-    """A broker for the session: the one at $PENSTOCK_TEST_KAFKA, else an embedded one on a free port, ended with the session."""
+    """A broker for the session: the one at $PENSTOCK_TEST_KAFKA, else an embedded one on a free
+    port, ended with the session.
+    """
     if given := os.environ.get("PENSTOCK_TEST_KAFKA"):
         yield Kafka(given)
         return
@@ -68,7 +78,9 @@ def kafka() -> Iterator[Kafka]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL for the session: the one at $PENSTOCK_TEST_POSTGRES, else one in a container. Without either the test is skipped."""
+    """A PostgreSQL for the session: the one at $PENSTOCK_TEST_POSTGRES, else one in a container.
+    Without either the test is skipped.
+    """
     from penstock.testing.containers import or_skip
     from penstock.testing.postgres import postgres_at_hand
 
@@ -110,7 +122,9 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 @pytest.fixture(params=["file", pytest.param("s3", marks=pytest.mark.docker)])
 def artifacts_root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A test that asks for this runs twice, with an empty folder and an empty bucket of S3; processes that it starts are told where."""
+    """A test that asks for this runs twice, with an empty folder and an empty bucket of S3;
+    processes that it starts are told where.
+    """
     if request.param == "file":
         return f"file://{tmp_path}/artifacts"
     server: S3 = request.getfixturevalue("s3")

@@ -29,7 +29,9 @@ class Postgres:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """A new, empty database for a block; its URL, with the password. In the end whoever is connected to it is thrown out."""
+        """A new, empty database for a block; its URL, with the password. In the end whoever is
+        connected to it is thrown out.
+        """
         name = f"test_{uuid.uuid4().hex}"
         self._execute(f'CREATE DATABASE "{name}"')
         try:
@@ -52,15 +54,24 @@ class PostgresContainer(Postgres):
 
 @contextmanager
 def running_postgres(*, quick: bool = False) -> Iterator[PostgresContainer]:
-    """A server in a container, until the block or this process ends. `quick` leaves out fsync. Raises CannotRun."""
-    environment, command = {"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD}, _QUICK if quick else ()
-    with containers.run(image_of("postgres"), port=5432, ready=_answers, environment=environment, command=command) as container:
+    """A server in a container, until the block or this process ends. `quick` leaves out fsync.
+    Raises CannotRun.
+    """
+    environment, command = (
+        {"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD},
+        _QUICK if quick else (),
+    )
+    with containers.run(
+        image_of("postgres"), port=5432, ready=_answers, environment=environment, command=command
+    ) as container:
         yield PostgresContainer(container)
 
 
 @contextmanager
 def postgres_at_hand() -> Iterator[Postgres]:
-    """The server at $PENSTOCK_TEST_POSTGRES, an SQLAlchemy URL, else one in a container. Raises CannotRun where there is neither."""
+    """The server at $PENSTOCK_TEST_POSTGRES, an SQLAlchemy URL, else one in a container. Raises
+    CannotRun where there is neither.
+    """
     if given := os.environ.get("PENSTOCK_TEST_POSTGRES"):
         yield Postgres(make_url(given))
         return
@@ -75,7 +86,14 @@ def database_settings(service: str, url: str, folder: Path) -> dict[str, str]:
         return {prefix: url}
     file = folder / "database-password"
     file.write_text(f"{parsed.password}\n")
-    bare = URL.create(parsed.drivername, parsed.username, host=parsed.host, port=parsed.port, database=parsed.database, query=parsed.query)
+    bare = URL.create(
+        parsed.drivername,
+        parsed.username,
+        host=parsed.host,
+        port=parsed.port,
+        database=parsed.database,
+        query=parsed.query,
+    )
     return {prefix: str(bare), f"{prefix}_PASSWORD_FILE": str(file)}
 
 

@@ -27,11 +27,20 @@ class Prometheus:
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """(labels, value) of each series now. Raises ValueError for what is no PromQL."""
-        return [(found["metric"], float(found["value"][1])) for found in self._ask("query", query=expression)["result"]]
+        return [
+            (found["metric"], float(found["value"][1]))
+            for found in self._ask("query", query=expression)["result"]
+        ]
 
-    def query_range(self, expression: str, start: float, end: float, step_s: float) -> list[tuple[dict[str, str], list[float]]]:
-        """(labels, the times that had a value) of each series, looked at from `start` to `end` (seconds since 1970). Raises ValueError."""
-        found = self._ask("query_range", query=expression, start=str(start), end=str(end), step=str(step_s))["result"]
+    def query_range(
+        self, expression: str, start: float, end: float, step_s: float
+    ) -> list[tuple[dict[str, str], list[float]]]:
+        """(labels, the times that had a value) of each series, looked at from `start` to `end`
+        (seconds since 1970). Raises ValueError.
+        """
+        found = self._ask("query_range", query=expression, start=str(start), end=str(end), step=str(step_s))[
+            "result"
+        ]
         return [(series["metric"], [float(at) for at, _ in series["values"]]) for series in found]
 
     @cached_property
@@ -44,7 +53,9 @@ class Prometheus:
         return True
 
     def tell(self, export: bytes) -> None:
-        """An OTLP ExportMetricsServiceRequest, with times of its own; by remote write to a server that takes no OTLP. Raises ValueError."""
+        """An OTLP ExportMetricsServiceRequest, with times of its own; by remote write to a server
+        that takes no OTLP. Raises ValueError.
+        """
         try:
             if self.takes_otlp:
                 self._post("otlp/v1/metrics", export, {"Content-Type": "application/x-protobuf"})
@@ -69,7 +80,9 @@ class Prometheus:
 
     def rules(self) -> dict[str, str]:
         """Health of each rule by name: `ok`, `err`, `unknown` before its first evaluation."""
-        return {rule["name"]: rule["health"] for group in self._ask("rules")["groups"] for rule in group["rules"]}
+        return {
+            rule["name"]: rule["health"] for group in self._ask("rules")["groups"] for rule in group["rules"]
+        }
 
     def targets(self) -> dict[str, str]:
         """Health by job of what is scraped."""
@@ -94,7 +107,9 @@ def running_prometheus() -> Iterator[Prometheus]:
     """One that scrapes nothing, in a container until the block or this process ends. Raises CannotRun."""
     receives = ["--enable-feature=otlp-write-receiver,exemplar-storage", "--web.enable-remote-write-receiver"]
     command = ["--config.file=/dev/null", "--storage.tsdb.path=/prometheus", *receives]
-    with containers.run(image_of("prometheus", "observability"), port=9090, ready=_answers, command=command) as container:
+    with containers.run(
+        image_of("prometheus", "observability"), port=9090, ready=_answers, command=command
+    ) as container:
         yield Prometheus(container.address)
 
 

@@ -1,7 +1,9 @@
-"""OTLP metrics as Prometheus' remote write takes them, for a Prometheus that was built without its OTLP receiver, as Debian builds it.
+"""OTLP metrics as Prometheus' remote write takes them, for a Prometheus that was built without its
+OTLP receiver, as Debian builds it.
 
-Names and labels are made as that receiver makes them (prometheus/otlptranslator); where a server has it, the server's own are tested.
-Source of the message: prompb/remote.proto and types.proto, remote write 1.0.
+Names and labels are made as that receiver makes them (prometheus/otlptranslator); where a server
+has it, the server's own are tested. Source of the message: prompb/remote.proto and types.proto,
+remote write 1.0.
 """
 
 from __future__ import annotations
@@ -22,23 +24,36 @@ HEADERS = {
     "X-Prometheus-Remote-Write-Version": "0.1.0",
 }
 _UNITS = {"s": "seconds", "By": "bytes"}
-_REPEATED, _ONE = descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED, descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL
+_REPEATED, _ONE = (
+    descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED,
+    descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+)
 _KINDS = {"string": 9, "double": 1, "int64": 3}
 _MESSAGES = {
     "Label": [("name", "string", _ONE), ("value", "string", _ONE)],
     "Sample": [("value", "double", _ONE), ("timestamp", "int64", _ONE)],
     "Exemplar": [("labels", "Label", _REPEATED), ("value", "double", _ONE), ("timestamp", "int64", _ONE)],
-    "TimeSeries": [("labels", "Label", _REPEATED), ("samples", "Sample", _REPEATED), ("exemplars", "Exemplar", _REPEATED)],
+    "TimeSeries": [
+        ("labels", "Label", _REPEATED),
+        ("samples", "Sample", _REPEATED),
+        ("exemplars", "Exemplar", _REPEATED),
+    ],
     "WriteRequest": [("timeseries", "TimeSeries", _REPEATED)],
 }
 
 
 def _write_request() -> Any:
-    file = descriptor_pb2.FileDescriptorProto(name="penstock/testing/remote_write.proto", package="penstock.testing", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="penstock/testing/remote_write.proto", package="penstock.testing", syntax="proto3"
+    )
     for name, fields in _MESSAGES.items():
         message = file.message_type.add(name=name)
         for number, (field, kind, label) in enumerate(fields, 1):
-            kinds = {"type": _KINDS[kind]} if kind in _KINDS else {"type": 11, "type_name": f".penstock.testing.{kind}"}
+            kinds = (
+                {"type": _KINDS[kind]}
+                if kind in _KINDS
+                else {"type": 11, "type_name": f".penstock.testing.{kind}"}
+            )
             message.field.add(name=field, number=number, label=label, **kinds)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
@@ -70,7 +85,9 @@ def body(export: bytes) -> bytes:
                     found = of({"__name__": name, **who, **labels})
                     found.samples.add(value=value, timestamp=point.time_unix_nano // 1_000_000)
                     for exemplar in exemplars:
-                        kept = found.exemplars.add(value=exemplar.as_double, timestamp=exemplar.time_unix_nano // 1_000_000)
+                        kept = found.exemplars.add(
+                            value=exemplar.as_double, timestamp=exemplar.time_unix_nano // 1_000_000
+                        )
                         kept.labels.add(name="trace_id", value=exemplar.trace_id.hex())
     packed: bytes = pyarrow.compress(request.SerializeToString(), codec="snappy", asbytes=True)
     return packed
@@ -87,7 +104,13 @@ def _samples(metric: Metric) -> Iterator[tuple[str, dict[str, str], float, Any, 
                 bound = point.explicit_bounds[at] if at < len(point.explicit_bounds) else float("inf")
                 inside = [one for one in point.exemplars if below < one.as_double <= bound]
                 counted, below = counted + count, bound
-                yield f"{name}_bucket", {**labels, "le": "+Inf" if bound == float("inf") else f"{bound:g}"}, counted, point, inside
+                yield (
+                    f"{name}_bucket",
+                    {**labels, "le": "+Inf" if bound == float("inf") else f"{bound:g}"},
+                    counted,
+                    point,
+                    inside,
+                )
             yield f"{name}_sum", labels, point.sum, point, []
             yield f"{name}_count", labels, point.count, point, []
         return

@@ -59,7 +59,10 @@ class StackUnderTest:
 
     def pid(self, program: str) -> int:
         """Of its main process; waits while it is being started again."""
-        return until(lambda: self.stack.pid(program), within=READY_WITHIN_S, what=f"{program} has a process") or 0
+        return (
+            until(lambda: self.stack.pid(program), within=READY_WITHIN_S, what=f"{program} has a process")
+            or 0
+        )
 
     def kill(self, program: str) -> int:
         """kill -9 of its main process, at once; returns the pid. It is started again by itself."""
@@ -93,7 +96,10 @@ class StackUnderTest:
     def last_words(self) -> str:
         """How each program is, and the newest lines of its log."""
         states = "\n".join(str(one) for one in self.stack.status())
-        logs = (f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-LAST_LINES:]) for path in self._logs())
+        logs = (
+            f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-LAST_LINES:])
+            for path in self._logs()
+        )
         return "\n".join([states, *logs])
 
     def _logs(self) -> list[Path]:
@@ -111,10 +117,16 @@ class StackUnderTest:
 
 
 @contextmanager
-def running_stack(services: Sequence[str] | None = None, home: Path | None = None) -> Iterator[StackUnderTest]:
+def running_stack(
+    services: Sequence[str] | None = None, home: Path | None = None
+) -> Iterator[StackUnderTest]:
     """A stack in a directory of its own, which goes with it. It ends even when this process is killed."""
     own = home or Path(tempfile.mkdtemp(prefix="penstock-stack-"))
-    guard = subprocess.Popen([sys.executable, "-m", "penstock.testing.guard", str(own)], stdin=subprocess.PIPE, start_new_session=True)
+    guard = subprocess.Popen(
+        [sys.executable, "-m", "penstock.testing.guard", str(own)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         yield StackUnderTest(up(own, services, ports_wanted=PORTS, within=UP_WITHIN_S))
     finally:

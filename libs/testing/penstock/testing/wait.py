@@ -12,7 +12,9 @@ T = TypeVar("T")
 
 
 def until(check: Callable[[], T], *, within: float, what: str | Callable[[], str]) -> T:
-    """The first true answer of `check`. Raises TimeoutError naming `what`, asked then, and the last answer after `within` seconds."""
+    """The first true answer of `check`. Raises TimeoutError naming `what`, asked then, and the last
+    answer after `within` seconds.
+    """
     deadline = time.monotonic() + within
     while True:
         if answer := check():

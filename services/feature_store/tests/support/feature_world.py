@@ -1,4 +1,6 @@
-"""The feature store as a process of its own against the real broker, and what stands in for ingest: its topics and transactions."""
+"""The feature store as a process of its own against the real broker, and what stands in for ingest:
+its topics and transactions.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +46,18 @@ def outcome(entity: str, defaulted: bool | None, minutes: float = 0) -> dict[str
 
 
 def numbers(found: pb.EntityFeatures) -> list[Any]:
-    return [getattr(value, value.WhichOneof("kind")) if value.WhichOneof("kind") else None for value in found.values]
+    return [
+        getattr(value, value.WhichOneof("kind")) if value.WhichOneof("kind") else None
+        for value in found.values
+    ]
 
 
 class Replica:
     """One process of the service."""
 
-    def __init__(self, settings: KafkaSettings, home: Path, environment: Mapping[str, str], name: str = "0") -> None:
+    def __init__(
+        self, settings: KafkaSettings, home: Path, environment: Mapping[str, str], name: str = "0"
+    ) -> None:
         self.settings = settings
         self.home = home
         self.name = name
@@ -61,7 +68,9 @@ class Replica:
         self.stub = FeatureStoreServiceStub(self._channel)
 
     def start(self) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")} | {
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")
+        } | {
             "PENSTOCK_HOME": str(self.home),
             "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.settings.bootstrap_servers,
             "PENSTOCK_KAFKA__TOPIC_PREFIX": self.settings.topic_prefix,
@@ -70,7 +79,9 @@ class Replica:
             **self._given,
         }
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "penstock_feature_store"], env=environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "penstock_feature_store"], env=environment, stdout=log, stderr=log
+            )
 
     @property
     def _log(self) -> Path:
@@ -101,7 +112,7 @@ class Replica:
         self.kill()
         self._channel.close()
 
-    # -- what it answers -------------------------------------------------------------------------------------------------------------
+    # -- what it answers ---------------------------------------------------------------------------
 
     def positions(self, pipeline: str) -> dict[str, pb.SourcePosition]:
         """Empty while the service does not know the pipeline, or is not up."""
@@ -124,17 +135,30 @@ class Replica:
         )
 
     def training_set(
-        self, pipeline: str, name: str, *, below: Mapping[str, Mapping[int, int]] | None = None, timeout: float = 60
+        self,
+        pipeline: str,
+        name: str,
+        *,
+        below: Mapping[str, Mapping[int, int]] | None = None,
+        timeout: float = 60,
     ) -> TrainingSet:
         offsets = [
-            pb.PartitionOffset(topic=self.settings.topic(source_topic("events", pipeline, source)), partition=partition, offset=offset)
+            pb.PartitionOffset(
+                topic=self.settings.topic(source_topic("events", pipeline, source)),
+                partition=partition,
+                offset=offset,
+            )
             for source, partitions in (below or {}).items()
             for partition, offset in partitions.items()
         ]
         request = pb.CreateTrainingSetRequest(pipeline=pipeline, id=name, min_offsets=offsets)
-        return TrainingSet.model_validate_json(self.stub.CreateTrainingSet(request, timeout=timeout).training_set_json)
+        return TrainingSet.model_validate_json(
+            self.stub.CreateTrainingSet(request, timeout=timeout).training_set_json
+        )
 
-    def online(self, pipeline: str, entities: Sequence[str], fields: Sequence[str] = ()) -> list[pb.EntityFeatures]:
+    def online(
+        self, pipeline: str, entities: Sequence[str], fields: Sequence[str] = ()
+    ) -> list[pb.EntityFeatures]:
         return list(
             self.stub.GetOnlineFeatures(
                 pb.GetOnlineFeaturesRequest(pipeline=pipeline, entities=entities, fields=fields), timeout=10
@@ -168,9 +192,13 @@ class World(Replica):
 
     def __init__(self, kafka: Kafka, home: Path, environment: Mapping[str, str] | None = None) -> None:
         super().__init__(kafka.settings(f"fs-{uuid.uuid4().hex[:8]}."), home, environment or {})
-        ensure_topics(self.settings, [topic for topic in SHARED if topic.name in ("pipelines.v1", "training-runs.v1")])
+        ensure_topics(
+            self.settings, [topic for topic in SHARED if topic.name in ("pipelines.v1", "training-runs.v1")]
+        )
         self._producer = Producer(self.settings.client(enable_idempotence=True))
-        self._ingest = Producer(self.settings.client(transactional_id=f"{self.settings.topic_prefix}ingest", retry_backoff_ms=1))
+        self._ingest = Producer(
+            self.settings.client(transactional_id=f"{self.settings.topic_prefix}ingest", retry_backoff_ms=1)
+        )
         self._ingest.init_transactions(30)
         self._group = Consumer(self.settings.client(group_id=self.settings.topic("penstock.ingest")))
         self.taken: dict[tuple[str, str, int], int] = {}
@@ -180,20 +208,31 @@ class World(Replica):
         super().close()
         self._group.close()
 
-    # -- what others do --------------------------------------------------------------------------------------------------------------
+    # -- what others do ----------------------------------------------------------------------------
 
     def apply(self, pipeline: Pipeline, number: int = 1) -> None:
         ensure_topics(self.settings, pipeline_topics(pipeline))
         spec = pipeline.model_dump(mode="json", by_alias=True)
         name = pipeline.pipeline
-        self.tell(PipelineApplied(pipeline=name, number=number, spec=spec, text="", digest="", applied_at=NOW, applied_by="test"))
+        self.tell(
+            PipelineApplied(
+                pipeline=name, number=number, spec=spec, text="", digest="", applied_at=NOW, applied_by="test"
+            )
+        )
 
     def tell(self, event: Event) -> None:
         headers = headers_of(
-            event_id=uuid.uuid4().hex, source="/test", event_type=event.ce_type(), time=NOW, subject=event.key, traceparent=None
+            event_id=uuid.uuid4().hex,
+            source="/test",
+            event_type=event.ce_type(),
+            time=NOW,
+            subject=event.key,
+            traceparent=None,
         )
         value = event.model_dump_json().encode()
-        self._producer.produce(self.settings.topic(event.topic), value, event.key.encode(), headers=list(headers.items()))
+        self._producer.produce(
+            self.settings.topic(event.topic), value, event.key.encode(), headers=list(headers.items())
+        )
         self._producer.flush(30)
 
     def ingest(
@@ -206,9 +245,11 @@ class World(Replica):
         decide: bool = True,
         commit: bool = True,
     ) -> int:
-        """One transaction of ingest over the next events of a partition. A row: entity, minutes (before now) and fields; None: a reject.
+        """One transaction of ingest over the next events of a partition. A row: entity, minutes
+        (before now) and fields; None: a reject.
 
-        Returns the offset after the last event. Without `decide` the transaction stays open; without `commit` it is aborted.
+        Returns the offset after the last event. Without `decide` the transaction stays open;
+        without `commit` it is aborted.
         """
         place = (pipeline, source, partition)
         first = self.taken.get(place, 0)
@@ -227,7 +268,9 @@ class World(Replica):
                     "traceparent": row.get("traceparent"),
                     "fields": row["fields"],
                 }
-                self._ingest.produce(records, orjson.dumps(record), row["entity"].encode(), partition=partition)
+                self._ingest.produce(
+                    records, orjson.dumps(record), row["entity"].encode(), partition=partition
+                )
         after = first + len(rows)
         if decide:
             self.decide(pipeline, source, partition, after, commit=commit)
@@ -272,4 +315,8 @@ class Listened(list[Event]):
 
 def _event(message: Message) -> Event | None:
     headers = dict(message.headers() or ())
-    return decode(headers["ce_type"].decode(), message.value()) if message.value() and "ce_type" in headers else None  # type: ignore[union-attr,arg-type]
+    return (
+        decode(headers["ce_type"].decode(), message.value())
+        if message.value() and "ce_type" in headers
+        else None
+    )  # type: ignore[union-attr,arg-type]

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from penstock.contracts.pipeline import Pipeline
-from penstock_feature_store.batches import Received, source_schema, table_of
-from penstock_feature_store.lake import SourceLake
+from penstock_feature_store.lake.batches import Received, source_schema, table_of
+from penstock_feature_store.lake.lake import SourceLake
 
 EPOCH = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -41,7 +41,9 @@ def credit_risk(**changes: Any) -> Pipeline:
                 "fields": {"defaulted": {"type": "boolean"}},
             },
         },
-        "features": {name: {"from": f"applications.{name}"} for name in ("income", "purpose", "Married", "country_y")},
+        "features": {
+            name: {"from": f"applications.{name}"} for name in ("income", "purpose", "Married", "country_y")
+        },
         "targets": {"default": {"from": "outcomes.defaulted", "type": "binary"}},
         "training": {"max_age": "30d"},
         "audit": {"groups": {"sex": {}}},
@@ -50,7 +52,13 @@ def credit_risk(**changes: Any) -> Pipeline:
 
 
 def record(
-    offset: int, entity: str, minutes: float, fields: Mapping[str, Any], *, event_id: str | None = None, event_offset: int | None = None
+    offset: int,
+    entity: str,
+    minutes: float,
+    fields: Mapping[str, Any],
+    *,
+    event_id: str | None = None,
+    event_offset: int | None = None,
 ) -> Received:
     """One message of a records topic, its event `minutes` after EPOCH."""
     time = (EPOCH + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
@@ -66,6 +74,10 @@ def record(
     return Received(offset, 1_740_000_000_000 + offset, orjson.dumps(value))
 
 
-def append(lake: SourceLake, pipeline: Pipeline, source: str, received: list[Received], *, partition: int = 0) -> None:
+def append(
+    lake: SourceLake, pipeline: Pipeline, source: str, received: list[Received], *, partition: int = 0
+) -> None:
     first = lake.positions().get(partition, 0)
-    lake.append(partition, first, received[-1].offset + 1, table_of(received, source_schema(pipeline.sources[source])))
+    lake.append(
+        partition, first, received[-1].offset + 1, table_of(received, source_schema(pipeline.sources[source]))
+    )

@@ -1,4 +1,6 @@
-"""Where the online store's suite runs: each adapter with its store, which can be lost, and searched for what should have left."""
+"""Where the online store's suite runs: each adapter with its store, which can be lost, and searched
+for what should have left.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from pathlib import Path
 from redis_server import RedisServer
 
 from penstock.contracts.pipeline import Pipeline
-from penstock_feature_store.online import OnlineStore, OnlineStores
-from penstock_feature_store.online_redis import RedisOnlineStores
-from penstock_feature_store.online_sqlite import SqliteOnlineStores
-from penstock_feature_store.repository import Repository
+from penstock_feature_store.online.redis import RedisOnlineStores
+from penstock_feature_store.online.repository import Repository
+from penstock_feature_store.online.sqlite import SqliteOnlineStores
+from penstock_feature_store.online.stores import OnlineStore, OnlineStores
 
 _databases = itertools.count(1)
 
@@ -29,7 +31,9 @@ class OnlineWorld(ABC):
         return self.folder / "feast" / pipeline.pipeline
 
     def apply(self, pipeline: Pipeline) -> bool:
-        return Repository(self.repository(pipeline), self.folder / "lake" / pipeline.pipeline, self.stores).apply(pipeline)
+        return Repository(
+            self.repository(pipeline), self.folder / "lake" / pipeline.pipeline, self.stores
+        ).apply(pipeline)
 
     @contextmanager
     def opened(self, pipeline: Pipeline) -> Iterator[OnlineStore]:

@@ -11,13 +11,14 @@ from penstock.testing import containers
 from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
 from penstock.testing.wait import until
-from penstock_feature_store.redis_address import Address
+from penstock_feature_store.online.redis_address import Address
 
 PASSWORD = "correct-horse-battery-staple"
 _LOG = "$(ls -t /data/appendonlydir/*.incr.aof | head -1)"
 _RUN = f"""
 while :; do
-    [ -e /tmp/held ] || redis-server --requirepass {PASSWORD} --appendonly yes --pidfile /tmp/redis.pid --dir /data --save '' --databases 64
+    [ -e /tmp/held ] || redis-server --requirepass {PASSWORD} --appendonly yes \\
+      --pidfile /tmp/redis.pid --dir /data --save '' --databases 64
     sleep 0.05
 done
 """

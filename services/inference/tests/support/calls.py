@@ -16,8 +16,8 @@ import grpc
 from loans import NAME
 from tritonclient.grpc import service_pb2_grpc
 
-from penstock_inference.tensors import grpc_response_of
-from penstock_inference.triton import infer_request
+from penstock_inference.record.tensors import grpc_response_of
+from penstock_inference.serving.triton import infer_request
 
 ID = "x-penstock-prediction"
 
@@ -38,30 +38,52 @@ class Door:
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
     def infer(
-        self, income: float | None = 1.0, purpose: str = "car", *, model: str = NAME, version: int | None = None, **how: Any
+        self,
+        income: float | None = 1.0,
+        purpose: str = "car",
+        *,
+        model: str = NAME,
+        version: int | None = None,
+        **how: Any,
     ) -> Answer:
         request = infer_request(model, version, [[income]], [[purpose]])
         response, call = self.stub.ModelInfer.with_call(request, timeout=how.pop("timeout", 5), **how)
         headers = dict(call.initial_metadata())
-        return Answer(headers.get(ID), int(response.model_version), str(grpc_response_of(response).tensors["decision"].values[0]))
+        return Answer(
+            headers.get(ID),
+            int(response.model_version),
+            str(grpc_response_of(response).tensors["decision"].values[0]),
+        )
 
-    def http(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    def http(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         connection = http.client.HTTPConnection(self.address, timeout=10)
         try:
-            connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            connection.request(
+                method, path, body, {name.replace("_", "-"): value for name, value in headers.items()}
+            )
             answer = connection.getresponse()
             return answer.status, answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         finally:
             connection.close()
 
-    def http_infer(self, income: float = 1.0, purpose: str = "car", **headers: str) -> tuple[int, bytes, dict[str, str]]:
+    def http_infer(
+        self, income: float = 1.0, purpose: str = "car", **headers: str
+    ) -> tuple[int, bytes, dict[str, str]]:
         asked = {
             "inputs": [
                 {"name": "numbers", "shape": [1, 1], "datatype": "FP64", "data": [income]},
                 {"name": "strings", "shape": [1, 1], "datatype": "BYTES", "data": [purpose]},
             ]
         }
-        return self.http("POST", f"/v2/models/{NAME}/infer", json.dumps(asked).encode(), content_type="application/json", **headers)
+        return self.http(
+            "POST",
+            f"/v2/models/{NAME}/infer",
+            json.dumps(asked).encode(),
+            content_type="application/json",
+            **headers,
+        )
 
 
 @dataclass
@@ -74,7 +96,9 @@ class Load:
 
 @contextmanager
 def load(address: str, clients: int = 4) -> Iterator[Load]:
-    """`clients` that call one after the other while the block lasts; each keeps to its connection, and comes again after a failure."""
+    """`clients` that call one after the other while the block lasts; each keeps to its connection,
+    and comes again after a failure.
+    """
     found = Load()
     stop = threading.Event()
     with ThreadPoolExecutor(1) as pool:

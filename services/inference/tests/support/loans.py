@@ -1,4 +1,6 @@
-"""A pipeline `loans` whose graph really answers its package's probe rows, and a registry that promotes it: signed, in Kafka."""
+"""A pipeline `loans` whose graph really answers its package's probe rows, and a registry that
+promotes it: signed, in Kafka.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ NAME = "loans"
 
 
 def graph(bias: float = 0.0) -> bytes:
-    """income [N, 1], purpose [N, 1] → p = sigmoid(ln 3 · income + bias), a missing income counting as 0; decision at 0.5."""
+    """income [N, 1], purpose [N, 1] → p = sigmoid(ln 3 · income + bias), a missing income counting
+    as 0; decision at 0.5.
+    """
     weights = {
         "weight": np.array([[log(3)]]),
         "bias": np.array([bias]),
@@ -47,7 +51,15 @@ def graph(bias: float = 0.0) -> bytes:
         node("Where", ["absent", "zero", "numbers"], ["income"]),
         node("MatMul", ["income", "weight"], ["weighed"]),
         node("Add", ["weighed", "bias"], ["biased"]),
-        node("LabelEncoder", ["strings"], ["purpose"], domain="ai.onnx.ml", keys_strings=["car"], values_floats=[0.0], default_float=0.0),
+        node(
+            "LabelEncoder",
+            ["strings"],
+            ["purpose"],
+            domain="ai.onnx.ml",
+            keys_strings=["car"],
+            values_floats=[0.0],
+            default_float=0.0,
+        ),
         node("Cast", ["purpose"], ["purpose64"], to=TensorProto.DOUBLE),
         node("Add", ["biased", "purpose64"], ["logit"]),
         node("Sigmoid", ["logit"], ["probability"]),
@@ -62,10 +74,15 @@ def graph(bias: float = 0.0) -> bytes:
         nodes,
         NAME,
         [value("numbers", TensorProto.DOUBLE, ["N", 1]), value("strings", TensorProto.STRING, ["N", 1])],
-        [value("probabilities", TensorProto.FLOAT, ["N", 2]), value("decision", TensorProto.STRING, ["N", 1])],
+        [
+            value("probabilities", TensorProto.FLOAT, ["N", 2]),
+            value("decision", TensorProto.STRING, ["N", 1]),
+        ],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 4)], ir_version=9)
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 4)], ir_version=9
+    )
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 
@@ -96,11 +113,15 @@ class Registry:
         keys: Keys | None = None,
         record: str = "best_effort",
     ) -> ModelVersionPromoted:
-        """A promoted version. `spoil` may change the package after it was signed; other `keys` sign it as a stranger would."""
+        """A promoted version. `spoil` may change the package after it was signed; other `keys` sign
+        it as a stranger would.
+        """
         keys = keys or self.keys
         self.generation = generation or self.generation + 1
         pipeline = packages.pipeline()
-        pipeline = pipeline.model_copy(update={"serving": pipeline.serving.model_copy(update={"record": record})})
+        pipeline = pipeline.model_copy(
+            update={"serving": pipeline.serving.model_copy(update={"record": record})}
+        )
         with tempfile.TemporaryDirectory() as name, patch.object(packages, "pipeline", lambda: pipeline):
             folder = Path(name)
             digest = packages.write_package(folder / "package", model=graph(bias), card=f"# loans {ULID()}\n")
@@ -111,7 +132,9 @@ class Registry:
             archive = self.artifacts.put_file(f"packages/{digest[7:]}/package.tar", folder / "package.tar")
             signature = self.artifacts.put_file(f"packages/{digest[7:]}/model.sig", folder / "model.sig")
         version = packages.version(digest, keys, archive, signature)
-        promoted = packages.promotion(keys, version, packages.verdict(keys, digest), generation=self.generation)
+        promoted = packages.promotion(
+            keys, version, packages.verdict(keys, digest), generation=self.generation
+        )
         self.made.append(promoted)
         return promoted
 
@@ -123,9 +146,16 @@ class Registry:
     def publish(self, event: Event) -> None:
         producer = Producer(self.kafka.client())
         headers = headers_of(
-            event_id=str(ULID()), source="test", event_type=event.ce_type(), time=datetime.now(UTC), subject=event.key, traceparent=None
+            event_id=str(ULID()),
+            source="test",
+            event_type=event.ce_type(),
+            time=datetime.now(UTC),
+            subject=event.key,
+            traceparent=None,
         )
-        producer.produce(self.kafka.topic(event.topic), encode(event), event.key, headers=list(headers.items()))
+        producer.produce(
+            self.kafka.topic(event.topic), encode(event), event.key, headers=list(headers.items())
+        )
         producer.flush(10)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from penstock.contracts.topics import Topic
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.topics import ensure_topics
-from penstock_inference.predictions import Layout
-from penstock_inference.recorder import Recorder, RecorderSettings
+from penstock_inference.record.predictions import Layout
+from penstock_inference.record.recorder import Recorder, RecorderSettings
 
 LAYOUT = Layout("sha256:" + "a" * 64, 3, ("age", "income"), ("purpose", "owns"), frozenset({"owns"}))
 

@@ -11,11 +11,26 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from penstock.client.cli.output import EXIT_REFUSED, AsJson, as_json, console, platform, reported, short, table, when
+from penstock.client.cli.output import (
+    EXIT_REFUSED,
+    AsJson,
+    as_json,
+    console,
+    platform,
+    reported,
+    short,
+    table,
+    when,
+)
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
-Who = Annotated[str, typer.Option("--by", help="Your name. It is recorded as typed: no identity until there is access control.")]
+Who = Annotated[
+    str,
+    typer.Option(
+        "--by", help="Your name. It is recorded as typed: no identity until there is access control."
+    ),
+]
 
 review = typer.Typer(help="Gates that a person may waive.", no_args_is_help=True)
 
@@ -37,7 +52,11 @@ def show_gates(found: audit.Audit) -> None:
     for gate in found.gates:
         sign = "≥" if gate.bound == "at_least" else "≤"
         rule = f"{gate.metric.replace('_', ' ')}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
-        measured = f"{gate.value.estimate:.3f} [{gate.value.lower:.3f}, {gate.value.upper:.3f}]" if gate.HasField("value") else "–"
+        measured = (
+            f"{gate.value.estimate:.3f} [{gate.value.lower:.3f}, {gate.value.upper:.3f}]"
+            if gate.HasField("value")
+            else "–"
+        )
         drawn.add_row("audit", rule, measured, Text(gate.verdict, style=STYLES[gate.verdict]), gate.reason)
     console.print(drawn)
 
@@ -50,7 +69,9 @@ def audit_(version: Version, as_json_: AsJson = False) -> None:
         as_json(found)
     else:
         state = audit.Audit.State.Name(found.state).removeprefix("STATE_").lower()
-        console.print(f"audit {found.audit_id} of {found.pipeline}@{short(found.digest)}: {found.verdict or state}")
+        console.print(
+            f"audit {found.audit_id} of {found.pipeline}@{short(found.digest)}: {found.verdict or state}"
+        )
         if found.failure:
             console.print(f"{found.failure}. {found.remedy}", style="red")
         show_gates(found)
@@ -60,7 +81,9 @@ def audit_(version: Version, as_json_: AsJson = False) -> None:
 
 def report(
     version: Version,
-    to: Annotated[Path | None, typer.Option("--to", help="Where to write; by default audit-<version>.html here.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Where to write; by default audit-<version>.html here.")
+    ] = None,
     open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     as_json_: AsJson = False,
 ) -> None:
@@ -89,7 +112,14 @@ def list_(
         as_json(found)
         return
     rows = [
-        (f"{r.pipeline}@{short(r.digest)}", r.state, "; ".join(g.reason for g in r.gates), r.decided_by, r.why, when(r.requested_at))
+        (
+            f"{r.pipeline}@{short(r.digest)}",
+            r.state,
+            "; ".join(g.reason for g in r.gates),
+            r.decided_by,
+            r.why,
+            when(r.requested_at),
+        )
         for r in found
     ]
     table(("version", "state", "gates", "by", "why", "requested"), rows, empty="nothing waits for a decision")
@@ -106,7 +136,10 @@ def approve(
 
 
 def reject(
-    version: Version, why: Annotated[str, typer.Option(help="The reason, which is kept.")], by: Who = "", as_json_: AsJson = False
+    version: Version,
+    why: Annotated[str, typer.Option(help="The reason, which is kept.")],
+    by: Who = "",
+    as_json_: AsJson = False,
 ) -> None:
     """Leave the version refused."""
     _decide(version, why, by, approve=False, quiet=as_json_)
@@ -119,5 +152,7 @@ def _decide(version: str, why: str, by: str, *, approve: bool, quiet: bool) -> N
         as_json(found)
         return
     console.print(
-        f"{found.pipeline}@{short(found.digest)}: {found.state} by {found.decided_by} (a typed name, not an identity)", markup=False
+        f"{found.pipeline}@{short(found.digest)}: {found.state} by {found.decided_by} (a typed name, not an"
+        " identity)",
+        markup=False,
     )

@@ -35,11 +35,19 @@ def publish(
         found = rows(file, declared)
         if as_json_:
             published = penstock.events.publish(pipeline, source, found)
-            as_json({"events": published.events, "seconds": published.seconds, "offsets": [vars(offset) for offset in published.offsets]})
+            as_json(
+                {
+                    "events": published.events,
+                    "seconds": published.seconds,
+                    "offsets": [vars(offset) for offset in published.offsets],
+                }
+            )
             return
         with progress() as bar:
             task = bar.add_task(f"publish {file.name}", total=None, note="")
-            published = penstock.events.publish(pipeline, source, found, progress=lambda count: bar.update(task, completed=count))
+            published = penstock.events.publish(
+                pipeline, source, found, progress=lambda count: bar.update(task, completed=count)
+            )
             bar.update(task, total=published.events, completed=published.events)
     rate = published.events / max(published.seconds, 1e-9)
     console.print(f"{published.events} events on disk in {published.seconds:.1f} s ({rate:,.0f}/s)")
@@ -74,7 +82,10 @@ def rejects(
 
 
 def erase(
-    pipeline: str, entity: str, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, as_json_: AsJson = False
+    pipeline: str,
+    entity: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json_: AsJson = False,
 ) -> None:
     """Remove a person from lake, online store and training sets. Asks first where somebody can answer."""
     if not (yes or as_json_) and sys.stdin.isatty():
@@ -85,19 +96,30 @@ def erase(
         as_json(erased)
         return
     online = "its online features" if erased.online else "no online features"
-    console.print(f"removed {erased.lake_rows} lake rows, {erased.training_set_rows} training-set rows, {online}")
+    console.print(
+        f"removed {erased.lake_rows} lake rows, {erased.training_set_rows} training-set rows, {online}"
+    )
     console.print("topics keep its events until their retention ends")
 
 
-def list_(every: Annotated[bool, typer.Option("--all", help="Those that were given back too.")] = False, as_json_: AsJson = False) -> None:
+def list_(
+    every: Annotated[bool, typer.Option("--all", help="Those that were given back too.")] = False,
+    as_json_: AsJson = False,
+) -> None:
     """The dead letters that wait, with the reason each was put aside."""
     with platform() as penstock:
         found = [letter for letter in penstock.dead_letters.list() if every or not letter.replayed]
     if as_json_:
         fields = ("id", "topic", "group", "event_type", "reason", "replayed")
-        as_json([{field.removeprefix("event_"): getattr(letter, field) for field in fields} for letter in found])
+        as_json(
+            [{field.removeprefix("event_"): getattr(letter, field) for field in fields} for letter in found]
+        )
         return
-    table(("id", "event", "group", "reason"), [(d.id, d.event_type, d.group, d.reason) for d in found], empty="no dead letters")
+    table(
+        ("id", "event", "group", "reason"),
+        [(d.id, d.event_type, d.group, d.reason) for d in found],
+        empty="no dead letters",
+    )
 
 
 def replay(identity: Annotated[str, typer.Argument(metavar="ID")], as_json_: AsJson = False) -> None:

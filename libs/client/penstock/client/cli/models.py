@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli.output import EXIT_FAILED, AsJson, as_json, console, platform, reported, short, table, when
+from penstock.client.cli.output import (
+    EXIT_FAILED,
+    AsJson,
+    as_json,
+    console,
+    platform,
+    reported,
+    short,
+    table,
+    when,
+)
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
@@ -69,7 +79,11 @@ def verify(version: Version, as_json_: AsJson = False) -> None:
     if as_json_:
         as_json(found)
     else:
-        table(("check", "holds", "detail"), [(c.what, c.holds, c.detail) for c in found.checks], empty="nothing to check")
+        table(
+            ("check", "holds", "detail"),
+            [(c.what, c.holds, c.detail) for c in found.checks],
+            empty="nothing to check",
+        )
     if not found.valid:
         raise typer.Exit(EXIT_FAILED)
 

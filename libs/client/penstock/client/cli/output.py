@@ -16,7 +16,14 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -52,7 +59,10 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
         except ValidationError as error:
             if error.title != ClientSettings.__name__:
                 raise
-            said = (f"setting {'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors())
+            said = (
+                f"setting {'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors()
+            )
             fail("; ".join(said), EXIT_USAGE)
         except KeyboardInterrupt:
             fail("stopped by hand", 130)
@@ -79,7 +89,12 @@ def as_json(value: Any) -> None:
 def _jsonable(value: Any) -> Any:
     match value:
         case Message():
-            return _with_numbers(value, MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+            return _with_numbers(
+                value,
+                MessageToDict(
+                    value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+                ),
+            )
         case Mapping():
             return {key: _jsonable(part) for key, part in value.items()}
         case list() | tuple():

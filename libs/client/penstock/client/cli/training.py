@@ -45,24 +45,39 @@ def register(app: typer.Typer) -> None:
 
 def train(
     pipeline: str,
-    override: Annotated[list[str] | None, typer.Option("--set", help="A key of the pipeline file for this run: trainer.epochs=5")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it is refused, or promoted and served.")] = False,
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A key of the pipeline file for this run: trainer.epochs=5"),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until it is refused, or promoted and served.")
+    ] = False,
     as_json_: AsJson = False,
 ) -> None:
     """Train on all that was published so far."""
     with platform() as penstock:
         run = penstock.runs.create(
-            pipeline, overrides=_overrides(override or []), after=penstock.events.end_offsets(pipeline), by=getpass.getuser()
+            pipeline,
+            overrides=_overrides(override or []),
+            after=penstock.events.end_offsets(pipeline),
+            by=getpass.getuser(),
         )
         if not wait:
-            as_json(run) if as_json_ else console.print(
-                f"run {run.run_id} requested. Watch it: penstock runs --pipeline {pipeline}", markup=False
+            (
+                as_json(run)
+                if as_json_
+                else console.print(
+                    f"run {run.run_id} requested. Watch it: penstock runs --pipeline {pipeline}", markup=False
+                )
             )
             return
         run = _follow(penstock, run, quiet=as_json_)
         if run.state != trainer.Run.STATE_COMPLETED:
             as_json(run) if as_json_ else None
-            fail(f"run {run.run_id} {_state(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}", EXIT_FAILED)
+            fail(
+                f"run {run.run_id} {_state(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}",
+                EXIT_FAILED,
+            )
         version, audited = _decided(penstock, run)
         if not as_json_:
             _show_decision(version, audited)
@@ -71,12 +86,16 @@ def train(
         if as_json_:
             as_json({"run": run, "version": version, "audit": audited, "served": not against})
         elif promoted:
-            console.print(f"not served: {against}" if against else "served", style="yellow" if against else "green")
+            console.print(
+                f"not served: {against}" if against else "served", style="yellow" if against else "green"
+            )
     if against:
         raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
 
 
-def runs(pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "", as_json_: AsJson = False) -> None:
+def runs(
+    pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "", as_json_: AsJson = False
+) -> None:
     """Training runs, newest first."""
     with platform() as penstock:
         found = penstock.runs.list(pipeline)
@@ -95,7 +114,11 @@ def runs(pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] =
         )
         for r in found
     ]
-    table(("run", "pipeline", "state", "epochs", "version", "why", "requested"), rows, empty="none yet: penstock train PIPELINE")
+    table(
+        ("run", "pipeline", "state", "epochs", "version", "why", "requested"),
+        rows,
+        empty="none yet: penstock train PIPELINE",
+    )
 
 
 def _overrides(given: list[str]) -> dict[str, object]:
@@ -132,14 +155,21 @@ def _follow(penstock: Penstock, run: trainer.Run, *, quiet: bool) -> trainer.Run
             if seen.epochs:
                 last = seen.epochs[-1]
                 note = f"loss {last.train_loss:.3f}  validation {last.metric} {last.validation_metric:.3f}"
-                bar.update(task, description="epoch", completed=last.number, total=seen.epochs_planned, note=note)
+                bar.update(
+                    task, description="epoch", completed=last.number, total=seen.epochs_planned, note=note
+                )
             else:
                 bar.update(task, note=_state(seen))
 
         return _watch(penstock, run, deadline, show)
 
 
-def _watch(penstock: Penstock, run: trainer.Run, deadline: float, show: Callable[[trainer.Run], None] = lambda _: None) -> trainer.Run:
+def _watch(
+    penstock: Penstock,
+    run: trainer.Run,
+    deadline: float,
+    show: Callable[[trainer.Run], None] = lambda _: None,
+) -> trainer.Run:
     while time.monotonic() < deadline:
         try:
             for run in penstock.runs.watch(run.run_id, timeout=deadline - time.monotonic()):  # noqa: B020  the newest state is what is returned
@@ -148,13 +178,18 @@ def _watch(penstock: Penstock, run: trainer.Run, deadline: float, show: Callable
                 return run
         except Unavailable:
             time.sleep(1)  # the trainer restarts; its run goes on
-    raise Unavailable(f"run {run.run_id} has not ended within {WAIT_S:.0f} s", remedy="It goes on; see penstock runs")
+    raise Unavailable(
+        f"run {run.run_id} has not ended within {WAIT_S:.0f} s", remedy="It goes on; see penstock runs"
+    )
 
 
 def _snapshot(found: TrainingSet) -> str:
     parts = ", ".join(f"{count} {part}" for part, count in found.rows.items())
     offsets = ", ".join(f"{o.topic}/{o.partition} {o.first}–{o.last}" for o in found.offsets)
-    return f"training set {short(found.fingerprint)}: {sum(found.rows.values())} rows ({parts}), offsets {offsets}"
+    return (
+        f"training set {short(found.fingerprint)}: {sum(found.rows.values())} rows ({parts}), offsets"
+        f" {offsets}"
+    )
 
 
 def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, audit.Audit]:
@@ -168,7 +203,10 @@ def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, au
             audited = penstock.audits.get(version.digest)
             if audited.state == audit.Audit.STATE_FAILED:
                 fail(f"the audit could not be carried out: {audited.failure}. {audited.remedy}")
-            if version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED) and audited.verdict:
+            if (
+                version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
+                and audited.verdict
+            ):
                 return version, audited
         except (NotFound, Unavailable):
             pass
@@ -177,7 +215,9 @@ def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, au
 
 
 def _until_served(penstock: Penstock, version: registry.Version) -> str:
-    """Nothing once this version, or one promoted after it, answers predictions; else what is against it, within the time."""
+    """Nothing once this version, or one promoted after it, answers predictions; else what is
+    against it, within the time.
+    """
     deadline = time.monotonic() + SERVED_WITHIN_S
     while time.monotonic() < deadline:
         try:
@@ -193,7 +233,9 @@ def _until_served(penstock: Penstock, version: registry.Version) -> str:
 
 
 def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
-    console.print(f"version {version.pipeline}@{short(version.digest)}  registered, signed by key {version.keyid[:8]}")
+    console.print(
+        f"version {version.pipeline}@{short(version.digest)}  registered, signed by key {version.keyid[:8]}"
+    )
     show_gates(audited)
     if version.state == registry.Version.STATE_PROMOTED:
         console.print(f"promoted: generation {version.generation}", style="green")

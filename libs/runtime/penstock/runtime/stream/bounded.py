@@ -9,8 +9,10 @@ from penstock.contracts.errors import Unavailable
 
 
 def bounded(call: Callable[[], None], seconds: float) -> None:
-    """For a call that may never return, whatever time-out it is given (librdkafka issue 5456). It is left behind then, with its producer,
-    and Unavailable is raised; should it ever go on, the next session's producer has fenced it."""
+    """For a call that may never return, whatever time-out it is given (librdkafka issue 5456). It
+    is left behind then, with its producer, and Unavailable is raised; should it ever go on, the
+    next session's producer has fenced it.
+    """
     raised: list[BaseException] = []
     done = threading.Event()
 

@@ -1,11 +1,14 @@
-"""Membership in a consumer group: subscriptions that change, rebalances, gathering messages into batches, outages.
+"""Membership in a consumer group: subscriptions that change, rebalances, gathering messages into
+batches, outages.
 
-A membership is a *session*. Whatever goes wrong in it on Kafka's side ends it, and a new one begins with a new client at what is durable:
-one way to recover, taken after every kind of failure, instead of one for each. (librdkafka lets a transactional call be resumed after some
-errors; after an outage such a call has been seen never to return.)
+A membership is a *session*. Whatever goes wrong in it on Kafka's side ends it, and a new one begins
+with a new client at what is durable: one way to recover, taken after every kind of failure, instead
+of one for each. (librdkafka lets a transactional call be resumed after some errors; after an outage
+such a call has been seen never to return.)
 
-Positions are kept here. A message below its partition's position is dropped: librdkafka may still hold messages from before a rebalance
-when the partition comes back, and those must not be seen twice.
+Positions are kept here. A message below its partition's position is dropped: librdkafka may still
+hold messages from before a rebalance when the partition comes back, and those must not be seen
+twice.
 """
 
 from __future__ import annotations
@@ -36,8 +39,9 @@ log = structlog.get_logger(__name__)
 _INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
 librdkafka_log = logging.getLogger("penstock.librdkafka")
 librdkafka_log.addFilter(lambda record: not record.getMessage().startswith("FAIL"))
-"""For all clients of the data plane. Without connection failures: librdkafka tells them many times a second as long as Kafka is away, and
-`kafka_away` says it once."""
+"""For all clients of the data plane. Without connection failures: librdkafka tells them many times
+a second as long as Kafka is away, and `kafka_away` says it once.
+"""
 
 BATCH = 4000
 LINGER_S = 0.05
@@ -77,7 +81,9 @@ NOTHING = Gathered((), {})
 class Group:
     """One member. All but `add` and `remove` belongs to the stream's thread."""
 
-    def __init__(self, kafka: KafkaSettings, *, name: str, waits: Waits | None, batch: int, linger_s: float, ends: bool) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, *, name: str, waits: Waits | None, batch: int, linger_s: float, ends: bool
+    ) -> None:
         self._kafka = kafka
         self.name = kafka.topic(name)
         self._measured = {GROUP: name}
@@ -103,13 +109,15 @@ class Group:
         self._check_at = 0.0
         self._rebalances = 0
         self._missed_ends = False
-        """A rebalance came while messages were gathered: an end among them may be from before, and is told only once."""
+        """A rebalance came while messages were gathered: an end among them may be from before, and
+        is told only once.
+        """
         self._failure: BaseException | None = None
         self._progressed = False
         """In this session."""
         self._away = False
 
-    # -- any thread ----------------------------------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------
 
     def add(self, topic: str) -> None:
         with self._lock:
@@ -122,13 +130,17 @@ class Group:
             self._changed.set()
 
     def lags(self) -> list[Reading]:
-        """Messages before the group, by topic, some seconds ago. A transaction's marker counts as one until the log's end is seen."""
+        """Messages before the group, by topic, some seconds ago. A transaction's marker counts as
+        one until the log's end is seen.
+        """
         return [(float(lag), {DESTINATION: topic, **self._measured}) for topic, lag in self._lags.items()]
 
-    # -- the stream's thread -------------------------------------------------------------------------------------------------------
+    # -- the stream's thread -----------------------------------------------------------------------
 
     def sessions(self, stop: threading.Event, session: Callable[[], None]) -> None:
-        """Runs `session` again and again until `stop` is set. Raises what it raises, but for Kafka's troubles that may pass."""
+        """Runs `session` again and again until `stop` is set. Raises what it raises, but for
+        Kafka's troubles that may pass.
+        """
         _INTERRUPTIONS.add(0, self._measured)
         with observed(metrics.LAG, self.lags):
             self._sessions(stop, session)
@@ -158,12 +170,15 @@ class Group:
 
     @contextmanager
     def joined(
-        self, assigned: Callable[[Sequence[Partition]], Mapping[Partition, int]], revoked: Callable[[Sequence[Partition]], None]
+        self,
+        assigned: Callable[[Sequence[Partition]], Mapping[Partition, int]],
+        revoked: Callable[[Sequence[Partition]], None],
     ) -> Iterator[None]:
-        """A member while inside. `assigned` gives the positions to start at; both are called while gathering, never during a batch.
+        """A member while inside. `assigned` gives the positions to start at; both are called while
+        gathering, never during a batch.
 
-        The classic protocol with the range assignor and no static membership: a member that left is replaced at once, one that was
-        killed after the session timeout.
+        The classic protocol with the range assignor and no static membership: a member that left is
+        replaced at once, one that was killed after the session timeout.
         """
         self._on_assigned, self._on_revoked = assigned, revoked
         self._positions, self._failure, self._missed_ends = {}, None, False
@@ -192,7 +207,9 @@ class Group:
             self._consumer.close()
 
     def gather(self) -> Gathered:
-        """The next messages, by partition: at most `batch`, waiting `linger_s` after the first. Empty after half a second without any."""
+        """The next messages, by partition: at most `batch`, waiting `linger_s` after the first.
+        Empty after half a second without any.
+        """
         if not self._subscribed():
             return NOTHING
         first = self._consumer.poll(POLL_S)
@@ -220,8 +237,12 @@ class Group:
         self._progressed = True
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed]:
-        """What the group committed. Read committed and stable: waits for transactions that are being decided."""
-        asked = [TopicPartition(self._kafka.topic(partition.topic), partition.number) for partition in partitions]
+        """What the group committed. Read committed and stable: waits for transactions that are
+        being decided.
+        """
+        asked = [
+            TopicPartition(self._kafka.topic(partition.topic), partition.number) for partition in partitions
+        ]
         found = self._consumer.committed(asked, timeout=CALL_S) if asked else []
         for entry in found:
             if entry.error is not None:
@@ -234,7 +255,9 @@ class Group:
     def commit_for_show(self, partitions: Sequence[Partition]) -> None:
         """Lets other tools see the lag. Not waited for; nothing depends on it."""
         places = [(self._kafka.topic(partition.topic), partition.number) for partition in partitions]
-        offsets = [TopicPartition(*place, self._positions[place]) for place in places if place in self._positions]
+        offsets = [
+            TopicPartition(*place, self._positions[place]) for place in places if place in self._positions
+        ]
         if offsets:
             with suppress(KafkaException):
                 self._consumer.commit(offsets=offsets, asynchronous=True)
@@ -243,7 +266,7 @@ class Group:
         """The member's generation, by which a transaction of one that was replaced is refused."""
         return self._consumer.consumer_group_metadata()
 
-    # -- inside --------------------------------------------------------------------------------------------------------------------
+    # -- inside ------------------------------------------------------------------------------------
 
     def _subscribed(self) -> bool:
         """Follows `add` and `remove`. False while there is no topic, after a pause."""
@@ -286,8 +309,20 @@ class Group:
             if offset < next_offset:
                 continue
             following[place] = offset + 1
-            sorted_[place].append(Message(offset, message.key(), message.value(), message.timestamp()[1], message.headers() or ()))  # type: ignore[arg-type]
-        batches = [Batch(self._named(place), messages, following[place]) for place, messages in sorted_.items() if messages]
+            sorted_[place].append(
+                Message(
+                    offset,
+                    message.key(),
+                    message.value(),
+                    message.timestamp()[1],
+                    message.headers() or (),  # type: ignore[arg-type]
+                )
+            )
+        batches = [
+            Batch(self._named(place), messages, following[place])
+            for place, messages in sorted_.items()
+            if messages
+        ]
         return Gathered(batches, ends)
 
     def _ask_for_ends(self) -> None:
@@ -305,15 +340,23 @@ class Group:
         self._rebalances += 1
         try:
             partitions = [self._named((entry.topic, entry.partition)) for entry in assigned]
-            positions = {(self._kafka.topic(where.topic), where.number): at for where, at in self._on_assigned(partitions).items()}
+            positions = {
+                (self._kafka.topic(where.topic), where.number): at
+                for where, at in self._on_assigned(partitions).items()
+            }
             for place, position in positions.items():
                 if position < self._highest.get(place, position):
-                    raise StreamFailed(f"the position of {place[0]} {place[1]} went back from {self._highest[place]} to {position}")
+                    raise StreamFailed(
+                        f"the position of {place[0]} {place[1]} went back from {self._highest[place]} to"
+                        f" {position}"
+                    )
             self._positions = positions
             self._highest |= positions
             consumer.assign([TopicPartition(*place, position) for place, position in positions.items()])
             log.info(
-                "partitions_assigned", group=self.name, partitions=[f"{topic}/{number}@{at}" for (topic, number), at in positions.items()]
+                "partitions_assigned",
+                group=self.name,
+                partitions=[f"{topic}/{number}@{at}" for (topic, number), at in positions.items()],
             )
             self._is_back()
         except BaseException as error:
@@ -334,19 +377,27 @@ class Group:
             self._failure = _failed(error, self.name)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._is_away(error.str())
-        elif error.code() not in (KafkaError._TRANSPORT, KafkaError._RESOLVE):  # of one of many connections, many times a second
+        elif error.code() not in (
+            KafkaError._TRANSPORT,
+            KafkaError._RESOLVE,
+        ):  # of one of many connections, many times a second
             log.warning("consumer_error", group=self.name, code=error.name(), error=error.str())
 
     def _watch(self) -> None:
-        """Says when Kafka is back, which librdkafka does not. What was gathered proves nothing: it may have been fetched before."""
+        """Says when Kafka is back, which librdkafka does not. What was gathered proves nothing: it
+        may have been fetched before.
+        """
         if self._away:
             with suppress(KafkaException):
-                self._consumer.list_topics(next(iter(self._topics), None), timeout=1.0)  # without a topic: all of them
+                self._consumer.list_topics(
+                    next(iter(self._topics), None), timeout=1.0
+                )  # without a topic: all of them
                 self._is_back()
 
     def _look(self) -> None:
-        """How far the group is behind, by what the last fetch said: the broker is not asked. Another thread could not look: a client that
-        is being polled lets nobody else in."""
+        """How far the group is behind, by what the last fetch said: the broker is not asked.
+        Another thread could not look: a client that is being polled lets nobody else in.
+        """
         self._look_at = time.monotonic() + LOOK_EVERY_S
         found: dict[str, int] = {}
         for place, position in self._positions.items():

@@ -33,7 +33,9 @@ class Message(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages of one partition, in order. Offsets rise, with gaps (transaction markers, aborted messages)."""
+    """Messages of one partition, in order. Offsets rise, with gaps (transaction markers, aborted
+    messages).
+    """
 
     partition: Partition
     messages: Sequence[Message]
@@ -66,6 +68,10 @@ class Outcome:
 
     produced: Sequence[Produced] = ()
     metadata: str = ""
-    """Committed beside the partition's offset in the same transaction; at most 4,096 bytes (Kafka's `offset.metadata.max.bytes`)."""
+    """Committed beside the partition's offset in the same transaction; at most 4,096 bytes (Kafka's
+    `offset.metadata.max.bytes`).
+    """
     committed: Callable[[], None] = field(default=lambda: None)
-    """Called once when the transaction is durable, before the partition's next batch: the place to change what is kept in memory."""
+    """Called once when the transaction is durable, before the partition's next batch: the place to
+    change what is kept in memory.
+    """

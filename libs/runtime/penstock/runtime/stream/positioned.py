@@ -17,31 +17,43 @@ class Sink(Protocol):
     """Holds what it was given and how far. All calls come from the stream's thread, one at a time."""
 
     def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """These partitions are this replica's now: take them over (a new owner epoch) and say the next offset to read of each, from the
-        data itself. A partition that is left out starts at the beginning. Raises to stop the stream (the process starts again)."""
+        """These partitions are this replica's now: take them over (a new owner epoch) and say the
+        next offset to read of each, from the data itself. A partition that is left out starts at
+        the beginning. Raises to stop the stream (the process starts again).
+        """
 
     def write(self, batch: Batch) -> None:
-        """Makes the batch and `batch.position` durable, both or neither, before it returns. Must tell by its own epoch when another
-        replica has taken the partition over (this one was cut off and does not know yet) and raise."""
+        """Makes the batch and `batch.position` durable, both or neither, before it returns. Must
+        tell by its own epoch when another replica has taken the partition over (this one was cut
+        off and does not know yet) and raise.
+        """
 
     def reached(self, partition: Partition, position: int) -> None:
-        """Nothing committed lies below `position` that was not given to `write`: the log's end was reached. Transaction markers take
-        offsets, so this is ahead of the last batch's position. Called when it has changed; need not be durable."""
+        """Nothing committed lies below `position` that was not given to `write`: the log's end was
+        reached. Transaction markers take offsets, so this is ahead of the last batch's position.
+        Called when it has changed; need not be durable.
+        """
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
-        """Another replica may own these from now on. All given to `write` has returned. May name partitions that were never assigned."""
+        """Another replica may own these from now on. All given to `write` has returned. May name
+        partitions that were never assigned.
+        """
 
 
 class PositionedStream:
     """A consumer group whose positions are its sink's, not Kafka's.
 
-        stream = PositionedStream(settings.platform.kafka, group="penstock.feature_store", sink=lake, waits=service.readiness)
+        stream = PositionedStream(
+            settings.platform.kafka, group="penstock.feature_store", sink=lake, waits=service.readiness
+        )
         stream.add("credit-risk.applications.records.v1")         # also while it runs, from any thread
         service.thread("records", stream.run)
 
-    Delivery: at least once into `write`, in order by partition, committed messages only; exactly once when the sink keeps position and data
-    together. The position is also committed to the group after each write, for tools that show lag; nothing reads it back.
-    Adding a topic makes the group rebalance: the sink sees `revoked` and `assigned` for all partitions; an epoch more does no harm.
+    Delivery: at least once into `write`, in order by partition, committed messages only; exactly
+    once when the sink keeps position and data together. The position is also committed to the group
+    after each write, for tools that show lag; nothing reads it back. Adding a topic makes the group
+    rebalance: the sink sees `revoked` and `assigned` for all partitions; an epoch more does no
+    harm.
     """
 
     def __init__(
@@ -54,7 +66,9 @@ class PositionedStream:
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`batch`: the most messages in one call of `write`; `linger_s`: how long to gather more after the first."""
+        """`batch`: the most messages in one call of `write`; `linger_s`: how long to gather more
+        after the first.
+        """
         self._sink = sink
         self._name = group
         self._group = Group(kafka, name=group, waits=waits, batch=batch, linger_s=linger_s, ends=True)
@@ -68,7 +82,9 @@ class PositionedStream:
         self._group.remove(topic)
 
     def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop` is set. Goes on by itself when Kafka has been away. Raises what the sink raises, and StreamFailed."""
+        """Blocks until `stop` is set. Goes on by itself when Kafka has been away. Raises what the
+        sink raises, and StreamFailed.
+        """
         self._group.sessions(stop, lambda: self._session(stop))
 
     def _session(self, stop: threading.Event) -> None:

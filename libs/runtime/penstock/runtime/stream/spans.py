@@ -28,12 +28,16 @@ def batch_span(verb: str, batches: Sequence[Batch]) -> Iterator[Span]:
     if len(batches) == 1:
         attributes["messaging.destination.partition.id"] = str(batches[0].partition.number)
         attributes["messaging.kafka.offset"] = batches[0].messages[0].offset
-    with linked_span(f"{verb} {topics[0]}" if len(topics) == 1 else verb, _traceparents(batches), attributes) as span:
+    with linked_span(
+        f"{verb} {topics[0]}" if len(topics) == 1 else verb, _traceparents(batches), attributes
+    ) as span:
         yield span
 
 
 @contextmanager
-def linked_span(name: str, traceparents: Iterable[bytes], attributes: Mapping[str, str | int]) -> Iterator[Span]:
+def linked_span(
+    name: str, traceparents: Iterable[bytes], attributes: Mapping[str, str | int]
+) -> Iterator[Span]:
     """A span with links to the first hundred distinct traces."""
     distinct = itertools.islice(dict.fromkeys(traceparents), MAX_LINKS)
     links = [Link(context) for context in map(parse_traceparent, distinct) if context is not None]
@@ -59,7 +63,9 @@ def parse_traceparent(header: bytes) -> SpanContext | None:
     try:
         if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
             return None
-        context = SpanContext(int(parts[1], 16), int(parts[2], 16), is_remote=True, trace_flags=TraceFlags(int(parts[3], 16)))
+        context = SpanContext(
+            int(parts[1], 16), int(parts[2], 16), is_remote=True, trace_flags=TraceFlags(int(parts[3], 16))
+        )
     except ValueError:
         return None
     return context if context.is_valid else None

@@ -1,4 +1,5 @@
-"""Consume, decide, produce: outcome and offsets in one Kafka transaction, so that each event has its effect exactly once.
+"""Consume, decide, produce: outcome and offsets in one Kafka transaction, so that each event has
+its effect exactly once.
 
 Downstream readers must read committed messages only (`isolation.level=read_committed`); both streams here do.
 """
@@ -30,27 +31,33 @@ class Processor(Protocol):
     """The work on one topic. All calls come from the stream's thread, one at a time."""
 
     def assigned(self, partitions: Mapping[int, Committed]) -> None:
-        """Exactly these partitions of the topic are this replica's now, and start at what was committed: restore what is kept in memory
-        about them, forget the others. Called at every rebalance; a partition that stayed comes with the position it was left at, and what
-        is known of it still holds. Raises Unavailable to be called again."""
+        """Exactly these partitions of the topic are this replica's now, and start at what was
+        committed: restore what is kept in memory about them, forget the others. Called at every
+        rebalance; a partition that stayed comes with the position it was left at, and what is known
+        of it still holds. Raises Unavailable to be called again.
+        """
 
     def process(self, batch: Batch) -> Outcome:
-        """Decides, and changes nothing: after an aborted transaction the same messages come again. What is kept in memory changes in
-        `Outcome.committed`."""
+        """Decides, and changes nothing: after an aborted transaction the same messages come again.
+        What is kept in memory changes in `Outcome.committed`.
+        """
 
 
 class TransactionalStream:
     """A consumer group that answers each batch within one transaction.
 
-        stream = TransactionalStream(settings.platform.kafka, group="penstock.ingest", replica=settings.replica, waits=service.readiness)
-        stream.add("credit-risk.applications.events.v1", processor)       # also while it runs, from any thread
-        service.thread("stream", stream.run)
+        stream = TransactionalStream(settings.platform.kafka, group="penstock.ingest",
+        replica=settings.replica, waits=service.readiness) # also while it runs, from any thread
+        stream.add("credit-risk.applications.events.v1", processor) service.thread("stream",
+        stream.run)
 
-    `replica` must be stable over restarts and differ between replicas: it names the transactions (`<group>-<replica>`), so that a new
-    process aborts at once what the dead one left open, and fences one that only seemed dead. Whatever fails for the time being, an aborted
-    transaction or Kafka's absence, ends the session: the next one aborts what is open under the same name, asks what was committed, and
-    goes on from there. A transaction whose end was not heard of is thereby told apart too. A fatal error raises StreamFailed, and the
-    process must end: somebody else has its name.
+    `replica` must be stable over restarts and differ between replicas: it names the transactions
+    (`<group>-<replica>`), so that a new process aborts at once what the dead one left open, and
+    fences one that only seemed dead. Whatever fails for the time being, an aborted transaction or
+    Kafka's absence, ends the session: the next one aborts what is open under the same name, asks
+    what was committed, and goes on from there. A transaction whose end was not heard of is thereby
+    told apart too. A fatal error raises StreamFailed, and the process must end: somebody else has
+    its name.
     """
 
     def __init__(
@@ -63,7 +70,9 @@ class TransactionalStream:
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`batch`: the most messages in one transaction; `linger_s`: how long to gather more after the first."""
+        """`batch`: the most messages in one transaction; `linger_s`: how long to gather more after
+        the first.
+        """
         self._kafka = kafka
         self._name = group
         self._group = Group(kafka, name=group, waits=waits, batch=batch, linger_s=linger_s, ends=False)
@@ -80,7 +89,9 @@ class TransactionalStream:
         self._group.remove(topic)
 
     def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop` is set; the transaction in flight is finished. Raises StreamFailed and what a processor raises."""
+        """Blocks until `stop` is set; the transaction in flight is finished. Raises StreamFailed
+        and what a processor raises.
+        """
         self._group.sessions(stop, lambda: self._session(stop))
 
     def _session(self, stop: threading.Event) -> None:
@@ -102,7 +113,12 @@ class TransactionalStream:
                     self._produce(producer, outcome)
                 outcomes.append(outcome)
             offsets = [
-                TopicPartition(self._kafka.topic(batch.partition.topic), batch.partition.number, batch.position, metadata=outcome.metadata)
+                TopicPartition(
+                    self._kafka.topic(batch.partition.topic),
+                    batch.partition.number,
+                    batch.position,
+                    metadata=outcome.metadata,
+                )
                 for batch, outcome in zip(batches, outcomes, strict=True)
             ]
             member = self._group.member()
@@ -147,13 +163,19 @@ class TransactionalStream:
         return producer
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """Committed offsets first: once they are stable, nobody who owned the partitions before can add to what the processors restore."""
+        """Committed offsets first: once they are stable, nobody who owned the partitions before can
+        add to what the processors restore.
+        """
         committed = self._group.committed(partitions)
         for topic, processor in list(self._processors.items()):
-            mine = {partition.number: state for partition, state in committed.items() if partition.topic == topic}
+            mine = {
+                partition.number: state for partition, state in committed.items() if partition.topic == topic
+            }
             processor.assigned(mine)
         return {partition: state.position for partition, state in committed.items()}
 
 
 def _unconcerned(partitions: Sequence[Partition]) -> None:
-    """No transaction is open while partitions are revoked, and what processors know is sorted out when they are assigned."""
+    """No transaction is open while partitions are revoked, and what processors know is sorted out
+    when they are assigned.
+    """

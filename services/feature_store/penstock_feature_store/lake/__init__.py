@@ -1,0 +1,1 @@
+"""Records as Parquet files, and who may write them."""

@@ -1,0 +1,153 @@
+"""Records as Arrow tables. Pure: values in, table out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+import pyarrow as pa
+import structlog
+
+from penstock.contracts.pipeline import Source
+from penstock_feature_store import names
+
+log = structlog.get_logger(__name__)
+
+TYPES: Mapping[str, pa.DataType] = {
+    "number": pa.float64(),
+    "category": pa.string(),
+    "text": pa.string(),
+    "boolean": pa.bool_(),
+}
+"""By a field's declared type."""
+_TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+META = pa.schema(
+    [
+        pa.field(names.ID, pa.string(), nullable=False),
+        pa.field(names.ENTITY, pa.string(), nullable=False),
+        pa.field(names.TIME, _TIMESTAMP, nullable=False),
+        pa.field(names.INGESTED, _TIMESTAMP),
+        pa.field(names.PARTITION, pa.int32(), nullable=False),
+        pa.field(names.OFFSET, pa.int64(), nullable=False),
+        pa.field(names.RECORD, pa.int64(), nullable=False),
+        pa.field(names.TRACE, pa.string()),
+    ]
+)
+
+
+class Received(NamedTuple):
+    """One message of a records topic."""
+
+    offset: int
+    """On the records topic."""
+    timestamp_ms: int
+    """Kafka's timestamp: when ingest published it."""
+    value: bytes
+
+
+def source_schema(source: Source) -> pa.Schema:
+    """The lake's columns for a source as it is declared now."""
+    fields = [pa.field(names.column_of(name), TYPES[field.type]) for name, field in source.fields.items()]
+    return pa.schema([*META, *fields])
+
+
+CHUNK = 2_000
+"""Records decoded at a time: as Python objects they take many times their bytes."""
+
+
+def table_of(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
+    """The rows in the order they came. A field that `schema` does not know yet (ingest was told of
+    a change first) keeps its values: its type is that of the values. A known field that no record
+    carries is missing.
+    """
+    parts = [
+        _decoded(received[start : start + CHUNK], schema) for start in range(0, max(len(received), 1), CHUNK)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    whole = united(part.schema for part in parts)
+    return pa.concat_tables([conform(part, whole) for part in parts]).combine_chunks()
+
+
+def _decoded(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
+    records: list[dict[str, Any]] = [orjson.loads(message.value) for message in received]
+    meta: list[pa.Array] = [
+        pa.array([record["id"] for record in records], pa.string()),
+        pa.array([record["entity"] for record in records], pa.string()),
+        pa.array([record["time"] for record in records], pa.string()).cast(_TIMESTAMP),
+        pa.array([message.timestamp_ms for message in received], pa.timestamp("ms", tz="UTC")).cast(
+            _TIMESTAMP
+        ),
+        pa.array([record["partition"] for record in records], pa.int32()),
+        pa.array([record["offset"] for record in records], pa.int64()),
+        pa.array([message.offset for message in received], pa.int64()),
+        pa.array([record.get("traceparent") for record in records], pa.string()),
+    ]
+    fields = [record["fields"] for record in records]
+    columns, types = list(META), meta
+    for name in _field_names(fields):
+        column = names.column_of(name)
+        position = schema.get_field_index(column)
+        values = [row.get(name) for row in fields]
+        array = _array(values, schema.field(position).type if position >= 0 else None)
+        if array is not None:
+            columns.append(pa.field(column, array.type))
+            types.append(array)
+    return pa.Table.from_arrays(types, schema=pa.schema(columns))
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with the columns of `schema`, missing ones null. Raises pa.ArrowInvalid where a value
+    does not fit the type.
+    """
+    arrays = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def united(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """Every column that occurs, by the type of the last schema that has it."""
+    columns: dict[str, pa.Field] = {field.name: field for field in META}
+    for schema in schemas:
+        columns |= {field.name: field for field in schema if field.name not in META.names}
+    return pa.schema([column.remove_metadata() for column in columns.values()])
+
+
+def _field_names(fields: Sequence[Mapping[str, Any]]) -> list[str]:
+    found: dict[str, None] = {}
+    for row in fields:
+        found |= dict.fromkeys(row)
+    return list(found)
+
+
+def _array(values: Sequence[Any], declared: pa.DataType | None) -> pa.Array | None:
+    """None where neither the declaration nor a value says the type. What ingest let pass is kept,
+    whatever we were told so far.
+    """
+    if declared is not None:
+        try:
+            return pa.array(values, declared)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            log.warning("values_of_another_type", declared=str(declared), found=str(_type_of(values)))
+    kind = _type_of(values)
+    return None if kind is None else pa.array(values, kind)
+
+
+def _type_of(values: Sequence[Any]) -> pa.DataType | None:
+    for value in values:
+        match value:
+            case None:
+                continue
+            case bool():
+                return pa.bool_()
+            case int() | float():
+                return pa.float64()
+            case _:
+                return pa.string()
+    return None

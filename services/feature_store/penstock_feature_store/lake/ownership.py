@@ -1,0 +1,148 @@
+"""Which replica owns the lake: writes it, follows the records, and does what only one may do.
+
+Two things are needed for it. The lock on the lake's folder is the fence: the kernel gives it to one
+process of all that share the volume and takes it back the moment that process ends, however it
+ends, so nobody writes who was replaced. The lease in the database is for replicas that by mistake
+do not share the volume: without it each would own a lake with half of the records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
+
+from penstock.contracts.errors import Conflict, Unavailable
+from penstock.runtime.leases import drop_lease, holder_of, take_lease
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.store import Store
+from penstock_feature_store.lake import durable
+from penstock_feature_store.lake.lake import Lake
+
+log = structlog.get_logger(__name__)
+
+LEASE = timedelta(seconds=15)
+RENEW_EVERY_S = 5.0
+LOOK_EVERY_S = 0.5
+THING = "lake"
+_AWAY = (SQLAlchemyError, Unavailable)
+"""The database's absence."""
+
+
+class Owner(BaseModel, frozen=True):
+    """Who owns the lake, as its folder tells the others."""
+
+    replica: str
+    address: str
+    """host:port where the others reach it."""
+
+
+class Ownership:
+    """This replica's part in it. From the event loop."""
+
+    def __init__(
+        self, lake: Lake, store: Store, this: Owner, readiness: Readiness, clock: Callable[[], datetime]
+    ) -> None:
+        self.this = this
+        self.mine = False
+        """Everything that belongs to it runs here."""
+        self._lake = lake
+        self._store = store
+        self._readiness = readiness
+        self._clock = clock
+        self._path = lake.root / "owner.json"
+        self._stood_by = False
+        readiness.waits_for(THING, "taking it")
+
+    async def run(self, begin: Callable[[], Awaitable[None]]) -> None:
+        """Stands by until the lake is this replica's, begins, and keeps it until cancelled.
+
+        Raises Conflict where another has it all the same, and what `begin` raises.
+        """
+        while True:
+            if await asyncio.to_thread(self._take):
+                break
+            await asyncio.sleep(LOOK_EVERY_S)
+        log.info("lake_owned", replica=self.this.replica, stood_by=self._stood_by)
+        keeping = asyncio.create_task(self._keep())
+        try:
+            await begin()
+            self.mine = True
+            self._readiness.has(THING)
+            if self._stood_by:
+                self._readiness.fact(THING, "owns the lake")
+            await keeping
+        finally:
+            keeping.cancel()
+
+    def other(self) -> Owner | None:
+        """Who owned it last, where that is another; None where nobody on this volume has said so."""
+        try:
+            owner = Owner.model_validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
+            return None
+        return None if owner.address == self.this.address else owner
+
+    def release(self) -> None:
+        """When nothing writes any more: the next one need not wait for the lease to end. Blocking."""
+        if self._lake.held:
+            self.mine = False
+            try:
+                with self._store.transaction() as effect:
+                    drop_lease(effect, THING, self.this.replica)
+            except _AWAY as error:
+                log.warning("lease_not_dropped", why=str(error))
+            self._lake.__exit__()
+
+    def _take(self) -> bool:
+        if not self._lake.held:
+            try:
+                self._lake.__enter__()
+            except Conflict:
+                self._stands_by()
+                return False
+        try:
+            holder = self._renew()
+        except _AWAY as error:
+            self._readiness.waits_for(THING, f"the database does not answer: {error}")
+            return False
+        if holder is not None:
+            why = (
+                f"replica {holder}'s lease ends within {LEASE.seconds} s; if that replica lives, it does not"
+                " share this volume"
+            )
+            self._readiness.waits_for(THING, why)
+            return False
+        durable.write_bytes(self._path, self.this.model_dump_json().encode())
+        return True
+
+    def _stands_by(self) -> None:
+        self._stood_by = True
+        owner = self.other()
+        self._readiness.has(THING)
+        self._readiness.fact(THING, f"stands by for replica {owner.replica}" if owner else "stands by")
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_EVERY_S)
+            try:
+                holder = await asyncio.to_thread(self._renew)
+            except _AWAY as error:  # the lock holds meanwhile
+                log.warning("lease_not_renewed", why=str(error))
+                continue
+            if holder is not None:
+                remedy = "Let all replicas share one volume whose locks hold between them"
+                raise Conflict(f"replica {holder} owns a lake too", where=str(self._lake.root), remedy=remedy)
+
+    def _renew(self) -> str | None:
+        """None when the lease is this replica's, else whose it is."""
+        with self._store.transaction() as effect:
+            return (
+                None
+                if take_lease(effect, THING, self.this.replica, self._clock(), LEASE)
+                else holder_of(effect, THING)
+            )

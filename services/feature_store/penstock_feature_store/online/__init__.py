@@ -1,0 +1,1 @@
+"""Each entity's newest row, through Feast, in SQLite or Redis."""

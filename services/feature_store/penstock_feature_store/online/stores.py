@@ -1,0 +1,293 @@
+"""The online store: each entity's newest row of each source, through Feast's provider. A port, and
+what its adapters have in common.
+
+Three things Feast does not do are done here. The newest event time wins, then the highest offset,
+however late an event arrives. A row older than `training.max_age` is expired. A missing value is
+missing, not a row that is not there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from penstock.contracts.pipeline import Pipeline
+from penstock_feature_store import names
+from penstock_feature_store.lake.batches import META
+from penstock_feature_store.online.definitions import config, definitions
+from penstock_feature_store.online.feast_import import EntityKey, Value, get_provider
+
+BATCH = 500
+"""Rows in one write to Feast; on SQLite it does a statement per value."""
+
+Scalar = float | str | bool | None
+
+
+class Origin(NamedTuple):
+    """The event behind a row. Compares as rows replace one another."""
+
+    time_us: int
+    offset: int
+    partition: int
+    event_id: str
+
+    def __str__(self) -> str:
+        return f"{self.time_us} {self.offset} {self.partition} {self.event_id}"
+
+    @classmethod
+    def read(cls, text: str) -> Origin:
+        time_us, offset, partition, event_id = text.split(" ", 3)
+        return cls(int(time_us), int(offset), int(partition), event_id)
+
+    @property
+    def time(self) -> datetime:
+        return datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self.time_us)
+
+
+class Row(NamedTuple):
+    status: Literal["found", "not_found", "expired"]
+    origin: Origin | None
+    values: Mapping[str, Scalar]
+    """By field; missing ones are None."""
+
+
+class OnlineStore(ABC):
+    """One pipeline's rows, and how far the lake has been written into them. Blocking, and safe from
+    any thread; one writer at a time.
+
+    Each method raises Unavailable where the store does not answer. Opening it connects to nothing.
+    """
+
+    def __init__(self, folder: Path, pipeline: Pipeline, section: Mapping[str, Any]) -> None:
+        """`folder`: the pipeline's repository. After the pipeline changes, close this store and
+        open another.
+        """
+        _, self._views = definitions(pipeline, lambda source: f"{source}.parquet")
+        self._max_age = pipeline.training.max_age
+        self._config = config(folder, pipeline.pipeline, section)
+        self._provider: Any = get_provider(self._config)
+
+    # -- the adapter's -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def positions(self, source: str) -> dict[int, int]:
+        """How far the lake's rows are here, by partition: never ahead of the rows, also in a store
+        made anew or set back.
+        """
+
+    @abstractmethod
+    def save(self, source: str, positions: Mapping[int, int]) -> None:
+        """After the rows below them."""
+
+    @abstractmethod
+    def erase(self, sources: Collection[str], entity: str) -> bool:
+        """Removes the entity's rows of these sources, declared or not any more, and whatever the
+        store keeps of them. True when there were any. May be repeated.
+        """
+
+    @abstractmethod
+    def expire(self, source: str, before: datetime) -> int:
+        """Removes what ingest published before this moment, to the second; returns how many values
+        or rows.
+        """
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def _turn(self) -> AbstractContextManager[object]:
+        """Around each use of Feast's provider."""
+
+    def _beside(self, ingested: datetime | None) -> dict[str, Any]:
+        """What else the adapter keeps with a row, by feature."""
+        return {}
+
+    # -- in common ---------------------------------------------------------------------------------
+
+    def write(self, source: str, table: pa.Table) -> int:
+        """Rows of the lake, in any order, also again; returns how many entities changed."""
+        view = self._views[source]
+        known = {feature.name for feature in view.features} - {names.ORIGIN, names.AT}
+        columns = [
+            name for name in table.column_names if name not in META.names
+        ]  # also a field that no pipeline told us of yet
+        absent = [name for name in known if name not in columns]
+        changed = 0
+        with self._turn():
+            newest = list(coalesce(table).items())
+            for start in range(0, len(newest), BATCH):
+                changed += self._write(view, table, columns, absent, newest[start : start + BATCH])
+        return changed
+
+    def _write(
+        self,
+        view: Any,
+        table: pa.Table,
+        columns: Sequence[str],
+        absent: Sequence[str],
+        newest: Sequence[tuple[str, tuple[Origin, int]]],
+    ) -> int:
+        held = self._origins(view, [entity for entity, _ in newest])
+        wins = [
+            (entity, origin, row)
+            for (entity, (origin, row)), old in zip(newest, held, strict=True)
+            if old is None or origin > old
+        ]
+        taken = table.select(columns).take(pa.array([row for *_, row in wins], pa.int64()))
+        values = {column: _protos(taken.column(column).to_pylist()) for column in columns}
+        missing = {column: Value() for column in absent}
+        ingested = table.column(names.INGESTED).to_pylist()
+        rows = [
+            (
+                key_of(entity),
+                {column: values[column][index] for column in columns}
+                | missing
+                | {names.ORIGIN: Value(string_val=str(origin))}
+                | self._beside(ingested[row]),
+                origin.time,
+                ingested[row],
+            )
+            for index, (entity, origin, row) in enumerate(wins)
+        ]
+        if rows:
+            self._provider.online_write_batch(self._config, view, rows, None)
+        return len(rows)
+
+    def _origins(self, view: Any, entities: Sequence[str]) -> list[Origin | None]:
+        found = self._provider.online_read(
+            self._config, view, [key_of(entity) for entity in entities], [names.ORIGIN]
+        )
+        return [_origin(values) for _, values in found]
+
+    def read(self, source: str, entities: Sequence[str], fields: Sequence[str], now: datetime) -> list[Row]:
+        """One row an entity, in order."""
+        view = self._views[source]
+        columns = [names.column_of(field) for field in fields]
+        with self._turn():
+            found = self._provider.online_read(
+                self._config,
+                view,
+                [key_of(entity) for entity in entities],
+                list(dict.fromkeys([*columns, names.ORIGIN])),
+            )
+        return [_row(values, fields, columns, self._max_age, now) for _, values in found]
+
+
+class OnlineStores(ABC):
+    """Where a process keeps the online stores of its pipelines."""
+
+    section: Mapping[str, Any]
+    """Feast's `online_store` in `feature_store.yaml`; holds no secret."""
+    shared: bool
+    """Whether replicas that do not own the lake read it too."""
+
+    @abstractmethod
+    def open(self, folder: Path, pipeline: Pipeline) -> OnlineStore:
+        """`folder`: the pipeline's repository."""
+
+    @abstractmethod
+    def lost(self, folder: Path) -> bool:
+        """Before the repository is applied: whether it must be applied again because what it made
+        is gone or broken.
+        """
+
+    @abstractmethod
+    def applied(self, folder: Path, gone: Collection[str]) -> None:
+        """After Feast applied the repository. `gone`: views that are no longer declared."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises Unavailable that says why no row can be read or written at the moment."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+
+def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
+    """The newest row of each entity: its origin and its place in the table."""
+    newest: dict[str, tuple[Origin, int]] = {}
+    origins = zip(
+        table.column(names.TIME).cast(pa.int64()).to_pylist(),
+        table.column(names.OFFSET).to_pylist(),
+        table.column(names.PARTITION).to_pylist(),
+        table.column(names.ID).to_pylist(),
+        strict=True,
+    )
+    for row, (entity, origin) in enumerate(
+        zip(table.column(names.ENTITY).to_pylist(), map(Origin._make, origins), strict=True)
+    ):
+        known = newest.get(entity)
+        if known is None or origin > known[0]:
+            newest[entity] = (origin, row)
+    return newest
+
+
+def key_of(entity: str) -> Any:
+    """Feast's key of an entity's rows."""
+    return EntityKey(join_keys=[names.ENTITY], entity_values=[Value(string_val=entity)])
+
+
+def views_of(sources: Iterable[str]) -> set[str]:
+    return {names.view_of(source) for source in sources}
+
+
+def _origin(values: Mapping[str, Any] | None) -> Origin | None:
+    """None where there is no row; Redis gives one without values then."""
+    text = values[names.ORIGIN].string_val if values and names.ORIGIN in values else ""
+    return Origin.read(text) if text else None
+
+
+def _row(
+    values: Mapping[str, Any] | None,
+    fields: Sequence[str],
+    columns: Sequence[str],
+    max_age: timedelta,
+    now: datetime,
+) -> Row:
+    origin = _origin(values)
+    if origin is None or values is None:
+        return Row("not_found", None, {})
+    if now - origin.time > max_age:
+        return Row("expired", origin, {})
+    return Row(
+        "found",
+        origin,
+        {field: _scalar(values.get(column)) for field, column in zip(fields, columns, strict=True)},
+    )
+
+
+def _protos(values: Sequence[Scalar]) -> list[Any]:
+    """A category has few values: each is made once."""
+    made: dict[Scalar, Any] = {}
+    return [
+        (
+            _proto(value)
+            if isinstance(value, float)
+            else made.get(value) or made.setdefault(value, _proto(value))
+        )
+        for value in values
+    ]
+
+
+def _proto(value: Scalar) -> Any:
+    match value:
+        case None:
+            return Value()
+        case bool():
+            return Value(bool_val=value)
+        case str():
+            return Value(string_val=value)
+        case _:
+            return Value(double_val=value)
+
+
+def _scalar(value: Any) -> Scalar:
+    kind = value.WhichOneof("val") if value is not None else None
+    found: Scalar = None if kind in (None, "null_val") else getattr(value, kind)
+    return found

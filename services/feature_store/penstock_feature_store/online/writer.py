@@ -1,0 +1,115 @@
+"""From the lake to the online store, in a thread of its own: a batch behind it in the steady state,
+from the start after a loss.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+
+from penstock.contracts import metrics
+from penstock.contracts.errors import Unavailable
+from penstock.runtime.metrics import histogram
+from penstock_feature_store import names
+from penstock_feature_store.lake.arrivals import Arrivals
+from penstock_feature_store.lake.memory import give_back
+from penstock_feature_store.pipelines import Owned, Pipelines
+
+log = structlog.get_logger(__name__)
+_DELAY = histogram(metrics.ONLINE_DELAY)
+
+STEP = 2_000
+"""Rows coalesced to the newest of each entity in one go. Feast writes some thousands a second, so a
+step takes less than a second.
+"""
+STOP_WITHIN_S = 0.5
+LOOK_AGAIN_S = 5.0
+"""Without an arrival: a store that was made anew or set back has less than it had."""
+AGAIN_S = 1.0
+"""After the store did not answer."""
+QUIET_S = 3.0
+"""After the last row: this thread is the last to finish a burst, so it gives back the burst's memory."""
+
+
+class OnlineWriter:
+    """The position is saved after the rows: after a crash some are written again, which changes nothing."""
+
+    def __init__(self, pipelines: Pipelines, arrivals: Arrivals) -> None:
+        self._pipelines = pipelines
+        self._arrivals = arrivals
+        self.trouble: str | None = None
+        """Why the last rows could not be written; None when they were."""
+
+    def run(self, stop: threading.Event) -> None:
+        worked = False
+        while not stop.is_set():
+            count = self._arrivals.count
+            try:
+                worked |= self._catch_up(stop)
+            except Unavailable as error:
+                if self.trouble is None:
+                    log.warning("online_store_away", why=error.message, where=error.where)
+                self.trouble = error.message
+                stop.wait(AGAIN_S)
+                continue
+            self.trouble = None
+            idle_since = time.monotonic()
+            while (
+                self._arrivals.count == count
+                and not stop.is_set()
+                and time.monotonic() - idle_since < LOOK_AGAIN_S
+            ):
+                self._arrivals.wait_blocking(count, STOP_WITHIN_S)
+                if worked and time.monotonic() - idle_since > QUIET_S:
+                    worked = False
+                    give_back()
+
+    def _catch_up(self, stop: threading.Event) -> bool:
+        """Until the lake's rows are online. Whether there were any; raises Unavailable."""
+        worked = False
+        for held in self._pipelines.all():
+            for source in held.lakes:
+                while not stop.is_set() and step(held, source):
+                    worked = True
+        return worked
+
+
+def step(held: Owned, source: str) -> bool:
+    """Writes the next rows online; False when there are none. Raises Unavailable.
+
+    Rows are read and written under one lock with erasures: none that left the lake can come back from here.
+    """
+    with held.online:
+        rows = held.lakes[source].since(held.writer.positions(source), STEP)
+        try:
+            partition, position, table = next(rows)
+        except StopIteration:
+            return False
+        except FileNotFoundError:  # merged meanwhile
+            return True
+        held.writer.write(source, table)
+        held.writer.save(source, {partition: position})
+        _measure(held, source, table)
+        return True
+
+
+def _measure(held: Owned, source: str, table: pa.Table) -> None:
+    published: datetime | None = pc.min(table.column(names.INGESTED)).as_py()
+    if published is not None:
+        delay = max(0.0, (datetime.now(UTC) - published).total_seconds())
+        _DELAY.record(delay, {"pipeline": held.pipeline.pipeline, "source": source})
+
+
+def rows_behind(held: Owned) -> int:
+    """Rows of the lake that are not online yet. Raises Unavailable."""
+    return sum(behind(held, source) for source in held.lakes)
+
+
+def behind(held: Owned, source: str) -> int:
+    """The same, of one source."""
+    return held.lakes[source].count(names.ID, since=held.writer.positions(source))

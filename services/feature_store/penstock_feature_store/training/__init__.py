@@ -1,0 +1,1 @@
+"""Training sets: joined, split, kept; and when a run is due."""

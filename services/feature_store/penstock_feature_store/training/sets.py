@@ -1,0 +1,174 @@
+"""Training sets by the caller's id: built once, given again."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from penstock.contracts import metrics
+from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.events import TrainingSet
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.database import persistently
+from penstock.runtime.metrics import histogram
+from penstock.runtime.store import Store
+from penstock.runtime.telemetry import span
+from penstock_feature_store.pipelines import Owned
+from penstock_feature_store.store import TrainingSetRow, count_up_to
+from penstock_feature_store.training.join import Order, manifest_key
+from penstock_feature_store.training.spawner import Spawner
+from penstock_feature_store.training.trigger import place_of
+
+log = structlog.get_logger(__name__)
+_DURATION = histogram(metrics.TRAINING_SETS)
+
+WORK = "penstock_feature_store.training.join:build_json"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+class TrainingSets:
+    """From the event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: Artifacts,
+        spawner: Spawner,
+        folder: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`folder`: scratch, one folder a set that is being built."""
+        self._store = store
+        self._artifacts = artifacts
+        self._spawner = spawner
+        self._folder = folder
+        self._clock = clock
+        self._building: dict[str, asyncio.Task[TrainingSet]] = {}
+
+    def forget_unfinished(self) -> None:
+        """Removes what a crash left half built, before any is built. Blocking."""
+        for begun in self._folder.iterdir() if self._folder.exists() else ():
+            self._forget(begun.name)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def known(self, training_set: str, pipeline: str, number: int) -> TrainingSet | None:
+        """What this id was given before. Raises Conflict where that was for another pipeline,
+        Invalid where it cannot be an id.
+        """
+        if not _ID.fullmatch(training_set):
+            raise Invalid(
+                f"`{training_set}` cannot name a training set",
+                where="id",
+                remedy="Use up to 64 letters, digits, `-`, `_`, `.`",
+            )
+        with self._store.read() as session:
+            row = session.get(TrainingSetRow, training_set)
+        if row is None:
+            return None
+        if row.pipeline != pipeline or number not in (0, row.number):
+            raise Conflict(
+                f"{training_set} was made of {row.pipeline} number {row.number}",
+                where="id",
+                remedy="Choose another id",
+            )
+        return row.value
+
+    async def create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
+        """Goes on when the caller does not wait for it; who asks again gets the same."""
+        task = self._building.get(training_set)
+        if task is None:
+            task = asyncio.create_task(self._measured(training_set, held, pipeline, number))
+            self._building[training_set] = task
+            task.add_done_callback(lambda done: self._built(training_set, done))
+        return await asyncio.shield(task)
+
+    async def _measured(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
+        began, outcome = time.perf_counter(), "refused"
+        with span("create training set", pipeline=pipeline.pipeline):
+            try:
+                made = await self._create(training_set, held, pipeline, number)
+                outcome = "created"
+                return made
+            finally:
+                _DURATION.record(
+                    time.perf_counter() - began, {"pipeline": pipeline.pipeline, "outcome": outcome}
+                )
+
+    async def _create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
+        folder = self._folder / training_set
+        started = self._clock()
+        async with held.gate.shared():
+            if known := await asyncio.to_thread(self.known, training_set, pipeline.pipeline, number):
+                return known
+            try:
+                positions = await asyncio.to_thread(self._link, held, pipeline, folder)
+                order = Order(
+                    id=training_set,
+                    pipeline=pipeline,
+                    folder=folder,
+                    artifacts=self._artifacts.root,
+                    created_at=started,
+                )
+                made = TrainingSet.model_validate(
+                    await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True))
+                )
+                await persistently(
+                    lambda: self._keep(training_set, made, number, place_of(pipeline)[0], positions)
+                )
+            except BaseException:
+                await persistently(lambda: self._forget(training_set))
+                raise
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        took = round((self._clock() - started).total_seconds(), 2)
+        log.info(
+            "training_set_created",
+            pipeline=made.pipeline,
+            id=training_set,
+            rows=made.rows,
+            fingerprint=made.fingerprint,
+            took_s=took,
+        )
+        return made
+
+    def _built(self, training_set: str, done: asyncio.Task[TrainingSet]) -> None:
+        del self._building[training_set]
+        if not done.cancelled() and (error := done.exception()):
+            log.info("training_set_refused", id=training_set, why=str(error))
+
+    def _link(self, held: Owned, pipeline: Pipeline, folder: Path) -> dict[int, int]:
+        """The lake as it is now; and up to where that is, for the source of the labels."""
+        shutil.rmtree(folder, ignore_errors=True)
+        target = place_of(pipeline)[0]
+        found: dict[int, int] = {}
+        for source in pipeline.sources:
+            if lake := held.lakes.get(source):
+                positions = lake.link(folder / "lake" / source)
+                found = positions if source == target else found
+        return found
+
+    def _forget(self, training_set: str) -> None:
+        """Parts that no row knows: an erasure would not find them."""
+        with self._store.read() as session:
+            if session.get(TrainingSetRow, training_set) is None:
+                self._artifacts.delete(f"training-sets/{training_set}")
+
+    def _keep(
+        self, training_set: str, made: TrainingSet, number: int, source: str, positions: dict[int, int]
+    ) -> None:
+        body = made.model_dump(mode="json")
+        self._artifacts.put_bytes(manifest_key(training_set), made.model_dump_json(indent=2).encode())
+        with self._store.transaction() as effect:
+            row = TrainingSetRow(
+                id=training_set, pipeline=made.pipeline, number=number, body=body, created_at=made.created_at
+            )
+            effect.session.merge(row)
+            count_up_to(effect.session, made.pipeline, source, positions)

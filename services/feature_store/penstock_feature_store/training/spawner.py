@@ -1,0 +1,163 @@
+"""Heavy work in processes that are there at once: forked from one that has Feast imported and does
+nothing else.
+
+A training set needs Feast, DuckDB and much memory for some seconds. In this process it would hold
+up online reads (Python's lock) and keep the memory; a fresh process would spend 4 s on imports. So
+the process forks once, before it has any thread: the copy waits, and forks again for each piece of
+work. Its pages are shared with the service's, so waiting costs little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, Self
+
+from penstock.contracts.errors import Kind, PenstockError, Unavailable, error_of
+
+_PR_SET_PDEATHSIG = 1
+_GO = b"go"
+
+
+class Spawner:
+    """Owned by the service; what it forked ends with it."""
+
+    def __init__(self, control: socket.socket, pid: int) -> None:
+        self._control = control
+        self.pid = pid
+
+    @classmethod
+    def start(cls, warm: str) -> Self:
+        """Imports the module `warm`, then forks. Call it before the process has threads."""
+        importlib.import_module(warm)
+        gc.collect()
+        gc.freeze()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _wait_and_fork(theirs)
+        theirs.close()
+        return cls(ours, pid)
+
+    async def run(self, work: str, order: dict[str, Any]) -> dict[str, Any]:
+        """`module:function` called with `order` in a process of its own; returns what it returns.
+
+        Raises the PenstockError that it raises, and Unavailable when the process died. Cancelling
+        does not stop the process.
+        """
+        request = os.memfd_create("order")
+        reading, writing = os.pipe()
+        try:
+            os.write(request, json.dumps([work, order]).encode())
+            socket.send_fds(self._control, [_GO], [request, writing])
+        except OSError as error:
+            os.close(reading)
+            raise Unavailable(
+                "the process that makes workers is gone", remedy="The service starts again by itself"
+            ) from error
+        finally:
+            os.close(request)
+            os.close(writing)
+        answer = await _read_all(reading)
+        if not answer:
+            raise Unavailable(
+                f"{work.rpartition(':')[2]} ended without an answer, perhaps for want of memory",
+                remedy="Try again",
+            )
+        said = json.loads(answer)
+        if "error" in said:
+            raise error_of(Kind(said["kind"]), said["error"], where=said["where"], remedy=said["remedy"])
+        result: dict[str, Any] = said["result"]
+        return result
+
+    async def watch(self) -> None:
+        """Returns never; raises Unavailable when the waiting process dies."""
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        descriptor = os.pidfd_open(self.pid)
+        loop.add_reader(descriptor, gone.set)
+        try:
+            await gone.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        raise Unavailable("the process that makes workers is gone")
+
+    def close(self) -> None:
+        """The waiting process sees the end of its socket, and ends with all that it forked."""
+        self._control.close()
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _wait_and_fork(control: socket.socket) -> None:
+    """The waiting process. Signals are for the service: this one ends when the service does."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 16, 2)
+        if not message:
+            os._exit(0)
+        if os.fork() == 0:
+            control.close()
+            _work(*descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _work(request: int, answer: int) -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        gc.unfreeze()
+        size = os.fstat(request).st_size
+        work, order = json.loads(os.pread(request, size, 0))
+        module, _, name = work.partition(":")
+        function: Callable[[dict[str, Any]], dict[str, Any]] = getattr(importlib.import_module(module), name)
+        said: dict[str, Any] = {"result": function(order)}
+    except PenstockError as error:
+        said = {
+            "error": error.message,
+            "kind": error.kind.value,
+            "where": error.where,
+            "remedy": error.remedy,
+        }
+    except BaseException as error:
+        traceback.print_exc()
+        said = {
+            "error": f"{type(error).__name__}: {error}",
+            "kind": Kind.INTERNAL.value,
+            "where": None,
+            "remedy": None,
+        }
+    with os.fdopen(answer, "wb") as pipe:
+        pipe.write(json.dumps(said).encode())
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+async def _read_all(descriptor: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    try:
+        return await reader.read()
+    finally:
+        transport.close()

@@ -1,0 +1,176 @@
+"""What is asked of the door as a whole: health, reflection and status of all services, answered by
+asking the one that knows.
+
+Envoy rewrites the public paths to `penstock.door.v1.…` (`envoy.py`), so that this port goes on
+answering for inference alone when it is asked directly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from penstock.contracts.errors import NotFound
+from penstock.ethics_audit.v1 import ethics_audit_pb2
+from penstock.feature_store.v1 import feature_store_pb2
+from penstock.inference.v1 import inference_pb2
+from penstock.ingest.v1 import ingest_pb2
+from penstock.model_registry.v1 import model_registry_pb2
+from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.trainer.v1 import trainer_pb2
+from penstock_inference.door.envoy import DOOR_PACKAGE
+from penstock_inference.serving.triton import Triton
+
+ASK_S: Final = 1.0
+WATCH_EVERY_S: Final = 1.0
+OPEN_INFERENCE: Final = "inference.GRPCInferenceService"
+HEALTH: Final = "grpc.health.v1.Health"
+STATUS: Final = "penstock.status.v1.StatusService"
+
+if TYPE_CHECKING:  # generic in the stubs only
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
+_Health = health_pb2.HealthCheckResponse
+_FILES: Final = (
+    ethics_audit_pb2,
+    feature_store_pb2,
+    inference_pb2,
+    ingest_pb2,
+    model_registry_pb2,
+    trainer_pb2,
+)
+
+
+def owners() -> dict[str, str]:
+    """Every service at the door by its gRPC name, with the service that answers for it."""
+    names = (
+        service.full_name for module in _FILES for service in module.DESCRIPTOR.services_by_name.values()
+    )
+    return {name: name.split(".")[1] for name in names}
+
+
+class DoorServices:
+    """One servicer for the rewritten services; `add_to_server` registers it."""
+
+    def __init__(self, channels: Mapping[str, grpc.aio.Channel], triton: Triton) -> None:
+        """`channels`: to every service, inference itself included."""
+        self._triton = triton
+        self._owners = owners()
+        self._health = {service: health_pb2_grpc.HealthStub(channel) for service, channel in channels.items()}
+        self._status = {
+            service: status_pb2_grpc.StatusServiceStub(channel) for service, channel in channels.items()
+        }
+        self.reflection = reflection.aio.ReflectionServicer(
+            [*self._owners, OPEN_INFERENCE, HEALTH, STATUS, reflection.SERVICE_NAME]
+        )
+
+    # -- health ------------------------------------------------------------------------------------
+
+    async def check(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """Of one service by its gRPC name; the empty name asks for all at once."""
+        return _Health(status=await self._state(request.service))
+
+    async def watch(
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+        last = None
+        while True:
+            try:
+                state = await self._state(request.service)
+            except NotFound:
+                state = _Health.SERVICE_UNKNOWN
+            if state != last:
+                last = state
+                yield _Health(status=state)
+            await asyncio.sleep(WATCH_EVERY_S)
+
+    async def _state(self, name: str) -> Any:
+        if name == "":
+            states = await asyncio.gather(*(self._state(known) for known in (*self._owners, OPEN_INFERENCE)))
+            return (
+                _Health.SERVING if all(state == _Health.SERVING for state in states) else _Health.NOT_SERVING
+            )
+        if name in (HEALTH, STATUS, reflection.SERVICE_NAME):
+            return _Health.SERVING
+        if name == OPEN_INFERENCE:
+            return _Health.SERVING if await self._triton.live() else _Health.NOT_SERVING
+        if name not in self._owners:
+            raise NotFound(f"there is no service {name!r} at this door", remedy="Reflection names them all")
+        try:
+            answer = await self._health[self._owners[name]].Check(
+                health_pb2.HealthCheckRequest(service=name), timeout=ASK_S
+            )
+        except grpc.aio.AioRpcError:
+            return _Health.NOT_SERVING
+        return answer.status
+
+    # -- status ------------------------------------------------------------------------------------
+
+    async def get_status(
+        self, request: status_pb2.GetStatusRequest, context: Context
+    ) -> status_pb2.GetStatusResponse:
+        """Of the service that is named, or of all."""
+        if request.service and request.service not in self._status:
+            raise NotFound(
+                f"there is no service {request.service!r}",
+                remedy=f"Services: {', '.join(sorted(self._status))}",
+            )
+        wanted = [request.service] if request.service else list(self._status)
+        return status_pb2.GetStatusResponse(
+            services=await asyncio.gather(*(self._status_of(service) for service in wanted))
+        )
+
+    async def _status_of(self, service: str) -> status_pb2.ServiceStatus:
+        try:
+            answer = await self._status[service].GetStatus(status_pb2.GetStatusRequest(), timeout=ASK_S)
+        except grpc.aio.AioRpcError as error:
+            return status_pb2.ServiceStatus(
+                service=service,
+                ready=False,
+                waiting=[status_pb2.Waiting(thing=service, why=f"it does not answer: {error.code().name}")],
+            )
+        said: status_pb2.ServiceStatus = answer.services[0]
+        return said
+
+
+def add_to_server(servicer: DoorServices, server: grpc.aio.Server) -> None:
+    health = {
+        "Check": _unary(servicer.check, health_pb2.HealthCheckRequest),
+        "Watch": grpc.unary_stream_rpc_method_handler(
+            servicer.watch, health_pb2.HealthCheckRequest.FromString, _serialized
+        ),
+    }
+    reflected = grpc.stream_stream_rpc_method_handler(
+        servicer.reflection.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        _serialized,
+    )
+    server.add_generic_rpc_handlers(
+        (
+            grpc.method_handlers_generic_handler(f"{DOOR_PACKAGE}.Health", health),
+            grpc.method_handlers_generic_handler(
+                f"{DOOR_PACKAGE}.ServerReflection", {"ServerReflectionInfo": reflected}
+            ),
+            grpc.method_handlers_generic_handler(
+                f"{DOOR_PACKAGE}.Status",
+                {"GetStatus": _unary(servicer.get_status, status_pb2.GetStatusRequest)},
+            ),
+        )
+    )
+
+
+def _unary(behaviour: Any, request: Any) -> Handler:
+    return grpc.unary_unary_rpc_method_handler(behaviour, request.FromString, _serialized)
+
+
+def _serialized(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data

@@ -1,0 +1,220 @@
+"""A line of the door's log becomes a prediction: fields by name, row by row, as the version that
+answered names them.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, Final
+
+import grpc
+import orjson
+
+from penstock.contracts.dataplane import Prediction, Value
+from penstock.contracts.topics import MESSAGE_BYTES
+from penstock_inference.door.envoy import KEPT_BYTES
+from penstock_inference.record.origin import Origins
+from penstock_inference.record.tensors import (
+    Message,
+    Scalar,
+    Undecodable,
+    grpc_names,
+    grpc_request,
+    grpc_response,
+    http_message,
+    inflate,
+    unframe,
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a version's tensors mean."""
+
+    digest: str
+    generation: int
+    numbers: tuple[str, ...]
+    strings: tuple[str, ...]
+    booleans: frozenset[str] = frozenset()
+    """Those of `strings` that hold "true" or "false"."""
+
+
+Layouts = Callable[[str, int | None], Layout | None]
+"""By pipeline and generation; None as generation is the one that is served. None for a pipeline
+that never was.
+"""
+
+
+class Unattributed(Exception):
+    """A line that belongs to no pipeline: it is counted and told, not published."""
+
+
+_GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
+_PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
+
+
+def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> tuple[str, Prediction]:
+    """The pipeline and its prediction, with the events behind it where `origins` believes what the
+    request says. Raises Unattributed.
+    """
+    try:
+        said = orjson.loads(line)
+        over_grpc = said["protocol"] == "grpc"
+        status = _status(said, over_grpc=over_grpc)
+        request, asked, problem = _request(said, over_grpc=over_grpc)
+    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise Unattributed(f"the line cannot be read: {error}") from error
+    pipeline, version = asked
+    response: Message | None = None
+    if status == "OK":
+        try:
+            response = _response(said, over_grpc=over_grpc)
+        except Undecodable as error:
+            problem = problem or f"response: {error}"
+    layout = layouts(pipeline, _generation(response.version if response else version))
+    if layout is None:
+        raise Unattributed(
+            f"no pipeline {pipeline!r} was ever served"
+            if pipeline
+            else problem or "the line names no pipeline"
+        )
+    prediction = Prediction(
+        id=said["id"],
+        pipeline=pipeline,
+        digest=layout.digest if response else None,
+        generation=layout.generation if response else None,
+        time=said["time"],
+        milliseconds=float(said["milliseconds"] or 0),
+        protocol="grpc" if over_grpc else "http",
+        status=status,
+        traceparent=said["traceparent"],
+        rows=None,
+        inputs=None,
+        probabilities=None,
+        values=None,
+        decisions=None,
+        undecoded=problem,
+    )
+    if request is not None:
+        _fill_inputs(prediction, request, layout)
+        prediction["events"] = origins.opened(request.origin) if origins else None
+    if response is not None:
+        _fill_outputs(prediction, response)
+    return pipeline, prediction
+
+
+def encoded(prediction: Prediction) -> bytes:
+    """As JSON that a topic takes. What is longer goes without its inputs and outputs, and says so
+    in `undecoded`.
+    """
+    value = orjson.dumps(prediction)
+    if len(value) > MESSAGE_BYTES:
+        prediction["inputs"] = prediction["probabilities"] = prediction["values"] = prediction[
+            "decisions"
+        ] = None
+        prediction["undecoded"] = f"a record of {len(value)} bytes is not kept"
+        value = orjson.dumps(prediction)
+    return value
+
+
+def _status(said: Mapping[str, Any], *, over_grpc: bool) -> str:
+    if not over_grpc:
+        return "OK" if said["status"] == 200 else str(said["status"])
+    number = said["grpc_status"]
+    if number is None:
+        return "UNKNOWN"
+    return _GRPC_STATUS[number] if 0 <= number < len(_GRPC_STATUS) else str(number)
+
+
+def _request(
+    said: Mapping[str, Any], *, over_grpc: bool
+) -> tuple[Message | None, tuple[str, str], str | None]:
+    """What was asked, of which model and version, and why that is all."""
+    asked = ("", "")
+    if not over_grpc and (found := _PATH.fullmatch(said["path"] or "")):
+        asked = (found[1], found[2] or "")
+    body, encoding = said["request"], said["request_encoding"]
+    if body is None:
+        return None, asked, "the request was refused before its body was read"
+    try:
+        data = b64decode(body)
+        if (said["request_bytes"] or 0) > KEPT_BYTES:
+            if over_grpc:
+                asked = grpc_names(inflate(data[5:], encoding if data[0] else None))
+            return None, asked, f"a request of {said['request_bytes']:.0f} bytes is not kept"
+        if over_grpc:
+            message = unframe(data, encoding)
+            asked = grpc_names(message)
+            request = grpc_request(message)
+            return request, (request.model, request.version), None
+        return (
+            http_message(inflate(data, encoding), _length(said["request_header_length"]), "inputs"),
+            asked,
+            None,
+        )
+    except (Undecodable, binascii.Error) as error:
+        return None, asked, f"request: {error}"
+
+
+def _response(said: Mapping[str, Any], *, over_grpc: bool) -> Message:
+    body, encoding = said["response"], said["response_encoding"]
+    if body is None:
+        raise Undecodable(f"{said['response_bytes'] or 0:.0f} bytes are not kept")
+    data = b64decode(body)
+    if over_grpc:
+        return grpc_response(unframe(data, encoding))
+    return http_message(inflate(data, encoding), _length(said["response_header_length"]), "outputs")
+
+
+def _length(header: str | None) -> int | None:
+    return int(header) if header and header.isdecimal() else None
+
+
+def _generation(version: str) -> int | None:
+    return int(version) if version.isdecimal() else None
+
+
+def _fill_inputs(prediction: Prediction, request: Message, layout: Layout) -> None:
+    try:
+        inputs: dict[str, list[Value]] = {}
+        for name, fields in (("numbers", layout.numbers), ("strings", layout.strings)):
+            if not fields:
+                continue
+            if name not in request.tensors:
+                raise Undecodable(f"there is no tensor {name}")
+            rows = request.tensors[name].matrix(len(fields), name)
+            prediction["rows"] = len(rows)
+            for column, field in enumerate(fields):
+                inputs[field] = [_value(row[column], boolean=field in layout.booleans) for row in rows]
+        prediction["inputs"] = inputs
+    except (Undecodable, TypeError, ValueError, OverflowError) as error:
+        prediction["undecoded"] = f"request: {error}"
+
+
+def _value(value: Scalar, *, boolean: bool) -> Value:
+    if isinstance(value, str):
+        return None if value == "" else value == "true" if boolean else value
+    return float(value) if value is not None and isfinite(value) else None
+
+
+def _fill_outputs(prediction: Prediction, response: Message) -> None:
+    try:
+        for name, tensor in response.tensors.items():
+            columns = tensor.shape[-1] if tensor.shape else 0
+            match name:
+                case "probabilities":
+                    prediction["probabilities"] = [
+                        [float(value) for value in row] for row in tensor.matrix(columns, name)
+                    ]
+                case "value":
+                    prediction["values"] = [float(row[0]) for row in tensor.matrix(1, name)]
+                case "decision":
+                    prediction["decisions"] = [str(row[0]) for row in tensor.matrix(1, name)]
+            prediction["rows"] = tensor.rows
+    except (Undecodable, TypeError, ValueError, OverflowError) as error:
+        prediction["undecoded"] = f"response: {error}"

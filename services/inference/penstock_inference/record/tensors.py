@@ -1,0 +1,264 @@
+"""Open Inference Protocol v2, read back: tensors of requests and responses over gRPC and HTTP, as
+columns of plain values.
+
+gRPC: frames of `inference.GRPCInferenceService/ModelInfer` (raw contents or typed ones). HTTP:
+JSON, and the binary extension, where `Inference-Header-Content-Length` says how long the JSON is
+and each tensor's `binary_data_size` how much of the rest is its own.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from penstock_inference.record.origin import PARAMETER
+
+Scalar = float | int | str | bool
+
+MAX_DECODED_BYTES: Final = 64 << 20
+"""What a compressed body may grow to."""
+_NUMPY: Final = {
+    "BOOL": "?",
+    "UINT8": "<u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "<i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+_CONTENTS: Final = {
+    "BOOL": "bool_contents",
+    "UINT8": "uint_contents",
+    "UINT16": "uint_contents",
+    "UINT32": "uint_contents",
+    "UINT64": "uint64_contents",
+    "INT8": "int_contents",
+    "INT16": "int_contents",
+    "INT32": "int_contents",
+    "INT64": "int64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+class Undecodable(Exception):
+    """Why a body says nothing; one clause for people."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    shape: tuple[int, ...]
+    values: list[Scalar]
+    """Row by row."""
+
+    @property
+    def rows(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def matrix(self, columns: int, name: str) -> list[list[Scalar]]:
+        """Row lists. Raises Undecodable for any shape but [N, columns]."""
+        if len(self.shape) != 2 or self.shape[1] != columns or len(self.values) != self.shape[0] * columns:
+            raise Undecodable(
+                f"{name} is {list(self.shape)} with {len(self.values)} values, expected [N, {columns}]"
+            )
+        return [self.values[at : at + columns] for at in range(0, len(self.values), columns)]
+
+
+@dataclass(frozen=True)
+class Message:
+    """A request or a response."""
+
+    model: str
+    version: str
+    tensors: dict[str, Tensor]
+    origin: str | None = None
+    """The parameter `penstock_events` of a request over gRPC."""
+
+
+# -- gRPC ------------------------------------------------------------------------------------------
+
+
+def unframe(body: bytes, encoding: str | None) -> bytes:
+    """The one message of a unary gRPC body: a flag, a length, the message."""
+    if len(body) < 5:
+        raise Undecodable("the body is shorter than a gRPC frame")
+    compressed, length = struct.unpack_from(">BI", body)
+    message = body[5 : 5 + length]
+    if len(message) < length:
+        raise Undecodable("the gRPC frame is cut off")
+    return inflate(message, encoding) if compressed else message
+
+
+def grpc_request(message: bytes) -> Message:
+    request = service_pb2.ModelInferRequest()
+    _parse(request, message)
+    origin = request.parameters[PARAMETER].string_param if PARAMETER in request.parameters else None
+    return Message(
+        request.model_name,
+        request.model_version,
+        _grpc_tensors(request.inputs, request.raw_input_contents),
+        origin,
+    )
+
+
+def grpc_response(message: bytes) -> Message:
+    response = service_pb2.ModelInferResponse()
+    _parse(response, message)
+    return grpc_response_of(response)
+
+
+def grpc_response_of(response: service_pb2.ModelInferResponse) -> Message:
+    return Message(
+        response.model_name,
+        response.model_version,
+        _grpc_tensors(response.outputs, response.raw_output_contents),
+    )
+
+
+def grpc_names(head: bytes) -> tuple[str, str]:
+    """Model and version from the beginning of a ModelInferRequest that is too large to keep: fields
+    1 and 2 stand first.
+    """
+    names = {1: "", 2: ""}
+    at = 0
+    while at + 1 < len(head) and head[at] in (0x0A, 0x12):
+        field, length = head[at] >> 3, head[at + 1]
+        if length > 0x7F or at + 2 + length > len(head):
+            break
+        names[field] = head[at + 2 : at + 2 + length].decode(errors="replace")
+        at += 2 + length
+    return names[1], names[2]
+
+
+def _parse(message: Any, data: bytes) -> None:
+    try:
+        message.ParseFromString(data)
+    except DecodeError as error:
+        raise Undecodable("the message is no protobuf of its kind") from error
+
+
+def _grpc_tensors(described: Sequence[Any], raw: Sequence[bytes]) -> dict[str, Tensor]:
+    if raw and len(raw) != len(described):
+        raise Undecodable(f"{len(described)} tensors, but {len(raw)} raw contents")
+    tensors = {}
+    for index, tensor in enumerate(described):
+        values = from_bytes(tensor.datatype, raw[index], tensor.name) if raw else _typed(tensor)
+        tensors[tensor.name] = Tensor(tuple(tensor.shape), values)
+    return tensors
+
+
+def _typed(tensor: Any) -> list[Scalar]:
+    contents = _CONTENTS.get(tensor.datatype)
+    if contents is None:
+        raise Undecodable(f"{tensor.name} has the datatype {tensor.datatype}")
+    values = getattr(tensor.contents, contents)
+    return [_text(value) for value in values] if tensor.datatype == "BYTES" else list(values)
+
+
+def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
+    """A raw tensor's values: little-endian numbers, or texts, each after its length in four bytes."""
+    if datatype == "BYTES":
+        return _texts(data, name)
+    kind = _NUMPY.get(datatype)
+    if kind is None:
+        raise Undecodable(f"{name} has the datatype {datatype}")
+    try:
+        values: list[Scalar] = np.frombuffer(data, kind).tolist()
+    except ValueError as error:
+        raise Undecodable(f"{name}: {len(data)} bytes are no whole number of {datatype}") from error
+    return values
+
+
+def _texts(data: bytes, name: str) -> list[Scalar]:
+    texts: list[Scalar] = []
+    at = 0
+    while at < len(data):
+        end = at + 4
+        length = int.from_bytes(data[at:end], "little")
+        if end + length > len(data):
+            raise Undecodable(f"{name}: a text is cut off")
+        texts.append(_text(data[end : end + length]))
+        at = end + length
+    return texts
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="replace")
+
+
+# -- HTTP ------------------------------------------------------------------------------------------
+
+
+def http_message(body: bytes, header_length: int | None, tensors: str) -> Message:
+    """`tensors` is the member that lists them: `inputs` or `outputs`."""
+    header = body[:header_length] if header_length else body
+    try:
+        said = orjson.loads(header)
+    except orjson.JSONDecodeError as error:
+        raise Undecodable(f"the body is no JSON: {error.args[0]}") from error
+    if not isinstance(said, dict):
+        raise Undecodable("the body is no JSON object")
+    rest = body[header_length:] if header_length else b""
+    return Message(
+        str(said.get("model_name") or ""),
+        str(said.get("model_version") or ""),
+        _http_tensors(said.get(tensors), rest),
+    )
+
+
+def _http_tensors(listed: object, rest: bytes) -> dict[str, Tensor]:
+    found = {}
+    at = 0
+    try:
+        for tensor in listed if isinstance(listed, list) else ():
+            size = (tensor.get("parameters") or {}).get("binary_data_size")
+            if size is None:
+                values = _flat(tensor["data"])
+            else:
+                values = from_bytes(tensor["datatype"], rest[at : at + size], tensor["name"])
+                at += size
+            found[tensor["name"]] = Tensor(tuple(tensor["shape"]), values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Undecodable(f"a tensor is not of the protocol's form: {error}") from error
+    return found
+
+
+def _flat(data: object) -> list[Scalar]:
+    if not isinstance(data, list):
+        raise Undecodable("a tensor's data is no list")
+    if not any(isinstance(value, list) for value in data):
+        return data
+    return [value for part in data for value in _flat(part)]
+
+
+# -- both ------------------------------------------------------------------------------------------
+
+
+def inflate(data: bytes, encoding: str | None) -> bytes:
+    """A compressed body, `gzip` or `deflate`, as it was before. A cut-off one gives what is there of it."""
+    if encoding in (None, "", "identity"):
+        return data
+    if encoding not in ("gzip", "deflate"):
+        raise Undecodable(f"the body's encoding is {encoding}")
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+    try:
+        inflated = inflater.decompress(data, MAX_DECODED_BYTES)
+    except zlib.error as error:
+        raise Undecodable(f"the body is no {encoding}: {error}") from error
+    if inflater.unconsumed_tail:
+        raise Undecodable(f"the body is larger than {MAX_DECODED_BYTES >> 20} MiB")
+    return inflated

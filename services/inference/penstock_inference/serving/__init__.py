@@ -1,0 +1,1 @@
+"""What Triton serves, brought to what is promoted."""

@@ -1,0 +1,100 @@
+"""Whether a promoted version may be loaded: everything is verified here, where the model is loaded,
+whoever sent it.
+
+The promotion and its evidence by the trust store; that the generation rises; the package's bytes by
+their digest; the OpenSSF signature over the package. What fails has a sentence, which `penstock
+status` shows.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.contracts.errors import Conflict, PenstockError, Refused, Unavailable
+from penstock.contracts.events import ModelVersionPromoted
+from penstock.packages.archive import MODEL_SIGNATURE, PACKAGE_FOLDER, unpack
+from penstock.packages.evidence import Known, admissible
+from penstock.packages.format import Package, open_package
+from penstock.packages.keys import Keys, Trust
+from penstock.packages.signing import verify_package
+from penstock.runtime.artifacts import Artifacts
+
+
+@dataclass(frozen=True)
+class Admission:
+    artifacts: Artifacts
+    keys: Path
+    """The folder with the trust store; read anew each time, so a rotation needs no restart."""
+    folder: Path
+    """Where admitted packages are kept: `<pipeline>/<generation>/package`."""
+
+    def precheck(self, promotion: ModelVersionPromoted, known: Known | None) -> None:
+        """What can be said without the package. Raises Refused; Unavailable while there is no trust store."""
+        _refuse(admissible(promotion, self._trust(), promotion.version.digest, known))
+
+    def admit(self, promotion: ModelVersionPromoted, known: Known | None) -> Package:
+        """Fetches and verifies. The package lies in `folder` when it returns. Blocks.
+
+        Raises Refused or Tampered with what does not hold, Unavailable while the artifact store or
+        the trust store is away.
+        """
+        self.precheck(promotion, known)
+        version = promotion.version
+        kept = self._place(promotion)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".incoming-") as name:
+            scratch = Path(name)
+            archive = self.artifacts.fetch(version.package, scratch / "package.tar")
+            signature = self.artifacts.fetch(version.signature, scratch / MODEL_SIGNATURE)
+            unpack(archive, scratch / PACKAGE_FOLDER)
+            archive.unlink()
+            self._verify(scratch / PACKAGE_FOLDER, signature, promotion, known).check()
+            scratch.chmod(0o755)
+            shutil.rmtree(kept, ignore_errors=True)
+            os.rename(scratch, kept)
+            scratch.mkdir()  # for the context manager to remove
+        return open_package(kept / PACKAGE_FOLDER, version.digest)
+
+    def reopen(self, promotion: ModelVersionPromoted) -> Package:
+        """What was admitted before this process began, verified as if it were new; fetched again
+        where it is gone or damaged. Blocks.
+        """
+        kept = self._place(promotion)
+        try:
+            return self._verify(kept / PACKAGE_FOLDER, kept / MODEL_SIGNATURE, promotion, None)
+        except PenstockError:
+            return self.admit(promotion, None)
+
+    def forget(self, pipeline: str, generation: int) -> None:
+        shutil.rmtree(self.folder / pipeline / str(generation), ignore_errors=True)
+
+    def _verify(
+        self, directory: Path, signature: Path, promotion: ModelVersionPromoted, known: Known | None
+    ) -> Package:
+        trust, version = self._trust(), promotion.version
+        package = open_package(directory, version.digest)
+        _refuse(admissible(promotion, trust, package.digest, known))
+        verify_package(directory, signature, trust, version.digest, version.keyid)
+        if package.pipeline.pipeline != version.pipeline:
+            raise Refused(
+                f"the package is of pipeline {package.pipeline.pipeline!r}, promoted for {version.pipeline!r}"
+            )
+        return package
+
+    def _place(self, promotion: ModelVersionPromoted) -> Path:
+        return self.folder / promotion.version.pipeline / str(promotion.generation)
+
+    def _trust(self) -> Trust:
+        try:
+            return Keys(self.keys).trust()
+        except Conflict as error:
+            raise Unavailable(error.message, where=error.where, remedy=error.remedy) from error
+
+
+def _refuse(reasons: list[str]) -> None:
+    if reasons:
+        raise Refused("; ".join(reasons))

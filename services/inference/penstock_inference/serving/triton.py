@@ -1,0 +1,111 @@
+"""Triton as a peer: what it has loaded, load, unload, one inference. Everything else of it is the
+clients' business, through the door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from penstock.contracts.errors import Unavailable
+from penstock.runtime.rpc import rpc_error
+from penstock_inference.record.tensors import Tensor, grpc_response_of
+
+ASK_S: Final = 5.0
+LOAD_S: Final = 120.0
+"""A large graph takes its time, and Triton waits for what is in flight on the old one."""
+_OPTIONS: Final = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", 64 << 20),
+]
+
+Numbers = Sequence[Sequence[float | None]]
+Strings = Sequence[Sequence[str]]
+
+
+def infer_request(
+    model: str, version: int | None, numbers: Numbers, strings: Strings
+) -> service_pb2.ModelInferRequest:
+    """Rows as the protocol's tensors. A tensor without columns is left out; None is NaN."""
+    request = service_pb2.ModelInferRequest(model_name=model, model_version=str(version) if version else "")
+    if numbers and numbers[0]:
+        array = np.array(
+            [[np.nan if value is None else value for value in row] for row in numbers], dtype="<f8"
+        )
+        request.inputs.add(name="numbers", datatype="FP64", shape=array.shape)
+        request.raw_input_contents.append(array.tobytes())
+    if strings and strings[0]:
+        request.inputs.add(name="strings", datatype="BYTES", shape=(len(strings), len(strings[0])))
+        texts = (value.encode() for row in strings for value in row)
+        request.raw_input_contents.append(b"".join(len(text).to_bytes(4, "little") + text for text in texts))
+    return request
+
+
+class Triton:
+    """One server. Every call raises Unavailable while it is away, and grpc's own errors as the
+    PenstockError of their status.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def loaded(self) -> dict[str, frozenset[int]]:
+        """Versions that answer or should, by model."""
+        request = service_pb2.RepositoryIndexRequest(ready=True)
+        index = await self._call(self._stub.RepositoryIndex, request, ASK_S)
+        found: dict[str, set[int]] = {}
+        for model in index.models:
+            found.setdefault(model.name, set()).add(int(model.version or 0))
+        return {name: frozenset(versions) for name, versions in found.items()}
+
+    async def load(self, model: str) -> None:
+        """Loads, or loads again what is written in its configuration: what is new before what is
+        old goes. On failure the old one stays.
+        """
+        await self._call(
+            self._stub.RepositoryModelLoad, service_pb2.RepositoryModelLoadRequest(model_name=model), LOAD_S
+        )
+
+    async def unload(self, model: str) -> None:
+        await self._call(
+            self._stub.RepositoryModelUnload,
+            service_pb2.RepositoryModelUnloadRequest(model_name=model),
+            LOAD_S,
+        )
+
+    async def infer(
+        self, model: str, version: int, numbers: Numbers, strings: Strings, within: float = ASK_S
+    ) -> dict[str, Tensor]:
+        answer = await self._call(
+            self._stub.ModelInfer, infer_request(model, version, numbers, strings), within
+        )
+        return grpc_response_of(answer).tensors
+
+    async def live(self) -> bool:
+        try:
+            answer = await self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), ASK_S)
+        except Unavailable:
+            return False
+        return bool(answer.live)
+
+    async def _call(self, method: Any, request: Any, within: float) -> Any:
+        try:
+            return await method(request, timeout=within)
+        except grpc.aio.AioRpcError as error:
+            raise rpc_error(error) from error
