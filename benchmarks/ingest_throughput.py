@@ -26,19 +26,10 @@ from confluent_kafka import Producer
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Message, Outcome, Partition, Produced
+from penstock.runtime.kafka.transactional import Processor, TransactionalStream
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import (
-    BEGINNING,
-    Batch,
-    Committed,
-    Message,
-    Outcome,
-    Partition,
-    Processor,
-    Produced,
-    TransactionalStream,
-)
-from penstock.runtime.topics import ensure_topics
 from penstock_ingest.history import CHECKPOINT_EVERY, History, Restored, headers
 from penstock_ingest.intake import Intake
 from penstock_ingest.profile import profile

@@ -17,7 +17,7 @@ from confluent_kafka import Producer
 
 from penstock.contracts.events import ModelVersionPromoted, encode
 from penstock.contracts.topics import SHARED
-from penstock.runtime.topics import ensure_topics
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
 

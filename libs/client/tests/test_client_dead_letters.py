@@ -12,7 +12,7 @@ from penstock.client import ClientSettings, Penstock
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.errors import NotFound
 from penstock.contracts.topics import SHARED, dead_letter_topic
-from penstock.runtime.topics import ensure_topics
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.testing.broker import Kafka
 
 pytestmark = pytest.mark.kafka

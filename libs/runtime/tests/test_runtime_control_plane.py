@@ -33,10 +33,10 @@ from penstock.contracts.events import (
 )
 from penstock.contracts.topics import SHARED
 from penstock.runtime.broker import ConsumerFailed, ControlPlane, Retries, Router
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
-from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
 

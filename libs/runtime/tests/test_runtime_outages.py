@@ -35,11 +35,11 @@ from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently
 from penstock.runtime.jobs import Jobs
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.outbox import Relay
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow, OutboxRow
-from penstock.runtime.topics import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.containers import or_skip

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from penstock.runtime.assignment import Assignment
-from penstock.runtime.progress import Position, Progress
+from penstock.runtime.kafka.assignment import Assignment
+from penstock.runtime.kafka.progress import Position, Progress
 from penstock.runtime.settings import KafkaSettings
 
 
@@ -58,7 +58,7 @@ def test_a_group_is_formed_anew_at_the_second_look_and_then_more_seldom(
     def left_out(*_: Any) -> set[str] | None:
         return answers.pop(0)
 
-    monkeypatch.setattr("penstock.runtime.assignment.left_out", left_out)
+    monkeypatch.setattr("penstock.runtime.kafka.assignment.left_out", left_out)
     assignment = Assignment(KafkaSettings(), "g")
 
     def seen(*found: set[str] | None) -> list[list[str]]:

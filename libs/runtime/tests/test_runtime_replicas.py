@@ -21,10 +21,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock.contracts.events import AuditFailed, AuditStarted, encode
 from penstock.contracts.topics import SHARED
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
 from penstock.runtime.tables import JobRow, LeaseRow, OutboxRow
-from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import Kafka
 from penstock.testing.postgres import Postgres
 from penstock.testing.wait import until

@@ -13,19 +13,13 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from penstock.contracts.topics import Topic
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.kafka.group import StreamFailed
+from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition, Produced
+from penstock.runtime.kafka.positioned import PositionedStream
+from penstock.runtime.kafka.transactional import TransactionalStream
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import (
-    Batch,
-    Committed,
-    Outcome,
-    Partition,
-    PositionedStream,
-    Produced,
-    StreamFailed,
-    TransactionalStream,
-)
-from penstock.runtime.topics import ensure_topics
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
 from penstock.testing.wait import until
@@ -122,7 +116,7 @@ class Copy:
 def test_a_topic_that_the_group_left_out_is_read_after_all(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.runtime.stream.group.CHECK_EVERY_S", 0.5)
+    monkeypatch.setattr("penstock.runtime.kafka.group.CHECK_EVERY_S", 0.5)
     make(settings, "in", "new", "out")
     publish(settings, "in", [b"known"] * 10)
     publish(settings, "new", [b"left out"] * 10)

@@ -57,10 +57,10 @@ from penstock.packages.evidence import Verdict, Waiver
 from penstock.runtime import rpc
 from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.jobs import JobContext
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
-from penstock.runtime.topics import ensure_topics
 from penstock.testing import packages as made
 from penstock.testing.broker import free_ports
 from penstock.testing.history import restored

@@ -10,8 +10,8 @@ from penstock.contracts.events import PipelineApplied
 from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.runtime.broker import Router
+from penstock.runtime.kafka.positioned import PositionedStream
 from penstock.runtime.lifecycle import Service
-from penstock.runtime.stream import PositionedStream
 from penstock_feature_store import duties, handlers, measures
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.forwarding import Forwarding

@@ -8,9 +8,9 @@ from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.inference.v1 import inference_pb2_grpc
 from penstock.runtime import ports, rpc
 from penstock.runtime.broker import Router
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 from penstock_inference import handlers
 from penstock_inference.door import services as door_services
 from penstock_inference.door.files import write_first

@@ -10,8 +10,8 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime.broker import Router
+from penstock.runtime.kafka.transactional import TransactionalStream
 from penstock.runtime.lifecycle import Service
-from penstock.runtime.stream import TransactionalStream
 from penstock_ingest import handlers
 from penstock_ingest.catalog import Catalog
 from penstock_ingest.history import History

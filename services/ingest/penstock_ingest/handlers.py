@@ -13,8 +13,8 @@ from penstock.contracts.events import PipelineApplied
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics
 from penstock.runtime.broker import Router
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 from penstock_ingest.catalog import Catalog
 
 log = structlog.get_logger(__name__)

@@ -22,8 +22,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
 from penstock.contracts.errors import Unavailable
+from penstock.runtime.kafka.group import librdkafka_log
+from penstock.runtime.kafka.messages import Headers, Message
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import Headers, Message, librdkafka_log
 from penstock_ingest.profile import Profile, add, decode_profile, encode_profile
 from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 

@@ -23,8 +23,8 @@ from penstock.contracts import metrics
 from penstock.contracts.dataplane import MAX_REJECT_BYTES
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock.contracts.topics import source_topic
+from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, Produced
 from penstock.runtime.metrics import counter, histogram
-from penstock.runtime.stream import Batch, Committed, Message, Outcome, Produced
 from penstock_ingest import history
 from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import Restored

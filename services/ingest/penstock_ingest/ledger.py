@@ -13,8 +13,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import source_topic
+from penstock.runtime.kafka.group import librdkafka_log
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import librdkafka_log
 from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import History
 from penstock_ingest.profile import Profile, add

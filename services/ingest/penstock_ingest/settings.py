@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
+from penstock.runtime.kafka.group import BATCH
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock.runtime.stream import BATCH
 
 
 class Settings(ServiceSettings):

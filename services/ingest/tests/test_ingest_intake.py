@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from penstock.contracts.dataplane import MAX_REJECT_BYTES, Record, Reject
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.stream import Batch, Committed, Message, Outcome, Partition
+from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, Partition
 from penstock_ingest.counts import decode_counts
 from penstock_ingest.history import Restored, whole_profile
 from penstock_ingest.intake import Intake

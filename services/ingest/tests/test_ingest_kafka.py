@@ -27,7 +27,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import SHARED, pipeline_topics, source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime.cloud_events import headers_of
-from penstock.runtime.topics import ensure_topics
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.wait import until
 from penstock_ingest.history import History, Restored, headers

@@ -13,8 +13,8 @@ from kafka.errors import KafkaError
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
+from penstock.runtime.kafka.admin import connect, ensure_topics
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import connect, ensure_topics
 
 TIMEOUT_MS = 5_000
 

@@ -26,8 +26,8 @@ from penstock.contracts.events import (
 from penstock.contracts.topics import SHARED, dead_letter_topic, source_topic
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1.model_registry_pb2_grpc import ModelRegistryServiceStub
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports

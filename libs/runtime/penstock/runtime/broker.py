@@ -27,13 +27,13 @@ from faststream.confluent import KafkaBroker
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
-from penstock.runtime.assignment import Assignment
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
+from penstock.runtime.kafka.assignment import Assignment
+from penstock.runtime.kafka.progress import Progress
 from penstock.runtime.metrics import observed
 from penstock.runtime.outbox import Relay
-from penstock.runtime.progress import Progress
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.replay import Replay
 from penstock.runtime.router import Retries, Router

@@ -26,12 +26,12 @@ from penstock.contracts.topics import DAY_MS, MESSAGE_BYTES, Topic, dead_letter_
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.database import DatabaseAway
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.kafka.progress import Position
 from penstock.runtime.messaging import DESTINATION, GROUP
 from penstock.runtime.metrics import Reading
-from penstock.runtime.progress import Position
 from penstock.runtime.router import Router, may_pass
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 
 log = structlog.get_logger(__name__)
 

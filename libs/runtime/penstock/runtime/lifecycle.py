@@ -34,13 +34,13 @@ from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
 from penstock.runtime.database import TRY_EVERY_S, Database, DatabaseAway
 from penstock.runtime.jobs import Jobs, OnFailure, OnProgress, OnResult
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.logging import configure_logging
 from penstock.runtime.metrics import Read, Reading, observed
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import ServiceSettings
 from penstock.runtime.store import Store
 from penstock.runtime.telemetry import configure_telemetry
-from penstock.runtime.topics import ensure_topics
 from penstock.runtime.usage import usage
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 

@@ -21,8 +21,8 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 from penstock.contracts.topics import source_topic
+from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import Partition
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.records import RecordsSink
 from penstock_feature_store.pipelines import Owned

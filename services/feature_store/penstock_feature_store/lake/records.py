@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 import structlog
 
-from penstock.runtime.stream import Batch, Partition
+from penstock.runtime.kafka.messages import Batch, Partition
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.batches import Received, table_of
 from penstock_feature_store.lake.lake import SourceLake

@@ -26,8 +26,8 @@ from penstock.contracts.topics import SHARED, pipeline_topics, source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
 from penstock.runtime.cloud_events import headers_of
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 from penstock.status.v1.status_pb2 import GetStatusRequest, ServiceStatus
 from penstock.status.v1.status_pb2_grpc import StatusServiceStub
 from penstock.testing.broker import Kafka, free_ports

@@ -38,12 +38,12 @@ from penstock.contracts import metrics
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import predictions_topic
+from penstock.runtime.kafka.bounded import bounded
+from penstock.runtime.kafka.spans import linked_span
 from penstock.runtime.messaging import GROUP as GROUP_NAME
 from penstock.runtime.messaging import sent
 from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream import linked_span
-from penstock.runtime.stream.bounded import bounded
 from penstock.runtime.telemetry import context_of
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.predictions import Layouts, Unattributed, encoded, read_line

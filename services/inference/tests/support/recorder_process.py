@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from penstock.contracts.topics import Topic
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import ensure_topics
 from penstock_inference.record.predictions import Layout
 from penstock_inference.record.recorder import Recorder, RecorderSettings
 

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from penstock.runtime.kafka.group import BATCH, LINGER_S, Group, Waits
+from penstock.runtime.kafka.messages import BEGINNING, Batch, Partition
+from penstock.runtime.kafka.spans import batch_span
 from penstock.runtime.messaging import processing
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream.group import BATCH, LINGER_S, Group, Waits
-from penstock.runtime.stream.messages import BEGINNING, Batch, Partition
-from penstock.runtime.stream.spans import batch_span
 
 
 class Sink(Protocol):

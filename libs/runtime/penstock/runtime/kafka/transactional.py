@@ -16,13 +16,13 @@ from typing import Protocol
 from confluent_kafka import Producer, TopicPartition
 
 from penstock.contracts import metrics
+from penstock.runtime.kafka.bounded import bounded
+from penstock.runtime.kafka.group import BATCH, CALL_S, LINGER_S, Group, Waits, librdkafka_log
+from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition
+from penstock.runtime.kafka.spans import batch_span
 from penstock.runtime.messaging import GROUP, processing, sent
 from penstock.runtime.metrics import histogram
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream.bounded import bounded
-from penstock.runtime.stream.group import BATCH, CALL_S, LINGER_S, Group, Waits, librdkafka_log
-from penstock.runtime.stream.messages import Batch, Committed, Outcome, Partition
-from penstock.runtime.stream.spans import batch_span
 
 _TRANSACTIONS = histogram(metrics.TRANSACTIONS)
 

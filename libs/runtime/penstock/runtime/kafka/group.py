@@ -28,12 +28,12 @@ from confluent_kafka import Message as RawMessage
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
-from penstock.runtime.assignment import Assignment
 from penstock.runtime.backoff import Backoff
+from penstock.runtime.kafka.assignment import Assignment
+from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Message, Partition
 from penstock.runtime.messaging import DESTINATION, GROUP
 from penstock.runtime.metrics import Reading, counter, observed
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.stream.messages import BEGINNING, Batch, Committed, Message, Partition
 
 log = structlog.get_logger(__name__)
 _INTERRUPTIONS = counter(metrics.INTERRUPTIONS)

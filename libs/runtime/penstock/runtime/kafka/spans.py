@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from opentelemetry import trace
 from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 
-from penstock.runtime.stream.messages import Batch
+from penstock.runtime.kafka.messages import Batch
 
 MAX_LINKS = 100
 """Of distinct traces; a batch may hold thousands of events. OpenTelemetry's own default limit is 128."""

@@ -17,8 +17,8 @@ from contextlib import closing
 
 import structlog
 
+from penstock.runtime.kafka.admin import connect
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.topics import connect
 
 log = structlog.get_logger(__name__)
 
