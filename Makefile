@@ -106,6 +106,7 @@ check-generated: setup
 check-contracts: setup
 	@$(BIN)/python -m penstock.contracts.export --check . .
 	@$(BIN)/python tests/contract/compatibility.py
+	@$(BIN)/python tests/contract/published.py
 
 gen: setup clean-gen requirements ## Stubs from proto/, schemas and pages from the contracts, dashboards, what each image installs
 	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs

@@ -45,9 +45,9 @@ def test_each_shared_topic_carries_just_the_events_that_say_so() -> None:
     assert declared == carried
 
 
-def test_owners_and_consumers_exist() -> None:
+def test_producers_and_consumers_exist() -> None:
     for topic in CATALOGUE:
-        assert {topic.owner, *topic.consumers} <= SERVICES | {"users"}, topic.name
+        assert {*topic.producers, *topic.consumers} <= SERVICES | {"users"}, topic.name
 
 
 def test_a_pipeline_gets_the_partitions_and_retention_that_its_file_asks_for() -> None:

@@ -70,7 +70,7 @@ def add(file: Path, line: str) -> None:
 
 
 def test_unspoiled_they_pass(copy: Path) -> None:
-    for target in ("check-imports", "check-generated"):
+    for target in ("check-imports", "check-generated", "check-contracts"):
         assert check(copy, target)[0] == 0, check(copy, target)[1]
 
 
@@ -107,3 +107,11 @@ def test_a_generated_file_that_was_changed_by_hand_is_named(spoil: Path, file: s
     code, printed = check(spoil, "check-generated")
     assert code != 0
     assert said in printed, printed
+
+
+def test_a_published_example_that_breaks_its_schema_is_named(spoil: Path) -> None:
+    example = spoil / "schemas" / "examples" / "AuditStarted.json"
+    example.write_text(example.read_text().replace('"pipeline": "', '"pipelines": "'))
+    code, printed = check(spoil, "check-contracts")
+    assert code != 0
+    assert "schemas/examples/AuditStarted.json: $: 'pipeline' is a required property" in printed, printed

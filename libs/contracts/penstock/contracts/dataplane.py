@@ -98,3 +98,7 @@ class Prediction(TypedDict):
     """By source, the id of the event behind the features, where the prediction was asked by entity."""
     undecoded: str | None
     """Why inputs or outputs are missing."""
+
+
+SHAPES = {"Record": Record, "Reject": Reject, "Prediction": Prediction}
+"""By the name that the topic catalogue gives each."""

@@ -21,24 +21,11 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from penstock.contracts import dataplane, metrics, pipeline
+from penstock.contracts.asyncapi import asyncapi
 from penstock.contracts.durations import format_duration
 from penstock.contracts.events import EVENTS
-from penstock.contracts.topics import CATALOGUE, Topic
 
 Json = dict[str, Any]
-
-_DATA_PLANE = {"Record": dataplane.Record, "Reject": dataplane.Reject, "Prediction": dataplane.Prediction}
-_FREE = {
-    "Event": {
-        "type": "object",
-        "description": "A flat JSON object with the fields that the pipeline file declares for the source.",
-    },
-    "SeenIds": {
-        "type": "string",
-        "format": "binary",
-        "description": "8 bytes for each id accepted in one transaction.",
-    },
-}
 
 
 def exports() -> dict[str, str]:
@@ -54,7 +41,7 @@ def exports() -> dict[str, str]:
 def event_schemas() -> dict[str, Json]:
     """By event class; data-plane messages too."""
     control = {event.__name__: event.model_json_schema() for event in EVENTS.values()}
-    data = {name: TypeAdapter(shape).json_schema() for name, shape in _DATA_PLANE.items()}
+    data = {name: TypeAdapter(shape).json_schema() for name, shape in dataplane.SHAPES.items()}
     return control | data
 
 
@@ -64,53 +51,6 @@ def pipeline_schema() -> Json:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **pipeline.Pipeline.model_json_schema(by_alias=True),
     }
-
-
-def asyncapi() -> Json:
-    """Every topic as a channel, every service as the one who sends or receives."""
-    schemas = event_schemas() | _FREE
-    messages = {
-        name: {
-            "name": name,
-            "contentType": "application/json" if name != "SeenIds" else "application/octet-stream",
-            "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": schema},
-        }
-        for name, schema in schemas.items()
-    }
-    return {
-        "asyncapi": "3.0.0",
-        "info": {
-            "title": "Penstock",
-            "version": "1",
-            "description": (
-                "Control events are CloudEvents 1.0 in binary mode; the type is `io.penstock.<message>.v1`."
-            ),
-        },
-        "channels": {topic.name: _channel(topic) for topic in CATALOGUE},
-        "operations": dict(_operations()),
-        "components": {"messages": messages},
-    }
-
-
-def _channel(topic: Topic) -> Json:
-    channel: Json = {
-        "address": topic.name.replace("<p>", "{pipeline}").replace("<source>", "{source}"),
-        "description": f"{topic.about} Key: {topic.key}.",
-        "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in topic.messages},
-        "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [topic.cleanup]}}},
-    }
-    parameters: Json = {
-        name: {} for marker, name in (("<p>", "pipeline"), ("<source>", "source")) if marker in topic.name
-    }
-    return channel | ({"parameters": parameters} if parameters else {})
-
-
-def _operations() -> Iterator[tuple[str, Json]]:
-    for topic in CATALOGUE:
-        channel = {"$ref": f"#/channels/{topic.name.replace('/', '~1')}"}
-        yield f"{topic.owner} sends {topic.name}", {"action": "send", "channel": channel}
-        for consumer in topic.consumers:
-            yield f"{consumer} receives {topic.name}", {"action": "receive", "channel": channel}
 
 
 # -- the reference page ----------------------------------------------------------------------------

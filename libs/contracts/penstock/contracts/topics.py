@@ -1,4 +1,4 @@
-"""The topic catalogue: every topic is data, with its owner, consumers, key, shape and settings.
+"""The topic catalogue: every topic is data, with its producers, consumers, key, shape and settings.
 
 A topic enters with the service that serves it. A test compares this table with what the services
 really subscribe and publish.
@@ -23,15 +23,23 @@ class Topic:
     name: str
     """With `<p>` and `<source>` where there is one per pipeline or source."""
     owner: str
-    """The service that publishes, or `users`."""
+    """The service that publishes every one of `messages`, or `users`."""
     consumers: tuple[str, ...]
     key: str
     about: str
     messages: tuple[str, ...]
     """Event classes, or one data-plane shape."""
+    requesters: tuple[str, ...] = ()
+    """Other services that publish here; of `messages`, only the requests (`…Requested`)."""
     partitions: int = 1
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = -1
+
+    @property
+    def producers(self) -> dict[str, tuple[str, ...]]:
+        """By service, the messages that it publishes here; the owner first."""
+        requests = tuple(name for name in self.messages if name.endswith("Requested"))
+        return {self.owner: self.messages} | dict.fromkeys(self.requesters, requests)
 
     @property
     def config(self) -> dict[str, str]:
@@ -54,11 +62,12 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "training-runs.v1",
         owner="trainer",
+        requesters=("feature_store",),
         consumers=("trainer", "model_registry", "feature_store"),
         key="run id",
         about=(
-            "Wishes for training runs (from the trainer's own API and the feature store's trigger) and what"
-            " became of them."
+            "Requests for training runs (from the trainer's own API and the feature store's trigger) and"
+            " what became of them."
         ),
         messages=(
             "TrainingRunRequested",
@@ -198,6 +207,7 @@ def _named(template: Topic, pipeline: str, source: str, *, partitions: int, rete
     return Topic(
         name,
         owner=template.owner,
+        requesters=template.requesters,
         consumers=template.consumers,
         key=template.key,
         about=template.about,
