@@ -18,7 +18,8 @@ from load import Publishing, record_ids, under_load
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import TrainingRunCompleted
-from penstock.testing.compose import ComposeUnderTest, running_compose
+from penstock.contracts.services import PLATFORM
+from penstock.testing.compose import SERVICES, ComposeUnderTest, running_compose
 from penstock.testing.prometheus import Prometheus
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
@@ -26,8 +27,8 @@ from penstock.trainer.v1 import trainer_pb2 as trainer
 pytestmark = [pytest.mark.compose, pytest.mark.slow]
 
 NODES = ("kafka", "kafka-2", "kafka-3")
-REPLICATED = ("ingest", "feature-store", "trainer", "model-registry")
-EVERYTHING = (*NODES, "redis", "postgres", "triton", "envoy", *REPLICATED, "ethics-audit", "inference")
+REPLICATED = tuple(service.container for service in PLATFORM.values() if service.replicas > 1)
+EVERYTHING = (*NODES, "redis", "postgres", "triton", "envoy", *SERVICES)
 TAKEN_OVER_WITHIN = 30
 BACK_WITHIN = 120
 

@@ -14,7 +14,7 @@ import pytest
 from packaging.utils import canonicalize_name
 
 from penstock.contracts.metrics import SERVICES as MEASURED
-from penstock.runtime.ports import SERVICES
+from penstock.contracts.services import PLATFORM as SERVICES
 from penstock.testing.compose import environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ COMBINATIONS = [
 MOST_BYTES = 450_000_000
 SMALL = ("ingest", "model_registry", "inference")
 VERSION = os.environ.get("PENSTOCK_VERSION", "latest")
-IMAGES = {service: f"penstock/{service.replace('_', '-')}:{VERSION}" for service in SERVICES}
+IMAGES = {name: f"penstock/{service.container}:{VERSION}" for name, service in SERVICES.items()}
 PUBLISHED = {"envoy", "kafka", "kafka-2", "kafka-3", "grafana", "prometheus", "jaeger", "otel-collector"}
 """The door, Kafka for publishers, where programs send their traces, and what an operator opens in a
 browser.
@@ -128,7 +128,9 @@ def test_each_service_is_reached_has_its_database_and_is_seen() -> None:
         environment = services[service.replace("_", "-")]["environment"]
         assert peers <= environment.keys()
         assert "OTEL_EXPORTER_OTLP_ENDPOINT" in environment
-        if database := environment.get(f"PENSTOCK_{service.upper()}__DATABASE"):
+        database = environment.get(f"PENSTOCK_{service.upper()}__DATABASE")
+        assert bool(database) == SERVICES[service].database
+        if database:
             assert database.rpartition("/")[2] in databases
     assert set(MEASURED) == set(SERVICES)
 
@@ -230,6 +232,6 @@ def test_an_image_holds_its_own_service_and_says_what_else(built: None, service:
     own = f"penstock-{service.replace('_', '-')}"
     assert {name for name in ours if name.removeprefix("penstock-").replace("-", "_") in SERVICES} == {own}
     assert ours[own] == image(service)["Config"]["Labels"]["org.opencontainers.image.version"]
-    assert ("torch" in components) == (service == "trainer")
-    assert ("s3fs" in components) == (service != "ingest")
+    assert ("torch" in components) == SERVICES[service].torch
+    assert ("s3fs" in components) == bool(SERVICES[service].artifacts)
     assert inside(service, "id", "-u").strip() == "10001"

@@ -25,7 +25,7 @@ from load import all_recorded_once, all_records_once, predicting, publishing
 
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import source_topic
-from penstock.testing.compose import ROOT, ComposeUnderTest, clone_into, running_compose
+from penstock.testing.compose import ROOT, SERVICES, ComposeUnderTest, clone_into, running_compose
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.compose
@@ -34,7 +34,6 @@ PAGE = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS: dict[str, str] = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
 FILE = re.compile(r"^```yaml\n# (?P<path>\S+)\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 IMAGES = os.environ.get("PENSTOCK_VERSION", "latest")
-SERVICES = ("ingest", "feature-store", "trainer", "model-registry", "ethics-audit", "inference")
 
 
 def commands(section: str) -> list[str]:

@@ -10,14 +10,11 @@ import pytest
 from census import Served
 from load import under_load
 
-from penstock.testing.compose import ComposeUnderTest
+from penstock.testing.compose import SERVICES, ComposeUnderTest
 
 pytestmark = pytest.mark.compose
 
-ALL_BUT_KAFKA = (
-    "redis", "postgres", "triton", "envoy",
-    "ingest", "feature-store", "trainer", "model-registry", "ethics-audit", "inference",
-)  # fmt: skip
+ALL_BUT_KAFKA = ("redis", "postgres", "triton", "envoy", *SERVICES)
 
 
 def test_a_rolling_restart_fails_no_prediction_and_loses_no_event(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from census import PIPELINE, serve
 
+from penstock.contracts.services import PLATFORM
 from penstock.testing.compose import clone_into, running_compose
 from penstock.testing.s3 import CREDENTIALS, IMAGE, KEY, SECRET, filesystem
 
@@ -23,7 +24,7 @@ services:
     ports: ["127.0.0.1::9000"]
     environment: {{MINIO_ROOT_USER: {KEY}, MINIO_ROOT_PASSWORD: {SECRET}}}
 """
-USE_ARTIFACTS = ("feature-store", "trainer", "model-registry", "ethics-audit", "inference")
+USE_ARTIFACTS = tuple(service.container for service in PLATFORM.values() if service.artifacts)
 
 
 def test_a_model_comes_to_serve_out_of_a_bucket_and_the_volume_stays_empty(

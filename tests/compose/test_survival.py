@@ -11,17 +11,13 @@ import pytest
 from census import Served
 from load import Publishing, under_load
 
-from penstock.testing.compose import ComposeUnderTest
+from penstock.testing.compose import SERVICES, ComposeUnderTest
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.compose
 
-CONTAINERS = (
-    "kafka", "redis", "postgres", "triton", "envoy",
-    "ingest", "feature-store", "trainer", "model-registry", "ethics-audit", "inference",
-)  # fmt: skip
 STORES = ("kafka", "redis", "postgres", "triton")
-SERVICES = CONTAINERS[5:]
+CONTAINERS = (*STORES, "envoy", *SERVICES)
 FIRST = {"triton", "ingest"}
 """Of those that may be killed; the others, and what takes longer, are for `make test-slow`."""
 CUT_S = 30

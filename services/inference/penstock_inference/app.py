@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from penstock.contracts import metrics
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.services import PLATFORM
 from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.inference.v1 import inference_pb2_grpc
-from penstock.runtime import ports, rpc
+from penstock.runtime import rpc
 from penstock.runtime.broker import Router
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.lifecycle import Service
@@ -81,7 +82,7 @@ async def run(settings: Settings) -> None:
         )
         channels = {
             name: rpc.connect(settings.address) if name == "inference" else service.channel(name)
-            for name in ports.SERVICES
+            for name in PLATFORM
         }
         service.serve(door_services.add_to_server, door_services.DoorServices(channels, triton))
         service.background("serving", lambda: serving.run(every))

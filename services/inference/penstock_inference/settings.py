@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 
 from penstock.contracts.durations import parse_duration
+from penstock.contracts.services import PLATFORM
 from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
 from penstock_inference.door.envoy import Door
@@ -74,8 +75,7 @@ class Settings(ServiceSettings):
             admin=self.door_admin,
             triton_grpc=self.triton_grpc,
             triton_http=self.triton_http,
-            services={service: self.platform.peer(service) for service in ports.SERVICES}
-            | {"inference": own},
+            services={service: self.platform.peer(service) for service in PLATFORM} | {"inference": own},
             admin_listen=self.door_admin_listen,
             health_listen=self.door_health_listen,
             traces=self.door_traces,

@@ -13,15 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from penstock.contracts.services import PLATFORM
+
 Kind = Literal["counter", "updowncounter", "gauge", "histogram"]
 
-SERVICES = ("ingest", "feature_store", "trainer", "model_registry", "ethics_audit", "inference")
-STORING = tuple(service for service in SERVICES if service != "ingest")
-"""With a database."""
-WORKING = ("trainer", "ethics_audit")
-"""With jobs."""
-CONSUMING = tuple(service for service in SERVICES if service != "inference")
-"""In a consumer group; inference reads topics whole."""
+SERVICES = tuple(PLATFORM)
+STORING = tuple(name for name, service in PLATFORM.items() if service.database)
+WORKING = tuple(name for name, service in PLATFORM.items() if service.jobs)
+CONSUMING = tuple(name for name, service in PLATFORM.items() if service.consumer_group)
 
 CALL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Buckets of what somebody waits for."""

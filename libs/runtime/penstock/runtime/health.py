@@ -12,7 +12,7 @@ import sys
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from penstock.runtime import ports
+from penstock.contracts.services import SERVICES
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 
 WITHIN_S = 3.0
@@ -37,10 +37,10 @@ def look(address: str) -> str | None:
 
 
 def main(arguments: list[str]) -> int:
-    if len(arguments) != 1 or arguments[0] not in ports.SERVICES:
-        print(f"usage: python -m penstock.runtime.health {'|'.join(ports.SERVICES)}", file=sys.stderr)
+    if len(arguments) != 1 or arguments[0] not in SERVICES:
+        print(f"usage: python -m penstock.runtime.health {'|'.join(SERVICES)}", file=sys.stderr)
         return 2
-    problem = look(f"127.0.0.1:{ports.SERVICES[arguments[0]]}")
+    problem = look(f"127.0.0.1:{SERVICES[arguments[0]].port}")
     if problem is not None:
         print(problem)
     return 0 if problem is None else 1

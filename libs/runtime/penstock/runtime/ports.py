@@ -1,4 +1,5 @@
-"""Default ports on one machine. The stack takes others only on a clash, and tells every service by
+"""Default ports on one machine of what is no service; a service's stands in its row of
+`penstock.contracts.services`. The stack takes others only on a clash, and tells every service by
 settings.
 """
 
@@ -7,14 +8,6 @@ from typing import Final
 KAFKA: Final = 9092
 DOOR: Final = 9080
 """Envoy: the one address for clients."""
-SERVICES: Final[dict[str, int]] = {
-    "ingest": 9181,
-    "feature_store": 9182,
-    "trainer": 9183,
-    "model_registry": 9184,
-    "ethics_audit": 9185,
-    "inference": 9186,
-}
 TRITON_GRPC: Final = 9190
 TRITON_HTTP: Final = 9191
 TRITON_METRICS: Final = 9192

@@ -18,6 +18,7 @@ from sqlalchemy import URL
 from penstock.contracts.connection import FURTHER_SECURITY
 from penstock.contracts.connection import KafkaSettings as KafkaSettings
 from penstock.contracts.errors import Invalid
+from penstock.contracts.services import SERVICES
 from penstock.runtime import ports
 from penstock.runtime.artifacts import checked_root
 from penstock.runtime.database import with_password
@@ -70,7 +71,7 @@ class Platform(BaseSettings):
 
     def peer(self, service: str) -> str:
         """host:port of another service."""
-        return self.peers.get(service) or f"127.0.0.1:{ports.SERVICES[service]}"
+        return self.peers.get(service) or f"127.0.0.1:{SERVICES[service].port}"
 
 
 class OpenTelemetry(BaseSettings):
@@ -123,7 +124,7 @@ class ServiceSettings(BaseSettings):
 
     @property
     def address(self) -> str:
-        return f"{self.host}:{self.port or ports.SERVICES[self.service]}"
+        return f"{self.host}:{self.port or SERVICES[self.service].port}"
 
     @property
     def data_dir(self) -> Path:

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterable
 
 from penstock.contracts.errors import Unavailable
+from penstock.contracts.services import PLATFORM
 from penstock.runtime import ports as defaults
 
 DEFAULTS: dict[str, int] = {
@@ -21,7 +22,7 @@ DEFAULTS: dict[str, int] = {
     "triton_grpc": defaults.TRITON_GRPC,
     "triton_http": defaults.TRITON_HTTP,
     "triton_metrics": defaults.TRITON_METRICS,
-    **defaults.SERVICES,
+    **{name: service.port for name, service in PLATFORM.items()},
 }
 _STEP = 100
 _TRIES = 150

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from penstock.runtime import ports as defaults
+from penstock.contracts.services import PLATFORM
 from penstock.stack import stackfile
 from penstock.stack.envoy import Envoy
 from penstock.stack.kafka import Broker
@@ -34,7 +34,7 @@ _STOPS_WITHIN_S = 20
 
 def all_services() -> tuple[str, ...]:
     """Those that are installed, in the order in which `status` lists them."""
-    return tuple(service for service in defaults.SERVICES if _installed(service))
+    return tuple(service for service in PLATFORM if _installed(service))
 
 
 def _installed(service: str) -> bool:
@@ -96,7 +96,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
         "PENSTOCK_KAFKA__",
         "PENSTOCK_STACK_",
     )
-    ports = tuple(f"PENSTOCK_{service.upper()}__PORT" for service in defaults.SERVICES)
+    ports = tuple(f"PENSTOCK_{service.upper()}__PORT" for service in PLATFORM)
     kept = ("PENSTOCK_KAFKA__TOPIC_PREFIX",)
     return {
         name: value

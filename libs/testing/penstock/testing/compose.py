@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.contracts.services import PLATFORM
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import free_ports
 from penstock.testing.containers import require_engine
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[4]
 NETWORK = "penstock"
+SERVICES = tuple(service.container for service in PLATFORM.values())
+"""Containers of Penstock's own services."""
 UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
 LAST_LINES = 60

@@ -8,6 +8,7 @@ answering for inference alone when it is asked directly.
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,13 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from penstock.contracts.errors import NotFound
-from penstock.ethics_audit.v1 import ethics_audit_pb2
-from penstock.feature_store.v1 import feature_store_pb2
-from penstock.inference.v1 import inference_pb2
-from penstock.ingest.v1 import ingest_pb2
-from penstock.model_registry.v1 import model_registry_pb2
+from penstock.contracts.services import PLATFORM, ServiceDefinition
 from penstock.status.v1 import status_pb2, status_pb2_grpc
-from penstock.trainer.v1 import trainer_pb2
 from penstock_inference.door.envoy import DOOR_PACKAGE
 from penstock_inference.serving.triton import Triton
 
@@ -37,22 +33,16 @@ if TYPE_CHECKING:  # generic in the stubs only
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 _Health = health_pb2.HealthCheckResponse
-_FILES: Final = (
-    ethics_audit_pb2,
-    feature_store_pb2,
-    inference_pb2,
-    ingest_pb2,
-    model_registry_pb2,
-    trainer_pb2,
-)
 
 
-def owners() -> dict[str, str]:
-    """Every service at the door by its gRPC name, with the service that answers for it."""
-    names = (
-        service.full_name for module in _FILES for service in module.DESCRIPTOR.services_by_name.values()
-    )
-    return {name: name.split(".")[1] for name in names}
+def owners(services: Mapping[str, ServiceDefinition] = PLATFORM) -> dict[str, str]:
+    """Names of the services that answer, by full name of their gRPC service; those without one are
+    left out. Loads the stubs, from which reflection describes them.
+    """
+    found = {service.grpc: name for name, service in services.items() if service.grpc}
+    for grpc_name, name in found.items():
+        importlib.import_module(f"{grpc_name.rpartition('.')[0]}.{name}_pb2")
+    return found
 
 
 class DoorServices:
@@ -94,7 +84,8 @@ class DoorServices:
 
     async def _state(self, name: str) -> Any:
         if name == "":
-            states = await asyncio.gather(*(self._state(known) for known in (*self._owners, OPEN_INFERENCE)))
+            asked = (self._ask(service, "") for service in self._health)
+            states = await asyncio.gather(self._state(OPEN_INFERENCE), *asked)
             return (
                 _Health.SERVING if all(state == _Health.SERVING for state in states) else _Health.NOT_SERVING
             )
@@ -104,8 +95,11 @@ class DoorServices:
             return _Health.SERVING if await self._triton.live() else _Health.NOT_SERVING
         if name not in self._owners:
             raise NotFound(f"there is no service {name!r} at this door", remedy="Reflection names them all")
+        return await self._ask(self._owners[name], name)
+
+    async def _ask(self, service: str, name: str) -> Any:
         try:
-            answer = await self._health[self._owners[name]].Check(
+            answer = await self._health[service].Check(
                 health_pb2.HealthCheckRequest(service=name), timeout=ASK_S
             )
         except grpc.aio.AioRpcError:
