@@ -98,7 +98,7 @@ def predicting(
                     load.answered.append(dict(call.initial_metadata())["x-penstock-prediction"])
                 except grpc.RpcError as error:
                     load.failed[error.code().name] = load.failed.get(error.code().name, 0) + 1
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # a client's pause before it asks again
 
     workers = [threading.Thread(target=predict) for _ in range(threads)]
     for worker in workers:

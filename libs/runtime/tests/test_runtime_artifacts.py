@@ -104,7 +104,7 @@ def test_a_writer_that_is_killed_leaves_all_or_nothing(artifacts: Artifacts, tmp
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout
             assert writer.stdout.readline() == "begun\n"
-            time.sleep(chance.uniform(0, 0.3))
+            time.sleep(chance.uniform(0, 0.3))  # the moment of the kill, seeded
             writer.kill()
             done = writer.stdout.read() == "done\n"
         if done or artifacts.exists(KEY):

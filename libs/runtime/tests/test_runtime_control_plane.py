@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
+from penstock.testing.aio import until
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
 
@@ -93,14 +93,6 @@ async def running(plane: ControlPlane) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConsumerFailed):
             await task
-
-
-async def until(check: Callable[[], Any], within: float = 60.0) -> Any:
-    deadline = time.monotonic() + within
-    while not (found := check()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.01)
-    return found
 
 
 class Topics:
@@ -525,7 +517,7 @@ async def test_one_relay_works_at_a_time(settings: KafkaSettings, store: Store, 
         for number in range(30):
             with store.transaction() as effect:
                 effect.publish(started(str(number)))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # the relays' turn
         await until(lambda: not _count(store, OutboxRow))
     assert [message.value() for message in topics.read(AUDITS)] == [
         encode(started(str(number))) for number in range(30)
@@ -603,7 +595,7 @@ SERVICE = """
 
         @router.on(AuditStarted)
         async def on_audit_started(event, effect):
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.002)  # a handler's work, long enough to be killed in
             effect.session.add(Applied(audit=event.audit_id))
             name = event.audit_id
             effect.publish(

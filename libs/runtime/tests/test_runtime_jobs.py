@@ -22,6 +22,7 @@ from penstock.contracts.errors import Kind, Unavailable
 from penstock.runtime.jobs import Jobs
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
+from penstock.testing.aio import until
 
 pytestmark = pytest.mark.process
 
@@ -45,7 +46,7 @@ JOB = """
             elif step == "wait":
                 mark(f"pid {os.getpid()}")
                 while not Path(arguments[0]).exists():
-                    time.sleep(0.01)
+                    time.sleep(0.01)  # polls; the test ends it
             elif step == "die":
                 if job.attempt <= arguments[0]:
                     print("last words", file=sys.stderr)
@@ -71,7 +72,7 @@ JOB = """
             elif step == "clean":
                 try:
                     mark(f"pid {os.getpid()}")
-                    time.sleep(60)
+                    time.sleep(60)  # until it is killed
                 finally:
                     mark("cleaned")
             elif step == "trace":
@@ -154,14 +155,6 @@ def enqueue(store: Store, marks: Path, *steps: tuple[Any, ...], job: str = "1", 
 def row(store: Store, job: str = "1") -> JobRow:
     with store.read() as session:
         return session.scalars(select(JobRow).where(JobRow.job_id == job)).one()
-
-
-async def until(check: Callable[[], Any], within: float = 60.0) -> Any:
-    deadline = time.monotonic() + within
-    while not (found := check()):
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.01)
-    return found
 
 
 async def ended(store: Store, job: str = "1") -> JobRow:

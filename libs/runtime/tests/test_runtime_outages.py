@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -41,6 +42,7 @@ from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing import aio
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PASSWORD, PostgresContainer, database_settings, running_postgres
@@ -109,15 +111,8 @@ def back(store: Store) -> None:
     until(there, within=10, what="the database can be used")
 
 
-async def happens(check: Callable[[], Any], within: float = 60.0) -> Any:
-    """`check` may use the database while it is away."""
-    deadline = time.monotonic() + within
-    while True:
-        with contextlib.suppress(DatabaseAway):
-            if found := check():
-                return found
-        assert time.monotonic() < deadline, "did not happen in time"
-        await asyncio.sleep(0.02)
+happens = functools.partial(aio.until, despite=DatabaseAway)
+"""Waits; the check may use the database while it is away."""
 
 
 # -- the store -------------------------------------------------------------------------------------
@@ -234,7 +229,7 @@ JOB = """
         with Path(job.payload["marks"]).open("a") as marks:
             marks.write(f"{job.attempt}\\n")
         while not Path(job.payload["go"]).exists():
-            time.sleep(0.01)
+            time.sleep(0.01)  # polls; the test ends it
         return {"attempt": job.attempt}
 
     if __name__ == "__main__":
@@ -402,7 +397,7 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(
 
     @router.on(AuditStarted)
     async def on_audit_started(audit: AuditStarted, effect: Effect) -> None:
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0.005)  # a handler's work, long enough to be killed in
         effect.session.add(Applied(number=int(audit.audit_id), audit=audit.audit_id))
         effect.publish(
             AuditFailed(
@@ -417,7 +412,7 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(
         for seen in (5, 25):
             await happens(lambda seen=seen: count(store, Applied) >= seen)
             await asyncio.to_thread(server.container.kill)
-            await asyncio.sleep(1.5)
+            await asyncio.sleep(1.5)  # longer than a message's patience
             await asyncio.to_thread(server.container.start)
         await happens(lambda: count(store, Applied) == total)
         await happens(lambda: count(store, OutboxRow) == 0)
@@ -466,7 +461,7 @@ SERVICE = """
                     with store.read() as session:
                         count = session.scalar(select(func.count()).select_from(JobRow))
                         service.fact("jobs", f"{count} jobs")
-                    await asyncio.sleep(0.05)
+                    await asyncio.sleep(0.05)  # a service's own period
 
             service.serve(
                 ingest_pb2_grpc.add_IngestServiceServicer_to_server,

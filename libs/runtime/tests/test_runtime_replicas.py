@@ -55,7 +55,7 @@ JOB = """
     def run(job):
         with Path(job.payload["marks"]).open("a") as marks:
             marks.write(f"{job.payload['job']} ")
-        time.sleep(0.3)
+        time.sleep(0.3)  # a job's work, long enough to be killed in
         return {}
 
     if __name__ == "__main__":
@@ -107,11 +107,11 @@ REPLICA = """
 
         async def wish():
             while not Path("go").exists():
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # polls; the test ends it
             for number in range(int(wishes)):
                 with store.transaction() as effect:
                     tell(effect, "a", f"wish {replica} {number}")
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # the relay's turn
 
         await asyncio.gather(plane.run(), jobs.run(), wish())
 

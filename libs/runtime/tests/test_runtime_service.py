@@ -35,7 +35,7 @@ SERVICE = """
     class Servicer(ingest_pb2_grpc.IngestServiceServicer):
         async def GetCounts(self, request, context):
             if request.pipeline == "slow":
-                await asyncio.sleep(60)
+                await asyncio.sleep(60)  # longer than the caller waits
             if request.pipeline == "broken":
                 raise KeyError("a person's name")
             raise NotFound("no pipeline `x`", where="pipeline", remedy="Apply it")
@@ -50,7 +50,7 @@ SERVICE = """
             service.waits_for("the moon", "it has not risen")
             async def rise():
                 while not (service.settings.data_dir / "moon").exists():
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.02)  # polls; the test ends it
                 service.has("the moon")
                 service.fact("sky", "1 moon")
             service.background("moon", rise)

@@ -116,7 +116,7 @@ async def test_awaiting_inside_a_transaction_is_refused_where_it_happens(store: 
     async def slow() -> None:
         with store.transaction() as effect:
             effect.session.add(Note(key="a", at=NOON))
-            await asyncio.sleep(0)
+            await asyncio.sleep(0)  # any await is refused
 
     with pytest.raises(RuntimeError, match="awaited inside a transaction"):
         await slow()

@@ -25,7 +25,7 @@ from penstock.stack.supervisor import Program, configuration
 
 IGNORES_TERM = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True);"
-    " time.sleep(600)"
+    " time.sleep(600)"  # until it is killed
 )
 
 

@@ -50,7 +50,7 @@ def test_killing_the_writer_loses_and_doubles_nothing(tmp_path: Path) -> None:
         writer.start()
         try:
             until(lambda path=said: len(lines(path)) > 2, within=30, what="it writes")  # type: ignore[misc]
-            time.sleep(chance.uniform(0.0, 0.3))
+            time.sleep(chance.uniform(0.0, 0.3))  # the moment of the kill, seeded
         finally:
             writer.kill()
             writer.join()

@@ -14,6 +14,7 @@ import pytest
 
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
+from penstock.testing.aio import until
 from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PostgresContainer, running_postgres
 from penstock_feature_store.lake import ownership
@@ -63,19 +64,16 @@ async def test_an_owner_outlives_its_databases_absence(
 
         running = asyncio.create_task(kept.run(begin))
         try:
-            async with asyncio.timeout(60):
-                await begun.wait()
-                await asyncio.to_thread(server.container.stop)
-                while away[0] < 2:
-                    assert not running.done(), running.exception()
-                    await asyncio.sleep(0.05)
-                assert kept.mine
-                await asyncio.to_thread(server.container.start)
-                before = tries[0]
-                while tries[0] < before + 2:
-                    assert not running.done(), running.exception()
-                    await asyncio.sleep(0.05)
-                assert kept.mine
+            await asyncio.wait_for(begun.wait(), 60)
+            await asyncio.to_thread(server.container.stop)
+            await until(lambda: away[0] >= 2 or running.done(), what="two tries failed")
+            assert not running.done(), running.exception()
+            assert kept.mine
+            await asyncio.to_thread(server.container.start)
+            before = tries[0]
+            await until(lambda: tries[0] >= before + 2 or running.done(), what="two tries succeeded")
+            assert not running.done(), running.exception()
+            assert kept.mine
         finally:
             running.cancel()
             with suppress(asyncio.CancelledError):

@@ -141,7 +141,7 @@ def test_killing_the_owner_under_load_loses_and_doubles_nothing(pair: Pair) -> N
 
 def publish(pair: Pair, published: int, chance: random.Random) -> int:
     """About a thousand a second."""
-    time.sleep(0.1)
+    time.sleep(0.1)  # the pace of publishing
     rows = [application(f"k-{published + number}", 1, float(published + number)) for number in range(100)]
     pair.world.ingest(P, "applications", rows, partition=chance.randrange(2))
     return published + len(rows)

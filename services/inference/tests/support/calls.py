@@ -125,6 +125,6 @@ async def _call_until(address: str, clients: int, stop: threading.Event, found: 
                     found.answered.append(Answer(str(headers[ID]), int(response.model_version), ""))
                 except grpc.aio.AioRpcError as error:
                     found.failed.append(f"{error.code().name}: {error.details()}")
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.02)  # a client's pause before it asks again
 
         await asyncio.gather(*(client() for _ in range(clients)))

@@ -1,0 +1,58 @@
+"""Tests poll to a deadline. A line that sleeps all the same says why."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from penstock.testing import aio, wait
+
+ROOT = Path(__file__).resolve().parents[3]
+SLEEPS = re.compile(r"\b(?:time|asyncio)\.sleep\((?!.*#)")
+POLLING = {"libs/testing/penstock/testing/wait.py", "libs/testing/penstock/testing/aio.py"}
+
+
+def test_a_line_of_a_test_that_sleeps_says_why() -> None:
+    patterns = ["tests/*.py", "libs/testing/*.py", "*/tests/*.py"]
+    listed = subprocess.run(
+        ["git", "ls-files", *patterns], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.split()
+    assert len(listed) > 100
+    unexplained = [
+        f"{name}:{number}"
+        for name in listed
+        if name not in POLLING and name != Path(__file__).relative_to(ROOT).as_posix()
+        for number, line in enumerate((ROOT / name).read_text().splitlines(), 1)
+        if SLEEPS.search(line)
+    ]
+    assert unexplained == []
+
+
+def test_a_sleep_without_a_reason_is_found() -> None:
+    assert SLEEPS.search("    time.sleep(0.5)")
+    assert SLEEPS.search("    await asyncio.sleep(1)")
+    assert not SLEEPS.search("    time.sleep(pause)  # the pace of publishing")
+
+
+def test_what_does_not_happen_is_named_with_the_last_answer() -> None:
+    with pytest.raises(TimeoutError, match=r"not within 0 s: the moon rises \(last: 0\)"):
+        wait.until(lambda: 0, within=0.05, what="the moon rises")
+
+
+async def test_so_it_is_on_an_event_loop_which_an_expected_error_does_not_end() -> None:
+    answers = iter([KeyError("a"), 0, "risen"])
+
+    def look() -> object:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert await aio.until(look, despite=KeyError) == "risen"
+    with pytest.raises(TimeoutError, match=r"not within 0 s: the moon rises \(last: KeyError"):
+        await aio.until(lambda: {}["moon"], within=0.05, what="the moon rises", despite=KeyError)
+    with pytest.raises(KeyError):
+        await aio.until(lambda: {}["moon"])
