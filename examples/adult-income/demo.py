@@ -34,6 +34,7 @@ from penstock.client.cli.predictions import show_lineage
 from penstock.client.cli.stack import show_program
 from penstock.client.lineage import Lineage
 from penstock.contracts.connection import KafkaSettings
+from penstock.contracts.measures import words
 from penstock.contracts.pipeline import Pipeline
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
@@ -378,10 +379,7 @@ def summary(
     )
     for before, after in zip(first[2].gates, second[2].gates, strict=True):
         sign = "≥" if before.bound == "at_least" else "≤"
-        rule = (
-            f"{before.metric.replace('_', ' ')}{f' by {before.by}' if before.by else ''} {sign}"
-            f" {before.limit:g}"
-        )
+        rule = f"{words(before.metric)}{f' by {before.by}' if before.by else ''} {sign} {before.limit:g}"
         drawn.add_row(rule, _gate(before), _gate(after))
     drawn.add_row("epochs", *(str(len(run.epochs)) for run, _, _ in (first, second)))
     for name in _curves(first[0]):

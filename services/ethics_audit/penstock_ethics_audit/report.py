@@ -13,70 +13,18 @@ from dataclasses import dataclass
 import jinja2
 
 from penstock.contracts.events import GateResult
+from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock_ethics_audit import figures
 from penstock_ethics_audit.audit import Findings, GroupingFindings
-from penstock_ethics_audit.fairness import NOTIONS
 from penstock_ethics_audit.figures import Picture
 from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.result import Result
 
-NAMES = {
-    "auroc": "AUROC",
-    "accuracy": "Accuracy",
-    "f1": "F1",
-    "log_loss": "Log loss",
-    "brier": "Brier score",
-    "calibration_error": "Calibration error",
-    "abstained": "Abstained",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R²",
-    "mean_error": "Mean error",
-    "demographic_parity_difference": "Demographic parity difference",
-    "demographic_parity_ratio": "Demographic parity ratio",
-    "equalized_odds_difference": "Equalized odds difference",
-    "equal_opportunity_difference": "Equal opportunity difference",
-}
 RATES = {
     "selection": "Selection rate",
     "true_positive": "True positive rate",
     "false_positive": "False positive rate",
 }
-WORDS = {
-    "auroc": (
-        "the chance that a random positive row gets a higher probability than a random negative one; 0.5 is"
-        " guessing, 1 is perfect"
-    ),
-    "accuracy": "the share of decided rows that were decided rightly",
-    "f1": "the harmonic mean of precision and recall of the decision",
-    "log_loss": "the mean surprise at the true label, in nats; lower is better",
-    "brier": "the mean squared distance of the probabilities from what happened; lower is better",
-    "calibration_error": (
-        "the mean distance between what was said and what was seen, over ten bins of equal size; lower is"
-        " better"
-    ),
-    "rmse": "the root of the mean squared error, in the target's unit; lower is better",
-    "mae": "the mean absolute error, in the target's unit; lower is better",
-    "r2": "the share of the target's variance that is explained",
-    "demographic_parity_difference": (
-        "the largest difference between two groups' selection rates; 0 is parity"
-    ),
-    "demographic_parity_ratio": (
-        "the smallest ratio of two groups' selection rates; 1 is parity, 0.8 is the four-fifths rule"
-    ),
-    "equalized_odds_difference": (
-        "the largest difference between two groups in true or in false positive rates; 0 is parity"
-    ),
-    "equal_opportunity_difference": (
-        "the largest difference between two groups' true positive rates; 0 is parity"
-    ),
-}
-SEVERAL_CLASSES = {
-    "auroc": "; each class against the rest, the plain mean",
-    "f1": "; each class against the rest, the plain mean",
-    "brier": "; summed over the classes",
-    "calibration_error": "; of the likeliest class",
-} | dict.fromkeys(NOTIONS, "; each class against the rest, the worst counts")
 HEADLINES = {"pass": "Passed", "fail": "Did not pass", "inconclusive": "Inconclusive"}
 MAX_CLASSES_DRAWN = 6
 
@@ -121,7 +69,7 @@ def render(result: Result) -> str:
         overall=_overall(result),
         groupings=[(grouping, list(_grouping_pictures(result, grouping))) for grouping in found.groupings],
         training=figures.training(result.training),
-        names=NAMES,
+        names={name: measure.title for name, measure in MEASURES.items()},
         rates=RATES,
         words=_words(found),
     )
@@ -172,7 +120,7 @@ def _gate_row(gate: GateResult, index: int) -> GateRow:
 
 
 def _gate_name(gate: GateResult) -> str:
-    return NAMES.get(gate.metric, gate.metric) + (f" by {gate.by}" if gate.by else "")
+    return MEASURES[gate.metric].title + (f" by {gate.by}" if gate.by else "")
 
 
 def _hint(gate: GateResult) -> str:
@@ -182,8 +130,7 @@ def _hint(gate: GateResult) -> str:
         return "More labelled events in this cell, or a larger audit part, would let it be judged."
     if gate.verdict == "inconclusive":
         return "More audit rows would narrow the interval."
-    if gate.by:
-        notion = gate.metric.removesuffix("_difference").removesuffix("_ratio")
+    if notion := MEASURES[gate.metric].penalty:
         return f"What may help: trainer.fairness {{notion: {notion}, by: {gate.by}}}."
     return "What may help: more or better features, more rows, another model."
 
@@ -230,9 +177,18 @@ def _spread_label(found: Findings) -> str:
 
 
 def _words(found: Findings) -> dict[str, str]:
+    """By title, what each measure found here is."""
     mentioned = {
         *found.performance,
-        *(notion for grouping in found.groupings for notion in grouping.disparities),
+        *(name for grouping in found.groupings for name in grouping.disparities),
     }
-    several = {} if found.task == "binary" else SEVERAL_CLASSES
-    return {NAMES[name]: text + several.get(name, "") for name, text in WORDS.items() if name in mentioned}
+    return {m.title: _clause(m, found.task) for m in MEASURES.values() if m.name in mentioned}
+
+
+def _clause(measure: Measure, task: Task) -> str:
+    clauses = [measure.about]
+    if measure.higher_is_better is False and not measure.between_groups:
+        clauses.append("lower is better")
+    if task == "multiclass" and measure.several_classes:
+        clauses.append(measure.several_classes)
+    return "; ".join([*clauses, f"undefined where {measure.undefined}"])

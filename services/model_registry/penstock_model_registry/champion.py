@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import AuditCompleted
+from penstock.contracts.measures import MEASURES, PROMOTION_DEFAULT
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry.promotion import Drop
@@ -21,18 +22,13 @@ if TYPE_CHECKING:
 
     from penstock_model_registry.comparison import Scored
 
-FITTING = {
-    "binary": ("auroc", "accuracy", "log_loss", "brier"),
-    "multiclass": ("log_loss", "accuracy"),
-    "regression": ("rmse", "mae"),
-}
 _REMEDY = "Set `promotion: {compare: none}` in the pipeline file, apply it and promote the version by hand"
 
 
 def metric_of(pipeline: Pipeline) -> str:
-    """The policy's metric, or the first that fits the target where the policy leaves it at its default."""
-    fitting = FITTING[pipeline.target.type]
-    return pipeline.promotion.metric if pipeline.promotion.metric in fitting else fitting[0]
+    """Returns the policy's metric, or the target's default where that one does not fit the target."""
+    asked, target = pipeline.promotion.metric, pipeline.target.type
+    return asked if target in MEASURES[asked].promotion else PROMOTION_DEFAULT[target]
 
 
 def measure_drop(

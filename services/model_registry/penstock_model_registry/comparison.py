@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import Interval
-from penstock_model_registry.promotion import HIGHER_IS_BETTER, Drop
+from penstock.contracts.measures import MEASURES
+from penstock_model_registry.promotion import Drop
 
 MIN_PAIRED_ROWS = 100
 MAX_ROWS = 100_000
@@ -78,7 +79,7 @@ def compare(
     """
     first, second = _common(champion, challenger)
     paired = len(first) >= MIN_PAIRED_ROWS
-    sign = 1.0 if metric in HIGHER_IS_BETTER else -1.0
+    sign = 1.0 if MEASURES[metric].higher_is_better else -1.0
     generator = np.random.default_rng(seed)
     if paired:
         drawn = _differences(metric, first, second, generator, resamples)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.contracts.events import GateResult, Interval
+from penstock.contracts.measures import MEASURES
 from penstock.contracts.pipeline import Gate
 from penstock.contracts.pipeline import Promotion as Policy
 from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name
-
-HIGHER_IS_BETTER = frozenset({"auroc", "accuracy"})
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Drop:
     """
 
     def sentence(self, allowed: float) -> str:
-        falls = "falls" if self.metric in HIGHER_IS_BETTER else "rises"
+        falls = "falls" if MEASURES[self.metric].higher_is_better else "rises"
         how = (
             f"on {self.rows:,} rows of both audit splits"
             if self.paired

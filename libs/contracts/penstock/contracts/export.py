@@ -1,5 +1,5 @@
 """The contracts in forms that others read: JSON Schemas, AsyncAPI 3.0, the reference pages of the
-pipeline file and of the metrics.
+pipeline file, the metrics and the measures.
 
 `python -m penstock.contracts.export ROOT` writes them below ROOT; with `--check` it writes nothing
 and fails where they differ.
@@ -20,7 +20,7 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from penstock.contracts import dataplane, metrics, pipeline
+from penstock.contracts import dataplane, measures, metrics, pipeline
 from penstock.contracts.asyncapi import asyncapi
 from penstock.contracts.durations import format_duration
 from penstock.contracts.events import EVENTS
@@ -35,6 +35,7 @@ def exports() -> dict[str, str]:
     files["schemas/asyncapi.json"] = _text(asyncapi())
     files["docs/pipeline-reference.md"] = reference()
     files["docs/metrics.md"] = metrics_reference()
+    files["docs/measures.md"] = measures_reference()
     return files
 
 
@@ -206,6 +207,44 @@ def metrics_reference() -> str:
             )
         lines.append("")
     return "\n".join(lines)
+
+
+def measures_reference() -> str:
+    """Every measure: its direction and range, where a gate or the promotion may ask it, what it means."""
+    lines = [
+        "# Measures",
+        "",
+        (
+            "Generated from `penstock.contracts.measures`; `make gen` writes it. The audit computes each"
+            " measure, with its interval,"
+        ),
+        "for the target types that are named.",
+        "",
+    ]
+    for title, between_groups in (
+        ("Over all rows, and over the rows of each group", False),
+        ("Between groups", True),
+    ):
+        lines += [f"## {title}", ""]
+        lines += ["| measure | targets | gates | promotion | better | range | it is | undefined where |"]
+        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += [_measure_row(m) for m in measures.MEASURES.values() if m.between_groups == between_groups]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _measure_row(measure: measures.Measure) -> str:
+    better = {True: "higher", False: "lower", None: "–"}[measure.higher_is_better]
+    several = f" Several classes: {measure.several_classes}." if measure.several_classes else ""
+    cells = (
+        f"`{measure.name}`",
+        *(", ".join(tasks) or "–" for tasks in (measure.targets, measure.gate, measure.promotion)),
+        better,
+        "{:g} to {:g}".format(*measure.range).replace("inf", "∞"),
+        f"{measure.about}.{several}",
+        measure.undefined,
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _text(value: Json) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, StringConstraints
 
 from penstock.contracts.durations import format_duration, parse_duration
+from penstock.contracts.measures import GateMetric, PromotionMetric, Task
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
@@ -96,7 +97,7 @@ class Feature(Model):
 
 class Target(Model):
     source_field: FieldReference = Field(alias="from")
-    type: Literal["binary", "multiclass", "regression"]
+    type: Task
     positive: Scalar | None = None
     """Binary: the value that counts as 1 (default true for a boolean)."""
 
@@ -193,20 +194,7 @@ class Group(Model):
 
 
 class Gate(Model):
-    metric: Literal[
-        "auroc",
-        "accuracy",
-        "f1",
-        "log_loss",
-        "brier",
-        "rmse",
-        "mae",
-        "r2",
-        "demographic_parity_difference",
-        "demographic_parity_ratio",
-        "equalized_odds_difference",
-        "equal_opportunity_difference",
-    ]
+    metric: GateMetric
     by: FieldName | None = None
     """Fairness metrics: the group."""
     at_least: float | None = None
@@ -225,7 +213,7 @@ class Audit(Model):
 
 class Promotion(Model):
     compare: Literal["champion", "none"] = "champion"
-    metric: Literal["auroc", "accuracy", "log_loss", "brier", "rmse", "mae"] = "auroc"
+    metric: PromotionMetric = "auroc"
     max_drop: float = Field(default=0.005, ge=0)
 
 

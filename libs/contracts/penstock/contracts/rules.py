@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
+from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
 from penstock.contracts.pipeline import Feature, Gate, Pipeline, Scalar, SourceField
 
 Path = tuple[str | int, ...]
@@ -21,22 +22,6 @@ Path = tuple[str | int, ...]
 RESERVED_NAMES = frozenset({"stats"})
 """`/v2/models/stats` is Triton's own."""
 
-HIGHER_IS_BETTER = frozenset({"auroc", "accuracy", "f1", "r2", "demographic_parity_ratio"})
-FAIRNESS_METRICS = frozenset(
-    {
-        "demographic_parity_difference",
-        "demographic_parity_ratio",
-        "equalized_odds_difference",
-        "equal_opportunity_difference",
-    }
-)
-_REGRESSION_METRICS = frozenset({"rmse", "mae", "r2"})
-_BINARY_METRICS = frozenset({"auroc", "f1", "brier"}) | FAIRNESS_METRICS
-
-BOUNDS: dict[str, tuple[float, float]] = dict.fromkeys(
-    ("auroc", "accuracy", "f1", "brier", *FAIRNESS_METRICS), (0.0, 1.0)
-) | {"r2": (-math.inf, 1.0)}
-"""Between which a metric lies; the others are errors, from 0."""
 LONGEST_DELAY = timedelta(seconds=10)
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
@@ -329,7 +314,8 @@ def _groups(pipeline: Pipeline) -> Iterator[Problem]:
 
 def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
     at: Path = ("audit", "gates", index)
-    higher = gate.metric in HIGHER_IS_BETTER
+    measure = MEASURES[gate.metric]
+    higher = measure.higher_is_better
     if (gate.at_least is None) == (gate.at_most is None):
         yield Problem(at, f"a gate has one limit: `{'at_least' if higher else 'at_most'}`")
     elif higher and gate.at_most is not None:
@@ -337,13 +323,13 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
     elif not higher and gate.at_least is not None:
         yield Problem((*at, "at_least"), f"`{gate.metric}` is better when lower; use `at_most`")
     limit = gate.at_least if higher else gate.at_most
-    low, high = BOUNDS.get(gate.metric, (0.0, math.inf))
+    low, high = measure.range
     if limit is not None and not low <= limit <= high:
         yield Problem(
             (*at, "at_least" if higher else "at_most"),
             f"`{gate.metric}` lies {f'from {low:g} to {high:g}' if high < math.inf else 'above 0'}",
         )
-    if gate.metric in FAIRNESS_METRICS:
+    if measure.between_groups:
         if gate.by is None:
             yield Problem(at, f"`{gate.metric}` compares groups: name them with `by`")
         elif gate.by not in pipeline.audit.groups:
@@ -353,12 +339,18 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
             )
     elif gate.by is not None:
         yield Problem((*at, "by"), f"`{gate.metric}` is judged over all rows; leave `by` out")
-    yield from _metric_fits((*at, "metric"), gate.metric, pipeline)
+    kind = pipeline.target.type
+    if kind not in measure.gate:
+        yield _unfit((*at, "metric"), gate.metric, kind, [m for m in over_rows(kind) if kind in m.gate])
 
 
 def _promotion(pipeline: Pipeline) -> Iterator[Problem]:
-    if pipeline.promotion.compare == "champion" and "promotion" in pipeline.model_fields_set:
-        yield from _metric_fits(("promotion", "metric"), pipeline.promotion.metric, pipeline)
+    promotion, kind = pipeline.promotion, pipeline.target.type
+    if promotion.compare == "none" or "promotion" not in pipeline.model_fields_set:
+        return
+    if kind not in MEASURES[promotion.metric].promotion:
+        fitting = [measure for measure in over_rows(kind) if kind in measure.promotion]
+        yield _unfit(("promotion", "metric"), promotion.metric, kind, fitting)
 
 
 def _serving(pipeline: Pipeline) -> Iterator[Problem]:
@@ -373,14 +365,6 @@ def _serving(pipeline: Pipeline) -> Iterator[Problem]:
         )
 
 
-def _metric_fits(at: Path, metric: str, pipeline: Pipeline) -> Iterator[Problem]:
-    kind = pipeline.target.type
-    if (metric in _REGRESSION_METRICS) != (kind == "regression") or (
-        metric in _BINARY_METRICS and kind != "binary"
-    ):
-        fitting = {
-            "regression": "rmse, mae, r2",
-            "multiclass": "accuracy, log_loss",
-            "binary": "auroc, accuracy, f1, log_loss, brier",
-        }[kind]
-        yield Problem(at, f"`{metric}` does not fit a {kind} target; use {fitting}")
+def _unfit(at: Path, metric: str, kind: Task, fitting: Iterable[Measure]) -> Problem:
+    names = ", ".join(measure.name for measure in fitting)
+    return Problem(at, f"`{metric}` does not fit a {kind} target; use {names}")

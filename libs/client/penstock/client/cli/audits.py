@@ -22,6 +22,7 @@ from penstock.client.cli.output import (
     table,
     when,
 )
+from penstock.contracts.measures import words
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
@@ -51,7 +52,7 @@ def show_gates(found: audit.Audit) -> None:
     drawn = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for gate in found.gates:
         sign = "≥" if gate.bound == "at_least" else "≤"
-        rule = f"{gate.metric.replace('_', ' ')}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
+        rule = f"{words(gate.metric)}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
         measured = (
             f"{gate.value.estimate:.3f} [{gate.value.lower:.3f}, {gate.value.upper:.3f}]"
             if gate.HasField("value")
