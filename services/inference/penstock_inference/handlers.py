@@ -6,12 +6,13 @@ from penstock.contracts.events import ModelVersionPromoted, PipelineApplied
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Store
+from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.serving import Serving
 
 GROUP = "penstock.inference"
 
 
-def router(serving: Serving, store: Store) -> Router:
+def router(serving: Serving, deployments: Deployments, store: Store) -> Router:
     router = Router(group=GROUP, store=store)
 
     @router.on_replay(ModelVersionPromoted)
@@ -20,6 +21,7 @@ def router(serving: Serving, store: Store) -> Router:
 
     @router.on_replay(PipelineApplied)
     def on_pipeline_applied(event: PipelineApplied) -> None:
-        serving.applied(Pipeline.model_validate(event.spec))
+        pipeline = Pipeline.model_validate(event.spec)
+        deployments.of(pipeline.pipeline).applied = pipeline
 
     return router

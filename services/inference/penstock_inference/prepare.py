@@ -1,22 +1,15 @@
-"""`python -m penstock_inference.prepare`: what Envoy and Triton need before they start, where each
-program has a container of its own.
-"""
+"""`python -m penstock_inference.prepare`: makes what Envoy and Triton need before they start."""
 
 from __future__ import annotations
 
-from penstock_inference.door.files import write_bootstrap, write_first
+from penstock_inference.door.files import prepare as prepare_door
 from penstock_inference.settings import Settings
 
 
 def prepare(settings: Settings) -> None:
-    """Makes what is missing, and brings what Envoy starts from up to date. Routes and clusters that
-    inference keeps already stay.
-    """
+    """Makes the door's first files and Triton's model repository; what is there already stays."""
     settings.repository.mkdir(parents=True, exist_ok=True)
-    if (settings.door.folder / "rds.json").exists():
-        write_bootstrap(settings.door)
-    else:
-        write_first(settings.door)
+    prepare_door(settings.door)
 
 
 if __name__ == "__main__":

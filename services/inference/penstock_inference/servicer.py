@@ -1,56 +1,54 @@
-"""gRPC of inference itself: a prediction by entity or fields, and what is served."""
+"""gRPC of inference itself: a prediction by entity or by fields, and which versions serve."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-from sqlalchemy import select
 from tritonclient.grpc import service_pb2_grpc
 
 from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.runtime.rpc import rpc_error
-from penstock.runtime.store import Store
-from penstock_inference.door.envoy import PREDICTION_HEADER
-from penstock_inference.predict import Row, find_model, given_by, given_by_store, response_of, row_of
+from penstock_inference.door.door import PREDICTION_HEADER
+from penstock_inference.predict import find_model, given_by, given_by_store, response_of
 from penstock_inference.record.origin import PARAMETER, Origins
-from penstock_inference.record.tensors import Tensor, grpc_response_of
-from penstock_inference.serving.serving import Model
+from penstock_inference.serving.deployment import Deployments
+from penstock_inference.serving.model import Model
+from penstock_inference.serving.rows import Row, row_of
+from penstock_inference.serving.tensors import Tensor, grpc_response_of
 from penstock_inference.serving.triton import infer_request
-from penstock_inference.store import RefusedRow, ServedRow
 
 if TYPE_CHECKING:  # generic in the stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
 
-LONGEST_S = 30.0
+LONGEST_S: Final = 30.0
+"""Deadline of a prediction, in seconds, where the client asks for none or a later one."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """How far the record of predictions is."""
+    """Progress of the prediction record."""
 
     backlog_bytes: int
     closed: str | None
-    """Why the door is closed."""
+    """Reason why the door is closed; None while it is open."""
 
 
 class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(
         self,
+        deployments: Deployments,
         *,
-        models: Mapping[str, Model],
-        store: Store,
         record: Callable[[], Record],
         door: grpc.aio.Channel,
         feature_store: grpc.aio.Channel,
         origins: Origins,
     ) -> None:
-        self._models = models
-        self._store = store
+        self._deployments = deployments
         self._record = record
         self._origins = origins
         self._infer = service_pb2_grpc.GRPCInferenceServiceStub(door).ModelInfer
@@ -59,7 +57,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Predict(
         self, request: inference_pb2.PredictRequest, context: Context
     ) -> inference_pb2.PredictResponse:
-        model = find_model(self._models, request.pipeline)
+        model = find_model(self._deployments.models, request.pipeline)
         timeout = min(context.time_remaining() or LONGEST_S, LONGEST_S)
         events: Mapping[str, str] = {}
         match request.WhichOneof("by"):
@@ -80,21 +78,21 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         self, request: inference_pb2.GetServingRequest, context: Context
     ) -> inference_pb2.GetServingResponse:
         record = self._record()
-        with self._store.read() as session:
-            served = {row.pipeline: row for row in session.scalars(select(ServedRow))}
-            refused = {row.pipeline: row for row in session.scalars(select(RefusedRow))}
         response = inference_pb2.GetServingResponse(
             record_backlog_bytes=record.backlog_bytes,
             door_open=record.closed is None,
             door_reason=record.closed or "",
         )
-        for pipeline in sorted(served.keys() | refused.keys()):
-            said = response.pipelines.add(pipeline=pipeline)
-            if now := served.get(pipeline):
-                said.digest, said.generation = now.digest, now.generation
-                said.since.FromDatetime(now.since)
-            if no := refused.get(pipeline):
-                said.refused_digest, said.refused_reason = no.digest, no.reason
+        for deployment in self._deployments:
+            served, refused = deployment.served, deployment.refused
+            if not (served or refused):
+                continue
+            told = response.pipelines.add(pipeline=deployment.pipeline)
+            if served:
+                told.digest, told.generation = served.digest, served.generation
+                told.since.FromDatetime(served.since)
+            if refused:
+                told.refused_digest, told.refused_reason = refused.digest, refused.reason
         return response
 
     async def _online(
@@ -117,7 +115,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def _through_the_door(
         self, model: Model, row: Row, events: Mapping[str, str], within: float
     ) -> tuple[str, dict[str, Tensor]]:
-        """Our own inference goes the clients' way, so that it has one record, made like all others."""
+        """Asks the door, as clients do, so that there is one record, made like all others."""
         request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
         if events:
             request.parameters[PARAMETER].string_param = self._origins.seal(events)

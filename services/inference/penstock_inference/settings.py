@@ -12,7 +12,7 @@ from penstock.contracts.durations import parse_duration
 from penstock.contracts.services import PLATFORM
 from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock_inference.door.envoy import Door
+from penstock_inference.door.door import Door
 from penstock_inference.serving.repository import Device
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]

@@ -1,5 +1,6 @@
-"""What inference must know after a restart, whatever else is away: what it serves, what it
-admitted, what it would not load.
+"""Tables of inference: versions that were admitted, that serve, that were refused.
+
+They are known after a restart whatever else is away.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, R
 from penstock.packages.evidence import Known
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import UtcDateTime
-from penstock_inference.record.predictions import Layout
+from penstock_inference.serving.layout import Layout
 
 
 class Tables(DeclarativeBase):
@@ -22,8 +23,8 @@ class Tables(DeclarativeBase):
 
 
 class AdmittedRow(Tables):
-    """One admitted generation. Kept for good, they are small: an old line of the log is read by the
-    layout of its time.
+    """Admitted generation of a pipeline. Rows are small and kept for good: an old line of the door's
+    log is read by the layout of its time.
     """
 
     __tablename__ = "admitted"
@@ -32,7 +33,7 @@ class AdmittedRow(Tables):
     generation: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(String(71))
     promotion: Mapped[str] = mapped_column(Text)
-    """The event as JSON: what is served is verified anew at each start."""
+    """Event as JSON, by which the version is verified anew at each start."""
     numbers: Mapped[list[str]] = mapped_column(JSON)
     strings: Mapped[list[str]] = mapped_column(JSON)
     booleans: Mapped[list[str]] = mapped_column(JSON)
@@ -40,7 +41,7 @@ class AdmittedRow(Tables):
 
 
 class ServedRow(Tables):
-    """What a pipeline serves."""
+    """Version that a pipeline serves."""
 
     __tablename__ = "served"
 
@@ -51,7 +52,7 @@ class ServedRow(Tables):
 
 
 class RefusedRow(Tables):
-    """The last promotion of a pipeline that is not served, and why."""
+    """Newest promotion of a pipeline that was refused, and why."""
 
     __tablename__ = "refused"
 
@@ -63,9 +64,7 @@ class RefusedRow(Tables):
 
 
 def known(session: Session, pipeline: str) -> Known | None:
-    """The newest promotion that was accepted: no older one is accepted any more, whether it is
-    served or not.
-    """
+    """Newest promotion that was admitted: no older one is any more, whether this one serves or not."""
     row = session.scalars(
         select(AdmittedRow)
         .where(AdmittedRow.pipeline == pipeline)
@@ -76,7 +75,7 @@ def known(session: Session, pipeline: str) -> Known | None:
 
 
 def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersionPromoted:
-    """Of an admitted generation. Raises KeyError."""
+    """Promotion of an admitted generation. Raises KeyError."""
     row = session.get(AdmittedRow, (pipeline, generation))
     if row is None:
         raise KeyError((pipeline, generation))
@@ -84,6 +83,7 @@ def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersi
 
 
 def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
+    """Pipeline and layout of every admitted generation."""
     for row in session.scalars(select(AdmittedRow)):
         yield (
             row.pipeline,
@@ -91,6 +91,12 @@ def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
                 row.digest, row.generation, tuple(row.numbers), tuple(row.strings), frozenset(row.booleans)
             ),
         )
+
+
+def deployments(session: Session, now: datetime) -> list[DeploymentChanged]:
+    """State of every pipeline that serves a version, or had one refused."""
+    pipelines = [*session.scalars(select(ServedRow.pipeline).union(select(RefusedRow.pipeline)))]
+    return [_state(session, pipeline, now) for pipeline in pipelines]
 
 
 def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: datetime) -> None:
@@ -108,8 +114,8 @@ def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: 
     )
 
 
-def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> None:
-    """The switch is done: remember it and tell it. What was refused before is history."""
+def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> DeploymentChanged:
+    """Records and publishes that a version serves; an earlier refusal of the pipeline is history."""
     pipeline = promotion.version.pipeline
     effect.session.merge(
         ServedRow(
@@ -118,19 +124,20 @@ def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> Non
     )
     if old := effect.session.get(RefusedRow, pipeline):
         effect.session.delete(old)
-    effect.session.flush()
-    effect.publish(_changed(effect.session, pipeline, now))
+    return _publish(effect, pipeline, now)
 
 
-def withdraw(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> None:
-    """What was served may be served no longer."""
+def withdraw(
+    effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime
+) -> DeploymentChanged:
+    """Records and publishes that the version that serves may do so no longer."""
     if served := effect.session.get(ServedRow, promotion.version.pipeline):
         effect.session.delete(served)
-    refuse(effect, promotion, reason, now)
+    return refuse(effect, promotion, reason, now)
 
 
-def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> None:
-    """Remember and tell that a promotion is not served; what is served goes on."""
+def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> DeploymentChanged:
+    """Records and publishes that a promotion is not served; the version that serves goes on."""
     pipeline = promotion.version.pipeline
     effect.session.merge(
         RefusedRow(
@@ -141,11 +148,17 @@ def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: da
             at=now,
         )
     )
+    return _publish(effect, pipeline, now)
+
+
+def _publish(effect: Effect, pipeline: str, now: datetime) -> DeploymentChanged:
     effect.session.flush()
-    effect.publish(_changed(effect.session, pipeline, now))
+    changed = _state(effect.session, pipeline, now)
+    effect.publish(changed)
+    return changed
 
 
-def _changed(session: Session, pipeline: str, now: datetime) -> DeploymentChanged:
+def _state(session: Session, pipeline: str, now: datetime) -> DeploymentChanged:
     served, refused = session.get(ServedRow, pipeline), session.get(RefusedRow, pipeline)
     return DeploymentChanged(
         pipeline=pipeline,

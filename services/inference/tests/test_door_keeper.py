@@ -15,8 +15,8 @@ import pytest
 from penstock.stack.envoy import Envoy
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
-from penstock_inference.door.envoy import Door
-from penstock_inference.door.files import write_first
+from penstock_inference.door.door import Door
+from penstock_inference.door.files import prepare
 from penstock_inference.door.keeper import DoorKeeper
 
 pytestmark = pytest.mark.process
@@ -61,7 +61,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         {},
         health_listen=f"127.0.0.1:{health}",
     )
-    write_first(door)
+    prepare(door)
     with (folder / "log").open("wb") as log:
         envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
     try:
@@ -143,7 +143,7 @@ def test_best_effort_goes_on_and_says_so(door: Door, said: Said, infer: Callable
 def test_without_envoy_it_waits(tmp_path: Path, said: Said) -> None:
     (port,) = free_ports(1)
     nowhere = Door(tmp_path, f"127.0.0.1:{port}", f"127.0.0.1:{port}", "127.0.0.1:1", "127.0.0.1:1", {})
-    write_first(nowhere)
+    prepare(nowhere)
     keeper(nowhere, said).look()
     assert "Connection refused" in said.waiting["envoy"]
 

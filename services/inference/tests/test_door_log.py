@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_inference.door.envoy import Door
+from penstock_inference.door.door import Door
 from penstock_inference.record.spool import Position, Tail, ensure_private, log_files, mended, rotate
 
 

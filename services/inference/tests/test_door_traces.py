@@ -17,8 +17,9 @@ from penstock.stack.envoy import Envoy
 from penstock.testing.broker import free_ports
 from penstock.testing.otlp import Receiver, Span
 from penstock.testing.wait import until
-from penstock_inference.door.envoy import PREDICTION_HEADER, Door, bootstrap
-from penstock_inference.door.files import write_first
+from penstock_inference.door.bootstrap import bootstrap
+from penstock_inference.door.door import PREDICTION_HEADER, Door
+from penstock_inference.door.files import prepare
 
 pytestmark = pytest.mark.process
 
@@ -61,7 +62,7 @@ def door(
     listen, admin = free_ports(2)
     folder = tmp_path_factory.mktemp("envoy")
     services = {"ingest": address, "inference": address}
-    write_first(
+    prepare(
         Door(
             folder,
             f"127.0.0.1:{listen}",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_inference.door.envoy import Door
+from penstock_inference.door.door import Door
 from penstock_inference.record.housekeeping import Housekeeping
 from penstock_inference.record.spool import Position, Tail, log_files
 from penstock_inference.settings import Settings

@@ -9,9 +9,10 @@ from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.testing import packages
-from penstock_inference.predict import Row, find_model, given_by_store, response_of, row_of
-from penstock_inference.record.tensors import Tensor
-from penstock_inference.serving.serving import Model
+from penstock_inference.predict import find_model, given_by_store, response_of
+from penstock_inference.serving.model import Model
+from penstock_inference.serving.rows import Row, row_of
+from penstock_inference.serving.tensors import Tensor
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.topics import MESSAGE_BYTES
-from penstock_inference.door.envoy import KEPT_BYTES, KEPT_HEAD_BYTES
-from penstock_inference.record.predictions import Layout, Layouts, Unattributed, encoded, read_line
+from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES
+from penstock_inference.record.predictions import Unattributed, encoded, read_line
+from penstock_inference.serving.layout import Layout, Layouts
 
 Make = Callable[..., Any]
 

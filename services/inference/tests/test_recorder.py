@@ -20,7 +20,7 @@ from confluent_kafka import Consumer
 
 from penstock.testing.broker import Kafka
 from penstock.testing.wait import until
-from penstock_inference.door.envoy import Door
+from penstock_inference.door.door import Door
 from penstock_inference.record.spool import rotate
 
 pytestmark = pytest.mark.kafka

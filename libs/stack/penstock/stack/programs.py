@@ -33,8 +33,13 @@ _STOPS_WITHIN_S = 20
 
 
 def all_services() -> tuple[str, ...]:
-    """Those that are installed, in the order in which `status` lists them."""
+    """Installed services, in the order in which `status` lists them."""
     return tuple(service for service in PLATFORM if _installed(service))
+
+
+def preparing_services() -> tuple[str, ...]:
+    """Installed services that write the files which Triton and Envoy start from."""
+    return tuple(service for service in all_services() if PLATFORM[service].triton)
 
 
 def _installed(service: str) -> bool:
@@ -76,7 +81,7 @@ def platform(stack: StackFile) -> dict[str, str]:
 def service_settings(stack: StackFile, service: str) -> dict[str, str]:
     """`PENSTOCK_<SERVICE>__…` of one service."""
     own = {"PORT": str(stack.ports[service])}
-    if service == "inference":
+    if PLATFORM[service].triton:
         own |= {
             "TRITON_GRPC": stack.triton_grpc,
             "TRITON_HTTP": stack.triton_http,

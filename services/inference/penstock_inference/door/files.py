@@ -1,8 +1,5 @@
-"""The door's files. `python -m penstock_inference.door.files` writes the first ones, before Envoy
-starts; inference replaces them.
-
-Envoy reads a watched file again only when a new one is renamed over it, and does not start while
-one is missing.
+"""Files of the door. Envoy reads a watched file again when a new one is renamed over it, and does
+not start while one is missing.
 """
 
 from __future__ import annotations
@@ -11,29 +8,36 @@ import json
 import os
 import uuid
 from pathlib import Path
+from typing import Any, Final
 
-from penstock_inference.door.envoy import Door, Json, bootstrap, clusters, routes
-from penstock_inference.settings import Settings
+from penstock_inference.door.bootstrap import CLUSTERS_FILE, ROUTES_FILE, bootstrap
+from penstock_inference.door.clusters import clusters
+from penstock_inference.door.door import Door
+from penstock_inference.door.routes import routes
+
+BOOTSTRAP_FILE: Final = "envoy.json"
 
 
-def write_first(door: Door) -> None:
-    """Everything Envoy needs to start, and its log, readable by nobody else: it holds what people sent."""
+def prepare(door: Door) -> None:
+    """Makes what Envoy needs to start and is missing, and brings up to date what it reads only then.
+
+    Routes that inference keeps already stay, and so do its clusters unless their addresses are
+    others than this door's. Folder and log are readable by nobody else: they hold what people sent.
+    """
     door.folder.mkdir(parents=True, exist_ok=True)
     door.folder.chmod(0o700)
-    make_log(door)
-    write_clusters(door)
-    write_routes(door, required=True)  # until inference knows better
-    write_bootstrap(door)
-
-
-def write_bootstrap(door: Door) -> None:
-    """Envoy reads it once, at its start."""
-    _replace(door.folder / "envoy.json", bootstrap(door))
+    if not os.path.lexists(door.log):
+        make_log(door)
+    if _resources(door, CLUSTERS_FILE) not in (clusters(door), clusters(door, held=True)):
+        write_clusters(door)
+    if _resources(door, ROUTES_FILE) is None:
+        write_routes(door, required=True)  # until inference knows better
+    _replace(door.folder / BOOTSTRAP_FILE, bootstrap(door))
 
 
 def make_log(door: Door) -> None:
-    """Envoy would make it with the mode that its umask allows; it takes a file that is there as it
-    is. Raises OSError for a link.
+    """Makes the log with mode 0600, or gives it that mode: Envoy would make it with the mode that
+    its umask allows, but keeps that of a file that is there. Raises OSError for a link.
     """
     descriptor = os.open(
         door.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
@@ -45,29 +49,34 @@ def make_log(door: Door) -> None:
 
 
 def write_clusters(door: Door, *, held: bool = False) -> None:
-    _replace(door.folder / "cds.json", {"version_info": _version(), "resources": clusters(door, held=held)})
+    """Replaces the clusters; with `held` predictions wait in the door."""
+    _write(door, CLUSTERS_FILE, clusters(door, held=held))
 
 
 def write_routes(door: Door, closed: str | None = None, *, required: bool) -> bool:
-    """Writes them unless they stand there already; whether it did. Routes name clusters: on a
-    change of both, clusters go first.
+    """Replaces the routes unless they are the same; returns whether it did. Routes name clusters:
+    on a change of both, clusters go first.
     """
-    path, wanted = door.folder / "rds.json", [routes(door, closed, required=required)]
-    if path.exists() and json.loads(path.read_bytes()).get("resources") == wanted:
+    wanted = [routes(door, closed, required=required)]
+    if _resources(door, ROUTES_FILE) == wanted:
         return False
-    _replace(path, {"version_info": _version(), "resources": wanted})
+    _write(door, ROUTES_FILE, wanted)
     return True
 
 
-def _version() -> str:
-    return uuid.uuid4().hex
+def _resources(door: Door, name: str) -> Any:
+    """Resources in a file as it is; None where there is no such file, or it is broken."""
+    try:
+        return json.loads((door.folder / name).read_bytes()).get("resources")
+    except (FileNotFoundError, ValueError):
+        return None
 
 
-def _replace(path: Path, document: Json) -> None:
+def _write(door: Door, name: str, resources: Any) -> None:
+    _replace(door.folder / name, {"version_info": uuid.uuid4().hex, "resources": resources})
+
+
+def _replace(path: Path, document: Any) -> None:
     beside = path.with_suffix(".new")
     beside.write_text(json.dumps(document, indent=1))
     beside.replace(path)
-
-
-if __name__ == "__main__":
-    write_first(Settings().door)

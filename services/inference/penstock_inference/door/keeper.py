@@ -1,8 +1,9 @@
-"""Opens and closes the door: where predictions must be recorded and cannot be, none is made.
+"""Keeper of the door: closes it while predictions must be recorded and cannot be, and holds
+predictions while Triton is away.
 
 Each answer waits until its line is in the log, and is withheld when it cannot be written
-(`recording.lua`); this is the same for all calls before it comes to that: the door closes while a
-trial write fails or the disk is almost full, its readiness with it, and opens again.
+(`recording.lua`). The keeper acts before it comes to that: the door closes, readiness with it, while
+a trial write fails or the disk is almost full, and opens again.
 """
 
 from __future__ import annotations
@@ -11,57 +12,73 @@ import asyncio
 import http.client
 import shutil
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
-from penstock_inference.door.envoy import Door
+from penstock.runtime.readiness import Readiness
+from penstock_inference.door.door import Door
 from penstock_inference.door.files import write_clusters, write_routes
-from penstock_inference.serving.serving import Status
+from penstock_inference.serving.deployment import Deployments
+from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 _ASK_S: Final = 2.0
+"""Deadline of the question whether Envoy is ready, in seconds."""
 _TRIAL_BYTES: Final = 64 << 10
 _CLUSTERS_FIRST_S: Final = 0.2
-"""Envoy takes a route to a cluster that it does not know yet for an error."""
+"""Pause before the routes: Envoy refuses a route to a cluster that it has not read yet."""
 
 
 class DoorKeeper:
-    """One door. `closed` is why it is closed, or None; `held` whether predictions wait in it until
-    Triton serves again.
-    """
+    """Keeper of one door."""
 
     def __init__(
-        self, door: Door, status: Status, *, required: Callable[[], bool], reserve_bytes: int
+        self, door: Door, readiness: Readiness, *, required: Callable[[], bool], reserve_bytes: int
     ) -> None:
+        """`required`: whether any served pipeline requires the record. With less than
+        `reserve_bytes` of free disk the log counts as not writable.
+        """
         self._door = door
-        self._status = status
+        self._readiness = readiness
         self._required = required
         self._reserve = reserve_bytes
         self._told = False
         self.closed: str | None = None
+        """Reason why the door is closed; None while it is open."""
         self.held = False
+        """Whether predictions wait in the door until Triton serves again."""
+
+    @classmethod
+    def from_settings(cls, settings: Settings, deployments: Deployments, readiness: Readiness) -> Self:
+        return cls(
+            settings.door,
+            readiness,
+            required=lambda: deployments.record_required,
+            reserve_bytes=settings.log_reserve_bytes,
+        )
 
     def hold(self, held: bool) -> None:
-        """Called at each look at Triton. Blocks for a write when it changes."""
+        """Lets predictions wait in the door, or go on. Blocks for a write when that changes."""
         if held != self.held:
             write_clusters(self._door, held=held)
             self.held = held
             log.info("door_held" if held else "door_released")
 
-    async def run(self, every: float) -> None:
+    async def run(self, every_s: float) -> None:
+        """Writes the clusters as they are now, then looks again and again."""
         write_clusters(self._door, held=self.held)
         await asyncio.sleep(_CLUSTERS_FIRST_S)
         while True:
             await asyncio.to_thread(self.look)
-            await asyncio.sleep(every)
+            await asyncio.sleep(every_s)
 
     def look(self) -> None:
-        """Once. Blocks for some milliseconds."""
+        """Looks at log, disk and Envoy once, and opens or closes the door. Blocks for some milliseconds."""
         problem = self._log_problem()
         if problem or self._told:
-            self._status.fact(
+            self._readiness.fact(
                 "log",
                 f"the door's log cannot be written: {problem}"
                 if problem
@@ -71,18 +88,18 @@ class DoorKeeper:
         required = self._required()
         if not (problem and required):
             self.closed = None
-            self._status.has("door's log")
+            self._readiness.has("door's log")
         else:
             self.closed = (
                 self.closed or f"predictions cannot be recorded, and a pipeline requires it: {problem}"
             )
-            self._status.waits_for("door's log", problem)
+            self._readiness.waits_for("door's log", problem)
         if write_routes(self._door, self.closed, required=required):
             log.info("door_written", closed=self.closed, record="required" if required else "best_effort")
         self._look_for_envoy()
 
     def _log_problem(self) -> str | None:
-        """Why the log cannot be written, or None."""
+        """Reason why the log cannot be written; None while it can."""
         if self._door.log.is_symlink() or (self._door.log.exists() and not self._door.log.is_file()):
             return f"{self._door.log} is no file"
         trial = self._door.folder / "trial"
@@ -107,6 +124,6 @@ class DoorKeeper:
         finally:
             connection.close()
         if state == "LIVE":
-            self._status.has("envoy")
+            self._readiness.has("envoy")
         else:
-            self._status.waits_for("envoy", f"at {self._door.admin}: {state}")
+            self._readiness.waits_for("envoy", f"at {self._door.admin}: {state}")

@@ -1,7 +1,7 @@
 """What is asked of the door as a whole: health, reflection and status of all services, answered by
 asking the one that knows.
 
-Envoy rewrites the public paths to `penstock.door.v1.…` (`envoy.py`), so that this port goes on
+Envoy rewrites the public paths to `penstock.door.v1.…` (`routes.py`), so that this port goes on
 answering for inference alone when it is asked directly.
 """
 
@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from penstock.contracts.errors import NotFound
 from penstock.contracts.services import PLATFORM, ServiceDefinition
 from penstock.status.v1 import status_pb2, status_pb2_grpc
-from penstock_inference.door.envoy import DOOR_PACKAGE
+from penstock_inference.door.door import DOOR_PACKAGE
 from penstock_inference.serving.triton import Triton
 
 ASK_S: Final = 1.0

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from penstock_inference.door.envoy import Door
+from penstock_inference.door.door import Door
 from penstock_inference.record.spool import Position, Tail, ensure_private, rotate
 
 log = structlog.get_logger(__name__)

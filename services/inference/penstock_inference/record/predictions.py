@@ -7,8 +7,7 @@ from __future__ import annotations
 import binascii
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any, Final
 
@@ -17,10 +16,11 @@ import orjson
 
 from penstock.contracts.dataplane import Prediction, Value
 from penstock.contracts.topics import MESSAGE_BYTES
-from penstock_inference.door.envoy import KEPT_BYTES
-from penstock_inference.record.origin import Origins
-from penstock_inference.record.tensors import (
-    Message,
+from penstock_inference.door.door import KEPT_BYTES
+from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.serving.layout import Layout, Layouts
+from penstock_inference.serving.tensors import (
+    InferMessage,
     Scalar,
     Undecodable,
     grpc_names,
@@ -30,24 +30,6 @@ from penstock_inference.record.tensors import (
     inflate,
     unframe,
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What a version's tensors mean."""
-
-    digest: str
-    generation: int
-    numbers: tuple[str, ...]
-    strings: tuple[str, ...]
-    booleans: frozenset[str] = frozenset()
-    """Those of `strings` that hold "true" or "false"."""
-
-
-Layouts = Callable[[str, int | None], Layout | None]
-"""By pipeline and generation; None as generation is the one that is served. None for a pipeline
-that never was.
-"""
 
 
 class Unattributed(Exception):
@@ -70,7 +52,7 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unattributed(f"the line cannot be read: {error}") from error
     pipeline, version = asked
-    response: Message | None = None
+    response: InferMessage | None = None
     if status == "OK":
         try:
             response = _response(said, over_grpc=over_grpc)
@@ -102,7 +84,7 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     )
     if request is not None:
         _fill_inputs(prediction, request, layout)
-        prediction["events"] = origins.opened(request.origin) if origins else None
+        prediction["events"] = origins.opened(request.parameters.get(PARAMETER)) if origins else None
     if response is not None:
         _fill_outputs(prediction, response)
     return pipeline, prediction
@@ -133,7 +115,7 @@ def _status(said: Mapping[str, Any], *, over_grpc: bool) -> str:
 
 def _request(
     said: Mapping[str, Any], *, over_grpc: bool
-) -> tuple[Message | None, tuple[str, str], str | None]:
+) -> tuple[InferMessage | None, tuple[str, str], str | None]:
     """What was asked, of which model and version, and why that is all."""
     asked = ("", "")
     if not over_grpc and (found := _PATH.fullmatch(said["path"] or "")):
@@ -161,7 +143,7 @@ def _request(
         return None, asked, f"request: {error}"
 
 
-def _response(said: Mapping[str, Any], *, over_grpc: bool) -> Message:
+def _response(said: Mapping[str, Any], *, over_grpc: bool) -> InferMessage:
     body, encoding = said["response"], said["response_encoding"]
     if body is None:
         raise Undecodable(f"{said['response_bytes'] or 0:.0f} bytes are not kept")
@@ -179,7 +161,7 @@ def _generation(version: str) -> int | None:
     return int(version) if version.isdecimal() else None
 
 
-def _fill_inputs(prediction: Prediction, request: Message, layout: Layout) -> None:
+def _fill_inputs(prediction: Prediction, request: InferMessage, layout: Layout) -> None:
     try:
         inputs: dict[str, list[Value]] = {}
         for name, fields in (("numbers", layout.numbers), ("strings", layout.strings)):
@@ -202,7 +184,7 @@ def _value(value: Scalar, *, boolean: bool) -> Value:
     return float(value) if value is not None and isfinite(value) else None
 
 
-def _fill_outputs(prediction: Prediction, response: Message) -> None:
+def _fill_outputs(prediction: Prediction, response: InferMessage) -> None:
     try:
         for name, tensor in response.tensors.items():
             columns = tensor.shape[-1] if tensor.shape else 0

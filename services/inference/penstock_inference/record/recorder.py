@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import orjson
 import structlog
@@ -37,18 +37,23 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from penstock.contracts import metrics
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import predictions_topic
 from penstock.runtime.kafka.bounded import bounded
 from penstock.runtime.kafka.spans import linked_span
 from penstock.runtime.messaging import GROUP as GROUP_NAME
 from penstock.runtime.messaging import sent
 from penstock.runtime.metrics import counter, histogram
+from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.telemetry import context_of
+from penstock_inference.record.housekeeping import Housekeeping
 from penstock_inference.record.origin import Origins
-from penstock_inference.record.predictions import Layouts, Unattributed, encoded, read_line
+from penstock_inference.record.predictions import Unattributed, encoded, read_line
 from penstock_inference.record.spool import Position, Tail, mended
-from penstock_inference.serving.serving import Status
+from penstock_inference.serving.deployment import Deployments
+from penstock_inference.serving.layout import Layouts
+from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 _PREDICTIONS = histogram(metrics.PREDICTIONS)
@@ -104,8 +109,29 @@ class Recorder:
     """Called between batches: rotation, deletion."""
     origins: Origins | None = None
     """Believes which events a prediction by entity was made from."""
-    status: Status | None = None
+    status: Readiness | None = None
     progress: Progress = field(default_factory=Progress)
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        deployments: Deployments,
+        readiness: Readiness,
+        ensure_topic: Callable[[Pipeline], None],
+        origins: Origins,
+    ) -> Self:
+        door = settings.door
+        return cls(
+            RecorderSettings(
+                settings.platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica
+            ),
+            layouts=deployments.layout,
+            ensure_topic=lambda pipeline: ensure_topic(deployments.of(pipeline).declared),
+            tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
+            origins=origins,
+            status=readiness,
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set. Raises Fenced; waits out everything that passes."""

@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from penstock_inference.door.envoy import LOG_FILE, Door
+from penstock_inference.door.door import LOG_FILE, Door
 from penstock_inference.door.files import make_log
 
 log = structlog.get_logger(__name__)

@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from math import isfinite
 
 from penstock.packages.format import Probes
-from penstock_inference.record.tensors import Tensor, Undecodable
-from penstock_inference.serving.triton import Numbers, Strings
+from penstock_inference.serving.tensors import Numbers, Strings, Tensor, Undecodable
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Some of the probes: rows [first, first + count)."""
+class ProbeRows:
+    """Part of the probes, and the expected answers."""
 
     first: int
+    """Index of the first row among all probes."""
     numbers: Numbers
     strings: Strings
     outputs: dict[str, tuple[tuple[float | str, ...], ...]]
 
 
-def batches(probes: Probes, size: int) -> Iterator[Rows]:
-    """The probes in parts of at most `size` rows."""
+def batches(probes: Probes, size: int) -> Iterator[ProbeRows]:
+    """Divides the probes into parts of at most `size` rows."""
     count = len(next(iter(probes.outputs.values())))
     for first in range(0, count, size):
         part = slice(first, first + size)
-        yield Rows(
+        yield ProbeRows(
             first,
             probes.numbers[part],
             probes.strings[part],
@@ -34,8 +34,8 @@ def batches(probes: Probes, size: int) -> Iterator[Rows]:
         )
 
 
-def difference(rows: Rows, answers: dict[str, Tensor], tolerance: float) -> str | None:
-    """The first answer that is not the expected one, as a clause; None when all are."""
+def difference(rows: ProbeRows, answers: dict[str, Tensor], tolerance: float) -> str | None:
+    """Describes the first answer that is not the expected one; None when all are as expected."""
     for output, expected in rows.outputs.items():
         if output not in answers:
             return f"there is no output {output}"

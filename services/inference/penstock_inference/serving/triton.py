@@ -1,10 +1,7 @@
-"""Triton as a peer: what it has loaded, load, unload, one inference. Everything else of it is the
-clients' business, through the door.
-"""
+"""Client of Triton: what it has loaded, load, unload, one inference."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -14,25 +11,25 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.rpc import rpc_error
-from penstock_inference.record.tensors import Tensor, grpc_response_of
+from penstock_inference.serving.tensors import Numbers, Strings, Tensor, grpc_response_of
 
 ASK_S: Final = 5.0
+"""Deadline of a question or an inference, in seconds."""
 LOAD_S: Final = 120.0
-"""A large graph takes its time, and Triton waits for what is in flight on the old one."""
+"""Deadline of a load or unload, in seconds: a large graph takes its time, and Triton waits for what
+is in flight on the old one.
+"""
 _OPTIONS: Final = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 64 << 20),
 ]
 
-Numbers = Sequence[Sequence[float | None]]
-Strings = Sequence[Sequence[str]]
-
 
 def infer_request(
     model: str, version: int | None, numbers: Numbers, strings: Strings
 ) -> service_pb2.ModelInferRequest:
-    """Rows as the protocol's tensors. A tensor without columns is left out; None is NaN."""
+    """Writes rows as the protocol's tensors. A tensor without columns is left out; None is NaN."""
     request = service_pb2.ModelInferRequest(model_name=model, model_version=str(version) if version else "")
     if numbers and numbers[0]:
         array = np.array(
@@ -48,8 +45,8 @@ def infer_request(
 
 
 class Triton:
-    """One server. Every call raises Unavailable while it is away, and grpc's own errors as the
-    PenstockError of their status.
+    """Connection to one Triton. Every call raises Unavailable while it is away, and else the
+    PenstockError of the gRPC status.
     """
 
     def __init__(self, address: str) -> None:
@@ -66,7 +63,7 @@ class Triton:
         await self._channel.close()
 
     async def loaded(self) -> dict[str, frozenset[int]]:
-        """Versions that answer or should, by model."""
+        """Versions that Triton calls ready, by model."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
         index = await self._call(self._stub.RepositoryIndex, request, ASK_S)
         found: dict[str, set[int]] = {}
@@ -75,8 +72,8 @@ class Triton:
         return {name: frozenset(versions) for name, versions in found.items()}
 
     async def load(self, model: str) -> None:
-        """Loads, or loads again what is written in its configuration: what is new before what is
-        old goes. On failure the old one stays.
+        """Loads the versions that the model's configuration names, then unloads the others. On
+        failure what was loaded stays.
         """
         await self._call(
             self._stub.RepositoryModelLoad, service_pb2.RepositoryModelLoadRequest(model_name=model), LOAD_S
@@ -92,12 +89,14 @@ class Triton:
     async def infer(
         self, model: str, version: int, numbers: Numbers, strings: Strings, within: float = ASK_S
     ) -> dict[str, Tensor]:
+        """Runs one inference within `within` seconds. Returns the outputs by name."""
         answer = await self._call(
             self._stub.ModelInfer, infer_request(model, version, numbers, strings), within
         )
         return grpc_response_of(answer).tensors
 
     async def live(self) -> bool:
+        """Whether Triton runs and answers; raises nothing while it is away."""
         try:
             answer = await self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), ASK_S)
         except Unavailable:

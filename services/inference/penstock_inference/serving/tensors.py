@@ -1,5 +1,4 @@
-"""Open Inference Protocol v2, read back: tensors of requests and responses over gRPC and HTTP, as
-columns of plain values.
+"""Tensors of the Open Inference Protocol v2, read from requests and responses over gRPC and HTTP.
 
 gRPC: frames of `inference.GRPCInferenceService/ModelInfer` (raw contents or typed ones). HTTP:
 JSON, and the binary extension, where `Inference-Header-Content-Length` says how long the JSON is
@@ -10,8 +9,8 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -19,12 +18,14 @@ import orjson
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.record.origin import PARAMETER
-
 Scalar = float | int | str | bool
+Numbers = Sequence[Sequence[float | None]]
+"""Rows of the tensor `numbers`; None is missing."""
+Strings = Sequence[Sequence[str]]
+"""Rows of the tensor `strings`; "" is missing."""
 
 MAX_DECODED_BYTES: Final = 64 << 20
-"""What a compressed body may grow to."""
+"""Largest size that a compressed body may grow to."""
 _NUMPY: Final = {
     "BOOL": "?",
     "UINT8": "<u1",
@@ -56,11 +57,13 @@ _CONTENTS: Final = {
 
 
 class Undecodable(Exception):
-    """Why a body says nothing; one clause for people."""
+    """A body does not hold what the protocol says; the message is one clause for people."""
 
 
 @dataclass(frozen=True)
 class Tensor:
+    """Tensor as plain values."""
+
     shape: tuple[int, ...]
     values: list[Scalar]
     """Row by row."""
@@ -70,7 +73,7 @@ class Tensor:
         return self.shape[0] if self.shape else 0
 
     def matrix(self, columns: int, name: str) -> list[list[Scalar]]:
-        """Row lists. Raises Undecodable for any shape but [N, columns]."""
+        """Values as a list of rows. Raises Undecodable for any shape but [N, columns]."""
         if len(self.shape) != 2 or self.shape[1] != columns or len(self.values) != self.shape[0] * columns:
             raise Undecodable(
                 f"{name} is {list(self.shape)} with {len(self.values)} values, expected [N, {columns}]"
@@ -79,21 +82,21 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Message:
-    """A request or a response."""
+class InferMessage:
+    """Request or response of an inference."""
 
     model: str
     version: str
     tensors: dict[str, Tensor]
-    origin: str | None = None
-    """The parameter `penstock_events` of a request over gRPC."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Parameters of a request over gRPC that are texts."""
 
 
 # -- gRPC ------------------------------------------------------------------------------------------
 
 
 def unframe(body: bytes, encoding: str | None) -> bytes:
-    """The one message of a unary gRPC body: a flag, a length, the message."""
+    """Takes the message out of a unary gRPC body: a flag, a length, the message. Raises Undecodable."""
     if len(body) < 5:
         raise Undecodable("the body is shorter than a gRPC frame")
     compressed, length = struct.unpack_from(">BI", body)
@@ -103,26 +106,27 @@ def unframe(body: bytes, encoding: str | None) -> bytes:
     return inflate(message, encoding) if compressed else message
 
 
-def grpc_request(message: bytes) -> Message:
+def grpc_request(message: bytes) -> InferMessage:
+    """Reads a ModelInferRequest. Raises Undecodable."""
     request = service_pb2.ModelInferRequest()
     _parse(request, message)
-    origin = request.parameters[PARAMETER].string_param if PARAMETER in request.parameters else None
-    return Message(
+    return InferMessage(
         request.model_name,
         request.model_version,
         _grpc_tensors(request.inputs, request.raw_input_contents),
-        origin,
+        {name: parameter.string_param for name, parameter in request.parameters.items()},
     )
 
 
-def grpc_response(message: bytes) -> Message:
+def grpc_response(message: bytes) -> InferMessage:
+    """Reads a ModelInferResponse. Raises Undecodable."""
     response = service_pb2.ModelInferResponse()
     _parse(response, message)
     return grpc_response_of(response)
 
 
-def grpc_response_of(response: service_pb2.ModelInferResponse) -> Message:
-    return Message(
+def grpc_response_of(response: service_pb2.ModelInferResponse) -> InferMessage:
+    return InferMessage(
         response.model_name,
         response.model_version,
         _grpc_tensors(response.outputs, response.raw_output_contents),
@@ -130,8 +134,8 @@ def grpc_response_of(response: service_pb2.ModelInferResponse) -> Message:
 
 
 def grpc_names(head: bytes) -> tuple[str, str]:
-    """Model and version from the beginning of a ModelInferRequest that is too large to keep: fields
-    1 and 2 stand first.
+    """Reads model and version from the beginning of a ModelInferRequest that is too large to keep:
+    fields 1 and 2 stand first.
     """
     names = {1: "", 2: ""}
     at = 0
@@ -170,7 +174,9 @@ def _typed(tensor: Any) -> list[Scalar]:
 
 
 def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
-    """A raw tensor's values: little-endian numbers, or texts, each after its length in four bytes."""
+    """Reads a raw tensor: little-endian numbers, or texts, each after its length in four bytes.
+    Raises Undecodable.
+    """
     if datatype == "BYTES":
         return _texts(data, name)
     kind = _NUMPY.get(datatype)
@@ -203,8 +209,10 @@ def _text(data: bytes) -> str:
 # -- HTTP ------------------------------------------------------------------------------------------
 
 
-def http_message(body: bytes, header_length: int | None, tensors: str) -> Message:
-    """`tensors` is the member that lists them: `inputs` or `outputs`."""
+def http_message(body: bytes, header_length: int | None, tensors: str) -> InferMessage:
+    """Reads a JSON body, with binary tensors after its first `header_length` bytes. `tensors` is the
+    member that lists them: `inputs` or `outputs`. Raises Undecodable.
+    """
     header = body[:header_length] if header_length else body
     try:
         said = orjson.loads(header)
@@ -213,7 +221,7 @@ def http_message(body: bytes, header_length: int | None, tensors: str) -> Messag
     if not isinstance(said, dict):
         raise Undecodable("the body is no JSON object")
     rest = body[header_length:] if header_length else b""
-    return Message(
+    return InferMessage(
         str(said.get("model_name") or ""),
         str(said.get("model_version") or ""),
         _http_tensors(said.get(tensors), rest),
@@ -249,7 +257,9 @@ def _flat(data: object) -> list[Scalar]:
 
 
 def inflate(data: bytes, encoding: str | None) -> bytes:
-    """A compressed body, `gzip` or `deflate`, as it was before. A cut-off one gives what is there of it."""
+    """Decompresses a body, `gzip` or `deflate`; one that is cut off gives what is there of it.
+    Raises Undecodable.
+    """
     if encoding in (None, "", "identity"):
         return data
     if encoding not in ("gzip", "deflate"):

@@ -1,0 +1,153 @@
+"""Envoy's bootstrap (`envoy.json`): its listeners, its administration, its traces. Read once, at its
+start.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock_inference.door.clusters import cluster
+from penstock_inference.door.door import MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
+from penstock_inference.door.recording import recording_filter
+from penstock_inference.door.xds import (
+    EXTENSIONS,
+    ROUTER,
+    TYPES,
+    Json,
+    address,
+    header,
+    http_listener,
+    method_is,
+    watched,
+)
+
+HEALTH_PATHS: Final = ("/ready", "/stats/prometheus")
+CLUSTERS_FILE: Final = "cds.json"
+ROUTES_FILE: Final = "rds.json"
+
+_ADMINISTRATION: Final = "administration"
+_COLLECTOR: Final = "collector"
+
+
+def bootstrap(door: Door) -> Json:
+    """Whole document. Clusters and routes come from files that Envoy watches."""
+    listeners, static = [_door(door)], []
+    if door.health_listen:
+        listeners.append(_health(door))
+        static.append(_static(_ADMINISTRATION, door.administration, http2=False))
+    if door.traces:
+        static.append(_static(_COLLECTOR, door.traces))
+    return {
+        "node": {"id": "door", "cluster": "penstock"},
+        "admin": {"address": address(door.administration)},
+        "dynamic_resources": {"cds_config": watched(door.folder, CLUSTERS_FILE)},
+        "static_resources": {"listeners": listeners, "clusters": static},
+    }
+
+
+def _door(door: Door) -> Json:
+    """Listener for everybody, over h2c and HTTP/1.1."""
+    manager = {
+        "codec_type": "AUTO",
+        "generate_request_id": False,
+        "early_header_mutation_extensions": [_ID],
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "local_reply_config": _LOCAL_REPLIES,
+        "http_filters": [recording_filter(door), ROUTER],
+        "rds": {"route_config_name": "door", "config_source": watched(door.folder, ROUTES_FILE)},
+        **({"tracing": _TRACING, "request_id_extension": _NO_REQUEST_ID} if door.traces else {}),
+    }
+    return http_listener("door", door.listen, manager, per_connection_buffer_limit_bytes=MAX_REQUEST_BYTES)
+
+
+def _health(door: Door) -> Json:
+    """Listener for health checks and Prometheus. The administration itself could end Envoy; these
+    two paths only read.
+    """
+    routes = [
+        {"match": {"path": path, "headers": method_is("GET")}, "route": {"cluster": _ADMINISTRATION}}
+        for path in HEALTH_PATHS
+    ]
+    manager = {
+        "http_filters": [ROUTER],
+        "route_config": {"virtual_hosts": [{"name": "health", "domains": ["*"], "routes": routes}]},
+    }
+    return http_listener("health", door.health_listen, manager)
+
+
+def _static(name: str, at: str, *, http2: bool = True) -> Json:
+    """Cluster within the bootstrap, where its type goes without saying."""
+    document = cluster(name, at, http2=http2)
+    del document["@type"]
+    return document
+
+
+# -- ids -------------------------------------------------------------------------------------------
+
+# %STREAM_ID% is the client's own x-request-id when it sends one; %UNIQUE_ID% is Envoy's. Set before
+# any filter: a refused call has one too.
+_ID: Final[Json] = {
+    "name": "envoy.http.early_header_mutation.header_mutation",
+    "typed_config": {
+        "@type": EXTENSIONS + "http.early_header_mutation.header_mutation.v3.HeaderMutation",
+        "mutations": [{"append": header(PREDICTION_HEADER, "%UNIQUE_ID%")}],
+    },
+}
+
+
+# -- traces ----------------------------------------------------------------------------------------
+
+_TRACING: Final[Json] = {
+    "provider": {
+        "name": "envoy.tracers.opentelemetry",
+        "typed_config": {
+            "@type": TYPES + "envoy.config.trace.v3.OpenTelemetryConfig",
+            "grpc_service": {"envoy_grpc": {"cluster_name": _COLLECTOR}, "timeout": "1s"},
+            "service_name": "penstock.door",
+        },
+    },
+    # By its id a prediction is found among the traces, whoever began its trace.
+    "custom_tags": [{"tag": "penstock.prediction", "request_header": {"name": PREDICTION_HEADER}}],
+}
+"""A call continues its client's trace, where it names one (`traceparent`), else begins a trace."""
+_NO_REQUEST_ID: Final[Json] = {
+    "typed_config": {
+        "@type": EXTENSIONS + "request_id.uuid.v3.UuidRequestIdConfig",
+        "use_request_id_for_trace_sampling": False,  # or nothing is sampled: nobody makes request ids here
+    }
+}
+
+
+# -- Envoy's own answers ---------------------------------------------------------------------------
+
+
+def _status_is(code: int) -> Json:
+    return {
+        "status_code_filter": {
+            "comparison": {
+                "op": "EQ",
+                "value": {"default_value": code, "runtime_key": f"penstock.door.{code}"},
+            }
+        }
+    }
+
+
+_IS_GRPC: Final[Json] = {
+    "header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}
+}
+_TOO_LARGE: Final = f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send fewer rows at once"
+_UNKNOWN_PATH: Final = "there is no such method or path at this door"
+_LOCAL_REPLIES: Final[Json] = {
+    "mappers": [
+        # Envoy's own table turns 413 into UNKNOWN.
+        {
+            "filter": {"and_filter": {"filters": [_status_is(413), _IS_GRPC]}},
+            "headers_to_add": [header("grpc-status", "8")],
+            "body": {"inline_string": _TOO_LARGE},
+        },
+        {"filter": _status_is(413), "body": {"inline_string": _TOO_LARGE}},
+        {"filter": _status_is(404), "body": {"inline_string": _UNKNOWN_PATH}},
+    ]
+}

@@ -1,0 +1,52 @@
+"""The front door: its addresses, its files, and what its log keeps of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+PREDICTION_HEADER: Final = "x-penstock-prediction"
+"""Header that carries a call's id, which Envoy makes."""
+LOG_FILE: Final = "predictions.log"
+MAX_REQUEST_BYTES: Final = 64 << 20
+KEPT_BYTES: Final = 1 << 20
+"""Largest body that goes into the log; a longer one only passes: a line grows by a third in base64."""
+KEPT_HEAD_BYTES: Final = 4 << 10
+"""Bytes that are kept of a longer body: enough for the name of the model."""
+DOOR_PACKAGE: Final = "penstock.door.v1"
+"""gRPC package under which inference serves health, reflection and status of all services. Nobody
+reaches it by this name from outside.
+"""
+
+
+@dataclass(frozen=True)
+class Door:
+    """Addresses of the door and of what lies behind it, as host:port, and the folder of its files."""
+
+    folder: Path
+    listen: str
+    admin: str
+    """Address at which inference asks whether Envoy is ready."""
+    triton_grpc: str
+    triton_http: str
+    services: Mapping[str, str]
+    """Address by name of the service."""
+    admin_listen: str = ""
+    """Address of Envoy's administration; by default `admin`."""
+    health_listen: str = ""
+    """Address at which Envoy answers others for readiness and metrics, and nothing else of its
+    administration; by default none.
+    """
+    traces: str = ""
+    """Collector (OTLP over gRPC) to which Envoy sends a span for each call; by default none."""
+
+    @property
+    def log(self) -> Path:
+        return self.folder / LOG_FILE
+
+    @property
+    def administration(self) -> str:
+        """Address at which Envoy's administration listens."""
+        return self.admin_listen or self.admin

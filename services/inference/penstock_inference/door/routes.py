@@ -1,0 +1,171 @@
+"""Envoy's routes (`rds.json`): what the door lets in, and where it leads.
+
+- Inferences, over gRPC and HTTP, go to Triton and are recorded (`recording.py`).
+- Health and metadata of Triton pass; what changes or watches Triton (repository, statistics, shared
+  memory) is refused by name.
+- `penstock.<service>.v1.` goes to that service, streams too. Health, reflection and status are
+  asked of the door for all services: their paths are rewritten, so that the same port of inference
+  answers for itself when it is asked directly.
+- A prediction's id goes back as `x-penstock-prediction`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from penstock_inference.door.clusters import TRITON_GRPC, TRITON_HTTP
+from penstock_inference.door.door import DOOR_PACKAGE, MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
+from penstock_inference.door.recording import recorded
+from penstock_inference.door.xds import EXTENSIONS, TYPES, Json, header, method_is
+
+_REWRITTEN: Final = {
+    "/grpc.health.v1.Health/": f"/{DOOR_PACKAGE}.Health/",
+    "/grpc.reflection.v1.ServerReflection/": f"/{DOOR_PACKAGE}.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/": f"/{DOOR_PACKAGE}.ServerReflection/",
+    "/penstock.status.v1.StatusService/": f"/{DOOR_PACKAGE}.Status/",
+}
+_OIP: Final = "/inference.GRPCInferenceService/"
+_NAME: Final = "[a-z][a-z0-9-]*"
+"""Name of a pipeline; a candidate's has a dot and so no HTTP route."""
+_MODEL: Final = f"/models/{_NAME}(/versions/[0-9]+)?"
+
+_CONNECT_AGAIN: Final[Json] = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
+    # Triton that ends: its models go first, and it still answers for them.
+    "retriable_headers": [
+        {"name": "grpc-message", "string_match": {"contains": "has no available versions"}}
+    ],
+    "num_retries": 80,
+    "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
+}
+"""Sends again only what never reached a model, for some 20 s or until the client gives up: longer
+than Triton takes to start again.
+"""
+_ANOTHER_REPLICA: Final[Json] = {
+    "retry_on": "connect-failure,refused-stream,reset-before-request",
+    "num_retries": 3,
+    "retry_host_predicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {"@type": EXTENSIONS + "retry.host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
+    "host_selection_retry_max_attempts": 3,
+}
+"""Sends what never reached a service to another replica of it, or to the same one again."""
+
+
+def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
+    """All routes of the door. `required`: an answer that cannot be recorded is withheld. `closed`:
+    why nothing is predicted at all.
+
+    Both hold for every pipeline: the model's name is in the body, where no route can see it.
+    """
+    ways = [
+        *_inference(closed, required=required),
+        *_readiness_and_metadata(closed),
+        _refused("closed-grpc", {"prefix": _OIP}),
+        *(_rewritten(path, to) for path, to in _REWRITTEN.items()),
+        *(_service(service) for service in sorted(door.services)),
+    ]
+    host = {
+        "name": "door",
+        "domains": ["*"],
+        "request_body_buffer_limit": MAX_REQUEST_BYTES,
+        "routes": ways,
+    }
+    return {
+        "@type": TYPES + "envoy.config.route.v3.RouteConfiguration",
+        "name": "door",
+        "virtual_hosts": [host],
+    }
+
+
+def _inference(closed: str | None, *, required: bool) -> list[Json]:
+    def way(name: str, match: Json, cluster: str) -> Json:
+        return {
+            "name": name,
+            "match": match,
+            **recorded(required=required),
+            "response_headers_to_add": [header(PREDICTION_HEADER, f"%REQ({PREDICTION_HEADER})%")],
+            **_unless(closed, _to(cluster, "30s") | {"retry_policy": _CONNECT_AGAIN}),
+        }
+
+    return [
+        way("infer-grpc", {"path": _OIP + "ModelInfer", "grpc": {}}, TRITON_GRPC),
+        way("infer-http", _http("POST", f"/v2{_MODEL}/infer"), TRITON_HTTP),
+    ]
+
+
+def _readiness_and_metadata(closed: str | None) -> list[Json]:
+    """Readiness is refused while the door is closed; metadata is not."""
+
+    def grpc(method: str, closed: str | None = None) -> Json:
+        match = {"path": _OIP + method, "grpc": {}}
+        return {"name": f"oip-{method}", "match": match, **_unless(closed, _to(TRITON_GRPC, "5s"))}
+
+    def http(name: str, path: str, closed: str | None = None) -> Json:
+        return {"name": name, "match": _http("GET", path), **_unless(closed, _to(TRITON_HTTP, "5s"))}
+
+    return [
+        *(grpc(method, closed) for method in ("ServerReady", "ModelReady")),
+        *(grpc(method) for method in ("ServerLive", "ServerMetadata", "ModelMetadata")),
+        # Triton reads `stats` as all models' statistics, not as a model's name.
+        _refused("closed-statistics", {"path_separated_prefix": "/v2/models/stats"}),
+        http("oip-http-ready", f"(/v2/health|/v2{_MODEL})/ready", closed),
+        http("oip-http", f"/v2(/health/live|{_MODEL})?"),
+    ]
+
+
+def _http(method: str, path: str) -> Json:
+    return {"safe_regex": {"regex": path}, "headers": method_is(method)}
+
+
+def _unless(closed: str | None, route: Json) -> Json:
+    """What a way does: it answers why the door is closed, or leads on."""
+    if closed:
+        return {"direct_response": {"status": 503, "body": {"inline_string": closed}}}
+    return {"route": route}
+
+
+def _refused(name: str, match: Json) -> Json:
+    return {
+        "name": name,
+        "match": match,
+        "direct_response": {"status": 403, "body": {"inline_string": "not through the front door"}},
+    }
+
+
+def _rewritten(path: str, to: str) -> Json:
+    return {
+        "name": path.strip("/"),
+        "match": {"prefix": path, "grpc": {}},
+        "route": _to_service("inference") | {"prefix_rewrite": to},
+    }
+
+
+def _service(service: str) -> Json:
+    # The dot keeps `v10` out.
+    return {
+        "name": service,
+        "match": {"prefix": f"/penstock.{service}.v1.", "grpc": {}},
+        "route": _to_service(service),
+    }
+
+
+def _to_service(service: str) -> Json:
+    return _to(service, None) | {"retry_policy": _ANOTHER_REPLICA}
+
+
+def _to(cluster: str, at_most: str | None) -> Json:
+    """Route to a cluster for at most so long; None for a stream, which may last. A client's own
+    deadline holds always.
+    """
+    longest = {"max_stream_duration": at_most} if at_most else {}
+    # A passed `timeout` would be UNAVAILABLE; the stream's duration answers DEADLINE_EXCEEDED.
+    return {
+        "cluster": cluster,
+        "timeout": "0s",
+        "idle_timeout": "0s",
+        "max_stream_duration": {**longest, "grpc_timeout_header_max": "0s"},
+    }

@@ -1,0 +1,204 @@
+"""Deployments: for each pipeline, which version it should serve, which it serves, which was refused.
+
+What must survive a restart is in the database (`store.py`) and here; a change is durable before it
+shows. The rest, such as promotions that wait, comes back from Kafka at each start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from penstock.contracts.errors import Unavailable
+from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.versions import version_name
+from penstock.packages.evidence import Known
+from penstock.runtime.store import Store
+from penstock_inference import store as tables
+from penstock_inference.serving.layout import Layout
+from penstock_inference.serving.model import Model
+
+LONGEST_BACKOFF_S: Final = 30.0
+
+
+@dataclass
+class Deployment:
+    """State of one pipeline. The event loop changes it; other threads may read it."""
+
+    pipeline: str
+    served: Served | None = None
+    """Version that serves, and since when, as the database has it."""
+    model: Model | None = None
+    """The served version, once this process has verified it."""
+    refused: RefusedDeployment | None = None
+    """Newest promotion that was refused, and why; None once a later one serves."""
+    applied: Pipeline | None = None
+    """Pipeline's file as it was last applied; None until it is known."""
+    layouts: dict[int, Layout] = field(default_factory=dict)
+    """Layout by generation, of each version that was ever admitted."""
+    answering: bool = False
+    """Whether Triton answered for the served version at the last look."""
+    late_answers: int = 0
+    """Probes in a row that were not answered in time."""
+    promotions: list[ModelVersionPromoted] = field(default_factory=list)
+    """Promotions that wait to be tried."""
+    traceparent: str = ""
+    """Trace in which the newest promotion came."""
+    failures: int = 0
+    """Tries since the last success that failed for a passing reason."""
+    not_before: float = 0.0
+    """Earliest time of the next try, in seconds of the monotonic clock."""
+
+    def promote(self, promotion: ModelVersionPromoted, traceparent: str | None) -> None:
+        """Adds a promotion, unless the same one waits already. It may be tried at once."""
+        if all(_identity(promotion) != _identity(waiting) for waiting in self.promotions):
+            self.promotions.append(promotion)
+            self.traceparent = traceparent or self.traceparent
+        self.not_before = 0.0
+
+    def is_due(self, now: float) -> bool:
+        """Whether a promotion waits and may be tried at `now`, in seconds of the monotonic clock."""
+        return bool(self.promotions) and self.not_before <= now
+
+    def take_promotions(self) -> list[ModelVersionPromoted]:
+        """Removes the waiting promotions and returns them, the newest last."""
+        taken, self.promotions = self.promotions, []
+        return sorted(taken, key=lambda promotion: promotion.generation)
+
+    def postpone(self, promotions: list[ModelVersionPromoted], now: float) -> None:
+        """Puts promotions back whose try failed for a passing reason, with a growing delay."""
+        self.failures += 1
+        self.promotions += promotions
+        self.not_before = now + min(2.0 ** (self.failures - 1), LONGEST_BACKOFF_S)
+
+    def serves(self, promotion: ModelVersionPromoted) -> bool:
+        return self.model is not None and _identity(self.model.promotion) == _identity(promotion)
+
+    def layout(self, generation: int | None) -> Layout | None:
+        """Layout of a generation; without one, of the served version, else of the newest admitted."""
+        if generation is None:
+            generation = self.served.generation if self.served else max(list(self.layouts), default=0)
+        return self.layouts.get(generation)
+
+    @property
+    def declared(self) -> Pipeline:
+        """Pipeline as it was last applied, else as the served version was trained for. Raises
+        Unavailable while neither is known.
+        """
+        if self.applied:
+            return self.applied
+        if self.model:
+            return self.model.package.pipeline
+        raise Unavailable(
+            f"pipeline {self.pipeline} is not known yet", remedy="Wait until pipelines.v1 has been read"
+        )
+
+    @property
+    def requires_record(self) -> bool:
+        """Whether predictions may be answered only when they are recorded. True until the served
+        version is verified.
+        """
+        if self.served is None:
+            return False
+        return self.model is None or self.declared.serving.record == "required"
+
+
+def _identity(promotion: ModelVersionPromoted) -> tuple[int, str]:
+    return promotion.generation, promotion.version.digest
+
+
+class Deployments:
+    """Deployments of all pipelines, with their rows in the database. Methods that write a row block
+    for a transaction and raise DatabaseAway.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+        self._store = store
+        self._clock = clock
+        self._by_pipeline: dict[str, Deployment] = {}
+        self.pipelines_known = False
+        """Whether `applied` is complete: every pipeline's file has been read from Kafka."""
+        with store.read() as session:
+            for pipeline, layout in tables.layouts(session):
+                self.of(pipeline).layouts[layout.generation] = layout
+            for changed in tables.deployments(session, clock()):
+                self._show(changed)
+
+    def __iter__(self) -> Iterator[Deployment]:
+        """Deployments by name of pipeline, as they are now. From any thread."""
+        return iter(sorted(self._by_pipeline.values(), key=lambda deployment: deployment.pipeline))
+
+    def of(self, pipeline: str) -> Deployment:
+        """Deployment of a pipeline, an empty one where nothing is known of it."""
+        return self._by_pipeline.setdefault(pipeline, Deployment(pipeline))
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """Served and verified versions by pipeline."""
+        return {deployment.pipeline: deployment.model for deployment in self if deployment.model}
+
+    @property
+    def record_required(self) -> bool:
+        """Whether any served pipeline requires the record; also while that is not known."""
+        return not self.pipelines_known or any(deployment.requires_record for deployment in self)
+
+    def layout(self, pipeline: str, generation: int | None) -> Layout | None:
+        """Layout of a version; without a generation, of the one that is served. From any thread."""
+        deployment = self._by_pipeline.get(pipeline)
+        return deployment.layout(generation) if deployment else None
+
+    def known(self, pipeline: str) -> Known | None:
+        """Newest promotion that was ever admitted."""
+        with self._store.read() as session:
+            return tables.known(session, pipeline)
+
+    def served_promotion(self, deployment: Deployment) -> ModelVersionPromoted:
+        """Promotion of the served version. Raises KeyError where none is served."""
+        with self._store.read() as session:
+            generation = deployment.served.generation if deployment.served else 0
+            return tables.promotion_of(session, deployment.pipeline, generation)
+
+    def admit(self, model: Model) -> None:
+        """Records that a version was verified: from now on no older one is."""
+        with self._store.transaction() as effect:
+            tables.admit(effect, model.promotion, model.layout, self._clock())
+        self.of(model.pipeline).layouts[model.generation] = model.layout
+
+    def serve(self, model: Model) -> None:
+        """Records and publishes that a version serves."""
+        with self._store.transaction() as effect:
+            changed = tables.serve(effect, model.promotion, self._clock())
+        self.of(model.pipeline).model = model
+        self._show(changed)
+
+    def refuse(self, promotion: ModelVersionPromoted, reason: str) -> None:
+        """Records and publishes that a promotion is not served; what serves goes on."""
+        with self._store.transaction() as effect:
+            changed = tables.refuse(effect, promotion, reason, self._clock())
+        self._show(changed)
+
+    def withdraw(self, promotion: ModelVersionPromoted, reason: str) -> None:
+        """Records and publishes that the served version may serve no longer."""
+        with self._store.transaction() as effect:
+            changed = tables.withdraw(effect, promotion, reason, self._clock())
+        self._show(changed)
+
+    def summary(self) -> str:
+        """What serves and what was refused, for `penstock status`."""
+        said = [
+            f"{version_name(model.pipeline, model.digest)} generation {model.generation}"
+            for model in self.models.values()
+        ]
+        said += [
+            f"refused {version_name(deployment.pipeline, no.digest)} generation {no.generation}: {no.reason}"
+            for deployment in self
+            if (no := deployment.refused)
+        ]
+        return "; ".join(said) or "no model promoted yet"
+
+    def _show(self, changed: DeploymentChanged) -> None:
+        deployment = self.of(changed.pipeline)
+        deployment.served, deployment.refused = changed.serving, changed.refused

@@ -1,0 +1,159 @@
+"""A deployment says what serves, what waits and what was refused, and the database brings it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import select
+
+from penstock.contracts.errors import Unavailable
+from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted
+from penstock.packages.evidence import Known
+from penstock.packages.format import open_package
+from penstock.packages.keys import Keys
+from penstock.runtime.store import Store
+from penstock.runtime.tables import OutboxRow
+from penstock.testing import packages
+from penstock_inference.serving.deployment import LONGEST_BACKOFF_S, Deployment, Deployments
+from penstock_inference.serving.model import Model
+
+
+@pytest.fixture
+def store(database: str) -> Iterator[Store]:
+    opened = Store.open(database, migrations="penstock_inference.migrations")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def deployments(store: Store) -> Deployments:
+    return Deployments(store, lambda: packages.NOW)
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    made = Keys(tmp_path_factory.mktemp("keys"))
+    made.ensure()
+    return made
+
+
+@pytest.fixture(scope="module")
+def model(keys: Keys, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    folder = tmp_path_factory.mktemp("model") / "package"
+    digest = packages.write_package(folder)
+    return Model(promotion_of(keys, digest, 4), open_package(folder))
+
+
+def promotion_of(keys: Keys, digest: str, generation: int) -> ModelVersionPromoted:
+    version = packages.version(digest, keys)
+    return packages.promotion(keys, version, packages.verdict(keys, digest), generation=generation)
+
+
+def published(store: Store) -> list[DeploymentChanged]:
+    with store.read() as session:
+        rows = session.scalars(select(OutboxRow).order_by(OutboxRow.id))
+        return [DeploymentChanged.model_validate_json(row.value) for row in rows]
+
+
+def test_what_serves_and_what_was_refused_outlive_the_process(
+    store: Store, deployments: Deployments, model: Model, keys: Keys
+) -> None:
+    refused = promotion_of(keys, "sha256:" + "b" * 64, 5)
+    deployments.admit(model)
+    deployments.serve(model)
+    deployments.refuse(refused, "it does not rise")
+    again = Deployments(store, lambda: packages.NOW).of("loans")
+    now = deployments.of("loans")
+    assert (again.served, again.refused, again.layouts) == (now.served, now.refused, now.layouts)
+    assert again.served is not None
+    assert (again.served.generation, again.served.since) == (4, packages.NOW)
+    assert again.refused is not None
+    assert again.refused.reason == "it does not rise"
+    assert deployments.known("loans") == Known(4, model.digest)
+    assert deployments.served_promotion(again) == model.promotion
+    assert [(changed.serving is not None, changed.refused is not None) for changed in published(store)] == [
+        (True, False),
+        (True, True),
+    ]
+
+
+def test_a_version_that_serves_ends_the_refusal(deployments: Deployments, model: Model, keys: Keys) -> None:
+    deployments.refuse(promotion_of(keys, "sha256:" + "b" * 64, 3), "it does not answer")
+    assert deployments.summary() == "refused loans@bbbbbbbb generation 3: it does not answer"
+    deployments.admit(model)
+    deployments.serve(model)
+    assert deployments.of("loans").refused is None
+    assert deployments.summary() == f"loans@{model.digest[7:15]} generation 4"
+
+
+def test_what_is_withdrawn_serves_no_longer(deployments: Deployments, model: Model) -> None:
+    deployments.admit(model)
+    deployments.serve(model)
+    deployments.withdraw(model.promotion, "a key was revoked")
+    deployment = deployments.of("loans")
+    assert deployment.served is None
+    assert deployment.refused is not None
+    assert deployment.refused.digest == model.digest
+
+
+def test_the_record_is_required_until_it_is_known_that_it_is_not(
+    store: Store, deployments: Deployments, model: Model
+) -> None:
+    assert deployments.record_required
+    deployments.pipelines_known = True
+    assert not deployments.record_required
+    deployments.admit(model)
+    deployments.serve(model)
+    assert not deployments.record_required
+    restarted = Deployments(store, lambda: packages.NOW)
+    restarted.pipelines_known = True
+    assert restarted.record_required  # until the served version is verified again
+    deployment = restarted.of("loans")
+    deployment.model = model
+    assert not restarted.record_required
+    serving = model.package.pipeline.serving.model_copy(update={"record": "required"})
+    deployment.applied = model.package.pipeline.model_copy(update={"serving": serving})
+    assert restarted.record_required
+
+
+def test_the_layout_of_an_old_line_is_that_of_its_generation(deployments: Deployments, model: Model) -> None:
+    assert deployments.layout("loans", None) is None
+    deployments.admit(model)
+    assert deployments.layout("loans", None) == model.layout  # admitted, and not served yet
+    assert deployments.layout("loans", 4) == model.layout
+    assert deployments.layout("loans", 3) is None
+    assert deployments.layout("other", None) is None
+
+
+def test_a_pipeline_that_nobody_told_of_is_not_known_yet() -> None:
+    with pytest.raises(Unavailable, match="pipeline loans is not known yet"):
+        _ = Deployment("loans").declared
+
+
+def test_promotions_wait_once_and_are_tried_newest_first(keys: Keys) -> None:
+    deployment = Deployment("loans")
+    assert not deployment.is_due(0.0)
+    newer, older = (promotion_of(keys, "sha256:" + "c" * 64, generation) for generation in (8, 7))
+    deployment.promote(newer, "00-trace-of-the-newer-01")
+    deployment.promote(older, None)
+    deployment.promote(newer, "00-trace-of-a-repeat-01")
+    assert deployment.is_due(0.0)
+    assert deployment.traceparent == "00-trace-of-the-newer-01"
+    assert deployment.take_promotions() == [older, newer]
+    assert not deployment.is_due(0.0)
+
+
+def test_tries_that_fail_come_later_each_time_but_a_promotion_comes_at_once(keys: Keys) -> None:
+    deployment = Deployment("loans")
+    promotion = promotion_of(keys, "sha256:" + "d" * 64, 1)
+    deployment.promote(promotion, None)
+    delays = []
+    for _ in range(8):
+        deployment.postpone(deployment.take_promotions(), 100.0)
+        delays.append(deployment.not_before - 100.0)
+        assert not deployment.is_due(100.0)
+        assert deployment.is_due(deployment.not_before)
+    assert delays == [1.0, 2.0, 4.0, 8.0, 16.0, *[LONGEST_BACKOFF_S] * 3]
+    deployment.promote(promotion_of(keys, "sha256:" + "e" * 64, 2), None)
+    assert deployment.is_due(100.0)

@@ -1,0 +1,143 @@
+"""The door's documents lead where they should and nowhere else; its first files keep what inference keeps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_inference.door.bootstrap import bootstrap
+from penstock_inference.door.clusters import clusters
+from penstock_inference.door.door import Door
+from penstock_inference.door.files import make_log, prepare, write_clusters, write_routes
+from penstock_inference.door.routes import routes
+
+SERVICES = {"inference": "127.0.0.1:9186", "ingest": "ingest:9181"}
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Door:
+    return Door(
+        tmp_path / "envoy",
+        "0.0.0.0:9080",
+        "127.0.0.1:9199",
+        "127.0.0.1:9190",
+        "triton:8000",
+        SERVICES,
+        health_listen="0.0.0.0:9198",
+        traces="collector:4317",
+    )
+
+
+def ways(door: Door, closed: str | None = None, *, required: bool = True) -> dict[str, dict[str, Any]]:
+    (host,) = routes(door, closed, required=required)["virtual_hosts"]
+    return {way["name"]: way for way in host["routes"]}
+
+
+def recorded(door: Door, closed: str | None = None, *, required: bool = True) -> dict[str, bool]:
+    return {
+        name: way["metadata"]["filter_metadata"]["envoy.filters.http.lua"]["required"]
+        for name, way in ways(door, closed, required=required).items()
+        if "typed_per_filter_config" in way
+    }
+
+
+def test_every_way_leads_to_a_cluster_that_there_is(door: Door) -> None:
+    there = {cluster["name"] for cluster in clusters(door)}
+    led = {way["route"]["cluster"] for way in ways(door).values() if "route" in way}
+    assert led == there == {"triton-grpc", "triton-http", *SERVICES}
+
+
+def test_inferences_are_recorded_and_nothing_else_is(door: Door) -> None:
+    assert recorded(door) == {"infer-grpc": True, "infer-http": True}
+    assert recorded(door, required=False) == {"infer-grpc": False, "infer-http": False}
+    assert ways(door).keys() >= {"oip-ModelReady", "closed-grpc", "closed-statistics"}
+
+
+def test_a_closed_door_predicts_nothing_and_is_not_ready(door: Door) -> None:
+    shut = {
+        name: way["direct_response"]["body"]["inline_string"]
+        for name, way in ways(door, "the disk is full").items()
+        if way.get("direct_response", {}).get("status") == 503
+    }
+    names = ("infer-grpc", "infer-http", "oip-ServerReady", "oip-ModelReady", "oip-http-ready")
+    assert shut == dict.fromkeys(names, "the disk is full")
+    assert not any("route" in ways(door, "the disk is full")[name] for name in names)
+
+
+def test_while_it_is_held_nobody_is_behind_triton(door: Door) -> None:
+    open_, held = ({one["name"]: one for one in clusters(door, held=state)} for state in (False, True))
+    assert {name for name, one in held.items() if one != open_[name]} == {"triton-grpc", "triton-http"}
+    assert "127.0.0.1" in json.dumps(held["triton-http"])
+
+
+def test_the_bootstrap_has_what_its_door_asks_for(door: Door) -> None:
+    whole = bootstrap(door)["static_resources"]
+    assert [listener["name"] for listener in whole["listeners"]] == ["door", "health"]
+    assert [cluster["name"] for cluster in whole["clusters"]] == ["administration", "collector"]
+    small = bootstrap(replace(door, health_listen="", traces=""))["static_resources"]
+    assert [listener["name"] for listener in small["listeners"]] == ["door"]
+    assert small["clusters"] == []
+    script = json.dumps(whole["listeners"][0])
+    assert str(door.log) in script
+    assert "@LOG@" not in script
+
+
+# -- first files -----------------------------------------------------------------------------------
+
+
+def read(door: Door, name: str) -> Any:
+    return json.loads((door.folder / name).read_bytes())
+
+
+def test_the_first_files_are_all_there_and_private(door: Door) -> None:
+    prepare(door)
+    assert {path.name for path in door.folder.iterdir()} == {
+        "envoy.json",
+        "cds.json",
+        "rds.json",
+        "predictions.log",
+    }
+    assert (door.folder.stat().st_mode & 0o777, door.log.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert read(door, "rds.json")["resources"] == [routes(door, required=True)]
+
+
+def test_what_inference_keeps_already_stays(door: Door) -> None:
+    prepare(door)
+    write_routes(door, "the disk is full", required=True)
+    write_clusters(door, held=True)
+    door.log.write_text("a line\n")
+    kept = [read(door, name) for name in ("rds.json", "cds.json")]
+    prepare(replace(door, listen="0.0.0.0:9081"))
+    assert [read(door, name) for name in ("rds.json", "cds.json")] == kept
+    assert door.log.read_text() == "a line\n"
+    assert "9081" in json.dumps(read(door, "envoy.json"))
+
+
+def test_clusters_of_other_addresses_do_not_stay(door: Door) -> None:
+    """Ports that another stack has now: a prediction must not go there."""
+    prepare(door)
+    moved = replace(door, triton_grpc="127.0.0.1:9290")
+    prepare(moved)
+    assert read(door, "cds.json")["resources"] == clusters(moved)
+
+
+@pytest.mark.parametrize("name", ["cds.json", "rds.json"])
+def test_a_broken_file_is_made_anew(door: Door, name: str) -> None:
+    prepare(door)
+    (door.folder / name).write_text("{")
+    prepare(door)
+    assert read(door, name)["resources"]
+
+
+def test_a_log_that_is_a_link_is_left_to_the_keeper(door: Door) -> None:
+    prepare(door)
+    door.log.unlink()
+    door.log.symlink_to("/dev/full")
+    prepare(door)
+    assert door.log.is_symlink()
+    with pytest.raises(OSError, match="symbolic"):
+        make_log(door)
