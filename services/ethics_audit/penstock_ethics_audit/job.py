@@ -26,8 +26,8 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.jobs import JobContext, job_main
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
-from penstock_ethics_audit.pictures import pictures
-from penstock_ethics_audit.report import render
+from penstock_ethics_audit.report.page import render
+from penstock_ethics_audit.report.pictures import pictures
 from penstock_ethics_audit.result import Result, software
 from penstock_ethics_audit.scores import Scores
 from penstock_ethics_audit.split import Split, read_split, score, write_scores

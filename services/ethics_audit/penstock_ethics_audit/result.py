@@ -12,7 +12,7 @@ from pydantic import AwareDatetime
 from penstock.contracts.events import ModelVersion
 from penstock.packages.format import Curves
 from penstock_ethics_audit.audit import Finding, Findings
-from penstock_ethics_audit.pictures import Pictures
+from penstock_ethics_audit.report.pictures import Pictures
 
 SOFTWARE = ("penstock-ethics-audit", "fairlearn", "scikit-learn", "numpy", "onnxruntime", "pyarrow")
 

@@ -26,7 +26,7 @@ class Audits:
         return b"".join(part.chunk for part in self._connection.stream(self._stub.FetchReport, request))
 
     def reviews(self, pipeline: str = "", *, open_only: bool = True) -> list[audit.Review]:
-        """What waits for a person, and with `open_only=False` what was decided; the newest first."""
+        """Lists reviews that wait for a person; with `open_only=False` decided ones too. Newest first."""
         request = audit.ListReviewsRequest(pipeline=pipeline, open_only=open_only)
         return list(self._connection.call(self._stub.ListReviews, request).reviews)
 

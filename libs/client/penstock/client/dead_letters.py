@@ -23,9 +23,9 @@ class DeadLetter:
     id: str
     """`topic/partition/offset` of the dead letter itself."""
     topic: str
-    """Where the event was."""
+    """The topic that the event was read from."""
     group: str
-    """Who could not use it."""
+    """The consumer group that could not apply it."""
     event_type: str
     reason: str
     replayed: bool
@@ -41,7 +41,7 @@ class DeadLetters:
         self._events = events
 
     def list(self) -> Iterator[DeadLetter]:
-        """All that Kafka still holds. Raises Unavailable."""
+        """Yields every dead letter that Kafka still holds. Raises Unavailable."""
         for topic in SHARED:
             for consumer in topic.consumers:
                 group = f"penstock.{consumer}"

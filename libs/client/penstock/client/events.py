@@ -35,13 +35,13 @@ class Offset:
 
 @dataclass(frozen=True)
 class Published:
-    """What Kafka has on disk of one call of `publish`."""
+    """Events of one call of `publish` that Kafka acknowledged."""
 
     events: int
     bytes: int
     seconds: float
     offsets: tuple[Offset, ...]
-    """What a training set must wait for to have seen these events."""
+    """Offsets that a training set waits for, so that it holds these events."""
 
 
 @dataclass
@@ -124,13 +124,13 @@ class Events:
         return Published(count, size, time.monotonic() - started, offsets)
 
     def counts(self, pipeline: str, source: str) -> ingest_pb2.GetCountsResponse:
-        """What ingest made of the source's events so far; exact as of its last transaction."""
+        """Counts records, duplicates and rejects of the source, exact as of ingest's last transaction."""
         return self._connection.call(
             self._ingest.GetCounts, ingest_pb2.GetCountsRequest(pipeline=pipeline, source=source)
         )
 
     def profile(self, pipeline: str, source: str) -> ingest_pb2.GetProfileResponse:
-        """What the accepted values look like, field by field."""
+        """Describes the accepted values, field by field."""
         return self._connection.call(
             self._ingest.GetProfile, ingest_pb2.GetProfileRequest(pipeline=pipeline, source=source)
         )

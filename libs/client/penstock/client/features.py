@@ -28,7 +28,7 @@ class Features:
         return self._connection.call(self._stub.GetOnlineFeatures, request)
 
     def positions(self, pipeline: str) -> features.GetPositionsResponse:
-        """How far the lake has read each partition of the events topics."""
+        """Returns the offset up to which the lake has read each partition of the events topics."""
         return self._connection.call(self._stub.GetPositions, features.GetPositionsRequest(pipeline=pipeline))
 
     def records(

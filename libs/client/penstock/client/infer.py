@@ -129,7 +129,7 @@ def _groups(fields: dict[str, str]) -> Iterable[str]:
 
 
 def _quoted(text: str) -> str:
-    """As YAML reads it back as a text."""
+    """Quotes a text so that YAML reads it back unchanged."""
     return (
         text
         if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_ ]*", text) and text.lower() not in ("true", "false", "null")
@@ -152,7 +152,9 @@ def _is_boolean(value: object) -> bool:
 
 
 def _is_time(column: str, values: list[object]) -> bool:
-    """When the event was: no date of birth, and seconds since 1970 only under a name that says so."""
+    """Tells whether a column holds the event's time: no date of birth, and seconds since 1970 only
+    under a name that says so.
+    """
     present = [value for value in values if value not in (None, "")]
     if not present or _SENSITIVE.search(column):
         return False

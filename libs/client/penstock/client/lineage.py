@@ -1,4 +1,4 @@
-"""From a prediction, a version or a run back to the events that made it."""
+"""Lineage of a prediction, a version or a run, back to the events that made it."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _DIGEST = re.compile(r"(?:.+@)?(?:sha256:)?[0-9a-f]{4,64}")
 
 @dataclass(frozen=True)
 class Lineage:
-    """What is known, from the end of the line to its beginning. Parts before the starting point are None."""
+    """A chain from prediction to events. Parts that come after the starting point are None."""
 
     prediction: Prediction | None
     events: tuple[features.Record, ...]
     """The events behind the prediction's features, where it was asked by entity."""
     version: registry.Version | None
     model: ModelVersion | None
-    """With the training set's fingerprint, its parts and the offsets it was made of."""
+    """Holds the training set's fingerprint, its parts and the offsets it was made of."""
     audit: audit.Audit | None
     run: trainer.Run
 
@@ -61,7 +61,7 @@ class Tracing:
         self._audits = audits
 
     def trace(self, identity: str) -> Lineage:
-        """By prediction id, run id, or version (digest, a prefix of it, `pipeline@prefix`).
+        """Follows a prediction id, a run id or a version (digest, a prefix of it, `pipeline@prefix`).
 
         A prediction is looked for in its topic from the beginning: some seconds for a million.
         Raises NotFound, Invalid.

@@ -25,11 +25,11 @@ class Models:
         )
 
     def get(self, version: str) -> registry.Version:
-        """By digest, an unambiguous prefix of it, or `pipeline@prefix`. Raises NotFound, Invalid."""
+        """Returns a version by digest, unambiguous prefix or `pipeline@prefix`. Raises NotFound, Invalid."""
         return self._connection.call(self._stub.GetVersion, registry.GetVersionRequest(version=version))
 
     def promote(self, version: str, *, by: str = "") -> registry.Version:
-        """After a waiver, or to try again; evidence decides. Raises Refused with each reason."""
+        """Asks for promotion after a waiver, or again; evidence decides. Raises Refused with each reason."""
         return self._connection.call(
             self._stub.Promote, registry.PromoteRequest(version=version, promoted_by=by)
         )

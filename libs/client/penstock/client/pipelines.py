@@ -47,7 +47,7 @@ class Pipelines:
         return response
 
     def list(self) -> list[registry.Pipeline]:
-        """All of them, with what each serves."""
+        """Lists every pipeline and the version that each serves."""
         return list(
             self._connection.call(self._stub.ListPipelines, registry.ListPipelinesRequest()).pipelines
         )

@@ -18,7 +18,7 @@ class Predictions:
         self._stub = inference_pb2_grpc.InferenceServiceStub(connection.channel)
 
     def by_entity(self, pipeline: str, entity: str, *, timeout: float = 10.0) -> inference.PredictResponse:
-        """With the features that the feature store holds for the entity. Raises NotFound,
+        """Predicts with the features that the feature store holds for the entity. Raises NotFound,
         DeadlineExceeded.
         """
         return self._connection.call(
@@ -28,7 +28,9 @@ class Predictions:
     def by_fields(
         self, pipeline: str, fields: Mapping[str, object], *, timeout: float = 10.0
     ) -> inference.PredictResponse:
-        """With these features; one left out is missing. Raises Invalid for an unknown one or a wrong type."""
+        """Predicts with these features; one left out is missing. Raises Invalid for an unknown name or a
+        wrong type.
+        """
         given = inference.Fields(
             fields={name: _value(name, value) for name, value in fields.items() if value is not None}
         )
@@ -37,7 +39,9 @@ class Predictions:
         )
 
     def serving(self) -> inference.GetServingResponse:
-        """Which version of each pipeline answers, what was refused and why, and whether the door is open."""
+        """Returns the version that answers for each pipeline, refusals with reasons, and whether the front
+        door is open.
+        """
         return self._connection.call(self._stub.GetServing, inference.GetServingRequest())
 
 

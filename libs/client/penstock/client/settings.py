@@ -1,4 +1,4 @@
-"""Where the platform is: arguments win over the environment, that over `$PENSTOCK_HOME/stack.json`,
+"""Addresses of the platform: arguments win over the environment, that over `$PENSTOCK_HOME/stack.json`,
 that over the default ports.
 """
 

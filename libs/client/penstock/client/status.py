@@ -1,4 +1,4 @@
-"""What each service says of itself."""
+"""The state of each service, as it reports it."""
 
 from __future__ import annotations
 

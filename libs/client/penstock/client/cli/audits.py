@@ -106,7 +106,7 @@ def list_(
     closed: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False,
     as_json_: AsJson = False,
 ) -> None:
-    """What waits for a person's decision."""
+    """List the reviews that wait for a person's decision."""
     with platform() as penstock:
         found = penstock.audits.reviews(pipeline, open_only=not closed)
     if as_json_:

@@ -1,4 +1,4 @@
-"""What a person sees, what a program reads, and how a command ends."""
+"""Output of a command for a person and for a program, and its exit code."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def trace(
     identity: Annotated[str, typer.Argument(metavar="ID", help="Of a prediction, a run or a version.")],
     as_json_: AsJson = False,
 ) -> None:
-    """From a prediction back to its events.
+    """Follow a prediction back to its events.
 
     Or from a version or a run.
     """

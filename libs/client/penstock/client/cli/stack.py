@@ -62,7 +62,7 @@ def down(as_json_: AsJson = False) -> None:
 
 
 def status(as_json_: AsJson = False) -> None:
-    """Who is ready, and what the others wait for."""
+    """Show which services are ready, and what the others wait for."""
     settings = ClientSettings()
     if (settings.home / "stack.json").exists():
         programs = [asdict(program) for program in _embedded().status(settings.home)]

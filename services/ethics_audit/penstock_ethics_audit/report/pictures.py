@@ -44,7 +44,7 @@ class Pictures(Finding):
     roc: dict[str, tuple[Curve, ...]] = Field(default_factory=dict)
     """By grouping, `""` for all rows: false positive rate, true positive rate. Binary only."""
     calibration: dict[str, tuple[Curve, ...]] = Field(default_factory=dict)
-    """What was said on average in a bin, what was seen."""
+    """Mean prediction against mean outcome, a point a bin."""
     distributions: dict[str, tuple[Histogram, ...]] = Field(default_factory=dict)
     """Probabilities of the positive class, confidence of the likeliest, or errors of a regression."""
     confusion: Confusion | None = None

@@ -14,10 +14,10 @@ import jinja2
 
 from penstock.contracts.events import GateResult
 from penstock.contracts.measures import MEASURES, Measure, Task
-from penstock_ethics_audit import figures
 from penstock_ethics_audit.audit import Findings, GroupingFindings
-from penstock_ethics_audit.figures import Picture
 from penstock_ethics_audit.gates import may_be_waived, not_passed
+from penstock_ethics_audit.report import curves, figures
+from penstock_ethics_audit.report.drawing import Picture, number, said
 from penstock_ethics_audit.result import Result
 
 RATES = {
@@ -38,7 +38,7 @@ class GateRow:
 
     @property
     def reason(self) -> str:
-        """As a sentence; a field's name keeps its first letter as it is."""
+        """The reason as a sentence; a field's name keeps its first letter as it is."""
         said = self.result.reason
         return f"{said if ' = ' in said.split(',')[0] else said[0].upper() + said[1:]}."
 
@@ -47,15 +47,15 @@ def render(result: Result) -> str:
     """The whole page."""
     found = result.findings
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("penstock_ethics_audit", "templates"),
+        loader=jinja2.PackageLoader("penstock_ethics_audit.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "interval": figures.said,
-        "number": figures.number,
+        "interval": said,
+        "number": number,
         "count": lambda count: f"{count:,}",
     }
     return environment.get_template("report.html.j2").render(
@@ -76,7 +76,7 @@ def render(result: Result) -> str:
 
 
 def summary(found: Findings) -> str:
-    """What the gates say."""
+    """Says in sentences how many gates passed, failed or stayed undecided."""
     if not found.gates:
         return "The pipeline file asks for no gates, so nothing could fail. What was measured stands below."
     failed, undecided = (
@@ -99,7 +99,7 @@ def summary(found: Findings) -> str:
 
 
 def consequence(found: Findings) -> str:
-    """What follows for the model, and who may change it."""
+    """States the consequence for the model, and who may change it."""
     closed = not_passed(found.gates)
     if not closed:
         return "The model registry may promote this version, unless it is worse than the one that serves."
@@ -138,14 +138,14 @@ def _hint(gate: GateResult) -> str:
 def _overall(result: Result) -> list[Picture]:
     found = result.findings
     pictures = [
-        figures.curves(
+        curves.curves(
             result.pictures,
             "",
             classifies=found.task != "regression",
             areas={"": found.performance.get("auroc")},
         )
     ]
-    if (spread := figures.distributions(result.pictures, "", _spread_label(found))) is not None:
+    if (spread := curves.distributions(result.pictures, "", _spread_label(found))) is not None:
         pictures.append(spread)
     return pictures
 
@@ -164,9 +164,9 @@ def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[t
         title = "ROC and calibration" if found.task == "binary" else "Calibration"
         yield (
             title,
-            figures.curves(result.pictures, grouping.by, classifies=found.task != "regression", areas=areas),
+            curves.curves(result.pictures, grouping.by, classifies=found.task != "regression", areas=areas),
         )
-    if (spread := figures.distributions(result.pictures, grouping.by, _spread_label(found))) is not None:
+    if (spread := curves.distributions(result.pictures, grouping.by, _spread_label(found))) is not None:
         yield "What the model says", spread
 
 

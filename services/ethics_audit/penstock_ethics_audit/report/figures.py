@@ -1,0 +1,182 @@
+"""Intervals and training as pictures: a gate's row of the forest plot, rates and errors by group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from penstock.contracts.events import GateResult, Interval
+from penstock.packages.format import Curves
+from penstock_ethics_audit.audit import GroupingFindings
+from penstock_ethics_audit.report.drawing import (
+    GATE_WIDTH,
+    INK,
+    MARKERS,
+    PASS,
+    SERIES,
+    SOFT,
+    STYLE,
+    VERDICT_COLORS,
+    WIDTH,
+    Picture,
+    margins,
+    said,
+    span,
+    svg_of,
+    tick,
+)
+
+
+def gate(result: GateResult, name: str) -> Picture | None:
+    """One row of the forest plot: the interval, and the side of the limit that is allowed."""
+    if result.value is None:
+        return None
+    value, limit = result.value, result.limit
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(GATE_WIDTH, 0.62))
+        axes = figure.add_axes((0.06, 0.42, 0.88, 0.54))
+        low, high = span([value.lower, value.upper, limit])
+        allowed = (limit, high) if result.bound == "at_least" else (low, limit)
+        axes.axvspan(*allowed, color=PASS, alpha=0.13, linewidth=0)
+        axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        color = VERDICT_COLORS[result.verdict]
+        axes.plot([value.lower, value.upper], [0, 0], color=color, linewidth=2.6, solid_capstyle="butt")
+        for end in (value.lower, value.upper):
+            axes.plot([end, end], [-0.32, 0.32], color=color, linewidth=1.6)
+        axes.plot([value.estimate], [0], marker="D", color=color, markersize=5.5, linestyle="none")
+        axes.set(xlim=(low, high), ylim=(-1, 1), yticks=[])
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.tick_params(labelsize=8, length=2)
+        axes.grid(visible=False)
+        axes.spines["left"].set_visible(False)
+        svg = svg_of(figure, f"gate-{name}")
+    side = "at least" if result.bound == "at_least" else "at most"
+    return Picture(svg, f"{name}: {said(value)}; allowed is {side} {limit:g}.")
+
+
+def rates(found: GroupingFindings, names: dict[str, str], label: str) -> Picture:
+    """Selection, true and false positive rate of each group, with intervals."""
+    groups = list(found.groups)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(groups)))
+        panels = figure.subplots(1, 3, sharey=True)
+        uppers = [
+            value.upper for group in groups for of in names if (value := group.rate(of, label)) is not None
+        ]
+        scale = (-0.015, 1.06 * max(uppers, default=1.0))
+        parts = []
+        for axes, (of, title) in zip(panels, names.items(), strict=True):
+            values = [group.rate(of, label) for group in groups]
+            _dots(axes, values)
+            axes.set_xlim(*scale)
+            axes.set_title(title)
+            parts.append(
+                f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True))
+            )
+        _group_axis(panels[0], [group.group for group in groups])
+        figure.subplots_adjust(**margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
+        svg = svg_of(figure, f"rates-{found.by}-{label}")
+    return Picture(svg, f"Rates by {found.by}. " + ". ".join(parts) + ".")
+
+
+def errors(found: GroupingFindings) -> Picture:
+    """A regression's mean absolute error and mean error of each group, with intervals."""
+    groups = list(found.groups)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(groups)))
+        panels = figure.subplots(1, 2, sharey=True)
+        parts = []
+        for axes, (of, title) in zip(
+            panels,
+            {"mae": "Mean absolute error", "mean_error": "Mean error (said - true)"}.items(),
+            strict=True,
+        ):
+            values = [group.performance.get(of) for group in groups]
+            _dots(axes, values)
+            axes.set_title(title)
+            parts.append(
+                f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True))
+            )
+        panels[1].axvline(0, color=INK, linewidth=0.8)
+        _group_axis(panels[0], [group.group for group in groups])
+        figure.subplots_adjust(**margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
+        svg = svg_of(figure, f"errors-{found.by}")
+    return Picture(svg, f"Errors by {found.by}. " + ". ".join(parts) + ".")
+
+
+def training(found: Curves) -> Picture | None:
+    """Loss and metric by epoch."""
+    if not found.points:
+        return None
+    epochs = [point.epoch for point in found.points]
+    best = min(found.points, key=lambda point: point.validation_loss)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.9))
+        loss, metric = figure.subplots(1, 2)
+        loss.plot(epochs, [point.train_loss for point in found.points], color=SERIES[0], label="training")
+        loss.plot(
+            epochs,
+            [point.validation_loss for point in found.points],
+            color=SERIES[1],
+            linestyle="--",
+            label="validation",
+        )
+        loss.axvline(best.epoch, color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
+        loss.set(title="Loss", xlabel="Epoch")
+        loss.legend(fontsize=8.5)
+        metric.plot(
+            epochs, [point.validation_metric for point in found.points], color=SERIES[1], linestyle="--"
+        )
+        metric.set(title=f"Validation {found.metric}", xlabel="Epoch")
+        for axes in (loss, metric):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.subplots_adjust(**margins(figure, left=0.6, right=0.15, bottom=0.5, top=0.3), wspace=0.2)
+        svg = svg_of(figure, "training")
+    last = found.points[-1]
+    return Picture(
+        svg,
+        f"Training: {len(epochs)} epochs; training loss ends at {last.train_loss:.3f}; validation loss is"
+        f" lowest in epoch {best.epoch} with {best.validation_loss:.3f}; validation {found.metric} there"
+        f" {best.validation_metric:.3f}.",
+    )
+
+
+def _dots(axes: Any, values: Sequence[Interval | None]) -> None:
+    for row, value in enumerate(values):
+        if value is None:
+            axes.text(
+                0.02,
+                row,
+                "not defined",
+                color=SOFT,
+                fontsize=8.5,
+                va="center",
+                transform=axes.get_yaxis_transform(),
+            )
+            continue
+        color = SERIES[row % len(SERIES)]
+        axes.plot([value.lower, value.upper], [row, row], color=color, linewidth=1.8, solid_capstyle="butt")
+        for end in (value.lower, value.upper):
+            axes.plot([end, end], [row - 0.17, row + 0.17], color=color, linewidth=1.2)
+        axes.plot(
+            [value.estimate],
+            [row],
+            marker=MARKERS[row % len(MARKERS)],
+            color=color,
+            markersize=5,
+            linestyle="none",
+        )
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
+    axes.xaxis.set_major_formatter(tick)
+
+
+def _group_axis(axes: Any, names: list[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
