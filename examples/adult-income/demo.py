@@ -36,6 +36,7 @@ from penstock.client.lineage import Lineage
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.measures import words
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -120,7 +121,7 @@ class Demo:
 
         def decided() -> registry.Version | None:
             try:
-                version = self.penstock.models.get(f"{PIPELINE}@{run.digest.removeprefix('sha256:')}")
+                version = self.penstock.models.get(f"{PIPELINE}@{run.digest}")
             except PenstockError:
                 return None
             return (
@@ -131,7 +132,7 @@ class Demo:
 
         version = _until(decided, within=120, what="the audit and the registry's decision")
         verdict = self.penstock.audits.get(version.digest)
-        console.print(f"version {PIPELINE}@{_short(version.digest)}, signed by key {version.keyid[:12]}")
+        console.print(f"version {version_name(PIPELINE, version.digest)}, signed by key {version.keyid[:12]}")
         show_gates(verdict)
         return run, version, verdict
 
@@ -372,7 +373,7 @@ def summary(
     drawn = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
     for column in ("", "first run", "with fairness 0.3"):
         drawn.add_column(column)
-    drawn.add_row("version", *(f"{PIPELINE}@{_short(version.digest)}" for _, version, _ in (first, second)))
+    drawn.add_row("version", *(version_name(PIPELINE, version.digest) for _, version, _ in (first, second)))
     drawn.add_row(
         "signed by",
         *(f"model {version.keyid[:12]}, verdict {found.keyid[:12]}" for _, version, found in (first, second)),
@@ -406,7 +407,7 @@ def summary(
     console.print(f"  {home}{bin_} rejects {PIPELINE}")
     console.print(f"  {home}{bin_} models {PIPELINE}")
     console.print(f"  {home}{bin_} predict {PIPELINE} --entity p00042")
-    console.print(f"  {home}{bin_} verify {PIPELINE}@{_short(second[1].digest)}")
+    console.print(f"  {home}{bin_} verify {version_name(PIPELINE, second[1].digest)}")
     console.print(f"stop with: {'docker compose down' if compose else f'{bin_} down'}")
 
 
@@ -453,10 +454,6 @@ def _curves(run: trainer.Run) -> dict[str, list[float]]:
 def _sparkline(values: list[float]) -> str:
     low, high = min(values), max(values)
     return "".join("▁▂▃▄▅▆▇█"[round((value - low) / (high - low or 1) * 7)] for value in values)
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:8]
 
 
 def _bar() -> Progress:

@@ -25,6 +25,7 @@ from load import all_recorded_once, all_records_once, predicting, publishing
 
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import source_topic
+from penstock.contracts.versions import version_name
 from penstock.testing.compose import ROOT, SERVICES, ComposeUnderTest, clone_into, running_compose
 from penstock.testing.wait import until
 
@@ -52,7 +53,7 @@ class Operator:
 
     @property
     def version(self) -> str:
-        return f"{PIPELINE}@{self.served.version.digest.removeprefix('sha256:')[:8]}"
+        return version_name(PIPELINE, self.served.version.digest)
 
     def follow(self, section: str, blocks: slice = slice(None), **names: object) -> str:
         """What the section's commands print. Fails with it where one of them does."""

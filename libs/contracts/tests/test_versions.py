@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from penstock.contracts.digests import digest_of, digits_of, short_digest
 from penstock.contracts.errors import Invalid
-from penstock.contracts.versions import VersionReference, short_digest, version_name
+from penstock.contracts.versions import VersionReference, version_name
 
 DIGEST = "sha256:" + "3f9c12ab" * 8
 
 
 def test_people_read_the_first_digits() -> None:
+    assert digits_of(DIGEST) == DIGEST[7:]
     assert short_digest(DIGEST) == "3f9c12ab"
     assert version_name("adult-income", DIGEST) == "adult-income@3f9c12ab"
     assert version_name("adult-income", DIGEST, 16) == "adult-income@3f9c12ab3f9c12ab"
+
+
+def test_a_digest_names_its_algorithm() -> None:
+    assert digest_of(b"") == "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
 @pytest.mark.parametrize(

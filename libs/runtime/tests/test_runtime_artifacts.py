@@ -22,7 +22,7 @@ import pytest
 from penstock.contracts.errors import Invalid, NotFound, Tampered, Unavailable
 from penstock.contracts.events import Artifact
 from penstock.runtime import artifacts_s3
-from penstock.runtime.artifacts import Artifacts, digest_of
+from penstock.runtime.artifacts import Artifacts, file_digest
 from penstock.runtime.settings import Platform
 from penstock.testing.broker import free_ports
 from penstock.testing.s3 import S3
@@ -49,7 +49,7 @@ def test_a_file_that_goes_in_parts(artifacts: Artifacts, tmp_path: Path) -> None
     path.write_bytes(os.urandom(LARGE))
     put = artifacts.put_file("packages/large.tar", path)
     assert put.size == LARGE
-    assert digest_of(artifacts.fetch(put, tmp_path / "again")) == put.digest == digest_of(path)
+    assert file_digest(artifacts.fetch(put, tmp_path / "again")) == put.digest == file_digest(path)
 
 
 def test_a_key_that_exists_is_replaced(artifacts: Artifacts) -> None:
@@ -98,7 +98,7 @@ print("done", flush=True)
 def test_a_writer_that_is_killed_leaves_all_or_nothing(artifacts: Artifacts, tmp_path: Path) -> None:
     path, chance = tmp_path / "large", random.Random(2)
     path.write_bytes(os.urandom(LARGE))
-    whole = Artifact(uri=artifacts.uri(KEY), digest=digest_of(path), size=LARGE)
+    whole = Artifact(uri=artifacts.uri(KEY), digest=file_digest(path), size=LARGE)
     for _ in range(3):
         command = [sys.executable, "-c", WRITER, artifacts.root, KEY, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:

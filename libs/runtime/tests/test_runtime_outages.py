@@ -27,11 +27,12 @@ from sqlalchemy import event, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from structlog.testing import capture_logs
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Kind, Unavailable
 from penstock.contracts.events import AuditFailed, AuditStarted, encode
 from penstock.contracts.topics import SHARED
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-from penstock.runtime import jobs, rpc
+from penstock.runtime import jobs
 from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently
@@ -526,7 +527,7 @@ class Running:
         with pytest.raises(grpc.RpcError) as caught:
             self.ask()
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        error = rpc.rpc_error(caught.value)
+        error = error_of_call(caught.value)
         assert isinstance(error, Unavailable)
         return error
 

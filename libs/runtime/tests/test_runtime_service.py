@@ -15,6 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, Kind, NotFound, PenstockError
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime import rpc
@@ -131,7 +132,7 @@ def test_an_error_crosses_with_kind_place_and_remedy(running: Running) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(ingest_pb2.GetCountsRequest(), timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
-    error = rpc.rpc_error(caught.value)
+    error = error_of_call(caught.value)
     assert isinstance(error, NotFound)
     assert (error.message, error.where, error.remedy) == ("no pipeline `x`", "pipeline", "Apply it")
 
@@ -153,7 +154,7 @@ def test_a_deadline_is_kept(running: Running) -> None:
         ingest_pb2_grpc.IngestServiceStub(running.channel).GetCounts(
             ingest_pb2.GetCountsRequest(pipeline="slow"), timeout=0.2
         )
-    assert rpc.rpc_error(caught.value).kind is Kind.DEADLINE
+    assert error_of_call(caught.value).kind is Kind.DEADLINE
 
 
 def test_reflection_lists_what_it_serves(running: Running) -> None:

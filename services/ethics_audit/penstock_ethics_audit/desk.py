@@ -25,6 +25,7 @@ from penstock.contracts.events import (
     ReviewRequested,
 )
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.versions import version_name
 from penstock.packages import evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.keys import Keys
@@ -32,7 +33,7 @@ from penstock.runtime.metrics import histogram
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.gates import may_be_waived, not_passed
-from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow, short_name
+from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow
 
 log = structlog.get_logger(__name__)
 _DURATION = histogram(metrics.AUDITS)
@@ -135,7 +136,7 @@ class Desk:
         _measure(row, verdict.verdict, effect)
         if may_be_waived(gates):
             self._ask(row, not_passed(gates), now, effect)
-        log.info("audit_completed", version=short_name(row.pipeline, row.digest), verdict=verdict.verdict)
+        log.info("audit_completed", version=version_name(row.pipeline, row.digest), verdict=verdict.verdict)
 
     def fail(self, audit_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
         """Nothing is known about the model: no evidence, so it does not serve."""
@@ -153,7 +154,9 @@ class Desk:
             )
         )
         _measure(row, "none", effect)
-        log.error("audit_failed", version=short_name(row.pipeline, row.digest), kind=kind.value, why=message)
+        log.error(
+            "audit_failed", version=version_name(row.pipeline, row.digest), kind=kind.value, why=message
+        )
 
     def decide(self, store: Store, reference: str, *, approve: bool, decided_by: str, why: str) -> ReviewRow:
         """A person's decision, once. An approval is a signed waiver of all gates that did not pass.
@@ -175,7 +178,7 @@ class Desk:
                 raise _nothing_to_decide(audit)
             if review.state != rows.OPEN:
                 raise Conflict(
-                    f"{short_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
+                    f"{version_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
                     f" {review.why}",
                     remedy="A decision stands; train again for another one",
                 )
@@ -209,7 +212,7 @@ class Desk:
             )
         log.info(
             "review_decided",
-            version=short_name(review.pipeline, review.digest),
+            version=version_name(review.pipeline, review.digest),
             decision=review.state,
             typed_name=decided_by,
         )
@@ -247,7 +250,7 @@ def _running(effect: Effect, audit_id: str) -> AuditRow:
 
 
 def _nothing_to_decide(audit: AuditRow) -> PenstockError:
-    name = short_name(audit.pipeline, audit.digest)
+    name = version_name(audit.pipeline, audit.digest)
     if audit.state != rows.COMPLETED:
         return Conflict(
             f"the audit of {name} "

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 from pydantic import BaseModel, ConfigDict
 
+from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import ModelVersion
 from penstock.contracts.pipeline import Audit
@@ -100,7 +101,7 @@ def seed_of(digest: str) -> int:
     """From the package: an audit that is done again gives the same numbers, and nobody can choose a
     lucky seed.
     """
-    return int(digest.removeprefix("sha256:")[:12], 16)
+    return int(short_digest(digest, 12), 16)
 
 
 def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 
 from sqlalchemy import JSON, Integer, String, Text, func, select
@@ -11,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from penstock.contracts.errors import Conflict, Invalid, NotFound
 from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion
 from penstock.contracts.pipeline import Audit
+from penstock.contracts.versions import VersionReference, version_name
 from penstock.runtime.store import UtcDateTime
 
 RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
@@ -70,7 +70,7 @@ class AuditRow(Tables):
         stored = getattr(self, name)
         if stored is None:
             raise Conflict(
-                f"the audit of {short_name(self.pipeline, self.digest)} "
+                f"the audit of {version_name(self.pipeline, self.digest)} "
                 + ("is still running" if self.state == RUNNING else f"failed: {self.failure}"),
                 remedy="Ask again when it has ended" if self.state == RUNNING else self.remedy,
             )
@@ -149,26 +149,19 @@ def oldest_review(session: Session) -> datetime | None:
     return session.scalar(select(func.min(ReviewRow.requested_at)).where(ReviewRow.state == OPEN))
 
 
-_REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?P<prefix>[0-9a-f]{4,64})")
-
-
 def find_audit(session: Session, reference: str) -> AuditRow:
     """The newest audit of a version, by digest or a prefix of at least 4 digits, with or without
     `pipeline@`. Raises Invalid, NotFound.
     """
-    found = _REFERENCE.fullmatch(reference.strip())
-    if found is None:
-        raise Invalid(
-            "write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference
-        )
+    found = VersionReference.parse(reference)
     query = (
         select(AuditRow.pipeline, AuditRow.digest)
-        .where(AuditRow.digest.startswith(f"sha256:{found['prefix']}"))
+        .where(AuditRow.digest.startswith(found.prefix))
         .distinct()
         .limit(5)
     )
-    if found["pipeline"]:
-        query = query.where(AuditRow.pipeline == found["pipeline"])
+    if found.pipeline:
+        query = query.where(AuditRow.pipeline == found.pipeline)
     versions = list(session.execute(query))
     if not versions:
         raise NotFound(
@@ -177,15 +170,10 @@ def find_audit(session: Session, reference: str) -> AuditRow:
             remedy="List versions with `penstock models PIPELINE`",
         )
     if len(versions) > 1:
-        names = ", ".join(short_name(pipeline, digest, 16) for pipeline, digest in versions)
+        names = ", ".join(version_name(pipeline, digest, 16) for pipeline, digest in versions)
         raise Invalid(
             f"more than one version begins so: {names}", where=reference, remedy="Write more digits"
         )
     row = newest_audit(session, versions[0].digest)
     assert row is not None
     return row
-
-
-def short_name(pipeline: str, digest: str, digits: int = 8) -> str:
-    """`adult-income@3f9c12ab`"""
-    return f"{pipeline}@{digest.removeprefix('sha256:')[:digits]}"

@@ -22,6 +22,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from sqlalchemy import select
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import (
     Conflict,
     Invalid,
@@ -183,7 +184,7 @@ async def serving(desk: Desk, store: Store, world: World) -> AsyncIterator[Ethic
 async def refused(call: Any) -> PenstockError:
     with pytest.raises(grpc.RpcError) as error:
         await call
-    return rpc.rpc_error(error.value)
+    return error_of_call(error.value)
 
 
 def mapped(pid: int) -> str:

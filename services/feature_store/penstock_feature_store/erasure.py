@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from ulid import ULID
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import NotFound, PenstockError, Tampered, Unavailable
 from penstock.contracts.events import Artifact, TrainingSet
 from penstock.contracts.pipeline import Pipeline
@@ -202,7 +203,7 @@ class Erasures:
         except NotFound:
             return None
         noted = part in journal.leaving.get(training_set, {})
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != artifact.digest and not noted:
+        if digest_of(data) != artifact.digest and not noted:
             remedy = "Delete the training set, then erase again"
             raise Tampered("these are not the bytes that were written", where=artifact.uri, remedy=remedy)
         table = pq.read_table(pa.BufferReader(data))

@@ -11,10 +11,11 @@ from penstock.inference.v1 import inference_pb2_grpc
 from penstock.runtime import rpc
 from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
-from penstock_inference import handlers, measures
+from penstock_inference import handlers
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
+from penstock_inference.readings import readings
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.servicer import Record, Servicer
@@ -52,7 +53,7 @@ async def run(settings: Settings) -> None:
             "penstock.inference.v1.InferenceService",
         )
         service.serve(add_to_server, DoorServices(_channels(service, settings), triton))
-        for metric, read in measures.readings(deployments, serving, recorder, keeper).items():
+        for metric, read in readings(deployments, serving, recorder, keeper).items():
             service.observe(metric, read)
         service.background("serving", lambda: serving.run(every_s))
         service.background("promotions", lambda: _tell_when_caught_up(router, serving, deployments))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
-from penstock.runtime.rpc import rpc_error
 from penstock_inference.door.door import PREDICTION_HEADER
 from penstock_inference.predict import find_model, given_by, given_by_store, response_of
 from penstock_inference.record.origin import PARAMETER, Origins
@@ -104,7 +104,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         try:
             return await self._features.GetOnlineFeatures(request, timeout=within)
         except grpc.aio.AioRpcError as error:
-            told = rpc_error(error)
+            told = error_of_call(error)
             if isinstance(told, Unavailable):
                 raise Unavailable(
                     f"the feature store does not answer: {told.message}",
@@ -124,7 +124,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
             response = await call
             headers = await call.initial_metadata()
         except grpc.aio.AioRpcError as error:
-            raise rpc_error(error) from error
+            raise error_of_call(error) from error
         prediction = next((value for key, value in headers if key == PREDICTION_HEADER), None)
         if prediction is None:
             raise PenstockError("the door gave the prediction no id", remedy="Look at Envoy's routes")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from penstock_model_registry.store import PipelineRow, VersionRow, short_name, states
+from penstock.contracts.versions import version_name
+from penstock_model_registry.store import PipelineRow, VersionRow, states
 
 
 def facts(session: Session) -> dict[str, str]:
@@ -16,7 +17,9 @@ def facts(session: Session) -> dict[str, str]:
     said += [f"{found[state]} {state}" for state in ("promoted", "refused") if state in found]
     newest = session.scalar(select(VersionRow).order_by(VersionRow.registered_at.desc()).limit(1))
     if newest is not None and not newest.signed:
-        said.append(f"the newest, {short_name(newest.pipeline, newest.digest)}: {'; '.join(newest.because)}")
+        said.append(
+            f"the newest, {version_name(newest.pipeline, newest.digest)}: {'; '.join(newest.because)}"
+        )
     return {"pipelines": _count(pipelines, "pipeline"), "versions": ", ".join(said)}
 
 

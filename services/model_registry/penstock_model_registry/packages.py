@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.contracts.digests import digits_of
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import Artifact, ModelVersion, TrainingRunCompleted
 from penstock.contracts.pipeline import Pipeline
@@ -49,9 +50,7 @@ class Packages:
                 content = signature.read_bytes()
         # Signing again gives other bytes; under a name of their own they cannot replace those that
         # were registered.
-        name = (
-            f"signatures/{run.digest.removeprefix('sha256:')}/{hashlib.sha256(content).hexdigest()[:16]}.sig"
-        )
+        name = f"signatures/{digits_of(run.digest)}/{hashlib.sha256(content).hexdigest()[:16]}.sig"
         return Signed(self._artifacts.put_bytes(name, content), signer.keyid)
 
     def verify(self, version: ModelVersion) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
 import structlog
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Conflict, NotFound
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
@@ -78,7 +78,7 @@ class Pipelines:
                 number=number,
                 spec=spec,
                 text=text,
-                digest=f"sha256:{hashlib.sha256(text.encode()).hexdigest()}",
+                digest=digest_of(text.encode()),
                 applied_at=self._clock(),
                 applied_by=by,
             )

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
+from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import TREATMENTS, Conflict, PenstockError, Refused, Tampered, Unavailable
 from penstock.contracts.events import (
     Artifact,
@@ -31,6 +32,7 @@ from penstock.contracts.events import (
     TrainingRunCompleted,
 )
 from penstock.contracts.pipeline import Gate, Pipeline
+from penstock.contracts.versions import version_name
 from penstock.packages import evidence
 from penstock.packages.evidence import Known, PromotionGrant, admissible, envelope_digest, read_evidence
 from penstock.packages.keys import Keys
@@ -43,7 +45,7 @@ from penstock_model_registry import store as rows
 from penstock_model_registry.champion import measure_drop
 from penstock_model_registry.packages import Packages, Signed
 from penstock_model_registry.promotion import AwaitsReview, Decision, Drop, Promoted
-from penstock_model_registry.store import PromotionRow, VersionRow, short_name
+from penstock_model_registry.store import PromotionRow, VersionRow
 
 log = structlog.get_logger(__name__)
 _PACKAGES = counter(metrics.PACKAGES)
@@ -364,7 +366,7 @@ class Registry:
                 case.version.digest,
             ):
                 raise Tampered(
-                    f"the evidence is about {short_name(statement.pipeline, statement.digest)}",
+                    f"the evidence is about {version_name(statement.pipeline, statement.digest)}",
                     where=case.version.digest,
                 )
         if (verdict.audit_id, verdict.verdict, verdict.gates) != (
@@ -435,7 +437,10 @@ class Registry:
         if row.state == "registered":
             row.state = "refused"
         log.info(
-            "version_refused", version=short_name(row.pipeline, row.digest), state=row.state, because=because
+            "version_refused",
+            version=version_name(row.pipeline, row.digest),
+            state=row.state,
+            because=because,
         )
 
     def _promote(self, effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
@@ -457,7 +462,7 @@ class Registry:
         effect.publish(promoted)
         log.info(
             "version_promoted",
-            version=short_name(row.pipeline, row.digest),
+            version=version_name(row.pipeline, row.digest),
             generation=promoted.generation,
             reason=promoted.reason,
             by=promoted.promoted_by,
@@ -504,7 +509,7 @@ def _raise_unless_registered(session: Session, digest: str) -> None:
 
 
 def _raise_unless_audited(case: Case) -> None:
-    name = short_name(case.version.pipeline, case.version.digest)
+    name = version_name(case.version.pipeline, case.version.digest)
     if not case.version.keyid:
         raise Refused(
             f"{name} may not serve: its package was not accepted",
@@ -520,20 +525,17 @@ def _raise_unless_audited(case: Case) -> None:
 
 
 def _raise_unless_promoted(decision: Decision, version: ModelVersion) -> None:
-    name = short_name(version.pipeline, version.digest)
+    name = version_name(version.pipeline, version.digest)
     match decision:
         case promotion.Refused(because=because):
             raise Refused(
                 f"{name} may not serve: {'; '.join(because)}",
                 where=name,
-                remedy=f"See why: penstock report {version.digest.removeprefix('sha256:')[:8]}",
+                remedy=f"See why: penstock report {short_digest(version.digest)}",
             )
         case AwaitsReview(because=because):
             raise Refused(
                 f"{name} waits for a review: {'; '.join(because)}",
                 where=name,
-                remedy=(
-                    f"Decide with `penstock review approve {version.digest.removeprefix('sha256:')[:8]}`, or"
-                    " reject"
-                ),
+                remedy=(f"Decide with `penstock review approve {short_digest(version.digest)}`, or reject"),
             )

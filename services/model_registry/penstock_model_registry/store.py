@@ -4,7 +4,6 @@ promotion that ever was.
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Literal
 
@@ -21,6 +20,7 @@ from penstock.contracts.events import (
     ReviewDecided,
 )
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.versions import VersionReference, version_name
 from penstock.runtime.store import UtcDateTime
 from penstock_model_registry.promotion import Generation, standing
 
@@ -158,33 +158,27 @@ def newest_pipelines(session: Session) -> list[PipelineRow]:
 
 # -- versions --------------------------------------------------------------------------------------
 
-_REFERENCE = re.compile(r"(?:(?P<pipeline>[a-z][a-z0-9-]{0,62})@)?(?:sha256:)?(?P<prefix>[0-9a-f]{4,64})")
-
 
 def find_version(session: Session, reference: str) -> VersionRow:
     """By digest or a prefix of at least 4 digits, with or without `sha256:` and `pipeline@`. Raises
     Invalid, NotFound.
     """
-    found = _REFERENCE.fullmatch(reference.strip())
-    if found is None:
-        raise Invalid(
-            "write a digest or at least its first 4 digits, as in adult-income@3f9c", where=reference
-        )
+    found = VersionReference.parse(reference)
     query = (
         select(VersionRow)
-        .where(VersionRow.digest.startswith(f"sha256:{found['prefix']}"))
+        .where(VersionRow.digest.startswith(found.prefix))
         .order_by(VersionRow.digest)
         .limit(5)
     )
-    if found["pipeline"]:
-        query = query.where(VersionRow.pipeline == found["pipeline"])
+    if found.pipeline:
+        query = query.where(VersionRow.pipeline == found.pipeline)
     rows = list(session.scalars(query))
     if not rows:
         raise NotFound(
             "no such model version", where=reference, remedy="List them with `penstock models PIPELINE`"
         )
     if len(rows) > 1:
-        names = ", ".join(short_name(row.pipeline, row.digest, 16) for row in rows)
+        names = ", ".join(version_name(row.pipeline, row.digest, 16) for row in rows)
         raise Invalid(
             f"more than one version begins so: {names}", where=reference, remedy="Write more digits"
         )
@@ -195,11 +189,6 @@ def versions_of(session: Session, pipeline: str) -> list[VersionRow]:
     """Newest first."""
     query = select(VersionRow).where(VersionRow.pipeline == pipeline)
     return list(session.scalars(query.order_by(VersionRow.registered_at.desc(), VersionRow.digest)))
-
-
-def short_name(pipeline: str, digest: str, digits: int = 8) -> str:
-    """`adult-income@3f9c12ab`"""
-    return f"{pipeline}@{digest.removeprefix('sha256:')[:digits]}"
 
 
 def states(session: Session) -> dict[str, int]:

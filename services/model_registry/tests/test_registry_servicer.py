@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, Invalid, NotFound, Refused, Tampered, Unavailable
 from penstock.contracts.events import ModelVersion
 from penstock.model_registry.v1 import model_registry_pb2 as pb
@@ -58,7 +59,7 @@ async def served(
 async def refusing(error: type[Exception], said: str) -> AsyncIterator[None]:
     with pytest.raises(grpc.RpcError) as caught:
         yield
-    told = rpc.rpc_error(caught.value)
+    told = error_of_call(caught.value)
     assert isinstance(told, error), told
     assert said in str(told)
 

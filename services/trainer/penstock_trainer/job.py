@@ -20,6 +20,8 @@ from urllib.parse import quote
 
 import grpc
 
+from penstock.contracts.digests import digits_of
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
 from penstock.contracts.events import TrainingRunRequested, TrainingSet
 from penstock.contracts.pipeline import Pipeline
@@ -99,7 +101,7 @@ async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]
             answer = await ask()
             break
         except grpc.RpcError as error:
-            told = rpc.rpc_error(error)
+            told = error_of_call(error)
             if isinstance(
                 told, DeadlineExceeded
             ):  # it had its time; the runtime would give it twenty times more
@@ -150,9 +152,7 @@ def _train(
     )
     tar = work / "package.tar"
     archive.pack(directory, tar)
-    artifact = artifacts.put_file(
-        f"packages/{quote(pipeline.pipeline)}/{digest.removeprefix('sha256:')}.tar", tar
-    )
+    artifact = artifacts.put_file(f"packages/{quote(pipeline.pipeline)}/{digits_of(digest)}.tar", tar)
     return {
         "digest": digest,
         "package": artifact.model_dump(mode="json"),

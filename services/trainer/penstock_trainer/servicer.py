@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from ulid import ULID
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import PartitionOffset, TrainingRunRequested
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
-from penstock.runtime.rpc import rpc_error, timestamp
+from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
@@ -92,7 +93,7 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
                 registry.GetPipelineRequest(pipeline=name), timeout=REGISTRY_TIMEOUT_S
             )
         except grpc.RpcError as error:
-            raise rpc_error(error) from error
+            raise error_of_call(error) from error
         return found
 
     def _read(self, run_id: str) -> trainer.Run:

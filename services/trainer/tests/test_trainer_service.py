@@ -21,12 +21,12 @@ import pytest
 from confluent_kafka import Consumer
 from mlflow.tracking import MlflowClient
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Event, TrainingRunCompleted, TrainingRunRequested, decode
 from penstock.packages.archive import unpack
 from penstock.packages.format import Package, open_package
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.rpc import rpc_error
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
@@ -250,7 +250,7 @@ def test_what_cannot_be_trained_fails_with_a_sentence(loans: Any, start: Any) ->
         ):
             with pytest.raises(grpc.RpcError) as caught:
                 call()
-            assert str(rpc_error(caught.value)) == status
+            assert str(error_of_call(caught.value)) == status
         loans.error = Conflict(
             "12 labelled rows, at least 50 are needed", where="loans", remedy="Publish more labelled events"
         )

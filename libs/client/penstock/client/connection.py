@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
-from penstock.contracts.errors import KINDS_BY_STATUS, Kind, PenstockError, error_of
+from penstock.contracts.error_details import error_in, error_of_call
+from penstock.contracts.errors import PenstockError, Unavailable
 
 Response = TypeVar("Response")
 
@@ -78,23 +78,9 @@ class Connection:
 
     def explain(self, error: Any) -> PenstockError:
         """The PenstockError behind a gRPC error, with place and remedy where a Penstock service gave them."""
-        for key, value in error.trailing_metadata() or ():
-            if key == "grpc-status-details-bin":
-                for detail in status_pb2.Status.FromString(value).details:
-                    info = error_details_pb2.ErrorInfo()
-                    if detail.Unpack(info) and info.domain == "penstock.io":
-                        said = dict(info.metadata)
-                        return error_of(
-                            Kind(info.reason),
-                            said.get("message", ""),
-                            where=said.get("where"),
-                            remedy=said.get("remedy"),
-                        )
-        code: grpc.StatusCode = error.code()
-        if code is grpc.StatusCode.UNAVAILABLE:
-            return error_of(
-                Kind.UNAVAILABLE,
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not error_in(error.trailing_metadata()):
+            return Unavailable(
                 f"the platform at {self.endpoint} does not answer ({error.details()})",
                 remedy="Start it with `penstock up`, see `penstock status`, or set PENSTOCK_ENDPOINT",
             )
-        return error_of(KINDS_BY_STATUS.get(code.name, Kind.INTERNAL), error.details() or code.name)
+        return error_of_call(error)

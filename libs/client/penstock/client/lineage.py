@@ -98,7 +98,7 @@ class Tracing:
                 f"prediction `{identity}` was not answered by a version",
                 remedy=f"Its status is {prediction['status']}",
             )
-        line = self._of_version(f"{prediction['pipeline']}@{digest.removeprefix('sha256:')}")
+        line = self._of_version(f"{prediction['pipeline']}@{digest}")
         behind = prediction.get("events") or {}
         records = [
             record

@@ -6,19 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from penstock.contracts.digests import ALGORITHM, SHORT_DIGITS, short_digest
 from penstock.contracts.errors import Invalid
 
-ALGORITHM: Final = "sha256:"
-"""Beginning of every digest; 64 hexadecimal digits follow."""
-SHORT_DIGITS: Final = 8
 _REFERENCE: Final = re.compile(
     rf"(?:(?P<pipeline>[a-z][a-z0-9-]{{0,62}})@)?(?:{ALGORITHM})?(?P<digits>[0-9a-f]{{4,64}})"
 )
-
-
-def short_digest(digest: str, digits: int = SHORT_DIGITS) -> str:
-    """First digits of a digest, without the algorithm: `3f9c12ab`."""
-    return digest.removeprefix(ALGORITHM)[:digits]
 
 
 def version_name(pipeline: str, digest: str, digits: int = SHORT_DIGITS) -> str:
@@ -36,7 +29,9 @@ class VersionReference:
 
     @classmethod
     def parse(cls, text: str) -> VersionReference:
-        """Reads at least 4 digits of a digest, with or without `sha256:` and `pipeline@`. Raises Invalid."""
+        """Reads at least 4 digits of a digest, with or without `sha256:` and `pipeline@`. Raises
+        Invalid.
+        """
         found = _REFERENCE.fullmatch(text.strip())
         if found is None:
             raise Invalid(

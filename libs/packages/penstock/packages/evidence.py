@@ -8,7 +8,6 @@ and digest, so none can be used for another model.
 
 from __future__ import annotations
 
-import hashlib
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing import ClassVar, Literal, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import (
     AuditCompleted,
@@ -181,7 +181,7 @@ def envelope_digest(envelope: Envelope) -> str:
     can be rewritten, statements cannot.
     """
     signed = pae(envelope.payload_type, _decode(envelope.payload, "payload"))
-    return f"sha256:{hashlib.sha256(signed).hexdigest()}"
+    return digest_of(signed)
 
 
 # -- the rule --------------------------------------------------------------------------------------

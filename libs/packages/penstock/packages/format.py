@@ -23,6 +23,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
@@ -299,7 +300,7 @@ def open_package(directory: Path, digest: str | None = None) -> Package:
     With `digest` (`sha256:…`) it must be that package. Raises Tampered that names the file.
     """
     manifest_bytes = _manifest_bytes(directory)
-    found = f"sha256:{hashlib.sha256(manifest_bytes).hexdigest()}"
+    found = digest_of(manifest_bytes)
     if digest is not None and found != digest:
         raise Tampered(f"this is package {found}, not {digest}", where=MANIFEST)
     manifest = _parse_manifest(manifest_bytes)
@@ -428,7 +429,7 @@ def finish(directory: Path) -> str:
         raise Invalid(f"more than {MAX_FILES} files", where=str(directory))
     content = canonical(Manifest(format=FORMAT, files=files).model_dump(mode="json"))
     (directory / MANIFEST).write_bytes(content)
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return digest_of(content)
 
 
 def canonical(value: JsonValue | dict[str, float]) -> bytes:

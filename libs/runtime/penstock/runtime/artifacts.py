@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Invalid, NotFound, Tampered
 from penstock.contracts.events import Artifact
 from penstock.runtime.artifacts_file import FileArtifactStore
@@ -76,13 +77,13 @@ class Artifacts:
             self._store_of(artifact.uri).get(artifact.uri, to)
         except FileNotFoundError as error:
             raise NotFound("the artifact is gone", where=artifact.uri) from error
-        _check(artifact, digest_of(to))
+        _check(artifact, file_digest(to))
         return to
 
     def read(self, artifact: Artifact) -> bytes:
         """The bytes, checked. Raises NotFound, Tampered, Unavailable."""
         data = self.read_unchecked(artifact)
-        _check(artifact, f"sha256:{hashlib.sha256(data).hexdigest()}")
+        _check(artifact, digest_of(data))
         return data
 
     def read_unchecked(self, artifact: Artifact) -> bytes:
@@ -109,7 +110,7 @@ class Artifacts:
             return self._put(uri, path)
 
     def _put(self, uri: str, path: Path) -> Artifact:
-        artifact = Artifact(uri=uri, digest=digest_of(path), size=path.stat().st_size)
+        artifact = Artifact(uri=uri, digest=file_digest(path), size=path.stat().st_size)
         self._store_of(uri).put(path, uri)
         return artifact
 
@@ -134,7 +135,7 @@ def checked_root(root: str) -> str:
     return root.rstrip("/")
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """`sha256:` and 64 hex digits of a file's bytes."""
     with path.open("rb") as opened:
         return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"

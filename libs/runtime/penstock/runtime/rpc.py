@@ -15,21 +15,18 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import grpc
 import structlog
-from google.protobuf import any_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.rpc import error_details_pb2, status_pb2
-from grpc_status import rpc_status
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, Unavailable, error_of
+from penstock.contracts.error_details import error_of_call, metadata_of
+from penstock.contracts.errors import TREATMENTS, Kind, PenstockError, Unavailable, error_of
 from penstock.runtime.metrics import histogram
 
 log = structlog.get_logger(__name__)
 _CALLS = histogram(metrics.CALLS)
 
-DOMAIN = "penstock.io"
 DEFAULT_DEADLINE_S = 60.0
 """For unary calls whose client sets none."""
 MAX_MESSAGE_BYTES = 64 << 20
@@ -101,22 +98,6 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
-
-
-def rpc_error(error: grpc.RpcError) -> PenstockError:
-    """The PenstockError behind a failed call, its place and remedy included when the peer is a
-    Penstock service.
-    """
-    code: grpc.StatusCode = error.code()
-    status = rpc_status.from_call(error) if hasattr(error, "trailing_metadata") else None
-    info = error_details_pb2.ErrorInfo()
-    for detail in status.details if status else ():
-        if detail.Unpack(info) and info.domain == DOMAIN:
-            said = dict(info.metadata)
-            return error_of(
-                Kind(info.reason), said.get("message", ""), where=said.get("where"), remedy=said.get("remedy")
-            )
-    return error_of(KINDS_BY_STATUS.get(code.name, Kind.INTERNAL), error.details() or code.name)
 
 
 if TYPE_CHECKING:  # generic in the stubs only
@@ -256,7 +237,7 @@ async def _answer(error: Exception, call: _Call, context: Context) -> None:
                 Kind.DEADLINE, f"no answer within {DEFAULT_DEADLINE_S:.0f} s", remedy="Set a longer deadline"
             )
         case grpc.RpcError():
-            told = rpc_error(error)
+            told = error_of_call(error)
         case _:
             log.error("request_failed", method=call.method, exc_info=error)
             told = PenstockError(
@@ -268,17 +249,4 @@ async def _answer(error: Exception, call: _Call, context: Context) -> None:
     span.set_attribute("rpc.response.status_code", call.status)
     if call.status in _OUR_FAULT:
         span.set_status(trace.StatusCode.ERROR, told.message)
-    await context.abort_with_status(rpc_status.to_status(_status(told)))
-
-
-def _status(error: PenstockError) -> status_pb2.Status:
-    info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN)
-    info.metadata["message"] = error.message
-    if error.where:
-        info.metadata["where"] = error.where
-    if error.remedy:
-        info.metadata["remedy"] = error.remedy
-    detail = any_pb2.Any()
-    detail.Pack(info)
-    code: int = getattr(grpc.StatusCode, TREATMENTS[error.kind].grpc_status).value[0]
-    return status_pb2.Status(code=code, message=str(error), details=[detail])
+    await context.abort(getattr(grpc.StatusCode, call.status), str(told), metadata_of(told))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.versions import version_name
 from penstock.testing.wait import until
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Journey:
         def look() -> registry.Version | None:
             nonlocal now
             try:
-                version = self.client.models.get(f"{pipeline}@{digest.removeprefix('sha256:')}")
+                version = self.client.models.get(f"{pipeline}@{digest}")
             except (NotFound, Unavailable) as error:
                 now = str(error)
                 return None
@@ -99,7 +100,9 @@ class Journey:
             )
 
         found = until(
-            look, within=within, what=lambda: f"{pipeline}@{digest[:15]} is promoted or refused, now: {now}"
+            look,
+            within=within,
+            what=lambda: f"{version_name(pipeline, digest)} is promoted or refused, now: {now}",
         )
         assert found is not None
         return found
@@ -114,4 +117,4 @@ class Journey:
             except Unavailable:
                 return False
 
-        until(look, within=within, what=f"{pipeline}@{digest[:15]} is served")
+        until(look, within=within, what=f"{version_name(pipeline, digest)} is served")

@@ -14,6 +14,7 @@ import jinja2
 
 from penstock.contracts.events import GateResult
 from penstock.contracts.measures import MEASURES, Measure, Task
+from penstock.contracts.versions import version_name
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.report import curves, figures
@@ -61,7 +62,7 @@ def render(result: Result) -> str:
     return environment.get_template("report.html.j2").render(
         result=result,
         found=found,
-        short=f"{result.pipeline}@{result.digest.removeprefix('sha256:')[:8]}",
+        short=version_name(result.pipeline, result.digest),
         headline=HEADLINES[found.verdict],
         summary=summary(found),
         consequence=consequence(found),

@@ -9,8 +9,8 @@ import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Unavailable
-from penstock.runtime.rpc import rpc_error
 from penstock_inference.serving.tensors import Numbers, Strings, Tensor, grpc_response_of
 
 ASK_S: Final = 5.0
@@ -107,4 +107,4 @@ class Triton:
         try:
             return await method(request, timeout=within)
         except grpc.aio.AioRpcError as error:
-            raise rpc_error(error) from error
+            raise error_of_call(error) from error

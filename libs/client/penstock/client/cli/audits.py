@@ -18,11 +18,12 @@ from penstock.client.cli.output import (
     console,
     platform,
     reported,
-    short,
     table,
     when,
 )
+from penstock.contracts.digests import short_digest
 from penstock.contracts.measures import words
+from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
@@ -71,7 +72,8 @@ def audit_(version: Version, as_json_: AsJson = False) -> None:
     else:
         state = audit.Audit.State.Name(found.state).removeprefix("STATE_").lower()
         console.print(
-            f"audit {found.audit_id} of {found.pipeline}@{short(found.digest)}: {found.verdict or state}"
+            f"audit {found.audit_id} of {version_name(found.pipeline, found.digest)}:"
+            f" {found.verdict or state}"
         )
         if found.failure:
             console.print(f"{found.failure}. {found.remedy}", style="red")
@@ -94,7 +96,7 @@ def report(
         if as_json_:
             typer.echo(found.decode())
             return
-        path = to or Path(f"audit-{short(penstock.models.get(version).digest)}.html")
+        path = to or Path(f"audit-{short_digest(penstock.models.get(version).digest)}.html")
     path.write_bytes(found)
     console.print(f"wrote {path} ({len(found) // 1024} KiB)")
     if open_:
@@ -114,7 +116,7 @@ def list_(
         return
     rows = [
         (
-            f"{r.pipeline}@{short(r.digest)}",
+            version_name(r.pipeline, r.digest),
             r.state,
             "; ".join(g.reason for g in r.gates),
             r.decided_by,
@@ -153,7 +155,7 @@ def _decide(version: str, why: str, by: str, *, approve: bool, quiet: bool) -> N
         as_json(found)
         return
     console.print(
-        f"{found.pipeline}@{short(found.digest)}: {found.state} by {found.decided_by} (a typed name, not an"
-        " identity)",
+        f"{version_name(found.pipeline, found.digest)}: {found.state} by {found.decided_by}"
+        " (a typed name, not an identity)",
         markup=False,
     )

@@ -14,10 +14,11 @@ from penstock.client.cli.output import (
     console,
     platform,
     reported,
-    short,
     table,
     when,
 )
+from penstock.contracts.digests import short_digest
+from penstock.contracts.versions import version_name
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
@@ -37,7 +38,7 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
         return
     rows = [
         (
-            f"{v.pipeline}@{short(v.digest)}",
+            version_name(v.pipeline, v.digest),
             _state(v),
             v.generation or None,
             v.verdict,
@@ -59,7 +60,7 @@ def promote(version: Version, as_json_: AsJson = False) -> None:
     with platform() as penstock:
         found = penstock.models.promote(version, by=getpass.getuser())
     as_json(found) if as_json_ else console.print(
-        f"{found.pipeline}@{short(found.digest)} promoted, generation {found.generation}", markup=False
+        f"{version_name(found.pipeline, found.digest)} promoted, generation {found.generation}", markup=False
     )
 
 
@@ -68,7 +69,7 @@ def rollback(pipeline: str, as_json_: AsJson = False) -> None:
     with platform() as penstock:
         found = penstock.models.roll_back(pipeline, by=getpass.getuser())
     as_json(found) if as_json_ else console.print(
-        f"{pipeline} serves {short(found.digest)} again, generation {found.generation}", markup=False
+        f"{pipeline} serves {short_digest(found.digest)} again, generation {found.generation}", markup=False
     )
 
 

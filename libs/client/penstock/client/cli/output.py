@@ -150,10 +150,6 @@ def when(stamp: Timestamp) -> str:
     return stamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:8]
-
-
 def progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),

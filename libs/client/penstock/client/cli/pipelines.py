@@ -16,11 +16,11 @@ from penstock.client.cli.output import (
     fail,
     platform,
     reported,
-    short,
     table,
     when,
 )
 from penstock.client.infer import infer
+from penstock.contracts.digests import short_digest
 from penstock.contracts.load import BadPipeline, read
 
 File = Annotated[Path, typer.Argument(help="A pipeline file.")]
@@ -88,7 +88,14 @@ def pipelines(as_json_: AsJson = False) -> None:
         as_json(found)
         return
     rows = [
-        (p.name, p.number, when(p.applied_at), p.applied_by, short(p.promoted_digest), p.generation or None)
+        (
+            p.name,
+            p.number,
+            when(p.applied_at),
+            p.applied_by,
+            short_digest(p.promoted_digest),
+            p.generation or None,
+        )
         for p in found
     ]
     table(

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock.client.cli.output import AsJson, as_json, console, platform, reported, short, when
+from penstock.client.cli.output import AsJson, as_json, console, platform, reported, when
 from penstock.client.lineage import Lineage
 from penstock.contracts.errors import Invalid
+from penstock.contracts.versions import version_name
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +46,8 @@ def predict(
     )
     console.print(f"{found.decision or said}   ({said})")
     console.print(
-        f"by {pipeline}@{short(found.digest)}, generation {found.generation}.   Where from: penstock trace"
-        f" {found.prediction}",
+        f"by {version_name(pipeline, found.digest)}, generation {found.generation}."
+        f"   Where from: penstock trace {found.prediction}",
         markup=False,
     )
 
@@ -82,7 +83,7 @@ def show_lineage(found: Lineage) -> None:
     ]
     if found.version:
         signed = f"signed by key {found.version.keyid[:8]}, registered {when(found.version.registered_at)}"
-        steps.append(f"version {found.version.pipeline}@{short(found.version.digest)}  {signed}")
+        steps.append(f"version {version_name(found.version.pipeline, found.version.digest)}  {signed}")
     if found.audit:
         steps.append(
             f"audit {found.audit.audit_id}  {found.audit.verdict}, signed by key {found.audit.keyid[:8]}"

@@ -21,14 +21,15 @@ from penstock.client.cli.output import (
     platform,
     progress,
     reported,
-    short,
     table,
     when,
 )
 from penstock.client.client import Penstock
 from penstock.client.runs import ENDED
+from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.events import TrainingSet
+from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
@@ -108,7 +109,7 @@ def runs(
             r.pipeline,
             _state(r),
             f"{len(r.epochs)}/{r.epochs_planned}",
-            short(r.digest),
+            short_digest(r.digest),
             r.failure or r.reason,
             when(r.requested_at),
         )
@@ -187,7 +188,7 @@ def _snapshot(found: TrainingSet) -> str:
     parts = ", ".join(f"{count} {part}" for part, count in found.rows.items())
     offsets = ", ".join(f"{o.topic}/{o.partition} {o.first}–{o.last}" for o in found.offsets)
     return (
-        f"training set {short(found.fingerprint)}: {sum(found.rows.values())} rows ({parts}), offsets"
+        f"training set {short_digest(found.fingerprint)}: {sum(found.rows.values())} rows ({parts}), offsets"
         f" {offsets}"
     )
 
@@ -198,7 +199,7 @@ def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, au
     waited_for = "registration"
     while time.monotonic() < deadline:
         try:
-            version = penstock.models.get(f"{run.pipeline}@{run.digest.removeprefix('sha256:')}")
+            version = penstock.models.get(f"{run.pipeline}@{run.digest}")
             waited_for = "the audit"
             audited = penstock.audits.get(version.digest)
             if audited.state == audit.Audit.STATE_FAILED:
@@ -234,7 +235,8 @@ def _until_served(penstock: Penstock, version: registry.Version) -> str:
 
 def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
     console.print(
-        f"version {version.pipeline}@{short(version.digest)}  registered, signed by key {version.keyid[:8]}"
+        f"version {version_name(version.pipeline, version.digest)}  registered,"
+        f" signed by key {version.keyid[:8]}"
     )
     show_gates(audited)
     if version.state == registry.Version.STATE_PROMOTED:
@@ -242,4 +244,4 @@ def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
         return
     for reason in version.because:
         console.print(f"refused: {reason}", style="red")
-    console.print(f"See why: penstock report {short(version.digest)} --open")
+    console.print(f"See why: penstock report {short_digest(version.digest)} --open")

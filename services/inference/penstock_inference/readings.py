@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.contracts import metrics
-from penstock.contracts.versions import short_digest
+from penstock.contracts.digests import short_digest
 from penstock.runtime.metrics import Read, Reading
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.record.recorder import Recorder

@@ -1,0 +1,73 @@
+"""Errors as gRPC's error details: a `google.rpc.Status` with an `ErrorInfo` of this platform."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, error_of
+
+DOMAIN: Final = "penstock.io"
+KEY: Final = "grpc-status-details-bin"
+"""Key of the trailing metadata that carries the status."""
+
+Metadata = Iterable[tuple[str, str | bytes]]
+
+
+class StatusCode(Protocol):
+    """A `grpc.StatusCode`, as far as it is read here."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class FailedCall(Protocol):
+    """A `grpc.RpcError` of a call, as far as it is read here."""
+
+    def code(self) -> StatusCode: ...
+    def details(self) -> str | None: ...
+
+
+def metadata_of(error: PenstockError) -> tuple[tuple[str, bytes]]:
+    """Trailing metadata of a call that ends with this error."""
+    info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN)
+    info.metadata["message"] = error.message
+    if error.where:
+        info.metadata["where"] = error.where
+    if error.remedy:
+        info.metadata["remedy"] = error.remedy
+    detail = any_pb2.Any()
+    detail.Pack(info)
+    code = code_pb2.Code.Value(TREATMENTS[error.kind].grpc_status)
+    status = status_pb2.Status(code=code, message=str(error), details=[detail])
+    return ((KEY, status.SerializeToString()),)
+
+
+def error_in(metadata: Metadata | None) -> PenstockError | None:
+    """Error that trailing metadata carries; None where the peer is no service of this platform."""
+    for key, value in metadata or ():
+        if key != KEY or not isinstance(value, bytes):
+            continue
+        info = error_details_pb2.ErrorInfo()
+        for detail in status_pb2.Status.FromString(value).details:
+            if detail.Unpack(info) and info.domain == DOMAIN:
+                told = info.metadata
+                return error_of(
+                    Kind(info.reason),
+                    told["message"],
+                    where=told["where"] or None,
+                    remedy=told["remedy"] or None,
+                )
+    return None
+
+
+def error_of_call(call: FailedCall) -> PenstockError:
+    """Error of a failed call: the one that its metadata carries, else one of its status's kind."""
+    ask = getattr(call, "trailing_metadata", None)  # which only a call that was answered has
+    if told := error_in(ask() if ask else None):
+        return told
+    status = call.code().name
+    return error_of(KINDS_BY_STATUS.get(status, Kind.INTERNAL), call.details() or status)
