@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -26,12 +27,17 @@ PIPELINE = "census"
 
 
 def pipeline_text(
-    name: str = PIPELINE, *, gates: str = "[{metric: auroc, at_least: 0.80, on_fail: block}]", epochs: int = 4
+    name: str = PIPELINE,
+    *,
+    gates: str = "[{metric: auroc, at_least: 0.80, on_fail: block}]",
+    epochs: int = 4,
+    compare: Literal["champion", "none"] = "champion",
 ) -> str:
     """The adult-income example under another name, with other gates and fewer epochs."""
     text = (ROOT / "examples" / "adult-income" / "pipeline.yaml").read_text()
-    start, end = text.index("  gates:"), text.index("promotion:")
-    text = text[:start] + f"  gates: {gates}\n\n" + text[end:]
+    start, promotion, end = (text.index(f"{key}:") for key in ("  gates", "promotion", "serving"))
+    promoted = text[promotion:end] if compare == "champion" else "promotion: {compare: none}\n"
+    text = text[:start] + f"  gates: {gates}\n\n" + promoted + text[end:]
     small = {
         "epochs: 15": f"epochs: {epochs}",
         "batch_size: 256": "batch_size: 64",

@@ -43,7 +43,7 @@ def under_load(
     for: without pause, or by patient clients 100 a second. On leaving, both must go on within so
     many seconds, and what was acknowledged or answered must be there once.
     """
-    text = pipeline_text(name, gates="[]", epochs=2).replace("compare: champion", "compare: none")
+    text = pipeline_text(name, gates="[]", epochs=2, compare="none")
     served.client.pipelines.apply(text, by="test")
     asking = predicting(served, threads=4, per_second=100, patient=True) if patient else predicting(served)
     with asking as load, publishing(served, name) as published:

@@ -276,4 +276,4 @@ def told_of(served: Served, topic: str, key: str) -> Counter[str]:
 
 
 def text(name: str, *, epochs: int) -> str:
-    return pipeline_text(name, gates="[]", epochs=epochs).replace("compare: champion", "compare: none")
+    return pipeline_text(name, gates="[]", epochs=epochs, compare="none")

@@ -41,7 +41,13 @@ def exists(name: str) -> bool:
 
 
 def stands_in(body: list[ast.stmt], names: list[str]) -> bool:
+    """Whether the names, each within the one before, are defined there, or imported to be had from there."""
     if not names:
+        return True
+    imported = {
+        alias.asname or alias.name for one in body if isinstance(one, ast.ImportFrom) for alias in one.names
+    }
+    if len(names) == 1 and names[0] in imported:
         return True
     found = [
         one

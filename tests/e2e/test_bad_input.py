@@ -133,7 +133,7 @@ def test_a_tampered_package_is_never_loaded_and_the_reason_is_seen(
     served: Served, stack: StackUnderTest
 ) -> None:
     name = "tampered"
-    text = pipeline_text(name, gates="[]", epochs=1).replace("compare: champion", "compare: none")
+    text = pipeline_text(name, gates="[]", epochs=1, compare="none")
     served.client.pipelines.apply(text, by="test")
     served.journey.publish(name, "people", served.events[:2000])
     good = served.journey.train(name)

@@ -172,7 +172,7 @@ def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stac
 
 
 def apply(served: Served, name: str, epochs: int = 2) -> str:
-    text = pipeline_text(name, gates="[]", epochs=epochs).replace("compare: champion", "compare: none")
+    text = pipeline_text(name, gates="[]", epochs=epochs, compare="none")
     served.client.pipelines.apply(text, by="test")
     return name
 

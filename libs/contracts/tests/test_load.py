@@ -181,12 +181,127 @@ def problems(text: str) -> list[tuple[int, str, str]]:
             "one target a pipeline",
         ),
         ("clip: [p01, p99]", "window: 7d", 18, "features.income.window", "no windows yet"),
+        (
+            "trainer: {",
+            "model: {type: linear, hidden: [64, 32]}\ntrainer: {",
+            24,
+            "model.hidden",
+            "`hidden` is for `type: mlp` and means nothing with `type: linear`; there is `type`",
+        ),
+        (
+            "trainer: {",
+            "model:\n  type: linear\n  dropout: 0.1\ntrainer: {",
+            26,
+            "model.dropout",
+            "`dropout` is for `type: mlp`",
+        ),
+        ("trainer: {", "model: {hiden: [8]}\ntrainer: {", 24, "model.hiden", "did you mean `hidden`?"),
+        ("trainer: {", "model: {type: liner}\ntrainer: {", 24, "model.type", "did you mean `linear`?"),
+        ("trainer: {", "model: linear\ntrainer: {", 24, "model", "input should be an object"),
+        (
+            "{learning_rate: 1e-3}",
+            "{momentum: 0.9}",
+            24,
+            "trainer.optimizer.momentum",
+            "`momentum` is for `type: sgd` and means nothing with `type: adamw`; there is `learning_rate`,",
+        ),
+        (
+            "{learning_rate: 1e-3}",
+            "{type: adam, momentum: 0.9}",
+            24,
+            "trainer.optimizer.momentum",
+            "means nothing with `type: adam`",
+        ),
+        (
+            "{learning_rate: 1e-3}",
+            "{type: lion}",
+            24,
+            "trainer.optimizer.type",
+            "`lion` is not allowed; there is `adamw`, `adam`, `sgd`",
+        ),
+        (
+            "epochs: 5",
+            "schedule: {type: constant, waermup: 0}",
+            24,
+            "trainer.schedule.waermup",
+            "did you mean `warmup`?",
+        ),
+        (
+            "encode: one_hot",
+            "encode: one_hot, dimension: 4",
+            19,
+            "features.purpose.dimension",
+            "`dimension` is for `encode: embedding` and means nothing with `encode: one_hot`",
+        ),
+        (
+            "encode: one_hot",
+            "encode: embedding, vocabulary: 4",
+            19,
+            "features.purpose.vocabulary",
+            "`vocabulary` is for `encode: bag_of_words`",
+        ),
+        ("encode: one_hot", "vocabulary: 4", 19, "features.purpose.vocabulary", "not fit a category field"),
+        ("encode: one_hot", "encode: one_hott", 19, "features.purpose.encode", "did you mean `one_hot`?"),
+        (
+            "deduplicate: 7d",
+            "format: cvs",
+            10,
+            "sources.applications.format",
+            "`cvs` is not allowed; there is `json`",
+        ),
+        ("deduplicate: 7d", "format: {type: avro}", 10, "sources.applications.format.type", "`avro` is not"),
+        (
+            "deduplicate: 7d",
+            "format: {delimiter: ','}",
+            10,
+            "sources.applications.format.delimiter",
+            "no key `delimiter`; there is `type`",
+        ),
+        (
+            "range: [0, 1000000], required: true",
+            "required: true, on_violation: set_missing",
+            12,
+            "sources.applications.fields.income.on_violation",
+            "never set missing",
+        ),
+        (
+            "training: {",
+            "decision: {threshold: {choose: fixed, value: 0.3, on: validation}}\ntraining: {",
+            23,
+            "decision.threshold.on",
+            "chosen on no split",
+        ),
+        (
+            "training: {",
+            "promotion: {compare: none, max_drop: 0.1}\ntraining: {",
+            23,
+            "promotion.max_drop",
+            "means nothing with `compare: none`",
+        ),
     ],
 )
 def test_a_mistake_is_shown_where_it_was_made(right: str, wrong: str, line: int, key: str, said: str) -> None:
     assert right in GOOD
     found = problems(GOOD.replace(right, wrong, 1))
     assert any(at == line and name == key and said in message for at, name, message in found), found
+
+
+def test_a_regression_has_no_classes_to_weigh() -> None:
+    text = GOOD.replace("defaulted: {type: boolean}", "defaulted: {type: number}").replace(
+        "type: binary, positive: true", "type: regression"
+    )
+    text = text[: text.index("\naudit:") + 1].replace("epochs: 5", "class_weights: balanced")
+    assert problems(text) == [
+        (24, "trainer.class_weights", "a regression has no classes to weigh; leave it out")
+    ]
+    assert read(text.replace("balanced", "none")).trainer.class_weights == "none"
+
+
+@pytest.mark.parametrize("said", ["json", "{type: json}", "{}"])
+def test_a_source_says_how_its_events_are_written(said: str) -> None:
+    assert read(GOOD.replace("deduplicate: 7d", f"format: {said}")) == read(
+        GOOD.replace("deduplicate: 7d", "")
+    )
 
 
 def test_all_mistakes_are_shown_at_once() -> None:

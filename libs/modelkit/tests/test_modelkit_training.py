@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 
+from penstock.contracts import pipeline
 from penstock.contracts.errors import Conflict, Invalid
-from penstock.contracts.pipeline import EarlyStopping, ModelSpec, Schedule, Trainer
-from penstock.contracts.pipeline import Optimizer as Spec
+from penstock.contracts.pipeline import EarlyStopping, Mlp, Trainer
 from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizer import Optimizer
@@ -31,6 +32,16 @@ from penstock.modelkit.training import (
 )
 
 EMBEDDED = (Category("c", ("a", "b"), (3, 40, 37, 0), 2),)
+
+
+def spec(**keys: Any) -> Any:
+    return TypeAdapter(pipeline.Optimizer).validate_python(keys)
+
+
+def schedule(**keys: Any) -> Any:
+    return TypeAdapter(pipeline.Schedule).validate_python(keys)
+
+
 PLAN = Trainer(epochs=6, batch_size=32, gradient_clip=1.0, early_stopping=None)
 
 
@@ -52,7 +63,7 @@ def split(count: int, seed: int) -> Split:
 
 def network(seed: int = 7, dropout: float = 0.2) -> Network:
     seed_everything(seed)
-    return Network(ModelSpec(hidden=(8,), dropout=dropout), 10, EMBEDDED, 1)
+    return Network(Mlp(hidden=(8,), dropout=dropout), 10, EMBEDDED, 1)
 
 
 class Killed(BaseException):
@@ -84,7 +95,7 @@ def trained(
 @pytest.mark.parametrize("stopping", [None, EarlyStopping(patience=2)])
 def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: Any, stopping: EarlyStopping | None) -> None:
     plan = PLAN.model_copy(
-        update={"optimizer": Spec(type=optimizer, learning_rate=0.03), "early_stopping": stopping}
+        update={"optimizer": spec(type=optimizer, learning_rate=0.03), "early_stopping": stopping}
     )
     whole, history = trained(plan)
     checkpoint = tmp_path / "checkpoint.pt"
@@ -142,7 +153,7 @@ def test_seeds_decide() -> None:
 
 def test_early_stopping_keeps_the_best_epoch() -> None:
     plan = Trainer(
-        epochs=60, batch_size=16, optimizer=Spec(learning_rate=0.1), early_stopping=EarlyStopping(patience=3)
+        epochs=60, batch_size=16, optimizer=spec(learning_rate=0.1), early_stopping=EarlyStopping(patience=3)
     )
     made = network(dropout=0.0)
     validation = split(80, 2)
@@ -158,7 +169,7 @@ def test_early_stopping_keeps_the_best_epoch() -> None:
 
 def test_a_loss_that_is_no_number_is_a_sentence() -> None:
     plan = Trainer(
-        epochs=3, optimizer=Spec(type="sgd", learning_rate=10, weight_decay=1e9), early_stopping=None
+        epochs=3, optimizer=spec(type="sgd", learning_rate=10, weight_decay=1e9), early_stopping=None
     )
     with pytest.raises(
         Invalid,
@@ -172,16 +183,16 @@ def test_a_loss_that_is_no_number_is_a_sentence() -> None:
 
 def test_schedules() -> None:
     steps = 100
-    cosine = [learning_rate(Schedule(type="cosine", warmup=0.1), 2.0, step, steps) for step in range(steps)]
+    cosine = [learning_rate(schedule(type="cosine", warmup=0.1), 2.0, step, steps) for step in range(steps)]
     assert cosine[0] == pytest.approx(0.2)
     assert cosine[9] == cosine[10] == pytest.approx(2.0)
     assert cosine[55] == pytest.approx(1.0)
     assert cosine[99] < 0.01
     assert all(later <= earlier for earlier, later in itertools.pairwise(cosine[10:]))
-    linear = [learning_rate(Schedule(type="linear", warmup=0), 1.0, step, steps) for step in range(steps)]
+    linear = [learning_rate(schedule(type="linear", warmup=0), 1.0, step, steps) for step in range(steps)]
     assert linear[0] == 1.0
     assert linear[50] == pytest.approx(0.5)
-    assert learning_rate(Schedule(type="constant", warmup=0), 0.3, 99, steps) == 0.3
+    assert learning_rate(schedule(type="constant", warmup=0), 0.3, 99, steps) == 0.3
 
 
 @pytest.mark.slow  # torch's own optimizers load its compiler
@@ -189,8 +200,7 @@ def test_schedules() -> None:
 def test_optimizers_are_those_of_torch(kind: Any) -> None:
     ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    spec = Spec(type=kind, learning_rate=0.01, weight_decay=0.1)
-    mine = Optimizer(ours.parameters(), spec)
+    mine = Optimizer(ours.parameters(), spec(type=kind, learning_rate=0.01, weight_decay=0.1))
     torchs: Any = {
         "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
         "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.1),
@@ -212,7 +222,7 @@ def test_gradient_clip_is_torchs() -> None:
     for parameter, twin in zip(layer.parameters(), other.parameters(), strict=True):
         parameter.grad = torch.randn_like(parameter) * 10
         twin.grad = parameter.grad.clone()
-    Optimizer(layer.parameters(), Spec()).clip(0.5)
+    Optimizer(layer.parameters(), spec()).clip(0.5)
     torch.nn.utils.clip_grad_norm_(other.parameters(), 0.5)
     for parameter, twin in zip(layer.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, twin.grad)

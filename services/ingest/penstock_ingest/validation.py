@@ -12,7 +12,6 @@ type.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
@@ -26,6 +25,7 @@ import orjson
 
 from penstock.contracts.dataplane import MAX_EVENT_BYTES, RejectReason, Value
 from penstock.contracts.pipeline import Pipeline, SourceField
+from penstock_ingest.formats import Undecodable, decoder
 
 MAX_IDENTIFIER = 1_000
 """Characters of an id or a key."""
@@ -69,6 +69,7 @@ class Rules:
         self._id = declared.id
         self._key = pipeline.entities[declared.entity].key
         self._timestamp = declared.timestamp
+        self._decode = decoder(declared.format)
         self.fields: Mapping[str, SourceField] = declared.fields
         self._known = frozenset({*declared.fields, self._id, self._key, self._timestamp})
         self._blank: dict[str, Value] = dict.fromkeys(declared.fields)
@@ -90,7 +91,7 @@ class Rules:
     def check(self, value: bytes | None) -> Accepted | Rejected:
         """Never raises, whatever the bytes are."""
         try:
-            event = _decode(value)
+            event = self._event(value)
             identity = self._identifier(event, self._id, "no_id", "id")
             entity = self._identifier(event, self._key, "no_key", "key")
             time = self._time(event)
@@ -99,6 +100,20 @@ class Rules:
             return Accepted(identity, entity, time, self._values(event))
         except _Broken as broken:
             return broken.rejected
+        except Undecodable as told:
+            return Rejected(told.reason, None, None, told.detail)
+
+    def _event(self, value: bytes | None) -> dict[str, Any]:
+        if not value:
+            raise Undecodable("not_json", "the message has no value")
+        if len(value) > MAX_EVENT_BYTES:
+            raise Undecodable(
+                "too_large", f"the event has {len(value):,} bytes; the most is {MAX_EVENT_BYTES:,}"
+            )
+        event = self._decode(value)
+        if type(event) is not dict:
+            raise Undecodable("not_an_object", f"an event is a JSON object, not {_kind(event)}")
+        return event
 
     # -- id, key, timestamp ------------------------------------------------------------------------
 
@@ -229,34 +244,6 @@ class Rules:
 
 _LARGEST = sys.float_info.max
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
-
-
-def _decode(value: bytes | None) -> dict[str, Any]:
-    if not value:
-        raise _Broken("not_json", "the message has no value")
-    if len(value) > MAX_EVENT_BYTES:
-        raise _Broken("too_large", f"the event has {len(value):,} bytes; the most is {MAX_EVENT_BYTES:,}")
-    try:
-        event = orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        event = _decode_with_infinities(value, error)
-    if type(event) is not dict:
-        raise _Broken("not_an_object", f"an event is a JSON object, not {_kind(event)}")
-    return event
-
-
-def _decode_with_infinities(value: bytes, error: orjson.JSONDecodeError) -> Any:
-    """`NaN` and `Infinity` are no JSON, but many programs write them: read them, so that the reject
-    can name the field.
-    """
-    try:
-        event = json.loads(value)
-        # Lone surrogates and huge integers, which the lenient reader takes, are no JSON downstream.
-        orjson.dumps(event)
-    except (ValueError, TypeError, RecursionError):
-        detail = f"{error.msg} at line {error.lineno}, column {error.colno}"
-        raise _Broken("not_json", f"the event is no JSON: {detail}") from None
-    return event
 
 
 def _time_remedy(value: object) -> str:

@@ -70,6 +70,11 @@ def _source(at: Path, old: Source, new: Source) -> Iterator[Problem]:
                 (*at, key),
                 f"was `{before}`, which {meaning}; a source with data keeps it; declare another source",
             )
+    if new.format != old.format:
+        yield Problem(
+            (*at, "format") if "format" in new.model_fields_set else at,
+            f"was `{old.format.type}`, as published events are written; declare another source",
+        )
     for name, field in old.fields.items():
         if name not in new.fields:
             yield Problem(

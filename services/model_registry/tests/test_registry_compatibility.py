@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.contracts.load import place, read
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Json, Pipeline
 from penstock_model_registry.compatibility import incompatible
 
 TEXT = """\
@@ -120,6 +120,17 @@ def test_an_incompatible_change_is_refused_with_its_place_and_reason(
     problem = next(problem for problem in problems if problem.key == path)
     assert said in problem.message
     assert problem.line > 1
+
+
+def test_events_that_are_published_stay_readable() -> None:
+    class Csv(Json):
+        type: Any = "csv"
+
+    source = OLD.sources["applications"].model_copy(update={"format": Csv()})
+    new = OLD.model_copy(update={"sources": {**OLD.sources, "applications": source}})
+    (problem,) = incompatible(OLD, new, ALL)
+    assert problem.message == "was `json`, as published events are written; declare another source"
+    assert incompatible(OLD, new, frozenset({"outcomes"})) == []
 
 
 @pytest.mark.parametrize(

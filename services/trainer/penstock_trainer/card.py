@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from penstock.contracts.events import TrainingSet
-from penstock.contracts.pipeline import Feature, Pipeline
+from penstock.contracts.pipeline import Number, Pipeline, Treatment
 from penstock.modelkit.build import Built
 
 NOT_STATED = "*Not stated. Whoever owns this pipeline should say.*"
@@ -116,15 +116,14 @@ def _features(pipeline: Pipeline) -> list[str]:
     return lines
 
 
-def _treatment(feature: Feature) -> Iterator[str]:
+def _treatment(feature: Treatment) -> Iterator[str]:
+    if not isinstance(feature, Number):
+        yield feature.encode.replace("_", " ")
+        return
     if feature.clip:
         yield f"clipped to [{feature.clip[0]}, {feature.clip[1]}]"
-    if feature.impute:
-        yield f"missing → {feature.impute}"
-    if feature.scale:
-        yield f"scaled: {feature.scale}"
-    if feature.encode:
-        yield feature.encode.replace("_", " ")
+    yield f"missing → {feature.impute}"
+    yield f"scaled: {feature.scale}"
 
 
 def _performance(built: Built) -> list[str]:

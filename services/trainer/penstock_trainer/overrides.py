@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from penstock.contracts import rules
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline.variants import Path, Place, Section, choice, locate, section_at
 
 SECTIONS = ("model", "trainer", "decision")
 """Whole."""
@@ -24,23 +26,36 @@ SEED = "training.seed"
 
 
 def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> Pipeline:
-    """The pipeline with the overrides in it. Raises Invalid, naming the key, for the first thing
-    that is wrong.
+    """The pipeline with the overrides in it. An override that names a type, `model.type`, takes the
+    place of the section: of the applied one only the keys stay that every type has.
+
+    Raises Invalid, naming the key, for the first thing that the overrides make wrong; what the
+    applied file says is not judged again, as an earlier release may have taken it.
     """
     changed: dict[str, Any] = copy.deepcopy(dict(spec))
-    for key, value in overrides.items():
+    for key in sorted(overrides, key=lambda key: (key.count("."), _typed(key) is None)):
         _check(key, changed)
-        _set(changed, key, value)
+        _set(changed, key, overrides[key])
     try:
         pipeline = Pipeline.model_validate(changed)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise Invalid(
-            _sentence(first["loc"], first["type"], first["msg"]), where=_blamed(overrides, first["loc"])
-        ) from error
-    for problem in rules.problems(pipeline):
-        raise Invalid(problem.message, where=_blamed(overrides, problem.path))
+        place = locate(Pipeline, first)
+        raise Invalid(_sentence(place, first), where=_blamed(overrides, place.path)) from error
+    found = rules.problems(pipeline)
+    applied = rules.problems(Pipeline.model_validate(spec)) if found else []
+    for problem in found:
+        where = _blamed(overrides, problem.path)
+        if where in overrides or problem not in applied:
+            raise Invalid(problem.message, where=where)
     return pipeline
+
+
+def _typed(key: str) -> Section | None:
+    """The section whose type the key names."""
+    *parents, last = key.split(".")
+    section = section_at(Pipeline, parents)
+    return section if section and section.union and section.union.key == last else None
 
 
 def _check(key: str, spec: Mapping[str, Any]) -> None:
@@ -81,30 +96,23 @@ def _set(spec: dict[str, Any], key: str, value: JsonValue) -> None:
         node[name] = dict(inner or {})
         node = node[name]
     node[last] = value
+    if section := _typed(key):
+        for other in node.keys() - section.shared() - {last}:
+            del node[other]
 
 
-def _sentence(loc: tuple[int | str, ...], kind: str, message: str) -> str:
-    if kind == "extra_forbidden":
-        return f"no key `{loc[-1]}`{rules.nearest(str(loc[-1]), _keys_beside(loc))}"
-    return message[0].lower() + message[1:]
+def _sentence(place: Place, error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return rules.unknown_key(place)
+    if error["type"] == "union_tag_invalid":
+        *words, last = (f"'{word}'" for word in choice(place, error)[1])
+        return f"input should be {', '.join(words)} or {last}"
+    return error["msg"][0].lower() + error["msg"][1:]
 
 
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that are allowed where `loc` ends."""
-    model: type[BaseModel] = Pipeline
-    for name in loc[:-1]:
-        field = model.model_fields.get(str(name))
-        parts = (field.annotation, *get_args(field.annotation)) if field else ()
-        inner = [part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
-
-
-def _blamed(overrides: Mapping[str, JsonValue], loc: tuple[int | str, ...]) -> str:
+def _blamed(overrides: Mapping[str, JsonValue], path: Path) -> str:
     """The override that the place belongs to, else the place itself."""
-    place = ".".join(map(str, loc))
+    place = ".".join(map(str, path))
     return next(
         (
             key

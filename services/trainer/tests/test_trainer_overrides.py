@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from penstock.contracts.errors import Invalid
+from penstock.contracts.pipeline import Adam, Linear, Mlp, OneHot
 from penstock_trainer.overrides import overridden
 
 
@@ -69,12 +70,54 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
             {"decision.threshold": {"choose": "fixed"}},
             "decision.threshold: `choose: fixed` and `value` go together",
         ),
+        (
+            {"model": {"type": "linear", "hidden": [8]}},
+            "model: `hidden` is for `type: mlp` and means nothing with `type: linear`; there is `type`",
+        ),
+        (
+            {"model.type": "linear", "model.dropout": 0.2},
+            "model.dropout: `dropout` is for `type: mlp` and means nothing with `type: linear`",
+        ),
+        (
+            {"trainer.optimizer.momentum": 0.5},
+            "trainer.optimizer.momentum: `momentum` is for `type: sgd` and means nothing with `type: adamw`",
+        ),
+        ({"model.type": "liner"}, "model.type: input should be 'mlp' or 'linear'"),
+        ({"model.layers": 3}, "model.layers: no key `layers`; there is `type`, `hidden`, `dropout`"),
+        (
+            {"features.purpose.encode": "one_hot", "features.purpose.dimension": 3},
+            "features.purpose.dimension: `dimension` is for `encode: embedding`",
+        ),
     ],
 )
 def test_a_wrong_override_is_a_sentence(loans: Any, overrides: dict[str, Any], said: str) -> None:
     with pytest.raises(Invalid) as caught:
         overridden(loans.spec, overrides)
     assert str(caught.value).startswith(said)
+
+
+def test_a_type_takes_the_place_of_its_section(loans: Any) -> None:
+    loans.spec["model"] = {"type": "mlp", "hidden": [128], "dropout": 0.3}
+    loans.spec["trainer"]["optimizer"] = {"type": "sgd", "momentum": 0.5, "learning_rate": 0.1}
+    assert overridden(loans.spec, {"model.type": "linear"}).model == Linear(type="linear")
+    assert overridden(loans.spec, {"model.type": "mlp"}).model == Mlp()
+    for overrides in (
+        {"model.type": "mlp", "model.hidden": [8]},
+        {"model.hidden": [8], "model.type": "mlp"},
+    ):
+        assert overridden(loans.spec, overrides).model == Mlp(hidden=(8,))
+    optimizer = overridden(loans.spec, {"trainer.optimizer.type": "adam"}).trainer.optimizer
+    assert optimizer == Adam(type="adam", learning_rate=0.1)  # every optimizer has a learning rate
+    purpose = overridden(loans.spec, {"features.purpose.encode": "one_hot"}).features["purpose"]
+    assert purpose == OneHot(source_field="applications.purpose", encode="one_hot")
+
+
+def test_what_was_applied_before_it_was_refused_is_not_refused_of_a_run(loans: Any) -> None:
+    loans.spec["model"] = {"type": "linear", "hidden": [8], "dropout": 0.4}
+    loans.spec["promotion"] = {"compare": "none", "metric": "brier"}
+    assert overridden(loans.spec, {"trainer.epochs": 5}).model.type == "linear"
+    with pytest.raises(Invalid, match=r"model.hidden: `hidden` is for `type: mlp`"):
+        overridden(loans.spec, {"model.hidden": [8]})
 
 
 def test_default_features_are_not_replaced_by_one(loans: Any) -> None:

@@ -11,14 +11,14 @@ _UNITS = {
     "d": timedelta(days=1),
 }
 _LONGEST = timedelta(days=36_500)
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 
 
 def parse_duration(text: object) -> timedelta:
     """`7d` → 7 days. Raises ValueError that says what would be right."""
     if isinstance(text, timedelta):
         return text
-    if isinstance(text, str) and (found := _PATTERN.fullmatch(text.strip())):
+    if isinstance(text, str) and (found := DURATION.fullmatch(text.strip())):
         number, unit = float(found[1]), _UNITS[found[2]]
         if number > _LONGEST / unit:
             raise ValueError(f"{text.strip()[:20]} is longer than {format_duration(_LONGEST)}")

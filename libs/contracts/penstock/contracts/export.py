@@ -7,23 +7,22 @@ and fails where they differ.
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
-from pydantic_core import PydanticUndefined
+from pydantic.json_schema import GenerateJsonSchema
 
-from penstock.contracts import dataplane, measures, metrics, pipeline
+from penstock.contracts import dataplane, measures, metrics
 from penstock.contracts.asyncapi import asyncapi
 from penstock.contracts.durations import format_duration
 from penstock.contracts.events import EVENTS
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.reference import reference
 
 Json = dict[str, Any]
 
@@ -48,129 +47,19 @@ def event_schemas() -> dict[str, Json]:
 
 def pipeline_schema() -> Json:
     """For editors: `# yaml-language-server: $schema=…/schemas/pipeline.json`."""
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **pipeline.Pipeline.model_json_schema(by_alias=True),
-    }
+    schema = Pipeline.model_json_schema(by_alias=True, schema_generator=_Defaults)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-# -- the reference page ----------------------------------------------------------------------------
+class _Defaults(GenerateJsonSchema):
+    """Defaults as a file has them. A section's is the empty mapping: an editor that fills it in
+    writes no key too many.
+    """
 
-
-def reference() -> str:
-    """Every key of a pipeline file: what it takes, what it is when left out, what it means."""
-    lines = [
-        "# The pipeline file",
-        "",
-        (
-            "Generated from `penstock.contracts.pipeline`; `make gen` writes it. YAML 1.2: `1e-3` is a"
-            " number, `no` is a word."
-        ),
-        (
-            "An unknown key is an error with line, key and the nearest right name. Durations are a number and"
-            " one of ms, s, m, h, d."
-        ),
-        "",
-    ]
-    for path, model in _sections(pipeline.Pipeline, ""):
-        title = path or "The file"
-        lines += [f"## `{title}`" if path else f"## {title}", ""]
-        if model.__doc__ and model is not pipeline.Pipeline:
-            lines += [" ".join(model.__doc__.split()), ""]
-        lines += ["| key | takes | when left out | |", "|---|---|---|---|"]
-        documented = _documented(model)
-        for name, field in model.model_fields.items():
-            default = (
-                "**required**"
-                if field.is_required()
-                else _default(field.get_default(call_default_factory=True))
-            )
-            lines.append(
-                f"| `{field.alias or name}` | {_takes(field.annotation)} | {default} |"
-                f" {documented.get(name, '')} |"
-            )
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _sections(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    yield path, model
-    for name, field in model.model_fields.items():
-        step = f"{path}.{field.alias or name}" if path else (field.alias or name)
-        for inner, suffix in _models_in(field.annotation):
-            yield from _sections(inner, step + suffix)
-
-
-def _models_in(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation, ""
-        return
-    suffix = {dict: ".<name>", tuple: "[]"}.get(get_origin(annotation), "")
-    for part in get_args(annotation):
-        for model, deeper in _models_in(part):
-            yield model, suffix + deeper
-
-
-def _takes(annotation: Any) -> str:
-    if any(_models_in(annotation)):
-        return {dict: "names to mappings", tuple: "a list of mappings"}.get(
-            get_origin(annotation), "a mapping"
-        )
-    if values := list(_literals(annotation)):
-        return " \\| ".join(f"`{value}`" for value in values)
-    text = str(annotation)
-    for part, said in _WORDS:
-        if part in text:
-            return said
-    return "text"
-
-
-_WORDS = (
-    ("timedelta", "a duration"),
-    ("tuple[float, float]", "[low, high]"),
-    ("tuple[str | float, str | float]", "[low, high], numbers or percentiles like `p01`"),
-    ("tuple[str, ...]", "a list of texts"),
-    ("tuple[float, ...]", "a list of numbers"),
-    ("tuple[", "a list of numbers"),
-    ("bool | int", "a value"),
-    ("bool", "`true` \\| `false`"),
-    ("int", "a whole number"),
-    ("float", "a number"),
-)
-
-
-def _literals(annotation: Any) -> Iterator[object]:
-    for part in get_args(annotation):
-        if isinstance(part, str | int) and not isinstance(part, bool):
-            yield part
-        elif get_origin(annotation) is not tuple and get_origin(annotation) is not dict:
-            yield from _literals(part)
-
-
-def _default(value: object) -> str:
-    if value is None or value is PydanticUndefined or value in ({}, ()):
-        return "none"
-    if isinstance(value, BaseModel):
-        return "its defaults"
-    if isinstance(value, timedelta):
-        return f"`{format_duration(value)}`"
-    return f"`{json.dumps(value)}`".replace('"', "")
-
-
-def _documented(model: type[BaseModel]) -> dict[str, str]:
-    """The texts under the fields, read from the source: pydantic keeps them where asked to."""
-    tree = ast.parse(inspect.getsource(model))
-    body = tree.body[0].body  # type: ignore[attr-defined]
-    found = {}
-    for statement, following in itertools.pairwise(body):
-        if (
-            isinstance(statement, ast.AnnAssign)
-            and isinstance(following, ast.Expr)
-            and isinstance(following.value, ast.Constant)
-        ):
-            assert isinstance(statement.target, ast.Name)
-            found[statement.target.id] = " ".join(str(following.value.value).split()).replace("|", "\\|")
-    return found
+    def encode_default(self, dft: Any) -> Any:
+        if isinstance(dft, timedelta):
+            return format_duration(dft)
+        return {} if isinstance(dft, BaseModel) else super().encode_default(dft)
 
 
 def metrics_reference() -> str:

@@ -7,11 +7,11 @@ those of `rules`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
@@ -20,11 +20,12 @@ from ruamel.yaml.error import MarkedYAMLError
 from penstock.contracts import rules
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline.variants import Path, Place, choice, locate
 
 MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000
 
-NOT_SERVED: dict[rules.Path, str] = {
+NOT_SERVED: dict[Path, str] = {
     ("tuner",): "this release has no tuner yet; leave `tuner` out and set `trainer` by hand",
     ("edge",): "this release has no edge gateway yet; leave `edge` out",
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
@@ -39,7 +40,7 @@ NOT_SERVED: dict[rules.Path, str] = {
         "windows",
     ): "this release has no windows yet; publish the aggregate as a field of its own",
 }
-NOT_SERVED_VALUES: dict[rules.Path, dict[str, str]] = {
+NOT_SERVED_VALUES: dict[Path, dict[str, str]] = {
     ("features", "*", "encode"): {"text_cnn": "this release has no `text_cnn` yet; use `bag_of_words`"},
 }
 
@@ -157,32 +158,27 @@ def _checked(document: CommentedMap, data: dict[str, JsonValue]) -> list[Problem
         # what was stored is not so strict.
         pipeline = Pipeline.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        return [_problem(document, data, detail) for detail in error.errors()]
+        return [_problem(document, detail) for detail in error.errors()]
     return [_at(document, problem.path, problem.message) for problem in rules.problems(pipeline)]
 
 
-def _problem(document: CommentedMap, data: Mapping[str, JsonValue], detail: ErrorDetails) -> Problem:
-    path = tuple(_real_path(data, detail["loc"]))
-    return _at(document, path, _message(path, detail), key=detail["type"] == "extra_forbidden")
+def _problem(document: CommentedMap, detail: ErrorDetails) -> Problem:
+    place = locate(Pipeline, detail)
+    return _at(document, place.path, _message(place, detail), key=detail["type"] == "extra_forbidden")
 
 
-def _message(path: rules.Path, detail: ErrorDetails) -> str:
+def _message(place: Place, detail: ErrorDetails) -> str:
+    path = place.path
     pattern = tuple("*" if index == 1 else part for index, part in enumerate(path))
-    name = str(path[-1]) if path else ""
     match detail["type"]:
         case "extra_forbidden":
-            if told := NOT_SERVED.get(path) or NOT_SERVED.get(pattern):
-                return told
-            return f"no such key{rules.nearest(name, _known_keys(path[:-1]))}"
+            return NOT_SERVED.get(path) or NOT_SERVED.get(pattern) or rules.unknown_key(place)
         case "missing":
             return "is missing"
-        case "literal_error":
-            value = str(detail["input"])
+        case "literal_error" | "union_tag_invalid":
+            value, allowed = choice(place, detail)
             if told := NOT_SERVED_VALUES.get(pattern, {}).get(value):
                 return told
-            allowed = [
-                part.strip(" '") for part in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")
-            ]
             return f"`{value}` is not allowed{rules.nearest(value, allowed)}"
         case "string_pattern_mismatch":
             return (
@@ -211,53 +207,12 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _real_path(data: object, location: tuple[str | int, ...]) -> Iterator[str | int]:
-    """The part of a pydantic location that exists in the data, the last step (a missing or unknown
-    key) included.
-    """
-    node = data
-    for position, step in enumerate(location):
-        if step == "[key]":
-            return
-        if isinstance(node, dict) and str(step) in node:
-            node = node[str(step)]
-        elif isinstance(node, list) and isinstance(step, int) and step < len(node):
-            node = node[step]
-        elif not (isinstance(node, dict) and position == len(location) - 1):
-            return  # a union's tag, or deeper than the file goes
-        yield step
-
-
-def _known_keys(path: rules.Path) -> list[str]:
-    """The keys that may stand in the mapping at `path`."""
-    model: Any = Pipeline
-    for step in path:
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            fields = {(field.alias or name): field.annotation for name, field in model.model_fields.items()}
-            model = fields.get(str(step))
-        else:
-            model = next((part for part in reversed(get_args(model)) if part is not type(None)), None)
-        while (
-            parts := [
-                part for part in get_args(model) if isinstance(part, type) and issubclass(part, BaseModel)
-            ]
-        ) and not _is_container(model):
-            model = parts[0]
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return [field.alias or name for name, field in model.model_fields.items()]
-    return []
-
-
-def _is_container(annotation: object) -> bool:
-    return getattr(annotation, "__origin__", None) in (dict, tuple, list)
-
-
-def _at(document: CommentedMap, path: rules.Path, message: str, *, key: bool = False) -> Problem:
+def _at(document: CommentedMap, path: Path, message: str, *, key: bool = False) -> Problem:
     line, column = _place(document, path, key=key)
     return Problem(line, column, _dotted(path), message)
 
 
-def _place(document: CommentedMap, path: rules.Path, *, key: bool) -> tuple[int, int]:
+def _place(document: CommentedMap, path: Path, *, key: bool) -> tuple[int, int]:
     """Line and column, from 1, of the value at `path` (or of its key), or of the deepest mapping
     that has a part of it.
     """
@@ -283,7 +238,7 @@ def _place(document: CommentedMap, path: rules.Path, *, key: bool) -> tuple[int,
     return place
 
 
-def _dotted(path: rules.Path) -> str:
+def _dotted(path: Path) -> str:
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)

@@ -16,7 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Feature, Pipeline
+from penstock.contracts.pipeline import (
+    BagOfWords,
+    Embedding,
+    OneHot,
+    Pipeline,
+    Treatment,
+)
+from penstock.contracts.pipeline import (
+    Number as NumberTreatment,
+)
 from penstock.contracts.rules import clip_bounds
 from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
 from penstock.modelkit.rows import Rows
@@ -141,21 +150,22 @@ def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int 
     Raises Invalid, with the field's name, where a feature cannot be learned from.
     """
     features = pipeline.resolved_features()
-    numbers = tuple(
-        _fit_number(name, features[name], rows.numbers[:, i], bins)
-        for i, name in enumerate(signature.inputs.numbers)
-    )
+    numbers = []
+    for column, name in enumerate(signature.inputs.numbers):
+        feature = features[name]
+        assert isinstance(feature, NumberTreatment)
+        numbers.append(_fit_number(name, feature, rows.numbers[:, column], bins))
     strings: list[Category | Text] = []
-    for index, name in enumerate(signature.inputs.strings):
-        column = rows.strings[:, index]
-        fit_string = (
-            _fit_text if pipeline.field(features[name].source_field).type == "text" else _fit_category
-        )
-        strings.append(fit_string(name, features[name], column))
-    return Preprocessing(signature, numbers, tuple(strings))
+    for column, name in enumerate(signature.inputs.strings):
+        match features[name]:
+            case BagOfWords() as feature:
+                strings.append(_fit_text(name, feature, rows.strings[:, column]))
+            case Embedding() | OneHot() as feature:
+                strings.append(_fit_category(name, feature, rows.strings[:, column]))
+    return Preprocessing(signature, tuple(numbers), tuple(strings))
 
 
-def _always_missing(name: str, feature: Feature, rows: int) -> Invalid:
+def _always_missing(name: str, feature: Treatment, rows: int) -> Invalid:
     return Invalid(
         f"the field `{feature.source_field}` is missing in all {rows} training rows",
         where=f"features.{name}",
@@ -163,7 +173,7 @@ def _always_missing(name: str, feature: Feature, rows: int) -> Invalid:
     )
 
 
-def _fit_number(name: str, feature: Feature, column: Array, bins: int) -> Number:
+def _fit_number(name: str, feature: NumberTreatment, column: Array, bins: int) -> Number:
     present = column[np.isfinite(column)]
     if not len(present):
         raise _always_missing(name, feature, len(column))
@@ -211,7 +221,7 @@ def _edges(values: Array, bins: int) -> Array:
     return np.unique(np.concatenate([np.quantile(values, shares), np.quantile(np.unique(values), shares)]))
 
 
-def _fit_category(name: str, feature: Feature, column: Array) -> Category:
+def _fit_category(name: str, feature: Embedding | OneHot, column: Array) -> Category:
     seen = Counter(column.tolist())
     missing = seen.pop("", 0)
     if not seen:
@@ -223,13 +233,13 @@ def _fit_category(name: str, feature: Feature, column: Array) -> Category:
     rare = sum(count for value, count in seen.items() if count < (feature.min_count or 1))
     dimension = (
         (feature.dimension or min(32, max(1, (len(frequent) + 1) // 2)))
-        if feature.encode == "embedding"
+        if isinstance(feature, Embedding)
         else None
     )
     return Category(name, tuple(frequent), (missing, *(seen[value] for value in frequent), rare), dimension)
 
 
-def _fit_text(name: str, feature: Feature, column: Array) -> Text:
+def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
     missing = int((column == "").sum())
     if missing == len(column):
         raise _always_missing(name, feature, len(column))

@@ -6,51 +6,42 @@ Pure: a pipeline in, problems out, each at the path of the key that is wrong.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 
 from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
-from penstock.contracts.pipeline import Feature, Gate, Pipeline, Scalar, SourceField
+from penstock.contracts.pipeline import Gate, Pipeline, Scalar, SourceField
+from penstock.contracts.pipeline.variants import Path, unused
+from penstock.contracts.rules.features import clip_bounds, features
+from penstock.contracts.rules.problem import Problem, nearest, unknown_key, unknown_reference
+from penstock.contracts.rules.training import training
 
-Path = tuple[str | int, ...]
+__all__ = [
+    "Path",
+    "Problem",
+    "clip_bounds",
+    "nearest",
+    "problems",
+    "unknown_key",
+]
 
 RESERVED_NAMES = frozenset({"stats"})
 """`/v2/models/stats` is Triton's own."""
 
 LONGEST_DELAY = timedelta(seconds=10)
 
-_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
-
-
-@dataclass(frozen=True)
-class Problem:
-    path: Path
-    message: str
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean …?`, or what there is, or nothing."""
-    names = list(known)
-    if near := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
-        return f"; did you mean `{near[0]}`?"
-    return f"; there is {', '.join(f'`{n}`' for n in names[:12])}" if names else ""
-
 
 def problems(pipeline: Pipeline) -> list[Problem]:
-    """All of them, in the file's order of sections."""
+    """In the file's order of sections, after the keys that mean nothing where they stand."""
     return [
+        *unused_keys(pipeline),
         *_names(pipeline),
         *_sources(pipeline),
-        *_features(pipeline),
+        *features(pipeline),
         *_target(pipeline),
-        *_split(pipeline),
-        *_not_served(pipeline),
-        *_fairness(pipeline),
+        *training(pipeline),
         *_decision(pipeline),
         *_groups(pipeline),
         *itertools.chain.from_iterable(
@@ -61,22 +52,9 @@ def problems(pipeline: Pipeline) -> list[Problem]:
     ]
 
 
-def clip_bounds(feature: Feature) -> tuple[tuple[bool, float], tuple[bool, float]] | None:
-    """Both bounds as (is a percentile, number). Raises ValueError."""
-    if feature.clip is None:
-        return None
-    low, high = (_clip_bound(bound) for bound in feature.clip)
-    if low[0] == high[0] and low[1] >= high[1]:
-        raise ValueError("the lower bound must be below the upper one")
-    return low, high
-
-
-def _clip_bound(bound: str | float) -> tuple[bool, float]:
-    if not isinstance(bound, str):
-        return False, float(bound)
-    if found := _PERCENTILE.fullmatch(bound):
-        return True, float(found[1])
-    raise ValueError(f"`{bound}` is neither a number nor a percentile like p01")
+def unused_keys(pipeline: Pipeline) -> list[Problem]:
+    """Keys of another type than the one that was chosen, which a stored pipeline may hold."""
+    return [Problem(place.path, unknown_key(place)) for place in unused(pipeline)]
 
 
 def _names(pipeline: Pipeline) -> Iterator[Problem]:
@@ -124,6 +102,10 @@ def _field(at: Path, field: SourceField) -> Iterator[Problem]:
             yield Problem(
                 (*at, option), f"`{option}` is for {' and '.join(types)} fields; this one is {field.type}"
             )
+    if field.required and field.on_violation == "set_missing":
+        yield Problem(
+            (*at, "on_violation"), "a `required` field is never set missing; leave one of the two out"
+        )
     if field.range and field.range[0] > field.range[1]:
         yield Problem((*at, "range"), "the lower bound is above the upper one")
     if field.values is not None and (
@@ -132,72 +114,10 @@ def _field(at: Path, field: SourceField) -> Iterator[Problem]:
         yield Problem((*at, "values"), "list each allowed value once, none of them empty")
 
 
-def _features(pipeline: Pipeline) -> Iterator[Problem]:
-    for name, feature in pipeline.features.items():
-        at: Path = ("features", name)
-        if (missing := _reference(pipeline, feature.source_field)) is not None:
-            yield Problem((*at, "from"), missing)
-            continue
-        if feature.source_field == pipeline.target.source_field:
-            yield Problem((*at, "from"), f"`{feature.source_field}` is the target; a model must not see it")
-        yield from _feature_options(at, feature, pipeline.field(feature.source_field))
-    if pipeline.features:
-        return
-    default = [reference.partition(".")[2] for reference in pipeline.default_features()]
-    if not default:
-        yield Problem(
-            ("sources",),
-            "no field is left for the model: each is protected, personal or the target; name `features`",
-        )
-    for name in sorted({name for name in default if default.count(name) > 1}):
-        yield Problem(
-            ("sources",), f"more than one source has a field `{name}`; name `features`, or rename one"
-        )
-
-
-def _feature_options(at: Path, feature: Feature, field: SourceField) -> Iterator[Problem]:
-    fits = {
-        "number": {"impute", "clip", "scale"},
-        "category": {"encode", "dimension", "min_count"},
-        "boolean": {"encode"},
-        "text": {"encode", "vocabulary", "min_count"},
-    }[field.type]
-    for option in sorted(feature.model_fields_set - {"source_field"} - fits):
-        if getattr(feature, option) is not None:
-            yield Problem(
-                (*at, option),
-                f"`{option}` does not fit a {field.type} field; use"
-                f" {', '.join(f'`{o}`' for o in sorted(fits))}",
-            )
-    encodings = {
-        "category": ("embedding", "one_hot"),
-        "boolean": ("one_hot",),
-        "text": ("bag_of_words",),
-    }.get(field.type, ())
-    if feature.encode and "encode" in fits and feature.encode not in encodings:
-        yield Problem(
-            (*at, "encode"), f"a {field.type} field takes {' or '.join(f'`{e}`' for e in encodings)}"
-        )
-    if feature.dimension and feature.encode == "one_hot":
-        yield Problem((*at, "dimension"), "`dimension` is for `encode: embedding`")
-    try:
-        clip_bounds(feature)
-    except ValueError as error:
-        yield Problem((*at, "clip"), str(error))
-
-
-def _reference(pipeline: Pipeline, reference: str) -> str | None:
-    source, _, field = reference.partition(".")
-    if source in pipeline.sources and field in pipeline.sources[source].fields:
-        return None
-    known = [f"{s}.{f}" for s, declared in pipeline.sources.items() for f in declared.fields]
-    return f"no field `{reference}`{nearest(reference, known)}"
-
-
 def _target(pipeline: Pipeline) -> Iterator[Problem]:
     name, target = next(iter(pipeline.targets.items()))
     at: Path = ("targets", name)
-    if (missing := _reference(pipeline, target.source_field)) is not None:
+    if (missing := unknown_reference(pipeline, target.source_field)) is not None:
         yield Problem((*at, "from"), missing)
         return
     field = pipeline.field(target.source_field)
@@ -244,46 +164,14 @@ def _may_equal(value: Scalar, field: SourceField) -> bool:
             return True
 
 
-def _split(pipeline: Pipeline) -> Iterator[Problem]:
-    if pipeline.split is None:
-        return
-    if pipeline.split.by not in (pipeline.entity, "time"):
-        yield Problem(
-            ("split", "by"), f"no such split{nearest(pipeline.split.by, (pipeline.entity, 'time'))}"
-        )
-    parts = pipeline.split.parts
-    if abs(parts.train + parts.validation + parts.audit - 1) > 1e-6:
-        yield Problem(
-            ("split", "parts"),
-            f"the parts add up to {parts.train + parts.validation + parts.audit:g}; they must make 1",
-        )
-
-
-def _not_served(pipeline: Pipeline) -> Iterator[Problem]:
-    if pipeline.training.workers > 1:
-        yield Problem(("training", "workers"), "this release trains with one worker; leave `workers` out")
-    if pipeline.training.accelerator == "gpu":
-        yield Problem(("training", "accelerator"), "this release does not train on GPUs; use `auto` or `cpu`")
-
-
-def _fairness(pipeline: Pipeline) -> Iterator[Problem]:
-    constraint = pipeline.trainer.fairness
-    if constraint is None:
-        return
-    at: Path = ("trainer", "fairness")
-    if pipeline.target.type != "binary":
-        yield Problem(at, "a fairness constraint needs a binary target")
-    if constraint.by not in pipeline.audit.groups:
-        yield Problem(
-            (*at, "by"),
-            f"`{constraint.by}` is no group of `audit.groups`{nearest(constraint.by, pipeline.audit.groups)}",
-        )
-
-
 def _decision(pipeline: Pipeline) -> Iterator[Problem]:
     threshold, abstain = pipeline.decision.threshold, pipeline.decision.abstain
     if (threshold.choose == "fixed") != (threshold.value is not None):
         yield Problem(("decision", "threshold"), "`choose: fixed` and `value` go together")
+    if threshold.choose == "fixed" and "on" in threshold.model_fields_set:
+        yield Problem(
+            ("decision", "threshold", "on"), "a fixed threshold is chosen on no split; leave `on` out"
+        )
     if abstain is not None and not 0 <= abstain[0] < abstain[1] <= 1:
         yield Problem(("decision", "abstain"), "give two probabilities, the lower one first")
     if pipeline.target.type != "binary" and "decision" in pipeline.model_fields_set:
@@ -346,6 +234,9 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
 
 def _promotion(pipeline: Pipeline) -> Iterator[Problem]:
     promotion, kind = pipeline.promotion, pipeline.target.type
+    for key in ("metric", "max_drop"):
+        if promotion.compare == "none" and key in promotion.model_fields_set:
+            yield Problem(("promotion", key), f"`{key}` means nothing with `compare: none`; leave it out")
     if promotion.compare == "none" or "promotion" not in pipeline.model_fields_set:
         return
     if kind not in MEASURES[promotion.metric].promotion:

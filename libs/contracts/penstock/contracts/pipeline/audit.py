@@ -1,0 +1,41 @@
+"""`audit` and `promotion`: what is evidence, and what a new version must keep up with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from penstock.contracts.measures import GateMetric, PromotionMetric
+from penstock.contracts.pipeline.base import FieldName, Model
+
+
+class Group(Model):
+    min_rows: int = Field(default=30, ge=1)
+    """A cell (group x label) with fewer audit rows makes its gates inconclusive."""
+    bins: tuple[float, ...] | None = None
+    """Numbers: inner edges; [25, 40] makes <25, 25-40, >=40."""
+
+
+class Gate(Model):
+    metric: GateMetric
+    by: FieldName | None = None
+    """Fairness metrics: the group."""
+    at_least: float | None = None
+    at_most: float | None = None
+    judge: Literal["lower_bound", "upper_bound", "estimate"] | None = None
+    """By default the bound on the unfavourable side."""
+    on_fail: Literal["block", "review"] = "block"
+
+
+class Audit(Model):
+    groups: dict[FieldName, Group] = Field(default_factory=dict)
+    gates: tuple[Gate, ...] = ()
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=1000, ge=100, le=100_000)
+
+
+class Promotion(Model):
+    compare: Literal["champion", "none"] = "champion"
+    metric: PromotionMetric = "auroc"
+    max_drop: float = Field(default=0.005, ge=0)

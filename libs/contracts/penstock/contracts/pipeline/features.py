@@ -1,0 +1,125 @@
+"""`features`: how a field enters the model. An encoding is a class, and its place in the union."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from penstock.contracts.pipeline.base import FieldReference, Model
+from penstock.contracts.pipeline.sources import SourceField
+from penstock.contracts.pipeline.variants import OneOf, Unused, own_fields
+
+Impute = Literal["median", "mean", "zero"] | None
+Clip = tuple[str | float, str | float] | None
+Scale = Literal["standard", "minmax", "none"] | None
+Dimension = Annotated[int | None, Field(ge=1, le=256)]
+Vocabulary = Annotated[int | None, Field(ge=1, le=50_000)]
+MinCount = Annotated[int | None, Field(ge=1)]
+
+
+class _Treatment(Model):
+    fields: ClassVar[frozenset[str]] = frozenset()
+    """Types of fields that are treated so."""
+
+    source_field: FieldReference = Field(alias="from")
+
+
+class Number(_Treatment):
+    """A number clipped, imputed and scaled."""
+
+    fields = frozenset({"number"})
+
+    impute: Impute = None
+    """Numbers: what a missing value becomes (default median). An indicator of absence is always
+    added where the training split has any.
+    """
+    clip: Clip = None
+    """Numbers: bounds, as values or as percentiles of the training split (`p01`)."""
+    scale: Scale = None
+    """Numbers: to mean 0 and standard deviation 1 (`standard`, the default), to [0, 1] (`minmax`), or
+    left as they are.
+    """
+
+
+class ByField(Number):
+    """Treated as its field's type is by default: a number as these keys say, a category by
+    `embedding`, a boolean by `one_hot`, a text by `bag_of_words`.
+    """
+
+    fields = frozenset()
+
+    encode: None = None
+    dimension: Dimension = None
+    """Categories: embedding width; by default min(32, (values + 1) // 2)."""
+    vocabulary: Vocabulary = None
+    """Texts: words kept, most frequent first; default 1000."""
+    min_count: MinCount = None
+    """A category or word rarer than this in the training split counts as unknown; default 1."""
+
+
+class _Encoding(_Treatment):
+    impute: Unused[Impute] = None
+    clip: Unused[Clip] = None
+    scale: Unused[Scale] = None
+    dimension: Unused[Dimension] = None
+    vocabulary: Unused[Vocabulary] = None
+    min_count: MinCount = None
+    """A category or word rarer than this in the training split counts as unknown; default 1."""
+
+
+class Embedding(_Encoding):
+    """A category as a few numbers that the model learns."""
+
+    fields = frozenset({"category"})
+
+    encode: Literal["embedding"]
+    dimension: Dimension = None
+    """Embedding width; by default min(32, (values + 1) // 2)."""
+
+
+class OneHot(_Encoding):
+    """A category or a boolean as one column a value."""
+
+    fields = frozenset({"category", "boolean"})
+
+    encode: Literal["one_hot"]
+
+
+class BagOfWords(_Encoding):
+    """A text as one column a word: how often it occurs, weighed by how rare it is."""
+
+    fields = frozenset({"text"})
+
+    encode: Literal["bag_of_words"]
+    vocabulary: Vocabulary = None
+    """Words kept, most frequent first; default 1000."""
+
+
+Encoding = Embedding | OneHot | BagOfWords
+"""Of two that take a field's type, the earlier one is its default."""
+Feature = Annotated[ByField | Encoding, OneOf("encode")]
+Treatment = Number | Encoding
+"""A feature whose field's type is known."""
+
+_DEFAULTS = {"impute": "median", "scale": "standard", "vocabulary": 1000, "min_count": 1}
+
+
+def treatments(field: SourceField) -> tuple[type[Treatment], ...]:
+    """How such a field may be treated, its default first."""
+    return tuple(model for model in get_args(Treatment) if field.type in model.fields)
+
+
+def treated(feature: Feature, field: SourceField) -> Treatment:
+    """The feature with every choice made."""
+    model = treatments(field)[0] if isinstance(feature, ByField) else type(feature)
+    own = own_fields(model)
+    said = {**_DEFAULTS, **feature.model_dump(by_alias=True, exclude_none=True)}
+    if "encode" in own:
+        said["encode"] = encoding(model)
+    return model.model_validate({key: value for key, value in said.items() if key in own})
+
+
+def encoding(model: type[Treatment]) -> str:
+    """The name that `encode` gives it."""
+    return str(*get_args(model.model_fields["encode"].annotation))

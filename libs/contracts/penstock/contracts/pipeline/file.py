@@ -1,0 +1,142 @@
+"""The whole pipeline file, and the sections that stand by themselves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Literal
+
+from pydantic import Field
+
+from penstock.contracts.measures import Task
+from penstock.contracts.pipeline.audit import Audit, Promotion
+from penstock.contracts.pipeline.base import Duration, FieldName, FieldReference, Model, Name, Scalar
+from penstock.contracts.pipeline.features import ByField, Feature, Treatment, treated
+from penstock.contracts.pipeline.model import Mlp, ModelSpec
+from penstock.contracts.pipeline.sources import Entity, Source, SourceField
+from penstock.contracts.pipeline.trainer import Trainer
+
+
+class Target(Model):
+    source_field: FieldReference = Field(alias="from")
+    type: Task
+    positive: Scalar | None = None
+    """Binary: the value that counts as 1 (default true for a boolean)."""
+
+
+class SplitParts(Model):
+    train: float = Field(default=0.6, gt=0, lt=1)
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    audit: float = Field(default=0.3, gt=0, lt=1)
+
+
+class Split(Model):
+    by: Name
+    """An entity's name (rows of one entity stay together, by hash) or `time` (oldest rows train,
+    newest are audited).
+    """
+    parts: SplitParts = SplitParts()
+
+
+class Trigger(Model):
+    new_labels: int = Field(ge=1)
+    """Start a run when this many labels have arrived since the last run's training set."""
+
+
+class Training(Model):
+    trigger: Trigger | None = None
+    seed: int = Field(default=7, ge=0, lt=2**31)
+    workers: int = Field(default=1, ge=1)
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    max_age: Duration = timedelta(days=365)
+    """Join: how old a feature row may be when its label is observed."""
+
+
+class Threshold(Model):
+    choose: Literal["max_f1", "max_accuracy", "fixed"] = "max_f1"
+    on: Literal["validation"] = "validation"
+    value: float | None = Field(default=None, gt=0, lt=1)
+    """With `choose: fixed`."""
+
+
+class Decision(Model):
+    threshold: Threshold = Threshold()
+    abstain: tuple[float, float] | None = None
+    """Probabilities in this closed interval get the decision `abstain`."""
+
+
+class Batch(Model):
+    max_size: int = Field(default=64, ge=1, le=4096)
+    max_delay: Duration = timedelta(0)
+
+
+class Serving(Model):
+    batch: Batch = Batch()
+    record: Literal["required", "best_effort"] = "best_effort"
+    record_retention: Duration = timedelta(days=90)
+
+
+class Pipeline(Model):
+    version: Literal[1]
+    pipeline: Name
+    entities: dict[Name, Entity] = Field(min_length=1)
+    sources: dict[Name, Source] = Field(min_length=1)
+    features: dict[FieldName, Feature] = Field(default_factory=dict)
+    """Empty: every field of the target's-entity sources that is neither protected, personal nor target."""
+    targets: dict[FieldName, Target] = Field(min_length=1, max_length=1)
+    split: Split | None = None
+    """Default: by the first entity."""
+    training: Training = Training()
+    model: ModelSpec = Mlp()
+    trainer: Trainer = Trainer()
+    decision: Decision = Decision()
+    audit: Audit = Audit()
+    promotion: Promotion = Promotion()
+    serving: Serving = Serving()
+
+    @property
+    def entity(self) -> str:
+        """The first entity: Kafka key, split unit, erasure unit."""
+        return next(iter(self.entities))
+
+    @property
+    def key(self) -> str:
+        """The event field that names the first entity."""
+        return self.entities[self.entity].key
+
+    @property
+    def target(self) -> Target:
+        return next(iter(self.targets.values()))
+
+    def field(self, reference: str) -> SourceField:
+        """`applications.income` → its declaration. Raises KeyError."""
+        source, _, name = reference.partition(".")
+        return self.sources[source].fields[name]
+
+    def reference(self, name: str) -> str:
+        """The `source.field` that a bare field name means. Raises KeyError where no source, or more
+        than one, has it.
+        """
+        found = [f"{source}.{name}" for source, declared in self.sources.items() if name in declared.fields]
+        if len(found) != 1:
+            raise KeyError(name)
+        return found[0]
+
+    def default_features(self) -> list[str]:
+        """As `source.field`: all that may be seen and is not the target."""
+        return [
+            reference
+            for source_name, source in self.sources.items()
+            for name, field in source.fields.items()
+            if not (field.protected or field.personal)
+            and (reference := f"{source_name}.{name}") != self.target.source_field
+        ]
+
+    def resolved_features(self) -> dict[str, Treatment]:
+        """The declared features, or the default ones, each with every choice made for its field's type."""
+        declared = self.features or {
+            reference.partition(".")[2]: ByField(source_field=reference)
+            for reference in self.default_features()
+        }
+        return {
+            name: treated(feature, self.field(feature.source_field)) for name, feature in declared.items()
+        }

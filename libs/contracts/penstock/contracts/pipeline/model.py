@@ -1,0 +1,46 @@
+"""`model`: the families of models. A family is a class with its keys, and its place in the union."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from penstock.contracts.measures import Task
+from penstock.contracts.pipeline.base import Model
+from penstock.contracts.pipeline.trainer import Trainer
+from penstock.contracts.pipeline.variants import OneOf, Unused
+
+Hidden = tuple[Annotated[int, Field(ge=1, le=4096)], ...]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class FamilySpec(Model):
+    """The keys of a family of models and what it can do: what a pipeline asks beyond that is refused."""
+
+    targets: ClassVar[frozenset[Task]] = frozenset(get_args(Task))
+    encodings: ClassVar[frozenset[str]] = frozenset({"embedding", "one_hot", "bag_of_words"})
+    trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
+    """Keys of `trainer` that it goes by."""
+
+
+class Mlp(FamilySpec):
+    """A network of fully connected layers with ReLU and dropout."""
+
+    type: Literal["mlp"] = "mlp"
+    hidden: Hidden = (64, 32)
+    """Width of each layer."""
+    dropout: Dropout = 0.1
+    """Share of each layer's outputs that a training step leaves out."""
+
+
+class Linear(FamilySpec):
+    """A linear or logistic regression, trained by gradient descent."""
+
+    type: Literal["linear"]
+    hidden: Unused[Hidden] = (64, 32)
+    dropout: Unused[Dropout] = 0.1
+
+
+ModelSpec = Annotated[Mlp | Linear, OneOf()]
+"""`penstock.modelkit.families` has a file for each, named by its type."""

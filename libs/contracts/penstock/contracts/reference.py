@@ -1,0 +1,133 @@
+"""The reference page of the pipeline file: every key, what it takes, what it is when left out, what
+it means.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from penstock.contracts.durations import format_duration
+from penstock.contracts.pipeline import Model, Pipeline
+from penstock.contracts.pipeline.variants import NO_TYPE, Section, own_fields, section_of
+
+_INTRODUCTION = """\
+# The pipeline file
+
+Generated from `penstock.contracts.pipeline`; `make gen` writes it. YAML 1.2: `1e-3` is a number,
+`no` is a word. An unknown key is an error with line, key and the nearest right name, and so is a
+key of another type than the one that is chosen. Durations are a number and one of ms, s, m, h, d.
+"""
+
+
+def reference() -> str:
+    return "\n".join([_INTRODUCTION, *_sections(Section((Pipeline,)), "")])
+
+
+def _sections(section: Section, path: str) -> Iterator[str]:
+    yield f"## `{path}`\n" if path else "## The file\n"
+    if section.union:
+        key = section.union.key
+        yield f"`{key}` says which of these tables holds.\n"
+        for tag, model in section.types().items():
+            yield f"### `{key}: {tag}`\n" if tag != NO_TYPE else f"### Without `{key}`\n"
+            yield from _table(model, first=key)
+    else:
+        yield from _table(section.models[0])
+    for model in section.models:
+        for name, field in own_fields(model).items():
+            inner, held = section_of(field.rebuild_annotation())
+            if inner:
+                step = f"{path}.{name}" if path else name
+                yield from _sections(inner, step + {"{}": ".<name>"}.get(held, held))
+
+
+def _table(model: type[BaseModel], first: str = "") -> Iterator[str]:
+    if model.__doc__ and model is not Pipeline:
+        yield " ".join(model.__doc__.split()) + "\n"
+    yield "| key | takes | when left out | |\n|---|---|---|---|"
+    documented = _documented(model)
+    fields = own_fields(model)
+    for key in sorted(fields, key=lambda key: key != first):
+        if fields[key].annotation is not NoneType:
+            takes, left_out = _takes(fields[key].rebuild_annotation()), _left_out(fields[key])
+            yield f"| `{key}` | {takes} | {left_out} | {documented.get(key, '')} |"
+    yield ""
+
+
+def _takes(annotation: Any) -> str:
+    section, held = section_of(annotation)
+    if section is None:
+        return _scalar(annotation)
+    if held:
+        return {"{}": "names to mappings", "[]": "a list of mappings"}[held]
+    if section.union is None:
+        return "a mapping"
+    alone = f", or {' or '.join(f'`{tag}`' for tag in section.types())} alone" if section.union.alone else ""
+    return f"a mapping by `{section.union.key}`{alone}"
+
+
+def _scalar(annotation: Any) -> str:
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _scalar(parts[0])
+    if origin is Literal:
+        return " \\| ".join(f"`{value}`" for value in parts)
+    if origin is tuple:
+        kinds = {part for part in parts if part is not ...}
+        if ... in parts:
+            return f"a list of {_MANY[_scalar(parts[0])]}"
+        return "[low, high]" if kinds == {float} else "[low, high], numbers or percentiles like `p01`"
+    if parts:
+        said = [part for part in parts if part is not NoneType]
+        return _scalar(said[0]) if len(said) == 1 else "a value"
+    return _WORDS[annotation]
+
+
+_WORDS = {
+    bool: "`true` \\| `false`",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    timedelta: "a duration",
+}
+_MANY = {"a whole number": "whole numbers", "a number": "numbers", "text": "texts"}
+
+
+def _left_out(field: FieldInfo) -> str:
+    if field.is_required():
+        return "**required**"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value is PydanticUndefined or value in ({}, ()):
+        return "none"
+    if isinstance(value, BaseModel):
+        section, _ = section_of(field.rebuild_annotation())
+        union = section.union if section else None
+        return f"`{union.key}: {union.tag(type(value))}`" if union else "its defaults"
+    if isinstance(value, timedelta):
+        return f"`{format_duration(value)}`"
+    return f"`{json.dumps(value)}`".replace('"', "")
+
+
+def _documented(model: type[BaseModel]) -> dict[str, str]:
+    """The texts under the fields by key, read from the source: pydantic keeps them where asked to,
+    at a price for everyone who imports the models.
+    """
+    found = {}
+    for base in (base for base in reversed(model.__mro__) if issubclass(base, Model)):
+        body = ast.parse(inspect.getsource(base)).body[0].body  # type: ignore[attr-defined]
+        for statement, following in itertools.pairwise(body):
+            match statement, following:
+                case ast.AnnAssign(target=ast.Name(name)), ast.Expr(value=ast.Constant(text)):
+                    found[name] = " ".join(str(text).split()).replace("|", "\\|")
+    return {field.alias or name: found[name] for name, field in model.model_fields.items() if name in found}

@@ -1,0 +1,93 @@
+"""How fields enter the model: references that must exist, treatments that fit their field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from penstock.contracts.pipeline import ByField, Feature, Number, Pipeline, SourceField
+from penstock.contracts.pipeline.features import encoding, treatments
+from penstock.contracts.pipeline.variants import Path, own_fields
+from penstock.contracts.rules.problem import Problem, unknown_reference
+
+_PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+
+
+def features(pipeline: Pipeline) -> Iterator[Problem]:
+    found = [*(_declared(pipeline) if pipeline.features else _default(pipeline))]
+    yield from found or _family(pipeline)
+
+
+def _declared(pipeline: Pipeline) -> Iterator[Problem]:
+    for name, feature in pipeline.features.items():
+        at: Path = ("features", name)
+        if (missing := unknown_reference(pipeline, feature.source_field)) is not None:
+            yield Problem((*at, "from"), missing)
+            continue
+        if feature.source_field == pipeline.target.source_field:
+            yield Problem((*at, "from"), f"`{feature.source_field}` is the target; a model must not see it")
+        yield from _treatment(at, feature, pipeline.field(feature.source_field))
+
+
+def _default(pipeline: Pipeline) -> Iterator[Problem]:
+    default = [reference.partition(".")[2] for reference in pipeline.default_features()]
+    if not default:
+        yield Problem(
+            ("sources",),
+            "no field is left for the model: each is protected, personal or the target; name `features`",
+        )
+    for name in sorted({name for name in default if default.count(name) > 1}):
+        yield Problem(
+            ("sources",), f"more than one source has a field `{name}`; name `features`, or rename one"
+        )
+
+
+def _family(pipeline: Pipeline) -> Iterator[Problem]:
+    """Encodings that the model's family does not take."""
+    family = pipeline.model
+    for name, feature in pipeline.resolved_features().items():
+        if not isinstance(feature, Number) and feature.encode not in family.encodings:
+            yield Problem(
+                ("features", name),
+                f"`{family.type}` takes no `{feature.encode}`; leave the feature out, or use"
+                f" {' or '.join(f'`{encode}`' for encode in sorted(family.encodings))}",
+            )
+
+
+def _treatment(at: Path, feature: Feature, field: SourceField) -> Iterator[Problem]:
+    fitting = treatments(field)
+    keys = sorted(own_fields(fitting[0]).keys() - {"from"})
+    said = {key for key in feature.model_fields_set - {"source_field"} if getattr(feature, key) is not None}
+    if isinstance(feature, ByField):
+        wrong = sorted(said - set(keys))
+    else:
+        wrong = ["encode"] if field.type == "number" else []
+        if field.type != "number" and type(feature) not in fitting:
+            named = " or ".join(f"`{encoding(model)}`" for model in fitting)
+            yield Problem((*at, "encode"), f"a {field.type} field takes {named}")
+    for key in wrong:
+        use = ", ".join(f"`{key}`" for key in keys)
+        yield Problem((*at, key), f"`{key}` does not fit a {field.type} field; use {use}")
+    if isinstance(feature, Number):
+        try:
+            clip_bounds(feature)
+        except ValueError as error:
+            yield Problem((*at, "clip"), str(error))
+
+
+def clip_bounds(feature: Number) -> tuple[tuple[bool, float], tuple[bool, float]] | None:
+    """Both bounds as (is a percentile, number). Raises ValueError."""
+    if feature.clip is None:
+        return None
+    low, high = (_clip_bound(bound) for bound in feature.clip)
+    if low[0] == high[0] and low[1] >= high[1]:
+        raise ValueError("the lower bound must be below the upper one")
+    return low, high
+
+
+def _clip_bound(bound: str | float) -> tuple[bool, float]:
+    if not isinstance(bound, str):
+        return False, float(bound)
+    if found := _PERCENTILE.fullmatch(bound):
+        return True, float(found[1])
+    raise ValueError(f"`{bound}` is neither a number nor a percentile like p01")

@@ -1,0 +1,38 @@
+"""What is wrong with a pipeline, and the sentence that says so."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline.variants import Path, Place
+
+
+@dataclass(frozen=True)
+class Problem:
+    path: Path
+    message: str
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean …?`, or what there is, or nothing."""
+    names = list(known)
+    if near := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
+        return f"; did you mean `{near[0]}`?"
+    return f"; there is {', '.join(f'`{n}`' for n in names[:12])}" if names else ""
+
+
+def unknown_key(place: Place) -> str:
+    """A sentence on a key that may not stand where it does, with the nearest that may."""
+    told = place.foreign() or f"no key `{place.path[-1]}`"
+    return f"{told}{nearest(str(place.path[-1]), place.keys())}"
+
+
+def unknown_reference(pipeline: Pipeline, reference: str) -> str | None:
+    source, _, field = reference.partition(".")
+    if source in pipeline.sources and field in pipeline.sources[source].fields:
+        return None
+    known = [f"{s}.{f}" for s, declared in pipeline.sources.items() for f in declared.fields]
+    return f"no field `{reference}`{nearest(reference, known)}"

@@ -1,0 +1,29 @@
+"""How events are written. A format is its keys in `penstock.contracts.pipeline.sources` and a module
+here, named by its type, with `decoder(keys)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+from penstock.contracts.dataplane import RejectReason
+from penstock.contracts.pipeline import Format
+
+Decoder = Callable[[bytes], Any]
+"""One message's value → what it says. Raises Undecodable."""
+
+
+class Undecodable(Exception):
+    def __init__(self, reason: RejectReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        """One sentence for people. Never holds a value."""
+
+
+def decoder(keys: Format) -> Decoder:
+    """The decoder of a source's declared format."""
+    made: Decoder = import_module(f"{__name__}.{keys.type}").decoder(keys)
+    return made

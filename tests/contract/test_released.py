@@ -1,0 +1,82 @@
+"""What the release before stored still reads, and says the same to the byte: pipelines that were
+applied and a package that was signed, with keys that are refused in a file now.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts.events import PipelineApplied
+from penstock.contracts.load import BadPipeline, read
+from penstock.contracts.pipeline import Linear, Pipeline
+from penstock.packages.format import PIPELINE, canonical, open_package
+from penstock.packages.keys import Keys
+from penstock.packages.signing import verify_package
+
+RELEASED = Path(__file__).parent / "released"
+DIGEST = "sha256:5f1e8b89bd23fb8a3858bd4f094c31b2536a6e939d24c312db6ced24635ba369"
+KEYID = "7a5ae5afb21c6019"
+
+
+def applied(name: str) -> PipelineApplied:
+    return PipelineApplied.model_validate_json((RELEASED / f"applied-{name}.json").read_text())
+
+
+def test_an_applied_pipeline_reads() -> None:
+    loans = Pipeline.model_validate(applied("loans").spec)
+    assert isinstance(loans.model, Linear)
+    assert loans.trainer.optimizer.type == "adamw"
+    assert list(loans.resolved_features()) == ["income", "purpose"]
+    assert Pipeline.model_validate(applied("prices").spec).trainer.class_weights == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        (
+            "loans",
+            [
+                "sources.applications.fields.income.on_violation",
+                "model.hidden",
+                "model.dropout",
+                "trainer.optimizer.momentum",
+                "decision.threshold.on",
+                "promotion.metric",
+                "promotion.max_drop",
+            ],
+        ),
+        ("prices", ["model.dropout", "trainer.class_weights", "trainer.optimizer.momentum"]),
+    ],
+)
+def test_its_text_is_refused_where_it_is_applied_anew(name: str, refused: list[str]) -> None:
+    with pytest.raises(BadPipeline) as caught:
+        read(applied(name).text)
+    assert [problem.key for problem in caught.value.problems] == refused
+
+
+def test_a_run_of_it_trains_what_it_trained() -> None:
+    from penstock_trainer.overrides import overridden
+
+    spec = applied("loans").spec
+    assert overridden(spec, {}) == Pipeline.model_validate(spec)
+    assert overridden(spec, {"trainer.epochs": 9}).trainer.epochs == 9
+    assert overridden(applied("prices").spec, {}).model.type == "linear"
+
+
+def test_a_signed_package_opens_and_its_pipeline_is_written_as_it_was() -> None:
+    package = open_package(RELEASED / "package", DIGEST)
+    package.check()
+    written = json.loads((RELEASED / "package" / PIPELINE).read_text())
+    assert (written["model"]["hidden"], written["trainer"]["optimizer"]["momentum"]) == ([64, 32], 0.5)
+    stored = Pipeline.model_validate(applied("loans").spec)
+    for pipeline in (package.pipeline, stored):
+        again = canonical(pipeline.model_dump(mode="json", by_alias=True))
+        assert again == (RELEASED / "package" / PIPELINE).read_bytes()
+
+
+def test_its_signature_holds() -> None:
+    trust = Keys(RELEASED).trust()
+    verify_package(RELEASED / "package", RELEASED / "package.sig", trust, DIGEST, KEYID)
