@@ -31,8 +31,9 @@ from penstock.contracts.events import (
     encode,
 )
 from penstock.contracts.topics import SHARED
-from penstock.runtime.broker import ConsumerFailed, ControlPlane, Retries, Router
+from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
@@ -91,7 +92,7 @@ async def running(plane: ControlPlane) -> AsyncIterator[asyncio.Task[None]]:
         yield task
     finally:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ConsumerFailed):
+        with contextlib.suppress(asyncio.CancelledError, ClientFailed):
             await task
 
 
@@ -198,7 +199,7 @@ async def test_a_fenced_consumer_ends_the_control_plane(
     async with running(Static("t", settings, [router()], store=store)) as first:
         await until(lambda: got == ["1"])
         async with running(Static("t", settings, [router()], store=store)):
-            with pytest.raises(ConsumerFailed, match="fenced"):
+            with pytest.raises(ClientFailed, match="fenced"):
                 await asyncio.wait_for(asyncio.shield(first), 20)
             topics.send(started("2"))
             await until(lambda: got == ["1", "2"])
@@ -219,7 +220,7 @@ async def test_a_consumer_that_stands_still_ends_the_control_plane(
         raw = consumer.subscriber.consumer.consumer
         raw.pause(raw.assignment())
         topics.send(started("2"))
-        with pytest.raises(ConsumerFailed, match="1 messages wait and none is taken"):
+        with pytest.raises(ClientFailed, match="1 messages wait and none is taken"):
             await asyncio.wait_for(asyncio.shield(task), 20)
 
 
@@ -235,7 +236,7 @@ async def test_a_consumer_that_never_took_a_message_ends_the_control_plane(
         raw = (await until(lambda: consumer.subscriber.consumer)).consumer
         raw.pause(await until(raw.assignment))
         topics.send(started("1"))
-        with pytest.raises(ConsumerFailed, match="1 messages wait and none is taken"):
+        with pytest.raises(ClientFailed, match="1 messages wait and none is taken"):
             await asyncio.wait_for(asyncio.shield(task), 20)
 
 

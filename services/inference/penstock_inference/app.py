@@ -42,7 +42,7 @@ async def run(settings: Settings) -> None:
         service.consume(router)
         servicer = Servicer(
             deployments,
-            record=lambda: Record(recorder.progress.backlog_bytes, keeper.closed),
+            record=lambda: Record(recorder.backlog_bytes, keeper.closed),
             door=rpc.connect(settings.platform.endpoint),
             feature_store=service.channel("feature_store"),
             origins=origins,

@@ -23,7 +23,7 @@ def readings(
         ],
         metrics.DOOR_HELD: lambda: [(float(serving.held), {})],
         metrics.DOOR_CLOSED: lambda: [(float(keeper.closed is not None), {})],
-        metrics.RECORDER_BACKLOG: lambda: [(float(recorder.progress.backlog_bytes), {})],
+        metrics.RECORDER_BACKLOG: lambda: [(float(recorder.backlog_bytes), {})],
     }
 
 

@@ -13,30 +13,30 @@ Read from the end backwards, since the end is what counts and the topic may be f
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 
-from penstock.contracts.errors import Unavailable
-from penstock.runtime.kafka.group import librdkafka_log
-from penstock.runtime.kafka.messages import Headers, Message
+from penstock.runtime.kafka.messages import Headers, Message, Partition
+from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.settings import KafkaSettings
 from penstock_ingest.profile import Profile, add, decode_profile, encode_profile
 from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 
 log = structlog.get_logger(__name__)
 
+NAME = "penstock.ingest.history"
+"""Of the clients; no group of this name exists."""
 CHECKPOINT_EVERY = 64
 FIRST_SPAN = 4 * CHECKPOINT_EVERY
 """Offsets: each message is followed by its transaction's marker; aborted ones take offsets too."""
 LARGEST_SPAN = 1 << 15
 """Bounds what is held in memory while reading: a message's headers may be larger than its ids."""
-WITHIN_S = 10.0
-"""Without a single message or answer, reading gives up."""
+FETCH_WAIT_MS = 10
+"""The end is told when a fetch comes back empty."""
 
 
 def headers(total: int, delta: Profile, whole: Profile | None) -> Headers:
@@ -71,7 +71,7 @@ class History:
 
     def __init__(self, kafka: KafkaSettings, topic: str) -> None:
         self._kafka = kafka
-        self._topic = kafka.topic(topic)
+        self._topic = topic
 
     def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
         """As of the committed position, at which `records` were accepted. Raises Unavailable."""
@@ -121,74 +121,15 @@ class History:
         committed partition by partition. So the end is not reached before the message that brings
         the total to `until_total`, as long as any transaction is still open here.
         """
-        where = TopicPartition(self._topic, partition)
-        with self._client(
-            "read_uncommitted"
-        ) as anybody:  # to one who reads committed messages, the log ends before an open transaction
-            low, high = anybody.get_watermark_offsets(where, WITHIN_S)
-        span, start, end = FIRST_SPAN, high, None
-        with self._client("read_committed") as reader:
+        where = Partition(self._topic, partition)
+        with Reader(self._kafka, NAME, isolation="read_uncommitted") as anybody:
+            low, end = anybody.ends(where)  # read committed, the log ends before an open transaction
+        span, start = FIRST_SPAN, end
+        with Reader(self._kafka, NAME, fetch_wait_ms=FETCH_WAIT_MS) as reader:
             while start > low:
-                start = max(low, start - span)
-                yield _read(
-                    reader,
-                    TopicPartition(self._topic, partition, start),
-                    end,
-                    high,
-                    lambda last: total(_message(last)) >= until_total,
-                )
+                start = max(low, end - span)
+                yield reader.span(where, start, end, lambda last: total(_message(last)) >= until_total)
                 span, end = min(span * 2, LARGEST_SPAN), start
-
-    @contextmanager
-    def _client(self, isolation: str) -> Iterator[Consumer]:
-        consumer = Consumer(
-            self._kafka.client(
-                group_id=self._kafka.topic(
-                    "penstock.ingest.history"
-                ),  # asked for by the client; never joined, nothing is committed
-                isolation_level=isolation,
-                enable_auto_commit=False,
-                enable_partition_eof=True,
-                fetch_wait_max_ms=10,  # the end is told when a fetch comes back empty
-                auto_offset_reset="earliest",
-                allow_auto_create_topics=False,
-            ),
-            logger=librdkafka_log,
-        )
-        try:
-            yield consumer
-        except KafkaException as error:
-            raise Unavailable(f"{self._topic} cannot be read: {error.args[0].str()}") from error
-        finally:
-            consumer.close()
-
-
-def _read(
-    reader: Consumer,
-    where: TopicPartition,
-    end: int | None,
-    high: int,
-    complete: Callable[[RawMessage], bool],
-) -> list[RawMessage]:
-    """From `where` to `end`; None: to the last message that is committed."""
-    reader.assign([where])
-    found: list[RawMessage] = []
-    deadline = time.monotonic() + WITHIN_S
-    while True:
-        for message in reader.consume(5000, 0.05):
-            offset: int = message.offset()  # type: ignore[assignment]
-            error = message.error()
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
-            if end is not None and offset >= end:
-                return found
-            if error is None:
-                deadline = time.monotonic() + WITHIN_S
-                found.append(message)
-            elif offset >= high or (found and complete(found[-1])):
-                return found
-        if time.monotonic() > deadline:
-            raise Unavailable(f"{where.topic} {where.partition} stays silent from {where.offset}")
 
 
 def _message(raw: RawMessage) -> Message:

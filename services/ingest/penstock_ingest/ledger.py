@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
-
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import source_topic
-from penstock.runtime.kafka.group import librdkafka_log
+from penstock.runtime.kafka.messages import Committed, Partition
+from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.settings import KafkaSettings
 from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import History
 from penstock_ingest.profile import Profile, add
 
-CALL_S = 5.0
+ANSWER_S = 5.0
+"""Seconds that one answer of Kafka's is waited for; a call of somebody's waits meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +39,19 @@ class Ledger:
         self._kafka = kafka
         self._group = group
         self._lock = threading.Lock()
-        self._consumer: Consumer | None = None
+        self._reader: Reader | None = None
 
     def standings(self, pipeline: str, source: str) -> Mapping[int, Standing]:
-        topic = self._kafka.topic(source_topic("events", pipeline, source))
-        try:
-            with self._lock:
-                consumer = self._open()
-                found = consumer.list_topics(topic, CALL_S).topics[topic]
-                if found.error is not None:
-                    raise KafkaException(found.error)
-                places = [TopicPartition(topic, number) for number in sorted(found.partitions)]
-                return {
-                    place.partition: self._standing(consumer, place)
-                    for place in consumer.committed(places, CALL_S)
-                }
-        except KafkaException as error:
-            raise Unavailable(
-                f"{topic} cannot be asked for: {error.args[0].str()}", remedy="Try again when Kafka is back"
-            ) from error
+        topic = source_topic("events", pipeline, source)
+        with self._lock:
+            reader = self._opened()
+            places = reader.partitions(topic)
+            if not places:
+                raise Unavailable(f"Kafka does not know {topic} yet", remedy="Try again in a moment")
+            return {
+                where.number: _standing(reader, where, committed)
+                for where, committed in reader.committed(places).items()
+            }
 
     def profile(self, pipeline: str, source: str) -> Profile:
         history = History(self._kafka, source_topic("seen", pipeline, source))
@@ -70,23 +64,18 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            if self._consumer is not None:
-                self._consumer.close()
-                self._consumer = None
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
 
-    def _open(self) -> Consumer:
-        """Asks in the group's name without being a member. Kept: a new connection costs more than
-        the question.
-        """
-        if self._consumer is None:
-            group = self._kafka.topic(self._group)
-            settings = self._kafka.client(
-                group_id=group, isolation_level="read_committed", enable_auto_commit=False
-            )
-            self._consumer = Consumer(settings, logger=librdkafka_log)
-        return self._consumer
+    def _opened(self) -> Reader:
+        """A client that is kept: a new connection costs more than the question."""
+        if self._reader is None:
+            self._reader = Reader(self._kafka, self._group, within_s=ANSWER_S)
+        return self._reader
 
-    def _standing(self, consumer: Consumer, committed: TopicPartition) -> Standing:
-        low, high = consumer.get_watermark_offsets(committed, CALL_S)
-        position = committed.offset if committed.offset >= 0 else low
-        return Standing(position, max(0, high - position), decode_counts(committed.metadata or ""))
+
+def _standing(reader: Reader, where: Partition, committed: Committed) -> Standing:
+    low, high = reader.ends(where)
+    position = committed.position if committed.position >= 0 else low
+    return Standing(position, max(0, high - position), decode_counts(committed.metadata))

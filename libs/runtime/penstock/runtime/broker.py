@@ -4,7 +4,7 @@ Each mend is tested by causing its failure against a real broker:
 
 * FastStream commits the stored offset, which may cover a message still in its handler. Here a
   message's own offset is committed, after it was applied, rejected or skipped, and never before.
-* It hides a consumer's fatal errors. Here they end the control plane with ConsumerFailed, and so
+* It hides a consumer's fatal errors. Here they end the control plane with ClientFailed, and so
   does a consumer that stands still.
 * Its acknowledgement policies lose a failing message or repeat it for ever. Here it is retried in
   order, then becomes a dead letter that Kafka has acknowledged before the original is committed.
@@ -26,12 +26,13 @@ from faststream import AckPolicy
 from faststream.confluent import KafkaBroker
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, headers_of
 from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
 from penstock.runtime.kafka.assignment import Assignment
 from penstock.runtime.kafka.progress import Progress
+from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.metrics import observed
 from penstock.runtime.outbox import Relay
 from penstock.runtime.readiness import Readiness
@@ -41,7 +42,7 @@ from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
 
-__all__ = ["ConsumerFailed", "ControlPlane", "Retries", "Router"]
+__all__ = ["ControlPlane", "Retries", "Router"]
 
 log = structlog.get_logger(__name__)
 
@@ -63,12 +64,6 @@ REMEMBER = timedelta(days=90)
 all of a topic comes again.
 """
 KEEP_HOUSE_EVERY_S = 6 * 3600.0
-
-
-class ConsumerFailed(PenstockError):
-    """A consumer that will not work again in this process. The service exits and its supervisor
-    starts it anew.
-    """
 
 
 class ControlPlane:
@@ -106,7 +101,7 @@ class ControlPlane:
         self._down = asyncio.Event()
 
     async def run(self) -> None:
-        """From start to cancellation. Works through Kafka's absence; raises ConsumerFailed when
+        """From start to cancellation. Works through Kafka's absence; raises ClientFailed when
         only a new process helps.
         """
         await self.start()
@@ -173,10 +168,10 @@ class ControlPlane:
         await self.broker.stop()
 
     def fail(self, reason: str) -> None:
-        """Ends `run` with ConsumerFailed."""
+        """Ends `run` with ClientFailed."""
         if not self._failed.done():
             self._failed.set_exception(
-                ConsumerFailed(reason, where=self.service, remedy="The supervisor starts the service again")
+                ClientFailed(reason, where=self.service, remedy="The supervisor starts the service again")
             )
 
     async def publish_row(self, row: OutboxRow) -> None:

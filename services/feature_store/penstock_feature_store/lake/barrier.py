@@ -11,17 +11,14 @@ markers may still be on their way) covers them.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import NamedTuple
-
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 from penstock.contracts.topics import source_topic
 from penstock.runtime.kafka.messages import Partition
+from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.settings import KafkaSettings
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.records import RecordsSink
@@ -29,9 +26,8 @@ from penstock_feature_store.pipelines import Owned
 
 INGEST_GROUP = "penstock.ingest"
 ASK_AGAIN_S = 0.2
-CALL_S = 5.0
-
-_quiet = logging.getLogger("penstock.librdkafka")
+ANSWER_S = 5.0
+"""Seconds that one answer of Kafka's is waited for."""
 
 
 class Below(NamedTuple):
@@ -80,14 +76,14 @@ class Barrier:
         until = time.monotonic() + timeout_s
         waiting = [below for below in offsets if not self._held_already(held, below)]
         ends: dict[Below, int] = {}
-        trouble: KafkaException | None = None
+        trouble: Unavailable | None = None
         while waiting:
             seen = self._arrivals.count
             try:
                 unknown = [below for below in waiting if below not in ends]
                 ends |= await asyncio.to_thread(self._answered, held, unknown) if unknown else {}
                 trouble = None
-            except KafkaException as error:
+            except Unavailable as error:
                 trouble = error
             waiting = [
                 below
@@ -107,43 +103,20 @@ class Barrier:
 
     def _answered(self, held: Owned, waiting: Sequence[Below]) -> dict[Below, int]:
         """Of those that ingest has answered: the end of the records partition, seen after that."""
-        with closing(
-            Consumer(
-                self._kafka.client(
-                    group_id=self._kafka.topic(INGEST_GROUP), isolation_level="read_committed"
-                ),
-                logger=_quiet,
-            )
-        ) as asked:
-            places = [TopicPartition(self._events(held, below), below.partition) for below in waiting]
-            committed = asked.committed(places, timeout=CALL_S)
-        answered = [
-            below for below, place in zip(waiting, committed, strict=True) if place.offset >= below.offset
-        ]
+        with Reader(self._kafka, INGEST_GROUP, within_s=ANSWER_S) as ingest:
+            asked = {below: self._events(held, below) for below in waiting}
+            committed = ingest.committed(list(asked.values()))
+        answered = [below for below, events in asked.items() if committed[events].position >= below.offset]
         if not answered:
             return {}
-        with self._member("read_uncommitted") as asked:
-            return {
-                below: asked.get_watermark_offsets(self._kafka_records(held, below), timeout=CALL_S)[1]
-                for below in answered
-            }
+        with Reader(self._kafka, INGEST_GROUP, within_s=ANSWER_S, isolation="read_uncommitted") as ends:
+            return {below: ends.ends(self._records(held, below))[1] for below in answered}
 
-    def _member(self, isolation: str) -> closing[Consumer]:
-        """A client in ingest's name that never joins its group. Read committed: an offset that is
-        being decided is waited for.
-        """
-        group = self._kafka.topic(INGEST_GROUP)
-        return closing(Consumer(self._kafka.client(group_id=group, isolation_level=isolation), logger=_quiet))
-
-    def _events(self, held: Owned, below: Below) -> str:
-        return self._kafka.topic(source_topic("events", held.pipeline.pipeline, below.source))
+    def _events(self, held: Owned, below: Below) -> Partition:
+        return Partition(source_topic("events", held.pipeline.pipeline, below.source), below.partition)
 
     def _records(self, held: Owned, below: Below) -> Partition:
         return Partition(source_topic("records", held.pipeline.pipeline, below.source), below.partition)
-
-    def _kafka_records(self, held: Owned, below: Below) -> TopicPartition:
-        where = self._records(held, below)
-        return TopicPartition(self._kafka.topic(where.topic), where.number)
 
     def _late(
         self,
@@ -151,14 +124,14 @@ class Barrier:
         waiting: Sequence[Below],
         ends: Mapping[Below, int],
         timeout_s: float,
-        trouble: KafkaException | None,
+        trouble: Unavailable | None,
     ) -> DeadlineExceeded | Unavailable:
         if trouble is not None:
             return Unavailable(
                 f"Kafka did not say how far ingest is: {trouble}", remedy="Start it, and try again"
             )
         first = waiting[0]
-        where = f"{self._events(held, first)} partition {first.partition}"
+        where = f"{self._kafka.topic(self._events(held, first).topic)} partition {first.partition}"
         if first in ends:
             said = (
                 f"records up to {ends[first]:,} are there,"

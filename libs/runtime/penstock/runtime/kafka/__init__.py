@@ -1,5 +1,14 @@
-"""One way to Kafka for the data plane (many messages, alike, in batches of thousands) and for what
-both planes ask of Kafka: topics, groups, consumers that stand still.
+"""The way to Kafka: for the data plane (many messages, alike, in batches of thousands) all of it, and
+what both planes ask of Kafka.
+
+- `clients.py` makes librdkafka's clients, `admin.py` asks Kafka's admin side by kafka-python
+- `recovery.py` runs sessions: whatever fails ends one, and the next goes on at what is durable
+- `group.py` is a member of a consumer group, `positions.py` where it stands; `assignment.py` watches
+  for partitions that a group leaves out, `progress.py` for consumers that stand still
+- `reading.py` reads partitions from an offset to an end, and asks where groups stand
+- `transaction.py` commits messages and positions together
+- `transactional.py` and `positioned.py` are the two streams made of these; `messages.py` is what
+  goes in and out of them, `spans.py` their traces
 
 Topics are named as in the catalogue; the installation's prefix is added here and nowhere else.
 """

@@ -1,34 +1,55 @@
-"""Topics are made by whoever needs them, from the catalogue, as often as asked."""
+"""Asks Kafka's admin side, by kafka-python: topics are made and looked at, groups looked at.
+
+librdkafka 2.16 may end the process (`eonce->refcnt > 0`) when its admin client asks while brokers
+are lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import structlog
-from kafka import KafkaAdminClient
-from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic, OffsetSpec
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import Topic
+from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
+CONNECT_MS = 5_000
+ANSWER_MS = 10_000
+"""Of one request that changes something; Kafka writes it on all replicas first."""
+LOOK_MS = 2_000
+"""Of connecting, and of one request, where somebody looks now and then."""
 
-def connect(kafka: KafkaSettings, client_id: str, *, within_ms: int, answer_ms: int) -> KafkaAdminClient:
-    """A client that has reached Kafka, to be closed; `answer_ms` bounds each request. Raises
-    Unavailable where nobody is there by then.
+
+@contextmanager
+def admin_client(
+    kafka: KafkaSettings, purpose: str, *, within_ms: int = CONNECT_MS, answer_ms: int = ANSWER_MS
+) -> Iterator[KafkaAdminClient]:
+    """A client that has reached Kafka within `within_ms`; `answer_ms` bounds each request. Raises
+    Unavailable where nobody is there by then, and for what Kafka does not do while inside.
     """
     limits = {"bootstrap_timeout_ms": within_ms, "request_timeout_ms": answer_ms}
     try:
-        return KafkaAdminClient(**kafka.admin(), **limits, client_id=client_id)
+        client = KafkaAdminClient(**kafka.admin(), **limits, client_id=f"penstock-{purpose}")
     except (KafkaError, ValueError, OSError) as error:
         raise Unavailable(
             f"Kafka at {kafka.bootstrap_servers} does not answer: {error}",
             remedy="Start it, or correct PENSTOCK_KAFKA__BOOTSTRAP_SERVERS",
         ) from error
+    with closing(client):
+        try:
+            yield client
+        except (KafkaError, OSError) as error:
+            raise Unavailable(
+                f"Kafka at {kafka.bootstrap_servers} does not serve {purpose}: {error}"
+            ) from error
 
 
 def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
@@ -38,20 +59,60 @@ def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
     Blocks for tens of milliseconds. Raises Unavailable within seconds while Kafka is away. Never
     lowers partitions or deletes a topic.
     """
-    with closing(connect(kafka, "penstock-topics", within_ms=5_000, answer_ms=10_000)) as admin:
-        try:
-            present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
-            missing = [topic for topic in topics if kafka.topic(topic.name) not in present]
-            for topic in missing:
-                _create(admin, kafka, topic)
-            for topic in topics:
-                if topic not in missing:
-                    _adjust(admin, kafka.topic(topic.name), topic, present[kafka.topic(topic.name)])
-        except (KafkaError, OSError) as error:
-            raise Unavailable(
-                f"Kafka at {kafka.bootstrap_servers} did not make the topics: {error}"
-            ) from error
+    with admin_client(kafka, "topics") as admin:
+        present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
+        missing = [topic for topic in topics if kafka.topic(topic.name) not in present]
+        for topic in missing:
+            _create(admin, kafka, topic)
+        for topic in topics:
+            if topic not in missing:
+                _adjust(admin, kafka.topic(topic.name), topic, present[kafka.topic(topic.name)])
     return [kafka.topic(topic.name) for topic in missing]
+
+
+def end_offsets(kafka: KafkaSettings, topics: Collection[str]) -> dict[Partition, int]:
+    """The next offset to be written of each partition of `topics`; a topic that does not exist has
+    none. Blocks for some round trips. Raises Unavailable.
+    """
+    names = {kafka.topic(topic): topic for topic in topics}
+    with admin_client(kafka, "offsets", answer_ms=CONNECT_MS) as admin:
+        asked = {
+            TopicPartition(topic["name"], partition["partition_index"]): OffsetSpec.LATEST
+            for topic in admin.describe_topics(list(names))
+            for partition in topic["partitions"]
+        }
+        found = admin.list_partition_offsets(asked) if asked else {}
+    return {Partition(names[place.topic], place.partition): end.offset for place, end in found.items()}
+
+
+def left_out(kafka: KafkaSettings, group: str, topics: Collection[str]) -> set[str] | None:
+    """`topic/partition` of each partition of `topics` that no member of `group` has.
+
+    None where that cannot be told: the group is being formed, or Kafka is away. Blocks for some
+    round trips, some seconds at most.
+    """
+    names = {kafka.topic(topic): topic for topic in topics}
+    try:
+        with admin_client(kafka, "groups", within_ms=LOOK_MS, answer_ms=LOOK_MS) as admin:
+            described = admin.describe_groups([kafka.topic(group)])[kafka.topic(group)]
+            present = admin.describe_topics(list(names))
+    except Exception as error:  # whoever looks goes on, whatever becomes of the look
+        log.debug("group_not_seen", group=group, why=f"{type(error).__name__}: {error}")
+        return None
+    if described["group_state"] != "Stable":
+        return None
+    held = {
+        (given["topic"], number)
+        for member in described["members"]
+        for given in (member["member_assignment"] or {}).get("assigned_partitions", ())
+        for number in given["partitions"]
+    }
+    wanted = {
+        (topic["name"], partition["partition_index"])
+        for topic in present
+        for partition in topic["partitions"]
+    }
+    return {f"{names[name]}/{number}" for name, number in wanted - held}
 
 
 def _create(admin: KafkaAdminClient, kafka: KafkaSettings, topic: Topic) -> None:

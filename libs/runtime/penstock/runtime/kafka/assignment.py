@@ -1,65 +1,33 @@
-"""Partitions that a group leaves out: nobody reads them, and nobody is told.
+"""Watches for partitions that a group leaves out: nobody reads them, and nobody is told.
 
 One member of a group, its leader, gives out the partitions, by what one broker tells it of the
 topics. A broker that has not heard of a new topic yet makes it leave the topic out, and where the
 members know the topic by then, nothing makes them join again. It has been seen when a cluster was
 started: a topic was read by nobody until somebody joined or left. So whoever reads in a group looks
 whether all of its partitions are given out, and joins anew if not.
-
-By kafka-python: librdkafka 2.16 may end the process (`eonce->refcnt > 0`) when it is asked about a
-group while brokers are lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from contextlib import closing
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
 
-import structlog
-
-from penstock.runtime.kafka.admin import connect
+from penstock.contracts.errors import Unavailable
+from penstock.runtime.kafka.admin import left_out
 from penstock.runtime.settings import KafkaSettings
 
-log = structlog.get_logger(__name__)
-
-ANSWER_MS = 2_000
+LOOK_EVERY_S: Final = 30.0
 LOOKS, MOST_LOOKS = 2, 32
-
-
-def left_out(kafka: KafkaSettings, group: str, topics: Collection[str]) -> set[str] | None:
-    """`topic/partition` for each partition of `topics` that no member of `group` has, by the
-    catalogue's names.
-
-    None where that cannot be told: the group is being formed, or Kafka is away. Blocks for some
-    round trips, some seconds at most.
-    """
-    names = {kafka.topic(topic): topic for topic in topics}
-    try:
-        with closing(connect(kafka, "penstock-groups", within_ms=ANSWER_MS, answer_ms=ANSWER_MS)) as admin:
-            described = admin.describe_groups([kafka.topic(group)])[kafka.topic(group)]
-            present = admin.describe_topics(list(names))
-    except Exception as error:  # whoever looks goes on, whatever becomes of the look
-        log.debug("group_not_seen", group=group, why=f"{type(error).__name__}: {error}")
-        return None
-    if described["group_state"] != "Stable":
-        return None
-    held = {
-        (given["topic"], number)
-        for member in described["members"]
-        for given in (member["member_assignment"] or {}).get("assigned_partitions", ())
-        for number in given["partitions"]
-    }
-    wanted = {
-        (topic["name"], partition["partition_index"])
-        for topic in present
-        for partition in topic["partitions"]
-    }
-    return {f"{names[topic]}/{number}" for topic, number in wanted - held}
+"""In a row at which a partition is left out before the group is formed anew; doubled each time that
+this did not help.
+"""
 
 
 class Assignment:
-    """Of one group, look by look: what is left out at one look may have come into being since the
-    group was formed.
+    """One group's partitions, look by look: what is left out at one look may have come into being
+    since the group was formed.
     """
 
     def __init__(self, kafka: KafkaSettings, group: str) -> None:
@@ -69,8 +37,8 @@ class Assignment:
         self._looks = LOOKS
 
     def look(self, topics: Collection[str]) -> list[str]:
-        """What is left out for the second look in a row; after that, where it lasts, for the
-        fourth, the eighth and so on.
+        """What is left out for the second look in a row, as `topic/partition`; after that, where it
+        lasts, for the fourth, the eighth and so on.
 
         Blocks as `left_out` does.
         """
@@ -82,3 +50,26 @@ class Assignment:
         if lasting:
             self._seen, self._looks = {}, min(2 * self._looks, MOST_LOOKS)
         return lasting
+
+
+class Watch:
+    """Looks in a thread of its own, every 30 s."""
+
+    def __init__(self, kafka: KafkaSettings, group: str) -> None:
+        self._group = group
+        self._assignment = Assignment(kafka, group)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assignment")
+        self._looking: Future[list[str]] | None = None
+        self._look_at = 0.0
+
+    def check(self, topics: Callable[[], Collection[str]]) -> None:
+        """Returns at once. Raises Unavailable where the last look found that a partition is left
+        out of `topics`: the member must join anew.
+        """
+        if self._looking is None and time.monotonic() >= self._look_at:
+            self._looking = self._thread.submit(self._assignment.look, topics())
+        elif self._looking is not None and self._looking.done():
+            left_out, self._looking = self._looking.result(), None
+            self._look_at = time.monotonic() + LOOK_EVERY_S
+            if left_out:
+                raise Unavailable(f"nobody in the group has {', '.join(left_out)}", where=self._group)

@@ -1,4 +1,4 @@
-"""What goes in and out of a stream: plain values, so that the work on them needs no broker."""
+"""What goes in and out of Kafka: plain values, so that the work on them needs no broker."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ Headers = Sequence[tuple[str, bytes]]
 
 BEGINNING = -2
 """A position before the first message that is still there (librdkafka's OFFSET_BEGINNING)."""
+BY_KEY = -1
+"""No partition of choice: the producer finds it by the message's key."""
 
 
 class Partition(NamedTuple):
@@ -45,18 +47,19 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Where a consumer group stands in one partition, as of its last committed transaction."""
+    """Where a consumer group stands in one partition."""
 
     position: int
     """The next offset to read; `BEGINNING` where nothing was committed yet."""
-    metadata: str
-    """What the transaction wrote beside the offset, at most 4,096 bytes."""
+    metadata: str = ""
+    """Committed beside the offset, at most 4,096 bytes (Kafka's `offset.metadata.max.bytes`)."""
 
 
 class Produced(NamedTuple):
     topic: str
     """As in the catalogue, without prefix."""
     partition: int
+    """Or `BY_KEY`."""
     key: bytes | None
     value: bytes | None
     headers: Headers | None = None
@@ -68,9 +71,7 @@ class Outcome:
 
     produced: Sequence[Produced] = ()
     metadata: str = ""
-    """Committed beside the partition's offset in the same transaction; at most 4,096 bytes (Kafka's
-    `offset.metadata.max.bytes`).
-    """
+    """Committed beside the partition's offset in the same transaction; at most 4,096 bytes."""
     committed: Callable[[], None] = field(default=lambda: None)
     """Called once when the transaction is durable, before the partition's next batch: the place to
     change what is kept in memory.

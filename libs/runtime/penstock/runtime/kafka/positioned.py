@@ -6,10 +6,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from penstock.runtime.kafka.group import BATCH, LINGER_S, Group, Waits
+from penstock.contracts import metrics
+from penstock.runtime.kafka.group import BATCH, LINGER_S, Member
 from penstock.runtime.kafka.messages import BEGINNING, Batch, Partition
+from penstock.runtime.kafka.recovery import Recovery, Waits
 from penstock.runtime.kafka.spans import batch_span
 from penstock.runtime.messaging import processing
+from penstock.runtime.metrics import observed
 from penstock.runtime.settings import KafkaSettings
 
 
@@ -66,37 +69,39 @@ class PositionedStream:
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`batch`: the most messages in one call of `write`; `linger_s`: how long to gather more
+        """`batch`: the most messages in one call of `write`; `linger_s`: seconds to gather more
         after the first.
         """
         self._sink = sink
-        self._name = group
-        self._group = Group(kafka, name=group, waits=waits, batch=batch, linger_s=linger_s, ends=True)
+        self._group = group
+        self._recovery = Recovery(group, waits)
+        self._member = Member(kafka, group, self._recovery, batch=batch, linger_s=linger_s, ends=True)
         self._reached: dict[Partition, int] = {}
 
     def add(self, topic: str) -> None:
         """Subscribes to one more topic. Takes effect within half a second."""
-        self._group.add(topic)
+        self._member.add(topic)
 
     def remove(self, topic: str) -> None:
-        self._group.remove(topic)
+        self._member.remove(topic)
 
     def run(self, stop: threading.Event) -> None:
         """Blocks until `stop` is set. Goes on by itself when Kafka has been away. Raises what the
-        sink raises, and StreamFailed.
+        sink raises, and ClientFailed.
         """
-        self._group.sessions(stop, lambda: self._session(stop))
+        with observed(metrics.LAG, self._member.positions.lags):
+            self._recovery.run(stop, lambda: self._session(stop))
 
     def _session(self, stop: threading.Event) -> None:
-        with self._group.joined(self._assigned, self._sink.revoked):
+        with self._member.joined(self._assigned, self._sink.revoked):
             while not stop.is_set():
-                gathered = self._group.gather()
+                gathered = self._member.gather()
                 for batch in gathered.batches:
                     topic, messages = batch.partition.topic, len(batch.messages)
-                    with batch_span("write", [batch]), processing(topic, self._name, "write", messages):
+                    with batch_span("write", [batch]), processing(topic, self._group, "write", messages):
                         self._sink.write(batch)
-                    self._group.advance(batch.partition, batch.position)
-                self._group.commit_for_show([batch.partition for batch in gathered.batches])
+                    self._member.advance(batch.partition, batch.position)
+                self._member.commit_for_show([batch.partition for batch in gathered.batches])
                 for partition, position in gathered.ends.items():
                     if self._reached.get(partition) != position:
                         self._reached[partition] = position

@@ -1,30 +1,22 @@
 """Consume, decide, produce: outcome and offsets in one Kafka transaction, so that each event has
 its effect exactly once.
-
-Downstream readers must read committed messages only (`isolation.level=read_committed`); both streams here do.
 """
 
 from __future__ import annotations
 
 import threading
-import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
 from typing import Protocol
 
-from confluent_kafka import Producer, TopicPartition
-
 from penstock.contracts import metrics
-from penstock.runtime.kafka.bounded import bounded
-from penstock.runtime.kafka.group import BATCH, CALL_S, LINGER_S, Group, Waits, librdkafka_log
+from penstock.runtime.kafka.group import BATCH, LINGER_S, Member
 from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition
+from penstock.runtime.kafka.recovery import Recovery, Waits
 from penstock.runtime.kafka.spans import batch_span
-from penstock.runtime.messaging import GROUP, processing, sent
-from penstock.runtime.metrics import histogram
+from penstock.runtime.kafka.transaction import Transactions
+from penstock.runtime.messaging import processing
+from penstock.runtime.metrics import observed
 from penstock.runtime.settings import KafkaSettings
-
-_TRANSACTIONS = histogram(metrics.TRANSACTIONS)
 
 
 class Processor(Protocol):
@@ -46,18 +38,18 @@ class Processor(Protocol):
 class TransactionalStream:
     """A consumer group that answers each batch within one transaction.
 
-        stream = TransactionalStream(settings.platform.kafka, group="penstock.ingest",
-        replica=settings.replica, waits=service.readiness) # also while it runs, from any thread
-        stream.add("credit-risk.applications.events.v1", processor) service.thread("stream",
-        stream.run)
+        stream = TransactionalStream(
+            settings.platform.kafka,
+            group="penstock.ingest",
+            replica=settings.replica,
+            waits=service.readiness,
+        )
+        stream.add("credit-risk.applications.events.v1", processor)  # also while it runs
+        service.thread("stream", stream.run)
 
     `replica` must be stable over restarts and differ between replicas: it names the transactions
     (`<group>-<replica>`), so that a new process aborts at once what the dead one left open, and
-    fences one that only seemed dead. Whatever fails for the time being, an aborted transaction or
-    Kafka's absence, ends the session: the next one aborts what is open under the same name, asks
-    what was committed, and goes on from there. A transaction whose end was not heard of is thereby
-    told apart too. A fatal error raises StreamFailed, and the process must end: somebody else has
-    its name.
+    fences one that only seemed dead.
     """
 
     def __init__(
@@ -70,108 +62,67 @@ class TransactionalStream:
         batch: int = BATCH,
         linger_s: float = LINGER_S,
     ) -> None:
-        """`batch`: the most messages in one transaction; `linger_s`: how long to gather more after
+        """`batch`: the most messages in one transaction; `linger_s`: seconds to gather more after
         the first.
         """
         self._kafka = kafka
-        self._name = group
-        self._group = Group(kafka, name=group, waits=waits, batch=batch, linger_s=linger_s, ends=False)
-        self._transactional_id = f"{self._group.name}-{replica}"
+        self._group = group
+        self._transactional_id = kafka.topic(f"{group}-{replica}")
+        self._recovery = Recovery(group, waits)
+        self._member = Member(kafka, group, self._recovery, batch=batch, linger_s=linger_s, ends=False)
         self._processors: dict[str, Processor] = {}
 
     def add(self, topic: str, processor: Processor) -> None:
-        """Subscribes to one more topic. Takes effect within half a second."""
+        """Subscribes to one more topic, within half a second. From any thread."""
         self._processors[topic] = processor
-        self._group.add(topic)
+        self._member.add(topic)
 
     def remove(self, topic: str) -> None:
-        """What is in flight is finished first."""
-        self._group.remove(topic)
+        """Ends the subscription; what is in flight is finished first."""
+        self._member.remove(topic)
 
     def run(self, stop: threading.Event) -> None:
-        """Blocks until `stop` is set; the transaction in flight is finished. Raises StreamFailed
+        """Blocks until `stop` is set; the transaction in flight is finished. Raises ClientFailed,
         and what a processor raises.
         """
-        self._group.sessions(stop, lambda: self._session(stop))
+        with observed(metrics.LAG, self._member.positions.lags):
+            self._recovery.run(stop, lambda: self._session(stop))
 
     def _session(self, stop: threading.Event) -> None:
-        with self._group.joined(self._assigned, _unconcerned):
-            producer = self._open_producer()
+        with self._member.joined(self._assigned, _unconcerned):
+            transactions = Transactions(self._kafka, self._transactional_id, group=self._group)
             while not stop.is_set():
-                if batches := self._group.gather().batches:
-                    self._answer(producer, batches)
+                if batches := self._member.gather().batches:
+                    self._answer(transactions, batches)
 
-    def _answer(self, producer: Producer, batches: Sequence[Batch]) -> None:
+    def _answer(self, transactions: Transactions, batches: Sequence[Batch]) -> None:
         """One transaction. Each outcome is on its way to Kafka while the next batch is worked on."""
         outcomes: list[Outcome] = []
         with batch_span("process", batches):
-            began = time.perf_counter()
-            producer.begin_transaction()
+            transactions.begin()
             for batch in batches:
-                with processing(batch.partition.topic, self._name, messages=len(batch.messages)):
+                with processing(batch.partition.topic, self._group, messages=len(batch.messages)):
                     outcome = self._processors[batch.partition.topic].process(batch)
-                    self._produce(producer, outcome)
+                    transactions.produce(outcome.produced)
                 outcomes.append(outcome)
-            offsets = [
-                TopicPartition(
-                    self._kafka.topic(batch.partition.topic),
-                    batch.partition.number,
-                    batch.position,
-                    metadata=outcome.metadata,
-                )
-                for batch, outcome in zip(batches, outcomes, strict=True)
-            ]
-            member = self._group.member()
-            bounded(lambda: producer.send_offsets_to_transaction(offsets, member, CALL_S), 2 * CALL_S)
-            producer.commit_transaction(CALL_S)
-            _TRANSACTIONS.record(time.perf_counter() - began, {GROUP: self._name})
-            for batch, outcome in zip(batches, outcomes, strict=True):
-                self._group.advance(batch.partition, batch.position)
+            answered = list(zip(batches, outcomes, strict=True))
+            transactions.commit(
+                {batch.partition: Committed(batch.position, outcome.metadata) for batch, outcome in answered},
+                self._member.metadata(),
+            )
+            for batch, outcome in answered:
+                self._member.advance(batch.partition, batch.position)
                 outcome.committed()
-
-    def _produce(self, producer: Producer, outcome: Outcome) -> None:
-        produce = producer.produce
-        topics: dict[str, str] = {}
-        for topic, partition, key, value, headers in outcome.produced:
-            name = topics.get(topic)
-            if name is None:
-                name = topics[topic] = self._kafka.topic(topic)
-            while True:
-                try:
-                    if headers:
-                        produce(name, value, key, partition, headers=list(headers))
-                    else:
-                        produce(name, value, key, partition)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
-        for topic, messages in Counter(map(itemgetter(0), outcome.produced)).items():
-            sent(topic, messages)
-
-    def _open_producer(self) -> Producer:
-        producer = Producer(
-            self._kafka.client(
-                transactional_id=self._transactional_id,
-                transaction_timeout_ms=10_000,
-                retry_backoff_ms=1,
-                linger_ms=0,
-                acks="all",
-            ),
-            logger=librdkafka_log,
-        )
-        producer.init_transactions(CALL_S)
-        return producer
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Committed offsets first: once they are stable, nobody who owned the partitions before can
         add to what the processors restore.
         """
-        committed = self._group.committed(partitions)
+        committed = self._member.committed(partitions)
         for topic, processor in list(self._processors.items()):
-            mine = {
-                partition.number: state for partition, state in committed.items() if partition.topic == topic
-            }
-            processor.assigned(mine)
+            processor.assigned(
+                {where.number: state for where, state in committed.items() if where.topic == topic}
+            )
         return {partition: state.position for partition, state in committed.items()}
 
 

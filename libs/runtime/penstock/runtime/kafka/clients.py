@@ -1,0 +1,85 @@
+"""Makes librdkafka's clients, one function a kind, each kind's settings once.
+
+A *member* joins a consumer group. A *reader* joins none: it asks where a group stands and reads
+partitions that it chooses. A *transactional producer* publishes what becomes visible all at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Literal
+
+from confluent_kafka import Consumer, KafkaError, Producer
+
+from penstock.runtime.settings import KafkaSettings
+
+CALL_S: Final = 10.0
+"""Seconds that one call to Kafka may take."""
+SESSION_MS: Final = 6_000
+"""Milliseconds after which a killed member's partitions go to another."""
+TRANSACTION_MS: Final = 10_000
+"""Milliseconds after which Kafka aborts a transaction that a dead process left open."""
+
+Isolation = Literal["read_committed", "read_uncommitted"]
+
+_log = logging.getLogger("penstock.librdkafka")
+# Connection failures come many times a second as long as Kafka is away; `kafka_away` says it once.
+_log.addFilter(lambda record: not record.getMessage().startswith("FAIL"))
+
+
+def member(
+    kafka: KafkaSettings, group: str, *, ends: bool, on_error: Callable[[KafkaError], None]
+) -> Consumer:
+    """A consumer that can subscribe in `group`, Kafka's name of it. `ends`: the end of each
+    partition is told. `on_error` is called while the consumer is polled.
+
+    The classic protocol with the range assignor and no static membership: a member that left is
+    replaced at once, one that was killed after the session timeout.
+    """
+    settings = kafka.client(
+        group_id=group,
+        enable_auto_commit=False,
+        enable_auto_offset_store=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        partition_assignment_strategy="range",
+        session_timeout_ms=SESSION_MS,
+        heartbeat_interval_ms=SESSION_MS // 3,
+        enable_partition_eof=ends,
+        topic_metadata_refresh_interval_ms=10_000,
+        allow_auto_create_topics=False,
+    )
+    return Consumer(settings | {"error_cb": on_error}, logger=_log)
+
+
+def reader(kafka: KafkaSettings, group: str, *, isolation: Isolation, fetch_wait_ms: int) -> Consumer:
+    """A consumer that may ask what `group`, Kafka's name of it, has committed; it never joins it.
+
+    The end of a partition is told when a fetch of `fetch_wait_ms` came back empty.
+    """
+    settings = kafka.client(
+        group_id=group,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        isolation_level=isolation,
+        enable_partition_eof=True,
+        fetch_wait_max_ms=fetch_wait_ms,
+        topic_metadata_refresh_interval_ms=60_000,
+        allow_auto_create_topics=False,
+    )
+    return Consumer(settings, logger=_log)
+
+
+def transactional_producer(kafka: KafkaSettings, transactional_id: str, *, compression: str) -> Producer:
+    """A producer whose transactions bear this id."""
+    settings = kafka.client(
+        transactional_id=transactional_id,
+        transaction_timeout_ms=TRANSACTION_MS,
+        retry_backoff_ms=1,  # each transaction waits for it several times; the default crawls
+        linger_ms=0,
+        acks="all",
+        compression_type=compression,
+        partitioner="murmur2_random",
+    )
+    return Producer(settings, logger=_log)

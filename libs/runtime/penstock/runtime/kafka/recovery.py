@@ -1,0 +1,135 @@
+"""Recovers from every failure of Kafka in one way: the session ends, and a new one begins with new
+clients at what is durable.
+
+librdkafka lets a transactional call be resumed after some errors; after an outage such a call has
+been seen never to return (its issues 5456 and 5511). So none is resumed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException
+
+from penstock.contracts import metrics
+from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.runtime.backoff import Backoff
+from penstock.runtime.messaging import GROUP
+from penstock.runtime.metrics import counter
+
+log = structlog.get_logger(__name__)
+_INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
+
+FIRST_DELAY_S: Final = 0.2
+LONGEST_DELAY_S: Final = 2.0
+LOOK_S: Final = 1.0
+"""Seconds that a look whether Kafka is back may take."""
+
+
+class Waits(Protocol):
+    """Where it is said that Kafka is away: `Service.readiness`."""
+
+    def waits_for(self, thing: str, why: str) -> None: ...
+
+    def has(self, thing: str) -> None: ...
+
+
+class ClientFailed(PenstockError):
+    """A Kafka client that will not work again in this process: another process has its name, or
+    what it knows contradicts Kafka. The service exits, and its supervisor starts it anew.
+    """
+
+
+class Recovery:
+    """Runs sessions with Kafka, one after the other, and says meanwhile whether Kafka is there."""
+
+    def __init__(
+        self,
+        group: str,
+        waits: Waits | None = None,
+        *,
+        thing: str = "kafka",
+        remedy: str = "Give each replica a name of its own: PENSTOCK_<SERVICE>__REPLICA",
+        measured: bool = True,
+    ) -> None:
+        """`group` as the catalogue names it; `thing`: what is waited for while Kafka is away;
+        `remedy`: what to do where another process has this one's name; `measured`: sessions that
+        end in an error are counted as the group's interruptions.
+        """
+        self._group = group
+        self._waits = waits
+        self._thing = thing
+        self._remedy = remedy
+        self._measured = measured
+        self._away = False
+        self._progressed = False
+        """In this session."""
+
+    def run(self, stop: threading.Event, session: Callable[[], None]) -> None:
+        """Runs `session` again and again until `stop` is set. Raises ClientFailed, and what
+        `session` raises but for what may pass: Unavailable, and KafkaException that is not fatal.
+        """
+        self._count(0)
+        backoff = Backoff(first=FIRST_DELAY_S, longest=LONGEST_DELAY_S)
+        while not stop.is_set():
+            try:
+                session()
+                continue
+            except Unavailable as error:
+                why = str(error)
+            except KafkaException as error:
+                if error.args[0].fatal():
+                    raise self.failed(error.args[0]) from error
+                why = error.args[0].str()
+            if self._progressed:
+                backoff.reset()
+            self._progressed = False
+            log.warning("session_ended", group=self._group, why=why)
+            self._count(1)
+            self.away(why)
+            stop.wait(backoff.next())
+
+    def failed(self, error: KafkaError) -> ClientFailed:
+        """The error to raise for a fatal one of librdkafka's."""
+        fenced = error.code() == KafkaError._FENCED
+        return ClientFailed(error.str(), where=self._group, remedy=self._remedy if fenced else None)
+
+    def progressed(self) -> None:
+        """Something became durable in this session: should it end, the next one begins soon."""
+        self._progressed = True
+
+    def away(self, why: str) -> None:
+        """Says that Kafka is away, until it is `back`. From any thread."""
+        if not self._away:
+            log.warning("kafka_away", group=self._group, why=why)
+        self._away = True
+        if self._waits is not None:
+            self._waits.waits_for(self._thing, why)
+
+    def back(self) -> None:
+        if self._away:
+            self._away = False
+            log.info("kafka_back", group=self._group)
+        if self._waits is not None:
+            self._waits.has(self._thing)
+
+    def watch(self, client: Consumer, topic: str | None) -> None:
+        """Looks whether Kafka is back, which librdkafka does not tell. To be called whenever a
+        session has nothing to do; blocks for a second at most, and only while Kafka is away.
+
+        `topic`: one that the client uses, in Kafka's name; None: all are asked for.
+        """
+        if not self._away:
+            return
+        try:
+            client.list_topics(topic, timeout=LOOK_S)
+        except KafkaException:
+            return
+        self.back()
+
+    def _count(self, interruptions: int) -> None:
+        if self._measured:
+            _INTERRUPTIONS.add(interruptions, {GROUP: self._group})
