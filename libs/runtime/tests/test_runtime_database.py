@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, Unavailable
 from penstock.runtime.database import Database
 from penstock.runtime.settings import ServiceSettings, service_config
 
@@ -37,6 +40,19 @@ def test_without_a_setting_it_is_sqlite_in_the_services_folder(
     variables: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert str(Settings().database_url) == f"sqlite:///{tmp_path}/trainer/trainer.db"
+
+
+def test_a_writer_is_told_that_another_held_sqlite_for_too_long(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as other:
+        database = Database(f"sqlite:///{tmp_path}/x.db")
+        event.listen(database.engine, "connect", lambda raw, _: raw.execute("PRAGMA busy_timeout=10"))
+        other.execute("BEGIN IMMEDIATE")
+        with (
+            pytest.raises(Unavailable, match=r"x\.db\): another writer has held it"),
+            database.engine.begin(),
+        ):
+            pass
+        database.close()
 
 
 def test_the_password_comes_from_its_file_and_is_not_shown(

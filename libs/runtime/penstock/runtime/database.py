@@ -7,6 +7,7 @@ needs for that is in `postgresql.py`, imported, and its driver with it, where a 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError
 
 from penstock.contracts.errors import Invalid, Unavailable
@@ -112,7 +114,7 @@ class Database:
             if not parsed.database or ":memory:" in parsed.database:
                 raise ValueError("an in-memory database is another one for each connection; give a file")
             self.presence = Presence(parsed.database)
-            self.engine, self.snapshot = _sqlite(parsed)
+            self.engine, self.snapshot = _sqlite(parsed, self.presence)
         else:
             from penstock.runtime import postgresql
 
@@ -170,10 +172,25 @@ def with_password(url: str, file: Path | None) -> URL:
     return parsed.set(password=password)
 
 
-def _sqlite(url: URL) -> tuple[Engine, Mapping[str, Any]]:
+def held_by_another(presence: Presence) -> Unavailable:
+    """Returns the error of a writer that has waited for another one for as long as it may."""
+    return Unavailable(
+        f"another writer has held it for {WRITER_WAITS_S:.0f} s",
+        where=f"database ({presence.name})",
+        remedy="Try again",
+    )
+
+
+def _sqlite(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]:
+    def translated(context: ExceptionContext) -> Exception | None:
+        code = getattr(context.original_exception, "sqlite_errorcode", 0)
+        busy = code & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: there are extended codes
+        return held_by_another(presence) if busy else None
+
     engine = create_engine(url, connect_args={"timeout": WRITER_WAITS_S, "check_same_thread": False})
     event.listen(engine, "connect", _sqlite_connected)
     event.listen(engine, "begin", _sqlite_begin)
+    event.listen(engine, "handle_error", translated)
     return engine, {READ_ONLY: True}
 
 

@@ -10,26 +10,37 @@ Readers take no lock.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, DatabaseAway, Presence
+from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, DatabaseAway, Presence, held_by_another
 
 PORT = 5432
 CONNECT_WITHIN_S = 3
 SILENT_S = 10
-"""An established connection whose other end does not answer, not even to say so, counts as lost."""
+"""Seconds after which a connection counts as lost whose other end does not acknowledge, or an idle one
+whose server does not answer.
+"""
+ANSWERS_WITHIN_S = WRITER_WAITS_S + SILENT_S
+"""Seconds after which it counts as lost in a transaction: a statement may wait for another writer,
+or for a disk.
+"""
 STANDS_STILL_S = 20
 """A replica that stands still in a transaction loses it before those who wait for the lock give up."""
 POOL, MORE = 5, 35
 """Connections kept, and how many more where that many threads want one: more than asyncio has
 threads for blocking work.
 """
+T = TypeVar("T")
+
 _ONE_WRITER = int.from_bytes(b"penstock")
 """The advisory lock's key: any number that nobody else in this database takes."""
 _SESSION = {
@@ -60,17 +71,38 @@ def connecting(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]
         use_native_hstore=False,
     )
 
-    def about_to_connect(*_: object) -> None:
+    def connect(_dialect: object, _record: object, arguments: list[Any], named: dict[str, Any]) -> Any:
         presence.about_to_connect(CONNECT_WITHIN_S)
+        return _BoundedConnection.connect(*arguments, **named)
 
     def translated(context: ExceptionContext) -> Exception | None:
         return _translated(context, presence)
 
-    event.listen(engine, "do_connect", about_to_connect)
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", lambda *_: presence.found())
     event.listen(engine, "begin", _begin)
     event.listen(engine, "handle_error", translated)
     return engine, {READ_ONLY: True, "postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
+
+
+class _BoundedConnection(psycopg.Connection[Any]):
+    """Counts as lost when an answer takes too long. A server that stands still says nothing, and
+    its kernel acknowledges all the same that it was asked: no setting of TCP or of the server
+    notices that.
+    """
+
+    def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
+        if timeout is not None:
+            return super().wait(gen, interval, timeout)
+        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        deadline = time.monotonic() + (within := SILENT_S if idle else ANSWERS_WITHIN_S)
+        try:
+            return super().wait(gen, interval, within)
+        except psycopg.OperationalError as error:
+            if time.monotonic() < deadline:
+                raise
+            self.pgconn.finish()  # a late answer would be taken for the next one's
+            raise psycopg.OperationalError(f"it has not answered for {within:.0f} s") from error
 
 
 def _begin(connection: Connection) -> None:
@@ -101,9 +133,7 @@ def _translated(context: ExceptionContext, presence: Presence) -> Exception | No
             remedy="It is tried again by itself",
         )
     if isinstance(error, psycopg.errors.LockNotAvailable):
-        return Unavailable(
-            f"another writer has held it for {WRITER_WAITS_S:.0f} s", where=where, remedy="Try again"
-        )
+        return held_by_another(presence)
     if isinstance(error, psycopg.OperationalError):
         return Unavailable(_said(error), where=where, remedy="Try again")
     if isinstance(error, psycopg.DataError):
