@@ -40,6 +40,7 @@ from penstock.runtime.tables import InboxRow, OutboxRow
 from penstock.testing.aio import until
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
+from penstock.testing.threads import in_a_thread
 
 pytestmark = pytest.mark.kafka
 
@@ -166,7 +167,7 @@ async def test_no_message_is_committed_while_it_is_in_its_handler(
     done: list[int] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    async def on_audit_started(event: AuditStarted) -> None:
         await asyncio.sleep(0.02)  # FastStream polls again meanwhile
         [position] = await asyncio.to_thread(
             witness.committed, [TopicPartition(settings.topic(AUDITS), 0)], 10
@@ -247,7 +248,7 @@ async def test_a_consumer_that_tries_again_does_not_stand_still(
     got: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         if event.audit_id == "1":
             raise Unavailable("the feature store is away")
         got.append(event.audit_id)
@@ -288,7 +289,7 @@ async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(
     got: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         effect.session.add(Applied(number=int(event.audit_id), audit=event.audit_id))
         if event.audit_id == "2":
             raise Invalid("no such model", where="digest", remedy="Register it")
@@ -323,7 +324,7 @@ async def test_poison_becomes_a_dead_letter_and_the_next_goes_on(
     assert headers(letters[0])["dlq-topic"] == AUDITS
     assert letters[0].value() == encode(started("2"))
     assert letters[4].value() == b"\x00\xff"
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == ["1", "4", "5"]
 
 
@@ -338,7 +339,7 @@ async def test_the_original_is_committed_after_its_dead_letter_was_acknowledged(
     tries: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         tries.append(event.audit_id)
         if event.audit_id == "1":
             raise Invalid("poison")
@@ -365,7 +366,7 @@ async def test_what_may_pass_is_retried_in_order(
     tries: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         tries.append(event.audit_id)
         effect.session.add(Applied(number=len(tries), audit=event.audit_id))
         if event.audit_id in ("1", "3") and tries.count(event.audit_id) < 4:
@@ -376,7 +377,7 @@ async def test_what_may_pass_is_retried_in_order(
         await until(lambda: "5" in tries)
         await until(lambda: topics.committed(AUDITS, "g") == 6)
     assert tries == ["0", "1", "1", "1", "1", "2", "3", "3", "3", "3", "4", "5"]
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == [
             "0",
             "1",
@@ -393,7 +394,7 @@ async def test_patience_ends_in_a_dead_letter(settings: KafkaSettings, store: St
     got: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         if event.audit_id == "1":
             raise Unavailable("away for good")
         got.append(event.audit_id)
@@ -414,7 +415,7 @@ async def test_a_dead_letter_too_large_for_kafka_goes_without_its_event(
     got: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         got.append(event.audit_id)
 
     large = "x" * 999_000
@@ -449,7 +450,7 @@ async def test_too_many_dead_letters_in_a_row_stop_the_consumer(
     tries: list[str] = []
 
     @router.on(AuditStarted)
-    async def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
         tries.append(event.audit_id)
         if event.audit_id != "1":
             raise KeyError("everything fails here")
@@ -475,7 +476,7 @@ async def test_what_is_published_is_a_cloud_event_in_order(
 ) -> None:
     async with running(ControlPlane("model_registry", settings, [], store=store)):
         for number in range(30):
-            with store.transaction() as effect:
+            with in_a_thread(store.transaction()) as effect:
                 effect.publish(started(str(number)))
         await until(lambda: not _count(store, OutboxRow))
     found = topics.read(AUDITS)
@@ -499,10 +500,10 @@ async def test_stopping_flushes_what_is_decided(
 ) -> None:
     plane = ControlPlane("t", settings, [], store=store)
     async with running(plane):
-        with store.transaction() as effect:
+        with in_a_thread(store.transaction()) as effect:
             effect.publish(started("1"))
         await until(lambda: plane.readiness.ready and len(topics.read(AUDITS)) == 1)
-        with store.transaction() as effect:
+        with in_a_thread(store.transaction()) as effect:
             effect.publish(started("2"))
     assert {message.value() for message in topics.read(AUDITS)} == {
         encode(started("1")),
@@ -516,7 +517,7 @@ async def test_one_relay_works_at_a_time(settings: KafkaSettings, store: Store, 
     second = ControlPlane("t", settings, [], store=store, replica="1")
     async with running(first), running(second):
         for number in range(30):
-            with store.transaction() as effect:
+            with in_a_thread(store.transaction()) as effect:
                 effect.publish(started(str(number)))
             await asyncio.sleep(0)  # the relays' turn
         await until(lambda: not _count(store, OutboxRow))
@@ -533,7 +534,7 @@ async def test_a_topic_that_comes_later_is_read_from_its_beginning(kafka: Kafka,
     router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
     router.on_replay(PipelineApplied)(lambda event: replayed.append(event.pipeline))
     async with running(ControlPlane("t", late, [router], store=store)):
-        with store.transaction() as effect:
+        with in_a_thread(store.transaction()) as effect:
             effect.publish(started("1"))
             effect.publish(applied("p"))
         await asyncio.to_thread(ensure_topics, late, TOPICS)
@@ -551,7 +552,7 @@ async def test_several_topics_and_types_in_one_router(
         got.append(type(event).__name__)
 
     @router.on(ReviewRequested)
-    async def on_review_requested(event: ReviewRequested, effect: Effect) -> None:
+    def on_review_requested(event: ReviewRequested, effect: Effect) -> None:
         got.append(type(event).__name__)
 
     async with running(ControlPlane("t", settings, [router], store=store)):
@@ -595,13 +596,17 @@ SERVICE = """
         router = Router("g", store)
 
         @router.on(AuditStarted)
-        async def on_audit_started(event, effect):
+        async def on_audit_started(event):
             await asyncio.sleep(0.002)  # a handler's work, long enough to be killed in
-            effect.session.add(Applied(audit=event.audit_id))
             name = event.audit_id
-            effect.publish(
-                ReviewRequested(pipeline="p", digest=name, audit_id=name, gates=(), requested_at=NOON)
-            )
+
+            def write(effect):
+                effect.session.add(Applied(audit=name))
+                effect.publish(
+                    ReviewRequested(pipeline="p", digest=name, audit_id=name, gates=(), requested_at=NOON)
+                )
+
+            return write
 
         kafka = KafkaSettings(bootstrap_servers=bootstrap, topic_prefix=prefix)
         await ControlPlane("t", kafka, [router], store=store).run()
@@ -656,7 +661,7 @@ async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
         finally:
             service.kill()
             service.wait()
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         assert session.scalars(select(Applied.audit).order_by(Applied.number)).all() == [
             str(number) for number in range(count)
         ]
@@ -680,14 +685,14 @@ async def test_it_works_through_kafkas_absence(store: Store) -> None:
         router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
         plane = ControlPlane("t", settings, [router], store=store)
         async with running(plane) as task:
-            with store.transaction() as effect:
+            with in_a_thread(store.transaction()) as effect:
                 effect.publish(started("1"))
             await until(lambda: [wait.thing for wait in plane.readiness.waiting] == ["kafka"])
             await asyncio.to_thread(broker.start)
             await until(lambda: got == ["1"], within=60)
             await until(lambda: plane.readiness.ready)
             await asyncio.to_thread(broker.kill)
-            with store.transaction() as effect:
+            with in_a_thread(store.transaction()) as effect:
                 effect.publish(started("2"))
             await until(lambda: not plane.readiness.ready, within=30)
             await asyncio.to_thread(broker.start)
@@ -697,5 +702,5 @@ async def test_it_works_through_kafkas_absence(store: Store) -> None:
 
 
 def _count(store: Store, table: type[DeclarativeBase]) -> int:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         return session.scalar(select(func.count()).select_from(table)) or 0

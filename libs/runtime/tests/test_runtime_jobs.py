@@ -23,6 +23,7 @@ from penstock.runtime.jobs import Jobs
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 from penstock.testing.aio import until
+from penstock.testing.threads import in_a_thread
 
 pytestmark = pytest.mark.process
 
@@ -148,12 +149,12 @@ async def end(task: asyncio.Task[None]) -> None:
 
 
 def enqueue(store: Store, marks: Path, *steps: tuple[Any, ...], job: str = "1", **payload: Any) -> None:
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         effect.enqueue("steps", job, {"marks": str(marks), "steps": list(steps), **payload})
 
 
 def row(store: Store, job: str = "1") -> JobRow:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         return session.scalars(select(JobRow).where(JobRow.job_id == job)).one()
 
 
@@ -285,7 +286,7 @@ async def test_cancel_before_the_start(
     store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
 ) -> None:
     enqueue(store, tmp_path / "marks", ("progress", 1))
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         assert effect.cancel("steps", "1")
         assert not effect.cancel("steps", "unknown")
     start()
@@ -303,8 +304,10 @@ async def test_cancel_kills_the_child_and_all_it_started(
     jobs, _ = start()
     [child] = await until(lambda: marked(marks, "pid"))
     [grandchild] = marked(marks, "grandchild")
-    assert jobs.cancel("1")
-    assert not jobs.cancel("1")
+    with in_a_thread(store.transaction()) as effect:
+        assert effect.cancel("steps", "1")
+    with in_a_thread(store.transaction()) as effect:
+        assert not effect.cancel("steps", "1")
     await until(lambda: not alive(int(child)) and not alive(int(grandchild)))
     await until(lambda: not jobs._running)
     assert row(store).state == "canceled"
@@ -345,7 +348,7 @@ async def test_a_dead_replicas_job_is_taken_when_its_lease_ends(
     store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
 ) -> None:
     enqueue(store, tmp_path / "marks", ("progress", 1))
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         effect.session.execute(
             update(JobRow).values(
                 state="running", owner="other", attempt=1, lease_until=store.clock() + timedelta(seconds=1)
@@ -362,7 +365,7 @@ async def test_ones_own_job_is_taken_back_at_once(
     store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
 ) -> None:
     enqueue(store, tmp_path / "marks", ("progress", 1))
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         effect.session.execute(
             update(JobRow).values(
                 state="running", owner="me", attempt=1, lease_until=store.clock() + timedelta(hours=1)
@@ -380,7 +383,7 @@ async def test_a_lost_lease_ends_the_child(
     enqueue(store, marks, ("wait", str(tmp_path / "never")))
     start(owner="me", lease=timedelta(seconds=0.3))
     [child] = await until(lambda: marked(marks, "pid"))
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         effect.session.execute(
             update(JobRow).values(owner="other", lease_until=store.clock() + timedelta(hours=1))
         )
@@ -431,7 +434,7 @@ async def test_the_trace_goes_on_in_the_child(
     store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
 ) -> None:
     enqueue(store, tmp_path / "marks", ("trace",))
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         effect.session.execute(update(JobRow).values(traceparent=f"00-{'ab' * 16}-{'cd' * 8}-01"))
     start()
     await ended(store)

@@ -40,13 +40,14 @@ from penstock.runtime.jobs import Jobs
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.outbox import Relay
 from penstock.runtime.settings import KafkaSettings
-from penstock.runtime.store import Effect, Store
+from penstock.runtime.store import Effect, Store, Write
 from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing import aio
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PASSWORD, PostgresContainer, database_settings, running_postgres
+from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until
 
 pytestmark = [pytest.mark.docker, pytest.mark.process]
@@ -96,7 +97,7 @@ def started(audit: str) -> AuditStarted:
 
 
 def count(store: Store, table: type[DeclarativeBase]) -> int:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         return session.scalar(select(func.count()).select_from(table)) or 0
 
 
@@ -183,7 +184,7 @@ async def test_a_handler_that_was_in_the_middle_is_undone_and_runs_again(
 
 async def test_what_must_be_written_is_tried_until_it_is(server: PostgresContainer, store: Store) -> None:
     def write() -> str:
-        with store.transaction() as effect:
+        with in_a_thread(store.transaction()) as effect:
             effect.session.add(Applied(number=1, audit="1"))
         return "written"
 
@@ -205,7 +206,7 @@ async def test_what_kafka_has_acknowledged_is_not_published_again_after_it(
         if published == ["0", "1"]:
             server.container.kill()
 
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         for number in range(3):
             effect.publish(started(str(number)))
     relay = Relay(store, publish, owner="me")
@@ -257,7 +258,7 @@ class Working:
             environment={"PYTHONPATH": str(folder)},
             **options,
         )
-        with store.transaction() as effect:
+        with in_a_thread(store.transaction()) as effect:
             effect.enqueue("waiting", "1", {"marks": str(self.marks), "go": str(self.go)})
 
     @property
@@ -266,7 +267,7 @@ class Working:
 
     @property
     def row(self) -> JobRow:
-        with self.store.read() as session:
+        with in_a_thread(self.store.snapshot()) as session:
             return session.scalars(select(JobRow)).one()
 
     @contextlib.asynccontextmanager
@@ -397,14 +398,18 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(
     router = Router("g", store, retries=Retries(first=0.02, longest=0.2, patience=0.5))
 
     @router.on(AuditStarted)
-    async def on_audit_started(audit: AuditStarted, effect: Effect) -> None:
+    async def on_audit_started(audit: AuditStarted) -> Write:
         await asyncio.sleep(0.005)  # a handler's work, long enough to be killed in
-        effect.session.add(Applied(number=int(audit.audit_id), audit=audit.audit_id))
-        effect.publish(
-            AuditFailed(
-                audit_id=audit.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON
+
+        def write(effect: Effect) -> None:
+            effect.session.add(Applied(number=int(audit.audit_id), audit=audit.audit_id))
+            effect.publish(
+                AuditFailed(
+                    audit_id=audit.audit_id, pipeline="p", digest="d", reason="", remedy="", failed_at=NOON
+                )
             )
-        )
+
+        return write
 
     topic.send(*map(str, range(total)))
     plane = ControlPlane("t", topic.settings, [router], store=store)
@@ -453,15 +458,14 @@ SERVICE = """
 
             class Servicer(ingest_pb2_grpc.IngestServiceServicer):
                 async def GetCounts(self, request, context):
-                    with store.transaction() as effect:
-                        effect.enqueue("none", request.pipeline, {})
+                    await store.write(lambda effect: effect.enqueue("none", request.pipeline, {}))
                     return ingest_pb2.GetCountsResponse()
 
             async def count():
                 while True:
-                    with store.read() as session:
-                        count = session.scalar(select(func.count()).select_from(JobRow))
-                        service.fact("jobs", f"{count} jobs")
+                    rows = select(func.count()).select_from(JobRow)
+                    count = await store.read(lambda session: session.scalar(rows))
+                    service.fact("jobs", f"{count} jobs")
                     await asyncio.sleep(0.05)  # a service's own period
 
             service.serve(

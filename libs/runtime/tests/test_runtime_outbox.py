@@ -14,6 +14,7 @@ from penstock.contracts.events import AuditStarted
 from penstock.runtime.outbox import IN_FLIGHT, LEASE, LOOK_EVERY_S, Relay
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
+from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until
 
 
@@ -33,7 +34,7 @@ def clock() -> Clock:
 @pytest.fixture
 def store(database: str, clock: Clock) -> Iterator[Store]:
     opened = Store.open(database, clock=clock)
-    with opened.transaction() as effect:
+    with in_a_thread(opened.transaction()) as effect:
         for number in range(3):
             effect.publish(AuditStarted(audit_id=str(number), pipeline="p", digest="d", started_at=clock()))
     yield opened
@@ -45,7 +46,7 @@ def audit(row: OutboxRow) -> str:
 
 
 def left(store: Store) -> int:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         return session.scalar(select(func.count()).select_from(OutboxRow)) or 0
 
 
@@ -97,10 +98,10 @@ async def test_a_relay_that_ends_leaves_the_next_one_nothing_to_wait_for(store: 
 
     first, second = Relay(store, publish, owner="first"), Relay(store, publish, owner="second")
     assert await first.drain() == 3
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         effect.publish(AuditStarted(audit_id="3", pipeline="p", digest="d", started_at=store.clock()))
     assert await second.drain() == 0, "the lease holds"
-    first.resign()
+    await first.resign()
     assert await second.drain() == 1
 
 
@@ -117,7 +118,7 @@ async def test_the_relay_that_leads_publishes_what_others_commit_within_a_second
     try:
         await asyncio.to_thread(until, lambda: len(published) == 3, within=10, what="all are published")
         other = Store.open(database, clock=store.clock)
-        with other.transaction() as effect:
+        with in_a_thread(other.transaction()) as effect:
             effect.publish(
                 AuditStarted(audit_id="other's", pipeline="p", digest="d", started_at=store.clock())
             )

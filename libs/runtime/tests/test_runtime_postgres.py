@@ -4,6 +4,7 @@ of their commits, snapshots.
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import AuditStarted
 from penstock.runtime.database import Database, DatabaseAway
-from penstock.runtime.store import Effect, Repeated, Store
+from penstock.runtime.store import Store
 from penstock.runtime.tables import InboxRow, OutboxRow
 from penstock.testing.postgres import Postgres
 from penstock.testing.wait import until
@@ -70,7 +71,7 @@ def started(audit: str) -> AuditStarted:
 
 
 def outbox(store: Store) -> list[str]:
-    with store.read() as session:
+    with store.snapshot() as session:
         rows = session.scalars(select(OutboxRow).order_by(OutboxRow.id)).all()
     return [AuditStarted.model_validate_json(row.value).audit_id for row in rows]
 
@@ -124,7 +125,7 @@ def test_what_a_writer_has_read_stays_true_until_it_commits(opened: Callable[[],
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(count, stores))
-    with stores[0].read() as session:
+    with stores[0].snapshot() as session:
         assert session.get_one(Note, "n").body == 60
 
 
@@ -133,15 +134,8 @@ def test_two_replicas_apply_an_event_once(opened: Callable[[], Store]) -> None:
     applied: list[str] = []
 
     def apply(store: Store) -> None:
-        effect = Effect(store, inbox=("g", "event"))
-        try:
-            effect.begin()
-            applied.append("once")
-            effect.commit()
-        except Repeated:
-            applied.append("repeated")
-        finally:
-            effect.close()
+        new = asyncio.run(store.apply("g", "event", lambda effect: applied.append("handled")))
+        applied.append("once" if new else "repeated")
 
     with first.transaction():
         threads = [threading.Thread(target=apply, args=(store,)) for store in (second, third)]
@@ -150,8 +144,8 @@ def test_two_replicas_apply_an_event_once(opened: Callable[[], Store]) -> None:
         until(lambda: writers_waiting(first.database) == 2, within=10, what="both have begun")
     for thread in threads:
         thread.join()
-    assert sorted(applied) == ["once", "repeated"]
-    with first.read() as session:
+    assert sorted(applied) == ["handled", "once", "repeated"]
+    with first.snapshot() as session:
         assert session.scalar(select(func.count()).select_from(InboxRow)) == 1
 
 
@@ -160,11 +154,11 @@ def test_a_reader_waits_for_nobody_and_sees_one_moment(opened: Callable[[], Stor
     with writer.transaction() as effect:
         effect.session.add(Note(key="a"))
         effect.session.flush()
-        with reader.read() as session:
+        with reader.snapshot() as session:
             assert session.scalars(select(Note.key)).all() == []
-            effect.commit()
+            effect.session.commit()
             assert session.scalars(select(Note.key)).all() == []
-    with reader.read() as session:
+    with reader.snapshot() as session:
         assert session.scalars(select(Note.key)).all() == ["a"]
 
 
@@ -175,7 +169,7 @@ def test_more_threads_than_connections_are_kept(store: Store) -> None:
         together.wait()
         with store.transaction() as effect:
             effect.session.add(Note(key=str(number)))
-        with store.read() as session:
+        with store.snapshot() as session:
             assert session.get(Note, str(number)) is not None
 
     with ThreadPoolExecutor(30) as pool:
@@ -214,7 +208,7 @@ def test_a_replica_that_stands_still_in_a_transaction_loses_it(opened: Callable[
 
     with pytest.raises(DatabaseAway, match="idle-in-transaction"):
         stand_still()
-    with still.read() as session:
+    with still.snapshot() as session:
         assert session.scalars(select(Note.key)).all() == ["other"]
 
 
@@ -229,7 +223,7 @@ def test_a_value_that_no_column_takes_is_the_callers_mistake(store: Store, key: 
 def test_json_comes_back_as_it_was(store: Store, body: Any) -> None:
     with store.transaction() as effect:
         effect.session.add(Note(key="a", body=body))
-    with store.read() as session:
+    with store.snapshot() as session:
         assert session.get_one(Note, "a").body == body
 
 
@@ -263,7 +257,7 @@ def test_a_database_that_takes_no_writes_is_waited_for(url: str, opened: Callabl
     store.database.engine.dispose()
     with pytest.raises(DatabaseAway, match="takes no writes"), store.transaction() as effect:
         effect.session.add(Note(key="a", body=1))
-    with store.read() as session:
+    with store.snapshot() as session:
         assert session.scalar(select(func.count()).select_from(Note)) == 0
     psycopg.connect(
         url.replace("+psycopg", ""), autocommit=True, options="-c default_transaction_read_only=off"

@@ -221,21 +221,21 @@ def test_two_replicas_share_the_work_and_one_takes_over(
         replicas.start(name)
 
     def count(table: type[DeclarativeBase]) -> int:
-        with store.read() as session:
+        with store.snapshot() as session:
             return session.scalar(select(func.count()).select_from(table)) or 0
 
     def workers() -> set[str | None]:
-        with store.read() as session:
+        with store.snapshot() as session:
             return set(session.scalars(select(JobRow.owner).where(JobRow.state == "running")))
 
     until(lambda: workers() >= {"0", "1"}, within=60, what="both replicas run a job")
     send(settings)
     (tmp_path / "go").touch()
     until(lambda: count(Told) >= WISHES, within=60, what="both are in the middle of it")
-    with store.read() as session:
+    with store.snapshot() as session:
         leading = session.get_one(LeaseRow, "outbox").owner.removeprefix("t/")
     replicas.kill(leading)
-    with store.read() as session:
+    with store.snapshot() as session:
         wished = session.scalar(select(func.count()).where(Told.why.startswith(f"wish {leading} "))) or 0
     total = EVENTS + WISHES + wished + JOBS
     until(
@@ -244,7 +244,7 @@ def test_two_replicas_share_the_work_and_one_takes_over(
         what="the other replica has done the rest",
     )
 
-    with store.read() as session:
+    with store.snapshot() as session:
         told = session.execute(select(Told.key, Told.number).order_by(Told.key, Told.number)).all()
         assert session.scalar(select(func.count()).where(JobRow.state == "done")) == JOBS
     starts = marks.read_text().split()

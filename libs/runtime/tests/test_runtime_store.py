@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import String, select, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from penstock.contracts.errors import Conflict, TooLarge
+from penstock.contracts.errors import Conflict, TooLarge, Unavailable
 from penstock.contracts.events import AuditFailed, AuditStarted
-from penstock.runtime.store import Effect, Store, UtcDateTime, assert_migrations_match
+from penstock.runtime.database import Database
+from penstock.runtime.effect import has_applied
+from penstock.runtime.store import CALLERS, Effect, Store, UtcDateTime, Write, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
+from penstock.testing.threads import in_a_thread
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -51,7 +55,7 @@ def test_effect_and_events_are_committed_together(store: Store) -> None:
             AuditFailed(audit_id="1", pipeline="p", digest="sha256:0", reason="r", remedy="m", failed_at=NOON)
         )
         effect.enqueue("audit", "1", {"n": 1})
-    with store.read() as session:
+    with store.snapshot() as session:
         assert session.scalars(select(Note.at)).one() == NOON
         assert [row.event_type for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))] == [
             "io.penstock.AuditStarted.v1",
@@ -72,7 +76,7 @@ def test_nothing_is_left_of_a_block_that_raises(store: Store) -> None:
 
     with pytest.raises(LookupError):
         fail()
-    with store.read() as session:
+    with store.snapshot() as session:
         assert not session.scalars(select(Note)).all()
         assert not session.scalars(select(OutboxRow)).all()
     assert heard == []
@@ -99,7 +103,7 @@ def test_what_follows_a_commit_cannot_make_it_look_undone(store: Store) -> None:
         effect.after_commit(fail)
         effect.after_commit(lambda: heard.append("the next"))
     assert heard == ["the next"]
-    with store.read() as session:
+    with store.snapshot() as session:
         assert session.scalars(select(Note.key)).all() == ["a"]
 
 
@@ -108,20 +112,8 @@ def test_a_job_is_enqueued_once(store: Store) -> None:
         assert effect.enqueue("audit", "1", {"n": 1})
         assert not effect.enqueue("audit", "1", {"n": 2})
         assert effect.enqueue("other", "1", {"n": 3})
-    with store.read() as session:
+    with store.snapshot() as session:
         assert [row.payload["n"] for row in session.scalars(select(JobRow).order_by(JobRow.id))] == [1, 3]
-
-
-async def test_awaiting_inside_a_transaction_is_refused_where_it_happens(store: Store) -> None:
-    async def slow() -> None:
-        with store.transaction() as effect:
-            effect.session.add(Note(key="a", at=NOON))
-            await asyncio.sleep(0)  # any await is refused
-
-    with pytest.raises(RuntimeError, match="awaited inside a transaction"):
-        await slow()
-    with store.read() as session:
-        assert not session.scalars(select(Note)).all()
 
 
 def test_a_nested_transaction_is_refused_and_harms_nothing(store: Store) -> None:
@@ -146,12 +138,12 @@ def test_writers_in_threads_wait_for_each_other(store: Store) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with store.read() as session:
+    with store.snapshot() as session:
         assert len(session.scalars(select(Note)).all()) == 40
 
 
 def test_reading_refuses_to_write(store: Store) -> None:
-    with pytest.raises(DBAPIError, match=r"read-?only"), store.read() as session:
+    with pytest.raises(DBAPIError, match=r"read-?only"), store.snapshot() as session:
         session.execute(text("DELETE FROM notes"))
 
 
@@ -213,19 +205,108 @@ def test_an_event_too_large_for_kafka_is_refused_before_it_is_stored(store: Stor
         effect.publish(event)
 
 
-def test_a_thread_may_do_a_handlers_database_work(store: Store) -> None:
-    effect = Effect(store, ("g", "1"))
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(effect.publish, started("1")).result()
-        effect.commit()
-        pool.submit(Effect(store, ("g", "2")).commit).result()
-    assert store.has_applied("g", "2")
+async def test_an_old_inbox_row_is_forgotten(store: Store) -> None:
+    async def is_known() -> bool:
+        return await store.read(lambda session: has_applied(session, "g", "1"))
+
+    assert await store.apply("g", "1", lambda effect: None)
+    assert await is_known()
+    assert await store.write(lambda effect: effect.forget(timedelta(days=1))) == 0
+    assert await store.write(lambda effect: effect.forget(timedelta(seconds=-1))) == 1
+    assert not await is_known()
 
 
-def test_an_old_inbox_row_is_forgotten(store: Store) -> None:
-    effect = Effect(store, ("g", "1"))
-    effect.commit()
-    assert store.has_applied("g", "1")
-    assert store.forget(timedelta(days=1)) == 0
-    assert store.forget(timedelta(seconds=-1)) == 1
-    assert not store.has_applied("g", "1")
+# -- on an event loop ------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(store: Store) -> Iterator[None]:
+    """Another process's writer."""
+    other = Store(Database(store.engine.url), store.clock)
+    with in_a_thread(other.transaction()):
+        yield
+    other.close()
+
+
+async def keys(store: Store) -> list[str]:
+    return await store.read(lambda session: list(session.scalars(select(Note.key).order_by(Note.key))))
+
+
+def noting(key: str) -> Write:
+    return lambda effect: effect.session.add(Note(key=key, at=NOON))
+
+
+async def test_while_another_writes_only_writers_wait(store: Store) -> None:
+    with held(store):
+        writing = asyncio.create_task(store.write(noting("a")))
+        for _ in range(20):
+            assert await asyncio.wait_for(keys(store), 1) == []
+        assert not writing.done()
+    await writing
+    assert await keys(store) == ["a"]
+
+
+async def test_writes_follow_one_another_in_the_order_of_the_calls(store: Store) -> None:
+    done: list[int] = []
+    await asyncio.gather(*(store.write(lambda effect, n=n: done.append(n)) for n in range(50)))  # type: ignore[misc]
+    assert done == list(range(50))
+
+
+async def test_a_caller_that_leaves_leaves_all_of_a_transaction_or_nothing(store: Store) -> None:
+    """And what was to follow its commit follows."""
+    begun, go_on, followed = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(effect: Effect) -> None:
+        effect.session.add(Note(key="begun", at=NOON))
+        effect.publish(started("1"))
+        effect.after_commit(followed.set)
+        begun.set()
+        assert go_on.wait(10)
+
+    first = asyncio.create_task(store.write(slow))
+    second = asyncio.create_task(store.write(noting("not begun")))
+    await asyncio.to_thread(begun.wait, 10)
+    for task in (first, second):
+        task.cancel()
+    await asyncio.wait([first, second])
+    assert first.cancelled()
+    assert second.cancelled()
+    go_on.set()
+    await store.write(noting("next"))
+    assert await keys(store) == ["begun", "next"]
+    assert followed.is_set()
+    assert len(await store.read(lambda session: session.scalars(select(OutboxRow)).all())) == 1
+
+
+async def test_more_than_may_wait_are_told_so(store: Store) -> None:
+    with held(store):
+        writing = [asyncio.create_task(store.write(noting(str(n)))) for n in range(CALLERS)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable, match=f"database writer: {CALLERS} calls wait for it already"):
+            await store.write(noting("one more"))
+        for task in writing[1:]:
+            task.cancel()
+        await asyncio.wait(writing[1:])
+        last = asyncio.create_task(store.write(noting("last")))
+    await asyncio.gather(writing[0], last)
+    assert await keys(store) == ["0", "last"]
+
+
+async def test_closing_waits_for_what_was_asked_for(database: str) -> None:
+    store = Store.open(database, Tables.metadata)
+    with held(store):
+        writing = [asyncio.create_task(store.write(noting(str(n)))) for n in range(3)]
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(asyncio.to_thread(store.close))
+    await asyncio.gather(closing, *writing)
+    with pytest.raises(Unavailable, match="the service stops"):
+        await store.write(noting("late"))
+    again = Store.open(database, Tables.metadata)
+    assert await keys(again) == ["0", "1", "2"]
+    again.close()
+
+
+async def test_the_context_of_a_caller_goes_with_its_work(store: Store) -> None:
+    with structlog.contextvars.bound_contextvars(event_id="e1"):
+        assert (await store.write(lambda _: structlog.contextvars.get_contextvars()))["event_id"] == "e1"
+        assert (await store.read(lambda _: structlog.contextvars.get_contextvars()))["event_id"] == "e1"

@@ -59,14 +59,14 @@ async def run(settings: Settings) -> None:
 def _observe(service: Service, store: Store) -> None:
     def count(which: int) -> Read:
         def read() -> list[Reading]:
-            with store.read() as session:
+            with store.snapshot() as session:
                 return [(float(rows.counts(session)[which]), {})]
 
         return read
 
     def age(oldest: Callable[[Session], datetime | None]) -> Read:
         def read() -> list[Reading]:
-            with store.read() as session:
+            with store.snapshot() as session:
                 since = oldest(session)
             return [((service.clock() - since).total_seconds() if since else 0.0, {})]
 
@@ -80,8 +80,7 @@ def _observe(service: Service, store: Store) -> None:
 
 async def _tell(service: Service, store: Store) -> None:
     while True:
-        with store.read() as session:
-            completed, running, opened = rows.counts(session)
+        completed, running, opened = await store.read(rows.counts)
         parts = [f"{completed} {'audit' if completed == 1 else 'audits'}"]
         parts += [f"{running} running"] if running else []
         parts += [f"{opened} {'review' if opened == 1 else 'reviews'} open"] if opened else []

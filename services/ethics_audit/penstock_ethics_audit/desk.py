@@ -30,7 +30,7 @@ from penstock.packages import evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
-from penstock.runtime.store import Effect, Store
+from penstock.runtime.store import Effect
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow
@@ -158,7 +158,9 @@ class Desk:
             "audit_failed", version=version_name(row.pipeline, row.digest), kind=kind.value, why=message
         )
 
-    def decide(self, store: Store, reference: str, *, approve: bool, decided_by: str, why: str) -> ReviewRow:
+    def decide(
+        self, reference: str, effect: Effect, *, approve: bool, decided_by: str, why: str
+    ) -> ReviewRow:
         """A person's decision, once. An approval is a signed waiver of all gates that did not pass.
 
         `decided_by` is a typed name; it proves no identity until there is access control. Raises
@@ -171,45 +173,44 @@ class Desk:
                 where="decided_by" if not decided_by else "why",
                 remedy="Say who decides and why; both are signed and kept",
             )
-        with store.transaction() as effect:
-            audit = rows.find_audit(effect.session, reference)
-            review = effect.session.get(ReviewRow, audit.audit_id, with_for_update=True)
-            if review is None:
-                raise _nothing_to_decide(audit)
-            if review.state != rows.OPEN:
-                raise Conflict(
-                    f"{version_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
-                    f" {review.why}",
-                    remedy="A decision stands; train again for another one",
-                )
-            now = self._clock()
-            waiver = None
-            if approve:
-                statement = Waiver(
-                    pipeline=review.pipeline,
-                    digest=review.digest,
-                    at=now,
-                    audit_id=review.audit_id,
-                    gates=tuple(evidence.gate_name(gate) for gate in review.gate_results),
-                    decided_by=decided_by,
-                    why=why,
-                )
-                waiver = evidence.sign(statement, self._keys.signer("audit"))
-            review.state = rows.APPROVED if approve else rows.REJECTED
-            review.decided_by, review.why, review.decided_at = decided_by, why, now
-            review.waiver = waiver.model_dump(mode="json") if waiver else None
-            effect.publish(
-                ReviewDecided(
-                    pipeline=review.pipeline,
-                    digest=review.digest,
-                    audit_id=review.audit_id,
-                    decision="approved" if approve else "rejected",
-                    decided_by=decided_by,
-                    why=why,
-                    waiver=waiver,
-                    decided_at=now,
-                )
+        audit = rows.find_audit(effect.session, reference)
+        review = effect.session.get(ReviewRow, audit.audit_id, with_for_update=True)
+        if review is None:
+            raise _nothing_to_decide(audit)
+        if review.state != rows.OPEN:
+            raise Conflict(
+                f"{version_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
+                f" {review.why}",
+                remedy="A decision stands; train again for another one",
             )
+        now = self._clock()
+        waiver = None
+        if approve:
+            statement = Waiver(
+                pipeline=review.pipeline,
+                digest=review.digest,
+                at=now,
+                audit_id=review.audit_id,
+                gates=tuple(evidence.gate_name(gate) for gate in review.gate_results),
+                decided_by=decided_by,
+                why=why,
+            )
+            waiver = evidence.sign(statement, self._keys.signer("audit"))
+        review.state = rows.APPROVED if approve else rows.REJECTED
+        review.decided_by, review.why, review.decided_at = decided_by, why, now
+        review.waiver = waiver.model_dump(mode="json") if waiver else None
+        effect.publish(
+            ReviewDecided(
+                pipeline=review.pipeline,
+                digest=review.digest,
+                audit_id=review.audit_id,
+                decision="approved" if approve else "rejected",
+                decided_by=decided_by,
+                why=why,
+                waiver=waiver,
+                decided_at=now,
+            )
+        )
         log.info(
             "review_decided",
             version=version_name(review.pipeline, review.digest),

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from penstock.contracts.events import ModelVersionRegistered, PipelineApplied
 from penstock.runtime.broker import Router
 from penstock.runtime.history import at_once
-from penstock.runtime.store import Effect, Store
+from penstock.runtime.store import Store, Write
 from penstock_ethics_audit.desk import Desk
 
 
@@ -16,13 +16,12 @@ def router(desk: Desk, store: Store, known: Callable[[], Awaitable[None]] = at_o
     found = Router(group="penstock.ethics_audit", store=store)
 
     @found.on_replay(PipelineApplied)
-    def on_pipeline_applied(event: PipelineApplied) -> None:
-        with store.transaction() as effect:
-            desk.remember(event, effect)
+    async def on_pipeline_applied(event: PipelineApplied) -> None:
+        await store.write(lambda effect: desk.remember(event, effect))
 
     @found.on(ModelVersionRegistered)
-    async def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:
+    async def on_model_version_registered(event: ModelVersionRegistered) -> Write:
         await known()
-        desk.begin(event, effect)
+        return lambda effect: desk.begin(event, effect)
 
     return found

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from functools import partial
 from typing import Any
 
 import grpc
+from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import GateResult
@@ -39,7 +41,7 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         self._keys = keys
 
     async def GetAudit(self, request: pb.GetAuditRequest, context: Context[Any, Any]) -> pb.Audit:
-        row = self._find(request.version)
+        row = await self._find(request.version)
         result = b""
         if row.state == rows.COMPLETED:
             result = await asyncio.to_thread(self._artifacts.read, row.artifact("result"))
@@ -52,7 +54,8 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
             raise Invalid(
                 f"there is no report as {request.format!r}", where="format", remedy="Ask for html or json"
             )
-        artifact = self._find(request.version).artifact(FORMATS[request.format])
+        audit = await self._find(request.version)
+        artifact = audit.artifact(FORMATS[request.format])
         data = await asyncio.to_thread(self._artifacts.read, artifact)
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
@@ -60,36 +63,37 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
     async def ListReviews(
         self, request: pb.ListReviewsRequest, context: Context[Any, Any]
     ) -> pb.ListReviewsResponse:
-        with self._store.read() as session:
-            found = rows.reviews(session, request.pipeline, open_only=request.open_only)
+        found = await self._store.read(
+            lambda session: rows.reviews(session, request.pipeline, open_only=request.open_only)
+        )
         return pb.ListReviewsResponse(reviews=[_review(row) for row in found])
 
     async def DecideReview(self, request: pb.DecideReviewRequest, context: Context[Any, Any]) -> pb.Review:
-        decided = await asyncio.to_thread(
+        decide = partial(
             self._desk.decide,
-            self._store,
             request.version,
             approve=request.approve,
             decided_by=request.decided_by,
             why=request.why,
         )
-        return _review(decided)
+        return _review(await self._store.write(decide))
 
     async def VerifyVersion(
         self, request: pb.VerifyVersionRequest, context: Context[Any, Any]
     ) -> pb.VerifyVersionResponse:
-        with self._store.read() as session:
+        def look(session: Session) -> tuple[AuditRow, ReviewRow | None]:
             audit = rows.find_audit(session, request.version)
-            review = session.get(ReviewRow, audit.audit_id)
+            return audit, session.get(ReviewRow, audit.audit_id)
+
+        audit, review = await self._store.read(look)
         checks = await asyncio.to_thread(verify, audit, review, self._artifacts, self._keys)
         return pb.VerifyVersionResponse(
             valid=all(check.holds for check in checks),
             checks=[pb.Check(what=check.what, holds=check.holds, detail=check.detail) for check in checks],
         )
 
-    def _find(self, reference: str) -> AuditRow:
-        with self._store.read() as session:
-            return rows.find_audit(session, reference)
+    async def _find(self, reference: str) -> AuditRow:
+        return await self._store.read(lambda session: rows.find_audit(session, reference))
 
 
 def _audit(row: AuditRow, result: str) -> pb.Audit:

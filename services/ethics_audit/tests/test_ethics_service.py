@@ -66,6 +66,7 @@ from penstock.testing import packages as made
 from penstock.testing.broker import free_ports
 from penstock.testing.history import restored
 from penstock.testing.plugin import Databases
+from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until as wait_until
 from penstock_ethics_audit import job
 from penstock_ethics_audit.desk import JOB, Desk
@@ -92,7 +93,7 @@ def store(fresh: Store) -> Store:
     """One that knows a file of `loans` newer than the one that the versions are of, which went with
     a lost database.
     """
-    with fresh.transaction() as effect:
+    with in_a_thread(fresh.transaction()) as effect:
         effect.session.add(AskedRow(pipeline="loans", number=2, audit={}))
     return fresh
 
@@ -103,7 +104,7 @@ def desk(world: World) -> Desk:
 
 
 def published(store: Store) -> list[Event]:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         return [
             event
             for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))
@@ -117,7 +118,7 @@ def one(store: Store, kind: type[Any]) -> Any:
 
 
 def audits(store: Store) -> list[AuditRow]:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         return list(session.scalars(select(AuditRow).order_by(AuditRow.audit_id)))
 
 
@@ -132,10 +133,15 @@ def file(world: World, number: int) -> PipelineApplied:
 
 
 def begin(desk: Desk, store: Store, event: ModelVersionRegistered) -> str:
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         audit_id = desk.begin(event, effect)
     assert audit_id is not None
     return audit_id
+
+
+def decide(desk: Desk, store: Store, reference: str, **said: Any) -> ReviewRow:
+    with in_a_thread(store.transaction()) as effect:
+        return desk.decide(reference, effect, **said)
 
 
 def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any = None) -> AuditCompleted:
@@ -150,7 +156,7 @@ def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any 
     )
     scores = world.artifacts.put_bytes(f"audits/{audit_id}/scores.npz", b"scores").model_dump(mode="json")
     result = {"report_digest": report["digest"], "scores_digest": scores["digest"]}
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         desk.complete(
             audit_id,
             {
@@ -206,10 +212,10 @@ def job_process(service: int) -> psutil.Process | None:
 async def test_a_registered_version_becomes_signed_evidence(world: World, store: Store, desk: Desk) -> None:
     registered = world.registered(gap=0.9)
     audit_id = begin(desk, store, registered)
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         (order,) = session.scalars(select(JobRow.payload))
     result = job.run(JobContext(audit_id, JOB, order, 1, None, io.StringIO()))
-    with store.transaction() as effect:
+    with in_a_thread(store.transaction()) as effect:
         desk.complete(audit_id, result, effect)
     event = one(store, AuditCompleted)
     assert (event.digest, event.verdict) == (registered.version.digest, "fail")
@@ -312,13 +318,13 @@ async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_fir
     hear = house.handlers[registered.ce_type()][1]
     with (
         pytest.raises(Unavailable, match="number 1 of `loans` has not come in yet"),
-        fresh.transaction() as effect,
+        in_a_thread(fresh.transaction()) as effect,
     ):
-        await hear(registered, effect)
+        (await hear(registered))(effect)
     await house.replay(Received(applied.topic, 0, 0, "e", applied.ce_type(), {}, encode(applied)))
-    with fresh.transaction() as effect:
+    with in_a_thread(fresh.transaction()) as effect:
         effect.enqueue = lambda kind, job, order: orders.append(order) or True  # type: ignore[method-assign,func-returns-value]
-        await hear(registered, effect)
+        (await hear(registered))(effect)
     assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
 
 
@@ -345,8 +351,8 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
         completed(desk, store, world, made.AUROC_PASSED),
         *(completed(desk, store, world, made.AUROC_PASSED, REVIEW) for _ in range(3)),
     )
-    desk.decide(store, approved.digest, approve=True, decided_by="Ada", why="pilot")
-    desk.decide(store, rejected.digest, approve=False, decided_by="Bob", why="no")
+    decide(desk, store, approved.digest, approve=True, decided_by="Ada", why="pilot")
+    decide(desk, store, rejected.digest, approve=False, decided_by="Bob", why="no")
     digest = "sha256:" + "c" * 64
     waits = ModelVersionRegistered(version=made.version(digest, world.keys))
     begin(desk, store, waits)  # its job goes with the database
@@ -354,7 +360,7 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
     found = await lose_the_database(empty, desk, world, [file(world, 1), *versions, *published(store)])
 
     def rows(of: Store) -> list[tuple[Any, ...]]:
-        with of.read() as session:
+        with in_a_thread(of.snapshot()) as session:
             reviews = {
                 row.audit_id: (row.state, row.decided_by, row.why, row.waiver)
                 for row in session.scalars(select(ReviewRow))
@@ -367,10 +373,10 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
 
     assert rows(found) == rows(store)
     assert [row[-1][0] for row in rows(found) if row[-1]] == ["approved", "rejected", "open"]
-    assert desk.decide(found, opened.digest, approve=True, decided_by="Ada", why="late").state == "approved"
+    assert decide(desk, found, opened.digest, approve=True, decided_by="Ada", why="late").state == "approved"
     (begun,) = [row for row in audits(found) if row.state == "running"]
     assert begun.digest == digest
-    with found.read() as session:
+    with in_a_thread(found.snapshot()) as session:
         assert [row.job_id for row in session.scalars(select(JobRow))] == [begun.audit_id]
     assert passed.digest not in {
         event.digest for event in published(found) if isinstance(event, AuditStarted)

@@ -152,7 +152,7 @@ class Erasures:
         return Erased(rows, was_online, left)
 
     def _pipeline(self, name: str) -> Pipeline:
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             row = session.scalars(
                 select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc())
             ).first()
@@ -170,7 +170,7 @@ class Erasures:
         return sorted({*pipeline.sources, *stored} - other)
 
     def _training_sets(self, pipeline: str) -> list[TrainingSetRow]:
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             return list(session.scalars(select(TrainingSetRow).where(TrainingSetRow.pipeline == pipeline)))
 
     def _from_training_set(self, training_set: str, made: TrainingSet, path: Path, journal: Journal) -> int:

@@ -259,7 +259,7 @@ class Pipelines:
         newest = self.get(name)
         if number in (0, newest.number):
             return newest.pipeline, newest.number
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             row = session.get(PipelineRow, (name, number))
             oldest = session.scalar(select(func.min(PipelineRow.number)).where(PipelineRow.name == name))
         if row is None:

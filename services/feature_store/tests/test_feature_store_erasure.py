@@ -85,7 +85,7 @@ class World:
         )
 
     def training_set(self) -> TrainingSet:
-        with self.store.read() as session:
+        with self.store.snapshot() as session:
             return session.get_one(TrainingSetRow, "set").value
 
 

@@ -22,6 +22,7 @@ from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import TrainingRunRequested, encode
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Store, assert_migrations_match
+from penstock.testing.threads import in_a_thread
 from penstock_feature_store.handlers import router
 from penstock_feature_store.names import column_of
 from penstock_feature_store.settings import Settings
@@ -50,6 +51,7 @@ asyncio.run(main())
 WORK = """
 import os, signal
 from penstock.contracts.errors import Invalid
+from penstock.testing.threads import in_a_thread
 def answer(order): return order | {"mine": os.getpid(), "bulk": "x" * 300_000 if "number" in order else ""}
 def refuse(order): raise Invalid("no", where="here", remedy="Do so")
 def stumble(order): raise KeyError("oops")
@@ -149,7 +151,7 @@ async def test_a_wish_that_the_trainer_turns_away_is_under_way_nowhere(
         await router(None, None, store).handle(
             Received(wish.topic, 0, 0, "e", wish.ce_type(), {}, encode(wish))
         )  # type: ignore[arg-type]  # neither is asked
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         assert runs_under_way(session, "p") == under_way
     store.close()
 

@@ -35,16 +35,16 @@ async def run(settings: Settings) -> None:
         history = History(store, keys)
 
         def tell() -> None:
-            with store.read() as session:
+            with store.snapshot() as session:
                 for key, text in facts(session).items():
                     service.fact(key, text)
 
         def versions() -> list[Reading]:
-            with store.read() as session:
+            with store.snapshot() as session:
                 found = rows.states(session)
             return [(float(found.get(state, 0)), {"state": state}) for state in get_args(rows.State)]
 
-        tell()
+        await asyncio.to_thread(tell)
         service.observe(metrics.VERSIONS, versions)
         pipelines = Pipelines(
             store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known

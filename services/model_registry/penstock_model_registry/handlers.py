@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.contracts.events import AuditCompleted, AuditFailed, ReviewDecided, TrainingRunCompleted
 from penstock.runtime.broker import Router
-from penstock.runtime.store import Effect, Store
+from penstock.runtime.store import Store, Write
 from penstock_model_registry.registry import Registry
 
 GROUP = "penstock.model_registry"
@@ -14,19 +14,19 @@ def router(registry: Registry, store: Store) -> Router:
     router = Router(group=GROUP, store=store)
 
     @router.on(TrainingRunCompleted)
-    async def on_training_run_completed(event: TrainingRunCompleted, effect: Effect) -> None:
-        await registry.register(event, effect)
+    async def on_training_run_completed(event: TrainingRunCompleted) -> Write | None:
+        return await registry.register(event)
 
     @router.on(AuditCompleted)
-    async def on_audit_completed(event: AuditCompleted, effect: Effect) -> None:
-        await registry.audited(event, effect)
+    async def on_audit_completed(event: AuditCompleted) -> Write | None:
+        return await registry.audited(event)
 
     @router.on(AuditFailed)
-    async def on_audit_failed(event: AuditFailed, effect: Effect) -> None:
-        await registry.audit_failed(event, effect)
+    async def on_audit_failed(event: AuditFailed) -> Write | None:
+        return await registry.audit_failed(event)
 
     @router.on(ReviewDecided)
-    async def on_review_decided(event: ReviewDecided, effect: Effect) -> None:
-        await registry.reviewed(event, effect)
+    async def on_review_decided(event: ReviewDecided) -> Write | None:
+        return await registry.reviewed(event)
 
     return router

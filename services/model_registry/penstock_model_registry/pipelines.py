@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 import structlog
+from sqlalchemy.orm import Session
 
 from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Conflict, NotFound
@@ -15,7 +17,7 @@ from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.history import at_once
-from penstock.runtime.store import Store
+from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
 from penstock_model_registry.store import PipelineRow, pipeline_row
 from penstock_model_registry.topics import PipelineTopics
@@ -64,7 +66,7 @@ class Pipelines:
         new = Pipeline.model_validate(spec)
         await self._known()
         for _ in range(_TRIES):
-            newest = self._newest(new.pipeline)
+            newest = await self._store.read(lambda session: _newest(session, new.pipeline))
             if newest and newest.text == text:
                 return Applied(new.pipeline, newest.number, changed=False)
             if newest and (problems := await self._incompatible(newest.pipeline, new, text, file)):
@@ -82,17 +84,10 @@ class Pipelines:
                 applied_at=self._clock(),
                 applied_by=by,
             )
-            if self._commit(event):
+            if await self._store.write(partial(self._number, event)):
                 log.info("pipeline_applied", pipeline=event.pipeline, number=number, by=by)
                 return Applied(new.pipeline, number, changed=True)
         raise Conflict("others apply this pipeline all the time", where=new.pipeline, remedy="Apply it again")
-
-    def _newest(self, name: str) -> PipelineRow | None:
-        with self._store.read() as session:
-            try:
-                return pipeline_row(session, name)
-            except NotFound:
-                return None
 
     async def _incompatible(self, old: Pipeline, new: Pipeline, text: str, file: str) -> tuple[Problem, ...]:
         if not incompatible(old, new, with_data=old.sources.keys()):
@@ -100,18 +95,21 @@ class Pipelines:
         with_data = await asyncio.to_thread(self._topics.with_data, old)
         return place(text, file, incompatible(old, new, with_data))
 
-    def _commit(self, event: PipelineApplied) -> bool:
+    def _number(self, event: PipelineApplied, effect: Effect) -> bool:
         """False where somebody else took the number."""
-        with self._store.transaction() as effect:
-            if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
-                return False
-            row = PipelineRow(
-                name=event.pipeline,
-                number=event.number,
-                text=event.text,
-                applied=event.model_dump(mode="json"),
-            )
-            effect.session.add(row)
-            effect.publish(event)
-            effect.after_commit(self._changed)
-            return True
+        if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
+            return False
+        row = PipelineRow(
+            name=event.pipeline, number=event.number, text=event.text, applied=event.model_dump(mode="json")
+        )
+        effect.session.add(row)
+        effect.publish(event)
+        effect.after_commit(self._changed)
+        return True
+
+
+def _newest(session: Session, name: str) -> PipelineRow | None:
+    try:
+        return pipeline_row(session, name)
+    except NotFound:
+        return None

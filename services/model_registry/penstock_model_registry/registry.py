@@ -39,7 +39,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.history import at_once
 from penstock.runtime.metrics import counter
-from penstock.runtime.store import Effect, Store
+from penstock.runtime.store import Effect, Store, Write
 from penstock_model_registry import promotion
 from penstock_model_registry import store as rows
 from penstock_model_registry.champion import measure_drop
@@ -129,17 +129,20 @@ class Registry:
 
     # -- packages come in --------------------------------------------------------------------------
 
-    async def register(self, run: TrainingRunCompleted, effect: Effect) -> None:
+    async def register(self, run: TrainingRunCompleted) -> Write | None:
         """A run's package becomes a version, signed and announced, or is refused with the reason on
         its row.
         """
+
+        def look(session: Session) -> tuple[VersionRow | None, Pipeline]:
+            trained_by = rows.trained_by(session, run.pipeline, run.pipeline_number)
+            return session.get(VersionRow, run.digest), trained_by.pipeline
+
         await self._known()
-        with self._store.read() as session:
-            known = session.get(VersionRow, run.digest)
-            if known is not None and known.signed:
-                log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
-                return
-            applied = rows.trained_by(session, run.pipeline, run.pipeline_number).pipeline
+        known, applied = await self._store.read(look)
+        if known is not None and known.signed:
+            log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
+            return None
         try:
             signed = await asyncio.to_thread(self._packages.take_in, run, applied)
             because = None
@@ -147,7 +150,10 @@ class Registry:
             if TREATMENTS[error.kind].retry:
                 raise
             signed, because = Signed(_UNSIGNED, ""), f"the package is not accepted: {error}"
-        version = self._version(run, signed)
+        version, changes = self._version(run, signed), known.changes + 1 if known else 0
+        return lambda effect: self._register(effect, version, because, changes)
+
+    def _register(self, effect: Effect, version: ModelVersion, because: str | None, changes: int) -> None:
         effect.after_commit(self._changed)
         effect.session.merge(
             VersionRow(
@@ -158,22 +164,26 @@ class Registry:
                 version=version.model_dump(mode="json"),
                 because=[because] if because else [],
                 registered_at=version.registered_at,
-                changes=known.changes + 1 if known else 0,
+                changes=changes,
             )
         )
         outcome = {"pipeline": version.pipeline, "outcome": "refused" if because else "registered"}
         effect.after_commit(lambda: _PACKAGES.add(1, outcome))
         if because:
             log.error(
-                "package_refused", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id, reason=because
+                "package_refused",
+                pipeline=version.pipeline,
+                digest=version.digest,
+                run_id=version.run_id,
+                reason=because,
             )
         else:
             effect.publish(ModelVersionRegistered(version=version))
             log.info(
                 "version_registered",
-                pipeline=run.pipeline,
-                digest=run.digest,
-                run_id=run.run_id,
+                pipeline=version.pipeline,
+                digest=version.digest,
+                run_id=version.run_id,
                 keyid=version.keyid,
             )
 
@@ -193,39 +203,49 @@ class Registry:
 
     # -- evidence comes in -------------------------------------------------------------------------
 
-    async def audited(self, audit: AuditCompleted, effect: Effect) -> None:
+    async def audited(self, audit: AuditCompleted) -> Write | None:
         """An audit's verdict: promoted on a pass, else refused or waiting for a review. A version
         that served before is brought back by a person alone: they rolled back from it, or it was
         replaced.
 
         Raises Unavailable while the version has not come in, Tampered for a forged verdict.
         """
+
+        def look(session: Session) -> tuple[Case, bool]:
+            _raise_unless_registered(session, audit.digest)
+            case = _case(session, audit.digest)
+            return case, not case.serves and rows.last_promotion(session, audit.digest) is not None
+
         await self._known()
         async with self._judging:
-            with self._store.read() as session:
-                _raise_unless_registered(session, audit.digest)
-                case = _case(session, audit.digest)
-                retired = not case.serves and rows.last_promotion(session, audit.digest) is not None
+            case, retired = await self._store.read(look)
             if case.audit and case.audit.audit_id >= audit.audit_id:  # ULIDs: by time
                 log.info("known_audit_ignored", digest=audit.digest, audit_id=audit.audit_id)
-                return
+                return None
             case = replace(case, audit=audit, waiver=None, rejected=None)
             judged = await asyncio.to_thread(self._judge, case, AUTOMATIC)
             if retired:
                 judged = Judged(judged.decision)
+
+        def write(effect: Effect) -> None:
             row = _unmoved(effect.session, case)
             row.audit, row.waiver, row.rejected = audit.model_dump(mode="json"), None, None
             self._settle(effect, row, case, judged)
 
-    async def reviewed(self, review: ReviewDecided, effect: Effect) -> None:
+        return write
+
+    async def reviewed(self, review: ReviewDecided) -> Write | None:
         """A person's decision. Raises Unavailable while the version or the audit has not come in,
         Tampered for a forged waiver.
         """
+
+        def look(session: Session) -> Case:
+            _raise_unless_registered(session, review.digest)
+            return _case(session, review.digest)
+
         await self._known()
         async with self._judging:
-            with self._store.read() as session:
-                _raise_unless_registered(session, review.digest)
-                case = _case(session, review.digest)
+            case = await self._store.read(look)
             if case.audit is None or case.audit.audit_id < review.audit_id:
                 raise Unavailable(
                     f"audit {review.audit_id}, which this review decides on, has not come in yet",
@@ -233,30 +253,37 @@ class Registry:
                 )
             if case.audit.audit_id != review.audit_id:
                 log.info("review_of_older_audit_ignored", digest=review.digest, audit_id=review.audit_id)
-                return
+                return None
             if (
                 case.waiver is not None or case.rejected is not None
             ):  # a decision stands, however often it is read
                 log.info("known_review_ignored", digest=review.digest, audit_id=review.audit_id)
-                return
+                return None
             approved = review.decision == "approved"
             case = replace(case, waiver=review.waiver if approved else None, rejected=rows.rejection(review))
             judged = await asyncio.to_thread(self._judge, case, review.decided_by)
+
+        def write(effect: Effect) -> None:
             row = _unmoved(effect.session, case)
             row.waiver = case.waiver.model_dump(mode="json") if case.waiver else None
             row.rejected = case.rejected
             self._settle(effect, row, case, judged)
 
-    async def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
+        return write
+
+    async def audit_failed(self, failed: AuditFailed) -> Write:
         """Nothing is known about the model; that is said where people look. Raises Unavailable
         while the version has not come in.
         """
+
+        def write(effect: Effect) -> None:
+            _raise_unless_registered(effect.session, failed.digest)
+            row = effect.session.get_one(VersionRow, failed.digest)
+            if row.state == "registered" and row.audit is None:
+                row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
+
         await self._known()
-        with self._store.read() as session:
-            _raise_unless_registered(session, failed.digest)
-        row = effect.session.get_one(VersionRow, failed.digest)
-        if row.state == "registered" and row.audit is None:
-            row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
+        return write
 
     # -- people ask --------------------------------------------------------------------------------
 
@@ -267,19 +294,16 @@ class Registry:
         await self._known()
         async with self._judging:
             for _ in range(_TRIES):
-                with self._store.read() as session:
-                    case = _case(session, rows.find_version(session, reference).digest)
+                case = await self._store.read(
+                    lambda session: _case(session, rows.find_version(session, reference).digest)
+                )
                 if case.serves:
                     return case.version.digest
                 _raise_unless_audited(case)
                 judged = await asyncio.to_thread(self._judge, case, by)
-                try:
-                    with self._store.transaction() as effect:
-                        self._settle(effect, _unmoved(effect.session, case), case, judged)
-                except Moved:
-                    continue
-                _raise_unless_promoted(judged.decision, case.version)
-                return case.version.digest
+                if await self._decided(case, judged):
+                    _raise_unless_promoted(judged.decision, case.version)
+                    return case.version.digest
             raise Moved
 
     async def roll_back(self, pipeline: str, *, by: str, from_generation: int = 0) -> str:
@@ -292,40 +316,26 @@ class Registry:
         await self._known()
         async with self._judging:
             for _ in range(_TRIES):
-                with self._store.read() as session:
-                    rows.pipeline_row(session, pipeline)
-                    if (
-                        from_generation
-                        and (next_one := session.get(PromotionRow, (pipeline, from_generation + 1)))
-                        is not None
-                    ):
-                        if next_one.reason == "rolled_back":
-                            return next_one.digest
-                        raise Conflict(
-                            f"`{pipeline}` has left generation {from_generation} by a promotion",
-                            where=pipeline,
-                        )
-                    standing = rows.standing_of(session, pipeline)
-                    if len(standing) < 2:
-                        raise Conflict(
-                            (
-                                f"no version of `{pipeline}` was promoted before the one that serves"
-                                if standing
-                                else "no version is promoted"
-                            ),
-                            where=pipeline,
-                            remedy="Promote one with `penstock promote VERSION`",
-                        )
-                    case = _case(session, standing[-2].digest)
-                judged = await asyncio.to_thread(self._judge, case, by, "rolled_back")
-                _raise_unless_promoted(judged.decision, case.version)
-                try:
-                    with self._store.transaction() as effect:
-                        self._settle(effect, _unmoved(effect.session, case), case, judged)
-                except Moved:
-                    continue
-                return case.version.digest
+                found = await self._store.read(
+                    lambda session: _rolled_back_or_before(session, pipeline, from_generation)
+                )
+                if isinstance(found, str):
+                    return found
+                judged = await asyncio.to_thread(self._judge, found, by, "rolled_back")
+                _raise_unless_promoted(judged.decision, found.version)
+                if await self._decided(found, judged):
+                    return found.version.digest
             raise Moved
+
+    async def _decided(self, case: Case, judged: Judged) -> bool:
+        """Makes the decision true. False, and nothing changed, where what it rests on has moved."""
+        try:
+            await self._store.write(
+                lambda effect: self._settle(effect, _unmoved(effect.session, case), case, judged)
+            )
+        except Moved:
+            return False
+        return True
 
     # -- the two halves of a decision --------------------------------------------------------------
 
@@ -487,6 +497,29 @@ def _case(session: Session, digest: str) -> Case:
         champion=champion.event if champion else None,
         champion_audit=champion_row.audited if champion_row else None,
     )
+
+
+def _rolled_back_or_before(session: Session, pipeline: str, from_generation: int) -> str | Case:
+    """The digest that a rollback from this generation went to already, else the case of the
+    version to go back to. Raises Conflict.
+    """
+    rows.pipeline_row(session, pipeline)
+    if from_generation and (after := session.get(PromotionRow, (pipeline, from_generation + 1))) is not None:
+        if after.reason == "rolled_back":
+            return after.digest
+        raise Conflict(f"`{pipeline}` has left generation {from_generation} by a promotion", where=pipeline)
+    standing = rows.standing_of(session, pipeline)
+    if len(standing) < 2:
+        raise Conflict(
+            (
+                f"no version of `{pipeline}` was promoted before the one that serves"
+                if standing
+                else "no version is promoted"
+            ),
+            where=pipeline,
+            remedy="Promote one with `penstock promote VERSION`",
+        )
+    return _case(session, standing[-2].digest)
 
 
 def _unmoved(session: Session, case: Case) -> VersionRow:

@@ -73,26 +73,32 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     async def ListPipelines(
         self, request: pb.ListPipelinesRequest, context: Context
     ) -> pb.ListPipelinesResponse:
-        await self._known()
-        with self._store.read() as session:
+        def listed(session: Session) -> pb.ListPipelinesResponse:
             return pb.ListPipelinesResponse(
                 pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)]
             )
 
-    async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
         await self._known()
-        with self._store.read() as session:
+        return await self._store.read(listed)
+
+    async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
+        def one(session: Session) -> pb.Pipeline:
             return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
+
+        await self._known()
+        return await self._store.read(one)
 
     async def ListVersions(
         self, request: pb.ListVersionsRequest, context: Context
     ) -> pb.ListVersionsResponse:
-        await self._known()
-        with self._store.read() as session:
+        def listed(session: Session) -> pb.ListVersionsResponse:
             rows.pipeline_row(session, request.pipeline)
             return pb.ListVersionsResponse(
                 versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)]
             )
+
+        await self._known()
+        return await self._store.read(listed)
 
     async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:
         return await self._one(request.version)
@@ -114,8 +120,7 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
         self, request: pb.FetchPackageRequest, context: Context
     ) -> AsyncIterator[pb.FetchPackageResponse]:
         await self._known()
-        with self._store.read() as session:
-            row = rows.find_version(session, request.version)
+        row = await self._store.read(lambda session: rows.find_version(session, request.version))
         if not row.signed:
             raise Conflict(
                 f"the version's package was not accepted: {'; '.join(row.because)}", where=row.digest
@@ -129,8 +134,9 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
 
     async def _one(self, reference: str) -> pb.Version:
         await self._known()
-        with self._store.read() as session:
-            return _version(session, rows.find_version(session, reference))
+        return await self._store.read(
+            lambda session: _version(session, rows.find_version(session, reference))
+        )
 
 
 def _next(chunks: Generator[bytes, None, None]) -> bytes | None:

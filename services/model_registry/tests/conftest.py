@@ -38,6 +38,7 @@ from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
 from penstock.testing import packages as sample
 from penstock.testing.plugin import Databases
+from penstock.testing.threads import in_a_thread
 from penstock_model_registry import handlers
 from penstock_model_registry import store as rows
 from penstock_model_registry.app import MIGRATIONS
@@ -90,7 +91,7 @@ class World:
             applied_at=sample.NOW,
             applied_by="Ada",
         )
-        with self.store.transaction() as effect:
+        with in_a_thread(self.store.transaction()) as effect:
             effect.session.add(
                 PipelineRow(name="loans", number=number, text=text, applied=event.model_dump(mode="json"))
             )
@@ -172,7 +173,7 @@ class World:
     # -- out ---------------------------------------------------------------------------------------
 
     def published(self, kind: type[Event] | None = None) -> list[Event]:
-        with self.store.read() as session:
+        with in_a_thread(self.store.snapshot()) as session:
             found = [
                 decode(row.event_type, row.value)
                 for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))
@@ -183,7 +184,7 @@ class World:
         return [event for event in self.published() if isinstance(event, ModelVersionPromoted)]
 
     def state(self, digest: str) -> tuple[str, list[str]]:
-        with self.store.read() as session:
+        with in_a_thread(self.store.snapshot()) as session:
             row = rows.find_version(session, digest)
             return row.state, row.because
 

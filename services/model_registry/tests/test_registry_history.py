@@ -16,6 +16,7 @@ from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
 from penstock.testing import packages as sample
 from penstock.testing.history import restored
+from penstock.testing.threads import in_a_thread
 from penstock_model_registry.history import History
 from penstock_model_registry.store import PipelineRow, VersionRow
 
@@ -126,7 +127,7 @@ async def test_a_forged_verdict_hides_no_honest_one(world: World) -> None:
     honest = world.audit(first)
     forged = honest.model_copy(update={"audit_id": "Z9", "result": honest.report})
     await lose_the_database(world, [APPLIED, *world.published(), honest, forged])
-    with world.store.read() as session:
+    with in_a_thread(world.store.snapshot()) as session:
         kept = session.get_one(VersionRow, first).audited
     assert kept == honest
 
@@ -175,7 +176,7 @@ async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(worl
             history.router.mark_caught_up(topic)
         await history.restore()
         await history.known()
-    with world.store.read() as session:
+    with in_a_thread(world.store.snapshot()) as session:
         assert session.scalars(select(PipelineRow.number)).all() == [7]
 
 

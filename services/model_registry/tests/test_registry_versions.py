@@ -15,6 +15,7 @@ from penstock.packages.evidence import Known, admissible
 from penstock.runtime.store import assert_migrations_match
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
+from penstock.testing.threads import in_a_thread
 from penstock_model_registry import store as rows
 from penstock_model_registry.store import Tables
 
@@ -483,7 +484,7 @@ async def test_what_changed_while_it_was_judged_is_judged_again(
     def slowly(case, by, reason="promoted"):  # type: ignore[no-untyped-def]
         judged = judge(case, by, reason)
         if len(world.promotions()) < 2:
-            with world.store.transaction() as effect:  # another replica is faster
+            with in_a_thread(world.store.transaction()) as effect:  # another replica is faster
                 row = effect.session.get(rows.VersionRow, first)
                 assert row is not None
                 event = world.promotions()[0].model_copy(update={"generation": 2})
@@ -508,7 +509,7 @@ async def test_a_version_is_found_by_prefix_or_not_at_all(world: World) -> None:
         "ffffffff": NotFound,
         f"other@{digest[:8]}": NotFound,
     }
-    with world.store.read() as session:
+    with in_a_thread(world.store.snapshot()) as session:
         for good in (
             digest,
             digest[:4],
@@ -523,7 +524,7 @@ async def test_a_version_is_found_by_prefix_or_not_at_all(world: World) -> None:
 
 
 async def test_an_ambiguous_prefix_lists_what_it_could_mean(world: World) -> None:
-    with world.store.transaction() as effect:
+    with in_a_thread(world.store.transaction()) as effect:
         for tail in ("1", "2"):
             digest = "sha256:" + "a" * 63 + tail
             version = sample.version(digest, world.keys)
@@ -537,5 +538,8 @@ async def test_an_ambiguous_prefix_lists_what_it_could_mean(world: World) -> Non
                     registered_at=sample.NOW,
                 )
             )
-    with world.store.read() as session, pytest.raises(Invalid, match="more than one version begins so"):
+    with (
+        in_a_thread(world.store.snapshot()) as session,
+        pytest.raises(Invalid, match="more than one version begins so"),
+    ):
         rows.find_version(session, "aaaa")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from penstock.contracts import metrics
@@ -24,10 +25,10 @@ async def run(settings: Settings) -> None:
     async with Service("trainer", settings) as service:
         store = await service.store(Tables.metadata, migrations="penstock_trainer.migrations")
         runs = Runs(service.clock, settings.runs_dir, service)
-        runs.sweep(store)
+        await store.read(runs.sweep)
 
         def tell() -> None:
-            with store.read() as session:
+            with store.snapshot() as session:
                 found = rows.counts(session)
             waiting = sum(found.get(state, 0) for state in OPEN)
             service.fact(
@@ -35,7 +36,7 @@ async def run(settings: Settings) -> None:
             )
 
         def open_runs() -> list[Reading]:
-            with store.read() as session:
+            with store.snapshot() as session:
                 found = rows.counts(session)
             return [(float(found.get(state, 0)), {"state": state}) for state in OPEN]
 
@@ -45,7 +46,7 @@ async def run(settings: Settings) -> None:
         def not_tracked(run_id: str, kind: Kind, message: str, _remedy: str, _effect: Effect) -> None:
             service.log.warning("run_not_tracked", run=run_id, kind=kind.value, why=message)
 
-        tell()
+        await asyncio.to_thread(tell)
         service.observe(metrics.RUNS, open_runs)
         runs.changes.on_any(tell)
         service.consume(handlers.router(runs, store))

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
+
+from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import Conflict, Kind
@@ -24,7 +27,7 @@ from penstock.contracts.events import (
     TrainingSet,
 )
 from penstock.runtime.metrics import counter, histogram
-from penstock.runtime.store import Effect, Store
+from penstock.runtime.store import Effect
 from penstock_trainer import store as rows
 from penstock_trainer.store import (
     CANCELED,
@@ -182,11 +185,10 @@ class Runs:
 
     # -- what a run leaves -------------------------------------------------------------------------
 
-    def sweep(self, store: Store) -> None:
+    def sweep(self, session: Session) -> None:
         """At start: removes the working files of runs that have ended. They hold people's data."""
         for folder in self._folder.glob("*"):
-            with store.read() as session:
-                run = session.get(RunRow, folder.name)
+            run = session.get(RunRow, folder.name)
             if run is None or run.state in ENDED:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -292,23 +294,29 @@ class Changes:
     """Wakes who watches a run. A hint only: what is true is in the database."""
 
     def __init__(self) -> None:
-        self._events: dict[str, set[asyncio.Event]] = {}
+        self._lock = threading.Lock()
+        self._watchers: dict[asyncio.Event, tuple[str, asyncio.AbstractEventLoop]] = {}
         self._listeners: list[Callable[[], None]] = []
 
     def on_any(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` after each change of any run, from the thread that tells."""
         self._listeners.append(listener)
 
     def tell(self, run_id: str) -> None:
+        """From any thread."""
         for listener in self._listeners:
             listener()
-        for event in self._events.get(run_id, ()):
-            event.set()
+        with self._lock:
+            watchers = list(self._watchers.items())
+        for event, (watched, loop) in watchers:
+            if watched == run_id:
+                loop.call_soon_threadsafe(event.set)
 
     async def watch(self, run_id: str) -> AsyncIterator[None]:
         """Yields at once, then after each change, and every few seconds besides."""
         event = asyncio.Event()
-        watchers = self._events.setdefault(run_id, set())
-        watchers.add(event)
+        with self._lock:
+            self._watchers[event] = run_id, asyncio.get_running_loop()
         try:
             while True:
                 event.clear()
@@ -319,6 +327,5 @@ class Changes:
                 except TimeoutError:
                     continue
         finally:
-            watchers.discard(event)
-            if not watchers:
-                self._events.pop(run_id, None)
+            with self._lock:
+                del self._watchers[event]

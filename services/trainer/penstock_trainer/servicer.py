@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from sqlalchemy.orm import Session
 from ulid import ULID
 
 from penstock.contracts.error_details import error_of_call
@@ -15,7 +16,7 @@ from penstock.contracts.events import PartitionOffset, TrainingRunRequested
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
 from penstock.runtime.rpc import timestamp
-from penstock.runtime.store import Store
+from penstock.runtime.store import Effect, Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 from penstock_trainer import store as rows
@@ -53,26 +54,31 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             requested_at=self._store.clock(),
             requested_by=request.requested_by,
         )
-        with self._store.transaction() as effect:
+
+        def record(effect: Effect) -> trainer.Run:
             run_id = self._runs.request(requested, request.idempotency_key, effect)
-        return self._read(run_id)
+            return _run(effect.session, run_id)
+
+        return await self._store.write(record)
 
     async def GetRun(self, request: trainer.GetRunRequest, context: Context) -> trainer.Run:
-        return self._read(request.run_id)
+        return await self._read(request.run_id)
 
     async def ListRuns(self, request: trainer.ListRunsRequest, context: Context) -> trainer.ListRunsResponse:
-        with self._store.read() as session:
+        def listed(session: Session) -> trainer.ListRunsResponse:
             found = rows.newest(session, request.pipeline, min(request.limit or 50, MAX_LISTED))
             return trainer.ListRunsResponse(
                 runs=[_message(run, rows.epochs(session, run.run_id)) for run in found]
             )
+
+        return await self._store.read(listed)
 
     async def WatchRun(
         self, request: trainer.WatchRunRequest, context: Context
     ) -> AsyncIterator[trainer.Run]:
         told: trainer.Run | None = None
         async for _ in self._runs.changes.watch(request.run_id):
-            run = self._read(request.run_id)
+            run = await self._read(request.run_id)
             if run != told:
                 yield run
             told = run
@@ -80,9 +86,11 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
                 return
 
     async def CancelRun(self, request: trainer.CancelRunRequest, context: Context) -> trainer.Run:
-        with self._store.transaction() as effect:
+        def cancel(effect: Effect) -> trainer.Run:
             self._runs.cancel(request.run_id, request.canceled_by, effect)
-        return self._read(request.run_id)
+            return _run(effect.session, request.run_id)
+
+        return await self._store.write(cancel)
 
     async def _pipeline(self, name: str) -> registry.Pipeline:
         """The newest, from the registry itself: a run that follows an `apply` uses what was
@@ -96,9 +104,8 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             raise error_of_call(error) from error
         return found
 
-    def _read(self, run_id: str) -> trainer.Run:
-        with self._store.read() as session:
-            return _message(rows.run(session, run_id), rows.epochs(session, run_id))
+    async def _read(self, run_id: str) -> trainer.Run:
+        return await self._store.read(lambda session: _run(session, run_id))
 
 
 def _overrides(text: str) -> dict[str, Any]:
@@ -113,6 +120,10 @@ def _overrides(text: str) -> dict[str, Any]:
             remedy='Write dotted keys and values: {"trainer.epochs": 5}',
         )
     return found
+
+
+def _run(session: Session, run_id: str) -> trainer.Run:
+    return _message(rows.run(session, run_id), rows.epochs(session, run_id))
 
 
 def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:

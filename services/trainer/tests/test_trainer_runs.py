@@ -79,12 +79,12 @@ class Desk:
 
     @property
     def run(self) -> rows.RunRow:
-        with self.store.read() as session:
+        with self.store.snapshot() as session:
             return rows.run(session, "01A")
 
     @property
     def jobs(self) -> list[tuple[str, str, str]]:
-        with self.store.read() as session:
+        with self.store.snapshot() as session:
             return [
                 (row.kind, row.job_id, row.state)
                 for row in session.scalars(select(JobRow).order_by(JobRow.id))
@@ -92,7 +92,7 @@ class Desk:
 
     @property
     def told(self) -> list[Event]:
-        with self.store.read() as session:
+        with self.store.snapshot() as session:
             found = [
                 decode(row.event_type, row.value)
                 for row in session.scalars(select(OutboxRow).order_by(OutboxRow.id))
@@ -247,13 +247,14 @@ def test_working_files_of_ended_runs_are_swept(desk: Desk) -> None:
     desk.cancel("01A")
     for name in ("01A", "01B", "unknown"):
         (desk.folder / name).mkdir(parents=True)
-    desk.runs.sweep(desk.store)
+    with desk.store.snapshot() as session:
+        desk.runs.sweep(session)
     assert [folder.name for folder in desk.folder.glob("*")] == ["01B"]
 
 
 def test_events_are_plain_json(desk: Desk) -> None:
     desk.request(desk.wish())
-    with desk.store.read() as session:
+    with desk.store.snapshot() as session:
         (row,) = session.scalars(select(OutboxRow))
     assert json.loads(row.value)["run_id"] == "01A"
     assert row.key == "01A"

@@ -163,7 +163,7 @@ class ControlPlane:
                 async with asyncio.timeout(FLUSH_S):
                     while await self._relay.drain():
                         pass
-                    self._relay.resign()
+                    await self._relay.resign()
         self._purge()
         await self.broker.stop()
 
@@ -374,6 +374,6 @@ class ControlPlane:
     async def _keep_house(self, store: Store) -> None:
         while True:
             with contextlib.suppress(Unavailable):
-                forgotten = await asyncio.to_thread(store.forget, REMEMBER)
+                forgotten = await store.write(lambda effect: effect.forget(REMEMBER))
                 log.debug("old_rows_forgotten", rows=forgotten)
             await asyncio.sleep(KEEP_HOUSE_EVERY_S)

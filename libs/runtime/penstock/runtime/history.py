@@ -30,7 +30,7 @@ class History(ABC):
         """`group` names what is read; no group is joined."""
         self._store = store
         self._known = asyncio.Event()
-        with store.read() as session:
+        with store.snapshot() as session:
             empty = self.empty(session)
         self.router: Router | None = Router(group=group) if empty else None
         """To be consumed; None where the database holds something, which is never touched."""
@@ -50,10 +50,12 @@ class History(ABC):
         if self.router is not None:
             for topic in self.router.replayed_topics:
                 await self.router.caught_up(topic)
-            with self._store.transaction() as effect:
-                if self.empty(effect.session):  # another replica may have been faster
-                    self.write(effect)
+            await self._store.write(self._write)
         self._known.set()
+
+    def _write(self, effect: Effect) -> None:
+        if self.empty(effect.session):  # another replica may have been faster
+            self.write(effect)
 
     @property
     def is_known(self) -> bool:

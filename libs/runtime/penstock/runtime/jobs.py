@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 from opentelemetry import trace
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
@@ -50,19 +50,19 @@ REFUSALS = 20
 """Starts that may end in an error of a kind that may pass, about ten minutes in all."""
 _LONGEST_WAIT_S = 30.0
 
-Done = Awaitable[None] | None
-
 
 class OnProgress(Protocol):
-    def __call__(self, job_id: str, message: dict[str, Any], effect: Effect, /) -> Done: ...
+    """Called on the database writer's thread, within the transaction; so are the two below."""
+
+    def __call__(self, job_id: str, message: dict[str, Any], effect: Effect, /) -> None: ...
 
 
 class OnResult(Protocol):
-    def __call__(self, job_id: str, result: dict[str, Any], effect: Effect, /) -> Done: ...
+    def __call__(self, job_id: str, result: dict[str, Any], effect: Effect, /) -> None: ...
 
 
 class OnFailure(Protocol):
-    def __call__(self, job_id: str, kind: Kind, message: str, remedy: str, effect: Effect, /) -> Done: ...
+    def __call__(self, job_id: str, kind: Kind, message: str, remedy: str, effect: Effect, /) -> None: ...
 
 
 class NotOurs(Exception):
@@ -143,17 +143,6 @@ class Jobs:
         self._woken = asyncio.Event()
         self._stopping = False
 
-    # -- called by the service ---------------------------------------------------------------------
-
-    def cancel(self, job_id: str) -> bool:
-        """Ends a waiting or running job for good, in a transaction of its own; inside another one
-        use `effect.cancel(kind, job_id)`.
-
-        False where it had ended or never was. No callback is called: whoever cancels publishes what follows.
-        """
-        with self._store.transaction() as effect:
-            return effect.cancel(self.kind, job_id)
-
     async def run(self) -> None:
         """Until cancelled; then children get SIGTERM and some seconds, and unfinished jobs go back
         to the queue, to be gone on with.
@@ -182,8 +171,8 @@ class Jobs:
         while True:
             self._woken.clear()
             try:
-                taken_back = taken_back or self._take_back()
-                next_look = self._look()
+                taken_back = taken_back or await self._take_back()
+                next_look = await self._look()
             except Unavailable as error:
                 log.warning("jobs_wait", kind=self.kind, why=str(error))
                 next_look = LOOK_EVERY_S
@@ -191,61 +180,63 @@ class Jobs:
                 async with asyncio.timeout(next_look):
                     await self._woken.wait()
 
-    def _look(self) -> float:
+    async def _look(self) -> float:
         """Ends what is not ours, starts what may start; in how many seconds to look again."""
-        self._end_what_is_not_ours()
-        while len(self._running) < self._parallel and (claim := self._claim()) is not None:
+        await self._end_what_is_not_ours()
+        while len(self._running) < self._parallel and (claim := await self._claim()) is not None:
             self._running[claim.row] = (
                 asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}"),
                 None,
             )
-        return self._next_look()
+        return await self._next_look()
 
     # -- the queue ---------------------------------------------------------------------------------
 
-    def _take_back(self) -> bool:
+    async def _take_back(self) -> bool:
         """A replica's name is its own: whatever runs under it was started by a process that is
         dead, and its children with it.
         """
         ours = and_(JobRow.kind == self.kind, JobRow.state == "running", JobRow.owner == self._owner)
-        with self._store.read() as session:
-            left = session.scalars(select(JobRow.job_id).where(ours)).all()
+        left = await self._store.read(
+            lambda session: session.scalars(select(JobRow.job_id).where(ours)).all()
+        )
         if left:
-            with self._store.transaction() as effect:
-                effect.session.execute(
-                    update(JobRow).where(ours).values(state="queued", owner=None, lease_until=None)
-                )
+            queued = update(JobRow).where(ours).values(state="queued", owner=None, lease_until=None)
+            await self._store.write(lambda effect: effect.session.execute(queued))
             log.warning("jobs_taken_back", kind=self.kind, jobs=list(left))
         return True
 
-    def _claim(self) -> Claim | None:
-        now = self._store.clock()
-        open_to_us = select(JobRow).where(self._claimable(now)).order_by(JobRow.id).limit(1)
-        with self._store.read() as session:
-            if session.scalar(open_to_us) is None:
-                return None
-        with self._store.transaction() as effect:
-            row = effect.session.scalar(open_to_us.with_for_update(skip_locked=True))
-            if row is None:
-                return None
-            if row.state == "running":
-                log.warning("job_taken_over", kind=self.kind, job=row.job_id, of=row.owner)
-            row.state, row.owner, row.attempt, row.updated_at = "running", self._owner, row.attempt + 1, now
-            row.lease_until = now + self._lease
-            return Claim(row.id, row.job_id, row.attempt, row.payload, row.traceparent)
+    async def _claim(self) -> Claim | None:
+        if await self._store.read(lambda session: session.scalar(self._claimable())) is None:
+            return None
+        return await self._store.write(self._claimed)
 
-    def _claimable(self, now: datetime) -> ColumnElement[bool]:
+    def _claimed(self, effect: Effect) -> Claim | None:
+        row = effect.session.scalar(self._claimable().with_for_update(skip_locked=True))
+        if row is None or self._stopping:
+            return None
+        now = self._store.clock()  # not of the call: it may have waited for another writer
+        if row.state == "running":
+            log.warning("job_taken_over", kind=self.kind, job=row.job_id, of=row.owner)
+        row.state, row.owner, row.attempt, row.updated_at = "running", self._owner, row.attempt + 1, now
+        row.lease_until = now + self._lease
+        return Claim(row.id, row.job_id, row.attempt, row.payload, row.traceparent)
+
+    def _claimable(self) -> Select[JobRow]:
+        """The first job that may be started here."""
+        now = self._store.clock()
         waiting = and_(JobRow.state == "queued", JobRow.not_before <= now)
         abandoned = and_(JobRow.state == "running", JobRow.lease_until < now)
-        return and_(JobRow.kind == self.kind, self._not_in_hand(), or_(waiting, abandoned))
+        ours = and_(JobRow.kind == self.kind, self._not_in_hand(), or_(waiting, abandoned))
+        return select(JobRow).where(ours).order_by(JobRow.id).limit(1)
 
     def _not_in_hand(self) -> ColumnElement[bool]:
         """What a worker of ours has is not for another one, though its lease ran out while the
         database was away.
         """
-        return JobRow.id.not_in(self._running)
+        return JobRow.id.not_in(list(self._running))
 
-    def _next_look(self) -> float:
+    async def _next_look(self) -> float:
         if len(self._running) >= self._parallel:
             return LOOK_EVERY_S
         waiting = select(func.min(JobRow.not_before)).where(
@@ -254,9 +245,9 @@ class Jobs:
         leased = select(func.min(JobRow.lease_until)).where(
             JobRow.kind == self.kind, JobRow.state == "running", self._not_in_hand()
         )
-        with self._store.read() as session:
-            due = [at for at in (session.scalar(waiting), session.scalar(leased)) if at is not None]
-        return min([LOOK_EVERY_S, *(max(0.01, (at - self._store.clock()).total_seconds()) for at in due)])
+        found = await self._store.read(lambda session: (session.scalar(waiting), session.scalar(leased)))
+        now = self._store.clock()
+        return min([LOOK_EVERY_S, *(max(0.01, (at - now).total_seconds()) for at in found if at is not None)])
 
     def _ours(self, session: Session, claim: Claim) -> JobRow:
         """The row, locked. Raises NotOurs."""
@@ -265,18 +256,15 @@ class Jobs:
             raise NotOurs
         return row
 
-    def _end_what_is_not_ours(self) -> None:
-        if not self._running:
+    async def _end_what_is_not_ours(self) -> None:
+        looked_at = dict(self._running)
+        if not looked_at:
             return
-        with self._store.read() as session:
-            held = set(
-                session.scalars(
-                    select(JobRow.id).where(
-                        JobRow.id.in_(self._running), JobRow.state == "running", JobRow.owner == self._owner
-                    )
-                )
-            )
-        for row, (_, process) in self._running.items():
+        ours = select(JobRow.id).where(
+            JobRow.id.in_(list(looked_at)), JobRow.state == "running", JobRow.owner == self._owner
+        )
+        held = await self._store.read(lambda session: set(session.scalars(ours)))
+        for row, (_, process) in looked_at.items():
             if row not in held and process is not None:
                 process.signal(signal.SIGKILL)
 
@@ -369,19 +357,22 @@ class Jobs:
         held_until = self._store.clock() + self._lease
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 3)
-            now = self._store.clock()
             try:
-                with self._store.transaction() as effect:
-                    self._ours(effect.session, claim).lease_until = now + self._lease
-                held_until = now + self._lease
+                held_until = await self._store.write(partial(self._hold, claim))
             except NotOurs:
                 process.signal(signal.SIGKILL)
                 return False
             except Exception as error:
                 log.warning("lease_not_renewed", why=str(error))
-                if now >= held_until:
+                if self._store.clock() >= held_until:
                     process.signal(signal.SIGKILL)
                     return True
+
+    def _hold(self, claim: Claim, effect: Effect) -> datetime:
+        """Until when the job is ours now."""
+        row = self._ours(effect.session, claim)
+        row.lease_until = until = self._store.clock() + self._lease
+        return until
 
     async def _apply_progress(self, claim: Claim, message: dict[str, Any]) -> None:
         if self._on_progress is None:
@@ -414,29 +405,28 @@ class Jobs:
         return None
 
     async def _apply(
-        self, claim: Claim, do: Callable[[Effect], Done], state: str | None, **values: Any
+        self, claim: Claim, do: Callable[[Effect], None], state: str | None, **values: Any
     ) -> None:
         """One callback and the row's new state in one transaction; tried again while the reason may
         pass. Raises NotOurs.
         """
+
+        def apply(effect: Effect) -> None:
+            if tries and self._is_applied(effect.session, claim, state):
+                return
+            do(effect)
+            row = self._ours(effect.session, claim)
+            row.updated_at = self._store.clock()
+            if state is not None:
+                row.state, row.owner, row.lease_until = state, None, None
+            for name, value in values.items():
+                setattr(row, name, value)
+
         delay = Backoff(first=0.1, longest=5.0)
         tries = 0
         while True:
-            effect = Effect(self._store)
             try:
-                if tries and self._is_applied(claim, state):
-                    return
-                answer = do(effect)
-                if inspect.isawaitable(answer):
-                    await answer
-                row = self._ours(effect.session, claim)
-                row.updated_at = self._store.clock()
-                if state is not None:
-                    row.state, row.owner, row.lease_until = state, None, None
-                for name, value in values.items():
-                    setattr(row, name, value)
-                effect.commit()
-                return
+                return await self._store.write(apply)
             except DatabaseAway as error:
                 tries = tries or 1  # it does not count, however long that takes
                 log.warning("job_waits", why=str(error))
@@ -445,14 +435,11 @@ class Jobs:
                 if tries > REFUSALS or isinstance(error, NotOurs) or not may_pass(error):
                     raise
                 log.warning("job_waits", why=f"{type(error).__name__}: {error}")
-            finally:
-                effect.close()
             await asyncio.sleep(delay.next())
 
-    def _is_applied(self, claim: Claim, state: str | None) -> bool:
+    def _is_applied(self, session: Session, claim: Claim, state: str | None) -> bool:
         """Whether an earlier try was committed, and only the database's answer was lost. Raises NotOurs."""
-        with self._store.read() as session:
-            row = session.get(JobRow, claim.row)
+        row = session.get(JobRow, claim.row)
         if row is not None and (row.state, row.attempt) == (state, claim.attempt):
             return True
         if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
@@ -541,7 +528,7 @@ class Jobs:
         query = select(JobRow.state, func.count()).where(
             JobRow.kind == self.kind, JobRow.state.in_(("queued", "running"))
         )
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             found = dict(session.execute(query.group_by(JobRow.state)).tuples().all())
         return [
             (float(found.get(state, 0)), {"kind": self.kind, "state": state})
@@ -550,7 +537,7 @@ class Jobs:
 
     def _longest_wait(self) -> list[Reading]:
         oldest = select(func.min(JobRow.updated_at)).where(JobRow.kind == self.kind, JobRow.state == "queued")
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             since = session.scalar(oldest)
         return [((self._store.clock() - since).total_seconds() if since else 0.0, {"kind": self.kind})]
 

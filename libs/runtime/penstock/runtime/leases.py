@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import delete
 
-from penstock.runtime.store import Effect
+from penstock.runtime.effect import Effect
 from penstock.runtime.tables import LeaseRow
 
 

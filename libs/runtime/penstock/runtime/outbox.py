@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import structlog
@@ -17,7 +17,7 @@ from penstock.runtime.backoff import Backoff
 from penstock.runtime.leases import drop_lease, take_lease
 from penstock.runtime.messaging import sent
 from penstock.runtime.metrics import Reading, observed
-from penstock.runtime.store import Store, Wish
+from penstock.runtime.store import Effect, Store, Wish
 from penstock.runtime.tables import OutboxRow
 
 log = structlog.get_logger(__name__)
@@ -88,12 +88,11 @@ class Relay:
                 log.warning("outbox_waits", why=str(error))
             await _either(self._woken.wait(), LOOK_SOON_S if self._wanted else LOOK_EVERY_S)
 
-    def resign(self) -> None:
+    async def resign(self) -> None:
         """The next relay need not wait for the lease to end. To be called when `drain` has come to
         its end: nothing is on its way then.
         """
-        with self._store.transaction() as effect:
-            drop_lease(effect, "outbox", self._owner)
+        await self._store.write(lambda effect: drop_lease(effect, "outbox", self._owner))
         self._lease_until = self._store.clock()
 
     async def drain(self) -> int:
@@ -103,52 +102,53 @@ class Relay:
         Raises KafkaException, and Unavailable where the database does not take part; what Kafka
         acknowledged is not published again then.
         """
-        self._delete_published()
-        rows = bool(self._next(1))
+        await self._delete_published()
+        rows = bool(await self._next(1))
         self._wanted = rows or self._lease_until > self._store.clock()
-        if not rows or not self._leads():
+        if not rows or not await self._leads():
             return 0
         count = 0
         try:
-            for row in self._next(BATCH):
-                if not self._leads():
+            for row in await self._next(BATCH):
+                if not await self._leads():
                     break
                 sent(row.topic)
                 await self._publish(row)
                 self._published.add(row.id)
                 count += 1
         finally:
-            self._delete_published()
+            await self._delete_published()
         return count
 
-    def _next(self, limit: int) -> Sequence[OutboxRow]:
-        with self._store.read() as session:
-            return session.scalars(select(OutboxRow).order_by(OutboxRow.id).limit(limit)).all()
+    async def _next(self, limit: int) -> Sequence[OutboxRow]:
+        first = select(OutboxRow).order_by(OutboxRow.id).limit(limit)
+        return await self._store.read(lambda session: session.scalars(first).all())
 
-    def _delete_published(self) -> None:
-        if self._published:
-            with self._store.transaction() as effect:
-                effect.session.execute(delete(OutboxRow).where(OutboxRow.id.in_(self._published)))
-            self._published.clear()
+    async def _delete_published(self) -> None:
+        if done := set(self._published):
+            old = delete(OutboxRow).where(OutboxRow.id.in_(done))
+            await self._store.write(lambda effect: effect.session.execute(old))
+            self._published -= done
 
     def _waiting(self) -> list[Reading]:
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             return [(float(session.scalar(select(func.count(OutboxRow.id))) or 0), {})]
 
     def _age(self) -> list[Reading]:
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             oldest = session.scalar(select(OutboxRow.occurred_at).order_by(OutboxRow.id).limit(1))
         return [((self._store.clock() - oldest).total_seconds() if oldest else 0.0, {})]
 
-    def _leads(self) -> bool:
-        now = self._store.clock()
-        if self._lease_until - now > IN_FLIGHT:
+    async def _leads(self) -> bool:
+        if self._lease_until - self._store.clock() > IN_FLIGHT:
             return True
-        with self._store.transaction() as effect:
-            taken = take_lease(effect, "outbox", self._owner, now, LEASE)
-        if taken:
-            self._lease_until = now + LEASE
-        return taken
+        if until := await self._store.write(self._lead):
+            self._lease_until = until
+        return until is not None
+
+    def _lead(self, effect: Effect) -> datetime | None:
+        now = self._store.clock()  # not of the call: it may have waited for another writer
+        return now + LEASE if take_lease(effect, "outbox", self._owner, now, LEASE) else None
 
 
 async def _either(wait: Awaitable[T], seconds: float) -> None:

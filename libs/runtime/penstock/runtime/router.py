@@ -13,7 +13,8 @@ import inspect
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import grpc
 import structlog
@@ -27,9 +28,10 @@ from penstock.contracts.events import EVENTS, Event, decode
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import DatabaseAway
+from penstock.runtime.effect import Effect, Write, has_applied
 from penstock.runtime.messaging import DESTINATION, GROUP, processing
 from penstock.runtime.metrics import counter
-from penstock.runtime.store import Effect, Repeated, Store
+from penstock.runtime.store import Store
 from penstock.runtime.telemetry import context_of, within
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,8 @@ tracer = trace.get_tracer(__name__)
 _EVENTS = counter(metrics.CONTROL_EVENTS)
 
 E = TypeVar("E", bound=Event)
-Handler = Callable[[Any, Effect], Awaitable[None] | None]
+Applied = Callable[[Any, Effect], None]
+Handler = Applied | Callable[[Any], Awaitable[Write | None]]
 Replayed = Callable[[Any], Awaitable[None] | None]
 H = TypeVar("H", bound=Handler)
 R = TypeVar("R", bound=Replayed)
@@ -83,12 +86,14 @@ class Router:
         return tuple(sorted({event.topic for event, _ in self.replays.values()}))
 
     def on(self, *events: type[Event]) -> Callable[[H], H]:
-        """`handler(event, effect)`, sync or async, for each of `events`; called once per event,
-        however often it comes.
+        """Registers a handler for each of `events`; it takes effect once per event, however often that comes.
 
-        The effect's transaction begins at its first use and is committed with the event's inbox row
-        when the handler returns; what the handler raises undoes it. After a retry or a crash it
-        runs again from its start, so what it does outside its effect must bear that.
+        `def handler(event, effect)` runs on the database writer's thread, within the transaction
+        that holds the event's inbox row; what it raises undoes all of it. Work that takes longer
+        than a few statements would hold up every other writer: `async def handler(event)` does
+        it first, on the event loop, and returns what the transaction is to do, a function of the
+        effect, or None. After a retry or a crash the handler runs again from its start, so what it
+        does outside the transaction must bear that.
         """
         if self.store is None:
             raise ValueError(f"router {self.group} has no store; only replays work without one")
@@ -163,40 +168,36 @@ class Router:
         event = _decoded(received, received.value)
         if declared.topic != received.topic:
             raise Invalid(f"{declared.__name__} belongs on {declared.topic}", where=received.place)
-        assert self.store is not None
-        if self.store.has_applied(self.group, received.event_id):
-            log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
-            return False
-        effect = Effect(self.store, inbox=(self.group, received.event_id))
+        about = {"event_id": received.event_id, "event_type": declared.__name__}
+        if pipeline := getattr(event, "pipeline", None):
+            about["pipeline"] = pipeline
         attributes = {
             "messaging.system": "kafka",
             "messaging.destination.name": received.topic,
             "cloudevents.event_id": received.event_id,
         }
-        about = {"event_id": received.event_id, "event_type": declared.__name__}
-        if pipeline := getattr(event, "pipeline", None):
-            about["pipeline"] = pipeline
-        try:
-            with (
-                tracer.start_as_current_span(
-                    f"process {declared.__name__}",
-                    context=context_of(received.headers),
-                    kind=trace.SpanKind.CONSUMER,
-                    attributes=attributes,
-                ),
-                structlog.contextvars.bound_contextvars(**about),
-                processing(received.topic, self.group),
-            ):
-                answer = handler(event, effect)
-                if inspect.isawaitable(answer):
-                    await answer
-                effect.commit()
-            return True
-        except Repeated:
-            log.debug("event_repeated", event_id=received.event_id, event_type=received.event_type)
-            return False
-        finally:
-            effect.close()
+        with (
+            tracer.start_as_current_span(
+                f"process {declared.__name__}",
+                context=context_of(received.headers),
+                kind=trace.SpanKind.CONSUMER,
+                attributes=attributes,
+            ),
+            structlog.contextvars.bound_contextvars(**about),
+            processing(received.topic, self.group),
+        ):
+            return await self._apply(received.event_id, event, handler)
+
+    async def _apply(self, event_id: str, event: Event, handler: Handler) -> bool:
+        assert self.store is not None
+        if inspect.iscoroutinefunction(handler):
+            known = await self.store.read(lambda session: has_applied(session, self.group, event_id))
+            new = not known and await self.store.apply(self.group, event_id, await handler(event) or _nothing)
+        else:
+            new = await self.store.apply(self.group, event_id, partial(cast(Applied, handler), event))
+        if not new:
+            log.debug("event_repeated", event_id=event_id, event_type=event.ce_type())
+        return new
 
     async def replay(self, received: Received) -> None:
         """Hands one message of a replayed topic to its handler, within the trace that it belongs
@@ -233,6 +234,10 @@ class Router:
                 await asyncio.sleep(delay.next())
             else:
                 return True
+
+
+def _nothing(_effect: Effect) -> None:
+    """Leaves the inbox row alone."""
 
 
 def may_pass(error: Exception) -> bool:

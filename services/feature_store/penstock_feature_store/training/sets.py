@@ -69,7 +69,7 @@ class TrainingSets:
                 where="id",
                 remedy="Use up to 64 letters, digits, `-`, `_`, `.`",
             )
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             row = session.get(TrainingSetRow, training_set)
         if row is None:
             return None
@@ -157,7 +157,7 @@ class TrainingSets:
 
     def _forget(self, training_set: str) -> None:
         """Parts that no row knows: an erasure would not find them."""
-        with self._store.read() as session:
+        with self._store.snapshot() as session:
             if session.get(TrainingSetRow, training_set) is None:
                 self._artifacts.delete(f"training-sets/{training_set}")
 
