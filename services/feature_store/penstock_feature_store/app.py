@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import PipelineApplied
@@ -41,7 +41,7 @@ CHECK_EVERY_S = 2.0
 
 
 async def run(settings: Settings, spawner: Spawner) -> None:
-    with ExitStack() as last:  # closed when nothing runs any more
+    async with AsyncExitStack() as last:  # closed when nothing runs any more
         last.callback(spawner.close)
         async with Service("feature_store", settings) as service:
             kafka, folder = settings.platform.kafka, settings.data_dir
@@ -51,7 +51,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             lake = Lake(folder / "lake")
             this = Owner(replica=settings.replica, address=settings.advertised)
             ownership = Ownership(lake, store, this, service.readiness, service.clock)
-            last.callback(ownership.release)
+            last.push_async_callback(asyncio.to_thread, ownership.release)
 
             arrivals = Arrivals()
             sink = RecordsSink(arrivals)
@@ -95,7 +95,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
                 each topic makes its group rebalance.
                 """
                 await asyncio.to_thread(erasures.resume)
-                await asyncio.to_thread(sets.forget_unfinished)
+                await sets.forget_unfinished()
                 await asyncio.to_thread(pipelines.own)
                 service.background(
                     "trigger", lambda: duties.watch(Trigger(store, pipelines, service.clock), arrivals)

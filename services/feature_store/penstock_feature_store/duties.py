@@ -42,7 +42,7 @@ def merge(lake: Lake, arrivals: Arrivals, stop: threading.Event) -> None:
 async def watch(trigger: Trigger, arrivals: Arrivals) -> None:
     while True:
         count = arrivals.count
-        await asyncio.to_thread(trigger.look)
+        await trigger.look()
         await arrivals.wait(count, timeout_s=TRIGGER_EVERY_S)
 
 

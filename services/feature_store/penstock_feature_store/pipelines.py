@@ -163,6 +163,7 @@ class Pipelines:
 
     async def apply(self, pipeline: Pipeline, number: int) -> None:
         """Also again, and an older number after a newer one."""
+        await self._store.write(lambda effect: keep_pipeline(effect.session, pipeline, number))
         changed = await asyncio.to_thread(self._apply, pipeline, number)
         if changed:
             async with self._changed:
@@ -176,8 +177,6 @@ class Pipelines:
                 self._follow(held.pipeline, held.number, held)
 
     def _apply(self, pipeline: Pipeline, number: int) -> bool:
-        with self._store.transaction() as effect:
-            keep_pipeline(effect.session, pipeline, number)
         with self._applying:
             known = self._held.get(pipeline.pipeline)
             if known and known.number >= number:
@@ -259,9 +258,10 @@ class Pipelines:
         newest = self.get(name)
         if number in (0, newest.number):
             return newest.pipeline, newest.number
-        with self._store.snapshot() as session:
-            row = session.get(PipelineRow, (name, number))
-            oldest = session.scalar(select(func.min(PipelineRow.number)).where(PipelineRow.name == name))
+        first = select(func.min(PipelineRow.number)).where(PipelineRow.name == name)
+        row, oldest = await self._store.read(
+            lambda session: (session.get(PipelineRow, (name, number)), session.scalar(first))
+        )
         if row is None:
             raise NotFound(
                 f"{name} has no number {number} here",

@@ -111,9 +111,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
     async def CreateTrainingSet(
         self, request: pb.CreateTrainingSetRequest, context: Context
     ) -> pb.CreateTrainingSetResponse:
-        known = await asyncio.to_thread(
-            self._sets.known, request.id, request.pipeline, request.pipeline_number
-        )
+        known = await self._sets.known(request.id, request.pipeline, request.pipeline_number)
         if known is None:
             pipeline, number = await self._pipelines.wait(
                 request.pipeline, request.pipeline_number, _remaining(context)

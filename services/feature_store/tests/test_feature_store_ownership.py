@@ -48,9 +48,9 @@ async def test_an_owner_outlives_its_databases_absence(
         begun, tries, away = asyncio.Event(), [0], [0]
         renew = kept._renew
 
-        def counted() -> str | None:
+        async def counted() -> str | None:
             try:
-                found = renew()
+                found = await renew()
             except Exception:
                 away[0] += 1
                 raise
@@ -78,5 +78,5 @@ async def test_an_owner_outlives_its_databases_absence(
             running.cancel()
             with suppress(asyncio.CancelledError):
                 await running
-            kept.release()
+            await asyncio.to_thread(kept.release)
             store.close()

@@ -51,7 +51,6 @@ asyncio.run(main())
 WORK = """
 import os, signal
 from penstock.contracts.errors import Invalid
-from penstock.testing.threads import in_a_thread
 def answer(order): return order | {"mine": os.getpid(), "bulk": "x" * 300_000 if "number" in order else ""}
 def refuse(order): raise Invalid("no", where="here", remedy="Do so")
 def stumble(order): raise KeyError("oops")

@@ -10,7 +10,7 @@ import asyncio
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,11 +131,11 @@ class Database:
         self.engine.dispose()
 
 
-async def persistently(work: Callable[[], T]) -> T:
-    """What `work` answers, which runs in a thread: again for as long as the database is away."""
+async def persistently(work: Callable[[], Awaitable[T]]) -> T:
+    """Returns what `work` returns, which is called again for as long as the database is away."""
     while True:
         try:
-            return await asyncio.to_thread(work)
+            return await work()
         except DatabaseAway:
             await asyncio.sleep(TRY_EVERY_S)
 

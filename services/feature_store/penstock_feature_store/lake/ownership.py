@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from penstock.contracts.errors import Conflict, Unavailable
 from penstock.runtime.leases import drop_lease, holder_of, take_lease
 from penstock.runtime.readiness import Readiness
-from penstock.runtime.store import Store
+from penstock.runtime.store import Effect, Store
 from penstock_feature_store.lake import durable
 from penstock_feature_store.lake.lake import Lake
 
@@ -64,7 +64,7 @@ class Ownership:
         Raises Conflict where another has it all the same, and what `begin` raises.
         """
         while True:
-            if await asyncio.to_thread(self._take):
+            if await self._take():
                 break
             await asyncio.sleep(LOOK_EVERY_S)
         log.info("lake_owned", replica=self.this.replica, stood_by=self._stood_by)
@@ -98,15 +98,15 @@ class Ownership:
                 log.warning("lease_not_dropped", why=str(error))
             self._lake.__exit__()
 
-    def _take(self) -> bool:
+    async def _take(self) -> bool:
         if not self._lake.held:
             try:
-                self._lake.__enter__()
+                await asyncio.to_thread(self._lake.__enter__)
             except Conflict:
-                self._stands_by()
+                await asyncio.to_thread(self._stands_by)
                 return False
         try:
-            holder = self._renew()
+            holder = await self._renew()
         except _AWAY as error:
             self._readiness.waits_for(THING, f"the database does not answer: {error}")
             return False
@@ -117,7 +117,7 @@ class Ownership:
             )
             self._readiness.waits_for(THING, why)
             return False
-        durable.write_bytes(self._path, self.this.model_dump_json().encode())
+        await asyncio.to_thread(durable.write_bytes, self._path, self.this.model_dump_json().encode())
         return True
 
     def _stands_by(self) -> None:
@@ -130,7 +130,7 @@ class Ownership:
         while True:
             await asyncio.sleep(RENEW_EVERY_S)
             try:
-                holder = await asyncio.to_thread(self._renew)
+                holder = await self._renew()
             except _AWAY as error:  # the lock holds meanwhile
                 log.warning("lease_not_renewed", why=str(error))
                 continue
@@ -138,11 +138,11 @@ class Ownership:
                 remedy = "Let all replicas share one volume whose locks hold between them"
                 raise Conflict(f"replica {holder} owns a lake too", where=str(self._lake.root), remedy=remedy)
 
-    def _renew(self) -> str | None:
+    async def _renew(self) -> str | None:
         """None when the lease is this replica's, else whose it is."""
-        with self._store.transaction() as effect:
-            return (
-                None
-                if take_lease(effect, THING, self.this.replica, self._clock(), LEASE)
-                else holder_of(effect, THING)
-            )
+
+        def renew(effect: Effect) -> str | None:
+            mine = take_lease(effect, THING, self.this.replica, self._clock(), LEASE)
+            return None if mine else holder_of(effect, THING)
+
+        return await self._store.write(renew)

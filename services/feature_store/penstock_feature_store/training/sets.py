@@ -19,7 +19,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.database import persistently
 from penstock.runtime.metrics import histogram
-from penstock.runtime.store import Store
+from penstock.runtime.store import Effect, Store
 from penstock.runtime.telemetry import span
 from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.store import TrainingSetRow, count_up_to
@@ -53,13 +53,13 @@ class TrainingSets:
         self._clock = clock
         self._building: dict[str, asyncio.Task[TrainingSet]] = {}
 
-    def forget_unfinished(self) -> None:
-        """Removes what a crash left half built, before any is built. Blocking."""
+    async def forget_unfinished(self) -> None:
+        """Removes what a crash left half built, before any is built."""
         for begun in self._folder.iterdir() if self._folder.exists() else ():
-            self._forget(begun.name)
-        shutil.rmtree(self._folder, ignore_errors=True)
+            await self._forget(begun.name)
+        await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
-    def known(self, training_set: str, pipeline: str, number: int) -> TrainingSet | None:
+    async def known(self, training_set: str, pipeline: str, number: int) -> TrainingSet | None:
         """What this id was given before. Raises Conflict where that was for another pipeline,
         Invalid where it cannot be an id.
         """
@@ -69,8 +69,7 @@ class TrainingSets:
                 where="id",
                 remedy="Use up to 64 letters, digits, `-`, `_`, `.`",
             )
-        with self._store.snapshot() as session:
-            row = session.get(TrainingSetRow, training_set)
+        row = await self._store.read(lambda session: session.get(TrainingSetRow, training_set))
         if row is None:
             return None
         if row.pipeline != pipeline or number not in (0, row.number):
@@ -106,7 +105,7 @@ class TrainingSets:
         folder = self._folder / training_set
         started = self._clock()
         async with held.gate.shared():
-            if known := await asyncio.to_thread(self.known, training_set, pipeline.pipeline, number):
+            if known := await self.known(training_set, pipeline.pipeline, number):
                 return known
             try:
                 positions = await asyncio.to_thread(self._link, held, pipeline, folder)
@@ -125,9 +124,9 @@ class TrainingSets:
                 )
             except BaseException:
                 await persistently(lambda: self._forget(training_set))
-                raise
-            finally:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                raise
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         took = round((self._clock() - started).total_seconds(), 2)
         log.info(
             "training_set_created",
@@ -155,20 +154,27 @@ class TrainingSets:
                 found = positions if source == target else found
         return found
 
-    def _forget(self, training_set: str) -> None:
+    async def _forget(self, training_set: str) -> None:
         """Parts that no row knows: an erasure would not find them."""
-        with self._store.snapshot() as session:
-            if session.get(TrainingSetRow, training_set) is None:
-                self._artifacts.delete(f"training-sets/{training_set}")
+        # In the writers' order: the transaction that keeps the set may be under way.
+        if await self._store.write(lambda effect: effect.session.get(TrainingSetRow, training_set)) is None:
+            await asyncio.to_thread(self._artifacts.delete, f"training-sets/{training_set}")
 
-    def _keep(
+    async def _keep(
         self, training_set: str, made: TrainingSet, number: int, source: str, positions: dict[int, int]
     ) -> None:
-        body = made.model_dump(mode="json")
-        self._artifacts.put_bytes(manifest_key(training_set), made.model_dump_json(indent=2).encode())
-        with self._store.transaction() as effect:
-            row = TrainingSetRow(
-                id=training_set, pipeline=made.pipeline, number=number, body=body, created_at=made.created_at
-            )
+        row = TrainingSetRow(
+            id=training_set,
+            pipeline=made.pipeline,
+            number=number,
+            body=made.model_dump(mode="json"),
+            created_at=made.created_at,
+        )
+
+        def keep(effect: Effect) -> None:
             effect.session.merge(row)
             count_up_to(effect.session, made.pipeline, source, positions)
+
+        manifest = made.model_dump_json(indent=2).encode()
+        await asyncio.to_thread(self._artifacts.put_bytes, manifest_key(training_set), manifest)
+        await self._store.write(keep)

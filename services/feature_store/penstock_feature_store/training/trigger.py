@@ -7,10 +7,12 @@ transaction, so no label counts twice and none is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 import structlog
+from sqlalchemy.orm import Session
 from ulid import ULID
 
 from penstock.contracts.events import TrainingRunRequested
@@ -43,29 +45,35 @@ class Trigger:
         self._pipelines = pipelines
         self._clock = clock
 
-    def look(self) -> list[str]:
-        """Requests what is due; the run ids. Blocking."""
-        found = []
-        for held in self._pipelines.all():
-            if held.pipeline.training.trigger:
-                with self._store.transaction() as effect:
-                    if run := self._request(held, effect):
-                        found.append(run)
-        return found
+    async def look(self) -> list[str]:
+        """Requests what is due; the run ids."""
+        looked = [await self._look(held) for held in self._pipelines.all()]
+        return [run for run in looked if run]
 
-    def _request(self, held: Owned, effect: Effect) -> str | None:
-        pipeline = held.pipeline
-        if pipeline.training.trigger is None:
+    async def _look(self, held: Owned) -> str | None:
+        pipeline, trigger = held.pipeline, held.pipeline.training.trigger
+        if trigger is None:
             return None
         source, column = place_of(pipeline)
-        known = counted(effect.session, pipeline.pipeline, source)
-        labels, positions = held.lakes[source].count_here(column, since=known)
-        if not due(
-            labels, pipeline.training.trigger.new_labels, runs_under_way(effect.session, pipeline.pipeline)
-        ):
+
+        def so_far(session: Session) -> tuple[dict[int, int], int]:
+            return counted(session, pipeline.pipeline, source), runs_under_way(session, pipeline.pipeline)
+
+        known, runs = await self._store.read(so_far)
+        labels, positions = await asyncio.to_thread(held.lakes[source].count_here, column, since=known)
+        if not due(labels, trigger.new_labels, runs):
             return None
-        run_id = str(ULID())
-        count_up_to(effect.session, pipeline.pipeline, source, positions)
+
+        def request(effect: Effect) -> str | None:
+            if so_far(effect.session) != (known, runs):
+                return None  # a run or a training set has begun meanwhile: the next look counts again
+            return self._request(held, labels, positions, effect)
+
+        return await self._store.write(request)
+
+    def _request(self, held: Owned, labels: int, positions: Mapping[int, int], effect: Effect) -> str:
+        pipeline, run_id = held.pipeline, str(ULID())
+        count_up_to(effect.session, pipeline.pipeline, place_of(pipeline)[0], positions)
         begin_run(effect.session, run_id, pipeline.pipeline)
         with span(
             "request training", pipeline=pipeline.pipeline
