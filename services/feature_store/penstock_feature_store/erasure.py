@@ -136,7 +136,7 @@ class Erasures:
         was_online = online.erase(sources, journal.entity)
         online.close()
         left = sum(
-            self._from_training_set(row.id, row.value, path, journal)
+            self._from_training_set(row.id, row.body, path, journal)
             for row in self._training_sets(journal.pipeline)
         )
         durable.remove(path)
@@ -158,7 +158,7 @@ class Erasures:
             ).first()
         if row is None:
             raise NotFound(f"no pipeline `{name}`", remedy="See `penstock pipelines`")
-        return Pipeline.model_validate(row.spec)
+        return row.spec
 
     def _sources(self, pipeline: Pipeline) -> list[str]:
         """With rows of this entity: declared ones about another are left alone, those that are no
@@ -188,7 +188,7 @@ class Erasures:
         self._artifacts.put_bytes(manifest_key(training_set), changed.model_dump_json(indent=2).encode())
         with self._store.transaction() as effect:
             row = effect.session.get_one(TrainingSetRow, training_set)
-            row.body = changed.model_dump(mode="json")
+            row.body = changed
         return sum(part.gone for part in leaving.values())
 
     def _without(

@@ -268,7 +268,7 @@ class Pipelines:
                 where=name,
                 remedy=f"Use one from {oldest} to {newest.number}",
             )
-        return Pipeline.model_validate(row.spec), number
+        return row.spec, number
 
     def _newest(self, name: str) -> int:
         with self._lock:

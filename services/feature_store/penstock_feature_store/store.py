@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Integer, String, delete, func, select
+from sqlalchemy import BigInteger, Integer, String, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.store import UtcDateTime
+from penstock.runtime.tables import Json, UtcDateTime
 
 
 class Tables(DeclarativeBase):
@@ -31,7 +30,7 @@ class PipelineRow(Tables):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    spec: Mapped[dict[str, Any]] = mapped_column(JSON)
+    spec: Mapped[Pipeline] = mapped_column(Json(Pipeline))
 
 
 class TrainingSetRow(Tables):
@@ -41,13 +40,9 @@ class TrainingSetRow(Tables):
     """The caller's."""
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     number: Mapped[int] = mapped_column(Integer)
-    body: Mapped[dict[str, Any]] = mapped_column(JSON)
-    """A TrainingSet. After an erasure its parts have other digests, and `left` says how many rows went."""
+    body: Mapped[TrainingSet] = mapped_column(Json(TrainingSet))
+    """After an erasure its parts have other digests, and `left` says how many rows went."""
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-    @property
-    def value(self) -> TrainingSet:
-        return TrainingSet.model_validate(self.body)
 
 
 class CountedRow(Tables):
@@ -76,10 +71,8 @@ class RunRow(Tables):
 def keep_pipeline(session: Session, pipeline: Pipeline, number: int) -> None:
     """Once; another replica may do so at the same moment."""
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
-    spec = pipeline.model_dump(mode="json", by_alias=True)
-    session.execute(
-        insert(PipelineRow).values(name=pipeline.pipeline, number=number, spec=spec).on_conflict_do_nothing()
-    )
+    row = {"name": pipeline.pipeline, "number": number, "spec": pipeline}
+    session.execute(insert(PipelineRow).values(row).on_conflict_do_nothing())
 
 
 def counted(session: Session, pipeline: str, source: str) -> dict[int, int]:

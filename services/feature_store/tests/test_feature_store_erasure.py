@@ -58,17 +58,13 @@ class World:
             created_at=EPOCH,
         )
         with self.store.transaction() as effect:
-            effect.session.add(
-                PipelineRow(
-                    name="credit-risk", number=1, spec=self.pipeline.model_dump(mode="json", by_alias=True)
-                )
-            )
+            effect.session.add(PipelineRow(name="credit-risk", number=1, spec=self.pipeline))
             effect.session.add(
                 TrainingSetRow(
                     id="set",
                     pipeline="credit-risk",
                     number=1,
-                    body=made.model_dump(mode="json"),
+                    body=made,
                     created_at=EPOCH,
                 )
             )
@@ -86,7 +82,7 @@ class World:
 
     def training_set(self) -> TrainingSet:
         with self.store.snapshot() as session:
-            return session.get_one(TrainingSetRow, "set").value
+            return session.get_one(TrainingSetRow, "set").body
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def run(job: JobContext) -> dict[str, Any]:
     work = settings.work_dir(job.id)
     job.progress({"attempt": job.attempt})
     pipeline, training_set = asyncio.run(_prepare(job, settings, requested))
-    job.progress({"training_set": training_set.model_dump(mode="json"), "epochs": pipeline.trainer.epochs})
+    job.progress({"training_set": training_set, "epochs": pipeline.trainer.epochs})
     artifacts = Artifacts(settings.platform.artifacts_uri)
     train_part = artifacts.fetch(training_set.train, work / "train.parquet")
     validation_part = artifacts.fetch(training_set.validation, work / "validation.parquet")
@@ -155,7 +155,7 @@ def _train(
     artifact = artifacts.put_file(f"packages/{quote(pipeline.pipeline)}/{digits_of(digest)}.tar", tar)
     return {
         "digest": digest,
-        "package": artifact.model_dump(mode="json"),
+        "package": artifact,
         "metrics": built.metrics,
         "weights": built.weights,
         "parameters": _parameters(pipeline.model_dump(mode="json", include={"model", "trainer", "training"})),

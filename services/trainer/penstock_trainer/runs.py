@@ -99,7 +99,7 @@ class Runs:
         if effect.session.get(RunRow, requested.run_id) is None:
             self._record(requested, effect)
         if rows.run(effect.session, requested.run_id).state == REQUESTED:
-            effect.enqueue(JOB, requested.run_id, requested.model_dump(mode="json"))
+            effect.enqueue(JOB, requested.run_id, requested)
 
     def cancel(self, run_id: str, by: str, effect: Effect) -> None:
         """Raises NotFound, or Conflict where the run has ended otherwise; canceling again changes nothing."""
@@ -147,6 +147,7 @@ class Runs:
 
     def completed(self, run_id: str, result: dict[str, Any], effect: Effect) -> None:
         run = rows.run(effect.session, run_id)
+        assert run.training_set is not None
         run.state, run.digest, run.metrics, run.ended_at = (
             COMPLETED,
             result["digest"],
@@ -158,7 +159,7 @@ class Runs:
                 run_id=run_id,
                 pipeline=run.pipeline,
                 pipeline_number=run.pipeline_number,
-                training_set=TrainingSet.model_validate(run.training_set),
+                training_set=run.training_set,
                 package=Artifact.model_validate(result["package"]),
                 digest=result["digest"],
                 metrics=result["metrics"],
@@ -213,7 +214,7 @@ class Runs:
         run.state, run.epochs_planned = TRAINING, epochs
         if run.training_set is not None:
             return
-        run.training_set = training_set.model_dump(mode="json")
+        run.training_set = training_set
         effect.publish(
             TrainingRunStarted(
                 run_id=run.run_id,
@@ -252,7 +253,7 @@ class Runs:
                 "penstock.run": run.run_id,
                 "penstock.digest": run.digest or "",
                 "penstock.pipeline_number": str(run.pipeline_number),
-                "penstock.training_set": str(run.training_set["fingerprint"]),
+                "penstock.training_set": run.training_set.fingerprint,
                 "penstock.requested_by": run.requested_by,
             },
         }

@@ -148,7 +148,7 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         ],
         epochs_planned=run.epochs_planned,
         metrics=run.metrics or {},
-        training_set_json=json.dumps(run.training_set) if run.training_set else "",
+        training_set_json=run.training_set.model_dump_json() if run.training_set else "",
         failure=run.failure or "",
         remedy=run.remedy or "",
         requested_at=timestamp(run.requested_at),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Float, Integer, String, Text, func, select
+from sqlalchemy import Float, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import NotFound
-from penstock.runtime.store import UtcDateTime
+from penstock.contracts.events import TrainingSet
+from penstock.runtime.tables import Json, UtcDateTime
 
 REQUESTED, PREPARING, TRAINING, PACKAGING = "requested", "preparing", "training", "packaging"
 COMPLETED, FAILED, CANCELED = "completed", "failed", "canceled"
@@ -31,9 +32,9 @@ class RunRow(Tables):
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     attempts: Mapped[int] = mapped_column(Integer, default=0)
     epochs_planned: Mapped[int] = mapped_column(Integer, default=0)
-    training_set: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    training_set: Mapped[TrainingSet | None] = mapped_column(Json(TrainingSet), default=None)
     digest: Mapped[str | None] = mapped_column(String(80), default=None)
-    metrics: Mapped[dict[str, float]] = mapped_column(JSON, default=dict)
+    metrics: Mapped[dict[str, float]] = mapped_column(Json(dict[str, float]), default=dict)
     failure: Mapped[str | None] = mapped_column(Text, default=None)
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from pydantic_core import to_jsonable_python
+
 from penstock.contracts.errors import Kind, PenstockError
 
 _PR_SET_PDEATHSIG = 1
@@ -42,13 +44,13 @@ class JobContext:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def progress(self, message: Mapping[str, Any]) -> None:
-        """Told to the service, in order. Blocks while the service is slow. After a crash the next
-        attempt may tell the same again.
+        """Tells the service, in order; models go as JSON too. Blocks while the service is slow.
+        After a crash the next attempt may tell the same again.
         """
         self._say({"progress": dict(message)})
 
     def _say(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line)
+        text = json.dumps(line, default=to_jsonable_python)
         with self._lock:
             self._channel.write(text + "\n")
             self._channel.flush()

@@ -67,9 +67,9 @@ class Effect:
         self.session.flush()
         self._wishes.add("publish")
 
-    def enqueue(self, kind: str, job_id: str, payload: dict[str, Any]) -> bool:
-        """A job for the workers of `kind`. False, and nothing changed, where the same job was
-        enqueued before, however it ended.
+    def enqueue(self, kind: str, job_id: str, payload: object) -> bool:
+        """A job for the workers of `kind`; its process is given the payload as JSON. False, and nothing
+        changed, where the same job was enqueued before, however it ended.
         """
         now = self._clock()
         new = _insert_new(

@@ -12,15 +12,19 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from alembic.runtime.migration import MigrationStep
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, MetaData, create_engine, inspect
+from sqlalchemy import Engine, MetaData, TypeDecorator, create_engine, inspect
 
 from penstock.contracts.errors import Conflict
+
+if TYPE_CHECKING:
+    from alembic.autogenerate.api import AutogenContext
 
 
 def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_version") -> None:
@@ -31,12 +35,16 @@ def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_versi
     """
     script = _scripts(package)
 
-    def revisions(current: Any, _context: MigrationContext) -> Iterable[Any]:
-        return script._upgrade_revs("head", current)
+    def missing(current: Any, _context: MigrationContext) -> Iterable[Any]:
+        for one in current:
+            script.get_revision(one)  # raises CommandError for one that this release does not have
+        newest_first = script.iterate_revisions("heads", current or "base")
+        steps = [MigrationStep.upgrade_from_script(script.revision_map, one) for one in newest_first]
+        return reversed(steps)
 
     with engine.begin() as connection:
         context = MigrationContext.configure(
-            connection, opts={"version_table": version_table, "fn": revisions, "render_as_batch": True}
+            connection, opts={"version_table": version_table, "fn": missing, "render_as_batch": True}
         )
         try:
             with Operations.context(context):
@@ -82,10 +90,7 @@ def new_revision(tables: MetaData, package: str, why: str) -> Path:
             )
         engine.dispose()
     assert operations.upgrade_ops is not None
-    body = render_python_code(operations.upgrade_ops, render_as_batch=True)
-    body = body.replace(
-        "penstock.runtime.tables.UtcDateTime", "sa.DateTime"
-    )  # a revision must not change when the code does
+    body = render_python_code(operations.upgrade_ops, render_as_batch=True, render_item=_plain)
     heads = script.get_heads()
     number = f"{len(list(script.walk_revisions())) + 1:04d}"
     path = Path(script.versions) / f"{number}_{re.sub(r'[^a-z0-9]+', '_', why.lower()).strip('_')}.py"
@@ -95,6 +100,11 @@ def new_revision(tables: MetaData, package: str, why: str) -> Path:
         f" None\n\n\ndef upgrade() -> None:\n    {body}\n"
     )
     return path
+
+
+def _plain(kind: str, item: Any, _context: AutogenContext) -> str | Literal[False]:
+    """Renders a type of ours as the database's own: a revision must not change when the code does."""
+    return f"sa.{item.impl!r}" if kind == "type" and isinstance(item, TypeDecorator) else False
 
 
 def _scripts(package: str) -> ScriptDirectory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -40,6 +41,30 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Json(TypeDecorator[Any]):
+    """A value of a type that pydantic knows, kept as JSON: `mapped_column(Json(tuple[Artifact, ...]))`.
+
+    None is SQL's NULL; JSON's null, as older releases wrote it, is read as None too. Reading raises
+    ValidationError for a value that is none of the type.
+    """
+
+    impl = JSON
+    cache_ok = True
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__(none_as_null=True)
+        self.kind = kind
+        self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        return self._adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        return None if value is None else self._adapter.validate_python(value)
 
 
 class RuntimeTables(DeclarativeBase):
@@ -90,7 +115,7 @@ class JobRow(RuntimeTables):
     id: Mapped[int] = mapped_column(_Serial, primary_key=True)
     kind: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(String(256))
-    payload: Mapped[dict[str, Any]] = mapped_column(JSON)
+    payload: Mapped[Any] = mapped_column(Json(Any))
     traceparent: Mapped[str | None] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
     """queued, running, done, failed or canceled."""

@@ -78,7 +78,7 @@ class TrainingSets:
                 where="id",
                 remedy="Choose another id",
             )
-        return row.value
+        return row.body
 
     async def create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         """Goes on when the caller does not wait for it; who asks again gets the same."""
@@ -167,7 +167,7 @@ class TrainingSets:
             id=training_set,
             pipeline=made.pipeline,
             number=number,
-            body=made.model_dump(mode="json"),
+            body=made,
             created_at=made.created_at,
         )
 
