@@ -33,6 +33,7 @@ async def run(settings: Settings) -> None:
         prepare(settings)
         store = await service.store(Tables.metadata, migrations="penstock_inference.migrations")
         deployments = Deployments(store, service.clock)
+        await deployments.restore()
         ensure_topic = partial(ensure_predictions_topic, settings.platform.kafka)
         keeper = DoorKeeper.from_settings(settings, deployments, service.readiness)
         serving = Serving.from_settings(settings, deployments, triton, service, ensure_topic, keeper.hold)
@@ -74,4 +75,4 @@ async def _tell_when_caught_up(router: Router, serving: Serving, deployments: De
     await router.caught_up("pipelines.v1")
     deployments.pipelines_known = True
     await router.caught_up("model-versions.v1")
-    serving.caught_up()
+    await serving.caught_up()

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import JSON, Integer, String, Text, select
+from sqlalchemy import Integer, String, Text, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
 from penstock.packages.evidence import Known
 from penstock.runtime.store import Effect
-from penstock.runtime.tables import UtcDateTime
+from penstock.runtime.tables import Json, UtcDateTime
 from penstock_inference.serving.layout import Layout
 
 
@@ -34,9 +34,9 @@ class AdmittedRow(Tables):
     digest: Mapped[str] = mapped_column(String(71))
     promotion: Mapped[str] = mapped_column(Text)
     """Event as JSON, by which the version is verified anew at each start."""
-    numbers: Mapped[list[str]] = mapped_column(JSON)
-    strings: Mapped[list[str]] = mapped_column(JSON)
-    booleans: Mapped[list[str]] = mapped_column(JSON)
+    numbers: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+    strings: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
+    booleans: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
     admitted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -87,9 +87,7 @@ def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
     for row in session.scalars(select(AdmittedRow)):
         yield (
             row.pipeline,
-            Layout(
-                row.digest, row.generation, tuple(row.numbers), tuple(row.strings), frozenset(row.booleans)
-            ),
+            Layout(row.digest, row.generation, row.numbers, row.strings, frozenset(row.booleans)),
         )
 
 
@@ -106,9 +104,9 @@ def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: 
             generation=promotion.generation,
             digest=promotion.version.digest,
             promotion=promotion.model_dump_json(),
-            numbers=list(layout.numbers),
-            strings=list(layout.strings),
-            booleans=sorted(layout.booleans),
+            numbers=layout.numbers,
+            strings=layout.strings,
+            booleans=tuple(sorted(layout.booleans)),
             admitted_at=now,
         )
     )

@@ -15,6 +15,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
 from penstock.testing import packages
+from penstock.testing.threads import in_a_thread
 from penstock_inference.serving.deployment import LONGEST_BACKOFF_S, Deployment, Deployments
 from penstock_inference.serving.model import Model
 
@@ -50,63 +51,71 @@ def promotion_of(keys: Keys, digest: str, generation: int) -> ModelVersionPromot
     return packages.promotion(keys, version, packages.verdict(keys, digest), generation=generation)
 
 
+async def restored(store: Store) -> Deployments:
+    made = Deployments(store, lambda: packages.NOW)
+    await made.restore()
+    return made
+
+
 def published(store: Store) -> list[DeploymentChanged]:
-    with store.read() as session:
+    with in_a_thread(store.snapshot()) as session:
         rows = session.scalars(select(OutboxRow).order_by(OutboxRow.id))
         return [DeploymentChanged.model_validate_json(row.value) for row in rows]
 
 
-def test_what_serves_and_what_was_refused_outlive_the_process(
+async def test_what_serves_and_what_was_refused_outlive_the_process(
     store: Store, deployments: Deployments, model: Model, keys: Keys
 ) -> None:
     refused = promotion_of(keys, "sha256:" + "b" * 64, 5)
-    deployments.admit(model)
-    deployments.serve(model)
-    deployments.refuse(refused, "it does not rise")
-    again = Deployments(store, lambda: packages.NOW).of("loans")
+    await deployments.admit(model)
+    await deployments.serve(model)
+    await deployments.refuse(refused, "it does not rise")
+    again = (await restored(store)).of("loans")
     now = deployments.of("loans")
     assert (again.served, again.refused, again.layouts) == (now.served, now.refused, now.layouts)
     assert again.served is not None
     assert (again.served.generation, again.served.since) == (4, packages.NOW)
     assert again.refused is not None
     assert again.refused.reason == "it does not rise"
-    assert deployments.known("loans") == Known(4, model.digest)
-    assert deployments.served_promotion(again) == model.promotion
+    assert await deployments.known("loans") == Known(4, model.digest)
+    assert await deployments.served_promotion(again) == model.promotion
     assert [(changed.serving is not None, changed.refused is not None) for changed in published(store)] == [
         (True, False),
         (True, True),
     ]
 
 
-def test_a_version_that_serves_ends_the_refusal(deployments: Deployments, model: Model, keys: Keys) -> None:
-    deployments.refuse(promotion_of(keys, "sha256:" + "b" * 64, 3), "it does not answer")
+async def test_a_version_that_serves_ends_the_refusal(
+    deployments: Deployments, model: Model, keys: Keys
+) -> None:
+    await deployments.refuse(promotion_of(keys, "sha256:" + "b" * 64, 3), "it does not answer")
     assert deployments.summary() == "refused loans@bbbbbbbb generation 3: it does not answer"
-    deployments.admit(model)
-    deployments.serve(model)
+    await deployments.admit(model)
+    await deployments.serve(model)
     assert deployments.of("loans").refused is None
     assert deployments.summary() == f"loans@{model.digest[7:15]} generation 4"
 
 
-def test_what_is_withdrawn_serves_no_longer(deployments: Deployments, model: Model) -> None:
-    deployments.admit(model)
-    deployments.serve(model)
-    deployments.withdraw(model.promotion, "a key was revoked")
+async def test_what_is_withdrawn_serves_no_longer(deployments: Deployments, model: Model) -> None:
+    await deployments.admit(model)
+    await deployments.serve(model)
+    await deployments.withdraw(model.promotion, "a key was revoked")
     deployment = deployments.of("loans")
     assert deployment.served is None
     assert deployment.refused is not None
     assert deployment.refused.digest == model.digest
 
 
-def test_the_record_is_required_until_it_is_known_that_it_is_not(
+async def test_the_record_is_required_until_it_is_known_that_it_is_not(
     store: Store, deployments: Deployments, model: Model
 ) -> None:
     assert deployments.record_required
     deployments.pipelines_known = True
     assert not deployments.record_required
-    deployments.admit(model)
-    deployments.serve(model)
+    await deployments.admit(model)
+    await deployments.serve(model)
     assert not deployments.record_required
-    restarted = Deployments(store, lambda: packages.NOW)
+    restarted = await restored(store)
     restarted.pipelines_known = True
     assert restarted.record_required  # until the served version is verified again
     deployment = restarted.of("loans")
@@ -117,9 +126,11 @@ def test_the_record_is_required_until_it_is_known_that_it_is_not(
     assert restarted.record_required
 
 
-def test_the_layout_of_an_old_line_is_that_of_its_generation(deployments: Deployments, model: Model) -> None:
+async def test_the_layout_of_an_old_line_is_that_of_its_generation(
+    deployments: Deployments, model: Model
+) -> None:
     assert deployments.layout("loans", None) is None
-    deployments.admit(model)
+    await deployments.admit(model)
     assert deployments.layout("loans", None) == model.layout  # admitted, and not served yet
     assert deployments.layout("loans", 4) == model.layout
     assert deployments.layout("loans", 3) is None

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy.orm import Session
+
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
 from penstock.contracts.pipeline import Pipeline
@@ -111,8 +113,8 @@ def _identity(promotion: ModelVersionPromoted) -> tuple[int, str]:
 
 
 class Deployments:
-    """Deployments of all pipelines, with their rows in the database. Methods that write a row block
-    for a transaction and raise DatabaseAway.
+    """Deployments of all pipelines, with their rows in the database. Coroutines wait for the database
+    and raise DatabaseAway.
     """
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
@@ -121,11 +123,18 @@ class Deployments:
         self._by_pipeline: dict[str, Deployment] = {}
         self.pipelines_known = False
         """Whether `applied` is complete: every pipeline's file has been read from Kafka."""
-        with store.read() as session:
-            for pipeline, layout in tables.layouts(session):
-                self.of(pipeline).layouts[layout.generation] = layout
-            for changed in tables.deployments(session, clock()):
-                self._show(changed)
+
+    async def restore(self) -> None:
+        """Reads what the database holds, before anything else is asked of the deployments."""
+
+        def look(session: Session) -> tuple[list[tuple[str, Layout]], list[DeploymentChanged]]:
+            return list(tables.layouts(session)), tables.deployments(session, self._clock())
+
+        layouts, deployments = await self._store.read(look)
+        for pipeline, layout in layouts:
+            self.of(pipeline).layouts[layout.generation] = layout
+        for changed in deployments:
+            self._show(changed)
 
     def __iter__(self) -> Iterator[Deployment]:
         """Deployments by name of pipeline, as they are now. From any thread."""
@@ -150,41 +159,41 @@ class Deployments:
         deployment = self._by_pipeline.get(pipeline)
         return deployment.layout(generation) if deployment else None
 
-    def known(self, pipeline: str) -> Known | None:
+    async def known(self, pipeline: str) -> Known | None:
         """Newest promotion that was ever admitted."""
-        with self._store.read() as session:
-            return tables.known(session, pipeline)
+        return await self._store.read(lambda session: tables.known(session, pipeline))
 
-    def served_promotion(self, deployment: Deployment) -> ModelVersionPromoted:
+    async def served_promotion(self, deployment: Deployment) -> ModelVersionPromoted:
         """Promotion of the served version. Raises KeyError where none is served."""
-        with self._store.read() as session:
-            generation = deployment.served.generation if deployment.served else 0
-            return tables.promotion_of(session, deployment.pipeline, generation)
+        generation = deployment.served.generation if deployment.served else 0
+        return await self._store.read(
+            lambda session: tables.promotion_of(session, deployment.pipeline, generation)
+        )
 
-    def admit(self, model: Model) -> None:
+    async def admit(self, model: Model) -> None:
         """Records that a version was verified: from now on no older one is."""
-        with self._store.transaction() as effect:
-            tables.admit(effect, model.promotion, model.layout, self._clock())
+        await self._store.write(
+            lambda effect: tables.admit(effect, model.promotion, model.layout, self._clock())
+        )
         self.of(model.pipeline).layouts[model.generation] = model.layout
 
-    def serve(self, model: Model) -> None:
+    async def serve(self, model: Model) -> None:
         """Records and publishes that a version serves."""
-        with self._store.transaction() as effect:
-            changed = tables.serve(effect, model.promotion, self._clock())
+        changed = await self._store.write(lambda effect: tables.serve(effect, model.promotion, self._clock()))
         self.of(model.pipeline).model = model
         self._show(changed)
 
-    def refuse(self, promotion: ModelVersionPromoted, reason: str) -> None:
+    async def refuse(self, promotion: ModelVersionPromoted, reason: str) -> None:
         """Records and publishes that a promotion is not served; what serves goes on."""
-        with self._store.transaction() as effect:
-            changed = tables.refuse(effect, promotion, reason, self._clock())
-        self._show(changed)
+        self._show(
+            await self._store.write(lambda effect: tables.refuse(effect, promotion, reason, self._clock()))
+        )
 
-    def withdraw(self, promotion: ModelVersionPromoted, reason: str) -> None:
+    async def withdraw(self, promotion: ModelVersionPromoted, reason: str) -> None:
         """Records and publishes that the served version may serve no longer."""
-        with self._store.transaction() as effect:
-            changed = tables.withdraw(effect, promotion, reason, self._clock())
-        self._show(changed)
+        self._show(
+            await self._store.write(lambda effect: tables.withdraw(effect, promotion, reason, self._clock()))
+        )
 
     def summary(self) -> str:
         """What serves and what was refused, for `penstock status`."""

@@ -91,12 +91,12 @@ class Serving:
         self._deployments.of(promotion.version.pipeline).promote(promotion, current_traceparent())
         self._wake.set()
 
-    def caught_up(self) -> None:
+    async def caught_up(self) -> None:
         """Drops the promotions of the past that later ones replaced. From now on an old promotion
         is a replay, and refused.
         """
         for deployment in self._deployments:
-            known = self._deployments.known(deployment.pipeline) if deployment.promotions else None
+            known = await self._deployments.known(deployment.pipeline) if deployment.promotions else None
             deployment.promotions = [
                 promotion
                 for promotion in deployment.promotions
@@ -143,7 +143,7 @@ class Serving:
         """Verifies anew what was served before this process began. What does not hold any more is
         served no longer.
         """
-        promotion = self._deployments.served_promotion(deployment)
+        promotion = await self._deployments.served_promotion(deployment)
         try:
             package = await asyncio.to_thread(self._admission.reopen, promotion)
         except PenstockError as error:
@@ -151,7 +151,7 @@ class Serving:
                 self._readiness.waits_for(f"model {deployment.pipeline}", error.message)
                 return
             log.exception("withdrawn", pipeline=deployment.pipeline, generation=promotion.generation)
-            self._deployments.withdraw(promotion, str(error))
+            await self._deployments.withdraw(promotion, str(error))
         else:
             deployment.model = Model(promotion, package)
 
@@ -264,7 +264,7 @@ class Serving:
                     generation=promotion.generation,
                     reason=str(error),
                 )
-                self._deployments.refuse(promotion, str(error))
+                await self._deployments.refuse(promotion, str(error))
                 self._readiness.has(f"model {deployment.pipeline}")
                 return False
             return True
@@ -272,13 +272,13 @@ class Serving:
     async def _switch(self, deployment: Deployment, promotion: ModelVersionPromoted) -> None:
         """Verifies, tries and loads a version in the place of the one that serves."""
         began = time.monotonic()
-        known = self._deployments.known(deployment.pipeline)
+        known = await self._deployments.known(deployment.pipeline)
         model = Model(promotion, await asyncio.to_thread(self._admission.admit, promotion, known))
         await asyncio.to_thread(self._ensure_topic, model.package.pipeline)
-        self._deployments.admit(model)
+        await self._deployments.admit(model)
         await self._rollout.try_candidate(model)
         await self._rollout.add(deployment.model, model)
-        self._deployments.serve(model)
+        await self._deployments.serve(model)
         await self._trim(model)
         deployment.failures = 0
         self._readiness.has(f"model {model.pipeline}")
