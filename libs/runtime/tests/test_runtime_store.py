@@ -281,7 +281,7 @@ async def test_a_caller_that_leaves_leaves_all_of_a_transaction_or_nothing(store
 async def test_more_than_may_wait_are_told_so(store: Store) -> None:
     with held(store):
         writing = [asyncio.create_task(store.write(noting(str(n)))) for n in range(CALLERS)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # they are handed over
         with pytest.raises(Unavailable, match=f"database writer: {CALLERS} calls wait for it already"):
             await store.write(noting("one more"))
         for task in writing[1:]:
@@ -296,7 +296,7 @@ async def test_closing_waits_for_what_was_asked_for(database: str) -> None:
     store = Store.open(database, Tables.metadata)
     with held(store):
         writing = [asyncio.create_task(store.write(noting(str(n)))) for n in range(3)]
-        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # they are handed over
         closing = asyncio.create_task(asyncio.to_thread(store.close))
     await asyncio.gather(closing, *writing)
     with pytest.raises(Unavailable, match="the service stops"):
