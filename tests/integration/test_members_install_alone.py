@@ -23,9 +23,10 @@ HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-feature-store"}
 """They bring torch (4.5 GB) or Feast."""
 
 TABLES = {"pyarrow", "pandas", "duckdb"}
-LEARNING = {"torch", "feast", "ray", "mlflow-skinny", "onnxruntime", "scikit-learn"}
+LEARNING = {"torch", "feast", "ray", "mlflow-skinny", "onnxruntime", "scikit-learn", "scipy"}
 S3 = {"s3fs", "botocore"}
 WITHOUT = {
+    "penstock-measures": TABLES | LEARNING | S3,
     "penstock-client": TABLES | LEARNING | S3 | {"numpy", "sqlalchemy"},
     "penstock-ingest": TABLES | LEARNING | S3,
     "penstock-model-registry": TABLES | LEARNING | S3,

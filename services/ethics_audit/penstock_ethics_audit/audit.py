@@ -5,18 +5,20 @@ numbers for the same seed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from penstock.contracts.events import GateResult, Interval
+from penstock.contracts.measures import Task, between_groups
 from penstock.contracts.pipeline import Audit
-from penstock_ethics_audit import fairness, intervals
+from penstock.measures import fairness
+from penstock.measures.bootstrap import Bootstrap
+from penstock.measures.intervals import disparity, percentile
+from penstock.measures.performance import performance
+from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock_ethics_audit.gates import ThinCell, Verdict, judge, overall
 from penstock_ethics_audit.groups import Grouping
-from penstock_ethics_audit.performance import Measures, Meter, estimate, performance
-from penstock_ethics_audit.scores import Codes, Floats, Scores
 
 
 class Finding(BaseModel):
@@ -55,7 +57,7 @@ class GroupingFindings(Finding):
     left_out: bool
     """The rows without this attribute are too few to be compared."""
     disparities: dict[str, Interval | None]
-    """By notion; None where a group has no row of some label. Empty for a regression."""
+    """By measure; None where a group has no row of some label. Empty for a regression."""
 
 
 class Findings(Finding):
@@ -63,7 +65,7 @@ class Findings(Finding):
 
     verdict: Verdict
     gates: tuple[GateResult, ...]
-    task: Literal["binary", "multiclass", "regression"]
+    task: Task
     classes: tuple[str, ...]
     rows: int
     entities: int
@@ -85,15 +87,14 @@ def audit(
     done: Callable[[str], None] = lambda _: None,
 ) -> Findings:
     """`groupings`: one for each of `spec.groups`. `done` hears of each finished step."""
-    sampler = _Sampler(scores.units, spec.resamples, spec.confidence, np.random.SeedSequence(seed))
-    whole = sampler.measured(performance(scores), None)
+    bootstrap = Bootstrap(scores.units, spec.resamples, spec.confidence, seed)
+    whole = bootstrap.measured(None, performance(scores))
     done("performance")
     found = []
     for grouping in groupings:
-        found.append(_compare(scores, grouping, spec.groups[grouping.by].min_rows, sampler))
+        found.append(_compare(scores, grouping, spec.groups[grouping.by].min_rows, bootstrap))
         done(f"groups by {grouping.by}")
     gates = _judged(spec, whole, found)
-    counts = _counts(scores)
     return Findings(
         verdict=overall(gates),
         gates=gates,
@@ -101,8 +102,8 @@ def audit(
         classes=scores.classes,
         rows=len(scores),
         entities=int(scores.units.max()) + 1 if len(scores) else 0,
-        labels=counts,
-        abstained=0 if scores.decisions is None else int((scores.decisions < 0).sum()),
+        labels=_counts(scores),
+        abstained=int((scores.chosen == ABSTAINED).sum()) if scores.classifies else 0,
         performance=whole,
         groupings=tuple(found),
         confidence=spec.confidence,
@@ -111,31 +112,8 @@ def audit(
     )
 
 
-class _Sampler:
-    """Each measurement draws from a seed of its own, so that one more group changes no other number."""
-
-    def __init__(self, units: Codes, resamples: int, confidence: float, seed: np.random.SeedSequence) -> None:
-        self._units = units
-        self._resamples = resamples
-        self._seed = seed
-        self.confidence = confidence
-
-    def draw(self, strata: Codes | None, measure: Callable[[Floats], Measures]) -> Measures:
-        return intervals.collect(
-            intervals.draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure
-        )
-
-    def measured(self, meter: Meter, strata: Codes | None) -> dict[str, Interval | None]:
-        estimates = estimate(meter, len(self._units))
-        drawn = self.draw(strata, meter)
-        return {
-            name: intervals.percentile(drawn[name], value, self.confidence)
-            for name, value in estimates.items()
-        }
-
-
-def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sampler) -> GroupingFindings:
-    """One grouping: each group's performance and rates, and the notions that compare them."""
+def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> GroupingFindings:
+    """Each group's performance and rates, and the measures that compare them."""
     if not grouping.groups:
         return GroupingFindings(
             by=grouping.by,
@@ -145,29 +123,11 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sample
             left_out=grouping.left_out,
             disparities={},
         )
-    classes = max(len(scores.classes), 1)
     labels = scores.labels.astype(np.int64) if scores.classifies else np.zeros(len(scores), dtype=np.int64)
-    cells = grouping.cells(labels, classes)
-    members = [grouping.rows(group) for group in range(len(grouping.groups))]
-    meters = [performance(scores.take(rows)) for rows in members]
-
-    def by_group(weights: Floats) -> Measures:
-        return {
-            f"{name}/{group}": value
-            for group, (rows, meter) in enumerate(zip(members, meters, strict=True))
-            for name, value in meter(weights[:, rows]).items()
-        }
-
-    drawn = sampler.draw(grouping.codes, by_group)
-    said: list[dict[str, Interval | None]] = [
-        {
-            name: intervals.percentile(drawn[f"{name}/{group}"], value, sampler.confidence)
-            for name, value in estimate(meter, len(rows)).items()
-        }
-        for group, (rows, meter) in enumerate(zip(members, meters, strict=True))
-    ]
+    cells = grouping.cells(labels, max(len(scores.classes), 1))
+    said = _by_group(scores, grouping, bootstrap)
     rates, disparities = (
-        _rates(scores, grouping, labels, cells, sampler) if scores.classifies else ([()] * len(members), {})
+        _rates(scores, grouping, labels, bootstrap) if scores.classifies else ([()] * len(said), {})
     )
     return GroupingFindings(
         by=grouping.by,
@@ -175,7 +135,7 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sample
         groups=tuple(
             GroupFindings(
                 group=name,
-                rows=len(members[group]),
+                rows=int(cells[group].sum()),
                 cells=dict(zip(scores.classes, cells[group].tolist(), strict=True))
                 if scores.classifies
                 else {},
@@ -191,17 +151,36 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, sampler: _Sample
     )
 
 
+def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[dict[str, Interval | None]]:
+    """Each group's own performance, drawn within the groups."""
+    members = [grouping.rows(group) for group in range(len(grouping.groups))]
+    meters = [performance(scores.take(rows)) for rows in members]
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        return {
+            f"{group}/{name}": value
+            for group, (rows, meter) in enumerate(zip(members, meters, strict=True))
+            for name, value in meter(weights[:, rows]).items()
+        }
+
+    found: list[dict[str, Interval | None]] = [{} for _ in members]
+    for key, value in bootstrap.measured(grouping.codes, measure).items():
+        group, _, name = key.partition("/")
+        found[int(group)][name] = value
+    return found
+
+
 def _rates(
-    scores: Scores, grouping: Grouping, labels: Codes, cells: Codes, sampler: _Sampler
+    scores: Scores, grouping: Grouping, labels: Codes, bootstrap: Bootstrap
 ) -> tuple[list[tuple[Rate, ...]], dict[str, Interval | None]]:
     """Selection rates are drawn within groups, true and false positive rates within cells: each is
     conditioned on what is kept.
     """
-    measure = fairness.rates(scores, grouping)
+    measure = fairness.rates(scores, grouping.codes)
     estimated = measure(np.ones((1, len(scores))))
     cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + labels)
-    within_group = sampler.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
-    within_cell = sampler.draw(
+    within_group = bootstrap.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
+    within_cell = bootstrap.draw(
         cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive}
     )
     drawn = fairness.Rates(within_group["selection"], within_cell["tp"], within_cell["fp"])
@@ -211,7 +190,7 @@ def _rates(
             Rate(
                 of=of,
                 label=scores.classes[c],
-                value=intervals.percentile(draws[:, group, i], float(value[0, group, i]), sampler.confidence),
+                value=percentile(draws[:, group, i], float(value[0, group, i]), bootstrap.confidence),
             )
             for i, c in enumerate(scores.of_interest)
             for of, draws, value in (
@@ -221,20 +200,9 @@ def _rates(
             )
         )
 
-    rates = [rates_of(group) for group in range(len(grouping.groups))]
-    official = fairness.by_fairlearn(scores, grouping)
-    return rates, {
-        # fairlearn takes the rate of an empty cell as 0; here it is unknown.
-        notion: intervals.disparity(
-            notion,
-            official[notion],
-            fairness.contrasts(notion, estimated)[0],
-            fairness.contrasts(notion, drawn),
-            sampler.confidence,
-        )
-        if cells.min() > 0
-        else None
-        for notion in fairness.NOTIONS
+    return [rates_of(group) for group in range(len(grouping.groups))], {
+        notion.name: disparity(notion.name, estimated, drawn, bootstrap.confidence)
+        for notion in between_groups(scores.task)
     }
 
 

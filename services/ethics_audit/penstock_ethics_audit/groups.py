@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.contracts.errors import Invalid
-from penstock_ethics_audit.scores import Codes
+from penstock.measures.scores import Codes
 
 NOT_STATED = "(not stated)"
 MAX_GROUPS = 50

@@ -20,6 +20,7 @@ from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import ModelVersion
 from penstock.contracts.pipeline import Audit
+from penstock.measures.scores import Scores
 from penstock.packages import archive, signing
 from penstock.packages.format import Package, open_package
 from penstock.packages.keys import Keys
@@ -30,7 +31,6 @@ from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
 from penstock_ethics_audit.result import Result, software
-from penstock_ethics_audit.scores import Scores
 from penstock_ethics_audit.split import Split, read_split, score, write_scores
 
 log = structlog.get_logger(__name__)

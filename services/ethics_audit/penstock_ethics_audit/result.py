@@ -14,7 +14,7 @@ from penstock.packages.format import Curves
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.report.pictures import Pictures
 
-SOFTWARE = ("penstock-ethics-audit", "fairlearn", "scikit-learn", "numpy", "onnxruntime", "pyarrow")
+SOFTWARE = ("penstock-ethics-audit", "penstock-measures", "numpy", "onnxruntime", "pyarrow")
 
 
 class Result(Finding):

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from penstock.contracts.errors import Invalid
+from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.format import ModelSignature
-from penstock_ethics_audit.scores import ABSTAINED, Codes, Floats, Scores
 
 ABSTAIN = "abstain"
 """What the graph's `decision` says where it abstains."""

@@ -107,7 +107,7 @@ def measures_reference() -> str:
             "Generated from `penstock.contracts.measures`; `make gen` writes it. The audit computes each"
             " measure, with its interval,"
         ),
-        "for the target types that are named.",
+        "for the target types that are named; `penstock.measures` holds the formulas.",
         "",
     ]
     for title, between_groups in (

@@ -32,7 +32,7 @@ class Measure:
     higher_is_better: bool | None
     """None: it describes, neither direction is better."""
     range: tuple[float, float]
-    """Inclusive; infinite where there is no bound. Between groups the better end is parity."""
+    """Inclusive; infinite where there is no bound."""
     undefined: str
     """Clause that completes "it is undefined where …"."""
     between_groups: bool = False
@@ -45,6 +45,12 @@ class Measure:
     """Clause that says how it is carried over to more than two classes."""
     penalty: str = ""
     """Notion of `trainer.fairness` that works towards parity in it."""
+
+    @property
+    def best(self) -> float:
+        """End of the range that is better; between groups, parity."""
+        low, high = self.range
+        return high if self.higher_is_better else low
 
 
 _ONE_AGAINST_THE_REST = "each class against the rest, the plain mean"

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from pydantic import Field
 
+from penstock.measures.performance import CALIBRATION_BINS, confidence, equal_mass_bins
+from penstock.measures.scores import Floats, Scores
 from penstock_ethics_audit.audit import Finding, Findings, GroupingFindings
 from penstock_ethics_audit.groups import Grouping
-from penstock_ethics_audit.performance import CALIBRATION_BINS, confidence, equal_mass_bins
-from penstock_ethics_audit.scores import Floats, Scores
 
 HISTOGRAM_BINS = 20
 _GRID = np.linspace(0, 1, 101)
@@ -76,8 +76,7 @@ def _parts(scores: Scores, grouping: Grouping, found: GroupingFindings) -> Itera
 
 def _roc(name: str, scores: Scores) -> Curve:
     """On a grid of false positive rates, so that no threshold of a single row shows."""
-    assert scores.probabilities is not None
-    p, y = scores.probabilities[:, 1], scores.labels
+    p, y = scores.said[:, 1], scores.labels
     order = np.argsort(-p, kind="stable")
     last = np.r_[p[order][1:] != p[order][:-1], True] if len(p) else np.zeros(0, dtype=bool)
     hits, alarms = np.cumsum(y[order])[last], np.cumsum(1 - y[order])[last]
@@ -87,7 +86,7 @@ def _roc(name: str, scores: Scores) -> Curve:
 
 
 def _calibration(name: str, scores: Scores) -> Curve:
-    said, seen = confidence(scores) if scores.classifies else (_values(scores), scores.labels)
+    said, seen = confidence(scores) if scores.classifies else (scores.said, scores.labels)
     bins = equal_mass_bins(said, CALIBRATION_BINS)
     rows = np.bincount(bins, minlength=CALIBRATION_BINS)
     there = rows > 0
@@ -103,9 +102,9 @@ def _histograms(name: str, scores: Scores, whole: Scores) -> Iterator[Histogram]
     every group.
     """
     if not scores.classifies:
-        low, high = np.quantile(_values(whole) - whole.labels, [0.005, 0.995])
+        low, high = np.quantile(whole.said - whole.labels, [0.005, 0.995])
         edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
-        yield _histogram(name, "", np.clip(_values(scores) - scores.labels, edges[0], edges[-1]), edges)
+        yield _histogram(name, "", np.clip(scores.said - scores.labels, edges[0], edges[-1]), edges)
         return
     edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
     said, seen = confidence(scores)
@@ -134,11 +133,6 @@ def _confusion(scores: Scores) -> Confusion | None:
         k, k + 1
     )
     return Confusion(counts=tuple(map(tuple, counts.tolist())))
-
-
-def _values(scores: Scores) -> Floats:
-    assert scores.values is not None
-    return scores.values
 
 
 def _curve(name: str, x: Floats, y: Floats) -> Curve:

@@ -1,16 +1,16 @@
-"""What the model said about the rows of the audit split: the one thing that all measures read."""
+"""What a model said about the rows of a split: all that a measure reads."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.contracts.measures import Task
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-Task = Literal["binary", "multiclass", "regression"]
 
 ABSTAINED = -1
 """In `Scores.decisions`: the model declined to decide."""
@@ -18,18 +18,19 @@ ABSTAINED = -1
 
 @dataclass(frozen=True)
 class Scores:
-    """N rows. A classifier has `probabilities` [N, k] and `decisions` [N], a regression has `values` [N]."""
+    """N rows. A classifier has `probabilities` [N, k], a regression has `values` [N]."""
 
     task: Task
     labels: Floats
     """[N]: class index, or the true number."""
     units: Codes
-    """[N]: which entity a row belongs to, 0…; the bootstrap draws entities."""
+    """[N]: the entity of each row, from 0; the bootstrap draws entities."""
     classes: tuple[str, ...] = ()
+    """Names, where they are known."""
     probabilities: Floats | None = None
     decisions: Codes | None = None
-    """[N]: class index as decided by the graph itself (its threshold and abstaining included), or
-    ABSTAINED.
+    """[N]: class index as the graph decided it (its threshold and abstaining included), or ABSTAINED;
+    without it the likeliest class counts.
     """
     values: Floats | None = None
 
@@ -41,9 +42,21 @@ class Scores:
         return self.task != "regression"
 
     @property
+    def said(self) -> Floats:
+        """Probabilities [N, k] of a classifier, values [N] of a regression."""
+        said = self.probabilities if self.classifies else self.values
+        assert said is not None, f"scores of a {self.task} model without what it said"
+        return said
+
+    @property
+    def chosen(self) -> Codes:
+        """[N]: the class that each row got, or ABSTAINED."""
+        return self.decisions if self.decisions is not None else self.said.argmax(axis=1)
+
+    @property
     def of_interest(self) -> tuple[int, ...]:
-        """The classes whose rates are compared: the positive one, or each against the rest."""
-        return (1,) if self.task == "binary" else tuple(range(len(self.classes)))
+        """Classes that are taken against the rest: the positive one, or each of several."""
+        return (1,) if self.task == "binary" else tuple(range(self.said.shape[1]))
 
     def take(self, rows: Codes) -> Scores:
         return Scores(

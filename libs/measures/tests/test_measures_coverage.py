@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from penstock_ethics_audit import fairness, intervals
-from penstock_ethics_audit.performance import estimate, performance
-from penstock_ethics_audit.scores import Floats, Scores
+from penstock.measures import fairness, intervals, resampling
+from penstock.measures.performance import performance
+from penstock.measures.scores import Floats, Scores
+from penstock.measures.weighted import estimate
 
 NOTION = "equalized_odds_difference"
 AUDITS, RESAMPLES = 600, 500
@@ -47,10 +48,9 @@ def misses(
     wrong = {method: np.zeros(2) for method in ("ours", "percentile", "basic", "bias-corrected")}
     for _ in range(audits):
         hits, alarms = generator.binomial(positives, world[2]), generator.binomial(negatives, world[3])
-        contrasts = fairness.contrasts(NOTION, rates(hits[None], positives, alarms[None], negatives))
+        contrasts = fairness.CONTRASTS[NOTION](rates(hits[None], positives, alarms[None], negatives))
         size = (RESAMPLES, len(positives))
-        drawn = fairness.contrasts(
-            NOTION,
+        drawn = fairness.CONTRASTS[NOTION](
             rates(
                 generator.binomial(positives, hits / positives, size),
                 positives,
@@ -60,7 +60,7 @@ def misses(
         )
         found = float(fairness.extreme(NOTION, contrasts)[0])
         extremes = fairness.extreme(NOTION, drawn)
-        ours = intervals.disparity(NOTION, found, contrasts[0], drawn, 0.95)
+        ours = intervals.of_contrasts(NOTION, contrasts[0], drawn, 0.95)
         assert ours is not None
         low, high = np.quantile(extremes, [0.025, 0.975])
         z0 = norm.ppf(np.clip(np.mean(extremes < found), 1 / RESAMPLES, 1 - 1 / RESAMPLES))
@@ -120,8 +120,8 @@ def test_the_interval_of_auroc_covers() -> None:
             (p > 0.5).astype(np.int64),
         )
         meter = performance(scores)
-        drawn = intervals.collect(
-            intervals.draws(scores.units, None, 400, np.random.SeedSequence(number)), meter
+        drawn = resampling.collect(
+            resampling.draws(scores.units, None, 400, np.random.SeedSequence(number)), meter
         )
         found = intervals.percentile(drawn["auroc"], estimate(meter, 400)["auroc"], 0.95)
         assert found is not None
@@ -131,12 +131,12 @@ def test_the_interval_of_auroc_covers() -> None:
 
 def test_draws_keep_every_stratum_and_draw_whole_entities() -> None:
     strata = np.array([0, 0, 0, 1, 1])
-    drawn = np.concatenate(list(intervals.draws(np.arange(5), strata, 50, np.random.SeedSequence(1))))
+    drawn = np.concatenate(list(resampling.draws(np.arange(5), strata, 50, np.random.SeedSequence(1))))
     assert drawn.shape == (50, 5)
     assert (drawn[:, :3].sum(axis=1) == 3).all()
     assert (drawn[:, 3:].sum(axis=1) == 2).all()
     entities = np.array([0, 0, 1, 2, 2])
-    together = np.concatenate(list(intervals.draws(entities, strata, 50, np.random.SeedSequence(1))))
+    together = np.concatenate(list(resampling.draws(entities, strata, 50, np.random.SeedSequence(1))))
     assert (together[:, 0] == together[:, 1]).all()
     assert (together[:, 3] == together[:, 4]).all()
 

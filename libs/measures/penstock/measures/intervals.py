@@ -1,0 +1,96 @@
+"""Confidence intervals from bootstrap draws.
+
+**A measure over rows** (AUROC, accuracy, a rate, …) gets the percentile interval.
+
+**A measure between groups** is an extreme over contrasts: the largest absolute difference, or the
+smallest ratio. Its estimate is biased away from parity, each draw is biased once more, and near
+parity the bootstrap of such an extreme is inconsistent (Andrews 2000, "Inconsistency of the
+bootstrap when a parameter is on the boundary of the parameter space", Econometrica 68:399-405). So
+each end gets what it needs:
+
+- The end *away from parity* is what a gate is judged by, and one that is too low passes an unfair
+  model. Percentile: its bias is to the safe side. Simulated (`tests/test_measures_coverage.py`), it
+  lies on the wrong side of the truth in 0 to 2.4 % of audits where 2.5 % are due; the basic
+  interval, which "corrects" the bias, is wrong in up to 16 %, the bias-corrected one (BC, BCa) in
+  up to 8 %.
+- The end *towards parity* decides between fail and inconclusive. A percentile there calls a
+  perfectly fair model unequal for sure: wrong in all audits at a true difference of 0, in half of
+  them with five groups at 0.1. Instead the contrasts themselves, which are smooth and bootstrap
+  well, get a simultaneous band by the studentised maximum (max-t; Romano and Wolf 2005, "Exact and
+  approximate stepdown methods for multiple hypothesis testing", JASA 100:94-108), and the end is
+  the largest difference that the band still proves: wrong in 0.5 to 1.6 % of audits, in 6 to 10 %
+  where all groups are truly equal.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.contracts.events import Interval
+from penstock.contracts.measures import MEASURES
+from penstock.measures.fairness import CONTRASTS, Rates, extreme
+from penstock.measures.scores import Floats
+
+_UNDEFINED_AT_MOST = 0.05
+"""Share of undefined draws above which an interval would describe other data than these."""
+
+
+def percentile(drawn: Floats, estimate: float, confidence: float) -> Interval | None:
+    """Interval of a measure over rows from its draws [R]; None where estimate or too many draws are
+    undefined.
+    """
+    ends = _quantiles(drawn, confidence)
+    if ends is None or not np.isfinite(estimate):
+        return None
+    return _interval(estimate, *ends)
+
+
+def disparity(name: str, estimated: Rates, drawn: Rates, confidence: float) -> Interval | None:
+    """Interval of a measure between groups from the groups' rates, on the rows (R = 1) and in each
+    draw; None where a group has no row of some label, or nothing can be compared.
+    """
+    if any(np.isnan(rate).any() for rate in (estimated.true_positive, estimated.false_positive)):
+        return None
+    compare = CONTRASTS[name]
+    return of_contrasts(name, compare(estimated)[0], compare(drawn), confidence)
+
+
+def of_contrasts(name: str, contrasts: Floats, drawn: Floats, confidence: float) -> Interval | None:
+    """Interval of a measure between groups from its contrasts [C] and their draws [R, C]."""
+    measure = MEASURES[name]
+    estimate = float(extreme(name, contrasts[None])[0])
+    if not contrasts.size:
+        return _interval(estimate, estimate, estimate)
+    ends = _quantiles(extreme(name, drawn), confidence)
+    if ends is None or not np.isfinite(estimate) or not np.isfinite(contrasts).any():
+        return None
+    reach, usable = _band(contrasts, drawn, confidence)
+    if measure.higher_is_better:
+        towards = float((contrasts[usable] + reach).min(initial=measure.best))
+        return _interval(estimate, ends[0], max(ends[1], towards))
+    towards = float((np.abs(contrasts[usable]) - reach).max(initial=measure.best))
+    return _interval(estimate, min(ends[0], towards), ends[1])
+
+
+def _band(contrasts: Floats, drawn: Floats, confidence: float) -> tuple[Floats, NDArray[np.bool_]]:
+    """Half the width of each usable contrast's simultaneous band, and which of the C are usable."""
+    usable = np.isfinite(drawn).all(axis=0) & np.isfinite(contrasts)
+    contrasts, drawn = contrasts[usable], drawn[:, usable]
+    spread = drawn.std(axis=0)
+    moving = spread > 0
+    furthest = (np.abs(drawn - contrasts)[:, moving] / spread[moving]).max(axis=1, initial=0.0)
+    return np.quantile(furthest, confidence) * spread, usable
+
+
+def _quantiles(drawn: Floats, confidence: float) -> tuple[float, float] | None:
+    defined = drawn[np.isfinite(drawn)]
+    if len(defined) < (1 - _UNDEFINED_AT_MOST) * len(drawn) or not len(defined):
+        return None
+    lower, upper = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(lower), float(upper)
+
+
+def _interval(estimate: float, lower: float, upper: float) -> Interval:
+    """Holds its estimate: all draws of a biased extreme may lie on one side of it."""
+    return Interval(estimate=estimate, lower=min(lower, estimate), upper=max(upper, estimate))

@@ -1,0 +1,178 @@
+"""Measures over all rows. Each is one function, named as in `penstock.contracts.measures`, that
+prepares the measure for some scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.contracts import measures
+from penstock.measures.scores import ABSTAINED, Floats, Scores
+from penstock.measures.weighted import Meter, Meters, Summed, mean, ratio, together
+
+CALIBRATION_BINS = 10
+
+Formula = Callable[[Scores], Meter | None]
+"""None: there is nothing to say about these rows, the measure is left out."""
+FORMULAS: dict[str, Formula] = {}
+
+
+def formula(prepare: Formula) -> Formula:
+    """Registers the function under its name."""
+    FORMULAS[prepare.__name__] = prepare
+    return prepare
+
+
+def performance(scores: Scores) -> Meters:
+    """Prepares all measures that fit the task, in the table's order."""
+    prepared = {measure.name: FORMULAS[measure.name](scores) for measure in measures.over_rows(scores.task)}
+    return together({name: meter for name, meter in prepared.items() if meter is not None})
+
+
+# -- classes ---------------------------------------------------------------------------------------
+
+
+@formula
+def auroc(scores: Scores) -> Meter:
+    ranks = [Ranks(scores.labels == c, scores.said[:, c]) for c in scores.of_interest]
+    return lambda weights: np.mean([rank(weights) for rank in ranks], axis=0)
+
+
+@formula
+def accuracy(scores: Scores) -> Meter:
+    return Summed((scores.chosen == scores.labels, scores.chosen != ABSTAINED), ratio)
+
+
+@formula
+def f1(scores: Scores) -> Meter:
+    """A row on which the model abstained was given no class."""
+    columns = []
+    for c in scores.of_interest:
+        true, chosen = scores.labels == c, scores.chosen == c
+        columns += [true & chosen, true, chosen]
+
+    def value(*sums: Floats) -> Floats:
+        by_class = [
+            ratio(2 * both, true + chosen)
+            for both, true, chosen in zip(sums[::3], sums[1::3], sums[2::3], strict=True)
+        ]
+        defined = ~np.isnan(by_class)
+        return ratio(np.where(defined, by_class, 0.0).sum(axis=0), defined.sum(axis=0))
+
+    return Summed(tuple(columns), value)
+
+
+@formula
+def log_loss(scores: Scores) -> Meter:
+    """A probability of 0 counts as the smallest step from 1, 2.2e-16, as in scikit-learn."""
+    of_truth = scores.said[np.arange(len(scores)), scores.labels.astype(np.int64)]
+    return mean(-np.log(np.clip(of_truth, np.finfo(np.float64).eps, 1.0)))
+
+
+@formula
+def brier(scores: Scores) -> Meter:
+    if scores.task == "binary":
+        return mean((scores.said[:, 1] - scores.labels) ** 2)
+    happened = np.eye(scores.said.shape[1])[scores.labels.astype(np.int64)]
+    return mean(((scores.said - happened) ** 2).sum(axis=1))
+
+
+@formula
+def calibration_error(scores: Scores) -> Meter:
+    """Expected calibration error over bins of equal mass (Naeini, Cooper and Hauskrecht 2015)."""
+    said, seen = confidence(scores)
+    bins = equal_mass_bins(said, CALIBRATION_BINS)
+    columns = [np.where(bins == index, said - seen, 0.0) for index in range(CALIBRATION_BINS)]
+    return Summed(
+        (*columns, np.ones(len(said))),
+        lambda *sums: ratio(np.abs(sums[:-1]).sum(axis=0), sums[-1]),
+    )
+
+
+@formula
+def abstained(scores: Scores) -> Meter | None:
+    rows = scores.chosen == ABSTAINED
+    return mean(rows) if rows.any() else None
+
+
+# -- numbers ---------------------------------------------------------------------------------------
+
+
+@formula
+def rmse(scores: Scores) -> Meter:
+    square = mean((scores.said - scores.labels) ** 2)
+    return Summed(square.columns, lambda *sums: np.sqrt(square.value(*sums)))
+
+
+@formula
+def mae(scores: Scores) -> Meter:
+    return mean(np.abs(scores.said - scores.labels))
+
+
+@formula
+def r2(scores: Scores) -> Meter:
+    y = scores.labels - (scores.labels.mean() if len(scores) else 0.0)
+
+    def value(square: Floats, total: Floats, squares: Floats, rows: Floats) -> Floats:
+        spread = squares - ratio(total**2, rows)
+        varies = spread > 1e-12 * np.maximum(squares, 1e-300)
+        return 1 - ratio(square, np.where(varies, spread, 0.0))
+
+    return Summed(((scores.said - scores.labels) ** 2, y, y**2, np.ones(len(y))), value)
+
+
+@formula
+def mean_error(scores: Scores) -> Meter:
+    return mean(scores.said - scores.labels)
+
+
+# -- what several of them, and the report's pictures, are made of ----------------------------------
+
+
+class Ranks:
+    """AUROC of one class: the weighted chance that a positive row scores above a negative one, ties
+    counting one half (Mann and Whitney 1947).
+    """
+
+    def __init__(self, positive: NDArray[np.bool_], score: Floats) -> None:
+        """Both [N]; any score that rises with the chance of being positive."""
+        self._order = np.argsort(score, kind="stable")
+        ranked = score[self._order]
+        self._positive = positive[self._order].astype(np.float64)
+        starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, int)
+        self._ties = starts if len(starts) < len(ranked) else None
+
+    def __call__(self, weights: Floats) -> Floats:
+        if not len(self._order):
+            return np.full(len(weights), np.nan)
+        ranked = weights[:, self._order]
+        positive = ranked * self._positive
+        negative = ranked - positive
+        if self._ties is not None:
+            positive = np.add.reduceat(positive, self._ties, axis=1)
+            negative = np.add.reduceat(negative, self._ties, axis=1)
+        below = np.cumsum(negative, axis=1)
+        negatives = below[:, -1].copy()
+        below -= negative / 2
+        return ratio(np.einsum("rn,rn->r", positive, below), positive.sum(axis=1) * negatives)
+
+
+def confidence(scores: Scores) -> tuple[Floats, Floats]:
+    """What was said and what was seen, [N] each: the positive class's probability and whether it
+    came true, or the likeliest class's and whether it was right.
+    """
+    if scores.task == "binary":
+        return scores.said[:, 1], scores.labels
+    right = scores.said.argmax(axis=1) == scores.labels
+    return scores.said.max(axis=1), right.astype(np.float64)
+
+
+def equal_mass_bins(said: Floats, bins: int) -> NDArray[np.int64]:
+    """[N]: the bin of each row, 0…bins-1; equal probabilities share a bin."""
+    if not len(said):
+        return np.zeros(0, dtype=np.int64)
+    edges = np.quantile(said, np.linspace(0, 1, bins + 1)[1:-1])
+    return np.searchsorted(edges, said, side="right").astype(np.int64)

@@ -1,0 +1,69 @@
+"""Measures as functions of row weights.
+
+A measure is computed for many weightings at once: `weights` [R, N] holds how often each of N rows
+was drawn in each of R resamples. Weights of one give the estimate on the rows themselves, so
+estimate and interval come from one formula.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.measures.scores import Floats
+
+Meter = Callable[[Floats], Floats]
+"""A measure prepared for some rows: weights [R, N] to values [R], NaN where it is undefined."""
+Meters = Callable[[Floats], dict[str, Floats]]
+"""Several measures by name."""
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A measure that follows from the weighted sums of some columns."""
+
+    columns: tuple[NDArray[Any], ...]
+    """[N] each."""
+    value: Callable[..., Floats]
+    """Takes a sum [R] for each column and returns [R]."""
+
+    def __call__(self, weights: Floats) -> Floats:
+        return self.value(*(weights @ np.stack(self.columns, axis=1)).T)
+
+
+def mean(column: NDArray[Any]) -> Summed:
+    """Weighted mean of a column [N]."""
+    return Summed((column, np.ones(len(column))), ratio)
+
+
+def together(meters: Mapping[str, Meter]) -> Meters:
+    """Computes several measures of the same rows: one matrix product serves all that follow from sums."""
+    columns = [column for meter in meters.values() if isinstance(meter, Summed) for column in meter.columns]
+    matrix = np.stack(columns, axis=1).astype(np.float64)
+
+    def measure(weights: Floats) -> dict[str, Floats]:
+        sums = iter((weights @ matrix).T)
+        return {
+            name: meter.value(*islice(sums, len(meter.columns)))
+            if isinstance(meter, Summed)
+            else meter(weights)
+            for name, meter in meters.items()
+        }
+
+    return measure
+
+
+def estimate(meters: Meters, rows: int) -> dict[str, float]:
+    """Values on the rows themselves, each counted once."""
+    return {name: float(value[0]) for name, value in meters(np.ones((1, rows))).items()}
+
+
+def ratio(above: Floats, below: Floats) -> Floats:
+    """Quotient, NaN where there is nothing to divide by."""
+    quotient: Floats = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return quotient
