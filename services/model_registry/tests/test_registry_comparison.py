@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from penstock.contracts.errors import Invalid
+from penstock.measures.performance import performance
 from penstock_model_registry.champion import read_scores
-from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, _measure, compare
+from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, compare
 
 N = 400
 GENERATOR = np.random.default_rng(1)
@@ -40,7 +41,7 @@ def test_measures_are_those_of_scikit_learn(metric: str, reference: Callable[...
     scored = binary(1.5, 2)
     assert scored.probabilities is not None
     weights = np.random.default_rng(3).integers(0, 3, (2, N)).astype(float)
-    found = _measure(metric, scored, np.vstack([np.ones((1, N)), weights]))
+    found = performance(scored.scores())(np.vstack([np.ones((1, N)), weights]))[metric]
     positive = scored.probabilities[:, 1]
     assert found[0] == pytest.approx(reference(TRUTH, positive))
     repeated = np.repeat(np.arange(N), weights[0].astype(int))
@@ -49,9 +50,12 @@ def test_measures_are_those_of_scikit_learn(metric: str, reference: Callable[...
 
 def test_regression_measures() -> None:
     values = Scored(ROWS, ROWS, TRUTH, values=TRUTH + 2)
-    assert _measure("rmse", values, np.ones((1, N)))[0] == _measure("mae", values, np.ones((1, N)))[0] == 2
+    found = performance(values.scores())(np.ones((1, N)))
+    assert found["rmse"][0] == found["mae"][0] == 2
     with pytest.raises(Invalid, match="no probabilities"):
-        _measure("auroc", values, np.ones((1, N)))
+        compare(values, values, "auroc", confidence=0.95, resamples=200)
+    with pytest.raises(Invalid, match=r"rmse cannot .* hold probabilities of two classes"):
+        compare(binary(1, 1), binary(1, 2), "rmse", confidence=0.95, resamples=200)
 
 
 def test_the_drop_has_the_sign_of_worse() -> None:
@@ -127,6 +131,16 @@ def test_rows_of_one_entity_are_drawn_together() -> None:
     )
     width = together.interval.upper - together.interval.lower
     assert width > 2 * (alone.interval.upper - alone.interval.lower), "copies of a row are no new rows"
+
+
+def test_splits_of_different_size_are_compared_however_many_draws_that_leaves() -> None:
+    """More rows than MAX_DRAWS allows resamples for: both get as many draws as the larger affords."""
+    many = 60_000
+    truth = np.random.default_rng(12).integers(0, 2, many).astype(float)
+    rows = np.array([f"x{index:05d}" for index in range(many)], np.bytes_)
+    apart = compare(binary(1, 13), binary(1, 14, rows, truth), "brier", confidence=0.95, resamples=1000)
+    assert not apart.paired
+    assert apart.rows == N
 
 
 def test_one_class_only_is_said() -> None:
