@@ -32,7 +32,7 @@ def arrays(rows: list[tuple[int, float]]) -> tuple[Any, Any]:
 def test_no_other_threshold_is_better(rows: list[tuple[int, float]], choose: Any) -> None:
     labels, scores = arrays(rows)
     worth = {
-        "max_f1": lambda cut: metrics.f1(labels == 1, scores >= cut),
+        "max_f1": lambda cut: sk.f1_score(labels == 1, scores >= cut, zero_division=0),
         "max_accuracy": lambda cut: float(np.mean(labels == (scores >= cut))),
     }[choose]
     chosen = choose_threshold(Decision(threshold=Threshold(choose=choose)), labels, scores)
@@ -85,29 +85,49 @@ def test_the_likeliest_of_many() -> None:
 def test_metrics_are_those_of_scikit_learn(rows: list[tuple[int, float]]) -> None:
     labels, scores = arrays(rows)
     scores = scores.astype(np.float64)
-    found = metrics.binary(labels, scores, (scores >= 0.5).astype(int))
+    found = metrics.of_split("binary", labels, {"probabilities": np.stack([1 - scores, scores], axis=1)}, 0.5)
     assert found["auroc"] == pytest.approx(sk.roc_auc_score(labels, scores))
     assert found["f1"] == pytest.approx(sk.f1_score(labels, scores >= 0.5, zero_division=0))
     assert found["brier"] == pytest.approx(sk.brier_score_loss(labels, scores))
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(labels, scores >= 0.5))
-    assert found["log_loss"] == pytest.approx(
-        sk.log_loss(labels, np.clip(scores, 1e-7, 1 - 1e-7)), rel=1e-3, abs=1e-6
-    )
+    assert found["log_loss"] == pytest.approx(sk.log_loss(labels, scores), abs=1e-12)
 
 
 def test_metrics_of_many_classes_and_of_values() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 200)
     probabilities = random.dirichlet([1, 1, 1], 200)
-    found = metrics.multiclass(labels, probabilities)
+    found = metrics.of_split("multiclass", labels, {"probabilities": probabilities}, None)
     assert found["auroc"] == pytest.approx(sk.roc_auc_score(labels, probabilities, multi_class="ovr"))
     assert found["f1"] == pytest.approx(sk.f1_score(labels, probabilities.argmax(axis=1), average="macro"))
     assert found["log_loss"] == pytest.approx(sk.log_loss(labels, probabilities))
     truth, guess = random.normal(size=100), random.normal(size=100)
-    assert metrics.regression(truth, guess) == pytest.approx(
+    assert metrics.of_split("regression", truth, {"value": guess[:, None]}, None) == pytest.approx(
         {
             "rmse": sk.root_mean_squared_error(truth, guess),
             "mae": sk.mean_absolute_error(truth, guess),
             "r2": sk.r2_score(truth, guess),
         }
     )
+
+
+def test_what_is_undefined_on_the_split_is_left_out() -> None:
+    """A class without a row has no AUROC; the target that never varies has no R²."""
+    labels, probabilities = np.array([0, 1, 1, 0]), np.random.default_rng(1).dirichlet([1, 1, 1], 4)
+    found = metrics.of_split("multiclass", labels, {"probabilities": probabilities}, None)
+    assert set(found) == {"accuracy", "f1", "log_loss", "brier"}
+    assert set(metrics.of_split("regression", np.ones(4), {"value": np.zeros((4, 1))}, None)) == {
+        "rmse",
+        "mae",
+    }
+
+
+def test_the_curve_shows_the_same_measures() -> None:
+    random = np.random.default_rng(2)
+    labels, logits = random.integers(0, 2, 60), random.normal(size=(60, 1)).astype(np.float32)
+    assert metrics.of_epoch("binary", labels, logits) == ("auroc", sk.roc_auc_score(labels, logits))
+    three = random.normal(size=(60, 3)).astype(np.float32)
+    accuracy = sk.accuracy_score(labels, three.argmax(axis=1))
+    assert metrics.of_epoch("multiclass", labels, three) == ("accuracy", pytest.approx(accuracy, abs=1e-12))
+    rmse = sk.root_mean_squared_error(labels, logits.astype(np.float64))
+    assert metrics.of_epoch("regression", labels, logits) == ("rmse", pytest.approx(rmse, abs=1e-12))

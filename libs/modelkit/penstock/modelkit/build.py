@@ -17,7 +17,6 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.fairness import Penalty, groups_of
-from penstock.modelkit.graph import Array
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.preprocessing import fit, prepare
@@ -117,10 +116,11 @@ def build(
     described = describe(pipeline, fitted, training)
     drawn = draw_probes(described, fitted, pipeline.training.seed)
     unit = spread if target.type == "regression" else 1.0
+    measured = metrics.of_split(target.type, validation.labels, answers, threshold)
     return Built(
         model=model,
         signature=named,
-        metrics=_metrics(target.type, validation, answers, threshold),
+        metrics=measured if threshold is None else measured | {"threshold": threshold},
         history=history,
         profile=Profile(
             features=described, probes=probes(drawn, run(model, drawn), fitted, TOLERANCE * max(1.0, unit))
@@ -192,17 +192,3 @@ def _objective(
     count, train_groups, validation_groups = groups_of(pipeline, constraint.by, training, validation)
     penalty = Penalty(constraint.notion, constraint.strength, count)
     return Objective(pipeline.target.type, weights, penalty), train_groups, validation_groups
-
-
-def _metrics(task: str, rows: Rows, answers: dict[str, Array], threshold: float | None) -> dict[str, float]:
-    if task == "regression":
-        return metrics.regression(rows.labels, answers["value"][:, 0].astype(np.float64))
-    probabilities = answers["probabilities"].astype(np.float64)
-    if task == "multiclass":
-        return metrics.multiclass(rows.labels, probabilities)
-    assert threshold is not None
-    decided = answers["probabilities"][:, 1] >= np.float32(threshold)
-    return {
-        **metrics.binary(rows.labels, probabilities[:, 1], decided.astype(np.int64)),
-        "threshold": threshold,
-    }

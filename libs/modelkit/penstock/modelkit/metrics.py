@@ -1,75 +1,65 @@
-"""How good a model is, on labels and outputs of one split.
+"""Measures of the model on the validation split: the package's metrics, and the training curve's.
 
-Written out in NumPy: scikit-learn says the same (a test compares them), but takes as long to import
-as a small run takes to train.
+`penstock.measures` has the formulas, so that the trainer and the audit mean the same by a name.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from penstock.contracts.measures import MEASURES, Task
+from penstock.measures.performance import FORMULAS, performance
+from penstock.measures.scores import Scores
+from penstock.measures.weighted import estimate
 from penstock.modelkit.graph import Array
 
-
-def binary(labels: Array, probability: Array, decided: Array) -> dict[str, float]:
-    """labels: 0 or 1. probability: of 1. decided: 0 or 1 by the threshold alone, abstaining left aside."""
-    return {
-        "auroc": auroc(labels, probability),
-        "accuracy": float(np.mean(labels == decided)),
-        "f1": f1(labels == 1, decided == 1),
-        "log_loss": log_loss(labels, np.stack([1 - probability, probability], axis=1)),
-        "brier": float(np.mean((probability - labels) ** 2)),
-    }
+CURVE: dict[Task, str] = {"binary": "auroc", "multiclass": "accuracy", "regression": "rmse"}
+"""The measure that the training curve shows beside the loss."""
 
 
-def multiclass(labels: Array, probabilities: Array) -> dict[str, float]:
-    """labels: class index. F1 and AUROC: each class against the rest, unweighted mean; Brier:
-    summed over classes.
+def of_split(
+    task: Task, labels: Array, answers: dict[str, Array], threshold: float | None
+) -> dict[str, float]:
+    """Each measure that a gate may ask and that is defined on these rows.
+
+    labels: class index or number, [N]. answers: the graph's outputs, `value` [N, 1] or
+    `probabilities` [N, k]. Two classes are decided by the threshold alone, more by the likeliest:
+    abstaining is left aside.
     """
-    count = probabilities.shape[1]
-    decided = probabilities.argmax(axis=1)
-    truth = np.eye(count)[labels]
-    found = {
-        "accuracy": float(np.mean(labels == decided)),
-        "f1": float(np.mean([f1(labels == index, decided == index) for index in range(count)])),
-        "log_loss": log_loss(labels, probabilities),
-        "brier": float(np.mean(((probabilities - truth) ** 2).sum(axis=1))),
-    }
-    if len(np.unique(labels)) == count:
-        found["auroc"] = float(
-            np.mean([auroc(labels == index, probabilities[:, index]) for index in range(count)])
-        )
-    return found
-
-
-def regression(labels: Array, values: Array) -> dict[str, float]:
-    spread = float(((labels - labels.mean()) ** 2).sum())
-    error = values - labels
+    if task == "regression":
+        scores = _scores(task, labels, answers["value"][:, 0])
+    else:
+        said = answers["probabilities"]
+        decided = said.argmax(axis=1) if threshold is None else said[:, 1] >= np.float32(threshold)
+        scores = _scores(task, labels, said, decided)
     return {
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "mae": float(np.mean(np.abs(error))),
-        "r2": 1 - float((error**2).sum()) / spread if spread else 0.0,
+        name: value
+        for name, value in estimate(performance(scores), len(scores)).items()
+        if MEASURES[name].gate and math.isfinite(value)
     }
 
 
-def auroc(labels: Array, scores: Array) -> float:
-    """How often a positive row scores above a negative one, ties counting half: Mann and Whitney's
-    U by ranks. Needs both classes.
+def of_epoch(task: Task, labels: Array, outputs: Array) -> tuple[str, float]:
+    """Name and value of the curve's measure. outputs: a value [N, 1] in the labels' unit, the positive
+    class's logit [N, 1], or logits [N, k].
     """
-    _, position, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[position]
-    positive = labels == 1
-    hits = int(positive.sum())
-    above = float(ranks[positive].sum()) - hits * (hits + 1) / 2
-    return above / (hits * (len(labels) - hits))
+    said = outputs[:, 0] if task == "regression" else outputs
+    if task == "binary":
+        said = np.concatenate([-outputs, outputs], axis=1)
+    meter = FORMULAS[CURVE[task]](_scores(task, labels, said))
+    assert meter is not None
+    return CURVE[task], float(meter(np.ones((1, len(labels))))[0])
 
 
-def f1(truth: Array, decided: Array) -> float:
-    """Both boolean [N]; 0 where nothing is positive."""
-    named = int(truth.sum()) + int(decided.sum())
-    return 2 * int((truth & decided).sum()) / named if named else 0.0
-
-
-def log_loss(labels: Array, probabilities: Array) -> float:
-    chosen = probabilities.astype(np.float64)[np.arange(len(labels)), labels.astype(np.int64)]
-    return abs(float(np.mean(np.log(np.clip(chosen, 1e-7, 1.0)))))
+def _scores(task: Task, labels: Array, said: Array, decided: Array | None = None) -> Scores:
+    said = said.astype(np.float64)
+    return Scores(
+        task,
+        labels.astype(np.float64),
+        np.arange(len(labels)),
+        probabilities=None if task == "regression" else said,
+        decisions=None if decided is None else decided.astype(np.int64),
+        values=said if task == "regression" else None,
+    )

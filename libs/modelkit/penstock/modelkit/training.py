@@ -23,9 +23,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Schedule, Trainer
 from penstock.modelkit.fairness import Penalty
-from penstock.modelkit.metrics import auroc
+from penstock.modelkit.metrics import of_epoch
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizer import Optimizer
 
@@ -66,7 +67,7 @@ class Epoch:
 class Objective:
     """What is minimised."""
 
-    task: str
+    task: Task
     class_weights: Tensor | None = None
     """float32 [k]."""
     penalty: Penalty | None = None
@@ -89,14 +90,11 @@ class Objective:
         return loss
 
     def metric(self, logits: Tensor, labels: Tensor, spread: float) -> tuple[str, float]:
-        """What the curve shows beside the loss. `spread`: one standard deviation of a regression's
-        target, in its unit.
+        """Name and value of what the curve shows beside the loss. `spread`: one standard deviation of a
+        regression's target, in its unit.
         """
-        if self.task == "regression":
-            return "rmse", math.sqrt(functional.mse_loss(logits[:, 0], labels).item()) * spread
-        if self.task == "multiclass":
-            return "accuracy", (logits.argmax(dim=1) == labels).double().mean().item()
-        return "auroc", auroc(labels.numpy(), logits[:, 0].numpy())
+        unit = spread if self.task == "regression" else 1
+        return of_epoch(self.task, labels.numpy() * unit, logits.numpy() * unit)
 
 
 def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
