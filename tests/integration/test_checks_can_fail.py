@@ -78,7 +78,7 @@ def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
     forbidden = {
         "services/ingest/penstock_ingest/intake.py": "import penstock_trainer",
         "libs/runtime/penstock/runtime/router.py": "import penstock_ingest",
-        "libs/contracts/penstock/contracts/rules.py": "import penstock.runtime",
+        "libs/contracts/penstock/contracts/rules/__init__.py": "import penstock.runtime",
         "libs/measures/penstock/measures/weighted.py": "import scipy",
         "services/ethics_audit/penstock_ethics_audit/gates.py": "import torch",
         "services/model_registry/penstock_model_registry/store.py": "import pandas",
