@@ -10,7 +10,7 @@ import pytest
 from penstock.contracts.errors import Invalid
 from penstock.modelkit.build import Built, build
 from penstock.modelkit.graph import Runner
-from penstock.packages.format import NumberProfile, StringProfile
+from penstock.packages.parts import NumberProfile, StringProfile
 
 FIELDS = {"x": "number", "c": "category", "t": "text"}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock.contracts.errors import Tampered
 from penstock.contracts.events import Envelope, GateResult, ModelVersionPromoted
-from penstock.packages import evidence
+from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Known, admissible
 from penstock.packages.keys import Keys
 from penstock.testing import packages as sample
@@ -109,7 +109,7 @@ def test_a_verdict_that_its_gates_contradict_opens_nothing(keys: Keys) -> None:
         gates=(gate("fail"),),
         result_digest=OTHER,
     )
-    lying = evidence.sign(statement, keys.signer("audit"))
+    lying = dsse.sign(statement, keys.signer("audit"))
     assert "its gates say fail" in reasons(keys, promoted(keys, lying))
 
 
@@ -126,9 +126,9 @@ def forged(envelope: Envelope, **changes: object) -> Envelope:
 
 def test_the_wrong_role_is_refused(keys: Keys) -> None:
     verdict = sample.verdict(keys, DIGEST)
-    payload = evidence._decode(verdict.payload, "payload")
+    payload = dsse._decode(verdict.payload, "payload")
     for kind in (evidence.Verdict, evidence.Waiver):
-        message = evidence.pae(kind.payload_type, payload)
+        message = dsse.pae(kind.payload_type, payload)
         registry = keys.signer("registry")
         by_registry = Envelope(
             payload_type=kind.payload_type,
@@ -136,17 +136,15 @@ def test_the_wrong_role_is_refused(keys: Keys) -> None:
             signatures=({"keyid": registry.keyid, "sig": b64encode(registry.sign(message)).decode()},),  # type: ignore[arg-type]
         )
         with pytest.raises(Tampered, match="may sign as registry"):
-            evidence.verify(by_registry, keys.trust(), kind)
+            dsse.verify(by_registry, keys.trust(), kind)
     with pytest.raises(ValueError, match="signed by audit"):
-        evidence.sign(evidence.verify(verdict, keys.trust(), evidence.Verdict), keys.signer("registry"))
+        dsse.sign(dsse.verify(verdict, keys.trust(), evidence.Verdict), keys.signer("registry"))
 
 
 def test_a_statement_cannot_be_passed_off_as_another_kind(keys: Keys) -> None:
     verdict = sample.verdict(keys, DIGEST)
     with pytest.raises(Tampered, match="does not hold"):
-        evidence.verify(
-            forged(verdict, payload_type=evidence.Waiver.payload_type), keys.trust(), evidence.Waiver
-        )
+        dsse.verify(forged(verdict, payload_type=evidence.Waiver.payload_type), keys.trust(), evidence.Waiver)
 
 
 def test_a_strangers_signature_and_none_are_refused(keys: Keys, tmp_path: Path) -> None:
@@ -157,11 +155,11 @@ def test_a_strangers_signature_and_none_are_refused(keys: Keys, tmp_path: Path) 
         (forged(sample.verdict(keys, DIGEST), signatures=()), "there is no signature"),
     ):
         with pytest.raises(Tampered, match=said):
-            evidence.verify(envelope, keys.trust(), evidence.Verdict)
+            dsse.verify(envelope, keys.trust(), evidence.Verdict)
     own = sample.verdict(stranger, DIGEST).signatures[0]
     borrowed = own.model_copy(update={"keyid": keys.signer("audit").keyid})
     with pytest.raises(Tampered, match="does not hold"):
-        evidence.verify(
+        dsse.verify(
             forged(sample.verdict(keys, DIGEST), signatures=(borrowed,)), keys.trust(), evidence.Verdict
         )
 
@@ -172,9 +170,9 @@ def test_a_retired_key_signs_nothing_new(tmp_path: Path) -> None:
     before = sample.verdict(keys, DIGEST, at=NOW + timedelta(hours=1))
     late = sample.verdict(keys, DIGEST, at=NOW + timedelta(hours=3))
     keys.rotate("audit", now=NOW + timedelta(hours=2))
-    evidence.verify(before, keys.trust(), evidence.Verdict)
+    dsse.verify(before, keys.trust(), evidence.Verdict)
     with pytest.raises(Tampered, match="retired"):
-        evidence.verify(late, keys.trust(), evidence.Verdict)
+        dsse.verify(late, keys.trust(), evidence.Verdict)
 
 
 @settings(max_examples=60, deadline=None)
@@ -184,7 +182,7 @@ def test_a_retired_key_signs_nothing_new(tmp_path: Path) -> None:
 def test_any_flipped_bit_of_an_envelope_is_found(keys: Keys, place: float, bit: int, field: str) -> None:
     verdict = sample.verdict(keys, DIGEST)
     text = verdict.payload if field == "payload" else verdict.signatures[0].sig
-    content = bytearray(evidence._decode(text, field))
+    content = bytearray(dsse._decode(text, field))
     content[int(place * len(content))] ^= 1 << bit
     changed = b64encode(content).decode()
     signature = verdict.signatures[0].model_copy(update={"sig": changed})
@@ -192,7 +190,7 @@ def test_any_flipped_bit_of_an_envelope_is_found(keys: Keys, place: float, bit: 
         forged(verdict, payload=changed) if field == "payload" else forged(verdict, signatures=(signature,))
     )
     with pytest.raises(Tampered):
-        evidence.verify(broken, keys.trust(), evidence.Verdict)
+        dsse.verify(broken, keys.trust(), evidence.Verdict)
 
 
 GATES = st.builds(
@@ -232,6 +230,6 @@ def test_the_gate_is_open_exactly_when_each_gate_passed_or_is_waived_and_waivabl
 
 def test_pae_is_that_of_the_specification() -> None:
     assert (
-        evidence.pae("http://example.com/HelloWorld", b"hello world")
+        dsse.pae("http://example.com/HelloWorld", b"hello world")
         == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     )

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.errors import Invalid, Tampered
-from penstock.packages import format as package_format
-from penstock.packages.format import MANIFEST, REQUIRED, canonical, finish, open_package
+from penstock.packages import manifest as package_format
+from penstock.packages.format import open_package
+from penstock.packages.manifest import MANIFEST, REQUIRED, canonical, write_manifest
 from penstock.testing.packages import write_package
 
 FILES = sorted(REQUIRED | {MANIFEST})
@@ -39,7 +40,7 @@ def test_what_was_written_is_read(package: tuple[Path, str]) -> None:
     assert opened.profile.probes.numbers == ((1.0,), (None,))
     assert opened.model.read_bytes() == b"no real graph"
     assert opened.model_card == "# loans\n"
-    assert finish(package[0]) == package[1], "the same files have the same digest"
+    assert write_manifest(package[0]) == package[1], "the same files have the same digest"
 
 
 @settings(max_examples=80, deadline=None)
@@ -127,7 +128,7 @@ def test_a_listed_name_never_leaves_the_directory(package: tuple[Path, str]) -> 
 def test_a_package_with_wrong_parts_opens_but_does_not_pass_the_check(package: tuple[Path, str]) -> None:
     directory, _ = package
     (directory / "metrics.json").write_text('{"auroc": "high"}')
-    finish(directory)
+    write_manifest(directory)
     with pytest.raises(Invalid, match=r"metrics.json: auroc"):
         open_package(directory).check()
 
@@ -149,7 +150,7 @@ def test_parts_must_fit_each_other(
     text = (directory / name).read_text()
     assert old in text
     (directory / name).write_text(text.replace(old, new))
-    finish(directory)
+    write_manifest(directory)
     with pytest.raises(Invalid, match=said):
         open_package(directory).check()
 
@@ -158,11 +159,11 @@ def test_finishing_refuses_what_no_package_holds(package: tuple[Path, str]) -> N
     directory, _ = package
     (directory / "folder").mkdir()
     with pytest.raises(Invalid, match="plain files only"):
-        finish(directory)
+        write_manifest(directory)
     (directory / "folder").rmdir()
     (directory / "curves.json").unlink()
     with pytest.raises(Invalid, match=r"lacks curves.json"):
-        finish(directory)
+        write_manifest(directory)
 
 
 def test_canonical_json_knows_no_nan() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.errors import Tampered
-from penstock.packages.format import finish
 from penstock.packages.keys import Keys, Trust
+from penstock.packages.manifest import write_manifest
 from penstock.packages.signing import sign_package, verify_package
 from penstock.testing.packages import write_package
 
@@ -52,7 +52,7 @@ def test_what_was_signed_verifies_wherever_it_lies(signed: Signed, tmp_path: Pat
 
 def test_a_package_rebuilt_around_another_graph_is_refused(signed: Signed) -> None:
     (signed.directory / "model.onnx").write_bytes(b"evil")
-    signed.digest = finish(signed.directory)
+    signed.digest = write_manifest(signed.directory)
     with pytest.raises(Tampered, match="signature does not hold"):
         signed.verify()
 

@@ -26,7 +26,7 @@ from penstock.contracts.events import (
 )
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
-from penstock.packages import evidence
+from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
@@ -114,7 +114,7 @@ class Desk:
             gates=gates,
             result_digest=stored.digest,
         )
-        envelope = evidence.sign(verdict, self._keys.signer("audit"))
+        envelope = dsse.sign(verdict, self._keys.signer("audit"))
         row.state, row.verdict, row.ended_at = rows.COMPLETED, verdict.verdict, now
         row.gates = [gate.model_dump(mode="json") for gate in gates]
         row.evidence = envelope.model_dump(mode="json")
@@ -195,7 +195,7 @@ class Desk:
                 decided_by=decided_by,
                 why=why,
             )
-            waiver = evidence.sign(statement, self._keys.signer("audit"))
+            waiver = dsse.sign(statement, self._keys.signer("audit"))
         review.state = rows.APPROVED if approve else rows.REJECTED
         review.decided_by, review.why, review.decided_at = decided_by, why, now
         review.waiver = waiver.model_dump(mode="json") if waiver else None

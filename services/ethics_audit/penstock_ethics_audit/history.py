@@ -26,7 +26,7 @@ from penstock.contracts.events import (
     PipelineApplied,
     ReviewDecided,
 )
-from penstock.packages import evidence
+from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Waiver
 from penstock.packages.keys import Keys
 from penstock.runtime import history
@@ -166,7 +166,7 @@ class History(history.History):
         if decided.waiver is None:
             return False
         try:
-            waiver = evidence.verify(decided.waiver, self._keys.trust(), Waiver)
+            waiver = dsse.verify(decided.waiver, self._keys.trust(), Waiver)
         except Tampered:
             return False
         return (waiver.audit_id, waiver.digest) == (decided.audit_id, decided.digest)

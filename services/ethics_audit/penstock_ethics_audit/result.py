@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from penstock.contracts.events import ModelVersion
-from penstock.packages.format import Curves
+from penstock.packages.parts import Curves
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.report.pictures import Pictures
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from penstock.contracts.errors import Invalid
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
-from penstock.packages.format import ModelSignature
+from penstock.packages.parts import ModelSignature
 
 ABSTAIN = "abstain"
 """What the graph's `decision` says where it abstains."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import Envelope
-from penstock.packages import archive, evidence, signing
+from penstock.packages import archive, dsse, evidence, signing
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys, Trust
@@ -79,7 +79,7 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: _Check
                 "there is no verdict: the audit"
                 f" {'is running' if audit.failure is None else 'failed: ' + audit.failure}"
             )
-        read = evidence.verify(envelope, trust, Verdict)
+        read = dsse.verify(envelope, trust, Verdict)
         if (read.pipeline, read.digest, read.audit_id) != (audit.pipeline, audit.digest, audit.audit_id):
             raise Tampered(f"the verdict is about {read.pipeline}@{read.digest}, audit {read.audit_id}")
         verdict = read
@@ -108,7 +108,7 @@ def _waiver(audit: AuditRow, envelope: Envelope | None, trust: Trust, checks: _C
         return None
     waiver = None
     with checks.check("waiver signature") as say:
-        read = evidence.verify(envelope, trust, Waiver)
+        read = dsse.verify(envelope, trust, Waiver)
         if (read.pipeline, read.digest, read.audit_id) != (audit.pipeline, audit.digest, audit.audit_id):
             raise Tampered("the waiver is for another audit")
         waiver = read

@@ -19,7 +19,9 @@ from onnx import helper as h
 from penstock.contracts.events import Artifact, ModelVersion, ModelVersionRegistered, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages import archive, signing
-from penstock.packages.format import (
+from penstock.packages.format import write_package
+from penstock.packages.keys import Keys
+from penstock.packages.parts import (
     CurvePoint,
     Curves,
     Inputs,
@@ -30,9 +32,7 @@ from penstock.packages.format import (
     Profile,
     StringProfile,
     TargetSignature,
-    write_package,
 )
-from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.testing.packages import NOW
 

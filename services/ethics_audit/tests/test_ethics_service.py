@@ -53,7 +53,7 @@ from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import (
     EthicsAuditServiceStub,
     add_EthicsAuditServiceServicer_to_server,
 )
-from penstock.packages import evidence
+from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.runtime import rpc
 from penstock.runtime.cloud_events import Received, headers_of
@@ -219,7 +219,7 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
         desk.complete(audit_id, result, effect)
     event = one(store, AuditCompleted)
     assert (event.digest, event.verdict) == (registered.version.digest, "fail")
-    verdict = evidence.verify(event.evidence, world.keys.trust(), Verdict)
+    verdict = dsse.verify(event.evidence, world.keys.trust(), Verdict)
     assert (verdict.digest, verdict.gates, verdict.result_digest) == (
         event.digest,
         event.gates,
@@ -273,15 +273,15 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
         assert [check.what for check in tampered.checks if not check.holds] == ["result and report"]
     waiver = one(store, ReviewDecided).waiver
     assert waiver is not None
-    assert evidence.closed_gates(verdict, evidence.verify(waiver, world.keys.trust(), Waiver)) == []
+    assert evidence.closed_gates(verdict, dsse.verify(waiver, world.keys.trust(), Waiver)) == []
 
 
 def test_a_flipped_byte_of_the_verdict_does_not_verify(world: World, store: Store, desk: Desk) -> None:
     envelope = completed(desk, store, world, made.AUROC_PASSED).evidence
-    evidence.verify(envelope, world.keys.trust(), Verdict)
+    dsse.verify(envelope, world.keys.trust(), Verdict)
     flipped = envelope.payload[:40] + ("A" if envelope.payload[40] != "A" else "B") + envelope.payload[41:]
     with pytest.raises(Tampered):
-        evidence.verify(
+        dsse.verify(
             Envelope.model_validate({**envelope.model_dump(), "payload": flipped}),
             world.keys.trust(),
             Verdict,
@@ -535,7 +535,7 @@ def test_from_topic_to_topic_though_the_job_is_killed(world: World, kafka: Any) 
         assert [type(event) for event in seen] == [AuditStarted, AuditCompleted]
         done = seen[1]
         assert isinstance(done, AuditCompleted)
-        assert evidence.verify(done.evidence, world.keys.trust(), Verdict).digest == registered.version.digest
+        assert dsse.verify(done.evidence, world.keys.trust(), Verdict).digest == registered.version.digest
         heavy = [
             name
             for name in ("sklearn", "onnxruntime", "matplotlib", "pyarrow", "pandas")

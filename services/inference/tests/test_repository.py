@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.pipeline import Batch
-from penstock.packages.format import Inputs, ModelSignature, Output, Probes, TargetSignature
+from penstock.packages.parts import Inputs, ModelSignature, Output, Probes, TargetSignature
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock_inference.serving.probes import batches, difference
 from penstock_inference.serving.repository import ModelRepository, model_config

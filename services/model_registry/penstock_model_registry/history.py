@@ -26,7 +26,8 @@ from penstock.contracts.events import (
     PipelineApplied,
     ReviewDecided,
 )
-from penstock.packages.evidence import Waiver, admissible, verdict_of, verify
+from penstock.packages.dsse import verify
+from penstock.packages.evidence import Waiver, admissible, verdict_of
 from penstock.packages.keys import Keys
 from penstock.runtime import history
 from penstock.runtime.broker import Router

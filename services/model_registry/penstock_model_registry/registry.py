@@ -33,8 +33,9 @@ from penstock.contracts.events import (
 )
 from penstock.contracts.pipeline import Gate, Pipeline
 from penstock.contracts.versions import version_name
-from penstock.packages import evidence
-from penstock.packages.evidence import Known, PromotionGrant, admissible, envelope_digest, read_evidence
+from penstock.packages import dsse, evidence
+from penstock.packages.dsse import envelope_digest
+from penstock.packages.evidence import Known, PromotionGrant, admissible, read_evidence
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.history import at_once
@@ -409,7 +410,7 @@ class Registry:
             version=case.version,
             generation=case.generation,
             evidence=case.proof,
-            promotion=evidence.sign(grant, self._keys.signer("registry")),
+            promotion=dsse.sign(grant, self._keys.signer("registry")),
             reason=reason,
             promoted_at=now,
             promoted_by=by,

@@ -9,7 +9,8 @@ from pathlib import Path
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
-from penstock.packages.format import CurvePoint, Curves, write_package
+from penstock.packages.format import write_package
+from penstock.packages.parts import CurvePoint, Curves
 from penstock_trainer.card import model_card
 
 

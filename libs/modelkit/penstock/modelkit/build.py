@@ -24,7 +24,7 @@ from penstock.modelkit.profile import describe, draw_probes, probes
 from penstock.modelkit.rows import Rows, classes, read
 from penstock.modelkit.signature import signature
 from penstock.modelkit.training import Epoch, Objective, Split, seed_everything, train, weights_digest
-from penstock.packages.format import ModelSignature, Profile
+from penstock.packages.parts import ModelSignature, Profile
 
 MIN_TRAIN_ROWS = 20
 MIN_VALIDATION_ROWS = 5

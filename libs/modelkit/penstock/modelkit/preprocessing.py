@@ -30,7 +30,7 @@ from penstock.contracts.rules import clip_bounds
 from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
 from penstock.modelkit.rows import Rows
 from penstock.modelkit.words import count_words, split_words
-from penstock.packages.format import ModelSignature
+from penstock.packages.parts import ModelSignature
 
 SCALED_LIMIT = 1e6
 """Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32."""

@@ -13,7 +13,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.graph import Array
 from penstock.modelkit.preprocessing import Preprocessing, Text
 from penstock.modelkit.rows import Rows
-from penstock.packages.format import NumberProfile, Probes, StringProfile
+from penstock.packages.parts import NumberProfile, Probes, StringProfile
 
 BINS = 20
 MIN_ROWS = 5

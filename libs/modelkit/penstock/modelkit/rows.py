@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
-from penstock.packages.format import ModelSignature
+from penstock.packages.parts import ModelSignature
 
 Numbers = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 Strings = np.ndarray[tuple[int, int], np.dtype[np.object_]]

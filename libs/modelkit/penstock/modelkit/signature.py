@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock.contracts.pipeline import Pipeline
-from penstock.packages.format import Inputs, ModelSignature, Output, TargetSignature
+from penstock.packages.parts import Inputs, ModelSignature, Output, TargetSignature
 
 
 def signature(pipeline: Pipeline, classes: tuple[str, ...]) -> ModelSignature:

@@ -1,1 +1,1 @@
-"""The model package: format, digest, signatures, evidence."""
+"""Model package: format, digest, signatures, evidence."""

@@ -1,4 +1,4 @@
-"""A package as one file: a tar that is the same byte for byte whenever the package is the same.
+"""Archive of a package: a tar that is the same byte for byte whenever the package is the same.
 
 Not compressed: weights hardly shrink, and a decompressor is one more thing to bound. Unpacking
 trusts nothing: names, kinds and sizes are checked before a byte is written, and the end marks must
@@ -15,29 +15,29 @@ from pathlib import Path
 from typing import IO
 
 from penstock.contracts.errors import Tampered, TooLarge
-from penstock.packages.format import MAX_FILES, is_plain_name
+from penstock.packages.manifest import MAX_FILES, is_plain_name
 
 PACKAGE_FOLDER = "package"
 MODEL_SIGNATURE = "model.sig"
-_CHUNK = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _END_BYTES = 2 * tarfile.BLOCKSIZE
 
 
 @dataclass(frozen=True)
 class Limits:
     files: int = MAX_FILES + 1
-    """The manifest counts too."""
+    """Largest number of files, the manifest included."""
     bytes: int = 2 << 30
-    """Of all files together."""
+    """Largest size of all files together."""
 
 
 def pack(directory: Path, archive: Path) -> None:
-    """Writes the package's files, in order of their names, to `archive`: this is the package artifact."""
+    """Writes the package's files, in order of their names, to `archive`: the package artifact."""
     _write({path.name: path for path in directory.iterdir()}, archive)
 
 
 def pack_signed(directory: Path, signature: Path, archive: Path) -> None:
-    """For people: `package/…` with `model.sig` beside it, as the OpenSSF tools verify it."""
+    """Writes `package/…` with `model.sig` beside it, for people: the OpenSSF tools verify it so."""
     files = {f"{PACKAGE_FOLDER}/{path.name}": path for path in directory.iterdir()}
     _write({**files, MODEL_SIGNATURE: signature}, archive)
 
@@ -92,7 +92,7 @@ def _extract(tar: tarfile.TarFile, directory: Path, limits: Limits) -> None:
 
 
 def _may_lie_there(name: str) -> bool:
-    """A plain name, or one in the folder that `pack_signed` makes."""
+    """Whether a name is plain, or in the folder that `pack_signed` makes."""
     folder, slash, file = name.rpartition("/")
     return is_plain_name(file) and file != PACKAGE_FOLDER and folder == (PACKAGE_FOLDER if slash else "")
 
@@ -101,7 +101,7 @@ def _copy(source: IO[bytes], path: Path, size: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
     left = size
     with open(descriptor, "wb") as target:
-        while left and (chunk := source.read(min(_CHUNK, left))):
+        while left and (chunk := source.read(min(_CHUNK_BYTES, left))):
             target.write(chunk)
             left -= len(chunk)
     if left:
@@ -110,7 +110,7 @@ def _copy(source: IO[bytes], path: Path, size: int) -> None:
 
 def _check_end(file: IO[bytes]) -> None:
     rest = 0
-    while chunk := file.read(_CHUNK):
+    while chunk := file.read(_CHUNK_BYTES):
         if chunk.strip(b"\0"):
             raise Tampered("there is something after the archive's end")
         rest += len(chunk)

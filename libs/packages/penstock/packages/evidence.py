@@ -1,53 +1,23 @@
-"""Evidence: signed statements that open the gate, and the one rule that says whether they do.
-
-A statement travels as a DSSE v1 envelope (https://github.com/secure-systems-lab/dsse, protocol.md):
-the signature covers the payload type and the payload's very bytes (PAE), so a verdict cannot be
-passed off as a waiver, and nothing is parsed before it is verified. Every statement names pipeline
-and digest, so none can be used for another model.
+"""Evidence: signed statements about a model version, and the one rule that says whether they let it
+serve.
 """
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import PenstockError, Tampered
-from penstock.contracts.events import (
-    AuditCompleted,
-    Envelope,
-    EnvelopeSignature,
-    GateResult,
-    ModelVersionPromoted,
-)
-from penstock.packages.format import canonical
-from penstock.packages.keys import Role, Signer, Trust
-
-
-class Statement(BaseModel):
-    """What is signed. An unknown field is an error: a verifier must not pass over what it does not
-    understand.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    payload_type: ClassVar[str]
-    role: ClassVar[Role]
-    """Whose key must have signed it."""
-
-    pipeline: str
-    digest: str
-    """Of the model package."""
-    at: AwareDatetime
+from penstock.contracts.events import AuditCompleted, Envelope, GateResult, ModelVersionPromoted
+from penstock.packages.dsse import Statement, envelope_digest, verify
+from penstock.packages.keys import Role, Trust
 
 
 class Verdict(Statement):
-    """What an audit found."""
+    """Result of an audit."""
 
     payload_type: ClassVar = "application/vnd.penstock.verdict.v1+json"
     role: ClassVar[Role] = "audit"
@@ -55,15 +25,15 @@ class Verdict(Statement):
     audit_id: str
     verdict: Literal["pass", "fail", "inconclusive"]
     """`fail` if any gate failed, else `inconclusive` if any is, else `pass`; a verdict that its
-    gates contradict opens nothing.
+    gates contradict lets nothing serve.
     """
     gates: tuple[GateResult, ...]
     result_digest: str
-    """`sha256:…` of the audit's JSON result."""
+    """Digest of the audit's JSON result."""
 
 
 class Waiver(Statement):
-    """A person's decision to let a version pass in spite of gates; a typed name is not an identity
+    """Decision of a person to let a version pass in spite of gates; a typed name is not an identity
     until there is access control.
     """
 
@@ -78,7 +48,7 @@ class Waiver(Statement):
 
 
 class PromotionGrant(Statement):
-    """The registry lets one version serve, as one generation, on this evidence."""
+    """Permission of the registry: one version may serve, as one generation, on this evidence."""
 
     payload_type: ClassVar = "application/vnd.penstock.promotion.v1+json"
     role: ClassVar[Role] = "registry"
@@ -88,53 +58,9 @@ class PromotionGrant(Statement):
     """`envelope_digest` of each piece of evidence."""
 
 
-StatementT = TypeVar("StatementT", bound=Statement)
-
-
-# -- DSSE ------------------------------------------------------------------------------------------
-
-
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding: the bytes that are signed."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
-
-
-def sign(statement: Statement, signer: Signer) -> Envelope:
-    """Raises ValueError when the signer's role is not the statement's: no verifier would accept it."""
-    if signer.role != statement.role:
-        raise ValueError(f"a {type(statement).__name__} is signed by {statement.role}, not by {signer.role}")
-    payload = canonical(statement.model_dump(mode="json"))
-    signature = signer.sign(pae(statement.payload_type, payload))
-    return Envelope(
-        payload_type=statement.payload_type,
-        payload=b64encode(payload).decode(),
-        signatures=(EnvelopeSignature(keyid=signer.keyid, sig=b64encode(signature).decode()),),
-    )
-
-
-def verify(envelope: Envelope, trust: Trust, kind: type[StatementT]) -> StatementT:
-    """The statement, if `envelope` holds one of this kind and one of its signatures is of a trusted
-    key of the kind's role.
-
-    Raises Tampered that says which of these does not hold.
-    """
-    name = kind.__name__.lower()
-    if envelope.payload_type != kind.payload_type:
-        raise Tampered(f"{envelope.payload_type} is no {name}")
-    payload = _decode(envelope.payload, name)
-    signer = _signed_by(envelope, pae(envelope.payload_type, payload), trust, kind.role, name)
-    try:
-        statement = kind.model_validate_json(payload)
-    except ValidationError as error:
-        raise Tampered(f"the {name} cannot be read: {error.errors()[0]['msg']}") from error
-    trust.key(signer, kind.role, statement.at)
-    return statement
-
-
 def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
-    """The signed verdict behind the event. Raises Tampered where it is forged, or the event says
-    other than what was signed.
+    """Verifies the signed verdict behind the event and returns it. Raises Tampered where it is
+    forged, or the event differs from it.
     """
     verdict = verify(audit.evidence, trust, Verdict)
     signed = (
@@ -157,47 +83,17 @@ def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
     return verdict
 
 
-def _signed_by(envelope: Envelope, message: bytes, trust: Trust, role: Role, name: str) -> str:
-    reasons = []
-    for signature in envelope.signatures:
-        try:
-            if trust.key(signature.keyid, role).verifies(message, _decode(signature.sig, "signature")):
-                return signature.keyid
-            reasons.append(f"the signature of key {signature.keyid} does not hold")
-        except Tampered as error:
-            reasons.append(error.message)
-    raise Tampered(f"the {name} is not validly signed: {'; '.join(reasons) or 'there is no signature'}")
-
-
-def _decode(text: str, what: str) -> bytes:
-    try:
-        return b64decode(text, validate=True)
-    except (Base64Error, ValueError) as error:
-        raise Tampered(f"the {what} is not base64") from error
-
-
-def envelope_digest(envelope: Envelope) -> str:
-    """`sha256:…` over what the envelope states (its PAE), not over the signature: ECDSA signatures
-    can be rewritten, statements cannot.
-    """
-    signed = pae(envelope.payload_type, _decode(envelope.payload, "payload"))
-    return digest_of(signed)
-
-
-# -- the rule --------------------------------------------------------------------------------------
-
-
 def gate_name(gate: GateResult) -> str:
-    """`equalized_odds_difference by sex at_most 0.15`: how a waiver names a gate."""
+    """Name of a gate in a waiver: `equalized_odds_difference by sex at_most 0.15`."""
     by = f" by {gate.by}" if gate.by else ""
     return f"{gate.metric}{by} {gate.bound} {gate.limit:g}"
 
 
 def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
-    """Why the gate stays shut: one sentence for each gate that neither passed nor is waived and
-    waivable. Empty: it is open.
+    """Lists the gates that neither passed nor are waived and waivable, a sentence each. Empty: the
+    version may serve.
 
-    Signatures are the caller's business; that verdict and waiver speak of the same audit is checked here.
+    Signatures are verified by the caller; that both speak of the same audit is checked here.
     """
     closed = [gate for gate in verdict.gates if gate.verdict != "pass"]
     expected = (
@@ -231,7 +127,7 @@ def _closed(gate: GateResult, waived: bool) -> str | None:
 
 @dataclass(frozen=True)
 class Known:
-    """The newest promotion of a pipeline that a verifier has accepted."""
+    """Newest promotion of a pipeline that a verifier has accepted."""
 
     generation: int
     digest: str
@@ -240,15 +136,15 @@ class Known:
 def admissible(
     promotion: ModelVersionPromoted, trust: Trust, package_digest: str, known: Known | None = None
 ) -> list[str]:
-    """Why the promoted version may not be loaded; empty when it may. The registry asks before it
-    promotes, who serves before they load.
+    """Lists the reasons why the promoted version may not be loaded; empty when it may. The registry
+    asks before it promotes, a server before it loads.
 
     Checked: the promotion is signed by the registry and says what the event says; its generation is
     above the last one known (or it is that very promotion again); the package at hand, the event,
     the promotion and the evidence name one digest and one pipeline; the evidence is what the
     promotion was granted on, is signed by the audit, and opens every gate.
 
-    `package_digest` is what `open_package` found on disk, never what an event says.
+    `package_digest` is the one that `open_package` found on disk, never one from an event.
     """
     version = promotion.version
     subject = (version.pipeline, version.digest)
@@ -298,8 +194,8 @@ def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, st
 
 
 def read_evidence(evidence: Sequence[Envelope], trust: Trust) -> tuple[Verdict, Waiver | None]:
-    """The verified verdict, and the waiver if there is one. Raises Tampered for anything but one
-    verdict and at most one waiver.
+    """Verifies and returns the verdict, and the waiver if there is one. Raises Tampered for
+    anything but one verdict and at most one waiver.
     """
     verdicts = [envelope for envelope in evidence if envelope.payload_type == Verdict.payload_type]
     waivers = [envelope for envelope in evidence if envelope.payload_type == Waiver.payload_type]

@@ -65,13 +65,13 @@ class TrustedKey(BaseModel):
 
 @dataclass(frozen=True)
 class Trust:
-    """The trust store as a value."""
+    """Trust store as a value: public keys by key id."""
 
     keys: Mapping[str, TrustedKey]
 
     def key(self, keyid: str, role: Role, at: datetime | None = None) -> TrustedKey:
-        """The key, if it may have signed as `role` at `at`, the time that the signed statement
-        gives. Raises Tampered.
+        """Finds the key, if it may have signed as `role` at `at`, the time that the signed
+        statement gives. Raises Tampered.
 
         A retired key's older statements stay good: evidence is kept for years, and what is served
         today may have been promoted before the last rotation. The time is the signer's own word, so
@@ -98,7 +98,7 @@ class Trust:
 
 @dataclass(frozen=True)
 class Signer:
-    """A role's present private key."""
+    """Private key that a role signs with now."""
 
     role: Role
     path: Path
@@ -121,8 +121,8 @@ class Signer:
 
 
 def keyid(public_key: ec.EllipticCurvePublicKey) -> str:
-    """A key's name: the first 16 hex digits of the sha256 of its SubjectPublicKeyInfo. A name only:
-    the trust store holds the whole key.
+    """Name of a key: the first 16 hexadecimal digits of the sha256 of its SubjectPublicKeyInfo. A
+    name only: the trust store holds the whole key.
     """
     return hashlib.sha256(
         public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -130,7 +130,7 @@ def keyid(public_key: ec.EllipticCurvePublicKey) -> str:
 
 
 class Keys:
-    """The keys directory. Every call reads the files anew; they are small."""
+    """Directory of keys. Every call reads the files anew; they are small."""
 
     def __init__(self, directory: Path, private: Path | None = None) -> None:
         """`directory` holds the trust store, and the private keys where they have no directory of
@@ -140,8 +140,8 @@ class Keys:
         self._private = private or directory
 
     def signer(self, role: Role) -> Signer:
-        """Raises Unavailable while there is no key: it can be made at any time, and what waits for
-        it goes on.
+        """Reads the role's private key. Raises Unavailable while there is none: it can be made at
+        any time, and what waits for it goes on.
         """
         path = self._private / f"{role}.pem"
         try:
@@ -152,7 +152,9 @@ class Keys:
             ) from error
 
     def trust(self) -> Trust:
-        """Raises Unavailable while there is no trust store, Tampered where it cannot be read as one."""
+        """Reads the trust store. Raises Unavailable while there is none, Tampered where it cannot
+        be read as one.
+        """
         path = self.directory / TRUST_FILE
         try:
             return Trust(_TRUST.validate_json(path.read_bytes()))
@@ -178,8 +180,8 @@ class Keys:
             return self._write_trust(keys)
 
     def rotate(self, role: Role, *, revoke: bool = False, now: datetime | None = None) -> Signer:
-        """A new key for `role`. The old one is retired, or, when it has leaked, revoked: nothing
-        that it signed counts any more.
+        """Makes a new key for `role`. The old one is retired, or, when it has leaked, revoked:
+        nothing that it signed counts any more.
 
         The new key is trusted before it is used and the old one until it is no longer: a crash in
         between leaves both, and `ensure` retires the old one.
@@ -216,7 +218,7 @@ class Keys:
         return Trust(dict(keys))
 
     def _write(self, path: Path, content: bytes) -> None:
-        """Atomic and durable; a temporary file of mkstemp is 0600 from its first byte."""
+        """Replaces a file durably; a temporary file of mkstemp is 0600 from its first byte."""
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with open(descriptor, "wb") as file:

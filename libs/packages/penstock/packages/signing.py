@@ -1,4 +1,4 @@
-"""The package's OpenSSF model signature: a sigstore bundle made with the registry's key over every
+"""OpenSSF model signature of a package: a sigstore bundle made with the registry's key over every
 file of the directory.
 
 Anyone can verify it without Penstock: `model_signing verify key --signature model.sig --public_key
@@ -39,7 +39,7 @@ def verify_package(directory: Path, signature: Path, trust: Trust, digest: str, 
     """Opens the package, which must be `digest`, and verifies that the registry's key `keyid`
     signed all of it. Raises Tampered.
 
-    `keyid` is only where to look: the key must be in the trust store with the role registry.
+    The key must be in the trust store with the role registry; `keyid` only says which one it is.
     """
     from model_signing import verifying
 
@@ -74,7 +74,9 @@ def _everything() -> Any:
 
 
 def _refuse_ignoring(signature: Path) -> None:
-    """A verifier takes the paths to ignore from the signature itself; ours has none."""
+    """Refuses a signature that leaves files out: a verifier takes the paths to ignore from it.
+    Raises Tampered.
+    """
     statement = json.loads(b64decode(json.loads(signature.read_bytes())["dsseEnvelope"]["payload"]))
     serialization = statement["predicate"]["serialization"]
     if serialization.get("ignore_paths") or serialization.get("allow_symlinks"):

@@ -17,8 +17,10 @@ from penstock.contracts.events import (
     TrainingSet,
 )
 from penstock.contracts.pipeline import Pipeline
-from penstock.packages import evidence
-from penstock.packages.format import (
+from penstock.packages import dsse, evidence
+from penstock.packages.format import write_package as write
+from penstock.packages.keys import Keys
+from penstock.packages.parts import (
     Curves,
     Inputs,
     ModelSignature,
@@ -29,8 +31,6 @@ from penstock.packages.format import (
     StringProfile,
     TargetSignature,
 )
-from penstock.packages.format import write_package as write
-from penstock.packages.keys import Keys
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 NOWHERE = Artifact(uri="file:///nowhere", digest="sha256:" + "0" * 64, size=0)
@@ -162,7 +162,7 @@ def verdict(
         }
         | {"result_digest": result_digest}
     )
-    return evidence.sign(statement, keys.signer("audit"))
+    return dsse.sign(statement, keys.signer("audit"))
 
 
 def waiver(
@@ -178,7 +178,7 @@ def waiver(
         decided_by="Ada",
         why="too few rows",
     )
-    return evidence.sign(statement, keys.signer("audit"))
+    return dsse.sign(statement, keys.signer("audit"))
 
 
 def version(
@@ -207,13 +207,13 @@ def promotion(
         digest=promoted.digest,
         at=at,
         generation=generation,
-        evidence=tuple(evidence.envelope_digest(envelope) for envelope in proof),
+        evidence=tuple(dsse.envelope_digest(envelope) for envelope in proof),
     )
     return ModelVersionPromoted(
         version=promoted,
         generation=generation,
         evidence=proof,
-        promotion=evidence.sign(grant, keys.signer("registry")),
+        promotion=dsse.sign(grant, keys.signer("registry")),
         reason="promoted",
         promoted_at=at,
         promoted_by="penstock",

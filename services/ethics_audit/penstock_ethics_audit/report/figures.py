@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from penstock.contracts.events import GateResult, Interval
-from penstock.packages.format import Curves
+from penstock.packages.parts import Curves
 from penstock_ethics_audit.audit import GroupingFindings
 from penstock_ethics_audit.report.drawing import (
     GATE_WIDTH,

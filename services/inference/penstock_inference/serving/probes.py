@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-from penstock.packages.format import Probes
+from penstock.packages.parts import Probes
 from penstock_inference.serving.tensors import Numbers, Strings, Tensor, Undecodable
 
 

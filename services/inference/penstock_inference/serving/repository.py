@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from penstock.contracts.pipeline import Batch
-from penstock.packages.format import ModelSignature
+from penstock.packages.parts import ModelSignature
 
 Device = Literal["cpu", "gpu"]
 
