@@ -48,7 +48,7 @@ import numpy as np
 from penstock.contracts.export import measures_reference
 from penstock.contracts.load import BadPipeline, read
 from penstock.measures.scores import Scores
-from penstock.packages.format import Curves
+from penstock.packages.parts import Curves
 from penstock.packages.keys import Keys
 from penstock.testing.packages import NOW, PIPELINE_TEXT, version
 from penstock_ethics_audit.audit import audit
