@@ -97,6 +97,7 @@ check-imports: setup
 	@$(BIN)/lint-imports --config pyproject.toml
 
 check-generated: setup
+	@$(BIN)/python deploy/services.py --check
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	$(PROTOC) --python_out="$$fresh" --grpc_python_out="$$fresh" --mypy_out=quiet:"$$fresh" --mypy_grpc_out=quiet:"$$fresh" && \
 	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
@@ -108,7 +109,8 @@ check-contracts: setup
 	@$(BIN)/python tests/contract/compatibility.py
 	@$(BIN)/python tests/contract/published.py
 
-gen: setup clean-gen requirements ## Stubs from proto/, schemas and pages from the contracts, dashboards, what each image installs
+gen: setup clean-gen requirements ## Stubs from proto/, schemas and pages from the contracts, dashboards, what each image installs, what lists the services
+	@$(BIN)/python deploy/services.py
 	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs
 	@$(BIN)/python -m penstock.contracts.export .
 	@$(BIN)/python deploy/observability/dashboards.py

@@ -1,15 +1,18 @@
 """What each service's image installs: the closure of the member's dependencies, with all its
 extras, pinned as in requirements.lock.
 
-`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from
-what is installed: nothing is downloaded.
+`make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from the
+members' pyproject.toml and, of others, from what is installed: nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
+from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -19,6 +22,8 @@ from penstock.contracts.export import written
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 OURS = "penstock-"
+_PROJECTS = [tomllib.loads(path.read_text())["project"] for path in ROOT.glob("*/*/pyproject.toml")]
+MEMBERS: dict[str, Any] = {canonicalize_name(project["name"]): project for project in _PROJECTS}
 OLDEST = "3.11.0"
 """Whichever Python 3.11 writes the files and whichever the base image has: what only an older one
 needs is in them.
@@ -33,13 +38,23 @@ def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, s
         return found
     extras = found.setdefault(name, set())
     extras |= requirement.extras
-    for line in distribution(name).requires or ():
-        needed = Requirement(line)
+    for needed in requires(name):
         if needed.marker is None or any(
             needed.marker.evaluate({"extra": extra, "python_full_version": OLDEST}) for extra in ("", *extras)
         ):
             closure(needed, found)
     return found
+
+
+def requires(name: str) -> Iterator[Requirement]:
+    """What a distribution declares; an extra's with the marker that names the extra."""
+    if not name.startswith(OURS):
+        yield from map(Requirement, distribution(name).requires or ())
+        return
+    project = MEMBERS[name]
+    yield from map(Requirement, project["dependencies"])
+    for extra, lines in project.get("optional-dependencies", {}).items():
+        yield from (Requirement(f"{line}; extra == '{extra}'") for line in lines)
 
 
 def pins() -> dict[str, str]:
@@ -52,8 +67,9 @@ def pins() -> dict[str, str]:
 def text(service: str) -> str:
     """The file of one service. Raises KeyError for a package that is installed and not locked."""
     locked = pins()
-    extras = distribution(OURS + service).metadata.get_all("Provides-Extra") or []
-    names = closure(Requirement(f"{OURS}{service}[{','.join(extras)}]"), {})
+    member = canonicalize_name(OURS + service)
+    extras = MEMBERS[member].get("optional-dependencies", {})
+    names = closure(Requirement(f"{member}[{','.join(extras)}]"), {})
     return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
 
 

@@ -4,32 +4,19 @@ fails and says where.
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from penstock.testing.checkout import copied, make
+
 pytestmark = pytest.mark.process
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tracked files as they stand."""
-    folder = tmp_path_factory.mktemp("copy")
-    names = subprocess.run(
-        ["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    for name in filter(None, names.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
-    return folder
+    return copied(tmp_path_factory.mktemp("copy"))
 
 
 @pytest.fixture
@@ -45,33 +32,13 @@ def spoil(copy: Path) -> Iterator[Path]:
             path.write_bytes(content)
 
 
-def check(folder: Path, target: str) -> tuple[int, str]:
-    """`make TARGET` with this environment's tools and the folder's own sources."""
-    members = [
-        str(path.parent)
-        for path in sorted(folder.glob("libs/*/pyproject.toml"))
-        + sorted(folder.glob("services/*/pyproject.toml"))
-    ]
-    environment = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    done = subprocess.run(
-        ["make", "--old-file", "setup", target],
-        cwd=folder,
-        env=environment | {"PYTHONPATH": os.pathsep.join(members)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def add(file: Path, line: str) -> None:
     file.write_text(file.read_text() + line + "\n")
 
 
 def test_unspoiled_they_pass(copy: Path) -> None:
     for target in ("check-imports", "check-generated", "check-contracts"):
-        assert check(copy, target)[0] == 0, check(copy, target)[1]
+        assert make(copy, target)[0] == 0, make(copy, target)[1]
 
 
 def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
@@ -87,9 +54,45 @@ def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
     for file, line in forbidden.items():
         assert (spoil / file).exists(), file
         add(spoil / file, line)
-    code, said = check(spoil, "check-imports")
+    code, said = make(spoil, "check-imports")
     assert code != 0
     assert "0 kept, 7 broken" in said, said
+
+
+def test_a_list_of_services_that_was_changed_by_hand_is_named(spoil: Path) -> None:
+    changed = {
+        "docker-compose.yml": "ethics-audit:9185",
+        "deploy/compose/cluster.yaml": "PENSTOCK_TRAINER__REPLICA",
+        "deploy/compose/observability.yaml": "  ethics-audit: {environment",
+        "deploy/compose/s3.yaml": "  ethics-audit: *there",
+        "deploy/compose/postgres/databases.sql": "CREATE DATABASE ethics_audit",
+        ".env": "# ETHICS_AUDIT_MEMORY=2g",
+        "pyproject.toml": '    "services/ethics_audit"',
+    }
+    for file, line in changed.items():
+        text = (spoil / file).read_text()
+        assert text.count(line) == 1, file
+        (spoil / file).write_text(text.replace(line, f"{line}_by_hand"))
+    code, said = make(spoil, "check-generated")
+    assert code != 0
+    assert f"differ from the code: {', '.join(changed)}" in said, said
+
+
+def test_a_file_that_lost_the_place_of_its_services_is_named(spoil: Path) -> None:
+    file = spoil / "docker-compose.yml"
+    file.write_text(file.read_text().replace("  # end peers\n", ""))
+    code, said = make(spoil, "check-generated")
+    assert code != 0
+    assert "docker-compose.yml: needs its lines `begin peers` and `end peers`, once" in said, said
+
+
+def test_a_service_without_a_row_and_a_row_without_a_service_are_named(spoil: Path) -> None:
+    (spoil / "services" / "ingest" / "pyproject.toml").rename(spoil / "services" / "pyproject.toml")
+    (spoil / "services" / "stray").mkdir()
+    (spoil / "services" / "pyproject.toml").rename(spoil / "services" / "stray" / "pyproject.toml")
+    code, said = make(spoil, "check-generated")
+    assert code != 0
+    assert "ingest, stray: a folder in services/ and a row in libs/contracts/" in said, said
 
 
 @pytest.mark.parametrize(
@@ -105,7 +108,7 @@ def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
 )
 def test_a_generated_file_that_was_changed_by_hand_is_named(spoil: Path, file: str, said: str) -> None:
     add(spoil / file, "# by hand")
-    code, printed = check(spoil, "check-generated")
+    code, printed = make(spoil, "check-generated")
     assert code != 0
     assert said in printed, printed
 
@@ -113,6 +116,6 @@ def test_a_generated_file_that_was_changed_by_hand_is_named(spoil: Path, file: s
 def test_a_published_example_that_breaks_its_schema_is_named(spoil: Path) -> None:
     example = spoil / "schemas" / "examples" / "AuditStarted.json"
     example.write_text(example.read_text().replace('"pipeline": "', '"pipelines": "'))
-    code, printed = check(spoil, "check-contracts")
+    code, printed = make(spoil, "check-contracts")
     assert code != 0
     assert "schemas/examples/AuditStarted.json: $: 'pipeline' is a required property" in printed, printed
