@@ -471,7 +471,6 @@ SERVICE = """
             service.serve(
                 ingest_pb2_grpc.add_IngestServiceServicer_to_server,
                 Servicer(),
-                "penstock.ingest.v1.IngestService",
             )
             if "--tell" in sys.argv:
                 service.background("facts", count)

@@ -46,7 +46,6 @@ SERVICE = """
             service.serve(
                 ingest_pb2_grpc.add_IngestServiceServicer_to_server,
                 Servicer(),
-                "penstock.ingest.v1.IngestService",
             )
             service.waits_for("the moon", "it has not risen")
             async def rise():

@@ -45,7 +45,6 @@ SERVICE = """
             service.serve(
                 ingest_pb2_grpc.add_IngestServiceServicer_to_server,
                 Servicer(),
-                "penstock.ingest.v1.IngestService",
             )
             service.jobs("stroll", module="stroll", store=store, on_result=lambda *_: None, on_failure=print)
             service.waits_for("the moon", "it has not risen")

@@ -39,7 +39,6 @@ async def run(settings: Settings) -> None:
         service.serve(
             add_EthicsAuditServiceServicer_to_server,
             Servicer(desk, store, service.artifacts, keys),
-            "penstock.ethics_audit.v1.EthicsAuditService",
         )
 
         service.jobs(

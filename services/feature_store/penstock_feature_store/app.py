@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.topics import source_topic
-from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
+from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.runtime.broker import Router
 from penstock.runtime.kafka.positioned import PositionedStream
 from penstock.runtime.lifecycle import Service
@@ -33,7 +33,6 @@ from penstock_feature_store.training.sets import TrainingSets
 from penstock_feature_store.training.spawner import Spawner
 from penstock_feature_store.training.trigger import Trigger
 
-NAME = feature_store_pb2.DESCRIPTOR.services_by_name["FeatureStoreService"].full_name
 MIGRATIONS = "penstock_feature_store.migrations"
 STREAM_GROUP = "penstock.feature_store.records"
 """Apart from the control plane's group: each subscribes to other topics."""
@@ -110,7 +109,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             service.consume(router)
             for metric, read in measures.readings(pipelines).items():
                 service.observe(metric, read)
-            service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer, NAME)
+            service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer)
             service.background("forwarding", forwarding.until_stopped)
             service.background("pipelines", lambda: _complete(router, pipelines))
             service.background("spawner", spawner.watch)

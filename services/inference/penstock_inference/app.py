@@ -48,11 +48,7 @@ async def run(settings: Settings) -> None:
             feature_store=service.channel("feature_store"),
             origins=origins,
         )
-        service.serve(
-            inference_pb2_grpc.add_InferenceServiceServicer_to_server,
-            servicer,
-            "penstock.inference.v1.InferenceService",
-        )
+        service.serve(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
         service.serve(add_to_server, DoorServices(_channels(service, settings), triton))
         for metric, read in readings(deployments, serving, recorder, keeper).items():
             service.observe(metric, read)

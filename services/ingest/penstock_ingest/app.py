@@ -8,7 +8,7 @@ import time
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
-from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from penstock.ingest.v1 import ingest_pb2_grpc
 from penstock.runtime.broker import Router
 from penstock.runtime.kafka.transactional import TransactionalStream
 from penstock.runtime.lifecycle import Service
@@ -21,7 +21,6 @@ from penstock_ingest.servicer import Servicer
 from penstock_ingest.settings import Settings
 
 STATUS_EVERY_S = 10.0
-INGEST = ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name
 
 
 def milliseconds() -> int:
@@ -53,7 +52,7 @@ async def run(settings: Settings) -> None:
         ledger = Ledger(kafka, handlers.GROUP)
         router = handlers.router(catalog, kafka)
         service.consume(router)
-        service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(catalog, ledger), INGEST)
+        service.serve(ingest_pb2_grpc.add_IngestServiceServicer_to_server, Servicer(catalog, ledger))
         service.background("start", lambda: _start(service, stream, router, catalog))
         service.background("status", lambda: _status(service, catalog))
         await service.until_stopped()

@@ -57,6 +57,5 @@ async def run(settings: Settings) -> None:
         service.serve(
             add_ModelRegistryServiceServicer_to_server,
             Servicer(store, pipelines, registry, packages, known=history.known),
-            "penstock.model_registry.v1.ModelRegistryService",
         )
         await service.until_stopped()

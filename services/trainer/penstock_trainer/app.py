@@ -53,7 +53,6 @@ async def run(settings: Settings) -> None:
         service.serve(
             add_TrainerServiceServicer_to_server,
             Servicer(runs, store, service.channel("model_registry")),
-            "penstock.trainer.v1.TrainerService",
         )
         service.jobs(
             JOB,

@@ -27,6 +27,7 @@ from sqlalchemy import MetaData
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.services import SERVICES
 from penstock.contracts.topics import SHARED
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
@@ -66,7 +67,8 @@ class Service:
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._failure: str | None = None
-        self._names: list[str] = []
+        grpc_name = SERVICES[name].grpc
+        self._names = [grpc_name] if grpc_name else []
         self._routers: list[Router] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._store: Store | None = None
@@ -132,10 +134,9 @@ class Service:
         self._watch_presence(store.database)
         return store
 
-    def serve(self, register: Callable[[Any, Any], None], servicer: object, *names: str) -> None:
-        """Adds a servicer: `service.serve(add_XServicer_to_server, X(...), "penstock.x.v1.XService")`."""
+    def serve(self, register: Callable[[Any, Any], None], servicer: object) -> None:
+        """Adds a servicer: `service.serve(add_XServicer_to_server, X(...))`."""
         register(servicer, self._methods)
-        self._names += names
 
     def consume(self, *routers: Router) -> None:
         """Control events in: handlers with inbox, effect and outbox; replays of compacted topics."""
