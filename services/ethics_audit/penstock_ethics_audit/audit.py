@@ -57,11 +57,11 @@ class GroupingFindings(Finding):
     left_out: bool
     """The rows without this attribute are too few to be compared."""
     disparities: dict[str, Interval | None]
-    """By measure; None where a group has no row of some label. Empty for a regression."""
+    """Intervals by measure; None where a group has no row of some label. Empty for a regression."""
 
 
 class Findings(Finding):
-    """All that the audit computed. Aggregates only."""
+    """Everything that the audit computed. Aggregates only."""
 
     verdict: Verdict
     gates: tuple[GateResult, ...]

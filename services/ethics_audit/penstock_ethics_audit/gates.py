@@ -70,7 +70,7 @@ def not_passed(gates: Iterable[GateResult]) -> tuple[GateResult, ...]:
 
 
 def may_be_waived(gates: Iterable[GateResult]) -> bool:
-    """Whether a person may decide: something did not pass, and none of it blocks."""
+    """Returns true where a person may decide: something did not pass, and none of it blocks."""
     closed = not_passed(gates)
     return bool(closed) and all(gate.on_fail == "review" for gate in closed)
 

@@ -19,7 +19,7 @@ from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.parts import ModelSignature
 
 ABSTAIN = "abstain"
-"""What the graph's `decision` says where it abstains."""
+"""The graph's `decision` where it abstains."""
 ROWS_AT_ONCE = 2048
 _GROUP = "__group_"
 
@@ -112,8 +112,8 @@ def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
 
 
 def write_scores(split: Split, scores: Scores, path: Path) -> None:
-    """What the comparison with a champion reads: `row` and `entity` (hashes, alike for every
-    model), `label`, and what was said.
+    """Writes the file that the comparison with a champion reads: `row` and `entity` (hashes, alike for
+    every model), `label`, and the model's answers.
 
     `probability` of the positive class, or `probabilities` [N, k], and `decision` (class index, -1
     abstained); or `value`. Plain arrays in an `.npz`, which numpy alone reads without pickles; it

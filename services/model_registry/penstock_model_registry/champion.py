@@ -1,4 +1,4 @@
-"""What the audits wrote down about champion and challenger, read and compared. Blocking; numpy is
+"""Reads and compares the scores that the audits of champion and challenger kept. Blocking; numpy is
 imported at first use.
 """
 
@@ -37,7 +37,7 @@ def measure_drop(
     champion: AuditCompleted | None,
     challenger: AuditCompleted | None,
 ) -> Drop:
-    """How much worse the challenger is. Raises Invalid where that cannot be said, NotFound and
+    """Measures how much worse the challenger is. Raises Invalid where that cannot be said, NotFound and
     Tampered as the scores are.
     """
     from penstock_model_registry.comparison import compare

@@ -31,7 +31,7 @@ MIN_RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Scored:
-    """What a model said about the rows of its audit split, in the order of `rows`, each row once."""
+    """A model's answers on its audit split, in the order of `rows`, each row once."""
 
     rows: NDArray[np.bytes_]
     """Hashed identities."""
@@ -83,8 +83,8 @@ class Scored:
 def compare(
     champion: Scored, challenger: Scored, metric: str, *, confidence: float, resamples: int, seed: int = 7
 ) -> Drop:
-    """How much worse `challenger` is by `metric`. Raises Invalid where the metric does not fit the
-    scores or is undefined on these rows.
+    """Measures how much worse `challenger` is by `metric`. Raises Invalid where the metric does not fit
+    the scores or is undefined on these rows.
     """
     first, second = _common(champion, challenger)
     paired = len(first) >= MIN_PAIRED_ROWS
@@ -125,7 +125,7 @@ def _common(champion: Scored, challenger: Scored) -> tuple[Scored, Scored]:
 
 
 def _thin(scored: Scored) -> Scored:
-    """At most MAX_ROWS rows, ordered by entity."""
+    """Keeps at most MAX_ROWS rows, ordered by entity."""
     kept = np.argsort(scored.rows)[:MAX_ROWS]
     return scored.take(kept[np.argsort(scored.entities[kept], kind="stable")])
 

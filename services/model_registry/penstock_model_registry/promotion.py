@@ -1,4 +1,4 @@
-"""Whether a version may serve. Pure: what was found out comes in as values, a decision goes out."""
+"""Decides whether a version may serve. Pure: findings come in as values, a decision goes out."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name
 
 @dataclass(frozen=True)
 class Drop:
-    """How much worse the challenger is than the champion, in the metric's own units; negative: it
-    is better.
+    """Loss of the challenger against the champion, in the metric's own units; negative: it is
+    better.
     """
 
     metric: str
     interval: Interval
     rows: int
-    """On which both were scored, or of the smaller split when unpaired."""
+    """Rows on which both were scored, or those of the smaller split when unpaired."""
     paired: bool
     """Row by row on one audit split. Else the splits share too few rows, each was drawn by itself,
     and the interval is wider for it.
@@ -49,7 +49,7 @@ class Evidence:
     verdict: Verdict | None
     waiver: Waiver | None = None
     rejected: str | None = None
-    """Who rejected the review, and why."""
+    """The person who rejected the review, and why."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def weigh(
     generation: int,
     doubts: Sequence[str] = (),
 ) -> Decision:
-    """Whether the challenger becomes `generation`.
+    """Decides whether the challenger becomes `generation`.
 
     Evidence opens the gate: every gate that the pipeline asks for was judged, and each that did not
     pass is waived and waivable. The challenger may be worse than the champion by at most

@@ -107,7 +107,8 @@ def measures_reference() -> str:
             "Generated from `penstock.contracts.measures`; `make gen` writes it. The audit computes each"
             " measure, with its interval,"
         ),
-        "for the target types that are named; `penstock.measures` holds the formulas.",
+        "for the target types that are named. [Another measure](../libs/measures/README.md#add-a-measure) is",
+        "one entry and one function.",
         "",
     ]
     for title, between_groups in (

@@ -1,4 +1,4 @@
-"""The table of measures: what can be said of a model in one number, by which direction, for which target.
+"""The table of measures: each one's title, direction, range, targets, and who may ask it.
 
 Data alone: `penstock.measures` computes what is listed here. The choices and checks of the pipeline
 file, the champion's comparison, the audit's report and the command line follow from this table, so
@@ -237,7 +237,7 @@ MEASURES: dict[str, Measure] = {
 }
 
 PROMOTION_DEFAULT: dict[Task, str] = {"binary": "auroc", "multiclass": "log_loss", "regression": "rmse"}
-"""By which champion and challenger are compared where the pipeline file does not fit the target."""
+"""Measure that compares champion and challenger where the pipeline file's does not fit the target."""
 
 if TYPE_CHECKING:
     GateMetric = str

@@ -15,7 +15,8 @@ from penstock.measures.scores import Scores
 def worse_by(
     name: str, first: Scores, second: Scores, *, paired: bool, resamples: int, confidence: float, seed: int
 ) -> Interval | None:
-    """How much worse `second` is than `first`, in the measure's own units; negative: it is better.
+    """Interval of how much worse `second` is than `first`, in the measure's own units; negative: it is
+    better.
 
     `paired`: both are scores of the same rows in the same order, and each resample draws the same
     rows for both, so that what is hard for both cancels out (paired bootstrap; Efron and Tibshirani

@@ -1,7 +1,7 @@
 """Measures between groups: rates by group, and how far two groups' rates lie apart.
 
 Each measure is one function, named as in `penstock.contracts.measures`, from the groups' rates to
-contrasts: what it compares, two groups at a time. The measure is the worst contrast. With more than
+contrasts, which compare two groups at a time. The measure is the worst contrast. With more than
 two classes each class is taken against the rest.
 
 Sources: demographic parity and its ratio (four-fifths rule), Feldman et al. 2015; equalized odds
@@ -91,7 +91,7 @@ def equal_opportunity_difference(of: Rates) -> Floats:
     return differences(of.true_positive)
 
 
-# -- what they are made of -------------------------------------------------------------------------
+# -- parts of the measures -------------------------------------------------------------------------
 
 
 def extreme(name: str, contrasts: Floats) -> Floats:

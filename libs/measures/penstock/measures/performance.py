@@ -129,7 +129,7 @@ def mean_error(scores: Scores) -> Meter:
     return mean(scores.said - scores.labels)
 
 
-# -- what several of them, and the report's pictures, are made of ----------------------------------
+# -- parts of several measures and of the report's pictures -------------------------------------
 
 
 class Ranks:
@@ -161,8 +161,8 @@ class Ranks:
 
 
 def confidence(scores: Scores) -> tuple[Floats, Floats]:
-    """What was said and what was seen, [N] each: the positive class's probability and whether it
-    came true, or the likeliest class's and whether it was right.
+    """Said and seen, [N] each: the positive class's probability and whether it came true, or the
+    likeliest class's and whether it was right.
     """
     if scores.task == "binary":
         return scores.said[:, 1], scores.labels

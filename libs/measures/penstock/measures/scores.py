@@ -1,4 +1,4 @@
-"""What a model said about the rows of a split: all that a measure reads."""
+"""A model's answers on the rows of a split, beside their labels: all that a measure reads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 ABSTAINED = -1
-"""In `Scores.decisions`: the model declined to decide."""
+"""The code in `Scores.decisions` of a row on which the model declined to decide."""
 
 
 @dataclass(frozen=True)
