@@ -13,8 +13,7 @@ from penstock.contracts.events import GateResult, Interval
 from penstock.contracts.measures import Task, between_groups
 from penstock.contracts.pipeline import Audit
 from penstock.measures import fairness
-from penstock.measures.bootstrap import Bootstrap
-from penstock.measures.intervals import disparity, percentile
+from penstock.measures.intervals import Bootstrap, disparity, percentile
 from penstock.measures.performance import performance
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock_ethics_audit.gates import ThinCell, Verdict, judge, overall

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import AuditCompleted
-from penstock.contracts.measures import MEASURES, PROMOTION_DEFAULT
+from penstock.contracts.measures import MEASURES, PROMOTION_DEFAULT, Task
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry.promotion import Drop
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from penstock.measures.scores import Scores
     from penstock_model_registry.comparison import Scored
 
 _REMEDY = "Set `promotion: {compare: none}` in the pipeline file, apply it and promote the version by hand"
@@ -86,24 +87,28 @@ def read_scores(content: bytes) -> Scored:
             arrays = dict(file)
         if len({len(values) for values in arrays.values()}) != 1:
             raise ValueError("its arrays differ in length")
-        identities = arrays["row"].astype(np.bytes_)
-        scored = Scored(
-            rows=identities,
-            entities=arrays["entity"].astype(np.bytes_) if "entity" in arrays else identities,
-            labels=arrays["label"].astype(np.float64),
-            probabilities=_probabilities(arrays),
-            values=arrays["value"].astype(np.float64) if "value" in arrays else None,
-            decisions=arrays["decision"].astype(np.int64) if "decision" in arrays else None,
-        )
+        rows = arrays["row"].astype(np.bytes_)
+        scored = Scored(rows, _scores(arrays, rows))
     except Exception as error:  # numpy's, zipfile's and zlib's errors share no base
         raise Invalid(f"the audit's scores cannot be read: {error}", remedy=_REMEDY) from error
-    return scored.take(np.unique(identities, return_index=True)[1])
+    return scored.take(np.unique(rows, return_index=True)[1])
 
 
-def _probabilities(arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.float64] | None:
+def _scores(arrays: Mapping[str, NDArray[Any]], rows: NDArray[np.bytes_]) -> Scores:
+    """Entities are numbered in the order of their hashes. Without them each row is one."""
     import numpy as np
 
-    if "probability" in arrays:
+    from penstock.measures.scores import Scores
+
+    labels = arrays["label"].astype(np.float64)
+    units = np.unique(arrays.get("entity", rows).astype(np.bytes_), return_inverse=True)[1].astype(np.int64)
+    if "value" in arrays:
+        return Scores("regression", labels, units, values=arrays["value"].astype(np.float64))
+    task: Task = "multiclass" if "probabilities" in arrays else "binary"
+    if task == "binary":
         positive = arrays["probability"].astype(np.float64)
-        return np.stack([1 - positive, positive], axis=1)
-    return arrays["probabilities"].astype(np.float64) if "probabilities" in arrays else None
+        probabilities = np.stack([1 - positive, positive], axis=1)
+    else:
+        probabilities = arrays["probabilities"].astype(np.float64)
+    decisions = arrays["decision"].astype(np.int64) if "decision" in arrays else None
+    return Scores(task, labels, units, probabilities=probabilities, decisions=decisions)

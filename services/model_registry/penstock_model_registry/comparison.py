@@ -10,7 +10,6 @@ pipeline's `audit.confidence`; its upper end is what the registry judges.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from penstock.contracts.errors import Invalid
 from penstock.contracts.measures import MEASURES, Task, over_rows
 from penstock.measures.comparison import worse_by
-from penstock.measures.scores import Codes, Floats, Scores
+from penstock.measures.scores import Scores
 from penstock_model_registry.promotion import Drop
 
 MIN_PAIRED_ROWS = 100
@@ -31,53 +30,17 @@ MIN_RESAMPLES = 200
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's answers on its audit split, in the order of `rows`, each row once."""
+    """A model's scores on its audit split, with the identity of each row."""
 
     rows: NDArray[np.bytes_]
-    """Hashed identities."""
-    entities: NDArray[np.bytes_]
-    """Hashed; rows of one entity are drawn together."""
-    labels: Floats
-    """Class index, or the true number."""
-    probabilities: Floats | None = None
-    """[N, k] of a classifier."""
-    values: Floats | None = None
-    """[N] of a regression."""
-    decisions: Codes | None = None
-    """[N] class index, negative where the model abstained; without it the likeliest class counts."""
+    """[N] hashed identities, each once."""
+    scores: Scores
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, index: NDArray[np.intp]) -> Scored:
-        def of(values: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if values is None else values[index]
-
-        return Scored(
-            self.rows[index],
-            self.entities[index],
-            self.labels[index],
-            of(self.probabilities),
-            of(self.values),
-            of(self.decisions),
-        )
-
-    @property
-    def task(self) -> Task:
-        if self.probabilities is None:
-            return "regression"
-        return "binary" if self.probabilities.shape[1] == 2 else "multiclass"
-
-    def scores(self) -> Scores:
-        """The part that a measure reads, entities numbered."""
-        return Scores(
-            self.task,
-            self.labels,
-            np.unique(self.entities, return_inverse=True)[1].astype(np.int64),
-            probabilities=self.probabilities,
-            decisions=self.decisions,
-            values=self.values,
-        )
+        return Scored(self.rows[index], self.scores.take(index))
 
 
 def compare(
@@ -90,13 +53,13 @@ def compare(
     paired = len(first) >= MIN_PAIRED_ROWS
     if not paired:
         first, second = _thin(champion), _thin(challenger)
-    _check_fits(metric, first.task)
-    _check_fits(metric, second.task)
+    _check_fits(metric, first.scores.task)
+    _check_fits(metric, second.scores.task)
     affordable = MAX_DRAWS // max(len(first), len(second), 1)
     interval = worse_by(
         metric,
-        first.scores(),
-        second.scores(),
+        first.scores,
+        second.scores,
         paired=paired,
         resamples=max(MIN_RESAMPLES, min(resamples, affordable)),
         confidence=confidence,
@@ -117,17 +80,17 @@ def compare(
 def _common(champion: Scored, challenger: Scored) -> tuple[Scored, Scored]:
     """The rows that both were scored on and whose label has not changed between, ordered by entity."""
     _, left, right = np.intersect1d(champion.rows, challenger.rows, assume_unique=True, return_indices=True)
-    same = champion.labels[left] == challenger.labels[right]
+    same = champion.scores.labels[left] == challenger.scores.labels[right]
     kept = slice(0, MAX_ROWS)  # intersect1d sorts by hash, so a prefix is a random part
     left, right = left[same][kept], right[same][kept]
-    order = np.argsort(champion.entities[left], kind="stable")
+    order = np.argsort(champion.scores.units[left], kind="stable")
     return champion.take(left[order]), challenger.take(right[order])
 
 
 def _thin(scored: Scored) -> Scored:
     """Keeps at most MAX_ROWS rows, ordered by entity."""
     kept = np.argsort(scored.rows)[:MAX_ROWS]
-    return scored.take(kept[np.argsort(scored.entities[kept], kind="stable")])
+    return scored.take(kept[np.argsort(scored.scores.units[kept], kind="stable")])
 
 
 def _check_fits(metric: str, task: Task) -> None:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from sklearn import metrics
 
 from penstock.contracts.errors import Invalid
+from penstock.contracts.measures import Task
 from penstock.measures.performance import performance
+from penstock.measures.scores import Scores
 from penstock_model_registry.champion import read_scores
 from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, compare
 
@@ -20,12 +22,24 @@ TRUTH = GENERATOR.integers(0, 2, N).astype(float)
 ROWS = np.array([f"{index:05d}" for index in range(N)], np.bytes_)
 
 
+def scored(
+    rows: NDArray[np.bytes_],
+    entities: NDArray[Any],
+    labels: NDArray[np.float64],
+    probabilities: NDArray[np.float64] | None = None,
+    values: NDArray[np.float64] | None = None,
+) -> Scored:
+    task: Task = "regression" if probabilities is None else "binary"
+    units = np.unique(entities, return_inverse=True)[1]
+    return Scored(rows, Scores(task, labels, units, probabilities=probabilities, values=values))
+
+
 def binary(
     noise: float, seed: int, rows: NDArray[np.bytes_] = ROWS, truth: NDArray[np.float64] = TRUTH
 ) -> Scored:
     draws = np.random.default_rng(seed).normal(size=len(truth))
     positive = np.round(1 / (1 + np.exp(-(2 * truth - 1 + noise * draws))), 2)  # rounded: ties
-    return Scored(rows, rows, truth, probabilities=np.stack([1 - positive, positive], axis=1))
+    return scored(rows, rows, truth, probabilities=np.stack([1 - positive, positive], axis=1))
 
 
 @pytest.mark.parametrize(
@@ -38,19 +52,18 @@ def binary(
     ],
 )
 def test_measures_are_those_of_scikit_learn(metric: str, reference: Callable[..., float]) -> None:
-    scored = binary(1.5, 2)
-    assert scored.probabilities is not None
+    scores = binary(1.5, 2).scores
     weights = np.random.default_rng(3).integers(0, 3, (2, N)).astype(float)
-    found = performance(scored.scores())(np.vstack([np.ones((1, N)), weights]))[metric]
-    positive = scored.probabilities[:, 1]
+    found = performance(scores)(np.vstack([np.ones((1, N)), weights]))[metric]
+    positive = scores.said[:, 1]
     assert found[0] == pytest.approx(reference(TRUTH, positive))
     repeated = np.repeat(np.arange(N), weights[0].astype(int))
     assert found[1] == pytest.approx(reference(TRUTH[repeated], positive[repeated]))
 
 
 def test_regression_measures() -> None:
-    values = Scored(ROWS, ROWS, TRUTH, values=TRUTH + 2)
-    found = performance(values.scores())(np.ones((1, N)))
+    values = scored(ROWS, ROWS, TRUTH, values=TRUTH + 2)
+    found = performance(values.scores)(np.ones((1, N)))
     assert found["rmse"][0] == found["mae"][0] == 2
     with pytest.raises(Invalid, match="no probabilities"):
         compare(values, values, "auroc", confidence=0.95, resamples=200)
@@ -79,24 +92,22 @@ def test_only_common_rows_with_the_same_label_are_paired_in_any_order() -> None:
     assert compare(binary(1, 6), shuffled, "auroc", confidence=0.95, resamples=200).interval.upper == 0
     part = binary(1, 6).take(np.arange(150))
     assert compare(binary(1, 6), part, "auroc", confidence=0.95, resamples=200).rows == 150
-    labels = part.labels.copy()
+    labels = part.scores.labels.copy()
     labels[:30] = 1 - labels[:30]
-    changed = Scored(part.rows, part.entities, labels, part.probabilities)
+    changed = scored(part.rows, part.rows, labels, part.scores.probabilities)
     assert compare(binary(1, 6), changed, "auroc", confidence=0.95, resamples=200).rows == 120
 
 
 def test_with_few_common_rows_the_splits_are_drawn_apart_and_the_interval_is_wider() -> None:
     good, near = binary(1, 8), binary(1, 9)
-    mixed = Scored(
-        near.rows, near.entities, near.labels, (0.9 * good.probabilities + 0.1 * near.probabilities)
-    )  # type: ignore[operator]
+    mixed = scored(near.rows, near.rows, near.scores.labels, 0.9 * good.scores.said + 0.1 * near.scores.said)
     paired = compare(good, mixed, "auroc", confidence=0.95, resamples=400)
     apart_rows = np.array(
         [f"x{row}" if index >= MIN_PAIRED_ROWS - 1 else row for index, row in enumerate(ROWS)]
     )
     apart = compare(
         good,
-        Scored(apart_rows, apart_rows, mixed.labels, mixed.probabilities),
+        scored(apart_rows, apart_rows, mixed.scores.labels, mixed.scores.probabilities),
         "auroc",
         confidence=0.95,
         resamples=400,
@@ -112,19 +123,19 @@ def test_rows_of_one_entity_are_drawn_together() -> None:
     champion = binary(1, 10, truth=TRUTH)
     challenger = binary(1, 11, truth=TRUTH)
     tenfold = np.tile(np.arange(40), 10)
-    first, second = (one.take(tenfold) for one in (champion, challenger))
+    first, second = (one.scores.take(tenfold) for one in (champion, challenger))
     rows = np.array([f"{index:05d}" for index in range(400)])
     entities = np.array([str(index) for index in tenfold])
     alone = compare(
-        Scored(rows, rows, first.labels, first.probabilities),
-        Scored(rows, rows, second.labels, second.probabilities),
+        scored(rows, rows, first.labels, first.probabilities),
+        scored(rows, rows, second.labels, second.probabilities),
         "brier",
         confidence=0.95,
         resamples=300,
     )
     together = compare(
-        Scored(rows, entities, first.labels, first.probabilities),
-        Scored(rows, entities, second.labels, second.probabilities),
+        scored(rows, entities, first.labels, first.probabilities),
+        scored(rows, entities, second.labels, second.probabilities),
         "brier",
         confidence=0.95,
         resamples=300,
@@ -201,18 +212,17 @@ def test_scores_are_read_as_the_audit_writes_them() -> None:
         )
     )
     assert read.rows.tolist() == [b"a", b"b"], "each row once"
-    assert read.probabilities is not None
-    assert read.probabilities.tolist() == [[0.5, 0.5], [0.25, 0.75]]
-    assert read.decisions is not None
-    assert read.decisions.tolist() == [-1, 1]
+    assert read.scores.task == "binary"
+    assert read.scores.said.tolist() == [[0.5, 0.5], [0.25, 0.75]]
+    assert read.scores.chosen.tolist() == [-1, 1]
     several = read_scores(
         npz(row=["a"], entity=["e"], label=[2.0], probabilities=[[0.1, 0.2, 0.7]], decision=[2])
     )
-    assert several.probabilities is not None
-    assert several.probabilities.shape == (1, 3)
+    assert several.scores.task == "multiclass"
+    assert several.scores.said.shape == (1, 3)
     number = read_scores(npz(row=["a"], entity=["e"], label=[2.5], value=[2.0]))
-    assert number.values is not None
-    assert number.probabilities is None
+    assert number.scores.task == "regression"
+    assert number.scores.said.tolist() == [2.0]
     for broken in BROKEN:
         with pytest.raises(Invalid, match="cannot be read"):
             read_scores(broken)

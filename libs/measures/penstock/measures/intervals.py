@@ -30,20 +30,44 @@ from numpy.typing import NDArray
 from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
 from penstock.measures.fairness import CONTRASTS, Rates, extreme
-from penstock.measures.scores import Floats
+from penstock.measures.resampling import collect, draws
+from penstock.measures.scores import Codes, Floats
+from penstock.measures.weighted import Meters, estimate
 
 _UNDEFINED_AT_MOST = 0.05
 """Share of undefined draws above which an interval would describe other data than these."""
 
 
-def percentile(drawn: Floats, estimate: float, confidence: float) -> Interval | None:
-    """Interval of a measure over rows from its draws [R]; None where estimate or too many draws are
-    undefined.
+class Bootstrap:
+    """Draws of some rows. Each measurement has a seed of its own, so that one more changes no other."""
+
+    def __init__(self, units: Codes, resamples: int, confidence: float, seed: int) -> None:
+        self._units = units
+        self._resamples = resamples
+        self._seed = np.random.SeedSequence(seed)
+        self.confidence = confidence
+
+    def draw(self, strata: Codes | None, measure: Meters) -> dict[str, Floats]:
+        """`measure` under each of the draws, by name [resamples, …]; `strata` as in `draws`."""
+        return collect(draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure)
+
+    def measured(self, strata: Codes | None, meters: Meters) -> dict[str, Interval | None]:
+        """Estimates of measures over rows with their intervals, by name; None where undefined."""
+        drawn = self.draw(strata, meters)
+        return {
+            name: percentile(drawn[name], value, self.confidence)
+            for name, value in estimate(meters, len(self._units)).items()
+        }
+
+
+def percentile(drawn: Floats, value: float, confidence: float) -> Interval | None:
+    """Interval of a measure over rows from its value and its draws [R]; None where the value or too
+    many draws are undefined.
     """
     ends = _quantiles(drawn, confidence)
-    if ends is None or not np.isfinite(estimate):
+    if ends is None or not np.isfinite(value):
         return None
-    return _interval(estimate, *ends)
+    return _interval(value, *ends)
 
 
 def disparity(name: str, estimated: Rates, drawn: Rates, confidence: float) -> Interval | None:

@@ -59,10 +59,11 @@ class Scores:
         return (1,) if self.task == "binary" else tuple(range(self.said.shape[1]))
 
     def take(self, rows: Codes) -> Scores:
+        """Some of the rows, their entities numbered anew, in the same order."""
         return Scores(
             task=self.task,
             labels=self.labels[rows],
-            units=self.units[rows],
+            units=np.unique(self.units[rows], return_inverse=True)[1].astype(np.int64),
             classes=self.classes,
             probabilities=None if self.probabilities is None else self.probabilities[rows],
             decisions=None if self.decisions is None else self.decisions[rows],
