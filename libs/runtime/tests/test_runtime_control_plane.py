@@ -184,6 +184,31 @@ async def test_no_message_is_committed_while_it_is_in_its_handler(
     assert done == list(range(60))
 
 
+async def test_a_message_that_comes_again_is_not_committed_with_another(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
+    router = Router("g", store, retries=QUICK)
+    tries: list[str] = []
+    away = True
+
+    @router.on(AuditStarted)
+    def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+        tries.append(event.audit_id)
+        if away:
+            raise Unavailable("the feature store is away")
+
+    router.on(ReviewRequested)(lambda event, effect: None)
+    topics.send(started("1"))
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: len(tries) >= 2)
+        review = ReviewRequested(pipeline="p", digest="d", audit_id="1", gates=(), requested_at=NOON)
+        topics.send(review)
+        await until(lambda: topics.committed("reviews.v1", "g") == 1)
+        assert topics.committed(AUDITS, "g") < 0
+        away = False
+        await until(lambda: topics.committed(AUDITS, "g") == 1)
+
+
 async def test_a_fenced_consumer_ends_the_control_plane(
     settings: KafkaSettings, store: Store, topics: Topics
 ) -> None:

@@ -1,14 +1,13 @@
 """The control plane: FastStream over Kafka, with mends for what it does not do by itself.
 
-Each mend is tested by causing its failure against a real broker:
+* A message's own offset is committed, after it was applied, rejected or skipped, and never before.
+* What fails is retried in order (`consumer.py`), then becomes a dead letter that Kafka has
+  acknowledged before the original is committed (`dead_letters.py`).
+* A consumer's fatal errors end the control plane with ClientFailed, and so does a consumer that
+  stands still; a group that leaves a topic to nobody is formed anew (`watches.py`).
 
-* FastStream commits the stored offset, which may cover a message still in its handler. Here a
-  message's own offset is committed, after it was applied, rejected or skipped, and never before.
-* It hides a consumer's fatal errors. Here they end the control plane with ClientFailed, and so
-  does a consumer that stands still.
-* Its acknowledgement policies lose a failing message or repeat it for ever. Here it is retried in
-  order, then becomes a dead letter that Kafka has acknowledged before the original is committed.
-* A group may leave a new topic to nobody (`assignment.py`). Here its members notice, and form it anew.
+The tests in `test_runtime_control_plane.py` cause each failure on a real broker. What FastStream does
+instead, and what of its insides is touched for that, stands in `faststream_mends.py`.
 """
 
 from __future__ import annotations
@@ -22,16 +21,14 @@ from typing import Any
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException
-from faststream import AckPolicy
 from faststream.confluent import KafkaBroker
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import Unavailable
-from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, headers_of
-from penstock.runtime.consumer import GroupConsumer, Settle, TellingConsumer, undecoded, unparsed
-from penstock.runtime.kafka.assignment import Assignment
-from penstock.runtime.kafka.progress import Progress
+from penstock.runtime.consumer import GroupConsumer
+from penstock.runtime.dead_letters import DeadLetters
+from penstock.runtime.faststream_mends import install, poll_slower, purge
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.metrics import observed
 from penstock.runtime.outbox import Relay
@@ -41,24 +38,17 @@ from penstock.runtime.router import Retries, Router
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
+from penstock.runtime.watches import watch_groups, watch_kafka, watch_progress
 
 __all__ = ["ControlPlane", "Retries", "Router"]
 
 log = structlog.get_logger(__name__)
 
-POLL_S = 1.0
-"""A poll returns at once when a message comes; longer polls only make an idle service idler, and
-stopping up to this slower.
-"""
-SESSION_MS = 6_000
-"""A killed replica's partitions go to another after this."""
 DELIVERY_MS = 10_000
 """A publish that is not acknowledged by then fails, and is tried again by whoever wanted it.
 Shorter than `outbox.IN_FLIGHT`.
 """
 FLUSH_S = 2.0
-ANSWERS_WITHIN_S = 60.0
-"""A consumer's client says by then where it is, or is broken."""
 REMEMBER = timedelta(days=90)
 """How long the inbox knows an event. Kafka forgets a group's position after seven days away; then
 all of a topic comes again.
@@ -94,7 +84,6 @@ class ControlPlane:
         self.readiness = readiness or Readiness(lambda: datetime.now(UTC))
         self.consumers: list[GroupConsumer] = []
         self._owner = f"{service}/{replica}"
-        self._by_subscriber: dict[int, GroupConsumer] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._replay: Replay | None = None
         self._relay: Relay | None = None
@@ -124,7 +113,7 @@ class ControlPlane:
             if router.handlers:
                 self._subscribe(router)
         await self.broker.start()
-        self._poll_slower()
+        poll_slower(self.broker)
         if replayed := {topic for router in self.routers for topic in router.replayed_topics}:
             self._replay = Replay(
                 self.kafka,
@@ -140,9 +129,14 @@ class ControlPlane:
             self._relay = Relay(self.store, self.publish_row, owner=self._owner)
             self._begin(self._relay.run(), "relay")
             self._begin(self._keep_house(self.store), "house")
-        self._begin(self._watch_kafka(), "kafka")
-        self._begin(self._watch_progress(), "progress")
-        self._begin(self._watch_groups(), "groups")
+        self._begin(
+            watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers), "kafka"
+        )
+        self._begin(
+            watch_progress(self.consumers, self.fail, every_s=self.watch_every_s, looks=self.stalled_looks),
+            "progress",
+        )
+        self._begin(watch_groups(self.consumers, self.kafka, every_s=self.look_at_groups_every_s), "groups")
 
     async def stop(self) -> None:
         """Stops consuming, finishes the message in hand, flushes for a moment. What is in the
@@ -164,7 +158,7 @@ class ControlPlane:
                     while await self._relay.drain():
                         pass
                     await self._relay.resign()
-        self._purge()
+        purge(self.broker)
         await self.broker.stop()
 
     def fail(self, reason: str) -> None:
@@ -217,45 +211,17 @@ class ControlPlane:
             partitioner="murmur2_random",
             graceful_timeout=10.0,
             logger=None,
-            middlewares=(self._settle,),
         )
-        broker.config.broker_config.builder = self._build_consumer
+        install(broker, self._consumer_error)
         return broker
 
     def _subscribe(self, router: Router) -> None:
+        letters = DeadLetters(self.kafka, router.group, self.service, self._send)
         consumer = GroupConsumer(
-            router, self.kafka, service=self.service, send=self._send, halted=self._halted
+            router, self.kafka, letters, halted=self._halted, options=dict(self.subscriber_options)
         )
-        subscriber = self.broker.subscriber(
-            *map(self.kafka.topic, router.topics),
-            group_id=self.kafka.topic(router.group),
-            auto_offset_reset="earliest",
-            ack_policy=AckPolicy.MANUAL,
-            polling_interval=POLL_S,
-            session_timeout_ms=SESSION_MS,
-            heartbeat_interval_ms=SESSION_MS // 3,
-            parser=unparsed,
-            decoder=undecoded,
-            **self.subscriber_options,
-        )
-        consumer.subscriber = subscriber
-        subscriber(consumer.handle)
+        self.broker.include_router(consumer.routes)
         self.consumers.append(consumer)
-        self._by_subscriber[id(subscriber)] = consumer
-
-    def _build_consumer(self, *topics: Any, **options: Any) -> TellingConsumer:
-        made = self.broker.config.broker_config
-        return TellingConsumer(
-            *topics,
-            config=made.connection_config,
-            admin_service=made.admin,
-            logger=made.logger,
-            on_error=self._consumer_error,
-            **options,
-        )
-
-    def _settle(self, message: Any, /, *, context: Any) -> Settle:
-        return Settle(message, context=context, consumers=self._by_subscriber)
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         async def supervised() -> None:
@@ -266,25 +232,6 @@ class ControlPlane:
                 self.fail(f"{name}: {error}")
 
         self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
-
-    def _poll_slower(self) -> None:
-        """FastStream asks its producer ten times a second for acknowledgements, half of an idle
-        service's work.
-        """
-        native = self.broker.config.producer._producer.producer  # type: ignore[attr-defined]
-        native._poll_task.cancel()
-
-        async def poll() -> None:
-            while True:
-                await asyncio.to_thread(native.producer.poll, POLL_S)
-
-        native._poll_task = asyncio.create_task(poll())
-
-    def _purge(self) -> None:
-        """Whatever is still unacknowledged is durable elsewhere: an outbox row, or the uncommitted
-        original of a dead letter.
-        """
-        self.broker.config.producer._producer.producer.producer.purge()  # type: ignore[attr-defined]
 
     # -- events out of its parts -------------------------------------------------------------------
 
@@ -319,57 +266,6 @@ class ControlPlane:
             log.info("topic_missing", why=error.str())
         else:
             log.warning("consumer_trouble", code=error.name(), why=error.str())
-
-    # -- watches -----------------------------------------------------------------------------------
-
-    async def _watch_kafka(self) -> None:
-        """Readiness: waits for a broker at start, and again whenever the client loses all of them."""
-        delay = Backoff(first=0.1, longest=5.0)
-        tries = 0
-        while True:
-            if await self.broker.ping(timeout=2.0):
-                self._down.clear()
-                self.readiness.has("kafka")
-                delay.reset()
-                tries = 0
-                await self._down.wait()
-            else:
-                tries += 1
-                self._down.set()
-                self.readiness.waits_for(
-                    "kafka", f"{self.kafka.bootstrap_servers} does not answer, {tries} tries"
-                )
-                await asyncio.sleep(delay.next())
-
-    async def _watch_progress(self) -> None:
-        """A consumer that has messages before it and takes none, with an idle handler, is broken in
-        a way that it does not report.
-        """
-        watched = [(consumer, Progress(self.stalled_looks)) for consumer in self.consumers]
-        while True:
-            await asyncio.sleep(self.watch_every_s)
-            for consumer, progress in watched:
-                try:
-                    async with asyncio.timeout(ANSWERS_WITHIN_S):
-                        positions = await consumer.positions()
-                except TimeoutError:
-                    self.fail(f"{consumer.router.group}: the consumer does not answer")
-                    continue
-                for stalled in progress.look(positions, busy=consumer.busy):
-                    self.fail(
-                        f"{stalled.topic}/{stalled.partition}: {stalled.lag} messages wait and none is taken"
-                    )
-
-    async def _watch_groups(self) -> None:
-        """A group that leaves out a partition is formed anew."""
-        watched = [(consumer, Assignment(self.kafka, consumer.router.group)) for consumer in self.consumers]
-        while True:
-            await asyncio.sleep(self.look_at_groups_every_s)
-            for consumer, assignment in watched:
-                left_out = await asyncio.to_thread(assignment.look, consumer.router.topics)
-                if left_out and consumer.joined:
-                    log.warning("partitions_left_out", group=consumer.router.group, partitions=left_out)
-                    await consumer.join_anew()
 
     async def _keep_house(self, store: Store) -> None:
         while True:
