@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import select, update
 
 from penstock.contracts.errors import Kind, Unavailable
-from penstock.runtime.jobs import Jobs
+from penstock.runtime.jobs import Callbacks, Child, Jobs, OnResult, Policy
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 from penstock.testing.aio import until
@@ -125,15 +125,13 @@ async def start(
 ) -> AsyncIterator[Callable[..., tuple[Jobs, asyncio.Task[None]]]]:
     running: list[asyncio.Task[None]] = []
 
-    def begin(**options: Any) -> tuple[Jobs, asyncio.Task[None]]:
-        given: dict[str, Any] = {
-            "on_progress": heard.on_progress,
-            "on_result": heard.on_result,
-            "on_failure": heard.on_failure,
-            "environment": {"PYTHONPATH": str(tmp_path)},
-            "backoff_s": 0.01,
-        }
-        jobs = Jobs("steps", module="steps_job", store=store, **(given | options))
+    def begin(
+        *, owner: str = "0", on_result: OnResult = heard.on_result, **policy: Any
+    ) -> tuple[Jobs, asyncio.Task[None]]:
+        child = Child("steps_job", environment={"PYTHONPATH": str(tmp_path)})
+        callbacks = Callbacks(on_result, heard.on_failure, heard.on_progress)
+        bounds = Policy(**({"backoff_s": 0.01} | policy))
+        jobs = Jobs("steps", child, callbacks, store=store, owner=owner, policy=bounds)
         running.append(asyncio.create_task(jobs.run()))
         return jobs, running[-1]
 
@@ -443,13 +441,13 @@ async def test_the_trace_goes_on_in_the_child(
 
 SERVICE = """
     import asyncio, sys
-    from penstock.runtime.jobs import Jobs
+    from penstock.runtime.jobs import Callbacks, Child, Jobs
     from penstock.runtime.store import Store
 
     async def main(url, path):
         told = lambda *said: print("told", *said[:2], flush=True)
-        jobs = Jobs("steps", module="steps_job", store=Store.open(url), on_result=told, on_failure=told,
-                    owner="me", environment={"PYTHONPATH": path})
+        child = Child("steps_job", environment={"PYTHONPATH": path})
+        jobs = Jobs("steps", child, Callbacks(told, told), store=Store.open(url), owner="me")
         await jobs.run()
 
     asyncio.run(main(*sys.argv[1:]))

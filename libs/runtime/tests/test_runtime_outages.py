@@ -32,11 +32,10 @@ from penstock.contracts.errors import Kind, Unavailable
 from penstock.contracts.events import AuditFailed, AuditStarted, encode
 from penstock.contracts.topics import SHARED
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-from penstock.runtime import jobs
 from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently
-from penstock.runtime.jobs import Jobs
+from penstock.runtime.jobs import Callbacks, Child, Jobs, Policy, queue
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.outbox import Relay
 from penstock.runtime.settings import KafkaSettings
@@ -249,15 +248,9 @@ class Working:
         self.results: list[int] = []
         self.before_a_result: Callable[[], None] = lambda: None
         self.failures: list[str] = []
-        self.jobs = Jobs(
-            "waiting",
-            module="waiting_job",
-            store=store,
-            on_result=self._on_result,
-            on_failure=self._on_failure,
-            environment={"PYTHONPATH": str(folder)},
-            **options,
-        )
+        child = Child("waiting_job", environment={"PYTHONPATH": str(folder)})
+        callbacks = Callbacks(self._on_result, self._on_failure)
+        self.jobs = Jobs("waiting", child, callbacks, store=store, policy=Policy(**options))
         with in_a_thread(store.transaction()) as effect:
             effect.enqueue("waiting", "1", {"marks": str(self.marks), "go": str(self.go)})
 
@@ -295,7 +288,7 @@ async def test_a_result_in_hand_waits_for_the_database(
     server: PostgresContainer, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as that takes: more tries than another error is given."""
-    monkeypatch.setattr(jobs, "REFUSALS", 2)
+    monkeypatch.setattr(queue, "REFUSALS", 2)
     working = Working(store, tmp_path, attempts=1)
     async with working.running():
         await happens(lambda: working.starts)

@@ -68,7 +68,7 @@ REPLICA = """
     from sqlalchemy import func, select
     from penstock.contracts.events import AuditFailed, AuditStarted
     from penstock.runtime.broker import ControlPlane, Router
-    from penstock.runtime.jobs import Jobs
+    from penstock.runtime.jobs import Callbacks, Child, Jobs
     from penstock.runtime.settings import KafkaSettings
     from penstock.runtime.store import Store
     from told_tables import Tables, Told
@@ -100,10 +100,11 @@ REPLICA = """
             store=store,
             replica=replica,
         )
-        jobs = Jobs(
-            "once", module="told_job", store=store, owner=replica, on_failure=lambda *failure: print(failure),
+        callbacks = Callbacks(
             on_result=lambda job_id, result, effect: tell(effect, "jobs", job_id),
+            on_failure=lambda *failure: print(failure),
         )
+        jobs = Jobs("once", Child("told_job"), callbacks, store=store, owner=replica)
 
         async def wish():
             while not Path("go").exists():

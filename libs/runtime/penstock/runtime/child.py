@@ -23,7 +23,7 @@ from typing import IO, Any, NoReturn
 
 from pydantic_core import to_jsonable_python
 
-from penstock.contracts.errors import Kind, PenstockError
+from penstock.contracts.errors import Kind, PenstockError, error_of
 
 _PR_SET_PDEATHSIG = 1
 _STOPPED = 128 + signal.SIGTERM
@@ -77,24 +77,29 @@ def job_main(
             if settings is not None:
                 job = JobContext(job.id, job.kind, job.payload, job.attempt, settings(), channel)
             job._say({"result": dict(_traced(run, job, request))})
-        except PenstockError as error:
-            traceback.print_exc()
-            job._say(
-                {
-                    "error": {
-                        "kind": error.kind.value,
-                        "message": error.message,
-                        "where": error.where,
-                        "remedy": error.remedy,
-                    }
-                }
-            )
         except Exception as error:
             traceback.print_exc()
-            said = "".join(traceback.format_exception_only(error)).strip()
-            job._say({"error": {"kind": Kind.INTERNAL.value, "message": said, "where": None, "remedy": None}})
+            job._say({"error": error_said(error)})
         finally:
             flush()
+
+
+def error_said(error: BaseException) -> dict[str, Any]:
+    """The error as a child tells it: kind, message, where, remedy; internal for one that is not ours."""
+    if isinstance(error, PenstockError):
+        return {
+            "kind": error.kind.value,
+            "message": error.message,
+            "where": error.where,
+            "remedy": error.remedy,
+        }
+    said = "".join(traceback.format_exception_only(error)).strip()
+    return {"kind": Kind.INTERNAL.value, "message": said, "where": None, "remedy": None}
+
+
+def error_heard(said: Mapping[str, Any]) -> PenstockError:
+    """Makes the error again that `error_said` told."""
+    return error_of(Kind(said["kind"]), said["message"], where=said["where"], remedy=said["remedy"])
 
 
 def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
@@ -135,8 +140,8 @@ def _on_sigterm(_number: int, _frame: object) -> NoReturn:
     raise SystemExit(_STOPPED)
 
 
-def _tie_to(parent: int) -> None:
-    """SIGKILL when the parent dies, whatever of; and at once if it is dead already."""
+def tie_to(parent: int) -> None:
+    """Has this process killed when its parent dies, and ends it at once if the parent is dead already."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -145,7 +150,7 @@ def _tie_to(parent: int) -> None:
 
 if __name__ == "__main__":
     module, parent = sys.argv[1], int(sys.argv[2])
-    _tie_to(parent)
+    tie_to(parent)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.argv = [module]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -34,7 +34,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
 from penstock.runtime.database import TRY_EVERY_S, Database, DatabaseAway
-from penstock.runtime.jobs import Jobs, OnFailure, OnProgress, OnResult
+from penstock.runtime.jobs import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult, Policy
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.logging import configure_logging
 from penstock.runtime.metrics import Read, Reading, observed
@@ -166,18 +166,11 @@ class Service:
         """
         jobs = Jobs(
             kind,
-            module=module,
+            Child(module, self.name, self.settings.platform.log_level, self._traces, environment or {}),
+            Callbacks(on_result, on_failure, on_progress),
             store=store,
-            on_result=on_result,
-            on_failure=on_failure,
-            on_progress=on_progress,
-            attempts=attempts,
-            parallel=parallel,
+            policy=Policy(attempts, parallel),
             owner=f"{self.name}/{self.settings.replica}",
-            service=self.name,
-            log_level=self.settings.platform.log_level,
-            traces=self._traces,
-            environment=environment,
         )
         self.background(f"jobs/{kind}", jobs.run)
         return jobs

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -23,9 +22,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Self
 
-from penstock.contracts.errors import Kind, PenstockError, Unavailable, error_of
+from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.runtime.child import error_heard, error_said, tie_to
 
-_PR_SET_PDEATHSIG = 1
 _GO = b"go"
 
 
@@ -77,7 +76,7 @@ class Spawner:
             )
         said = json.loads(answer)
         if "error" in said:
-            raise error_of(Kind(said["kind"]), said["error"], where=said["where"], remedy=said["remedy"])
+            raise error_heard(said["error"])
         result: dict[str, Any] = said["result"]
         return result
 
@@ -105,22 +104,21 @@ def _wait_and_fork(control: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    waiting = os.getpid()
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 16, 2)
         if not message:
             os._exit(0)
         if os.fork() == 0:
             control.close()
-            _work(*descriptors)
+            _work(waiting, *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _work(request: int, answer: int) -> None:
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+def _work(waiting: int, request: int, answer: int) -> None:
+    """Does one piece of work in this process, told by the memory file `request`, and ends."""
+    tie_to(waiting)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         gc.unfreeze()
@@ -129,21 +127,10 @@ def _work(request: int, answer: int) -> None:
         module, _, name = work.partition(":")
         function: Callable[[dict[str, Any]], dict[str, Any]] = getattr(importlib.import_module(module), name)
         said: dict[str, Any] = {"result": function(order)}
-    except PenstockError as error:
-        said = {
-            "error": error.message,
-            "kind": error.kind.value,
-            "where": error.where,
-            "remedy": error.remedy,
-        }
     except BaseException as error:
-        traceback.print_exc()
-        said = {
-            "error": f"{type(error).__name__}: {error}",
-            "kind": Kind.INTERNAL.value,
-            "where": None,
-            "remedy": None,
-        }
+        if not isinstance(error, PenstockError):
+            traceback.print_exc()
+        said = {"error": error_said(error)}
     with os.fdopen(answer, "wb") as pipe:
         pipe.write(json.dumps(said).encode())
     sys.stdout.flush()

@@ -1,0 +1,24 @@
+"""Long work: durable jobs, each in a child process with its own memory and its own crash.
+
+A job is a row (`queue`). A worker claims it under a lease, starts the child, and applies what the
+child says: each message in one transaction with the events that follow from it (`worker`). A job
+whose result was applied never runs again; one whose child crashed, or whose service died, does, as
+often as `policy` allows.
+"""
+
+from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.jobs.policy import Failure, Policy
+from penstock.runtime.jobs.worker import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult
+
+__all__ = [
+    "Callbacks",
+    "Child",
+    "Failure",
+    "JobContext",
+    "Jobs",
+    "OnFailure",
+    "OnProgress",
+    "OnResult",
+    "Policy",
+    "job_main",
+]

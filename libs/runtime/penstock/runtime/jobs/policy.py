@@ -1,0 +1,78 @@
+"""How often a job is started again, and after which delay. Pure."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from penstock.contracts.errors import TREATMENTS, Kind
+from penstock.runtime.process import how_it_died
+
+REFUSALS = 20
+"""Starts that may end in an error of a kind that may pass, about ten minutes in all."""
+LONGEST_DELAY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Reason why a job ends without a result."""
+
+    kind: Kind
+    message: str
+    remedy: str
+
+    @property
+    def may_pass(self) -> bool:
+        return TREATMENTS[self.kind].retry
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Failure:
+        """Reads the error that a child process tells."""
+        where = f"{told['where']}: " if told.get("where") else ""
+        # PostgreSQL stores no NUL.
+        message, remedy = (
+            text.replace("\0", "\ufffd") for text in (where + told["message"], told.get("remedy") or "")
+        )
+        return cls(Kind(told["kind"]), message, remedy)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Bounds of one kind of job in one replica."""
+
+    attempts: int = 3
+    """Starts whose process may crash. Starts that the service's own end cut short are not counted."""
+    parallel: int = 1
+    """Jobs at once in this replica."""
+    lease: timedelta = timedelta(seconds=15)
+    """After this time without a renewal another replica may take the job."""
+    backoff_s: float = 1.0
+    """Seconds before the second start; doubled for each further one, up to `LONGEST_DELAY_S`."""
+
+    def after_refusal(self, refusals: int) -> float | None:
+        """Seconds until the next start after an error that may pass; None where there were too many."""
+        return self._delay(refusals) if refusals <= REFUSALS else None
+
+    def after_crash(self, crashes: int) -> float | None:
+        """Seconds until the next start; None where all attempts are used."""
+        return self._delay(crashes) if crashes < self.attempts else None
+
+    def _delay(self, times: int) -> float:
+        return min(self.backoff_s * 2.0 ** (times - 1), LONGEST_DELAY_S)
+
+
+DEFAULT_POLICY = Policy()
+
+
+def crashed(code: int, crashes: int) -> Failure:
+    """Failure of a job whose process ended with `code`, the last of `crashes` times."""
+    times = f"{crashes} times, the last time it" if crashes > 1 else "and"
+    remedy = (
+        "SIGKILL often means that memory ran out"
+        if code == -signal.SIGKILL
+        else "Look for job_crashed in the service's log"
+    )
+    return Failure(Kind.INTERNAL, f"its process died {times} {how_it_died(code)}", remedy)

@@ -1,0 +1,198 @@
+"""The queue of one kind of job: rows, claimed and held under a lease."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import structlog
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from penstock.runtime.backoff import Backoff
+from penstock.runtime.database import DatabaseAway
+from penstock.runtime.jobs.policy import REFUSALS
+from penstock.runtime.router import may_pass
+from penstock.runtime.store import Effect, Store
+from penstock.runtime.tables import JobRow
+
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S = 5.0
+"""Besides being woken: for leases of replicas that died."""
+
+
+class NotOurs(Exception):
+    """Somebody canceled the job or took it over."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One start of one job."""
+
+    row: int
+    job_id: str
+    attempt: int
+    payload: dict[str, Any]
+    traceparent: str | None
+
+
+class JobQueue:
+    """Jobs of one kind, as one replica sees them. `in_hand`: rows that its workers have; they are
+    not for another worker, though their lease ran out while the database was away.
+    """
+
+    def __init__(self, kind: str, store: Store, owner: str, lease: timedelta) -> None:
+        self.kind = kind
+        self._store = store
+        self._owner = owner
+        self._lease = lease
+        self._kind = JobRow.kind == kind
+        self._running = and_(self._kind, JobRow.state == "running")
+        self._held = and_(self._running, JobRow.owner == owner)
+
+    def now(self) -> datetime:
+        return self._store.clock()
+
+    async def take_back(self) -> None:
+        """Queues the jobs that run under this replica's name: their process is dead, and its
+        children with it. Raises Unavailable.
+        """
+        left = await self._store.read(
+            lambda session: session.scalars(select(JobRow.job_id).where(self._held)).all()
+        )
+        if left:
+            queued = update(JobRow).where(self._held).values(state="queued", owner=None, lease_until=None)
+            await self._store.write(lambda effect: effect.session.execute(queued))
+            log.warning("jobs_taken_back", kind=self.kind, jobs=list(left))
+
+    async def claim(self, in_hand: Collection[int], closed: Callable[[], bool]) -> Claim | None:
+        """Takes the first job that may be started here; None without one, or once `closed()`."""
+        if await self._store.read(lambda session: session.scalar(self._claimable(in_hand))) is None:
+            return None
+        return await self._store.write(partial(self._claimed, in_hand, closed))
+
+    def _claimed(self, in_hand: Collection[int], closed: Callable[[], bool], effect: Effect) -> Claim | None:
+        row = effect.session.scalar(self._claimable(in_hand).with_for_update(skip_locked=True))
+        if row is None or closed():
+            return None
+        now = self.now()  # not of the call: it may have waited for another writer
+        if row.state == "running":
+            log.warning("job_taken_over", kind=self.kind, job=row.job_id, of=row.owner)
+        row.state, row.owner, row.attempt, row.updated_at = "running", self._owner, row.attempt + 1, now
+        row.lease_until = now + self._lease
+        return Claim(row.id, row.job_id, row.attempt, row.payload, row.traceparent)
+
+    def _claimable(self, in_hand: Collection[int]) -> Select[JobRow]:
+        now = self.now()
+        waiting = and_(JobRow.state == "queued", JobRow.not_before <= now)
+        abandoned = and_(JobRow.state == "running", JobRow.lease_until < now)
+        free = and_(self._kind, JobRow.id.not_in(list(in_hand)), or_(waiting, abandoned))
+        return select(JobRow).where(free).order_by(JobRow.id).limit(1)
+
+    async def next_look(self, in_hand: Collection[int]) -> float:
+        """Seconds until a job becomes free to be claimed, at most `LOOK_EVERY_S`."""
+        waiting = select(func.min(JobRow.not_before)).where(self._kind, JobRow.state == "queued")
+        leased = select(func.min(JobRow.lease_until)).where(self._running, JobRow.id.not_in(list(in_hand)))
+        found = await self._store.read(lambda session: (session.scalar(waiting), session.scalar(leased)))
+        now = self.now()
+        return min([LOOK_EVERY_S, *(max(0.01, (at - now).total_seconds()) for at in found if at is not None)])
+
+    async def held(self, rows: Collection[int]) -> set[int]:
+        """Those of `rows` that this replica still has."""
+        ours: ColumnElement[bool] = and_(JobRow.id.in_(list(rows)), self._held)
+        return await self._store.read(lambda session: set(session.scalars(select(JobRow.id).where(ours))))
+
+    async def hold(self, claim: Claim) -> datetime:
+        """Renews the lease; returns its new end. Raises NotOurs."""
+
+        def renew(effect: Effect) -> datetime:
+            row = self._ours(effect.session, claim)
+            row.lease_until = until = self.now() + self._lease
+            return until
+
+        return await self._store.write(renew)
+
+    async def count(self, claim: Claim, column: str) -> int:
+        """Counts this start once in `crashes` or `refusals`, whatever is tried again. Raises NotOurs."""
+        number = 0
+
+        def count(effect: Effect) -> None:
+            nonlocal number
+            row = self._ours(effect.session, claim)
+            number = number or int(getattr(row, column)) + 1
+            setattr(row, column, number)
+
+        await self.apply(claim, count, None)
+        return number
+
+    async def put_back(self, claim: Claim, delay_s: float) -> None:
+        """Queues the job for another start. Raises NotOurs."""
+        await self.apply(claim, lambda _: None, "queued", not_before=self.now() + timedelta(seconds=delay_s))
+
+    async def apply(
+        self, claim: Claim, do: Callable[[Effect], None], state: str | None, **values: Any
+    ) -> None:
+        """Commits one callback and the row's new state in one transaction; tries again while the
+        reason may pass. Raises NotOurs.
+        """
+
+        def apply(effect: Effect) -> None:
+            if tries and self._is_applied(effect.session, claim, state):
+                return
+            do(effect)
+            row = self._ours(effect.session, claim)
+            row.updated_at = self.now()
+            if state is not None:
+                row.state, row.owner, row.lease_until = state, None, None
+            for name, value in values.items():
+                setattr(row, name, value)
+
+        delay = Backoff(first=0.1, longest=5.0)
+        tries = 0
+        while True:
+            try:
+                return await self._store.write(apply)
+            except DatabaseAway as error:
+                tries = tries or 1  # it does not count, however long that takes
+                log.warning("job_waits", why=str(error))
+            except Exception as error:
+                tries += 1
+                if tries > REFUSALS or isinstance(error, NotOurs) or not may_pass(error):
+                    raise
+                log.warning("job_waits", why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(delay.next())
+
+    def _ours(self, session: Session, claim: Claim) -> JobRow:
+        """The row, locked. Raises NotOurs."""
+        row = session.get(JobRow, claim.row, with_for_update=True)
+        if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
+            raise NotOurs
+        return row
+
+    def _is_applied(self, session: Session, claim: Claim, state: str | None) -> bool:
+        """Whether an earlier try was committed, and only the database's answer was lost. Raises NotOurs."""
+        row = session.get(JobRow, claim.row)
+        if row is not None and (row.state, row.attempt) == (state, claim.attempt):
+            return True
+        if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
+            raise NotOurs
+        return False
+
+    def counts(self) -> dict[str, int]:
+        """Queued and running jobs of all replicas. Blocks for a read."""
+        states = and_(self._kind, JobRow.state.in_(("queued", "running")))
+        query = select(JobRow.state, func.count()).where(states).group_by(JobRow.state)
+        with self._store.snapshot() as session:
+            return dict(session.execute(query).tuples().all())
+
+    def longest_wait_s(self) -> float:
+        """Age of the oldest queued job in seconds. Blocks for a read."""
+        oldest = select(func.min(JobRow.updated_at)).where(self._kind, JobRow.state == "queued")
+        with self._store.snapshot() as session:
+            since = session.scalar(oldest)
+        return (self.now() - since).total_seconds() if since else 0.0

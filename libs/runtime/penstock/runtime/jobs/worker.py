@@ -1,0 +1,376 @@
+"""The workers of one kind of job: start a child process a job, and apply what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import structlog
+from opentelemetry import trace
+
+from penstock.contracts import metrics
+from penstock.contracts.errors import Kind, PenstockError, Unavailable
+from penstock.runtime.child import error_said
+from penstock.runtime.jobs.policy import DEFAULT_POLICY, LONGEST_DELAY_S, Failure, Policy, crashed
+from penstock.runtime.jobs.queue import LOOK_EVERY_S, Claim, JobQueue, NotOurs
+from penstock.runtime.metrics import Reading, histogram, observed
+from penstock.runtime.process import JobProcess, how_it_died
+from penstock.runtime.store import Effect, Store, Wish
+from penstock.runtime.telemetry import context_of, current_traceparent
+from penstock.runtime.usage import resident_bytes
+
+log = structlog.get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+_DURATION = histogram(metrics.JOB_DURATION)
+
+GRACE_S = 8.0
+"""Seconds that a child has to end after SIGTERM, or after it told its end."""
+
+
+class OnProgress(Protocol):
+    """Called on the database writer's thread, within the transaction; so are the two below."""
+
+    def __call__(self, job_id: str, message: dict[str, Any], effect: Effect, /) -> None: ...
+
+
+class OnResult(Protocol):
+    def __call__(self, job_id: str, result: dict[str, Any], effect: Effect, /) -> None: ...
+
+
+class OnFailure(Protocol):
+    def __call__(self, job_id: str, kind: Kind, message: str, remedy: str, effect: Effect, /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Effects of a job's messages in the service's database."""
+
+    on_result: OnResult
+    on_failure: OnFailure
+    on_progress: OnProgress | None = None
+
+
+@dataclass(frozen=True)
+class Child:
+    """The child process of a job. Its logs and spans look like the service's where `log_level` (and
+    `traces`, a folder) say how; else it sets up its own.
+    """
+
+    module: str
+    """Run as `__main__`; calls `job_main`."""
+    service: str = "job"
+    log_level: str | None = None
+    traces: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Added to the service's own."""
+
+    async def start(self, kind: str, claim: Claim) -> JobProcess:
+        """Blocks for the fork, a few milliseconds. Raises OSError."""
+        request = {
+            "kind": kind,
+            "service": self.service,
+            "log_level": self.log_level,
+            "traces": str(self.traces) if self.traces else None,
+            "job_id": claim.job_id,
+            "payload": claim.payload,
+            "attempt": claim.attempt,
+            "traceparent": current_traceparent(),
+        }
+        return await JobProcess.start(self.module, request, {**os.environ, **self.environment})
+
+
+class Jobs:
+    """The workers of one kind of job in one replica. `run()` is a background task of the service;
+    enqueue with `Effect.enqueue`.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        child: Child,
+        callbacks: Callbacks,
+        *,
+        store: Store,
+        policy: Policy = DEFAULT_POLICY,
+        owner: str = "0",
+    ) -> None:
+        """`owner` names this replica: after its death its next life takes its jobs back at once,
+        another replica when the lease ends.
+        """
+        self.kind = kind
+        self._child = child
+        self._callbacks = callbacks
+        self._store = store
+        self._policy = policy
+        self._queue = JobQueue(kind, store, owner, policy.lease)
+        self._running: dict[int, tuple[asyncio.Task[None], JobProcess | None]] = {}
+        self._woken = asyncio.Event()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Works until cancelled; then children get SIGTERM and some seconds, and unfinished jobs go
+        back to the queue, to be gone on with.
+        """
+        loop = asyncio.get_running_loop()
+
+        def heard(wish: Wish) -> None:
+            if wish in ("enqueue", "cancel") and not loop.is_closed():
+                loop.call_soon_threadsafe(self._woken.set)
+
+        self._store.on_commit(heard)
+        with contextlib.ExitStack() as measured:
+            for metric, read in (
+                (metrics.JOBS, self._counts),
+                (metrics.JOB_WAIT, self._longest_wait),
+                (metrics.JOB_MEMORY, self._memory),
+            ):
+                measured.enter_context(observed(metric, read))
+            try:
+                await self._follow_the_queue()
+            finally:
+                await self._stop()
+
+    async def _follow_the_queue(self) -> None:
+        taken_back = False
+        while True:
+            self._woken.clear()
+            try:
+                if not taken_back:
+                    await self._queue.take_back()
+                    taken_back = True
+                next_look = await self._look()
+            except Unavailable as error:
+                log.warning("jobs_wait", kind=self.kind, why=str(error))
+                next_look = LOOK_EVERY_S
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(next_look):
+                    await self._woken.wait()
+
+    async def _look(self) -> float:
+        """Kills what is not ours, starts what may start; returns in how many seconds to look again."""
+        await self._kill_what_is_not_ours()
+        while len(self._running) < self._policy.parallel:
+            claim = await self._queue.claim(self._running, lambda: self._stopping)
+            if claim is None:
+                return await self._queue.next_look(self._running)
+            task = asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}")
+            self._running[claim.row] = (task, None)
+        return LOOK_EVERY_S
+
+    async def _kill_what_is_not_ours(self) -> None:
+        looked_at = dict(self._running)
+        if not looked_at:
+            return
+        held = await self._queue.held(looked_at)
+        for row, (_, process) in looked_at.items():
+            if row not in held and process is not None:
+                process.signal(signal.SIGKILL)
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        tasks = [task for task, _ in self._running.values()]
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for _, process in list(self._running.values()):
+                if process is not None:
+                    process.signal(number)
+            if tasks:
+                await asyncio.wait(tasks, timeout=GRACE_S)
+
+    # -- one job -----------------------------------------------------------------------------------
+
+    async def _work(self, claim: Claim) -> None:
+        """Starts the job once, within the trace of its enqueuer, as are the events that its callbacks
+        publish.
+        """
+        parent = context_of({"traceparent": claim.traceparent} if claim.traceparent else {})
+        attributes: dict[str, str | int] = {"job.id": claim.job_id, "job.attempt": claim.attempt}
+        with (
+            structlog.contextvars.bound_contextvars(kind=self.kind, job=claim.job_id, attempt=claim.attempt),
+            tracer.start_as_current_span(f"run {self.kind}", context=parent, attributes=attributes),
+        ):
+            began = time.perf_counter()
+            outcome = "canceled"
+            try:
+                outcome = await self._run_child(claim)
+            except NotOurs:
+                log.info("job_given_up")
+            except Exception:
+                outcome = "retried"
+                log.exception("job_broken")
+                await self._put_back_after_fault(claim)
+            finally:
+                _DURATION.record(time.perf_counter() - began, {"kind": self.kind, "outcome": outcome})
+                del self._running[claim.row]
+                self._woken.set()
+
+    async def _run_child(self, claim: Claim) -> str:
+        """Returns the outcome, as `penstock.job.duration` names it."""
+        process = await self._child.start(self.kind, claim)
+        self._running[claim.row] = (self._running[claim.row][0], process)
+        log.info("job_started", pid=process.pid)
+        if self._stopping:
+            process.signal(signal.SIGTERM)
+        self._woken.set()  # it may have been canceled while it started
+        renewing = asyncio.create_task(self._renew(claim, process))
+        try:
+            done, failure = await self._listen(claim, process)
+            code = await _wait_for_end(process, told=done or failure is not None)
+        finally:
+            renewing.cancel()
+            process.close()
+        if done:
+            log.info("job_done")
+            return "done"
+        if failure is not None:
+            return await self._failed(claim, failure)
+        lease_lost = renewing.done() and not renewing.cancelled() and renewing.result()
+        if self._stopping or lease_lost:
+            await self._queue.put_back(claim, 0.0)
+            why = "the service stops" if self._stopping else "its lease could not be renewed"
+            log.info("job_put_back", why=why)
+            return "stopped"
+        await self._crashed(claim, code, process.last_lines)
+        return "crashed"
+
+    async def _listen(self, claim: Claim, process: JobProcess) -> tuple[bool, Failure | None]:
+        """Applies each message until the child's end; whether its result is durable, or why not."""
+        while (message := await process.message()) is not None:
+            if "progress" in message:
+                await self._apply_progress(claim, message["progress"])
+            elif "error" in message:
+                return False, Failure.of(message["error"])
+            else:
+                failure = await self._apply_result(claim, message["result"])
+                return failure is None, failure
+        return False, None
+
+    async def _renew(self, claim: Claim, process: JobProcess) -> bool:
+        """Renews the lease while the child lives. A lease that is lost, or cannot be renewed in
+        time, ends the child: another replica may have the job. Returns whether it could not be
+        renewed.
+        """
+        held_until = self._queue.now() + self._policy.lease
+        while True:
+            await asyncio.sleep(self._policy.lease.total_seconds() / 3)
+            try:
+                held_until = await self._queue.hold(claim)
+            except NotOurs:
+                process.signal(signal.SIGKILL)
+                return False
+            except Exception as error:
+                log.warning("lease_not_renewed", why=str(error))
+                if self._queue.now() >= held_until:
+                    process.signal(signal.SIGKILL)
+                    return True
+
+    async def _apply_progress(self, claim: Claim, message: dict[str, Any]) -> None:
+        on_progress = self._callbacks.on_progress
+        if on_progress is None:
+            return
+        try:
+            await self._queue.apply(claim, lambda effect: on_progress(claim.job_id, message, effect), None)
+        except NotOurs:
+            raise
+        except Exception:  # progress is news, not the work
+            log.exception("job_progress_lost")
+
+    async def _apply_result(self, claim: Claim, result: dict[str, Any]) -> Failure | None:
+        """None once the result is durable; a Failure where the service will not take it."""
+        on_result = self._callbacks.on_result
+        try:
+            await self._queue.apply(claim, lambda effect: on_result(claim.job_id, result, effect), "done")
+        except NotOurs:
+            raise
+        except PenstockError as error:
+            return Failure.of(error_said(error))
+        except Exception as error:
+            log.exception("job_result_refused")
+            return Failure(
+                Kind.INTERNAL,
+                f"its result could not be stored: {error}",
+                "Look for job_result_refused in the service's log",
+            )
+        return None
+
+    # -- ends that are no result -------------------------------------------------------------------
+
+    async def _failed(self, claim: Claim, failure: Failure) -> str:
+        if failure.may_pass:
+            refusals = await self._queue.count(claim, "refusals")
+            if (delay := self._policy.after_refusal(refusals)) is not None:
+                log.warning("job_retried", why=failure.message, again_in_s=delay)
+                await self._queue.put_back(claim, delay)
+                return "retried"
+        log.error("job_failed", failure_kind=failure.kind.value, why=failure.message)
+        await self._end_in_failure(claim, failure)
+        return "failed"
+
+    async def _crashed(self, claim: Claim, code: int, last_lines: list[str]) -> None:
+        crashes = await self._queue.count(claim, "crashes")
+        of = self._policy.attempts
+        log.error("job_crashed", why=how_it_died(code), crashes=crashes, of=of, last_lines=last_lines)
+        if (delay := self._policy.after_crash(crashes)) is not None:
+            await self._queue.put_back(claim, delay)
+        else:
+            await self._end_in_failure(claim, crashed(code, crashes))
+
+    async def _end_in_failure(self, claim: Claim, failure: Failure) -> None:
+        told = {"failure_kind": failure.kind.value, "failure": failure.message}
+
+        def tell(effect: Effect) -> None:
+            on_failure = self._callbacks.on_failure
+            on_failure(claim.job_id, failure.kind, failure.message, failure.remedy, effect)
+
+        try:
+            await self._queue.apply(claim, tell, "failed", **told)
+        except NotOurs:
+            raise
+        except Exception:
+            log.exception("job_failure_untold")
+            await self._queue.apply(claim, lambda _: None, "failed", **told)
+
+    async def _put_back_after_fault(self, claim: Claim) -> None:
+        """Queues the job for later: the fault is the service's own, as a full disk is."""
+        try:
+            await self._queue.put_back(claim, LONGEST_DELAY_S)
+        except NotOurs:
+            return
+        except Exception:
+            log.exception("job_left_to_its_lease")
+
+    # -- what is measured --------------------------------------------------------------------------
+
+    def _counts(self) -> list[Reading]:
+        found = self._queue.counts()
+        return [
+            (float(found.get(state, 0)), {"kind": self.kind, "state": state})
+            for state in ("queued", "running")
+        ]
+
+    def _longest_wait(self) -> list[Reading]:
+        return [(self._queue.longest_wait_s(), {"kind": self.kind})]
+
+    def _memory(self) -> list[Reading]:
+        used = 0
+        for _, process in list(self._running.values()):
+            if process is not None:
+                with contextlib.suppress(OSError):  # it has just ended
+                    used += resident_bytes(process.pid)
+        return [(float(used), {"kind": self.kind})]
+
+
+async def _wait_for_end(process: JobProcess, *, told: bool) -> int:
+    """Returns the exit code. A child that has told its end has some seconds to leave."""
+    try:
+        async with asyncio.timeout(GRACE_S if told else None):
+            return await process.ended()
+    except TimeoutError:
+        process.signal(signal.SIGKILL)
+        return await process.ended()
