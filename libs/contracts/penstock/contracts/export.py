@@ -67,18 +67,10 @@ def metrics_reference() -> str:
     lines = [
         "# Metrics",
         "",
-        (
-            "Generated from `penstock.contracts.metrics`; `make gen` writes it. Names are Prometheus'; there"
-            " each series also has `job`"
-        ),
-        (
-            "(`penstock.<service>`) and `instance` (the replica). Units stand in the names; a histogram has"
-            " `_bucket`, `_sum` and `_count`,"
-        ),
-        (
-            "and its buckets carry trace ids as exemplars. In OTLP the names are OpenTelemetry's:"
-            " `penstock.service.ready`, unit and all."
-        ),
+        "Generated from `penstock.contracts.metrics`; `make gen` writes it. Names are those in Prometheus,",
+        "where each series also has `job` (`penstock.<service>`) and `instance` (the replica). The unit is",
+        "part of the name; a histogram has `_bucket`, `_sum` and `_count`, and its buckets carry trace ids",
+        "as exemplars. In OTLP the names are OpenTelemetry's: `penstock.service.ready`, without the unit.",
         "",
     ]
     told: dict[tuple[str, ...], list[metrics.Metric]] = {}
@@ -103,12 +95,9 @@ def measures_reference() -> str:
     lines = [
         "# Measures",
         "",
-        (
-            "Generated from `penstock.contracts.measures`; `make gen` writes it. The audit computes each"
-            " measure, with its interval,"
-        ),
-        "for the target types that are named. [Another measure](../libs/measures/README.md#add-a-measure) is",
-        "one entry and one function.",
+        "Generated from `penstock.contracts.measures`; `make gen` writes it. The audit computes each",
+        "measure, with its interval, for the target types that are named. [Another",
+        "measure](../libs/measures/README.md#add-a-measure) is one entry and one function.",
         "",
     ]
     for title, between_groups in (

@@ -8,6 +8,7 @@ import ast
 import inspect
 import itertools
 import json
+import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
 from types import NoneType
@@ -54,7 +55,7 @@ def _sections(section: Section, path: str) -> Iterator[str]:
 
 def _table(model: type[BaseModel], first: str = "") -> Iterator[str]:
     if model.__doc__ and model is not Pipeline:
-        yield " ".join(model.__doc__.split()) + "\n"
+        yield textwrap.fill(" ".join(model.__doc__.split()), 100) + "\n"
     yield "| key | takes | when left out | |\n|---|---|---|---|"
     documented = _documented(model)
     fields = own_fields(model)

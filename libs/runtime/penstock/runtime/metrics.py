@@ -4,7 +4,7 @@ nobody is asked for a reading.
 _EVENTS = counter(metrics.EVENTS)                          # at import, like a logger
 _EVENTS.add(3, {"pipeline": …, "source": …, "outcome": "record"})
 
-with observed(metrics.OUTBOX_ROWS, self._waiting): ...     # read at each export, while inside
+with observed(metrics.OUTBOX, self._waiting): ...          # read at each export, while inside
 """
 
 from __future__ import annotations
