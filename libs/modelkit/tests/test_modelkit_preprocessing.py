@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.errors import Invalid
-from penstock.modelkit.preprocessing import Category, Preprocessing, Text, fit, prepare
+from penstock.modelkit.preprocessing import SMALLEST_SCALE, Category, Preprocessing, Text, fit, prepare
 from penstock.modelkit.signature import signature
 from penstock.modelkit.words import SEPARATORS, split_words
 
@@ -50,6 +50,7 @@ def fitted(
     scale=st.sampled_from(["standard", "minmax", "none"]),
     bins=st.sampled_from([0, 4, 9]),
 )
+@example(train=[0.0, 1.9e-82], other=[math.nan], impute="median", clip=None, scale="standard", bins=0)
 def test_a_number_is_clipped_imputed_scaled(
     world: Any,
     rows: Any,
@@ -71,7 +72,7 @@ def test_a_number_is_clipped_imputed_scaled(
         "minmax": (clipped.min(), clipped.max() - clipped.min()),
         "none": (0.0, 1.0),
     }[scale]
-    spread = spread if spread > abs(offset) * 1e-12 else 1.0
+    spread = spread if spread > max(abs(offset) * 1e-12, SMALLEST_SCALE) else 1.0
     expected = []
     for value in other:
         filled = min(max(value, low), high) if math.isfinite(value) else fill

@@ -36,6 +36,8 @@ SCALED_LIMIT = 1e6
 """Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32."""
 CHUNK_CELLS = 16_000_000
 """Floats in one chunk of word counts while preparing."""
+SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
+"""ONNX Runtime takes a smaller constant for 0 and leaves out its subtraction, though it is FP64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,9 +200,9 @@ def _fit_number(name: str, feature: NumberTreatment, column: Array, bins: int) -
             offset, scale = float(clipped.min()), float(clipped.max() - clipped.min())
         case _:
             offset, scale = 0.0, 1.0
-    if not scale > abs(offset) * 1e-12:  # a constant
+    if not scale > max(abs(offset) * 1e-12, SMALLEST_SCALE):  # a constant
         scale = 1.0
-    edges = _edges(clipped, bins) if bins else np.empty(0)
+    edges = _edges(clipped, bins) if bins and np.ptp(clipped) > SMALLEST_SCALE else np.empty(0)
     return Number(
         name=name,
         low=float(low),
