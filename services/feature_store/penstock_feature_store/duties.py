@@ -1,4 +1,4 @@
-"""What goes on in the background where the lake is owned: merging, trigger, retention, interrupted
+"""Background work of the replica that owns the lake: merging, trigger, retention, interrupted
 erasures, the status line.
 """
 

@@ -44,13 +44,13 @@ class Erased(NamedTuple):
 
 
 class Leaving(BaseModel):
-    """Of one part. Totals, so that to write them twice is to write them once."""
+    """Row counts of one part. Totals, so that writing them twice changes nothing."""
 
     gone: int
     rows: int
-    """That stay."""
+    """Rows that stay in the part."""
     left: int
-    """In all, with earlier erasures."""
+    """Rows removed in all, earlier erasures included."""
 
 
 class Journal(BaseModel):
@@ -59,7 +59,7 @@ class Journal(BaseModel):
     pipeline: str
     entity: str
     leaving: dict[str, dict[str, Leaving]] = {}
-    """By training set and part: noted before the part is rewritten."""
+    """Counts by training set and part, noted before the part is rewritten."""
 
 
 class Erasures:
@@ -161,8 +161,8 @@ class Erasures:
         return row.spec
 
     def _sources(self, pipeline: Pipeline) -> list[str]:
-        """With rows of this entity: declared ones about another are left alone, those that are no
-        longer declared are not.
+        """Lists sources that may hold rows of this entity: declared ones about another entity are left
+        alone, those that are no longer declared are not.
         """
         folder = self._lake.root / pipeline.pipeline
         stored = [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []

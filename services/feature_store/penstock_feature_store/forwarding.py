@@ -17,7 +17,9 @@ FORWARDED = "penstock-forwarded-by"
 
 
 class Forwarding:
-    """From the event loop. A channel an owner, connected at the first call."""
+    """Hands calls on to the owner, over one channel that connects at the first call. Used from the
+    event loop.
+    """
 
     def __init__(self, ownership: Ownership) -> None:
         self._ownership = ownership

@@ -1,5 +1,5 @@
-"""What is measured here: the lake and what waits to go online, read when it is exported; reads and
-steps, as they happen.
+"""Metrics of the feature store: gauges of the lake and of rows that wait to go online, read when
+they are exported; reads and steps, recorded as they happen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _AGE = histogram(metrics.ONLINE_AGE)
 
 
 def readings(pipelines: Pipelines) -> dict[metrics.Metric, Read]:
-    """Of the replica that owns the lake; nothing of one that stands by."""
+    """Gauges of the replica that owns the lake; a replica that stands by reports none."""
 
     def of_each(figure: Callable[[Owned, str], int]) -> Read:
         return lambda: [

@@ -34,7 +34,7 @@ _ERASED = counter(metrics.ERASED)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 DEADLINE_S = 60.0
-"""Of a caller who sets none."""
+"""Deadline of a call that sets none."""
 MARGIN_S = 0.3
 """Kept back of a caller's deadline, so that the answer says what is missing instead of nothing."""
 MAX_ENTITIES = 1_000
@@ -154,7 +154,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
 def _read_online(
     held: Held, entities: list[str], fields: list[str]
 ) -> list[dict[str, tuple[Row, list[str]]]]:
-    """For each entity, by source: its row and the fields that were asked of it."""
+    """Reads each entity's row and the fields asked of it, by source."""
     by_source: dict[str, list[str]] = {}
     for source, field in map(held.reference, fields):
         by_source.setdefault(source, []).append(field)

@@ -17,8 +17,8 @@ class Settings(ServiceSettings):
     batch: int = Field(default=10_000, ge=1, le=100_000)
     """The most records in one file of the lake."""
     linger_s: float = Field(default=0.4, ge=0, le=10)
-    """How long to gather more after the first record: a file a partition at most this often, and
-    how much later a record is seen.
+    """Seconds to gather more after the first record: a file a partition at most this often, and the
+    delay until a record is seen.
     """
     advertise: str = ""
     """host:port where other replicas reach this one; by default `host`, or this machine's name
@@ -27,7 +27,7 @@ class Settings(ServiceSettings):
     online_store: str = ""
     """`redis://host:6379/0` (`rediss://` for TLS); by default SQLite files beside the lake."""
     online_store_password_file: Path | None = None
-    """Where Redis's password stands."""
+    """File that holds Redis's password."""
 
     @property
     def advertised(self) -> str:
@@ -37,7 +37,7 @@ class Settings(ServiceSettings):
 
     @property
     def redis(self) -> Address | None:
-        """Where the online store is, if it is in Redis."""
+        """Address of the online store if it is in Redis."""
         return Address.read(self.online_store) if self.online_store else None
 
     @field_validator("online_store")

@@ -41,7 +41,9 @@ class TrainingSetRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     number: Mapped[int] = mapped_column(Integer)
     body: Mapped[TrainingSet] = mapped_column(Json(TrainingSet))
-    """After an erasure its parts have other digests, and `left` says how many rows went."""
+    """The training set as it stands: an erasure changes its parts' digests, and `left` counts the rows
+    that went.
+    """
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -56,7 +58,7 @@ class CountedRow(Tables):
     source: Mapped[str] = mapped_column(String(64), primary_key=True)
     partition: Mapped[int] = mapped_column(Integer, primary_key=True)
     position: Mapped[int] = mapped_column(BigInteger)
-    """Of the records topic."""
+    """Next offset on the records topic."""
 
 
 class RunRow(Tables):

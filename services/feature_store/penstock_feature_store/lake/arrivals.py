@@ -20,7 +20,7 @@ class Arrivals:
         return self._count
 
     def tell(self) -> None:
-        """From any thread."""
+        """Wakes every waiter. Callable from any thread."""
         with self._condition:
             self._count += 1
             self._condition.notify_all()

@@ -102,7 +102,9 @@ class Barrier:
         return below in ends and self._sink.position(self._records(held, below)) >= ends[below]
 
     def _answered(self, held: Owned, waiting: Sequence[Below]) -> dict[Below, int]:
-        """Of those that ingest has answered: the end of the records partition, seen after that."""
+        """Returns, for each wait that ingest has answered, the end of the records partition seen after
+        the answer.
+        """
         with Reader(self._kafka, INGEST_GROUP, within_s=ANSWER_S) as ingest:
             asked = {below: self._events(held, below) for below in waiting}
             committed = ingest.committed(list(asked.values()))

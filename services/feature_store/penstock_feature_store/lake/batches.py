@@ -20,7 +20,7 @@ TYPES: Mapping[str, pa.DataType] = {
     "text": pa.string(),
     "boolean": pa.bool_(),
 }
-"""By a field's declared type."""
+"""Arrow types by a field's declared type."""
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 META = pa.schema(
@@ -41,7 +41,7 @@ class Received(NamedTuple):
     """One message of a records topic."""
 
     offset: int
-    """On the records topic."""
+    """Offset on the records topic."""
     timestamp_ms: int
     """Kafka's timestamp: when ingest published it."""
     value: bytes

@@ -27,7 +27,7 @@ def arriving(target: Path) -> Iterator[Path]:
 
 
 def unfinished(target: Path) -> Path:
-    """Where to write what will be `target`."""
+    """Path of the file that becomes `target` once it is whole."""
     return target.with_name(f"{UNFINISHED}{target.name}")
 
 

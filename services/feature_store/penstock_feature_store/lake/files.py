@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RUN = 8
-"""This many adjacent files of one tier become one: a partition keeps at most RUN files a tier."""
+"""Adjacent files of one tier that are merged into one: a partition keeps at most RUN files a tier."""
 TIER_ROWS = (1_000, 8_000, 64_000, 512_000)
 """Upper bounds of the tiers, rows. Files above the last are left alone."""
 
@@ -24,11 +24,11 @@ _NAME = re.compile(r"p(\d{5})-(\d{20})-(\d{20})-e(\d{8})-r(\d{4})\.parquet")
 class LakeFile:
     partition: int
     first: int
-    """Of the records topic."""
+    """First offset on the records topic."""
     next: int
     """The offset after the last one covered."""
     epoch: int
-    """Of the owner: rises with every process that takes over the source."""
+    """Epoch of the owner: rises with every process that takes over the source."""
     revision: int = 0
     """Rises when rows leave."""
 
@@ -40,7 +40,7 @@ class LakeFile:
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a file's footer says of its rows."""
+    """Facts about a file's rows, kept in its footer."""
 
     rows: int
     present: Mapping[str, int]
@@ -50,7 +50,7 @@ class Footer:
     newest_us: int | None
     """Newest event time, microseconds since the epoch."""
     oldest_ingested_us: int | None = None
-    """When the first of the rows was published by ingest."""
+    """Time at which ingest published the first of the rows, microseconds since the epoch."""
 
 
 def parse(path: Path) -> LakeFile | None:

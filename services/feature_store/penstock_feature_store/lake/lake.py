@@ -324,7 +324,7 @@ class Lake:
 
     @property
     def held(self) -> bool:
-        """By this process."""
+        """True while this process holds the lake."""
         return self._held is not None
 
     def __exit__(self, *_: object) -> None:

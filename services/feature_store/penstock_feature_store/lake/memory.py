@@ -1,4 +1,4 @@
-"""What a burst took, given back: Arrow and the C library keep freed memory for the next one."""
+"""Memory given back after a burst: Arrow and the C library keep freed memory for the next one."""
 
 from __future__ import annotations
 

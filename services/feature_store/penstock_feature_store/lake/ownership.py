@@ -1,4 +1,4 @@
-"""Which replica owns the lake: writes it, follows the records, and does what only one may do.
+"""Ownership of the lake: one replica writes it, follows the records, and does what only one may do.
 
 Two things are needed for it. The lock on the lake's folder is the fence: the kernel gives it to one
 process of all that share the volume and takes it back the moment that process ends, however it
@@ -34,7 +34,7 @@ _AWAY = (SQLAlchemyError, Unavailable)
 
 
 class Owner(BaseModel, frozen=True):
-    """Who owns the lake, as its folder tells the others."""
+    """The owner of the lake, as its folder tells the others."""
 
     replica: str
     address: str
@@ -42,7 +42,7 @@ class Owner(BaseModel, frozen=True):
 
 
 class Ownership:
-    """This replica's part in it. From the event loop."""
+    """Takes, keeps and releases ownership for this replica. Used from the event loop."""
 
     def __init__(
         self, lake: Lake, store: Store, this: Owner, readiness: Readiness, clock: Callable[[], datetime]
@@ -80,7 +80,7 @@ class Ownership:
             keeping.cancel()
 
     def other(self) -> Owner | None:
-        """Who owned it last, where that is another; None where nobody on this volume has said so."""
+        """The last owner, if another than this replica; None if none is recorded on this volume."""
         try:
             owner = Owner.model_validate_json(self._path.read_bytes())
         except (OSError, ValidationError):
@@ -88,7 +88,9 @@ class Ownership:
         return None if owner.address == self.this.address else owner
 
     def release(self) -> None:
-        """When nothing writes any more: the next one need not wait for the lease to end. Blocking."""
+        """Ends ownership once nothing writes any more, so that the next owner need not wait for the lease
+        to end. Blocks.
+        """
         if self._lake.held:
             self.mine = False
             try:

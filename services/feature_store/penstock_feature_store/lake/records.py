@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 class RecordsSink:
-    """Where each records topic goes. `write` returns when the batch is on disk, its position in the
+    """Routes each records topic to its lake. `write` returns when the batch is on disk, its position in the
     file's name.
 
     One process owns the lake by a lock on its folder, so no other can write while this one does,

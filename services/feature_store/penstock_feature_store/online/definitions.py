@@ -28,7 +28,7 @@ from penstock_feature_store.online.feast_import import (
 
 DTYPES = {"number": Float64, "category": String, "text": String, "boolean": Bool}
 KEY_VERSION = 3
-"""Of Feast's entity keys."""
+"""Serialization version of Feast's entity keys."""
 SQLITE: Final[Mapping[str, Any]] = {"type": "sqlite", "path": "online.db"}
 """Feast's `online_store` section for a file in the repository's folder."""
 

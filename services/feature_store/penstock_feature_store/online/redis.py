@@ -196,7 +196,7 @@ def _features(view: Any) -> list[str]:
 
 
 def _field(view: Any, feature: str) -> bytes:
-    """Where Feast keeps a feature in an entity's hash."""
+    """Key of a feature in an entity's hash, as Feast makes it."""
     field: bytes = _mmh3(f"{view.name}:{feature}")
     return field
 
@@ -206,13 +206,13 @@ def _fields(view: Any) -> list[bytes]:
 
 
 def _project_of(key: bytes) -> str:
-    """What follows the entity: names of projects may end alike."""
+    """Project in a key, the part after the entity: names of projects may end alike."""
     start = len(_PREFIX) + 8
     (length,) = struct.unpack_from("<I", key, start - 4)
     return key[start + length :].decode()
 
 
 def _us_of(value: bytes) -> int:
-    """When ingest published the row, microseconds since the epoch."""
+    """Time at which ingest published the row, microseconds since the epoch."""
     us: int = Value.FromString(value).int64_val
     return us

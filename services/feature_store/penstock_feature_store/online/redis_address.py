@@ -1,4 +1,4 @@
-"""Where a Redis server is, read from its URL. Pure; no message repeats the URL, which may hold a
+"""Address of a Redis server, read from its URL. Pure; no message repeats the URL, which may hold a
 password by mistake.
 """
 
@@ -13,7 +13,7 @@ _REMEDY = "Write redis://host:6379/0, or rediss:// for TLS"
 
 
 class Address(NamedTuple):
-    """Of one server and one of its databases."""
+    """One server and one of its databases."""
 
     host: str
     port: int

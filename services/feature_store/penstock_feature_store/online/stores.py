@@ -54,7 +54,7 @@ class Row(NamedTuple):
     status: Literal["found", "not_found", "expired"]
     origin: Origin | None
     values: Mapping[str, Scalar]
-    """By field; missing ones are None."""
+    """Values by field; missing ones are None."""
 
 
 class OnlineStore(ABC):
@@ -77,13 +77,13 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def positions(self, source: str) -> dict[int, int]:
-        """How far the lake's rows are here, by partition: never ahead of the rows, also in a store
-        made anew or set back.
+        """Returns the next offset to write, by partition: never ahead of the rows, also in a store made
+        anew or set back.
         """
 
     @abstractmethod
     def save(self, source: str, positions: Mapping[int, int]) -> None:
-        """After the rows below them."""
+        """Stores positions, after the rows below them."""
 
     @abstractmethod
     def erase(self, sources: Collection[str], entity: str) -> bool:
@@ -102,10 +102,10 @@ class OnlineStore(ABC):
 
     @abstractmethod
     def _turn(self) -> AbstractContextManager[object]:
-        """Around each use of Feast's provider."""
+        """Guards each use of Feast's provider."""
 
     def _beside(self, ingested: datetime | None) -> dict[str, Any]:
-        """What else the adapter keeps with a row, by feature."""
+        """Values that the adapter keeps with a row besides its own, by feature."""
         return {}
 
     # -- in common ---------------------------------------------------------------------------------
@@ -180,12 +180,12 @@ class OnlineStore(ABC):
 
 
 class OnlineStores(ABC):
-    """Where a process keeps the online stores of its pipelines."""
+    """Port to the online stores of a process's pipelines."""
 
     section: Mapping[str, Any]
     """Feast's `online_store` in `feature_store.yaml`; holds no secret."""
     shared: bool
-    """Whether replicas that do not own the lake read it too."""
+    """True where replicas that do not own the lake read it too."""
 
     @abstractmethod
     def open(self, folder: Path, pipeline: Pipeline) -> OnlineStore:
@@ -193,13 +193,13 @@ class OnlineStores(ABC):
 
     @abstractmethod
     def lost(self, folder: Path) -> bool:
-        """Before the repository is applied: whether it must be applied again because what it made
-        is gone or broken.
+        """Tells, before the repository is applied, whether it must be applied again because its tables
+        are gone or broken.
         """
 
     @abstractmethod
     def applied(self, folder: Path, gone: Collection[str]) -> None:
-        """After Feast applied the repository. `gone`: views that are no longer declared."""
+        """Tidies up after Feast applied the repository. `gone`: views that are no longer declared."""
 
     @abstractmethod
     def check(self) -> None:

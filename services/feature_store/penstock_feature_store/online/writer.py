@@ -1,5 +1,5 @@
-"""From the lake to the online store, in a thread of its own: a batch behind it in the steady state,
-from the start after a loss.
+"""Copies the lake to the online store, in a thread of its own: a batch behind it in the steady
+state, from the start after a loss.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ STOP_WITHIN_S = 0.5
 LOOK_AGAIN_S = 5.0
 """Without an arrival: a store that was made anew or set back has less than it had."""
 AGAIN_S = 1.0
-"""After the store did not answer."""
+"""Delay before the next try after the store did not answer."""
 QUIET_S = 3.0
-"""After the last row: this thread is the last to finish a burst, so it gives back the burst's memory."""
+"""Silence after which a burst is over: this thread finishes it last and gives back its memory."""
 
 
 class OnlineWriter:
@@ -43,7 +43,7 @@ class OnlineWriter:
         self._pipelines = pipelines
         self._arrivals = arrivals
         self.trouble: str | None = None
-        """Why the last rows could not be written; None when they were."""
+        """Reason why the last rows could not be written; None when they were."""
 
     def run(self, stop: threading.Event) -> None:
         worked = False
@@ -111,5 +111,5 @@ def rows_behind(held: Owned) -> int:
 
 
 def behind(held: Owned, source: str) -> int:
-    """The same, of one source."""
+    """Counts the rows of one source that wait to go online."""
     return held.lakes[source].count(names.ID, since=held.writer.positions(source))

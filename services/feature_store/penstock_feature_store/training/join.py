@@ -44,7 +44,7 @@ _ROW = "row"
 
 
 class Order(BaseModel, frozen=True):
-    """What to build, from where, to where."""
+    """A training set to build: inputs, parameters and target folder."""
 
     id: str
     pipeline: Pipeline
@@ -56,7 +56,7 @@ class Order(BaseModel, frozen=True):
 
 
 class Columns(NamedTuple):
-    """What is read from the sources, by field reference."""
+    """Columns to read from the sources, by field reference."""
 
     features: Mapping[str, str]
     """Reference by feature name."""
@@ -125,7 +125,9 @@ def key_of(training_set: str, part: str) -> str:
 
 
 def manifest_key(training_set: str) -> str:
-    """Where the TrainingSet itself lies, as it stands now: after an erasure with its parts' new digests."""
+    """Key of the TrainingSet artifact as it stands now: an erasure rewrites it with its parts' new
+    digests.
+    """
     return f"training-sets/{training_set}/training_set.json"
 
 
@@ -206,8 +208,8 @@ class Snapshot:
         return found.append_column(_ROW, pa.array(np.arange(found.num_rows)))
 
     def write_features(self, source: str, references: Sequence[str], path: Path) -> None:
-        """Of each labelled entity and moment the row with the highest offset: Feast is left no tie
-        to break.
+        """Writes, for each labelled entity and moment, the row with the highest offset: Feast is left no
+        tie to break.
         """
         columns = ", ".join(_quoted(names.column_of(reference.partition(".")[2])) for reference in references)
         self._database.execute(
@@ -263,8 +265,8 @@ class Snapshot:
 
 
 def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> pa.Table:
-    """For each label its features as of its time and no older than `training.max_age`; one column a
-    reference, in the rows' order.
+    """Joins to each label its features as of its time and no older than `training.max_age`; one column
+    a reference, in the rows' order.
 
     A label without such a row keeps its place, everything missing. Raises PenstockError where Feast
     lost or doubled a row.

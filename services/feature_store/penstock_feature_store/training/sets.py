@@ -35,7 +35,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 class TrainingSets:
-    """From the event loop."""
+    """Makes training sets, one an id, and gives them again. Used from the event loop."""
 
     def __init__(
         self,
@@ -60,8 +60,8 @@ class TrainingSets:
         await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def known(self, training_set: str, pipeline: str, number: int) -> TrainingSet | None:
-        """What this id was given before. Raises Conflict where that was for another pipeline,
-        Invalid where it cannot be an id.
+        """Returns the set made for this id before, else None. Raises Conflict where it was made for
+        another pipeline, Invalid where the text cannot be an id.
         """
         if not _ID.fullmatch(training_set):
             raise Invalid(

@@ -1,4 +1,4 @@
-"""Which part a row belongs to. Pure, and the same on every machine."""
+"""Assignment of rows to parts. Pure, and the same on every machine."""
 
 from __future__ import annotations
 
