@@ -1,4 +1,4 @@
-"""What became of the events of one partition, counted since the first.
+"""Counts of one partition's events by outcome, since the first.
 
 Travels as the metadata of the committed offset, so that the count and the position it belongs to
 are one write: a count can neither be lost nor doubled.
@@ -24,7 +24,7 @@ class Counts:
     forgotten: int = 0
     """Ids dropped while still within the deduplication window, because the capacity was reached."""
     rejects: Counter[str] = field(default_factory=Counter)
-    """By reason."""
+    """Rejects by reason."""
 
     @property
     def events(self) -> int:

@@ -1,4 +1,4 @@
-"""What the `seen` topic remembers: the ids of the deduplication window, and the profile of all
+"""History on the `seen` topic: the ids of the deduplication window, and the profile of all
 records so far.
 
 One message per transaction that accepted something: the value is the ids' digests, joined. Headers:
@@ -29,7 +29,7 @@ from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 log = structlog.get_logger(__name__)
 
 NAME = "penstock.ingest.history"
-"""Of the clients; no group of this name exists."""
+"""Client id; no group of this name exists."""
 CHECKPOINT_EVERY = 64
 FIRST_SPAN = 4 * CHECKPOINT_EVERY
 """Offsets: each message is followed by its transaction's marker; aborted ones take offsets too."""
@@ -74,7 +74,9 @@ class History:
         self._topic = topic
 
     def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
-        """As of the committed position, at which `records` were accepted. Raises Unavailable."""
+        """Restores the state at the committed position, at which `records` were accepted. Raises
+        Unavailable.
+        """
         began = time.perf_counter()
         chunks: list[tuple[bytes, int]] = []
         ids = 0
@@ -105,7 +107,7 @@ class History:
         return Restored(seen, profile or {})
 
     def profile(self, partition: int, *, records: int) -> Profile:
-        """Of all records of one partition. Raises Unavailable."""
+        """Profile of all records of one partition. Raises Unavailable."""
         messages: list[Message] = []
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
@@ -133,5 +135,5 @@ class History:
 
 
 def _message(raw: RawMessage) -> Message:
-    """With its headers, which are the larger part: only where they are needed."""
+    """Reads a message with its headers, which are the larger part: only where they are needed."""
     return Message(raw.offset() or 0, None, raw.value(), raw.timestamp()[1], raw.headers() or ())  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ class Restores(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Declared:
-    """What one version of the pipeline says of the source."""
+    """A source as one version of the pipeline declares it."""
 
     rules: Rules
     window_ms: int
@@ -94,7 +94,7 @@ class Intake:
 
     @property
     def fields(self) -> Mapping[str, SourceField]:
-        """As declared now, in the file's order."""
+        """Fields as declared now, in the file's order."""
         return self._declared.rules.fields
 
     def rejected_since(self, moment: int) -> int:
@@ -158,8 +158,8 @@ class Intake:
     def _measure(
         self, records: int, duplicates: int, forgotten: int, reasons: Mapping[str, int], published: int
     ) -> None:
-        """What one committed batch became; `published`: when its first event was, in milliseconds,
-        -1 where that is not known.
+        """Records the outcome of one committed batch; `published`: time of its first event in
+        milliseconds, -1 where that is not known.
         """
         rejects = sum(reasons.values())
         for outcome, events in (("record", records), ("duplicate", duplicates), ("reject", rejects)):
@@ -235,6 +235,6 @@ def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: 
 
 
 def _traceparent(message: Message) -> str | None:
-    """As far as it can be one: producers write what they like into headers."""
+    """Reads the header if it is a valid traceparent: producers write what they like into headers."""
     header = message.header("traceparent")
     return header.decode() if header is not None and len(header) == 55 and header.isascii() else None

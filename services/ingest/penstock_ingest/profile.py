@@ -1,4 +1,4 @@
-"""What accepted values look like: per field, how often present, mean and spread of numbers, the
+"""Profile of accepted values: per field, how often present, mean and spread of numbers, the
 most frequent categories.
 
 Profiles add up: a batch's to the partition's, the partitions' to the source's. Means and sums of
@@ -30,7 +30,7 @@ MAX_VALUE = 64
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of a number field's present values."""
+    """Moments of a number field's present values."""
 
     mean: float
     squares: float
@@ -48,7 +48,7 @@ class FieldProfile:
 
     @property
     def standard_deviation(self) -> float | None:
-        """Of the sample; None below two values."""
+        """Standard deviation of the sample; None below two values."""
         return (
             math.sqrt(self.moments.squares / (self.present - 1))
             if self.moments and self.present > 1

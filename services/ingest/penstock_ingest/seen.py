@@ -1,4 +1,4 @@
-"""Which ids were accepted lately, in one partition: a sorted array of 64-bit digests, and a dict of
+"""Ids accepted lately in one partition: a sorted array of 64-bit digests, and a dict of
 the newest.
 
 16 bytes an id in memory, 8 on the topic. Two different ids share a digest with a chance of n /
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 DIGEST_BYTES = 8
 _TYPE = np.dtype(">u8")
-"""As the digests lie in the message: their order as bytes is their order as numbers."""
+"""Type of the digests in a message: their order as bytes is their order as numbers."""
 
 
 def digest(identity: str) -> bytes:
@@ -35,7 +35,7 @@ class SeenIds:
         self.capacity = capacity
         self._sorted: NDArray[np.uint64] = np.empty(0, np.uint64)
         self._times: NDArray[np.int64] = np.empty(0, np.int64)
-        """When each of `_sorted` was accepted."""
+        """Time at which each of `_sorted` was accepted, milliseconds since the epoch."""
         self._recent: dict[bytes, int] = {}
 
     def restore(self, chunks: Iterable[tuple[bytes, int]], now: int) -> None:
@@ -55,8 +55,8 @@ class SeenIds:
         return len(self._sorted) + len(self._recent)
 
     def divide(self, digests: Sequence[bytes], now: int, before: Container[bytes] = ()) -> list[bool]:
-        """For each digest in turn: is this the first time? `before`: those of the same batch that
-        are not remembered yet.
+        """Tells for each digest in turn whether it is new. `before`: digests of the same batch that are
+        not remembered yet.
         """
         oldest = now - self.window_ms
         known = self._known(digests, oldest)
@@ -76,8 +76,8 @@ class SeenIds:
         return first
 
     def excess(self, count: int, now: int) -> int:
-        """How many of the oldest must be forgotten before `count` more are remembered: none, or a
-        good part at once, since it costs a pass over all.
+        """Number of the oldest ids to forget before `count` more are remembered: none, or a good part
+        at once, since it costs a pass over all.
         """
         if len(self) + count <= self.capacity:
             return 0

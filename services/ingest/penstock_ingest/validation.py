@@ -46,7 +46,7 @@ class Rejected(NamedTuple):
     reason: RejectReason
     field: str | None
     value: str | None
-    """At most 200 characters; None for a personal field, and for one that is not declared: it may
+    """The value, at most 200 characters; None for a personal field, and for one that is not declared: it may
     be personal.
     """
     detail: str

@@ -38,7 +38,7 @@ SERVICES = tuple(service.container for service in PLATFORM.values())
 UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
 LAST_LINES = 60
-"""Of each container, beside a failed test."""
+"""Log lines of each container that stand beside a failed test."""
 _GUARD = "cat >/dev/null; docker compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1"
 """Takes the stack down when its standard input ends, a pipe that the test process holds and never
 writes to.
@@ -53,9 +53,9 @@ class ComposeUnderTest:
     def __init__(self, environment: dict[str, str], home: Path, seconds: float) -> None:
         self.environment = environment
         self.home = home
-        """For the client's files."""
+        """Folder for the client's files."""
         self.seconds_up = seconds
-        """How long `up -d --wait` took."""
+        """Seconds that `up -d --wait` took."""
 
     @property
     def prometheus_address(self) -> str:
@@ -99,8 +99,8 @@ class ComposeUnderTest:
         return found
 
     def waiting(self) -> dict[str, list[str]]:
-        """What each Penstock service waits for, empty when it is ready; by its name in Python.
-        Asked through the door.
+        """Asks through the front door what each Penstock service, by its name in Python, waits for;
+        empty when it is ready.
         """
         return {
             found.service: (
@@ -145,7 +145,7 @@ class ComposeUnderTest:
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
 
     def last_words(self) -> str:
-        """What is not ready, and the newest lines of every container. Raises nothing."""
+        """Describes what is not ready, with the newest lines of every container. Raises nothing."""
 
         def not_ready() -> str:
             return f"not ready: { ({name: things for name, things in self.waiting().items() if things}) }"
@@ -218,7 +218,7 @@ class ComposeUnderTest:
             _run(["docker", "network", "connect", "--alias", service, network, container])
 
     def memory_bytes(self) -> int:
-        """What all containers together hold, as Docker accounts it: without the page cache."""
+        """Memory of all containers together, as Docker accounts it: without the page cache."""
         ids = self.compose("ps", "--quiet").split()
         lines = _run(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *ids]).splitlines()
         return sum(_bytes(line.split("/")[0].strip()) for line in lines)
@@ -269,7 +269,7 @@ def image_of(service: str, *overlays: str) -> str:
 
 
 def clone_into(folder: Path) -> Path:
-    """What of the repository a stack is made from, without passwords: an operator's clone."""
+    """Copies the files that a stack is made from, without passwords, as an operator's clone has them."""
     shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("secrets"))
     for name in ("docker-compose.yml", ".env"):
         shutil.copy(ROOT / name, folder / name)
@@ -277,7 +277,7 @@ def clone_into(folder: Path) -> Path:
 
 
 def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:
-    """What names a stack of its own: a project and ports that nobody has."""
+    """Environment of a stack of its own: a project and ports that nobody has."""
     door, kafka, *others = free_ports(8)
     files = [
         root / "docker-compose.yml",

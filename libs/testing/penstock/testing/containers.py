@@ -35,7 +35,7 @@ class Container:
     def __init__(self, name: str, port: int, ready: Callable[[Container], object]) -> None:
         self.name = name
         self.port = port
-        """On 127.0.0.1."""
+        """Port on 127.0.0.1."""
         self._ready = ready
 
     @property
@@ -60,11 +60,11 @@ class Container:
         _docker("wait", self.name)
 
     def execute(self, *command: str) -> str:
-        """What a command in the container printed. Raises RuntimeError where it fails."""
+        """Runs a command in the container; returns its output. Raises RuntimeError where it fails."""
         return _docker("exec", self.name, *command)
 
     def log(self) -> str:
-        """What it printed so far, both its outputs."""
+        """Standard output and standard error so far."""
         done = subprocess.run(
             ["docker", "logs", self.name],
             stdout=subprocess.PIPE,
@@ -122,9 +122,7 @@ def run(
 
 @contextlib.contextmanager
 def or_skip() -> Iterator[None]:
-    """Around what needs Docker: where Docker cannot run it, the test that needs it is skipped, by
-    the reason.
-    """
+    """Skips the test, with the reason, where Docker cannot run what the block needs."""
     try:
         yield
     except CannotRun as error:
@@ -150,7 +148,7 @@ def require_image(image: str) -> None:
 
 
 def _docker(*arguments: str, within: float = COMMAND_WITHIN_S) -> str:
-    """Its standard output. Raises RuntimeError with its standard error."""
+    """Runs docker; returns its standard output. Raises RuntimeError with its standard error."""
     done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=within, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip() or f"docker {arguments[0]} ended with {done.returncode}")

@@ -18,11 +18,11 @@ from penstock.testing.wait import until
 
 
 class Leader:
-    """What became of a group that it leads."""
+    """A group that it leads, and the history of its assignments."""
 
     def __init__(self) -> None:
         self.formed = 0
-        """How often it gave partitions to another member."""
+        """Number of times that it gave partitions to another member."""
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Journey:
         return published
 
     def events(self, pipeline: str, source: str) -> int:
-        """How many events ingest has read; none while it does not know the pipeline yet, or is away."""
+        """Number of events that ingest has read; none while it does not know the pipeline yet, or is away."""
         try:
             return self.client.events.counts(pipeline, source).events
         except (NotFound, Unavailable):

@@ -1,5 +1,5 @@
-"""Where services under test send traces and metrics: it keeps them, and passes them on to a real
-collector where there is one.
+"""Receiver of traces and metrics of services under test: keeps them, and passes them on to a real
+collector if there is one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Span:
     links: frozenset[str]
     """Trace ids."""
     attributes: Mapping[str, str]
-    """Those that are texts."""
+    """Attributes that are texts."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Point:
     unit: str
     attributes: Mapping[str, str]
     value: float
-    """Of a histogram, the count."""
+    """The value; a histogram's count."""
     exemplars: frozenset[str]
     """Trace ids."""
 
@@ -104,7 +104,7 @@ class Receiver:
             self._channel.close()
 
     def _export(self, service: str, keep: Callable[[bytes], None]) -> Callable[[bytes, Any], bytes]:
-        """What the collector refuses is refused here too, with its words."""
+        """Refuses what the collector refuses, with its words."""
         forward: Any = self._channel.unary_unary(f"/{service}/Export") if self._channel else None
 
         def export(request: bytes, context: Any) -> bytes:
@@ -158,7 +158,7 @@ def _points(request: metrics_service_pb2.ExportMetricsServiceRequest) -> Iterato
 
 
 def texts(attributes: Any) -> dict[str, str]:
-    """Of OTLP's attributes those that are texts."""
+    """Picks OTLP attributes that are texts."""
     return {
         attribute.key: attribute.value.string_value
         for attribute in attributes

@@ -135,7 +135,7 @@ def artifacts_root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: 
 
 @pytest.fixture
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a test's artifacts go: files, and S3 too for one with `usefixtures("artifacts_root")`."""
+    """Root of a test's artifacts: files, and S3 too for one with `usefixtures("artifacts_root")`."""
     if "artifacts_root" in request.fixturenames:
         return str(request.getfixturevalue("artifacts_root"))
     return f"file://{tmp_path}/artifacts"

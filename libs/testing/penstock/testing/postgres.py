@@ -17,7 +17,7 @@ from penstock.testing.containers import Container
 
 PASSWORD = "only-for-tests"
 _QUICK = ("-c", "fsync=off", "-c", "max_connections=300")
-"""What a container loses by this is lost when its machine dies, and it does not outlive that anyway."""
+"""Faster settings that lose data only when the machine dies, which a container does not outlive."""
 
 
 class Postgres:
@@ -25,7 +25,7 @@ class Postgres:
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        """Of the database that is there before any other; with the password."""
+        """URL of the database that is there before any other; holds the password."""
 
     @contextmanager
     def database(self) -> Iterator[str]:

@@ -45,7 +45,7 @@ class Prometheus:
 
     @cached_property
     def takes_otlp(self) -> bool:
-        """Whether it was built with its OTLP receiver."""
+        """True where it was built with its OTLP receiver."""
         try:
             self._post("otlp/v1/metrics", b"", {"Content-Type": "application/x-protobuf"})
         except urllib.error.HTTPError as error:

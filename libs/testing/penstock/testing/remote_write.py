@@ -64,7 +64,7 @@ _WriteRequest = _write_request()
 
 
 def body(export: bytes) -> bytes:
-    """Of a POST to /api/v1/write, for an ExportMetricsServiceRequest."""
+    """Body of a POST to /api/v1/write, made of an ExportMetricsServiceRequest."""
     series: dict[frozenset[tuple[str, str]], Any] = {}
     request = _WriteRequest()
 

@@ -31,7 +31,7 @@ class S3:
             "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        """What tells a process of it."""
+        """Environment that tells a process of the server."""
 
     def bucket(self) -> str:
         """The name of a new, empty bucket."""
@@ -41,7 +41,7 @@ class S3:
 
 
 def filesystem(address: str) -> s3fs.S3FileSystem:
-    """What is in the server at host:port, with all rights."""
+    """Opens the server at host:port with all rights."""
     endpoint = f"http://{address}"
     return s3fs.S3FileSystem(
         endpoint_url=endpoint, key=KEY, secret=SECRET, use_listings_cache=False, skip_instance_cache=True

@@ -28,7 +28,7 @@ PORTS = {name: port + 20_000 for name, port in DEFAULTS.items()}
 UP_WITHIN_S = 180.0
 READY_WITHIN_S = 60.0
 LAST_LINES = 60
-"""Of each program's log, beside a failed test."""
+"""Log lines of each program that stand beside a failed test."""
 
 
 class StackUnderTest:
@@ -58,7 +58,7 @@ class StackUnderTest:
         return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=self.stack.kafka))
 
     def pid(self, program: str) -> int:
-        """Of its main process; waits while it is being started again."""
+        """Id of the program's main process; waits while it is being started again."""
         return (
             until(lambda: self.stack.pid(program), within=READY_WITHIN_S, what=f"{program} has a process")
             or 0
@@ -94,7 +94,7 @@ class StackUnderTest:
         return (self.home / "logs" / f"{program}.log").read_text(errors="replace")
 
     def last_words(self) -> str:
-        """How each program is, and the newest lines of its log."""
+        """Describes each program's state, with the newest lines of its log."""
         states = "\n".join(str(one) for one in self.stack.status())
         logs = (
             f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-LAST_LINES:])

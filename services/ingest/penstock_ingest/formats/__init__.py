@@ -1,4 +1,4 @@
-"""How events are written. A format is its keys in `penstock.contracts.pipeline.sources` and a module
+"""Formats of events. A format is its keys in `penstock.contracts.pipeline.sources` and a module
 here, named by its type, with `decoder(keys)`.
 """
 
