@@ -34,7 +34,9 @@ class Kafka:
         self.bootstrap_servers = bootstrap_servers
 
     def settings(self, prefix: str = "") -> KafkaSettings:
-        """Kafka settings for a service or a client under test. Give each test a prefix of its own: the broker is shared."""
+        """Kafka settings for a service or a client under test. Give each test a prefix of its own: the
+        broker is shared.
+        """
         return KafkaSettings(bootstrap_servers=self.bootstrap_servers, topic_prefix=prefix)
 
 
