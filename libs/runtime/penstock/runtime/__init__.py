@@ -1,1 +1,1 @@
-"""What every service stands on."""
+"""Parts that every service is built from."""

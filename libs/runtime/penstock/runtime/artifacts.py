@@ -37,7 +37,7 @@ class ArtifactStore(Protocol):
 
 
 STORES: Mapping[str, Callable[[], ArtifactStore]] = {"file": FileArtifactStore, "s3": S3ArtifactStore}
-"""By a URI's scheme."""
+"""Stores by a URI's scheme."""
 
 
 class Artifacts:

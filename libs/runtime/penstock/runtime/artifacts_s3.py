@@ -21,7 +21,7 @@ ATTEMPTS = 2
 PART_BYTES = 16 << 20
 """A file of twice this size goes in parts, two at a time: so much memory at most."""
 SLOWEST_BYTES_S = 256 << 10
-"""Of an upload. Nothing else bounds one: the client waits without end for a server that takes the
+"""Slowest upload that is waited for. Nothing else bounds one: the client waits without end for a server that takes the
 connection and no bytes.
 """
 
@@ -95,7 +95,7 @@ class S3ArtifactStore:
 
     @contextmanager
     def _told(self, uri: str, *, writes: bool = False) -> Iterator[None]:
-        """What s3fs raises, not all of it an OSError, as Unavailable; FileNotFoundError where a
+        """Raises s3fs's errors, not all of them an OSError, as Unavailable; FileNotFoundError where a
         reader's object is gone.
         """
         try:

@@ -31,7 +31,7 @@ _STOPPED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class JobContext:
-    """What a job's function is given."""
+    """Argument of a job's function."""
 
     id: str
     kind: str
@@ -39,7 +39,7 @@ class JobContext:
     attempt: int
     """1 at the first start. Above it, go on from the last checkpoint."""
     settings: Any
-    """What `job_main(run, settings=Settings)` made, else None."""
+    """Settings that `job_main(run, settings=Settings)` made, else None."""
     _channel: IO[str] = field(repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -49,7 +49,7 @@ class _Trouble:
 
 
 class GroupConsumer:
-    """What becomes of the messages of one router."""
+    """Handles the messages of one router, and settles each."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class GroupConsumer:
         """`halted` is told that it must stop, and why; `options`: more for FastStream's subscriber."""
         self.router = router
         self.busy = False
-        """With a message: in its handler, or waiting before it is tried again."""
+        """True while a message is in its handler, or waits before it is tried again."""
         self.stopping = asyncio.Event()
         self._kafka = kafka
         self._dead_letters = dead_letters
@@ -111,7 +111,7 @@ class GroupConsumer:
         ]
 
     async def positions(self) -> list[Position]:
-        """Of what is assigned. Empty while Kafka is away."""
+        """Positions of the assigned partitions. Empty while Kafka is away."""
         if self.client is None:
             return []
         found = await self.client.positions()
@@ -139,7 +139,9 @@ class GroupConsumer:
         self._applied = await self.router.handle(receive(message.raw_message, self._kafka.topic_prefix))  # type: ignore[arg-type]
 
     async def settle(self, message: Message, error: Exception | None) -> None:
-        """After a message was handled. Raises nothing: what cannot be settled now comes again."""
+        """Settles a message that was handled. Raises nothing: one that cannot be settled now comes
+        again.
+        """
         try:
             await self._settle(message, error)
         finally:
@@ -209,8 +211,8 @@ class GroupConsumer:
 
 
 class _Settle(BaseMiddleware[Any, Any]):
-    """Around everything that FastStream does with a message, so that no failure of its own passes a
-    message over either.
+    """Settles a message around everything that FastStream does with it, so that no failure of its own
+    passes a message over either.
     """
 
     def __init__(self, message: Any, /, *, context: Any, group: GroupConsumer) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import ArgumentError
 from penstock.contracts.errors import Invalid, Unavailable
 
 WRITER_WAITS_S = 30.0
-"""How long a writer waits for another one, here or in another process."""
+"""Seconds that a writer waits for another one, here or in another process."""
 TRY_EVERY_S = 1.0
 """While it is away."""
 READ_ONLY = "penstock_read_only"
@@ -53,7 +53,7 @@ class Presence:
 
     @property
     def why(self) -> str | None:
-        """Why it is away; None while it is there."""
+        """Reason why the database is away; None while it is there."""
         return self._why
 
     def on_change(self, listener: Callable[[str | None], None]) -> None:
@@ -65,7 +65,7 @@ class Presence:
         self._changed.append(listener)
 
     def lost(self, why: str, *, again_in_s: float = TRY_EVERY_S) -> DatabaseAway:
-        """What whoever noticed it raises."""
+        """Marks the database as unreachable and returns the error to raise."""
         self._next_try = time.monotonic() + again_in_s
         self._set(why)
         return self.error()

@@ -25,7 +25,7 @@ behind it.
 """
 
 Wish = Literal["publish", "enqueue", "cancel"]
-"""What a committed transaction left behind for the relay or the workers."""
+"""Work that a committed transaction left behind for the relay or the workers."""
 
 
 class Effect:
@@ -134,7 +134,7 @@ class Effect:
 
 
 Write = Callable[[Effect], object]
-"""What is to be done in one transaction."""
+"""Work of one transaction."""
 
 
 def has_applied(session: Session, group: str, event_id: str) -> bool:

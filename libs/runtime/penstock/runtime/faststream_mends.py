@@ -81,8 +81,8 @@ class Client(AsyncConfluentConsumer):
             self.consumer.commit(message=message, asynchronous=True)
 
     async def positions(self) -> list[Position]:
-        """Where it is in each partition that it holds; none while Kafka is away. FastStream does not
-        say. Asked by the thread that polls: it uses the client from no other.
+        """Returns the consumer's position in each partition that it holds; none while Kafka is away.
+        FastStream does not say. Asked by the thread that polls: it uses the client from no other.
 
         Fails without it: `test_a_consumer_that_stands_still_ends_the_control_plane`.
         """

@@ -27,7 +27,7 @@ def take_lease(effect: Effect, name: str, owner: str, now: datetime, length: tim
 
 
 def holder_of(effect: Effect, name: str) -> str | None:
-    """Who took the lease last, ended or not."""
+    """Returns the holder that took the lease last, ended or not."""
     row = effect.session.get(LeaseRow, name)
     return None if row is None else row.owner
 

@@ -1,4 +1,4 @@
-"""What both planes measure of Kafka, by OpenTelemetry's semantic conventions for messaging."""
+"""Measurements of Kafka in both planes, by OpenTelemetry's semantic conventions for messaging."""
 
 from __future__ import annotations
 

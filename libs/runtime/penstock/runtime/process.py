@@ -70,7 +70,7 @@ class JobProcess:
         return cls(popen, await _reader(message_read), await _reader(error_read))
 
     async def message(self) -> dict[str, Any] | None:
-        """What the child says next; None when it is gone and nothing that it said is left. Raises
+        """Returns the child's next message; None when it is gone and nothing that it said is left. Raises
         ValueError for what is no message.
         """
         line = asyncio.create_task(self._messages.readline())
@@ -94,7 +94,7 @@ class JobProcess:
         return self._popen.returncode
 
     def signal(self, number: signal.Signals) -> None:
-        """To the child and all that it started."""
+        """Signals the child and all that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 

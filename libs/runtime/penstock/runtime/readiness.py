@@ -1,4 +1,4 @@
-"""What a service waits for, and what it says of itself. Read by health checks and `penstock status`."""
+"""Readiness: things that a service waits for, and facts that it tells. Read by health checks and `penstock status`."""
 
 from __future__ import annotations
 

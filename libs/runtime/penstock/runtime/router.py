@@ -1,5 +1,5 @@
-"""What a service does with control events: one handler per event type, once per event, and what its
-failure becomes.
+"""Handlers of control events: one per event type, applied once per event, and what its failure
+becomes.
 
 Three words for failure. *Retry*: it may succeed later, unchanged; the same message comes again, in
 order, after a growing delay. *Reject*: it never will; the message becomes a dead letter and the next
@@ -50,7 +50,7 @@ _LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 @dataclass(frozen=True)
 class Retries:
-    """How long a message may hold up those behind it, in seconds."""
+    """Bounds on how long a message may hold up those behind it, in seconds."""
 
     first: float = 0.2
     longest: float = 10.0
@@ -138,7 +138,7 @@ class Router:
     # -- called by the control plane ---------------------------------------------------------------
 
     def count(self, topic: str, outcome: str, events: int = 1) -> None:
-        """What became of events: `applied`, `skipped`, `retried`, `rejected`; `replayed`, `left_out`."""
+        """Counts events by outcome: `applied`, `skipped`, `retried`, `rejected`; `replayed`, `left_out`."""
         _EVENTS.add(events, {DESTINATION: topic, GROUP: self.group, "outcome": outcome})
 
     def mark_caught_up(self, topic: str) -> None:

@@ -25,7 +25,7 @@ from penstock.runtime.database import with_password
 
 
 class Platform(BaseSettings):
-    """What all services of one installation share: `PENSTOCK_HOME`, `PENSTOCK_KAFKA__…`,
+    """Settings that all services of one installation share: `PENSTOCK_HOME`, `PENSTOCK_KAFKA__…`,
     `PENSTOCK_PEERS__…`.
     """
 
@@ -45,7 +45,7 @@ class Platform(BaseSettings):
     peers: dict[str, str] = Field(default_factory=dict)
     """Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}."""
     private_keys_dir: Path | None = None
-    """Where a service keeps its own private key when that is not beside the trust store in `keys`."""
+    """Folder of a service's own private key when that is not beside the trust store in `keys`."""
     log_level: str = "INFO"
 
     @field_validator("artifacts")
@@ -128,14 +128,14 @@ class ServiceSettings(BaseSettings):
 
     @property
     def data_dir(self) -> Path:
-        """This service's own files; made when asked for."""
+        """Folder of this service's own files; made when asked for."""
         path = self.platform.home.resolve() / self.service
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     @property
     def database_url(self) -> URL:
-        """With the password, which its `str` and `repr` do not show."""
+        """URL of the database with its password, which its `str` and `repr` do not show."""
         return self.with_password(self.database or f"sqlite:///{self.data_dir / f'{self.service}.db'}")
 
     def with_password(self, url: str, setting: str = "database") -> URL:

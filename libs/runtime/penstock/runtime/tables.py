@@ -135,7 +135,7 @@ class JobRow(RuntimeTables):
 
 
 class LeaseRow(RuntimeTables):
-    """Who of several replicas does what only one may do."""
+    """A lease: the one of several replicas that does what only one may do."""
 
     __tablename__ = "penstock_leases"
 

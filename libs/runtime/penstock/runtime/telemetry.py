@@ -21,7 +21,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from penstock.runtime.settings import OpenTelemetry
 
 EXPORT_S = 4
-"""How long one export may take; so much later a process ends while the collector is away."""
+"""Seconds that one export may take; so much later a process ends while the collector is away."""
 _tracer = trace.get_tracer("penstock")
 _PROPAGATOR = TraceContextTextMapPropagator()
 _MAX_BYTES = 16 << 20
@@ -89,7 +89,7 @@ def _span_exporter(settings: OpenTelemetry) -> SpanExporter | None:
 
 
 def _export_metrics(settings: OpenTelemetry, resource: Resource) -> Callable[[], None]:
-    """All that is measured, every `OTEL_METRIC_EXPORT_INTERVAL`. Histograms carry the trace ids of
+    """Exports all metrics, every `OTEL_METRIC_EXPORT_INTERVAL`. Histograms carry the trace ids of
     sampled spans as exemplars.
     """
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -126,7 +126,7 @@ def span(name: str, context: otel_context.Context | None = None, **attributes: s
 
 @contextlib.contextmanager
 def within(context: otel_context.Context) -> Iterator[None]:
-    """What happens inside belongs to `context`: log lines, metrics, events that are published."""
+    """Puts the block into `context`: log lines, metrics, events that are published."""
     token = otel_context.attach(context)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the service's process uses, and how much room its disk has. Read from the kernel, when asked."""
+"""Memory and descriptors of the service's process, and room on its disk. Read from the kernel, when asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often a job is started again, and after which delay. Pure."""
+"""Policy of restarts: how often a job is started again, and after which delay. Pure."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Policy:
     parallel: int = 1
     """Jobs at once in this replica."""
     lease: timedelta = timedelta(seconds=15)
-    """After this time without a renewal another replica may take the job."""
+    """Time without a renewal after which another replica may take the job."""
     backoff_s: float = 1.0
     """Seconds before the second start; doubled for each further one, up to `LONGEST_DELAY_S`."""
 

@@ -103,7 +103,7 @@ class JobQueue:
         return min([LOOK_EVERY_S, *(max(0.01, (at - now).total_seconds()) for at in found if at is not None)])
 
     async def held(self, rows: Collection[int]) -> set[int]:
-        """Those of `rows` that this replica still has."""
+        """Returns those of `rows` that this replica still has."""
         ours: ColumnElement[bool] = and_(JobRow.id.in_(list(rows)), self._held)
         return await self._store.read(lambda session: set(session.scalars(select(JobRow.id).where(ours))))
 

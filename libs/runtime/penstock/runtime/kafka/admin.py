@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000
-"""Of one request that changes something; Kafka writes it on all replicas first."""
+"""Time-out of one request that changes something; Kafka writes it on all replicas first."""
 LOOK_MS = 2_000
-"""Of connecting, and of one request, where somebody looks now and then."""
+"""Time-out of connecting, and of one request, where somebody looks now and then."""
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from penstock.runtime.settings import KafkaSettings
 
 LOOK_EVERY_S: Final = 30.0
 LOOKS, MOST_LOOKS = 2, 32
-"""In a row at which a partition is left out before the group is formed anew; doubled each time that
-this did not help.
+"""Looks in a row at which a partition is left out before the group is formed anew; doubled each
+time that this did not help.
 """
 
 
@@ -37,8 +37,8 @@ class Assignment:
         self._looks = LOOKS
 
     def look(self, topics: Collection[str]) -> list[str]:
-        """What is left out for the second look in a row, as `topic/partition`; after that, where it
-        lasts, for the fourth, the eighth and so on.
+        """Returns what is left out for the second look in a row, as `topic/partition`; after that, while
+        it lasts, for the fourth, the eighth and so on.
 
         Blocks as `left_out` does.
         """

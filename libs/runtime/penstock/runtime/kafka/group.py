@@ -127,7 +127,7 @@ class Member:
         self._recovery.progressed()
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed]:
-        """What the group committed. Raises Unavailable."""
+        """Returns what the group committed. Raises Unavailable."""
         return reading.committed(self._kafka, self._client, partitions)
 
     def commit_for_show(self, partitions: Sequence[Partition]) -> None:
@@ -165,7 +165,9 @@ class Member:
             return sorted(self._topics.values())
 
     def _watch(self) -> None:
-        """What was gathered proves nothing: it may have been fetched before Kafka went away."""
+        """Asks Kafka itself: gathered messages prove nothing, they may have been fetched before it went
+        away.
+        """
         self._recovery.watch(self._client, next(iter(self._topics), None))
 
     def _ask_for_ends(self) -> None:

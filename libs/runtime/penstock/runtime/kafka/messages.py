@@ -1,4 +1,4 @@
-"""What goes in and out of Kafka: plain values, so that the work on them needs no broker."""
+"""Messages in and out of Kafka: plain values, so that the work on them needs no broker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BY_KEY = -1
 
 class Partition(NamedTuple):
     topic: str
-    """As in the catalogue, without prefix."""
+    """Topic as in the catalogue, without prefix."""
     number: int
 
 
@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Where a consumer group stands in one partition."""
+    """Committed position of a consumer group in one partition."""
 
     position: int
     """The next offset to read; `BEGINNING` where nothing was committed yet."""
@@ -57,7 +57,7 @@ class Committed:
 
 class Produced(NamedTuple):
     topic: str
-    """As in the catalogue, without prefix."""
+    """Topic as in the catalogue, without prefix."""
     partition: int
     """Or `BY_KEY`."""
     key: bytes | None
@@ -67,7 +67,7 @@ class Produced(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What becomes of one batch, all of it or nothing."""
+    """Output of one batch, all of it or nothing."""
 
     produced: Sequence[Produced] = ()
     metadata: str = ""

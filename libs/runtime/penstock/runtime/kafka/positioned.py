@@ -20,8 +20,8 @@ class Sink(Protocol):
     """Holds what it was given and how far. All calls come from the stream's thread, one at a time."""
 
     def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        """These partitions are this replica's now: take them over (a new owner epoch) and say the
-        next offset to read of each, from the data itself. A partition that is left out starts at
+        """Takes over partitions that are this replica's now (a new owner epoch) and returns the next
+        offset to read of each, from the data itself. A partition that is left out starts at
         the beginning. Raises to stop the stream (the process starts again).
         """
 

@@ -1,4 +1,4 @@
-"""Where one member of a group stands in each of its partitions.
+"""Positions of one member of a group in each of its partitions.
 
 A message below its partition's position is dropped: librdkafka may still hold messages from before
 a rebalance when the partition comes back, and those must not be seen twice.
@@ -34,17 +34,17 @@ NOTHING = Gathered((), {})
 
 
 class Positions:
-    """From the member's thread, but for `lags`."""
+    """Positions by partition. Used from the member's thread, but for `lags`."""
 
     def __init__(self, kafka: KafkaSettings, group: str) -> None:
         self._kafka = kafka
         self._group = group
         self._next: dict[Place, int] = {}
-        """Of assigned partitions."""
+        """Next offset of each assigned partition."""
         self._highest: dict[Place, int] = {}
-        """Of all partitions that were ever assigned."""
+        """Highest offset of each partition that was ever assigned."""
         self._ended: dict[Place, int] = {}
-        """Where the log's end was seen last."""
+        """End of each partition's log, as seen last."""
         self._lags: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[TopicPartition]:
@@ -72,14 +72,14 @@ class Positions:
         self._next[place] = self._highest[place] = position
 
     def of(self, partitions: Sequence[Partition]) -> list[TopicPartition]:
-        """Those of `partitions` that are assigned, with their positions."""
+        """Returns those of `partitions` that are assigned, with their positions."""
         places = [(self._kafka.topic(partition.topic), partition.number) for partition in partitions]
         return [TopicPartition(*place, self._next[place]) for place in places if place in self._next]
 
     def sort(
         self, raw: Sequence[RawMessage], on_error: Callable[[KafkaError], None], *, ends_hold: bool
     ) -> Gathered:
-        """What librdkafka handed out, by partition. `ends_hold`: ends among it are of now."""
+        """Sorts by partition what librdkafka handed out. `ends_hold`: ends among it are of now."""
         found: dict[Place, list[Message]] = {}
         following: dict[Place, int] = {}
         ends: dict[Partition, int] = {}

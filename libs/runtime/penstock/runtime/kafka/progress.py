@@ -1,4 +1,4 @@
-"""Which consumers stand still: messages wait, the handler is idle, and none is taken."""
+"""Consumers that stand still: messages wait, the handler is idle, and none is taken."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BESIDE_OTHERS = 0.1
-"""What a look counts at which other partitions went on: a message may wait behind a backlog of theirs."""
+"""Weight of a look at which other partitions went on: a message may wait behind a backlog of theirs."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Where a consumer is in one partition. `offset` is its next message."""
+    """A consumer's place in one partition. `offset` is its next message."""
 
     topic: str
     partition: int
@@ -24,7 +24,7 @@ class Position:
 
 
 class Progress:
-    """Of one consumer. Counts looks, not time: after the process was frozen, the first look proves
+    """Progress of one consumer. Counts looks, not time: after the process was frozen, the first look proves
     nothing.
     """
 

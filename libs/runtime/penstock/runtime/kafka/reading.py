@@ -65,7 +65,7 @@ class Reader:
         self.client.close()
 
     def partitions(self, topic: str) -> list[Partition]:
-        """All of the topic's; none while there is no such topic."""
+        """Returns all partitions of the topic; none while there is no such topic."""
         name = self._kafka.topic(topic)
         with answered(topic):
             found = self.client.list_topics(name, self._within_s).topics[name]
@@ -74,7 +74,7 @@ class Reader:
         return [Partition(topic, number) for number in sorted(found.partitions)]
 
     def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed]:
-        """Where the group stands in each."""
+        """Returns the group's position in each partition."""
         return committed(self._kafka, self.client, partitions, self._within_s)
 
     def ends(self, partition: Partition) -> tuple[int, int]:
@@ -142,7 +142,7 @@ class Reader:
 def committed(
     kafka: KafkaSettings, client: Consumer, partitions: Sequence[Partition], within_s: float = CALL_S
 ) -> dict[Partition, Committed]:
-    """What the client's group has committed. Read committed and stable: transactions that are being
+    """Reads what the client's group has committed. Read committed and stable: transactions that are being
     decided are waited for. Raises Unavailable.
     """
     asked = [place(kafka, partition) for partition in partitions]

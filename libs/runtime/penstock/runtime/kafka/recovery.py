@@ -30,7 +30,7 @@ LOOK_S: Final = 1.0
 
 
 class Waits(Protocol):
-    """Where it is said that Kafka is away: `Service.readiness`."""
+    """Takes the news that Kafka is away: `Service.readiness`."""
 
     def waits_for(self, thing: str, why: str) -> None: ...
 
@@ -66,7 +66,7 @@ class Recovery:
         self._measured = measured
         self._away = False
         self._progressed = False
-        """In this session."""
+        """True once this session got anything from Kafka."""
 
     def run(self, stop: threading.Event, session: Callable[[], None]) -> None:
         """Runs `session` again and again until `stop` is set. Raises ClientFailed, and what

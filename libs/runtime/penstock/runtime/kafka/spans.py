@@ -12,7 +12,7 @@ from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 from penstock.runtime.kafka.messages import Batch
 
 MAX_LINKS = 100
-"""Of distinct traces; a batch may hold thousands of events. OpenTelemetry's own default limit is 128."""
+"""Links to distinct traces; a batch may hold thousands of events. OpenTelemetry's own default limit is 128."""
 
 _tracer = trace.get_tracer("penstock.stream")
 
@@ -46,7 +46,7 @@ def linked_span(
 
 
 def _traceparents(batches: Sequence[Batch]) -> Iterator[bytes]:
-    """Of as many messages as it takes."""
+    """Yields the traceparents of as many messages as it takes."""
     seen: set[bytes] = set()
     for batch in batches:
         for message in batch.messages:

@@ -91,8 +91,8 @@ class Transactions:
 
 
 def _bounded(call: Callable[[], None], seconds: float) -> None:
-    """For a call that may never return, whatever time-out it is given (librdkafka's issue 5456). It
-    is left behind then, with its producer, and Unavailable is raised; should it ever go on, the
+    """Bounds a call that may never return, whatever time-out it is given (librdkafka's issue 5456).
+    The call is left behind then, with its producer, and Unavailable is raised; should it ever go on, the
     next session's producer has fenced it.
     """
     raised: list[BaseException] = []
