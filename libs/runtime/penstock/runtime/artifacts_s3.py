@@ -21,8 +21,8 @@ ATTEMPTS = 2
 PART_BYTES = 16 << 20
 """A file of twice this size goes in parts, two at a time: so much memory at most."""
 SLOWEST_BYTES_S = 256 << 10
-"""Slowest upload that is waited for. Nothing else bounds one: the client waits without end for a server that takes the
-connection and no bytes.
+"""Slowest upload that is waited for. Nothing else bounds one: the client waits without end for a
+server that takes the connection and no bytes.
 """
 
 

@@ -1,4 +1,4 @@
-"""Readiness: things that a service waits for, and facts that it tells. Read by health checks and `penstock status`."""
+"""Things that a service waits for, and facts that it tells; health checks and status read them."""
 
 from __future__ import annotations
 

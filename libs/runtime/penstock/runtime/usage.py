@@ -1,4 +1,4 @@
-"""Memory and descriptors of the service's process, and room on its disk. Read from the kernel, when asked."""
+"""Processor time and memory of the service's process, and room on its disk, read from the kernel."""
 
 from __future__ import annotations
 

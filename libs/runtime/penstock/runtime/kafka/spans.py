@@ -12,7 +12,7 @@ from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
 from penstock.runtime.kafka.messages import Batch
 
 MAX_LINKS = 100
-"""Links to distinct traces; a batch may hold thousands of events. OpenTelemetry's own default limit is 128."""
+"""Links to distinct traces; a batch may hold thousands of events. OpenTelemetry's limit is 128."""
 
 _tracer = trace.get_tracer("penstock.stream")
 
