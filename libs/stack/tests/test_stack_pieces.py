@@ -180,3 +180,15 @@ def test_the_services_stop_before_what_they_stand_on() -> None:
 
     order = sorted(GROUPS, key=GROUPS.__getitem__, reverse=True)
     assert list(pairwise(order)) == [("services", "serving"), ("serving", "broker")]
+
+
+def test_the_stack_names_no_services_module() -> None:
+    """It starts and prepares services by the table and one convention."""
+    from importlib.util import find_spec
+
+    from penstock.contracts.services import SERVICES
+
+    assert programs.preparing_services()
+    assert all(find_spec(f"penstock_{service}.prepare") for service in programs.preparing_services())
+    for path in Path(programs.__file__).parent.glob("*.py"):
+        assert not [name for name in SERVICES if f"penstock_{name}" in path.read_text()], path

@@ -1,4 +1,4 @@
-"""The embedded stack: Kafka, Triton, Envoy and the services on one machine.
+"""Embedded stack: Kafka, Triton, Envoy and the services on one machine.
 
     stack = up(Path(".penstock"))       # ready when it returns
     for program in status(stack.home): ...
@@ -28,28 +28,28 @@ def up(
     ports_wanted: Mapping[str, int] | None = None,
     within: float = 120.0,
 ) -> Stack:
-    """See `penstock.stack.stack.up`."""
+    """Brings a stack up: `penstock.stack.stack.up`."""
     from penstock.stack.stack import up as bring_up
 
     return bring_up(home, services, progress, ports_wanted=ports_wanted, within=within)
 
 
 def down(home: Path, progress: Callable[[str], None] | None = None) -> None:
-    """See `penstock.stack.stack.down`."""
+    """Takes a stack down: `penstock.stack.stack.down`."""
     from penstock.stack.stack import down as take_down
 
     take_down(home, progress)
 
 
 def status(home: Path) -> list[ProgramStatus]:
-    """See `penstock.stack.inspection.status`."""
+    """Asks every program how it is: `penstock.stack.inspection.status`."""
     from penstock.stack.inspection import status as ask
 
     return ask(home)
 
 
 def logs(home: Path, program: str, *, follow: bool = False, last: int | None = None) -> Iterator[str]:
-    """See `penstock.stack.logfiles.logs`."""
+    """Reads a program's log: `penstock.stack.logfiles.logs`."""
     from penstock.stack.logfiles import logs as read
 
     return read(home, program, follow=follow, last=last)

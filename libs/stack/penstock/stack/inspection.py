@@ -1,10 +1,9 @@
-"""Who is ready, and what the others wait for: supervisord says what runs, each program says the rest."""
+"""State of each program: supervisord says whether it runs, the program itself what it waits for."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,30 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from penstock.contracts.errors import NotFound
 from penstock.stack import stackfile
+from penstock.stack.kafka import topics
 from penstock.stack.programs import ENVOY, KAFKA, PARTS, TRITON
 from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Running, Supervisor
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 
 PATIENCE_S = 2.0
-"""For each program's answer; all are asked at once."""
-
-_SILENT = logging.getLogger(f"{__name__}.librdkafka")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
+"""Longest wait for a program's answer, in seconds; all are asked at once."""
 
 
 class State(StrEnum):
     READY = "ready"
     WAITING = "waiting"
-    """It runs and says what it waits for, or does not answer yet."""
+    """Runs and says what it waits for, or does not answer yet."""
     STARTING = "starting"
-    """Its process is about to start, or to start again after it died."""
+    """Is about to start, or to start again after it died."""
     STOPPING = "stopping"
     STOPPED = "stopped"
 
@@ -48,9 +42,9 @@ class ProgramStatus:
     pid: int | None
     address: str
     waits_for: tuple[str, ...] = ()
-    """Each a thing and why: `kafka (refused, 3 tries)`."""
+    """Things that it waits for, each with the reason: `kafka (refused, 3 tries)`."""
     facts: tuple[str, ...] = ()
-    """What it says of itself: `2 pipelines`."""
+    """Short texts of the program about itself: `2 pipelines`."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,9 @@ class _Answer:
 
 
 def status(home: Path) -> list[ProgramStatus]:
-    """All programs of the stack at `home`, parts first; empty when it is down. Takes at most about 2 s."""
+    """Asks all programs of the stack at `home`, parts first; empty when it is down. Takes at most
+    about 2 s.
+    """
     try:
         stack = StackFile.read(home)
     except NotFound:
@@ -99,7 +95,7 @@ _ENDED: dict[str, tuple[State, tuple[str, ...]]] = {
     "BACKOFF": (State.STARTING, ("its own start: it ended at once, see `penstock logs {program}`",)),
     "FATAL": (State.STOPPED, ("`penstock up`: it was given up, see `penstock logs {program}`",)),
 }
-"""What is said of a program without a process, by supervisord's word for it."""
+"""State of a program without a process, and what it waits for, by supervisord's word for it."""
 
 
 def _address(stack: StackFile, program: str) -> str:
@@ -108,13 +104,10 @@ def _address(stack: StackFile, program: str) -> str:
 
 
 def _ask_kafka(address: str, stack: StackFile) -> _Answer:
-    try:
-        topics = (
-            AdminClient({"bootstrap.servers": address}, logger=_SILENT).list_topics(timeout=PATIENCE_S).topics
-        )
-    except KafkaException:
+    found = topics(address, PATIENCE_S)
+    if found is None:
         return _Answer(False, ("its own start",))
-    return _Answer(True, facts=(f"{sum(not name.startswith('__') for name in topics)} topics",))
+    return _Answer(True, facts=(f"{len(found)} topics",))
 
 
 def _ask_triton(address: str, stack: StackFile) -> _Answer:
@@ -156,7 +149,7 @@ _ASK: dict[str, Callable[[str, StackFile], _Answer]] = {
 
 
 def _http(address: str, method: str, path: str, body: bytes | None = None) -> bytes:
-    """The body of a 200. Raises OSError or HTTPException otherwise."""
+    """Calls a program over HTTP and returns the body of a 200. Raises OSError, HTTPException."""
     connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
     try:
         connection.request(method, path, body)

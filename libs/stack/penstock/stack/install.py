@@ -1,5 +1,5 @@
-"""Fetches what the embedded stack runs: `python -m penstock.stack.install`. Says first what and how
-large; quick when it is all there.
+"""Installs the parts of the embedded stack: `python -m penstock.stack.install`. Says first which
+and how large they are; is quick when they are all there.
 
 Kafka's jars as locked, each checked by its digest; Triton's environment as locked; and the JVM's
 cache that makes Kafka start in a second.
@@ -27,15 +27,16 @@ from penstock.stack.kafka import Broker
 from penstock.stack.places import Places
 
 TRITON_MB = 75
-"""What the wheels of deploy/triton.lock weigh."""
+"""Size of the wheels of deploy/triton.lock, in megabytes."""
 TRITON_DISK_MB = 310
+"""Size of the environment that is made of them, in megabytes."""
 
 _BROKER_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """Something to be installed."""
+    """Part that is to be installed."""
 
     what: str
     size: str
@@ -43,7 +44,7 @@ class Part:
 
 
 def missing(places: Places) -> list[Part]:
-    """What is not there yet, in the order in which it must be installed."""
+    """Lists the parts that are not there yet, in the order in which they must be installed."""
     parts = []
     if absent := jars.missing(places):
         megabytes = sum(jar.size for jar in absent) / 1e6
@@ -109,7 +110,7 @@ def _has_triton(places: Places) -> bool:
 
 
 def _build_triton(places: Places) -> None:
-    """From scratch: a half-built environment is never mended."""
+    """Makes Triton's environment from scratch: a half-built one is never mended."""
     venv = places.triton_venv
     shutil.rmtree(venv, ignore_errors=True)
     _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
@@ -125,7 +126,7 @@ def _uv() -> str:
 
 
 def _aot_stamp(places: Places) -> str:
-    """The cache holds for one JVM, one class path and one set of flags."""
+    """Identity of the cache: it holds for one JVM, one class path and one set of flags."""
     broker = Broker(Path("/nowhere"), 1, 2, places=places)
     return hashlib.sha256("\0".join(broker.java()).encode() + _digest(places.kafka_lock).encode()).hexdigest()
 
@@ -138,7 +139,7 @@ def _has_aot(places: Places) -> bool:
 
 
 def _record_aot(places: Places) -> None:
-    """One start and stop of a broker that nobody uses: the JVM writes down what it loaded."""
+    """Starts and stops a broker that nobody uses, so that the JVM writes down what it loads."""
     with tempfile.TemporaryDirectory(prefix="penstock-kafka-") as home:
         chosen = ports.choose({"kafka": 19592, "controller": 19593})
         broker = Broker(Path(home), chosen["kafka"], chosen["controller"], places=places)

@@ -41,7 +41,7 @@ class Jar:
 
 
 def read_lock(lock: Path) -> tuple[Jar, ...]:
-    """The locked jars, in class-path order."""
+    """Reads the locked jars, in class-path order."""
     return tuple(
         Jar(entry["groupId"], entry["artifactId"], entry["version"], entry["sha256"], entry["size"])
         for entry in tomllib.loads(lock.read_text(encoding="utf-8"))["dependencies"]
@@ -49,13 +49,13 @@ def read_lock(lock: Path) -> tuple[Jar, ...]:
 
 
 def class_path(places: Places) -> str:
-    """For `java -cp`. The JVM's AOT cache holds for this very text."""
+    """Class path for `java -cp`. The JVM's AOT cache holds for this very text."""
     return ":".join(str(places.kafka / "jars" / jar.file) for jar in read_lock(places.kafka_lock))
 
 
 def missing(places: Places) -> tuple[Jar, ...]:
-    """The locked jars that are not installed, by name and size; `fetch` checked their digests when
-    it put them there.
+    """Lists the locked jars that are not installed, by name and size; `fetch` checked the digests
+    of the others.
     """
     folder = places.kafka / "jars"
     return tuple(jar for jar in read_lock(places.kafka_lock) if not _has_size(folder / jar.file, jar.size))

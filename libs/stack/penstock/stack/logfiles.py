@@ -1,4 +1,4 @@
-"""The programs' log files, rotated by supervisord."""
+"""Log files of the programs, which supervisord rotates."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _POLL_S = 0.2
 
 
 def logs(home: Path, program: str, *, follow: bool = False, last: int | None = None) -> Iterator[str]:
-    """Lines without their ends: the last `last`, or the whole present file. With `follow`, goes on
-    as lines come, over rotations too.
+    """Reads lines without their ends: the last `last`, or the whole present file. With `follow`,
+    goes on as lines come, over rotations too.
 
     Raises NotFound for a program that never ran here.
     """

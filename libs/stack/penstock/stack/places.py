@@ -1,4 +1,4 @@
-"""Where the embedded stack's parts lie: in the checkout, beside the virtual environment. One `make
+"""Places of the embedded stack's parts: in the checkout, beside the virtual environment. One `make
 setup` serves every PENSTOCK_HOME.
 """
 
@@ -13,13 +13,13 @@ from penstock.contracts.errors import NotFound
 
 @dataclass(frozen=True)
 class Places:
-    """The parts of one checkout."""
+    """Places in one checkout."""
 
     checkout: Path
 
     @classmethod
     def find(cls) -> Self:
-        """The checkout that this module stands in. Raises NotFound where the libraries were
+        """Finds the checkout that this module stands in. Raises NotFound where the libraries were
         installed without one.
         """
         for folder in Path(__file__).resolve().parents:
@@ -36,7 +36,7 @@ class Places:
 
     @property
     def kafka(self) -> Path:
-        """Kafka's jars and the JVM's AOT cache."""
+        """Folder of Kafka's jars and the JVM's AOT cache."""
         return self.checkout / ".cache" / "kafka"
 
     @property
@@ -45,10 +45,10 @@ class Places:
 
     @property
     def triton_venv(self) -> Path:
-        """Triton's own environment: its stub needs NumPy 1."""
+        """Environment of Triton alone: its stub needs NumPy 1."""
         return self.checkout / ".venv-triton"
 
     @property
     def triton_backends(self) -> Path:
-        """The source of our backends."""
+        """Sources of our backends."""
         return self.checkout / "deploy" / "triton" / "backends"

@@ -1,4 +1,4 @@
-"""The stack's ports: the fixed defaults, others only on a clash.
+"""Ports of a stack: the fixed defaults, others only on a clash.
 
 Stacks that come up at the same moment do not take each other's: `up` chooses under a lock and
 writes down what it chose.
@@ -29,8 +29,8 @@ _TRIES = 150
 
 
 def choose(wanted: dict[str, int], taken: Iterable[int] = ()) -> dict[str, int]:
-    """`wanted` where it is free; else the next free port in steps of 100. `taken` is avoided
-    although nothing listens there yet.
+    """Chooses each wanted port where it is free, else the next free one in steps of 100. `taken` is
+    avoided although nothing listens there yet. Raises Unavailable.
     """
     avoided = set(taken)
     chosen: dict[str, int] = {}
@@ -52,7 +52,7 @@ def _candidates(port: int) -> Iterable[int]:
 
 
 def free(port: int) -> bool:
-    """Nothing listens on 127.0.0.1:port, nor on the port at every address."""
+    """Whether nothing listens on 127.0.0.1:port, nor on the port at every address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

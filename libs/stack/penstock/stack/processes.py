@@ -1,5 +1,5 @@
-"""The stack's processes and shared memory, found by what they carry, not by who started them: what
-was killed leaves orphans.
+"""Processes and shared memory of a stack, found by what they carry rather than by their parent: a
+killed program leaves orphans.
 
 Every process that a stack starts inherits two variables; `/proc` tells who has them. `launch`
 imports this, so it needs nothing but the standard library.
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 HOME_VARIABLE = "PENSTOCK_STACK_HOME"
-"""In the environment of each process of a stack: its home, absolute."""
+"""Variable of each process of a stack: the stack's home, absolute."""
 PROGRAM_VARIABLE = "PENSTOCK_STACK_PROGRAM"
-"""Which program it belongs to."""
+"""Variable of each process of a stack: the program that it belongs to."""
 
 SUPERVISOR = "supervisor"
 
@@ -30,14 +30,14 @@ class Process:
     pid: int
     program: str
     started: str
-    """In clock ticks since boot: with the pid, one process for ever."""
+    """Start in clock ticks since boot: with the pid it names one process for ever."""
 
     def alive(self) -> bool:
         return _started(self.pid) == self.started
 
 
 def of_stack(home: Path, program: str | None = None) -> list[Process]:
-    """The living processes of the stack at `home`, zombies left out; of one program when it is named."""
+    """Lists the living processes of the stack at `home`, or of one program; zombies are left out."""
     wanted = os.fsencode(home)
     return [
         found
@@ -47,8 +47,8 @@ def of_stack(home: Path, program: str | None = None) -> list[Process]:
 
 
 def end(processes: Iterable[Process], grace: float) -> None:
-    """SIGTERM, then after `grace` seconds SIGKILL; returns when none is left. Raises TimeoutError
-    if one outlives even that.
+    """Sends SIGTERM, then after `grace` seconds SIGKILL, and returns when none is left. Raises
+    TimeoutError if one outlives even that.
     """
     remaining = [process for process in processes if process.alive()]
     for how, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
@@ -63,7 +63,7 @@ def end(processes: Iterable[Process], grace: float) -> None:
 
 
 def sweep_shared_memory(prefix: str) -> None:
-    """Removes the regions of a dead program. They are its own by their prefix."""
+    """Removes the regions of a dead program, which are its own by their prefix."""
     for region in _SHARED_MEMORY.glob(f"{prefix}*"):
         region.unlink(missing_ok=True)
 
@@ -94,7 +94,7 @@ def _marked() -> Iterator[tuple[bytes, Process]]:
 
 
 def _started(pid: int) -> str | None:
-    """None when there is no such process, or only a zombie of it."""
+    """Start of a process in clock ticks; None where there is none, or only a zombie of it."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,4 +1,4 @@
-"""The programs of a stack: what each runs, with which settings."""
+"""Programs of a stack: command, settings and supervision of each."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Nothing phones home."""
+"""Variables that keep every library from phoning home."""
 
 _STOPS_WITHIN_S = 20
+"""Seconds from SIGTERM until a program is killed."""
 
 
 def all_services() -> tuple[str, ...]:
@@ -67,7 +68,7 @@ def envoy(stack: StackFile) -> Envoy:
 
 
 def platform(stack: StackFile) -> dict[str, str]:
-    """The settings that all services of the stack share, and the tools that run beside them."""
+    """Settings that all services of the stack share, and the tools that run beside them."""
     peers = {f"PENSTOCK_PEERS__{service.upper()}": address for service, address in stack.services.items()}
     return {
         "PENSTOCK_HOME": str(stack.home),
@@ -79,7 +80,7 @@ def platform(stack: StackFile) -> dict[str, str]:
 
 
 def service_settings(stack: StackFile, service: str) -> dict[str, str]:
-    """`PENSTOCK_<SERVICE>__…` of one service."""
+    """Settings of one service: `PENSTOCK_<SERVICE>__…`."""
     own = {"PORT": str(stack.ports[service])}
     if PLATFORM[service].triton:
         own |= {
@@ -91,8 +92,8 @@ def service_settings(stack: StackFile, service: str) -> dict[str, str]:
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
-    """The caller's environment less what the stack decides itself: its addresses, and how to reach
-    its Kafka.
+    """Environment of the caller, less what the stack decides itself: its addresses, and how to
+    reach its Kafka.
     """
     decided = (
         "PENSTOCK_HOME",
@@ -111,7 +112,7 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def specs(stack: StackFile) -> list[Spec]:
-    """What each program of the stack runs."""
+    """Command and environment of each program of the stack."""
     home = str(stack.home)
     server = triton(stack)
     found = [
@@ -128,7 +129,7 @@ def specs(stack: StackFile) -> list[Spec]:
 
 
 def supervised(spec: Spec, path: Path) -> Program:
-    """How supervisord keeps it up."""
+    """Supervision of a program: its group, and how long it may take to stop."""
     group = {KAFKA: "broker", TRITON: "serving", ENVOY: "serving"}.get(spec.program, "services")
     grace = TRITON_STOPS_WITHIN_S if spec.program == TRITON else _STOPS_WITHIN_S
     return Program(spec.program, group, [sys.executable, "-m", "penstock.stack.launch", str(path)], grace)

@@ -1,4 +1,4 @@
-"""A running stack: brought up, waited for, taken down."""
+"""Running stack: brought up, waited for, taken down."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ORPHANS_END_WITHIN_S = 15.0
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: its addresses, and its programs to start and stop."""
+    """Running stack: its addresses, and its programs to start and stop."""
 
     file: StackFile
 
@@ -58,8 +58,8 @@ class Stack:
     def wait(
         self, within: float, progress: Progress | None = None, only: Sequence[str] | None = None
     ) -> None:
-        """Waits until all programs, or `only` these, are ready. Raises Unavailable naming those that
-        are not after `within` seconds.
+        """Waits until all programs, or `only` these, are ready. Raises Unavailable naming those
+        that are not after `within` seconds.
         """
         deadline = time.monotonic() + within
         told: dict[str, ProgramStatus] = {}
@@ -96,7 +96,8 @@ def up(
     ports_wanted: Mapping[str, int] | None = None,
     within: float = 120.0,
 ) -> Stack:
-    """Brings up the stack of `home`, or what of it is down, and returns when every program is ready.
+    """Brings up the stack of `home`, or what of it is down, and returns when every program is
+    ready.
 
     `services`: by default all that are installed. `ports_wanted`: by default the fixed ones; a
     taken one is replaced by a free one. Raises NotFound before `make setup`, Conflict when the
@@ -127,7 +128,7 @@ def up(
 
 def down(home: Path, progress: Callable[[str], None] | None = None) -> None:
     """Ends the stack of `home`: services first, then Triton and Envoy, then Kafka. `progress` is
-    told each program that has ended.
+    called with each program that has ended.
 
     Leaves no process, socket or shared memory, whatever was killed before. The data stay. Does
     nothing when nothing is up.

@@ -1,4 +1,4 @@
-"""`$PENSTOCK_HOME/stack.json`: where everything of a running stack is. Written by `up`, read by
+"""Addresses and ports of a running stack: `$PENSTOCK_HOME/stack.json`, written by `up`, read by
 `down`, `status` and every client.
 """
 
@@ -23,16 +23,16 @@ class StackFile(BaseModel):
     home: Path
     """Absolute."""
     endpoint: str
-    """The front door; host:port, as all addresses here."""
+    """Address of the front door: host:port, as all addresses here."""
     kafka: str
     services: dict[str, str]
     triton_grpc: str
     triton_http: str
     triton_metrics: str
     door_admin: str
-    """Envoy's administration."""
+    """Address of Envoy's administration."""
     ports: dict[str, int]
-    """By the names of `penstock.stack.ports`; kept for the next `up`."""
+    """Ports by the names of `penstock.stack.ports`; kept for the next `up`."""
 
     @classmethod
     def of(cls, home: Path, ports: dict[str, int], services: tuple[str, ...]) -> Self:
@@ -53,7 +53,7 @@ class StackFile(BaseModel):
 
     @classmethod
     def read(cls, home: Path) -> Self:
-        """Raises NotFound where no stack was ever up, or its file is broken."""
+        """Reads the file of a home. Raises NotFound where no stack is up, or its file is broken."""
         path = home.resolve() / FILE
         try:
             return cls.model_validate_json(path.read_bytes())
@@ -76,7 +76,7 @@ class StackFile(BaseModel):
 
 
 def key(home: Path) -> str:
-    """Tells the stacks of one machine apart: in the name of the socket and of shared-memory regions."""
+    """Name of a stack among those of one machine: in its socket and its shared-memory regions."""
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
 
 

@@ -1,4 +1,4 @@
-"""One supervisord a stack: its configuration as text, and its answers over a Unix socket."""
+"""Supervisord, one for each stack: its configuration as text, and its answers over a Unix socket."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 LOG_BYTES = "16MB"
 LOG_BACKUPS = 3
 GROUPS = {"broker": 10, "serving": 20, "services": 30}
-"""Their order at a stop is the reverse: the services first, while Kafka still takes what they have
-in flight.
+"""Priority by group; they stop in the reverse order: the services first, while Kafka still takes
+what they have in flight.
 """
 
 _SETTLED_S = 5
+"""Seconds after which a program counts as started."""
 _TRIES = 1000
 _MOST_FILES = 65536
 
@@ -36,7 +37,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Running:
-    """What supervisord says of a program."""
+    """State of a program as supervisord has it."""
 
     program: str
     state: str
@@ -45,8 +46,8 @@ class Running:
 
 
 def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket: Path) -> str:
-    """supervisord.conf. `up` starts the programs; what dies is started again, after 1, 2, 3 … s
-    while it dies in its first 5 s.
+    """Text of supervisord.conf. `up` starts the programs; one that dies is started again, after 1,
+    2, 3 … s while it dies in its first 5 s.
     """
     programs = list(programs)
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -68,24 +69,28 @@ def configuration(programs: Iterable[Program], *, run: Path, logs: Path, socket:
         },
     }
     for program in programs:
-        sections[f"program:{program.name}"] = {
-            "command": shlex.join(program.command),
-            "autostart": "false",
-            "autorestart": "true",
-            "startsecs": _SETTLED_S,
-            "startretries": _TRIES,
-            "stopsignal": "TERM",
-            "stopwaitsecs": program.stop_within_s,
-            "killasgroup": "true",
-            "redirect_stderr": "true",
-            "stdout_logfile": logs / f"{program.name}.log",
-            "stdout_logfile_maxbytes": LOG_BYTES,
-            "stdout_logfile_backups": LOG_BACKUPS,
-        }
+        sections[f"program:{program.name}"] = _program(program, logs)
     for group, priority in GROUPS.items():
         if members := [program.name for program in programs if program.group == group]:
             sections[f"group:{group}"] = {"programs": ",".join(members), "priority": priority}
     return "\n".join(_section(name, values) for name, values in sections.items())
+
+
+def _program(program: Program, logs: Path) -> dict[str, object]:
+    return {
+        "command": shlex.join(program.command),
+        "autostart": "false",
+        "autorestart": "true",
+        "startsecs": _SETTLED_S,
+        "startretries": _TRIES,
+        "stopsignal": "TERM",
+        "stopwaitsecs": program.stop_within_s,
+        "killasgroup": "true",
+        "redirect_stderr": "true",
+        "stdout_logfile": logs / f"{program.name}.log",
+        "stdout_logfile_maxbytes": LOG_BYTES,
+        "stdout_logfile_backups": LOG_BACKUPS,
+    }
 
 
 def _section(name: str, values: Mapping[str, object]) -> str:
@@ -95,7 +100,7 @@ def _section(name: str, values: Mapping[str, object]) -> str:
 
 
 class Supervisor:
-    """Talks to the supervisord behind a socket."""
+    """Client of the supervisord behind a socket."""
 
     def __init__(self, socket: Path) -> None:
         self._socket = socket
@@ -116,19 +121,19 @@ class Supervisor:
         ]
 
     def start(self, program: str) -> None:
-        """Does nothing when it runs."""
+        """Starts a program, unless it runs."""
         self._tolerating(
             Faults.ALREADY_STARTED, lambda: self._server.supervisor.startProcess(self._full(program), False)
         )
 
     def stop(self, program: str) -> None:
-        """Returns when it has ended; after its grace it is killed."""
+        """Ends a program and returns when it has ended; after its grace it is killed."""
         self._tolerating(
             Faults.NOT_RUNNING, lambda: self._server.supervisor.stopProcess(self._full(program), True)
         )
 
     def shut_down(self) -> None:
-        """Asks; the services, then Triton and Envoy, then Kafka end after it returns."""
+        """Asks for the end; services, then Triton and Envoy, then Kafka end after it returns."""
         self._server.supervisor.shutdown()
 
     def _full(self, program: str) -> str:
@@ -144,7 +149,7 @@ class Supervisor:
 
 
 def socket_folder(key: str) -> Path:
-    """A short folder of this user's own: a socket's path has at most 107 bytes, PENSTOCK_HOME may
-    have more.
+    """Folder of this user's own with a short path: a socket's has at most 107 bytes, PENSTOCK_HOME
+    may have more.
     """
     return Path(f"/tmp/penstock-{os.getuid()}") / key  # noqa: S108

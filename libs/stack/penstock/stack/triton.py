@@ -1,4 +1,6 @@
-"""Triton from the wheel `nvidia-pytriton`, with our `onnxruntime` backend, in an environment of its own."""
+"""Triton from the wheel `nvidia-pytriton`, with our `onnxruntime` backend, in an environment of its
+own.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,21 @@ from penstock.contracts.errors import NotFound
 from penstock.stack.places import Places
 
 STOP_WITHIN_S = 20
-"""A stub that was killed makes a stop take 12 s."""
+"""Seconds from SIGTERM until Triton is killed; a stub that was killed makes a stop take 12 s."""
 
 
 @dataclass(frozen=True)
 class Triton:
+    """Files, command line and environment of one Triton."""
+
     models: Path
-    """Its model repository. Models are loaded by name; at the start it is empty."""
+    """Model repository. Models are loaded by name; at the start it is empty."""
     grpc: int
     http: int
     metrics: int
     shared_memory: str
-    """Prefix of its regions in /dev/shm. A killed stub leaves one of 1 MiB behind: the next start
-    sweeps them.
+    """Prefix of its regions in /dev/shm. A killed stub leaves one of 1 MiB, which the next start
+    removes.
     """
     places: Places = field(default_factory=Places.find)
 
@@ -80,8 +84,8 @@ class Triton:
         return [*flags, *(f"--{name}={value}" for name, value in options.items())]
 
     def environment(self) -> dict[str, str]:
-        """The stub embeds an interpreter: PATH decides whose packages it sees, LD_LIBRARY_PATH
-        which libpython it is.
+        """Variables for the stub, which embeds an interpreter: PATH decides whose packages it sees,
+        LD_LIBRARY_PATH which libpython it is.
         """
         return {
             "PATH": f"{self.places.triton_venv / 'bin'}:{os.defpath}",
@@ -93,8 +97,8 @@ class Triton:
 
 
 def _lay(source: Path, target: Path) -> None:
-    """A real copy: Triton refuses a library behind a symlink. Renamed into place, so that another
-    stack may do the same.
+    """Copies a file where it is missing or older: Triton refuses a library behind a symlink. The
+    copy is renamed into place, so that another stack may do the same.
     """
     if target.is_file() and (target.stat().st_size, target.stat().st_mtime_ns) == (
         source.stat().st_size,

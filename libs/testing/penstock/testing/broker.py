@@ -5,7 +5,6 @@ test may kill and start again.
 from __future__ import annotations
 
 import ctypes
-import logging
 import shutil
 import signal
 import socket
@@ -21,10 +20,6 @@ from penstock.testing.wait import until
 _PR_SET_PDEATHSIG = 1
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
-
-_SILENT = logging.getLogger("penstock.testing.silent")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
 
 
 class Kafka:
@@ -97,17 +92,12 @@ class EmbeddedKafka(Kafka):
             self._process = None
 
     def _answers(self) -> bool:
-        from confluent_kafka import KafkaException
-        from confluent_kafka.admin import AdminClient
+        from penstock.stack.kafka import topics
 
         if self._process is not None and self._process.poll() is not None:
             said = (self._home / "broker.log").read_text(errors="replace")[-2000:]
             raise RuntimeError(f"the broker ended with {self._process.returncode}: {said}")
-        try:
-            AdminClient({"bootstrap.servers": self.bootstrap_servers}, logger=_SILENT).list_topics(timeout=1)
-        except KafkaException:
-            return False
-        return True
+        return topics(self.bootstrap_servers, 1.0) is not None
 
 
 def free_ports(count: int) -> list[int]:
