@@ -1,1 +1,1 @@
-"""What Triton serves, Envoy's routes, the prediction record."""
+"""Inference: models on Triton, Envoy's configuration, the prediction record."""

@@ -1,4 +1,4 @@
-"""A prediction by entity or by fields, as messages: feature values in, named outputs back."""
+"""Prediction by entity or by fields, as messages: feature values in, named outputs back."""
 
 from __future__ import annotations
 

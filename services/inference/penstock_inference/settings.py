@@ -25,50 +25,52 @@ class Settings(ServiceSettings):
     triton_grpc: str = f"127.0.0.1:{ports.TRITON_GRPC}"
     triton_http: str = f"127.0.0.1:{ports.TRITON_HTTP}"
     triton_device: Device = "cpu"
-    """Where Triton runs the models. `gpu`: one instance on each GPU that its container sees; needs
-    NVIDIA's image.
+    """Device on which Triton runs the models. `gpu`: one instance on each GPU that its container
+    sees; needs NVIDIA's image.
     """
     door_listen: str = ""
-    """Where Envoy listens; by default at `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080."""
+    """Address at which Envoy listens; by default `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080.
+    """
     door_admin: str = f"127.0.0.1:{ports.DOOR_ADMIN}"
-    """Where Envoy says whether it is ready: its own administration, never to be reached from
-    outside, or `door_health_listen`.
+    """Address at which Envoy says whether it is ready: its own administration, never to be reached
+    from outside, or `door_health_listen`.
     """
     door_admin_listen: str = ""
-    """Where Envoy's administration listens; by default at `door_admin`. In a container:
+    """Address at which Envoy's administration listens; by default `door_admin`. In a container:
     127.0.0.1:9199, out of reach of the others.
     """
     door_health_listen: str = ""
-    """Where Envoy answers GET /ready and /stats/prometheus and nothing else. In a container: 0.0.0.0:9198."""
+    """Address at which Envoy answers GET /ready and /stats/prometheus and nothing else; by default
+    none. In a container: 0.0.0.0:9198.
+    """
     door_traces: str = ""
-    """A collector's host:port (OTLP over gRPC): Envoy sends it a span for each call. Envoy must be
-    started again when this changes.
+    """Collector (OTLP over gRPC) to which Envoy sends a span for each call, as host:port. Envoy
+    must be started again when this changes.
     """
 
     reconcile_every: Duration = timedelta(seconds=2)
-    """How often what Triton serves is compared with what it should, each served model probed, and
-    the door's log looked at.
+    """Interval at which Triton's models are compared with those that should serve, each one is
+    probed, and the door's log is looked at.
     """
     log_rotate_bytes: int = Field(default=64 << 20, ge=4096)
+    """Size at which the door's log is rotated."""
     log_rotate_after: Duration = timedelta(hours=1)
-    """Predictions do not lie longer in the file that Envoy writes."""
+    """Age at which the door's log is rotated, however small it is."""
     log_keep: Duration = timedelta(hours=1)
-    """How long a published log file stays."""
+    """Age at which a published log file is removed."""
     log_reserve_bytes: int = Field(default=64 << 20, ge=0)
-    """With less free space than this the log counts as not writable; if a pipeline says `record:
-    required`, the door closes.
+    """Free space that must be left on the disk: with less the log counts as not writable, and the
+    door closes if a pipeline says `record: required`.
     """
 
     @property
     def repository(self) -> Path:
-        """Triton's model repository; Triton reads it, we write it."""
+        """Folder of Triton's model repository, which this service writes."""
         return self.platform.home.resolve() / "triton" / "models"
 
     @property
     def door(self) -> Door:
-        own = (
-            self.platform.peers.get("inference") or self.address
-        )  # which may be every address of this machine
+        own = self.platform.peers.get("inference") or self.address  # perhaps all of this machine's
         return Door(
             folder=self.platform.home.resolve() / "envoy",
             listen=self.door_listen or self.platform.endpoint,

@@ -23,8 +23,8 @@ class Tables(DeclarativeBase):
 
 
 class AdmittedRow(Tables):
-    """Admitted generation of a pipeline. Rows are small and kept for good: an old line of the door's
-    log is read by the layout of its time.
+    """Admitted generation of a pipeline. Rows are small and kept for good: an old line of the
+    door's log is read by the layout of its time.
     """
 
     __tablename__ = "admitted"

@@ -1,1 +1,1 @@
-"""The front door: Envoy's files, what it lets in, and whether it is open."""
+"""Front door: Envoy's files, its routes, and whether it is open."""

@@ -1,5 +1,5 @@
-"""Envoy's bootstrap (`envoy.json`): its listeners, its administration, its traces. Read once, at its
-start.
+"""Envoy's bootstrap (`envoy.json`): its listeners, its administration, its traces. Read once, at
+its start.
 """
 
 from __future__ import annotations
@@ -111,7 +111,9 @@ _TRACING: Final[Json] = {
     # By its id a prediction is found among the traces, whoever began its trace.
     "custom_tags": [{"tag": "penstock.prediction", "request_header": {"name": PREDICTION_HEADER}}],
 }
-"""A call continues its client's trace, where it names one (`traceparent`), else begins a trace."""
+"""Tracing of each call, in its client's trace where it names one (`traceparent`), else in a new
+one.
+"""
 _NO_REQUEST_ID: Final[Json] = {
     "typed_config": {
         "@type": EXTENSIONS + "request_id.uuid.v3.UuidRequestIdConfig",

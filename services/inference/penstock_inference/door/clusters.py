@@ -31,7 +31,7 @@ _READY_CHECK: Final[Json] = {
 
 
 def clusters(door: Door, *, held: bool = False) -> list[Json]:
-    """All clusters of the door. With `held` nobody is behind Triton's: a prediction is tried again
+    """Clusters of the door. With `held` nobody is behind Triton's: a prediction is tried again
     until somebody is, or until its client gives up.
 
     So Triton restarts without a failed prediction: it answers before its models are there, that it
@@ -66,7 +66,7 @@ def cluster(name: str, at: str, *, http2: bool = True) -> Json:
 
 
 def _replicas(service: str, at: str) -> Json:
-    """A name may stand for several replicas: calls go to those that are ready, and to all of them
-    where none is.
+    """Cluster of a service. A name may stand for several replicas: calls go to those that are
+    ready, and to all of them where none is.
     """
     return cluster(service, at) | ({} if is_ip(at) else {"health_checks": [_READY_CHECK]})

@@ -1,4 +1,4 @@
-"""The front door: its addresses, its files, and what its log keeps of a call."""
+"""Front door as a value: its addresses and files, and how much its log keeps of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ PREDICTION_HEADER: Final = "x-penstock-prediction"
 LOG_FILE: Final = "predictions.log"
 MAX_REQUEST_BYTES: Final = 64 << 20
 KEPT_BYTES: Final = 1 << 20
-"""Largest body that goes into the log; a longer one only passes: a line grows by a third in base64."""
+"""Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.
+"""
 KEPT_HEAD_BYTES: Final = 4 << 10
 """Bytes that are kept of a longer body: enough for the name of the model."""
 DOOR_PACKAGE: Final = "penstock.door.v1"

@@ -19,7 +19,8 @@ BOOTSTRAP_FILE: Final = "envoy.json"
 
 
 def prepare(door: Door) -> None:
-    """Makes what Envoy needs to start and is missing, and brings up to date what it reads only then.
+    """Makes what Envoy needs to start and is missing, and brings up to date what it reads only
+    then.
 
     Routes that inference keeps already stay, and so do its clusters unless their addresses are
     others than this door's. Folder and log are readable by nobody else: they hold what people sent.

@@ -2,8 +2,8 @@
 predictions while Triton is away.
 
 Each answer waits until its line is in the log, and is withheld when it cannot be written
-(`recording.lua`). The keeper acts before it comes to that: the door closes, readiness with it, while
-a trial write fails or the disk is almost full, and opens again.
+(`recording.lua`). The keeper acts before it comes to that: the door closes, readiness with it,
+while a trial write fails or the disk is almost full, and opens again.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class DoorKeeper:
             await asyncio.sleep(every_s)
 
     def look(self) -> None:
-        """Looks at log, disk and Envoy once, and opens or closes the door. Blocks for some milliseconds."""
+        """Looks at log, disk and Envoy once, and opens or closes the door. Blocks for some
+        milliseconds.
+        """
         problem = self._log_problem()
         if problem or self._told:
             self._readiness.fact(

@@ -56,8 +56,8 @@ _ANOTHER_REPLICA: Final[Json] = {
 
 
 def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
-    """All routes of the door. `required`: an answer that cannot be recorded is withheld. `closed`:
-    why nothing is predicted at all.
+    """Routes of the door. With `required` an answer that cannot be recorded is withheld; `closed`
+    is why nothing is predicted at all.
 
     Both hold for every pipeline: the model's name is in the body, where no route can see it.
     """
@@ -122,7 +122,7 @@ def _http(method: str, path: str) -> Json:
 
 
 def _unless(closed: str | None, route: Json) -> Json:
-    """What a way does: it answers why the door is closed, or leads on."""
+    """Action of a route: the reason why the door is closed as an answer, else `route`."""
     if closed:
         return {"direct_response": {"status": 503, "body": {"inline_string": closed}}}
     return {"route": route}

@@ -1,5 +1,4 @@
-"""What is asked of the door as a whole: health, reflection and status of all services, answered by
-asking the one that knows.
+"""Health, reflection and status of all services at the door, answered by asking the one that knows.
 
 Envoy rewrites the public paths to `penstock.door.v1.…` (`routes.py`), so that this port goes on
 answering for inference alone when it is asked directly.
@@ -23,7 +22,9 @@ from penstock_inference.door.door import DOOR_PACKAGE
 from penstock_inference.serving.triton import Triton
 
 ASK_S: Final = 1.0
+"""Deadline of a question to a service, in seconds."""
 WATCH_EVERY_S: Final = 1.0
+"""Seconds between two looks for a client that watches health."""
 OPEN_INFERENCE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
 STATUS: Final = "penstock.status.v1.StatusService"
@@ -46,7 +47,7 @@ def owners(services: Mapping[str, ServiceDefinition] = PLATFORM) -> dict[str, st
 
 
 class DoorServices:
-    """One servicer for the rewritten services; `add_to_server` registers it."""
+    """Servicer of the rewritten services; `add_to_server` registers it."""
 
     def __init__(self, channels: Mapping[str, grpc.aio.Channel], triton: Triton) -> None:
         """`channels`: to every service, inference itself included."""
@@ -65,7 +66,9 @@ class DoorServices:
     async def check(
         self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
-        """Of one service by its gRPC name; the empty name asks for all at once."""
+        """Answers for one service by its gRPC name; the empty name asks for all at once. Raises
+        NotFound.
+        """
         return _Health(status=await self._state(request.service))
 
     async def watch(
@@ -111,7 +114,7 @@ class DoorServices:
     async def get_status(
         self, request: status_pb2.GetStatusRequest, context: Context
     ) -> status_pb2.GetStatusResponse:
-        """Of the service that is named, or of all."""
+        """Answers for the service that is named, or for all. Raises NotFound."""
         if request.service and request.service not in self._status:
             raise NotFound(
                 f"there is no service {request.service!r}",

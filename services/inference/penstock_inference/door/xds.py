@@ -51,8 +51,8 @@ def watched(folder: Path, name: str) -> Json:
 
 
 def http_listener(name: str, listen: str, manager: Mapping[str, Any], **limits: int) -> Json:
-    """Listener for HTTP at `listen`, with `limits` of its own; `manager` is its connection manager's
-    configuration.
+    """Listener for HTTP at `listen`, with `limits` of its own; `manager` is its connection
+    manager's configuration.
     """
     typed = {"@type": EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager"}
     connection_manager = {

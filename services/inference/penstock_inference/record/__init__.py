@@ -1,1 +1,1 @@
-"""The prediction record: the door's log, read and published exactly once."""
+"""Prediction record: the door's log, read and published exactly once."""

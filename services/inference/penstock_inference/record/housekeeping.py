@@ -1,4 +1,4 @@
-"""Rotation and removal of the door's log: what people sent lies no longer than it must."""
+"""Rotation and removal of the door's log, so that personal data lie there no longer than they must."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from penstock_inference.record.spool import Position, Tail, ensure_private, rota
 log = structlog.get_logger(__name__)
 
 EVERY_S: Final = 1.0
+"""Seconds between two looks at the log."""
 
 
 @dataclass
 class Housekeeping:
-    """Called by the recorder between batches, in its thread; works once a second."""
+    """Rotates and removes log files. The recorder calls it between batches, in its thread; it works
+    once a second.
+    """
 
     door: Door
     rotate_bytes: int
@@ -56,9 +59,7 @@ class Housekeeping:
         return size >= self.rotate_bytes or now - self._written_since >= self.rotate_after.total_seconds()
 
     def _remove(self, tail: Tail, committed: Position | None) -> None:
-        """Published files, once they have been kept long enough; the last one only when all of it
-        is published.
-        """
+        """Removes published files that have been kept long enough."""
         for path in tail.rotated():
             old = time.time() - path.stat().st_mtime > self.keep.total_seconds()
             if not old or not tail.is_published(path, committed):

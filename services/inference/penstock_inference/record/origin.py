@@ -1,5 +1,5 @@
-"""Which events are behind a prediction that was asked by entity: told in the request itself,
-sealed, so that it lands in the one record.
+"""Events behind a prediction by entity: sealed in the request itself, so that they are in its
+record.
 
 `Predict` asks the door like any client. The request carries the events' ids as the parameter
 `penstock_events`, with a code that only this service can make: a client that sends the parameter of
@@ -18,10 +18,13 @@ from pathlib import Path
 import orjson
 
 PARAMETER = "penstock_events"
+"""Parameter of a request that carries the sealed events."""
 
 
 class Origins:
-    """The key lies beside the service's data, mode 0600; replicas of one door share it. Made when missing."""
+    """Seals and opens event ids. The key lies beside the service's data, mode 0600, and is made
+    when missing; replicas of one door share it.
+    """
 
     def __init__(self, folder: Path) -> None:
         path = folder / "origins.key"
@@ -33,12 +36,12 @@ class Origins:
         self._key = path.read_bytes()
 
     def seal(self, events: Mapping[str, str]) -> str:
-        """Event ids by source, as the parameter's text."""
+        """Seals event ids by source, as the parameter's text."""
         said = orjson.dumps(dict(events))
         return f"{self._code(said)}.{said.decode()}"
 
     def opened(self, text: str | None) -> dict[str, str] | None:
-        """What was sealed; None for anything else."""
+        """Opens what `seal` made; None for any other text."""
         code, _, said = (text or "").partition(".")
         if not said or not hmac.compare_digest(code, self._code(said.encode())):
             return None

@@ -1,4 +1,4 @@
-"""A line of the door's log becomes a prediction: fields by name, row by row, as the version that
+"""Predictions from lines of the door's log: fields by name, row by row, as the version that
 answered names them.
 """
 
@@ -33,7 +33,7 @@ from penstock_inference.serving.tensors import (
 
 
 class Unattributed(Exception):
-    """A line that belongs to no pipeline: it is counted and told, not published."""
+    """Line that belongs to no pipeline: it is counted and logged, not published."""
 
 
 _GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
@@ -41,21 +41,21 @@ _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.
 
 
 def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> tuple[str, Prediction]:
-    """The pipeline and its prediction, with the events behind it where `origins` believes what the
-    request says. Raises Unattributed.
+    """Reads the pipeline and its prediction, with the events behind it where `origins` sealed them.
+    Raises Unattributed.
     """
     try:
-        said = orjson.loads(line)
-        over_grpc = said["protocol"] == "grpc"
-        status = _status(said, over_grpc=over_grpc)
-        request, asked, problem = _request(said, over_grpc=over_grpc)
+        entry = orjson.loads(line)
+        over_grpc = entry["protocol"] == "grpc"
+        status = _status(entry, over_grpc=over_grpc)
+        request, asked, problem = _request(entry, over_grpc=over_grpc)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unattributed(f"the line cannot be read: {error}") from error
     pipeline, version = asked
     response: InferMessage | None = None
     if status == "OK":
         try:
-            response = _response(said, over_grpc=over_grpc)
+            response = _response(entry, over_grpc=over_grpc)
         except Undecodable as error:
             problem = problem or f"response: {error}"
     layout = layouts(pipeline, _generation(response.version if response else version))
@@ -65,23 +65,8 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
             if pipeline
             else problem or "the line names no pipeline"
         )
-    prediction = Prediction(
-        id=said["id"],
-        pipeline=pipeline,
-        digest=layout.digest if response else None,
-        generation=layout.generation if response else None,
-        time=said["time"],
-        milliseconds=float(said["milliseconds"] or 0),
-        protocol="grpc" if over_grpc else "http",
-        status=status,
-        traceparent=said["traceparent"],
-        rows=None,
-        inputs=None,
-        probabilities=None,
-        values=None,
-        decisions=None,
-        undecoded=problem,
-    )
+    prediction = _empty(entry, pipeline, status, layout if response else None)
+    prediction["undecoded"] = problem
     if request is not None:
         _fill_inputs(prediction, request, layout)
         prediction["events"] = origins.opened(request.parameters.get(PARAMETER)) if origins else None
@@ -90,9 +75,30 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     return pipeline, prediction
 
 
+def _empty(entry: Mapping[str, Any], pipeline: str, status: str, layout: Layout | None) -> Prediction:
+    """Prediction without inputs and outputs; `layout` is of the version that answered."""
+    return Prediction(
+        id=entry["id"],
+        pipeline=pipeline,
+        digest=layout.digest if layout else None,
+        generation=layout.generation if layout else None,
+        time=entry["time"],
+        milliseconds=float(entry["milliseconds"] or 0),
+        protocol="grpc" if entry["protocol"] == "grpc" else "http",
+        status=status,
+        traceparent=entry["traceparent"],
+        rows=None,
+        inputs=None,
+        probabilities=None,
+        values=None,
+        decisions=None,
+        undecoded=None,
+    )
+
+
 def encoded(prediction: Prediction) -> bytes:
-    """As JSON that a topic takes. What is longer goes without its inputs and outputs, and says so
-    in `undecoded`.
+    """Encodes a prediction as JSON that a topic takes. A longer one goes without its inputs and
+    outputs, and says so in `undecoded`.
     """
     value = orjson.dumps(prediction)
     if len(value) > MESSAGE_BYTES:
@@ -104,38 +110,38 @@ def encoded(prediction: Prediction) -> bytes:
     return value
 
 
-def _status(said: Mapping[str, Any], *, over_grpc: bool) -> str:
+def _status(entry: Mapping[str, Any], *, over_grpc: bool) -> str:
     if not over_grpc:
-        return "OK" if said["status"] == 200 else str(said["status"])
-    number = said["grpc_status"]
+        return "OK" if entry["status"] == 200 else str(entry["status"])
+    number = entry["grpc_status"]
     if number is None:
         return "UNKNOWN"
     return _GRPC_STATUS[number] if 0 <= number < len(_GRPC_STATUS) else str(number)
 
 
 def _request(
-    said: Mapping[str, Any], *, over_grpc: bool
+    entry: Mapping[str, Any], *, over_grpc: bool
 ) -> tuple[InferMessage | None, tuple[str, str], str | None]:
-    """What was asked, of which model and version, and why that is all."""
+    """Reads the request, its model and version, and the reason why no more can be read."""
     asked = ("", "")
-    if not over_grpc and (found := _PATH.fullmatch(said["path"] or "")):
+    if not over_grpc and (found := _PATH.fullmatch(entry["path"] or "")):
         asked = (found[1], found[2] or "")
-    body, encoding = said["request"], said["request_encoding"]
+    body, encoding = entry["request"], entry["request_encoding"]
     if body is None:
         return None, asked, "the request was refused before its body was read"
     try:
         data = b64decode(body)
-        if (said["request_bytes"] or 0) > KEPT_BYTES:
+        if (entry["request_bytes"] or 0) > KEPT_BYTES:
             if over_grpc:
                 asked = grpc_names(inflate(data[5:], encoding if data[0] else None))
-            return None, asked, f"a request of {said['request_bytes']:.0f} bytes is not kept"
+            return None, asked, f"a request of {entry['request_bytes']:.0f} bytes is not kept"
         if over_grpc:
             message = unframe(data, encoding)
             asked = grpc_names(message)
             request = grpc_request(message)
             return request, (request.model, request.version), None
         return (
-            http_message(inflate(data, encoding), _length(said["request_header_length"]), "inputs"),
+            http_message(inflate(data, encoding), _length(entry["request_header_length"]), "inputs"),
             asked,
             None,
         )
@@ -143,14 +149,14 @@ def _request(
         return None, asked, f"request: {error}"
 
 
-def _response(said: Mapping[str, Any], *, over_grpc: bool) -> InferMessage:
-    body, encoding = said["response"], said["response_encoding"]
+def _response(entry: Mapping[str, Any], *, over_grpc: bool) -> InferMessage:
+    body, encoding = entry["response"], entry["response_encoding"]
     if body is None:
-        raise Undecodable(f"{said['response_bytes'] or 0:.0f} bytes are not kept")
+        raise Undecodable(f"{entry['response_bytes'] or 0:.0f} bytes are not kept")
     data = b64decode(body)
     if over_grpc:
         return grpc_response(unframe(data, encoding))
-    return http_message(inflate(data, encoding), _length(said["response_header_length"]), "outputs")
+    return http_message(inflate(data, encoding), _length(entry["response_header_length"]), "outputs")
 
 
 def _length(header: str | None) -> int | None:

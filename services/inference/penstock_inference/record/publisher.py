@@ -1,4 +1,5 @@
-"""Publishes predictions, each once: they and the position in the door's log are one Kafka transaction.
+"""Publishes predictions, each once: they and the position in the door's log are one Kafka
+transaction.
 
 The position is committed as an offset of the group `penstock.inference.recorder.<replica>`: the
 topic-partition is `deployments.v1`/0, which is ours and always there; the offset is the byte in the
@@ -37,12 +38,12 @@ ANCHOR: Final = Partition("deployments.v1", 0)
 
 
 class Publisher:
-    """One session's. Every method raises KafkaException or Unavailable: what became of the
+    """Publisher of one session. Every method raises KafkaException or Unavailable: what became of the
     predictions is for the next session's publisher to find out.
     """
 
     def __init__(self, kafka: KafkaSettings, replica: str, position_file: Path) -> None:
-        """Ends the predecessor's transaction, then reads where it was. Blocks."""
+        """Ends the predecessor's transaction, then reads its position. Blocks."""
         self._kafka = kafka
         self._file = position_file
         self._known_topics: set[str] = set()
@@ -56,9 +57,10 @@ class Publisher:
             if committed.position >= 0 and committed.metadata
             else _read_position(position_file)
         )
-        """In the door's log, as of the last commit; None: nothing was ever published."""
+        """Place in the door's log as of the last commit; None where nothing was ever published."""
 
     def has_topic(self, pipeline: str) -> bool:
+        """Whether the pipeline's topic is there. Asks Kafka until it is."""
         topic = predictions_topic(pipeline)
         if topic not in self._known_topics:
             with Reader(self._kafka, GROUP) as reader:

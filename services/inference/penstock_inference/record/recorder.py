@@ -1,4 +1,4 @@
-"""Each line of the door's log becomes a message of `<p>.predictions.v1`, exactly once
+"""Recorder: publishes each line of the door's log to `<p>.predictions.v1` exactly once
 (`publisher.py` says how).
 
 One recorder per door: a lock on the door's folder keeps a second one of this machine waiting; the
@@ -43,8 +43,8 @@ _ROWS = counter(metrics.PREDICTED_ROWS)
 _LINES = counter(metrics.RECORDED)
 
 EVERY_S: Final = 0.25
-"""Between two looks at the log. A transaction costs the broker some 10 ms of a core, however few
-predictions it holds.
+"""Seconds between two looks at the log. A transaction costs the broker some 10 ms of a core,
+however few predictions it holds.
 """
 COMMIT_AGAIN_S: Final = 3600.0
 """Seconds after which a position is committed again, lest Kafka forget it."""
@@ -57,13 +57,13 @@ REMEDY: Final = (
 class RecorderSettings:
     kafka: KafkaSettings
     folder: Path
-    """The door's."""
+    """Folder of the door's files."""
     position_file: Path
     replica: str = "0"
 
 
 class Recorder:
-    """Reads the log and publishes it, in one thread."""
+    """Reader and publisher of the log, in one thread."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Recorder:
         prediction by entity was made from.
         """
         self.backlog_bytes = 0
-        """Of the log that are not published yet. From any thread."""
+        """Size of the log that is not published yet. Read from any thread."""
         self._settings = settings
         self._layouts = layouts
         self._ensure_topic = ensure_topic
@@ -112,7 +112,7 @@ class Recorder:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Until `stop` is set. Raises ClientFailed; waits out everything that passes."""
+        """Records until `stop` is set. Raises ClientFailed; waits out everything that passes."""
         with _locked(self._settings.folder / "recorder.lock", stop):
             self._recovery.run(stop, lambda: self._session(stop))
 
@@ -169,7 +169,7 @@ class Recorder:
         _measure(predictions, unattributed)
 
     def _read(self, lines: list[bytes]) -> tuple[list[tuple[str, Prediction]], int]:
-        """Predictions by pipeline, and how many lines are none."""
+        """Reads predictions by pipeline, and counts the lines that belong to none."""
         predictions: list[tuple[str, Prediction]] = []
         reasons: list[str] = []
         for line in lines:
@@ -186,7 +186,7 @@ class Recorder:
 
 
 def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> None:
-    """Counts what was published, each in the trace that its client was in."""
+    """Measures what was published, each prediction in its client's trace."""
     undecoded = sum(prediction["undecoded"] is not None for _, prediction in predictions)
     for outcome, lines in (
         ("recorded", len(predictions) - undecoded),
@@ -212,7 +212,7 @@ def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> No
 
 @contextmanager
 def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Waits its turn; the lock goes with the process, however that ends."""
+    """Holds a lock, once it is free; it goes with the process, however that ends."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         while not stop.is_set():

@@ -1,4 +1,4 @@
-"""The door's log as a spool: read in order across rotation, never lose a line, throw away what is published.
+"""Spool of predictions: the door's log, read in order across rotation without losing a line.
 
 Envoy appends to `predictions.log`, which it opens anew for each line. To rotate, the file is
 renamed to `predictions-<nanoseconds>.log` and a new one is made (0600). A line for which the old
@@ -26,14 +26,18 @@ from penstock_inference.door.files import make_log
 log = structlog.get_logger(__name__)
 
 READ_BYTES: Final = 4 << 20
+"""Bytes that are read at once, unless a line is longer."""
 LEAVE_AFTER_S: Final = 1.0
+"""Seconds after its renaming until a file may be left."""
 LINE_START: Final = b'{"grpc_status":'
-"""Nowhere else in a line: within a text a quotation mark is escaped."""
+"""Beginning of a line, and nowhere else in one: within a text a quotation mark is escaped."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """Everything before `offset` bytes of the file, and every earlier file, is done."""
+    """Place in the log: all before `offset` bytes of the file, and every earlier file, is
+    published.
+    """
 
     file: str
     offset: int
@@ -41,21 +45,23 @@ class Position:
 
 @dataclass(frozen=True)
 class Lines:
+    """Whole lines that were read at once."""
+
     lines: list[bytes]
     position: Position
-    """After these lines."""
+    """Place after these lines."""
     full: bool
-    """There may be more at once."""
+    """Whether more may be there already."""
 
 
 def log_files(folder: Path) -> list[Path]:
-    """Oldest first; the one that Envoy was told to write last."""
+    """Lists the files of the log, oldest first; the one that Envoy writes comes last."""
     named = [*sorted(folder.glob("predictions-*.log")), folder / LOG_FILE]
     return [path for path in named if path.is_file() and not path.is_symlink()]
 
 
 def first_line_hash(descriptor: int) -> str | None:
-    """The file's identity, or None while it has no whole line."""
+    """Identity of a file: the hash of its first line; None while it has no whole line."""
     hashed = hashlib.sha256()
     at = 0
     while chunk := os.pread(descriptor, 1 << 16, at):
@@ -69,15 +75,13 @@ def first_line_hash(descriptor: int) -> str | None:
 
 
 def mended(line: bytes) -> bytes:
-    """A writer that ended in mid-line leaves a torn beginning before the next whole line; that one
-    is saved.
-    """
+    """Drops the torn beginning that a writer which was killed in mid-line left before a whole line."""
     last = line.rfind(LINE_START)
     return line[last:] if last > 0 else line
 
 
 class Tail:
-    """Reads whole lines, from a position on. One thread."""
+    """Reader of whole lines from a position on, in one thread."""
 
     def __init__(
         self, folder: Path, position: Position | None, *, leave_after_s: float = LEAVE_AFTER_S
@@ -95,7 +99,9 @@ class Tail:
             self._descriptor = None
 
     def read(self) -> Lines | None:
-        """The next lines, at most READ_BYTES of them unless one is longer; None when there are none yet."""
+        """Reads the next lines, at most READ_BYTES of them unless one is longer; None while there
+        are none.
+        """
         while self._descriptor is not None or self._open_oldest():
             if found := self._read_here():
                 return found
@@ -107,18 +113,18 @@ class Tail:
         return None
 
     def backlog_bytes(self) -> int:
-        """Not yet read."""
+        """Size of what is not yet read."""
         files = log_files(self._folder)
         sizes = [path.stat().st_size if path.exists() else 0 for path in files]
         here = self._index(files)
         return sum(sizes) if here is None else sum(sizes[here:]) - self._offset
 
     def rotated(self) -> list[Path]:
-        """The files that Envoy does not open any more, oldest first."""
+        """Lists the files that Envoy does not open any more, oldest first."""
         return [path for path in log_files(self._folder) if path.name != LOG_FILE]
 
     def is_published(self, path: Path, committed: Position | None) -> bool:
-        """Whether nothing in `path`, one of the rotated files, is still to be published."""
+        """Whether all of `path`, one of the rotated files, is published."""
         files = log_files(self._folder)
         here = self._index(files)
         if here is None or path not in files:
@@ -170,7 +176,9 @@ class Tail:
         )
 
     def _following(self) -> Path | None:
-        """The next file, once it has a whole line: then Envoy writes there, and nothing more comes here."""
+        """Finds the next file, once it has a whole line: then Envoy writes there, and nothing more
+        comes here.
+        """
         files = log_files(self._folder)
         here = self._index(files)
         if here is None:  # removed from under us; what the descriptor holds has been read
@@ -206,13 +214,13 @@ class Tail:
 
 
 def _renamed_at(path: Path) -> float:
-    """Seconds since the epoch; the current file was not."""
+    """Time of a file's renaming, in seconds since the epoch; now for the file that was not renamed."""
     nanoseconds = path.stem.removeprefix("predictions-")
     return int(nanoseconds) / 1e9 if nanoseconds.isdecimal() else time.time()
 
 
 def rotate(door: Door) -> Path:
-    """Puts the current file aside and makes a new one."""
+    """Renames the file that Envoy writes and makes a new one. Returns the renamed file."""
     aside = door.folder / f"predictions-{time.time_ns():020d}.log"
     door.log.rename(aside)
     make_log(door)
@@ -220,6 +228,6 @@ def rotate(door: Door) -> Path:
 
 
 def ensure_private(door: Door) -> None:
-    """Makes a missing log; takes a log that Envoy itself made away from everybody else."""
+    """Makes a missing log; makes one that Envoy itself made unreadable for everybody else."""
     if not door.log.is_file() or door.log.lstat().st_mode & 0o077:
         make_log(door)

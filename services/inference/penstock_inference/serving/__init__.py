@@ -1,1 +1,1 @@
-"""What Triton serves, brought to what is promoted."""
+"""Serving: promoted versions, verified and loaded on Triton."""

@@ -1,9 +1,8 @@
-"""Whether a promoted version may be loaded: everything is verified here, where the model is loaded,
-whoever sent it.
+"""Admission of a promoted version: everything is verified here, where the model is loaded.
 
-The promotion and its evidence by the trust store; that the generation rises; the package's bytes by
-their digest; the OpenSSF signature over the package. What fails has a sentence, which `penstock
-status` shows.
+The promotion and its evidence are verified by the trust store, that the generation rises, the
+package's bytes by their digest, and the OpenSSF signature over the package. A refusal is a
+sentence, which `penstock status` shows.
 """
 
 from __future__ import annotations
@@ -26,18 +25,22 @@ from penstock.runtime.artifacts import Artifacts
 
 @dataclass(frozen=True)
 class Admission:
+    """Verification of promoted versions, and the folder of the admitted ones."""
+
     artifacts: Artifacts
     keys: Path
-    """The folder with the trust store; read anew each time, so a rotation needs no restart."""
+    """Folder with the trust store; read anew each time, so a rotation needs no restart."""
     folder: Path
-    """Where admitted packages are kept: `<pipeline>/<generation>/package`."""
+    """Folder of admitted packages: `<pipeline>/<generation>/package`."""
 
     def precheck(self, promotion: ModelVersionPromoted, known: Known | None) -> None:
-        """What can be said without the package. Raises Refused; Unavailable while there is no trust store."""
+        """Verifies what needs no package. Raises Refused; Unavailable while there is no trust
+        store.
+        """
         _refuse(admissible(promotion, self._trust(), promotion.version.digest, known))
 
     def admit(self, promotion: ModelVersionPromoted, known: Known | None) -> Package:
-        """Fetches and verifies. The package lies in `folder` when it returns. Blocks.
+        """Fetches and verifies a package, and keeps it in `folder`. Blocks.
 
         Raises Refused or Tampered with what does not hold, Unavailable while the artifact store or
         the trust store is away.
@@ -60,8 +63,8 @@ class Admission:
         return open_package(kept / PACKAGE_FOLDER, version.digest)
 
     def reopen(self, promotion: ModelVersionPromoted) -> Package:
-        """What was admitted before this process began, verified as if it were new; fetched again
-        where it is gone or damaged. Blocks.
+        """Verifies a package that was admitted before, as if it were new; fetches it again where it
+        is gone or damaged. Blocks. Raises what `admit` raises.
         """
         kept = self._place(promotion)
         try:
@@ -70,6 +73,7 @@ class Admission:
             return self.admit(promotion, None)
 
     def forget(self, pipeline: str, generation: int) -> None:
+        """Removes an admitted package. Blocks."""
         shutil.rmtree(self.folder / pipeline / str(generation), ignore_errors=True)
 
     def _verify(

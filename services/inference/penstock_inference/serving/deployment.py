@@ -1,4 +1,5 @@
-"""Deployments: for each pipeline, which version it should serve, which it serves, which was refused.
+"""Deployments: for each pipeline, which version it should serve, which it serves, which was
+refused.
 
 What must survive a restart is in the database (`store.py`) and here; a change is durable before it
 shows. The rest, such as promotions that wait, comes back from Kafka at each start.
@@ -34,7 +35,7 @@ class Deployment:
     served: Served | None = None
     """Version that serves, and since when, as the database has it."""
     model: Model | None = None
-    """The served version, once this process has verified it."""
+    """Version that serves, once this process has verified it."""
     refused: RefusedDeployment | None = None
     """Newest promotion that was refused, and why; None once a later one serves."""
     applied: Pipeline | None = None
@@ -113,8 +114,8 @@ def _identity(promotion: ModelVersionPromoted) -> tuple[int, str]:
 
 
 class Deployments:
-    """Deployments of all pipelines, with their rows in the database. Coroutines wait for the database
-    and raise DatabaseAway.
+    """Deployments of all pipelines, with their rows in the database. Coroutines wait for the
+    database and raise DatabaseAway.
     """
 
     def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
@@ -196,7 +197,7 @@ class Deployments:
         )
 
     def summary(self) -> str:
-        """What serves and what was refused, for `penstock status`."""
+        """Text about versions that serve and that were refused, for `penstock status`."""
         said = [
             f"{version_name(model.pipeline, model.digest)} generation {model.generation}"
             for model in self.models.values()

@@ -1,4 +1,4 @@
-"""An admitted model version: its promotion, its package, and what its tensors mean."""
+"""Admitted model version: its promotion, its package, and what its tensors mean."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock_inference.serving.layout import Layout
 
 @dataclass(frozen=True)
 class Model:
-    """A version whose signatures, evidence and bytes this process has verified."""
+    """Version whose signatures, evidence and bytes this process has verified."""
 
     promotion: ModelVersionPromoted
     package: Package

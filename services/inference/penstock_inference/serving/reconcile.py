@@ -1,7 +1,8 @@
-"""What is served against what should be, as values: the steps that repair the difference.
+"""Reconciliation as values: what Triton has loaded against what should serve, and the steps that
+repair the difference.
 
 Triton forgets everything when it restarts, goes on saying ready when a model's process was killed,
-and keeps what a crash of ours left behind. None of that needs an event to be mended.
+and keeps what a crash of this service left there. None of that needs an event to be repaired.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 CANDIDATE: Final = ".candidate."
-"""In the name of a model that is only being tried: no pipeline's name has a dot, and the door has
-no HTTP route for one that has.
+"""Mark in the name of a model that is only being tried: no pipeline's name has a dot, and the door
+has no HTTP route for one that has.
 """
 
 
 @dataclass(frozen=True)
 class Restore:
-    """Triton does not have what is served: load it."""
+    """Loads what serves, because Triton does not have it."""
 
     pipeline: str
     generation: int
@@ -26,7 +27,7 @@ class Restore:
 
 @dataclass(frozen=True)
 class Heal:
-    """Triton has it and it does not answer: unload and load; loading alone repairs nothing."""
+    """Unloads and loads what serves, because it does not answer; loading alone repairs nothing."""
 
     pipeline: str
     generation: int
@@ -34,7 +35,7 @@ class Heal:
 
 @dataclass(frozen=True)
 class Trim:
-    """A switch was cut off: more than the served generation is loaded."""
+    """Unloads other generations beside the one that serves: a switch was cut off."""
 
     pipeline: str
     generation: int
@@ -42,14 +43,16 @@ class Trim:
 
 @dataclass(frozen=True)
 class Drop:
-    """A model that nobody should call: a candidate of a process that is gone, a pipeline that is."""
+    """Unloads a model that nobody should call: a candidate of a process that is gone, a pipeline
+    that is gone.
+    """
 
     model: str
 
 
 @dataclass(frozen=True)
 class Deploy:
-    """A promotion waits."""
+    """Deploys a promotion that waits."""
 
     pipeline: str
 
@@ -63,11 +66,11 @@ def plan(
     silent: Collection[str],
     promoted: Collection[str],
 ) -> list[Step]:
-    """What to do, in order: first what clients miss, then what is too much, then what is new.
+    """Plans the steps in order: first what clients miss, then what is too much, then what is new.
 
-    `served`: the generation that each pipeline serves by our own record. `loaded`: Triton's
-    versions by model. `silent`: pipelines whose loaded version did not answer a real inference.
-    `promoted`: pipelines with a promotion that was not tried yet.
+    `served`: generation that each pipeline should serve. `loaded`: generations that Triton has, by
+    model. `silent`: pipelines whose loaded version did not answer a real inference. `promoted`:
+    pipelines with a promotion that may be tried now.
     """
     steps: list[Step] = []
     for pipeline, generation in sorted(served.items()):

@@ -1,4 +1,5 @@
-"""Triton's model repository on disk: one folder a model, config.pbtxt and `<generation>/model.onnx`.
+"""Model repository of Triton on disk: one folder a model, config.pbtxt and
+`<generation>/model.onnx`.
 
 Triton reads a folder only when it is told to load; each write is whole or not at all, so that a
 load after a crash finds something sound.
@@ -26,8 +27,8 @@ MODEL: Final = "model.onnx"
 def model_config(
     name: str, signature: ModelSignature, batch: Batch, versions: Collection[int], device: Device = "cpu"
 ) -> str:
-    """config.pbtxt for `versions` of one model. Requests that come together run as one batch, at
-    most `batch.max_size` rows of them.
+    """Text of config.pbtxt for `versions` of one model. Requests that come together run as one
+    batch of at most `batch.max_size` rows.
 
     One instance on one thread: in the embedded stack it shares two cores with everything else, and
     batching is what makes it fast. On GPUs one instance each.
@@ -64,14 +65,14 @@ def _tensor(name: str, datatype: str, columns: int) -> str:
 
 
 class ModelRepository:
-    """The folder that Triton was started with."""
+    """Folder that Triton was started with. Methods block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._incoming = folder.parent / "incoming"
 
     def place(self, name: str, version: int, graph: bytes) -> None:
-        """Writes a version's graph; a version that is there is replaced."""
+        """Writes a version's graph, in the place of one that is there."""
         self._incoming.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._incoming) as scratch:
             made = Path(scratch) / str(version)
@@ -84,6 +85,7 @@ class ModelRepository:
             made.rename(target)
 
     def configure(self, name: str, config: str) -> None:
+        """Replaces a model's configuration."""
         path = self.folder / name / CONFIG
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".new")

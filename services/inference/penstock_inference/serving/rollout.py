@@ -1,4 +1,5 @@
-"""Rollout of model versions on Triton: tried under a name of its own, switched to, put back, removed.
+"""Rollout of model versions on Triton: tried under a name of its own, switched to, put back,
+removed.
 
 A new version is loaded beside the old one and must answer the package's probe rows before the old
 one goes: each request is answered by one of the two.
@@ -18,8 +19,8 @@ from penstock_inference.serving.triton import Triton
 
 
 class Rollout:
-    """One Triton, and the model repository that it reads. Methods raise Unavailable while Triton is
-    away.
+    """Rollout on one Triton, through the model repository that it reads. Methods raise Unavailable
+    while Triton is away.
     """
 
     def __init__(self, triton: Triton, repository: ModelRepository, device: Device = "cpu") -> None:
@@ -49,8 +50,8 @@ class Rollout:
             await self.drop(name)
 
     async def add(self, old: Model | None, new: Model) -> None:
-        """Loads `new` beside `old`, and probes it; from then on it answers. On failure `old` goes on
-        alone. Raises Refused.
+        """Loads `new` beside `old`, and probes it; from then on it answers. On failure `old` goes
+        on alone. Raises Refused.
         """
         pipeline = new.pipeline
         # Triton knows one configuration a model: versions that are called differently cannot be

@@ -1,4 +1,4 @@
-"""One row of a model's input from feature values by name."""
+"""Rows of a model's input, from feature values by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KINDS: Final = {"number": "number", "category": "text", "text": "text", "boolea
 
 @dataclass(frozen=True)
 class Row:
-    """One row in the order of the version's inputs."""
+    """Row in the order of the version's inputs."""
 
     numbers: tuple[float | None, ...]
     strings: tuple[str, ...]

@@ -1,27 +1,22 @@
-"""The loop that keeps Triton serving what was promoted: it looks, plans (`reconcile.py`) and repairs.
-
-A failure before a new version answers under the pipeline's name leaves the old one where it is.
-"""
+"""Loop that keeps Triton serving what was promoted: it looks, plans (`reconcile.py`) and repairs."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, Self
 
 import structlog
 
-from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, PenstockError, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.lifecycle import Service
-from penstock.runtime.metrics import histogram
 from penstock.runtime.readiness import Readiness
-from penstock.runtime.telemetry import context_of, current_traceparent, span
+from penstock.runtime.telemetry import current_traceparent
 from penstock_inference.serving.admission import Admission
+from penstock_inference.serving.deployer import Deployer
 from penstock_inference.serving.deployment import Deployment, Deployments
 from penstock_inference.serving.model import Model
 from penstock_inference.serving.reconcile import Deploy, Drop, Heal, Restore, Step, Trim, plan
@@ -31,7 +26,6 @@ from penstock_inference.serving.triton import Triton
 from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
-_DEPLOYED = histogram(metrics.DEPLOYED)
 
 LOOK_AGAIN_S: Final = 0.2
 """Seconds between two looks while predictions wait for Triton."""
@@ -40,27 +34,25 @@ SLOW_ANSWERS: Final = 3
 
 
 class Serving:
-    """One Triton, one loop, on the event loop's thread."""
+    """Loop over one Triton, on the event loop's thread."""
 
     def __init__(
         self,
         deployments: Deployments,
         admission: Admission,
         rollout: Rollout,
+        deployer: Deployer,
         readiness: Readiness,
-        *,
-        ensure_topic: Callable[[Pipeline], None],
         hold: Callable[[bool], None],
     ) -> None:
-        """`ensure_topic` makes the topic of a pipeline's predictions before it is served; it may
-        block and raise Unavailable. `hold` is told at each look whether predictions must wait:
-        Triton is away, or came back without what it served.
+        """`hold` is called at each look with whether predictions must wait: Triton is away, or came
+        back without the models that it served.
         """
         self._deployments = deployments
         self._admission = admission
         self._rollout = rollout
         self._readiness = readiness
-        self._ensure_topic = ensure_topic
+        self._deployer = deployer
         self._hold = hold
         self._wake = asyncio.Event()
         self._live = False
@@ -77,14 +69,11 @@ class Serving:
         ensure_topic: Callable[[Pipeline], None],
         hold: Callable[[bool], None],
     ) -> Self:
-        return cls(
-            deployments,
-            Admission(service.artifacts, settings.platform.keys, settings.data_dir / "packages"),
-            Rollout(triton, ModelRepository(settings.repository), settings.triton_device),
-            service.readiness,
-            ensure_topic=ensure_topic,
-            hold=hold,
-        )
+        readiness = service.readiness
+        admission = Admission(service.artifacts, settings.platform.keys, settings.data_dir / "packages")
+        rollout = Rollout(triton, ModelRepository(settings.repository), settings.triton_device)
+        deployer = Deployer(deployments, admission, rollout, readiness, ensure_topic)
+        return cls(deployments, admission, rollout, deployer, readiness, hold)
 
     def promoted(self, promotion: ModelVersionPromoted) -> None:
         """Takes a promotion in; it is tried at the next look."""
@@ -117,8 +106,8 @@ class Serving:
                 continue
 
     async def look(self) -> None:
-        """Compares once, and repairs what can be. Raises no PenstockError but DatabaseAway; what
-        stays broken is in the status.
+        """Compares and repairs once. What cannot be repaired is in the status. Raises DatabaseAway
+        and no other PenstockError.
         """
         for deployment in self._deployments:
             if deployment.served and not deployment.model:
@@ -140,8 +129,8 @@ class Serving:
     # -- looking -----------------------------------------------------------------------------------
 
     async def _reopen(self, deployment: Deployment) -> None:
-        """Verifies anew what was served before this process began. What does not hold any more is
-        served no longer.
+        """Verifies anew a version that was served before this process began; withdraws one that
+        does not hold any more.
         """
         promotion = await self._deployments.served_promotion(deployment)
         try:
@@ -213,94 +202,10 @@ class Serving:
                 self._readiness.has(f"model {pipeline}")
                 log.info("healed", pipeline=pipeline, generation=generation)
             case Trim(pipeline, generation):
-                await self._trim(self._deployments.models[pipeline])
+                await self._deployer.trim(self._deployments.models[pipeline])
                 log.info("trimmed", pipeline=pipeline, generation=generation)
             case Drop(model):
                 await self._rollout.drop(model)
                 log.info("dropped", model=model)
             case Deploy(pipeline):
-                await self._deploy(self._deployments.of(pipeline))
-
-    async def _trim(self, model: Model) -> None:
-        """Leaves only this version, in Triton and among the kept packages."""
-        for other in await self._rollout.keep_only(model):
-            await asyncio.to_thread(self._admission.forget, model.pipeline, other)
-
-    # -- deploying ---------------------------------------------------------------------------------
-
-    async def _deploy(self, deployment: Deployment) -> None:
-        """Tries the promotions that wait, newest first, until one serves; older ones are history
-        then. One that failed for a passing reason, and those older than it, wait for another try.
-        """
-        waiting = deployment.take_promotions()
-        while waiting and not deployment.serves(waiting[-1]):
-            try:
-                if await self._try(deployment, waiting[-1]):
-                    break
-            except PenstockError as error:
-                deployment.postpone(waiting, time.monotonic())
-                log.warning(
-                    "deployment_waits",
-                    pipeline=deployment.pipeline,
-                    reason=str(error),
-                    failures=deployment.failures,
-                )
-                raise
-            waiting.pop()
-
-    async def _try(self, deployment: Deployment, promotion: ModelVersionPromoted) -> bool:
-        """Deploys, or refuses for good and returns False. Raises what may pass."""
-        with _measured(deployment, promotion) as attributes:
-            try:
-                await self._switch(deployment, promotion)
-            except PenstockError as error:
-                if TREATMENTS[error.kind].retry:
-                    attributes["outcome"] = "retried"
-                    raise
-                attributes["outcome"] = "refused"
-                log.warning(
-                    "refused",
-                    pipeline=deployment.pipeline,
-                    generation=promotion.generation,
-                    reason=str(error),
-                )
-                await self._deployments.refuse(promotion, str(error))
-                self._readiness.has(f"model {deployment.pipeline}")
-                return False
-            return True
-
-    async def _switch(self, deployment: Deployment, promotion: ModelVersionPromoted) -> None:
-        """Verifies, tries and loads a version in the place of the one that serves."""
-        began = time.monotonic()
-        known = await self._deployments.known(deployment.pipeline)
-        model = Model(promotion, await asyncio.to_thread(self._admission.admit, promotion, known))
-        await asyncio.to_thread(self._ensure_topic, model.package.pipeline)
-        await self._deployments.admit(model)
-        await self._rollout.try_candidate(model)
-        await self._rollout.add(deployment.model, model)
-        await self._deployments.serve(model)
-        await self._trim(model)
-        deployment.failures = 0
-        self._readiness.has(f"model {model.pipeline}")
-        log.info(
-            "serving",
-            pipeline=model.pipeline,
-            generation=model.generation,
-            digest=model.digest,
-            seconds=round(time.monotonic() - began, 2),
-        )
-
-
-@contextmanager
-def _measured(deployment: Deployment, promotion: ModelVersionPromoted) -> Iterator[dict[str, str]]:
-    """Measures one try, within the trace that the promotion came in. Yields the measurement's
-    attributes, whose outcome is `served` unless it is changed.
-    """
-    attributes = {"pipeline": deployment.pipeline, "outcome": "served"}
-    began = time.monotonic()
-    context = context_of({"traceparent": deployment.traceparent})
-    with span("deploy", context, pipeline=deployment.pipeline, generation=promotion.generation):
-        try:
-            yield attributes
-        finally:
-            _DEPLOYED.record(time.monotonic() - began, attributes)
+                await self._deployer.deploy(self._deployments.of(pipeline))

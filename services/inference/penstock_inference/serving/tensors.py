@@ -57,7 +57,7 @@ _CONTENTS: Final = {
 
 
 class Undecodable(Exception):
-    """A body does not hold what the protocol says; the message is one clause for people."""
+    """Body that is not of the protocol's form; the message is one clause for people."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,9 @@ class InferMessage:
 
 
 def unframe(body: bytes, encoding: str | None) -> bytes:
-    """Takes the message out of a unary gRPC body: a flag, a length, the message. Raises Undecodable."""
+    """Takes the message out of a unary gRPC body: a flag, a length, the message. Raises
+    Undecodable.
+    """
     if len(body) < 5:
         raise Undecodable("the body is shorter than a gRPC frame")
     compressed, length = struct.unpack_from(">BI", body)
@@ -210,8 +212,8 @@ def _text(data: bytes) -> str:
 
 
 def http_message(body: bytes, header_length: int | None, tensors: str) -> InferMessage:
-    """Reads a JSON body, with binary tensors after its first `header_length` bytes. `tensors` is the
-    member that lists them: `inputs` or `outputs`. Raises Undecodable.
+    """Reads a JSON body, with binary tensors after its first `header_length` bytes. `tensors` is
+    the member that lists them: `inputs` or `outputs`. Raises Undecodable.
     """
     header = body[:header_length] if header_length else body
     try:

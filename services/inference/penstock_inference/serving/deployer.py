@@ -1,0 +1,131 @@
+"""Deployment of a promoted version: verified, tried, switched to; or refused for good, or
+postponed.
+
+A failure before the new version answers under the pipeline's name leaves the old one where it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from penstock.contracts import metrics
+from penstock.contracts.errors import TREATMENTS, PenstockError
+from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.metrics import histogram
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.telemetry import context_of, span
+from penstock_inference.serving.admission import Admission
+from penstock_inference.serving.deployment import Deployment, Deployments
+from penstock_inference.serving.model import Model
+from penstock_inference.serving.rollout import Rollout
+
+log = structlog.get_logger(__name__)
+_DEPLOYED = histogram(metrics.DEPLOYED)
+
+
+class Deployer:
+    """Deploys the promotions that wait. `ensure_topic` makes the topic of a pipeline's predictions
+    before it is served; it may block and raise Unavailable.
+    """
+
+    def __init__(
+        self,
+        deployments: Deployments,
+        admission: Admission,
+        rollout: Rollout,
+        readiness: Readiness,
+        ensure_topic: Callable[[Pipeline], None],
+    ) -> None:
+        self._deployments = deployments
+        self._admission = admission
+        self._rollout = rollout
+        self._readiness = readiness
+        self._ensure_topic = ensure_topic
+
+    async def deploy(self, deployment: Deployment) -> None:
+        """Tries the promotions that wait, newest first, until one serves; older ones are history
+        then. One that failed for a passing reason, and those older than it, wait for another try.
+        """
+        waiting = deployment.take_promotions()
+        while waiting and not deployment.serves(waiting[-1]):
+            try:
+                if await self._try(deployment, waiting[-1]):
+                    break
+            except PenstockError as error:
+                deployment.postpone(waiting, time.monotonic())
+                log.warning(
+                    "deployment_waits",
+                    pipeline=deployment.pipeline,
+                    reason=str(error),
+                    failures=deployment.failures,
+                )
+                raise
+            waiting.pop()
+
+    async def _try(self, deployment: Deployment, promotion: ModelVersionPromoted) -> bool:
+        """Deploys, or refuses for good and returns False. Raises what may pass."""
+        with _measured(deployment, promotion) as attributes:
+            try:
+                await self._switch(deployment, promotion)
+            except PenstockError as error:
+                if TREATMENTS[error.kind].retry:
+                    attributes["outcome"] = "retried"
+                    raise
+                attributes["outcome"] = "refused"
+                log.warning(
+                    "refused",
+                    pipeline=deployment.pipeline,
+                    generation=promotion.generation,
+                    reason=str(error),
+                )
+                await self._deployments.refuse(promotion, str(error))
+                self._readiness.has(f"model {deployment.pipeline}")
+                return False
+            return True
+
+    async def _switch(self, deployment: Deployment, promotion: ModelVersionPromoted) -> None:
+        """Verifies, tries and loads a version in the place of the one that serves."""
+        began = time.monotonic()
+        known = await self._deployments.known(deployment.pipeline)
+        model = Model(promotion, await asyncio.to_thread(self._admission.admit, promotion, known))
+        await asyncio.to_thread(self._ensure_topic, model.package.pipeline)
+        await self._deployments.admit(model)
+        await self._rollout.try_candidate(model)
+        await self._rollout.add(deployment.model, model)
+        await self._deployments.serve(model)
+        await self.trim(model)
+        deployment.failures = 0
+        self._readiness.has(f"model {model.pipeline}")
+        log.info(
+            "serving",
+            pipeline=model.pipeline,
+            generation=model.generation,
+            digest=model.digest,
+            seconds=round(time.monotonic() - began, 2),
+        )
+
+    async def trim(self, model: Model) -> None:
+        """Leaves only this version, in Triton and among the kept packages."""
+        for other in await self._rollout.keep_only(model):
+            await asyncio.to_thread(self._admission.forget, model.pipeline, other)
+
+
+@contextmanager
+def _measured(deployment: Deployment, promotion: ModelVersionPromoted) -> Iterator[dict[str, str]]:
+    """Measures one try, within the trace that the promotion came in. Yields the measurement's
+    attributes, whose outcome is `served` unless it is changed.
+    """
+    attributes = {"pipeline": deployment.pipeline, "outcome": "served"}
+    began = time.monotonic()
+    context = context_of({"traceparent": deployment.traceparent})
+    with span("deploy", context, pipeline=deployment.pipeline, generation=promotion.generation):
+        try:
+            yield attributes
+        finally:
+            _DEPLOYED.record(time.monotonic() - began, attributes)
