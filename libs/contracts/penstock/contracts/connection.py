@@ -1,4 +1,4 @@
-"""How to reach Kafka: one vocabulary for services and for clients."""
+"""Settings to reach Kafka: one vocabulary for services and for clients."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FURTHER_SECURITY = frozenset(
 
 
 class KafkaSettings(BaseModel):
-    """How to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`; those
+    """Settings to reach Kafka. The security settings carry librdkafka's names, with `_` for `.`; those
     of `FURTHER_SECURITY` are taken too.
     """
 
@@ -58,7 +58,7 @@ class KafkaSettings(BaseModel):
     bootstrap_servers: str = "127.0.0.1:9092"
     topic_prefix: str = ""
     replication: int = Field(default=1, ge=1)
-    """Of the topics that a service creates."""
+    """Replication factor of the topics that a service creates."""
     security_protocol: str | None = None
     sasl_mechanism: str | None = None
     sasl_username: str | None = None

@@ -45,9 +45,9 @@ class Record(TypedDict):
     time: str
     """Event time, RFC 3339 in UTC with microseconds."""
     partition: int
-    """Of the event."""
+    """Partition of the event."""
     offset: int
-    """Of the event."""
+    """Offset of the event."""
     traceparent: str | None
     fields: dict[str, Value]
     """Every declared field, missing ones as None."""
@@ -70,7 +70,7 @@ class Reject(TypedDict):
     partition: int
     offset: int
     time: str
-    """When it was rejected."""
+    """Time of the rejection."""
 
 
 class Prediction(TypedDict):
@@ -90,15 +90,15 @@ class Prediction(TypedDict):
     traceparent: str | None
     rows: int | None
     inputs: dict[str, list[Value]] | None
-    """By field, row by row; None where the body was too large to keep or could not be decoded."""
+    """Inputs by field, row by row; None where the body was too large to keep or could not be decoded."""
     probabilities: list[list[float]] | None
     values: list[float] | None
     decisions: list[str] | None
     events: NotRequired[dict[str, str] | None]
-    """By source, the id of the event behind the features, where the prediction was asked by entity."""
+    """Ids of the events behind the features, by source, where the prediction was asked by entity."""
     undecoded: str | None
-    """Why inputs or outputs are missing."""
+    """Reason why inputs or outputs are missing."""
 
 
 SHAPES = {"Record": Record, "Reject": Reject, "Prediction": Prediction}
-"""By the name that the topic catalogue gives each."""
+"""Shapes by the name that the topic catalogue gives each."""

@@ -57,7 +57,7 @@ class PenstockError(Exception):
         self.where = where
         """File:line:column, a field, a key, an id."""
         self.remedy = remedy
-        """What to do, as an imperative sentence."""
+        """Advice as an imperative sentence."""
 
     def __str__(self) -> str:
         said = f"{self.where}: {self.message}" if self.where else self.message
@@ -125,8 +125,8 @@ _CLASSES: dict[Kind, type[PenstockError]] = {
 KINDS_BY_STATUS: dict[str, Kind] = {
     treatment.grpc_status: kind for kind, treatment in reversed(TREATMENTS.items())
 }
-"""What a status from a peer that is no Penstock service means; where two kinds share one, the first
-of the table.
+"""Kinds by gRPC status, for a peer that is no Penstock service; where two kinds share one, the
+first of the table.
 """
 
 

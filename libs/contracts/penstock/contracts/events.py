@@ -72,7 +72,7 @@ class Interval(Frozen):
 
 
 class OffsetRange(Frozen):
-    """What a training set was made of: offsets [first, last) of one partition."""
+    """Offsets [first, last) of one partition that a training set was made of."""
 
     topic: str
     partition: int
@@ -168,11 +168,11 @@ class _RunEvent(Event):
 
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-"""What may name a run: it names its working folder and its training set too."""
+"""Ids of runs: an id names its working folder and its training set too."""
 
 
 class TrainingRunRequested(_RunEvent):
-    """Whoever may publish wishes for a run under an id of their own, which `check` holds to `RUN_ID`."""
+    """Wish for a run, under an id that its publisher chose and `check` holds to `RUN_ID`."""
 
     pipeline_number: int
     reason: Literal["requested", "new_labels"]
@@ -232,7 +232,7 @@ class TrainingRunFailed(_RunEvent):
     """A kind of `errors.Kind`."""
     reason: str
     remedy: str
-    """What the user can change."""
+    """Advice: what the user can change."""
     failed_at: AwareDatetime
 
 
@@ -315,7 +315,7 @@ class AuditCompleted(_AuditEvent):
     report: Artifact
     """The HTML report."""
     result: Artifact
-    """The same as JSON."""
+    """The result as JSON."""
     scores: Artifact | None = None
     """Audit rows' identities (hashed), labels and probabilities (numpy's `.npz`): what the paired
     champion comparison reads.
@@ -385,7 +385,7 @@ class RefusedDeployment(Frozen):
 
 
 class DeploymentChanged(Event):
-    """What the pipeline's door serves now, and what it would not serve and why."""
+    """The version that the pipeline serves now, and one that it would not serve, with the reason."""
 
     topic: ClassVar = "deployments.v1"
 
@@ -420,7 +420,7 @@ EVENTS: dict[str, type[Event]] = {
         DeploymentChanged,
     )
 }
-"""By CloudEvents type."""
+"""Event classes by CloudEvents type."""
 
 
 def decode(ce_type: str, value: bytes) -> Event | None:

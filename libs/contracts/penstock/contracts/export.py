@@ -39,14 +39,14 @@ def exports() -> dict[str, str]:
 
 
 def event_schemas() -> dict[str, Json]:
-    """By event class; data-plane messages too."""
+    """Schemas by event class; data-plane messages too."""
     control = {event.__name__: event.model_json_schema() for event in EVENTS.values()}
     data = {name: TypeAdapter(shape).json_schema() for name, shape in dataplane.SHAPES.items()}
     return control | data
 
 
 def pipeline_schema() -> Json:
-    """For editors: `# yaml-language-server: $schema=…/schemas/pipeline.json`."""
+    """JSON Schema of the pipeline file for editors: `# yaml-language-server: $schema=…/schemas/pipeline.json`."""
     schema = Pipeline.model_json_schema(by_alias=True, schema_generator=_Defaults)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

@@ -54,7 +54,7 @@ _PATTERNS = {
 @dataclass(frozen=True)
 class Problem:
     line: int
-    """From 1; 0 where there is no place."""
+    """Line, from 1; 0 where there is no place."""
     column: int
     key: str
     """`features.income.from`."""
@@ -82,7 +82,7 @@ def read(text: str, file: str = "pipeline.yaml") -> Pipeline:
 
 
 def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
-    """The same as plain data, checked: what an event carries. Raises BadPipeline."""
+    """Reads a pipeline file as checked plain data, as an event carries it. Raises BadPipeline."""
     document = _parse(text, file)
     data = _plain(document, file)
     found = _checked(document, data)
@@ -92,8 +92,8 @@ def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
 
 
 def place(text: str, file: str, found: Iterable[rules.Problem]) -> tuple[Problem, ...]:
-    """Where in `text` those problems stand that somebody else found in it. Raises BadPipeline where
-    it is no YAML.
+    """Finds the lines in `text` of problems that somebody else found. Raises BadPipeline where it is
+    no YAML.
     """
     document = _parse(text, file)
     placed = (_at(document, problem.path, problem.message) for problem in found)

@@ -47,7 +47,7 @@ class Metric:
 
     @property
     def prometheus(self) -> str:
-        """Its name in Prometheus (a histogram's without `_bucket`, `_sum`, `_count`), as its OTLP
+        """Name in Prometheus (a histogram's without `_bucket`, `_sum`, `_count`), as its OTLP
         receiver translates it.
         """
         words = [*self.name.split("."), *([_UNITS[self.unit]] if self.unit in _UNITS else [])]
@@ -64,7 +64,7 @@ class Metric:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Its attributes as Prometheus' labels; besides them each series has `job`
+        """Attributes as Prometheus' labels; besides them each series has `job`
         (`penstock.<service>`) and `instance` (the replica).
         """
         return tuple(attribute.replace(".", "_") for attribute in self.attributes)

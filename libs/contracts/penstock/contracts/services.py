@@ -15,7 +15,7 @@ from typing import Final, Literal
 @dataclass(frozen=True, kw_only=True)
 class ServiceDefinition:
     name: str
-    """In Python: the member is `services/<name>`, its package `penstock_<name>`."""
+    """Name in Python: the member is `services/<name>`, its package `penstock_<name>`."""
     grpc: str = ""
     """Full name of its gRPC service, `penstock.<name>.v1.…Service` from `<name>.proto`; empty: it
     has none beyond health, reflection and status.
@@ -34,7 +34,7 @@ class ServiceDefinition:
     consumer_group: bool = True
     """Shares its topics with its replicas; False: reads them whole."""
     torch: bool = False
-    """Its child processes import torch and `penstock.modelkit`."""
+    """True where child processes import torch and `penstock.modelkit`."""
     files: bool = False
     """Keeps files of its own, in `$PENSTOCK_HOME/<name>`: a volume."""
     artifacts: Literal["", "read", "write"] = ""
@@ -112,6 +112,6 @@ _ROWS: Final = (
     ),
 )
 SERVICES: Final = {row.name: row for row in _ROWS}
-"""By name, in the order in which they are listed everywhere."""
+"""Services by name, in the order in which they are listed everywhere."""
 PLATFORM: Final = {name: row for name, row in SERVICES.items() if row.place == "platform"}
-"""Those behind the door."""
+"""Services behind the front door."""

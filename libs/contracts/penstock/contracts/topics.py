@@ -12,7 +12,7 @@ from typing import Literal
 from penstock.contracts.pipeline import Pipeline
 
 MESSAGE_BYTES = 900_000
-"""What a message of our own may hold: Kafka takes 1 MB, key, headers and all, unless it was told
+"""Most bytes of a message of our own: Kafka takes 1 MB, key, headers and all, unless it was told
 otherwise.
 """
 DAY_MS = 86_400_000
@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 @dataclass(frozen=True)
 class Topic:
     name: str
-    """With `<p>` and `<source>` where there is one per pipeline or source."""
+    """Name, with `<p>` and `<source>` where there is one per pipeline or source."""
     owner: str
     """The service that publishes every one of `messages`, or `users`."""
     consumers: tuple[str, ...]
@@ -37,7 +37,7 @@ class Topic:
 
     @property
     def producers(self) -> dict[str, tuple[str, ...]]:
-        """By service, the messages that it publishes here; the owner first."""
+        """Messages that each service publishes here; the owner first."""
         requests = tuple(name for name in self.messages if name.endswith("Requested"))
         return {self.owner: self.messages} | dict.fromkeys(self.requesters, requests)
 

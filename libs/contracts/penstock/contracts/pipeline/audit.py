@@ -24,7 +24,7 @@ class Gate(Model):
     at_least: float | None = None
     at_most: float | None = None
     judge: Literal["lower_bound", "upper_bound", "estimate"] | None = None
-    """By default the bound on the unfavourable side."""
+    """Judged value; by default the bound on the unfavourable side."""
     on_fail: Literal["block", "review"] = "block"
 
 

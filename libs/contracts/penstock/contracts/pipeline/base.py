@@ -1,4 +1,4 @@
-"""What every section of the pipeline file is made of: names, durations, and a model that knows its keys."""
+"""Parts of every section of the pipeline file: names, durations, a model that knows its keys."""
 
 from __future__ import annotations
 

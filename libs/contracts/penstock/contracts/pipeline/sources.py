@@ -23,7 +23,7 @@ class SourceField(Model):
 
     type: Literal["number", "category", "text", "boolean"]
     unit: str | None = None
-    """What the number is counted in, in words of your own: every value is taken to be in it, so a
+    """Unit of the number, in words of your own: every value is taken to be in it, so a
     change of it is a new pipeline.
     """
     range: tuple[float, float] | None = None
@@ -32,7 +32,7 @@ class SourceField(Model):
     """The allowed values, categories only."""
     required: bool = False
     on_violation: Literal["reject", "set_missing"] = "reject"
-    """What becomes of a value that is of another type or outside its range or values."""
+    """Treatment of a value that is of another type or outside its range or values."""
     personal: bool = False
     protected: bool = False
     """Travels for auditing; no model input unless a feature names it."""
@@ -60,5 +60,5 @@ class Source(Model):
     retention: Duration = timedelta(days=400)
     partitions: int = Field(default=2, ge=1, le=64)
     format: Format = Field(default=Json(), exclude_if=lambda said: said == Json())
-    """How an event is written."""
+    """Format of an event."""
     fields: dict[FieldName, SourceField] = Field(min_length=1)

@@ -1,4 +1,4 @@
-"""What is wrong with a pipeline, and the sentence that says so."""
+"""Problems of a pipeline, and the sentences that state them."""
 
 from __future__ import annotations
 
