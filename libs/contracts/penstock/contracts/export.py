@@ -46,7 +46,9 @@ def event_schemas() -> dict[str, Json]:
 
 
 def pipeline_schema() -> Json:
-    """JSON Schema of the pipeline file for editors: `# yaml-language-server: $schema=…/schemas/pipeline.json`."""
+    """JSON Schema of the pipeline file, for editors:
+    `# yaml-language-server: $schema=…/schemas/pipeline.json`.
+    """
     schema = Pipeline.model_json_schema(by_alias=True, schema_generator=_Defaults)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
