@@ -160,15 +160,23 @@ class Rules:
                 name,
                 self._showable(name, value),
             )
-        said = orjson.dumps(
-            moment
-        )  # eight times as fast as isoformat, but leaves out microseconds that are zero
+        # Eight times as fast as isoformat, but leaves out microseconds that are zero.
+        said = orjson.dumps(moment)
         return said[1:27].decode() + "Z" if moment.microsecond else said[1:20].decode() + ".000000Z"
 
     # -- declared fields ---------------------------------------------------------------------------
 
     def _values(self, event: dict[str, Any]) -> dict[str, Value]:
         found = self._blank.copy()
+        self._take_numbers(event, found)
+        self._take_texts(event, found)
+        self._take_booleans(event, found)
+        for name in self._required:
+            if found[name] is None:
+                raise _Broken("missing_field", f"`{name}` is required and missing", name)
+        return found
+
+    def _take_numbers(self, event: dict[str, Any], found: dict[str, Value]) -> None:
         get = event.get
         for name, low, high, field in self._numbers:
             value = get(name)
@@ -186,6 +194,9 @@ class Rules:
                 self._violated(
                     field, "out_of_range", f"`{name}` is outside its range [{low:g}, {high:g}]", name, value
                 )
+
+    def _take_texts(self, event: dict[str, Any], found: dict[str, Value]) -> None:
+        get = event.get
         for name, max_length, values, field in self._texts:
             value = get(name)
             if value is None or value == "":
@@ -204,8 +215,10 @@ class Rules:
                 )
             else:
                 found[name] = value
+
+    def _take_booleans(self, event: dict[str, Any], found: dict[str, Value]) -> None:
         for name, field in self._booleans:
-            value = get(name)
+            value = event.get(name)
             if value is None:
                 continue
             if value is True or value is False:
@@ -214,10 +227,6 @@ class Rules:
                 self._violated(
                     field, "wrong_type", f"`{name}` must be true or false, not {_kind(value)}", name, value
                 )
-        for name in self._required:
-            if found[name] is None:
-                raise _Broken("missing_field", f"`{name}` is required and missing", name)
-        return found
 
     def _violated(
         self, field: SourceField, reason: RejectReason, detail: str, name: str, value: object

@@ -92,16 +92,7 @@ class Events:
                 remedy=f"Its sources: {', '.join(spec.sources)}",
             )
         topic = self._kafka.topic(source_topic("events", pipeline, source))
-        producer = Producer(
-            self._kafka.client(
-                enable_idempotence=True,
-                partitioner="murmur2_random",
-                linger_ms=20,
-                compression_type="lz4",
-                message_timeout_ms=round(TIMEOUT_S * 1000),
-                queue_buffering_max_messages=100_000,
-            )
-        )
+        producer = self._producer()
         tally = _Tally()
         started = time.monotonic()
         count = size = 0
@@ -122,6 +113,18 @@ class Events:
             Offset(topic, partition, offset) for partition, offset in sorted(tally.next_offsets.items())
         )
         return Published(count, size, time.monotonic() - started, offsets)
+
+    def _producer(self) -> Producer:
+        return Producer(
+            self._kafka.client(
+                enable_idempotence=True,
+                partitioner="murmur2_random",
+                linger_ms=20,
+                compression_type="lz4",
+                message_timeout_ms=round(TIMEOUT_S * 1000),
+                queue_buffering_max_messages=100_000,
+            )
+        )
 
     def counts(self, pipeline: str, source: str) -> ingest_pb2.GetCountsResponse:
         """Counts records, duplicates and rejects of the source, exact as of ingest's last transaction."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -44,7 +44,6 @@ def infer(path: Path) -> str:
             where=str(path),
             remedy="Rename them in the file: letters, digits and `_`, no digit first",
         )
-    name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "pipeline"
     key = next((column for column in columns if _IDS.search(column)), "entity_id")
     timestamp = next((column for column, values in columns.items() if _is_time(column, values)), "time")
     fields = {
@@ -56,39 +55,42 @@ def infer(path: Path) -> str:
             where=str(path),
             remedy="Give what a model is to learn from",
         )
-    target = list(fields)[-1]
     lines = [
-        (
-            f"# A first guess from {len(sample)} rows of {path.name}. Read it through; what it cannot know is"
-            " marked."
-        ),
-        "version: 1",
-        f"pipeline: {name if name[0].isalpha() else 'p-' + name}",
-        "entities:",
-        f"  entity: {{key: {key}}}            # who or what a row is about"
-        + ("" if key in columns else "; no column looks like an id: add one"),
-        "sources:",
-        "  events:",
-        "    entity: entity",
-        f"    id: {key}                     # names the event: a repeat is dropped",
-        f"    timestamp: {timestamp}"
-        + (
-            ""
-            if timestamp in columns
-            else "                # no column looks like a time: add one (RFC 3339)"
-        ),
-        "    fields:",
-        *(f"      {_quoted(column)}: {text}" for column, text in fields.items()),
-        "targets:",
-        (
-            f"  {_quoted(target)}: {_target(target, fields[target], columns[target])}   # the last column; is"
-            " it the one?"
-        ),
-        "audit:",
-        *_groups(fields),
-        "  gates: []                         # e.g. {metric: auroc, at_least: 0.7, on_fail: block}",
+        f"# A first guess from {len(sample)} rows of {path.name}. Read it through; what it cannot know is"
+        " marked.",
+        *_source(path, columns, key, timestamp, fields),
+        *_target_and_audit(columns, fields),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _source(
+    path: Path, columns: Collection[str], key: str, timestamp: str, fields: Mapping[str, str]
+) -> Iterator[str]:
+    name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "pipeline"
+    no_key = "" if key in columns else "; no column looks like an id: add one"
+    no_time = "                # no column looks like a time: add one (RFC 3339)"
+    yield "version: 1"
+    yield f"pipeline: {name if name[0].isalpha() else 'p-' + name}"
+    yield "entities:"
+    yield f"  entity: {{key: {key}}}            # who or what a row is about{no_key}"
+    yield "sources:"
+    yield "  events:"
+    yield "    entity: entity"
+    yield f"    id: {key}                     # names the event: a repeat is dropped"
+    yield f"    timestamp: {timestamp}{'' if timestamp in columns else no_time}"
+    yield "    fields:"
+    yield from (f"      {_quoted(column)}: {text}" for column, text in fields.items())
+
+
+def _target_and_audit(columns: Mapping[str, list[object]], fields: Mapping[str, str]) -> Iterator[str]:
+    target = list(fields)[-1]
+    guess = _target(target, fields[target], columns[target])
+    yield "targets:"
+    yield f"  {_quoted(target)}: {guess}   # the last column; is it the one?"
+    yield "audit:"
+    yield from _groups(fields)
+    yield "  gates: []                         # e.g. {metric: auroc, at_least: 0.7, on_fail: block}"
 
 
 def _field(column: str, values: list[object]) -> str:
@@ -115,7 +117,7 @@ def _target(column: str, field: str, values: list[object]) -> str:
     return f"{{from: events.{column}, type: multiclass}}"
 
 
-def _groups(fields: dict[str, str]) -> Iterable[str]:
+def _groups(fields: Mapping[str, str]) -> Iterable[str]:
     protected = [column for column, text in fields.items() if "protected" in text and "text" not in text]
     if not protected:
         return [

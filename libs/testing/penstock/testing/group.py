@@ -32,7 +32,7 @@ def leading(
     """Leads `group` while inside, and reads nothing. The first time that another member is there it
     does not give out `leaves_out`.
     """
-    leader, stop = Leader(), threading.Event()
+    leader = Leader()
 
     class LeavesOut(RangePartitionAssignor):  # type: ignore[misc]  # kafka-python has no types
         name = strategy
@@ -64,6 +64,16 @@ def leading(
         heartbeat_interval_ms=200,
     )
 
+    with _polled(consumer):
+        until(lambda: consumer._coordinator._generation.member_id, within=30, what=f"{group} has its leader")
+        yield leader
+
+
+@contextmanager
+def _polled(consumer: KafkaConsumer) -> Iterator[None]:
+    """Polls in a thread while inside, and closes the consumer."""
+    stop = threading.Event()
+
     def poll() -> None:
         while not stop.is_set():
             consumer.poll(timeout_ms=100)
@@ -71,8 +81,7 @@ def leading(
     thread = threading.Thread(target=poll)
     thread.start()
     try:
-        until(lambda: consumer._coordinator._generation.member_id, within=30, what=f"{group} has its leader")
-        yield leader
+        yield
     finally:
         stop.set()
         thread.join()
