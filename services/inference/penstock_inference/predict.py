@@ -19,7 +19,7 @@ def find_model(models: Mapping[str, Model], pipeline: str) -> Model:
     raise NotFound(f"no pipeline {pipeline!r} is served", remedy=did_you_mean(pipeline, models, "Served"))
 
 
-def given_by(fields: inference_pb2.Fields) -> dict[str, FeatureValue]:
+def features_from_fields(fields: inference_pb2.Fields) -> dict[str, FeatureValue]:
     """Feature values of a request by fields."""
     return {name: plain(value) for name, value in fields.fields.items()}
 
@@ -37,7 +37,7 @@ def plain(value: inference_pb2.Value | feature_store_pb2.Value) -> FeatureValue:
             return None
 
 
-def given_by_store(
+def features_from_store(
     model: Model, entity: str, answer: feature_store_pb2.GetOnlineFeaturesResponse
 ) -> dict[str, FeatureValue]:
     """Feature values of one entity. Raises NotFound when the store has none of it."""

@@ -14,7 +14,7 @@ from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock_inference.door.door import PREDICTION_HEADER
-from penstock_inference.predict import find_model, given_by, given_by_store, response_of
+from penstock_inference.predict import features_from_fields, features_from_store, find_model, response_of
 from penstock_inference.record.origin import PARAMETER, Origins
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.model import Model
@@ -63,13 +63,13 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         match request.WhichOneof("by"):
             case "entity":
                 answer = await self._online(model, request.entity, timeout)
-                given = given_by_store(model, request.entity, answer)
+                features = features_from_store(model, request.entity, answer)
                 events = answer.entities[0].events
             case "fields":
-                given = given_by(request.fields)
+                features = features_from_fields(request.fields)
             case _:
                 raise Invalid("a prediction needs an entity or fields", where="by")
-        prediction, answers = await self._through_the_door(model, row_of(model, given), events, timeout)
+        prediction, answers = await self._through_the_door(model, row_of(model, features), events, timeout)
         response = response_of(model, prediction, answers)
         response.events.update(events)
         return response

@@ -12,7 +12,7 @@ from penstock.contracts.durations import parse_duration
 from penstock.contracts.services import PLATFORM
 from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock_inference.door.door import Door
+from penstock_inference.door.door import Door, TritonAddresses
 from penstock_inference.serving.repository import Device
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
@@ -75,8 +75,7 @@ class Settings(ServiceSettings):
             folder=self.platform.home.resolve() / "envoy",
             listen=self.door_listen or self.platform.endpoint,
             admin=self.door_admin,
-            triton_grpc=self.triton_grpc,
-            triton_http=self.triton_http,
+            triton=TritonAddresses(self.triton_grpc, self.triton_http),
             services={service: self.platform.peer(service) for service in PLATFORM} | {"inference": own},
             admin_listen=self.door_admin_listen,
             health_listen=self.door_health_listen,

@@ -64,7 +64,7 @@ class RefusedRow(Tables):
 
 
 def known(session: Session, pipeline: str) -> Known | None:
-    """Newest promotion that was admitted: no older one is any more, whether this one serves or not."""
+    """Newest promotion that was admitted; no older one is admitted any more."""
     row = session.scalars(
         select(AdmittedRow)
         .where(AdmittedRow.pipeline == pipeline)
@@ -113,7 +113,7 @@ def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: 
 
 
 def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> DeploymentChanged:
-    """Records and publishes that a version serves; an earlier refusal of the pipeline is history."""
+    """Records and publishes that a version serves; an earlier refusal is history."""
     pipeline = promotion.version.pipeline
     effect.session.merge(
         ServedRow(

@@ -11,7 +11,7 @@ import pytest
 
 from penstock_inference.door.bootstrap import bootstrap
 from penstock_inference.door.clusters import clusters
-from penstock_inference.door.door import Door
+from penstock_inference.door.door import Door, TritonAddresses
 from penstock_inference.door.files import make_log, prepare, write_clusters, write_routes
 from penstock_inference.door.routes import routes
 
@@ -24,8 +24,7 @@ def door(tmp_path: Path) -> Door:
         tmp_path / "envoy",
         "0.0.0.0:9080",
         "127.0.0.1:9199",
-        "127.0.0.1:9190",
-        "triton:8000",
+        TritonAddresses("127.0.0.1:9190", "triton:8000"),
         SERVICES,
         health_listen="0.0.0.0:9198",
         traces="collector:4317",
@@ -120,7 +119,7 @@ def test_what_inference_keeps_already_stays(door: Door) -> None:
 def test_clusters_of_other_addresses_do_not_stay(door: Door) -> None:
     """Ports that another stack has now: a prediction must not go there."""
     prepare(door)
-    moved = replace(door, triton_grpc="127.0.0.1:9290")
+    moved = replace(door, triton=TritonAddresses("127.0.0.1:9290", "127.0.0.1:9291"))
     prepare(moved)
     assert read(door, "cds.json")["resources"] == clusters(moved)
 

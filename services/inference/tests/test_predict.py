@@ -9,7 +9,7 @@ from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.testing import packages
-from penstock_inference.predict import find_model, given_by_store, response_of
+from penstock_inference.predict import features_from_store, find_model, response_of
 from penstock_inference.serving.model import Model
 from penstock_inference.serving.rows import Row, row_of
 from penstock_inference.serving.tensors import Tensor
@@ -70,7 +70,7 @@ def test_an_entitys_values_go_where_its_fields_stand(model: Model) -> None:
     answer = fs.GetOnlineFeaturesResponse(
         fields=["applications.purpose", "applications.income"], entities=[found]
     )
-    assert given_by_store(model, "a1", answer) == {"income": None, "purpose": "car"}
+    assert features_from_store(model, "a1", answer) == {"income": None, "purpose": "car"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_an_entity_without_features(
 ) -> None:
     answer = fs.GetOnlineFeaturesResponse(entities=[fs.EntityFeatures(entity="a1", status=status)])
     with pytest.raises(NotFound) as raised:
-        given_by_store(model, "a1", answer)
+        features_from_store(model, "a1", answer)
     assert raised.value.message == f"loans has no applicant 'a1': {why}"
 
 

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer
 
 from penstock.testing.broker import Kafka
 from penstock.testing.wait import until
-from penstock_inference.door.door import Door
+from penstock_inference.door.door import Door, TritonAddresses
 from penstock_inference.record.spool import rotate
 
 pytestmark = pytest.mark.kafka
@@ -36,7 +36,7 @@ def prefix() -> str:
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    return Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3", "127.0.0.1:4", {})
+    return Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", TritonAddresses("127.0.0.1:3", "127.0.0.1:4"), {})
 
 
 @contextmanager
@@ -151,7 +151,11 @@ def test_a_recorder_elsewhere_is_fenced(
     says why.
     """
     elsewhere = Door(
-        tmp_path_factory.mktemp("elsewhere"), *[f"127.0.0.1:{port}" for port in (1, 2, 3, 4)], {}
+        tmp_path_factory.mktemp("elsewhere"),
+        "127.0.0.1:1",
+        "127.0.0.1:2",
+        TritonAddresses("127.0.0.1:3", "127.0.0.1:4"),
+        {},
     )
     with recording(elsewhere, kafka, prefix) as older:
         until(lambda: (elsewhere.folder / "recorder.lock").exists(), within=20, what="the older one begins")

@@ -104,7 +104,7 @@ def check_files(directory: Path, manifest: Manifest) -> None:
 
 
 def write_manifest(directory: Path) -> str:
-    """Writes the manifest of the files that lie in `directory`. Returns the digest. Raises Invalid."""
+    """Writes the manifest of the files in `directory`. Returns the digest. Raises Invalid."""
     files: dict[str, FileEntry] = {}
     for path in sorted(directory.iterdir()):
         if path.name == MANIFEST:

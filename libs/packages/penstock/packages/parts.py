@@ -131,7 +131,7 @@ class Curves(Part):
 def check_parts(
     pipeline: Pipeline, signature: ModelSignature, training_set: TrainingSet, profile: Profile
 ) -> None:
-    """Compares the parts with one another. Raises Invalid with the first thing that does not fit."""
+    """Compares the parts with one another. Raises Invalid for the first that does not fit."""
     if training_set.pipeline != pipeline.pipeline:
         raise Invalid(
             f"names pipeline {training_set.pipeline!r}, not {pipeline.pipeline!r}", where=TRAINING_SET

@@ -30,7 +30,7 @@ class State(StrEnum):
     WAITING = "waiting"
     """Runs and says what it waits for, or does not answer yet."""
     STARTING = "starting"
-    """Is about to start, or to start again after it died."""
+    """Starts soon, perhaps again after it died."""
     STOPPING = "stopping"
     STOPPED = "stopped"
 

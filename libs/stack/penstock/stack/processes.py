@@ -37,7 +37,7 @@ class Process:
 
 
 def of_stack(home: Path, program: str | None = None) -> list[Process]:
-    """Lists the living processes of the stack at `home`, or of one program; zombies are left out."""
+    """Lists the living processes of the stack at `home`, or of one program; no zombies."""
     wanted = os.fsencode(home)
     return [
         found

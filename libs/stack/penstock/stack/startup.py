@@ -107,7 +107,7 @@ def _make_keys(home: Path) -> None:
 
 
 def _prepare_services(stack: StackFile) -> None:
-    """Lets services write the files that Envoy starts from. Raises PenstockError with their words."""
+    """Lets services write the files that Envoy starts from. Raises PenstockError."""
     for service in programs.preparing_services():
         settings = programs.platform(stack) | programs.service_settings(stack, service)
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Supervisord, one for each stack: its configuration as text, and its answers over a Unix socket."""
+"""Supervisord, one a stack: its configuration as text, its answers over a Unix socket."""
 
 from __future__ import annotations
 

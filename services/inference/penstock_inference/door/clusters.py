@@ -38,8 +38,8 @@ def clusters(door: Door, *, held: bool = False) -> list[Json]:
     knows none.
     """
     return [
-        cluster(TRITON_GRPC, _NOBODY if held else door.triton_grpc) | _MANY_AT_ONCE,
-        cluster(TRITON_HTTP, _NOBODY if held else door.triton_http, http2=False) | _MANY_AT_ONCE,
+        cluster(TRITON_GRPC, _NOBODY if held else door.triton.grpc) | _MANY_AT_ONCE,
+        cluster(TRITON_HTTP, _NOBODY if held else door.triton.http, http2=False) | _MANY_AT_ONCE,
         *(_replicas(service, at) for service, at in sorted(door.services.items())),
     ]
 

@@ -23,15 +23,20 @@ reaches it by this name from outside.
 
 
 @dataclass(frozen=True)
+class TritonAddresses:
+    grpc: str
+    http: str
+
+
+@dataclass(frozen=True)
 class Door:
-    """Addresses of the door and of what lies behind it, as host:port, and the folder of its files."""
+    """Addresses of the door and of what lies behind it, as host:port; folder of its files."""
 
     folder: Path
     listen: str
     admin: str
     """Address at which inference asks whether Envoy is ready."""
-    triton_grpc: str
-    triton_http: str
+    triton: TritonAddresses
     services: Mapping[str, str]
     """Address by name of the service."""
     admin_listen: str = ""

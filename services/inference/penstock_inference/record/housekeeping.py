@@ -1,4 +1,4 @@
-"""Rotation and removal of the door's log, so that personal data lie there no longer than they must."""
+"""Rotation and removal of the door's log: personal data lie there no longer than they must."""
 
 from __future__ import annotations
 

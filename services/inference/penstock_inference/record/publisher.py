@@ -38,8 +38,8 @@ ANCHOR: Final = Partition("deployments.v1", 0)
 
 
 class Publisher:
-    """Publisher of one session. Every method raises KafkaException or Unavailable: what became of the
-    predictions is for the next session's publisher to find out.
+    """Publisher of one session. Methods raise KafkaException or Unavailable: the next session's
+    publisher finds out what became of the predictions.
     """
 
     def __init__(self, kafka: KafkaSettings, replica: str, position_file: Path) -> None:

@@ -75,7 +75,7 @@ def first_line_hash(descriptor: int) -> str | None:
 
 
 def mended(line: bytes) -> bytes:
-    """Drops the torn beginning that a writer which was killed in mid-line left before a whole line."""
+    """Drops the torn beginning that a killed writer left before a whole line."""
     last = line.rfind(LINE_START)
     return line[last:] if last > 0 else line
 
@@ -214,7 +214,7 @@ class Tail:
 
 
 def _renamed_at(path: Path) -> float:
-    """Time of a file's renaming, in seconds since the epoch; now for the file that was not renamed."""
+    """Time of a file's renaming, in seconds since the epoch; now, if it was not renamed."""
     nanoseconds = path.stem.removeprefix("predictions-")
     return int(nanoseconds) / 1e9 if nanoseconds.isdecimal() else time.time()
 

@@ -8,7 +8,6 @@ shows. The rest, such as promotions that wait, comes back from Kafka at each sta
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -27,33 +26,33 @@ from penstock_inference.serving.model import Model
 LONGEST_BACKOFF_S: Final = 30.0
 
 
-@dataclass
 class Deployment:
     """State of one pipeline. The event loop changes it; other threads may read it."""
 
-    pipeline: str
-    served: Served | None = None
-    """Version that serves, and since when, as the database has it."""
-    model: Model | None = None
-    """Version that serves, once this process has verified it."""
-    refused: RefusedDeployment | None = None
-    """Newest promotion that was refused, and why; None once a later one serves."""
-    applied: Pipeline | None = None
-    """Pipeline's file as it was last applied; None until it is known."""
-    layouts: dict[int, Layout] = field(default_factory=dict)
-    """Layout by generation, of each version that was ever admitted."""
-    answering: bool = False
-    """Whether Triton answered for the served version at the last look."""
-    late_answers: int = 0
-    """Probes in a row that were not answered in time."""
-    promotions: list[ModelVersionPromoted] = field(default_factory=list)
-    """Promotions that wait to be tried."""
-    traceparent: str = ""
-    """Trace in which the newest promotion came."""
-    failures: int = 0
-    """Tries since the last success that failed for a passing reason."""
-    not_before: float = 0.0
-    """Earliest time of the next try, in seconds of the monotonic clock."""
+    def __init__(self, pipeline: str) -> None:
+        self.pipeline = pipeline
+        self.served: Served | None = None
+        """Version that serves, and since when, as the database has it."""
+        self.model: Model | None = None
+        """Version that serves, once this process has verified it."""
+        self.refused: RefusedDeployment | None = None
+        """Newest promotion that was refused, and why; None once a later one serves."""
+        self.applied: Pipeline | None = None
+        """Pipeline's file as it was last applied; None until it is known."""
+        self.layouts: dict[int, Layout] = {}
+        """Layout by generation, of each version that was ever admitted."""
+        self.answering = False
+        """Whether Triton answered for the served version at the last look."""
+        self.late_answers = 0
+        """Probes in a row that were not answered in time."""
+        self.promotions: list[ModelVersionPromoted] = []
+        """Promotions that wait to be tried."""
+        self.traceparent = ""
+        """Trace in which the newest promotion came."""
+        self.failures = 0
+        """Tries since the last success that failed for a passing reason."""
+        self.not_before = 0.0
+        """Earliest time of the next try, in seconds of the monotonic clock."""
 
     def promote(self, promotion: ModelVersionPromoted, traceparent: str | None) -> None:
         """Adds a promotion, unless the same one waits already. It may be tried at once."""
@@ -63,7 +62,7 @@ class Deployment:
         self.not_before = 0.0
 
     def is_due(self, now: float) -> bool:
-        """Whether a promotion waits and may be tried at `now`, in seconds of the monotonic clock."""
+        """Whether a promotion waits and may be tried at `now`, monotonic seconds."""
         return bool(self.promotions) and self.not_before <= now
 
     def take_promotions(self) -> list[ModelVersionPromoted]:
@@ -81,7 +80,7 @@ class Deployment:
         return self.model is not None and _identity(self.model.promotion) == _identity(promotion)
 
     def layout(self, generation: int | None) -> Layout | None:
-        """Layout of a generation; without one, of the served version, else of the newest admitted."""
+        """Layout of a generation; without one, of the served version, else the newest."""
         if generation is None:
             generation = self.served.generation if self.served else max(list(self.layouts), default=0)
         return self.layouts.get(generation)

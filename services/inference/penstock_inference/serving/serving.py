@@ -1,4 +1,4 @@
-"""Loop that keeps Triton serving what was promoted: it looks, plans (`reconcile.py`) and repairs."""
+"""Loop that keeps promoted versions on Triton: it looks, plans (`reconcile.py`) and repairs."""
 
 from __future__ import annotations
 
