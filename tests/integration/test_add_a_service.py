@@ -21,18 +21,19 @@ import pytest
 from confluent_kafka import Producer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from ruamel.yaml import YAML
 
 from penstock.contracts.events import ModelVersionPromoted, encode
 from penstock.contracts.topics import SHARED
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
-from penstock.testing.checkout import ROOT, copied, environment, make
+from penstock.testing.checkout import ROOT, SET_UP, copied, environment, make
 
 PAGE = (ROOT / "docs" / "add-a-service.md").read_text()
 FILE = re.compile(r"```(?:python|toml|proto)\n(?:#|//) (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
 CHANGE = re.compile(r"```diff\n# (?P<path>\S+)\n(?P<lines>.*?)```", re.DOTALL)
-NO_SOURCES = {".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".import_linter_cache"}
+NO_SOURCES = {*SET_UP, "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".import_linter_cache"}
 FOLDER = "services/tally/"
 OUTSIDE_AT_MOST = 4
 GRPC_NAME = "penstock.tally.v1.TallyService"
@@ -93,6 +94,34 @@ def test_few_files_outside_its_folder_are_touched_and_the_page_names_all(house: 
     of_named_folders = tuple(name for name in named if name.endswith("/"))
     unnamed = {name for name in generated - named if not name.startswith(of_named_folders)}
     assert unnamed == set()
+
+
+def test_a_service_of_a_site_and_one_without_a_database_get_what_they_need(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    rows = """\
+    ServiceDefinition(name="probe", port=9188, memory="256m", database=False, keys="verify"),
+    ServiceDefinition(name="outpost", port=9189, memory="256m", place="site"),
+)
+SERVICES: Final"""
+    table = folder / "libs" / "contracts" / "penstock" / "contracts" / "services.py"
+    table.write_text(table.read_text().replace(")\nSERVICES: Final", rows))
+    for name in ("probe", "outpost"):
+        (folder / "services" / name).mkdir()
+        (folder / "services" / name / "pyproject.toml").touch()
+    subprocess.run(
+        [sys.executable, "deploy/services.py"], cwd=folder, env=environment(folder), check=True, timeout=30
+    )
+    assert '"penstock_outpost",' in (folder / "pyproject.toml").read_text()
+    assert "probe" not in (folder / "deploy" / "compose" / "postgres" / "databases.sql").read_text()
+    services = YAML(typ="safe").load(folder / "docker-compose.yml")["services"]
+    assert "outpost" not in str(services)
+    assert "PENSTOCK_PROBE__DATABASE" not in services["probe"]["environment"]
+    assert "secrets" not in services["probe"]
+    assert services["probe"]["volumes"] == [
+        "trust:/var/lib/penstock/keys:ro",
+        "traces:/var/lib/penstock/traces",
+    ]
+    assert services["probe"]["depends_on"].keys() == {"kafka"}
 
 
 @pytest.mark.kafka

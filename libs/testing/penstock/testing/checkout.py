@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
+SET_UP = (".venv", ".venv-triton", ".cache")
+"""Folders that `make setup` fills."""
 MAKE_WITHIN_S = 600.0
 
 
 def copied(folder: Path) -> Path:
-    """Files that git knows or would take, as they stand, with this process' environment as `.venv`."""
+    """Copies the files that git knows or would take, as they stand. What `make setup` made is shared."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, names.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(Path(sys.executable).parents[1])
+    for name in SET_UP:
+        (folder / name).symlink_to(ROOT / name)
     return folder
 
 
