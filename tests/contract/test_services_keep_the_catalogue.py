@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.events import EVENTS
+from penstock.contracts.events import EVENTS, PipelineApplied
 from penstock.contracts.topics import CATALOGUE, SHARED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,9 +35,13 @@ def calls(texts: Iterable[str]) -> Iterator[ast.Call]:
 
 
 def consumed(texts: Iterable[str]) -> set[str]:
-    """Topics of the events named in `router.on(…)`, `.on_replay(…)`, `.read(…, handler)`."""
+    """Topics of the events named in `router.on(…)`, `.on_replay(…)`, `.read(…, handler)`, and what
+    AppliedPipelines reads.
+    """
     found = set()
     for call in calls(texts):
+        if isinstance(call.func, ast.Name) and call.func.id == "AppliedPipelines":
+            found.add(PipelineApplied.topic)
         if isinstance(call.func, ast.Attribute) and call.func.attr in ("on", "on_replay", "read"):
             found |= {
                 TOPIC_OF[name.id] for name in call.args if isinstance(name, ast.Name) and name.id in TOPIC_OF
@@ -92,6 +96,7 @@ def test_a_handler_and_an_event_that_nobody_declared_are_found() -> None:
     )
     assert consumed([handlers]) == {"audits.v1"}
     assert published([handlers]) == {"ModelVersionPromoted"}
+    assert consumed(["applied = AppliedPipelines('penstock.tally')"]) == {"pipelines.v1"}
     assert consumed(["replay.read('pipelines', PipelineApplied, apply)"]) == {"pipelines.v1"}
     assert named(["source_topic('records', pipeline, source)", "predictions_topic(pipeline)"]) == {
         "records",

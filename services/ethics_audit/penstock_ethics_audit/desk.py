@@ -20,16 +20,15 @@ from penstock.contracts.events import (
     AuditStarted,
     GateResult,
     ModelVersionRegistered,
-    PipelineApplied,
     ReviewDecided,
     ReviewRequested,
 )
-from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
+from penstock.runtime.pipelines import Applied
 from penstock.runtime.store import Effect
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.gates import may_be_waived, not_passed
@@ -48,12 +47,12 @@ class Desk:
         self._artifacts = artifacts
         self._clock = clock
 
-    def remember(self, applied: PipelineApplied, effect: Effect) -> None:
-        """What the pipeline's file asks of an audit: the package that is trained from it must ask
-        for the same.
+    def remember(self, applied: Applied, effect: Effect) -> None:
+        """Keeps what the pipeline's file asks of an audit: the package that is trained from it must
+        ask for the same.
         """
-        audit = Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
-        effect.session.merge(AskedRow(pipeline=applied.pipeline, number=applied.number, audit=audit))
+        name, audit = applied.pipeline.pipeline, applied.pipeline.audit.model_dump(mode="json")
+        effect.session.merge(AskedRow(pipeline=name, number=applied.number, audit=audit))
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit. None where the version is audited already: the same package and split

@@ -1,27 +1,28 @@
-"""Kafka in: pipelines and registered versions. And what the job says."""
+"""Kafka in: applied pipelines and registered versions."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
-from penstock.contracts.events import ModelVersionRegistered, PipelineApplied
+from penstock.contracts.events import ModelVersionRegistered
 from penstock.runtime.broker import Router
-from penstock.runtime.history import at_once
-from penstock.runtime.store import Store, Write
+from penstock.runtime.pipelines import Applied, AppliedPipelines
+from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit.desk import Desk
 
+GROUP = "penstock.ethics_audit"
 
-def router(desk: Desk, store: Store, known: Callable[[], Awaitable[None]] = at_once) -> Router:
-    """Nothing is audited before `known` returns."""
-    found = Router(group="penstock.ethics_audit", store=store)
 
-    @found.on_replay(PipelineApplied)
-    async def on_pipeline_applied(event: PipelineApplied) -> None:
-        await store.write(lambda effect: desk.remember(event, effect))
+def applied(desk: Desk, store: Store) -> AppliedPipelines:
+    async def follow(new: Applied, _old: Applied | None) -> None:
+        await store.write(lambda effect: desk.remember(new, effect))
 
-    @found.on(ModelVersionRegistered)
-    async def on_model_version_registered(event: ModelVersionRegistered) -> Write:
-        await known()
-        return lambda effect: desk.begin(event, effect)
+    return AppliedPipelines(GROUP, follow=follow)
 
-    return found
+
+def router(desk: Desk, store: Store) -> Router:
+    router = Router(group=GROUP, store=store)
+
+    @router.on(ModelVersionRegistered)
+    def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:
+        desk.begin(event, effect)
+
+    return router

@@ -3,7 +3,8 @@ waits for its verdict.
 
 `audits.v1` and `reviews.v1` hold every verdict and decision, signed; `model-versions.v1` each
 version. What is not signed by this service's keys is not its history; nor is an audit that failed,
-which is carried out once more. A database that holds an audit is never touched.
+which is carried out once more. A database that holds an audit is never touched. The applied
+pipelines are restored before it: an audit that begins here asks for what their files ask.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 from datetime import datetime
 
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -23,7 +23,6 @@ from penstock.contracts.events import (
     ModelVersionPromoted,
     ModelVersionRefused,
     ModelVersionRegistered,
-    PipelineApplied,
     ReviewDecided,
 )
 from penstock.packages import dsse, evidence
@@ -44,7 +43,6 @@ class History(history.History):
     def __init__(self, store: Store, desk: Desk, keys: Keys) -> None:
         self._desk = desk
         self._keys = keys
-        self._pipelines: dict[str, PipelineApplied] = {}
         self._versions: dict[str, ModelVersion] = {}
         self._waiting: dict[str, ModelVersionRegistered] = {}
         self._started: dict[str, datetime] = {}
@@ -53,17 +51,10 @@ class History(history.History):
         super().__init__(store, "penstock.ethics_audit.history")
 
     def reading(self, router: Router) -> None:
-        @router.on_replay(PipelineApplied)
-        def on_pipeline_applied(event: PipelineApplied) -> None:
-            if not self.is_known:
-                self._pipelines[event.pipeline] = event
-
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused, ModelVersionPromoted)
         def on_model_version(
             event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted,
         ) -> None:
-            if self.is_known:
-                return
             self._versions[event.version.digest] = event.version
             if isinstance(event, ModelVersionRegistered):
                 self._waiting[event.version.digest] = event
@@ -72,8 +63,6 @@ class History(history.History):
 
         @router.on_replay(AuditStarted, AuditCompleted)
         def on_audit(event: AuditStarted | AuditCompleted) -> None:
-            if self.is_known:
-                return
             if isinstance(event, AuditStarted):
                 self._started[event.audit_id] = event.started_at
             else:
@@ -81,18 +70,12 @@ class History(history.History):
 
         @router.on_replay(ReviewDecided)
         def on_review_decided(event: ReviewDecided) -> None:
-            if not self.is_known:
-                self._decided[event.audit_id] = event
+            self._decided[event.audit_id] = event
 
     def empty(self, session: Session) -> bool:
         return session.scalar(select(AuditRow.audit_id).limit(1)) is None
 
     def write(self, effect: Effect) -> None:
-        for applied in self._pipelines.values():
-            try:
-                self._desk.remember(applied, effect)
-            except ValidationError as error:
-                log.error("pipeline_left_out", pipeline=applied.pipeline, why=str(error))
         restored = 0
         for ended in self._ended.values():
             version = self._versions.get(ended.digest)

@@ -56,7 +56,7 @@ from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import (
 from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.runtime import rpc
-from penstock.runtime.cloud_events import Received, headers_of
+from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.jobs import JobContext
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
@@ -70,6 +70,7 @@ from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until as wait_until
 from penstock_ethics_audit import job
 from penstock_ethics_audit.desk import JOB, Desk
+from penstock_ethics_audit.handlers import applied as applied_pipelines
 from penstock_ethics_audit.handlers import router
 from penstock_ethics_audit.history import History
 from penstock_ethics_audit.servicer import Servicer
@@ -311,7 +312,7 @@ def test_without_a_key_nothing_is_claimed(world: World, store: Store, desk: Desk
 async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_first(
     world: World, fresh: Store, desk: Desk
 ) -> None:
-    house = router(desk, fresh)
+    house, pipelines = router(desk, fresh), applied_pipelines(desk, fresh)
     applied = file(world, 1)
     registered = ModelVersionRegistered(version=made.version("sha256:" + "b" * 64, world.keys))
     orders: list[dict[str, Any]] = []
@@ -320,11 +321,11 @@ async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_fir
         pytest.raises(Unavailable, match="number 1 of `loans` has not come in yet"),
         in_a_thread(fresh.transaction()) as effect,
     ):
-        (await hear(registered))(effect)
-    await house.replay(Received(applied.topic, 0, 0, "e", applied.ce_type(), {}, encode(applied)))
+        hear(registered, effect)
+    await restored(pipelines, [applied])
     with in_a_thread(fresh.transaction()) as effect:
         effect.enqueue = lambda kind, job, order: orders.append(order) or True  # type: ignore[method-assign,func-returns-value]
-        (await hear(registered))(effect)
+        hear(registered, effect)
     assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
 
 
@@ -340,6 +341,7 @@ def empty(databases: Databases) -> Any:
 async def lose_the_database(url: str, desk: Desk, world: World, announced: list[Event]) -> Store:
     """The service's next start, from what its topics hold."""
     found = Store.open(url, migrations="penstock_ethics_audit.migrations")
+    await restored(applied_pipelines(desk, found), announced)
     await restored(History(found, desk, world.keys), announced)
     return found
 
@@ -399,7 +401,6 @@ async def test_a_database_that_holds_an_audit_is_left_alone(world: World, store:
     completed(desk, store, world, made.AUROC_PASSED)
     history = History(store, desk, world.keys)
     assert history.router is None
-    await history.known()
 
 
 # -- reviews ---------------------------------------------------------------------------------------

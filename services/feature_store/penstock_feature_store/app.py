@@ -6,13 +6,11 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from penstock.contracts.errors import Unavailable
-from penstock.contracts.events import PipelineApplied
 from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2_grpc
-from penstock.runtime.broker import Router
 from penstock.runtime.kafka.positioned import PositionedStream
 from penstock.runtime.lifecycle import Service
-from penstock_feature_store import duties, handlers, measures
+from penstock_feature_store import duties, handlers, readings
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake.arrivals import Arrivals
@@ -76,7 +74,6 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             last.callback(pipelines.close)
             erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
             sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)
-            router = handlers.router(pipelines, arrivals, store)
             forwarding = Forwarding(ownership)
             servicer = Servicer(
                 pipelines,
@@ -90,28 +87,25 @@ async def run(settings: Settings, spawner: Spawner) -> None:
             online = OnlineWriter(pipelines, arrivals)
 
             async def begin() -> None:
-                """What only the lake's owner does. The stream joins once all pipelines are known:
-                each topic makes its group rebalance.
-                """
+                """What only the lake's owner does."""
                 await asyncio.to_thread(erasures.resume)
                 await sets.forget_unfinished()
                 await asyncio.to_thread(pipelines.own)
                 service.background(
                     "trigger", lambda: duties.watch(Trigger(store, pipelines, service.clock), arrivals)
                 )
-                service.background("status", lambda: duties.tell(pipelines, service.fact))
                 service.background("retention", lambda: duties.retain(pipelines, service.clock))
                 service.background("erasures", lambda: duties.erase_again(pipelines, erasures))
                 service.thread("online", online.run)
                 service.thread("merge", lambda stop: duties.merge(lake, arrivals, stop))
-                service.background("start", lambda: _start(service, stream, router))
+                service.stream("records", stream.run)
 
-            service.consume(router)
-            for metric, read in measures.readings(pipelines).items():
-                service.observe(metric, read)
+            service.restores(pipelines.applied)
+            service.consume(handlers.router(arrivals, store))
+            service.describe(readings.facts(pipelines))
+            service.observe(readings.metrics(pipelines))
             service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer)
             service.background("forwarding", forwarding.until_stopped)
-            service.background("pipelines", lambda: _complete(router, pipelines))
             service.background("spawner", spawner.watch)
             if stores.shared:
                 service.background("online store", lambda: _watch(service, stores, online))
@@ -125,16 +119,6 @@ def _online_stores(settings: Settings) -> OnlineStores:
         if settings.redis
         else SqliteOnlineStores()
     )
-
-
-async def _complete(router: Router, pipelines: Pipelines) -> None:
-    await router.caught_up(PipelineApplied.topic)
-    pipelines.complete()
-
-
-async def _start(service: Service, stream: PositionedStream, router: Router) -> None:
-    await router.caught_up(PipelineApplied.topic)
-    service.thread("records", stream.run)
 
 
 async def _watch(service: Service, stores: OnlineStores, writer: OnlineWriter) -> None:

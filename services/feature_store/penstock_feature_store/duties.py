@@ -1,5 +1,5 @@
 """Background work of the replica that owns the lake: merging, trigger, retention, interrupted
-erasures, the status line.
+erasures.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.lake import Lake
 from penstock_feature_store.lake.retention import expire
-from penstock_feature_store.online.writer import rows_behind
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.training.trigger import Trigger
 
 log = structlog.get_logger(__name__)
 
-STATUS_EVERY_S = 10.0
 LOOK_AGAIN_S = 0.5
 TRIGGER_EVERY_S = 10.0
 """Besides after every arrival: another replica may have heard of a run's end."""
@@ -64,15 +62,3 @@ async def erase_again(pipelines: Pipelines, erasures: Erasures) -> None:
             for held in pipelines.all():
                 if held.pipeline.pipeline == name:
                     await held.alone(erasures.finish, path)
-
-
-async def tell(pipelines: Pipelines, fact: Callable[[str, str], None]) -> None:
-    while True:
-        for held in pipelines.all():
-            name, rows = held.pipeline.pipeline, sum(lake.count() for lake in held.lakes.values())
-            try:
-                behind = await asyncio.to_thread(rows_behind, held)
-            except Unavailable:  # the online store's own watch tells it
-                behind = 0
-            fact(name, f"{name} {rows:,} rows" + (f", {behind:,} not online yet" if behind else ""))
-        await asyncio.sleep(STATUS_EVERY_S)

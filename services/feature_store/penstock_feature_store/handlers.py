@@ -1,31 +1,23 @@
-"""Kafka in, control plane: pipelines as they were last applied, and which runs are under way."""
+"""Kafka in, control plane: which runs are under way."""
 
 from __future__ import annotations
 
 from penstock.contracts.events import (
-    PipelineApplied,
     TrainingRunCanceled,
     TrainingRunCompleted,
     TrainingRunFailed,
     TrainingRunRequested,
 )
-from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_feature_store.lake.arrivals import Arrivals
-from penstock_feature_store.pipelines import Pipelines
+from penstock_feature_store.pipelines import GROUP
 from penstock_feature_store.store import begin_run, end_run
 
-GROUP = "penstock.feature_store"
 
-
-def router(pipelines: Pipelines, arrivals: Arrivals, store: Store) -> Router:
+def router(arrivals: Arrivals, store: Store) -> Router:
     """`arrivals`: told when a run has ended, for the labels that came during it."""
     router = Router(group=GROUP, store=store)
-
-    @router.on_replay(PipelineApplied)
-    async def on_pipeline_applied(event: PipelineApplied) -> None:
-        await pipelines.apply(Pipeline.model_validate(event.spec), event.number)
 
     @router.on(TrainingRunRequested)
     def on_training_run_requested(event: TrainingRunRequested, effect: Effect) -> None:

@@ -6,25 +6,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import difflib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-import structlog
 from sqlalchemy import func, select
 
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.pipelines import Applied, AppliedPipelines, nearest
 from penstock.runtime.store import Store
 from penstock_feature_store.lake.lake import Lake, SourceLake
 from penstock_feature_store.online.repository import Repository
 from penstock_feature_store.online.stores import OnlineStore, OnlineStores
 from penstock_feature_store.store import PipelineRow, keep_pipeline
 
-log = structlog.get_logger(__name__)
+GROUP = "penstock.feature_store"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,7 +84,7 @@ class Held:
         ]
         if reference not in known:
             raise Invalid(
-                f"no field `{reference}`", where=self.pipeline.pipeline, remedy=_nearest(reference, known)
+                f"no field `{reference}`", where=self.pipeline.pipeline, remedy=nearest(reference, known)
             )
         return source, field
 
@@ -127,13 +126,13 @@ class Owned(Held):
         """Raises Invalid that names the nearest."""
         if name not in self.lakes:
             raise Invalid(
-                f"no source `{name}`", where=self.pipeline.pipeline, remedy=_nearest(name, list(self.lakes))
+                f"no source `{name}`", where=self.pipeline.pipeline, remedy=nearest(name, list(self.lakes))
             )
         return self.lakes[name]
 
 
 class Pipelines:
-    """Safe from any thread; `apply` and `wait` from the event loop."""
+    """Safe from any thread; `wait` from the event loop."""
 
     def __init__(
         self,
@@ -159,32 +158,28 @@ class Pipelines:
         self._owning = False
         self._held: dict[str, Held] = {}
         self._changed = asyncio.Condition()
-        self._complete = False
-
-    async def apply(self, pipeline: Pipeline, number: int) -> None:
-        """Also again, and an older number after a newer one."""
-        await self._store.write(lambda effect: keep_pipeline(effect.session, pipeline, number))
-        changed = await asyncio.to_thread(self._apply, pipeline, number)
-        if changed:
-            async with self._changed:
-                self._changed.notify_all()
+        self.applied = AppliedPipelines(GROUP, follow=self._apply)
 
     def own(self) -> None:
         """The lake is this replica's from now on. Blocking."""
         with self._applying:
             self._owning = True
             for held in list(self._held.values()):
-                self._follow(held.pipeline, held.number, held)
+                self._follow(held.pipeline, held.number)
 
-    def _apply(self, pipeline: Pipeline, number: int) -> bool:
+    async def _apply(self, new: Applied, _old: Applied | None) -> None:
+        pipeline, number = new.pipeline, new.number
+        await self._store.write(lambda effect: keep_pipeline(effect.session, pipeline, number))
+        await asyncio.to_thread(self._open, pipeline, number)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _open(self, pipeline: Pipeline, number: int) -> None:
         with self._applying:
-            known = self._held.get(pipeline.pipeline)
-            if known and known.number >= number:
-                return False
-            self._follow(pipeline, number, known)
-        return True
+            self._follow(pipeline, number)
 
-    def _follow(self, pipeline: Pipeline, number: int, known: Held | None) -> None:
+    def _follow(self, pipeline: Pipeline, number: int) -> None:
+        known = self._held.get(pipeline.pipeline)
         held = self._opened(pipeline, number, known)
         with self._lock:
             self._held[pipeline.pipeline] = held
@@ -195,7 +190,6 @@ class Pipelines:
             self._removed(pipeline.pipeline, source)
         if known:
             known.close()
-        log.info("pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(sources))
 
     def _opened(self, pipeline: Pipeline, number: int, known: Held | None) -> Held:
         folder = self._folder / pipeline.pipeline
@@ -227,19 +221,10 @@ class Pipelines:
     def get(self, name: str) -> Held:
         """Raises NotFound that names the nearest; Unavailable while not all pipelines have been read."""
         with self._lock:
-            held, known = self._held.get(name), sorted(self._held)
-        if held is not None:
-            return held
-        if not self._complete:
-            raise Unavailable(
-                f"the applied pipelines are still being read, `{name}` is not among those so far",
-                remedy="Try again",
-            )
-        raise NotFound(f"no pipeline `{name}`", remedy=_nearest(name, known) if known else "Apply one first")
-
-    def complete(self) -> None:
-        """All that were applied before this process began have been read."""
-        self._complete = True
+            held = self._held.get(name)
+        if held is None:
+            raise self.applied.missing(name)
+        return held
 
     async def wait(self, name: str, number: int, timeout_s: float) -> tuple[Pipeline, int]:
         """The pipeline as it was applied under this number, and the number; 0 asks for the newest.
@@ -277,8 +262,3 @@ class Pipelines:
     def close(self) -> None:
         for held in self._held.values():
             held.close()
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean `{near[0]}`?" if near else f"There is {', '.join(known)}"

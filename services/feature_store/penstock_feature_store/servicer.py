@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,9 +18,9 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1 import feature_store_pb2_grpc
-from penstock.runtime.metrics import counter
+from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.rpc import timestamp
-from penstock_feature_store import measures, names
+from penstock_feature_store import names
 from penstock_feature_store.erasure import Erased, Erasures
 from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake.barrier import Barrier
@@ -30,6 +31,9 @@ from penstock_feature_store.pipelines import Held, Owned, Pipelines
 from penstock_feature_store.training.sets import TrainingSets
 
 _ERASED = counter(metrics.ERASED)
+_READS = histogram(metrics.ONLINE_READS)
+_ENTITIES = counter(metrics.ONLINE_ENTITIES)
+_AGE = histogram(metrics.ONLINE_AGE)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -104,7 +108,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         entities = [
             _entity(entity, fields, found) for entity, found in zip(request.entities, rows, strict=True)
         ]
-        measures.read(request.pipeline, time.perf_counter() - began, entities)
+        _measure(request.pipeline, time.perf_counter() - began, entities)
         return pb.GetOnlineFeaturesResponse(fields=fields, entities=entities)
 
     @_of_the_owner
@@ -186,6 +190,18 @@ def _entity(entity: str, fields: list[str], found: dict[str, tuple[Row, list[str
         time=timestamp(newest),
         events={source: origin.event_id for source, origin in origins.items()},
     )
+
+
+def _measure(pipeline: str, seconds: float, entities: Sequence[pb.EntityFeatures]) -> None:
+    """Counts one call for online features, answered."""
+    _READS.record(seconds, {"pipeline": pipeline})
+    now = datetime.now(UTC).timestamp()
+    for status, count in Counter(entity.status for entity in entities).items():
+        name = pb.EntityFeatures.Status.Name(status).removeprefix("STATUS_").lower()
+        _ENTITIES.add(count, {"pipeline": pipeline, "status": name})
+    for entity in entities:
+        if entity.HasField("time"):
+            _AGE.record(max(0.0, now - entity.time.seconds), {"pipeline": pipeline})
 
 
 def _positions(held: Owned) -> list[pb.SourcePosition]:

@@ -1,4 +1,4 @@
-"""The wiring."""
+"""The wiring, and the only file that knows all the others."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import grpc
 from penstock.contracts.services import PLATFORM
 from penstock.inference.v1 import inference_pb2_grpc
 from penstock.runtime import rpc
-from penstock.runtime.broker import Router
 from penstock.runtime.lifecycle import Service
-from penstock_inference import handlers
+from penstock_inference import handlers, readings
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
-from penstock_inference.readings import readings
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.servicer import Record, Servicer
@@ -28,7 +26,7 @@ from penstock_inference.topics import ensure_predictions_topic
 
 
 async def run(settings: Settings) -> None:
-    async with Service("inference", settings) as service, Triton(settings.triton_grpc) as triton:
+    async with Triton(settings.triton_grpc) as triton, Service("inference", settings) as service:
         every_s = settings.reconcile_every.total_seconds()
         prepare(settings)
         store = await service.store(Tables.metadata, migrations="penstock_inference.migrations")
@@ -39,8 +37,10 @@ async def run(settings: Settings) -> None:
         serving = Serving.from_settings(settings, deployments, triton, service, ensure_topic, keeper.hold)
         origins = Origins(settings.data_dir)
         recorder = Recorder.from_settings(settings, deployments, service.readiness, ensure_topic, origins)
-        router = handlers.router(serving, deployments, store)
-        service.consume(router)
+
+        service.restores(
+            deployments.applied, handlers.Promotions(serving), before_calls=not deployments.remembered
+        )
         servicer = Servicer(
             deployments,
             record=lambda: Record(recorder.backlog_bytes, keeper.closed),
@@ -49,11 +49,9 @@ async def run(settings: Settings) -> None:
             origins=origins,
         )
         service.serve(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
-        service.serve(add_to_server, DoorServices(_channels(service, settings), triton))
-        for metric, read in readings(deployments, serving, recorder, keeper).items():
-            service.observe(metric, read)
+        service.serve(add_to_server, DoorServices(_channels(service, settings), triton), always=True)
+        service.observe(readings.metrics(deployments, serving, recorder, keeper))
         service.background("serving", lambda: serving.run(every_s))
-        service.background("promotions", lambda: _tell_when_caught_up(router, serving, deployments))
         service.background("door", lambda: keeper.run(every_s))
         service.thread("recorder", recorder.run)
         await service.until_stopped()
@@ -65,10 +63,3 @@ def _channels(service: Service, settings: Settings) -> dict[str, grpc.aio.Channe
         name: rpc.connect(settings.address) if name == "inference" else service.channel(name)
         for name in PLATFORM
     }
-
-
-async def _tell_when_caught_up(router: Router, serving: Serving, deployments: Deployments) -> None:
-    await router.caught_up("pipelines.v1")
-    deployments.pipelines_known = True
-    await router.caught_up("model-versions.v1")
-    await serving.caught_up()

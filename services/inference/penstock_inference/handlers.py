@@ -1,27 +1,24 @@
-"""Kafka in: promotions and pipelines, read from the beginning at every start."""
+"""Kafka in: promotions, read from the beginning at every start."""
 
 from __future__ import annotations
 
-from penstock.contracts.events import ModelVersionPromoted, PipelineApplied
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.events import ModelVersionPromoted
 from penstock.runtime.broker import Router
-from penstock.runtime.store import Store
-from penstock_inference.serving.deployment import Deployments
+from penstock.runtime.restore import Restored
+from penstock_inference.serving.deployment import GROUP
 from penstock_inference.serving.serving import Serving
 
-GROUP = "penstock.inference"
 
+class Promotions(Restored):
+    """Hands each promotion to `serving`, which tries none before all of the past are there."""
 
-def router(serving: Serving, deployments: Deployments, store: Store) -> Router:
-    router = Router(group=GROUP, store=store)
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
+        self.router = Router(GROUP)
 
-    @router.on_replay(ModelVersionPromoted)
-    def on_model_version_promoted(event: ModelVersionPromoted) -> None:
-        serving.promoted(event)
+        @self.router.on_replay(ModelVersionPromoted)
+        def on_model_version_promoted(event: ModelVersionPromoted) -> None:
+            serving.promoted(event)
 
-    @router.on_replay(PipelineApplied)
-    def on_pipeline_applied(event: PipelineApplied) -> None:
-        pipeline = Pipeline.model_validate(event.spec)
-        deployments.of(pipeline.pipeline).applied = pipeline
-
-    return router
+    async def restore(self) -> None:
+        await self._serving.caught_up()

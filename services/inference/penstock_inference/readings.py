@@ -1,29 +1,26 @@
-"""Measures of inference, read at each export from the exporter's thread."""
+"""Readings of inference: values for the metrics. Its facts are told where they change."""
 
 from __future__ import annotations
 
-from penstock.contracts import metrics
 from penstock.contracts.digests import short_digest
-from penstock.runtime.metrics import Read, Reading
+from penstock.contracts.metrics import DEPLOYMENTS, DOOR_CLOSED, DOOR_HELD, RECORDER_BACKLOG, SERVED
+from penstock.runtime.metrics import Reading, Readings
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.serving import Serving
 
 
-def readings(
-    deployments: Deployments, serving: Serving, recorder: Recorder, keeper: DoorKeeper
-) -> dict[metrics.Metric, Read]:
-    """Readers of all measures of this service."""
+def metrics(deployments: Deployments, serving: Serving, recorder: Recorder, keeper: DoorKeeper) -> Readings:
     return {
-        metrics.DEPLOYMENTS: lambda: _deployments(deployments),
-        metrics.SERVED: lambda: [
+        DEPLOYMENTS: lambda: _deployments(deployments),
+        SERVED: lambda: [
             (float(model.generation), {"pipeline": pipeline, "digest": short_digest(model.digest)})
             for pipeline, model in deployments.models.items()
         ],
-        metrics.DOOR_HELD: lambda: [(float(serving.held), {})],
-        metrics.DOOR_CLOSED: lambda: [(float(keeper.closed is not None), {})],
-        metrics.RECORDER_BACKLOG: lambda: [(float(recorder.backlog_bytes), {})],
+        DOOR_HELD: lambda: [(float(serving.held), {})],
+        DOOR_CLOSED: lambda: [(float(keeper.closed is not None), {})],
+        RECORDER_BACKLOG: lambda: [(float(recorder.backlog_bytes), {})],
     }
 
 

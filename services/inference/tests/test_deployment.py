@@ -110,13 +110,13 @@ async def test_the_record_is_required_until_it_is_known_that_it_is_not(
     store: Store, deployments: Deployments, model: Model
 ) -> None:
     assert deployments.record_required
-    deployments.pipelines_known = True
+    deployments.applied.complete = True
     assert not deployments.record_required
     await deployments.admit(model)
     await deployments.serve(model)
     assert not deployments.record_required
     restarted = await restored(store)
-    restarted.pipelines_known = True
+    restarted.applied.complete = True
     assert restarted.record_required  # until the served version is verified again
     deployment = restarted.of("loans")
     deployment.model = model

@@ -5,15 +5,14 @@ last applied.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 
-import structlog
-
-from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.errors import NotFound
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock_ingest.intake import Intake
 
-log = structlog.get_logger(__name__)
+GROUP = "penstock.ingest"
 
 
 class Catalog:
@@ -23,20 +22,39 @@ class Catalog:
         self,
         make: Callable[[Pipeline, str], Intake],
         *,
+        prepare: Callable[[Pipeline], Awaitable[None]],
         added: Callable[[Intake], None],
         removed: Callable[[Intake], None],
     ) -> None:
+        """`prepare` returns when a pipeline's events can be read."""
+        self.applied = AppliedPipelines(GROUP, follow=self._follow)
         self._make = make
+        self._prepare = prepare
         self._added = added
         self._removed = removed
         self._lock = threading.Lock()
         self._intakes: dict[tuple[str, str], Intake] = {}
-        self._complete = False
 
-    def apply(self, pipeline: Pipeline, number: int) -> None:
+    @property
+    def intakes(self) -> Collection[Intake]:
+        with self._lock:
+            return list(self._intakes.values())
+
+    def find(self, pipeline: str, source: str) -> Intake:
+        """Raises NotFound that names what there is, Unavailable while not everything is known."""
+        self.applied.get(pipeline)
+        with self._lock:
+            if found := self._intakes.get((pipeline, source)):
+                return found
+            sources = sorted(source for name, source in self._intakes if name == pipeline)
+        raise NotFound(f"pipeline {pipeline} has no source `{source}`", remedy=f"It has {', '.join(sources)}")
+
+    async def _follow(self, new: Applied, _old: Applied | None) -> None:
         """A new source is read from its first event on; a changed one goes by its new rules from
         the next batch on.
         """
+        pipeline = new.pipeline
+        await self._prepare(pipeline)
         with self._lock:
             for source in pipeline.sources:
                 key = pipeline.pipeline, source
@@ -49,39 +67,3 @@ class Catalog:
                 key for key in self._intakes if key[0] == pipeline.pipeline and key[1] not in pipeline.sources
             ]:
                 self._removed(self._intakes.pop(key))
-        log.info(
-            "pipeline_followed", pipeline=pipeline.pipeline, number=number, sources=list(pipeline.sources)
-        )
-
-    def complete(self) -> None:
-        """All pipelines of the past were told: what is not here does not exist."""
-        self._complete = True
-
-    @property
-    def intakes(self) -> Collection[Intake]:
-        with self._lock:
-            return list(self._intakes.values())
-
-    @property
-    def pipelines(self) -> int:
-        return len({intake.pipeline for intake in self.intakes})
-
-    def find(self, pipeline: str, source: str) -> Intake:
-        """Raises NotFound that names what there is, Unavailable while not everything is known."""
-        with self._lock:
-            if found := self._intakes.get((pipeline, source)):
-                return found
-            sources = sorted(source for name, source in self._intakes if name == pipeline)
-            pipelines = sorted({name for name, _ in self._intakes})
-        if not self._complete:
-            raise Unavailable(
-                "this replica of ingest has just started and still reads the pipelines", remedy="Try again"
-            )
-        if sources:
-            raise NotFound(
-                f"pipeline {pipeline} has no source `{source}`", remedy=f"It has {', '.join(sources)}"
-            )
-        raise NotFound(
-            f"no pipeline `{pipeline}`",
-            remedy=f"There is {', '.join(pipelines)}" if pipelines else "Apply one first",
-        )

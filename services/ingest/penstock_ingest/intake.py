@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ CHUNK = 256
 """Events that go through all steps together: more of them leave the processor's cache between two
 steps, at a third of the speed.
 """
+
+
+def milliseconds() -> int:
+    """Now, since 1970."""
+    return time.time_ns() // 1_000_000
 
 
 class Restores(Protocol):

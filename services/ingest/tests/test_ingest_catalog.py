@@ -3,7 +3,10 @@
 import pytest
 
 from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.events import PipelineApplied, encode
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.cloud_events import Received
+from penstock.testing.packages import NOW
 from penstock_ingest.catalog import Catalog
 from penstock_ingest.history import Restored
 from penstock_ingest.intake import Intake
@@ -38,15 +41,27 @@ def make(pipeline: Pipeline, source: str) -> Intake:
     return Intake(pipeline, source, restores=NothingBefore(), clock=lambda: 0, capacity=1)
 
 
-def test_a_source_does_not_exist_only_once_all_pipelines_are_known() -> None:
-    catalog = Catalog(make, added=lambda _: None, removed=lambda _: None)
+async def there(_pipeline: Pipeline) -> None:
+    """Its topics are."""
+
+
+def applied(pipeline: Pipeline) -> Received:
+    spec = pipeline.model_dump(mode="json", by_alias=True)
+    event = PipelineApplied(
+        pipeline="loans", number=1, spec=spec, text="", digest="", applied_at=NOW, applied_by="me"
+    )
+    return Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event))
+
+
+async def test_a_source_does_not_exist_only_once_all_pipelines_are_known() -> None:
+    catalog = Catalog(make, prepare=there, added=lambda _: None, removed=lambda _: None)
     with pytest.raises(Unavailable):
         catalog.find("loans", "applications")
-    catalog.apply(loans(), 1)
+    await catalog.applied.router.replay(applied(loans()))
     assert catalog.find("loans", "applications").source == "applications"
     with pytest.raises(Unavailable):
         catalog.find("cards", "applications")
-    catalog.complete()
+    catalog.applied.complete = True
     with pytest.raises(NotFound, match="no pipeline `cards`"):
         catalog.find("cards", "applications")
     with pytest.raises(NotFound, match="has no source `outcomes`"):

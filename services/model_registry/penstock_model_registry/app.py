@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import get_args
 
-from penstock.contracts import metrics
 from penstock.model_registry.v1.model_registry_pb2_grpc import add_ModelRegistryServiceServicer_to_server
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
-from penstock.runtime.metrics import Reading
-from penstock_model_registry import handlers
-from penstock_model_registry import store as rows
-from penstock_model_registry.facts import facts
+from penstock_model_registry import handlers, readings
 from penstock_model_registry.history import History
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
@@ -31,31 +26,14 @@ async def run(settings: Settings) -> None:
         keys = Keys(settings.platform.keys, settings.platform.private_keys)
         await asyncio.to_thread(keys.ensure, roles=["registry"])
         packages = Packages(service.artifacts, keys)
+        pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock)
+        registry = Registry(store, packages, service.artifacts, keys, service.clock)
 
-        history = History(store, keys)
-
-        def tell() -> None:
-            with store.snapshot() as session:
-                for key, text in facts(session).items():
-                    service.fact(key, text)
-
-        def versions() -> list[Reading]:
-            with store.snapshot() as session:
-                found = rows.states(session)
-            return [(float(found.get(state, 0)), {"state": state}) for state in get_args(rows.State)]
-
-        await asyncio.to_thread(tell)
-        service.observe(metrics.VERSIONS, versions)
-        pipelines = Pipelines(
-            store, PipelineTopics(settings.platform.kafka), service.clock, changed=tell, known=history.known
-        )
-        registry = Registry(
-            store, packages, service.artifacts, keys, service.clock, changed=tell, known=history.known
-        )
-        service.consume(handlers.router(registry, store), *([history.router] if history.router else []))
-        service.background("history", history.restore)
+        service.restores(History(store, keys))
+        service.consume(handlers.router(registry, store))
         service.serve(
-            add_ModelRegistryServiceServicer_to_server,
-            Servicer(store, pipelines, registry, packages, known=history.known),
+            add_ModelRegistryServiceServicer_to_server, Servicer(store, pipelines, registry, packages)
         )
+        service.describe(readings.facts(store))
+        service.observe(readings.metrics(store))
         await service.until_stopped()

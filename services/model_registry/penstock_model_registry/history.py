@@ -50,23 +50,20 @@ class History(history.History):
     def reading(self, router: Router) -> None:
         @router.on_replay(PipelineApplied)
         def on_pipeline_applied(event: PipelineApplied) -> None:
-            if not self.is_known:
-                self._pipelines[event.pipeline] = event
+            self._pipelines[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused)
         def on_model_version(event: ModelVersionRegistered | ModelVersionRefused) -> None:
-            if not self.is_known:
-                self._versions[event.version.digest] = event
+            self._versions[event.version.digest] = event
 
         @router.on_replay(ModelVersionPromoted)
         def on_model_version_promoted(event: ModelVersionPromoted) -> None:
-            if not self.is_known:
-                self._promoted[event.version.pipeline] = event
+            self._promoted[event.version.pipeline] = event
 
         @router.on_replay(AuditCompleted)
         def on_audit_completed(event: AuditCompleted) -> None:
             known = self._audits.get(event.digest)
-            if self.is_known or (known and known.audit_id >= event.audit_id):  # ULIDs: by time
+            if known and known.audit_id >= event.audit_id:  # ULIDs: by time
                 return
             try:
                 verdict_of(event, self._keys.trust())
@@ -77,7 +74,7 @@ class History(history.History):
 
         @router.on_replay(ReviewDecided)
         def on_review_decided(event: ReviewDecided) -> None:
-            if self.is_known or event.audit_id in self._reviews:  # the first one stands
+            if event.audit_id in self._reviews:  # the first one stands
                 return
             try:
                 if event.waiver:

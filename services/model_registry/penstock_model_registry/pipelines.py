@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -16,7 +16,6 @@ from penstock.contracts.errors import Conflict, NotFound
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.history import at_once
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
 from penstock_model_registry.store import PipelineRow, pipeline_row
@@ -37,23 +36,10 @@ class Applied:
 
 
 class Pipelines:
-    def __init__(
-        self,
-        store: Store,
-        topics: PipelineTopics,
-        clock: Callable[[], datetime],
-        *,
-        changed: Callable[[], None] = lambda: None,
-        known: Callable[[], Awaitable[None]] = at_once,
-    ) -> None:
-        """`changed` is called after each commit that changed a pipeline. Nothing is numbered before
-        `known` returns.
-        """
+    def __init__(self, store: Store, topics: PipelineTopics, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._topics = topics
         self._clock = clock
-        self._changed = changed
-        self._known = known
 
     async def apply(self, text: str, file: str, *, by: str, dry_run: bool = False) -> Applied:
         """Problems, or the number that the file has now. Its topics exist before anybody hears of
@@ -64,7 +50,6 @@ class Pipelines:
         except BadPipeline as bad:
             return Applied("", 0, changed=False, problems=bad.problems)
         new = Pipeline.model_validate(spec)
-        await self._known()
         for _ in range(_TRIES):
             newest = await self._store.read(lambda session: _newest(session, new.pipeline))
             if newest and newest.text == text:
@@ -104,7 +89,6 @@ class Pipelines:
         )
         effect.session.add(row)
         effect.publish(event)
-        effect.after_commit(self._changed)
         return True
 
 

@@ -8,7 +8,7 @@ that what the first rests on has not changed meanwhile, writes rows and events.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
@@ -38,7 +38,6 @@ from penstock.packages.dsse import envelope_digest
 from penstock.packages.evidence import Known, PromotionGrant, admissible, read_evidence
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.history import at_once
 from penstock.runtime.metrics import counter
 from penstock.runtime.store import Effect, Store, Write
 from penstock_model_registry import promotion
@@ -112,20 +111,12 @@ class Registry:
         artifacts: Artifacts,
         keys: Keys,
         clock: Callable[[], datetime],
-        *,
-        changed: Callable[[], None] = lambda: None,
-        known: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
-        """`changed` is called after each commit that changed a version. Nothing is decided before
-        `known` returns.
-        """
         self._store = store
         self._packages = packages
         self._artifacts = artifacts
         self._keys = keys
         self._clock = clock
-        self._changed = changed
-        self._known = known
         self._judging = asyncio.Lock()
 
     # -- packages come in --------------------------------------------------------------------------
@@ -139,7 +130,6 @@ class Registry:
             trained_by = rows.trained_by(session, run.pipeline, run.pipeline_number)
             return session.get(VersionRow, run.digest), trained_by.pipeline
 
-        await self._known()
         known, applied = await self._store.read(look)
         if known is not None and known.signed:
             log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
@@ -155,7 +145,6 @@ class Registry:
         return lambda effect: self._register(effect, version, because, changes)
 
     def _register(self, effect: Effect, version: ModelVersion, because: str | None, changes: int) -> None:
-        effect.after_commit(self._changed)
         effect.session.merge(
             VersionRow(
                 digest=version.digest,
@@ -217,7 +206,6 @@ class Registry:
             case = _case(session, audit.digest)
             return case, not case.serves and rows.last_promotion(session, audit.digest) is not None
 
-        await self._known()
         async with self._judging:
             case, retired = await self._store.read(look)
             if case.audit and case.audit.audit_id >= audit.audit_id:  # ULIDs: by time
@@ -244,7 +232,6 @@ class Registry:
             _raise_unless_registered(session, review.digest)
             return _case(session, review.digest)
 
-        await self._known()
         async with self._judging:
             case = await self._store.read(look)
             if case.audit is None or case.audit.audit_id < review.audit_id:
@@ -283,7 +270,6 @@ class Registry:
             if row.state == "registered" and row.audit is None:
                 row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
 
-        await self._known()
         return write
 
     # -- people ask --------------------------------------------------------------------------------
@@ -292,7 +278,6 @@ class Registry:
         """Weighs the evidence again; returns the digest. Promoting the champion changes nothing.
         Raises Refused with every reason.
         """
-        await self._known()
         async with self._judging:
             for _ in range(_TRIES):
                 case = await self._store.read(
@@ -314,7 +299,6 @@ class Registry:
         With `from_generation` it happens once: the same call again, after an answer that was lost,
         finds it done.
         """
-        await self._known()
         async with self._judging:
             for _ in range(_TRIES):
                 found = await self._store.read(
@@ -421,7 +405,6 @@ class Registry:
         a person rolls back.
         """
         row.changes += 1
-        effect.after_commit(self._changed)
         match judged.decision:
             case Promoted():
                 if judged.promoted is not None:

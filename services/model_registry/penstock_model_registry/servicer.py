@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Generator
 from typing import Any
 
 import grpc
@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
-from penstock.runtime.history import at_once
 from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_model_registry import store as rows
@@ -34,24 +33,11 @@ _UNNAMED = "unnamed"
 
 
 class Servicer(pb_grpc.ModelRegistryServiceServicer):
-    """Nothing is answered before `known` returns: a registry that lost its database would deny what
-    its history still tells it.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        pipelines: Pipelines,
-        registry: Registry,
-        packages: Packages,
-        *,
-        known: Callable[[], Awaitable[None]] = at_once,
-    ) -> None:
+    def __init__(self, store: Store, pipelines: Pipelines, registry: Registry, packages: Packages) -> None:
         self._store = store
         self._pipelines = pipelines
         self._registry = registry
         self._packages = packages
-        self._known = known
 
     async def ApplyPipeline(
         self, request: pb.ApplyPipelineRequest, context: Context
@@ -78,14 +64,12 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
                 pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)]
             )
 
-        await self._known()
         return await self._store.read(listed)
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
         def one(session: Session) -> pb.Pipeline:
             return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
 
-        await self._known()
         return await self._store.read(one)
 
     async def ListVersions(
@@ -97,7 +81,6 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
                 versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)]
             )
 
-        await self._known()
         return await self._store.read(listed)
 
     async def GetVersion(self, request: pb.GetVersionRequest, context: Context) -> pb.Version:
@@ -119,7 +102,6 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     async def FetchPackage(
         self, request: pb.FetchPackageRequest, context: Context
     ) -> AsyncIterator[pb.FetchPackageResponse]:
-        await self._known()
         row = await self._store.read(lambda session: rows.find_version(session, request.version))
         if not row.signed:
             raise Conflict(
@@ -133,7 +115,6 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
             await asyncio.to_thread(chunks.close)
 
     async def _one(self, reference: str) -> pb.Version:
-        await self._known()
         return await self._store.read(
             lambda session: _version(session, rows.find_version(session, reference))
         )

@@ -160,7 +160,6 @@ async def test_a_forged_promotion_is_no_history(world: World) -> None:
 async def test_a_database_that_holds_anything_is_left_alone(world: World) -> None:
     history = History(world.store, world.keys)
     assert history.router is None
-    await history.known()
     await history.restore()
 
 
@@ -175,7 +174,6 @@ async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(worl
         for topic in history.router.replayed_topics:
             history.router.mark_caught_up(topic)
         await history.restore()
-        await history.known()
     with in_a_thread(world.store.snapshot()) as session:
         assert session.scalars(select(PipelineRow.number)).all() == [7]
 

@@ -79,6 +79,8 @@ class Running:
         return self.process.wait(WITHIN_S)
 
     def apply(self, text: str) -> pb.ApplyPipelineResponse:
+        """Once it has read its past: a first start has an empty database."""
+        until(lambda: "start" not in self.waits_for(), within=WITHIN_S, what="it has read its past")
         request = pb.ApplyPipelineRequest(text=text, file="loans.yaml", applied_by="Ada")
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             return ModelRegistryServiceStub(channel).ApplyPipeline(
@@ -93,12 +95,18 @@ class Running:
             )
 
     def facts(self) -> str:
+        return "; ".join(self._status().facts)
+
+    def waits_for(self) -> set[str]:
+        return {wait.thing for wait in self._status().waiting}
+
+    def _status(self) -> status_pb2.ServiceStatus:
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             request = status_pb2.GetStatusRequest()
             status = status_pb2_grpc.StatusServiceStub(channel).GetStatus(
                 request, wait_for_ready=True, timeout=WITHIN_S
             )
-        return "; ".join(status.services[0].facts)
+        return status.services[0]
 
     def publish(self, event: Event, event_id: str) -> None:
         headers = [("ce_id", event_id.encode()), ("ce_type", event.ce_type().encode())]

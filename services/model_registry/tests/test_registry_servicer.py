@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import pytest
@@ -24,7 +23,6 @@ from penstock.model_registry.v1.model_registry_pb2_grpc import (
 )
 from penstock.packages.signing import verify_package
 from penstock.runtime import rpc
-from penstock.runtime.history import at_once
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
@@ -40,11 +38,11 @@ NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1")
 
 @asynccontextmanager
 async def served(
-    world: World, known: Callable[[], Awaitable[Any]] = at_once
+    world: World,
 ) -> AsyncIterator[ModelRegistryServiceStub]:
     server = rpc.server()
     pipelines = Pipelines(world.store, PipelineTopics(NOBODY), lambda: datetime.now(UTC))
-    servicer = Servicer(world.store, pipelines, world.registry, world.packages, known=known)
+    servicer = Servicer(world.store, pipelines, world.registry, world.packages)
     add_ModelRegistryServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -166,38 +164,6 @@ async def test_a_bad_file_is_shown_with_its_places_and_the_same_text_changes_not
         )
         assert (trial.number, trial.changed) == (2, True)
         assert (await registry.GetPipeline(pb.GetPipelineRequest(pipeline="loans"))).number == 1
-
-
-async def test_a_registry_that_still_reads_its_history_denies_nothing(world: World) -> None:
-    """With its database lost it does not know yet what it made: a caller waits, and hears no untrue
-    "no such version".
-    """
-    known = asyncio.Event()
-    reads: dict[str, Any] = {
-        "GetVersion": pb.GetVersionRequest(version="00000000"),
-        "GetPipeline": pb.GetPipelineRequest(pipeline="other"),
-        "ListVersions": pb.ListVersionsRequest(pipeline="other"),
-        "ListPipelines": pb.ListPipelinesRequest(),
-        "FetchPackage": pb.FetchPackageRequest(version="00000000"),
-    }
-
-    async def outcome(call: Any) -> grpc.StatusCode:
-        with suppress(grpc.RpcError):
-            if hasattr(call, "__aiter__"):
-                [part async for part in call]
-            else:
-                await call
-        return await call.code()
-
-    async with served(world, known.wait) as registry:
-        early = {
-            name: await outcome(getattr(registry, name)(request, timeout=0.2))
-            for name, request in reads.items()
-        }
-        assert set(early.values()) == {grpc.StatusCode.DEADLINE_EXCEEDED}, early
-        waiting = asyncio.create_task(outcome(registry.GetVersion(reads["GetVersion"], timeout=10)))
-        known.set()
-        assert await waiting == grpc.StatusCode.NOT_FOUND
 
 
 @pytest.mark.slow

@@ -297,16 +297,9 @@ class Changes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._watchers: dict[asyncio.Event, tuple[str, asyncio.AbstractEventLoop]] = {}
-        self._listeners: list[Callable[[], None]] = []
-
-    def on_any(self, listener: Callable[[], None]) -> None:
-        """Calls `listener` after each change of any run, from the thread that tells."""
-        self._listeners.append(listener)
 
     def tell(self, run_id: str) -> None:
         """From any thread."""
-        for listener in self._listeners:
-            listener()
         with self._lock:
             watchers = list(self._watchers.items())
         for event, (watched, loop) in watchers:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Any
@@ -89,11 +89,14 @@ class ControlPlane:
         self._relay: Relay | None = None
         self._down = asyncio.Event()
 
-    async def run(self) -> None:
-        """From start to cancellation. Works through Kafka's absence; raises ClientFailed when
-        only a new process helps.
+    async def run(self, after: Callable[[], Awaitable[None]] | None = None) -> None:
+        """From start to cancellation. No handler is given an event before `after` returns; replays
+        and the relay do not wait for it.
+
+        Works through Kafka's absence; raises ClientFailed when only a new process helps.
         """
         await self.start()
+        self._begin(self._consume(after), "consumers")
         try:
             with observed(
                 metrics.LAG, lambda: [reading for consumer in self.consumers for reading in consumer.behind]
@@ -103,15 +106,12 @@ class ControlPlane:
             await self.stop()
 
     async def start(self) -> None:
-        """Returns at once, whether Kafka is there or not."""
+        """Begins replays and the relay. Returns at once, whether Kafka is there or not."""
         self.readiness.waits_for("kafka", "connecting")
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._failed.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.broker = self._make_broker()
-        for router in self.routers:
-            if router.handlers:
-                self._subscribe(router)
         await self.broker.start()
         poll_slower(self.broker)
         if replayed := {topic for router in self.routers for topic in router.replayed_topics}:
@@ -121,6 +121,7 @@ class ControlPlane:
                 name=f"{self._owner}/replay",
                 group=f"penstock.{self.service}",
                 apply=self._replayed,
+                progress=self._progress,
                 caught_up=self._caught_up,
                 failed=self.fail,
             )
@@ -132,6 +133,13 @@ class ControlPlane:
         self._begin(
             watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers), "kafka"
         )
+
+    async def _consume(self, after: Callable[[], Awaitable[None]] | None) -> None:
+        if after is not None:
+            await after()
+        for router in self.routers:
+            if router.handlers:
+                await self._subscribe(router)
         self._begin(
             watch_progress(self.consumers, self.fail, every_s=self.watch_every_s, looks=self.stalled_looks),
             "progress",
@@ -215,13 +223,14 @@ class ControlPlane:
         install(broker, self._consumer_error)
         return broker
 
-    def _subscribe(self, router: Router) -> None:
+    async def _subscribe(self, router: Router) -> None:
         letters = DeadLetters(self.kafka, router.group, self.service, self._send)
         consumer = GroupConsumer(
             router, self.kafka, letters, halted=self._halted, options=dict(self.subscriber_options)
         )
         self.broker.include_router(consumer.routes)
         self.consumers.append(consumer)
+        await consumer.subscriber.start()
 
     def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
         async def supervised() -> None:
@@ -239,7 +248,11 @@ class ControlPlane:
         for router in self.routers:
             await router.replay(received)
 
+    def _progress(self, topic: str, left: int) -> None:
+        self.readiness.waits_for(topic, f"reading it from the beginning, {left:,} offsets are left")
+
     def _caught_up(self, topic: str) -> None:
+        self.readiness.has(topic)
         for router in self.routers:
             router.mark_caught_up(topic)
 

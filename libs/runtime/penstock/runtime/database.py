@@ -19,6 +19,8 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError
 
 from penstock.contracts.errors import Invalid, Unavailable
+from penstock.runtime.backoff import Backoff
+from penstock.runtime.readiness import Readiness
 
 WRITER_WAITS_S = 30.0
 """Seconds that a writer waits for another one, here or in another process."""
@@ -129,6 +131,35 @@ class Database:
 
     def close(self) -> None:
         self.engine.dispose()
+
+
+async def watch(database: Database, readiness: Readiness) -> None:
+    """Readiness follows the database until this is cancelled; while it is away, it is asked for here,
+    also where nobody else uses it.
+    """
+    presence, loop, lost = database.presence, asyncio.get_running_loop(), asyncio.Event()
+    thing = f"database ({presence.name})"
+
+    def changed(why: str | None) -> None:
+        if why is None:
+            readiness.has(thing)
+        else:
+            readiness.waits_for(thing, why)
+            loop.call_soon_threadsafe(lost.set)
+
+    presence.on_change(changed)
+    changed(presence.why)
+    delay = Backoff(first=0.1, longest=TRY_EVERY_S)
+    while True:
+        await lost.wait()
+        lost.clear()
+        while presence.why is not None:
+            try:
+                await asyncio.to_thread(database.ping)
+            except Unavailable as error:
+                readiness.waits_for(thing, error.message)
+                await asyncio.sleep(delay.next())
+        delay.reset()
 
 
 async def persistently(work: Callable[[], Awaitable[T]]) -> T:

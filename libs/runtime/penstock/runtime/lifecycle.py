@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib import metadata
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,13 +32,15 @@ from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
-from penstock.runtime.database import TRY_EVERY_S, Database, DatabaseAway
+from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, watch
 from penstock.runtime.jobs import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult, Policy
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.logging import configure_logging
-from penstock.runtime.metrics import Read, Reading, observed
+from penstock.runtime.metrics import Read, Reading, Readings, observed
 from penstock.runtime.readiness import Readiness
+from penstock.runtime.restore import Phases, Restored
 from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.status import Facts, StatusServicer
 from penstock.runtime.store import Store
 from penstock.runtime.telemetry import configure_telemetry
 from penstock.runtime.usage import usage
@@ -69,10 +70,17 @@ class Service:
         self._failure: str | None = None
         grpc_name = SERVICES[name].grpc
         self._names = [grpc_name] if grpc_name else []
+        self._phases = Phases(self.readiness, answer=self._answer)
         self._routers: list[Router] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._store: Store | None = None
         self._listening = False
+        self._always = rpc.Methods()
+        self._methods = rpc.Methods(
+            lambda: "; ".join(f"{wait.thing}: {wait.why}" for wait in self.readiness.waiting)
+        )
+        self._health = health.aio.HealthServicer()
+        self._status = StatusServicer(name, self.readiness, self.started_at)
 
     @staticmethod
     def clock() -> datetime:
@@ -82,19 +90,15 @@ class Service:
         configure_logging(self.name, self.settings.platform.log_level)
         self._stack.callback(configure_telemetry(self.name, self._traces, replica=self.settings.replica))
         self._stack.enter_context(usage(self.settings.data_dir))
-        self.observe(metrics.READY, lambda: [(float(self.readiness.ready), {})])
-        self.observe(metrics.WAITING, self._waiting)
+        ready: Read = lambda: [(float(self.readiness.ready), {})]  # noqa: E731
+        self.observe({metrics.READY: ready, metrics.WAITING: self._waiting})
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
         self._server = rpc.server()
-        self._methods = rpc.Methods(
-            lambda: "; ".join(f"{wait.thing}: {wait.why}" for wait in self.readiness.waiting)
-        )
-        self._server.add_generic_rpc_handlers((self._methods,))
-        self._health = health.aio.HealthServicer()
-        self.serve(health_pb2_grpc.add_HealthServicer_to_server, self._health)
-        self.serve(status_pb2_grpc.add_StatusServiceServicer_to_server, _Status(self))
+        self._server.add_generic_rpc_handlers((self._always, self._methods))
+        self.serve(health_pb2_grpc.add_HealthServicer_to_server, self._health, always=True)
+        self.serve(status_pb2_grpc.add_StatusServiceServicer_to_server, self._status, always=True)
         self.readiness.waits_for("start", "wiring")
         return self
 
@@ -131,16 +135,41 @@ class Service:
                 await self._unless_stopped(delay.next())
         self._stack.callback(store.close)
         self._store = store
-        self._watch_presence(store.database)
+        self.background("database", lambda: watch(store.database, self.readiness))
         return store
 
-    def serve(self, register: Callable[[Any, Any], None], servicer: object) -> None:
-        """Adds a servicer: `service.serve(add_XServicer_to_server, X(...))`."""
-        register(servicer, self._methods)
+    def restores(self, *states: Restored, before_calls: bool = True) -> None:
+        """State that is read from topics, in this order, before any handler or stream runs and any
+        call is answered; calls are UNAVAILABLE meanwhile, with the reason.
 
-    def consume(self, *routers: Router) -> None:
-        """Control events in: handlers with inbox, effect and outbox; replays of compacted topics."""
-        self._routers += routers
+        `before_calls=False`: calls do not wait for it, since they are answered from the database.
+        """
+        for state in states:
+            self._phases.add(state, before_calls=before_calls)
+
+    def serve(self, register: Callable[[Any, Any], None], servicer: object, *, always: bool = False) -> None:
+        """Adds a servicer: `service.serve(add_XServicer_to_server, X(...))`.
+
+        `always`: it is called from the first moment on, whatever the service waits for.
+        """
+        register(servicer, self._always if always else self._methods)
+
+    def consume(self, router: Router) -> None:
+        """Control events in: handlers with inbox, effect and outbox. Raises ValueError for replays,
+        which belong to what `restores` takes.
+        """
+        if router.replays:
+            raise ValueError(f"{router.group} reads topics from their beginning; use service.restores")
+        self._routers.append(router)
+
+    def stream(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        """A data-plane stream, in a thread of its own that ends soon after its event is set."""
+
+        async def begin() -> None:
+            await self._phases.completed()
+            self.thread(name, run)
+
+        self.background(name, begin)
 
     def channel(self, peer: str) -> grpc.aio.Channel:
         """A channel to another service; connects at the first call."""
@@ -220,11 +249,16 @@ class Service:
 
         self._stack.push_async_callback(join)
 
-    def observe(self, metric: metrics.Metric, read: Read) -> None:
-        """A metric that is read when it is exported, from the exporter's thread, as long as the
+    def observe(self, readings: Readings) -> None:
+        """Metrics that are read when they are exported, from the exporter's thread, as long as the
         service lives.
         """
-        self._stack.enter_context(observed(metric, read))
+        for metric, read in readings.items():
+            self._stack.enter_context(observed(metric, read))
+
+    def describe(self, read: Callable[[], Facts]) -> None:
+        """Facts for `penstock status`, read in a thread each time somebody asks. It may block."""
+        self._status.add(read)
 
     # -- readiness ---------------------------------------------------------------------------------
 
@@ -257,18 +291,15 @@ class Service:
             health.SERVICE_NAME,
         ]
         reflected = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
-        self.serve(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflected)
-        self._methods.complete = True
+        self.serve(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflected, always=True)
+        if self._routers or self._phases.routers or self._store:
+            self.readiness.waits_for("kafka", "connecting")
+        self._phases.begin()
         await self._listen()
         self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
-        if self._routers or self._store:
-            self.readiness.waits_for("kafka", "connecting")
+        if self._routers or self._phases.routers or self._store:
             self.background("control-plane", self._control_plane)
-            for router in self._routers:
-                for topic in router.replayed_topics:
-                    self.readiness.waits_for(topic, "reading it from the beginning")
-                    self._spawn(self._caught_up(router, topic))
-        self.readiness.has("start")
+        self.background("phases", self._phases.run)
         self._announce(self.readiness.ready)
         await self._stopping.wait()
         self.log.info("stopping")
@@ -292,35 +323,6 @@ class Service:
                 await self._stopping.wait()
                 raise SystemExit(0)
 
-    def _watch_presence(self, database: Database) -> None:
-        """Readiness follows the database, and somebody asks for it, also where nobody else uses it."""
-        presence, lost = database.presence, asyncio.Event()
-        thing = f"database ({presence.name})"
-
-        def changed(why: str | None) -> None:
-            if why is None:
-                self.readiness.has(thing)
-            else:
-                self.readiness.waits_for(thing, why)
-                self._loop.call_soon_threadsafe(lost.set)
-
-        async def ask() -> None:
-            delay = Backoff(first=0.1, longest=TRY_EVERY_S)
-            while True:
-                await lost.wait()
-                lost.clear()
-                while presence.why is not None:
-                    try:
-                        await asyncio.to_thread(database.ping)
-                    except Unavailable as error:
-                        self.readiness.waits_for(thing, error.message)
-                        await asyncio.sleep(delay.next())
-                delay.reset()
-
-        presence.on_change(changed)
-        changed(presence.why)
-        self.background("database", ask)
-
     async def _control_plane(self) -> None:
         """Makes the topics that this service needs as soon as Kafka answers, then consumes, replays
         and relays until the end.
@@ -341,16 +343,15 @@ class Service:
         plane = ControlPlane(
             self.name,
             kafka,
-            self._routers,
+            [*self._phases.routers, *self._routers],
             store=self._store,
             replica=self.settings.replica,
             readiness=self.readiness,
         )
-        await plane.run()
+        await plane.run(after=self._phases.completed)
 
-    async def _caught_up(self, router: Router, topic: str) -> None:
-        await router.caught_up(topic)
-        self.readiness.has(topic)
+    def _answer(self) -> None:
+        self._methods.open = True
 
     def _announce_soon(self, ready: bool) -> None:
         self._loop.call_soon_threadsafe(self._announce, ready)
@@ -366,32 +367,6 @@ class Service:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class _Status(status_pb2_grpc.StatusServiceServicer):
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def GetStatus(  # noqa: N802  gRPC's name
-        self, request: status_pb2.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> status_pb2.GetStatusResponse:
-        service = self._service
-        waiting = [
-            status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since))
-            for wait in service.readiness.waiting
-        ]
-        return status_pb2.GetStatusResponse(
-            services=[
-                status_pb2.ServiceStatus(
-                    service=service.name,
-                    ready=service.readiness.ready,
-                    waiting=waiting,
-                    facts=service.readiness.facts,
-                    started_at=rpc.timestamp(service.started_at),
-                    version=metadata.version("penstock-runtime"),
-                )
-            ]
-        )
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

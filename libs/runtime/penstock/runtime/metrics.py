@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 Attributes = Mapping[str, str]
 Reading = tuple[float, Attributes]
 Read = Callable[[], Iterable[Reading]]
+Readings = Mapping[Metric, Read]
 
 _meter = otel.get_meter("penstock")
 _lock = threading.Lock()

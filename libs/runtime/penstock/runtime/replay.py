@@ -28,6 +28,7 @@ LOOK_FOR_TOPICS_S = 1.0
 ANSWER_S = 2.0
 """Seconds that an answer of Kafka's is waited for, and so may delay the stop."""
 MEASURE_EVERY_S = 5.0
+MEASURE_UNREAD_EVERY_S = 1.0
 BATCH = 500
 
 
@@ -44,15 +45,20 @@ class Replay:
         name: str,
         group: str,
         apply: Callable[[Received], Awaitable[None]],
+        progress: Callable[[str, int], None],
         caught_up: Callable[[str], None],
         failed: Callable[[str], None],
     ) -> None:
-        """`group`: whose events these are, where their lag is told; the topics are read without one."""
+        """`group`: whose events these are, where their lag is told; the topics are read without one.
+
+        `progress` is told of a topic, until it has caught up, how many offsets are left.
+        """
         self._kafka = kafka
         self._waiting = set(topics)
         self._name = name
         self._group = group
         self._apply = apply
+        self._progress = progress
         self._caught_up = caught_up
         self._failed = failed
         self._stop = threading.Event()
@@ -100,11 +106,18 @@ class Replay:
                     self._stop.wait(LOOK_FOR_TOPICS_S)
                 if time.monotonic() >= measure_at:
                     self._lags = lags(self._kafka, reader.client, self._positions)
-                    measure_at = time.monotonic() + MEASURE_EVERY_S
+                    measure_at = time.monotonic() + self._tell_progress()
 
     def _behind(self) -> list[Reading]:
         """Messages not yet read, by topic, some seconds ago."""
         return [(float(lag), {DESTINATION: topic, GROUP: self._group}) for topic, lag in self._lags.items()]
+
+    def _tell_progress(self) -> float:
+        """Returns in how many seconds to measure again."""
+        unread = [topic for topic, partitions in self._unread.items() if partitions]
+        for topic in unread:
+            self._loop.call_soon_threadsafe(self._progress, topic, self._lags.get(topic, 0))
+        return MEASURE_UNREAD_EVERY_S if unread or self._waiting else MEASURE_EVERY_S
 
     def _look_for_topics(self, reader: Reader) -> None:
         for topic in sorted(self._waiting):

@@ -129,6 +129,10 @@ class Router:
         self.replays[event.ce_type()] = (event, handler)
         self._caught_up.setdefault(event.topic, asyncio.Event())
 
+    def stop_replays(self) -> None:
+        """Hands no further event to the replays' handlers."""
+        self.replays.clear()
+
     async def caught_up(self, topic: str) -> None:
         """Waits until everything has been replayed that was in the topic when this process began to
         read it. Waits while Kafka is away.

@@ -133,17 +133,18 @@ class ErrorTable(grpc.aio.ServerInterceptor):
 
 
 class Methods(grpc.GenericRpcHandler):
-    """What a server answers, of servicers that may come after its start; until all are there,
-    another method is UNAVAILABLE.
+    """Servicers that may be added after their server has started, and called later still.
 
     It is given to `add_XServicer_to_server` in the server's place: a server itself takes no
     servicer once it has started.
     """
 
-    def __init__(self, waits_for: Callable[[], str]) -> None:
-        """`waits_for` says what for, to callers who are too early."""
-        self.complete = False
-        self._waits_for = waits_for
+    def __init__(self, waits_for: Callable[[], str] | None = None) -> None:
+        """With `waits_for` it is closed until `open` is set: every method is UNAVAILABLE, and that
+        function says what is waited for.
+        """
+        self.open = waits_for is None
+        self._waits_for = waits_for or (lambda: "")
         self._handlers: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
@@ -153,12 +154,10 @@ class Methods(grpc.GenericRpcHandler):
         """The same once more, for servers that look methods up faster."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        for known in self._handlers:
-            if (found := known.service(handler_call_details)) is not None:
-                return found
-        if self.complete:
-            return None
-        return grpc.stream_stream_rpc_method_handler(self._not_yet(handler_call_details.method))
+        if not self.open:
+            return grpc.stream_stream_rpc_method_handler(self._not_yet(handler_call_details.method))
+        answers = (known.service(handler_call_details) for known in self._handlers)
+        return next((found for found in answers if found is not None), None)
 
     def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:

@@ -1,23 +1,28 @@
-"""A service's history after a lost database, told by a test instead of Kafka."""
+"""Tells a service the past that its topics hold, in Kafka's place."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from penstock.contracts.events import Event, encode
 from penstock.runtime.cloud_events import Received
-from penstock.runtime.history import History
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.restore import Phases, Restored
 
 
-async def restored(history: History, announced: Iterable[Event]) -> None:
-    """Returns when it knows these, in their order, as all that its topics hold."""
-    assert history.router is not None
-    restoring = asyncio.create_task(history.restore())
+async def restored(state: Restored, announced: Iterable[Event]) -> None:
+    """Returns when these, in their order, are restored as all that the topics hold."""
+    assert state.router is not None
+    phases = Phases(Readiness(lambda: datetime.now(UTC)), answer=lambda: None)
+    phases.add(state, before_calls=True)
+    restoring = asyncio.create_task(phases.run())
+    topics = state.router.replayed_topics
     for event in announced:
-        await history.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
+        await state.router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)))
     assert not restoring.done()
-    for topic in history.router.replayed_topics:
-        history.router.mark_caught_up(topic)
+    for topic in topics:
+        state.router.mark_caught_up(topic)
     await asyncio.wait_for(restoring, 10)
-    await history.known()
+    assert state.complete

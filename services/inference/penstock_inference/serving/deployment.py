@@ -18,11 +18,13 @@ from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, R
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.packages.evidence import Known
+from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Store
 from penstock_inference import store as tables
 from penstock_inference.serving.layout import Layout
 from penstock_inference.serving.model import Model
 
+GROUP: Final = "penstock.inference"
 LONGEST_BACKOFF_S: Final = 30.0
 
 
@@ -121,8 +123,7 @@ class Deployments:
         self._store = store
         self._clock = clock
         self._by_pipeline: dict[str, Deployment] = {}
-        self.pipelines_known = False
-        """Whether `applied` is complete: every pipeline's file has been read from Kafka."""
+        self.applied = AppliedPipelines(GROUP, follow=self._apply)
 
     async def restore(self) -> None:
         """Reads what the database holds, before anything else is asked of the deployments."""
@@ -145,6 +146,11 @@ class Deployments:
         return self._by_pipeline.setdefault(pipeline, Deployment(pipeline))
 
     @property
+    def remembered(self) -> bool:
+        """Whether the database holds any version: it says what is served, then."""
+        return any(deployment.layouts for deployment in self)
+
+    @property
     def models(self) -> dict[str, Model]:
         """Served and verified versions by pipeline."""
         return {deployment.pipeline: deployment.model for deployment in self if deployment.model}
@@ -152,7 +158,7 @@ class Deployments:
     @property
     def record_required(self) -> bool:
         """Whether any served pipeline requires the record; also while that is not known."""
-        return not self.pipelines_known or any(deployment.requires_record for deployment in self)
+        return not self.applied.complete or any(deployment.requires_record for deployment in self)
 
     def layout(self, pipeline: str, generation: int | None) -> Layout | None:
         """Layout of a version; without a generation, of the one that is served. From any thread."""
@@ -207,6 +213,9 @@ class Deployments:
             if (no := deployment.refused)
         ]
         return "; ".join(said) or "no model promoted yet"
+
+    def _apply(self, new: Applied, _old: Applied | None) -> None:
+        self.of(new.pipeline.pipeline).applied = new.pipeline
 
     def _show(self, changed: DeploymentChanged) -> None:
         deployment = self.of(changed.pipeline)

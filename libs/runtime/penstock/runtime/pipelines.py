@@ -1,0 +1,91 @@
+"""The pipelines as they were last applied, for a service that acts on them.
+
+applied = AppliedPipelines("penstock.tally", follow=lakes.follow)
+service.restores(applied)
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from penstock.contracts.errors import NotFound, PenstockError, Unavailable
+from penstock.contracts.events import PipelineApplied
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.restore import Restored
+from penstock.runtime.router import Router
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Applied:
+    pipeline: Pipeline
+    number: int
+    """Rises with each file that is applied for the pipeline."""
+
+
+Follow = Callable[[Applied, Applied | None], Awaitable[None] | None]
+
+
+class AppliedPipelines(Restored):
+    """The newest number of each pipeline. Safe from any thread."""
+
+    def __init__(self, group: str, *, follow: Follow = lambda new, old: None) -> None:
+        """`follow` is given each new number, in order, and the one before it, None for a new
+        pipeline; it may be async. Others see the new number once it has returned; what it raises is
+        treated as the error of a replay's handler.
+        """
+        self._follow = follow
+        self._lock = threading.Lock()
+        self._newest: dict[str, Applied] = {}
+        self.router = Router(group)
+        self.router.read(PipelineApplied, self._apply)
+
+    @property
+    def all(self) -> tuple[Applied, ...]:
+        with self._lock:
+            return tuple(self._newest.values())
+
+    def find(self, name: str) -> Applied | None:
+        with self._lock:
+            return self._newest.get(name)
+
+    def get(self, name: str) -> Applied:
+        """Raises NotFound, and Unavailable while it may yet be read."""
+        found = self.find(name)
+        if found is None:
+            raise self.missing(name)
+        return found
+
+    def missing(self, name: str) -> PenstockError:
+        """Returns the error for a pipeline that is not among them; it names the nearest."""
+        if not self.complete:
+            return Unavailable(
+                f"the applied pipelines are still being read, `{name}` is not among those so far",
+                remedy="Try again",
+            )
+        known = sorted(applied.pipeline.pipeline for applied in self.all)
+        return NotFound(f"no pipeline `{name}`", remedy=nearest(name, known) or "Apply one first")
+
+    async def _apply(self, event: PipelineApplied) -> None:
+        old, new = self.find(event.pipeline), Applied(Pipeline.model_validate(event.spec), event.number)
+        if old is not None and old.number >= new.number:
+            return  # published twice
+        done = self._follow(new, old)
+        if inspect.isawaitable(done):
+            await done
+        with self._lock:
+            self._newest[event.pipeline] = new
+        log.info("pipeline_followed", pipeline=event.pipeline, number=new.number)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """A remedy for a name that does not exist; empty where none does."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean `{near[0]}`?" if near else f"There is {', '.join(known)}" if known else ""

@@ -1,0 +1,173 @@
+"""State that is read from topics before a service decides or answers: the order of a start, and the
+applied pipelines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+
+import pytest
+
+from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.events import AuditStarted, PipelineApplied, encode
+from penstock.contracts.load import read_data
+from penstock.runtime.cloud_events import Received
+from penstock.runtime.database import DatabaseAway
+from penstock.runtime.lifecycle import Service
+from penstock.runtime.pipelines import Applied, AppliedPipelines
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.restore import Phases, Restored
+from penstock.runtime.router import Router
+from penstock.runtime.settings import ServiceSettings
+from penstock.testing import packages as sample
+from penstock.testing.history import restored
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+TOPIC = PipelineApplied.topic
+
+
+def applied(name: str, number: int = 1, **spec: object) -> PipelineApplied:
+    whole = read_data(sample.PIPELINE_TEXT) | {"pipeline": name} | spec
+    return PipelineApplied(
+        pipeline=name, number=number, spec=whole, text="", digest="d", applied_at=NOON, applied_by="me"
+    )
+
+
+class State(Restored):
+    def __init__(self, name: str, log: list[str], *, away: int = 0, nothing: bool = False) -> None:
+        self.name, self.log, self.away = name, log, away
+        self.router = None if nothing else Router(name)
+        if self.router is not None:
+            self.router.read(PipelineApplied, lambda event: None)
+
+    async def restore(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise DatabaseAway("it does not answer")
+        self.log.append(self.name)
+
+
+class Start:
+    """A service's phases, and what they let begin."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.readiness = Readiness(lambda: NOON)
+        self.phases = Phases(self.readiness, answer=lambda: self.log.append("answer"))
+
+    def said(self) -> list[str]:
+        """In order; calls may be let in more than once."""
+        return list(dict.fromkeys(self.log))
+
+
+async def test_all_is_restored_in_the_order_of_registration_and_then_the_rest_begins() -> None:
+    start = Start()
+    first, second = State("first", start.log), State("second", start.log)
+    start.phases.add(first, before_calls=True)
+    start.phases.add(second, before_calls=True)
+    start.phases.begin()
+    assert [(wait.thing, wait.why) for wait in start.readiness.waiting] == [
+        ("start", "restores its state from pipelines.v1")
+    ]
+    running = asyncio.create_task(start.phases.run())
+    begun = asyncio.create_task(start.phases.completed())
+    assert second.router is not None
+    assert first.router is not None
+    second.router.mark_caught_up(TOPIC)
+    await asyncio.sleep(0)  # the tasks run
+    assert start.log == []
+    first.router.mark_caught_up(TOPIC)
+    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(begun, 5)
+    assert start.said() == ["first", "second", "answer"]
+    assert start.readiness.ready
+
+
+async def test_calls_do_not_wait_for_what_the_database_answers_from() -> None:
+    start = Start()
+    slow = State("slow", start.log)
+    start.phases.add(slow, before_calls=False)
+    start.phases.begin()
+    assert start.log == ["answer"]
+    begun = asyncio.create_task(start.phases.completed())
+    await asyncio.sleep(0)  # the tasks run
+    assert not begun.done(), "handlers and streams wait all the same"
+    begun.cancel()
+
+
+def test_where_nothing_has_to_be_read_everything_begins_at_once() -> None:
+    start = Start()
+    known = State("known", start.log, nothing=True)
+    start.phases.add(known, before_calls=True)
+    start.phases.begin()
+    assert known.complete
+    assert start.log == ["answer"]
+    assert start.readiness.ready
+
+
+async def test_a_database_that_goes_away_meanwhile_is_waited_for() -> None:
+    start = Start()
+    state = State("state", start.log, away=1)
+    start.phases.add(state, before_calls=True)
+    assert state.router is not None
+    state.router.mark_caught_up(TOPIC)
+    with pytest.raises(DatabaseAway):  # the service runs it again
+        await start.phases.run()
+    assert not state.complete
+    await start.phases.run()
+    assert start.said() == ["state", "answer"]
+
+
+def test_a_replay_cannot_be_consumed_past_the_phases() -> None:
+    router = Router("penstock.tally")
+    router.read(AuditStarted, lambda event: None)
+    with pytest.raises(ValueError, match=r"service\.restores"):
+        Service("ingest", ServiceSettings()).consume(router)
+
+
+# -- applied pipelines -----------------------------------------------------------------------------
+
+
+async def tell(pipelines: AppliedPipelines, event: PipelineApplied) -> None:
+    assert pipelines.router is not None
+    await pipelines.router.replay(Received(TOPIC, 0, 0, "e", event.ce_type(), {}, encode(event)))
+
+
+async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_one_before() -> None:
+    told: list[tuple[str, int, int | None]] = []
+
+    async def follow(new: Applied, old: Applied | None) -> None:
+        told.append((new.pipeline.pipeline, new.number, old.number if old else None))
+        seen = pipelines.find(new.pipeline.pipeline)
+        assert (seen.number if seen else None) == told[-1][2], "seen once it is followed"
+
+    pipelines = AppliedPipelines("penstock.tally", follow=follow)
+    again = [applied("loans"), applied("loans", 2)]
+    await restored(pipelines, [*again, applied("cards"), *again])  # published twice
+    assert told == [("loans", 1, None), ("loans", 2, 1), ("cards", 1, None)]
+    assert {one.pipeline.pipeline: one.number for one in pipelines.all} == {"loans": 2, "cards": 1}
+    await tell(pipelines, applied("loans", 3))
+    assert pipelines.get("loans").number == 3
+
+
+async def test_a_pipeline_does_not_exist_only_once_all_are_known() -> None:
+    pipelines = AppliedPipelines("penstock.tally")
+    with pytest.raises(Unavailable, match="still being read"):
+        pipelines.get("loans")
+    await restored(pipelines, [applied("loans")])
+    with pytest.raises(NotFound, match=r"no pipeline `loan`\. Did you mean `loans`\?"):
+        pipelines.get("loan")
+    with pytest.raises(NotFound, match="There is loans"):
+        pipelines.get("x")
+
+
+async def test_a_file_that_cannot_be_followed_is_left_out_and_the_others_are_there() -> None:
+    def follow(new: Applied, _old: Applied | None) -> None:
+        if new.number == 2:
+            raise KeyError("a bug")
+
+    pipelines = AppliedPipelines("penstock.tally", follow=follow)
+    unreadable = applied("cards").model_copy(update={"spec": {"version": 9}})
+    await restored(pipelines, [applied("loans"), unreadable, applied("loans", 2), applied("homes")])
+    assert {one.pipeline.pipeline: one.number for one in pipelines.all} == {"loans": 1, "homes": 1}
