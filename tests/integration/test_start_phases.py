@@ -264,7 +264,9 @@ def test_without_its_past_a_service_denies_nothing_and_goes_on_by_itself(start: 
     assert "start" not in start.waits_for()
 
 
-@pytest.mark.parametrize("start", ["model_registry", "ethics_audit", "inference"], indirect=True)
+@pytest.mark.parametrize(
+    "start", ["model_registry", "ethics_audit", "inference", "feature_store"], indirect=True
+)
 def test_after_a_restart_a_service_answers_from_its_database_while_kafka_is_away(
     start: Start, kafka: Kafka, way: Way
 ) -> None:
@@ -278,6 +280,7 @@ def test_after_a_restart_a_service_answers_from_its_database_while_kafka_is_away
         until(lambda: "start" not in start.waits_for(), within=60, what="its past is in the database")
         start.end()
     start.begin(Way(kafka))  # which is never opened
+    until(lambda: "lake" not in start.waits_for(), within=20, what="the feature store has its lake")
     assert ask(start.channel)
     assert not start.status().ready
     assert "kafka" in start.waits_for()

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+import structlog
 from sqlalchemy import func, select
 
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
@@ -21,7 +22,9 @@ from penstock.runtime.store import Store
 from penstock_feature_store.lake.lake import Lake, SourceLake
 from penstock_feature_store.online.repository import Repository
 from penstock_feature_store.online.stores import OnlineStore, OnlineStores
-from penstock_feature_store.store import PipelineRow, keep_pipeline
+from penstock_feature_store.store import PipelineRow, keep_pipeline, newest_pipelines
+
+log = structlog.get_logger(__name__)
 
 GROUP = "penstock.feature_store"
 
@@ -160,12 +163,24 @@ class Pipelines:
         self._changed = asyncio.Condition()
         self.applied = AppliedPipelines(GROUP, follow=self._apply)
 
+    async def reopen(self) -> bool:
+        """Opens the pipelines as the database has them, from when the service ran last. False where
+        it has none, or one cannot be opened.
+        """
+        try:
+            for pipeline, number in await self._store.read(newest_pipelines):
+                await asyncio.to_thread(self._open, pipeline, number)
+        except Exception:  # whatever it is: the topic tells of all of them once more
+            log.exception("pipelines_not_reopened")
+            return False
+        return bool(self._held)
+
     def own(self) -> None:
         """The lake is this replica's from now on. Blocking."""
         with self._applying:
             self._owning = True
             for held in list(self._held.values()):
-                self._follow(held.pipeline, held.number)
+                self._follow(held.pipeline, held.number, held)
 
     async def _apply(self, new: Applied, _old: Applied | None) -> None:
         pipeline, number = new.pipeline, new.number
@@ -176,10 +191,11 @@ class Pipelines:
 
     def _open(self, pipeline: Pipeline, number: int) -> None:
         with self._applying:
-            self._follow(pipeline, number)
+            known = self._held.get(pipeline.pipeline)
+            if known is None or known.number < number:
+                self._follow(pipeline, number, known)
 
-    def _follow(self, pipeline: Pipeline, number: int) -> None:
-        known = self._held.get(pipeline.pipeline)
+    def _follow(self, pipeline: Pipeline, number: int, known: Held | None) -> None:
         held = self._opened(pipeline, number, known)
         with self._lock:
             self._held[pipeline.pipeline] = held

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Integer, String, delete, func, select
+from sqlalchemy import BigInteger, Integer, String, delete, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -75,6 +75,15 @@ def keep_pipeline(session: Session, pipeline: Pipeline, number: int) -> None:
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     row = {"name": pipeline.pipeline, "number": number, "spec": pipeline}
     session.execute(insert(PipelineRow).values(row).on_conflict_do_nothing())
+
+
+def newest_pipelines(session: Session) -> list[tuple[Pipeline, int]]:
+    """Each pipeline as it was applied last, and its number."""
+    newest = select(PipelineRow.name, func.max(PipelineRow.number)).group_by(PipelineRow.name)
+    rows = session.scalars(
+        select(PipelineRow).where(tuple_(PipelineRow.name, PipelineRow.number).in_(newest))
+    )
+    return [(row.spec, row.number) for row in rows]
 
 
 def counted(session: Session, pipeline: str, source: str) -> dict[int, int]:
