@@ -128,7 +128,7 @@ async def test_a_forged_verdict_hides_no_honest_one(world: World) -> None:
     forged = honest.model_copy(update={"audit_id": "Z9", "result": honest.report})
     await lose_the_database(world, [APPLIED, *world.published(), honest, forged])
     with in_a_thread(world.store.snapshot()) as session:
-        kept = session.get_one(VersionRow, first).audited
+        kept = session.get_one(VersionRow, first).audit
     assert kept == honest
 
 
