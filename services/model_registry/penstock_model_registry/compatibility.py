@@ -1,4 +1,4 @@
-"""Which changes of a pipeline its published events, stored rows and served models can bear.
+"""Compatibility of a pipeline's new file with its published events, stored rows and served models.
 
 The rule: who publishes and who holds data under the old file must not notice the new one. So a
 source that holds data only grows: optional fields, wider ranges, more values. A source without data
@@ -17,8 +17,8 @@ from penstock.contracts.rules import Path, Problem
 
 
 def incompatible(old: Pipeline, new: Pipeline, with_data: Set[str]) -> list[Problem]:
-    """Why `new` may not take the place of `old`; empty when it may. `with_data`: sources of `old`
-    that events were published to.
+    """Lists the reasons why `new` may not take the place of `old`; empty when it may. `with_data`:
+    sources of `old` that events were published to.
     """
     return [*_entities(old, new, with_data), *_sources(old, new, with_data), *_target(old, new, with_data)]
 

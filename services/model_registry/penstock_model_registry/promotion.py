@@ -70,6 +70,7 @@ class AwaitsReview:
 
 
 Decision = Promoted | Refused | AwaitsReview
+Reason = Literal["promoted", "rolled_back"]
 
 
 def weigh(
@@ -136,7 +137,7 @@ class Generation:
 
     generation: int
     digest: str
-    reason: Literal["promoted", "rolled_back"]
+    reason: Reason
 
 
 def standing(history: Iterable[Generation]) -> list[Generation]:

@@ -1,4 +1,4 @@
-"""gRPC in: requests to acts, rows to messages."""
+"""gRPC: pipelines, versions, promotion, packages. Translates, nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _STATES = {
     "retired": pb.Version.STATE_RETIRED,
 }
 _UNNAMED = "unnamed"
-"""Who asks without saying who. A name is not an identity until there is access control."""
+"""Name of a caller who gave none. A name is not an identity until there is access control."""
 
 
 class Servicer(pb_grpc.ModelRegistryServiceServicer):

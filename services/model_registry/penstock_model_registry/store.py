@@ -22,7 +22,7 @@ from penstock.contracts.events import (
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import VersionReference, version_name
 from penstock.runtime.tables import Json, UtcDateTime
-from penstock_model_registry.promotion import Generation, standing
+from penstock_model_registry.promotion import Generation, Reason, standing
 
 State = Literal["registered", "refused", "promoted", "retired"]
 
@@ -32,7 +32,7 @@ class Tables(DeclarativeBase):
 
 
 class PipelineRow(Tables):
-    """One applied file. Never changed."""
+    """One applied file of a pipeline. Never changed."""
 
     __tablename__ = "pipelines"
 
@@ -40,7 +40,7 @@ class PipelineRow(Tables):
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     text: Mapped[str] = mapped_column(Text)
     applied: Mapped[PipelineApplied] = mapped_column(Json(PipelineApplied))
-    """As it was published."""
+    """The event as it was published."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -48,37 +48,31 @@ class PipelineRow(Tables):
 
 
 class VersionRow(Tables):
-    """One model package that a run handed in, and what became of it."""
+    """One model package that a run handed in, with the decision on it."""
 
     __tablename__ = "versions"
 
     digest: Mapped[str] = mapped_column(String(80), primary_key=True)
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     run_id: Mapped[str] = mapped_column(String(128), index=True)
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[State] = mapped_column(String(16))
     version: Mapped[ModelVersion] = mapped_column(Json(ModelVersion))
     """Without key and signature where the package was refused before it was signed."""
     because: Mapped[list[str]] = mapped_column(Json(list[str]), default=list)
-    """Why it is refused, or what it waits for."""
+    """Reasons for a refusal, or what the version waits for; a sentence each."""
     audit: Mapped[AuditCompleted | None] = mapped_column(Json(AuditCompleted), default=None)
-    """The newest."""
+    """Newest audit that came in."""
     waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
-    """Of that audit."""
+    """Signed approval of that audit's review."""
     rejected: Mapped[str | None] = mapped_column(Text, default=None)
-    """Who rejected that audit's review, and why."""
+    """Sentence that names the person who rejected that audit's review, and their reason."""
     registered_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
     changes: Mapped[int] = mapped_column(Integer, default=0)
-    """Counts what happened to this row, so that a decision can tell whether it moved."""
+    """Number of changes to this row, so that a decision can tell whether it rests on an older one."""
 
     @property
     def signed(self) -> bool:
         return bool(self.version.keyid)
-
-    @property
-    def evidence(self) -> tuple[Envelope, ...]:
-        if self.audit is None:
-            return ()
-        return (self.audit.evidence, self.waiver) if self.waiver else (self.audit.evidence,)
 
 
 class PromotionRow(Tables):
@@ -89,7 +83,7 @@ class PromotionRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
     generation: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(String(80), index=True)
-    reason: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[Reason] = mapped_column(String(16))
     promoted: Mapped[ModelVersionPromoted] = mapped_column(Json(ModelVersionPromoted))
     """As it was published."""
     promoted_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -99,7 +93,7 @@ class PromotionRow(Tables):
 
 
 def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
-    """The newest, or the one of that number. Raises NotFound."""
+    """Finds a pipeline's newest file, or the one of that number. Raises NotFound."""
     query = select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc()).limit(1)
     row = session.scalar(query.where(PipelineRow.number == number) if number else query)
     if row is None:
@@ -124,7 +118,7 @@ def trained_by(session: Session, name: str, number: int) -> PipelineRow:
 
 
 def rejection(review: ReviewDecided) -> str | None:
-    """Why the review refuses the version, where it does."""
+    """Sentence that refuses the version, where the review rejects it."""
     return None if review.decision == "approved" else f"{review.decided_by} rejected the review: {review.why}"
 
 
@@ -143,8 +137,8 @@ def newest_pipelines(session: Session) -> list[PipelineRow]:
 
 
 def find_version(session: Session, reference: str) -> VersionRow:
-    """By digest or a prefix of at least 4 digits, with or without `sha256:` and `pipeline@`. Raises
-    Invalid, NotFound.
+    """Finds a version by its digest or a prefix of at least 4 digits, with or without `sha256:` and
+    `pipeline@`. Raises Invalid, NotFound.
     """
     found = VersionReference.parse(reference)
     query = (
@@ -169,13 +163,13 @@ def find_version(session: Session, reference: str) -> VersionRow:
 
 
 def versions_of(session: Session, pipeline: str) -> list[VersionRow]:
-    """Newest first."""
+    """Lists a pipeline's versions, newest first."""
     query = select(VersionRow).where(VersionRow.pipeline == pipeline)
     return list(session.scalars(query.order_by(VersionRow.registered_at.desc(), VersionRow.digest)))
 
 
 def states(session: Session) -> dict[str, int]:
-    """How many versions there are in each state that occurs."""
+    """Counts the versions in each state that occurs."""
     return dict(
         session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).tuples().all()
     )
@@ -185,7 +179,7 @@ def states(session: Session) -> dict[str, int]:
 
 
 def champion_of(session: Session, pipeline: str) -> PromotionRow | None:
-    """The newest generation, whose version may serve."""
+    """Finds the newest generation of a pipeline, whose version may serve."""
     query = select(PromotionRow).where(PromotionRow.pipeline == pipeline)
     return session.scalar(query.order_by(PromotionRow.generation.desc()).limit(1))
 
@@ -198,16 +192,11 @@ def standing_of(session: Session, pipeline: str) -> list[Generation]:
         PromotionRow.pipeline == pipeline
     )
     return standing(
-        Generation(generation, digest, _reason(reason))
-        for generation, digest, reason in session.execute(query)
+        Generation(generation, digest, reason) for generation, digest, reason in session.execute(query)
     )
 
 
 def last_promotion(session: Session, digest: str) -> PromotionRow | None:
-    """The newest promotion of a version."""
+    """Finds the newest promotion of a version."""
     query = select(PromotionRow).where(PromotionRow.digest == digest)
     return session.scalar(query.order_by(PromotionRow.generation.desc()).limit(1))
-
-
-def _reason(text: str) -> Literal["promoted", "rolled_back"]:
-    return "rolled_back" if text == "rolled_back" else "promoted"

@@ -17,6 +17,7 @@ from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry import store as rows
+from penstock_model_registry.settlement import promote
 from penstock_model_registry.store import Tables
 
 if TYPE_CHECKING:
@@ -488,7 +489,7 @@ async def test_what_changed_while_it_was_judged_is_judged_again(
                 row = effect.session.get(rows.VersionRow, first)
                 assert row is not None
                 event = world.promotions()[0].model_copy(update={"generation": 2})
-                world.registry._promote(effect, row, case, event)
+                promote(effect, row, case, event)
         return judged
 
     monkeypatch.setattr(world.registry, "_judge", slowly)

@@ -69,7 +69,6 @@ def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
         verdict.audit_id,
         verdict.verdict,
         verdict.gates,
-        verdict.result_digest,
     )
     if signed != (
         audit.pipeline,
@@ -77,9 +76,12 @@ def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
         audit.audit_id,
         audit.verdict,
         audit.gates,
-        audit.result.digest,
     ):
         raise Tampered("the audit says other than its signed verdict", where=audit.audit_id)
+    if verdict.result_digest != audit.result.digest:
+        raise Tampered(
+            "the audit's result is not the one that its verdict was signed for", where=audit.audit_id
+        )
     return verdict
 
 

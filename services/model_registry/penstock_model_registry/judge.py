@@ -1,0 +1,111 @@
+"""Judging: verifies the evidence on a version, compares it with the champion, decides and, where it
+may serve, signs the promotion. Blocking; reads artifacts and keys, writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from penstock.contracts.errors import TREATMENTS, PenstockError, Tampered
+from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.versions import version_name
+from penstock.packages import dsse, evidence
+from penstock.packages.dsse import envelope_digest
+from penstock.packages.evidence import Known, PromotionGrant, Waiver, admissible, verdict_of
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock_model_registry import promotion
+from penstock_model_registry.cases import Case
+from penstock_model_registry.champion import measure_drop
+from penstock_model_registry.packages import Packages
+from penstock_model_registry.promotion import Decision, Drop, Promoted, Reason
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A decision, with the promotion that it leads to."""
+
+    decision: Decision
+    promoted: ModelVersionPromoted | None = None
+    """Signed and checked, where the decision is Promoted and the version does not serve yet."""
+
+
+class Judge:
+    def __init__(
+        self, packages: Packages, artifacts: Artifacts, keys: Keys, clock: Callable[[], datetime]
+    ) -> None:
+        self._packages = packages
+        self._artifacts = artifacts
+        self._keys = keys
+        self._clock = clock
+
+    def __call__(self, case: Case, by: str, reason: Reason = "promoted") -> Judged:
+        """Decides on a case. Raises Tampered for forged evidence, and what may succeed later: Unavailable
+        while artifacts or keys cannot be read.
+        """
+        proven = self._verified(case)
+        drop: Drop | None = None
+        found = ""
+        doubts: list[str] = []
+        if proven.verdict and not evidence.closed_gates(proven.verdict, proven.waiver):
+            try:
+                found = self._packages.verify(case.version)
+                if reason == "promoted" and not case.serves:
+                    drop = self._drop(case)
+            except PenstockError as error:
+                if TREATMENTS[error.kind].retry:
+                    raise
+                doubts.append(str(error))
+        decision = promotion.weigh(
+            proven, case.gates, drop, case.pipeline.promotion, generation=case.generation, doubts=doubts
+        )
+        if not isinstance(decision, Promoted) or case.serves:
+            return Judged(decision)
+        event = self._grant(case, by, reason)
+        known = Known(case.champion.generation, case.champion.version.digest) if case.champion else None
+        if wrong := admissible(event, self._keys.trust(), found, known):
+            return Judged(promotion.Refused(tuple(wrong)))
+        return Judged(decision, event)
+
+    def _verified(self, case: Case) -> promotion.Evidence:
+        """Verifies the statements behind a case. Raises Tampered where one is forged or is about
+        something else.
+        """
+        if case.audit is None:
+            return promotion.Evidence(None, rejected=case.rejected)
+        trust = self._keys.trust()
+        verdict = verdict_of(case.audit, trust)
+        waiver = dsse.verify(case.waiver, trust, Waiver) if case.waiver else None
+        for statement in (verdict, waiver):
+            if statement and (statement.pipeline, statement.digest) != case.subject:
+                raise Tampered(
+                    f"the evidence is about {version_name(statement.pipeline, statement.digest)}",
+                    where=case.version.digest,
+                )
+        return promotion.Evidence(verdict, waiver, case.rejected)
+
+    def _drop(self, case: Case) -> Drop | None:
+        if case.champion is None or case.pipeline.promotion.compare == "none":
+            return None
+        return measure_drop(self._artifacts, case.pipeline, case.champion_audit, case.audit)
+
+    def _grant(self, case: Case, by: str, reason: Reason) -> ModelVersionPromoted:
+        now = self._clock()
+        grant = PromotionGrant(
+            pipeline=case.version.pipeline,
+            digest=case.version.digest,
+            at=now,
+            generation=case.generation,
+            evidence=tuple(envelope_digest(envelope) for envelope in case.proof),
+        )
+        return ModelVersionPromoted(
+            version=case.version,
+            generation=case.generation,
+            evidence=case.proof,
+            promotion=dsse.sign(grant, self._keys.signer("registry")),
+            reason=reason,
+            promoted_at=now,
+            promoted_by=by,
+        )
