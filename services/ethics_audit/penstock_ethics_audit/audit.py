@@ -1,4 +1,4 @@
-"""The audit itself: scores, groups and the pipeline's gates in, findings out. Pure, and the same
+"""The audit itself: takes scores, groups and the pipeline's gates, returns findings. Pure: the same
 numbers for the same seed.
 """
 
@@ -28,7 +28,7 @@ class Rate(Finding):
     """One rate of one group."""
 
     of: str
-    """selection, true_positive or false_positive."""
+    """`selection`, `true_positive` or `false_positive`."""
     label: str
     """The class that it is about."""
     value: Interval | None
@@ -85,7 +85,9 @@ def audit(
     seed: int,
     done: Callable[[str], None] = lambda _: None,
 ) -> Findings:
-    """`groupings`: one for each of `spec.groups`. `done` hears of each finished step."""
+    """Measures the scores and judges the gates. `groupings`: one for each of `spec.groups`. `done`:
+    called with the name of each finished step.
+    """
     bootstrap = Bootstrap(scores.units, spec.resamples, spec.confidence, seed)
     whole = bootstrap.measured(None, performance(scores))
     done("performance")
@@ -112,42 +114,38 @@ def audit(
 
 
 def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> GroupingFindings:
-    """Each group's performance and rates, and the measures that compare them."""
-    if not grouping.groups:
-        return GroupingFindings(
-            by=grouping.by,
-            min_rows=min_rows,
-            groups=(),
-            not_stated=grouping.not_stated,
-            left_out=grouping.left_out,
-            disparities={},
-        )
-    labels = scores.labels.astype(np.int64) if scores.classifies else np.zeros(len(scores), dtype=np.int64)
-    cells = grouping.cells(labels, max(len(scores.classes), 1))
-    said = _by_group(scores, grouping, bootstrap)
-    rates, disparities = (
-        _rates(scores, grouping, labels, bootstrap) if scores.classifies else ([()] * len(said), {})
-    )
+    """Compares the groups: each one's performance and rates, and the measures between them."""
+    groups, disparities = _groups(scores, grouping, min_rows, bootstrap) if grouping.groups else ((), {})
     return GroupingFindings(
         by=grouping.by,
         min_rows=min_rows,
-        groups=tuple(
-            GroupFindings(
-                group=name,
-                rows=int(cells[group].sum()),
-                cells=dict(zip(scores.classes, cells[group].tolist(), strict=True))
-                if scores.classifies
-                else {},
-                thin=bool(cells[group].min() < min_rows),
-                rates=rates[group],
-                performance=said[group],
-            )
-            for group, name in enumerate(grouping.groups)
-        ),
+        groups=groups,
         not_stated=grouping.not_stated,
         left_out=grouping.left_out,
         disparities=disparities,
     )
+
+
+def _groups(
+    scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap
+) -> tuple[tuple[GroupFindings, ...], dict[str, Interval | None]]:
+    labels = scores.labels.astype(np.int64) if scores.classifies else np.zeros(len(scores), dtype=np.int64)
+    cells = grouping.cells(labels, max(len(scores.classes), 1))
+    measured = _by_group(scores, grouping, bootstrap)
+    rates, disparities = (
+        _rates(scores, grouping, labels, bootstrap) if scores.classifies else ([()] * len(measured), {})
+    )
+    return tuple(
+        GroupFindings(
+            group=name,
+            rows=int(cells[group].sum()),
+            cells=dict(zip(scores.classes, cells[group].tolist(), strict=True)) if scores.classifies else {},
+            thin=bool(cells[group].min() < min_rows),
+            rates=rates[group],
+            performance=measured[group],
+        )
+        for group, name in enumerate(grouping.groups)
+    ), disparities
 
 
 def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[dict[str, Interval | None]]:
@@ -172,8 +170,8 @@ def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[
 def _rates(
     scores: Scores, grouping: Grouping, labels: Codes, bootstrap: Bootstrap
 ) -> tuple[list[tuple[Rate, ...]], dict[str, Interval | None]]:
-    """Selection rates are drawn within groups, true and false positive rates within cells: each is
-    conditioned on what is kept.
+    """Rates of each group, and the measures between groups by name. Selection rates are drawn within
+    groups, true and false positive rates within cells: each is conditioned on what is kept.
     """
     measure = fairness.rates(scores, grouping.codes)
     estimated = measure(np.ones((1, len(scores))))
@@ -229,7 +227,7 @@ def _judged(
 
 
 def thin_cells(grouping: GroupingFindings) -> tuple[ThinCell, ...]:
-    """The thinnest first."""
+    """Lists the cells with fewer rows than `min_rows`, thinnest first."""
     cells = [
         ThinCell(grouping.by, group.group, label, rows, grouping.min_rows)
         for group in grouping.groups
@@ -242,10 +240,5 @@ def thin_cells(grouping: GroupingFindings) -> tuple[ThinCell, ...]:
 def _counts(scores: Scores) -> dict[str, int]:
     if not scores.classifies:
         return {}
-    return dict(
-        zip(
-            scores.classes,
-            np.bincount(scores.labels.astype(np.int64), minlength=len(scores.classes)).tolist(),
-            strict=True,
-        )
-    )
+    counts = np.bincount(scores.labels.astype(np.int64), minlength=len(scores.classes))
+    return dict(zip(scores.classes, counts.tolist(), strict=True))

@@ -1,5 +1,5 @@
-"""The audit desk: what follows from a registered version, a finished job and a person's decision.
-Signs; the rest is rows and events.
+"""The audit desk: rows and events that follow from a registered version, a finished job and a
+person's decision. Signs verdicts and waivers.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from penstock.contracts.events import (
     AuditCompleted,
     AuditFailed,
     AuditStarted,
+    Envelope,
     GateResult,
     ModelVersionRegistered,
     ReviewDecided,
@@ -55,10 +56,8 @@ class Desk:
         effect.session.merge(AskedRow(pipeline=file.pipeline, number=applied.number, audit=file.audit))
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
-        """Starts an audit. None where the version is audited already: the same package and split
-        would give the same verdict.
-
-        Raises Unavailable while the pipeline's file has not come in.
+        """Starts an audit and returns its id; None where the version is audited already, for the same
+        package and split give the same verdict. Raises Unavailable before the pipeline's file came in.
         """
         version = registered.version
         known = rows.newest_audit(effect.session, version.digest)
@@ -97,9 +96,7 @@ class Desk:
         return audit_id
 
     def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
-        """Signs what the job found. Raises Unavailable while there is no key to sign with: the
-        result waits for it.
-        """
+        """Signs a job's findings. Raises Unavailable while no key signs: the result waits for it."""
         row = _running(effect, audit_id)
         now = self._clock()
         gates = tuple(GateResult.model_validate(gate) for gate in result["gates"])
@@ -139,7 +136,7 @@ class Desk:
         log.info("audit_completed", version=version_name(row.pipeline, row.digest), verdict=verdict.verdict)
 
     def fail(self, audit_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
-        """Nothing is known about the model: no evidence, so it does not serve."""
+        """Ends an audit without evidence: nothing is known about the model, so it does not serve."""
         row = _running(effect, audit_id)
         now = self._clock()
         row.state, row.failure, row.remedy, row.ended_at = rows.FAILED, message, remedy, now
@@ -161,7 +158,8 @@ class Desk:
     def decide(
         self, reference: str, effect: Effect, *, approve: bool, decided_by: str, why: str
     ) -> ReviewRow:
-        """A person's decision, once. An approval is a signed waiver of all gates that did not pass.
+        """Writes a person's decision, once. An approval is a signed waiver of all gates that did not
+        pass.
 
         `decided_by` is a typed name; it proves no identity until there is access control. Raises
         Invalid, NotFound, Conflict, Refused.
@@ -173,32 +171,10 @@ class Desk:
                 where="decided_by" if not decided_by else "why",
                 remedy="Say who decides and why; both are signed and kept",
             )
-        audit = rows.find_audit(effect.session, reference)
-        review = effect.session.get(ReviewRow, audit.audit_id, with_for_update=True)
-        if review is None:
-            raise _nothing_to_decide(audit)
-        if review.state != rows.OPEN:
-            raise Conflict(
-                f"{version_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
-                f" {review.why}",
-                remedy="A decision stands; train again for another one",
-            )
-        now = self._clock()
-        waiver = None
-        if approve:
-            statement = Waiver(
-                pipeline=review.pipeline,
-                digest=review.digest,
-                at=now,
-                audit_id=review.audit_id,
-                gates=tuple(evidence.gate_name(gate) for gate in review.gates),
-                decided_by=decided_by,
-                why=why,
-            )
-            waiver = dsse.sign(statement, self._keys.signer("audit"))
+        review = _open_review(effect, rows.find_audit(effect.session, reference))
         review.state = rows.APPROVED if approve else rows.REJECTED
-        review.decided_by, review.why, review.decided_at = decided_by, why, now
-        review.waiver = waiver
+        review.decided_by, review.why, review.decided_at = decided_by, why, self._clock()
+        review.waiver = self._waiver(review, decided_by, why, review.decided_at) if approve else None
         effect.publish(
             ReviewDecided(
                 pipeline=review.pipeline,
@@ -207,17 +183,25 @@ class Desk:
                 decision="approved" if approve else "rejected",
                 decided_by=decided_by,
                 why=why,
-                waiver=waiver,
-                decided_at=now,
+                waiver=review.waiver,
+                decided_at=review.decided_at,
             )
         )
-        log.info(
-            "review_decided",
-            version=version_name(review.pipeline, review.digest),
-            decision=review.state,
-            typed_name=decided_by,
-        )
+        name = version_name(review.pipeline, review.digest)
+        log.info("review_decided", version=name, decision=review.state, typed_name=decided_by)
         return review
+
+    def _waiver(self, review: ReviewRow, decided_by: str, why: str, at: datetime) -> Envelope:
+        waiver = Waiver(
+            pipeline=review.pipeline,
+            digest=review.digest,
+            at=at,
+            audit_id=review.audit_id,
+            gates=tuple(evidence.gate_name(gate) for gate in review.gates),
+            decided_by=decided_by,
+            why=why,
+        )
+        return dsse.sign(waiver, self._keys.signer("audit"))
 
     def _ask(self, row: AuditRow, gates: tuple[GateResult, ...], now: datetime, effect: Effect) -> None:
         effect.session.add(
@@ -248,6 +232,19 @@ def _running(effect: Effect, audit_id: str) -> AuditRow:
     if row is None or row.state != rows.RUNNING:
         raise Conflict("no such audit is running", where=audit_id)
     return row
+
+
+def _open_review(effect: Effect, audit: AuditRow) -> ReviewRow:
+    review = effect.session.get(ReviewRow, audit.audit_id, with_for_update=True)
+    if review is None:
+        raise _nothing_to_decide(audit)
+    if review.state != rows.OPEN:
+        raise Conflict(
+            f"{version_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
+            f" {review.why}",
+            remedy="A decision stands; train again for another one",
+        )
+    return review
 
 
 def _nothing_to_decide(audit: AuditRow) -> PenstockError:

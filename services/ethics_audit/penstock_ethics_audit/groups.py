@@ -1,10 +1,11 @@
-"""Group labels from the raw values of a protected attribute, or from bins of a number."""
+"""Groups by the raw values of a protected attribute, or by bins of a number."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from penstock.measures.scores import Codes
 
 NOT_STATED = "(not stated)"
 MAX_GROUPS = 50
-"""More distinct values than this are no groups to compare."""
+"""Number of distinct values above which they are no groups to compare."""
 _MISSING = -1
 
 
@@ -48,40 +49,17 @@ class Grouping:
 def divide(
     by: str, values: Sequence[str | float | None] | NDArray[np.generic], bins: Sequence[float] | None = None
 ) -> Grouping:
-    """Groups of `values`: one a distinct value, in order, or with `bins` (inner edges, [25, 40])
-    `<25`, `25-40`, `>=40`.
+    """Divides rows by `values` [N] into groups: one a distinct value, in order, or with `bins` (inner
+    edges, [25, 40]) `<25`, `25-40`, `>=40`.
 
     None, NaN and the empty string are not stated. Raises Invalid when the values are no groups.
     """
-    raw = list(values)
-    stated = np.array([not _is_missing(value) for value in raw], dtype=bool)
-    codes = np.full(len(raw), _MISSING, dtype=np.int64)
-    if bins is not None:
-        try:
-            numbers = np.array(
-                [float(value) for value, there in zip(raw, stated, strict=True) if there], dtype=np.float64
-            )
-        except (TypeError, ValueError) as error:
-            raise Invalid(
-                f"{by} has bins but its values are no numbers",
-                where=f"audit.groups.{by}.bins",
-                remedy="Leave out the bins",
-            ) from error
-        names = _bin_names(bins)
-        codes[stated] = np.searchsorted(np.asarray(bins, dtype=np.float64), numbers, side="right")
-    else:
-        distinct = sorted({value for value, there in zip(raw, stated, strict=True) if there}, key=_order)
-        if len(distinct) > MAX_GROUPS:
-            raise Invalid(
-                f"{by} has {len(distinct)} distinct values, at most {MAX_GROUPS} can be compared as groups",
-                where=f"audit.groups.{by}",
-                remedy=f"Give `audit.groups.{by}.bins`, or a field with fewer values",
-            )
-        index = {value: code for code, value in enumerate(distinct)}
-        codes[stated] = [index[value] for value, there in zip(raw, stated, strict=True) if there]
-        names = tuple(_text(value) for value in distinct)
+    stated = np.array([not _is_missing(value) for value in values], dtype=bool)
+    given = [value for value, there in zip(values, stated, strict=True) if there]
+    codes = np.full(len(stated), _MISSING, dtype=np.int64)
+    names, codes[stated] = _distinct(by, given) if bins is None else _binned(by, given, bins)
     present = np.unique(codes[stated])
-    # A bin or value that no audit row has is no group: it would be an empty cell for ever.
+    # A bin that no audit row has is no group: it would be an empty cell for ever.
     renumbered = np.full(len(names) + 1, _MISSING, dtype=np.int64)
     renumbered[present] = np.arange(len(present))
     return Grouping(
@@ -89,9 +67,34 @@ def divide(
     )
 
 
+def _distinct(by: str, values: Sequence[Any]) -> tuple[tuple[str, ...], Codes]:
+    distinct = sorted(set(values), key=_order)
+    if len(distinct) > MAX_GROUPS:
+        raise Invalid(
+            f"{by} has {len(distinct)} distinct values, at most {MAX_GROUPS} can be compared as groups",
+            where=f"audit.groups.{by}",
+            remedy=f"Give `audit.groups.{by}.bins`, or a field with fewer values",
+        )
+    index = {value: code for code, value in enumerate(distinct)}
+    codes = np.array([index[value] for value in values], dtype=np.int64)
+    return tuple(_text(value) for value in distinct), codes
+
+
+def _binned(by: str, values: Sequence[Any], edges: Sequence[float]) -> tuple[tuple[str, ...], Codes]:
+    try:
+        numbers = np.array([float(value) for value in values], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Invalid(
+            f"{by} has bins but its values are no numbers",
+            where=f"audit.groups.{by}.bins",
+            remedy="Leave out the bins",
+        ) from error
+    return _bin_names(edges), np.searchsorted(np.asarray(edges, dtype=np.float64), numbers, side="right")
+
+
 def compare_not_stated(grouping: Grouping, labels: Codes, classes: int, min_rows: int) -> Grouping:
-    """Rows without the attribute as one more group where each of its cells has `min_rows`; else
-    they are left out.
+    """Adds the rows without the attribute as one more group where each of its cells has `min_rows`;
+    else leaves them out.
 
     A group of its own, because withholding an attribute must not hide how people are treated; left
     out when tiny, because one person who does not say would otherwise make every verdict

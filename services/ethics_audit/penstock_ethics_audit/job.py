@@ -1,5 +1,5 @@
-"""The audit job, a process of its own: fetch and check, score, compute, write. The service signs
-what comes back.
+"""The audit job, a process of its own: fetches and checks, scores, computes, writes. The service signs
+its result.
 
 It starts over after a kill: the same package, split and seed give the same numbers, and artifacts
 are replaced whole.
@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 
 
 class Order(BaseModel):
-    """What to audit, and where."""
+    """Payload of the job: the version to audit, and where artifacts and keys lie."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,9 +53,9 @@ class Order(BaseModel):
 
 
 def run(job: JobContext) -> Mapping[str, Any]:
-    """Result: `verdict`, `gates`, and the artifacts `report`, `result`, `scores`."""
+    """Audits a version; returns `verdict`, `gates`, and the artifacts `report`, `result`, `scores`."""
     order = Order.model_validate(job.payload)
-    artifacts = Artifacts(order.artifacts)
+    artifacts, place = Artifacts(order.artifacts), f"audits/{order.audit_id}"
 
     def step(name: str) -> None:
         log.info("audit_step", done=name)
@@ -81,13 +81,11 @@ def run(job: JobContext) -> Mapping[str, Any]:
             software=software(),
         )
         write_scores(split, scores, folder / "scores.npz")
-        written = artifacts.put_file(f"audits/{order.audit_id}/scores.npz", folder / "scores.npz")
-        report = artifacts.put_bytes(f"audits/{order.audit_id}/report.html", render(result).encode())
+        written = artifacts.put_file(f"{place}/scores.npz", folder / "scores.npz")
+        report = artifacts.put_bytes(f"{place}/report.html", render(result).encode())
         step("report written")
         result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})
-        stored = artifacts.put_bytes(
-            f"audits/{order.audit_id}/result.json", result.model_dump_json(indent=1).encode()
-        )
+        stored = artifacts.put_bytes(f"{place}/result.json", result.model_dump_json(indent=1).encode())
     return {
         "verdict": findings.verdict,
         "gates": [gate.model_dump(mode="json") for gate in findings.gates],
@@ -98,8 +96,8 @@ def run(job: JobContext) -> Mapping[str, Any]:
 
 
 def seed_of(digest: str) -> int:
-    """From the package: an audit that is done again gives the same numbers, and nobody can choose a
-    lucky seed.
+    """Seed of the bootstrap, taken from the package's digest: an audit that is done again gives the
+    same numbers, and nobody can choose a lucky seed.
     """
     return int(short_digest(digest, 12), 16)
 
@@ -126,7 +124,7 @@ def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:
 
 
 def _split(order: Order, package: Package, artifacts: Artifacts, folder: Path) -> Path:
-    """The split that the signed package names, not what the event says."""
+    """Fetches the split that the signed package names, not the one that the event says. Raises Tampered."""
     named = package.training_set
     if named.fingerprint != order.version.training_set.fingerprint:
         raise Tampered("the version's training set is not the one that the package names")

@@ -1,4 +1,4 @@
-"""The audit's tables and the queries over them: what pipelines ask for, audits, reviews."""
+"""The audit's tables and the queries over them: `audit` sections of pipelines, audits, reviews."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class AuditRow(Tables):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
     def artifact(self, name: str) -> Artifact:
-        """`report`, `result` or `scores`. Raises Conflict while there is none."""
+        """Returns the `report`, `result` or `scores`. Raises Conflict while there is none."""
         stored: Artifact | None = getattr(self, name)
         if stored is None:
             raise Conflict(
@@ -67,7 +67,7 @@ class AuditRow(Tables):
 
 
 class ReviewRow(Tables):
-    """What a person is asked about one audit, and what was decided."""
+    """One review: the gates that a person is asked to waive, and the decision."""
 
     __tablename__ = "reviews"
 
@@ -85,13 +85,13 @@ class ReviewRow(Tables):
 
 
 def asked(session: Session, pipeline: str, number: int) -> Audit | None:
-    """What that number of the pipeline's file asks of an audit, where it is known."""
+    """Finds the `audit` section of one number of a pipeline's file, where it is known."""
     row = session.get(AskedRow, (pipeline, number))
     return row.audit if row else None
 
 
 def newest_number(session: Session, pipeline: str) -> int:
-    """Of the pipeline's files that came in; 0 before the first."""
+    """Highest number of a pipeline's files that came in; 0 before the first."""
     return session.scalar(select(func.max(AskedRow.number)).where(AskedRow.pipeline == pipeline)) or 0
 
 
@@ -102,7 +102,7 @@ def newest_audit(session: Session, digest: str) -> AuditRow | None:
 
 
 def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[ReviewRow]:
-    """The newest first."""
+    """Lists reviews, newest first."""
     query = select(ReviewRow).order_by(ReviewRow.audit_id.desc())
     if pipeline:
         query = query.where(ReviewRow.pipeline == pipeline)
@@ -112,7 +112,7 @@ def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) ->
 
 
 def counts(session: Session) -> tuple[int, int, int]:
-    """Audits completed, audits running, reviews open."""
+    """Counts audits completed, audits running, reviews open."""
     states = dict(
         session.execute(select(AuditRow.state, func.count()).group_by(AuditRow.state)).tuples().all()
     )
@@ -121,17 +121,17 @@ def counts(session: Session) -> tuple[int, int, int]:
 
 
 def oldest_running(session: Session) -> datetime | None:
-    """When the audit that has been under way for longest began."""
+    """Start of the audit that has been under way for longest."""
     return session.scalar(select(func.min(AuditRow.started_at)).where(AuditRow.state == RUNNING))
 
 
 def oldest_review(session: Session) -> datetime | None:
-    """When the review that has been open for longest was asked for."""
+    """Request time of the review that has been open for longest."""
     return session.scalar(select(func.min(ReviewRow.requested_at)).where(ReviewRow.state == OPEN))
 
 
 def find_audit(session: Session, reference: str) -> AuditRow:
-    """The newest audit of a version, by digest or a prefix of at least 4 digits, with or without
+    """Finds the newest audit of a version, by digest or a prefix of at least 4 digits, with or without
     `pipeline@`. Raises Invalid, NotFound.
     """
     found = VersionReference.parse(reference)

@@ -1,4 +1,4 @@
-"""Checking a version's evidence anew, from the stored bytes: nothing that was believed before counts."""
+"""Verification of a version's evidence anew, from the stored bytes: no earlier check counts."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class _Checks:
 
 
 def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys: Keys) -> list[Check]:
-    """Package, signature, verdict, result and waiver, each against the trust store as it is now; at
-    last whether the gate is open.
+    """Checks package, signature, verdict, result and waiver against the trust store as it is now, and
+    then whether every gate is open.
 
     Blocks for a second: fetches the package. Raises where there is no trust store at all.
     """

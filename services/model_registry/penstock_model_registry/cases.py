@@ -1,18 +1,35 @@
-"""Cases: what the registry knows of one version when it decides on it, read in one transaction and
-held against the rows once more before the decision is written.
+"""Cases: all that a decision on one version rests on, read in one transaction. In another, later
+one the decision is written, where the case has not changed since.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
+import structlog
 from sqlalchemy.orm import Session
 
+from penstock.contracts import metrics
 from penstock.contracts.errors import Conflict, Unavailable
-from penstock.contracts.events import AuditCompleted, Envelope, ModelVersion, ModelVersionPromoted
+from penstock.contracts.events import (
+    AuditCompleted,
+    Envelope,
+    ModelVersion,
+    ModelVersionPromoted,
+    ModelVersionRefused,
+)
 from penstock.contracts.pipeline import Gate, Pipeline
+from penstock.contracts.versions import version_name
+from penstock.runtime.metrics import counter
+from penstock.runtime.store import Effect
+from penstock_model_registry import promotion
 from penstock_model_registry import store as rows
+from penstock_model_registry.promotion import AwaitsReview, Decision, Promoted
 from penstock_model_registry.store import PromotionRow, VersionRow
+
+log = structlog.get_logger(__name__)
+_DECISIONS = counter(metrics.DECISIONS)
 
 
 class Moved(Unavailable):
@@ -59,9 +76,17 @@ class Case:
         return self.champion is not None and self.champion.version.digest == self.version.digest
 
 
-def case_of(session: Session, digest: str) -> Case:
-    """Reads the case of a registered version. Raises NotFound."""
-    row = rows.find_version(session, digest)
+@dataclass(frozen=True)
+class Judged:
+    """A decision, with the promotion that it leads to."""
+
+    decision: Decision
+    promoted: ModelVersionPromoted | None = None
+    """Signed and checked, where the decision is Promoted and the version does not serve yet."""
+
+
+def case_of(session: Session, row: VersionRow) -> Case:
+    """Reads the case of a version."""
     newest = rows.pipeline_row(session, row.pipeline)
     trained_by = rows.trained_by(session, row.pipeline, row.version.pipeline_number)
     champion = rows.champion_of(session, row.pipeline)
@@ -99,7 +124,7 @@ def rolled_back_or_before(session: Session, pipeline: str, from_generation: int)
             where=pipeline,
             remedy="Promote one with `penstock promote VERSION`",
         )
-    return case_of(session, standing[-2].digest)
+    return case_of(session, session.get_one(VersionRow, standing[-2].digest))
 
 
 def unmoved(session: Session, case: Case) -> VersionRow:
@@ -115,9 +140,73 @@ def unmoved(session: Session, case: Case) -> VersionRow:
     return row
 
 
-def raise_unless_registered(session: Session, digest: str) -> None:
-    """Raises Unavailable before the version has come in: runs, audits and reviews lie in topics of
-    their own, which a registry that catches up reads in any order.
+def registered(session: Session, digest: str) -> VersionRow:
+    """Finds a version. Raises Unavailable before it has come in: runs, audits and reviews lie in topics
+    of their own, which a registry that catches up reads in any order.
     """
-    if session.get(VersionRow, digest) is None:
+    row = session.get(VersionRow, digest)
+    if row is None:
         raise Unavailable("this version has not come in yet", where=digest)
+    return row
+
+
+def settle(effect: Effect, row: VersionRow, case: Case, judged: Judged, now: datetime) -> None:
+    """Writes a decision and publishes what follows from it. The version that serves keeps serving,
+    whatever a later audit says: a person rolls back.
+    """
+    row.changes += 1
+    match judged.decision:
+        case Promoted():
+            if judged.promoted is None:
+                return
+            promote(effect, row, case, judged.promoted)
+            outcome: str = judged.promoted.reason
+        case AwaitsReview(because=because):
+            _refuse(effect, row, case, (*because, "waits for a review"), now)
+            outcome = "awaits_review"
+        case promotion.Refused(because=because):
+            _refuse(effect, row, case, because, now)
+            outcome = "refused"
+    decided = {"pipeline": row.pipeline, "decision": outcome}
+    effect.after_commit(lambda: _DECISIONS.add(1, decided))
+
+
+def _refuse(effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...], now: datetime) -> None:
+    if list(because) != row.because and row.state in ("registered", "refused"):
+        effect.publish(ModelVersionRefused(version=case.version, because=because, refused_at=now))
+    row.because = list(because)
+    if row.state == "registered":
+        row.state = "refused"
+    log.info(
+        "version_refused",
+        version=version_name(row.pipeline, row.digest),
+        state=row.state,
+        because=because,
+    )
+
+
+def promote(effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
+    """Gives the pipeline its next generation and retires the champion before it."""
+    if case.champion is not None:
+        before = effect.session.get(VersionRow, case.champion.version.digest)
+        if before is not None:
+            before.state, before.changes = "retired", before.changes + 1
+    row.state, row.because = "promoted", []
+    effect.session.add(
+        PromotionRow(
+            pipeline=row.pipeline,
+            generation=promoted.generation,
+            digest=row.digest,
+            reason=promoted.reason,
+            promoted=promoted,
+            promoted_at=promoted.promoted_at,
+        )
+    )
+    effect.publish(promoted)
+    log.info(
+        "version_promoted",
+        version=version_name(row.pipeline, row.digest),
+        generation=promoted.generation,
+        reason=promoted.reason,
+        by=promoted.promoted_by,
+    )

@@ -1,5 +1,5 @@
-"""A registry that starts with an empty database reads what it announced before: numbers and
-generations must go on rising.
+"""History of a registry that starts with an empty database, from what it announced before: numbers
+and generations must go on rising.
 
 `pipelines.v1` and `model-versions.v1` are compacted, so they hold each pipeline's newest file, each
 version, and each pipeline's newest promotion; `audits.v1` holds every verdict. Older files and the
@@ -85,62 +85,18 @@ class History(history.History):
                 self._reviews[event.audit_id] = event
 
     def empty(self, session: Session) -> bool:
-        return (
-            session.scalar(select(PipelineRow.name).limit(1)) is None
-            and session.scalar(select(VersionRow.digest).limit(1)) is None
+        return all(
+            session.scalar(select(key).limit(1)) is None for key in (PipelineRow.name, VersionRow.digest)
         )
 
     def write(self, effect: Effect) -> None:
-        for applied in self._pipelines.values():
-            row = PipelineRow(
-                name=applied.pipeline,
-                number=applied.number,
-                text=applied.text,
-                applied=applied,
-            )
-            effect.session.add(row)
-        promoted = {event.version.pipeline: event for event in self._promoted.values() if self._holds(event)}
-        serving = {event.version.digest for event in promoted.values()}
-        events = {event.version.digest: event for event in promoted.values()} | self._versions
-        for digest, event in events.items():
-            refused = isinstance(event, ModelVersionRefused) and digest not in serving
-            state: State = "promoted" if digest in serving else "refused" if refused else "registered"
-            standing = promoted.get(event.version.pipeline)
-            until = standing.promoted_at if standing else None
-            audit, review = self._audits.get(digest), None
-            if audit and not refused and (until is None or audit.completed_at > until):
-                audit = None  # not decided on: it is read once more
-            if (
-                audit
-                and (review := self._reviews.get(audit.audit_id))
-                and (until is None or review.decided_at > until)
-            ):
-                review = None
-            effect.session.add(
-                VersionRow(
-                    digest=digest,
-                    pipeline=event.version.pipeline,
-                    run_id=event.version.run_id,
-                    state=state,
-                    version=event.version,
-                    because=list(event.because) if isinstance(event, ModelVersionRefused) and refused else [],
-                    audit=audit,
-                    waiver=review.waiver if review else None,
-                    rejected=rejection(review) if review else None,
-                    registered_at=event.version.registered_at,
-                )
-            )
-        for event in promoted.values():
-            effect.session.add(
-                PromotionRow(
-                    pipeline=event.version.pipeline,
-                    generation=event.generation,
-                    digest=event.version.digest,
-                    reason="promoted",  # of those that stand it is the only one known
-                    promoted=event,
-                    promoted_at=event.promoted_at,
-                )
-            )
+        promoted = {name: event for name, event in self._promoted.items() if self._holds(event)}
+        versions = {event.version.digest: event for event in promoted.values()} | self._versions
+        effect.session.add_all(map(_pipeline_row, self._pipelines.values()))
+        effect.session.add_all(
+            self._version_row(event, promoted.get(event.version.pipeline)) for event in versions.values()
+        )
+        effect.session.add_all(map(_promotion_row, promoted.values()))
         if self._pipelines:
             log.warning(
                 "history_restored",
@@ -149,8 +105,43 @@ class History(history.History):
                 promoted=len(self._promoted),
             )
 
+    def _version_row(
+        self,
+        event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted,
+        standing: ModelVersionPromoted | None,
+    ) -> VersionRow:
+        """Restores a version with the audit and the review that were decided on before the promotion
+        that stands; what came later is read, and decided on, once more.
+        """
+        version = event.version
+        state: State = "registered"
+        because: list[str] = []
+        if standing and standing.version.digest == version.digest:
+            state = "promoted"
+        elif isinstance(event, ModelVersionRefused):
+            state, because = "refused", list(event.because)
+        until = standing.promoted_at if standing else None
+        audit = self._audits.get(version.digest)
+        if audit and state != "refused" and (until is None or audit.completed_at > until):
+            audit = None
+        review = self._reviews.get(audit.audit_id) if audit else None
+        if review and (until is None or review.decided_at > until):
+            review = None
+        return VersionRow(
+            digest=version.digest,
+            pipeline=version.pipeline,
+            run_id=version.run_id,
+            state=state,
+            version=version,
+            because=because,
+            audit=audit,
+            waiver=review.waiver if review else None,
+            rejected=rejection(review) if review else None,
+            registered_at=version.registered_at,
+        )
+
     def _holds(self, event: ModelVersionPromoted) -> bool:
-        """What is not signed by this registry is not its history."""
+        """Tells whether this registry signed the promotion, on evidence that opens the gates."""
         try:
             wrong = admissible(event, self._keys.trust(), event.version.digest)
         except PenstockError as error:
@@ -163,3 +154,18 @@ class History(history.History):
                 because=wrong,
             )
         return not wrong
+
+
+def _pipeline_row(event: PipelineApplied) -> PipelineRow:
+    return PipelineRow(name=event.pipeline, number=event.number, text=event.text, applied=event)
+
+
+def _promotion_row(event: ModelVersionPromoted) -> PromotionRow:
+    return PromotionRow(
+        pipeline=event.version.pipeline,
+        generation=event.generation,
+        digest=event.version.digest,
+        reason="promoted",  # of those that stand it is the only one known
+        promoted=event,
+        promoted_at=event.promoted_at,
+    )

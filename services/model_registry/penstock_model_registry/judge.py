@@ -5,7 +5,6 @@ may serve, signs the promotion. Blocking; reads artifacts and keys, writes nothi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Tampered
@@ -17,19 +16,10 @@ from penstock.packages.evidence import Known, PromotionGrant, Waiver, admissible
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry import promotion
-from penstock_model_registry.cases import Case
+from penstock_model_registry.cases import Case, Judged
 from penstock_model_registry.champion import measure_drop
 from penstock_model_registry.packages import Packages
-from penstock_model_registry.promotion import Decision, Drop, Promoted, Reason
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A decision, with the promotion that it leads to."""
-
-    decision: Decision
-    promoted: ModelVersionPromoted | None = None
-    """Signed and checked, where the decision is Promoted and the version does not serve yet."""
+from penstock_model_registry.promotion import Drop, Promoted, Reason
 
 
 class Judge:

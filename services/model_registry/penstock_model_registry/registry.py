@@ -1,9 +1,9 @@
 """Versions: packages taken in and signed, promoted on evidence, rolled back.
 
-Each act has two halves. The first reads a case and judges it (`cases`, `judge`): it fetches
+Each act has two halves. The first reads a case and judges it (`judge`): it fetches
 packages, compares models and signs, may be slow and may be thrown away. The second is one short
 transaction: it makes sure that the case has not changed meanwhile and writes rows and events
-(`settlement`).
+(`cases`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 import structlog
 from sqlalchemy.orm import Session
@@ -38,16 +39,17 @@ from penstock_model_registry import promotion
 from penstock_model_registry import store as rows
 from penstock_model_registry.cases import (
     Case,
+    Judged,
     Moved,
     case_of,
-    raise_unless_registered,
+    registered,
     rolled_back_or_before,
+    settle,
     unmoved,
 )
-from penstock_model_registry.judge import Judge, Judged
+from penstock_model_registry.judge import Judge
 from penstock_model_registry.packages import Packages, Signed
-from penstock_model_registry.promotion import AwaitsReview, Decision
-from penstock_model_registry.settlement import settle
+from penstock_model_registry.promotion import AwaitsReview, Decision, Reason
 from penstock_model_registry.store import VersionRow
 
 log = structlog.get_logger(__name__)
@@ -157,8 +159,7 @@ class Registry:
         """
 
         def look(session: Session) -> tuple[Case, bool]:
-            raise_unless_registered(session, audit.digest)
-            case = case_of(session, audit.digest)
+            case = case_of(session, registered(session, audit.digest))
             return case, not case.serves and rows.last_promotion(session, audit.digest) is not None
 
         async with self._judging:
@@ -171,24 +172,16 @@ class Registry:
             if retired:
                 judged = replace(judged, promoted=None)
 
-        def write(effect: Effect) -> None:
-            row = unmoved(effect.session, case)
-            row.audit, row.waiver, row.rejected = audit, None, None
-            settle(effect, row, case, judged, self._clock())
-
-        return write
+        return partial(self._write, case, judged)
 
     async def reviewed(self, review: ReviewDecided) -> Write | None:
         """Decides anew by a person's review. Raises Unavailable while the version or the audit has not
         come in, Tampered for a forged waiver.
         """
-
-        def look(session: Session) -> Case:
-            raise_unless_registered(session, review.digest)
-            return case_of(session, review.digest)
-
         async with self._judging:
-            case = await self._store.read(look)
+            case = await self._store.read(
+                lambda session: case_of(session, registered(session, review.digest))
+            )
             if case.audit is None or case.audit.audit_id < review.audit_id:
                 raise Unavailable(
                     f"audit {review.audit_id}, which this review decides on, has not come in yet",
@@ -203,20 +196,13 @@ class Registry:
             approved = review.decision == "approved"
             case = replace(case, waiver=review.waiver if approved else None, rejected=rows.rejection(review))
             judged = await asyncio.to_thread(self._judge, case, review.decided_by)
-
-        def write(effect: Effect) -> None:
-            row = unmoved(effect.session, case)
-            row.waiver, row.rejected = case.waiver, case.rejected
-            settle(effect, row, case, judged, self._clock())
-
-        return write
+        return partial(self._write, case, judged)
 
     def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
         """Notes on the version that nothing is known about it. Raises Unavailable while the version
         has not come in.
         """
-        raise_unless_registered(effect.session, failed.digest)
-        row = effect.session.get_one(VersionRow, failed.digest)
+        row = registered(effect.session, failed.digest)
         if row.state == "registered" and row.audit is None:
             row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
 
@@ -226,19 +212,15 @@ class Registry:
         """Promotes a version where its evidence allows it, weighed again; returns its digest. Does
         nothing for the champion. Raises Refused with every reason, Conflict before the first audit.
         """
-        async with self._judging:
-            for _ in range(_TRIES):
-                case = await self._store.read(
-                    lambda session: case_of(session, rows.find_version(session, reference).digest)
-                )
-                if case.serves:
-                    return case.version.digest
-                _raise_unless_audited(case)
-                judged = await asyncio.to_thread(self._judge, case, by)
-                if await self._decided(case, judged):
-                    _raise_unless_promoted(judged.decision, case.version)
-                    return case.version.digest
-            raise Moved
+
+        def look(session: Session) -> str | Case:
+            case = case_of(session, rows.find_version(session, reference))
+            if case.serves:
+                return case.version.digest
+            _raise_unless_audited(case)
+            return case
+
+        return await self._decide(look, by, "promoted")
 
     async def roll_back(self, pipeline: str, *, by: str, from_generation: int = 0) -> str:
         """Promotes the version that served before once more, as a new generation; returns its digest.
@@ -247,28 +229,35 @@ class Registry:
         With `from_generation` it happens once: the same call again, after an answer that was lost,
         finds it done.
         """
+        return await self._decide(
+            lambda session: rolled_back_or_before(session, pipeline, from_generation), by, "rolled_back"
+        )
+
+    async def _decide(self, look: Callable[[Session], str | Case], by: str, reason: Reason) -> str:
+        """Judges the case that `look` finds, anew where it moves meanwhile, and returns its digest;
+        or returns the digest that `look` finds decided already.
+        """
         async with self._judging:
             for _ in range(_TRIES):
-                found = await self._store.read(
-                    lambda session: rolled_back_or_before(session, pipeline, from_generation)
-                )
-                if isinstance(found, str):
-                    return found
-                judged = await asyncio.to_thread(self._judge, found, by, "rolled_back")
-                _raise_unless_promoted(judged.decision, found.version)
-                if await self._decided(found, judged):
-                    return found.version.digest
+                case = await self._store.read(look)
+                if isinstance(case, str):
+                    return case
+                judged = await asyncio.to_thread(self._judge, case, by, reason)
+                if reason == "rolled_back":  # the version stays retired: its refusal is not announced
+                    _raise_unless_promoted(judged.decision, case.version)
+                try:
+                    await self._store.write(partial(self._write, case, judged))
+                except Moved:
+                    continue
+                _raise_unless_promoted(judged.decision, case.version)
+                return case.version.digest
             raise Moved
 
-    async def _decided(self, case: Case, judged: Judged) -> bool:
-        """Writes the decision; returns False, and changes nothing, where its case has moved."""
-        try:
-            await self._store.write(
-                lambda effect: settle(effect, unmoved(effect.session, case), case, judged, self._clock())
-            )
-        except Moved:
-            return False
-        return True
+    def _write(self, case: Case, judged: Judged, effect: Effect) -> None:
+        """Writes the evidence and the decision on it. Raises Moved."""
+        row = unmoved(effect.session, case)
+        row.audit, row.waiver, row.rejected = case.audit, case.waiver, case.rejected
+        settle(effect, row, case, judged, self._clock())
 
 
 def _raise_unless_audited(case: Case) -> None:

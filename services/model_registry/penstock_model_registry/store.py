@@ -85,7 +85,7 @@ class PromotionRow(Tables):
     digest: Mapped[str] = mapped_column(String(80), index=True)
     reason: Mapped[Reason] = mapped_column(String(16))
     promoted: Mapped[ModelVersionPromoted] = mapped_column(Json(ModelVersionPromoted))
-    """As it was published."""
+    """Event as it was published."""
     promoted_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 

@@ -17,7 +17,7 @@ from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry import store as rows
-from penstock_model_registry.settlement import promote
+from penstock_model_registry.cases import promote
 from penstock_model_registry.store import Tables
 
 if TYPE_CHECKING:

@@ -89,23 +89,8 @@ def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
         figure = Figure(figsize=(WIDTH * max(columns, 1.5) / 3, 0.55 + 1.75 * rows))
         panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
         for axes, group in zip(panels, groups, strict=False):
-            of = [histogram for histogram in histograms if histogram.group == group]
-            for index, histogram in enumerate(of):
-                axes.stairs(
-                    histogram.shares,
-                    histogram.edges,
-                    label=histogram.label or None,
-                    color=SERIES[index],
-                    linestyle=STYLES[index],
-                    linewidth=1.5,
-                    fill=False,
-                )
-                axes.stairs(histogram.shares, histogram.edges, color=SERIES[index], alpha=0.14, fill=True)
+            _draw_histograms(axes, [histogram for histogram in histograms if histogram.group == group])
             axes.set_title(_named(group))
-            axes.tick_params(labelbottom=True, axis="both", length=0)
-            axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-            axes.xaxis.set_major_locator(MaxNLocator(4))
-            axes.xaxis.set_major_formatter(tick)
         for axes in panels[len(groups) :]:
             axes.set_visible(False)
         for axes in panels[max(0, len(groups) - columns) : len(groups)]:
@@ -124,6 +109,24 @@ def distributions(drawn: Pictures, by: str, xlabel: str) -> Picture | None:
         if sum(h.shares)
     ]
     return Picture(svg, f"{xlabel}{f' by {by}' if by else ''}. " + "; ".join(words) + ".")
+
+
+def _draw_histograms(axes: Any, histograms: Sequence[Histogram]) -> None:
+    for index, histogram in enumerate(histograms):
+        axes.stairs(
+            histogram.shares,
+            histogram.edges,
+            label=histogram.label or None,
+            color=SERIES[index],
+            linestyle=STYLES[index],
+            linewidth=1.5,
+            fill=False,
+        )
+        axes.stairs(histogram.shares, histogram.edges, color=SERIES[index], alpha=0.14, fill=True)
+    axes.tick_params(labelbottom=True, axis="both", length=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(tick)
 
 
 def _lines(axes: Any, lines: Sequence[Curve], labels: dict[str, str], *, markers: bool = False) -> None:

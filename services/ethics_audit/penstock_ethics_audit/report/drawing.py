@@ -22,9 +22,9 @@ SERIES = tuple(f"#0001{index:02x}" for index in range(8))
 _VARIABLES = dict(
     zip((INK, SOFT, LINE, PASS, FAIL, UNSURE), ("ink", "soft", "line", "pass", "fail", "unsure"), strict=True)
 ) | {color: f"series-{index}" for index, color in enumerate(SERIES)}
-"""No screen shows these colours: each stands for a variable of the page."""
+"""Variables of the page by the placeholder colour that stands for each."""
 WIDTH, GATE_WIDTH = 9.2, 2.9
-"""Inches: a picture as wide as the page, and a row of the forest plot."""
+"""Widths in inches: of a picture as wide as the page, and of a row of the forest plot."""
 MARKERS = "osD^vPX*"
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 VERDICT_COLORS = {"pass": PASS, "fail": FAIL, "inconclusive": UNSURE}
@@ -61,11 +61,10 @@ class Picture:
     svg: str
     alt: str
     """The picture in words, for those who do not see it."""
-    caption: str = ""
 
 
 def said(value: Interval | None) -> str:
-    """`0.115 (0.104 to 0.142)`"""
+    """Writes an interval: `0.115 (0.104 to 0.142)`."""
     return (
         "not defined"
         if value is None

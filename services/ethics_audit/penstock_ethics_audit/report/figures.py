@@ -60,52 +60,43 @@ def gate(result: GateResult, name: str) -> Picture | None:
 
 def rates(found: GroupingFindings, names: dict[str, str], label: str) -> Picture:
     """Selection, true and false positive rate of each group, with intervals."""
-    groups = list(found.groups)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(groups)))
-        panels = figure.subplots(1, 3, sharey=True)
-        uppers = [
-            value.upper for group in groups for of in names if (value := group.rate(of, label)) is not None
-        ]
-        scale = (-0.015, 1.06 * max(uppers, default=1.0))
-        parts = []
-        for axes, (of, title) in zip(panels, names.items(), strict=True):
-            values = [group.rate(of, label) for group in groups]
-            _dots(axes, values)
-            axes.set_xlim(*scale)
-            axes.set_title(title)
-            parts.append(
-                f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True))
-            )
-        _group_axis(panels[0], [group.group for group in groups])
-        figure.subplots_adjust(**margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
-        svg = svg_of(figure, f"rates-{found.by}-{label}")
-    return Picture(svg, f"Rates by {found.by}. " + ". ".join(parts) + ".")
+    values = {title: [group.rate(of, label) for group in found.groups] for of, title in names.items()}
+    highest = max((one.upper for column in values.values() for one in column if one), default=1.0)
+    return _by_group(found, values, f"rates-{found.by}-{label}", "Rates", xlim=(-0.015, 1.06 * highest))
 
 
 def errors(found: GroupingFindings) -> Picture:
-    """A regression's mean absolute error and mean error of each group, with intervals."""
-    groups = list(found.groups)
+    """Mean absolute error and mean error of a regression in each group, with intervals."""
+    names = {"mae": "Mean absolute error", "mean_error": "Mean error (said - true)"}
+    values = {title: [group.performance.get(of) for group in found.groups] for of, title in names.items()}
+    return _by_group(found, values, f"errors-{found.by}", "Errors")
+
+
+def _by_group(
+    found: GroupingFindings,
+    columns: dict[str, list[Interval | None]],
+    name: str,
+    heading: str,
+    xlim: tuple[float, float] | None = None,
+) -> Picture:
+    """Draws a panel for each column and a row for each group; without `xlim` the last panel marks 0."""
+    names = [group.group for group in found.groups]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(groups)))
-        panels = figure.subplots(1, 2, sharey=True)
-        parts = []
-        for axes, (of, title) in zip(
-            panels,
-            {"mae": "Mean absolute error", "mean_error": "Mean error (said - true)"}.items(),
-            strict=True,
-        ):
-            values = [group.performance.get(of) for group in groups]
+        figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(names)))
+        panels = figure.subplots(1, len(columns), sharey=True)
+        for axes, (title, values) in zip(panels, columns.items(), strict=True):
             _dots(axes, values)
-            axes.set_title(title)
-            parts.append(
-                f"{title}: " + ", ".join(f"{g.group} {said(v)}" for g, v in zip(groups, values, strict=True))
-            )
-        panels[1].axvline(0, color=INK, linewidth=0.8)
-        _group_axis(panels[0], [group.group for group in groups])
+            axes.set(title=title, **({"xlim": xlim} if xlim else {}))
+        if xlim is None:
+            panels[-1].axvline(0, color=INK, linewidth=0.8)
+        _group_axis(panels[0], names)
         figure.subplots_adjust(**margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
-        svg = svg_of(figure, f"errors-{found.by}")
-    return Picture(svg, f"Errors by {found.by}. " + ". ".join(parts) + ".")
+        svg = svg_of(figure, name)
+    parts = [
+        f"{title}: " + ", ".join(f"{group} {said(one)}" for group, one in zip(names, values, strict=True))
+        for title, values in columns.items()
+    ]
+    return Picture(svg, f"{heading} by {found.by}. " + ". ".join(parts) + ".")
 
 
 def training(found: Curves) -> Picture | None:

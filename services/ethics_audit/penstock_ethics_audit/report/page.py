@@ -1,4 +1,4 @@
-"""The report: one HTML file for whoever has to judge the model. Verdict first, then why, then
+"""The report: one HTML file for the person who has to judge the model. Verdict first, then reasons,
 pictures, tables, provenance.
 
 Nothing in it is loaded from anywhere and nothing runs in it; it reads on paper, on screen in light
@@ -45,7 +45,7 @@ class GateRow:
 
 
 def render(result: Result) -> str:
-    """The whole page."""
+    """Renders the page as HTML."""
     found = result.findings
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("penstock_ethics_audit.report", "templates"),
@@ -178,7 +178,7 @@ def _spread_label(found: Findings) -> str:
 
 
 def _words(found: Findings) -> dict[str, str]:
-    """By title, what each measure found here is."""
+    """Explains each measure found here in words, by title."""
     mentioned = {
         *found.performance,
         *(name for grouping in found.groupings for name in grouping.disparities),

@@ -35,16 +35,18 @@ class Histogram(Finding):
 
 
 class Confusion(Finding):
-    """Overall: rows are labels, columns decisions, the last column abstained."""
+    """Confusion matrix of all rows: a row for each label, a column for each decision, abstained last."""
 
     counts: tuple[tuple[int, ...], ...]
 
 
 class Pictures(Finding):
     roc: dict[str, tuple[Curve, ...]] = Field(default_factory=dict)
-    """By grouping, `""` for all rows: false positive rate, true positive rate. Binary only."""
+    """ROC curves by grouping, `""` for all rows: x false positive rate, y true positive rate. Binary
+    only.
+    """
     calibration: dict[str, tuple[Curve, ...]] = Field(default_factory=dict)
-    """Mean prediction against mean outcome, a point a bin."""
+    """Calibration curves: x mean prediction, y mean outcome, a point for each bin."""
     distributions: dict[str, tuple[Histogram, ...]] = Field(default_factory=dict)
     """Probabilities of the positive class, confidence of the likeliest, or errors of a regression."""
     confusion: Confusion | None = None
@@ -75,7 +77,7 @@ def _parts(scores: Scores, grouping: Grouping, found: GroupingFindings) -> Itera
 
 
 def _roc(name: str, scores: Scores) -> Curve:
-    """On a grid of false positive rates, so that no threshold of a single row shows."""
+    """ROC curve on a grid of false positive rates, so that no threshold of a single row shows."""
     p, y = scores.said[:, 1], scores.labels
     order = np.argsort(-p, kind="stable")
     last = np.r_[p[order][1:] != p[order][:-1], True] if len(p) else np.zeros(0, dtype=bool)
