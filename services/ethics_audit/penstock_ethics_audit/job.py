@@ -86,12 +86,11 @@ def run(job: JobContext) -> Mapping[str, Any]:
         step("report written")
         result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})
         stored = artifacts.put_bytes(f"{place}/result.json", result.model_dump_json(indent=1).encode())
+    kept = {"report": report, "result": stored, "scores": written}
     return {
         "verdict": findings.verdict,
         "gates": [gate.model_dump(mode="json") for gate in findings.gates],
-        "report": report.model_dump(mode="json"),
-        "result": stored.model_dump(mode="json"),
-        "scores": written.model_dump(mode="json"),
+        **{name: artifact.model_dump(mode="json") for name, artifact in kept.items()},
     }
 
 

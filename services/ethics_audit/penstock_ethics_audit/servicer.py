@@ -1,4 +1,4 @@
-"""gRPC: audits, reports, reviews, and checking evidence anew. Translates, nothing else."""
+"""gRPC: audits, reports, reviews, verification. Translates, nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import GateResult
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
-from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc
+from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc as pb_grpc
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.rpc import timestamp
@@ -23,6 +23,7 @@ from penstock_ethics_audit.desk import Desk
 from penstock_ethics_audit.store import AuditRow, ReviewRow
 from penstock_ethics_audit.verification import verify
 
+Context = grpc.aio.ServicerContext[Any, Any]
 CHUNK_BYTES = 256 * 1024
 FORMATS = {"": "report", "html": "report", "json": "result"}
 _STATES = {
@@ -30,17 +31,16 @@ _STATES = {
     rows.COMPLETED: pb.Audit.STATE_COMPLETED,
     rows.FAILED: pb.Audit.STATE_FAILED,
 }
-Context = grpc.aio.ServicerContext
 
 
-class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
+class Servicer(pb_grpc.EthicsAuditServiceServicer):
     def __init__(self, desk: Desk, store: Store, artifacts: Artifacts, keys: Keys) -> None:
         self._desk = desk
         self._store = store
         self._artifacts = artifacts
         self._keys = keys
 
-    async def GetAudit(self, request: pb.GetAuditRequest, context: Context[Any, Any]) -> pb.Audit:
+    async def GetAudit(self, request: pb.GetAuditRequest, context: Context) -> pb.Audit:
         row = await self._find(request.version)
         result = b""
         if row.state == rows.COMPLETED:
@@ -48,7 +48,7 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         return _audit(row, result.decode())
 
     async def FetchReport(
-        self, request: pb.FetchReportRequest, context: Context[Any, Any]
+        self, request: pb.FetchReportRequest, context: Context
     ) -> AsyncIterator[pb.FetchReportResponse]:
         if request.format not in FORMATS:
             raise Invalid(
@@ -60,15 +60,13 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
 
-    async def ListReviews(
-        self, request: pb.ListReviewsRequest, context: Context[Any, Any]
-    ) -> pb.ListReviewsResponse:
+    async def ListReviews(self, request: pb.ListReviewsRequest, context: Context) -> pb.ListReviewsResponse:
         found = await self._store.read(
             lambda session: rows.reviews(session, request.pipeline, open_only=request.open_only)
         )
         return pb.ListReviewsResponse(reviews=[_review(row) for row in found])
 
-    async def DecideReview(self, request: pb.DecideReviewRequest, context: Context[Any, Any]) -> pb.Review:
+    async def DecideReview(self, request: pb.DecideReviewRequest, context: Context) -> pb.Review:
         decide = partial(
             self._desk.decide,
             request.version,
@@ -79,7 +77,7 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
         return _review(await self._store.write(decide))
 
     async def VerifyVersion(
-        self, request: pb.VerifyVersionRequest, context: Context[Any, Any]
+        self, request: pb.VerifyVersionRequest, context: Context
     ) -> pb.VerifyVersionResponse:
         def look(session: Session) -> tuple[AuditRow, ReviewRow | None]:
             audit = rows.find_audit(session, request.version)

@@ -1,4 +1,4 @@
-"""Kafka in: which event leads to which act."""
+"""Kafka in: finished runs, audits and reviews."""
 
 from __future__ import annotations
 
