@@ -67,11 +67,6 @@ class Case:
         return self.champion.generation + 1 if self.champion else 1
 
     @property
-    def subject(self) -> tuple[str, str]:
-        """Pipeline and digest, which every statement about the version names."""
-        return self.version.pipeline, self.version.digest
-
-    @property
     def serves(self) -> bool:
         return self.champion is not None and self.champion.version.digest == self.version.digest
 

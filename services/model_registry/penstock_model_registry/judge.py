@@ -65,11 +65,11 @@ class Judge:
         """
         if case.audit is None:
             return promotion.Evidence(None, rejected=case.rejected)
-        trust = self._keys.trust()
+        trust, subject = self._keys.trust(), (case.version.pipeline, case.version.digest)
         verdict = verdict_of(case.audit, trust)
         waiver = dsse.verify(case.waiver, trust, Waiver) if case.waiver else None
         for statement in (verdict, waiver):
-            if statement and (statement.pipeline, statement.digest) != case.subject:
+            if statement and (statement.pipeline, statement.digest) != subject:
                 raise Tampered(
                     f"the evidence is about {version_name(statement.pipeline, statement.digest)}",
                     where=case.version.digest,

@@ -9,16 +9,15 @@ from datetime import datetime
 from functools import partial
 
 import structlog
-from sqlalchemy.orm import Session
 
 from penstock.contracts.digests import digest_of
-from penstock.contracts.errors import Conflict, NotFound
+from penstock.contracts.errors import Conflict
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
-from penstock_model_registry.store import PipelineRow, pipeline_row
+from penstock_model_registry.store import PipelineRow, newest_pipeline
 from penstock_model_registry.topics import PipelineTopics
 
 log = structlog.get_logger(__name__)
@@ -51,7 +50,7 @@ class Pipelines:
             return Applied("", 0, changed=False, problems=bad.problems)
         new = Pipeline.model_validate(spec)
         for _ in range(_TRIES):
-            newest = await self._store.read(lambda session: _newest(session, new.pipeline))
+            newest = await self._store.read(lambda session: newest_pipeline(session, new.pipeline))
             if newest and newest.text == text:
                 return Applied(new.pipeline, newest.number, changed=False)
             if newest and (problems := await self._incompatible(newest.pipeline, new, text, file)):
@@ -88,10 +87,3 @@ class Pipelines:
         effect.session.add(row)
         effect.publish(event)
         return True
-
-
-def _newest(session: Session, name: str) -> PipelineRow | None:
-    try:
-        return pipeline_row(session, name)
-    except NotFound:
-        return None

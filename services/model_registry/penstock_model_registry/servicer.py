@@ -59,18 +59,16 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     async def ListPipelines(
         self, request: pb.ListPipelinesRequest, context: Context
     ) -> pb.ListPipelinesResponse:
-        def listed(session: Session) -> pb.ListPipelinesResponse:
-            return pb.ListPipelinesResponse(
+        return await self._store.read(
+            lambda session: pb.ListPipelinesResponse(
                 pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)]
             )
-
-        return await self._store.read(listed)
+        )
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
-        def one(session: Session) -> pb.Pipeline:
-            return _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
-
-        return await self._store.read(one)
+        return await self._store.read(
+            lambda session: _pipeline(session, rows.pipeline_row(session, request.pipeline, request.number))
+        )
 
     async def ListVersions(
         self, request: pb.ListVersionsRequest, context: Context

@@ -94,8 +94,7 @@ class PromotionRow(Tables):
 
 def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
     """Finds a pipeline's newest file, or the one of that number. Raises NotFound."""
-    query = select(PipelineRow).where(PipelineRow.name == name).order_by(PipelineRow.number.desc()).limit(1)
-    row = session.scalar(query.where(PipelineRow.number == number) if number else query)
+    row = session.get(PipelineRow, (name, number)) if number else newest_pipeline(session, name)
     if row is None:
         known = [row.name for row in newest_pipelines(session)]
         numbered = f" number {number}" if number else ""
@@ -107,14 +106,17 @@ def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
     return row
 
 
+def newest_pipeline(session: Session, name: str) -> PipelineRow | None:
+    """Finds a pipeline's newest file."""
+    query = select(PipelineRow).where(PipelineRow.name == name)
+    return session.scalar(query.order_by(PipelineRow.number.desc()).limit(1))
+
+
 def trained_by(session: Session, name: str, number: int) -> PipelineRow:
     """The file that a run was made by; the newest where that one went with a lost database. Raises
     NotFound for no pipeline.
     """
-    try:
-        return pipeline_row(session, name, number)
-    except NotFound:
-        return pipeline_row(session, name)
+    return session.get(PipelineRow, (name, number)) or pipeline_row(session, name)
 
 
 def rejection(review: ReviewDecided) -> str | None:
