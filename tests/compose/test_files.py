@@ -164,6 +164,22 @@ def test_env_tells_every_variable_with_its_default() -> None:
     assert bare == set(), "a variable without a default stops `docker compose up`"
 
 
+def unused(text: str) -> set[str]:
+    """Mappings at the head of a compose file that nothing takes up."""
+    named = set(re.findall(r"^x-[\w-]+: &([\w-]+)$", text, re.MULTILINE))
+    return named - set(re.findall(r"\*([\w-]+)", text))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_one_service_alone_is_told_reaches_it(path: Path) -> None:
+    assert unused(path.read_text()) == set()
+
+
+def test_a_setting_for_a_service_that_nobody_knows_is_found() -> None:
+    text = "x-all: &all\n  A: b\nx-trainers: &trainers\n  C: d\nservices:\n  trainer: {environment: *all}\n"
+    assert unused(text) == {"trainers"}
+
+
 # -- images ----------------------------------------------------------------------------------------
 
 
