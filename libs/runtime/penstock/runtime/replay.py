@@ -15,7 +15,7 @@ import structlog
 from penstock.contracts import metrics
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.kafka.messages import BEGINNING, Partition
-from penstock.runtime.kafka.reading import Reader, Taken, lags, named
+from penstock.runtime.kafka.reading import Reader, Taken, lags, partition_of
 from penstock.runtime.kafka.recovery import Recovery
 from penstock.runtime.messaging import DESTINATION, GROUP
 from penstock.runtime.metrics import Reading, observed
@@ -61,6 +61,7 @@ class Replay:
         self._progress = progress
         self._caught_up = caught_up
         self._failed = failed
+        self._recovery = Recovery(name, measured=False)
         self._stop = threading.Event()
         self._positions: dict[Partition, int] = {}
         """The next offset of each partition that is read."""
@@ -86,7 +87,7 @@ class Replay:
     def _run(self) -> None:
         try:
             with observed(metrics.LAG, self._behind):
-                Recovery(self._name, measured=False).run(self._stop, self._session)
+                self._recovery.run(self._stop, self._session)
         except Exception as error:
             if not self._stop.is_set():
                 log.exception("replay_failed")
@@ -134,8 +135,10 @@ class Replay:
             events = [receive(message, self._kafka.topic_prefix) for message in taken.messages]
             self._applying = asyncio.run_coroutine_threadsafe(self._apply_in_order(events), self._loop)
             self._applying.result()
+            self._recovery.back()
+            self._recovery.progressed()
         for message in taken.messages:
-            self._positions[named(self._kafka, message)] = (message.offset() or 0) + 1
+            self._positions[partition_of(self._kafka, message)] = (message.offset() or 0) + 1
         for partition, end in taken.ends.items():
             self._positions[partition] = max(self._positions[partition], end)
             unread = self._unread[partition.topic]

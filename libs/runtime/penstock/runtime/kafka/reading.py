@@ -67,7 +67,7 @@ class Reader:
     def partitions(self, topic: str) -> list[Partition]:
         """Returns all partitions of the topic; none while there is no such topic."""
         name = self._kafka.topic(topic)
-        with answered(topic):
+        with asking(topic):
             found = self.client.list_topics(name, self._within_s).topics[name]
             if found.error is not None and found.error.code() not in _NOT_THERE_YET:
                 raise KafkaException(found.error)
@@ -79,9 +79,9 @@ class Reader:
 
     def ends(self, partition: Partition) -> tuple[int, int]:
         """The first offset that is there, and the next one to be written."""
-        with answered(partition.topic):
+        with asking(partition.topic):
             found: tuple[int, int] = self.client.get_watermark_offsets(
-                place(self._kafka, partition), self._within_s
+                topic_partition(self._kafka, partition), self._within_s
             )
         return found
 
@@ -94,14 +94,17 @@ class Reader:
     def begin(self, positions: Mapping[Partition, int]) -> None:
         """Reads these partitions too from now on, each from its position."""
         if positions:
-            with answered("the partitions"):
+            with asking("the partitions"):
                 self.client.incremental_assign(
-                    [place(self._kafka, partition, position) for partition, position in positions.items()]
+                    [
+                        topic_partition(self._kafka, partition, position)
+                        for partition, position in positions.items()
+                    ]
                 )
 
     def take(self, most: int, wait_s: float) -> Taken:
         """The next messages, waiting `wait_s` seconds for the first, in order by partition."""
-        with answered("the partitions"):
+        with asking("the partitions"):
             first = self.client.poll(wait_s)
             found = [] if first is None else [first, *self.client.consume(most - 1, 0)]
             taken = Taken([], {})
@@ -109,7 +112,7 @@ class Reader:
                 if (error := message.error()) is None:
                     taken.messages.append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    taken.ends[named(self._kafka, message)] = message.offset() or 0
+                    taken.ends[partition_of(self._kafka, message)] = message.offset() or 0
                 else:
                     raise KafkaException(error)
         return taken
@@ -121,8 +124,8 @@ class Reader:
         `enough`. An open transaction is waited for. Raises Unavailable after `within_s` seconds
         without a message.
         """
-        with answered(partition.topic):
-            self.client.assign([place(self._kafka, partition, start)])
+        with asking(partition.topic):
+            self.client.assign([topic_partition(self._kafka, partition, start)])
         found: list[RawMessage] = []
         deadline = time.monotonic() + self._within_s
         while time.monotonic() < deadline:
@@ -145,8 +148,8 @@ def committed(
     """Reads what the client's group has committed. Read committed and stable: transactions that are being
     decided are waited for. Raises Unavailable.
     """
-    asked = [place(kafka, partition) for partition in partitions]
-    with answered("the group's positions"):
+    asked = [topic_partition(kafka, partition) for partition in partitions]
+    with asking("the group's positions"):
         found = client.committed(asked, timeout=within_s) if asked else []
         for entry in found:
             if entry.error is not None:
@@ -163,22 +166,24 @@ def lags(kafka: KafkaSettings, client: Consumer, positions: Mapping[Partition, i
     """
     found: dict[str, int] = {}
     for partition, position in positions.items():
-        low, high = client.get_watermark_offsets(place(kafka, partition), cached=True)
+        low, high = client.get_watermark_offsets(topic_partition(kafka, partition), cached=True)
         found[partition.topic] = found.get(partition.topic, 0) + max(0, high - max(position, low, 0))
     return found
 
 
-def place(kafka: KafkaSettings, partition: Partition, position: int = OFFSET_INVALID) -> TopicPartition:
+def topic_partition(
+    kafka: KafkaSettings, partition: Partition, position: int = OFFSET_INVALID
+) -> TopicPartition:
     return TopicPartition(kafka.topic(partition.topic), partition.number, position)
 
 
-def named(kafka: KafkaSettings, message: RawMessage) -> Partition:
+def partition_of(kafka: KafkaSettings, message: RawMessage) -> Partition:
     """The message's partition by the catalogue's name."""
     return Partition((message.topic() or "").removeprefix(kafka.topic_prefix), message.partition() or 0)
 
 
 @contextmanager
-def answered(what: str) -> Iterator[None]:
+def asking(what: str) -> Iterator[None]:
     """Raises Unavailable for a KafkaException that is not fatal."""
     try:
         yield

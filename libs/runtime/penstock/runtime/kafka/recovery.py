@@ -66,7 +66,7 @@ class Recovery:
         self._measured = measured
         self._away = False
         self._progressed = False
-        """True once this session got anything from Kafka."""
+        """True once something became durable in this session."""
 
     def run(self, stop: threading.Event, session: Callable[[], None]) -> None:
         """Runs `session` again and again until `stop` is set. Raises ClientFailed, and what
@@ -93,7 +93,7 @@ class Recovery:
             stop.wait(backoff.next())
 
     def failed(self, error: KafkaError) -> ClientFailed:
-        """The error to raise for a fatal one of librdkafka's."""
+        """Makes the error to raise for a fatal one of librdkafka's."""
         fenced = error.code() == KafkaError._FENCED
         return ClientFailed(error.str(), where=self._group, remedy=self._remedy if fenced else None)
 
@@ -110,6 +110,7 @@ class Recovery:
             self._waits.waits_for(self._thing, why)
 
     def back(self) -> None:
+        """Says that Kafka is there again."""
         if self._away:
             self._away = False
             log.info("kafka_back", group=self._group)
