@@ -15,14 +15,14 @@ from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
 from penstock_inference.record.origin import Origins
+from penstock_inference.record.publisher import ensure_predictions_topic
 from penstock_inference.record.recorder import Recorder
-from penstock_inference.servicer import Record, Servicer
+from penstock_inference.servicer import Servicer
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.serving import Serving
 from penstock_inference.serving.triton import Triton
 from penstock_inference.settings import Settings
 from penstock_inference.store import Tables
-from penstock_inference.topics import ensure_predictions_topic
 
 
 async def run(settings: Settings) -> None:
@@ -43,7 +43,8 @@ async def run(settings: Settings) -> None:
         )
         servicer = Servicer(
             deployments,
-            record=lambda: Record(recorder.backlog_bytes, keeper.closed),
+            recorder,
+            keeper,
             door=rpc.connect(settings.platform.endpoint),
             feature_store=service.channel("feature_store"),
             origins=origins,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -14,8 +13,10 @@ from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock_inference.door.door import PREDICTION_HEADER
+from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.predict import features_from_fields, features_from_store, find_model, response_of
 from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.model import Model
 from penstock_inference.serving.rows import Row, row_of
@@ -29,27 +30,20 @@ LONGEST_S: Final = 30.0
 """Deadline of a prediction, in seconds, where the client asks for none or a later one."""
 
 
-@dataclass(frozen=True)
-class Record:
-    """Progress of the prediction record."""
-
-    backlog_bytes: int
-    closed: str | None
-    """Reason why the door is closed; None while it is open."""
-
-
 class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     def __init__(
         self,
         deployments: Deployments,
+        recorder: Recorder,
+        keeper: DoorKeeper,
         *,
-        record: Callable[[], Record],
         door: grpc.aio.Channel,
         feature_store: grpc.aio.Channel,
         origins: Origins,
     ) -> None:
         self._deployments = deployments
-        self._record = record
+        self._recorder = recorder
+        self._keeper = keeper
         self._origins = origins
         self._infer = service_pb2_grpc.GRPCInferenceServiceStub(door).ModelInfer
         self._features = feature_store_pb2_grpc.FeatureStoreServiceStub(feature_store)
@@ -77,11 +71,10 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def GetServing(
         self, request: inference_pb2.GetServingRequest, context: Context
     ) -> inference_pb2.GetServingResponse:
-        record = self._record()
         response = inference_pb2.GetServingResponse(
-            record_backlog_bytes=record.backlog_bytes,
-            door_open=record.closed is None,
-            door_reason=record.closed or "",
+            record_backlog_bytes=self._recorder.backlog_bytes,
+            door_open=self._keeper.closed is None,
+            door_reason=self._keeper.closed or "",
         )
         for deployment in self._deployments:
             served, refused = deployment.served, deployment.refused

@@ -15,7 +15,7 @@ from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, R
 from penstock.packages.evidence import Known
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import Json, UtcDateTime
-from penstock_inference.serving.layout import Layout
+from penstock_inference.serving.model import Layout
 
 
 class Tables(DeclarativeBase):

@@ -8,7 +8,7 @@ import pytest
 
 from penstock_inference.record.origin import PARAMETER, Origins
 from penstock_inference.record.predictions import read_line
-from penstock_inference.serving.layout import Layouts
+from penstock_inference.serving.model import Layouts
 
 Make = Callable[..., Any]
 EVENTS = {"people": "e00042", "outcomes": "o1.2"}

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from penstock.contracts.topics import MESSAGE_BYTES
 from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES
 from penstock_inference.record.predictions import Unattributed, encoded, read_line
-from penstock_inference.serving.layout import Layout, Layouts
+from penstock_inference.serving.model import Layout, Layouts
 
 Make = Callable[..., Any]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Protocol
+from typing import Any, Final
 
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -15,20 +15,6 @@ KEY: Final = "grpc-status-details-bin"
 """Key of the trailing metadata that carries the status."""
 
 Metadata = Iterable[tuple[str, str | bytes]]
-
-
-class StatusCode(Protocol):
-    """A `grpc.StatusCode`, as far as it is read here."""
-
-    @property
-    def name(self) -> str: ...
-
-
-class FailedCall(Protocol):
-    """A `grpc.RpcError` of a call, as far as it is read here."""
-
-    def code(self) -> StatusCode: ...
-    def details(self) -> str | None: ...
 
 
 def metadata_of(error: PenstockError) -> tuple[tuple[str, bytes]]:
@@ -64,8 +50,10 @@ def error_in(metadata: Metadata | None) -> PenstockError | None:
     return None
 
 
-def error_of_call(call: FailedCall) -> PenstockError:
-    """Error of a failed call: the one that its metadata carries, else one of its status's kind."""
+def error_of_call(call: Any) -> PenstockError:
+    """Error of a failed call, a `grpc.RpcError`: the one that its metadata carries, else one of its
+    status's kind.
+    """
     ask = getattr(call, "trailing_metadata", None)  # which only a call that was answered has
     if told := error_in(ask() if ask else None):
         return told

@@ -90,12 +90,12 @@ def _status(stack: StackFile, program: str, running: Running | None) -> ProgramS
 
 
 _STOPPED: tuple[State, tuple[str, ...]] = (State.STOPPED, ())
+# State of a program without a process, and what it waits for, by supervisord's word for it.
 _ENDED: dict[str, tuple[State, tuple[str, ...]]] = {
     "EXITED": (State.STARTING, ("its own start: it has just ended",)),
     "BACKOFF": (State.STARTING, ("its own start: it ended at once, see `penstock logs {program}`",)),
     "FATAL": (State.STOPPED, ("`penstock up`: it was given up, see `penstock logs {program}`",)),
 }
-"""State of a program without a process, and what it waits for, by supervisord's word for it."""
 
 
 def _address(stack: StackFile, program: str) -> str:

@@ -29,8 +29,7 @@ QUIET = {
 }
 """Variables that keep every library from phoning home."""
 
-_STOPS_WITHIN_S = 20
-"""Seconds from SIGTERM until a program is killed."""
+_STOPS_WITHIN_S = 20  # seconds from SIGTERM until a program is killed
 
 
 def all_services() -> tuple[str, ...]:

@@ -21,8 +21,7 @@ GROUPS = {"broker": 10, "serving": 20, "services": 30}
 what they have in flight.
 """
 
-_SETTLED_S = 5
-"""Seconds after which a program counts as started."""
+_SETTLED_S = 5  # seconds after which a program counts as started
 _TRIES = 1000
 _MOST_FILES = 65536
 

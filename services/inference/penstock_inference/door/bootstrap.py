@@ -99,6 +99,7 @@ _ID: Final[Json] = {
 
 # -- traces ----------------------------------------------------------------------------------------
 
+# Tracing of each call, in its client's trace where it names one (`traceparent`), else in a new one.
 _TRACING: Final[Json] = {
     "provider": {
         "name": "envoy.tracers.opentelemetry",
@@ -111,9 +112,6 @@ _TRACING: Final[Json] = {
     # By its id a prediction is found among the traces, whoever began its trace.
     "custom_tags": [{"tag": "penstock.prediction", "request_header": {"name": PREDICTION_HEADER}}],
 }
-"""Tracing of each call, in its client's trace where it names one (`traceparent`), else in a new
-one.
-"""
 _NO_REQUEST_ID: Final[Json] = {
     "typed_config": {
         "@type": EXTENSIONS + "request_id.uuid.v3.UuidRequestIdConfig",

@@ -10,8 +10,8 @@ from penstock_inference.door.xds import EXTENSIONS, TYPES, Json, address, is_ip
 TRITON_GRPC: Final = "triton-grpc"
 TRITON_HTTP: Final = "triton-http"
 
+# Address that refuses every connection: no program may listen there, and Envoy itself does not.
 _NOBODY: Final = "127.0.0.1:1"
-"""Address that refuses every connection: no program may listen there, and Envoy itself does not."""
 _MANY_AT_ONCE: Final[Json] = {
     "circuit_breakers": {
         # By default three calls may be tried again at a time, and a thousand may wait.

@@ -24,11 +24,10 @@ from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-_ASK_S: Final = 2.0
-"""Deadline of the question whether Envoy is ready, in seconds."""
+_ASK_S: Final = 2.0  # deadline of the question whether Envoy is ready, in seconds
 _TRIAL_BYTES: Final = 64 << 10
+# Pause before the routes: Envoy refuses a route to a cluster that it has not read yet.
 _CLUSTERS_FIRST_S: Final = 0.2
-"""Pause before the routes: Envoy refuses a route to a cluster that it has not read yet."""
 
 
 class DoorKeeper:
@@ -45,10 +44,8 @@ class DoorKeeper:
         self._required = required
         self._reserve = reserve_bytes
         self._told = False
-        self.closed: str | None = None
-        """Reason why the door is closed; None while it is open."""
-        self.held = False
-        """Whether predictions wait in the door until Triton serves again."""
+        self.closed: str | None = None  # reason why the door is closed; None while it is open
+        self.held = False  # whether predictions wait in the door until Triton serves again
 
     @classmethod
     def from_settings(cls, settings: Settings, deployments: Deployments, readiness: Readiness) -> Self:

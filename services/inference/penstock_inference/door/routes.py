@@ -25,10 +25,12 @@ _REWRITTEN: Final = {
     "/penstock.status.v1.StatusService/": f"/{DOOR_PACKAGE}.Status/",
 }
 _OIP: Final = "/inference.GRPCInferenceService/"
+# Name of a pipeline; a candidate's has a dot and so no HTTP route.
 _NAME: Final = "[a-z][a-z0-9-]*"
-"""Name of a pipeline; a candidate's has a dot and so no HTTP route."""
 _MODEL: Final = f"/models/{_NAME}(/versions/[0-9]+)?"
 
+# Sends again only what never reached a model, for some 20 s or until the client gives up: longer
+# than Triton takes to start again.
 _CONNECT_AGAIN: Final[Json] = {
     "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
     # Triton that ends: its models go first, and it still answers for them.
@@ -38,9 +40,7 @@ _CONNECT_AGAIN: Final[Json] = {
     "num_retries": 80,
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
 }
-"""Sends again only what never reached a model, for some 20 s or until the client gives up: longer
-than Triton takes to start again.
-"""
+# Sends what never reached a service to another replica of it, or to the same one again.
 _ANOTHER_REPLICA: Final[Json] = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
     "num_retries": 3,
@@ -52,7 +52,6 @@ _ANOTHER_REPLICA: Final[Json] = {
     ],
     "host_selection_retry_max_attempts": 3,
 }
-"""Sends what never reached a service to another replica of it, or to the same one again."""
 
 
 def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:

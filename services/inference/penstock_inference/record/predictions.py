@@ -18,7 +18,7 @@ from penstock.contracts.dataplane import Prediction, Value
 from penstock.contracts.topics import MESSAGE_BYTES
 from penstock_inference.door.door import KEPT_BYTES
 from penstock_inference.record.origin import PARAMETER, Origins
-from penstock_inference.serving.layout import Layout, Layouts
+from penstock_inference.serving.model import Layout, Layouts
 from penstock_inference.serving.tensors import (
     InferMessage,
     Scalar,

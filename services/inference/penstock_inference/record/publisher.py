@@ -23,7 +23,9 @@ import orjson
 import structlog
 
 from penstock.contracts.dataplane import Prediction
-from penstock.contracts.topics import predictions_topic
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.topics import pipeline_topics, predictions_topic
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.messages import BY_KEY, Committed, Headers, Partition, Produced
 from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.transaction import Transactions
@@ -52,12 +54,12 @@ class Publisher:
         with Reader(kafka, group) as reader:
             committed = reader.committed([ANCHOR])[ANCHOR]
             self._group = reader.metadata()
+        # Place in the door's log as of the last commit; None where nothing was ever published.
         self.position = (
             Position(committed.metadata, committed.position)
             if committed.position >= 0 and committed.metadata
             else _read_position(position_file)
         )
-        """Place in the door's log as of the last commit; None where nothing was ever published."""
 
     def has_topic(self, pipeline: str) -> bool:
         """Whether the pipeline's topic is there. Asks Kafka until it is."""
@@ -75,6 +77,14 @@ class Publisher:
         self._transactions.commit({ANCHOR: Committed(position.offset, position.file)}, self._group)
         _write_position(self._file, position)
         self.position = position
+
+
+def ensure_predictions_topic(kafka: KafkaSettings, pipeline: Pipeline) -> None:
+    """Makes the topic of a pipeline's predictions where it is missing, with the retention that the
+    pipeline asks for. Blocks. Raises Unavailable.
+    """
+    name = predictions_topic(pipeline.pipeline)
+    ensure_topics(kafka, [topic for topic in pipeline_topics(pipeline) if topic.name == name])
 
 
 def _message(pipeline: str, prediction: Prediction) -> Produced:

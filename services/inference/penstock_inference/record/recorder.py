@@ -34,7 +34,7 @@ from penstock_inference.record.predictions import Unattributed, read_line
 from penstock_inference.record.publisher import GROUP, Publisher
 from penstock_inference.record.spool import Position, Tail, mended
 from penstock_inference.serving.deployment import Deployments
-from penstock_inference.serving.layout import Layouts
+from penstock_inference.serving.model import Layouts
 from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -79,8 +79,7 @@ class Recorder:
         `tidy` is called between batches: rotation, deletion; `origins` believes which events a
         prediction by entity was made from.
         """
-        self.backlog_bytes = 0
-        """Size of the log that is not published yet. Read from any thread."""
+        self.backlog_bytes = 0  # size of the log that is not published yet. Read from any thread
         self._settings = settings
         self._layouts = layouts
         self._ensure_topic = ensure_topic

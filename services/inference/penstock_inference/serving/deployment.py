@@ -21,8 +21,7 @@ from penstock.packages.evidence import Known
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Store
 from penstock_inference import store as tables
-from penstock_inference.serving.layout import Layout
-from penstock_inference.serving.model import Model
+from penstock_inference.serving.model import Layout, Model
 
 GROUP: Final = "penstock.inference"
 LONGEST_BACKOFF_S: Final = 30.0
@@ -33,28 +32,21 @@ class Deployment:
 
     def __init__(self, pipeline: str) -> None:
         self.pipeline = pipeline
+        # Version that serves, and since when, as the database has it.
         self.served: Served | None = None
-        """Version that serves, and since when, as the database has it."""
-        self.model: Model | None = None
-        """Version that serves, once this process has verified it."""
+        self.model: Model | None = None  # version that serves, once this process has verified it
+        # Newest promotion that was refused, and why; None once a later one serves.
         self.refused: RefusedDeployment | None = None
-        """Newest promotion that was refused, and why; None once a later one serves."""
+        # Pipeline's file as it was last applied; None until it is known.
         self.applied: Pipeline | None = None
-        """Pipeline's file as it was last applied; None until it is known."""
+        # Layout by generation, of each version that was ever admitted.
         self.layouts: dict[int, Layout] = {}
-        """Layout by generation, of each version that was ever admitted."""
-        self.answering = False
-        """Whether Triton answered for the served version at the last look."""
-        self.late_answers = 0
-        """Probes in a row that were not answered in time."""
-        self.promotions: list[ModelVersionPromoted] = []
-        """Promotions that wait to be tried."""
-        self.traceparent = ""
-        """Trace in which the newest promotion came."""
-        self.failures = 0
-        """Tries since the last success that failed for a passing reason."""
-        self.not_before = 0.0
-        """Earliest time of the next try, in seconds of the monotonic clock."""
+        self.answering = False  # whether Triton answered for the served version at the last look
+        self.late_answers = 0  # probes in a row that were not answered in time
+        self.promotions: list[ModelVersionPromoted] = []  # promotions that wait to be tried
+        self.traceparent = ""  # trace in which the newest promotion came
+        self.failures = 0  # tries since the last success that failed for a passing reason
+        self.not_before = 0.0  # earliest time of the next try, in seconds of the monotonic clock
 
     def promote(self, promotion: ModelVersionPromoted, traceparent: str | None) -> None:
         """Adds a promotion, unless the same one waits already. It may be tried at once."""

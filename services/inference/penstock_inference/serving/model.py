@@ -1,13 +1,31 @@
-"""Admitted model version: its promotion, its package, and what its tensors mean."""
+"""Admitted model version: its promotion, its package, and the layout of its tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.packages.format import Package
-from penstock_inference.serving.layout import Layout
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Features of one version, in the order of its tensors' columns."""
+
+    digest: str
+    generation: int
+    numbers: tuple[str, ...]
+    strings: tuple[str, ...]
+    booleans: frozenset[str] = frozenset()
+    """Members of `strings` that hold "true" or "false"."""
+
+
+Layouts = Callable[[str, int | None], Layout | None]
+"""Layout by pipeline and generation; without a generation, that of the version that is served. None
+for a pipeline that never served.
+"""
 
 
 @dataclass(frozen=True)

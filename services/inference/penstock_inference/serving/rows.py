@@ -14,8 +14,8 @@ FeatureValue = float | str | bool | None
 """None is missing."""
 
 _NAMES: Final = {"number": "a number", "text": "a text", "boolean": "a boolean"}
+# Kind of value that a field's type takes.
 _KINDS: Final = {"number": "number", "category": "text", "text": "text", "boolean": "boolean"}
-"""Kind of value that a field's type takes."""
 
 
 @dataclass(frozen=True)

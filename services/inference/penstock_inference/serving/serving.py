@@ -56,8 +56,7 @@ class Serving:
         self._hold = hold
         self._wake = asyncio.Event()
         self._live = False
-        self.held = False
-        """Whether predictions wait in the door."""
+        self.held = False  # whether predictions wait in the door
 
     @classmethod
     def from_settings(

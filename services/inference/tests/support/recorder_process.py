@@ -11,7 +11,7 @@ from penstock.contracts.topics import Topic
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock_inference.record.recorder import Recorder, RecorderSettings
-from penstock_inference.serving.layout import Layout
+from penstock_inference.serving.model import Layout
 
 LAYOUT = Layout("sha256:" + "a" * 64, 3, ("age", "income"), ("purpose", "owns"), frozenset({"owns"}))
 
