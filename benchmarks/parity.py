@@ -18,18 +18,16 @@ from urllib.parse import urlparse
 
 import numpy as np
 import onnxruntime
-import torch
 import tritonclient.grpc as triton
 
 from penstock.client import ClientSettings, Penstock
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
-from penstock.modelkit.build import bins, build
-from penstock.modelkit.model import by_torch, run
-from penstock.modelkit.network import Network, Tensors
-from penstock.modelkit.preprocessing import fit, prepare
+from penstock.modelkit.build import finish, prepare
+from penstock.modelkit.family import Part, family_of
+from penstock.modelkit.features import transform
+from penstock.modelkit.model import run
 from penstock.modelkit.rows import read
-from penstock.modelkit.training import weights_digest
 from penstock.packages.archive import unpack
 from penstock.packages.format import open_package
 
@@ -65,7 +63,7 @@ def measure(home: Path) -> dict[str, float]:
         found = through_the_door(penstock.settings.endpoint, numbers, texts)
         model = penstock.lineage.trace(promoted).model
         assert model is not None
-        rows, apart = torch_and_onnxruntime(
+        rows, apart = library_and_onnxruntime(
             spec, model.training_set, (folder / "model.onnx").read_bytes(), Path(scratch)
         )
     assert rows == len(events)
@@ -76,29 +74,29 @@ def measure(home: Path) -> dict[str, float]:
     }
 
 
-def torch_and_onnxruntime(
+def library_and_onnxruntime(
     pipeline: Pipeline, training_set: TrainingSet, graph: bytes, folder: Path
 ) -> tuple[int, float]:
-    """How many rows, and the largest difference between the probabilities of the network and of its graph."""
-    parts = [
+    """How many rows, and the largest difference between the answers of the model and of its graph."""
+    *parts, audit = (
         Path(urlparse(part.uri).path)
         for part in (training_set.train, training_set.validation, training_set.audit)
-    ]
-    built = build(pipeline, parts[0], parts[1], checkpoint=folder / "checkpoint.pt")
+    )
+    family = family_of(pipeline.model)
+    prepared = prepare(pipeline, *parts)
+    model = family.fit(pipeline, prepared, checkpoint=folder / "checkpoint.pt")
+    built = finish(pipeline, prepared, model)
     assert built.model == graph, "the same training set, seed and pipeline make the same model, byte for byte"
-    checkpoint = torch.load(folder / "checkpoint.pt", weights_only=True)
-    split = [read(part, built.signature, pipeline) for part in parts]
-    fitted = fit(pipeline, built.signature, split[0], bins=bins(pipeline, len(split[0])))
-    tensors = [Tensors.of(prepare(fitted, rows)) for rows in split]
-    dense = tensors[0].dense.shape[1] + sum(len(text.words) for text in fitted.texts)
-    network = Network(pipeline.model, dense, fitted.embedded, 1)
-    network.load_state_dict(checkpoint["best"] or checkpoint["network"])
-    assert weights_digest(network) == built.weights
-    pairs = [
-        (by_torch(network, mine, "binary"), run(graph, rows)["probabilities"])
-        for mine, rows in zip(tensors, split, strict=True)
+    unseen = read(audit, prepared.signature, pipeline)
+    split = [
+        prepared.train,
+        prepared.validation,
+        Part(unseen, transform(prepared.preprocessing, unseen, family.inputs)),
     ]
-    return sum(map(len, split)), max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+    pairs = [(model.predict(part.inputs), run(graph, part.rows)["probabilities"]) for part in split]
+    return sum(len(part.rows) for part in split), max(
+        float(np.abs(ours - theirs).max()) for ours, theirs in pairs
+    )
 
 
 def through_the_door(endpoint: str, numbers: np.ndarray, texts: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, read
-from penstock.contracts.pipeline import Linear, Pipeline
+from penstock.contracts.pipeline import Linear, Pipeline, Trainer
 from penstock.packages.format import PIPELINE, canonical, open_package
 from penstock.packages.keys import Keys
 from penstock.packages.signing import verify_package
@@ -64,6 +64,15 @@ def test_a_run_of_it_trains_what_it_trained() -> None:
     assert overridden(spec, {}) == Pipeline.model_validate(spec)
     assert overridden(spec, {"trainer.epochs": 9}).trainer.epochs == 9
     assert overridden(applied("prices").spec, {}).model.type == "linear"
+
+
+def test_a_checkpoint_is_known_by_its_plan_as_it_was_written() -> None:
+    """A run that the upgrade killed goes on: its checkpoint names this text's digest."""
+    assert Trainer().model_dump_json() == (
+        '{"epochs":30,"batch_size":256,"optimizer":{"type":"adamw","learning_rate":0.001,"weight_decay":0.0001,'
+        '"momentum":0.9},"schedule":{"type":"cosine","warmup":0.1},"early_stopping":{"patience":5,'
+        '"min_delta":0.0},"class_weights":"none","gradient_clip":null,"fairness":null}'
+    )
 
 
 def test_a_signed_package_opens_and_its_pipeline_is_written_as_it_was() -> None:

@@ -203,7 +203,7 @@ def problems(text: str) -> list[tuple[int, str, str]]:
             "{momentum: 0.9}",
             24,
             "trainer.optimizer.momentum",
-            "`momentum` is for `type: sgd` and means nothing with `type: adamw`; there is `learning_rate`,",
+            "`momentum` is for `type: sgd` and means nothing with `type: adamw`; there is `type`, `learning",
         ),
         (
             "{learning_rate: 1e-3}",

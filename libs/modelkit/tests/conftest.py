@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.rows import Rows
+
+sys.path.insert(0, str(Path(__file__).parent))  # `family_suite`, which families of other places call too
 
 
 class World:

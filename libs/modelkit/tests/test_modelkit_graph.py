@@ -11,10 +11,13 @@ import pytest
 
 from penstock.contracts.errors import PenstockError
 from penstock.modelkit.build import Built, build
+from penstock.modelkit.family import family_of
+from penstock.modelkit.features import transform
 from penstock.modelkit.graph import Runner
-from penstock.modelkit.model import NotAlike, by_torch, check_parity, compile_model, run
-from penstock.modelkit.network import Network, Tensors
-from penstock.modelkit.preprocessing import fit, prepare
+from penstock.modelkit.model import NotAlike, check_parity, compile_model, run
+from penstock.modelkit.network import Network
+from penstock.modelkit.neural import TrainedNetwork
+from penstock.modelkit.preprocessing import fit
 from penstock.modelkit.rows import read
 from penstock.modelkit.signature import signature
 
@@ -186,14 +189,15 @@ def test_a_graph_that_says_something_else_is_refused(world: Any, rows: Any) -> N
     named = signature(pipeline, ("false", "true"))
     train = rows([np.linspace(-1, 1, 50)])
     fitted = fit(pipeline, named, train)
-    network, other = (Network(pipeline.model, 1, (), 1) for _ in range(2))
-    tensors = Tensors.of(prepare(fitted, train))
-    answers = run(compile_model(fitted, other, threshold=0.5), train)
-    with pytest.raises(NotAlike, match="differs from the trained network") as caught:
-        check_parity(network, tensors, answers, "binary", offset=0, spread=1)
+    family = family_of(pipeline.model)
+    network, other = (TrainedNetwork(Network(1, (), 1), "binary") for _ in range(2))
+    expected = network.predict(transform(fitted, train, family.inputs))
+    answers = run(compile_model(fitted, family, other, threshold=0.5), train)
+    with pytest.raises(NotAlike, match="differs from the trained model") as caught:
+        check_parity(expected, answers, spread=1)
     assert isinstance(caught.value, PenstockError)
-    same = run(compile_model(fitted, network, threshold=0.5), train)
-    np.testing.assert_allclose(by_torch(network, tensors, "binary"), same["probabilities"], atol=1e-6)
+    same = run(compile_model(fitted, family, network, threshold=0.5), train)
+    np.testing.assert_allclose(expected, same["probabilities"], atol=1e-6)
 
 
 def test_a_rare_word_or_category_stands_for_the_average_row(world: Any) -> None:

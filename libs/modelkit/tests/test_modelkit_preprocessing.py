@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.errors import Invalid
-from penstock.modelkit.preprocessing import SMALLEST_SCALE, Category, Preprocessing, Text, fit, prepare
+from penstock.modelkit.features import WordWeights, transform
+from penstock.modelkit.preprocessing import SMALLEST_SCALE, Category, Preprocessing, Text, fit
 from penstock.modelkit.signature import signature
 from penstock.modelkit.words import SEPARATORS, split_words
 
@@ -39,6 +41,16 @@ def fitted(
 ) -> Preprocessing:
     pipeline = world.pipeline(fields, features)
     return fit(pipeline, signature(pipeline, ("false", "true")), train, bins=bins)
+
+
+def prepare(found: Preprocessing, rows: Any) -> SimpleNamespace:
+    """What a network takes."""
+    made = transform(found, rows, lambda features: features.tensors(pieces=True))
+    return SimpleNamespace(
+        dense=made.get("dense", np.empty((len(rows), 0))),
+        buckets=made.get("buckets", np.empty((len(rows), 0))),
+        words=[part for part in made.values() if isinstance(part, WordWeights)],
+    )
 
 
 @relaxed

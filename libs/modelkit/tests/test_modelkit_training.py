@@ -16,16 +16,17 @@ from pydantic import TypeAdapter
 
 from penstock.contracts import pipeline
 from penstock.contracts.errors import Conflict, Invalid
-from penstock.contracts.pipeline import EarlyStopping, Mlp, Trainer
+from penstock.contracts.pipeline import EarlyStopping, Trainer
 from penstock.modelkit.fairness import Penalty
+from penstock.modelkit.family import Epoch
+from penstock.modelkit.features import WordWeights
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizer import Optimizer
-from penstock.modelkit.preprocessing import Category, Prepared, WordWeights
+from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.schedules import learning_rate
 from penstock.modelkit.training import (
-    Epoch,
     Objective,
     Split,
-    learning_rate,
     seed_everything,
     train,
     weights_digest,
@@ -58,12 +59,13 @@ def split(count: int, seed: int) -> Split:
     )
     labels = (dense[:, 0] + (buckets[:, 0] == 1) + random.normal(0, 0.5, count) > 0.5).astype(np.int64)
     groups = torch.from_numpy(random.integers(-1, 2, count))
-    return Split(Tensors.of(Prepared(dense, buckets, (words,))), torch.from_numpy(labels), groups)
+    inputs = {"dense": dense, "buckets": buckets, "words0": words}
+    return Split(Tensors.of(inputs), torch.from_numpy(labels), groups)
 
 
 def network(seed: int = 7, dropout: float = 0.2) -> Network:
     seed_everything(seed)
-    return Network(Mlp(hidden=(8,), dropout=dropout), 10, EMBEDDED, 1)
+    return Network(10, EMBEDDED, 1, hidden=(8,), dropout=dropout)
 
 
 class Killed(BaseException):

@@ -69,7 +69,7 @@ class Rules:
         self._id = declared.id
         self._key = pipeline.entities[declared.entity].key
         self._timestamp = declared.timestamp
-        self._decode = decoder(declared.format)
+        self._decode = decoder(declared)
         self.fields: Mapping[str, SourceField] = declared.fields
         self._known = frozenset({*declared.fields, self._id, self._key, self._timestamp})
         self._blank: dict[str, Value] = dict.fromkeys(declared.fields)

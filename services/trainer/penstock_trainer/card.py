@@ -49,24 +49,15 @@ def _head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: in
 
 
 def _model(pipeline: Pipeline, built: Built) -> list[str]:
-    trainer, spec = pipeline.trainer, pipeline.model
-    layers = (
-        f", hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
-        if spec.type == "mlp"
-        else ""
-    )
+    kind, training, library = built.description
     lines = [
         "## Model",
         "",
-        f"- Type: {spec.type}{layers}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
+        f"- Type: {kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
+        f"- {training}, seed {pipeline.training.seed}.",
         (
-            f"- Trained {len(built.history)} of at most {trainer.epochs} epochs with"
-            f" {trainer.optimizer.type}, learning rate {trainer.optimizer.learning_rate:g}, batches of"
-            f" {trainer.batch_size}, seed {pipeline.training.seed}."
-        ),
-        (
-            f"- Between torch and the graph in ONNX Runtime: at most {built.parity:.1e} over all training and"
-            " validation rows."
+            f"- Between {library} and the graph in ONNX Runtime: at most {built.parity:.1e} over all training"
+            " and validation rows."
         ),
     ]
     if built.threshold is not None:

@@ -8,7 +8,6 @@ a run's id), and so are the weights.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 import shutil
 import threading
@@ -88,8 +87,14 @@ async def _prepare(
 
     chosen = await _patiently(job, "model_registry", pipeline)
     # torch takes 3 s to import; the feature store needs some to join. Both at once.
-    threading.Thread(target=importlib.import_module, args=("penstock.modelkit.build",), daemon=True).start()
+    threading.Thread(target=_import_family, args=(chosen,), daemon=True).start()
     return chosen, await _patiently(job, "feature_store", training_set)
+
+
+def _import_family(pipeline: Pipeline) -> None:
+    from penstock.modelkit.family import family_of
+
+    family_of(pipeline.model)
 
 
 async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]) -> T:

@@ -74,8 +74,8 @@ def _takes(annotation: Any) -> str:
         return {"{}": "names to mappings", "[]": "a list of mappings"}[held]
     if section.union is None:
         return "a mapping"
-    alone = f", or {' or '.join(f'`{tag}`' for tag in section.types())} alone" if section.union.alone else ""
-    return f"a mapping by `{section.union.key}`{alone}"
+    alone = " or ".join(f"`{name}`" for name in section.union.names(section.models))
+    return f"a mapping by `{section.union.key}`{f', or {alone} alone' if alone else ''}"
 
 
 def _scalar(annotation: Any) -> str:

@@ -1,11 +1,12 @@
-"""From a probability to a decision: the threshold, chosen on the validation split, and the interval
-in which the model abstains.
+"""From a logit to a probability to a decision: the threshold, chosen on the validation split, and
+the interval in which the model abstains.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Decision
 from penstock.modelkit.graph import INT64, Array, Graph
 
@@ -39,6 +40,13 @@ def choose_threshold(decision: Decision, labels: Array, probability: Array) -> f
     best = value[possible].max()
     candidates = cuts[possible & (value >= best - 1e-12)]
     return float(candidates[np.argmin(np.abs(candidates - 0.5))])
+
+
+def probabilities(graph: Graph, logits: str, task: Task) -> str:
+    """Nodes for probabilities FP32 [N, k] from logits FP32: [N, 1] of two classes, else [N, k]."""
+    if task == "binary":
+        return graph.op("Sigmoid", graph.op("Concat", graph.op("Neg", logits), logits, axis=1))
+    return graph.op("Softmax", logits, axis=1)
 
 
 def compile_decision(

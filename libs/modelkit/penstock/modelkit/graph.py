@@ -28,8 +28,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Graph:
-    """Nodes and constants; every value's name is made here, so that the same model always gives the
-    same bytes.
+    """Nodes and numeric constants, equal ones shared; every value's name is made here, so that the same
+    model always gives the same bytes.
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,7 @@ class Graph:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._outputs_of: dict[bytes, list[str]] = {}
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
@@ -68,11 +69,15 @@ class Graph:
         return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
 
     def ops(self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
-        outputs = [
-            f"v{len(self._nodes)}" if index == 0 else f"v{len(self._nodes)}_{index}" for index in range(count)
-        ]
-        self._nodes.append(helper.make_node(kind, list(inputs), outputs, domain=domain, **attributes))
-        return outputs
+        """A node with `count` outputs; of equal ones there is one."""
+        node = helper.make_node(kind, list(inputs), [], domain=domain, **attributes)
+        made = node.SerializeToString(deterministic=True)
+        if made not in self._outputs_of:
+            first = f"v{len(self._nodes)}"
+            node.output.extend([first, *(f"{first}_{index}" for index in range(1, count))])
+            self._nodes.append(node)
+            self._outputs_of[made] = list(node.output)
+        return self._outputs_of[made]
 
     def columns(self, value: str, indices: list[int]) -> str:
         """Columns [N, len(indices)] of a matrix, in this order, repeats allowed."""

@@ -6,16 +6,16 @@ the same each time, and the parity check of every package compares both over all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penstock.contracts.pipeline import ModelSpec
+from penstock.modelkit.features import Inputs, WordWeights
 from penstock.modelkit.graph import Graph
-from penstock.modelkit.preprocessing import Category, Features, Prepared
+from penstock.modelkit.preprocessing import Category
 
 EMBEDDING_SPREAD = 0.1
 """Standard deviation of embeddings before training. torch's own 1 is noise that thousands of rows
@@ -25,7 +25,7 @@ cannot unlearn: 0.8407 → 0.8430 AUROC on 2,700 loans [M].
 
 @dataclass(frozen=True, slots=True)
 class Tensors:
-    """`Prepared` in torch, whole in memory; batches are cut from it."""
+    """Inputs in torch, whole in memory; batches are cut from them."""
 
     dense: Tensor
     buckets: Tensor
@@ -33,17 +33,24 @@ class Tensors:
     """Per text: starts, columns, weights, width of a sparse matrix."""
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Tensors:
-        words = tuple(
-            (
-                torch.from_numpy(part.starts),
-                torch.from_numpy(part.columns),
-                torch.from_numpy(part.weights),
-                part.width,
-            )
-            for part in prepared.words
+    def of(cls, inputs: Inputs) -> Tensors:
+        """`inputs`: as `Features.tensors` names them."""
+        words = [part for part in inputs.values() if isinstance(part, WordWeights)]
+        plain = {name: part for name, part in inputs.items() if not isinstance(part, WordWeights)}
+        rows = len(words[0].starts) - 1 if words else len(next(iter(plain.values())))
+        return cls(
+            torch.from_numpy(plain.get("dense", np.empty((rows, 0), np.float32))),
+            torch.from_numpy(plain.get("buckets", np.empty((rows, 0), np.int64))),
+            tuple(
+                (
+                    torch.from_numpy(part.starts),
+                    torch.from_numpy(part.columns),
+                    torch.from_numpy(part.weights),
+                    part.width,
+                )
+                for part in words
+            ),
         )
-        return cls(torch.from_numpy(prepared.dense), torch.from_numpy(prepared.buckets), words)
 
     def __len__(self) -> int:
         return len(self.dense)
@@ -67,7 +74,15 @@ class Network(nn.Module):
     dropout (none: a linear model).
     """
 
-    def __init__(self, spec: ModelSpec, dense: int, embedded: Sequence[Category], outputs: int) -> None:
+    def __init__(
+        self,
+        dense: int,
+        embedded: Sequence[Category],
+        outputs: int,
+        hidden: Sequence[int] = (),
+        dropout: float = 0.0,
+    ) -> None:
+        """`dense`: columns of `Tensors.batch`. `outputs`: logits."""
         super().__init__()
         self.embeddings = nn.ModuleList(
             nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded
@@ -78,8 +93,8 @@ class Network(nn.Module):
         self._shares = [torch.tensor(part.weights, dtype=torch.float32) for part in embedded]
         width = dense + sum(part.dimension or 1 for part in embedded)
         layers: list[nn.Module] = []
-        for size in spec.hidden if spec.type == "mlp" else ():
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(spec.dropout)]
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
             width = size
         layers.append(nn.Linear(width, outputs))
         self.layers = nn.Sequential(*layers)
@@ -107,31 +122,26 @@ class Network(nn.Module):
         rows = torch.arange(len(tensors))
         return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
 
-
-def compile_network(graph: Graph, features: Features, network: Network) -> str:
-    """The network's nodes: logits FP32 [N, outputs]."""
-    parts = [] if features.dense is None else [features.dense]
-    parts += features.words
-    for index, embedding in enumerate(network.embeddings):
-        assert isinstance(embedding, nn.Embedding)
-        bucket = graph.op(
-            "Reshape", graph.columns(str(features.buckets), [index]), graph.constant([-1], np.int64)
-        )
-        parts.append(
-            graph.op("Gather", graph.constant(embedding.weight.detach().numpy(), np.float32), bucket, axis=0)
-        )
-    value = graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
-    for layer in network.layers:
-        match layer:
-            case nn.Linear():
-                weight = graph.constant(layer.weight.detach().numpy().T, np.float32)
-                value = graph.op(
-                    "Gemm", value, weight, graph.constant(layer.bias.detach().numpy(), np.float32)
-                )
-            case nn.ReLU():
-                value = graph.op("Relu", value)
-            case nn.Dropout():
-                pass
-            case _:
-                raise NotImplementedError(type(layer).__name__)
-    return value
+    def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+        """Nodes for logits FP32 [N, outputs]. `inputs`: as `Features.tensors` names them."""
+        parts = [value for name, value in inputs.items() if name != "buckets"]
+        for index, embedding in enumerate(self.embeddings):
+            assert isinstance(embedding, nn.Embedding)
+            column = graph.columns(inputs["buckets"], [index])
+            bucket = graph.op("Reshape", column, graph.constant([-1], np.int64))
+            table = graph.constant(embedding.weight.detach().numpy(), np.float32)
+            parts.append(graph.op("Gather", table, bucket, axis=0))
+        value = graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+        for layer in self.layers:
+            match layer:
+                case nn.Linear():
+                    weight = graph.constant(layer.weight.detach().numpy().T, np.float32)
+                    bias = graph.constant(layer.bias.detach().numpy(), np.float32)
+                    value = graph.op("Gemm", value, weight, bias)
+                case nn.ReLU():
+                    value = graph.op("Relu", value)
+                case nn.Dropout():
+                    pass
+                case _:
+                    raise NotImplementedError(type(layer).__name__)
+        return value

@@ -1,41 +1,29 @@
-"""All that is learned about raw values before the network, fitted on the training split alone and
-compiled into the graph.
+"""All that is learned about raw values before the model, fitted on the training split alone.
 
 Numbers: clip, then impute, then scale. Categories: known values in order of frequency, one bucket
 for missing and one for unknown. Texts: weighted word counts. A bucket that the training split never
 filled behaves like the average row, so that a first unknown value after deployment does not meet
-untrained weights.
+untrained weights. `features` adds all of it to a graph.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import (
-    BagOfWords,
-    Embedding,
-    OneHot,
-    Pipeline,
-    Treatment,
-)
-from penstock.contracts.pipeline import (
-    Number as NumberTreatment,
-)
+from penstock.contracts.pipeline import BagOfWords, Embedding, OneHot, Pipeline, Treatment
+from penstock.contracts.pipeline import Number as NumberTreatment
 from penstock.contracts.rules import clip_bounds
-from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
+from penstock.modelkit.graph import Array
 from penstock.modelkit.rows import Rows
-from penstock.modelkit.words import count_words, split_words
+from penstock.modelkit.words import split_words
 from penstock.packages.parts import ModelSignature
 
-SCALED_LIMIT = 1e6
-"""Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32."""
-CHUNK_CELLS = 16_000_000
-"""Floats in one chunk of word counts while preparing."""
+MAX_BINS = 64
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 """ONNX Runtime takes a smaller constant for 0 and leaves out its subtraction, though it is FP64."""
 
@@ -115,36 +103,6 @@ class Preprocessing:
         return tuple(part for part in self.strings if isinstance(part, Text))
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What the network takes, as the graph makes it."""
-
-    dense: Array
-    """float32 [N, d]."""
-    buckets: Array
-    """int64 [N, c]: one column per embedded category."""
-    words: tuple[WordWeights, ...]
-    """Per text."""
-
-    def __len__(self) -> int:
-        return len(self.dense)
-
-
-@dataclass(frozen=True, slots=True)
-class WordWeights:
-    """A sparse float32 [N, width] matrix: row `i` has `weights[starts[i]:starts[i + 1]]` in the
-    columns `columns[...]`.
-    """
-
-    starts: Array
-    columns: Array
-    weights: Array
-    width: int
-
-
-# -- fitting ---------------------------------------------------------------------------------------
-
-
 def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int = 0) -> Preprocessing:
     """Fits on `rows`, the training split. `bins`: pieces of the piecewise-linear encoding of
     numbers (0: none).
@@ -165,6 +123,13 @@ def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int 
             case Embedding() | OneHot() as feature:
                 strings.append(_fit_category(name, feature, rows.strings[:, column]))
     return Preprocessing(signature, tuple(numbers), tuple(strings))
+
+
+def bins(rows: int) -> int:
+    """Pieces of each number's encoding: as many as the rows can carry. 0.909 → 0.919 AUROC of an
+    mlp on census income [M].
+    """
+    return min(MAX_BINS, round(math.sqrt(rows) / 3))
 
 
 def _always_missing(name: str, feature: Treatment, rows: int) -> Invalid:
@@ -264,147 +229,3 @@ def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
         )
     rarity = tuple(float(np.log((1 + len(column)) / (1 + rows[word])) + 1) for word in kept)
     return Text(name, tuple(kept), tuple(rows[word] for word in kept), rarity, missing > 0)
-
-
-# -- the graph -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Names of the graph's values that the network takes; as in `Prepared`, word weights dense [N, width]."""
-
-    dense: str | None
-    buckets: str | None
-    words: tuple[str, ...]
-
-
-def compile_into(graph: Graph, fitted: Preprocessing) -> Features:
-    """Adds the inputs and all preprocessing nodes."""
-    dense: list[str] = []
-    buckets: list[str] = []
-    words: list[str] = []
-    if fitted.numbers:
-        dense += _compile_numbers(
-            graph, graph.input("numbers", DOUBLE, ["N", len(fitted.numbers)]), fitted.numbers
-        )
-    if fitted.strings:
-        strings = graph.input("strings", STRING, ["N", len(fitted.strings)])
-        for index, part in enumerate(fitted.strings):
-            column = graph.columns(strings, [index])
-            if isinstance(part, Category):
-                bucket = graph.op(
-                    "LabelEncoder",
-                    column,
-                    domain=ML,
-                    keys_strings=["", *part.values],
-                    values_int64s=list(range(len(part.values) + 1)),
-                    default_int64=len(part.values) + 1,
-                )
-                if part.dimension:
-                    buckets.append(bucket)
-                else:
-                    flat = graph.op("Reshape", bucket, graph.constant([-1], np.int64))
-                    dense.append(graph.op("Gather", graph.constant(part.table(), np.float32), flat, axis=0))
-            else:
-                if part.indicator:
-                    missing = graph.op(
-                        "LabelEncoder",
-                        column,
-                        domain=ML,
-                        keys_strings=[""],
-                        values_int64s=[1],
-                        default_int64=0,
-                    )
-                    dense.append(graph.op("Cast", missing, to=FLOAT))
-                words.append(_compile_text(graph, column, part))
-    return Features(_concat(graph, dense), _concat(graph, buckets), tuple(words))
-
-
-def _concat(graph: Graph, parts: list[str]) -> str | None:
-    return graph.op("Concat", *parts, axis=1) if len(parts) > 1 else (parts[0] if parts else None)
-
-
-def _compile_numbers(graph: Graph, numbers: str, parts: tuple[Number, ...]) -> Iterator[str]:
-    def row(values: list[float]) -> str:
-        return graph.constant([values], np.float64)
-
-    infinite = graph.op("IsInf", numbers)
-    missing = graph.op("Or", graph.op("IsNaN", numbers), infinite)
-    clipped = graph.op(
-        "Min", graph.op("Max", numbers, row([part.low for part in parts])), row([part.high for part in parts])
-    )
-    filled = graph.op("Where", missing, row([part.fill for part in parts]), clipped)
-    centred = graph.op("Sub", filled, row([part.offset for part in parts]))
-    scaled = graph.op("Div", centred, row([part.scale for part in parts]))
-    limit = graph.constant(SCALED_LIMIT, np.float64)
-    kept = graph.op("Min", graph.op("Max", scaled, graph.op("Neg", limit)), limit)
-    yield graph.op("Cast", kept, to=FLOAT)
-    if indicated := [index for index, part in enumerate(parts) if part.indicator]:
-        yield graph.op("Cast", graph.columns(missing, indicated), to=FLOAT)
-    pieces = [
-        (i, low, high)
-        for i, part in enumerate(parts)
-        for low, high in zip(part.edges, part.edges[1:], strict=False)
-    ]
-    if pieces:
-        spread = graph.columns(filled, [index for index, _, _ in pieces])
-        risen = graph.op("Sub", spread, row([low for _, low, _ in pieces]))
-        share = graph.op("Div", risen, row([high - low for _, low, high in pieces]))
-        within = graph.op(
-            "Min", graph.op("Max", share, graph.constant(0.0, np.float64)), graph.constant(1.0, np.float64)
-        )
-        yield graph.op("Cast", within, to=FLOAT)
-
-
-def _compile_text(graph: Graph, column: str, part: Text) -> str:
-    flat = graph.op("Reshape", column, graph.constant([-1], np.int64))
-    counts = count_words(graph, flat, part.words)
-    one = graph.constant(1.0, np.float32)
-    damped = graph.op("Add", graph.op("Log", graph.op("Max", counts, one)), graph.op("Min", counts, one))
-    weighted = graph.op("Mul", damped, graph.constant([part.rarity], np.float32))
-    squares = graph.op(
-        "ReduceSum", graph.op("Mul", weighted, weighted), graph.constant([1], np.int64), keepdims=1
-    )
-    return graph.op(
-        "Div", weighted, graph.op("Sqrt", graph.op("Max", squares, graph.constant(1e-12, np.float32)))
-    )
-
-
-def prepare(fitted: Preprocessing, rows: Rows) -> Prepared:
-    """Runs the preprocessing nodes themselves in ONNX Runtime: what is trained on is what is served."""
-    graph = Graph()
-    features = compile_into(graph, fitted)
-    if features.dense:
-        graph.output(features.dense, "dense", FLOAT, ["N", "d"])
-    if features.buckets:
-        graph.output(features.buckets, "buckets", INT64, ["N", "c"])
-    for index, words in enumerate(features.words):
-        graph.output(words, f"words{index}", FLOAT, ["N", "w"])
-    run = Runner(graph.build("preprocessing"))
-    widest = max((len(text.words) for text in fitted.texts), default=0)
-    chunk = max(64, CHUNK_CELLS // widest) if widest else max(1, len(rows))
-    found = [
-        run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
-        for at in range(0, max(1, len(rows)), chunk)
-    ]
-    return Prepared(
-        dense=np.concatenate([part["dense"] for part in found])
-        if features.dense
-        else np.empty((len(rows), 0), np.float32),
-        buckets=np.concatenate([part["buckets"] for part in found])
-        if features.buckets
-        else np.empty((len(rows), 0), np.int64),
-        words=tuple(
-            _sparse([part[f"words{index}"] for part in found]) for index in range(len(features.words))
-        ),
-    )
-
-
-def _sparse(chunks: list[Array]) -> WordWeights:
-    counts = np.concatenate([(chunk != 0).sum(axis=1) for chunk in chunks])
-    return WordWeights(
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        columns=np.concatenate([np.nonzero(chunk)[1] for chunk in chunks]).astype(np.int64),
-        weights=np.concatenate([chunk[np.nonzero(chunk)] for chunk in chunks]).astype(np.float32),
-        width=chunks[0].shape[1],
-    )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,11 +24,13 @@ from torch.nn import functional
 
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.measures import Task
-from penstock.contracts.pipeline import Schedule, Trainer
+from penstock.contracts.pipeline import Trainer
 from penstock.modelkit.fairness import Penalty
+from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.metrics import of_epoch
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizer import Optimizer
+from penstock.modelkit.schedules import learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +45,6 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    number: int
-    """From 1."""
-    epochs: int
-    """Planned."""
-    train_loss: float
-    """Mean over the epoch's batches, with penalty and class weights."""
-    validation_loss: float
-    """The same loss, without dropout."""
-    validation_metric: float
-    metric: str
-    learning_rate: float
-    """At the epoch's end."""
-    elapsed_s: float
-    """Since the run's first epoch began, pauses between a kill and the resumption left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,23 +81,6 @@ class Objective:
         return of_epoch(self.task, labels.numpy() * unit, logits.numpy() * unit)
 
 
-def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
-    """Of step `step` (from 0) of `steps`: a linear rise over the warm-up, then as the schedule
-    says, to 0 at the end.
-    """
-    warmup = round(schedule.warmup * steps)
-    if step < warmup:
-        return base * (step + 1) / warmup
-    share = (step - warmup) / max(1, steps - warmup)
-    match schedule.type:
-        case "constant":
-            return base
-        case "linear":
-            return base * (1 - share)
-        case "cosine":
-            return base * 0.5 * (1 + math.cos(math.pi * share))
-
-
 def seed_everything(seed: int) -> None:
     """The weights' and the dropout's seed. One thread on a CPU is deterministic as it is; to ask
     torch for it loads its compiler (2 s).
@@ -142,86 +109,126 @@ def train(
     of before first. Call `seed_everything` before the network is made. Raises Invalid when the loss
     stops being a number, Conflict when the checkpoint is of another run.
     """
-    optimizer = Optimizer(network.parameters(), plan.optimizer)
-    order = torch.Generator().manual_seed(seed)
-    state = _State()
-    identity = _identity(network, training, validation, plan, seed)
+    loop = _Loop(network, objective, training, validation, plan, seed)
     if checkpoint is not None and checkpoint.exists():
-        state = _restore(checkpoint, identity, network, optimizer, order)
-        for epoch in state.history:
+        loop.restore(checkpoint)
+        for epoch in loop.history:
             on_epoch(epoch)
-    batches = math.ceil(len(training) / plan.batch_size)
-    steps = batches * plan.epochs
-    began = clock() - (state.history[-1].elapsed_s if state.history else 0.0)
-    while len(state.history) < plan.epochs and not state.stopped:
-        step = batches * len(state.history)
-        total = 0.0
-        rate = 0.0
-        network.train()
-        for rows in torch.split(torch.randperm(len(training), generator=order), plan.batch_size):
-            optimizer.clear()
-            groups = training.groups[rows] if training.groups is not None else None
-            loss = objective.loss(network(*training.features.batch(rows)), training.labels[rows], groups)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if plan.gradient_clip is not None:
-                optimizer.clip(plan.gradient_clip)
-            rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, step, steps)
-            optimizer.step(rate)
-            total += loss.item() * len(rows)
-            step += 1
-        network.average_unseen()
-        logits = network.predict(validation.features)
-        validation_loss = objective.loss(logits, validation.labels, validation.groups).item()
-        if not (math.isfinite(total) and math.isfinite(validation_loss)):
+    began = clock() - (loop.history[-1].elapsed_s if loop.history else 0.0)
+    while not loop.ended():
+        loop.epoch(spread, lambda: clock() - began)
+        if checkpoint is not None:
+            loop.save(checkpoint)
+        on_epoch(loop.history[-1])
+    if loop.best is not None:
+        network.load_state_dict(loop.best)
+    network.eval()
+    return tuple(loop.history)
+
+
+class _Loop:
+    """A run between two epochs: all that a checkpoint holds, and what stays the same."""
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        training: Split,
+        validation: Split,
+        plan: Trainer,
+        seed: int,
+    ) -> None:
+        self._network, self._objective = network, objective
+        self._training, self._validation, self._plan = training, validation, plan
+        self._identity = _identity(network, training, validation, plan, seed)
+        self._optimizer = Optimizer(network.parameters(), plan.optimizer)
+        self._order = torch.Generator().manual_seed(seed)
+        self.history: list[Epoch] = []
+        self.best: dict[str, Tensor] | None = None
+
+    def ended(self) -> bool:
+        stopped = bool(self.history) and kept(self.history, self._plan.early_stopping)[1]
+        return stopped or len(self.history) >= self._plan.epochs
+
+    def epoch(self, spread: float, elapsed: Callable[[], float]) -> None:
+        """Trains for one epoch more and adds it to the history. Raises Invalid when the loss stops
+        being a number.
+        """
+        train_loss, rate = self._pass()
+        logits = self._network.predict(self._validation.features)
+        labels, groups = self._validation.labels, self._validation.groups
+        validation_loss = self._objective.loss(logits, labels, groups).item()
+        number = len(self.history) + 1
+        if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise Invalid(
-                f"the loss is no number any more in epoch {len(state.history) + 1}",
+                f"the loss is no number any more in epoch {number}",
                 where="trainer.optimizer.learning_rate",
                 remedy="Lower the learning rate, or set trainer.gradient_clip to 1",
             )
-        metric, value = objective.metric(logits, validation.labels, spread)
-        epoch = Epoch(
-            number=len(state.history) + 1,
-            epochs=plan.epochs,
-            train_loss=total / len(training),
-            validation_loss=validation_loss,
-            validation_metric=value,
-            metric=metric,
-            learning_rate=rate,
-            elapsed_s=clock() - began,
-        )
-        state.add(epoch, network, plan)
-        if checkpoint is not None:
-            _save(checkpoint, identity, state, network, optimizer, order)
-        on_epoch(epoch)
-    if state.best is not None:
-        network.load_state_dict(state.best)
-    network.eval()
-    return tuple(state.history)
-
-
-class _State:
-    """What the loop knows besides weights and generators."""
-
-    def __init__(self) -> None:
-        self.history: list[Epoch] = []
-        self.best: dict[str, Tensor] | None = None
-        self.best_loss = math.inf
-        self.waited = 0
-        self.stopped = False
-
-    def add(self, epoch: Epoch, network: Network, plan: Trainer) -> None:
-        self.history.append(epoch)
-        if plan.early_stopping is None:
-            return
-        if epoch.validation_loss < self.best_loss - plan.early_stopping.min_delta or self.best is None:
-            self.best, self.best_loss, self.waited = (
-                copy.deepcopy(network.state_dict()),
-                epoch.validation_loss,
-                0,
+        metric, value = self._objective.metric(logits, labels, spread)
+        self.history.append(
+            Epoch(
+                number=number,
+                epochs=self._plan.epochs,
+                train_loss=train_loss,
+                validation_loss=validation_loss,
+                validation_metric=value,
+                metric=metric,
+                learning_rate=rate,
+                elapsed_s=elapsed(),
             )
-        else:
-            self.waited += 1
-            self.stopped = self.waited >= plan.early_stopping.patience
+        )
+        if self._plan.early_stopping and kept(self.history, self._plan.early_stopping)[0] == number - 1:
+            self.best = copy.deepcopy(self._network.state_dict())
+
+    def _pass(self) -> tuple[float, float]:
+        """Trains once over the training split. The mean loss, and the learning rate at the end."""
+        network, training, plan, optimizer = self._network, self._training, self._plan, self._optimizer
+        batches = math.ceil(len(training) / plan.batch_size)
+        losses = [epoch.validation_loss for epoch in self.history]
+        total = rate = 0.0
+        network.train()
+        shuffled = torch.split(torch.randperm(len(training), generator=self._order), plan.batch_size)
+        for step, rows in enumerate(shuffled, batches * len(self.history)):
+            optimizer.clear()
+            groups = training.groups[rows] if training.groups is not None else None
+            logits = network(*training.features.batch(rows))
+            loss = self._objective.loss(logits, training.labels[rows], groups)
+            loss.backward()  # type: ignore[no-untyped-call]
+            if plan.gradient_clip is not None:
+                optimizer.clip(plan.gradient_clip)
+            base, steps = plan.optimizer.learning_rate, batches * plan.epochs
+            rate = learning_rate(plan.schedule, base, step, steps, losses)
+            optimizer.step(rate)
+            total += loss.item() * len(rows)
+        network.average_unseen()
+        return total / len(training), rate
+
+    def save(self, path: Path) -> None:
+        content = io.BytesIO()
+        state: dict[str, Any] = {
+            "identity": self._identity,
+            "network": self._network.state_dict(),
+            "optimizer": self._optimizer.state(),
+            "order": self._order.get_state(),
+            "random": torch.get_rng_state(),
+            "history": [asdict(epoch) for epoch in self.history],
+            "best": self.best,
+        }
+        torch.save(state, content)
+        write_whole(path, content.getvalue())
+
+    def restore(self, path: Path) -> None:
+        """Raises Conflict when the checkpoint is of another run."""
+        state = torch.load(path, weights_only=True)
+        if state["identity"] != self._identity:
+            raise Conflict("the checkpoint belongs to another run", where=str(path), remedy="Start a new run")
+        self._network.load_state_dict(state["network"])
+        self._optimizer.restore(state["optimizer"])
+        self._order.set_state(state["order"])
+        torch.set_rng_state(state["random"])
+        self.history = [Epoch(**epoch) for epoch in state["history"]]
+        self.best = state["best"]
 
 
 def weights_digest(network: Network) -> str:
@@ -243,44 +250,3 @@ def _identity(network: Network, training: Split, validation: Split, plan: Traine
             if tensor is not None:
                 digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
     return digest.hexdigest()
-
-
-def _save(
-    path: Path, identity: str, state: _State, network: Network, optimizer: Optimizer, order: torch.Generator
-) -> None:
-    content: dict[str, Any] = {
-        "identity": identity,
-        "network": network.state_dict(),
-        "optimizer": optimizer.state(),
-        "order": order.get_state(),
-        "random": torch.get_rng_state(),
-        "history": [asdict(epoch) for epoch in state.history],
-        "best": state.best,
-        "best_loss": state.best_loss,
-        "waited": state.waited,
-        "stopped": state.stopped,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _restore(
-    path: Path, identity: str, network: Network, optimizer: Optimizer, order: torch.Generator
-) -> _State:
-    content = torch.load(path, weights_only=True)
-    if content["identity"] != identity:
-        raise Conflict("the checkpoint belongs to another run", where=str(path), remedy="Start a new run")
-    network.load_state_dict(content["network"])
-    optimizer.restore(content["optimizer"])
-    order.set_state(content["order"])
-    torch.set_rng_state(content["random"])
-    state = _State()
-    state.history = [Epoch(**epoch) for epoch in content["history"]]
-    state.best, state.best_loss = content["best"], content["best_loss"]
-    state.waited, state.stopped = content["waited"], content["stopped"]
-    return state

@@ -1,5 +1,5 @@
 """Formats of events. A format is its keys in `penstock.contracts.pipeline.sources` and a module
-here, named by its type, with `decoder(keys)`.
+here, named by its type, with `decoder(source)`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from penstock.contracts.dataplane import RejectReason
-from penstock.contracts.pipeline import Format
+from penstock.contracts.pipeline import Source
 
 Decoder = Callable[[bytes], Any]
 """One message's value → what it says. Raises Undecodable."""
@@ -23,7 +23,7 @@ class Undecodable(Exception):
         """One sentence for people. Never holds a value."""
 
 
-def decoder(keys: Format) -> Decoder:
-    """The decoder of a source's declared format."""
-    made: Decoder = import_module(f"{__name__}.{keys.type}").decoder(keys)
+def decoder(source: Source) -> Decoder:
+    """The decoder of the source's format."""
+    made: Decoder = import_module(f"{__name__}.{source.format.type}").decoder(source)
     return made

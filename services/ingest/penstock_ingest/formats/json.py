@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 
-from penstock.contracts.pipeline import Json
+from penstock.contracts.pipeline import Source
 from penstock_ingest.formats import Decoder, Undecodable
 
 
-def decoder(keys: Json) -> Decoder:
+def decoder(source: Source) -> Decoder:
     return _decode
 
 

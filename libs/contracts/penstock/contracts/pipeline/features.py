@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
@@ -44,7 +45,8 @@ class Number(_Treatment):
 
 class ByField(Number):
     """Treated as its field's type is by default: a number as these keys say, a category by
-    `embedding`, a boolean by `one_hot`, a text by `bag_of_words`.
+    `embedding` where the family takes that, else by `one_hot`, as a boolean is; a text by
+    `bag_of_words`.
     """
 
     fields = frozenset()
@@ -97,7 +99,7 @@ class BagOfWords(_Encoding):
 
 
 Encoding = Embedding | OneHot | BagOfWords
-"""Of two that take a field's type, the earlier one is its default."""
+"""Of two that take a field's type, the earlier one that the family takes is its default."""
 Feature = Annotated[ByField | Encoding, OneOf("encode")]
 Treatment = Number | Encoding
 """A feature whose field's type is known."""
@@ -105,21 +107,29 @@ Treatment = Number | Encoding
 _DEFAULTS = {"impute": "median", "scale": "standard", "vocabulary": 1000, "min_count": 1}
 
 
-def treatments(field: SourceField) -> tuple[type[Treatment], ...]:
-    """How such a field may be treated, its default first."""
-    return tuple(model for model in get_args(Treatment) if field.type in model.fields)
-
-
-def treated(feature: Feature, field: SourceField) -> Treatment:
-    """The feature with every choice made."""
-    model = treatments(field)[0] if isinstance(feature, ByField) else type(feature)
-    own = own_fields(model)
-    said = {**_DEFAULTS, **feature.model_dump(by_alias=True, exclude_none=True)}
-    if "encode" in own:
-        said["encode"] = encoding(model)
-    return model.model_validate({key: value for key, value in said.items() if key in own})
-
-
 def encoding(model: type[Treatment]) -> str:
-    """The name that `encode` gives it."""
-    return str(*get_args(model.model_fields["encode"].annotation))
+    """The name that `encode` gives it; "" for a number's."""
+    return str(*get_args(model.model_fields["encode"].annotation)) if "encode" in model.model_fields else ""
+
+
+ENCODINGS = frozenset(encoding(model) for model in get_args(Encoding))
+
+
+def fitting(field: SourceField, family: Container[str] = ENCODINGS) -> tuple[type[Treatment], ...]:
+    """How such a field may be treated, its default first; of encodings those of the family."""
+    return tuple(
+        model
+        for model in get_args(Treatment)
+        if field.type in model.fields and (model is Number or encoding(model) in family)
+    )
+
+
+def treated(feature: Feature, field: SourceField, family: Container[str]) -> Treatment:
+    """The feature with every choice made. Where the family takes no encoding of the field's type, as
+    any family would.
+    """
+    default = (fitting(field, family) or fitting(field))[0]
+    model = default if isinstance(feature, ByField) else type(feature)
+    said = {**_DEFAULTS, **feature.model_dump(by_alias=True, exclude_none=True), "encode": encoding(model)}
+    own = own_fields(model)
+    return model.model_validate({key: value for key, value in said.items() if key in own})

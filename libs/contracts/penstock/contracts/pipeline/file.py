@@ -132,11 +132,12 @@ class Pipeline(Model):
         ]
 
     def resolved_features(self) -> dict[str, Treatment]:
-        """The declared features, or the default ones, each with every choice made for its field's type."""
+        """The declared features, or the default ones, each with every choice made for its field's
+        type and the model's family.
+        """
         declared = self.features or {
             reference.partition(".")[2]: ByField(source_field=reference)
             for reference in self.default_features()
         }
-        return {
-            name: treated(feature, self.field(feature.source_field)) for name, feature in declared.items()
-        }
+        taken = self.model.treatments
+        return {name: treated(one, self.field(one.source_field), taken) for name, one in declared.items()}

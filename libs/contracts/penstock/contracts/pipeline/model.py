@@ -8,6 +8,7 @@ from pydantic import Field
 
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline.base import Model
+from penstock.contracts.pipeline.features import ENCODINGS
 from penstock.contracts.pipeline.trainer import Trainer
 from penstock.contracts.pipeline.variants import OneOf, Unused
 
@@ -16,12 +17,12 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class FamilySpec(Model):
-    """The keys of a family of models and what it can do: what a pipeline asks beyond that is refused."""
+    """A family's keys, and what it goes by: what a pipeline asks beyond that is refused."""
 
     targets: ClassVar[frozenset[Task]] = frozenset(get_args(Task))
-    encodings: ClassVar[frozenset[str]] = frozenset({"embedding", "one_hot", "bag_of_words"})
+    treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
+    """Of `features`: keys of numbers, and encodings."""
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
-    """Keys of `trainer` that it goes by."""
 
 
 class Mlp(FamilySpec):

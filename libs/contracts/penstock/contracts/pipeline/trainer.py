@@ -13,6 +13,7 @@ Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Optimizer(Model):
+    type: str
     learning_rate: float = Field(default=1e-3, gt=0, le=10)
     weight_decay: float = Field(default=1e-4, ge=0)
 
@@ -42,6 +43,7 @@ Optimizer = Annotated[Adamw | Adam | Sgd, OneOf()]
 
 
 class _Schedule(Model):
+    type: str
     warmup: float = Field(default=0.1, ge=0, lt=1)
     """Share of all steps spent rising from 0 to the learning rate."""
 

@@ -8,7 +8,7 @@ nothing is said.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 
@@ -43,7 +43,7 @@ class OneOf:
 
     key: str = "type"
     alone: bool = False
-    """Whether the type's name may stand for the mapping: `format: json`."""
+    """Whether a type's name may stand for the mapping: `format: json`."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -52,20 +52,28 @@ class OneOf:
         choices: dict[Any, core_schema.CoreSchema] = {
             tag: handler.generate_schema(model) for tag, model in models.items()
         }
-        if self.alone:
-            choices |= {f"={tag}": _named(self.key, tag, model) for tag, model in models.items()}
+        choices |= {f"={tag}": _named(self.key, tag, models[tag]) for tag in self.names(models.values())}
         meant = next(tag for tag, model in models.items() if not model.model_fields[self.key].is_required())
 
         def tag_of(value: Any) -> str:
             if isinstance(value, Mapping):
                 said = value.get(self.key, meant)
             elif self.alone and isinstance(value, str):
-                said = f"={value}" if value in models else value
+                said = f"={value}" if f"={value}" in choices else value
             else:
                 said = getattr(value, self.key, meant)
             return NO_TYPE if said is None and NO_TYPE in models else str(said)
 
         return core_schema.tagged_union_schema(choices, tag_of)
+
+    def names(self, models: Iterable[type[BaseModel]]) -> list[str]:
+        """The types whose name may stand for the mapping: those without another required key."""
+        return [
+            self.tag(model)
+            for model in models
+            if self.alone
+            and not any(field.is_required() for key, field in model.model_fields.items() if key != self.key)
+        ]
 
     def tag(self, model: type[BaseModel]) -> str:
         """The type's name: `mlp`."""
@@ -192,7 +200,7 @@ def locate(root: type[BaseModel], error: ErrorDetails) -> Place:
         if section is None or section.union is None:
             model = section.models[0] if section else None
         else:
-            model = section.types()[str(steps.pop(0))] if steps else None
+            model = section.types()[str(steps.pop(0)).removeprefix("=")] if steps else None
     if error["type"] == "union_tag_invalid" and isinstance(error["input"], Mapping):
         assert section is not None
         assert section.union is not None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from penstock.contracts.pipeline import ByField, Feature, Number, Pipeline, SourceField
-from penstock.contracts.pipeline.features import encoding, treatments
+from penstock.contracts.pipeline import ByField, FamilySpec, Feature, Number, Pipeline, SourceField
+from penstock.contracts.pipeline.features import ENCODINGS, encoding, fitting
 from penstock.contracts.pipeline.variants import Path, own_fields
 from penstock.contracts.rules.problem import Problem, unknown_reference
 
@@ -26,7 +26,7 @@ def _declared(pipeline: Pipeline) -> Iterator[Problem]:
             continue
         if feature.source_field == pipeline.target.source_field:
             yield Problem((*at, "from"), f"`{feature.source_field}` is the target; a model must not see it")
-        yield from _treatment(at, feature, pipeline.field(feature.source_field))
+        yield from _treatment(at, feature, pipeline.field(feature.source_field), pipeline.model)
 
 
 def _default(pipeline: Pipeline) -> Iterator[Problem]:
@@ -43,27 +43,33 @@ def _default(pipeline: Pipeline) -> Iterator[Problem]:
 
 
 def _family(pipeline: Pipeline) -> Iterator[Problem]:
-    """Encodings that the model's family does not take."""
+    """Treatments that the model's family does not go by."""
     family = pipeline.model
+    encodings = " or ".join(f"`{encode}`" for encode in sorted(family.treatments & ENCODINGS))
     for name, feature in pipeline.resolved_features().items():
-        if not isinstance(feature, Number) and feature.encode not in family.encodings:
-            yield Problem(
-                ("features", name),
-                f"`{family.type}` takes no `{feature.encode}`; leave the feature out, or use"
-                f" {' or '.join(f'`{encode}`' for encode in sorted(family.encodings))}",
-            )
+        if not isinstance(feature, Number):
+            if feature.encode not in family.treatments:
+                told = f"`{family.type}` takes no `{feature.encode}`; leave the feature out"
+                yield Problem(("features", name), f"{told}{f', or use {encodings}' if encodings else ''}")
+            continue
+        for key in ("impute", "clip", "scale"):
+            said = getattr(pipeline.features.get(name), key, None)
+            if said is not None and key not in family.treatments:
+                yield Problem(
+                    ("features", name, key), f"`{family.type}` takes numbers as they are; leave `{key}` out"
+                )
 
 
-def _treatment(at: Path, feature: Feature, field: SourceField) -> Iterator[Problem]:
-    fitting = treatments(field)
-    keys = sorted(own_fields(fitting[0]).keys() - {"from"})
+def _treatment(at: Path, feature: Feature, field: SourceField, family: FamilySpec) -> Iterator[Problem]:
+    taken = fitting(field, family.treatments) or fitting(field)
+    keys = sorted(own_fields(taken[0]).keys() - {"from"})
     said = {key for key in feature.model_fields_set - {"source_field"} if getattr(feature, key) is not None}
     if isinstance(feature, ByField):
         wrong = sorted(said - set(keys))
     else:
         wrong = ["encode"] if field.type == "number" else []
-        if field.type != "number" and type(feature) not in fitting:
-            named = " or ".join(f"`{encoding(model)}`" for model in fitting)
+        if field.type != "number" and type(feature) not in fitting(field):
+            named = " or ".join(f"`{encoding(model)}`" for model in taken)
             yield Problem((*at, "encode"), f"a {field.type} field takes {named}")
     for key in wrong:
         use = ", ".join(f"`{key}`" for key in keys)

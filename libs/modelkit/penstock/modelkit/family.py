@@ -1,0 +1,154 @@
+"""A family of models: all that training, the package and the audit need to know of one.
+
+A family is its keys in `penstock.contracts.pipeline.model` and a module in
+`penstock.modelkit.families`, named by its type, that holds `FAMILY`. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from penstock.contracts.pipeline import EarlyStopping, FamilySpec, ModelSpec, Pipeline
+from penstock.modelkit.features import Features, Inputs, Value
+from penstock.modelkit.graph import Array, Graph
+from penstock.modelkit.preprocessing import Preprocessing
+from penstock.modelkit.rows import Rows
+from penstock.packages.parts import ModelSignature
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training split, or one round."""
+
+    number: int
+    """From 1."""
+    epochs: int
+    """Planned."""
+    train_loss: float
+    """Mean over the epoch's batches, with penalty and class weights."""
+    validation_loss: float
+    """The same loss, without dropout."""
+    validation_metric: float
+    metric: str
+    learning_rate: float
+    """At the epoch's end."""
+    elapsed_s: float
+    """Since the run's first epoch began, pauses between a kill and the resumption left out."""
+
+
+class Part(NamedTuple):
+    """The training or the validation split."""
+
+    rows: Rows
+    inputs: Inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows read and treated: the same for every run on one training set whose features and family
+    are the same.
+    """
+
+    signature: ModelSignature
+    preprocessing: Preprocessing
+    train: Part
+    validation: Part
+
+    def scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of a regression's target in training; else 0 and 1."""
+        if self.signature.target.type != "regression":
+            return 0.0, 1.0
+        labels = self.train.rows.labels
+        return float(labels.mean()), float(labels.std()) or 1.0
+
+
+class Description(NamedTuple):
+    """Words for the model card."""
+
+    kind: str
+    """`mlp, hidden layers 64, 32, dropout 0.1`."""
+    training: str
+    """`Trained 12 of at most 30 epochs with adamw`."""
+    library: str
+    """Whose answer the graph is compared with."""
+
+
+class Trained(Protocol):
+    """A fitted model. Its answers are probabilities of each class, or values, [N, k]."""
+
+    @property
+    def history(self) -> Sequence[Epoch]:
+        """Every epoch, in order."""
+
+    def predict(self, inputs: Inputs) -> Array:
+        """Answers as float64, by the library that fitted it."""
+
+    def compile(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+        """Nodes for the same answers, FP32. `inputs`: the graph's values by the family's names."""
+
+    def digest(self) -> str:
+        """`sha256:…` over all that was learned: two runs that agree on it agree on every bit."""
+
+    def describe(self) -> Description: ...
+
+
+class Family(Protocol):
+    """One kind of model. What it cannot do, its spec says, and the pipeline file is refused."""
+
+    @property
+    def spec(self) -> type[FamilySpec]: ...
+
+    def inputs(self, features: Features) -> dict[str, Value]:
+        """What it learns from, and the graph gives its model, by names of its own."""
+
+    def fit(
+        self,
+        pipeline: Pipeline,
+        prepared: Prepared,
+        *,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> Trained:
+        """Goes by `pipeline.model`, `trainer` and `training.seed`.
+
+        With `checkpoint` it goes on from that file where there is one, to the same bits as a run
+        that was not killed, and `on_epoch` hears of every epoch, those of before first. Raises
+        Invalid, with the key to change, where it cannot learn; Conflict when the checkpoint is of
+        another run.
+        """
+
+
+def family_of(model: ModelSpec) -> Family:
+    """The family of that type. Imports what it is made with, seconds for torch."""
+    found: Family = import_module(f"penstock.modelkit.families.{model.type}").FAMILY
+    return found
+
+
+def kept(history: Sequence[Epoch], stopping: EarlyStopping | None) -> tuple[int, bool]:
+    """Index of the epoch whose model is kept, and whether training ends with the last one.
+
+    Raises IndexError without an epoch.
+    """
+    if stopping is None:
+        return len(history) - 1, False
+    best = 0
+    for index, epoch in enumerate(history):
+        if epoch.validation_loss < history[best].validation_loss - stopping.min_delta:
+            best = index
+    return best, len(history) - 1 - best >= stopping.patience
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replaces the file by the new content, or not at all; on disk before it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,209 @@
+"""Features as values of the graph, from the raw inputs on. Each is added when a family first asks
+for it, and the same nodes prepare the rows that it learns from: what is trained on is what is
+served.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
+from penstock.modelkit.preprocessing import Category, Preprocessing, Text
+from penstock.modelkit.rows import Rows
+from penstock.modelkit.words import count_words
+
+SCALED_LIMIT = 1e6
+"""Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32."""
+CHUNK_CELLS = 16_000_000
+"""Floats in one chunk of word counts while rows are transformed."""
+
+
+class Value(NamedTuple):
+    """A matrix [N, width] in the graph."""
+
+    name: str
+    kind: int
+    """DOUBLE, FLOAT or INT64."""
+    sparse: bool = False
+    """Mostly zeros: kept as WordWeights in memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordWeights:
+    """A sparse float32 [N, width] matrix: row `i` has `weights[starts[i]:starts[i + 1]]` in the
+    columns `columns[...]`.
+    """
+
+    starts: Array
+    columns: Array
+    weights: Array
+    width: int
+
+
+Inputs = Mapping[str, Array | WordWeights]
+"""What a family learns from, by the names that it gave: [N, width] each."""
+
+
+class Features:
+    """One graph's features. Adds the graph's inputs, `numbers` and `strings`."""
+
+    def __init__(self, graph: Graph, fitted: Preprocessing) -> None:
+        self.graph = graph
+        self.fitted = fitted
+        self._words: dict[int, Value] = {}
+        if fitted.numbers:
+            self._numbers = graph.input("numbers", DOUBLE, ["N", len(fitted.numbers)])
+        if fitted.strings:
+            self._strings = graph.input("strings", STRING, ["N", len(fitted.strings)])
+
+    # -- what families take ------------------------------------------------------------------------
+
+    def numbers(self) -> Value | None:
+        """FP64 [N, n] as they came, missing as NaN. Where the training split had none missing, there
+        is no telling what that would mean: the imputed value.
+        """
+        if not self.fitted.numbers:
+            return None
+        absent = [np.nan if part.indicator else part.fill for part in self.fitted.numbers]
+        return Value(self.graph.op("Where", self._missing(), self._row(absent), self._numbers), DOUBLE)
+
+    def categories(self) -> Value | None:
+        """INT64 [N, c]: the bucket of each category and boolean; 0 is missing, K + 1 unknown."""
+        strings = enumerate(self.fitted.strings)
+        return self._beside(
+            [self._bucket(i, part) for i, part in strings if isinstance(part, Category)], INT64
+        )
+
+    def words(self) -> tuple[Value, ...]:
+        """FP32 [N, words] per text: weighted counts."""
+        strings = enumerate(self.fitted.strings)
+        return tuple(self._counted(i, part) for i, part in strings if isinstance(part, Text))
+
+    def tensors(self, *, pieces: bool) -> dict[str, Value]:
+        """What a network takes, where there is any: `dense` FP32 [N, d], scaled numbers, with
+        `pieces` in pieces too, absences and one-hot columns; `buckets` INT64 [N, c] of embedded
+        categories; `words0`, … of each text.
+        """
+        dense = self._dense_numbers(pieces) if self.fitted.numbers else []
+        buckets, words = [], []
+        for index, part in enumerate(self.fitted.strings):
+            if isinstance(part, Text):
+                if part.indicator:
+                    missing = self._encoded(index, {"": 1}, 0)
+                    dense.append(self.graph.op("Cast", missing, to=FLOAT))
+                words.append(self._counted(index, part))
+            elif part.dimension:
+                buckets.append(self._bucket(index, part))
+            else:
+                flat = self.graph.op(
+                    "Reshape", self._bucket(index, part), self.graph.constant([-1], np.int64)
+                )
+                table = self.graph.constant(part.table(), np.float32)
+                dense.append(self.graph.op("Gather", table, flat, axis=0))
+        found = {"dense": self._beside(dense, FLOAT), "buckets": self._beside(buckets, INT64)}
+        found |= {f"words{index}": value for index, value in enumerate(words)}
+        return {name: value for name, value in found.items() if value}
+
+    # -- nodes; the graph shares equal ones --------------------------------------------------------
+
+    def _beside(self, parts: list[str], kind: int) -> Value | None:
+        if not parts:
+            return None
+        return Value(self.graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0], kind)
+
+    def _row(self, values: list[float]) -> str:
+        return self.graph.constant([values], np.float64)
+
+    def _missing(self) -> str:
+        infinite = self.graph.op("IsInf", self._numbers)
+        return self.graph.op("Or", self.graph.op("IsNaN", self._numbers), infinite)
+
+    def _dense_numbers(self, pieces: bool) -> list[str]:
+        graph, parts, missing = self.graph, self.fitted.numbers, self._missing()
+        raised = graph.op("Max", self._numbers, self._row([part.low for part in parts]))
+        clipped = graph.op("Min", raised, self._row([part.high for part in parts]))
+        filled = graph.op("Where", missing, self._row([part.fill for part in parts]), clipped)
+        centred = graph.op("Sub", filled, self._row([part.offset for part in parts]))
+        scaled = graph.op("Div", centred, self._row([part.scale for part in parts]))
+        limit = graph.constant(SCALED_LIMIT, np.float64)
+        kept = graph.op("Min", graph.op("Max", scaled, graph.op("Neg", limit)), limit)
+        found = [graph.op("Cast", kept, to=FLOAT)]
+        if indicated := [index for index, part in enumerate(parts) if part.indicator]:
+            found.append(graph.op("Cast", graph.columns(missing, indicated), to=FLOAT))
+        steps = [
+            (index, low, high)
+            for index, part in enumerate(parts)
+            for low, high in zip(part.edges, part.edges[1:], strict=False)
+        ]
+        if pieces and steps:
+            spread = graph.columns(filled, [index for index, _, _ in steps])
+            risen = graph.op("Sub", spread, self._row([low for _, low, _ in steps]))
+            share = graph.op("Div", risen, self._row([high - low for _, low, high in steps]))
+            none, whole = graph.constant(0.0, np.float64), graph.constant(1.0, np.float64)
+            found.append(graph.op("Cast", graph.op("Min", graph.op("Max", share, none), whole), to=FLOAT))
+        return found
+
+    def _encoded(self, index: int, values: Mapping[str, int], default: int) -> str:
+        return self.graph.op(
+            "LabelEncoder",
+            self.graph.columns(self._strings, [index]),
+            domain=ML,
+            keys_strings=list(values),
+            values_int64s=list(values.values()),
+            default_int64=default,
+        )
+
+    def _bucket(self, index: int, part: Category) -> str:
+        known = ("", *part.values)
+        return self._encoded(index, {value: bucket for bucket, value in enumerate(known)}, len(known))
+
+    def _counted(self, index: int, part: Text) -> Value:
+        if index not in self._words:
+            self._words[index] = Value(self._weighed(index, part), FLOAT, sparse=True)
+        return self._words[index]
+
+    def _weighed(self, index: int, part: Text) -> str:
+        graph = self.graph
+        column = graph.columns(self._strings, [index])
+        counts = count_words(graph, graph.op("Reshape", column, graph.constant([-1], np.int64)), part.words)
+        one = graph.constant(1.0, np.float32)
+        damped = graph.op("Add", graph.op("Log", graph.op("Max", counts, one)), graph.op("Min", counts, one))
+        weighted = graph.op("Mul", damped, graph.constant([part.rarity], np.float32))
+        squares = graph.op(
+            "ReduceSum", graph.op("Mul", weighted, weighted), graph.constant([1], np.int64), keepdims=1
+        )
+        length = graph.op("Sqrt", graph.op("Max", squares, graph.constant(1e-12, np.float32)))
+        return graph.op("Div", weighted, length)
+
+
+def transform(fitted: Preprocessing, rows: Rows, wanted: Callable[[Features], dict[str, Value]]) -> Inputs:
+    """What a family wants of the rows, by the very nodes that serve, in ONNX Runtime."""
+    graph = Graph()
+    values = wanted(Features(graph, fitted))
+    for name, value in values.items():
+        graph.output(value.name, name, value.kind, ["N", f"width of {name}"])
+    run = Runner(graph.build("preprocessing"))
+    widest = max((len(text.words) for text in fitted.texts), default=0)
+    chunk = max(64, CHUNK_CELLS // widest) if widest else max(1, len(rows))
+    found = [
+        run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
+        for at in range(0, max(1, len(rows)), chunk)
+    ]
+    return {
+        name: (_sparse if value.sparse else np.concatenate)([part[name] for part in found])
+        for name, value in values.items()
+    }
+
+
+def _sparse(chunks: list[Array]) -> WordWeights:
+    counts = np.concatenate([(chunk != 0).sum(axis=1) for chunk in chunks])
+    return WordWeights(
+        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        columns=np.concatenate([np.nonzero(chunk)[1] for chunk in chunks]).astype(np.int64),
+        weights=np.concatenate([chunk[np.nonzero(chunk)] for chunk in chunks]).astype(np.float32),
+        width=chunks[0].shape[1],
+    )

@@ -1,0 +1,151 @@
+"""Families whose model is a torch network: they differ in what it takes and how it is built."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+
+from penstock.contracts.measures import Task
+from penstock.contracts.pipeline import FamilySpec, Pipeline
+from penstock.modelkit.decision import probabilities
+from penstock.modelkit.fairness import Penalty
+from penstock.modelkit.family import Description, Epoch, Part, Prepared
+from penstock.modelkit.features import Features, Inputs, Value
+from penstock.modelkit.graph import Array, Graph
+from penstock.modelkit.groups import groups_of
+from penstock.modelkit.network import Network, Tensors
+from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
+
+SpecT = TypeVar("SpecT", bound=FamilySpec)
+
+
+class Shape(NamedTuple):
+    """The ends of a network."""
+
+    dense: int
+    """Columns, those of words included."""
+    embedded: tuple[Category, ...]
+    outputs: int
+    """Logits: one of two classes, else one a class; one of a regression."""
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network, and the scale of a regression's target that it was fitted on."""
+
+    network: Network
+    task: Task
+    offset: float = 0.0
+    spread: float = 1.0
+    history: tuple[Epoch, ...] = ()
+    kind: str = ""
+    training: str = ""
+
+    def predict(self, inputs: Inputs) -> Array:
+        logits = self.network.predict(Tensors.of(inputs))
+        if self.task == "regression":
+            found = logits * self.spread + self.offset
+        elif self.task == "binary":
+            found = torch.sigmoid(torch.cat([-logits, logits], dim=1))
+        else:
+            found = torch.softmax(logits, dim=1)
+        answers: Array = found.numpy().astype(np.float64)
+        return answers
+
+    def compile(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+        logits = self.network.compile_into(graph, inputs)
+        if self.task != "regression":
+            return probabilities(graph, logits, self.task)
+        scaled = graph.op("Mul", logits, graph.constant(self.spread, np.float32))
+        return graph.op("Add", scaled, graph.constant(self.offset, np.float32))
+
+    def digest(self) -> str:
+        return weights_digest(self.network)
+
+    def describe(self) -> Description:
+        return Description(self.kind, self.training, "torch")
+
+
+class Neural(ABC, Generic[SpecT]):
+    spec: type[SpecT]
+
+    @abstractmethod
+    def inputs(self, features: Features) -> dict[str, Value]:
+        """What the network takes of `Features.tensors`."""
+
+    @abstractmethod
+    def network(self, spec: SpecT, shape: Shape) -> Network:
+        """The network before training."""
+
+    @abstractmethod
+    def kind(self, spec: SpecT) -> str:
+        """Words for the model card."""
+
+    def fit(
+        self,
+        pipeline: Pipeline,
+        prepared: Prepared,
+        *,
+        checkpoint: Path | None = None,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> TrainedNetwork:
+        spec, plan, seed = pipeline.model, pipeline.trainer, pipeline.training.seed
+        assert isinstance(spec, self.spec)
+        seed_everything(seed)
+        objective, training, validation = _learning(pipeline, prepared)
+        dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
+        outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
+        network = self.network(spec, Shape(dense, prepared.preprocessing.embedded, outputs))
+        offset, spread = prepared.scale()
+        history = train(
+            network,
+            objective,
+            training,
+            validation,
+            plan,
+            seed=seed,
+            spread=spread,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+        )
+        told = (
+            f"Trained {len(history)} of at most {plan.epochs} epochs with {plan.optimizer.type}, learning"
+            f" rate {plan.optimizer.learning_rate:g}, batches of {plan.batch_size}"
+        )
+        return TrainedNetwork(network, objective.task, offset, spread, history, self.kind(spec), told)
+
+
+def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, Split]:
+    """What is minimised, and both parts as the loop takes them."""
+    train, validation = prepared.train, prepared.validation
+    weights = penalty = train_groups = validation_groups = None
+    if pipeline.trainer.class_weights == "balanced" and prepared.signature.classes:
+        counts = np.bincount(train.rows.labels, minlength=len(prepared.signature.classes))
+        weights = torch.tensor(len(train.rows) / (len(counts) * counts), dtype=torch.float32)
+    constraint = pipeline.trainer.fairness
+    if constraint is not None and constraint.strength:
+        count, train_groups, validation_groups = groups_of(
+            pipeline, constraint.by, train.rows, validation.rows
+        )
+        penalty = Penalty(constraint.notion, constraint.strength, count)
+    offset, spread = prepared.scale()
+
+    def split(part: Part, groups: Array | None) -> Split:
+        labels = part.rows.labels
+        if pipeline.target.type == "regression":
+            labels = ((labels - offset) / spread).astype(np.float32)
+        return Split(
+            Tensors.of(part.inputs),
+            torch.from_numpy(labels),
+            None if groups is None else torch.from_numpy(groups),
+        )
+
+    objective = Objective(pipeline.target.type, weights, penalty)
+    return objective, split(train, train_groups), split(validation, validation_groups)

@@ -1,0 +1,155 @@
+"""What every family keeps: tests call it with a pipeline of the family and a folder to work in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock.contracts.errors import Conflict
+from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.build import Built, build, prepare
+from penstock.modelkit.family import Epoch, family_of
+from penstock.modelkit.features import transform
+from penstock.modelkit.graph import Runner
+from penstock.modelkit.model import TOLERANCE, run
+from penstock.modelkit.rows import Rows
+
+NUMBERS = ("amount", "since", "gap", "constant")
+STRINGS = ("purpose", "owner")
+FIELDS = dict.fromkeys(NUMBERS, "number") | {"purpose": "category", "owner": "boolean"}
+
+
+def pipeline(model: dict[str, Any], target: str = "binary", **sections: Any) -> Pipeline:
+    label = "number" if target == "regression" else "boolean" if target == "binary" else "category"
+    fields = {name: {"type": kind} for name, kind in {**FIELDS, "y": label}.items()}
+    source = {"entity": "row", "id": "id", "timestamp": "at", "fields": fields}
+    return Pipeline.model_validate(
+        {
+            "version": 1,
+            "pipeline": "small",
+            "entities": {"row": {"key": "row_id"}},
+            "sources": {"rows": source},
+            "targets": {"y": {"from": "rows.y", "type": target}},
+            "model": model,
+            **sections,
+        }
+    )
+
+
+def parts(folder: Path, target: str = "binary") -> tuple[Path, Path]:
+    """Amounts with cents, times in seconds, missing values, a constant; a bend and a jump to learn."""
+    return _part(folder, "train", 500, 1, target), _part(folder, "validation", 150, 2, target)
+
+
+def _part(folder: Path, name: str, count: int, seed: int, target: str) -> Path:
+    random = np.random.default_rng(seed)
+    amount = np.round(random.lognormal(6, 1.5, count), 2)
+    since = 1.7e9 + random.integers(0, 30_000_000, count)
+    gap = np.where(random.random(count) < 0.3, np.nan, random.normal(size=count))
+    purpose = random.choice(["home", "car", "日本"], count, p=[0.6, 0.3, 0.1])
+    score = np.log(amount) - 6 + 2 * (purpose == "car") + np.nan_to_num(gap, nan=1.5)
+    score += 2 * (since > 1.715e9) + random.normal(0, 0.3, count)
+    classes = {"binary": ["false", "true"], "multiclass": ["low", "mid", "high"]}.get(target, [])
+    labels = {
+        "binary": (score > 1.5).astype(int),
+        "multiclass": np.digitize(score, [0.5, 2.5]),
+        "regression": 1000 + 50 * score,
+    }[target]
+    table = pa.table(
+        {
+            "amount": amount,
+            "since": since.astype(float),
+            "gap": pa.array(gap, from_pandas=True),
+            "constant": np.full(count, 3.0),
+            "purpose": [None if random.random() < 0.1 else str(value) for value in purpose],
+            "owner": random.choice(["true", "false"], count).tolist(),
+            "__label": labels,
+        }
+    )
+    path = folder / f"{name}.parquet"
+    metadata = {"penstock": json.dumps({"classes": classes, "target": "y"})}
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    return path
+
+
+def odd_rows() -> Rows:
+    """What no training split holds, each beside the others."""
+    numbers = [np.nan, np.inf, -np.inf, 0.0, 1e300, -1e300, 19.99, 1234567.89, 1.7e9, 1_715_000_000.0]
+    strings = ["", "never seen", "car", "日本", "true", "a" * 1000, "home", "\n", "🙂", "false"]
+    count = len(numbers)
+    matrix = np.array([np.roll(numbers, shift) for shift in range(len(NUMBERS))]).T.copy()
+    texts = np.array([np.roll(strings, shift) for shift in range(len(STRINGS))], dtype=object).T.copy()
+    return Rows(matrix, texts, np.zeros(count), {})
+
+
+class Killed(BaseException):
+    pass
+
+
+def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
+    """Raises AssertionError for the first promise that the family breaks."""
+    files = parts(folder, spec.target.type)
+    built = build(spec, *files)
+    again = build(spec, *files)
+    assert again.weights == built.weights, "a seed decides everything"
+    assert again.model == built.model
+    assert built.parity <= TOLERANCE
+    _answers_alike(spec, built, files)
+    _goes_on(spec, files, folder, built)
+    assert all(built.description)
+    return built
+
+
+def _answers_alike(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> None:
+    """Graph and library, on odd rows, one by one, together, and on none."""
+    family, prepared, odd = family_of(spec.model), prepare(spec, *files), odd_rows()
+    model = family.fit(spec, prepared)
+    output = "value" if spec.target.type == "regression" else "probabilities"
+    expected = model.predict(transform(prepared.preprocessing, odd, family.inputs))
+    found = run(built.model, odd)[output]
+    assert expected.dtype == np.float64
+    assert expected.shape == found.shape
+    assert np.isfinite(found).all()
+    unit = np.maximum(prepared.scale()[1], np.abs(expected)) if output == "value" else 1.0
+    assert (np.abs(found - expected) / unit).max() <= TOLERANCE
+    runner = Runner(built.model)
+    for row in range(len(odd)):
+        one = runner(odd.numbers[row : row + 1], odd.strings[row : row + 1])[output]
+        assert (np.abs(one - found[row]) / unit).max() <= TOLERANCE, "a row's answer is its own"
+    assert len(runner(odd.numbers[:0], odd.strings[:0])[output]) == 0
+
+
+def _goes_on(spec: Pipeline, files: tuple[Path, Path], folder: Path, whole: Built) -> None:
+    """Killed after its first epochs, a run ends as one that was not."""
+    checkpoint = folder / "checkpoint"
+
+    def kill_after(number: int) -> Callable[[Epoch], None]:
+        def on_epoch(epoch: Epoch) -> None:
+            if epoch.number == number:
+                raise Killed
+
+        return on_epoch
+
+    for moment in (1, 2):
+        try:
+            build(spec, *files, checkpoint=checkpoint, on_epoch=kill_after(moment))
+            raise AssertionError("every epoch is told")
+        except Killed:
+            assert checkpoint.exists(), "an epoch is kept before it is told"
+    told: list[int] = []
+    resumed = build(spec, *files, checkpoint=checkpoint, on_epoch=lambda epoch: told.append(epoch.number))
+    assert told == [epoch.number for epoch in whole.history], "epochs from before a kill are told again"
+    assert resumed.weights == whole.weights
+    assert resumed.model == whole.model
+    other = spec.trainer.model_copy(update={"epochs": spec.trainer.epochs + 1})
+    try:
+        build(spec.model_copy(update={"trainer": other}), *files, checkpoint=checkpoint)
+        raise AssertionError("another run's checkpoint is refused")
+    except Conflict:
+        pass

@@ -1,0 +1,77 @@
+"""`services/ingest/README.md`: the format it adds decodes, rejects in words, and owns its keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"```python\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
+SOURCES = "libs/contracts/penstock/contracts/pipeline/sources.py"
+CSV = "services/ingest/penstock_ingest/formats/csv.py"
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    house = tmp_path_factory.mktemp("house")
+    for part in ("libs/contracts/penstock", "services/ingest/penstock_ingest"):
+        shutil.copytree(ROOT / part, house / part, ignore=shutil.ignore_patterns("__pycache__"))
+    page = (ROOT / "services" / "ingest" / "README.md").read_text()
+    blocks = {found["path"]: found["text"] for found in BLOCK.finditer(page)}
+    assert set(blocks) == {SOURCES, CSV}  # no third file to touch
+    keys, union = blocks[SOURCES].rsplit("\n\n\n", 1)
+    before = (house / SOURCES).read_text()
+    old = re.search(r"^Format = .*$", before, re.MULTILINE)
+    assert old
+    (house / SOURCES).write_text(before.replace(old[0], f"{keys}\n\n\n{union.strip()}"))
+    (house / CSV).write_text(blocks[CSV])
+    ran = subprocess.run(
+        [sys.executable, ROOT / "tests/integration/new_format.py"],
+        env=os.environ | {"PYTHONPATH": f"{house / 'libs/contracts'}:{house / 'services/ingest'}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_events_are_records_or_rejects(told: Any) -> None:
+    good, missing, no_number, outside, short, empty, no_text = told["answers"]
+    assert good == ["e1", {"x": 2.5, "good": True}]
+    assert missing == ["e2", {"x": None, "good": False}]
+    assert no_number == ["wrong_type", "`x` must be a number, not a text"]
+    assert outside[0] == "out_of_range"
+    assert short == no_text == ["not_json", "the event is no line of 5 cells"]
+    assert empty == ["not_json", "the message has no value"]
+
+
+def test_its_keys_belong_to_it(told: Any) -> None:
+    alone, misspelt, untyped, unknown, other = told["problems"]
+    assert [problem.split("  ", 1)[1] for problem in (*alone, *misspelt, *untyped, *unknown)] == [
+        "sources.rows.format: input should be an object, not 'csv'",
+        "sources.rows.format.delimitre: no key `delimitre`; did you mean `delimiter`?",
+        (
+            "sources.rows.format.columns: `columns` is for `type: csv` and means nothing with `type: json`;"
+            " there is `type`"
+        ),
+        "sources.rows.format.type: `csf` is not allowed; did you mean `csv`?",
+    ]
+    assert other == []
+
+
+def test_its_keys_are_in_the_reference(told: Any) -> None:
+    assert "| `format` | a mapping by `type`, or `json` alone | `type: json` |" in told["reference"]
+    assert (
+        "| `columns` | a list of texts | **required** | Names of the cells, in order. |" in told["reference"]
+    )
