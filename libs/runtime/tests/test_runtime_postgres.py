@@ -5,26 +5,30 @@ of their commits, snapshots.
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import JSON, String, event, func, select, text
+from sqlalchemy import JSON, String, event, func, make_url, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import AuditStarted
-from penstock.runtime.database import Database, DatabaseAway
-from penstock.runtime.store import Store
+from penstock.runtime import postgresql
+from penstock.runtime.database import Database, DatabaseAway, persistently
+from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
 from penstock.testing.postgres import Postgres
+from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.docker
@@ -266,3 +270,92 @@ def test_a_database_that_takes_no_writes_is_waited_for(url: str, opened: Callabl
     ).connection.close()
     with store.transaction() as effect:  # in a session of its own: the one before stays read-only
         effect.session.add(Note(key="a", body=1))
+
+
+class Between:
+    """An address that leads to a server until it is told to stand still: then nothing is passed on,
+    and TCP acknowledges all the same.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self.goes = threading.Event()
+        self.goes.set()
+        self._to = (host, port)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                ends = self._server.accept()[0], socket.create_connection(self._to)
+                for source, target in (ends, ends[::-1]):
+                    threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self.goes.wait()
+                target.sendall(data)
+        target.close()
+
+    def close(self) -> None:
+        self.goes.set()
+        self._server.close()
+
+
+@pytest.fixture
+def between(url: str) -> Iterator[Between]:
+    to = make_url(url)
+    assert to.host is not None
+    made = Between(to.host, to.port or postgresql.PORT)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def through(url: str, between: Between) -> Iterator[Store]:
+    store = Store.open(make_url(url).set(host="127.0.0.1", port=between.port), Tables.metadata)
+    yield store
+    store.close()
+
+
+async def test_a_server_that_stands_still_is_lost_and_found_again(
+    through: Store, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "SILENT_S", 0.3)
+    await through.write(lambda effect: effect.session.add(Note(key="a")))
+    between.goes.clear()
+    began = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(DatabaseAway):
+            await through.write(lambda effect: effect.session.add(Note(key="b")))
+    assert time.monotonic() - began < postgresql.CONNECT_WITHIN_S + 3
+    between.goes.set()
+    await persistently(lambda: through.write(lambda effect: effect.session.add(Note(key="c"))))
+    assert await through.read(lambda session: list(session.scalars(select(Note.key)))) == ["a", "c"]
+
+
+async def test_a_writer_is_not_held_for_ever_by_a_server_that_stands_still(
+    through: Store, between: Between, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "WRITER_ANSWERS_WITHIN_S", 0.3)
+
+    def write(effect: Effect) -> None:
+        effect.session.add(Note(key="a"))
+        between.goes.clear()
+
+    with pytest.raises(DatabaseAway, match="it has not answered"):
+        await through.write(write)
+
+
+async def test_a_writer_waits_for_another_one_longer_than_a_reader_for_an_answer(
+    opened: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "SILENT_S", 0.2)
+    holds, waits = opened(), opened()
+    with in_a_thread(holds.transaction()):
+        writing = asyncio.create_task(waits.write(lambda effect: effect.session.add(Note(key="a"))))
+        done, _ = await asyncio.wait([writing], timeout=0.8)
+        assert not done
+    await writing

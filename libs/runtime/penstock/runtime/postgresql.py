@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import PQGen
-from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
@@ -26,11 +25,9 @@ from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, DatabaseAway, P
 PORT = 5432
 CONNECT_WITHIN_S = 3
 SILENT_S = 10
-"""Seconds after which a connection counts as lost whose other end does not acknowledge, or an idle one
-whose server does not answer.
-"""
-ANSWERS_WITHIN_S = WRITER_WAITS_S + SILENT_S
-"""Seconds after which it counts as lost in a transaction: a statement may wait for another writer,
+"""Seconds after which a connection counts as lost whose other end neither acknowledges nor answers."""
+WRITER_ANSWERS_WITHIN_S = WRITER_WAITS_S + SILENT_S
+"""Seconds after which the same holds in a transaction that writes: it may wait for another writer,
 or for a disk.
 """
 STANDS_STILL_S = 20
@@ -81,6 +78,7 @@ def connecting(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", lambda *_: presence.found())
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "checkin", _ended)
     event.listen(engine, "handle_error", translated)
     return engine, {READ_ONLY: True, "postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
 
@@ -91,11 +89,12 @@ class _BoundedConnection(psycopg.Connection[Any]):
     notices that.
     """
 
+    answers_within_s = SILENT_S
+
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         if timeout is not None:
             return super().wait(gen, interval, timeout)
-        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
-        deadline = time.monotonic() + (within := SILENT_S if idle else ANSWERS_WITHIN_S)
+        deadline = time.monotonic() + (within := self.answers_within_s)
         try:
             return super().wait(gen, interval, within)
         except psycopg.OperationalError as error:
@@ -106,9 +105,18 @@ class _BoundedConnection(psycopg.Connection[Any]):
 
 
 def _begin(connection: Connection) -> None:
+    reads = connection.get_execution_options().get(READ_ONLY, False)
+    bounded = connection.connection.dbapi_connection
+    assert isinstance(bounded, _BoundedConnection)
+    bounded.answers_within_s = SILENT_S if reads else WRITER_ANSWERS_WITHIN_S
     # Read committed from here on: the first statement after the lock sees what its last holder has committed.
-    if not connection.get_execution_options().get(READ_ONLY, False):
+    if not reads:
         connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ONE_WRITER})")
+
+
+def _ended(connection: _BoundedConnection | None, _record: object) -> None:
+    if connection is not None:
+        connection.answers_within_s = SILENT_S
 
 
 def _translated(context: ExceptionContext, presence: Presence) -> Exception | None:
