@@ -51,8 +51,8 @@ class Desk:
         """Keeps what the pipeline's file asks of an audit: the package that is trained from it must
         ask for the same.
         """
-        name, audit = applied.pipeline.pipeline, applied.pipeline.audit.model_dump(mode="json")
-        effect.session.merge(AskedRow(pipeline=name, number=applied.number, audit=audit))
+        file = applied.pipeline
+        effect.session.merge(AskedRow(pipeline=file.pipeline, number=applied.number, audit=file.audit))
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit. None where the version is audited already: the same package and split
@@ -74,9 +74,9 @@ class Desk:
         asked = rows.asked(effect.session, version.pipeline, version.pipeline_number)
         order = {
             "audit_id": audit_id,
-            "version": version.model_dump(mode="json"),
-            "asked": asked.model_dump(mode="json") if asked else None,
-            "started_at": now.isoformat(),
+            "version": version,
+            "asked": asked,
+            "started_at": now,
             "artifacts": self._artifacts,
             "keys": str(self._keys.directory),
         }
@@ -86,7 +86,7 @@ class Desk:
                 pipeline=version.pipeline,
                 digest=version.digest,
                 state=rows.RUNNING,
-                version=version.model_dump(mode="json"),
+                version=version,
                 started_at=now,
             )
         )
@@ -103,7 +103,9 @@ class Desk:
         row = _running(effect, audit_id)
         now = self._clock()
         gates = tuple(GateResult.model_validate(gate) for gate in result["gates"])
-        stored = Artifact.model_validate(result["result"])
+        report, stored, scores = (
+            Artifact.model_validate(result[name]) for name in ("report", "result", "scores")
+        )
         verdict = Verdict(
             pipeline=row.pipeline,
             digest=row.digest,
@@ -115,9 +117,8 @@ class Desk:
         )
         envelope = dsse.sign(verdict, self._keys.signer("audit"))
         row.state, row.verdict, row.ended_at = rows.COMPLETED, verdict.verdict, now
-        row.gates = [gate.model_dump(mode="json") for gate in gates]
-        row.evidence = envelope.model_dump(mode="json")
-        row.report, row.result, row.scores = result["report"], result["result"], result["scores"]
+        row.gates, row.evidence = gates, envelope
+        row.report, row.result, row.scores = report, stored, scores
         effect.publish(
             AuditCompleted(
                 audit_id=audit_id,
@@ -126,9 +127,9 @@ class Desk:
                 verdict=verdict.verdict,
                 gates=gates,
                 evidence=envelope,
-                report=Artifact.model_validate(result["report"]),
+                report=report,
                 result=stored,
-                scores=Artifact.model_validate(result["scores"]),
+                scores=scores,
                 completed_at=now,
             )
         )
@@ -190,14 +191,14 @@ class Desk:
                 digest=review.digest,
                 at=now,
                 audit_id=review.audit_id,
-                gates=tuple(evidence.gate_name(gate) for gate in review.gate_results),
+                gates=tuple(evidence.gate_name(gate) for gate in review.gates),
                 decided_by=decided_by,
                 why=why,
             )
             waiver = dsse.sign(statement, self._keys.signer("audit"))
         review.state = rows.APPROVED if approve else rows.REJECTED
         review.decided_by, review.why, review.decided_at = decided_by, why, now
-        review.waiver = waiver.model_dump(mode="json") if waiver else None
+        review.waiver = waiver
         effect.publish(
             ReviewDecided(
                 pipeline=review.pipeline,
@@ -224,7 +225,7 @@ class Desk:
                 audit_id=row.audit_id,
                 pipeline=row.pipeline,
                 digest=row.digest,
-                gates=[gate.model_dump(mode="json") for gate in gates],
+                gates=gates,
                 state=rows.OPEN,
                 requested_at=now,
             )
@@ -257,7 +258,7 @@ def _nothing_to_decide(audit: AuditRow) -> PenstockError:
             + ("is still running" if audit.state == rows.RUNNING else f"failed: {audit.failure}"),
             remedy="Decide when it has ended" if audit.state == rows.RUNNING else audit.remedy,
         )
-    closed = not_passed(audit.gate_results)
+    closed = not_passed(audit.gates)
     if not closed:
         return Conflict(f"every gate of {name} passed; there is nothing to waive")
     blocking = ", ".join(evidence.gate_name(gate) for gate in closed if gate.on_fail == "block")

@@ -104,21 +104,20 @@ class History(history.History):
             log.warning("history_restored", audits=restored, begun=len(self._waiting))
 
     def _audit(self, ended: AuditCompleted, version: ModelVersion) -> AuditRow:
-        said = ended.model_dump(mode="json")
         return AuditRow(
             audit_id=ended.audit_id,
             pipeline=ended.pipeline,
             digest=ended.digest,
             state=rows.COMPLETED,
-            version=version.model_dump(mode="json"),
+            version=version,
             started_at=self._started.get(ended.audit_id, ended.completed_at),
             ended_at=ended.completed_at,
             verdict=ended.verdict,
-            gates=said["gates"],
-            evidence=said["evidence"],
-            report=said["report"],
-            result=said["result"],
-            scores=said["scores"],
+            gates=ended.gates,
+            evidence=ended.evidence,
+            report=ended.report,
+            result=ended.result,
+            scores=ended.scores,
         )
 
     def _review(self, ended: AuditCompleted) -> ReviewRow:
@@ -126,7 +125,7 @@ class History(history.History):
             audit_id=ended.audit_id,
             pipeline=ended.pipeline,
             digest=ended.digest,
-            gates=[gate.model_dump(mode="json") for gate in not_passed(ended.gates)],
+            gates=not_passed(ended.gates),
             state=rows.OPEN,
             requested_at=ended.completed_at,
         )
@@ -135,7 +134,7 @@ class History(history.History):
             return row
         row.state = rows.APPROVED if decided.decision == "approved" else rows.REJECTED
         row.decided_by, row.why, row.decided_at = decided.decided_by, decided.why, decided.decided_at
-        row.waiver = decided.waiver.model_dump(mode="json") if decided.waiver else None
+        row.waiver = decided.waiver
         return row
 
     def _holds(self, ended: AuditCompleted) -> bool:

@@ -97,14 +97,14 @@ class Servicer(ethics_audit_pb2_grpc.EthicsAuditServiceServicer):
 
 
 def _audit(row: AuditRow, result: str) -> pb.Audit:
-    envelope = row.envelope
+    envelope = row.evidence
     return pb.Audit(
         audit_id=row.audit_id,
         pipeline=row.pipeline,
         digest=row.digest,
         state=_STATES[row.state],
         verdict=row.verdict or "",
-        gates=_gates(row.gate_results),
+        gates=_gates(row.gates),
         keyid=envelope.signatures[0].keyid if envelope else "",
         failure=row.failure or "",
         remedy=row.remedy or "",
@@ -118,7 +118,7 @@ def _review(row: ReviewRow) -> pb.Review:
         pipeline=row.pipeline,
         digest=row.digest,
         audit_id=row.audit_id,
-        gates=_gates(row.gate_results),
+        gates=_gates(row.gates),
         state=row.state,
         decided_by=row.decided_by or "",
         why=row.why or "",

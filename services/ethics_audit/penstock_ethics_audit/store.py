@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Integer, String, Text, func, select
+from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import Conflict, Invalid, NotFound
 from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
-from penstock.runtime.store import UtcDateTime
+from penstock.runtime.tables import Json, UtcDateTime
 
 RUNNING, COMPLETED, FAILED = "running", "completed", "failed"
 OPEN, APPROVED, REJECTED = "open", "approved", "rejected"
+_GATES = Json(tuple[GateResult, ...])
 
 
 class Tables(DeclarativeBase):
@@ -28,7 +29,7 @@ class AskedRow(Tables):
 
     pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    audit: Mapped[dict[str, object]] = mapped_column(JSON)
+    audit: Mapped[Audit] = mapped_column(Json(Audit))
 
 
 class AuditRow(Tables):
@@ -40,41 +41,29 @@ class AuditRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     digest: Mapped[str] = mapped_column(String(80), index=True)
     state: Mapped[str] = mapped_column(String(16))
-    version: Mapped[dict[str, object]] = mapped_column(JSON)
+    version: Mapped[ModelVersion] = mapped_column(Json(ModelVersion))
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     verdict: Mapped[str | None] = mapped_column(String(16), default=None)
-    gates: Mapped[list[dict[str, object]]] = mapped_column(JSON, default=list)
-    evidence: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
-    """The signed verdict, an Envelope."""
-    report: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
-    result: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
-    scores: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    gates: Mapped[tuple[GateResult, ...]] = mapped_column(_GATES, default=())
+    evidence: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
+    """The signed verdict."""
+    report: Mapped[Artifact | None] = mapped_column(Json(Artifact), default=None)
+    result: Mapped[Artifact | None] = mapped_column(Json(Artifact), default=None)
+    scores: Mapped[Artifact | None] = mapped_column(Json(Artifact), default=None)
     failure: Mapped[str | None] = mapped_column(Text, default=None)
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
-    @property
-    def audited(self) -> ModelVersion:
-        return ModelVersion.model_validate(self.version)
-
-    @property
-    def gate_results(self) -> tuple[GateResult, ...]:
-        return tuple(GateResult.model_validate(gate) for gate in self.gates)
-
-    @property
-    def envelope(self) -> Envelope | None:
-        return Envelope.model_validate(self.evidence) if self.evidence else None
-
     def artifact(self, name: str) -> Artifact:
         """`report`, `result` or `scores`. Raises Conflict while there is none."""
-        stored = getattr(self, name)
+        stored: Artifact | None = getattr(self, name)
         if stored is None:
             raise Conflict(
                 f"the audit of {version_name(self.pipeline, self.digest)} "
                 + ("is still running" if self.state == RUNNING else f"failed: {self.failure}"),
                 remedy="Ask again when it has ended" if self.state == RUNNING else self.remedy,
             )
-        return Artifact.model_validate(stored)
+        return stored
 
 
 class ReviewRow(Tables):
@@ -85,28 +74,20 @@ class ReviewRow(Tables):
     audit_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     digest: Mapped[str] = mapped_column(String(80), index=True)
-    gates: Mapped[list[dict[str, object]]] = mapped_column(JSON)
+    gates: Mapped[tuple[GateResult, ...]] = mapped_column(_GATES)
     state: Mapped[str] = mapped_column(String(16), index=True)
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
     decided_by: Mapped[str | None] = mapped_column(String(256), default=None)
     """A typed name, not an identity."""
     why: Mapped[str | None] = mapped_column(Text, default=None)
-    waiver: Mapped[dict[str, object] | None] = mapped_column(JSON, default=None)
+    waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-
-    @property
-    def gate_results(self) -> tuple[GateResult, ...]:
-        return tuple(GateResult.model_validate(gate) for gate in self.gates)
-
-    @property
-    def envelope(self) -> Envelope | None:
-        return Envelope.model_validate(self.waiver) if self.waiver else None
 
 
 def asked(session: Session, pipeline: str, number: int) -> Audit | None:
     """What that number of the pipeline's file asks of an audit, where it is known."""
     row = session.get(AskedRow, (pipeline, number))
-    return Audit.model_validate(row.audit) if row else None
+    return row.audit if row else None
 
 
 def newest_number(session: Session, pipeline: str) -> int:

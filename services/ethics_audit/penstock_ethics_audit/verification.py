@@ -49,7 +49,7 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
 
     Blocks for a second: fetches the package. Raises where there is no trust store at all.
     """
-    trust, version, checks = keys.trust(), audit.audited, _Checks()
+    trust, version, checks = keys.trust(), audit.version, _Checks()
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as scratch:
         directory, signature = Path(scratch, "package"), Path(scratch, archive.MODEL_SIGNATURE)
         with checks.check("package digest") as say:
@@ -61,7 +61,7 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
             signing.verify_package(directory, signature, trust, version.digest, version.keyid)
             say(f"by the registry, key {version.keyid}")
     verdict = _verdict(audit, trust, artifacts, checks)
-    waiver = _waiver(audit, review.envelope if review else None, trust, checks)
+    waiver = _waiver(audit, review.waiver if review else None, trust, checks)
     with checks.check("gates") as say:
         if verdict is None:
             raise Tampered("there is no verified verdict to open them")
@@ -72,7 +72,7 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
 
 
 def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: _Checks) -> Verdict | None:
-    envelope, verdict = audit.envelope, None
+    envelope, verdict = audit.evidence, None
     with checks.check("verdict signature") as say:
         if envelope is None:
             raise Tampered(

@@ -46,7 +46,7 @@ from penstock.contracts.events import (
     decode,
     encode,
 )
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Audit, Pipeline
 from penstock.contracts.topics import SHARED
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
 from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import (
@@ -95,7 +95,7 @@ def store(fresh: Store) -> Store:
     a lost database.
     """
     with in_a_thread(fresh.transaction()) as effect:
-        effect.session.add(AskedRow(pipeline="loans", number=2, audit={}))
+        effect.session.add(AskedRow(pipeline="loans", number=2, audit=Audit()))
     return fresh
 
 
@@ -326,7 +326,7 @@ async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_fir
     with in_a_thread(fresh.transaction()) as effect:
         effect.enqueue = lambda kind, job, order: orders.append(order) or True  # type: ignore[method-assign,func-returns-value]
         hear(registered, effect)
-    assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit.model_dump(mode="json")
+    assert orders[0]["asked"] == Pipeline.model_validate(applied.spec).audit
 
 
 # -- a lost database -------------------------------------------------------------------------------
@@ -358,7 +358,7 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
     digest = "sha256:" + "c" * 64
     waits = ModelVersionRegistered(version=made.version(digest, world.keys))
     begin(desk, store, waits)  # its job goes with the database
-    versions = [ModelVersionRegistered(version=row.audited) for row in audits(store)]
+    versions = [ModelVersionRegistered(version=row.version) for row in audits(store)]
     found = await lose_the_database(empty, desk, world, [file(world, 1), *versions, *published(store)])
 
     def rows(of: Store) -> list[tuple[Any, ...]]:
@@ -391,7 +391,7 @@ async def test_what_it_did_not_sign_is_not_its_history(
 ) -> None:
     honest = completed(desk, store, world, made.AUROC_PASSED, BLOCK)
     forged = honest.model_copy(update={"verdict": "pass"})
-    registered = ModelVersionRegistered(version=audits(store)[0].audited)
+    registered = ModelVersionRegistered(version=audits(store)[0].version)
     found = await lose_the_database(empty, desk, world, [file(world, 1), registered, forged])
     assert [(row.state, row.verdict) for row in audits(found)] == [("running", None)], "it is audited anew"
     found.close()
@@ -400,6 +400,7 @@ async def test_what_it_did_not_sign_is_not_its_history(
 async def test_a_database_that_holds_an_audit_is_left_alone(world: World, store: Store, desk: Desk) -> None:
     completed(desk, store, world, made.AUROC_PASSED)
     history = History(store, desk, world.keys)
+    await history.look()
     assert history.router is None
 
 

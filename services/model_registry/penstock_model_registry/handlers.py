@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.contracts.events import AuditCompleted, AuditFailed, ReviewDecided, TrainingRunCompleted
 from penstock.runtime.broker import Router
-from penstock.runtime.store import Store, Write
+from penstock.runtime.store import Effect, Store, Write
 from penstock_model_registry.registry import Registry
 
 GROUP = "penstock.model_registry"
@@ -22,8 +22,8 @@ def router(registry: Registry, store: Store) -> Router:
         return await registry.audited(event)
 
     @router.on(AuditFailed)
-    async def on_audit_failed(event: AuditFailed) -> Write | None:
-        return await registry.audit_failed(event)
+    def on_audit_failed(event: AuditFailed, effect: Effect) -> None:
+        registry.audit_failed(event, effect)
 
     @router.on(ReviewDecided)
     async def on_review_decided(event: ReviewDecided) -> Write | None:

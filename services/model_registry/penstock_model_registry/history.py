@@ -96,7 +96,7 @@ class History(history.History):
                 name=applied.pipeline,
                 number=applied.number,
                 text=applied.text,
-                applied=applied.model_dump(mode="json"),
+                applied=applied,
             )
             effect.session.add(row)
         promoted = {event.version.pipeline: event for event in self._promoted.values() if self._holds(event)}
@@ -122,10 +122,10 @@ class History(history.History):
                     pipeline=event.version.pipeline,
                     run_id=event.version.run_id,
                     state=state,
-                    version=event.version.model_dump(mode="json"),
+                    version=event.version,
                     because=list(event.because) if isinstance(event, ModelVersionRefused) and refused else [],
-                    audit=audit.model_dump(mode="json") if audit else None,
-                    waiver=review.waiver.model_dump(mode="json") if review and review.waiver else None,
+                    audit=audit,
+                    waiver=review.waiver if review else None,
                     rejected=rejection(review) if review else None,
                     registered_at=event.version.registered_at,
                 )
@@ -137,7 +137,7 @@ class History(history.History):
                     generation=event.generation,
                     digest=event.version.digest,
                     reason="promoted",  # of those that stand it is the only one known
-                    promoted=event.model_dump(mode="json"),
+                    promoted=event,
                     promoted_at=event.promoted_at,
                 )
             )

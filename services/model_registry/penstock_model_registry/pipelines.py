@@ -84,9 +84,7 @@ class Pipelines:
         """False where somebody else took the number."""
         if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
             return False
-        row = PipelineRow(
-            name=event.pipeline, number=event.number, text=event.text, applied=event.model_dump(mode="json")
-        )
+        row = PipelineRow(name=event.pipeline, number=event.number, text=event.text, applied=event)
         effect.session.add(row)
         effect.publish(event)
         return True

@@ -151,7 +151,7 @@ class Registry:
                 pipeline=version.pipeline,
                 run_id=version.run_id,
                 state="refused" if because else "registered",
-                version=version.model_dump(mode="json"),
+                version=version,
                 because=[because] if because else [],
                 registered_at=version.registered_at,
                 changes=changes,
@@ -218,7 +218,7 @@ class Registry:
 
         def write(effect: Effect) -> None:
             row = _unmoved(effect.session, case)
-            row.audit, row.waiver, row.rejected = audit.model_dump(mode="json"), None, None
+            row.audit, row.waiver, row.rejected = audit, None, None
             self._settle(effect, row, case, judged)
 
         return write
@@ -253,24 +253,19 @@ class Registry:
 
         def write(effect: Effect) -> None:
             row = _unmoved(effect.session, case)
-            row.waiver = case.waiver.model_dump(mode="json") if case.waiver else None
-            row.rejected = case.rejected
+            row.waiver, row.rejected = case.waiver, case.rejected
             self._settle(effect, row, case, judged)
 
         return write
 
-    async def audit_failed(self, failed: AuditFailed) -> Write:
+    def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
         """Nothing is known about the model; that is said where people look. Raises Unavailable
         while the version has not come in.
         """
-
-        def write(effect: Effect) -> None:
-            _raise_unless_registered(effect.session, failed.digest)
-            row = effect.session.get_one(VersionRow, failed.digest)
-            if row.state == "registered" and row.audit is None:
-                row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
-
-        return write
+        _raise_unless_registered(effect.session, failed.digest)
+        row = effect.session.get_one(VersionRow, failed.digest)
+        if row.state == "registered" and row.audit is None:
+            row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
 
     # -- people ask --------------------------------------------------------------------------------
 
@@ -449,7 +444,7 @@ class Registry:
                 generation=promoted.generation,
                 digest=row.digest,
                 reason=promoted.reason,
-                promoted=promoted.model_dump(mode="json"),
+                promoted=promoted,
                 promoted_at=promoted.promoted_at,
             )
         )
@@ -467,19 +462,19 @@ def _case(session: Session, digest: str) -> Case:
     """Raises NotFound for a version that was never registered."""
     row = rows.find_version(session, digest)
     newest = rows.pipeline_row(session, row.pipeline)
-    trained_by = rows.trained_by(session, row.pipeline, row.value.pipeline_number)
+    trained_by = rows.trained_by(session, row.pipeline, row.version.pipeline_number)
     champion = rows.champion_of(session, row.pipeline)
     champion_row = session.get(VersionRow, champion.digest) if champion else None
     return Case(
-        version=row.value,
+        version=row.version,
         changes=row.changes,
-        audit=row.audited,
-        waiver=Envelope.model_validate(row.waiver) if row.waiver else None,
+        audit=row.audit,
+        waiver=row.waiver,
         rejected=row.rejected,
         pipeline=newest.pipeline,
         gates=trained_by.pipeline.audit.gates,
-        champion=champion.event if champion else None,
-        champion_audit=champion_row.audited if champion_row else None,
+        champion=champion.promoted if champion else None,
+        champion_audit=champion_row.audit if champion_row else None,
     )
 
 

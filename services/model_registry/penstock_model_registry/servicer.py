@@ -107,7 +107,7 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
             raise Conflict(
                 f"the version's package was not accepted: {'; '.join(row.because)}", where=row.digest
             )
-        chunks = self._packages.stream(row.value)
+        chunks = self._packages.stream(row.version)
         try:
             while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
                 yield pb.FetchPackageResponse(chunk=chunk)
@@ -125,7 +125,7 @@ def _next(chunks: Generator[bytes, None, None]) -> bytes | None:
 
 
 def _pipeline(session: Session, row: PipelineRow) -> pb.Pipeline:
-    event = row.event
+    event = row.applied
     champion = rows.champion_of(session, row.name)
     return pb.Pipeline(
         name=row.name,
@@ -140,7 +140,7 @@ def _pipeline(session: Session, row: PipelineRow) -> pb.Pipeline:
 
 
 def _version(session: Session, row: VersionRow) -> pb.Version:
-    version, audit, promotion = row.value, row.audited, rows.last_promotion(session, row.digest)
+    version, audit, promotion = row.version, row.audit, rows.last_promotion(session, row.digest)
     return pb.Version(
         pipeline=row.pipeline,
         digest=row.digest,

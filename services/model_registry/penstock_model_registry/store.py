@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import JSON, Integer, String, Text, func, select
+from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import Invalid, NotFound
@@ -21,7 +21,7 @@ from penstock.contracts.events import (
 )
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import VersionReference, version_name
-from penstock.runtime.store import UtcDateTime
+from penstock.runtime.tables import Json, UtcDateTime
 from penstock_model_registry.promotion import Generation, standing
 
 State = Literal["registered", "refused", "promoted", "retired"]
@@ -39,16 +39,12 @@ class PipelineRow(Tables):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     text: Mapped[str] = mapped_column(Text)
-    applied: Mapped[dict[str, object]] = mapped_column(JSON)
-    """The PipelineApplied that was published."""
-
-    @property
-    def event(self) -> PipelineApplied:
-        return PipelineApplied.model_validate(self.applied)
+    applied: Mapped[PipelineApplied] = mapped_column(Json(PipelineApplied))
+    """As it was published."""
 
     @property
     def pipeline(self) -> Pipeline:
-        return Pipeline.model_validate(self.event.spec)
+        return Pipeline.model_validate(self.applied.spec)
 
 
 class VersionRow(Tables):
@@ -60,14 +56,14 @@ class VersionRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     run_id: Mapped[str] = mapped_column(String(128), index=True)
     state: Mapped[str] = mapped_column(String(16))
-    version: Mapped[dict[str, object]] = mapped_column(JSON)
-    """A ModelVersion; without key and signature where the package was refused before it was signed."""
-    because: Mapped[list[str]] = mapped_column(JSON, default=list)
+    version: Mapped[ModelVersion] = mapped_column(Json(ModelVersion))
+    """Without key and signature where the package was refused before it was signed."""
+    because: Mapped[list[str]] = mapped_column(Json(list[str]), default=list)
     """Why it is refused, or what it waits for."""
-    audit: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), default=None)
-    """The newest AuditCompleted."""
-    waiver: Mapped[dict[str, object] | None] = mapped_column(JSON(none_as_null=True), default=None)
-    """An Envelope, of that audit."""
+    audit: Mapped[AuditCompleted | None] = mapped_column(Json(AuditCompleted), default=None)
+    """The newest."""
+    waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
+    """Of that audit."""
     rejected: Mapped[str | None] = mapped_column(Text, default=None)
     """Who rejected that audit's review, and why."""
     registered_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
@@ -75,23 +71,14 @@ class VersionRow(Tables):
     """Counts what happened to this row, so that a decision can tell whether it moved."""
 
     @property
-    def value(self) -> ModelVersion:
-        return ModelVersion.model_validate(self.version)
-
-    @property
     def signed(self) -> bool:
-        return bool(self.value.keyid)
-
-    @property
-    def audited(self) -> AuditCompleted | None:
-        return AuditCompleted.model_validate(self.audit) if self.audit else None
+        return bool(self.version.keyid)
 
     @property
     def evidence(self) -> tuple[Envelope, ...]:
-        audit = self.audited
-        if audit is None:
+        if self.audit is None:
             return ()
-        return (audit.evidence, Envelope.model_validate(self.waiver)) if self.waiver else (audit.evidence,)
+        return (self.audit.evidence, self.waiver) if self.waiver else (self.audit.evidence,)
 
 
 class PromotionRow(Tables):
@@ -103,13 +90,9 @@ class PromotionRow(Tables):
     generation: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(String(80), index=True)
     reason: Mapped[str] = mapped_column(String(16))
-    promoted: Mapped[dict[str, object]] = mapped_column(JSON)
-    """The ModelVersionPromoted that was published."""
+    promoted: Mapped[ModelVersionPromoted] = mapped_column(Json(ModelVersionPromoted))
+    """As it was published."""
     promoted_at: Mapped[datetime] = mapped_column(UtcDateTime)
-
-    @property
-    def event(self) -> ModelVersionPromoted:
-        return ModelVersionPromoted.model_validate(self.promoted)
 
 
 # -- pipelines -------------------------------------------------------------------------------------

@@ -92,9 +92,7 @@ class World:
             applied_by="Ada",
         )
         with in_a_thread(self.store.transaction()) as effect:
-            effect.session.add(
-                PipelineRow(name="loans", number=number, text=text, applied=event.model_dump(mode="json"))
-            )
+            effect.session.add(PipelineRow(name="loans", number=number, text=text, applied=event))
 
     def run(self, card: str = "# loans\n", run_id: str = "R1") -> TrainingRunCompleted:
         """A trained package in the artifact store, and the event that announces it."""

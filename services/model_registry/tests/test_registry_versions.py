@@ -534,7 +534,7 @@ async def test_an_ambiguous_prefix_lists_what_it_could_mean(world: World) -> Non
                     pipeline="loans",
                     run_id="R",
                     state="registered",
-                    version=version.model_dump(mode="json"),
+                    version=version,
                     registered_at=sample.NOW,
                 )
             )
