@@ -116,6 +116,16 @@ def test_a_job_is_enqueued_once(store: Store) -> None:
         assert [row.payload["n"] for row in session.scalars(select(JobRow).order_by(JobRow.id))] == [1, 3]
 
 
+async def test_a_transaction_on_the_event_loops_thread_is_refused_where_it_begins(store: Store) -> None:
+    """So nothing can be awaited inside one."""
+    transaction, snapshot = store.transaction(), store.snapshot()
+    with pytest.raises(RuntimeError, match="must not wait for the database"), transaction as effect:
+        effect.session.add(Note(key="a", at=NOON))
+    with pytest.raises(RuntimeError, match="must not wait for the database"), snapshot:
+        pass
+    assert await store.read(lambda session: session.scalars(select(Note)).all()) == []
+
+
 def test_a_nested_transaction_is_refused_and_harms_nothing(store: Store) -> None:
     def nest() -> None:
         with store.transaction(), store.transaction():

@@ -24,8 +24,8 @@ async def run(settings: Settings) -> None:
         await asyncio.to_thread(keys.ensure, roles=["audit"])
         desk = Desk(keys, settings.platform.artifacts_uri, service.clock)
 
-        service.restores(handlers.applied(desk, store), before_calls=False)
-        service.restores(History(store, desk, keys))
+        await service.restores(handlers.applied(desk, store), before_calls=False)
+        await service.restores(History(store, desk, keys))
         service.consume(handlers.router(desk, store))
         service.serve(
             add_EthicsAuditServiceServicer_to_server, Servicer(desk, store, service.artifacts, keys)

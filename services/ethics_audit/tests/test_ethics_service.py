@@ -400,6 +400,7 @@ async def test_what_it_did_not_sign_is_not_its_history(
 async def test_a_database_that_holds_an_audit_is_left_alone(world: World, store: Store, desk: Desk) -> None:
     completed(desk, store, world, made.AUROC_PASSED)
     history = History(store, desk, world.keys)
+    await history.look()
     assert history.router is None
 
 

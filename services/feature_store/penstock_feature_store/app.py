@@ -100,7 +100,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
                 service.thread("merge", lambda stop: duties.merge(lake, arrivals, stop))
                 service.stream("records", stream.run)
 
-            service.restores(pipelines.applied, before_calls=not await pipelines.reopen())
+            await service.restores(pipelines.applied, before_calls=not await pipelines.reopen())
             service.consume(handlers.router(arrivals, store))
             service.describe(readings.facts(pipelines))
             service.observe(readings.metrics(pipelines))

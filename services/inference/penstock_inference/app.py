@@ -38,7 +38,7 @@ async def run(settings: Settings) -> None:
         origins = Origins(settings.data_dir)
         recorder = Recorder.from_settings(settings, deployments, service.readiness, ensure_topic, origins)
 
-        service.restores(
+        await service.restores(
             deployments.applied, handlers.Promotions(serving), before_calls=not deployments.remembered
         )
         servicer = Servicer(

@@ -43,7 +43,7 @@ async def run(settings: Settings) -> None:
         )
         ledger = Ledger(kafka, GROUP)
 
-        service.restores(catalog.applied)
+        await service.restores(catalog.applied)
         service.stream("stream", stream.run)
         service.serve(add_IngestServiceServicer_to_server, Servicer(catalog, ledger))
         service.describe(readings.facts(catalog))

@@ -29,7 +29,7 @@ async def run(settings: Settings) -> None:
         pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock)
         registry = Registry(store, packages, service.artifacts, keys, service.clock)
 
-        service.restores(History(store, keys))
+        await service.restores(History(store, keys))
         service.consume(handlers.router(registry, store))
         service.serve(
             add_ModelRegistryServiceServicer_to_server, Servicer(store, pipelines, registry, packages)

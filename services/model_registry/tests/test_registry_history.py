@@ -159,6 +159,7 @@ async def test_a_forged_promotion_is_no_history(world: World) -> None:
 
 async def test_a_database_that_holds_anything_is_left_alone(world: World) -> None:
     history = History(world.store, world.keys)
+    await history.look()
     assert history.router is None
     await history.restore()
 
@@ -166,6 +167,8 @@ async def test_a_database_that_holds_anything_is_left_alone(world: World) -> Non
 async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(world: World) -> None:
     world.lose_database()
     histories = [History(world.store, world.keys) for _ in range(2)]
+    for history in histories:
+        await history.look()
     for history in histories:
         assert history.router is not None
         await history.router.replay(

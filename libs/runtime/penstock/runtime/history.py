@@ -7,7 +7,7 @@ class History(runtime.History):
     def empty(self, session): ...
     def write(self, effect): ...
 
-service.restores(History(store))
+await service.restores(History(store))
 """
 
 from __future__ import annotations
@@ -29,10 +29,11 @@ class History(Restored, ABC):
     def __init__(self, store: Store, group: str) -> None:
         """`group` names what is read; no group is joined."""
         self._store = store
-        with store.snapshot() as session:
-            empty = self.empty(session)
-        self.router = Router(group=group) if empty else None
-        if self.router is not None:
+        self._group = group
+
+    async def look(self) -> None:
+        if await self._store.read(self.empty):
+            self.router = Router(group=self._group)
             self.reading(self.router)
 
     async def restore(self) -> None:

@@ -32,7 +32,7 @@ from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.broker import ControlPlane, Router
-from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, watch
+from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently, watch
 from penstock.runtime.jobs import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult, Policy
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.logging import configure_logging
@@ -138,13 +138,14 @@ class Service:
         self.background("database", lambda: watch(store.database, self.readiness))
         return store
 
-    def restores(self, *states: Restored, before_calls: bool = True) -> None:
+    async def restores(self, *states: Restored, before_calls: bool = True) -> None:
         """State that is read from topics, in this order, before any handler or stream runs and any
         call is answered; calls are UNAVAILABLE meanwhile, with the reason.
 
         `before_calls=False`: calls do not wait for it, since they are answered from the database.
         """
         for state in states:
+            await persistently(state.look)
             self._phases.add(state, before_calls=before_calls)
 
     def serve(self, register: Callable[[Any, Any], None], servicer: object, *, always: bool = False) -> None:

@@ -1,7 +1,7 @@
 """The pipelines as they were last applied, for a service that acts on them.
 
 applied = AppliedPipelines("penstock.tally", follow=lakes.follow)
-service.restores(applied)
+await service.restores(applied)
 """
 
 from __future__ import annotations

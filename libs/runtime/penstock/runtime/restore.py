@@ -20,10 +20,16 @@ THING = "start"
 class Restored:
     """State that is read from topics at a start. Registered with `service.restores`."""
 
-    router: Router | None
+    router: Router | None = None
     """Its replays. None where nothing has to be read: it is complete from the start."""
     complete = False
     """Whether everything that the topics held at the start has become part of it."""
+
+    async def look(self) -> None:
+        """Finds out whether anything has to be read; called once, before `router` is looked at.
+
+        May raise DatabaseAway: it is called again when the database is back.
+        """
 
     async def restore(self) -> None:
         """Finishes the state; called once all of the topics' past went through the replays.

@@ -7,6 +7,7 @@ durable; the rest is gone, its events too.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
@@ -122,8 +123,9 @@ class Store:
         """One transaction in the thread of the caller: rolled back when the block raises,
         committed, and durable, when it ends. Waits up to 30 s for another writer.
 
-        Raises RuntimeError inside another transaction.
+        Raises RuntimeError on an event loop's thread, and inside another transaction.
         """
+        _refuse_on_an_event_loop("transaction()", "write(work)")
         if getattr(self._thread, "writes", False):
             raise RuntimeError("a transaction is open already in this thread; do not nest")
         self._thread.writes = True
@@ -139,7 +141,10 @@ class Store:
 
     @contextlib.contextmanager
     def snapshot(self) -> Iterator[Session]:
-        """A snapshot in the thread of the caller. A write in it is refused by the database."""
+        """A snapshot in the thread of the caller. A write in it is refused by the database. Raises
+        RuntimeError on an event loop's thread.
+        """
+        _refuse_on_an_event_loop("snapshot()", "read(query)")
         connection = self.engine.connect().execution_options(**self.database.snapshot)
         with connection, Session(connection, expire_on_commit=False, autoflush=False) as session:
             yield session
@@ -165,6 +170,17 @@ class Store:
         if away is None:
             self._tell("publish")
             self._tell("enqueue")
+
+
+def _refuse_on_an_event_loop(used: str, instead: str) -> None:
+    """While a database waits there, nobody else is answered."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"the event loop must not wait for the database: `await store.{instead}`, not `store.{used}`"
+    )
 
 
 def assert_migrations_match(store: Store, *metadata: MetaData) -> None:

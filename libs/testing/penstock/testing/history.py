@@ -14,6 +14,7 @@ from penstock.runtime.restore import Phases, Restored
 
 async def restored(state: Restored, announced: Iterable[Event]) -> None:
     """Returns when these, in their order, are restored as all that the topics hold."""
+    await state.look()
     assert state.router is not None
     phases = Phases(Readiness(lambda: datetime.now(UTC)), answer=lambda: None)
     phases.add(state, before_calls=True)
