@@ -43,7 +43,7 @@ from penstock.testing.plugin import Databases
 from penstock.testing.postgres import database_settings
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2, trainer_pb2_grpc
-from penstock_inference.serving.layout import Layout
+from penstock_inference.serving.model import Layout
 from penstock_inference.store import admit, serve
 
 pytestmark = [pytest.mark.kafka, pytest.mark.process]
