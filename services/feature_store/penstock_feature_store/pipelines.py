@@ -93,7 +93,7 @@ class Held:
 
 
 class Owned(Held):
-    """The same with its data, where this replica owns the lake."""
+    """A pipeline with its data, where this replica owns the lake."""
 
     def __init__(
         self,
@@ -143,12 +143,11 @@ class Pipelines:
         lake: Lake,
         stores: OnlineStores,
         folder: Path,
-        *,
-        added: Callable[[str, str, SourceLake], None],
+        added: Callable[[Pipeline, str, SourceLake], None],
         removed: Callable[[str, str], None],
     ) -> None:
-        """`folder`: for Feast repositories. `added`, `removed`: told of each source (pipeline,
-        source) of the lake, once it is owned.
+        """`folder`: for Feast repositories. `added`, `removed`: told of each source of the lake, once
+        it is owned.
         """
         self._store = store
         self._lake = lake
@@ -201,7 +200,7 @@ class Pipelines:
             self._held[pipeline.pipeline] = held
         sources = held.lakes if isinstance(held, Owned) else {}
         for source, lake in sources.items():
-            self._added(pipeline.pipeline, source, lake)
+            self._added(pipeline, source, lake)
         for source in set(known.lakes if isinstance(known, Owned) else ()) - set(sources):
             self._removed(pipeline.pipeline, source)
         if known:

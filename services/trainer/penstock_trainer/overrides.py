@@ -22,7 +22,7 @@ from penstock.contracts.pipeline.variants import Path, Place, Section, choice, l
 SECTIONS = ("model", "trainer", "decision")
 """Whole."""
 SEED = "training.seed"
-"""Of weights and order. The split keeps the applied seed."""
+"""Seed of weights and order. The split keeps the applied seed."""
 
 
 def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> Pipeline:

@@ -1,4 +1,4 @@
-"""What happens to a run, as changes of its rows and the facts that follow. Called with an effect;
+"""Runs: changes of their rows, and the facts that follow. Called with an effect;
 slow work is the job's.
 """
 
@@ -52,7 +52,7 @@ _CURVE = ("number", "train_loss", "validation_loss", "validation_metric", "metri
 
 
 class Waits(Protocol):
-    """Where it is seen what the service waits for."""
+    """Takes what the service waits for: `Service`."""
 
     def waits_for(self, thing: str, why: str) -> None: ...
     def has(self, thing: str) -> None: ...
@@ -120,7 +120,7 @@ class Runs:
     # -- what the job says -------------------------------------------------------------------------
 
     def progressed(self, run_id: str, message: dict[str, Any], effect: Effect) -> None:
-        """After a crash the next attempt may tell the same again; each is applied once."""
+        """Applies progress. After a crash the next attempt may tell the same again; each is applied once."""
         run = rows.run(effect.session, run_id)
         if run.state in ENDED:
             return
@@ -187,7 +187,7 @@ class Runs:
     # -- what a run leaves -------------------------------------------------------------------------
 
     def sweep(self, session: Session) -> None:
-        """At start: removes the working files of runs that have ended. They hold people's data."""
+        """Removes, at start, the working files of runs that have ended. They hold people's data."""
         for folder in self._folder.glob("*"):
             run = session.get(RunRow, folder.name)
             if run is None or run.state in ENDED:
@@ -238,7 +238,7 @@ class Runs:
         effect.after_commit(lambda: _EPOCHS.add(1, pipeline))
 
     def _tracked(self, run: RunRow, parameters: dict[str, str], effect: Effect) -> dict[str, Any]:
-        """What MLflow is told of the run."""
+        """Facts of the run for MLflow."""
         points = rows.epochs(effect.session, run.run_id)
         assert run.training_set is not None
         return {
@@ -299,7 +299,7 @@ class Changes:
         self._watchers: dict[asyncio.Event, tuple[str, asyncio.AbstractEventLoop]] = {}
 
     def tell(self, run_id: str) -> None:
-        """From any thread."""
+        """Wakes those who watch the run. Callable from any thread."""
         with self._lock:
             watchers = list(self._watchers.items())
         for event, (watched, loop) in watchers:

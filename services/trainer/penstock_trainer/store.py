@@ -72,7 +72,7 @@ def run(session: Session, run_id: str) -> RunRow:
 
 
 def epochs(session: Session, run_id: str) -> list[EpochRow]:
-    """In order."""
+    """Returns the run's epochs in order."""
     return list(session.scalars(select(EpochRow).where(EpochRow.run_id == run_id).order_by(EpochRow.number)))
 
 

@@ -85,8 +85,8 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
 
 
 def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
-    """Its id; made when it is the pipeline's first run. Two replicas may try at once: the second
-    finds the first's.
+    """Returns the experiment's id; makes it for the pipeline's first run. Two replicas may try at
+    once: the second finds the first's.
     """
     location = f"{settings.platform.artifacts_uri}/mlflow/{name}"
     with contextlib.suppress(MlflowException):

@@ -1,1 +1,1 @@
-"""From a pipeline file to a trained ONNX graph."""
+"""Training: a pipeline file becomes a trained ONNX graph."""

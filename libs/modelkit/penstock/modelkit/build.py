@@ -1,4 +1,4 @@
-"""From a pipeline and the two parts of a training set that a trainer may see to a model: fit,
+"""Builds a model from a pipeline and the two parts of a training set that a trainer may see: fit,
 train, compile, check.
 """
 
@@ -35,7 +35,7 @@ class Built:
     """The ONNX graph."""
     signature: ModelSignature
     metrics: dict[str, float]
-    """Of the validation split."""
+    """Measures of the validation split."""
     history: tuple[Epoch, ...]
     profile: Profile
     threshold: float | None
@@ -119,7 +119,7 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
 
 
 def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> None:
-    """Whether there is anything to learn from. Raises Invalid."""
+    """Raises Invalid where there is nothing to learn from."""
     target = pipeline.target
     for part, rows, least in (
         ("training", training, MIN_TRAIN_ROWS),

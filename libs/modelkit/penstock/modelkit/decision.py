@@ -1,4 +1,4 @@
-"""From a logit to a probability to a decision: the threshold, chosen on the validation split, and
+"""Decisions: logit to probability to decision, by the threshold, chosen on the validation split, and
 the interval in which the model abstains.
 """
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 SCALE = 1.6
-"""What `strength: 1` is worth; see `Penalty`."""
+"""Weight of `strength: 1`; see `Penalty`."""
 MIN_CELL = 2
 """Rows of a cell (group, or group and label) in one batch below which it says nothing."""
 

@@ -26,17 +26,17 @@ class Epoch:
     """One pass over the training split, or one round."""
 
     number: int
-    """From 1."""
+    """Number of the epoch or round, from 1."""
     epochs: int
     """Planned."""
     train_loss: float
     """Mean over the epoch's batches, with penalty and class weights."""
     validation_loss: float
-    """The same loss, without dropout."""
+    """Loss of the validation split, without dropout."""
     validation_metric: float
     metric: str
     learning_rate: float
-    """At the epoch's end."""
+    """Learning rate at the epoch's end."""
     elapsed_s: float
     """Since the run's first epoch began, pauses between a kill and the resumption left out."""
 
@@ -75,7 +75,7 @@ class Description(NamedTuple):
     training: str
     """`Trained 12 of at most 30 epochs with adamw`."""
     library: str
-    """Whose answer the graph is compared with."""
+    """Library whose answer the graph is compared with."""
 
 
 class Trained(Protocol):
@@ -104,7 +104,7 @@ class Family(Protocol):
     def spec(self) -> type[FamilySpec]: ...
 
     def inputs(self, features: Features) -> dict[str, Value]:
-        """What it learns from, and the graph gives its model, by names of its own."""
+        """Names the inputs that it learns from and that the graph gives its model."""
 
     def fit(
         self,

@@ -45,7 +45,7 @@ class WordWeights:
 
 
 Inputs = Mapping[str, Array | WordWeights]
-"""What a family learns from, by the names that it gave: [N, width] each."""
+"""Inputs of a family, by the names that it gave: [N, width] each."""
 
 
 class Features:
@@ -84,7 +84,7 @@ class Features:
         return tuple(self._counted(i, part) for i, part in strings if isinstance(part, Text))
 
     def tensors(self, *, pieces: bool) -> dict[str, Value]:
-        """What a network takes, where there is any: `dense` FP32 [N, d], scaled numbers, with
+        """Inputs of a network, as far as there are any: `dense` FP32 [N, d], scaled numbers, with
         `pieces` in pieces too, absences and one-hot columns; `buckets` INT64 [N, c] of embedded
         categories; `words0`, … of each text.
         """
@@ -181,7 +181,7 @@ class Features:
 
 
 def transform(fitted: Preprocessing, rows: Rows, wanted: Callable[[Features], dict[str, Value]]) -> Inputs:
-    """What a family wants of the rows, by the very nodes that serve, in ONNX Runtime."""
+    """Computes a family's inputs of the rows, by the very nodes that serve, in ONNX Runtime."""
     graph = Graph()
     values = wanted(Features(graph, fitted))
     for name, value in values.items():

@@ -13,8 +13,8 @@ from penstock.modelkit.rows import Rows
 
 
 def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tuple[int, Array, Array]:
-    """How many groups the training split has, and each row's group, int64 [N]: -1 where missing or
-    not seen in training.
+    """Returns the number of groups in the training split, and each row's group, int64 [N]: -1 where
+    missing or not seen in training.
 
     Raises Invalid where there is nothing to compare.
     """

@@ -16,8 +16,8 @@ from penstock.modelkit.preprocessing import Preprocessing
 from penstock.modelkit.rows import Rows
 
 TOLERANCE = 1e-6
-"""Between library and ONNX Runtime: of a probability, or of a value in standard deviations of the
-target.
+"""Largest difference between library and ONNX Runtime: of a probability, or of a value in standard
+deviations of the target.
 """
 
 

@@ -78,7 +78,7 @@ class Neural(ABC, Generic[SpecT]):
 
     @abstractmethod
     def inputs(self, features: Features) -> dict[str, Value]:
-        """What the network takes of `Features.tensors`."""
+        """Picks the network's inputs from `Features.tensors`."""
 
     @abstractmethod
     def network(self, spec: SpecT, shape: Shape) -> Network:
@@ -123,7 +123,7 @@ class Neural(ABC, Generic[SpecT]):
 
 
 def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, Split]:
-    """What is minimised, and both parts as the loop takes them."""
+    """Returns the objective, and both parts as the loop takes them."""
     train, validation = prepared.train, prepared.validation
     weights = penalty = train_groups = validation_groups = None
     if pipeline.trainer.class_weights == "balanced" and prepared.signature.classes:

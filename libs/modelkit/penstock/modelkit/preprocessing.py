@@ -1,4 +1,4 @@
-"""All that is learned about raw values before the model, fitted on the training split alone.
+"""Preprocessing: all that is learned about raw values, fitted on the training split alone.
 
 Numbers: clip, then impute, then scale. Categories: known values in order of frequency, one bucket
 for missing and one for unknown. Texts: weighted word counts. A bucket that the training split never
@@ -92,7 +92,7 @@ class Preprocessing:
     signature: ModelSignature
     numbers: tuple[Number, ...]
     strings: tuple[Category | Text, ...]
-    """In the signature's order."""
+    """Text inputs in the signature's order."""
 
     @property
     def embedded(self) -> tuple[Category, ...]:

@@ -24,7 +24,7 @@ PROBES = 32
 def describe(
     pipeline: Pipeline, fitted: Preprocessing, rows: Rows
 ) -> dict[str, NumberProfile | StringProfile]:
-    """By feature, in the signature's order. `rows`: the training split."""
+    """Describes each feature, in the signature's order. `rows`: the training split."""
     features = pipeline.resolved_features()
     inputs = fitted.signature.inputs
     found: dict[str, NumberProfile | StringProfile] = {}

@@ -1,4 +1,4 @@
-"""How to call the model, from the pipeline file and the training set's classes."""
+"""Signature of the model's inputs and outputs, from the pipeline file and the training set's classes."""
 
 from __future__ import annotations
 

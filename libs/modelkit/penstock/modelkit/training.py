@@ -49,7 +49,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is minimised."""
+    """A loss to minimise."""
 
     task: Task
     class_weights: Tensor | None = None
@@ -241,7 +241,7 @@ def weights_digest(network: Network) -> str:
 
 
 def _identity(network: Network, training: Split, validation: Split, plan: Trainer, seed: int) -> str:
-    """What a checkpoint must agree on to be gone on from: the plan, the seed, the network as it
+    """Digest that a checkpoint must agree on to be gone on from: the plan, the seed, the network as it
     starts, the data.
     """
     digest = hashlib.sha256(f"{plan.model_dump_json()} {seed} {weights_digest(network)}".encode())

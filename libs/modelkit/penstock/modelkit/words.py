@@ -14,7 +14,7 @@ from penstock.modelkit.graph import INT64, ML, STRING, Array, Graph, Runner
 
 SEPARATORS = (" ", "\t", "\n", "\r", ",", ".", ";", ":", "!", "?", "(", ")", "[", "]", '"', "/")
 MAX_WORDS = 4096
-"""Of one text that count: the rest is one unknown word. It bounds what one long text costs its
+"""Words of one text that count: the rest is one unknown word. Bounds what one long text costs its
 neighbours in a batch.
 """
 MAX_PIECES = 32

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import structlog
@@ -27,11 +27,13 @@ class RecordsSink:
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
         self._lock = threading.Lock()
-        self._topics: dict[str, tuple[SourceLake, Callable[[], pa.Schema]]] = {}
+        self._topics: dict[str, tuple[SourceLake, pa.Schema]] = {}
         self._reached: dict[Partition, int] = {}
 
-    def route(self, topic: str, lake: SourceLake, schema: Callable[[], pa.Schema]) -> None:
-        """Records of `topic` (the catalogue's name) go to `lake`. Before the stream is told of the topic."""
+    def route(self, topic: str, lake: SourceLake, schema: pa.Schema) -> None:
+        """Sends records of `topic` (the catalogue's name) to `lake`. Called before the stream is told of
+        the topic.
+        """
         with self._lock:
             self._topics[topic] = (lake, schema)
 
@@ -59,7 +61,7 @@ class RecordsSink:
             if message.value
         ]
         first = lake.positions().get(batch.partition.number, batch.messages[0].offset)
-        lake.append(batch.partition.number, first, batch.position, table_of(received, schema()))
+        lake.append(batch.partition.number, first, batch.position, table_of(received, schema))
         self._arrivals.tell()
 
     def reached(self, partition: Partition, position: int) -> None:

@@ -99,7 +99,7 @@ class BagOfWords(_Encoding):
 
 
 Encoding = Embedding | OneHot | BagOfWords
-"""Of two that take a field's type, the earlier one that the family takes is its default."""
+"""Encodings; of two that take a field's type, the earlier one that the family takes is its default."""
 Feature = Annotated[ByField | Encoding, OneOf("encode")]
 Treatment = Number | Encoding
 """A feature whose field's type is known."""
@@ -116,7 +116,7 @@ ENCODINGS = frozenset(encoding(model) for model in get_args(Encoding))
 
 
 def fitting(field: SourceField, family: Container[str] = ENCODINGS) -> tuple[type[Treatment], ...]:
-    """How such a field may be treated, its default first; of encodings those of the family."""
+    """Treatments that fit the field, its default first; of encodings those of the family."""
     return tuple(
         model
         for model in get_args(Treatment)

@@ -55,7 +55,7 @@ class Threshold(Model):
     choose: Literal["max_f1", "max_accuracy", "fixed"] = "max_f1"
     on: Literal["validation"] = "validation"
     value: float | None = Field(default=None, gt=0, lt=1)
-    """With `choose: fixed`."""
+    """Threshold itself, with `choose: fixed`."""
 
 
 class Decision(Model):
@@ -122,7 +122,7 @@ class Pipeline(Model):
         return found[0]
 
     def default_features(self) -> list[str]:
-        """As `source.field`: all that may be seen and is not the target."""
+        """Lists as `source.field` all that may be seen and is not the target."""
         return [
             reference
             for source_name, source in self.sources.items()

@@ -21,7 +21,7 @@ class FamilySpec(Model):
 
     targets: ClassVar[frozenset[Task]] = frozenset(get_args(Task))
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
-    """Of `features`: keys of numbers, and encodings."""
+    """Keys of `features` that it honours: those of numbers, and encodings."""
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
 
 

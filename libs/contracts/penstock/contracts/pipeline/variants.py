@@ -89,7 +89,7 @@ def _named(key: str, tag: str, model: type[BaseModel]) -> core_schema.CoreSchema
 
 @dataclass(frozen=True)
 class Section:
-    """What may stand at one place of the file: mappings of one model, or of one of several."""
+    """A place of the file that holds mappings of one model, or of one of several."""
 
     models: tuple[type[BaseModel], ...]
     union: OneOf | None = None
@@ -106,17 +106,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Place:
-    """Where something is wrong, and what may stand there."""
+    """Place of an error, and what may stand there."""
 
     path: Path
     """The keys that lead there, as in the file."""
     section: Section | None
-    """What the last key belongs into; where it is known, the section that it holds, if any."""
+    """Section that the last key belongs into; where the key is known, the section that it holds, if any."""
     model: type[BaseModel] | None
     """The section's model that was chosen."""
 
     def keys(self) -> list[str]:
-        """What may stand beside an unknown last key."""
+        """Known keys beside an unknown last key."""
         return list(own_fields(self.model)) if self.model else []
 
     def foreign(self) -> str | None:
@@ -133,8 +133,8 @@ class Place:
 
 
 def section_of(annotation: Any) -> tuple[Section | None, str]:
-    """What the annotation's mappings may be, and how they are held: "" (one), "{}" (under names),
-    "[]" (a list). No section where it holds scalars.
+    """Returns the section of an annotation, and how it is held: "" (one), "{}" (under names), "[]"
+    (a list). No section where it holds scalars.
     """
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
@@ -164,7 +164,7 @@ def _is_unused(field: FieldInfo) -> bool:
 
 
 def section_at(root: type[BaseModel], path: Sequence[str]) -> Section | None:
-    """What the file may hold under these keys; None where it holds scalars or has no such key."""
+    """Returns the section under these keys; None where there are scalars or is no such key."""
     section: Section | None = Section((root,))
     steps = list(path)
     while steps and section is not None:
@@ -209,7 +209,7 @@ def locate(root: type[BaseModel], error: ErrorDetails) -> Place:
 
 
 def choice(place: Place, error: ErrorDetails) -> tuple[str, list[str]]:
-    """What was written where a word had to be chosen, and the words that may be."""
+    """Returns what was written where a word had to be chosen, and the words that may be."""
     if error["type"] == "union_tag_invalid":
         assert place.section is not None
         return str(error["ctx"]["tag"]), [tag for tag in place.section.types() if tag != NO_TYPE]

@@ -1,4 +1,4 @@
-"""What no single key of a pipeline file can say: references that must exist, options that fit their
+"""Rules that no single key of a pipeline file can state: references that must exist, options that fit their
 field, gates that make sense.
 
 Pure: a pipeline in, problems out, each at the path of the key that is wrong.
@@ -34,7 +34,9 @@ LONGEST_DELAY = timedelta(seconds=10)
 
 
 def problems(pipeline: Pipeline) -> list[Problem]:
-    """In the file's order of sections, after the keys that mean nothing where they stand."""
+    """Finds all problems, in the file's order of sections, after keys that mean nothing where they
+    stand.
+    """
     return [
         *unused_keys(pipeline),
         *_names(pipeline),

@@ -1,4 +1,4 @@
-"""How fields enter the model: references that must exist, treatments that fit their field."""
+"""Rules for fields that enter the model: references that must exist, treatments that fit their field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a model is trained: the split, and what its family does of what `trainer` asks for."""
+"""Rules for training: the split, and whether the family does what `trainer` asks for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.contracts.rules.problem import Problem, nearest
 
 
 def training(pipeline: Pipeline) -> Iterator[Problem]:
-    """In the file's order of sections."""
+    """Finds problems of training, in the file's order of sections."""
     yield from _split(pipeline)
     yield from _not_served(pipeline)
     yield from _family(pipeline)
