@@ -71,8 +71,8 @@ class Runs:
     # -- wishes ------------------------------------------------------------------------------------
 
     def request(self, requested: TrainingRunRequested, key: str, effect: Effect) -> str:
-        """Records the wish and publishes it; returns the run's id, the earlier one's where `key`
-        was used before.
+        """Records the wish with its job, and publishes it; returns the run's id, the earlier one's
+        where `key` was used before.
 
         Raises Conflict where the key was used for another pipeline.
         """
@@ -89,11 +89,12 @@ class Runs:
             effect.session.add(KeyRow(key=key, run_id=requested.run_id))
         self._record(requested, effect)
         effect.publish(requested)
+        effect.enqueue(JOB, requested.run_id, requested)
         return requested.run_id
 
     def accept(self, requested: TrainingRunRequested, effect: Effect) -> None:
-        """The wish as it comes back from the topic, or from the feature store's trigger: from here
-        on there is a job. Raises Invalid.
+        """Records a wish that another program published, the feature store's trigger say, with its
+        job. A wish of this service comes back too, and changes nothing. Raises Invalid.
         """
         requested.check()
         if effect.session.get(RunRow, requested.run_id) is None:

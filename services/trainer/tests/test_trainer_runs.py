@@ -140,7 +140,7 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     training_set = loans.training_set().model_dump(mode="json")
     wish = desk.wish()
     desk.request(wish)
-    assert desk.jobs == []  # the job begins when the wish is on Kafka
+    assert desk.jobs == [(JOB, "01A", "queued")]  # in the transaction that recorded the wish
     desk.accept(wish)
     desk.accept(wish)
     assert desk.jobs == [(JOB, "01A", "queued")]
@@ -227,7 +227,7 @@ def test_canceled_before_it_was_accepted(desk: Desk) -> None:
     desk.request(wish)
     desk.cancel()
     desk.accept(wish)
-    assert desk.jobs == []
+    assert desk.jobs == [(JOB, "01A", "canceled")]
 
 
 def test_what_runs_wait_for_is_shown(desk: Desk) -> None:
