@@ -24,8 +24,8 @@ from penstock_feature_store import names
 from penstock_feature_store.erasure import Erased, Erasures
 from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake.barrier import Barrier
-from penstock_feature_store.lake.lake import once
 from penstock_feature_store.lake.ownership import Ownership
+from penstock_feature_store.lake.reading import once
 from penstock_feature_store.online.stores import Row, Scalar
 from penstock_feature_store.pipelines import Held, Owned, Pipelines
 from penstock_feature_store.training.sets import TrainingSets

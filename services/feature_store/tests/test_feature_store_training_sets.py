@@ -26,7 +26,8 @@ from penstock.contracts.pipeline import Pipeline, SplitParts
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import Received
 from penstock_feature_store.lake.lake import SourceLake
-from penstock_feature_store.training.join import Columns, Order, Snapshot, build, columns_of, join
+from penstock_feature_store.training.join import Order, build, columns_of, join
+from penstock_feature_store.training.snapshot import Columns, Snapshot
 from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)

@@ -12,27 +12,25 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import IO, Self, TypeVar
+from typing import IO, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
-from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.errors import Conflict
 from penstock_feature_store import names
 from penstock_feature_store.lake import durable
-from penstock_feature_store.lake.batches import conform, united
+from penstock_feature_store.lake.batches import united
 from penstock_feature_store.lake.files import Footer, LakeFile, divide, next_merge, parse, positions
+from penstock_feature_store.lake.reading import _DAY_US, apart, field, footer_of, once, read_rows, settled, us
 
 log = structlog.get_logger(__name__)
 
 _ROW_GROUP = 65_536
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_US = 86_400_000_000
-T = TypeVar("T")
 
 
 class SourceLake:
@@ -48,7 +46,7 @@ class SourceLake:
         counting, shadowed = divide(found)
         for file in shadowed:
             (folder / file.name).unlink()
-        self._files: dict[LakeFile, Footer] = {file: _footer(folder / file.name) for file in counting}
+        self._files: dict[LakeFile, Footer] = {file: footer_of(folder / file.name) for file in counting}
         self._epoch = max((file.epoch for file in found), default=0) + 1
         self._lock = threading.RLock()
         self._straddling: dict[tuple[LakeFile, int, str], int] = {}
@@ -96,7 +94,7 @@ class SourceLake:
 
         Files are rewritten once a day at most: rows leave up to a day late.
         """
-        bound = _us(before)
+        bound = us(before)
         due = [
             (file, footer)
             for file, footer in self._by_offset()
@@ -137,14 +135,14 @@ class SourceLake:
 
         def attempt() -> int:
             files = self._by_offset()
-            if not _apart(files):
+            if not apart(files):
                 return self._count_once(column, since or {})
             return sum(
                 self._count_file(file, footer, column, (since or {}).get(file.partition, 0))
                 for file, footer in files
             )
 
-        return _settled(attempt)
+        return settled(attempt)
 
     def count_here(self, column: str, since: Mapping[int, int]) -> tuple[int, dict[int, int]]:
         """`count`, and the positions of the same moment."""
@@ -168,12 +166,12 @@ class SourceLake:
             schema = (
                 self.schema
                 if columns is None
-                else pa.schema([_field(self.schema, column) for column in columns])
+                else pa.schema([field(self.schema, column) for column in columns])
             )
-            parts = [_read(self.folder / file.name, schema, keep) for file, _ in self._by_offset()]
+            parts = [read_rows(self.folder / file.name, schema, keep) for file, _ in self._by_offset()]
             return pa.concat_tables(parts) if parts else schema.empty_table()
 
-        return _settled(attempt)
+        return settled(attempt)
 
     def since(self, start: Mapping[int, int], rows: int) -> Iterator[tuple[int, int, pa.Table]]:
         """(partition, the offset after these rows, rows) at records offsets not below `start`,
@@ -183,7 +181,7 @@ class SourceLake:
             at = start.get(file.partition, 0)
             if file.next <= at:
                 continue
-            table = _read(self.folder / file.name, self.schema, pc.field(names.RECORD) >= at)
+            table = read_rows(self.folder / file.name, self.schema, pc.field(names.RECORD) >= at)
             for begin in range(0, max(table.num_rows, 1), rows):
                 part = table.slice(begin, rows)
                 last = begin + rows >= table.num_rows
@@ -211,7 +209,7 @@ class SourceLake:
             pq.write_table(
                 table, unfinished, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP
             )
-        self._files[file] = _footer(path)
+        self._files[file] = footer_of(path)
 
     def _remove(
         self,
@@ -258,7 +256,7 @@ class SourceLake:
                 if any(file not in self._files for file in run):
                     return 0
                 durable.place(aside, path)
-                self._files[merged] = _footer(path)
+                self._files[merged] = footer_of(path)
                 self._drop(run)
         finally:
             aside.unlink(missing_ok=True)
@@ -266,8 +264,8 @@ class SourceLake:
         return len(run) - 1
 
     def _merged(self, run: Sequence[LakeFile], schema: pa.Schema) -> Iterator[pa.Table]:
-        tables = (_read(self.folder / file.name, schema) for file in run)
-        if _apart([(file, self._files[file]) for file in run]):
+        tables = (read_rows(self.folder / file.name, schema) for file in run)
+        if apart([(file, self._files[file]) for file in run]):
             yield from tables
         else:
             yield once(pa.concat_tables(tables))
@@ -343,85 +341,3 @@ class Lake:
     def opened(self) -> list[tuple[str, str, SourceLake]]:
         with self._lock:
             return [(pipeline, source, lake) for (pipeline, source), lake in self._sources.items()]
-
-
-def once(table: pa.Table) -> pa.Table:
-    """The first of each (event partition, event offset), in the same order."""
-    keys = table.select([names.PARTITION, names.OFFSET]).append_column(
-        "row", pa.array(range(table.num_rows), pa.int64())
-    )
-    grouped = keys.group_by([names.PARTITION, names.OFFSET]).aggregate([("row", "min")])
-    if grouped.num_rows == table.num_rows:
-        return table
-    log.warning("repeated_records", rows=table.num_rows - grouped.num_rows)
-    rows = grouped.column("row_min")
-    return table.take(rows.take(pc.sort_indices(rows)))
-
-
-def _apart(files: Sequence[tuple[LakeFile, Footer]]) -> bool:
-    """No event can be in two of these files."""
-    highest: dict[int, int] = {}
-    for file, footer in files:
-        if footer.events:
-            if footer.events[0] <= highest.get(file.partition, -1):
-                return False
-            highest[file.partition] = footer.events[1]
-    return True
-
-
-def _read(path: Path, schema: pa.Schema, keep: pc.Expression | None = None) -> pa.Table:
-    present = pq.read_schema(path).names
-    wanted = [name for name in schema.names if name in present]
-    table = pq.read_table(path, columns=wanted, filters=keep)
-    try:
-        return conform(table, schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise Invalid(
-            f"a field changed its type and old values do not fit the new one: {error}", where=str(path)
-        ) from error
-
-
-def _field(schema: pa.Schema, column: str) -> pa.Field:
-    return schema.field(column) if column in schema.names else pa.field(column, pa.null())
-
-
-def _footer(path: Path) -> Footer:
-    metadata = pq.read_metadata(path)
-    columns = [metadata.schema.column(index).name for index in range(metadata.num_columns)]
-    missing = dict.fromkeys(columns, 0)
-    lows, highs, newest, ingested = [], [], [], []
-    for group in (
-        metadata.row_group(index) for index in range(metadata.num_row_groups if metadata.num_rows else 0)
-    ):
-        for index, column in enumerate(columns):
-            statistics = group.column(index).statistics
-            missing[column] += statistics.null_count
-            if column == names.OFFSET and statistics.has_min_max:
-                lows.append(statistics.min)
-                highs.append(statistics.max)
-            if column == names.TIME and statistics.has_min_max:
-                newest.append(statistics.max)
-            if column == names.INGESTED and statistics.has_min_max:
-                ingested.append(statistics.min)
-    rows = metadata.num_rows
-    return Footer(
-        rows=rows,
-        present={column: rows - gone for column, gone in missing.items()},
-        events=(min(lows), max(highs)) if lows else None,
-        newest_us=_us(max(newest)) if newest else None,
-        oldest_ingested_us=_us(min(ingested)) if ingested else None,
-    )
-
-
-def _us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _settled(attempt: Callable[[], T]) -> T:
-    """Again when a merge removed a file between listing and opening."""
-    for _ in range(20):
-        try:
-            return attempt()
-        except FileNotFoundError:
-            continue
-    return attempt()

@@ -1,4 +1,3 @@
-# ruff: noqa: S608  every name in the SQL below is quoted by `_quoted` or is one of ours
 """Builds a training set from a snapshot of the lake: labels, features as of each label's time,
 parts, fingerprint.
 
@@ -13,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -24,23 +23,19 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from penstock.contracts.errors import Conflict, Invalid, PenstockError
-from penstock.contracts.events import Artifact, OffsetRange, TrainingSet
+from penstock.contracts.events import Artifact, TrainingSet
 from penstock.contracts.pipeline import Pipeline, Split
-from penstock.contracts.topics import source_topic
 from penstock.runtime.artifacts import Artifacts
 from penstock_feature_store import names
-from penstock_feature_store.lake.batches import TYPES
 from penstock_feature_store.online.definitions import config, definitions
 from penstock_feature_store.online.feast_import import FeatureStore
 from penstock_feature_store.training.fingerprint import fingerprint
 from penstock_feature_store.training.labels import labels_of
+from penstock_feature_store.training.snapshot import ROW, TIME, Columns, Snapshot
 from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
 MIN_ROWS = 50
 """Labelled rows; fewer make no three parts that say anything."""
-
-_TIME = pa.timestamp("us", tz="UTC")
-_ROW = "row"
 
 
 class Order(BaseModel, frozen=True):
@@ -53,19 +48,6 @@ class Order(BaseModel, frozen=True):
     artifacts: str
     """Root URI."""
     created_at: datetime
-
-
-class Columns(NamedTuple):
-    """Columns to read from the sources, by field reference."""
-
-    features: Mapping[str, str]
-    """Reference by feature name."""
-    groups: Mapping[str, str]
-    """Reference by field name."""
-
-    @property
-    def references(self) -> list[str]:
-        return list(dict.fromkeys([*self.features.values(), *self.groups.values()]))
 
 
 def build(order: Order) -> TrainingSet:
@@ -186,84 +168,6 @@ def _reference(pipeline: Pipeline, field: str, sources: Sequence[str]) -> str:
     )
 
 
-class Snapshot:
-    """The lake's files as tables, each event once."""
-
-    def __init__(self, database: duckdb.DuckDBPyConnection, folder: Path, pipeline: Pipeline) -> None:
-        self._database = database
-        self._pipeline = pipeline
-        for source in pipeline.sources:
-            self._open(source, sorted((folder / source).glob("*.parquet")))
-
-    def labels(self) -> pa.Table:
-        """__entity, __time, __id, label and row number, oldest first."""
-        source, _, field = self._pipeline.target.source_field.partition(".")
-        found: pa.Table = self._database.sql(
-            f"""SELECT {names.ENTITY}, {names.TIME}, {names.ID}, {_quoted(names.column_of(field))} AS label
-            FROM {_quoted(source)}
-            WHERE label IS NOT NULL
-            ORDER BY {names.TIME}, {names.ENTITY}, {names.ID}, {names.PARTITION}, {names.OFFSET}"""
-        ).to_arrow_table()
-        self._database.register("labels", found)
-        return found.append_column(_ROW, pa.array(np.arange(found.num_rows)))
-
-    def write_features(self, source: str, references: Sequence[str], path: Path) -> None:
-        """Writes, for each labelled entity and moment, the row with the highest offset: Feast is left no
-        tie to break.
-        """
-        columns = ", ".join(_quoted(names.column_of(reference.partition(".")[2])) for reference in references)
-        self._database.execute(
-            f"""COPY (SELECT {names.ENTITY}, {names.TIME}, {names.TIME} AS {names.AT}, {columns}
-            FROM {_quoted(source)}
-            WHERE {names.ENTITY} IN (SELECT {names.ENTITY} FROM labels)
-            QUALIFY row_number() OVER (
-                PARTITION BY {names.ENTITY}, {names.TIME}
-                ORDER BY {names.OFFSET} DESC, {names.PARTITION} DESC) = 1)
-            TO '{_escaped(path)}' (FORMAT parquet)"""
-        )
-
-    def offsets(self) -> list[OffsetRange]:
-        """The events behind all rows, by topic and partition."""
-        found = []
-        for source in self._pipeline.sources:
-            ranges = self._database.execute(
-                f"SELECT {names.PARTITION}, min({names.OFFSET}), max({names.OFFSET}) + 1 FROM"
-                f" {_quoted(source)} GROUP BY 1 ORDER BY 1"
-            ).fetchall()
-            topic = source_topic("events", self._pipeline.pipeline, source)
-            found += [
-                OffsetRange(topic=topic, partition=partition, first=first, last=last)
-                for partition, first, last in ranges
-            ]
-        return found
-
-    def _open(self, source: str, files: Sequence[Path]) -> None:
-        fields = self._pipeline.sources[source].fields
-        present = {name for file in files for name in pq.read_schema(file).names}
-        columns = [
-            f"CAST({_quoted(column) if column in present else 'NULL'} AS {_SQL[str(TYPES[field.type])]}) AS"
-            f" {_quoted(column)}"
-            for name, field in fields.items()
-            if (column := names.column_of(name))
-        ]
-        meta = [names.ENTITY, names.TIME, names.ID, names.PARTITION, names.OFFSET]
-        if not files:
-            nothing = ", ".join(
-                f"CAST(NULL AS {kind}) AS {name}" for name, kind in zip(meta, _META_SQL, strict=True)
-            )
-            self._database.execute(
-                f"CREATE VIEW {_quoted(source)} AS SELECT {nothing}, {', '.join(columns)} WHERE false"
-            )
-            return
-        paths = ", ".join(f"'{_escaped(file)}'" for file in files)
-        self._database.execute(
-            f"""CREATE TABLE {_quoted(source)} AS SELECT {", ".join([*meta, *columns])}
-            FROM read_parquet([{paths}], union_by_name=true)
-            QUALIFY row_number() OVER (
-                PARTITION BY {names.PARTITION}, {names.OFFSET} ORDER BY {names.RECORD}) = 1"""
-        )
-
-
 def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> pa.Table:
     """Joins to each label its features as of its time and no older than `training.max_age`; one column
     a reference, in the rows' order.
@@ -284,7 +188,7 @@ def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> 
         {
             names.ENTITY: rows.column(names.ENTITY).to_pandas(),
             "event_timestamp": rows.column(names.TIME).to_pandas().astype("datetime64[us, UTC]"),
-            _ROW: rows.column(_ROW).to_numpy(),
+            ROW: rows.column(ROW).to_numpy(),
         }
     )
     refs = [f"{view}:{column}" for view, column in asked.values()]
@@ -292,15 +196,15 @@ def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> 
     job = store.get_historical_features(
         labels, features=[*refs, *(f"{view}:{names.AT}" for view in ages)], full_feature_names=True
     )
-    found = job.to_arrow().sort_by(_ROW)
-    if not np.array_equal(found.column(_ROW).to_numpy(), np.arange(rows.num_rows)):
+    found = job.to_arrow().sort_by(ROW)
+    if not np.array_equal(found.column(ROW).to_numpy(), np.arange(rows.num_rows)):
         raise PenstockError(
             f"the join gave {found.num_rows:,} rows for {rows.num_rows:,} labels; this is a bug",
             where=pipeline.pipeline,
         )
-    times = rows.column(names.TIME).cast(_TIME)
+    times = rows.column(names.TIME).cast(TIME)
     fresh = {
-        view: _within(times, found.column(at).cast(_TIME), pipeline.training.max_age)
+        view: _within(times, found.column(at).cast(TIME), pipeline.training.max_age)
         for view, at in ages.items()
     }
     return pa.table(
@@ -332,7 +236,7 @@ def _table(
     data = {
         names.ENTITY: rows.column(names.ENTITY),
         names.ID: rows.column(names.ID),
-        names.TIME: rows.column(names.TIME).cast(_TIME),
+        names.TIME: rows.column(names.TIME).cast(TIME),
         **{name: _plain(joined.column(reference)) for name, reference in columns.features.items()},
         "__label": labels,
         **{f"__group_{name}": _plain(joined.column(reference)) for name, reference in columns.groups.items()},
@@ -410,15 +314,3 @@ def _asked(pipeline: Pipeline, columns: Columns, classes: Sequence[str]) -> dict
 def _write(artifacts: Artifacts, key: str, table: pa.Table, scratch: Path) -> Artifact:
     pq.write_table(table, scratch, compression="zstd", compression_level=1)
     return artifacts.put_file(key, scratch)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace("'", "''")
-
-
-_SQL = {"double": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
-_META_SQL = ("VARCHAR", "TIMESTAMPTZ", "VARCHAR", "INTEGER", "BIGINT")
