@@ -5,9 +5,11 @@ The client stays thin, and so do the services whose images have a bound: what is
 with them.
 """
 
+import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -42,75 +44,77 @@ for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 """
 
 
+@dataclass(frozen=True)
+class Alone:
+    """Makes one environment after the other, each in the place of the last: bytecode is compiled
+    once for all.
+    """
+
+    folder: Path
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "environment" / "bin" / "python"
+
+    def install(self, name: str) -> None:
+        """A new environment with the member, an extra of it too, the members that it needs, and what
+        they declare, as pinned.
+        """
+        name, bracket, extra = name.partition("[")
+        self.uv("venv", "--clear", "--python", sys.executable, self.python.parents[1])
+        asked, *needed = (self.wheel(member) for member in closure(name))
+        pinned = ["--constraint", ROOT / "requirements.lock"]
+        self.uv("pip", "install", "--python", self.python, *pinned, f"{asked}{bracket}{extra}", *needed)
+
+    def wheel(self, name: str) -> Path:
+        found = list(self.folder.glob(f"{name.replace('-', '_')}-*.whl"))
+        if not found:
+            how = ["--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", self.folder]
+            self.uv("build", *how, MEMBERS[name])
+            return self.wheel(name)
+        return found[0]
+
+    def uv(self, *arguments: str | Path) -> None:
+        subprocess.run([sys.executable, "-m", "uv", "--quiet", *arguments], check=True, timeout=600)
+
+    def run(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
+        bytecode = {"PYTHONPYCACHEPREFIX": str(self.folder / "bytecode"), "PYTHONDONTWRITEBYTECODE": ""}
+        return subprocess.run(command, env=os.environ | bytecode, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    return Alone(tmp_path_factory.mktemp("alone"))
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in sorted(MEMBERS)]
 )
-def test_a_member_installs_alone(name: str, tmp_path: Path) -> None:
-    python = install(tmp_path, name)
+def test_a_member_installs_alone(alone: Alone, name: str) -> None:
+    alone.install(name)
     for package in packages(MEMBERS[name]):
-        done = subprocess.run(
-            [python, "-c", IMPORT_ALL, package], capture_output=True, text=True, timeout=120
-        )
+        done = alone.run(alone.python, "-c", IMPORT_ALL, package)
         assert done.returncode == 0, done.stderr
-    listed = subprocess.run(
-        [sys.executable, "-m", "uv", "pip", "list", "--python", python],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    listed = alone.run(sys.executable, "-m", "uv", "pip", "list", "--python", alone.python)
     installed = {line.split()[0] for line in listed.stdout.splitlines()[2:]}
     assert name in installed
     assert not installed & WITHOUT.get(name, set())
 
 
-def test_the_client_has_its_command(tmp_path: Path) -> None:
-    python = install(tmp_path, "penstock-client")
-    help_ = subprocess.run([python.parent / "penstock", "--help"], capture_output=True, text=True, check=True)
-    assert "Publish events, get audited models." in help_.stdout
+def test_the_client_has_its_command(alone: Alone) -> None:
+    alone.install("penstock-client")
+    done = alone.run(alone.python.parent / "penstock", "--help")
+    assert "Publish events, get audited models." in done.stdout
 
 
-def test_artifacts_in_s3_need_the_extra_and_nothing_else(tmp_path: Path) -> None:
+def test_artifacts_in_s3_need_the_extra_and_nothing_else(alone: Alone) -> None:
     opens = "from penstock.runtime.artifacts import Artifacts; Artifacts('s3://bucket/prefix').uri('key')"
-    (tmp_path / "with").mkdir()
-    done = subprocess.run(
-        [install(tmp_path / "with", "penstock-model-registry", "[s3]"), "-c", opens],
-        capture_output=True,
-        text=True,
-    )
+    alone.install("penstock-model-registry[s3]")
+    done = alone.run(alone.python, "-c", opens)
     assert done.returncode == 0, done.stderr
-    (tmp_path / "without").mkdir()
-    done = subprocess.run(
-        [install(tmp_path / "without", "penstock-runtime"), "-c", opens], capture_output=True, text=True
-    )
+    alone.install("penstock-runtime")
+    done = alone.run(alone.python, "-c", opens)
     assert "PENSTOCK_ARTIFACTS: artifacts in S3 need s3fs. pip install 'penstock-runtime[s3]'" in done.stderr
-
-
-def install(folder: Path, name: str, extra: str = "") -> Path:
-    """A new environment with the member, the members that it needs, and what they declare, as
-    pinned. Returns its python.
-    """
-    environment = folder / "environment"
-    uv = [sys.executable, "-m", "uv"]
-    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
-    python = environment / "bin" / "python"
-    members = [argument for member in closure(name) for argument in ("--editable", str(MEMBERS[member]))]
-    members[1] += extra
-    subprocess.run(
-        [
-            *uv,
-            "pip",
-            "install",
-            "--quiet",
-            "--python",
-            python,
-            "--constraint",
-            ROOT / "requirements.lock",
-            *members,
-        ],
-        check=True,
-        timeout=600,
-    )
-    return python
 
 
 def closure(name: str) -> list[str]:
