@@ -9,6 +9,7 @@ SOURCES    := libs services
 PROTOS     := $(sort $(shell find proto -name '*.proto'))
 PROTOC      = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS:proto/%=%)
 PYTEST     := $(BIN)/pytest -q
+SPREAD     := -n 2 --dist loadfile --no-loadscope-reorder
 
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False
@@ -68,15 +69,14 @@ bench: setup ## The figures of docs/performance.md
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
-test: setup ## All but the slow ones, and those that need Docker
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not slow"
-	@$(PYTEST) -m "stack and not compose and not slow"
+test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
+	@$(PYTEST) $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
-	@$(PYTEST) -n 2 --dist loadfile -m "not stack and not compose and not docker and not kafka and not process and not slow"
+	@$(PYTEST) $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
 
 test-compose: setup ## What needs Docker: PostgreSQL, Redis and S3 by the suites of their embedded twins; the compose stack and what it survives
-	@$(PYTEST) -n 2 --dist loadfile -m "docker and not compose and not slow"
+	@$(PYTEST) $(SPREAD) -m "docker and not compose and not slow"
 	@$(PYTEST) -m "compose and not slow"
 
 test-slow: setup ## Sweeps and soaks

@@ -76,6 +76,28 @@ def serve(client: Penstock) -> Served:
     return Served(journey, events, expected, version)
 
 
+@dataclass(frozen=True)
+class Succession:
+    """A pipeline of which two versions were promoted, one after the other. Who rolls back leaves
+    either of them served.
+    """
+
+    name: str
+    first: registry.Version
+    second: registry.Version
+
+
+def succession(served: Served, name: str = "rolling") -> Succession:
+    """Trains both, each served before the next step."""
+    served.client.pipelines.apply(pipeline_text(name, epochs=1, gates="[]", compare="none"), by="test")
+    served.journey.publish(name, "people", served.events[:2000])
+    first = served.journey.train(name)
+    served.journey.until_served(name, first.digest)
+    second = served.journey.train(name, {"trainer.epochs": 2})
+    served.journey.until_served(name, second.digest)
+    return Succession(name, first, second)
+
+
 def run_penstock(stack: StackUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command line against the stack under test."""
     environment = {
@@ -112,16 +134,21 @@ def tensors(served: Served, events: list[dict[str, object]]) -> tuple[np.ndarray
 
 
 def infer(served: Served, numbers: np.ndarray, strings: np.ndarray) -> np.ndarray:
-    """Probabilities [N, 2] by a plain tritonclient through the door."""
-    with triton.InferenceServerClient(served.client.settings.endpoint) as client:
-        inputs = [
-            triton.InferInput("numbers", list(numbers.shape), "FP64"),
-            triton.InferInput("strings", list(strings.shape), "BYTES"),
-        ]
-        inputs[0].set_data_from_numpy(numbers)
-        inputs[1].set_data_from_numpy(strings)
+    """Probabilities [N, 2] by a plain tritonclient through the door, 64 rows a call."""
+
+    def ask(rows: slice) -> np.ndarray:
+        inputs = []
+        for name, datatype, array in (
+            ("numbers", "FP64", numbers[rows]),
+            ("strings", "BYTES", strings[rows]),
+        ):
+            inputs.append(triton.InferInput(name, list(array.shape), datatype))
+            inputs[-1].set_data_from_numpy(array)
         found: np.ndarray = client.infer(PIPELINE, inputs).as_numpy("probabilities")
         return found
+
+    with triton.InferenceServerClient(served.client.settings.endpoint) as client:
+        return np.concatenate([ask(slice(at, at + 64)) for at in range(0, len(numbers), 64)])
 
 
 def spec(served: Served) -> Pipeline:

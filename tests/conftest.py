@@ -10,7 +10,7 @@ import pytest
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "contract"), str(HERE / "observability")]
 
-from census import Served, serve  # noqa: E402  found through the path above
+from census import Served, Succession, serve, succession  # noqa: E402  found through the path above
 
 from penstock.testing.stack import StackUnderTest  # noqa: E402
 
@@ -19,3 +19,9 @@ from penstock.testing.stack import StackUnderTest  # noqa: E402
 def served(stack: StackUnderTest) -> Served:
     """Published, trained, audited, promoted and served."""
     return serve(stack.client)
+
+
+@pytest.fixture(scope="session")
+def rolling(served: Served) -> Succession:
+    """A pipeline with a version to roll back to."""
+    return succession(served)

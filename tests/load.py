@@ -111,9 +111,9 @@ def predicting(
             worker.join(30)
 
 
-def infer_request(served: Served, pipeline: str = PIPELINE) -> service_pb2.ModelInferRequest:
-    """One row, as any client of the Open Inference Protocol sends it."""
-    numbers, strings = tensors(served, served.events[:1])
+def infer_request(served: Served, pipeline: str = PIPELINE, rows: int = 1) -> service_pb2.ModelInferRequest:
+    """Some rows, as any client of the Open Inference Protocol sends them."""
+    numbers, strings = tensors(served, served.events[:rows])
     request = service_pb2.ModelInferRequest(model_name=pipeline)
     for name, datatype, array in (("numbers", "FP64", numbers), ("strings", "BYTES", strings)):
         request.inputs.append(

@@ -107,7 +107,9 @@ def test_a_deadline_that_passed_says_so(served: Served) -> None:
         grpc.insecure_channel(served.client.settings.endpoint) as channel,
         pytest.raises(grpc.RpcError) as caught,
     ):
-        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(infer_request(served), timeout=0.0001)
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(
+            infer_request(served, rows=64), timeout=0.0001
+        )
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 

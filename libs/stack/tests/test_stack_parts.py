@@ -26,7 +26,7 @@ from penstock.stack.stackfile import StackFile
 from penstock.testing.stack import PORTS, StackUnderTest, running_stack
 from penstock.testing.wait import until
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.process
 
 CONFIG = """
 name: "parity"

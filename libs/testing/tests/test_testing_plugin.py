@@ -1,8 +1,10 @@
+"""The plugin in runs of pytest of their own."""
+
 import subprocess
 import sys
 from pathlib import Path
 
-_TESTS = """
+PROGRAMS = """
 import pytest
 
 class Program:
@@ -26,28 +28,66 @@ def test_whose_preparation_fails(prepared):
 def test_that_passes(program):
     pass
 """
+SHARING = """
+import os
+from pathlib import Path
+
+import pytest
+
+def tell(what):
+    with Path("told").open("a") as out:
+        out.write(f"{os.environ['PYTEST_XDIST_WORKER']} {what}\\n")
+
+@pytest.fixture(scope="session")
+def stack():
+    pass
+
+@pytest.mark.parametrize("n", range(3))
+def test_alone(n):
+    tell(__name__)
+"""
+USES_IT = """
+pytestmark = pytest.mark.stack
+
+@pytest.mark.parametrize("n", range(3))
+def test_with_it(stack, n):
+    tell(__name__)
+"""
 
 
 def test_a_failed_test_says_what_its_programs_logged_last(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(_TESTS)
+    (tmp_path / "test_it.py").write_text(PROGRAMS)
+    said = run(tmp_path, "-rA")
+    assert "1 failed, 1 passed, 1 error" in said, said
+    assert said.count("what program logged last") == 2
+    assert said.count("the program's last words") == 2
+
+
+def test_one_worker_has_the_stack_and_begins_with_it(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"test_{name}.py").write_text(SHARING)
+    for name in "yz":
+        (tmp_path / f"test_{name}.py").write_text(SHARING + USES_IT)
+    said = run(tmp_path, "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    assert "24 passed" in said, said
+    told = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
+    workers = {file: {worker for worker, where in told if where == file} for _, file in told}
+    assert [file for file, those in workers.items() if len(those) > 1] == []
+    assert workers["test_y"] == workers["test_z"]
+    (worker,) = workers["test_z"]
+    assert [file for who, file in told if who == worker][:12] == ["test_y"] * 6 + ["test_z"] * 6
+
+
+def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(SHARING + USES_IT.replace("pytestmark", "marks"))
+    said = run(tmp_path)
+    assert "test_with_it[0]: mark the file, `pytestmark = pytest.mark.stack`" in said, said
+
+
+def run(folder: Path, *options: str) -> str:
+    """What pytest prints of the folder's tests."""
+    command = [sys.executable, "-m", "pytest", "-p", "penstock.testing.plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "penstock.testing.plugin",
-            "-p",
-            "no:cacheprovider",
-            "-rA",
-            "test_it.py",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [*command, *options], cwd=folder, capture_output=True, text=True, timeout=60, check=False
     )
-    assert "1 failed, 1 passed, 1 error" in done.stdout, done.stdout
-    assert done.stdout.count("what program logged last") == 2
-    assert done.stdout.count("the program's last words") == 2
+    return done.stdout + done.stderr

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from calls import Door
     from loans import Registry
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.process
 
 Published = Callable[[], list[dict[str, Any]]]
 OIP = "/inference.GRPCInferenceService/"

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pytest
 
+from penstock.testing import spread
 from penstock.testing.broker import EmbeddedKafka, Kafka
 
 if TYPE_CHECKING:
+    from xdist.remote import Producer
+
     from penstock.testing.compose import ComposeUnderTest
     from penstock.testing.postgres import Postgres
     from penstock.testing.s3 import S3
@@ -30,6 +33,16 @@ class Logged(Protocol):
 
 
 _RUNNING = pytest.StashKey[dict[str, Logged]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    spread.arrange(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> spread.Spread | None:
+    return spread.Spread(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(wrapper=True)

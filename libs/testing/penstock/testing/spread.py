@@ -1,0 +1,49 @@
+"""How pytest-xdist spreads the tests over its workers: a file's tests stay together, and all files
+that share a running stack go to one worker. What takes long begins first.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+STACKS = ("stack", "compose")
+"""Marks of what shares a session's stack, and fixtures that bring it up."""
+LONG = (*STACKS, "kafka", "process", "slow")
+"""Marks, the longest first."""
+
+
+class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """The scheduler of `--dist loadfile`, with the files that share a stack as one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return shared_by(self.config.rootpath / file) or file
+
+
+@functools.cache
+def shared_by(file: Path) -> str | None:
+    """The stack that a file's tests share, by its `pytestmark`; workers alone know the tests'."""
+    marked = re.search(r"^pytestmark = .*?pytest\.mark\.(stack|compose)\b", file.read_text(), re.MULTILINE)
+    return marked[1] if marked else None
+
+
+def arrange(items: list[pytest.Item]) -> None:
+    """Puts files that take long first. Raises UsageError for a test that brings up a shared stack
+    from a file that is not marked so: two workers would bring up one each.
+    """
+    ranks: dict[Path, int] = {}
+    for item in items:
+        for fixture in STACKS:
+            if fixture in getattr(item, "fixturenames", ()) and not shared_by(item.path):
+                raise pytest.UsageError(f"{item.nodeid}: mark the file, `pytestmark = pytest.mark.{fixture}`")
+        ranks[item.path] = min(_rank(item), ranks.get(item.path, len(LONG)))
+    items.sort(key=lambda item: ranks[item.path])
+
+
+def _rank(item: pytest.Item) -> int:
+    return next((place for place, mark in enumerate(LONG) if item.get_closest_marker(mark)), len(LONG))
