@@ -78,9 +78,7 @@ def serve(client: Penstock) -> Served:
 
 @dataclass(frozen=True)
 class Succession:
-    """A pipeline of which two versions were promoted, one after the other. Who rolls back leaves
-    either of them served.
-    """
+    """A pipeline of which two versions were promoted, one after the other."""
 
     name: str
     first: registry.Version

@@ -22,6 +22,15 @@ def served(stack: StackUnderTest) -> Served:
 
 
 @pytest.fixture(scope="session")
-def rolling(served: Served) -> Succession:
-    """A pipeline with a version to roll back to."""
+def trained_twice(served: Served) -> Succession:
     return succession(served)
+
+
+@pytest.fixture
+def rolling(served: Served, trained_twice: Succession) -> Succession:
+    """A pipeline whose second version serves, and whose first is there to roll back to."""
+    serving = served.client.predictions.serving().pipelines
+    if trained_twice.second.digest not in {one.digest for one in serving}:  # another test rolled back
+        served.client.models.promote(trained_twice.second.digest, by="test")
+        served.journey.until_served(trained_twice.name, trained_twice.second.digest)
+    return trained_twice

@@ -35,8 +35,7 @@ SERVICE = """
         async def GetCounts(self, request, context):
             if request.pipeline:
                 raise NotFound("no such pipeline")
-            with self.store.transaction() as effect:
-                effect.enqueue("stroll", "1", {})
+            await self.store.write(lambda effect: effect.enqueue("stroll", "1", {}))
             return ingest_pb2.GetCountsResponse()
 
     async def run(settings):

@@ -79,15 +79,19 @@ class Running:
         return self.process.wait(WITHIN_S)
 
     def apply(self, text: str) -> pb.ApplyPipelineResponse:
-        """Once it has read its past: a first start has an empty database."""
-        until(lambda: "start" not in self.waits_for(), within=WITHIN_S, what="it has read its past")
+        self._has_read_its_past()
         request = pb.ApplyPipelineRequest(text=text, file="loans.yaml", applied_by="Ada")
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             return ModelRegistryServiceStub(channel).ApplyPipeline(
                 request, wait_for_ready=True, timeout=WITHIN_S
             )
 
+    def _has_read_its_past(self) -> None:
+        """Waits: a first start has an empty database, and answers nothing before."""
+        until(lambda: "start" not in self.waits_for(), within=WITHIN_S, what="it has read its past")
+
     def version(self, digest: str) -> pb.Version:
+        self._has_read_its_past()
         with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             request = pb.GetVersionRequest(version=digest[:15])
             return ModelRegistryServiceStub(channel).GetVersion(
