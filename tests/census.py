@@ -13,6 +13,7 @@ import tritonclient.grpc as triton
 
 from penstock.client import Penstock
 from penstock.contracts.pipeline import Pipeline
+from penstock.inference.v1 import inference_pb2 as inference
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.testing.journey import Journey
 from penstock.testing.stack import StackUnderTest
@@ -94,6 +95,12 @@ def succession(served: Served, name: str = "rolling") -> Succession:
     second = served.journey.train(name, {"trainer.epochs": 2})
     served.journey.until_served(name, second.digest)
     return Succession(name, first, second)
+
+
+def deployment(served: Served, pipeline: str) -> inference.Serving:
+    """What inference serves of it."""
+    (found,) = (one for one in served.client.predictions.serving().pipelines if one.pipeline == pipeline)
+    return found
 
 
 def run_penstock(stack: StackUnderTest, *arguments: str) -> subprocess.CompletedProcess[str]:

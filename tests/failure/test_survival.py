@@ -13,10 +13,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from census import Event, Served, Succession, pipeline_text
+from census import Event, Served, Succession, deployment, pipeline_text
 from load import all_recorded_once, all_records_once, predicting, publishing, record_ids
 
-from penstock.inference.v1 import inference_pb2 as inference
 from penstock.stack.stack import up
 from penstock.testing.stack import PORTS, StackUnderTest
 from penstock.testing.wait import until
@@ -132,7 +131,7 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
     name = apply(served, "kafka-away")
     events = served.events[:3000]
     served.journey.publish(name, "people", events[:1000])
-    with predicting(served, per_second=200) as load:
+    with predicting(served) as load:
         with stack.without("kafka"):
             stack.waits("trainer", "kafka", within=30)
             answered = len(load.answered)
@@ -147,10 +146,7 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
 
 def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:
     name = apply(served, "all-stopped")
-    with (
-        predicting(served, per_second=200) as load,
-        publishing(served, name, per_second=1000) as published,
-    ):
+    with predicting(served) as load, publishing(served, name, per_second=1000) as published:
         load.grows()
         published.grows()
         time.sleep(seeded("everything", 0.3, 1.5))  # the moment of the stop
@@ -164,12 +160,6 @@ def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stac
 
 
 # -- helpers ---------------------------------------------------------------------------------------
-
-
-def deployment(served: Served, pipeline: str) -> inference.Serving:
-    """What inference serves of it."""
-    (found,) = (one for one in served.client.predictions.serving().pipelines if one.pipeline == pipeline)
-    return found
 
 
 def apply(served: Served, name: str, epochs: int = 2) -> str:
