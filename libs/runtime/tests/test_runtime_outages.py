@@ -182,9 +182,8 @@ async def test_a_handler_that_was_in_the_middle_is_undone_and_runs_again(
 
 
 async def test_what_must_be_written_is_tried_until_it_is(server: PostgresContainer, store: Store) -> None:
-    def write() -> str:
-        with in_a_thread(store.transaction()) as effect:
-            effect.session.add(Applied(number=1, audit="1"))
+    async def write() -> str:
+        await store.write(lambda effect: effect.session.add(Applied(number=1, audit="1")))
         return "written"
 
     server.container.kill()
@@ -307,10 +306,17 @@ async def test_a_result_in_hand_is_not_forestalled_by_its_own_replica(
 ) -> None:
     """Another worker of the same replica is free, and the lease has run out when the database is back."""
     working = Working(store, tmp_path, attempts=1, parallel=2, lease=timedelta(seconds=0.3))
-    working.before_a_result = lambda: server.container.kill() if working.results == [1] else None
+    killed = asyncio.Event()
+
+    def kill_once() -> None:
+        if not killed.is_set():
+            server.container.kill()
+            killed.set()
+
+    working.before_a_result = kill_once
     async with working.running():
         working.go.touch()
-        await happens(lambda: working.results)
+        await happens(killed.is_set)
         await asyncio.to_thread(server.container.start)
         await happens(lambda: working.row.state == "done", within=20)
     assert (working.starts, working.failures) == (["1"], [])

@@ -110,9 +110,8 @@ REPLICA = """
             while not Path("go").exists():
                 await asyncio.sleep(0.01)  # polls; the test ends it
             for number in range(int(wishes)):
-                with store.transaction() as effect:
-                    tell(effect, "a", f"wish {replica} {number}")
-                await asyncio.sleep(0)  # the relay's turn
+                why = f"wish {replica} {number}"
+                await store.write(lambda effect: tell(effect, "a", why))
 
         await asyncio.gather(plane.run(), jobs.run(), wish())
 
