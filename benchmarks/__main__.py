@@ -220,7 +220,7 @@ def demo(environment: dict[str, str]) -> float:
 
 
 def script(name: str, *arguments: str) -> Any:
-    """What one of the programs beside this one measures: its last line. Those before it are the
+    """Runs a program beside this one and returns its figures, its last line. Those before it are the
     libraries' own.
     """
     done = subprocess.run(

@@ -77,7 +77,7 @@ def measure(home: Path) -> dict[str, float]:
 def library_and_onnxruntime(
     pipeline: Pipeline, training_set: TrainingSet, graph: bytes, folder: Path
 ) -> tuple[int, float]:
-    """How many rows, and the largest difference between the answers of the model and of its graph."""
+    """Counts rows; measures the largest difference between the answers of the model and of its graph."""
     *parts, audit = (
         Path(urlparse(part.uri).path)
         for part in (training_set.train, training_set.validation, training_set.audit)

@@ -1,4 +1,4 @@
-"""What follows from the table of services (`penstock.contracts.services`), written into files that
+"""Writes what follows from the table of services (`penstock.contracts.services`) into files that
 cannot import it: the lines between `begin NAME` and `end NAME` of each.
 
 `make gen` writes them; `make check` compares. Around those lines a file is written by hand: what one

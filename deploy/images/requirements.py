@@ -1,4 +1,4 @@
-"""What each service's image installs: the closure of the member's dependencies, with all its
+"""Requirements of each service's image: the closure of the member's dependencies, with all its
 extras, pinned as in requirements.lock.
 
 `make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from the
@@ -47,7 +47,7 @@ def closure(requirement: Requirement, found: dict[str, set[str]]) -> dict[str, s
 
 
 def requires(name: str) -> Iterator[Requirement]:
-    """What a distribution declares; an extra's with the marker that names the extra."""
+    """Requirements that a distribution declares; an extra's with the marker that names the extra."""
     if not name.startswith(OURS):
         yield from map(Requirement, distribution(name).requires or ())
         return

@@ -288,7 +288,7 @@ def show_counts(counts: ingest.GetCountsResponse) -> None:
 
 
 def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
-    """The same person by entity, by fields, with a plain tritonclient and over HTTP. Returns the
+    """Asks about one person by entity, by fields, with a plain tritonclient and over HTTP. Returns the
     first one's id, and what to say of all.
     """
     penstock = demo.penstock

@@ -52,7 +52,7 @@ def resolved(schema: Any) -> Any:
 
 
 def named(schema: Any) -> Any:
-    """What stands under free names."""
+    """Models that stand under free names."""
     free = list(schema.get("patternProperties", {}).values())
     return free[0] if free else None
 
@@ -83,7 +83,7 @@ def sections(schema: Any, path: str) -> dict[tuple[str, str], Any]:
 
 
 def page() -> dict[Key, tuple[str, str]]:
-    """What each key takes and is when left out."""
+    """Type and default of each key."""
     found: dict[Key, tuple[str, str]] = {}
     path = variant = ""
     for line in reference().splitlines():

@@ -97,7 +97,7 @@ def test_several_classes(rows: Rows) -> None:
 
 
 def _alike(rows: Rows, ours: dict[str, float], decided: Floats) -> None:
-    """What does not depend on the number of classes."""
+    """Measures that do not depend on the number of classes."""
     of, w = rows.of, rows.weight
     labels = list(range(of.said.shape[1]))
     theirs = sk.log_loss(of.labels, of.said, labels=labels, sample_weight=w)

@@ -1,4 +1,4 @@
-"""What every family keeps: tests call it with a pipeline of the family and a folder to work in."""
+"""Promises of every family: tests call it with a pipeline of the family and a folder to work in."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _part(folder: Path, name: str, count: int, seed: int, target: str) -> Path:
 
 
 def odd_rows() -> Rows:
-    """What no training split holds, each beside the others."""
+    """Rows that no training split holds, each beside the others."""
     numbers = [np.nan, np.inf, -np.inf, 0.0, 1e300, -1e300, 19.99, 1234567.89, 1.7e9, 1_715_000_000.0]
     strings = ["", "never seen", "car", "日本", "true", "a" * 1000, "home", "\n", "🙂", "false"]
     count = len(numbers)

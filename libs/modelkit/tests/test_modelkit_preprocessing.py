@@ -44,7 +44,7 @@ def fitted(
 
 
 def prepare(found: Preprocessing, rows: Any) -> SimpleNamespace:
-    """What a network takes."""
+    """Inputs of a network."""
     made = transform(found, rows, lambda features: features.tensors(pieces=True))
     return SimpleNamespace(
         dense=made.get("dense", np.empty((len(rows), 0))),

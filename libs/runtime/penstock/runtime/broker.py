@@ -50,7 +50,7 @@ Shorter than `outbox.IN_FLIGHT`.
 """
 FLUSH_S = 2.0
 REMEMBER = timedelta(days=90)
-"""How long the inbox knows an event. Kafka forgets a group's position after seven days away; then
+"""Time for which the inbox knows an event. Kafka forgets a group's position after seven days away; then
 all of a topic comes again.
 """
 KEEP_HOUSE_EVERY_S = 6 * 3600.0

@@ -14,7 +14,7 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.router import Router
 
 THING = "start"
-"""What readiness waits for until the last phase has begun."""
+"""Thing that readiness waits for until the last phase has begun."""
 
 
 class Restored:

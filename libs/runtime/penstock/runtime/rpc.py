@@ -140,7 +140,7 @@ class Methods(grpc.GenericRpcHandler):
     """
 
     def __init__(self, waits_for: Callable[[], str] | None = None) -> None:
-        """With `waits_for` it is closed until `open` is set: every method is UNAVAILABLE, and that
+        """Closed, with `waits_for`, until `open` is set: every method is UNAVAILABLE, and that
         function says what is waited for.
         """
         self.open = waits_for is None

@@ -1,4 +1,4 @@
-"""How pytest-xdist spreads the tests over its workers: a file's tests stay together, and all files
+"""Spreads tests over pytest-xdist's workers: a file's tests stay together, and all files
 that share a running stack go to one worker. What takes long begins first.
 """
 
