@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from penstock.stack import down, up
-from penstock.stack.stack import Stack
+from penstock.stack.stack import Stack, down, up
 from penstock.stack.stackfile import StackFile
 
 SETTLE_S = 20.0

@@ -27,7 +27,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from penstock import stack
 from penstock.client import ClientSettings, Penstock, PenstockError
 from penstock.client.cli.audits import show_gates
 from penstock.client.cli.predictions import show_lineage
@@ -40,6 +39,7 @@ from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
 from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.stack import stack
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
 HERE = Path(__file__).resolve().parent

@@ -16,7 +16,7 @@ import pytest
 from census import Event, Served, Succession, deployment, pipeline_text
 from load import all_recorded_once, all_records_once, predicting, publishing, record_ids
 
-from penstock.stack.stack import up
+from penstock.stack.stack import down, up
 from penstock.testing.stack import PORTS, StackUnderTest
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
@@ -150,7 +150,7 @@ def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stac
         load.grows()
         published.grows()
         time.sleep(seeded("everything", 0.3, 1.5))  # the moment of the stop
-        stack.stack.down()
+        down(stack.home)
         up(stack.home, ports_wanted=PORTS)
         published.grows()
         load.grows()

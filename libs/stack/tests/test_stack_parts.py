@@ -19,9 +19,9 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from penstock.contracts.errors import PenstockError, Unavailable
-from penstock.stack import down, logs, processes, stackfile, status
+from penstock.stack import processes, stackfile
 from penstock.stack.inspection import State
-from penstock.stack.stack import up
+from penstock.stack.stack import down, logs, status, up
 from penstock.stack.stackfile import StackFile
 from penstock.testing.stack import PORTS, StackUnderTest, running_stack
 from penstock.testing.wait import until

@@ -144,7 +144,7 @@ def test_a_jar_with_another_digest_is_never_installed(
     places.kafka_lock.parent.mkdir(parents=True)
     jars.write_lock(places.kafka_lock, [dataclasses.replace(honest, sha256="0" * 64)])
     with pytest.raises((Tampered, Unavailable)):
-        jars.fetch(places)
+        list(jars.fetch(places))
     assert jars.missing(places) == jars.read_lock(places.kafka_lock)
     assert jars.read_lock(Places.find().kafka_lock)[0] == real
 

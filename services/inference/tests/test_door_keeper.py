@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from penstock.stack.envoy import Envoy
+from penstock.stack.envoy import command as envoy_command
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import Door, TritonAddresses
@@ -62,7 +62,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     )
     prepare(door)
     with (folder / "log").open("wb") as log:
-        envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
+        envoy = subprocess.Popen(envoy_command(folder), stdout=log, stderr=log)
     try:
         until(lambda: answers(door), within=20, what="Envoy answers")
         yield door

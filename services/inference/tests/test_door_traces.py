@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from penstock.stack.envoy import Envoy
+from penstock.stack.envoy import command as envoy_command
 from penstock.testing.broker import free_ports
 from penstock.testing.otlp import Receiver, Span
 from penstock.testing.wait import until
@@ -73,7 +73,7 @@ def door(
         )
     )
     with (folder / "log").open("wb") as log:
-        envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
+        envoy = subprocess.Popen(envoy_command(folder), stdout=log, stderr=log)
     try:
         with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
             grpc.channel_ready_future(channel).result(20)

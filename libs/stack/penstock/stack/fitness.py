@@ -5,17 +5,16 @@ downloaded: it needs the standard library alone.
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
+import shutil
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 
-GLIBC = (2, 35)
-"""Oldest version that Triton's wheel runs with."""
-SHARED_MEMORY = "/dev/shm"  # noqa: S108
-SHARED_MEMORY_BYTES = 64 << 20
-"""Free space that is needed: 1 MiB for each model's stub, more while tensors are large."""
+GLIBC = (2, 35)  # the oldest that Triton's wheel runs with
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+SHARED_MEMORY_MIB = 64  # 1 MiB for each model's stub, more while tensors are large
 WAY_OUT = (
     "Run the stack in containers instead, which needs Docker alone: make images, then docker compose up -d"
     " --wait. See docs/operations.md"
@@ -29,14 +28,7 @@ def problems() -> list[str]:
             f"this is {platform.system()} on {platform.machine()}; Triton's and Envoy's wheels are for Linux"
             " on x86-64"
         ]
-    found = [
-        _glibc(),
-        _python(),
-        _library("libstdc++.so.6", "Install it (Debian: libstdc++6)"),
-        _libpython(),
-        _shared_memory(),
-    ]
-    return [problem for problem in found if problem]
+    return [*_versions(), *_libraries(), *_shared_memory()]
 
 
 def check() -> None:
@@ -47,62 +39,38 @@ def check() -> None:
         raise Conflict(f"the embedded stack does not run on this machine: {'; '.join(found)}", remedy=WAY_OUT)
 
 
-def _glibc() -> str | None:
+def _versions() -> Iterator[str]:
     name, version = platform.libc_ver()
-    numbers = tuple(int(part) for part in version.split(".")[:2]) if name == "glibc" else ()
-    if numbers >= GLIBC:
-        return None
-    return (
-        f"its C library is {name or 'not glibc'} {version}; needed is glibc {GLIBC[0]}.{GLIBC[1]} (Debian 12,"
-        " Ubuntu 22.04)"
-    )
-
-
-def _python() -> str | None:
-    return (
-        None
-        if sys.version_info[:2] == (3, 11)
-        else f"this is Python {platform.python_version()}; needed is 3.11"
-    )
-
-
-def _library(name: str, remedy: str) -> str | None:
-    try:
-        ctypes.CDLL(name)
-    except OSError:
-        return f"{name} is missing. {remedy}"
-    return None
-
-
-def _libpython() -> str | None:
-    """Looks for Python as a library, which Triton's stub embeds and some builds leave out."""
-    name = f"libpython3.{sys.version_info.minor}.so.1.0"
-    if (Path(str(sysconfig.get_config_var("LIBDIR"))) / name).is_file():
-        return None
-    return _library(name, "Install it (Debian: libpython3.11), or use a Python built with --enable-shared")
-
-
-def _shared_memory() -> str | None:
-    try:
-        there = os.statvfs(SHARED_MEMORY)
-    except OSError:
-        return f"{SHARED_MEMORY} is missing; Triton passes tensors to its backend there"
-    if there.f_bavail * there.f_frsize < SHARED_MEMORY_BYTES:
-        return (
-            f"{SHARED_MEMORY} has {there.f_bavail * there.f_frsize >> 20} MiB free; needed are"
-            f" {SHARED_MEMORY_BYTES >> 20}"
+    if name != "glibc" or tuple(int(part) for part in version.split(".")[:2]) < GLIBC:
+        yield (
+            f"its C library is {name or 'not glibc'} {version}; needed is glibc {GLIBC[0]}.{GLIBC[1]} (Debian"
+            " 12, Ubuntu 22.04)"
         )
-    return None
+    if sys.version_info[:2] != (3, 11):
+        yield f"this is Python {platform.python_version()}; needed is 3.11"
+
+
+def _libraries() -> Iterator[str]:
+    needed = {"libstdc++.so.6": "Install it (Debian: libstdc++6)"}
+    # Triton's stub embeds Python as a library, which some builds leave out.
+    libpython = f"libpython3.{sys.version_info.minor}.so.1.0"
+    if not (Path(str(sysconfig.get_config_var("LIBDIR"))) / libpython).is_file():
+        needed[libpython] = "Install it (Debian: libpython3.11), or use a Python built with --enable-shared"
+    for name, remedy in needed.items():
+        try:
+            ctypes.CDLL(name)
+        except OSError:
+            yield f"{name} is missing. {remedy}"
+
+
+def _shared_memory() -> Iterator[str]:
+    if not SHARED_MEMORY.is_dir():
+        yield f"{SHARED_MEMORY} is missing; Triton passes tensors to its backend there"
+    elif (free := shutil.disk_usage(SHARED_MEMORY).free >> 20) < SHARED_MEMORY_MIB:
+        yield f"{SHARED_MEMORY} has {free} MiB free; needed are {SHARED_MEMORY_MIB}"
 
 
 if __name__ == "__main__":
     if found := problems():
-        sys.exit(
-            "\n".join(
-                [
-                    "The embedded stack does not run on this machine:",
-                    *(f"  {problem}" for problem in found),
-                    WAY_OUT,
-                ]
-            )
-        )
+        lines = ["The embedded stack does not run on this machine:", *(f"  {one}" for one in found), WAY_OUT]
+        sys.exit("\n".join(lines))

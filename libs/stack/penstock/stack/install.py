@@ -11,25 +11,22 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError
 from penstock.stack import fitness, jars, ports
-from penstock.stack.kafka import Broker
+from penstock.stack.kafka import Broker, topics
 from penstock.stack.places import Places
 
+# Megabytes of the wheels of deploy/triton.lock, and of the environment that is made of them.
 TRITON_MB = 75
-"""Size of the wheels of deploy/triton.lock, in megabytes."""
 TRITON_DISK_MB = 310
-"""Size of the environment that is made of them, in megabytes."""
 
 _BROKER_WITHIN_S = 60.0
 
@@ -40,32 +37,20 @@ class Part:
 
     what: str
     size: str
-    install: Callable[[], None]
+    install: Callable[[Places], None]
 
 
 def missing(places: Places) -> list[Part]:
     """Lists the parts that are not there yet, in the order in which they must be installed."""
     parts = []
     if absent := jars.missing(places):
-        megabytes = sum(jar.size for jar in absent) / 1e6
-        parts.append(
-            Part(
-                f"Apache Kafka: {len(absent)} jars",
-                f"{megabytes:.0f} MB to download",
-                lambda: _fetch_jars(places),
-            )
-        )
-    if not _has_triton(places):
+        size = f"{sum(jar.size for jar in absent) / 1e6:.0f} MB to download"
+        parts.append(Part(f"Apache Kafka: {len(absent)} jars", size, _fetch_jars))
+    if not _says(_triton_stamp(places), _digest(places.triton_lock)):
         size = f"{TRITON_MB} MB to download, {TRITON_DISK_MB} MB on disk"
-        parts.append(Part("Triton and its own Python environment", size, lambda: _build_triton(places)))
-    if not _has_aot(places):
-        parts.append(
-            Part(
-                "a start-up cache for Kafka",
-                "about 60 MB, written here in some 8 s",
-                lambda: _record_aot(places),
-            )
-        )
+        parts.append(Part("Triton and its own Python environment", size, _build_triton))
+    if not ((places.kafka / "kafka.aot").is_file() and _says(_aot_stamp(places), _aot_identity(places))):
+        parts.append(Part("a start-up cache for Kafka", "about 60 MB, written here in some 8 s", _record_aot))
     return parts
 
 
@@ -83,30 +68,19 @@ def install(say: Callable[[str], None] = print) -> None:
         say(f"  {part.what}: {part.size}")
     for part in parts:
         began = time.monotonic()
-        part.install()
+        part.install(places)
         say(f"  {part.what}: done in {time.monotonic() - began:.0f} s")
 
 
 def _fetch_jars(places: Places) -> None:
     total = len(jars.missing(places))
-    done = 0
-
-    def tell(jar: jars.Jar) -> None:
-        nonlocal done
-        done += 1
+    for done, jar in enumerate(jars.fetch(places), 1):
         if sys.stderr.isatty():
             sys.stderr.write(f"\r  {done}/{total} {jar.artifact[:40]:40}" + ("\n" if done == total else ""))
-
-    jars.fetch(places, tell)
 
 
 def _triton_stamp(places: Places) -> Path:
     return places.triton_venv / ".installed"
-
-
-def _has_triton(places: Places) -> bool:
-    stamp = _triton_stamp(places)
-    return stamp.is_file() and stamp.read_text() == _digest(places.triton_lock)
 
 
 def _build_triton(places: Places) -> None:
@@ -114,28 +88,22 @@ def _build_triton(places: Places) -> None:
     venv = places.triton_venv
     shutil.rmtree(venv, ignore_errors=True)
     _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
+    uv = Path(sys.executable).with_name("uv")
     # Compiled now: each model's stub imports NumPy anew.
-    install = [_uv(), "pip", "install", "--quiet", "--no-deps", "--compile-bytecode"]
-    _run([*install, "--python", str(venv / "bin" / "python"), "-r", str(places.triton_lock)])
+    flags = ["--quiet", "--no-deps", "--compile-bytecode", "--python", str(venv / "bin" / "python")]
+    command = [str(uv) if uv.is_file() else "uv", "pip", "install"]
+    _run([*command, *flags, "-r", str(places.triton_lock)])
     _triton_stamp(places).write_text(_digest(places.triton_lock))
 
 
-def _uv() -> str:
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.is_file() else "uv"
+def _aot_stamp(places: Places) -> Path:
+    return places.kafka / "kafka.aot.for"
 
 
-def _aot_stamp(places: Places) -> str:
+def _aot_identity(places: Places) -> str:
     """Identity of the cache: it holds for one JVM, one class path and one set of flags."""
     broker = Broker(Path("/nowhere"), 1, 2, places=places)
     return hashlib.sha256("\0".join(broker.java()).encode() + _digest(places.kafka_lock).encode()).hexdigest()
-
-
-def _has_aot(places: Places) -> bool:
-    stamp = places.kafka / "kafka.aot.for"
-    return (
-        (places.kafka / "kafka.aot").is_file() and stamp.is_file() and stamp.read_text() == _aot_stamp(places)
-    )
 
 
 def _record_aot(places: Places) -> None:
@@ -148,7 +116,7 @@ def _record_aot(places: Places) -> None:
         with (Path(home) / "broker.log").open("wb") as log:
             process = subprocess.Popen(broker.command(record_aot=new), stdout=log, stderr=subprocess.STDOUT)
             try:
-                _until_listening(chosen["kafka"], process)
+                _until_answering(broker, process)
             finally:
                 process.send_signal(signal.SIGTERM)
                 process.wait(_BROKER_WITHIN_S)
@@ -157,17 +125,18 @@ def _record_aot(places: Places) -> None:
                 "the JVM wrote no start-up cache", where=str(new), remedy="Run `make setup` again"
             )
         new.replace(places.kafka / "kafka.aot")
-        (places.kafka / "kafka.aot.for").write_text(_aot_stamp(places))
+        _aot_stamp(places).write_text(_aot_identity(places))
 
 
-def _until_listening(port: int, process: subprocess.Popen[bytes]) -> None:
+def _until_answering(broker: Broker, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _BROKER_WITHIN_S
-    while process.poll() is None and time.monotonic() < deadline:
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise PenstockError("the broker did not start", remedy="Run `make setup` again")
+    while topics(broker.address, within_s=1.0) is None:
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise PenstockError("the broker did not start", remedy="Run `make setup` again")
+
+
+def _says(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_text() == text
 
 
 def _digest(path: Path) -> str:

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,7 @@ class Jar:
     artifact: str
     version: str
     sha256: str
-    size: int
-    """Bytes."""
+    size: int  # bytes
 
     @property
     def file(self) -> str:
@@ -58,26 +56,27 @@ def missing(places: Places) -> tuple[Jar, ...]:
     of the others.
     """
     folder = places.kafka / "jars"
-    return tuple(jar for jar in read_lock(places.kafka_lock) if not _has_size(folder / jar.file, jar.size))
+    present = {(path.name, path.stat().st_size) for path in folder.glob("*.jar")}
+    return tuple(jar for jar in read_lock(places.kafka_lock) if (jar.file, jar.size) not in present)
 
 
-def fetch(places: Places, progress: Callable[[Jar], None] = lambda jar: None) -> None:
-    """Installs what is missing, from a Maven repository on this machine or the network.
+def fetch(places: Places) -> Iterator[Jar]:
+    """Installs what is missing, from a Maven repository on this machine or the network; yields each
+    jar when it is there.
 
     Raises Tampered when what arrived is not what was locked, Unavailable when nothing arrived.
     """
-    wanted = missing(places)
     folder = places.kafka / "jars"
     folder.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=places.kafka, prefix="maven-") as scratch,
         ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool,
     ):
-        for jar, found in pool.map(lambda jar: (jar, _obtain(jar, Path(scratch))), wanted):
+        for jar, found in pool.map(lambda jar: (jar, _obtain(jar, Path(scratch))), missing(places)):
             beside = folder / f"{jar.file}.new"
             shutil.copyfile(found, beside)
             os.replace(beside, folder / jar.file)
-            progress(jar)
+            yield jar
 
 
 def _obtain(jar: Jar, scratch: Path) -> Path:
@@ -103,10 +102,6 @@ def _obtain(jar: Jar, scratch: Path) -> Path:
     return found
 
 
-def _has_size(path: Path, size: int) -> bool:
-    return path.is_file() and path.stat().st_size == size
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -116,38 +111,30 @@ def resolve(spec: Path) -> tuple[Jar, ...]:
     """Resolves `jgo.toml` anew over the network: the root jars first, then what they need."""
     import jgo
 
-    coordinates: Sequence[str] = tomllib.loads(spec.read_text(encoding="utf-8"))["dependencies"][
-        "coordinates"
-    ]
-    artifacts: Sequence[Any] = jgo.resolve("+".join(coordinates))
-    jars = []
-    for artifact in artifacts:
-        path = Path(artifact.resolve())
-        jars.append(
-            Jar(artifact.groupId, artifact.artifactId, artifact.version, _sha256(path), path.stat().st_size)
-        )
-    return tuple(jars)
+    wanted = tomllib.loads(spec.read_text(encoding="utf-8"))["dependencies"]
+    artifacts: Sequence[Any] = jgo.resolve("+".join(wanted["coordinates"]))
+    paths = [Path(artifact.resolve()) for artifact in artifacts]
+    return tuple(
+        Jar(one.groupId, one.artifactId, one.version, _sha256(path), path.stat().st_size)
+        for one, path in zip(artifacts, paths, strict=True)
+    )
 
 
 def write_lock(lock: Path, jars: Sequence[Jar]) -> None:
-    def entry(jar: Jar) -> str:
-        named = {
-            "groupId": jar.group,
-            "artifactId": jar.artifact,
-            "version": jar.version,
-            "packaging": "jar",
-            "sha256": jar.sha256,
-        }
-        return (
-            "[[dependencies]]\n"
-            + "".join(f"{key} = {json.dumps(value)}\n" for key, value in named.items())
-            + f"size = {jar.size}\n"
-        )
-
-    lock.write_text(
-        "# Written by `make lock` from jgo.toml.\n\n" + "\n".join(entry(jar) for jar in jars),
-        encoding="utf-8",
-    )
+    entries = [
+        f"""\
+[[dependencies]]
+groupId = "{jar.group}"
+artifactId = "{jar.artifact}"
+version = "{jar.version}"
+packaging = "jar"
+sha256 = "{jar.sha256}"
+size = {jar.size}
+"""
+        for jar in jars
+    ]
+    header = "# Written by `make lock` from jgo.toml."
+    lock.write_text("\n".join([f"{header}\n", *entries]), encoding="utf-8")
 
 
 def main() -> None:

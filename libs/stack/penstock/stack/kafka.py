@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +14,7 @@ from penstock.contracts.errors import NotFound, PenstockError
 from penstock.stack import jars
 from penstock.stack.places import Places
 
-_SILENT = logging.getLogger(f"{__name__}.librdkafka")
-_SILENT.addHandler(logging.NullHandler())
-_SILENT.propagate = False
-
 CLUSTER_ID = "ahrOPx5VSH-jyCUOj3DKLA"
-MAIN = "kafka.Kafka"
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -52,15 +46,13 @@ broker.heartbeat.interval.ms=500
 
 @dataclass(frozen=True)
 class Broker:
-    """Files and command line of one broker, which runs in the foreground. SIGTERM stops it in a
-    second or two.
+    """Files and command line of one broker, which runs in the foreground; its configuration and data
+    are in `home`. SIGTERM stops it in a second or two.
     """
 
     home: Path
-    """Folder of its configuration and data."""
     port: int
     controller: int
-    heap_mb: int = 256
     places: Places = field(default_factory=Places.find)
 
     @property
@@ -68,12 +60,8 @@ class Broker:
         return f"127.0.0.1:{self.port}"
 
     @property
-    def config(self) -> Path:
+    def _config(self) -> Path:
         return self.home / "server.properties"
-
-    @property
-    def data(self) -> Path:
-        return self.home / "data"
 
     def prepare(self) -> None:
         """Writes the configuration; formats the data directory once (a second). Raises NotFound
@@ -85,8 +73,9 @@ class Broker:
                 remedy="Run `make setup`",
             )
         self.home.mkdir(parents=True, exist_ok=True)
-        self.config.write_text(_PROPERTIES.format(port=self.port, controller=self.controller, data=self.data))
-        if not (self.data / "meta.properties").exists():
+        data = self.home / "data"
+        self._config.write_text(_PROPERTIES.format(port=self.port, controller=self.controller, data=data))
+        if not (data / "meta.properties").exists():
             self._format()
 
     def command(self, *, record_aot: Path | None = None) -> list[str]:
@@ -97,7 +86,7 @@ class Broker:
         cache = [f"-XX:AOTCache={aot}"] if aot.is_file() else []
         if record_aot is not None:
             cache = [f"-XX:AOTCacheOutput={record_aot}"]
-        return [*self.java(), *cache, "-Xms64m", f"-Xmx{self.heap_mb}m", MAIN, str(self.config)]
+        return [*self.java(), *cache, "-Xms64m", "-Xmx256m", "kafka.Kafka", str(self._config)]
 
     def java(self) -> list[str]:
         """JVM, its flags and the class path: an AOT cache holds for these."""
@@ -124,13 +113,13 @@ class Broker:
             "-t",
             CLUSTER_ID,
             "-c",
-            str(self.config),
+            str(self._config),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise PenstockError(
                 f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}",
-                where=str(self.data),
+                where=str(self.home / "data"),
             )
 
 
@@ -139,7 +128,7 @@ def topics(address: str, within_s: float) -> list[str] | None:
     within `within_s` seconds.
     """
     try:
-        client = AdminClient({"bootstrap.servers": address}, logger=_SILENT)
+        client = AdminClient({"bootstrap.servers": address, "log_level": 0})  # no answer is no error
         found = client.list_topics(timeout=within_s).topics
     except KafkaException:
         return None

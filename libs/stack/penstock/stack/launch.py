@@ -17,26 +17,22 @@ from penstock.stack import processes
 
 @dataclass(frozen=True)
 class Spec:
-    """Command and environment of one program, as `up` decided them."""
+    """Command and environment of one program, as `up` decided them. `environment` is beside what
+    supervisord hands down; `shared_memory` is the prefix of the program's regions in /dev/shm.
+    """
 
     home: str
     program: str
     command: list[str]
     environment: dict[str, str]
-    """Variables beside those that supervisord hands down."""
     shared_memory: str | None = None
-    """Prefix of the program's regions in /dev/shm."""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
 
-    @classmethod
-    def read(cls, path: Path) -> Spec:
-        return cls(**json.loads(path.read_text()))
-
 
 def main(path: Path) -> None:
-    spec = Spec.read(path)
+    spec = Spec(**json.loads(path.read_text()))
     processes.end(processes.of_stack(Path(spec.home), spec.program), grace=0)
     if spec.shared_memory:
         processes.sweep_shared_memory(spec.shared_memory)

@@ -4,18 +4,23 @@ setup` serves every PENSTOCK_HOME.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from penstock.contracts.errors import NotFound
 
 
-@dataclass(frozen=True)
 class Places:
     """Places in one checkout."""
 
-    checkout: Path
+    def __init__(self, checkout: Path) -> None:
+        deploy, cache = checkout / "deploy", checkout / ".cache"
+        self.kafka_lock = deploy / "kafka" / "jgo.lock.toml"
+        self.kafka = cache / "kafka"  # its jars and the JVM's AOT cache
+        self.triton_lock = deploy / "triton.lock"
+        self.triton_venv = checkout / ".venv-triton"  # Triton's alone: its stub needs NumPy 1
+        self.triton_sources = deploy / "triton" / "backends"
+        self.triton_backends = cache / "triton" / "backends"  # ours and the wheel's, as Triton takes them
 
     @classmethod
     def find(cls) -> Self:
@@ -29,26 +34,3 @@ class Places:
             "the embedded stack needs a checkout of Penstock: its locks and Triton's backend lie in deploy/",
             remedy="Clone the repository and run `make setup` there",
         )
-
-    @property
-    def kafka_lock(self) -> Path:
-        return self.checkout / "deploy" / "kafka" / "jgo.lock.toml"
-
-    @property
-    def kafka(self) -> Path:
-        """Folder of Kafka's jars and the JVM's AOT cache."""
-        return self.checkout / ".cache" / "kafka"
-
-    @property
-    def triton_lock(self) -> Path:
-        return self.checkout / "deploy" / "triton.lock"
-
-    @property
-    def triton_venv(self) -> Path:
-        """Environment of Triton alone: its stub needs NumPy 1."""
-        return self.checkout / ".venv-triton"
-
-    @property
-    def triton_backends(self) -> Path:
-        """Sources of our backends."""
-        return self.checkout / "deploy" / "triton" / "backends"

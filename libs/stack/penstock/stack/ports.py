@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.services import PLATFORM
@@ -28,16 +28,15 @@ _STEP = 100
 _TRIES = 150
 
 
-def choose(wanted: dict[str, int], taken: Iterable[int] = ()) -> dict[str, int]:
+def choose(wanted: Mapping[str, int], taken: Iterable[int] = ()) -> dict[str, int]:
     """Chooses each wanted port where it is free, else the next free one in steps of 100. `taken` is
     avoided although nothing listens there yet. Raises Unavailable.
     """
     avoided = set(taken)
     chosen: dict[str, int] = {}
     for name, port in wanted.items():
-        chosen[name] = next(
-            (candidate for candidate in _candidates(port) if candidate not in avoided and free(candidate)), 0
-        )
+        candidates = range(port, min(port + _STEP * _TRIES, 65536), _STEP)
+        chosen[name] = next((one for one in candidates if one not in avoided and _free(one)), 0)
         if not chosen[name]:
             raise Unavailable(
                 f"no free port for {name} in {_TRIES} tries from {port}",
@@ -47,12 +46,8 @@ def choose(wanted: dict[str, int], taken: Iterable[int] = ()) -> dict[str, int]:
     return chosen
 
 
-def _candidates(port: int) -> Iterable[int]:
-    return (candidate for candidate in range(port, port + _STEP * _TRIES, _STEP) if candidate < 65536)
-
-
-def free(port: int) -> bool:
-    """Whether nothing listens on 127.0.0.1:port, nor on the port at every address."""
+def _free(port: int) -> bool:
+    """Tells whether nothing listens on 127.0.0.1:port, nor on the port at every address."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

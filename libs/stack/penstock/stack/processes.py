@@ -11,13 +11,12 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-HOME_VARIABLE = "PENSTOCK_STACK_HOME"
-"""Variable of each process of a stack: the stack's home, absolute."""
-PROGRAM_VARIABLE = "PENSTOCK_STACK_PROGRAM"
-"""Variable of each process of a stack: the program that it belongs to."""
+HOME_VARIABLE = "PENSTOCK_STACK_HOME"  # the stack's home, absolute
+PROGRAM_VARIABLE = "PENSTOCK_STACK_PROGRAM"  # the program that a process belongs to
 
 SUPERVISOR = "supervisor"
 
@@ -29,8 +28,7 @@ _POLL_S = 0.02
 class Process:
     pid: int
     program: str
-    started: str
-    """Start in clock ticks since boot: with the pid it names one process for ever."""
+    started: str  # in clock ticks since boot: with the pid it names one process for ever
 
     def alive(self) -> bool:
         return _started(self.pid) == self.started
@@ -53,7 +51,9 @@ def end(processes: Iterable[Process], grace: float) -> None:
     remaining = [process for process in processes if process.alive()]
     for how, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 10.0)):
         for process in remaining:
-            _send(process, how)
+            if process.alive():
+                with suppress(ProcessLookupError):
+                    os.kill(process.pid, how)
         deadline = time.monotonic() + patience
         while remaining and time.monotonic() < deadline:
             remaining = [process for process in remaining if process.alive()]
@@ -68,29 +68,17 @@ def sweep_shared_memory(prefix: str) -> None:
         region.unlink(missing_ok=True)
 
 
-def _send(process: Process, how: signal.Signals) -> None:
-    if process.alive():
-        try:
-            os.kill(process.pid, how)
-        except ProcessLookupError:
-            return
-
-
 def _marked() -> Iterator[tuple[bytes, Process]]:
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+    for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
-            environment = (folder / "environ").read_bytes()
+            environment = environ.read_bytes()
         except OSError:  # gone, or another user's
             continue
-        if HOME_VARIABLE.encode() not in environment:
-            continue
         variables = dict(item.partition(b"=")[::2] for item in environment.split(b"\0"))
-        started = _started(int(folder.name))
-        if HOME_VARIABLE.encode() in variables and started is not None:
-            program = os.fsdecode(variables.get(PROGRAM_VARIABLE.encode(), b""))
-            yield variables[HOME_VARIABLE.encode()], Process(int(folder.name), program, started)
+        home, program = (variables.get(os.fsencode(name)) for name in (HOME_VARIABLE, PROGRAM_VARIABLE))
+        pid = int(environ.parent.name)
+        if home is not None and (started := _started(pid)) is not None:
+            yield home, Process(pid, os.fsdecode(program or b""), started)
 
 
 def _started(pid: int) -> str | None:

@@ -8,8 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from penstock.contracts.services import PLATFORM
-from penstock.stack import stackfile
-from penstock.stack.envoy import Envoy
+from penstock.stack import envoy, stackfile
 from penstock.stack.kafka import Broker
 from penstock.stack.launch import Spec
 from penstock.stack.stackfile import StackFile
@@ -20,6 +19,7 @@ from penstock.stack.triton import Triton
 KAFKA, TRITON, ENVOY = "kafka", "triton", "envoy"
 PARTS = (KAFKA, TRITON, ENVOY)
 
+# Variables that keep every library from phoning home.
 QUIET = {
     "DO_NOT_TRACK": "1",
     "FEAST_USAGE": "False",
@@ -27,7 +27,6 @@ QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""Variables that keep every library from phoning home."""
 
 _STOPS_WITHIN_S = 20  # seconds from SIGTERM until a program is killed
 
@@ -54,26 +53,16 @@ def broker(stack: StackFile) -> Broker:
 
 
 def triton(stack: StackFile) -> Triton:
-    models, shared_memory, ports = (
-        stack.home / "triton" / "models",
-        stackfile.shared_memory(stack.home),
-        stack.ports,
-    )
-    return Triton(models, ports["triton_grpc"], ports["triton_http"], ports["triton_metrics"], shared_memory)
-
-
-def envoy(stack: StackFile) -> Envoy:
-    return Envoy(stack.home / "envoy")
+    return Triton(stack.home / "triton" / "models", stack.ports, stackfile.shared_memory(stack.home))
 
 
 def platform(stack: StackFile) -> dict[str, str]:
     """Settings that all services of the stack share, and the tools that run beside them."""
-    peers = {f"PENSTOCK_PEERS__{service.upper()}": address for service, address in stack.services.items()}
     return {
         "PENSTOCK_HOME": str(stack.home),
         "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
         "PENSTOCK_ENDPOINT": stack.endpoint,
-        **peers,
+        **{f"PENSTOCK_PEERS__{service.upper()}": address for service, address in stack.services.items()},
         **QUIET,
     }
 
@@ -102,11 +91,10 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
         "PENSTOCK_STACK_",
     )
     ports = tuple(f"PENSTOCK_{service.upper()}__PORT" for service in PLATFORM)
-    kept = ("PENSTOCK_KAFKA__TOPIC_PREFIX",)
     return {
         name: value
         for name, value in environment.items()
-        if name in kept or not name.startswith((*decided, *ports))
+        if name == "PENSTOCK_KAFKA__TOPIC_PREFIX" or not name.startswith((*decided, *ports))
     }
 
 
@@ -114,17 +102,23 @@ def specs(stack: StackFile) -> list[Spec]:
     """Command and environment of each program of the stack."""
     home = str(stack.home)
     server = triton(stack)
-    found = [
-        Spec(home, KAFKA, broker(stack).command(), {}),
-        Spec(home, TRITON, server.command(), server.environment(), server.shared_memory),
-        Spec(home, ENVOY, envoy(stack).command(), {}),
-    ]
     # Threads of a service allocate in two arenas instead of eight a core: a third less memory.
     common = platform(stack) | {"PYTHONUNBUFFERED": "1", "MALLOC_ARENA_MAX": "2"}
-    for service in stack.services:
-        command = [sys.executable, "-m", f"penstock_{service}"]
-        found.append(Spec(home, service, command, common | service_settings(stack, service)))
-    return found
+    services = [
+        Spec(
+            home,
+            service,
+            [sys.executable, "-m", f"penstock_{service}"],
+            common | service_settings(stack, service),
+        )
+        for service in stack.services
+    ]
+    return [
+        Spec(home, KAFKA, broker(stack).command(), {}),
+        Spec(home, TRITON, server.command(), server.environment(), server.shared_memory),
+        Spec(home, ENVOY, envoy.command(stack.home / "envoy"), {}),
+        *services,
+    ]
 
 
 def supervised(spec: Spec, path: Path) -> Program:

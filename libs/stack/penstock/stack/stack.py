@@ -11,12 +11,14 @@ from pathlib import Path
 from penstock.contracts.errors import Conflict, NotFound, Unavailable
 from penstock.runtime.settings import KafkaSettings, Platform
 from penstock.stack import fitness, ports, processes, programs, stackfile, startup
-from penstock.stack.inspection import ProgramStatus, State, status
+from penstock.stack.inspection import ProgramStatus, State
+from penstock.stack.inspection import status as status
+from penstock.stack.logfiles import logs as logs
 from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Supervisor
 
+# Called each time a program's state or what it waits for changes.
 Progress = Callable[[ProgramStatus], None]
-"""Called each time a program's state or what it waits for changes."""
 
 _POLL_S = 0.2
 _DOWN_WITHIN_S = 90.0
@@ -64,12 +66,12 @@ class Stack:
         deadline = time.monotonic() + within
         told: dict[str, ProgramStatus] = {}
         while True:
-            now = [one for one in self.status() if only is None or one.program in only]
-            for one in now:
-                if progress is not None and told.get(one.program) != one:
+            now = {one.program: one for one in self.status() if only is None or one.program in only}
+            for program, one in now.items():
+                if progress is not None and told.get(program) != one:
                     progress(one)
-                told[one.program] = one
-            late = [one for one in now if one.state is not State.READY]
+            told |= now
+            late = [one for one in now.values() if one.state is not State.READY]
             if now and not late:
                 return
             if time.monotonic() > deadline:
@@ -79,9 +81,6 @@ class Stack:
                     remedy=f"See `penstock logs {late[0].program}`" if late else "Run `penstock up`",
                 )
             time.sleep(_POLL_S)
-
-    def down(self) -> None:
-        down(self.home)
 
     @property
     def _supervisor(self) -> Supervisor:
@@ -93,7 +92,7 @@ def up(
     services: Sequence[str] | None = None,
     progress: Progress | None = None,
     *,
-    ports_wanted: Mapping[str, int] | None = None,
+    ports_wanted: Mapping[str, int] = ports.DEFAULTS,
     within: float = 120.0,
 ) -> Stack:
     """Brings up the stack of `home`, or what of it is down, and returns when every program is
@@ -109,53 +108,38 @@ def up(
     home.mkdir(parents=True, exist_ok=True)
     chosen = _chosen(services)
     with startup.locked(home / "run" / "lock"):
-        supervisor = Supervisor(stackfile.socket(home))
-        if supervisor.answers():
-            stack = Stack(StackFile.read(home))
-            if services is not None and set(chosen) - set(stack.file.services):
+        if Supervisor(stackfile.socket(home)).answers():
+            file = StackFile.read(home)
+            if services is not None and set(chosen) - set(file.services):
                 raise Conflict(
-                    f"the stack runs with {', '.join(stack.file.services)}",
+                    f"the stack runs with {', '.join(file.services)}",
                     where=str(home),
                     remedy="Run `penstock down` first",
                 )
         else:
             _clear(home)
-            stack = Stack(startup.lay_out(home, chosen, dict(ports_wanted or ports.DEFAULTS)))
-        startup.start(stack.file)
+            file = startup.lay_out(home, chosen, ports_wanted)
+        startup.start(file)
+    stack = Stack(file)
     stack.wait(within, progress)
     return stack
 
 
-def down(home: Path, progress: Callable[[str], None] | None = None) -> None:
-    """Ends the stack of `home`: services first, then Triton and Envoy, then Kafka. `progress` is
-    called with each program that has ended.
+def down(home: Path) -> None:
+    """Ends the stack of `home`: services first, then Triton and Envoy, then Kafka.
 
     Leaves no process, socket or shared memory, whatever was killed before. The data stay. Does
     nothing when nothing is up.
     """
     home = home.resolve()
     supervisor = Supervisor(stackfile.socket(home))
-    living = {process.program for process in processes.of_stack(home)}
     if supervisor.answers():
         supervisor.shut_down()
         deadline = time.monotonic() + _DOWN_WITHIN_S
-        while (
-            now := {process.program for process in processes.of_stack(home)}
-        ) and time.monotonic() < deadline:
-            _tell_ended(living - now, progress)
-            living = now
-            if now.isdisjoint({processes.SUPERVISOR}):
-                break
+        while processes.of_stack(home, processes.SUPERVISOR) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
     _clear(home)
-    _tell_ended(living, progress)
     (home / stackfile.FILE).unlink(missing_ok=True)
-
-
-def _tell_ended(ended: set[str], progress: Callable[[str], None] | None) -> None:
-    for program in sorted(ended - {processes.SUPERVISOR}):
-        if progress is not None:
-            progress(program)
 
 
 def _chosen(services: Sequence[str] | None) -> tuple[str, ...]:
@@ -178,6 +162,5 @@ def _clear(home: Path) -> None:
 
 
 def _sentence(one: ProgramStatus) -> str:
-    return f"{one.program} is {one.state}" + (
-        f", waits for {', '.join(one.waits_for)}" if one.waits_for else ""
-    )
+    waits = f", waits for {', '.join(one.waits_for)}" if one.waits_for else ""
+    return f"{one.program} is {one.state}{waits}"

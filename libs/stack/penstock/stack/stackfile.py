@@ -6,49 +6,47 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from penstock.contracts.errors import NotFound
-from penstock.stack.supervisor import socket_folder
 
 FILE = "stack.json"
 
 
 class StackFile(BaseModel):
+    """Addresses, each host:port, and the ports by the names of `penstock.stack.ports`, kept for the
+    next `up`. `home` is absolute, `door_admin` Envoy's administration.
+    """
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     home: Path
-    """Absolute."""
     endpoint: str
-    """Address of the front door: host:port, as all addresses here."""
     kafka: str
     services: dict[str, str]
     triton_grpc: str
     triton_http: str
     triton_metrics: str
     door_admin: str
-    """Address of Envoy's administration."""
     ports: dict[str, int]
-    """Ports by the names of `penstock.stack.ports`; kept for the next `up`."""
 
     @classmethod
-    def of(cls, home: Path, ports: dict[str, int], services: tuple[str, ...]) -> Self:
-        def at(name: str) -> str:
-            return f"127.0.0.1:{ports[name]}"
-
+    def of(cls, home: Path, ports: Mapping[str, int], services: tuple[str, ...]) -> Self:
+        at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
         return cls(
             home=home,
-            endpoint=at("door"),
-            kafka=at("kafka"),
-            services={service: at(service) for service in services},
-            triton_grpc=at("triton_grpc"),
-            triton_http=at("triton_http"),
-            triton_metrics=at("triton_metrics"),
-            door_admin=at("door_admin"),
-            ports=ports,
+            endpoint=at["door"],
+            kafka=at["kafka"],
+            services={service: at[service] for service in services},
+            triton_grpc=at["triton_grpc"],
+            triton_http=at["triton_http"],
+            triton_metrics=at["triton_metrics"],
+            door_admin=at["door_admin"],
+            ports=dict(ports),
         )
 
     @classmethod
@@ -75,14 +73,17 @@ class StackFile(BaseModel):
         beside.replace(path)
 
 
-def key(home: Path) -> str:
+def _key(home: Path) -> str:
     """Name of a stack among those of one machine: in its socket and its shared-memory regions."""
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
 
 
 def socket(home: Path) -> Path:
-    return socket_folder(key(home)) / "supervisor.sock"
+    """Socket of the stack's supervisord, in a folder of this user's own with a short path: a socket's
+    has at most 107 bytes, PENSTOCK_HOME may have more.
+    """
+    return Path(f"/tmp/penstock-{os.getuid()}") / _key(home) / "supervisor.sock"  # noqa: S108
 
 
 def shared_memory(home: Path) -> str:
-    return f"penstock_{key(home)}_"
+    return f"penstock_{_key(home)}_"

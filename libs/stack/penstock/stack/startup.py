@@ -8,12 +8,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError
+from penstock.packages import keys
 from penstock.stack import ports, processes, programs, stackfile
 from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Supervisor, configuration
@@ -22,7 +23,7 @@ _POLL_S = 0.04
 _SUPERVISOR_WITHIN_S = 15.0
 
 
-def lay_out(home: Path, services: tuple[str, ...], wanted: dict[str, int]) -> StackFile:
+def lay_out(home: Path, services: tuple[str, ...], wanted: Mapping[str, int]) -> StackFile:
     """Chooses the ports, writes every file that the programs start from, and starts supervisord; no
     program runs yet.
     """
@@ -50,11 +51,10 @@ def _write_programs(stack: StackFile) -> None:
     run, logs = stack.home / "run", stack.home / "logs"
     for path in (run, logs):
         path.mkdir(mode=0o700, exist_ok=True)
-    supervised = []
-    for spec in programs.specs(stack):
-        path = run / f"{spec.program}.json"
+    specs = {run / f"{spec.program}.json": spec for spec in programs.specs(stack)}
+    for path, spec in specs.items():
         spec.write(path)
-        supervised.append(programs.supervised(spec, path))
+    supervised = [programs.supervised(spec, path) for path, spec in specs.items()]
     text = configuration(supervised, run=run, logs=logs, socket=stackfile.socket(stack.home))
     (run / "supervisord.conf").write_text(text)
 
@@ -82,28 +82,21 @@ def _start_supervisor(stack: StackFile) -> None:
 def start(stack: StackFile) -> None:
     """Starts what does not run, each program as soon as the files are there that it starts from."""
     running = {process.program for process in processes.of_stack(stack.home)}
-    supervisor = stackfile.socket(stack.home)
     preparations: dict[str, Callable[[], None]] = {
         programs.KAFKA: programs.broker(stack).prepare,
         programs.TRITON: programs.triton(stack).prepare,
         programs.ENVOY: lambda: _prepare_services(stack),
     }
-    _make_keys(stack.home)
+    keys.ensure(stack.home / "keys")
 
     def start_one(program: str) -> None:
         if program in preparations:
             preparations[program]()
-        Supervisor(supervisor).start(program)
+        Supervisor(stackfile.socket(stack.home)).start(program)
 
     wanted = [program for program in (*programs.PARTS, *stack.services) if program not in running]
     with ThreadPoolExecutor(max(1, len(wanted))) as pool:
         list(pool.map(start_one, wanted))
-
-
-def _make_keys(home: Path) -> None:
-    from penstock.packages import keys
-
-    keys.ensure(home / "keys")
 
 
 def _prepare_services(stack: StackFile) -> None:

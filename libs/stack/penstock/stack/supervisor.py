@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import os
 import resource
 import shlex
 import xmlrpc.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,9 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 
 LOG_BYTES = "16MB"
 LOG_BACKUPS = 3
+# Priority by group; they stop in the reverse order: the services first, while Kafka still takes
+# what they have in flight.
 GROUPS = {"broker": 10, "serving": 20, "services": 30}
-"""Priority by group; they stop in the reverse order: the services first, while Kafka still takes
-what they have in flight.
-"""
 
 _SETTLED_S = 5  # seconds after which a program counts as started
 _TRIES = 1000
@@ -36,11 +35,12 @@ class Program:
 
 @dataclass(frozen=True)
 class Running:
-    """State of a program as supervisord has it."""
+    """State of a program as supervisord has it: RUNNING, STARTING, BACKOFF, STOPPING, STOPPED,
+    EXITED, FATAL or UNKNOWN.
+    """
 
     program: str
     state: str
-    """RUNNING, STARTING, BACKOFF, STOPPING, STOPPED, EXITED, FATAL, UNKNOWN."""
     pid: int | None
 
 
@@ -102,7 +102,6 @@ class Supervisor:
     """Client of the supervisord behind a socket."""
 
     def __init__(self, socket: Path) -> None:
-        self._socket = socket
         self._server: Any = xmlrpc.client.ServerProxy(
             "http://127.0.0.1", transport=SupervisorTransport(None, None, f"unix://{socket}")
         )
@@ -121,15 +120,13 @@ class Supervisor:
 
     def start(self, program: str) -> None:
         """Starts a program, unless it runs."""
-        self._tolerating(
-            Faults.ALREADY_STARTED, lambda: self._server.supervisor.startProcess(self._full(program), False)
-        )
+        with _tolerating(Faults.ALREADY_STARTED):
+            self._server.supervisor.startProcess(self._full(program), False)
 
     def stop(self, program: str) -> None:
         """Ends a program and returns when it has ended; after its grace it is killed."""
-        self._tolerating(
-            Faults.NOT_RUNNING, lambda: self._server.supervisor.stopProcess(self._full(program), True)
-        )
+        with _tolerating(Faults.NOT_RUNNING):
+            self._server.supervisor.stopProcess(self._full(program), True)
 
     def shut_down(self) -> None:
         """Asks for the end; services, then Triton and Envoy, then Kafka end after it returns."""
@@ -139,16 +136,11 @@ class Supervisor:
         everything = self._server.supervisor.getAllProcessInfo()
         return next((f"{info['group']}:{program}" for info in everything if info["name"] == program), program)
 
-    def _tolerating(self, fault: int, call: Any) -> None:
-        try:
-            call()
-        except xmlrpc.client.Fault as error:
-            if error.faultCode != fault:
-                raise
 
-
-def socket_folder(key: str) -> Path:
-    """Folder of this user's own with a short path: a socket's has at most 107 bytes, PENSTOCK_HOME
-    may have more.
-    """
-    return Path(f"/tmp/penstock-{os.getuid()}") / key  # noqa: S108
+@contextmanager
+def _tolerating(fault: int) -> Iterator[None]:
+    try:
+        yield
+    except xmlrpc.client.Fault as error:
+        if error.faultCode != fault:
+            raise

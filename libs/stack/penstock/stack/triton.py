@@ -8,29 +8,27 @@ import os
 import shutil
 import sys
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.contracts.errors import NotFound
 from penstock.stack.places import Places
 
+# Seconds from SIGTERM until Triton is killed; a stub that was killed makes a stop take 12 s.
 STOP_WITHIN_S = 20
-"""Seconds from SIGTERM until Triton is killed; a stub that was killed makes a stop take 12 s."""
 
 
 @dataclass(frozen=True)
 class Triton:
-    """Files, command line and environment of one Triton."""
+    """Files, command line and environment of one Triton. `models` is its repository, empty at the
+    start: models are loaded by name. `shared_memory` is the prefix of its regions in /dev/shm, of
+    which a killed stub leaves one of 1 MiB; the next start removes it.
+    """
 
     models: Path
-    """Model repository. Models are loaded by name; at the start it is empty."""
-    grpc: int
-    http: int
-    metrics: int
+    ports: Mapping[str, int]
     shared_memory: str
-    """Prefix of its regions in /dev/shm. A killed stub leaves one of 1 MiB, which the next start
-    removes.
-    """
     places: Places = field(default_factory=Places.find)
 
     @property
@@ -40,10 +38,6 @@ class Triton:
     @property
     def _packages(self) -> Path:
         return self.places.triton_venv / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-
-    @property
-    def _backends(self) -> Path:
-        return self.places.checkout / ".cache" / "triton" / "backends"
 
     def prepare(self) -> None:
         """Lays the backends out. Raises NotFound where `make setup` did not run."""
@@ -58,22 +52,22 @@ class Triton:
             / "triton_python_backend_stub"
         )
         for source in (*(self._server / "backends" / "python").glob("*.*"), stub):
-            _lay(source, self._backends / "python" / source.name)
-        for source in self.places.triton_backends.glob("*/*.py"):
-            _lay(source, self._backends / source.parent.name / source.name)
+            _lay(source, self.places.triton_backends / "python" / source.name)
+        for source in self.places.triton_sources.glob("*/*.py"):
+            _lay(source, self.places.triton_backends / source.parent.name / source.name)
 
     def command(self) -> list[str]:
         options = {
             "model-repository": self.models,
             "model-control-mode": "explicit",
-            "backend-directory": self._backends,
+            "backend-directory": self.places.triton_backends,
             "cache-directory": self._server / "caches",
             "http-address": "127.0.0.1",
             "grpc-address": "127.0.0.1",
             "metrics-address": "127.0.0.1",
-            "http-port": self.http,
-            "grpc-port": self.grpc,
-            "metrics-port": self.metrics,
+            "http-port": self.ports["triton_http"],
+            "grpc-port": self.ports["triton_grpc"],
+            "metrics-port": self.ports["triton_metrics"],
             "allow-gpu-metrics": "false",
             "strict-readiness": "false",
             "exit-on-error": "false",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from penstock.stack import down
+from penstock.stack.stack import down
 
 if __name__ == "__main__":
     sys.stdin.read()

@@ -14,10 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from penstock.stack import down
 from penstock.stack.inspection import State
 from penstock.stack.ports import DEFAULTS
-from penstock.stack.stack import Stack, up
+from penstock.stack.stack import Stack, down, up
 from penstock.testing.wait import until
 
 if TYPE_CHECKING:

