@@ -28,8 +28,8 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.client import ClientSettings, Penstock, PenstockError
-from penstock.client.cli.audits import show_gates
-from penstock.client.cli.predictions import show_lineage
+from penstock.client.cli.audits import gates
+from penstock.client.cli.predictions import steps
 from penstock.client.cli.stack import show_program
 from penstock.client.lineage import Lineage
 from penstock.contracts.connection import KafkaSettings
@@ -133,7 +133,7 @@ class Demo:
         version = _until(decided, within=120, what="the audit and the registry's decision")
         verdict = self.penstock.audits.get(version.digest)
         console.print(f"version {version_name(PIPELINE, version.digest)}, signed by key {version.keyid[:12]}")
-        show_gates(verdict)
+        console.print(gates(verdict))
         return run, version, verdict
 
     def served(self, version: registry.Version) -> None:
@@ -260,7 +260,7 @@ def walk(demo: Demo, *, compose: bool) -> None:
     with demo.stage("lineage: from that prediction back to its events"):
         _until(lambda: _recorded(penstock, prediction), within=20, what="the prediction's record")
         lineage = penstock.lineage.trace(prediction)
-        show_lineage(lineage)
+        console.print("\n".join(steps(lineage)), markup=False)
 
     reports = [demo.report(first, "refused"), demo.report(second, "promoted")]
     trials = (first_run, first, first_audit), (second_run, second, second_audit)
@@ -395,7 +395,7 @@ def summary(
     show_counts(counts)
     console.print("\n" + "\n".join(predictions))
     console.print("\nlineage of the first")
-    show_lineage(lineage)
+    console.print("\n".join(steps(lineage)), markup=False)
     console.print()
     stages = ", ".join(f"{name.partition(':')[0]} {seconds:.0f} s" for name, seconds in demo.seconds.items())
     console.print(f"seconds: {stages}; together {sum(demo.seconds.values()):.0f} s")

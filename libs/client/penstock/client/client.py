@@ -45,12 +45,10 @@ class Penstock:
         self.predictions = Predictions(self._connection)
         self.dead_letters = DeadLetters(self.settings.kafka, self.events)
         self.status = Status(self._connection)
-        self.lineage = Tracing(
-            self.pipelines, self.events, self.features, self.runs, self.models, self.audits
-        )
+        self.lineage = Tracing(self)
 
     def close(self) -> None:
-        self._connection.close()
+        self._connection.channel.close()
 
     def __enter__(self) -> Self:
         return self

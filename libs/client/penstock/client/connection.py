@@ -20,29 +20,27 @@ _RETRY = {
     "backoffMultiplier": 2,
     "retryableStatusCodes": ["UNAVAILABLE"],
 }
+# A prediction changes nothing and may be asked again: five attempts within some 9 s outlast a
+# restart of the door or of Triton. This is the `retryPolicy` of the service config of any gRPC
+# client of the Open Inference Protocol.
 PREDICTION_RETRY: Final = {**_RETRY, "initialBackoff": "0.3s", "maxBackoff": "5s", "backoffMultiplier": 3}
-"""A prediction changes nothing and may be asked again: five attempts within some 9 s outlast a
-restart of the door or of Triton.
-
-For any gRPC client of the Open Inference Protocol: the `retryPolicy` of its service config.
-"""
-_PREDICTING = [
-    {"service": "inference.GRPCInferenceService"},
-    {"service": "penstock.inference.v1.InferenceService", "method": "Predict"},
-]
 _SERVICE_CONFIG = {
     "methodConfig": [
         {"name": [{}], "retryPolicy": _RETRY},
-        {"name": _PREDICTING, "retryPolicy": PREDICTION_RETRY},
+        {
+            "name": [
+                {"service": "inference.GRPCInferenceService"},
+                {"service": "penstock.inference.v1.InferenceService", "method": "Predict"},
+            ],
+            "retryPolicy": PREDICTION_RETRY,
+        },
     ],
 }
 _OPTIONS = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    (
-        "grpc.max_reconnect_backoff_ms",
-        1000,
-    ),  # a platform that comes back is found within a second, not after gRPC's two minutes
+    # A platform that comes back is found within a second, not after gRPC's two minutes.
+    ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 64 << 20),
     ("grpc.max_send_message_length", 64 << 20),
 ]
@@ -52,7 +50,7 @@ class Connection:
     """Connects at the first call. Safe from several threads."""
 
     def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+        self._endpoint = endpoint
         self.channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
 
     def call(self, method: Callable[..., Response], request: Any, *, timeout: float = 30.0) -> Response:
@@ -62,7 +60,7 @@ class Connection:
         try:
             return method(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise self.explain(error) from error
+            raise self._explained(error) from error
 
     def stream(
         self, method: Callable[..., Iterator[Response]], request: Any, *, timeout: float | None = None
@@ -71,16 +69,13 @@ class Connection:
         try:
             yield from method(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise self.explain(error) from error
+            raise self._explained(error) from error
 
-    def close(self) -> None:
-        self.channel.close()
-
-    def explain(self, error: Any) -> PenstockError:
+    def _explained(self, error: Any) -> PenstockError:
         """The PenstockError behind a gRPC error, with place and remedy where a Penstock service gave them."""
         if error.code() is grpc.StatusCode.UNAVAILABLE and not error_in(error.trailing_metadata()):
             return Unavailable(
-                f"the platform at {self.endpoint} does not answer ({error.details()})",
+                f"the platform at {self._endpoint} does not answer ({error.details()})",
                 remedy="Start it with `penstock up`, see `penstock status`, or set PENSTOCK_ENDPOINT",
             )
         return error_of_call(error)

@@ -12,24 +12,22 @@ from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.topics import SHARED, dead_letter_topic
 
+# Header of the mark that follows a letter which was given back: the letter's partition and offset.
 REPLAYED = "dlq-replayed"
-"""Header of the mark that follows a letter which was given back: the letter's partition and offset."""
 
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A control event that a service put aside."""
+    """A control event that a service put aside. `replayed`: given back to its topic; one that fails
+    again is a new letter.
+    """
 
-    id: str
-    """`topic/partition/offset` of the dead letter itself."""
-    topic: str
-    """The topic that the event was read from."""
-    group: str
-    """The consumer group that could not apply it."""
+    id: str  # `topic/partition/offset` of the dead letter itself
+    topic: str  # that the event was read from
+    group: str  # the consumer group that could not apply it
     event_type: str
     reason: str
     replayed: bool
-    """Given back to its topic. One that fails again is a new letter."""
     message: Message
 
 
@@ -63,40 +61,31 @@ class DeadLetters:
         letter = next((letter for letter in self.list() if letter.id == identity), None)
         if letter is None:
             raise NotFound(f"no dead letter `{identity}`", remedy="See `penstock dead-letters list`")
-        if left_out := _headers(letter.message).get("dlq-left-out"):
+        message = letter.message
+        if left_out := _headers(message).get("dlq-left-out"):
             raise Invalid(
                 f"the letter holds no event: of {left_out} bytes it was too large",
                 where=identity,
                 remedy="Publish a smaller one",
             )
-        headers = {
-            name: value
-            for name, value in dict(letter.message.headers() or []).items()
-            if not name.startswith("dlq-")
-        }
+        headers = dict(message.headers() or []).items()
+        own = {name: value for name, value in headers if not name.startswith("dlq-")}
+        topic, partition, offset = letter.id.rsplit("/", 2)
+        mark: dict[str, str | bytes | None] = {REPLAYED: f"{partition}/{offset}"}
         # No transaction: its marker would be the control topic's last offset, which no reader's
         # position ever passes.
         producer = Producer(
             self._kafka.client(enable_idempotence=True, message_timeout_ms=round(TIMEOUT_S * 1000))
         )
-        topic, partition = letter.message.topic(), letter.message.partition()
-        assert topic is not None
-        assert partition is not None
+        refusal = f"Kafka at {self._kafka.bootstrap_servers} does not take the event"
         try:
-            producer.produce(
-                self._kafka.topic(letter.topic), letter.message.value(), letter.message.key(), headers=headers
-            )
+            producer.produce(self._kafka.topic(letter.topic), message.value(), message.key(), headers=own)
             if not producer.flush(TIMEOUT_S):
-                producer.produce(
-                    topic, b"", partition=partition, headers={REPLAYED: _place(letter.message).encode()}
-                )
-            unsent = producer.flush(TIMEOUT_S)
+                producer.produce(topic, b"", partition=int(partition), headers=mark)
         except KafkaException as error:
-            raise Unavailable(
-                f"Kafka at {self._kafka.bootstrap_servers} does not take the event: {error}"
-            ) from error
-        if unsent:
-            raise Unavailable(f"Kafka at {self._kafka.bootstrap_servers} does not take the event")
+            raise Unavailable(f"{refusal}: {error}") from error
+        if producer.flush(TIMEOUT_S):
+            raise Unavailable(refusal)
         return letter
 
 
@@ -107,18 +96,15 @@ def _headers(message: Message) -> dict[str, str]:
     }
 
 
-def _place(message: Message) -> str:
-    return f"{message.partition()}/{message.offset()}"
-
-
 def _dead_letter(topic: str, group: str, message: Message, replayed: set[str]) -> DeadLetter:
     headers = _headers(message)
+    place = f"{message.partition()}/{message.offset()}"
     return DeadLetter(
-        id=f"{message.topic()}/{_place(message)}",
+        id=f"{message.topic()}/{place}",
         topic=topic,
         group=group,
         event_type=headers.get("ce_type", "?").removeprefix("io.penstock."),
         reason=headers.get("dlq-reason", "?"),
-        replayed=_place(message) in replayed,
+        replayed=place in replayed,
         message=message,
     )

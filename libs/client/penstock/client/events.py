@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -35,13 +36,14 @@ class Offset:
 
 @dataclass(frozen=True)
 class Published:
-    """Events of one call of `publish` that Kafka acknowledged."""
+    """Events of one call of `publish` that Kafka acknowledged. A training set that waits for
+    `offsets` holds them.
+    """
 
     events: int
     bytes: int
     seconds: float
     offsets: tuple[Offset, ...]
-    """Offsets that a training set waits for, so that it holds these events."""
 
 
 @dataclass
@@ -51,13 +53,11 @@ class _Tally:
     error: KafkaError | None = None
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
-        if error is not None:
+        partition, offset = message.partition(), message.offset()
+        if error is not None or partition is None or offset is None:
             self.error = self.error or error
             return
         self.acknowledged += 1
-        partition, offset = message.partition(), message.offset()
-        assert partition is not None
-        assert offset is not None
         self.next_offsets[partition] = max(self.next_offsets.get(partition, 0), offset + 1)
 
 
@@ -76,7 +76,7 @@ class Events:
         source: str,
         rows: Iterable[Row | bytes],
         *,
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int], None] = lambda count: None,
     ) -> Published:
         """Publishes rows (mappings, or an event's bytes as they are), keyed by the entity; returns
         when Kafka has them all on disk.
@@ -92,26 +92,20 @@ class Events:
                 remedy=f"Its sources: {', '.join(spec.sources)}",
             )
         topic = self._kafka.topic(source_topic("events", pipeline, source))
-        producer = self._producer()
-        tally = _Tally()
+        producer, tally = self._producer(), _Tally()
         started = time.monotonic()
         count = size = 0
-        for row in rows:
+        for count, row in enumerate(rows, 1):
             value, key = _message(row, spec.key)
             self._produce(producer, topic, value, key, tally)
-            count, size = count + 1, size + len(value)
-            if progress and count % 500 == 0:
+            size += len(value)
+            if count % 500 == 0:
                 progress(count)
-        while len(producer):
+        while len(producer) and not tally.error:
             producer.flush(0.2)
-            if tally.error:
-                break
         self._check(tally, count)
-        if progress:
-            progress(count)
-        offsets = tuple(
-            Offset(topic, partition, offset) for partition, offset in sorted(tally.next_offsets.items())
-        )
+        progress(count)
+        offsets = tuple(Offset(topic, *end) for end in sorted(tally.next_offsets.items()))
         return Published(count, size, time.monotonic() - started, offsets)
 
     def _producer(self) -> Producer:
@@ -125,6 +119,26 @@ class Events:
                 queue_buffering_max_messages=100_000,
             )
         )
+
+    def _produce(
+        self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally
+    ) -> None:
+        producer.poll(0)
+        while True:
+            try:
+                producer.produce(topic, value, key, on_delivery=tally)
+                return
+            except BufferError:
+                producer.poll(0.1)
+                self._check(tally, tally.acknowledged)
+
+    def _check(self, tally: _Tally, expected: int) -> None:
+        if tally.error is not None or tally.acknowledged < expected:
+            raise Unavailable(
+                f"Kafka at {self._kafka.bootstrap_servers} took {tally.acknowledged} of the events, then"
+                f" failed: {tally.error}",
+                remedy="Publish the same file again when it is back: repeats are dropped by their id",
+            )
 
     def counts(self, pipeline: str, source: str) -> ingest_pb2.GetCountsResponse:
         """Counts records, duplicates and rejects of the source, exact as of ingest's last transaction."""
@@ -148,51 +162,37 @@ class Events:
 
     def end_offsets(self, pipeline: str) -> tuple[Offset, ...]:
         """The ends of the pipeline's events topics now: what was published before is below them."""
-        consumer = self._consumer()
-        try:
+        topics = [
+            self._kafka.topic(source_topic("events", pipeline, name))
+            for name in self._pipelines.spec(pipeline).sources
+        ]
+        with self._consumer() as consumer:
             return tuple(
-                Offset(
-                    topic,
-                    partition,
-                    consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_S)[1],
-                )
-                for name in self._pipelines.spec(pipeline).sources
-                for topic in [self._kafka.topic(source_topic("events", pipeline, name))]
-                for partition in self._partitions(consumer, topic)
+                Offset(topic, partition, end)
+                for topic in topics
+                for partition, (_, end) in _watermarks(consumer, topic).items()
             )
-        except KafkaException as error:
-            raise self._unavailable(error) from error
-        finally:
-            consumer.close()
 
     def read(self, topic: str) -> Iterator[Message]:
         """The committed messages of a topic (without prefix) from its beginning to its end as of now."""
         name = self._kafka.topic(topic)
-        consumer = self._consumer()
-        try:
-            waiting = {}
-            for partition in self._partitions(consumer, name):
-                low, high = consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=TIMEOUT_S)
-                if high > low:
-                    waiting[partition] = high
-            consumer.assign([TopicPartition(name, partition, 0) for partition in waiting])
-            while waiting:
+        with self._consumer() as consumer:
+            found = _watermarks(consumer, name)
+            ends = {number: end for number, (first, end) in found.items() if end > first}
+            consumer.assign([TopicPartition(name, number, 0) for number in ends])
+            while ends:
                 for message in consumer.consume(1000, timeout=1.0):
-                    problem = message.error()
-                    if problem and problem.code() != KafkaError._PARTITION_EOF:
+                    if problem := message.error():
                         raise KafkaException(problem)
-                    if not problem:
-                        yield message
-                for position in consumer.position([TopicPartition(name, partition) for partition in waiting]):
-                    if position.offset >= waiting[position.partition]:
-                        del waiting[position.partition]
-        except KafkaException as error:
-            raise self._unavailable(error) from error
-        finally:
-            consumer.close()
+                    yield message
+                for position in consumer.position([TopicPartition(name, number) for number in ends]):
+                    if position.offset >= ends[position.partition]:
+                        del ends[position.partition]
 
-    def _consumer(self) -> Consumer:
-        return Consumer(
+    @contextmanager
+    def _consumer(self) -> Iterator[Consumer]:
+        """Consumer of no group. A KafkaException of the block is raised as Unavailable."""
+        consumer = Consumer(
             self._kafka.client(
                 group_id=f"penstock.client.{uuid.uuid4().hex}",
                 enable_auto_commit=False,
@@ -200,41 +200,28 @@ class Events:
                 isolation_level="read_committed",
             )
         )
-
-    def _partitions(self, consumer: Consumer, topic: str) -> list[int]:
-        found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
-        if found.error is not None:
-            raise NotFound(
-                f"Kafka has no topic `{topic}`", remedy="Apply the pipeline first: penstock apply FILE"
-            )
-        return sorted(found.partitions)
-
-    def _produce(
-        self, producer: Producer, topic: str, value: bytes, key: bytes | None, tally: _Tally
-    ) -> None:
-        while True:
-            try:
-                producer.produce(topic, value, key, on_delivery=tally)
-            except BufferError:
-                producer.poll(0.1)
-                self._check(tally, tally.acknowledged)
-                continue
-            producer.poll(0)
-            return
-
-    def _check(self, tally: _Tally, expected: int) -> None:
-        if tally.error is not None or tally.acknowledged < expected:
+        try:
+            yield consumer
+        except KafkaException as error:
             raise Unavailable(
-                f"Kafka at {self._kafka.bootstrap_servers} took {tally.acknowledged} of the events, then"
-                f" failed: {tally.error}",
-                remedy="Publish the same file again when it is back: repeats are dropped by their id",
-            )
+                f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}",
+                remedy="See `penstock status`",
+            ) from error
+        finally:
+            consumer.close()
 
-    def _unavailable(self, error: KafkaException) -> Unavailable:
-        return Unavailable(
-            f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}",
-            remedy="See `penstock status`",
+
+def _watermarks(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
+    """First and next offset of each partition of a topic. Raises NotFound where there is none."""
+    found = consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic]
+    if found.error is not None:
+        raise NotFound(
+            f"Kafka has no topic `{topic}`", remedy="Apply the pipeline first: penstock apply FILE"
         )
+    return {
+        number: consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=TIMEOUT_S)
+        for number in sorted(found.partitions)
+    }
 
 
 def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:

@@ -41,11 +41,8 @@ class Features:
         limit: int = 100,
     ) -> list[features.Record]:
         """Accepted events by entity or by id, oldest first."""
-        request = features.GetRecordsRequest(pipeline=pipeline, source=source, limit=limit)
-        if entity:
-            request.entity = entity
-        else:
-            request.id = id
+        by = {"entity": entity} if entity else {"id": id}
+        request = features.GetRecordsRequest(pipeline=pipeline, source=source, limit=limit, **by)
         return list(self._connection.call(self._stub.GetRecords, request).records)
 
     def erase(self, pipeline: str, entity: str) -> features.EraseEntityResponse:

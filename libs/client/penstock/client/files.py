@@ -17,8 +17,8 @@ Row = Mapping[str, object]
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 _BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+# Seconds since 1970 are more than this; less is a year or a day written without dashes.
 _EPOCH_FROM = 1e8
-"""Seconds since 1970 are more than this; less is a year or a day written without dashes."""
 
 
 def rows(path: Path, source: Source | None = None) -> Iterator[Row | bytes]:
@@ -76,15 +76,12 @@ def _csv(path: Path, source: Source | None) -> Iterator[Row]:
 def _typed(cell: str, field: SourceField | None) -> object:
     if cell == "":
         return None
-    if field is None:
-        return cell
-    if field.type == "number":
-        try:
-            return float(cell)
-        except ValueError:
-            return cell
-    if field.type == "boolean":
-        return _BOOLEANS.get(cell.strip().lower(), cell)
+    match field and field.type:
+        case "number":
+            with suppress(ValueError):
+                return float(cell)
+        case "boolean":
+            return _BOOLEANS.get(cell.strip().lower(), cell)
     return cell
 
 
@@ -107,23 +104,20 @@ def _read_moment(text: str) -> object:
     with suppress(ValueError):
         if not text.isdigit() or len(text) == len("20260131"):
             return moment(datetime.fromisoformat(text.strip()))
-    try:
-        return seconds if (seconds := float(text)) >= _EPOCH_FROM else text
-    except ValueError:
-        return text
+    with suppress(ValueError):
+        if (seconds := float(text)) >= _EPOCH_FROM:
+            return seconds
+    return text
 
 
 def _jsonl(path: Path) -> Iterator[Row | bytes]:
     with path.open("rb") as opened:
-        for line in opened:
-            if not (text := line.strip()):
-                continue
+        for line in filter(None, map(bytes.strip, opened)):
             try:
-                row = orjson.loads(text)
+                row = orjson.loads(line)
             except orjson.JSONDecodeError:
-                yield text
-                continue
-            yield row if isinstance(row, dict) else text
+                row = None
+            yield row if isinstance(row, dict) else line
 
 
 def _parquet(path: Path, source: Source | None) -> Iterator[Row]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -24,6 +25,8 @@ _NAMES_A_TIME = re.compile(
 )
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 
+Columns = Mapping[str, list[object]]  # the values that are there, by column
+
 
 def infer(path: Path) -> str:
     """The text of a pipeline file for the data in `path`: the last column as target. Raises
@@ -34,7 +37,7 @@ def infer(path: Path) -> str:
     if not sample:
         raise Invalid("no row to learn from", where=str(path))
     columns = {
-        name: [row.get(name) for row in sample]
+        name: [value for row in sample if (value := row.get(name)) not in (None, "")]
         for name in dict.fromkeys(itertools.chain.from_iterable(sample))
     }
     if unfit := [column for column in columns if not _FIELD_NAME.fullmatch(column)]:
@@ -44,6 +47,11 @@ def infer(path: Path) -> str:
             where=str(path),
             remedy="Rename them in the file: letters, digits and `_`, no digit first",
         )
+    heading = f"# A first guess from {len(sample)} rows of {path.name}."
+    return f"{heading} Read it through; what it cannot know is marked.\n{_pipeline(path, columns)}"
+
+
+def _pipeline(path: Path, columns: Columns) -> str:
     key = next((column for column in columns if _IDS.search(column)), "entity_id")
     timestamp = next((column for column, values in columns.items() if _is_time(column, values)), "time")
     fields = {
@@ -55,79 +63,62 @@ def infer(path: Path) -> str:
             where=str(path),
             remedy="Give what a model is to learn from",
         )
-    lines = [
-        f"# A first guess from {len(sample)} rows of {path.name}. Read it through; what it cannot know is"
-        " marked.",
-        *_source(path, columns, key, timestamp, fields),
-        *_target_and_audit(columns, fields),
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _source(
-    path: Path, columns: Collection[str], key: str, timestamp: str, fields: Mapping[str, str]
-) -> Iterator[str]:
     name = re.sub(r"[^a-z0-9-]+", "-", path.stem.lower()).strip("-") or "pipeline"
     no_key = "" if key in columns else "; no column looks like an id: add one"
     no_time = "                # no column looks like a time: add one (RFC 3339)"
-    yield "version: 1"
-    yield f"pipeline: {name if name[0].isalpha() else 'p-' + name}"
-    yield "entities:"
-    yield f"  entity: {{key: {key}}}            # who or what a row is about{no_key}"
-    yield "sources:"
-    yield "  events:"
-    yield "    entity: entity"
-    yield f"    id: {key}                     # names the event: a repeat is dropped"
-    yield f"    timestamp: {timestamp}{'' if timestamp in columns else no_time}"
-    yield "    fields:"
-    yield from (f"      {_quoted(column)}: {text}" for column, text in fields.items())
-
-
-def _target_and_audit(columns: Mapping[str, list[object]], fields: Mapping[str, str]) -> Iterator[str]:
     target = list(fields)[-1]
-    guess = _target(target, fields[target], columns[target])
-    yield "targets:"
-    yield f"  {_quoted(target)}: {guess}   # the last column; is it the one?"
-    yield "audit:"
-    yield from _groups(fields)
-    yield "  gates: []                         # e.g. {metric: auroc, at_least: 0.7, on_fail: block}"
+    declared = "\n".join(f"      {_quoted(column)}: {text}" for column, text in fields.items())
+    return f"""\
+version: 1
+pipeline: {name if name[0].isalpha() else "p-" + name}
+entities:
+  entity: {{key: {key}}}            # who or what a row is about{no_key}
+sources:
+  events:
+    entity: entity
+    id: {key}                     # names the event: a repeat is dropped
+    timestamp: {timestamp}{"" if timestamp in columns else no_time}
+    fields:
+{declared}
+targets:
+  {_quoted(target)}: {_target(target, fields[target], columns[target])}   # the last column; is it the one?
+audit:
+  groups: {_groups(fields)}
+  gates: []                         # e.g. {{metric: auroc, at_least: 0.7, on_fail: block}}
+"""
 
 
 def _field(column: str, values: list[object]) -> str:
-    present = [value for value in values if value not in (None, "")]
-    extra = ", personal: true, protected: true" if _SENSITIVE.search(column) else ""
-    if present and all(_is_boolean(value) for value in present):
+    sensitive = bool(_SENSITIVE.search(column))
+    extra = ", personal: true, protected: true" if sensitive else ""
+    if values and all(_is_boolean(value) for value in values):
         return f"{{type: boolean{extra}}}"
-    if present and all(_is_number(value) for value in present):
+    if values and all(_is_number(value) for value in values):
         return f"{{type: number{extra}}}"
-    distinct = {str(value) for value in present}
-    if len(distinct) <= _MAX_CATEGORIES:
+    if len({str(value) for value in values}) <= _MAX_CATEGORIES:
         return f"{{type: category{extra}}}"
-    return f"{{type: text, personal: true{', protected: true' if 'protected' in extra else ''}}}"
+    return f"{{type: text, personal: true{', protected: true' if sensitive else ''}}}"
 
 
 def _target(column: str, field: str, values: list[object]) -> str:
-    distinct = sorted({str(value) for value in values if value not in (None, "")})
+    distinct = sorted({str(value) for value in values})
     if "boolean" in field:
-        return f"{{from: events.{column}, type: binary, positive: true}}"
-    if "number" in field:
-        return f"{{from: events.{column}, type: regression}}"
-    if len(distinct) == 2:
-        return f"{{from: events.{column}, type: binary, positive: {_quoted(distinct[-1])}}}"
-    return f"{{from: events.{column}, type: multiclass}}"
+        kind = "binary, positive: true"
+    elif "number" in field:
+        kind = "regression"
+    elif len(distinct) == 2:
+        kind = f"binary, positive: {_quoted(distinct[-1])}"
+    else:
+        kind = "multiclass"
+    return f"{{from: events.{column}, type: {kind}}}"
 
 
-def _groups(fields: Mapping[str, str]) -> Iterable[str]:
+def _groups(fields: Mapping[str, str]) -> str:
+    bins = {name: "bins: [30, 50]" if "number" in text else "" for name, text in fields.items()}
     protected = [column for column, text in fields.items() if "protected" in text and "text" not in text]
-    if not protected:
-        return [
-            "  groups: {}                        # protected attributes to compare, as in {sex: {min_rows:"
-            " 30}}"
-        ]
-    groups = ", ".join(
-        f"{_quoted(name)}: {{{'bins: [30, 50]' if 'number' in fields[name] else ''}}}" for name in protected
-    )
-    return [f"  groups: {{{groups}}}"]
+    groups = ", ".join(f"{_quoted(name)}: {{{bins[name]}}}" for name in protected)
+    example = "                        # protected attributes to compare, as in {sex: {min_rows: 30}}"
+    return f"{{{groups}}}" if protected else f"{{}}{example}"
 
 
 def _quoted(text: str) -> str:
@@ -140,13 +131,10 @@ def _quoted(text: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    if isinstance(value, bool):
-        return False
-    try:
+    with suppress(ValueError):
         float(str(value))
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def _is_boolean(value: object) -> bool:
@@ -157,15 +145,12 @@ def _is_time(column: str, values: list[object]) -> bool:
     """Tells whether a column holds the event's time: no date of birth, and seconds since 1970 only
     under a name that says so.
     """
-    present = [value for value in values if value not in (None, "")]
-    if not present or _SENSITIVE.search(column):
-        return False
-    return all(_parses(value, seconds=bool(_NAMES_A_TIME.search(column))) for value in present[:100])
+    seconds = bool(_NAMES_A_TIME.search(column))
+    parses = bool(values) and all(_parses(value, seconds=seconds) for value in values[:100])
+    return parses and not _SENSITIVE.search(column)
 
 
 def _parses(value: object, *, seconds: bool) -> bool:
-    if isinstance(value, datetime):
-        return True
     text = str(value)
     try:
         datetime.fromisoformat(text)

@@ -3,18 +3,11 @@
 from __future__ import annotations
 
 import re
-import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import orjson
-from ulid import ULID
 
-from penstock.client.audits import Audits
-from penstock.client.events import Events
-from penstock.client.features import Features
-from penstock.client.models import Models
-from penstock.client.pipelines import Pipelines
-from penstock.client.runs import Runs
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.events import ModelVersion
@@ -24,41 +17,34 @@ from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
-_DIGEST = re.compile(r"(?:.+@)?(?:sha256:)?[0-9a-f]{4,64}")
+if TYPE_CHECKING:
+    from penstock.client.client import Penstock
+
+_PREDICTION = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)  # a UUID
+_RUN = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)  # a ULID
+_VERSION = re.compile(r"(?:.+@)?(?:sha256:)?[0-9a-f]{4,64}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """A chain from prediction to events. Parts that come after the starting point are None."""
+    """A chain from prediction to events. Parts that come after the starting point are None. `events`
+    are those behind the prediction's features, where it was asked by entity; `model` holds the
+    training set's fingerprint, its parts and the offsets it was made of.
+    """
 
-    prediction: Prediction | None
-    events: tuple[features.Record, ...]
-    """The events behind the prediction's features, where it was asked by entity."""
-    version: registry.Version | None
-    model: ModelVersion | None
-    """Holds the training set's fingerprint, its parts and the offsets it was made of."""
-    audit: audit.Audit | None
+    prediction: Prediction | None = None
+    events: tuple[features.Record, ...] = ()
+    version: registry.Version | None = None
+    model: ModelVersion | None = None
+    audit: audit.Audit | None = None
     run: trainer.Run
 
 
 class Tracing:
     """`penstock.lineage`: from a prediction, a version or a run back to its events."""
 
-    def __init__(
-        self,
-        pipelines: Pipelines,
-        events: Events,
-        features: Features,
-        runs: Runs,
-        models: Models,
-        audits: Audits,
-    ) -> None:
-        self._pipelines = pipelines
-        self._events = events
-        self._features = features
-        self._runs = runs
-        self._models = models
-        self._audits = audits
+    def __init__(self, penstock: Penstock) -> None:
+        self._penstock = penstock
 
     def trace(self, identity: str) -> Lineage:
         """Follows a prediction id, a run id or a version (digest, a prefix of it, `pipeline@prefix`).
@@ -66,11 +52,11 @@ class Tracing:
         A prediction is looked for in its topic from the beginning: some seconds for a million.
         Raises NotFound, Invalid.
         """
-        if _is_uuid(identity):
+        if _PREDICTION.fullmatch(identity):
             return self._of_prediction(identity)
-        if _is_ulid(identity):
-            return Lineage(None, (), None, None, None, self._runs.get(identity))
-        if _DIGEST.fullmatch(identity):
+        if _RUN.fullmatch(identity):
+            return Lineage(run=self._penstock.runs.get(identity))
+        if _VERSION.fullmatch(identity):
             return self._of_version(identity)
         raise Invalid(
             f"`{identity}` is no id",
@@ -79,8 +65,8 @@ class Tracing:
 
     def prediction(self, identity: str) -> Prediction:
         """The record of one prediction. Raises NotFound."""
-        for pipeline in self._pipelines.list():
-            for message in self._events.read(predictions_topic(pipeline.name)):
+        for pipeline in self._penstock.pipelines.list():
+            for message in self._penstock.events.read(predictions_topic(pipeline.name)):
                 value = message.value()
                 if value is not None and message.key() == identity.encode():
                     found: Prediction = orjson.loads(value)
@@ -92,41 +78,26 @@ class Tracing:
 
     def _of_prediction(self, identity: str) -> Lineage:
         prediction = self.prediction(identity)
-        digest = prediction["digest"]
+        pipeline, digest = prediction["pipeline"], prediction["digest"]
         if digest is None:
             raise NotFound(
                 f"prediction `{identity}` was not answered by a version",
                 remedy=f"Its status is {prediction['status']}",
             )
-        line = self._of_version(f"{prediction['pipeline']}@{digest}")
         behind = prediction.get("events") or {}
-        records = [
+        events = [
             record
             for source, event in behind.items()
-            for record in self._features.records(prediction["pipeline"], source, id=event)
+            for record in self._penstock.features.records(pipeline, source, id=event)
         ]
-        return Lineage(prediction, tuple(records), line.version, line.model, line.audit, line.run)
+        return replace(self._of_version(f"{pipeline}@{digest}"), prediction=prediction, events=tuple(events))
 
     def _of_version(self, version: str) -> Lineage:
-        found = self._models.get(version)
+        found = self._penstock.models.get(version)
         try:
-            audited = self._audits.get(found.digest)
+            audited = self._penstock.audits.get(found.digest)
         except NotFound:
             audited = None
         model = ModelVersion.model_validate_json(found.version_json)
-        return Lineage(None, (), found, model, audited, self._runs.get(found.run_id))
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return str(uuid.UUID(text)) == text.lower()
-    except ValueError:
-        return False
-
-
-def _is_ulid(text: str) -> bool:
-    try:
-        ULID.from_str(text)
-    except ValueError:
-        return False
-    return True
+        run = self._penstock.runs.get(found.run_id)
+        return Lineage(version=found, model=model, audit=audited, run=run)

@@ -8,8 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from penstock.contracts.connection import KafkaSettings
 
@@ -36,28 +41,14 @@ class ClientSettings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         given = {**env_settings(), **init_settings()}
-        home = Path(given.get("home", DEFAULT_HOME))
-        return init_settings, env_settings, _StackFile(settings_cls, home / "stack.json")
+        addresses = _addresses(Path(given.get("home", DEFAULT_HOME)))
+        return init_settings, env_settings, InitSettingsSource(settings_cls, addresses)
 
 
-class StackAddresses(BaseModel):
-    """The part of `stack.json` that a client reads; the embedded stack writes it when it comes up."""
-
-    endpoint: str
-    kafka: str
-
-
-class _StackFile(PydanticBaseSettingsSource):
-    def __init__(self, settings_cls: type[BaseSettings], path: Path) -> None:
-        super().__init__(settings_cls)
-        self._path = path
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        try:
-            found = StackAddresses.model_validate(json.loads(self._path.read_text()))
-        except (OSError, ValueError):
-            return {}
-        return {"endpoint": found.endpoint, "kafka": {"bootstrap_servers": found.kafka}}
+def _addresses(home: Path) -> dict[str, Any]:
+    """Addresses that the embedded stack wrote down when it came up; none where there is no stack."""
+    try:
+        found = json.loads((home / "stack.json").read_text())
+        return {"endpoint": found["endpoint"], "kafka": {"bootstrap_servers": found["kafka"]}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}

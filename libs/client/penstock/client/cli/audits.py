@@ -11,20 +11,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from penstock.client.cli.output import (
-    EXIT_REFUSED,
-    AsJson,
-    as_json,
-    console,
-    platform,
-    reported,
-    table,
-    when,
-)
+from penstock.client.cli.output import EXIT_REFUSED, AsJson, console, show, state_of, table
+from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.measures import words
 from penstock.contracts.versions import version_name
-from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
+from penstock.ethics_audit.v1 import ethics_audit_pb2
 
 Version = Annotated[str, typer.Argument(help="A digest, a prefix of it, or pipeline@prefix.")]
 Who = Annotated[
@@ -39,17 +31,8 @@ review = typer.Typer(help="Gates that a person may waive.", no_args_is_help=True
 STYLES = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 
 
-def register(app: typer.Typer) -> None:
-    app.command("audit")(reported(audit_))
-    app.command()(reported(report))
-    review.command("list")(reported(list_))
-    review.command("approve")(reported(approve))
-    review.command("reject")(reported(reject))
-    app.add_typer(review, name="review")
-
-
-def show_gates(found: audit.Audit) -> None:
-    """A line a gate: the rule, what was measured with its interval, the verdict and why."""
+def gates(found: ethics_audit_pb2.Audit) -> Table:
+    """Table with a line a gate: the rule, what was measured with its interval, the verdict and why."""
     drawn = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for gate in found.gates:
         sign = "≥" if gate.bound == "at_least" else "≤"
@@ -60,24 +43,16 @@ def show_gates(found: audit.Audit) -> None:
             else "–"
         )
         drawn.add_row("audit", rule, measured, Text(gate.verdict, style=STYLES[gate.verdict]), gate.reason)
-    console.print(drawn)
+    return drawn
 
 
-def audit_(version: Version, as_json_: AsJson = False) -> None:
+def audit(version: Version, as_json_: AsJson = False) -> None:
     """A version's verdict, gate by gate. Ends with 3 unless it passed."""
-    with platform() as penstock:
+    with Penstock() as penstock:
         found = penstock.audits.get(version)
-    if as_json_:
-        as_json(found)
-    else:
-        state = audit.Audit.State.Name(found.state).removeprefix("STATE_").lower()
-        console.print(
-            f"audit {found.audit_id} of {version_name(found.pipeline, found.digest)}:"
-            f" {found.verdict or state}"
-        )
-        if found.failure:
-            console.print(f"{found.failure}. {found.remedy}", style="red")
-        show_gates(found)
+    named = f"audit {found.audit_id} of {version_name(found.pipeline, found.digest)}"
+    failure = [Text(f"{found.failure}. {found.remedy}", style="red")] if found.failure else []
+    show(found, f"{named}: {found.verdict or state_of(found)}", *failure, gates(found), as_json=as_json_)
     if found.verdict and found.verdict != "pass":
         raise typer.Exit(EXIT_REFUSED)
 
@@ -91,7 +66,7 @@ def report(
     as_json_: AsJson = False,
 ) -> None:
     """The audit's report: HTML for people, or JSON."""
-    with platform() as penstock:
+    with Penstock() as penstock:
         found = penstock.audits.report(version, format="json" if as_json_ else "html")
         if as_json_:
             typer.echo(found.decode())
@@ -103,17 +78,15 @@ def report(
         webbrowser.open(path.resolve().as_uri())
 
 
+@review.command("list")
 def list_(
     pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "",
     closed: Annotated[bool, typer.Option("--all", help="Decided ones too.")] = False,
     as_json_: AsJson = False,
 ) -> None:
     """List the reviews that wait for a person's decision."""
-    with platform() as penstock:
+    with Penstock() as penstock:
         found = penstock.audits.reviews(pipeline, open_only=not closed)
-    if as_json_:
-        as_json(found)
-        return
     rows = [
         (
             version_name(r.pipeline, r.digest),
@@ -121,13 +94,15 @@ def list_(
             "; ".join(g.reason for g in r.gates),
             r.decided_by,
             r.why,
-            when(r.requested_at),
+            r.requested_at,
         )
         for r in found
     ]
-    table(("version", "state", "gates", "by", "why", "requested"), rows, empty="nothing waits for a decision")
+    columns = ("version", "state", "gates", "by", "why", "requested")
+    show(found, table(columns, rows, empty="nothing waits for a decision"), as_json=as_json_)
 
 
+@review.command()
 def approve(
     version: Version,
     why: Annotated[str, typer.Option(help="The reason, which is signed and kept.")],
@@ -135,9 +110,10 @@ def approve(
     as_json_: AsJson = False,
 ) -> None:
     """Waive the gates that did not pass, with a reason; the waiver is signed."""
-    _decide(version, why, by, approve=True, quiet=as_json_)
+    _decide(version, why, by, approve=True, as_json=as_json_)
 
 
+@review.command()
 def reject(
     version: Version,
     why: Annotated[str, typer.Option(help="The reason, which is kept.")],
@@ -145,17 +121,11 @@ def reject(
     as_json_: AsJson = False,
 ) -> None:
     """Leave the version refused."""
-    _decide(version, why, by, approve=False, quiet=as_json_)
+    _decide(version, why, by, approve=False, as_json=as_json_)
 
 
-def _decide(version: str, why: str, by: str, *, approve: bool, quiet: bool) -> None:
-    with platform() as penstock:
+def _decide(version: str, why: str, by: str, *, approve: bool, as_json: bool) -> None:
+    with Penstock() as penstock:
         found = penstock.audits.decide(version, approve=approve, by=by or getpass.getuser(), why=why)
-    if quiet:
-        as_json(found)
-        return
-    console.print(
-        f"{version_name(found.pipeline, found.digest)}: {found.state} by {found.decided_by}"
-        " (a typed name, not an identity)",
-        markup=False,
-    )
+    decision = f"{version_name(found.pipeline, found.digest)}: {found.state} by {found.decided_by}"
+    show(found, f"{decision} (a typed name, not an identity)", as_json=as_json)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli import audits, events, models, pipelines, predictions, stack, training
+from penstock.client.cli.output import Reporting
 
 
 def _tell_version(asked: bool) -> None:
@@ -18,6 +19,7 @@ def _tell_version(asked: bool) -> None:
 
 app = typer.Typer(
     name="penstock",
+    cls=Reporting,
     help="Publish events, get audited models.",
     no_args_is_help=True,
     add_completion=False,
@@ -33,9 +35,31 @@ VERSION = typer.Option("--version", is_eager=True, help="Say which release this 
 def penstock(tell_version: Annotated[bool, VERSION] = False) -> None: ...
 
 
-for group in (stack, pipelines, events, training, models, audits, predictions):
-    group.register(app)
-
-
-def main() -> None:
-    app()
+# `penstock --help` lists them in this order.
+for verb in (
+    stack.up,
+    stack.down,
+    stack.status,
+    stack.logs,
+    pipelines.init,
+    pipelines.validate,
+    pipelines.apply,
+    pipelines.pipelines,
+    events.publish,
+    events.rejects,
+    events.erase,
+    training.train,
+    training.runs,
+    models.models,
+    models.promote,
+    models.rollback,
+    models.verify,
+    audits.audit,
+    audits.report,
+    predictions.predict,
+    predictions.trace,
+):
+    app.command()(verb)
+app.add_typer(stack.keys, name="keys")
+app.add_typer(events.dead_letters, name="dead-letters")
+app.add_typer(audits.review, name="review")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime
-from typing import Annotated, Any, NoReturn, ParamSpec, TypeVar
+from collections.abc import Sequence
+from dataclasses import is_dataclass
+from typing import Annotated, Any, NoReturn
 
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from pydantic import ValidationError
-from rich.console import Console
+from pydantic import BaseModel, ValidationError
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -26,16 +24,13 @@ from rich.progress import (
 )
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperGroup
 
-from penstock.client.client import Penstock
 from penstock.client.settings import ClientSettings
 from penstock.contracts.errors import TREATMENTS, PenstockError
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
+# A program or a file reads on where there is no terminal to ask for its columns.
 WIDE = None if sys.stdout.isatty() else 200
-"""Columns where there is no terminal to ask: a program or a file reads on."""
 
 console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -47,13 +42,12 @@ EXIT_USAGE = 2
 EXIT_REFUSED = 3
 
 
-def reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Ends the command with the error's sentence and exit code instead of a traceback."""
+class Reporting(TyperGroup):
+    """Group whose commands end with an error's sentence and exit code instead of a traceback."""
 
-    @functools.wraps(command)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+    def invoke(self, ctx: Any) -> Any:
         try:
-            return command(*args, **kwargs)
+            return super().invoke(ctx)
         except PenstockError as error:
             fail(str(error), TREATMENTS[error.kind].exit_code)
         except ValidationError as error:
@@ -67,46 +61,35 @@ def reported(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             fail("stopped by hand", 130)
 
-    return wrapped
-
 
 def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
     errors.print(message, style="red")
     raise typer.Exit(code)
 
 
-@contextmanager
-def platform() -> Iterator[Penstock]:
-    with Penstock() as penstock:
-        yield penstock
-
-
-def as_json(value: Any) -> None:
-    """Messages with their proto names, times as RFC 3339; 64-bit numbers as numbers."""
-    sys.stdout.write(json.dumps(_jsonable(value), indent=2, ensure_ascii=False) + "\n")
+def show(value: Any, *said: RenderableType, as_json: bool) -> None:
+    """Prints a result: for a program `value` as one JSON document, for a person what is `said` of it."""
+    if as_json:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable) + "\n")
+        return
+    for one in said:
+        console.print(one)
 
 
 def _jsonable(value: Any) -> Any:
     match value:
         case Message():
-            return _with_numbers(
-                value,
-                MessageToDict(
-                    value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-                ),
-            )
-        case Mapping():
-            return {key: _jsonable(part) for key, part in value.items()}
-        case list() | tuple():
-            return [_jsonable(part) for part in value]
-        case datetime():
-            return value.isoformat()
-        case _:
-            return value
+            return _with_numbers(value)
+        case BaseModel():
+            return value.model_dump(mode="json", by_alias=True)
+        case _ if is_dataclass(value):
+            return vars(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def _with_numbers(message: Message, data: dict[str, Any]) -> dict[str, Any]:
+def _with_numbers(message: Message) -> dict[str, Any]:
     """Protobuf's JSON writes int64 as text; here every count fits a double, and programs want numbers."""
+    data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     for field in message.DESCRIPTOR.fields:
         if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and field.name in data:
             found = data[field.name]
@@ -114,22 +97,23 @@ def _with_numbers(message: Message, data: dict[str, Any]) -> dict[str, Any]:
     return data
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
-    """Aligned columns without boxes; numbers to the right."""
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> RenderableType:
+    """Aligned columns without boxes, numbers to the right; `empty` where there is no row."""
     if not rows:
-        console.print(empty)
-        return
+        return empty
     drawn = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for index, column in enumerate(columns):
-        numeric = all(isinstance(row[index], int | float) for row in rows)
+    for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+        numeric = all(isinstance(value, int | float) for value in values)
         drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        drawn.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
-    console.print(drawn)
+        drawn.add_row(*map(cell, row))
+    return drawn
 
 
-def cell(value: object) -> str:
+def cell(value: object) -> str | Text:
     match value:
+        case Text():
+            return value
         case None | "":
             return "–"
         case bool():
@@ -145,12 +129,15 @@ def cell(value: object) -> str:
 
 
 def when(stamp: Timestamp) -> str:
-    if not stamp.seconds:
-        return "–"
-    return stamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%S")
+    return stamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%S") if stamp.seconds else "–"
 
 
-def progress() -> Progress:
+def state_of(message: Any) -> str:
+    """State of a run, a version or an audit, as people read it."""
+    return str(message.State.Name(message.state)).removeprefix("STATE_").lower()
+
+
+def progress(*, disable: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),
@@ -159,5 +146,5 @@ def progress() -> Progress:
         TimeElapsedColumn(),
         TextColumn("{task.fields[note]}"),
         console=console,
-        transient=False,
+        disable=disable,
     )

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from penstock.client.cli.output import AsJson, as_json, console, platform, reported, when
+from penstock.client.cli.output import AsJson, show, when
+from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.errors import Invalid
 from penstock.contracts.versions import version_name
-
-
-def register(app: typer.Typer) -> None:
-    for command in (predict, trace):
-        app.command()(reported(command))
 
 
 def predict(
@@ -31,24 +27,20 @@ def predict(
     """One prediction, by entity or by fields."""
     if (entity is None) == (fields is None):
         raise Invalid("say what to predict for", remedy="Give --entity ID or --input JSON")
-    with platform() as penstock:
+    with Penstock() as penstock:
         found = (
             penstock.predictions.by_entity(pipeline, entity)
             if entity is not None
             else penstock.predictions.by_fields(pipeline, _fields(fields or ""))
         )
-    if as_json_:
-        as_json(found)
-        return
-    said = (
-        ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items())
-        or f"{found.value:.4f}"
-    )
-    console.print(f"{found.decision or said}   ({said})")
-    console.print(
+    probabilities = ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items())
+    said = probabilities or f"{found.value:.4f}"
+    show(
+        found,
+        f"{found.decision or said}   ({said})",
         f"by {version_name(pipeline, found.digest)}, generation {found.generation}."
         f"   Where from: penstock trace {found.prediction}",
-        markup=False,
+        as_json=as_json_,
     )
 
 
@@ -60,16 +52,13 @@ def trace(
 
     Or from a version or a run.
     """
-    with platform() as penstock:
+    with Penstock() as penstock:
         found = penstock.lineage.trace(identity)
-    if as_json_:
-        as_json(_parts(found))
-    else:
-        show_lineage(found)
+    show(found, *steps(found), as_json=as_json_)
 
 
-def show_lineage(found: Lineage) -> None:
-    """The line, newest first, indented as it goes back."""
+def steps(found: Lineage) -> list[str]:
+    """A line for each step back, indented where it belongs to the one above."""
     steps: list[str] = []
     if found.prediction:
         p = found.prediction
@@ -99,8 +88,7 @@ def show_lineage(found: Lineage) -> None:
             f"  events {o.topic} partition {o.partition}, offsets {o.first} to {o.last - 1}"
             for o in training.offsets
         ]
-    for step in steps:
-        console.print(step)
+    return steps
 
 
 def _fields(text: str) -> dict[str, object]:
@@ -111,15 +99,3 @@ def _fields(text: str) -> dict[str, object]:
     if not isinstance(found, dict):
         raise Invalid("--input is an object of feature names and values")
     return found
-
-
-def _parts(found: Lineage) -> dict[str, Any]:
-    model = found.model.model_dump(mode="json") if found.model else None
-    return {
-        "prediction": found.prediction,
-        "events": found.events,
-        "version": found.version,
-        "model": model,
-        "audit": found.audit,
-        "run": found.run,
-    }

@@ -5,34 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from enum import StrEnum
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 from rich.text import Text
 
-from penstock.client.cli.output import AsJson, as_json, console, platform, reported, table
+from penstock.client.cli.output import AsJson, console, show, table
+from penstock.client.client import Penstock
 from penstock.client.settings import ClientSettings
 from penstock.contracts.errors import Invalid, NotFound
 
+Role = Literal["registry", "audit"]
+
+# A start takes some seconds; nobody needs to read who waits for whom meanwhile.
 PATIENCE_S = 15.0
-"""A start takes some seconds; nobody needs to read who waits for whom meanwhile."""
+_STYLES = {"ready": "green", "waiting": "yellow", "starting": "yellow"}
 
 keys = typer.Typer(help="The keys that sign packages, verdicts and promotions.", no_args_is_help=True)
-
-
-class Role(StrEnum):
-    REGISTRY = "registry"
-    AUDIT = "audit"
-
-
-def register(app: typer.Typer) -> None:
-    for command in (up, down, status, logs):
-        app.command()(reported(command))
-    keys.command("init")(reported(keys_init))
-    keys.command("rotate")(reported(keys_rotate))
-    app.add_typer(keys, name="keys")
 
 
 def up(
@@ -44,11 +34,12 @@ def up(
     Kafka, Triton, Envoy and the services.
     """
     found = _embedded().up(ClientSettings().home, progress=None if as_json_ else show_program())
-    if as_json_:
-        as_json(found.file.model_dump(mode="json"))
-        return
-    console.print(f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.file.kafka}")
-    console.print("See `penstock status`; stop with `penstock down`")
+    show(
+        found.file,
+        f"up: {found.endpoint} (gRPC and HTTP), Kafka at {found.file.kafka}",
+        "See `penstock status`; stop with `penstock down`",
+        as_json=as_json_,
+    )
 
 
 def down(as_json_: AsJson = False) -> None:
@@ -58,7 +49,7 @@ def down(as_json_: AsJson = False) -> None:
     """
     home = ClientSettings().home
     _embedded().down(home)
-    as_json({"home": str(home)}) if as_json_ else console.print(f"down; data stays in {home}")
+    show({"home": str(home)}, f"down; data stays in {home}", as_json=as_json_)
 
 
 def status(as_json_: AsJson = False) -> None:
@@ -67,7 +58,7 @@ def status(as_json_: AsJson = False) -> None:
     if (settings.home / "stack.json").exists():
         programs = [asdict(program) for program in _embedded().status(settings.home)]
     else:
-        with platform() as penstock:
+        with Penstock() as penstock:
             programs = [
                 {
                     "program": found.service,
@@ -77,14 +68,17 @@ def status(as_json_: AsJson = False) -> None:
                 }
                 for found in penstock.status.services()
             ]
-    if as_json_:
-        as_json(programs)
-    else:
-        rows = [
-            (p["program"], Text(p["state"], style=_STYLES.get(p["state"], "red")), p.get("address"), _says(p))
-            for p in programs
-        ]
-        table(("program", "state", "address", ""), rows, empty="nothing is up: penstock up")
+    rows = [
+        (
+            p["program"],
+            Text(p["state"], style=_STYLES.get(p["state"], "red")),
+            p.get("address"),
+            "; ".join(f"for {wait}" for wait in p["waits_for"]) or ", ".join(p["facts"]),
+        )
+        for p in programs
+    ]
+    columns = ("program", "state", "address", "")
+    show(programs, table(columns, rows, empty="nothing is up: penstock up"), as_json=as_json_)
     if not programs or any(program["state"] != "ready" for program in programs):
         raise typer.Exit(1)
 
@@ -99,15 +93,15 @@ def logs(
         typer.echo(line.rstrip("\n"))
 
 
+@keys.command("init")
 def keys_init(as_json_: AsJson = False) -> None:
     """Make the keys that are missing."""
     trust = _keys().ensure(ClientSettings().home / "keys")
-    if as_json_:
-        as_json({keyid: key.role for keyid, key in trust.keys.items()})
-        return
-    table(("key", "role"), [(keyid, key.role) for keyid, key in trust.keys.items()], empty="no keys")
+    roles = {keyid: key.role for keyid, key in trust.keys.items()}
+    show(roles, table(("key", "role"), [*roles.items()], empty="no keys"), as_json=as_json_)
 
 
+@keys.command("rotate")
 def keys_rotate(
     role: Annotated[Role | None, typer.Argument(help="By default both.")] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False,
@@ -121,17 +115,17 @@ def keys_rotate(
         remedy = "Name the stack's PENSTOCK_HOME. In containers: docs/operations.md, Rotate a signing key"
         raise NotFound(f"no keys lie in {folder}", remedy=remedy)
     store = _keys().Keys(folder)
-    made = {one.value: store.rotate(one.value, revoke=revoke).keyid for one in ([role] if role else Role)}
-    if as_json_:
-        as_json([{"role": name, "keyid": keyid, "revoked": revoke} for name, keyid in made.items()])
-        return
+    made = {one: store.rotate(one, revoke=revoke).keyid for one in ([role] if role else get_args(Role))}
     fate = (
         "revoked: nothing that it signed counts any more"
         if revoke
         else "retired: it verifies what it signed before"
     )
-    for name, keyid in made.items():
-        console.print(f"{name} signs with {keyid} from now on; the old key is {fate}")
+    show(
+        [{"role": name, "keyid": keyid, "revoked": revoke} for name, keyid in made.items()],
+        *(f"{name} signs with {keyid} from now on; the old key is {fate}" for name, keyid in made.items()),
+        as_json=as_json_,
+    )
 
 
 def show_program() -> Callable[[Any], None]:
@@ -140,27 +134,14 @@ def show_program() -> Callable[[Any], None]:
     started = time.monotonic()
 
     def show(program: Any) -> None:
-        waits = ", ".join(program.waits_for)
-        line = (
-            f"ready    {program.address}"
-            if program.state == "ready"
-            else f"{program.state:<8} {f'for {waits}' if waits else ''}"
-        )
-        if told.get(program.program) != line and (
-            program.state == "ready" or time.monotonic() - started > PATIENCE_S
-        ):
+        ready = program.state == "ready"
+        waits = f"for {', '.join(program.waits_for)}" if program.waits_for else ""
+        line = f"  {program.program:<15} {program.state:<8} {program.address if ready else waits}"
+        if told.get(program.program) != line and (ready or time.monotonic() - started > PATIENCE_S):
             told[program.program] = line
-            console.print(f"  {program.program:<15} {line}")
+            console.print(line)
 
     return show
-
-
-_STYLES = {"ready": "green", "waiting": "yellow", "starting": "yellow"}
-
-
-def _says(program: dict[str, Any]) -> str:
-    waits = [f"for {wait}" for wait in program["waits_for"]]
-    return "; ".join(waits) if waits else ", ".join(program["facts"])
 
 
 def _embedded() -> ModuleType:

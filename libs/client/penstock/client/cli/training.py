@@ -5,24 +5,24 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from penstock.client.cli.audits import show_gates
+from penstock.client.cli.audits import gates
 from penstock.client.cli.output import (
     EXIT_FAILED,
     EXIT_REFUSED,
     AsJson,
-    as_json,
     console,
     fail,
-    platform,
     progress,
-    reported,
+    show,
+    state_of,
     table,
-    when,
 )
 from penstock.client.client import Penstock
 from penstock.client.runs import ENDED
@@ -35,13 +35,8 @@ from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
 WAIT_S = 3600.0
+# A promotion is fetched, verified and probed before it answers.
 SERVED_WITHIN_S = 60.0
-"""A promotion is fetched, verified and probed before it answers."""
-
-
-def register(app: typer.Typer) -> None:
-    for command in (train, runs):
-        app.command()(reported(command))
 
 
 def train(
@@ -56,70 +51,40 @@ def train(
     as_json_: AsJson = False,
 ) -> None:
     """Train on all that was published so far."""
-    with platform() as penstock:
+    with Penstock() as penstock:
         run = penstock.runs.create(
             pipeline,
             overrides=_overrides(override or []),
             after=penstock.events.end_offsets(pipeline),
             by=getpass.getuser(),
         )
-        if not wait:
-            (
-                as_json(run)
-                if as_json_
-                else console.print(
-                    f"run {run.run_id} requested. Watch it: penstock runs --pipeline {pipeline}", markup=False
-                )
-            )
-            return
-        run = _follow(penstock, run, quiet=as_json_)
-        if run.state != trainer.Run.STATE_COMPLETED:
-            as_json(run) if as_json_ else None
-            fail(
-                f"run {run.run_id} {_state(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}",
-                EXIT_FAILED,
-            )
-        version, audited = _decided(penstock, run)
-        if not as_json_:
-            _show_decision(version, audited)
-        promoted = version.state == registry.Version.STATE_PROMOTED
-        against = _until_served(penstock, version) if promoted else "refused by the evidence"
-        if as_json_:
-            as_json({"run": run, "version": version, "audit": audited, "served": not against})
-        elif promoted:
-            console.print(
-                f"not served: {against}" if against else "served", style="yellow" if against else "green"
-            )
-    if against:
-        raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
+        if wait:
+            _until_served_or_refused(penstock, run, as_json=as_json_)
+        else:
+            watch_it = f"Watch it: penstock runs --pipeline {pipeline}"
+            show(run, f"run {run.run_id} requested. {watch_it}", as_json=as_json_)
 
 
 def runs(
     pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "", as_json_: AsJson = False
 ) -> None:
     """Training runs, newest first."""
-    with platform() as penstock:
+    with Penstock() as penstock:
         found = penstock.runs.list(pipeline)
-    if as_json_:
-        as_json(found)
-        return
     rows = [
         (
             r.run_id,
             r.pipeline,
-            _state(r),
+            state_of(r),
             f"{len(r.epochs)}/{r.epochs_planned}",
             short_digest(r.digest),
             r.failure or r.reason,
-            when(r.requested_at),
+            r.requested_at,
         )
         for r in found
     ]
-    table(
-        ("run", "pipeline", "state", "epochs", "version", "why", "requested"),
-        rows,
-        empty="none yet: penstock train PIPELINE",
-    )
+    columns = ("run", "pipeline", "state", "epochs", "version", "why", "requested")
+    show(found, table(columns, rows, empty="none yet: penstock train PIPELINE"), as_json=as_json_)
 
 
 def _overrides(given: list[str]) -> dict[str, object]:
@@ -128,90 +93,94 @@ def _overrides(given: list[str]) -> dict[str, object]:
         key, equals, value = text.partition("=")
         if not equals:
             raise Invalid(f"`{text}` is no override", remedy="Write KEY=VALUE, as in trainer.epochs=5")
-        try:
+        found[key] = value
+        with suppress(json.JSONDecodeError):
             found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
     return found
 
 
-def _state(run: trainer.Run) -> str:
-    return trainer.Run.State.Name(run.state).removeprefix("STATE_").lower()
+def _until_served_or_refused(penstock: Penstock, run: trainer.Run, *, as_json: bool) -> None:
+    """Shows the run, its audit and what became of its version. Ends the command unless it is served."""
+    run = _follow(penstock, run, quiet=as_json)
+    if run.state != trainer.Run.STATE_COMPLETED:
+        show(run, as_json=as_json)
+        fail(f"run {run.run_id} {state_of(run)}: {run.failure}{'. ' + run.remedy if run.remedy else ''}")
+    version, audited = _decided(penstock, run)
+    promoted = version.state == registry.Version.STATE_PROMOTED
+    if not as_json:
+        _show_decision(version, audited)
+    against = _until_served(penstock, version) if promoted else "refused by the evidence"
+    served = Text(f"not served: {against}", style="yellow") if against else Text("served", style="green")
+    outcome = {"run": run, "version": version, "audit": audited, "served": not against}
+    show(outcome, *([served] if promoted else []), as_json=as_json)
+    if against:
+        raise typer.Exit(EXIT_FAILED if promoted else EXIT_REFUSED)
 
 
 def _follow(penstock: Penstock, run: trainer.Run, *, quiet: bool) -> trainer.Run:
-    """The run when it has ended; a bar while it trains. A watch that breaks is taken up again."""
-    deadline = time.monotonic() + WAIT_S
-    if quiet:
-        return _watch(penstock, run, deadline)
-    with progress() as bar:
+    """The run when it has ended; a bar while it trains."""
+    told = quiet
+    with progress(disable=quiet) as bar:
         task = bar.add_task(f"run {run.run_id}", total=None, note="")
-        told = False
-
-        def show(seen: trainer.Run) -> None:
-            nonlocal told
-            if seen.training_set_json and not told:
+        for run in _states(penstock, run.run_id):  # noqa: B020  the newest state is what is returned
+            if run.training_set_json and not told:
                 told = True
-                bar.console.print(_snapshot(TrainingSet.model_validate_json(seen.training_set_json)))
-            if seen.epochs:
-                last = seen.epochs[-1]
+                console.print(_training_set(TrainingSet.model_validate_json(run.training_set_json)))
+            if run.epochs:
+                last = run.epochs[-1]
                 note = f"loss {last.train_loss:.3f}  validation {last.metric} {last.validation_metric:.3f}"
                 bar.update(
-                    task, description="epoch", completed=last.number, total=seen.epochs_planned, note=note
+                    task, description="epoch", completed=last.number, total=run.epochs_planned, note=note
                 )
             else:
-                bar.update(task, note=_state(seen))
+                bar.update(task, note=state_of(run))
+    return run
 
-        return _watch(penstock, run, deadline, show)
 
-
-def _watch(
-    penstock: Penstock,
-    run: trainer.Run,
-    deadline: float,
-    show: Callable[[trainer.Run], None] = lambda _: None,
-) -> trainer.Run:
+def _states(penstock: Penstock, run_id: str) -> Iterator[trainer.Run]:
+    """Yields the run at each change until it has ended. A watch that breaks is taken up again."""
+    deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         try:
-            for run in penstock.runs.watch(run.run_id, timeout=deadline - time.monotonic()):  # noqa: B020  the newest state is what is returned
-                show(run)
-            if run.state in ENDED:
-                return run
+            for run in penstock.runs.watch(run_id, timeout=deadline - time.monotonic()):
+                yield run
+                if run.state in ENDED:
+                    return
         except Unavailable:
             time.sleep(1)  # the trainer restarts; its run goes on
     raise Unavailable(
-        f"run {run.run_id} has not ended within {WAIT_S:.0f} s", remedy="It goes on; see penstock runs"
+        f"run {run_id} has not ended within {WAIT_S:.0f} s", remedy="It goes on; see penstock runs"
     )
 
 
-def _snapshot(found: TrainingSet) -> str:
+def _training_set(found: TrainingSet) -> str:
     parts = ", ".join(f"{count} {part}" for part, count in found.rows.items())
     offsets = ", ".join(f"{o.topic}/{o.partition} {o.first}–{o.last}" for o in found.offsets)
-    return (
-        f"training set {short_digest(found.fingerprint)}: {sum(found.rows.values())} rows ({parts}), offsets"
-        f" {offsets}"
-    )
+    rows = f"{sum(found.rows.values())} rows ({parts})"
+    return f"training set {short_digest(found.fingerprint)}: {rows}, offsets {offsets}"
+
+
+def _attempts(within: float, every: float) -> Iterator[None]:
+    """Yields every `every` seconds until `within` seconds are over."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(every)
 
 
 def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, audit.Audit]:
     """The version when it is promoted or refused, and its audit."""
-    deadline = time.monotonic() + WAIT_S
     waited_for = "registration"
-    while time.monotonic() < deadline:
-        try:
+    for _ in _attempts(WAIT_S, every=0.25):
+        with suppress(NotFound, Unavailable):
             version = penstock.models.get(f"{run.pipeline}@{run.digest}")
             waited_for = "the audit"
             audited = penstock.audits.get(version.digest)
             if audited.state == audit.Audit.STATE_FAILED:
                 fail(f"the audit could not be carried out: {audited.failure}. {audited.remedy}")
-            if (
-                version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
-                and audited.verdict
-            ):
+            decided = version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
+            if decided and audited.verdict:
                 return version, audited
-        except (NotFound, Unavailable):
-            pass
-        time.sleep(0.25)
     raise Unavailable(f"still waiting for {waited_for}", remedy="See penstock status")
 
 
@@ -219,26 +188,20 @@ def _until_served(penstock: Penstock, version: registry.Version) -> str:
     """Nothing once this version, or one promoted after it, answers predictions; else what is
     against it, within the time.
     """
-    deadline = time.monotonic() + SERVED_WITHIN_S
-    while time.monotonic() < deadline:
-        try:
+    for _ in _attempts(SERVED_WITHIN_S, every=0.1):
+        with suppress(Unavailable):
             for one in penstock.predictions.serving().pipelines:
                 if one.pipeline == version.pipeline and one.generation >= version.generation:
                     return ""
                 if one.refused_digest == version.digest:
                     return one.refused_reason
-        except Unavailable:
-            pass
-        time.sleep(0.1)
     return f"not within {SERVED_WITHIN_S:.0f} s; see penstock status"
 
 
 def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
-    console.print(
-        f"version {version_name(version.pipeline, version.digest)}  registered,"
-        f" signed by key {version.keyid[:8]}"
-    )
-    show_gates(audited)
+    named = version_name(version.pipeline, version.digest)
+    console.print(f"version {named}  registered, signed by key {version.keyid[:8]}")
+    console.print(gates(audited))
     if version.state == registry.Version.STATE_PROMOTED:
         console.print(f"promoted: generation {version.generation}", style="green")
         return
