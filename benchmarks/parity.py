@@ -34,7 +34,8 @@ from penstock.packages.format import open_package
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "adult-income"))
 
-from data import Event, people  # noqa: E402  examples are programs, not a package
+import asking  # noqa: E402  examples are programs, not a package
+from data import Event, people  # noqa: E402
 
 PIPELINE = "adult-income"
 BATCH = 64
@@ -106,12 +107,7 @@ def through_the_door(endpoint: str, numbers: np.ndarray, texts: np.ndarray) -> n
     with triton.InferenceServerClient(endpoint) as client:
         for start in range(0, len(numbers), BATCH):
             part = slice(start, start + BATCH)
-            inputs = [
-                triton.InferInput("numbers", list(numbers[part].shape), "FP64"),
-                triton.InferInput("strings", list(strings[part].shape), "BYTES"),
-            ]
-            inputs[0].set_data_from_numpy(numbers[part])
-            inputs[1].set_data_from_numpy(strings[part])
+            inputs = asking.inputs(numbers[part], strings[part])
             answers.append(client.infer(PIPELINE, inputs).as_numpy("probabilities"))
     return np.concatenate(answers)
 

@@ -21,7 +21,8 @@ from penstock.testing.stack import StackUnderTest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "examples" / "adult-income"))
 
-from data import Event, people, spoiled  # noqa: E402  examples are programs, not a package; tests take these from here
+import asking  # noqa: E402  examples are programs, not a package; tests take these from here
+from data import Event, people, spoiled  # noqa: E402
 
 ROWS = 6_000
 PIPELINE = "census"
@@ -116,39 +117,19 @@ def run_penstock(stack: StackUnderTest, *arguments: str) -> subprocess.Completed
 
 
 def model_fields(served: Served, event: dict[str, object]) -> dict[str, object]:
-    features = spec(served).resolved_features()
-    return {name: event.get(feature.source_field.partition(".")[2]) for name, feature in features.items()}
+    return asking.model_fields(spec(served), event)
 
 
 def tensors(served: Served, events: list[dict[str, object]]) -> tuple[np.ndarray, np.ndarray]:
     """`numbers` FP64 [N, n] and `strings` BYTES [N, m], fields in the file's order."""
-    pipeline = spec(served)
-    features = pipeline.resolved_features()
-    numeric = [
-        name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"
-    ]
-    rows = [model_fields(served, event) for event in events]
-    numbers = np.array(
-        [[float(row[name]) if row[name] is not None else np.nan for name in numeric] for row in rows]
-    )  # type: ignore[arg-type]
-    strings = np.array(
-        [[str(row[name] or "").encode() for name in features if name not in numeric] for row in rows],
-        dtype=object,
-    )
-    return numbers, strings
+    return asking.tensors(spec(served), events)
 
 
 def infer(served: Served, numbers: np.ndarray, strings: np.ndarray) -> np.ndarray:
     """Probabilities [N, 2] by a plain tritonclient through the door, 64 rows a call."""
 
     def ask(rows: slice) -> np.ndarray:
-        inputs = []
-        for name, datatype, array in (
-            ("numbers", "FP64", numbers[rows]),
-            ("strings", "BYTES", strings[rows]),
-        ):
-            inputs.append(triton.InferInput(name, list(array.shape), datatype))
-            inputs[-1].set_data_from_numpy(array)
+        inputs = asking.inputs(numbers[rows], strings[rows])
         found: np.ndarray = client.infer(PIPELINE, inputs).as_numpy("probabilities")
         return found
 

@@ -6,20 +6,18 @@ containers.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import statistics
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
+import asking
 import tritonclient.grpc as triton
 from data import Event, people, spoiled
 from rich.console import Console
@@ -34,7 +32,6 @@ from penstock.client.cli.stack import show_program
 from penstock.client.lineage import Lineage
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.measures import words
-from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ingest.v1 import ingest_pb2 as ingest
@@ -292,59 +289,22 @@ def predict(demo: Demo, event: Event) -> tuple[str, list[str]]:
     first one's id, and what to say of all.
     """
     penstock = demo.penstock
-    pipeline = Pipeline.model_validate_json(penstock.pipelines.get(PIPELINE).spec_json)
-    features = pipeline.resolved_features()
-    fields = {name: event.get(feature.source_field.partition(".")[2]) for name, feature in features.items()}
-
+    pipeline = penstock.pipelines.spec(PIPELINE)
     by_entity = penstock.predictions.by_entity(PIPELINE, str(event["person_id"]))
-    by_fields = penstock.predictions.by_fields(PIPELINE, fields)
-    positive = "true"
+    by_fields = penstock.predictions.by_fields(PIPELINE, asking.model_fields(pipeline, event))
 
-    numeric = [
-        name for name, feature in features.items() if pipeline.field(feature.source_field).type == "number"
-    ]
-    texts = [name for name in features if name not in numeric]
-    numbers = np.array([[float(fields[name]) if fields[name] is not None else np.nan for name in numeric]])  # type: ignore[arg-type]
-    strings = np.array([[str(fields[name] or "").encode() for name in texts]], dtype=object)
-    client = triton.InferenceServerClient(penstock.settings.endpoint)
-    inputs = [
-        triton.InferInput("numbers", list(numbers.shape), "FP64"),
-        triton.InferInput("strings", list(strings.shape), "BYTES"),
-    ]
-    inputs[0].set_data_from_numpy(numbers)
-    inputs[1].set_data_from_numpy(strings)
-    by_triton = float(client.infer(PIPELINE, inputs).as_numpy("probabilities")[0, 1])
-    latencies = [_milliseconds(lambda: client.infer(PIPELINE, inputs)) for _ in range(LATENCY_CALLS)]
-    client.close()
-
-    body = {
-        "inputs": [
-            {
-                "name": "numbers",
-                "shape": list(numbers.shape),
-                "datatype": "FP64",
-                "data": numbers.ravel().tolist(),
-            },
-            {
-                "name": "strings",
-                "shape": list(strings.shape),
-                "datatype": "BYTES",
-                "data": [text.decode() for text in strings.ravel()],
-            },
-        ]
-    }
-    request = urllib.request.Request(
-        f"http://{penstock.settings.endpoint}/v2/models/{PIPELINE}/infer", json.dumps(body).encode()
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        outputs = {output["name"]: output["data"] for output in json.load(response)["outputs"]}
-    by_http = float(outputs["probabilities"][1])
+    numbers, strings = asking.tensors(pipeline, [event])
+    inputs = asking.inputs(numbers, strings)
+    with triton.InferenceServerClient(penstock.settings.endpoint) as client:
+        by_triton = float(client.infer(PIPELINE, inputs).as_numpy("probabilities")[0, 1])
+        latencies = [_milliseconds(lambda: client.infer(PIPELINE, inputs)) for _ in range(LATENCY_CALLS)]
+    by_http, _ = asking.over_http(penstock.settings.endpoint, PIPELINE, numbers, strings)
 
     answers = {
-        "by entity": by_entity.probabilities[positive],
-        "by fields": by_fields.probabilities[positive],
+        "by entity": by_entity.probabilities["true"],
+        "by fields": by_fields.probabilities["true"],
         "tritonclient": by_triton,
-        "HTTP": by_http,
+        "HTTP": float(by_http[0, 1]),
     }
     said = [
         f"{way:<13} {event['person_id']} earns more than 50,000 dollars with probability {p:.6f}"

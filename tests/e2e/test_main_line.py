@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from census import (
     PIPELINE,
     Served,
     Succession,
+    asking,
     deployment,
     infer,
     model_fields,
@@ -64,33 +64,11 @@ def test_four_ways_to_ask_give_one_answer(served: Served) -> None:
     event = served.events[7]
     numbers, strings = tensors(served, [event])
     by_triton = infer(served, numbers, strings)[0, 1]
-    body = {
-        "inputs": [
-            {
-                "name": "numbers",
-                "shape": list(numbers.shape),
-                "datatype": "FP64",
-                "data": numbers.ravel().tolist(),
-            },
-            {
-                "name": "strings",
-                "shape": list(strings.shape),
-                "datatype": "BYTES",
-                "data": [text.decode() for text in strings.ravel()],
-            },
-        ]
-    }
-    url = f"http://{served.client.settings.endpoint}/v2/models/{PIPELINE}/infer"
-    with urllib.request.urlopen(
-        urllib.request.Request(url, json.dumps(body).encode()), timeout=10
-    ) as response:
-        by_http = {output["name"]: output["data"] for output in json.load(response)["outputs"]}[
-            "probabilities"
-        ][1]
-        assert response.headers["x-penstock-prediction"]
+    by_http, prediction = asking.over_http(served.client.settings.endpoint, PIPELINE, numbers, strings)
+    assert prediction
     by_entity = served.client.predictions.by_entity(PIPELINE, str(event["person_id"]))
     by_fields = served.client.predictions.by_fields(PIPELINE, model_fields(served, event))
-    answers = [by_triton, by_http, by_entity.probabilities["true"], by_fields.probabilities["true"]]
+    answers = [by_triton, by_http[0, 1], by_entity.probabilities["true"], by_fields.probabilities["true"]]
     assert max(answers) - min(answers) <= 1e-6
     assert by_entity.decision == by_fields.decision
     assert by_entity.digest == served.version.digest
