@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"```python\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
+from penstock.testing.checkout import ROOT, copied_members, follow
+
 MODEL = "libs/contracts/penstock/contracts/pipeline/model.py"
 STUMPS = "libs/modelkit/penstock/modelkit/families/stumps.py"
 
@@ -26,23 +25,9 @@ pytestmark = pytest.mark.process
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two members with the page's family in them."""
-    house = tmp_path_factory.mktemp("house")
-    for member in ("libs/contracts", "libs/modelkit"):
-        shutil.copytree(
-            ROOT / member / "penstock",
-            house / member / "penstock",
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-    page = (ROOT / "docs" / "add-a-family.md").read_text()
-    blocks = {found["path"]: found["text"] for found in BLOCK.finditer(page)}
-    assert set(blocks) == {MODEL, STUMPS}  # no third file to touch
-    keys, union = blocks[MODEL].rsplit("\n\n\n", 1)
-    before = (house / MODEL).read_text()
-    old = re.search(r"^ModelSpec = .*$", before, re.MULTILINE)
-    assert old
-    (house / MODEL).write_text(before.replace(old[0], f"{keys}\n\n\n{union.strip()}"))
-    assert not (house / STUMPS).exists()
-    (house / STUMPS).write_text(blocks[STUMPS])
+    house = copied_members(tmp_path_factory.mktemp("house"), ("libs/contracts", "libs/modelkit"))
+    touched = follow("docs/add-a-family.md", house, union="ModelSpec", keys=MODEL)
+    assert touched == {MODEL, STUMPS}  # no third file to touch
     return house
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-BLOCK = re.compile(r"```python\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
+from penstock.testing.checkout import ROOT, copied_members, environment, follow
+
 SOURCES = "libs/contracts/penstock/contracts/pipeline/sources.py"
 CSV = "services/ingest/penstock_ingest/formats/csv.py"
 
@@ -23,21 +19,12 @@ pytestmark = pytest.mark.process
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    house = tmp_path_factory.mktemp("house")
-    for part in ("libs/contracts/penstock", "services/ingest/penstock_ingest"):
-        shutil.copytree(ROOT / part, house / part, ignore=shutil.ignore_patterns("__pycache__"))
-    page = (ROOT / "services" / "ingest" / "README.md").read_text()
-    blocks = {found["path"]: found["text"] for found in BLOCK.finditer(page)}
-    assert set(blocks) == {SOURCES, CSV}  # no third file to touch
-    keys, union = blocks[SOURCES].rsplit("\n\n\n", 1)
-    before = (house / SOURCES).read_text()
-    old = re.search(r"^Format = .*$", before, re.MULTILINE)
-    assert old
-    (house / SOURCES).write_text(before.replace(old[0], f"{keys}\n\n\n{union.strip()}"))
-    (house / CSV).write_text(blocks[CSV])
+    house = copied_members(tmp_path_factory.mktemp("house"), ("libs/contracts", "services/ingest"))
+    touched = follow("services/ingest/README.md", house, union="Format", keys=SOURCES)
+    assert touched == {SOURCES, CSV}  # no third file to touch
     ran = subprocess.run(
         [sys.executable, ROOT / "tests/integration/new_format.py"],
-        env=os.environ | {"PYTHONPATH": f"{house / 'libs/contracts'}:{house / 'services/ingest'}"},
+        env=environment(house),
         capture_output=True,
         text=True,
         timeout=60,

@@ -4,16 +4,15 @@ is a gate of the pipeline file, stands in an audit's findings and in the words o
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from penstock.testing.checkout import ROOT, copied_members, environment
+
 COPIED = ("libs/contracts", "libs/measures", "services/ethics_audit")
 TABLE = "libs/contracts/penstock/contracts/measures.py"
 BLOCK = re.compile(r"```python\n# (?P<path>libs/\S+\.py).*\n(?P<text>[\s\S]*?)```")
@@ -113,8 +112,7 @@ assert "| `predictive_equality_difference` |" in measures_reference()
 
 @pytest.mark.process
 def test_a_measure_is_one_entry_and_one_function(tmp_path: Path) -> None:
-    for member in COPIED:
-        shutil.copytree(ROOT / member, tmp_path / member, ignore=shutil.ignore_patterns("__pycache__"))
+    copied_members(tmp_path, COPIED)
     page = (ROOT / "libs" / "measures" / "README.md").read_text()
     between_groups = {found["path"]: found["text"] for found in BLOCK.finditer(page)}
     assert len(between_groups) == 2, "one entry and one function"
@@ -123,7 +121,7 @@ def test_a_measure_is_one_entry_and_one_function(tmp_path: Path) -> None:
             add(tmp_path / path, text)
     done = subprocess.run(
         [sys.executable, "-c", AUDIT, tmp_path / "keys"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(str(tmp_path / member) for member in COPIED)},
+        env=environment(tmp_path),
         capture_output=True,
         text=True,
         timeout=120,

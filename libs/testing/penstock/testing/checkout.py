@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
 SET_UP = (".venv", ".venv-triton", ".cache")
 """Folders that `make setup` fills."""
 MAKE_WITHIN_S = 600.0
+BLOCK = re.compile(r"```python\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
+"""A file of a page: its path in the first line."""
 
 
 def copied(folder: Path) -> Path:
@@ -24,6 +28,27 @@ def copied(folder: Path) -> Path:
     for name in SET_UP:
         (folder / name).symlink_to(ROOT / name)
     return folder
+
+
+def copied_members(folder: Path, members: Iterable[str]) -> Path:
+    """Copies some members whole, as `libs/contracts`; the others are the repository's own."""
+    for member in members:
+        shutil.copytree(ROOT / member, folder / member, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def follow(page: str, folder: Path, *, union: str, keys: str) -> set[str]:
+    """Does in a copy what a page says that adds one more type: its block of the file `keys` ends with
+    the new definition of `union`, the other blocks are new files. Returns the files of its blocks.
+    """
+    blocks = {found["path"]: found["text"] for found in BLOCK.finditer((ROOT / page).read_text())}
+    table = folder / keys
+    (old,) = re.findall(rf"^{union} = .*$", table.read_text(), re.MULTILINE)
+    table.write_text(table.read_text().replace(old, blocks[keys].strip()))
+    for path in blocks.keys() - {keys}:
+        assert not (folder / path).exists()
+        (folder / path).write_text(blocks[path])
+    return set(blocks)
 
 
 def environment(folder: Path) -> dict[str, str]:
