@@ -13,7 +13,6 @@ what is wrong, where, what to do.
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Self
 
 from penstock.client.audits import Audits
@@ -53,7 +52,5 @@ class Penstock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

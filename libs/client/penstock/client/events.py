@@ -54,11 +54,10 @@ class _Tally:
 
     def __call__(self, error: KafkaError | None, message: Message) -> None:
         partition, offset = message.partition(), message.offset()
-        if error is not None or partition is None or offset is None:
-            self.error = self.error or error
-            return
-        self.acknowledged += 1
-        self.next_offsets[partition] = max(self.next_offsets.get(partition, 0), offset + 1)
+        if error is None and partition is not None and offset is not None:
+            self.acknowledged += 1
+            self.next_offsets[partition] = max(self.next_offsets.get(partition, 0), offset + 1)
+        self.error = self.error or error
 
 
 class Events:
@@ -76,7 +75,7 @@ class Events:
         source: str,
         rows: Iterable[Row | bytes],
         *,
-        progress: Callable[[int], None] = lambda count: None,
+        progress: Callable[[int], None] | None = None,
     ) -> Published:
         """Publishes rows (mappings, or an event's bytes as they are), keyed by the entity; returns
         when Kafka has them all on disk.
@@ -99,12 +98,13 @@ class Events:
             value, key = _message(row, spec.key)
             self._produce(producer, topic, value, key, tally)
             size += len(value)
-            if count % 500 == 0:
+            if progress and count % 500 == 0:
                 progress(count)
         while len(producer) and not tally.error:
             producer.flush(0.2)
         self._check(tally, count)
-        progress(count)
+        if progress:
+            progress(count)
         offsets = tuple(Offset(topic, *end) for end in sorted(tally.next_offsets.items()))
         return Published(count, size, time.monotonic() - started, offsets)
 
