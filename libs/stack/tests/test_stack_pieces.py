@@ -59,7 +59,7 @@ def test_a_service_keeps_its_default_port() -> None:
 
 def test_supervisors_configuration_survives_odd_paths(tmp_path: Path) -> None:
     home = tmp_path / "100% my home"
-    program = Program("ingest", "services", ["/usr/bin/python", str(home / "run" / "ingest.json")], 20)
+    program = Program("ingest", "services", ["/usr/bin/python", str(home / "run" / "ingest.json")])
     text = configuration([program], run=home / "run", logs=home / "logs", socket=supervisor_socket(home))
     read = configparser.RawConfigParser()
     read.read_string(text)

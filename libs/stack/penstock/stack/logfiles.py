@@ -22,14 +22,9 @@ def logs(home: Path, program: str, *, follow: bool = False, last: int | None = N
     path = home.resolve() / "logs" / f"{program}.log"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.log"))
-        near = difflib.get_close_matches(program, known, n=1)
-        remedy = (
-            f"Did you mean {near[0]}?"
-            if near
-            else f"There are: {', '.join(known)}"
-            if known
-            else "Start the stack with `penstock up`"
-        )
+        remedy = f"There are: {', '.join(known)}" if known else "Start the stack with `penstock up`"
+        if near := difflib.get_close_matches(program, known, n=1):
+            remedy = f"Did you mean {near[0]}?"
         raise NotFound(f"no log of {program}", where=str(path), remedy=remedy)
     return _lines(path, follow=follow, last=last)
 

@@ -13,7 +13,6 @@ from penstock.stack.kafka import Broker
 from penstock.stack.launch import Spec
 from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Program
-from penstock.stack.triton import STOP_WITHIN_S as TRITON_STOPS_WITHIN_S
 from penstock.stack.triton import Triton
 
 KAFKA, TRITON, ENVOY = "kafka", "triton", "envoy"
@@ -27,8 +26,6 @@ QUIET = {
     "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-
-_STOPS_WITHIN_S = 20  # seconds from SIGTERM until a program is killed
 
 
 def all_services() -> tuple[str, ...]:
@@ -122,7 +119,7 @@ def specs(stack: StackFile) -> list[Spec]:
 
 
 def supervised(spec: Spec, path: Path) -> Program:
-    """Supervision of a program: its group, and how long it may take to stop."""
+    """Supervision of a program: its launcher and its group."""
     group = {KAFKA: "broker", TRITON: "serving", ENVOY: "serving"}.get(spec.program, "services")
-    grace = TRITON_STOPS_WITHIN_S if spec.program == TRITON else _STOPS_WITHIN_S
-    return Program(spec.program, group, [sys.executable, "-m", "penstock.stack.launch", str(path)], grace)
+    command = [sys.executable, "-m", "penstock.stack.launch", str(path)]
+    return Program(spec.program, group, command)

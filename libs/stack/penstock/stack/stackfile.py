@@ -18,8 +18,8 @@ FILE = "stack.json"
 
 
 class StackFile(BaseModel):
-    """Addresses, each host:port, and the ports by the names of `penstock.stack.ports`, kept for the
-    next `up`. `home` is absolute, `door_admin` Envoy's administration.
+    """Addresses, each host:port, and the ports by the names of `penstock.stack.ports`. `home` is
+    absolute, `door_admin` Envoy's administration.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

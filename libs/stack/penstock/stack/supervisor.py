@@ -21,6 +21,7 @@ LOG_BACKUPS = 3
 GROUPS = {"broker": 10, "serving": 20, "services": 30}
 
 _SETTLED_S = 5  # seconds after which a program counts as started
+_STOPS_WITHIN_S = 20  # seconds from SIGTERM to SIGKILL; Triton, where its stub was killed, takes 12
 _TRIES = 1000
 _MOST_FILES = 65536
 
@@ -30,7 +31,6 @@ class Program:
     name: str
     group: str
     command: list[str]
-    stop_within_s: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def _program(program: Program, logs: Path) -> dict[str, object]:
         "startsecs": _SETTLED_S,
         "startretries": _TRIES,
         "stopsignal": "TERM",
-        "stopwaitsecs": program.stop_within_s,
+        "stopwaitsecs": _STOPS_WITHIN_S,
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": logs / f"{program.name}.log",

@@ -15,9 +15,6 @@ from pathlib import Path
 from penstock.contracts.errors import NotFound
 from penstock.stack.places import Places
 
-# Seconds from SIGTERM until Triton is killed; a stub that was killed makes a stop take 12 s.
-STOP_WITHIN_S = 20
-
 
 @dataclass(frozen=True)
 class Triton:
