@@ -7,7 +7,6 @@ are one write: a count can neither be lost nor doubled.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import orjson
@@ -21,10 +20,9 @@ class Counts:
 
     records: int = 0
     duplicates: int = 0
+    # Ids dropped while still within the deduplication window, because the capacity was reached.
     forgotten: int = 0
-    """Ids dropped while still within the deduplication window, because the capacity was reached."""
-    rejects: Counter[str] = field(default_factory=Counter)
-    """Rejects by reason."""
+    rejects: Counter[str] = field(default_factory=Counter)  # by reason
 
     @property
     def events(self) -> int:
@@ -52,7 +50,3 @@ def decode_counts(metadata: str) -> Counts:
     except ValueError:
         return Counts()
     return Counts(records, duplicates, forgotten, Counter(rejects)) if version == _VERSION else Counts()
-
-
-def total(counts: Iterable[Counts]) -> Counts:
-    return sum(counts, Counts())

@@ -39,10 +39,9 @@ _REJECTS = counter(metrics.REJECTS)
 _FORGOTTEN = counter(metrics.FORGOTTEN)
 _DELAY = histogram(metrics.INGEST_DELAY)
 
+# Events that go through all steps together: more of them leave the processor's cache between two
+# steps, at a third of the speed.
 CHUNK = 256
-"""Events that go through all steps together: more of them leave the processor's cache between two
-steps, at a third of the speed.
-"""
 
 
 def milliseconds() -> int:
@@ -53,14 +52,6 @@ def milliseconds() -> int:
 class Restores(Protocol):
     def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
         """Raises Unavailable."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Declared:
-    """A source as one version of the pipeline declares it."""
-
-    rules: Rules
-    window_ms: int
 
 
 @dataclass(slots=True)
@@ -95,13 +86,12 @@ class Intake:
 
     def follow(self, pipeline: Pipeline) -> None:
         """The pipeline was applied again: the next batch goes by its new rules. From any thread."""
-        window_ms = round(pipeline.sources[self.source].deduplicate.total_seconds() * 1000)
-        self._declared = _Declared(Rules(pipeline, self.source), window_ms)
+        self._rules = Rules(pipeline, self.source)
 
     @property
     def fields(self) -> Mapping[str, SourceField]:
         """Fields as declared now, in the file's order."""
-        return self._declared.rules.fields
+        return self._rules.fields
 
     def rejected_since(self, moment: int) -> int:
         """Rejects of this replica, for people to look at. From any thread."""
@@ -111,39 +101,15 @@ class Intake:
         self._partitions = {number: self._take(number, committed) for number, committed in partitions.items()}
 
     def process(self, batch: Batch) -> Outcome:
-        declared, number = self._declared, batch.partition.number
+        rules, number = self._rules, batch.partition.number
         partition = self._partitions[number]
-        seen = partition.seen
-        seen.window_ms = declared.window_ms
+        seen, profiler = partition.seen, Profiler(rules.fields)
+        seen.window_ms = rules.window_ms
         now = self._now = max(self._now, self._clock())
-        at = datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds")
-
-        check = declared.rules.check
-        profiler = Profiler(declared.rules.fields)
-        produced: list[Produced] = []
-        fresh: dict[bytes, None] = {}
-        duplicates = 0
-        reasons: Counter[str] = Counter()
-        for first in range(0, len(batch.messages), CHUNK):
-            accepted: list[tuple[Message, Accepted]] = []
-            for message in batch.messages[first : first + CHUNK]:
-                answer = check(message.value)
-                if isinstance(answer, Accepted):
-                    accepted.append((message, answer))
-                else:
-                    reasons[answer.reason] += 1
-                    produced.append(_reject(self._rejects_topic, number, message, answer, at))
-            digests = [digest(event.id) for _, event in accepted]
-            new = seen.divide(digests, now, fresh)
-            records = list(compress(accepted, new))
-            duplicates += len(accepted) - len(records)
-            fresh.update(dict.fromkeys(compress(digests, new)))
-            produced += [_record(self._records_topic, number, message, event) for message, event in records]
-            profiler.add([event.fields for _, event in records])
-
-        forget = seen.excess(len(fresh), now)
-        counts = partition.counts + Counts(len(fresh), duplicates, forget, reasons)
-        delta = profiler.profile()
+        produced, fresh, rejects = self._divide(batch, rules, seen, now, profiler)
+        duplicates = len(batch.messages) - len(fresh) - rejects.total()
+        here = Counts(len(fresh), duplicates, seen.excess(len(fresh), now), rejects)
+        counts, delta = partition.counts + here, profiler.profile()
         whole = add(partition.profile, delta)
         checkpoint = partition.since_checkpoint >= history.CHECKPOINT_EVERY
         if fresh:
@@ -151,32 +117,60 @@ class Intake:
             produced.append(Produced(self._seen_topic, number, None, b"".join(fresh), said))
 
         def committed() -> None:
-            seen.remember(fresh, now, forget)
+            seen.remember(fresh, now, here.forgotten)
             partition.position, partition.counts, partition.profile = batch.position, counts, whole
             if fresh:
                 partition.since_checkpoint = 1 if checkpoint else partition.since_checkpoint + 1
-            if reasons:
-                self._rejected.append((now, reasons.total()))
-            self._measure(len(fresh), duplicates, forget, reasons, batch.messages[0].timestamp)
+            self._measure(here, now, batch.messages[0].timestamp)
 
         return Outcome(produced, metadata=counts.encode(), committed=committed)
 
-    def _measure(
-        self, records: int, duplicates: int, forgotten: int, reasons: Mapping[str, int], published: int
-    ) -> None:
-        """Records the outcome of one committed batch; `published`: time of its first event in
-        milliseconds, -1 where that is not known.
+    def _divide(
+        self, batch: Batch, rules: Rules, seen: SeenIds, now: int, profiler: Profiler
+    ) -> tuple[list[Produced], dict[bytes, None], Counter[str]]:
+        """Divides a batch into records and rejects, the digests of new ids, and the number of
+        rejects by reason. Records are added to `profiler`.
         """
-        rejects = sum(reasons.values())
-        for outcome, events in (("record", records), ("duplicate", duplicates), ("reject", rejects)):
+        number, at = batch.partition.number, datetime.fromtimestamp(now / 1000, UTC)
+        produced: list[Produced] = []
+        fresh: dict[bytes, None] = {}
+        rejects: Counter[str] = Counter()
+        for first in range(0, len(batch.messages), CHUNK):
+            accepted: list[tuple[Message, Accepted]] = []
+            for message in batch.messages[first : first + CHUNK]:
+                answer = rules.check(message.value)
+                if isinstance(answer, Accepted):
+                    accepted.append((message, answer))
+                else:
+                    rejects[answer.reason] += 1
+                    produced.append(_reject(self._rejects_topic, number, message, answer, at))
+            digests = [digest(event.id) for _, event in accepted]
+            new = seen.divide(digests, now, fresh)
+            records = list(compress(accepted, new))
+            fresh.update(dict.fromkeys(compress(digests, new)))
+            produced += [_record(self._records_topic, number, message, event) for message, event in records]
+            profiler.add([event.fields for _, event in records])
+        return produced, fresh, rejects
+
+    def _measure(self, counts: Counts, now: int, published: int) -> None:
+        """Measures one committed batch; `published`: time of its first event in milliseconds, -1
+        where that is not known.
+        """
+        rejects = counts.rejects.total()
+        for outcome, events in (
+            ("record", counts.records),
+            ("duplicate", counts.duplicates),
+            ("reject", rejects),
+        ):
             _EVENTS.add(events, {**self._named, "outcome": outcome})
-        for reason, events in reasons.items():
+        for reason, events in counts.rejects.items():
             _REJECTS.add(events, {**self._named, "reason": reason})
-        _FORGOTTEN.add(forgotten, self._named)
+        _FORGOTTEN.add(counts.forgotten, self._named)
         if published >= 0:
             _DELAY.record(max(0, self._clock() - published) / 1000, self._named)
         if rejects:
-            log.info("events_rejected", **self._named, rejects=rejects, reasons=dict(reasons))
+            self._rejected.append((now, rejects))
+            log.info("events_rejected", **self._named, rejects=rejects, reasons=dict(counts.rejects))
 
     def _take(self, number: int, committed: Committed) -> _Partition:
         """A partition that comes straight back is as it was left: had another replica worked on it,
@@ -189,7 +183,7 @@ class Intake:
         restored = self._restores.restore(
             number,
             records=counts.records,
-            window_ms=self._declared.window_ms,
+            window_ms=self._rules.window_ms,
             capacity=self._capacity,
             now=self._clock(),
         )
@@ -197,7 +191,7 @@ class Intake:
 
 
 def _record(topic: str, partition: int, message: Message, event: Accepted) -> Produced:
-    traceparent = _traceparent(message) if message.headers else None
+    traceparent = _traceparent(message)
     value = orjson.dumps(
         {
             "id": event.id,
@@ -209,16 +203,11 @@ def _record(topic: str, partition: int, message: Message, event: Accepted) -> Pr
             "fields": event.fields,
         }
     )
-    return Produced(
-        topic,
-        partition,
-        event.entity.encode(),
-        value,
-        [("traceparent", traceparent.encode())] if traceparent else None,
-    )
+    headers = [("traceparent", traceparent.encode())] if traceparent else None
+    return Produced(topic, partition, event.entity.encode(), value, headers)
 
 
-def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: str) -> Produced:
+def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: datetime) -> Produced:
     original = message.value or b""
     value = orjson.dumps(
         {
@@ -231,16 +220,15 @@ def _reject(topic: str, partition: int, message: Message, answer: Rejected, at: 
             "digest": hashlib.sha256(original).hexdigest(),
             "partition": partition,
             "offset": message.offset,
-            "time": at,
+            "time": at.isoformat(timespec="milliseconds"),
         }
     )
-    traceparent = _traceparent(message) if message.headers else None
-    return Produced(
-        topic, partition, message.key, value, [("traceparent", traceparent.encode())] if traceparent else None
-    )
+    traceparent = _traceparent(message)
+    headers = [("traceparent", traceparent.encode())] if traceparent else None
+    return Produced(topic, partition, message.key, value, headers)
 
 
 def _traceparent(message: Message) -> str | None:
-    """Reads the header if it is a valid traceparent: producers write what they like into headers."""
-    header = message.header("traceparent")
+    # Producers write what they like into headers.
+    header = message.header("traceparent") if message.headers else None
     return header.decode() if header is not None and len(header) == 55 and header.isascii() else None

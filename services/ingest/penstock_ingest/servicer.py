@@ -9,7 +9,7 @@ import grpc
 
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock_ingest.catalog import Catalog
-from penstock_ingest.counts import total
+from penstock_ingest.counts import Counts
 from penstock_ingest.ledger import Ledger
 from penstock_ingest.profile import FieldProfile
 
@@ -26,7 +26,7 @@ class Servicer(ingest_pb2_grpc.IngestServiceServicer):
     ) -> ingest_pb2.GetCountsResponse:
         self._catalog.find(request.pipeline, request.source)
         standings = await asyncio.to_thread(self._ledger.standings, request.pipeline, request.source)
-        counts = total(standing.counts for standing in standings.values())
+        counts = sum((standing.counts for standing in standings.values()), Counts())
         return ingest_pb2.GetCountsResponse(
             events=counts.events,
             records=counts.records,

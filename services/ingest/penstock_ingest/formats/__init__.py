@@ -16,11 +16,12 @@ Decoder = Callable[[bytes], Any]
 
 
 class Undecodable(Exception):
+    """Message that is no event. `detail` is one sentence for people and never holds a value."""
+
     def __init__(self, reason: RejectReason, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
-        """One sentence for people. Never holds a value."""
 
 
 def decoder(source: Source) -> Decoder:
