@@ -32,7 +32,7 @@ from penstock.runtime.kafka.transactional import Processor, TransactionalStream
 from penstock.runtime.settings import KafkaSettings
 from penstock_ingest.history import CHECKPOINT_EVERY, History, Restored, headers
 from penstock_ingest.intake import Intake
-from penstock_ingest.profile import profile
+from penstock_ingest.profile import Profiler
 from penstock_ingest.seen import SeenIds
 
 PARTITIONS = 2
@@ -174,10 +174,8 @@ def restored(kafka: KafkaSettings, messages: int, ids: int) -> float:
     ensure_topics(kafka, pipeline_topics(PIPELINE))
     topic = source_topic("seen", "bench", "people")
     values = [json.loads(value) for value in events(20)]
-    delta = profile(
-        PIPELINE.sources["people"].fields,
-        [{name: value[name] for name in PIPELINE.sources["people"].fields} for value in values[:1]],
-    )
+    fields = PIPELINE.sources["people"].fields
+    delta = Profiler(fields).add([{name: values[0][name] for name in fields}]).profile()
     producer = Producer(kafka.client(linger_ms=20, queue_buffering_max_messages=1_000_000))
     for number in range(messages):
         said = headers((number + 1) * ids, delta, delta if number % CHECKPOINT_EVERY == 0 else None)

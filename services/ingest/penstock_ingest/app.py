@@ -46,6 +46,6 @@ async def run(settings: Settings) -> None:
         await service.restores(catalog.applied)
         service.stream("stream", stream.run)
         service.serve(add_IngestServiceServicer_to_server, Servicer(catalog, ledger))
-        service.describe(readings.facts(catalog))
+        service.describe(lambda: readings.facts(catalog))
         await service.until_stopped()
         await asyncio.to_thread(ledger.close)

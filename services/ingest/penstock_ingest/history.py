@@ -28,25 +28,18 @@ from penstock_ingest.seen import DIGEST_BYTES, SeenIds
 
 log = structlog.get_logger(__name__)
 
-NAME = "penstock.ingest.history"
-"""Client id; no group of this name exists."""
+NAME = "penstock.ingest.history"  # client id; no group of this name exists
 CHECKPOINT_EVERY = 64
+# Offsets: each message is followed by its transaction's marker; aborted ones take offsets too.
 FIRST_SPAN = 4 * CHECKPOINT_EVERY
-"""Offsets: each message is followed by its transaction's marker; aborted ones take offsets too."""
+# Bounds what is held in memory while reading: a message's headers may be larger than its ids.
 LARGEST_SPAN = 1 << 15
-"""Bounds what is held in memory while reading: a message's headers may be larger than its ids."""
-FETCH_WAIT_MS = 10
-"""The end is told when a fetch comes back empty."""
+FETCH_WAIT_MS = 10  # the end is told when a fetch comes back empty
 
 
 def headers(total: int, delta: Profile, whole: Profile | None) -> Headers:
-    if whole is not None:
-        return [("total", str(total).encode()), ("profile", encode_profile(whole))]
-    return [("total", str(total).encode()), ("delta", encode_profile(delta))]
-
-
-def total(message: Message) -> int:
-    return int(message.header("total") or 0)
+    profile = ("delta", encode_profile(delta)) if whole is None else ("profile", encode_profile(whole))
+    return [("total", str(total).encode()), profile]
 
 
 def whole_profile(messages: Sequence[Message]) -> Profile | None:
@@ -95,14 +88,13 @@ class History:
         seen = SeenIds(window_ms, capacity)
         seen.restore(chunks, now)
         if chunks:
-            took = round(time.perf_counter() - began, 3)
             log.info(
                 "seen_restored",
                 topic=self._topic,
                 partition=partition,
                 ids=len(seen),
                 messages=len(chunks),
-                seconds=took,
+                seconds=round(time.perf_counter() - began, 3),
             )
         return Restored(seen, profile or {})
 
@@ -126,14 +118,18 @@ class History:
         where = Partition(self._topic, partition)
         with Reader(self._kafka, NAME, isolation="read_uncommitted") as anybody:
             low, end = anybody.ends(where)  # read committed, the log ends before an open transaction
+
+        def reached(last: RawMessage) -> bool:
+            return int(_message(last).header("total") or 0) >= until_total
+
         span, start = FIRST_SPAN, end
         with Reader(self._kafka, NAME, fetch_wait_ms=FETCH_WAIT_MS) as reader:
             while start > low:
                 start = max(low, end - span)
-                yield reader.span(where, start, end, lambda last: total(_message(last)) >= until_total)
+                yield reader.span(where, start, end, reached)
                 span, end = min(span * 2, LARGEST_SPAN), start
 
 
 def _message(raw: RawMessage) -> Message:
-    """Reads a message with its headers, which are the larger part: only where they are needed."""
+    # With its headers, which are the larger part: only where they are needed.
     return Message(raw.offset() or 0, None, raw.value(), raw.timestamp()[1], raw.headers() or ())  # type: ignore[arg-type]

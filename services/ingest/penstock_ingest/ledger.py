@@ -18,16 +18,14 @@ from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import History
 from penstock_ingest.profile import Profile, add
 
-ANSWER_S = 5.0
-"""Seconds that one answer of Kafka's is waited for; a call of somebody's waits meanwhile."""
+ANSWER_S = 5.0  # seconds that one answer of Kafka's is waited for; a call of somebody's waits meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One events partition as of the last committed transaction."""
 
-    position: int
-    """The next offset to read."""
+    position: int  # next offset to read
     lag: int
     counts: Counts
 
@@ -37,20 +35,19 @@ class Ledger:
 
     def __init__(self, kafka: KafkaSettings, group: str) -> None:
         self._kafka = kafka
-        self._group = group
         self._lock = threading.Lock()
-        self._reader: Reader | None = None
+        # One client for all questions: a new connection costs more than the question.
+        self._reader = Reader(kafka, group, within_s=ANSWER_S)
 
     def standings(self, pipeline: str, source: str) -> Mapping[int, Standing]:
         topic = source_topic("events", pipeline, source)
         with self._lock:
-            reader = self._opened()
-            places = reader.partitions(topic)
+            places = self._reader.partitions(topic)
             if not places:
                 raise Unavailable(f"Kafka does not know {topic} yet", remedy="Try again in a moment")
             return {
-                where.number: _standing(reader, where, committed)
-                for where, committed in reader.committed(places).items()
+                where.number: _standing(self._reader, where, committed)
+                for where, committed in self._reader.committed(places).items()
             }
 
     def profile(self, pipeline: str, source: str) -> Profile:
@@ -64,15 +61,7 @@ class Ledger:
 
     def close(self) -> None:
         with self._lock:
-            if self._reader is not None:
-                self._reader.close()
-                self._reader = None
-
-    def _opened(self) -> Reader:
-        """A client that is kept: a new connection costs more than the question."""
-        if self._reader is None:
-            self._reader = Reader(self._kafka, self._group, within_s=ANSWER_S)
-        return self._reader
+            self._reader.close()
 
 
 def _standing(reader: Reader, where: Partition, committed: Committed) -> Standing:

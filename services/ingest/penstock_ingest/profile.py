@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 import numpy as np
 import orjson
@@ -20,21 +21,19 @@ from numpy.typing import NDArray
 from penstock.contracts.dataplane import Value
 from penstock.contracts.pipeline import SourceField
 
+# Most frequent values kept of a field. One that becomes frequent late is undercounted by what was
+# dropped before.
 MAX_VALUES = 50
-"""Most frequent values kept of a field. One that becomes frequent late is undercounted by what was
-dropped before.
-"""
-MAX_VALUE = 64
-"""Characters kept of a value."""
+MAX_VALUE = 64  # characters kept of a value
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
-    """Moments of a number field's present values."""
+class Moments(NamedTuple):
+    """Moments of a number field's present values; `squares` is the sum of squared distances from
+    the mean.
+    """
 
     mean: float
     squares: float
-    """Sum of squared distances from the mean."""
     minimum: float
     maximum: float
 
@@ -81,23 +80,25 @@ class Profiler:
         shown = {
             name: field for name, field in declared.items() if not (field.personal or field.type == "text")
         }
-        self._numbers = [name for name, field in shown.items() if field.type == "number"]
-        self._counted = [name for name, field in shown.items() if field.type != "number"]
-        self._blind = [name for name in declared if name not in shown]
-        self._columns: dict[str, list[NDArray[np.float64]]] = {name: [] for name in self._numbers}
-        self._values: dict[str, Counter[Value]] = {name: Counter() for name in self._counted}
-        self._missing = dict.fromkeys(self._blind, 0)
+        self._columns: dict[str, list[NDArray[np.float64]]] = {
+            name: [] for name, field in shown.items() if field.type == "number"
+        }
+        self._values: dict[str, Counter[Value]] = {
+            name: Counter() for name, field in shown.items() if field.type != "number"
+        }
+        self._missing = {name: 0 for name in declared if name not in shown}
         self._rows = 0
 
-    def add(self, records: Sequence[Mapping[str, Value]]) -> None:
-        """`records` hold every declared field."""
+    def add(self, records: Sequence[Mapping[str, Value]]) -> Self:
+        """Adds records, which hold every declared field."""
         self._rows += len(records)
-        for name in self._numbers:
-            self._columns[name].append(np.array([record[name] for record in records], float))
-        for name in self._counted:
-            self._values[name].update([record[name] for record in records])
-        for name in self._blind:
+        for name, parts in self._columns.items():
+            parts.append(np.array([record[name] for record in records], float))
+        for name, counts in self._values.items():
+            counts.update([record[name] for record in records])
+        for name in self._missing:
             self._missing[name] += [record[name] for record in records].count(None)
+        return self
 
     def profile(self) -> Profile:
         """Empty without any record."""
@@ -107,12 +108,6 @@ class Profiler:
         counted = {name: _counted(self._rows, counts) for name, counts in self._values.items()}
         blind = {name: FieldProfile(self._rows - missing, missing) for name, missing in self._missing.items()}
         return numbers | counted | blind
-
-
-def profile(declared: Mapping[str, SourceField], records: Sequence[Mapping[str, Value]]) -> Profile:
-    profiler = Profiler(declared)
-    profiler.add(records)
-    return profiler.profile()
 
 
 def _number(column: NDArray[np.float64]) -> FieldProfile:
@@ -155,7 +150,11 @@ def _join(count: int, moments: Moments | None, other_count: int, other: Moments 
 
 
 def encode_profile(fields: Profile) -> bytes:
-    return orjson.dumps({name: _row(one) for name, one in fields.items()})
+    rows = {
+        name: [one.present, one.missing, list(one.moments) if one.moments else None, one.values]
+        for name, one in fields.items()
+    }
+    return orjson.dumps(rows)
 
 
 def decode_profile(value: bytes) -> Profile:
@@ -165,16 +164,6 @@ def decode_profile(value: bytes) -> Profile:
     }
 
 
-def _row(one: FieldProfile) -> list[object]:
-    moments = one.moments
-    return [
-        one.present,
-        one.missing,
-        [moments.mean, moments.squares, moments.minimum, moments.maximum] if moments else None,
-        one.values,
-    ]
-
-
 def _moments(row: list[float | None] | None) -> Moments | None:
-    """JSON has no infinity and no NaN, which the sums of numbers near the largest float become: null."""
+    # JSON has no infinity and no NaN, which the sums of numbers near the largest float become: null.
     return Moments(*(math.nan if number is None else number for number in row)) if row else None

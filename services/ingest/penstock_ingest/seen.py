@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 DIGEST_BYTES = 8
-_TYPE = np.dtype(">u8")
-"""Type of the digests in a message: their order as bytes is their order as numbers."""
+_TYPE = np.dtype(">u8")  # of the digests in a message: their order as bytes is their order as numbers
 
 
 def digest(identity: str) -> bytes:
@@ -34,8 +33,8 @@ class SeenIds:
         self.window_ms = window_ms
         self.capacity = capacity
         self._sorted: NDArray[np.uint64] = np.empty(0, np.uint64)
+        # Time at which each of `_sorted` was accepted, milliseconds since the epoch.
         self._times: NDArray[np.int64] = np.empty(0, np.int64)
-        """Time at which each of `_sorted` was accepted, milliseconds since the epoch."""
         self._recent: dict[bytes, int] = {}
 
     def restore(self, chunks: Iterable[tuple[bytes, int]], now: int) -> None:
@@ -91,8 +90,7 @@ class SeenIds:
             keep = np.ones(len(self._sorted), bool)
             keep[np.argpartition(self._times, forget - 1)[:forget]] = False
             self._sorted, self._times = self._sorted[keep], self._times[keep]
-        for one in digests:
-            self._recent[one] = now
+        self._recent |= dict.fromkeys(digests, now)
         if len(self._recent) > max(16_384, len(self._sorted) // 16):
             self._tidy(now - self.window_ms)
 
@@ -100,28 +98,17 @@ class SeenIds:
         if not len(self._sorted) or not digests:
             return [False] * len(digests)
         asked = np.frombuffer(b"".join(digests), _TYPE).astype(np.uint64)
-        at, there = self._find(asked)
-        known: list[bool] = (there & (self._times[at] >= oldest)).tolist()
-        return known
-
-    def _find(self, asked: NDArray[np.uint64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         at = np.minimum(np.searchsorted(self._sorted, asked), len(self._sorted) - 1)
-        return at, self._sorted[at] == asked
+        known: list[bool] = ((self._sorted[at] == asked) & (self._times[at] >= oldest)).tolist()
+        return known
 
     def _tidy(self, oldest: int) -> None:
         """Merges the newest into the sorted array and drops what has left the window."""
-        keep = self._times >= oldest
-        ids = [self._sorted[keep]]
-        times = [self._times[keep]]
-        if self._recent:
-            newest = np.frombuffer(b"".join(self._recent), _TYPE).astype(np.uint64)
-            newest_times = np.fromiter(self._recent.values(), np.int64, len(self._recent))
-            fresh = newest_times >= oldest
-            ids.append(newest[fresh])
-            times.append(newest_times[fresh])
-        every, every_time = np.concatenate(ids), np.concatenate(times)
-        order = np.argsort(
-            every, kind="stable"
-        )  # two sorted runs and a short unsorted one: timsort merges them
-        self._sorted, self._times = every[order], every_time[order]
-        self._recent = {}
+        newest = np.frombuffer(b"".join(self._recent), _TYPE).astype(np.uint64)
+        newest_times = np.fromiter(self._recent.values(), np.int64, len(self._recent))
+        ids = np.concatenate([self._sorted, newest])
+        times = np.concatenate([self._times, newest_times])
+        keep = times >= oldest
+        ids, times = ids[keep], times[keep]
+        order = np.argsort(ids, kind="stable")  # a sorted run and a short unsorted one: timsort merges them
+        self._sorted, self._times, self._recent = ids[order], times[order], {}

@@ -21,7 +21,7 @@ from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, 
 from penstock_ingest.counts import decode_counts
 from penstock_ingest.history import Restored, whole_profile
 from penstock_ingest.intake import Intake
-from penstock_ingest.profile import profile
+from penstock_ingest.profile import Profiler
 from penstock_ingest.seen import SeenIds
 
 NOW = 1_800_000_000_000
@@ -217,7 +217,7 @@ def test_the_profile_travels_as_deltas_with_a_checkpoint_now_and_then() -> None:
         messages.append(Message(number, None, seen.value, NOW, seen.headers or ()))
     assert [number for number, message in enumerate(messages) if message.header("profile")] == [0, 64, 128]
     found = whole_profile(messages[64:])
-    expected = profile(pipeline().sources["applications"].fields, records)
+    expected = Profiler(pipeline().sources["applications"].fields).add(records).profile()
     assert found is not None
     assert found["purpose"] == expected["purpose"]
     assert (found["note"].present, found["note"].values) == (150, {}), "a personal field's values stay out"
