@@ -1,40 +1,46 @@
-"""Prediction by entity or by fields, as messages: feature values in, named outputs back."""
+"""Prediction by entity or by fields, as messages: feature values in, a row of the model's input,
+named outputs back.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import Invalid, NotFound
 from penstock.feature_store.v1 import feature_store_pb2
 from penstock.inference.v1 import inference_pb2
 from penstock_inference.serving.model import Model
-from penstock_inference.serving.rows import FeatureValue, did_you_mean
 from penstock_inference.serving.tensors import Tensor
+
+FeatureValue = float | str | bool | None  # None is missing
+
+_TYPES: Final = {"number": float, "category": str, "text": str, "boolean": bool}  # by a field's type
+_NAMES: Final = {float: "a number", str: "a text", bool: "a boolean"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Row in the order of the version's inputs."""
+
+    numbers: tuple[float | None, ...]
+    strings: tuple[str, ...]
 
 
 def find_model(models: Mapping[str, Model], pipeline: str) -> Model:
     """Version that `pipeline` serves. Raises NotFound."""
     if model := models.get(pipeline):
         return model
-    raise NotFound(f"no pipeline {pipeline!r} is served", remedy=did_you_mean(pipeline, models, "Served"))
-
-
-def features_from_fields(fields: inference_pb2.Fields) -> dict[str, FeatureValue]:
-    """Feature values of a request by fields."""
-    return {name: plain(value) for name, value in fields.fields.items()}
+    raise NotFound(f"no pipeline {pipeline!r} is served", remedy=_did_you_mean(pipeline, models, "Served"))
 
 
 def plain(value: inference_pb2.Value | feature_store_pb2.Value) -> FeatureValue:
     """Converts a protocol value to Python; one that is not set is missing."""
-    match value.WhichOneof("kind"):
-        case "number":
-            return value.number
-        case "text":
-            return value.text
-        case "boolean":
-            return value.boolean
-        case _:
-            return None
+    kind = value.WhichOneof("kind")
+    found: FeatureValue = getattr(value, kind) if kind else None
+    return found
 
 
 def features_from_store(
@@ -50,6 +56,25 @@ def features_from_store(
         )
     values = dict(zip(answer.fields, map(plain, found.values), strict=True))
     return {name: values[reference] for name, reference in model.references.items()}
+
+
+def row_of(model: Model, values: Mapping[str, FeatureValue]) -> Row:
+    """Orders feature values by name into a row; a feature without a value is missing. Raises
+    Invalid for an unknown name or a value of another type.
+    """
+    for name, value in values.items():
+        if name not in model.types:
+            raise Invalid(
+                f"{model.pipeline} has no feature {name!r}",
+                where=name,
+                remedy=_did_you_mean(name, model.types, "Features"),
+            )
+        wanted = _TYPES[model.types[name]]
+        if value is not None and type(value) is not wanted:
+            raise Invalid(f"must be {_NAMES[wanted]}, this is {_NAMES[type(value)]}: {value!r}", where=name)
+    inputs = model.package.signature.inputs
+    numbers = tuple(_number(values.get(name)) for name in inputs.numbers)
+    return Row(numbers, tuple(_text(values.get(name)) for name in inputs.strings))
 
 
 def response_of(
@@ -69,3 +94,21 @@ def response_of(
     if tensor := answers.get("value"):
         response.value = float(tensor.values[0])
     return response
+
+
+def _did_you_mean(name: str, known: Iterable[str], label: str) -> str:
+    # The nearest known name, else all of them after `label`.
+    names = sorted(known)
+    if near := difflib.get_close_matches(name, names, n=1):
+        return f"Did you mean {near[0]!r}?"
+    return f"{label}: {', '.join(names)}" if names else "Train and promote one first: see `penstock models`"
+
+
+def _number(value: FeatureValue) -> float | None:
+    return float(value) if value is not None else None
+
+
+def _text(value: FeatureValue) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if value is not None else ""

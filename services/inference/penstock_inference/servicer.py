@@ -14,20 +14,19 @@ from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock_inference.door.door import PREDICTION_HEADER
 from penstock_inference.door.keeper import DoorKeeper
-from penstock_inference.predict import features_from_fields, features_from_store, find_model, response_of
+from penstock_inference.predict import Row, features_from_store, find_model, plain, response_of, row_of
 from penstock_inference.record.origin import PARAMETER, Origins
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.model import Model
-from penstock_inference.serving.rows import Row, row_of
 from penstock_inference.serving.tensors import Tensor, grpc_response_of
 from penstock_inference.serving.triton import infer_request
 
 if TYPE_CHECKING:  # generic in the stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
 
+# Deadline of a prediction, in seconds, where the client asks for none or a later one.
 LONGEST_S: Final = 30.0
-"""Deadline of a prediction, in seconds, where the client asks for none or a later one."""
 
 
 class Servicer(inference_pb2_grpc.InferenceServiceServicer):
@@ -60,7 +59,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
                 features = features_from_store(model, request.entity, answer)
                 events = answer.entities[0].events
             case "fields":
-                features = features_from_fields(request.fields)
+                features = {name: plain(value) for name, value in request.fields.fields.items()}
             case _:
                 raise Invalid("a prediction needs an entity or fields", where="by")
         prediction, answers = await self._through_the_door(model, row_of(model, features), events, timeout)
@@ -108,7 +107,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def _through_the_door(
         self, model: Model, row: Row, events: Mapping[str, str], within: float
     ) -> tuple[str, dict[str, Tensor]]:
-        """Asks the door, as clients do, so that there is one record, made like all others."""
+        # As clients do, so that there is one record, made like all others.
         request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
         if events:
             request.parameters[PARAMETER].string_param = self._origins.seal(events)

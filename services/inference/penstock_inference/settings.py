@@ -15,8 +15,7 @@ from penstock.runtime.settings import ServiceSettings, service_config
 from penstock_inference.door.door import Door, TritonAddresses
 from penstock_inference.serving.repository import Device
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-"""`7d`, `30m`, `250ms`."""
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]  # `7d`, `30m`, `250ms`
 
 
 class Settings(ServiceSettings):

@@ -32,8 +32,8 @@ class AdmittedRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(63), primary_key=True)
     generation: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(String(71))
+    # Event as JSON, by which the version is verified anew at each start.
     promotion: Mapped[str] = mapped_column(Text)
-    """Event as JSON, by which the version is verified anew at each start."""
     numbers: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
     strings: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
     booleans: Mapped[tuple[str, ...]] = mapped_column(Json(tuple[str, ...]))
@@ -93,7 +93,7 @@ def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
 
 def deployments(session: Session, now: datetime) -> list[DeploymentChanged]:
     """State of every pipeline that serves a version, or had one refused."""
-    pipelines = [*session.scalars(select(ServedRow.pipeline).union(select(RefusedRow.pipeline)))]
+    pipelines = session.scalars(select(ServedRow.pipeline).union(select(RefusedRow.pipeline))).all()
     return [_state(session, pipeline, now) for pipeline in pipelines]
 
 

@@ -9,9 +9,8 @@ from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.testing import packages
-from penstock_inference.predict import features_from_store, find_model, response_of
+from penstock_inference.predict import Row, features_from_store, find_model, response_of, row_of
 from penstock_inference.serving.model import Model
-from penstock_inference.serving.rows import Row, row_of
 from penstock_inference.serving.tensors import Tensor
 
 

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PREDICTION_HEADER: Final = "x-penstock-prediction"
-"""Header that carries a call's id, which Envoy makes."""
+PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a call's id, which Envoy makes
 LOG_FILE: Final = "predictions.log"
 MAX_REQUEST_BYTES: Final = 64 << 20
+# Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.
 KEPT_BYTES: Final = 1 << 20
-"""Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.
-"""
-KEPT_HEAD_BYTES: Final = 4 << 10
-"""Bytes that are kept of a longer body: enough for the name of the model."""
+KEPT_HEAD_BYTES: Final = 4 << 10  # kept of a longer body: enough for the name of the model
+# gRPC package under which inference serves health, reflection and status of all services. Nobody
+# reaches it by this name from outside.
 DOOR_PACKAGE: Final = "penstock.door.v1"
-"""gRPC package under which inference serves health, reflection and status of all services. Nobody
-reaches it by this name from outside.
-"""
 
 
 @dataclass(frozen=True)
@@ -34,19 +30,14 @@ class Door:
 
     folder: Path
     listen: str
-    admin: str
-    """Address at which inference asks whether Envoy is ready."""
+    admin: str  # where inference asks whether Envoy is ready
     triton: TritonAddresses
-    services: Mapping[str, str]
-    """Address by name of the service."""
-    admin_listen: str = ""
-    """Address of Envoy's administration; by default `admin`."""
+    services: Mapping[str, str]  # address by name of the service
+    admin_listen: str = ""  # of Envoy's administration; by default `admin`
+    # Where Envoy answers others for readiness and metrics, and nothing else of its administration;
+    # by default nowhere.
     health_listen: str = ""
-    """Address at which Envoy answers others for readiness and metrics, and nothing else of its
-    administration; by default none.
-    """
-    traces: str = ""
-    """Collector (OTLP over gRPC) to which Envoy sends a span for each call; by default none."""
+    traces: str = ""  # collector (OTLP over gRPC) of a span for each call; by default none
 
     @property
     def log(self) -> Path:

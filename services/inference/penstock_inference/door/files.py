@@ -40,13 +40,9 @@ def make_log(door: Door) -> None:
     """Makes the log with mode 0600, or gives it that mode: Envoy would make it with the mode that
     its umask allows, but keeps that of a file that is there. Raises OSError for a link.
     """
-    descriptor = os.open(
-        door.log, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-    )
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
+    flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW
+    with os.fdopen(os.open(door.log, flags, 0o600), "ab") as log:
+        os.fchmod(log.fileno(), 0o600)
 
 
 def write_clusters(door: Door, *, held: bool = False) -> None:
@@ -66,7 +62,7 @@ def write_routes(door: Door, closed: str | None = None, *, required: bool) -> bo
 
 
 def _resources(door: Door, name: str) -> Any:
-    """Resources in a file as it is; None where there is no such file, or it is broken."""
+    # As they are in the file; None where there is no such file, or it is broken.
     try:
         return json.loads((door.folder / name).read_bytes()).get("resources")
     except (FileNotFoundError, ValueError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import AsyncIterator, Mapping
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -21,17 +22,14 @@ from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock_inference.door.door import DOOR_PACKAGE
 from penstock_inference.serving.triton import Triton
 
-ASK_S: Final = 1.0
-"""Deadline of a question to a service, in seconds."""
-WATCH_EVERY_S: Final = 1.0
-"""Seconds between two looks for a client that watches health."""
+ASK_S: Final = 1.0  # deadline of a question to a service, in seconds
+WATCH_EVERY_S: Final = 1.0  # seconds between two looks for a client that watches health
 OPEN_INFERENCE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
 STATUS: Final = "penstock.status.v1.StatusService"
 
 if TYPE_CHECKING:  # generic in the stubs only
     Context = grpc.aio.ServicerContext[Any, Any]
-    Handler = grpc.RpcMethodHandler[Any, Any]
 
 _Health = health_pb2.HealthCheckResponse
 
@@ -139,35 +137,25 @@ class DoorServices:
 
 
 def add_to_server(servicer: DoorServices, server: grpc.aio.Server) -> None:
-    health = {
-        "Check": _unary(servicer.check, health_pb2.HealthCheckRequest),
-        "Watch": grpc.unary_stream_rpc_method_handler(
-            servicer.watch, health_pb2.HealthCheckRequest.FromString, _serialized
-        ),
+    unary, serialize = grpc.unary_unary_rpc_method_handler, methodcaller("SerializeToString")
+    asked, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
+    handlers = {
+        "Health": {
+            "Check": unary(servicer.check, asked.FromString, serialize),
+            "Watch": grpc.unary_stream_rpc_method_handler(servicer.watch, asked.FromString, serialize),
+        },
+        "ServerReflection": {
+            "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
+                servicer.reflection.ServerReflectionInfo, reflected.FromString, serialize
+            )
+        },
+        "Status": {
+            "GetStatus": unary(servicer.get_status, status_pb2.GetStatusRequest.FromString, serialize)
+        },
     }
-    reflected = grpc.stream_stream_rpc_method_handler(
-        servicer.reflection.ServerReflectionInfo,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        _serialized,
-    )
     server.add_generic_rpc_handlers(
-        (
-            grpc.method_handlers_generic_handler(f"{DOOR_PACKAGE}.Health", health),
-            grpc.method_handlers_generic_handler(
-                f"{DOOR_PACKAGE}.ServerReflection", {"ServerReflectionInfo": reflected}
-            ),
-            grpc.method_handlers_generic_handler(
-                f"{DOOR_PACKAGE}.Status",
-                {"GetStatus": _unary(servicer.get_status, status_pb2.GetStatusRequest)},
-            ),
+        tuple(
+            grpc.method_handlers_generic_handler(f"{DOOR_PACKAGE}.{name}", methods)
+            for name, methods in handlers.items()
         )
     )
-
-
-def _unary(behaviour: Any, request: Any) -> Handler:
-    return grpc.unary_unary_rpc_method_handler(behaviour, request.FromString, _serialized)
-
-
-def _serialized(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data

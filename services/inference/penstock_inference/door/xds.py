@@ -67,8 +67,8 @@ def http_listener(name: str, listen: str, manager: Mapping[str, Any], **limits: 
     }
 
 
+# Last filter of a listener: it sends the request where its route says.
 ROUTER: Final[Json] = {
     "name": "envoy.filters.http.router",
     "typed_config": {"@type": EXTENSIONS + "filters.http.router.v3.Router"},
 }
-"""Last filter of a listener: it sends the request where its route says."""

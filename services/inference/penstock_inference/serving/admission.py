@@ -25,19 +25,14 @@ from penstock.runtime.artifacts import Artifacts
 
 @dataclass(frozen=True)
 class Admission:
-    """Verification of promoted versions, and the folder of the admitted ones."""
+    """Verification of promoted versions, and the folder of the admitted ones,
+    `<pipeline>/<generation>/package`. The trust store in the folder `keys` is read anew each time,
+    so a rotation needs no restart.
+    """
 
     artifacts: Artifacts
     keys: Path
-    """Folder with the trust store; read anew each time, so a rotation needs no restart."""
     folder: Path
-    """Folder of admitted packages: `<pipeline>/<generation>/package`."""
-
-    def precheck(self, promotion: ModelVersionPromoted, known: Known | None) -> None:
-        """Verifies what needs no package. Raises Refused; Unavailable while there is no trust
-        store.
-        """
-        _refuse(admissible(promotion, self._trust(), promotion.version.digest, known))
 
     def admit(self, promotion: ModelVersionPromoted, known: Known | None) -> Package:
         """Fetches and verifies a package, and keeps it in `folder`. Blocks.
@@ -45,9 +40,8 @@ class Admission:
         Raises Refused or Tampered with what does not hold, Unavailable while the artifact store or
         the trust store is away.
         """
-        self.precheck(promotion, known)
-        version = promotion.version
-        kept = self._place(promotion)
+        version, kept = promotion.version, self._place(promotion)
+        _refuse(admissible(promotion, self._trust(), version.digest, known))  # before anything is fetched
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".incoming-") as name:
             scratch = Path(name)

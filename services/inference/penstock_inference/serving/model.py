@@ -18,14 +18,12 @@ class Layout:
     generation: int
     numbers: tuple[str, ...]
     strings: tuple[str, ...]
-    booleans: frozenset[str] = frozenset()
-    """Members of `strings` that hold "true" or "false"."""
+    booleans: frozenset[str] = frozenset()  # members of `strings` that hold "true" or "false"
 
 
+# Layout by pipeline and generation; without a generation, that of the version that is served. None
+# for a pipeline that never served.
 Layouts = Callable[[str, int | None], Layout | None]
-"""Layout by pipeline and generation; without a generation, that of the version that is served. None
-for a pipeline that never served.
-"""
 
 
 @dataclass(frozen=True)
@@ -48,15 +46,10 @@ class Model:
         return self.promotion.version.digest
 
     @cached_property
-    def inputs(self) -> tuple[str, ...]:
-        """Features in the order of the tensors: numbers, then strings."""
-        return (*self.package.signature.inputs.numbers, *self.package.signature.inputs.strings)
-
-    @cached_property
     def references(self) -> dict[str, str]:
-        """`source.field` by feature."""
-        features = self.package.pipeline.resolved_features()
-        return {name: features[name].source_field for name in self.inputs}
+        """`source.field` by feature, in the order of the tensors: numbers, then strings."""
+        features, inputs = self.package.pipeline.resolved_features(), self.package.signature.inputs
+        return {name: features[name].source_field for name in (*inputs.numbers, *inputs.strings)}
 
     @cached_property
     def types(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
@@ -14,8 +14,7 @@ from penstock_inference.serving.tensors import Numbers, Strings, Tensor, Undecod
 class ProbeRows:
     """Part of the probes, and the expected answers."""
 
-    first: int
-    """Index of the first row among all probes."""
+    first: int  # index of the first row among all probes
     numbers: Numbers
     strings: Strings
     outputs: dict[str, tuple[tuple[float | str, ...], ...]]
@@ -65,6 +64,5 @@ def _same(got: object, want: object, tolerance: float) -> bool:
     )
 
 
-def _text(row: object) -> str:
-    values = list(row) if isinstance(row, list | tuple) else [row]
-    return ", ".join(f"{value:.7g}" if isinstance(value, float) else str(value) for value in values)
+def _text(row: Iterable[object]) -> str:
+    return ", ".join(f"{value:.7g}" if isinstance(value, float) else str(value) for value in row)

@@ -11,34 +11,27 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+# Mark in the name of a model that is only being tried: no pipeline's name has a dot, and the door
+# has no HTTP route for one that has.
 CANDIDATE: Final = ".candidate."
-"""Mark in the name of a model that is only being tried: no pipeline's name has a dot, and the door
-has no HTTP route for one that has.
-"""
 
 
 @dataclass(frozen=True)
-class Restore:
+class _Repair:
+    pipeline: str
+    generation: int  # that serves
+
+
+class Restore(_Repair):
     """Loads what serves, because Triton does not have it."""
 
-    pipeline: str
-    generation: int
 
-
-@dataclass(frozen=True)
-class Heal:
+class Heal(_Repair):
     """Unloads and loads what serves, because it does not answer; loading alone repairs nothing."""
 
-    pipeline: str
-    generation: int
 
-
-@dataclass(frozen=True)
-class Trim:
+class Trim(_Repair):
     """Unloads other generations beside the one that serves: a switch was cut off."""
-
-    pipeline: str
-    generation: int
 
 
 @dataclass(frozen=True)

@@ -33,21 +33,18 @@ def model_config(
     One instance on one thread: in the embedded stack it shares two cores with everything else, and
     batching is what makes it fast. On GPUs one instance each.
     """
-    inputs = [
-        _tensor("numbers", "FP64", len(signature.inputs.numbers)),
-        _tensor("strings", "BYTES", len(signature.inputs.strings)),
-    ]
-    outputs = [
-        _tensor(output, said.datatype, said.columns) for output, said in sorted(signature.outputs.items())
-    ]
+    inputs = [("numbers", "FP64", signature.inputs.numbers), ("strings", "BYTES", signature.inputs.strings)]
     delay = round(batch.max_delay.total_seconds() * 1_000_000)
     return "\n".join(
         [
             f"name: {json.dumps(name)}",
             'backend: "onnxruntime"',
             f"max_batch_size: {batch.max_size}",
-            *(f"input {tensor}" for tensor in inputs if tensor),
-            *(f"output {tensor}" for tensor in outputs),
+            *("input " + _tensor(kind, datatype, len(names)) for kind, datatype, names in inputs if names),
+            *(
+                "output " + _tensor(output, said.datatype, said.columns)
+                for output, said in sorted(signature.outputs.items())
+            ),
             f"version_policy {{ specific {{ versions: {sorted(versions)} }} }}",
             f"dynamic_batching {{ max_queue_delay_microseconds: {delay} }}",
             f"instance_group [ {{ count: 1 kind: KIND_{device.upper()} }} ]",
@@ -59,9 +56,7 @@ def model_config(
 
 
 def _tensor(name: str, datatype: str, columns: int) -> str:
-    return (
-        f"{{ name: {json.dumps(name)} data_type: {_TYPES[datatype]} dims: [{columns}] }}" if columns else ""
-    )
+    return f"{{ name: {json.dumps(name)} data_type: {_TYPES[datatype]} dims: [{columns}] }}"
 
 
 class ModelRepository:
@@ -93,17 +88,10 @@ class ModelRepository:
         beside.replace(path)
 
     def names(self) -> set[str]:
-        return (
-            {path.name for path in self.folder.iterdir() if path.is_dir()} if self.folder.exists() else set()
-        )
+        return {path.name for path in self.folder.glob("*") if path.is_dir()}
 
     def versions(self, name: str) -> set[int]:
-        folder = self.folder / name
-        return (
-            {int(path.name) for path in folder.iterdir() if path.name.isdecimal()}
-            if folder.exists()
-            else set()
-        )
+        return {int(path.name) for path in (self.folder / name).glob("*") if path.name.isdecimal()}
 
     def remove_versions(self, name: str, versions: Iterable[int]) -> None:
         for version in versions:

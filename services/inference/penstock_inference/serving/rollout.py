@@ -24,20 +24,16 @@ class Rollout:
     """
 
     def __init__(self, triton: Triton, repository: ModelRepository, device: Device = "cpu") -> None:
-        self._triton = triton
+        self.triton = triton
         self._repository = repository
         self._device = device
-
-    async def loaded(self) -> dict[str, frozenset[int]]:
-        """Generations that Triton has loaded, by model."""
-        return await self._triton.loaded()
 
     async def answers(self, model: Model) -> bool:
         """Whether one real inference gives the expected answer: ModelReady stays true when the
         model's process was killed. Raises what Triton says against it.
         """
         row = next(batches(model.package.profile.probes, 1))
-        answers = await self._triton.infer(model.pipeline, model.generation, row.numbers, row.strings)
+        answers = await self.triton.infer(model.pipeline, model.generation, row.numbers, row.strings)
         return difference(row, answers, model.package.profile.probes.tolerance) is None
 
     async def try_candidate(self, model: Model) -> None:
@@ -64,7 +60,7 @@ class Rollout:
         try:
             await self._load_new(pipeline, new)
         except PenstockError:
-            await self._back_to(old, new)
+            await (self.keep_only(old) if old else self.drop(pipeline))
             raise
 
     async def keep_only(self, model: Model) -> set[int]:
@@ -75,7 +71,7 @@ class Rollout:
         await asyncio.to_thread(
             self._repository.configure, pipeline, self._config(pipeline, model, generation)
         )
-        await self._triton.load(pipeline)
+        await self.triton.load(pipeline)
         others = self._repository.versions(pipeline) - {generation}
         await asyncio.to_thread(self._repository.remove_versions, pipeline, others)
         return others
@@ -85,17 +81,17 @@ class Rollout:
         meanwhile is trusted.
         """
         await asyncio.to_thread(self._place, model.pipeline, model, (model.generation,))
-        await self._triton.load(model.pipeline)
+        await self.triton.load(model.pipeline)
         await self._probe(model.pipeline, model)
 
     async def heal(self, model: Model) -> None:
         """Repairs a model whose process was killed; to load it again alone would not."""
-        await self._triton.unload(model.pipeline)
+        await self.triton.unload(model.pipeline)
         await self.restore(model)
 
     async def drop(self, name: str) -> None:
         """Unloads and removes a model."""
-        await self._triton.unload(name)
+        await self.triton.unload(name)
         await asyncio.to_thread(self._repository.remove, name)
 
     def remove_candidates(self) -> None:
@@ -104,21 +100,10 @@ class Rollout:
             if CANDIDATE in name:
                 self._repository.remove(name)
 
-    async def _back_to(self, old: Model | None, failed: Model) -> None:
-        pipeline = failed.pipeline
-        if not old:
-            await self.drop(pipeline)
-            return
-        await asyncio.to_thread(
-            self._repository.configure, pipeline, self._config(pipeline, old, old.generation)
-        )
-        await self._triton.load(pipeline)
-        await asyncio.to_thread(self._repository.remove_versions, pipeline, [failed.generation])
-
     async def _load_new(self, name: str, model: Model) -> None:
-        """Loads and probes. Any error but Triton's absence refuses the version."""
+        # Any error but Triton's absence refuses the version.
         try:
-            await self._triton.load(name)
+            await self.triton.load(name)
         except Unavailable:
             raise
         except PenstockError as error:
@@ -126,11 +111,11 @@ class Rollout:
         await self._probe(name, model)
 
     async def _probe(self, name: str, model: Model) -> None:
-        """Asks for all probe rows. Raises Refused for an answer that is not the package's."""
+        # All probe rows are asked for: an answer that is not the package's refuses the version.
         probes = model.package.profile.probes
         for rows in batches(probes, model.package.pipeline.serving.batch.max_size):
             try:
-                answers = await self._triton.infer(name, model.generation, rows.numbers, rows.strings)
+                answers = await self.triton.infer(name, model.generation, rows.numbers, rows.strings)
             except PenstockError as error:
                 if TREATMENTS[error.kind].retry:
                     raise

@@ -27,10 +27,8 @@ from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-LOOK_AGAIN_S: Final = 0.2
-"""Seconds between two looks while predictions wait for Triton."""
-SLOW_ANSWERS: Final = 3
-"""Late probes in a row that count as a dead model; one or two may be load."""
+LOOK_AGAIN_S: Final = 0.2  # seconds between two looks while predictions wait for Triton
+SLOW_ANSWERS: Final = 3  # late probes in a row that count as a dead model; one or two may be load
 
 
 class Serving:
@@ -112,7 +110,7 @@ class Serving:
             if deployment.served and not deployment.model:
                 await self._reopen(deployment)
         try:
-            loaded = await self._rollout.loaded()
+            loaded = await self._rollout.triton.loaded()
             for deployment in self._deployments:
                 deployment.answering = await self._answers(deployment, loaded)
         except PenstockError as error:

@@ -19,13 +19,10 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 Scalar = float | int | str | bool
-Numbers = Sequence[Sequence[float | None]]
-"""Rows of the tensor `numbers`; None is missing."""
-Strings = Sequence[Sequence[str]]
-"""Rows of the tensor `strings`; "" is missing."""
+Numbers = Sequence[Sequence[float | None]]  # rows of the tensor `numbers`; None is missing
+Strings = Sequence[Sequence[str]]  # rows of the tensor `strings`; "" is missing
 
-MAX_DECODED_BYTES: Final = 64 << 20
-"""Largest size that a compressed body may grow to."""
+MAX_DECODED_BYTES: Final = 64 << 20  # largest size that a compressed body may grow to
 _NUMPY: Final = {
     "BOOL": "?",
     "UINT8": "<u1",
@@ -62,11 +59,10 @@ class Undecodable(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """Tensor as plain values."""
+    """Tensor as plain values, row by row."""
 
     shape: tuple[int, ...]
     values: list[Scalar]
-    """Row by row."""
 
     @property
     def rows(self) -> int:
@@ -88,8 +84,7 @@ class InferMessage:
     model: str
     version: str
     tensors: dict[str, Tensor]
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """Parameters of a request over gRPC that are texts."""
+    parameters: Mapping[str, str] = field(default_factory=dict)  # texts of a request over gRPC
 
 
 # -- gRPC ------------------------------------------------------------------------------------------
@@ -110,8 +105,7 @@ def unframe(body: bytes, encoding: str | None) -> bytes:
 
 def grpc_request(message: bytes) -> InferMessage:
     """Reads a ModelInferRequest. Raises Undecodable."""
-    request = service_pb2.ModelInferRequest()
-    _parse(request, message)
+    request = _parsed(service_pb2.ModelInferRequest, message)
     return InferMessage(
         request.model_name,
         request.model_version,
@@ -122,9 +116,7 @@ def grpc_request(message: bytes) -> InferMessage:
 
 def grpc_response(message: bytes) -> InferMessage:
     """Reads a ModelInferResponse. Raises Undecodable."""
-    response = service_pb2.ModelInferResponse()
-    _parse(response, message)
-    return grpc_response_of(response)
+    return grpc_response_of(_parsed(service_pb2.ModelInferResponse, message))
 
 
 def grpc_response_of(response: service_pb2.ModelInferResponse) -> InferMessage:
@@ -150,9 +142,9 @@ def grpc_names(head: bytes) -> tuple[str, str]:
     return names[1], names[2]
 
 
-def _parse(message: Any, data: bytes) -> None:
+def _parsed(kind: Any, data: bytes) -> Any:
     try:
-        message.ParseFromString(data)
+        return kind.FromString(data)
     except DecodeError as error:
         raise Undecodable("the message is no protobuf of its kind") from error
 
@@ -160,19 +152,21 @@ def _parse(message: Any, data: bytes) -> None:
 def _grpc_tensors(described: Sequence[Any], raw: Sequence[bytes]) -> dict[str, Tensor]:
     if raw and len(raw) != len(described):
         raise Undecodable(f"{len(described)} tensors, but {len(raw)} raw contents")
-    tensors = {}
-    for index, tensor in enumerate(described):
-        values = from_bytes(tensor.datatype, raw[index], tensor.name) if raw else _typed(tensor)
-        tensors[tensor.name] = Tensor(tuple(tensor.shape), values)
-    return tensors
+    return {
+        tensor.name: Tensor(
+            tuple(tensor.shape),
+            from_bytes(tensor.datatype, raw[index], tensor.name) if raw else _typed(tensor),
+        )
+        for index, tensor in enumerate(described)
+    }
 
 
 def _typed(tensor: Any) -> list[Scalar]:
-    contents = _CONTENTS.get(tensor.datatype)
-    if contents is None:
+    if tensor.datatype not in _CONTENTS:
         raise Undecodable(f"{tensor.name} has the datatype {tensor.datatype}")
-    values = getattr(tensor.contents, contents)
-    return [_text(value) for value in values] if tensor.datatype == "BYTES" else list(values)
+    values = getattr(tensor.contents, _CONTENTS[tensor.datatype])
+    texts = tensor.datatype == "BYTES"
+    return [value.decode(errors="replace") for value in values] if texts else list(values)
 
 
 def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
@@ -181,11 +175,10 @@ def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
     """
     if datatype == "BYTES":
         return _texts(data, name)
-    kind = _NUMPY.get(datatype)
-    if kind is None:
+    if datatype not in _NUMPY:
         raise Undecodable(f"{name} has the datatype {datatype}")
     try:
-        values: list[Scalar] = np.frombuffer(data, kind).tolist()
+        values: list[Scalar] = np.frombuffer(data, _NUMPY[datatype]).tolist()
     except ValueError as error:
         raise Undecodable(f"{name}: {len(data)} bytes are no whole number of {datatype}") from error
     return values
@@ -199,13 +192,9 @@ def _texts(data: bytes, name: str) -> list[Scalar]:
         length = int.from_bytes(data[at:end], "little")
         if end + length > len(data):
             raise Undecodable(f"{name}: a text is cut off")
-        texts.append(_text(data[end : end + length]))
         at = end + length
+        texts.append(data[end:at].decode(errors="replace"))
     return texts
-
-
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
 
 
 # -- HTTP ------------------------------------------------------------------------------------------
@@ -215,18 +204,17 @@ def http_message(body: bytes, header_length: int | None, tensors: str) -> InferM
     """Reads a JSON body, with binary tensors after its first `header_length` bytes. `tensors` is
     the member that lists them: `inputs` or `outputs`. Raises Undecodable.
     """
-    header = body[:header_length] if header_length else body
+    length = header_length or len(body)
     try:
-        said = orjson.loads(header)
+        said = orjson.loads(body[:length])
     except orjson.JSONDecodeError as error:
         raise Undecodable(f"the body is no JSON: {error.args[0]}") from error
     if not isinstance(said, dict):
         raise Undecodable("the body is no JSON object")
-    rest = body[header_length:] if header_length else b""
     return InferMessage(
         str(said.get("model_name") or ""),
         str(said.get("model_version") or ""),
-        _http_tensors(said.get(tensors), rest),
+        _http_tensors(said.get(tensors), body[length:]),
     )
 
 

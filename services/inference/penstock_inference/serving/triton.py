@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import grpc
 import numpy as np
@@ -13,12 +14,10 @@ from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Unavailable
 from penstock_inference.serving.tensors import Numbers, Strings, Tensor, grpc_response_of
 
-ASK_S: Final = 5.0
-"""Deadline of a question or an inference, in seconds."""
+ASK_S: Final = 5.0  # deadline of a question or an inference, in seconds
+# Deadline of a load or unload, in seconds: a large graph takes its time, and Triton waits for what
+# is in flight on the old one.
 LOAD_S: Final = 120.0
-"""Deadline of a load or unload, in seconds: a large graph takes its time, and Triton waits for what
-is in flight on the old one.
-"""
 _OPTIONS: Final = [
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -44,18 +43,14 @@ def infer_request(
     return request
 
 
-class Triton:
+class Triton(AbstractAsyncContextManager["Triton"]):
     """Connection to one Triton. Every call raises Unavailable while it is away, and else the
     PenstockError of the gRPC status.
     """
 
     def __init__(self, address: str) -> None:
-        self.address = address
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-
-    async def __aenter__(self) -> Self:
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -66,10 +61,8 @@ class Triton:
         """Versions that Triton calls ready, by model."""
         request = service_pb2.RepositoryIndexRequest(ready=True)
         index = await self._call(self._stub.RepositoryIndex, request, ASK_S)
-        found: dict[str, set[int]] = {}
-        for model in index.models:
-            found.setdefault(model.name, set()).add(int(model.version or 0))
-        return {name: frozenset(versions) for name, versions in found.items()}
+        ready = [(model.name, int(model.version or 0)) for model in index.models]
+        return {name: frozenset(version for model, version in ready if model == name) for name, _ in ready}
 
     async def load(self, model: str) -> None:
         """Loads the versions that the model's configuration names, then unloads the others. On
