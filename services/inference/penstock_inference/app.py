@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from functools import partial
 
-import grpc
-
 from penstock.contracts.services import PLATFORM
 from penstock.inference.v1 import inference_pb2_grpc
 from penstock.runtime import rpc
 from penstock.runtime.lifecycle import Service
+from penstock.runtime.readiness import Readiness
 from penstock_inference import handlers, readings
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.publisher import ensure_predictions_topic
-from penstock_inference.record.recorder import Recorder
+from penstock_inference.record.recorder import Recorder, RecorderSettings
+from penstock_inference.record.spool import Housekeeping
 from penstock_inference.servicer import Servicer
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.serving import Serving
@@ -33,10 +33,15 @@ async def run(settings: Settings) -> None:
         deployments = Deployments(store, service.clock)
         await deployments.restore()
         ensure_topic = partial(ensure_predictions_topic, settings.platform.kafka)
-        keeper = DoorKeeper.from_settings(settings, deployments, service.readiness)
+        keeper = DoorKeeper(
+            settings.door,
+            service.readiness,
+            required=lambda: deployments.record_required,
+            reserve_bytes=settings.log_reserve_bytes,
+        )
         serving = Serving.from_settings(settings, deployments, triton, service, ensure_topic, keeper.hold)
         origins = Origins(settings.data_dir)
-        recorder = Recorder.from_settings(settings, deployments, service.readiness, ensure_topic, origins)
+        recorder = _recorder(settings, deployments, service.readiness, origins)
 
         await service.restores(
             deployments.applied, handlers.Promotions(serving), before_calls=not deployments.remembered
@@ -50,7 +55,11 @@ async def run(settings: Settings) -> None:
             origins=origins,
         )
         service.serve(inference_pb2_grpc.add_InferenceServiceServicer_to_server, servicer)
-        service.serve(add_to_server, DoorServices(_channels(service, settings), triton), always=True)
+        channels = {
+            name: rpc.connect(settings.address) if name == "inference" else service.channel(name)
+            for name in PLATFORM
+        }
+        service.serve(add_to_server, DoorServices(channels, triton), always=True)
         service.observe(readings.metrics(deployments, serving, recorder, keeper))
         service.background("serving", lambda: serving.run(every_s))
         service.background("door", lambda: keeper.run(every_s))
@@ -58,9 +67,15 @@ async def run(settings: Settings) -> None:
         await service.until_stopped()
 
 
-def _channels(service: Service, settings: Settings) -> dict[str, grpc.aio.Channel]:
-    """Channels to every service, this one included."""
-    return {
-        name: rpc.connect(settings.address) if name == "inference" else service.channel(name)
-        for name in PLATFORM
-    }
+def _recorder(
+    settings: Settings, deployments: Deployments, readiness: Readiness, origins: Origins
+) -> Recorder:
+    kafka, door = settings.platform.kafka, settings.door
+    return Recorder(
+        RecorderSettings(kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
+        layouts=deployments.layout,
+        ensure_topic=lambda pipeline: ensure_predictions_topic(kafka, deployments.of(pipeline).declared),
+        tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
+        origins=origins,
+        status=readiness,
+    )

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock_inference.door.door import Door, TritonAddresses
-from penstock_inference.record.housekeeping import Housekeeping
-from penstock_inference.record.spool import Position, Tail, log_files
+from penstock_inference.record.spool import Housekeeping, Position, Tail, log_files
 from penstock_inference.settings import Settings
 
 NEVER = timedelta(days=1)

@@ -12,15 +12,14 @@ import asyncio
 import http.client
 import shutil
 from collections.abc import Callable
-from typing import Final, Self
+from contextlib import closing
+from typing import Final
 
 import structlog
 
 from penstock.runtime.readiness import Readiness
 from penstock_inference.door.door import Door
 from penstock_inference.door.files import write_clusters, write_routes
-from penstock_inference.serving.deployment import Deployments
-from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -46,15 +45,6 @@ class DoorKeeper:
         self._told = False
         self.closed: str | None = None  # reason why the door is closed; None while it is open
         self.held = False  # whether predictions wait in the door until Triton serves again
-
-    @classmethod
-    def from_settings(cls, settings: Settings, deployments: Deployments, readiness: Readiness) -> Self:
-        return cls(
-            settings.door,
-            readiness,
-            required=lambda: deployments.record_required,
-            reserve_bytes=settings.log_reserve_bytes,
-        )
 
     def hold(self, held: bool) -> None:
         """Lets predictions wait in the door, or go on. Blocks for a write when that changes."""
@@ -98,7 +88,7 @@ class DoorKeeper:
         self._look_for_envoy()
 
     def _log_problem(self) -> str | None:
-        """Reason why the log cannot be written; None while it can."""
+        # Reason why the log cannot be written; None while it can.
         if self._door.log.is_symlink() or (self._door.log.exists() and not self._door.log.is_file()):
             return f"{self._door.log} is no file"
         trial = self._door.folder / "trial"
@@ -114,14 +104,12 @@ class DoorKeeper:
         return None
 
     def _look_for_envoy(self) -> None:
-        connection = http.client.HTTPConnection(self._door.admin, timeout=_ASK_S)
         try:
-            connection.request("GET", "/ready")
-            state = connection.getresponse().read().decode().strip()
+            with closing(http.client.HTTPConnection(self._door.admin, timeout=_ASK_S)) as connection:
+                connection.request("GET", "/ready")
+                state = connection.getresponse().read().decode().strip()
         except (OSError, http.client.HTTPException) as error:
             state = str(error)
-        finally:
-            connection.close()
         if state == "LIVE":
             self._readiness.has("envoy")
         else:

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import orjson
 
-PARAMETER = "penstock_events"
-"""Parameter of a request that carries the sealed events."""
+PARAMETER = "penstock_events"  # of a request: it carries the sealed events
 
 
 class Origins:

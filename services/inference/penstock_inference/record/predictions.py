@@ -36,7 +36,7 @@ class Unattributed(Exception):
     """Line that belongs to no pipeline: it is counted and logged, not published."""
 
 
-_GRPC_STATUS: Final = tuple(code.name for code in sorted(grpc.StatusCode, key=lambda code: code.value[0]))
+_GRPC_STATUS: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 _PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
 
 
@@ -46,19 +46,17 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     """
     try:
         entry = orjson.loads(line)
-        over_grpc = entry["protocol"] == "grpc"
-        status = _status(entry, over_grpc=over_grpc)
-        request, asked, problem = _request(entry, over_grpc=over_grpc)
+        status = _status(entry)
+        request, (pipeline, version), problem = _request(entry)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise Unattributed(f"the line cannot be read: {error}") from error
-    pipeline, version = asked
     response: InferMessage | None = None
     if status == "OK":
         try:
-            response = _response(entry, over_grpc=over_grpc)
+            response = _response(entry)
         except Undecodable as error:
             problem = problem or f"response: {error}"
-    layout = layouts(pipeline, _generation(response.version if response else version))
+    layout = layouts(pipeline, _number(response.version if response else version))
     if layout is None:
         raise Unattributed(
             f"no pipeline {pipeline!r} was ever served"
@@ -76,7 +74,7 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
 
 
 def _empty(entry: Mapping[str, Any], pipeline: str, status: str, layout: Layout | None) -> Prediction:
-    """Prediction without inputs and outputs; `layout` is of the version that answered."""
+    # Without inputs and outputs; `layout` is of the version that answered.
     return Prediction(
         id=entry["id"],
         pipeline=pipeline,
@@ -110,20 +108,16 @@ def encoded(prediction: Prediction) -> bytes:
     return value
 
 
-def _status(entry: Mapping[str, Any], *, over_grpc: bool) -> str:
-    if not over_grpc:
+def _status(entry: Mapping[str, Any]) -> str:
+    if entry["protocol"] != "grpc":
         return "OK" if entry["status"] == 200 else str(entry["status"])
     number = entry["grpc_status"]
-    if number is None:
-        return "UNKNOWN"
-    return _GRPC_STATUS[number] if 0 <= number < len(_GRPC_STATUS) else str(number)
+    return "UNKNOWN" if number is None else _GRPC_STATUS.get(number, str(number))
 
 
-def _request(
-    entry: Mapping[str, Any], *, over_grpc: bool
-) -> tuple[InferMessage | None, tuple[str, str], str | None]:
+def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, str], str | None]:
     """Reads the request, its model and version, and the reason why no more can be read."""
-    asked = ("", "")
+    asked, over_grpc = ("", ""), entry["protocol"] == "grpc"
     if not over_grpc and (found := _PATH.fullmatch(entry["path"] or "")):
         asked = (found[1], found[2] or "")
     body, encoding = entry["request"], entry["request_encoding"]
@@ -140,31 +134,23 @@ def _request(
             asked = grpc_names(message)
             request = grpc_request(message)
             return request, (request.model, request.version), None
-        return (
-            http_message(inflate(data, encoding), _length(entry["request_header_length"]), "inputs"),
-            asked,
-            None,
-        )
+        header_length = _number(entry["request_header_length"])
+        return http_message(inflate(data, encoding), header_length, "inputs"), asked, None
     except (Undecodable, binascii.Error) as error:
         return None, asked, f"request: {error}"
 
 
-def _response(entry: Mapping[str, Any], *, over_grpc: bool) -> InferMessage:
-    body, encoding = entry["response"], entry["response_encoding"]
-    if body is None:
+def _response(entry: Mapping[str, Any]) -> InferMessage:
+    if entry["response"] is None:
         raise Undecodable(f"{entry['response_bytes'] or 0:.0f} bytes are not kept")
-    data = b64decode(body)
-    if over_grpc:
+    data, encoding = b64decode(entry["response"]), entry["response_encoding"]
+    if entry["protocol"] == "grpc":
         return grpc_response(unframe(data, encoding))
-    return http_message(inflate(data, encoding), _length(entry["response_header_length"]), "outputs")
+    return http_message(inflate(data, encoding), _number(entry["response_header_length"]), "outputs")
 
 
-def _length(header: str | None) -> int | None:
-    return int(header) if header and header.isdecimal() else None
-
-
-def _generation(version: str) -> int | None:
-    return int(version) if version.isdecimal() else None
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdecimal() else None
 
 
 def _fill_inputs(prediction: Prediction, request: InferMessage, layout: Layout) -> None:
@@ -193,9 +179,9 @@ def _value(value: Scalar, *, boolean: bool) -> Value:
 def _fill_outputs(prediction: Prediction, response: InferMessage) -> None:
     try:
         for name, tensor in response.tensors.items():
-            columns = tensor.shape[-1] if tensor.shape else 0
             match name:
                 case "probabilities":
+                    columns = tensor.shape[-1] if tensor.shape else 0
                     prediction["probabilities"] = [
                         [float(value) for value in row] for row in tensor.matrix(columns, name)
                     ]

@@ -15,6 +15,7 @@ absence.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -54,6 +55,7 @@ class Publisher:
         with Reader(kafka, group) as reader:
             committed = reader.committed([ANCHOR])[ANCHOR]
             self._group = reader.metadata()
+        self.committed_at = time.monotonic()
         # Place in the door's log as of the last commit; None where nothing was ever published.
         self.position = (
             Position(committed.metadata, committed.position)
@@ -76,7 +78,7 @@ class Publisher:
         self._transactions.produce([_message(pipeline, prediction) for pipeline, prediction in predictions])
         self._transactions.commit({ANCHOR: Committed(position.offset, position.file)}, self._group)
         _write_position(self._file, position)
-        self.position = position
+        self.position, self.committed_at = position, time.monotonic()
 
 
 def ensure_predictions_topic(kafka: KafkaSettings, pipeline: Pipeline) -> None:
@@ -102,10 +104,10 @@ def _read_position(path: Path) -> Position | None:
     except (FileNotFoundError, orjson.JSONDecodeError):
         return None
     log.warning("position_from_file", why="Kafka holds none", file=said["file"], offset=said["offset"])
-    return Position(said["file"], said["offset"])
+    return Position(**said)
 
 
 def _write_position(path: Path, position: Position) -> None:
     beside = path.with_suffix(".new")
-    beside.write_bytes(orjson.dumps({"file": position.file, "offset": position.offset}))
+    beside.write_bytes(orjson.dumps(position))
     beside.replace(path)

@@ -8,46 +8,39 @@ transactional id fences one that is still running elsewhere, which then stops fo
 from __future__ import annotations
 
 import fcntl
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
 from penstock.contracts import metrics
 from penstock.contracts.dataplane import Prediction
-from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.kafka.recovery import Recovery
 from penstock.runtime.kafka.spans import linked_span
 from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.telemetry import context_of
-from penstock_inference.record.housekeeping import Housekeeping
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.predictions import Unattributed, read_line
 from penstock_inference.record.publisher import GROUP, Publisher
 from penstock_inference.record.spool import Position, Tail, mended
-from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.model import Layouts
-from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 _PREDICTIONS = histogram(metrics.PREDICTIONS)
 _ROWS = counter(metrics.PREDICTED_ROWS)
 _LINES = counter(metrics.RECORDED)
 
+# Seconds between two looks at the log. A transaction costs the broker some 10 ms of a core, however
+# few predictions it holds.
 EVERY_S: Final = 0.25
-"""Seconds between two looks at the log. A transaction costs the broker some 10 ms of a core,
-however few predictions it holds.
-"""
-COMMIT_AGAIN_S: Final = 3600.0
-"""Seconds after which a position is committed again, lest Kafka forget it."""
+COMMIT_AGAIN_S: Final = 3600.0  # seconds after which a position is committed again, lest Kafka forget it
 REMEDY: Final = (
     "Run one inference service per front door, or give each its own PENSTOCK_INFERENCE__REPLICA and home"
 )
@@ -56,8 +49,7 @@ REMEDY: Final = (
 @dataclass(frozen=True)
 class RecorderSettings:
     kafka: KafkaSettings
-    folder: Path
-    """Folder of the door's files."""
+    folder: Path  # of the door's files
     position_file: Path
     replica: str = "0"
 
@@ -89,27 +81,6 @@ class Recorder:
         self._recovery = Recovery(GROUP, status, thing="record", remedy=REMEDY)
         self._recorded = 0
 
-    @classmethod
-    def from_settings(
-        cls,
-        settings: Settings,
-        deployments: Deployments,
-        readiness: Readiness,
-        ensure_topic: Callable[[Pipeline], None],
-        origins: Origins,
-    ) -> Self:
-        door = settings.door
-        return cls(
-            RecorderSettings(
-                settings.platform.kafka, door.folder, settings.data_dir / "recorder.json", settings.replica
-            ),
-            layouts=deployments.layout,
-            ensure_topic=lambda pipeline: ensure_topic(deployments.of(pipeline).declared),
-            tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),
-            origins=origins,
-            status=readiness,
-        )
-
     def run(self, stop: threading.Event) -> None:
         """Records until `stop` is set. Raises ClientFailed; waits out everything that passes."""
         with _locked(self._settings.folder / "recorder.lock", stop):
@@ -119,7 +90,7 @@ class Recorder:
         settings = self._settings
         publisher = Publisher(settings.kafka, settings.replica, settings.position_file)
         self._recovery.back()
-        position, committed_at = publisher.position, time.monotonic()
+        position = publisher.position
         log.info(
             "recorder_begins",
             file=position.file if position else None,
@@ -130,14 +101,9 @@ class Recorder:
                 lines = tail.read()
                 if lines:
                     self._publish(publisher, lines.lines, lines.position)
-                elif publisher.position and time.monotonic() - committed_at > COMMIT_AGAIN_S:
+                    self._recovery.progressed()
+                elif publisher.position and time.monotonic() - publisher.committed_at > COMMIT_AGAIN_S:
                     publisher.publish([], publisher.position)
-                else:
-                    self._look_around(tail, publisher.position)
-                    stop.wait(EVERY_S)
-                    continue
-                committed_at = time.monotonic()
-                self._recovery.progressed()
                 self._look_around(tail, publisher.position)
                 if not lines or not lines.full:
                     stop.wait(EVERY_S)
@@ -168,7 +134,7 @@ class Recorder:
         _measure(predictions, unattributed)
 
     def _read(self, lines: list[bytes]) -> tuple[list[tuple[str, Prediction]], int]:
-        """Reads predictions by pipeline, and counts the lines that belong to none."""
+        # Predictions with their pipelines, and how many lines belong to none.
         predictions: list[tuple[str, Prediction]] = []
         reasons: list[str] = []
         for line in lines:
@@ -194,15 +160,10 @@ def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> No
     ):
         _LINES.add(lines, {"outcome": outcome})
     for pipeline, prediction in predictions:
-        attributes = {
-            "pipeline": pipeline,
-            "protocol": prediction["protocol"],
-            "status": prediction["status"],
-        }
         traceparent = prediction["traceparent"]
         _PREDICTIONS.record(
             prediction["milliseconds"] / 1000,
-            attributes,
+            {"pipeline": pipeline, "protocol": prediction["protocol"], "status": prediction["status"]},
             context_of({"traceparent": traceparent}) if traceparent else None,
         )
         if prediction["status"] == "OK" and prediction["rows"]:
@@ -212,15 +173,11 @@ def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> No
 @contextmanager
 def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
     """Holds a lock, once it is free; it goes with the process, however that ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    with path.open("ab") as file:
         while not stop.is_set():
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
             except BlockingIOError:
                 stop.wait(0.5)
-            else:
-                break
         yield
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,5 @@
-"""Spool of predictions: the door's log, read in order across rotation without losing a line.
+"""Spool of predictions: the door's log, read in order across rotation without losing a line, and
+removed once it is published: personal data lie there no longer than they must.
 
 Envoy appends to `predictions.log`, which it opens anew for each line. To rotate, the file is
 renamed to `predictions-<nanoseconds>.log` and a new one is made (0600). A line for which the old
@@ -15,8 +16,9 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import structlog
 
@@ -25,12 +27,11 @@ from penstock_inference.door.files import make_log
 
 log = structlog.get_logger(__name__)
 
-READ_BYTES: Final = 4 << 20
-"""Bytes that are read at once, unless a line is longer."""
-LEAVE_AFTER_S: Final = 1.0
-"""Seconds after its renaming until a file may be left."""
+READ_BYTES: Final = 4 << 20  # read at once, unless a line is longer
+LEAVE_AFTER_S: Final = 1.0  # seconds after its renaming until a file may be left
+TIDY_EVERY_S: Final = 1.0  # seconds between two looks for what is to be rotated or removed
+# Beginning of a line, and nowhere else in one: within a text a quotation mark is escaped.
 LINE_START: Final = b'{"grpc_status":'
-"""Beginning of a line, and nowhere else in one: within a text a quotation mark is escaped."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,8 @@ class Lines:
     """Whole lines that were read at once."""
 
     lines: list[bytes]
-    position: Position
-    """Place after these lines."""
-    full: bool
-    """Whether more may be there already."""
+    position: Position  # place after these lines
+    full: bool  # whether more may be there already
 
 
 def log_files(folder: Path) -> list[Path]:
@@ -60,18 +59,11 @@ def log_files(folder: Path) -> list[Path]:
     return [path for path in named if path.is_file() and not path.is_symlink()]
 
 
-def first_line_hash(descriptor: int) -> str | None:
+def first_line_hash(file: BinaryIO) -> str | None:
     """Identity of a file: the hash of its first line; None while it has no whole line."""
-    hashed = hashlib.sha256()
-    at = 0
-    while chunk := os.pread(descriptor, 1 << 16, at):
-        end = chunk.find(b"\n")
-        if end >= 0:
-            hashed.update(chunk[:end])
-            return hashed.hexdigest()[:32]
-        hashed.update(chunk)
-        at += len(chunk)
-    return None
+    file.seek(0)
+    line = file.readline()
+    return hashlib.sha256(line[:-1]).hexdigest()[:32] if line.endswith(b"\n") else None
 
 
 def mended(line: bytes) -> bytes:
@@ -88,28 +80,34 @@ class Tail:
     ) -> None:
         self._folder = folder
         self._leave_after_s = leave_after_s
-        self._descriptor: int | None = None
+        self._file: BinaryIO | None = None
         self._identity: str | None = None
         self._offset = 0
-        self._seek(position)
+        if position:
+            self._seek(position)
 
     def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        if self._file:
+            self._file.close()
+            self._file = None
 
     def read(self) -> Lines | None:
         """Reads the next lines, at most READ_BYTES of them unless one is longer; None while there
         are none.
         """
-        while self._descriptor is not None or self._open_oldest():
-            if found := self._read_here():
+        while file := self._file or self._open_oldest():
+            if found := self._read_here(file):
                 return found
             if not (following := self._following()):
                 return None
-            if found := self._read_here():  # what came in while we looked at the next file
+            if found := self._read_here(file):  # what came in while we looked at the next file
                 return found
-            self._leave_for(following)
+            if torn := os.fstat(file.fileno()).st_size - self._offset:
+                log.warning(
+                    "line_torn", bytes=torn, why="Envoy was killed while it wrote, or the disk was full"
+                )
+            self.close()
+            self._open(following)
         return None
 
     def backlog_bytes(self) -> int:
@@ -127,52 +125,43 @@ class Tail:
         """Whether all of `path`, one of the rotated files, is published."""
         files = log_files(self._folder)
         here = self._index(files)
-        if here is None or path not in files:
+        if here is None or path not in files or committed is None or committed.file != self._identity:
             return False
-        if self._is(path):
-            end = os.fstat(self._descriptor or 0).st_size
-            return self._identity is not None and committed == Position(self._identity, end)
-        return files.index(path) < here and committed is not None and committed.file == self._identity
+        at = files.index(path)
+        return at < here or (at == here and committed.offset == path.stat().st_size)
 
     # -- inside ------------------------------------------------------------------------------------
 
-    def _seek(self, position: Position | None) -> None:
-        if position is None:
-            return
+    def _seek(self, position: Position) -> None:
         for path in log_files(self._folder):
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            if first_line_hash(descriptor) == position.file:
-                self._descriptor, self._identity, self._offset = descriptor, position.file, position.offset
+            if first_line_hash(self._open(path)) == position.file:
+                self._identity, self._offset = position.file, position.offset
                 return
-            os.close(descriptor)
+            self.close()
         log.info("log_file_gone", file=position.file, goes_on="with the oldest that is left")
 
-    def _open_oldest(self) -> bool:
+    def _open_oldest(self) -> BinaryIO | None:
         files = log_files(self._folder)
-        if files:
-            self._open(files[0])
-        return bool(files)
+        return self._open(files[0]) if files else None
 
-    def _open(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def _open(self, path: Path) -> BinaryIO:
+        self._file = path.open("rb")
         self._identity, self._offset = None, 0
+        return self._file
 
-    def _read_here(self) -> Lines | None:
-        assert self._descriptor is not None
+    def _read_here(self, file: BinaryIO) -> Lines | None:
+        file.seek(self._offset)
         data = b""
-        while chunk := os.pread(self._descriptor, READ_BYTES, self._offset + len(data)):
+        while not (end := data.rfind(b"\n") + 1):
+            chunk = file.read(READ_BYTES)
+            if not chunk:
+                return None
             data += chunk
-            end = data.rfind(b"\n") + 1
-            if end:
-                break
-        else:
-            return None
-        if self._identity is None:
-            self._identity = first_line_hash(self._descriptor)
-        assert self._identity is not None  # there is a line
+        identity = self._identity = self._identity or first_line_hash(file)
+        assert identity is not None  # there is a line
         self._offset += end
         return Lines(
-            data[: end - 1].split(b"\n"), Position(self._identity, self._offset), full=len(data) >= READ_BYTES
+            data[: end - 1].split(b"\n"), Position(identity, self._offset), full=len(data) >= READ_BYTES
         )
 
     def _following(self) -> Path | None:
@@ -181,40 +170,28 @@ class Tail:
         """
         files = log_files(self._folder)
         here = self._index(files)
-        if here is None:  # removed from under us; what the descriptor holds has been read
+        if here is None:  # removed from under us; what the open file holds has been read
             return files[0] if files else None
         if time.time() - _renamed_at(files[here]) < self._leave_after_s:
             return None
         for path in files[here + 1 :]:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                if first_line_hash(descriptor):
+            with path.open("rb") as file:
+                if first_line_hash(file):
                     return path
-            finally:
-                os.close(descriptor)
         return None
-
-    def _leave_for(self, path: Path) -> None:
-        assert self._descriptor is not None
-        if torn := os.fstat(self._descriptor).st_size - self._offset:
-            log.warning("line_torn", bytes=torn, why="Envoy was killed while it wrote, or the disk was full")
-        self.close()
-        self._open(path)
 
     def _index(self, files: list[Path]) -> int | None:
         return next((index for index, path in enumerate(files) if self._is(path)), None)
 
     def _is(self, path: Path) -> bool:
-        if self._descriptor is None:
-            return False
         try:
-            return os.path.samestat(os.fstat(self._descriptor), path.stat())
+            return self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), path.stat())
         except FileNotFoundError:
             return False
 
 
 def _renamed_at(path: Path) -> float:
-    """Time of a file's renaming, in seconds since the epoch; now, if it was not renamed."""
+    # In seconds since the epoch; now, if it was not renamed.
     nanoseconds = path.stem.removeprefix("predictions-")
     return int(nanoseconds) / 1e9 if nanoseconds.isdecimal() else time.time()
 
@@ -231,3 +208,47 @@ def ensure_private(door: Door) -> None:
     """Makes a missing log; makes one that Envoy itself made unreadable for everybody else."""
     if not door.log.is_file() or door.log.lstat().st_mode & 0o077:
         make_log(door)
+
+
+@dataclass
+class Housekeeping:
+    """Rotates and removes log files. The recorder calls it between batches, in its thread; it works
+    once a second.
+    """
+
+    door: Door
+    rotate_bytes: int
+    rotate_after: timedelta
+    keep: timedelta
+    _next: float = 0.0
+    _written_since: float | None = None
+
+    def __call__(self, tail: Tail, committed: Position | None) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + TIDY_EVERY_S
+        try:
+            ensure_private(self.door)
+            if self._is_due(now):
+                aside = rotate(self.door)
+                self._written_since = None
+                log.info("log_rotated", to=aside.name, bytes=aside.stat().st_size)
+            self._remove_published(tail, committed)
+        except OSError as error:  # a full disk, a log that is a link: the door's keeper says so and closes it
+            log.warning("housekeeping_failed", reason=str(error))
+
+    def _is_due(self, now: float) -> bool:
+        size = self.door.log.stat().st_size
+        self._written_since = (self._written_since or now) if size else None
+        if self._written_since is None:
+            return False
+        return size >= self.rotate_bytes or now - self._written_since >= self.rotate_after.total_seconds()
+
+    def _remove_published(self, tail: Tail, committed: Position | None) -> None:
+        for path in tail.rotated():
+            kept_s = time.time() - path.stat().st_mtime
+            if kept_s <= self.keep.total_seconds() or not tail.is_published(path, committed):
+                break
+            path.unlink()
+            log.info("log_removed", file=path.name)
