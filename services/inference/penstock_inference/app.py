@@ -14,8 +14,8 @@ from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.door.services import DoorServices, add_to_server
 from penstock_inference.prepare import prepare
 from penstock_inference.record.origin import Origins
-from penstock_inference.record.publisher import ensure_predictions_topic
-from penstock_inference.record.recorder import Recorder, RecorderSettings
+from penstock_inference.record.publisher import Publisher, ensure_predictions_topic
+from penstock_inference.record.recorder import Recorder
 from penstock_inference.record.spool import Housekeeping
 from penstock_inference.servicer import Servicer
 from penstock_inference.serving.deployment import Deployments
@@ -72,7 +72,8 @@ def _recorder(
 ) -> Recorder:
     kafka, door = settings.platform.kafka, settings.door
     return Recorder(
-        RecorderSettings(kafka, door.folder, settings.data_dir / "recorder.json", settings.replica),
+        door.folder,
+        partial(Publisher, kafka, settings.replica, settings.data_dir / "recorder.json"),
         layouts=deployments.layout,
         ensure_topic=lambda pipeline: ensure_predictions_topic(kafka, deployments.of(pipeline).declared),
         tidy=Housekeeping(door, settings.log_rotate_bytes, settings.log_rotate_after, settings.log_keep),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
 from tritonclient.grpc import service_pb2_grpc
@@ -22,8 +22,7 @@ from penstock_inference.serving.model import Model
 from penstock_inference.serving.tensors import Tensor, grpc_response_of
 from penstock_inference.serving.triton import infer_request
 
-if TYPE_CHECKING:  # generic in the stubs only
-    Context = grpc.aio.ServicerContext[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
 
 # Deadline of a prediction, in seconds, where the client asks for none or a later one.
 LONGEST_S: Final = 30.0

@@ -37,14 +37,14 @@ class SeenIds:
         self._times: NDArray[np.int64] = np.empty(0, np.int64)
         self._recent: dict[bytes, int] = {}
 
-    def restore(self, chunks: Iterable[tuple[bytes, int]], now: int) -> None:
+    def restore(self, chunks: Sequence[tuple[bytes, int]], now: int) -> None:
         """Starts from what was remembered before: digests joined, and when; in the order they came.
         Keeps the newest `capacity`.
         """
-        held = list(chunks)
-        ids = np.frombuffer(b"".join(joined for joined, _ in held), _TYPE).astype(np.uint64)[-self.capacity :]
-        sizes = [len(joined) // DIGEST_BYTES for joined, _ in held]
-        times = np.repeat(np.array([time for _, time in held], np.int64), sizes)[-self.capacity :]
+        joined = b"".join(digests for digests, _ in chunks)
+        ids = np.frombuffer(joined, _TYPE).astype(np.uint64)[-self.capacity :]
+        sizes = [len(digests) // DIGEST_BYTES for digests, _ in chunks]
+        times = np.repeat(np.array([time for _, time in chunks], np.int64), sizes)[-self.capacity :]
         order = np.argsort(ids, kind="stable")
         self._sorted, self._times, self._recent = ids[order], times[order], {}
         self._tidy(now - self.window_ms)

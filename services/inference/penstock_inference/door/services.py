@@ -10,7 +10,7 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Mapping
 from operator import methodcaller
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,8 +28,7 @@ OPEN_INFERENCE: Final = "inference.GRPCInferenceService"
 HEALTH: Final = "grpc.health.v1.Health"
 STATUS: Final = "penstock.status.v1.StatusService"
 
-if TYPE_CHECKING:  # generic in the stubs only
-    Context = grpc.aio.ServicerContext[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
 
 _Health = health_pb2.HealthCheckResponse
 

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +23,6 @@ from penstock.runtime.kafka.recovery import Recovery
 from penstock.runtime.kafka.spans import linked_span
 from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.readiness import Readiness
-from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.telemetry import context_of
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.predictions import Unattributed, read_line
@@ -46,20 +44,13 @@ REMEDY: Final = (
 )
 
 
-@dataclass(frozen=True)
-class RecorderSettings:
-    kafka: KafkaSettings
-    folder: Path  # of the door's files
-    position_file: Path
-    replica: str = "0"
-
-
 class Recorder:
     """Reader and publisher of the log, in one thread."""
 
     def __init__(
         self,
-        settings: RecorderSettings,
+        folder: Path,
+        publisher: Callable[[], Publisher],
         layouts: Layouts,
         ensure_topic: Callable[[str], None],
         tidy: Callable[[Tail, Position | None], None],
@@ -67,12 +58,14 @@ class Recorder:
         origins: Origins | None = None,
         status: Readiness | None = None,
     ) -> None:
-        """`ensure_topic` makes a pipeline's topic when it is missing, and raises Unavailable;
+        """`folder` holds the door's files; `publisher` makes the publisher of a session, and blocks;
+        `ensure_topic` makes a pipeline's topic when it is missing, and raises Unavailable;
         `tidy` is called between batches: rotation, deletion; `origins` believes which events a
         prediction by entity was made from.
         """
         self.backlog_bytes = 0  # size of the log that is not published yet. Read from any thread
-        self._settings = settings
+        self._folder = folder
+        self._publisher = publisher
         self._layouts = layouts
         self._ensure_topic = ensure_topic
         self._tidy = tidy
@@ -83,12 +76,11 @@ class Recorder:
 
     def run(self, stop: threading.Event) -> None:
         """Records until `stop` is set. Raises ClientFailed; waits out everything that passes."""
-        with _locked(self._settings.folder / "recorder.lock", stop):
+        with _locked(self._folder / "recorder.lock", stop):
             self._recovery.run(stop, lambda: self._session(stop))
 
     def _session(self, stop: threading.Event) -> None:
-        settings = self._settings
-        publisher = Publisher(settings.kafka, settings.replica, settings.position_file)
+        publisher = self._publisher()
         self._recovery.back()
         position = publisher.position
         log.info(
@@ -96,7 +88,7 @@ class Recorder:
             file=position.file if position else None,
             offset=position.offset if position else 0,
         )
-        with closing(Tail(settings.folder, position)) as tail:
+        with closing(Tail(self._folder, position)) as tail:
             while not stop.is_set():
                 lines = tail.read()
                 if lines:

@@ -10,7 +10,8 @@ from pathlib import Path
 from penstock.contracts.topics import Topic
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
-from penstock_inference.record.recorder import Recorder, RecorderSettings
+from penstock_inference.record.publisher import Publisher
+from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.model import Layout
 
 LAYOUT = Layout("sha256:" + "a" * 64, 3, ("age", "income"), ("purpose", "owns"), frozenset({"owns"}))
@@ -26,7 +27,8 @@ def main(folder: Path, bootstrap: str, prefix: str) -> None:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     recorder = Recorder(
-        RecorderSettings(kafka, folder, folder / "position.json"),
+        folder,
+        lambda: Publisher(kafka, "0", folder / "position.json"),
         layouts=lambda pipeline, _: LAYOUT if pipeline == "credit-risk" else None,
         ensure_topic=lambda pipeline: void(ensure_topics(kafka, [topic(f"{pipeline}.predictions.v1")])),
         tidy=lambda tail, position: None,
