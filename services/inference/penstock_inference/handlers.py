@@ -21,4 +21,4 @@ class Promotions(Restored):
             serving.promoted(event)
 
     async def restore(self) -> None:
-        await self._serving.caught_up()
+        self._serving.caught_up()

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from sqlalchemy import Integer, String, Text, select
+from sqlalchemy import Integer, String, Text, delete, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
-from penstock.packages.evidence import Known
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import Json, UtcDateTime
 from penstock_inference.serving.model import Layout
@@ -63,17 +62,6 @@ class RefusedRow(Tables):
     at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
-def known(session: Session, pipeline: str) -> Known | None:
-    """Newest promotion that was admitted; no older one is admitted any more."""
-    row = session.scalars(
-        select(AdmittedRow)
-        .where(AdmittedRow.pipeline == pipeline)
-        .order_by(AdmittedRow.generation.desc())
-        .limit(1)
-    ).first()
-    return Known(row.generation, row.digest) if row else None
-
-
 def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersionPromoted:
     """Promotion of an admitted generation. Raises KeyError."""
     row = session.get(AdmittedRow, (pipeline, generation))
@@ -120,8 +108,7 @@ def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> Dep
             pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, since=now
         )
     )
-    if old := effect.session.get(RefusedRow, pipeline):
-        effect.session.delete(old)
+    effect.session.execute(delete(RefusedRow).where(RefusedRow.pipeline == pipeline))
     return _publish(effect, pipeline, now)
 
 
@@ -129,8 +116,7 @@ def withdraw(
     effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime
 ) -> DeploymentChanged:
     """Records and publishes that the version that serves may do so no longer."""
-    if served := effect.session.get(ServedRow, promotion.version.pipeline):
-        effect.session.delete(served)
+    effect.session.execute(delete(ServedRow).where(ServedRow.pipeline == promotion.version.pipeline))
     return refuse(effect, promotion, reason, now)
 
 

@@ -77,7 +77,7 @@ async def test_what_serves_and_what_was_refused_outlive_the_process(
     assert (again.served.generation, again.served.since) == (4, packages.NOW)
     assert again.refused is not None
     assert again.refused.reason == "it does not rise"
-    assert await deployments.known("loans") == Known(4, model.digest)
+    assert again.known == now.known == Known(4, model.digest)
     assert await deployments.served_promotion(again) == model.promotion
     assert [(changed.serving is not None, changed.refused is not None) for changed in published(store)] == [
         (True, False),

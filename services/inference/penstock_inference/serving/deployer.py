@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import structlog
 
@@ -69,15 +68,19 @@ class Deployer:
             waiting.pop()
 
     async def _try(self, deployment: Deployment, promotion: ModelVersionPromoted) -> bool:
-        """Deploys, or refuses for good and returns False. Raises what may pass."""
-        with _measured(deployment, promotion) as attributes:
+        """Deploys, or refuses for good and returns False; measures that within the trace that the
+        promotion came in. Raises what may pass.
+        """
+        began, outcome = time.monotonic(), "retried"
+        context = context_of({"traceparent": deployment.traceparent})
+        with span("deploy", context, pipeline=deployment.pipeline, generation=promotion.generation):
             try:
                 await self._switch(deployment, promotion)
+                outcome = "served"
             except PenstockError as error:
                 if TREATMENTS[error.kind].retry:
-                    attributes["outcome"] = "retried"
                     raise
-                attributes["outcome"] = "refused"
+                outcome = "refused"
                 log.warning(
                     "refused",
                     pipeline=deployment.pipeline,
@@ -86,14 +89,16 @@ class Deployer:
                 )
                 await self._deployments.refuse(promotion, str(error))
                 self._readiness.has(f"model {deployment.pipeline}")
-                return False
-            return True
+            finally:
+                took = time.monotonic() - began
+                _DEPLOYED.record(took, {"pipeline": deployment.pipeline, "outcome": outcome})
+        return outcome == "served"
 
     async def _switch(self, deployment: Deployment, promotion: ModelVersionPromoted) -> None:
         """Verifies, tries and loads a version in the place of the one that serves."""
         began = time.monotonic()
-        known = await self._deployments.known(deployment.pipeline)
-        model = Model(promotion, await asyncio.to_thread(self._admission.admit, promotion, known))
+        package = await asyncio.to_thread(self._admission.admit, promotion, deployment.known)
+        model = Model(promotion, package)
         await asyncio.to_thread(self._ensure_topic, model.package.pipeline)
         await self._deployments.admit(model)
         await self._rollout.try_candidate(model)
@@ -114,18 +119,3 @@ class Deployer:
         """Leaves only this version, in Triton and among the kept packages."""
         for other in await self._rollout.keep_only(model):
             await asyncio.to_thread(self._admission.forget, model.pipeline, other)
-
-
-@contextmanager
-def _measured(deployment: Deployment, promotion: ModelVersionPromoted) -> Iterator[dict[str, str]]:
-    """Measures one try, within the trace that the promotion came in. Yields the measurement's
-    attributes, whose outcome is `served` unless it is changed.
-    """
-    attributes = {"pipeline": deployment.pipeline, "outcome": "served"}
-    began = time.monotonic()
-    context = context_of({"traceparent": deployment.traceparent})
-    with span("deploy", context, pipeline=deployment.pipeline, generation=promotion.generation):
-        try:
-            yield attributes
-        finally:
-            _DEPLOYED.record(time.monotonic() - began, attributes)

@@ -73,6 +73,12 @@ class Deployment:
     def serves(self, promotion: ModelVersionPromoted) -> bool:
         return self.model is not None and _identity(self.model.promotion) == _identity(promotion)
 
+    @property
+    def known(self) -> Known | None:
+        """Newest promotion that was ever admitted; no older one is admitted any more."""
+        newest = self.layouts.get(max(list(self.layouts), default=0))
+        return Known(newest.generation, newest.digest) if newest else None
+
     def layout(self, generation: int | None) -> Layout | None:
         """Layout of a generation; without one, of the served version, else the newest."""
         if generation is None:
@@ -156,10 +162,6 @@ class Deployments:
         """Layout of a version; without a generation, of the one that is served. From any thread."""
         deployment = self._by_pipeline.get(pipeline)
         return deployment.layout(generation) if deployment else None
-
-    async def known(self, pipeline: str) -> Known | None:
-        """Newest promotion that was ever admitted."""
-        return await self._store.read(lambda session: tables.known(session, pipeline))
 
     async def served_promotion(self, deployment: Deployment) -> ModelVersionPromoted:
         """Promotion of the served version. Raises KeyError where none is served."""

@@ -77,12 +77,12 @@ class Serving:
         self._deployments.of(promotion.version.pipeline).promote(promotion, current_traceparent())
         self._wake.set()
 
-    async def caught_up(self) -> None:
+    def caught_up(self) -> None:
         """Drops the promotions of the past that later ones replaced. From now on an old promotion
         is a replay, and refused.
         """
         for deployment in self._deployments:
-            known = await self._deployments.known(deployment.pipeline) if deployment.promotions else None
+            known = deployment.known
             deployment.promotions = [
                 promotion
                 for promotion in deployment.promotions
@@ -168,7 +168,7 @@ class Serving:
     # -- repairing ---------------------------------------------------------------------------------
 
     async def _repair(self, steps: list[Step]) -> None:
-        """Takes the steps in their order. Predictions wait until all models are back."""
+        # In their order. Predictions wait until all models are back.
         self._keep_waiting(any(isinstance(step, Restore) for step in steps))
         for step in steps:
             if not isinstance(step, Restore):
