@@ -60,7 +60,7 @@ async def run(settings: Settings) -> None:
             for name in PLATFORM
         }
         service.serve(add_to_server, DoorServices(channels, triton), always=True)
-        service.observe(readings.metrics(deployments, serving, recorder, keeper))
+        service.observe(readings.metrics(deployments, recorder, keeper))
         service.background("serving", lambda: serving.run(every_s))
         service.background("door", lambda: keeper.run(every_s))
         service.thread("recorder", recorder.run)

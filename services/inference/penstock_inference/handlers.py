@@ -15,10 +15,7 @@ class Promotions(Restored):
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self.router = Router(GROUP)
-
-        @self.router.on_replay(ModelVersionPromoted)
-        def on_model_version_promoted(event: ModelVersionPromoted) -> None:
-            serving.promoted(event)
+        self.router.read(ModelVersionPromoted, serving.promoted)
 
     async def restore(self) -> None:
         self._serving.caught_up()

@@ -8,17 +8,16 @@ from penstock.runtime.metrics import Reading, Readings
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployments
-from penstock_inference.serving.serving import Serving
 
 
-def metrics(deployments: Deployments, serving: Serving, recorder: Recorder, keeper: DoorKeeper) -> Readings:
+def metrics(deployments: Deployments, recorder: Recorder, keeper: DoorKeeper) -> Readings:
     return {
         DEPLOYMENTS: lambda: _deployments(deployments),
         SERVED: lambda: [
             (float(model.generation), {"pipeline": pipeline, "digest": short_digest(model.digest)})
             for pipeline, model in deployments.models.items()
         ],
-        DOOR_HELD: lambda: [(float(serving.held), {})],
+        DOOR_HELD: lambda: [(float(keeper.held), {})],
         DOOR_CLOSED: lambda: [(float(keeper.closed is not None), {})],
         RECORDER_BACKLOG: lambda: [(float(recorder.backlog_bytes), {})],
     }

@@ -5,7 +5,6 @@ They are known after a restart whatever else is away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from sqlalchemy import Integer, String, Text, delete, select
@@ -63,20 +62,20 @@ class RefusedRow(Tables):
 
 
 def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersionPromoted:
-    """Promotion of an admitted generation. Raises KeyError."""
-    row = session.get(AdmittedRow, (pipeline, generation))
-    if row is None:
-        raise KeyError((pipeline, generation))
+    """Promotion of an admitted generation. Raises NoResultFound."""
+    row = session.get_one(AdmittedRow, (pipeline, generation))
     return ModelVersionPromoted.model_validate_json(row.promotion)
 
 
-def layouts(session: Session) -> Iterable[tuple[str, Layout]]:
+def layouts(session: Session) -> list[tuple[str, Layout]]:
     """Pipeline and layout of every admitted generation."""
-    for row in session.scalars(select(AdmittedRow)):
-        yield (
+    return [
+        (
             row.pipeline,
             Layout(row.digest, row.generation, row.numbers, row.strings, frozenset(row.booleans)),
         )
+        for row in session.scalars(select(AdmittedRow))
+    ]
 
 
 def deployments(session: Session, now: datetime) -> list[DeploymentChanged]:

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from penstock_inference.door.bootstrap import bootstrap
-from penstock_inference.door.clusters import clusters
 from penstock_inference.door.door import Door, TritonAddresses
 from penstock_inference.door.files import make_log, prepare, write_clusters, write_routes
-from penstock_inference.door.routes import routes
+from penstock_inference.door.routes import clusters, routes
 
 SERVICES = {"inference": "127.0.0.1:9186", "ingest": "ingest:9181"}
 

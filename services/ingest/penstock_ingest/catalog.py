@@ -50,9 +50,8 @@ class Catalog:
         raise NotFound(f"pipeline {pipeline} has no source `{source}`", remedy=f"It has {', '.join(sources)}")
 
     async def _follow(self, new: Applied, _old: Applied | None) -> None:
-        """A new source is read from its first event on; a changed one goes by its new rules from
-        the next batch on.
-        """
+        # A new source is read from its first event on; a changed one goes by its new rules from the
+        # next batch on.
         pipeline = new.pipeline
         await self._prepare(pipeline)
         with self._lock:

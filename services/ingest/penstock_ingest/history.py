@@ -59,12 +59,12 @@ class Restored:
     profile: Profile
 
 
+@dataclass(frozen=True)
 class History:
-    """Reads one source's `seen` topic."""
+    """Reader of one source's `seen` topic."""
 
-    def __init__(self, kafka: KafkaSettings, topic: str) -> None:
-        self._kafka = kafka
-        self._topic = topic
+    kafka: KafkaSettings
+    topic: str
 
     def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
         """Restores the state at the committed position, at which `records` were accepted. Raises
@@ -90,7 +90,7 @@ class History:
         if chunks:
             log.info(
                 "seen_restored",
-                topic=self._topic,
+                topic=self.topic,
                 partition=partition,
                 ids=len(seen),
                 messages=len(chunks),
@@ -115,15 +115,15 @@ class History:
         committed partition by partition. So the end is not reached before the message that brings
         the total to `until_total`, as long as any transaction is still open here.
         """
-        where = Partition(self._topic, partition)
-        with Reader(self._kafka, NAME, isolation="read_uncommitted") as anybody:
+        where = Partition(self.topic, partition)
+        with Reader(self.kafka, NAME, isolation="read_uncommitted") as anybody:
             low, end = anybody.ends(where)  # read committed, the log ends before an open transaction
 
         def reached(last: RawMessage) -> bool:
             return int(_message(last).header("total") or 0) >= until_total
 
         span, start = FIRST_SPAN, end
-        with Reader(self._kafka, NAME, fetch_wait_ms=FETCH_WAIT_MS) as reader:
+        with Reader(self.kafka, NAME, fetch_wait_ms=FETCH_WAIT_MS) as reader:
             while start > low:
                 start = max(low, end - span)
                 yield reader.span(where, start, end, reached)

@@ -153,9 +153,7 @@ class Intake:
         return produced, fresh, rejects
 
     def _measure(self, counts: Counts, now: int, published: int) -> None:
-        """Measures one committed batch; `published`: time of its first event in milliseconds, -1
-        where that is not known.
-        """
+        # `published`: time of the batch's first event in milliseconds, -1 where that is not known.
         rejects = counts.rejects.total()
         for outcome, events in (
             ("record", counts.records),
@@ -173,9 +171,8 @@ class Intake:
             log.info("events_rejected", **self._named, rejects=rejects, reasons=dict(counts.rejects))
 
     def _take(self, number: int, committed: Committed) -> _Partition:
-        """A partition that comes straight back is as it was left: had another replica worked on it,
-        the position would be another.
-        """
+        # A partition that comes straight back is as it was left: had another replica worked on it,
+        # the position would be another.
         known = self._partitions.get(number)
         if known is not None and known.position == committed.position:
             return known

@@ -103,7 +103,7 @@ class SeenIds:
         return known
 
     def _tidy(self, oldest: int) -> None:
-        """Merges the newest into the sorted array and drops what has left the window."""
+        # Merges the newest into the sorted array and drops what has left the window.
         newest = np.frombuffer(b"".join(self._recent), _TYPE).astype(np.uint64)
         newest_times = np.fromiter(self._recent.values(), np.int64, len(self._recent))
         ids = np.concatenate([self._sorted, newest])

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_inference.door.clusters import cluster
 from penstock_inference.door.door import MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
 from penstock_inference.door.recording import recording_filter
+from penstock_inference.door.routes import cluster
 from penstock_inference.door.xds import (
     EXTENSIONS,
     ROUTER,
@@ -46,7 +46,7 @@ def bootstrap(door: Door) -> Json:
 
 
 def _door(door: Door) -> Json:
-    """Listener for everybody, over h2c and HTTP/1.1."""
+    # For everybody, over h2c and HTTP/1.1.
     manager = {
         "codec_type": "AUTO",
         "generate_request_id": False,
@@ -63,9 +63,8 @@ def _door(door: Door) -> Json:
 
 
 def _health(door: Door) -> Json:
-    """Listener for health checks and Prometheus. The administration itself could end Envoy; these
-    two paths only read.
-    """
+    # For health checks and Prometheus. The administration itself could end Envoy; these two paths
+    # only read.
     routes = [
         {"match": {"path": path, "headers": method_is("GET")}, "route": {"cluster": _ADMINISTRATION}}
         for path in HEALTH_PATHS
@@ -78,10 +77,8 @@ def _health(door: Door) -> Json:
 
 
 def _static(name: str, at: str, *, http2: bool = True) -> Json:
-    """Cluster within the bootstrap, where its type goes without saying."""
-    document = cluster(name, at, http2=http2)
-    del document["@type"]
-    return document
+    # Within the bootstrap a cluster's type goes without saying.
+    return {key: value for key, value in cluster(name, at, http2=http2).items() if key != "@type"}
 
 
 # -- ids -------------------------------------------------------------------------------------------

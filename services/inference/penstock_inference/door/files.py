@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock_inference.door.bootstrap import CLUSTERS_FILE, ROUTES_FILE, bootstrap
-from penstock_inference.door.clusters import clusters
 from penstock_inference.door.door import Door
-from penstock_inference.door.routes import routes
+from penstock_inference.door.routes import clusters, routes
 
 BOOTSTRAP_FILE: Final = "envoy.json"
 

@@ -1,4 +1,5 @@
-"""Envoy's routes (`rds.json`): what the door lets in, and where it leads.
+"""Envoy's routes (`rds.json`), what the door lets in, and the clusters that they lead to
+(`cds.json`): Triton and every service.
 
 - Inferences, over gRPC and HTTP, go to Triton and are recorded (`recording.py`).
 - Health and metadata of Triton pass; what changes or watches Triton (repository, statistics, shared
@@ -13,10 +14,31 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_inference.door.clusters import TRITON_GRPC, TRITON_HTTP
 from penstock_inference.door.door import DOOR_PACKAGE, MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
 from penstock_inference.door.recording import recorded
-from penstock_inference.door.xds import EXTENSIONS, TYPES, Json, header, method_is
+from penstock_inference.door.xds import EXTENSIONS, TYPES, Json, address, header, is_ip, method_is
+
+TRITON_GRPC: Final = "triton-grpc"
+TRITON_HTTP: Final = "triton-http"
+
+# Address that refuses every connection: no program may listen there, and Envoy itself does not.
+_NOBODY: Final = "127.0.0.1:1"
+_MANY_AT_ONCE: Final[Json] = {
+    "circuit_breakers": {
+        # By default three calls may be tried again at a time, and a thousand may wait.
+        "thresholds": [
+            {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 4096, "max_retries": 4096}
+        ]
+    }
+}
+_READY_CHECK: Final[Json] = {
+    "grpc_health_check": {},
+    "interval": "1s",
+    "no_traffic_interval": "1s",
+    "timeout": "1s",
+    "unhealthy_threshold": 1,
+    "healthy_threshold": 1,
+}
 
 _REWRITTEN: Final = {
     "/grpc.health.v1.Health/": f"/{DOOR_PACKAGE}.Health/",
@@ -54,6 +76,45 @@ _ANOTHER_REPLICA: Final[Json] = {
 }
 
 
+def clusters(door: Door, *, held: bool = False) -> list[Json]:
+    """Clusters of the door. With `held` nobody is behind Triton's: a prediction is tried again
+    until somebody is, or until its client gives up.
+
+    So Triton restarts without a failed prediction: it answers before its models are there, that it
+    knows none.
+    """
+    return [
+        cluster(TRITON_GRPC, _NOBODY if held else door.triton.grpc) | _MANY_AT_ONCE,
+        cluster(TRITON_HTTP, _NOBODY if held else door.triton.http, http2=False) | _MANY_AT_ONCE,
+        # A service's name may stand for several replicas: calls go to those that are ready, and to
+        # all of them where none is.
+        *(
+            cluster(service, at) | ({} if is_ip(at) else {"health_checks": [_READY_CHECK]})
+            for service, at in sorted(door.services.items())
+        ),
+    ]
+
+
+def cluster(name: str, at: str, *, http2: bool = True) -> Json:
+    """Cluster of one address, or of all addresses that its name stands for."""
+    endpoint = {"endpoint": {"address": address(at)}}
+    return {
+        "@type": TYPES + "envoy.config.cluster.v3.Cluster",
+        "name": name,
+        "type": "STATIC" if is_ip(at) else "STRICT_DNS",
+        "dns_refresh_rate": "1s",
+        "connect_timeout": "1s",
+        "per_connection_buffer_limit_bytes": MAX_REQUEST_BYTES,
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": EXTENSIONS + "upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options" if http2 else "http_protocol_options": {}},
+            }
+        },
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
 def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
     """Routes of the door. With `required` an answer that cannot be recorded is withheld; `closed`
     is why nothing is predicted at all.
@@ -67,16 +128,11 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
         *(_rewritten(path, to) for path, to in _REWRITTEN.items()),
         *(_service(service) for service in sorted(door.services)),
     ]
-    host = {
-        "name": "door",
-        "domains": ["*"],
-        "request_body_buffer_limit": MAX_REQUEST_BYTES,
-        "routes": ways,
-    }
+    limits = {"request_body_buffer_limit": MAX_REQUEST_BYTES}
     return {
         "@type": TYPES + "envoy.config.route.v3.RouteConfiguration",
         "name": "door",
-        "virtual_hosts": [host],
+        "virtual_hosts": [{"name": "door", "domains": ["*"], **limits, "routes": ways}],
     }
 
 
@@ -97,8 +153,7 @@ def _inference(closed: str | None, *, required: bool) -> list[Json]:
 
 
 def _readiness_and_metadata(closed: str | None) -> list[Json]:
-    """Readiness is refused while the door is closed; metadata is not."""
-
+    # Readiness is refused while the door is closed; metadata is not.
     def grpc(method: str, closed: str | None = None) -> Json:
         match = {"path": _OIP + method, "grpc": {}}
         return {"name": f"oip-{method}", "match": match, **_unless(closed, _to(TRITON_GRPC, "5s"))}
@@ -121,7 +176,7 @@ def _http(method: str, path: str) -> Json:
 
 
 def _unless(closed: str | None, route: Json) -> Json:
-    """Action of a route: the reason why the door is closed as an answer, else `route`."""
+    # Action of a route: the reason why the door is closed as an answer, else `route`.
     if closed:
         return {"direct_response": {"status": 503, "body": {"inline_string": closed}}}
     return {"route": route}
@@ -157,9 +212,7 @@ def _to_service(service: str) -> Json:
 
 
 def _to(cluster: str, at_most: str | None) -> Json:
-    """Route to a cluster for at most so long; None for a stream, which may last. A client's own
-    deadline holds always.
-    """
+    # `at_most` is None for a stream, which may last. A client's own deadline holds always.
     longest = {"max_stream_duration": at_most} if at_most else {}
     # A passed `timeout` would be UNAVAILABLE; the stream's duration answers DEADLINE_EXCEEDED.
     return {

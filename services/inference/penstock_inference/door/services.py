@@ -86,9 +86,7 @@ class DoorServices:
         if name == "":
             asked = (self._ask(service, "") for service in self._health)
             states = await asyncio.gather(self._state(OPEN_INFERENCE), *asked)
-            return (
-                _Health.SERVING if all(state == _Health.SERVING for state in states) else _Health.NOT_SERVING
-            )
+            return _Health.SERVING if set(states) == {_Health.SERVING} else _Health.NOT_SERVING
         if name in (HEALTH, STATUS, reflection.SERVICE_NAME):
             return _Health.SERVING
         if name == OPEN_INFERENCE:
@@ -99,12 +97,10 @@ class DoorServices:
 
     async def _ask(self, service: str, name: str) -> Any:
         try:
-            answer = await self._health[service].Check(
-                health_pb2.HealthCheckRequest(service=name), timeout=ASK_S
-            )
+            request = health_pb2.HealthCheckRequest(service=name)
+            return (await self._health[service].Check(request, timeout=ASK_S)).status
         except grpc.aio.AioRpcError:
             return _Health.NOT_SERVING
-        return answer.status
 
     # -- status ------------------------------------------------------------------------------------
 

@@ -54,10 +54,13 @@ def http_listener(name: str, listen: str, manager: Mapping[str, Any], **limits: 
     """Listener for HTTP at `listen`, with `limits` of its own; `manager` is its connection
     manager's configuration.
     """
-    typed = {"@type": EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager"}
     connection_manager = {
         "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": {**typed, "stat_prefix": name, **manager},
+        "typed_config": {
+            "@type": EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": name,
+            **manager,
+        },
     }
     return {
         "name": name,

@@ -116,7 +116,7 @@ def _status(entry: Mapping[str, Any]) -> str:
 
 
 def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, str], str | None]:
-    """Reads the request, its model and version, and the reason why no more can be read."""
+    # The request, its model and version, and the reason why no more can be read.
     asked, over_grpc = ("", ""), entry["protocol"] == "grpc"
     if not over_grpc and (found := _PATH.fullmatch(entry["path"] or "")):
         asked = (found[1], found[2] or "")
@@ -189,6 +189,6 @@ def _fill_outputs(prediction: Prediction, response: InferMessage) -> None:
                     prediction["values"] = [float(row[0]) for row in tensor.matrix(1, name)]
                 case "decision":
                     prediction["decisions"] = [str(row[0]) for row in tensor.matrix(1, name)]
-            prediction["rows"] = tensor.rows
+            prediction["rows"] = tensor.shape[0] if tensor.shape else 0
     except (Undecodable, TypeError, ValueError, OverflowError) as error:
         prediction["undecoded"] = f"response: {error}"

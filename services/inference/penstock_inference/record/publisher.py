@@ -27,7 +27,7 @@ from penstock.contracts.dataplane import Prediction
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, predictions_topic
 from penstock.runtime.kafka.admin import ensure_topics
-from penstock.runtime.kafka.messages import BY_KEY, Committed, Headers, Partition, Produced
+from penstock.runtime.kafka.messages import BY_KEY, Committed, Partition, Produced
 from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.transaction import Transactions
 from penstock.runtime.settings import KafkaSettings
@@ -90,12 +90,10 @@ def ensure_predictions_topic(kafka: KafkaSettings, pipeline: Pipeline) -> None:
 
 
 def _message(pipeline: str, prediction: Prediction) -> Produced:
-    headers: Headers = [("content-type", b"application/json")]
-    if prediction["traceparent"]:
-        headers = [*headers, ("traceparent", prediction["traceparent"].encode())]
-    return Produced(
-        predictions_topic(pipeline), BY_KEY, prediction["id"].encode(), encoded(prediction), headers
-    )
+    trace = prediction["traceparent"]
+    headers = [("content-type", b"application/json"), *([("traceparent", trace.encode())] if trace else [])]
+    key = prediction["id"].encode()
+    return Produced(predictions_topic(pipeline), BY_KEY, key, encoded(prediction), headers)
 
 
 def _read_position(path: Path) -> Position | None:

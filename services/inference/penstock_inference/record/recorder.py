@@ -143,7 +143,7 @@ class Recorder:
 
 
 def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> None:
-    """Measures what was published, each prediction in its client's trace."""
+    # Each prediction in its client's trace.
     undecoded = sum(prediction["undecoded"] is not None for _, prediction in predictions)
     for outcome, lines in (
         ("recorded", len(predictions) - undecoded),
@@ -164,7 +164,7 @@ def _measure(predictions: list[tuple[str, Prediction]], unattributed: int) -> No
 
 @contextmanager
 def _locked(path: Path, stop: threading.Event) -> Iterator[None]:
-    """Holds a lock, once it is free; it goes with the process, however that ends."""
+    # Held once it is free; it goes with the process, however that ends.
     with path.open("ab") as file:
         while not stop.is_set():
             try:

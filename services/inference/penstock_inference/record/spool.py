@@ -165,9 +165,7 @@ class Tail:
         )
 
     def _following(self) -> Path | None:
-        """Finds the next file, once it has a whole line: then Envoy writes there, and nothing more
-        comes here.
-        """
+        # The next file, once it has a whole line: then Envoy writes there, and nothing more comes here.
         files = log_files(self._folder)
         here = self._index(files)
         if here is None:  # removed from under us; what the open file holds has been read
@@ -234,7 +232,12 @@ class Housekeeping:
                 aside = rotate(self.door)
                 self._written_since = None
                 log.info("log_rotated", to=aside.name, bytes=aside.stat().st_size)
-            self._remove_published(tail, committed)
+            for path in tail.rotated():
+                kept_s = time.time() - path.stat().st_mtime
+                if kept_s <= self.keep.total_seconds() or not tail.is_published(path, committed):
+                    break
+                path.unlink()
+                log.info("log_removed", file=path.name)
         except OSError as error:  # a full disk, a log that is a link: the door's keeper says so and closes it
             log.warning("housekeeping_failed", reason=str(error))
 
@@ -244,11 +247,3 @@ class Housekeeping:
         if self._written_since is None:
             return False
         return size >= self.rotate_bytes or now - self._written_since >= self.rotate_after.total_seconds()
-
-    def _remove_published(self, tail: Tail, committed: Position | None) -> None:
-        for path in tail.rotated():
-            kept_s = time.time() - path.stat().st_mtime
-            if kept_s <= self.keep.total_seconds() or not tail.is_published(path, committed):
-                break
-            path.unlink()
-            log.info("log_removed", file=path.name)

@@ -95,7 +95,6 @@ class Deployer:
         return outcome == "served"
 
     async def _switch(self, deployment: Deployment, promotion: ModelVersionPromoted) -> None:
-        """Verifies, tries and loads a version in the place of the one that serves."""
         began = time.monotonic()
         package = await asyncio.to_thread(self._admission.admit, promotion, deployment.known)
         model = Model(promotion, package)

@@ -127,7 +127,7 @@ class Deployments:
         """Reads what the database holds, before anything else is asked of the deployments."""
 
         def look(session: Session) -> tuple[list[tuple[str, Layout]], list[DeploymentChanged]]:
-            return list(tables.layouts(session)), tables.deployments(session, self._clock())
+            return tables.layouts(session), tables.deployments(session, self._clock())
 
         layouts, deployments = await self._store.read(look)
         for pipeline, layout in layouts:
@@ -164,7 +164,7 @@ class Deployments:
         return deployment.layout(generation) if deployment else None
 
     async def served_promotion(self, deployment: Deployment) -> ModelVersionPromoted:
-        """Promotion of the served version. Raises KeyError where none is served."""
+        """Promotion of the served version. Raises NoResultFound where none is served."""
         generation = deployment.served.generation if deployment.served else 0
         return await self._store.read(
             lambda session: tables.promotion_of(session, deployment.pipeline, generation)

@@ -126,9 +126,8 @@ class Serving:
     # -- looking -----------------------------------------------------------------------------------
 
     async def _reopen(self, deployment: Deployment) -> None:
-        """Verifies anew a version that was served before this process began; withdraws one that
-        does not hold any more.
-        """
+        # Verified anew, since it was served before this process began; withdrawn where it does not
+        # hold any more.
         promotion = await self._deployments.served_promotion(deployment)
         try:
             package = await asyncio.to_thread(self._admission.reopen, promotion)
@@ -142,7 +141,7 @@ class Serving:
             deployment.model = Model(promotion, package)
 
     async def _answers(self, deployment: Deployment, loaded: dict[str, frozenset[int]]) -> bool:
-        """Whether Triton has the served version and it answers. Raises Unavailable."""
+        # Whether Triton has the served version and it answers. Raises Unavailable.
         model = deployment.model
         if model is None or model.generation not in loaded.get(deployment.pipeline, ()):
             return False

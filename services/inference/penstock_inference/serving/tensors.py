@@ -64,10 +64,6 @@ class Tensor:
     shape: tuple[int, ...]
     values: list[Scalar]
 
-    @property
-    def rows(self) -> int:
-        return self.shape[0] if self.shape else 0
-
     def matrix(self, columns: int, name: str) -> list[list[Scalar]]:
         """Values as a list of rows. Raises Undecodable for any shape but [N, columns]."""
         if len(self.shape) != 2 or self.shape[1] != columns or len(self.values) != self.shape[0] * columns:

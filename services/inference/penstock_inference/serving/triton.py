@@ -79,22 +79,18 @@ class Triton(AbstractAsyncContextManager["Triton"]):
             LOAD_S,
         )
 
-    async def infer(
-        self, model: str, version: int, numbers: Numbers, strings: Strings, within: float = ASK_S
-    ) -> dict[str, Tensor]:
-        """Runs one inference within `within` seconds. Returns the outputs by name."""
-        answer = await self._call(
-            self._stub.ModelInfer, infer_request(model, version, numbers, strings), within
-        )
-        return grpc_response_of(answer).tensors
+    async def infer(self, model: str, version: int, numbers: Numbers, strings: Strings) -> dict[str, Tensor]:
+        """Runs one inference within ASK_S seconds. Returns the outputs by name."""
+        request = infer_request(model, version, numbers, strings)
+        return grpc_response_of(await self._call(self._stub.ModelInfer, request, ASK_S)).tensors
 
     async def live(self) -> bool:
         """Whether Triton runs and answers; raises nothing while it is away."""
         try:
-            answer = await self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), ASK_S)
+            request = service_pb2.ServerLiveRequest()
+            return bool((await self._call(self._stub.ServerLive, request, ASK_S)).live)
         except Unavailable:
             return False
-        return bool(answer.live)
 
     async def _call(self, method: Any, request: Any, within: float) -> Any:
         try:
