@@ -18,7 +18,11 @@ from penstock_inference.record.publisher import Publisher, ensure_predictions_to
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.record.spool import Housekeeping
 from penstock_inference.servicer import Servicer
+from penstock_inference.serving.admission import Admission
+from penstock_inference.serving.deployer import Deployer
 from penstock_inference.serving.deployment import Deployments
+from penstock_inference.serving.repository import ModelRepository
+from penstock_inference.serving.rollout import Rollout
 from penstock_inference.serving.serving import Serving
 from penstock_inference.serving.triton import Triton
 from penstock_inference.settings import Settings
@@ -32,14 +36,13 @@ async def run(settings: Settings) -> None:
         store = await service.store(Tables.metadata, migrations="penstock_inference.migrations")
         deployments = Deployments(store, service.clock)
         await deployments.restore()
-        ensure_topic = partial(ensure_predictions_topic, settings.platform.kafka)
         keeper = DoorKeeper(
             settings.door,
             service.readiness,
             required=lambda: deployments.record_required,
             reserve_bytes=settings.log_reserve_bytes,
         )
-        serving = Serving.from_settings(settings, deployments, triton, service, ensure_topic, keeper.hold)
+        serving = _serving(settings, deployments, triton, service, keeper)
         origins = Origins(settings.data_dir)
         recorder = _recorder(settings, deployments, service.readiness, origins)
 
@@ -65,6 +68,16 @@ async def run(settings: Settings) -> None:
         service.background("door", lambda: keeper.run(every_s))
         service.thread("recorder", recorder.run)
         await service.until_stopped()
+
+
+def _serving(
+    settings: Settings, deployments: Deployments, triton: Triton, service: Service, keeper: DoorKeeper
+) -> Serving:
+    ensure_topic = partial(ensure_predictions_topic, settings.platform.kafka)
+    admission = Admission(service.artifacts, settings.platform.keys, settings.data_dir / "packages")
+    rollout = Rollout(triton, ModelRepository(settings.repository), settings.triton_device)
+    deployer = Deployer(deployments, admission, rollout, service.readiness, ensure_topic)
+    return Serving(deployments, admission, rollout, deployer, service.readiness, keeper.hold)
 
 
 def _recorder(

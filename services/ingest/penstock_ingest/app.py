@@ -9,8 +9,8 @@ from penstock.contracts.topics import source_topic
 from penstock.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
 from penstock.runtime.kafka.transactional import TransactionalStream
 from penstock.runtime.lifecycle import Service
-from penstock_ingest import readings, topics
-from penstock_ingest.catalog import GROUP, Catalog
+from penstock_ingest import readings
+from penstock_ingest.catalog import GROUP, Catalog, ensure_source_topics
 from penstock_ingest.history import History
 from penstock_ingest.intake import Intake, milliseconds
 from penstock_ingest.ledger import Ledger
@@ -30,14 +30,17 @@ async def run(settings: Settings) -> None:
         )
 
         def make(pipeline: Pipeline, source: str) -> Intake:
-            history = History(kafka, source_topic("seen", pipeline.pipeline, source))
             return Intake(
-                pipeline, source, restores=history, clock=milliseconds, capacity=settings.seen_capacity
+                pipeline,
+                source,
+                restores=History(kafka, source_topic("seen", pipeline.pipeline, source)),
+                clock=milliseconds,
+                capacity=settings.seen_capacity,
             )
 
         catalog = Catalog(
             make,
-            prepare=lambda pipeline: topics.ensure(kafka, pipeline),
+            prepare=lambda pipeline: ensure_source_topics(kafka, pipeline),
             added=lambda intake: stream.add(intake.events_topic, intake),
             removed=lambda intake: stream.remove(intake.events_topic),
         )

@@ -4,15 +4,24 @@ last applied.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Collection
 
-from penstock.contracts.errors import NotFound
+import structlog
+
+from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.topics import pipeline_topics
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.pipelines import Applied, AppliedPipelines
+from penstock.runtime.settings import KafkaSettings
 from penstock_ingest.intake import Intake
 
+log = structlog.get_logger(__name__)
+
 GROUP = "penstock.ingest"
+RETRY_S = 1.0
 
 
 class Catalog:
@@ -66,3 +75,17 @@ class Catalog:
                 key for key in self._intakes if key[0] == pipeline.pipeline and key[1] not in pipeline.sources
             ]:
                 self._removed(self._intakes.pop(key))
+
+
+async def ensure_source_topics(kafka: KafkaSettings, pipeline: Pipeline) -> None:
+    """Makes the topics of a pipeline's sources that are missing, before anything subscribes to
+    them. Waits while Kafka is away.
+    """
+    own = [topic for topic in pipeline_topics(pipeline) if topic.owner in ("users", "ingest")]
+    while True:
+        try:
+            await asyncio.to_thread(ensure_topics, kafka, own)
+            return
+        except Unavailable as error:
+            log.warning("topics_not_made", pipeline=pipeline.pipeline, error=str(error))
+            await asyncio.sleep(RETRY_S)

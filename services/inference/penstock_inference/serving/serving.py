@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
-from penstock.contracts.pipeline import Pipeline
-from penstock.runtime.lifecycle import Service
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.telemetry import current_traceparent
 from penstock_inference.serving.admission import Admission
@@ -20,10 +18,7 @@ from penstock_inference.serving.deployer import Deployer
 from penstock_inference.serving.deployment import Deployment, Deployments
 from penstock_inference.serving.model import Model
 from penstock_inference.serving.reconcile import Deploy, Drop, Heal, Restore, Step, Trim, plan
-from penstock_inference.serving.repository import ModelRepository
 from penstock_inference.serving.rollout import Rollout
-from penstock_inference.serving.triton import Triton
-from penstock_inference.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -55,22 +50,6 @@ class Serving:
         self._wake = asyncio.Event()
         self._live = False
         self.held = False  # whether predictions wait in the door
-
-    @classmethod
-    def from_settings(
-        cls,
-        settings: Settings,
-        deployments: Deployments,
-        triton: Triton,
-        service: Service,
-        ensure_topic: Callable[[Pipeline], None],
-        hold: Callable[[bool], None],
-    ) -> Self:
-        readiness = service.readiness
-        admission = Admission(service.artifacts, settings.platform.keys, settings.data_dir / "packages")
-        rollout = Rollout(triton, ModelRepository(settings.repository), settings.triton_device)
-        deployer = Deployer(deployments, admission, rollout, readiness, ensure_topic)
-        return cls(deployments, admission, rollout, deployer, readiness, hold)
 
     def promoted(self, promotion: ModelVersionPromoted) -> None:
         """Takes a promotion in; it is tried at the next look."""
