@@ -103,13 +103,13 @@ class Intake:
     def process(self, batch: Batch) -> Outcome:
         rules, number = self._rules, batch.partition.number
         partition = self._partitions[number]
-        seen, profiler = partition.seen, Profiler(rules.fields)
+        seen = partition.seen
         seen.window_ms = rules.window_ms
         now = self._now = max(self._now, self._clock())
-        produced, fresh, rejects = self._divide(batch, rules, seen, now, profiler)
+        produced, fresh, rejects, delta = self._divide(batch, rules, seen, now)
         duplicates = len(batch.messages) - len(fresh) - rejects.total()
         here = Counts(len(fresh), duplicates, seen.excess(len(fresh), now), rejects)
-        counts, delta = partition.counts + here, profiler.profile()
+        counts = partition.counts + here
         whole = add(partition.profile, delta)
         checkpoint = partition.since_checkpoint >= history.CHECKPOINT_EVERY
         if fresh:
@@ -126,12 +126,14 @@ class Intake:
         return Outcome(produced, metadata=counts.encode(), committed=committed)
 
     def _divide(
-        self, batch: Batch, rules: Rules, seen: SeenIds, now: int, profiler: Profiler
-    ) -> tuple[list[Produced], dict[bytes, None], Counter[str]]:
-        """Divides a batch into records and rejects, the digests of new ids, and the number of
-        rejects by reason. Records are added to `profiler`.
+        self, batch: Batch, rules: Rules, seen: SeenIds, now: int
+    ) -> tuple[list[Produced], dict[bytes, None], Counter[str], Profile]:
+        """Divides a batch. Returns its records and rejects, the digests of new ids, the number of
+        rejects by reason, and the records' profile.
         """
-        number, at = batch.partition.number, datetime.fromtimestamp(now / 1000, UTC)
+        number = batch.partition.number
+        at = datetime.fromtimestamp(now / 1000, UTC)
+        profiler = Profiler(rules.fields)
         produced: list[Produced] = []
         fresh: dict[bytes, None] = {}
         rejects: Counter[str] = Counter()
@@ -150,7 +152,7 @@ class Intake:
             fresh.update(dict.fromkeys(compress(digests, new)))
             produced += [_record(self._records_topic, number, message, event) for message, event in records]
             profiler.add([event.fields for _, event in records])
-        return produced, fresh, rejects
+        return produced, fresh, rejects, profiler.profile()
 
     def _measure(self, counts: Counts, now: int, published: int) -> None:
         # `published`: time of the batch's first event in milliseconds, -1 where that is not known.

@@ -59,7 +59,6 @@ class SeenIds:
         """
         oldest = now - self.window_ms
         known = self._known(digests, oldest)
-        recent = self._recent
         here = set[bytes]()
         first = []
         for one, is_known in zip(digests, known, strict=True):
@@ -67,7 +66,7 @@ class SeenIds:
                 not is_known
                 and one not in here
                 and one not in before
-                and recent.get(one, oldest - 1) < oldest
+                and self._recent.get(one, oldest - 1) < oldest
             )
             if new:
                 here.add(one)

@@ -128,11 +128,17 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
         *(_rewritten(path, to) for path, to in _REWRITTEN.items()),
         *(_service(service) for service in sorted(door.services)),
     ]
-    limits = {"request_body_buffer_limit": MAX_REQUEST_BYTES}
     return {
         "@type": TYPES + "envoy.config.route.v3.RouteConfiguration",
         "name": "door",
-        "virtual_hosts": [{"name": "door", "domains": ["*"], **limits, "routes": ways}],
+        "virtual_hosts": [
+            {
+                "name": "door",
+                "domains": ["*"],
+                "request_body_buffer_limit": MAX_REQUEST_BYTES,
+                "routes": ways,
+            }
+        ],
     }
 
 

@@ -31,6 +31,7 @@ STATUS: Final = "penstock.status.v1.StatusService"
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _Health = health_pb2.HealthCheckResponse
+_serialized = methodcaller("SerializeToString")
 
 
 def owners(services: Mapping[str, ServiceDefinition] = PLATFORM) -> dict[str, str]:
@@ -132,20 +133,26 @@ class DoorServices:
 
 
 def add_to_server(servicer: DoorServices, server: grpc.aio.Server) -> None:
-    unary, serialize = grpc.unary_unary_rpc_method_handler, methodcaller("SerializeToString")
-    asked, reflected = health_pb2.HealthCheckRequest, reflection_pb2.ServerReflectionRequest
     handlers = {
         "Health": {
-            "Check": unary(servicer.check, asked.FromString, serialize),
-            "Watch": grpc.unary_stream_rpc_method_handler(servicer.watch, asked.FromString, serialize),
+            "Check": grpc.unary_unary_rpc_method_handler(
+                servicer.check, health_pb2.HealthCheckRequest.FromString, _serialized
+            ),
+            "Watch": grpc.unary_stream_rpc_method_handler(
+                servicer.watch, health_pb2.HealthCheckRequest.FromString, _serialized
+            ),
         },
         "ServerReflection": {
             "ServerReflectionInfo": grpc.stream_stream_rpc_method_handler(
-                servicer.reflection.ServerReflectionInfo, reflected.FromString, serialize
+                servicer.reflection.ServerReflectionInfo,
+                reflection_pb2.ServerReflectionRequest.FromString,
+                _serialized,
             )
         },
         "Status": {
-            "GetStatus": unary(servicer.get_status, status_pb2.GetStatusRequest.FromString, serialize)
+            "GetStatus": grpc.unary_unary_rpc_method_handler(
+                servicer.get_status, status_pb2.GetStatusRequest.FromString, _serialized
+            )
         },
     }
     server.add_generic_rpc_handlers(

@@ -117,7 +117,8 @@ def _status(entry: Mapping[str, Any]) -> str:
 
 def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, str], str | None]:
     # The request, its model and version, and the reason why no more can be read.
-    asked, over_grpc = ("", ""), entry["protocol"] == "grpc"
+    over_grpc = entry["protocol"] == "grpc"
+    asked = ("", "")
     if not over_grpc and (found := _PATH.fullmatch(entry["path"] or "")):
         asked = (found[1], found[2] or "")
     body, encoding = entry["request"], entry["request_encoding"]

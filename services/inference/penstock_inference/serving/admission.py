@@ -40,8 +40,9 @@ class Admission:
         Raises Refused or Tampered with what does not hold, Unavailable while the artifact store or
         the trust store is away.
         """
-        version, kept = promotion.version, self._place(promotion)
+        version = promotion.version
         _refuse(admissible(promotion, self._trust(), version.digest, known))  # before anything is fetched
+        kept = self._place(promotion)
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".incoming-") as name:
             scratch = Path(name)

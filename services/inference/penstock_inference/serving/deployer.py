@@ -71,7 +71,8 @@ class Deployer:
         """Deploys, or refuses for good and returns False; measures that within the trace that the
         promotion came in. Raises what may pass.
         """
-        began, outcome = time.monotonic(), "retried"
+        began = time.monotonic()
+        outcome = "retried"
         context = context_of({"traceparent": deployment.traceparent})
         with span("deploy", context, pipeline=deployment.pipeline, generation=promotion.generation):
             try:

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy.orm import Session
-
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
 from penstock.contracts.pipeline import Pipeline
@@ -125,14 +123,10 @@ class Deployments:
 
     async def restore(self) -> None:
         """Reads what the database holds, before anything else is asked of the deployments."""
-
-        def look(session: Session) -> tuple[list[tuple[str, Layout]], list[DeploymentChanged]]:
-            return tables.layouts(session), tables.deployments(session, self._clock())
-
-        layouts, deployments = await self._store.read(look)
-        for pipeline, layout in layouts:
+        for pipeline, layout in await self._store.read(tables.layouts):
             self.of(pipeline).layouts[layout.generation] = layout
-        for changed in deployments:
+        now = self._clock()
+        for changed in await self._store.read(lambda session: tables.deployments(session, now)):
             self._show(changed)
 
     def __iter__(self) -> Iterator[Deployment]:

@@ -48,7 +48,8 @@ class Model:
     @cached_property
     def references(self) -> dict[str, str]:
         """`source.field` by feature, in the order of the tensors: numbers, then strings."""
-        features, inputs = self.package.pipeline.resolved_features(), self.package.signature.inputs
+        features = self.package.pipeline.resolved_features()
+        inputs = self.package.signature.inputs
         return {name: features[name].source_field for name in (*inputs.numbers, *inputs.strings)}
 
     @cached_property

@@ -87,8 +87,8 @@ class Triton(AbstractAsyncContextManager["Triton"]):
     async def live(self) -> bool:
         """Whether Triton runs and answers; raises nothing while it is away."""
         try:
-            request = service_pb2.ServerLiveRequest()
-            return bool((await self._call(self._stub.ServerLive, request, ASK_S)).live)
+            answer = await self._call(self._stub.ServerLive, service_pb2.ServerLiveRequest(), ASK_S)
+            return bool(answer.live)
         except Unavailable:
             return False
 
