@@ -13,9 +13,10 @@ local function escaped(character)
   return string.format("\\u%04x", character:byte())
 end
 
+-- Printable ASCII without the quotation mark and the backslash stays as it is.
 local function text(value)
   if value == nil then return "null" end
-  return '"' .. value:gsub('[^\32-\33\35-\91\93-\126]', escaped) .. '"'
+  return '"' .. value:gsub('[^ !#-Z%[%]^-~]', escaped) .. '"'
 end
 
 local function now(handle)
