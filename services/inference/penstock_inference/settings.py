@@ -10,7 +10,6 @@ from pydantic import BeforeValidator, Field
 
 from penstock.contracts.durations import parse_duration
 from penstock.contracts.services import PLATFORM
-from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
 from penstock_inference.door.door import Door, TritonAddresses
 from penstock_inference.serving.repository import Device
@@ -21,8 +20,9 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]  # `7d`, `30m`,
 class Settings(ServiceSettings):
     model_config = service_config("inference")
 
-    triton_grpc: str = f"127.0.0.1:{ports.TRITON_GRPC}"
-    triton_http: str = f"127.0.0.1:{ports.TRITON_HTTP}"
+    triton_grpc: str = "127.0.0.1:8001"
+    """Address of Triton: `host:port`, or `unix:` and the path of a socket."""
+    triton_http: str = "127.0.0.1:8000"
     triton_device: Device = "cpu"
     """Device on which Triton runs the models. `gpu`: one instance on each GPU that its container
     sees; needs NVIDIA's image.
@@ -30,7 +30,7 @@ class Settings(ServiceSettings):
     door_listen: str = ""
     """Address at which Envoy listens; by default `PENSTOCK_ENDPOINT`. In a container: 0.0.0.0:9080.
     """
-    door_admin: str = f"127.0.0.1:{ports.DOOR_ADMIN}"
+    door_admin: str = "127.0.0.1:9199"
     """Address at which Envoy says whether it is ready: its own administration, never to be reached
     from outside, or `door_health_listen`.
     """

@@ -8,7 +8,4 @@ from typing import Final
 KAFKA: Final = 9092
 DOOR: Final = 9080
 """Envoy: the one address for clients."""
-TRITON_GRPC: Final = 9190
-TRITON_HTTP: Final = 9191
 TRITON_METRICS: Final = 9192
-DOOR_ADMIN: Final = 9199

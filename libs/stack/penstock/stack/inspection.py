@@ -6,7 +6,6 @@ import http.client
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import grpc
 
 from penstock.contracts.errors import NotFound
+from penstock.runtime.local_http import ask
 from penstock.stack import stackfile
 from penstock.stack.kafka import topics
 from penstock.stack.programs import ENVOY, KAFKA, PARTS, TRITON
@@ -97,13 +97,15 @@ def _ask_kafka(address: str, stack: StackFile) -> _Answer:
 
 
 def _ask_triton(address: str, stack: StackFile) -> _Answer:
-    models = json.loads(_http(stack.triton_http, "POST", "/v2/repository/index", b'{"ready": true}'))
+    models = json.loads(
+        ask(stack.triton_http, "POST", "/v2/repository/index", b'{"ready": true}', within_s=PATIENCE_S)
+    )
     served = sorted(f"{model['name']} {model.get('version', '')}".strip() for model in models)
     return (), (", ".join(served) or "no model",)
 
 
 def _ask_envoy(address: str, stack: StackFile) -> _Answer:
-    live = _http(stack.door_admin, "GET", "/ready").strip() == b"LIVE"
+    live = ask(stack.door_admin, "GET", "/ready", within_s=PATIENCE_S).strip() == b"LIVE"
     return ((), ()) if live else _NO_ANSWER
 
 
@@ -120,13 +122,3 @@ _ASK: dict[str, Callable[[str, StackFile], _Answer]] = {
     TRITON: _ask_triton,
     ENVOY: _ask_envoy,
 }
-
-
-def _http(address: str, method: str, path: str, body: bytes | None = None) -> bytes:
-    """Calls a program over HTTP and returns the body of a 200. Raises OSError, HTTPException."""
-    with closing(http.client.HTTPConnection(address, timeout=PATIENCE_S)) as connection:
-        connection.request(method, path, body)
-        response = connection.getresponse()
-        if response.status != http.client.OK:
-            raise http.client.HTTPException(f"{method} {path}: {response.status}")
-        return response.read()

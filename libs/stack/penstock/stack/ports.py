@@ -16,11 +16,8 @@ from penstock.runtime import ports as defaults
 
 DEFAULTS: dict[str, int] = {
     "door": defaults.DOOR,
-    "door_admin": defaults.DOOR_ADMIN,
     "kafka": defaults.KAFKA,
     "kafka_controller": defaults.KAFKA + 1,
-    "triton_grpc": defaults.TRITON_GRPC,
-    "triton_http": defaults.TRITON_HTTP,
     "triton_metrics": defaults.TRITON_METRICS,
     **{name: service.port for name, service in PLATFORM.items()},
 }

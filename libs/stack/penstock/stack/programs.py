@@ -50,7 +50,13 @@ def broker(stack: StackFile) -> Broker:
 
 
 def triton(stack: StackFile) -> Triton:
-    return Triton(stack.home / "triton" / "models", stack.ports, stackfile.shared_memory(stack.home))
+    return Triton(
+        models=stack.home / "triton" / "models",
+        grpc=stack.triton_grpc,
+        http=stack.triton_http,
+        metrics_port=stack.ports["triton_metrics"],
+        shared_memory=stackfile.shared_memory(stack.home),
+    )
 
 
 def platform(stack: StackFile) -> dict[str, str]:
@@ -112,7 +118,14 @@ def specs(stack: StackFile) -> list[Spec]:
     ]
     return [
         Spec(home, KAFKA, broker(stack).command(), {}),
-        Spec(home, TRITON, server.command(), server.environment(), server.shared_memory),
+        Spec(
+            home,
+            TRITON,
+            server.command(),
+            server.environment(),
+            server.shared_memory,
+            server.http.removeprefix("unix:"),
+        ),
         Spec(home, ENVOY, envoy.command(stack.home / "envoy"), {}),
         *services,
     ]

@@ -19,7 +19,8 @@ FILE = "stack.json"
 
 class StackFile(BaseModel):
     """Addresses, each host:port, and the ports by the names of `penstock.stack.ports`. `home` is
-    absolute, `door_admin` Envoy's administration.
+    absolute. Triton, which takes models with code in them, and `door_admin`, Envoy's administration,
+    which can close the door, are at sockets that only this user reaches: `unix:` and a path.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -37,15 +38,16 @@ class StackFile(BaseModel):
     @classmethod
     def of(cls, home: Path, ports: Mapping[str, int], services: tuple[str, ...]) -> Self:
         at = {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+        sockets = f"unix:{socket(home).parent}"
         return cls(
             home=home,
             endpoint=at["door"],
             kafka=at["kafka"],
             services={service: at[service] for service in services},
-            triton_grpc=at["triton_grpc"],
-            triton_http=at["triton_http"],
+            triton_grpc=f"{sockets}/triton:8001",  # Triton puts a port behind whatever address it is given
+            triton_http=f"{sockets}/triton-http",
             triton_metrics=at["triton_metrics"],
-            door_admin=at["door_admin"],
+            door_admin=f"{sockets}/envoy",
             ports=dict(ports),
         )
 

@@ -8,7 +8,6 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +18,15 @@ from penstock.stack.places import Places
 @dataclass(frozen=True)
 class Triton:
     """Files, command line and environment of one Triton. `models` is its repository, empty at the
-    start: models are loaded by name. `shared_memory` is the prefix of its regions in /dev/shm, of
+    start: models are loaded by name. `grpc` and `http` are sockets (`unix:` and a path), that of gRPC
+    with a colon and a number at its end. `shared_memory` is the prefix of its regions in /dev/shm, of
     which a killed stub leaves one of 1 MiB; the next start removes it.
     """
 
     models: Path
-    ports: Mapping[str, int]
+    grpc: str
+    http: str
+    metrics_port: int
     shared_memory: str
     places: Places = field(default_factory=Places.find)
 
@@ -54,17 +56,17 @@ class Triton:
             _lay(source, self.places.triton_backends / source.parent.name / source.name)
 
     def command(self) -> list[str]:
+        grpc_socket, _, grpc_port = self.grpc.rpartition(":")
         options = {
             "model-repository": self.models,
             "model-control-mode": "explicit",
             "backend-directory": self.places.triton_backends,
             "cache-directory": self._server / "caches",
-            "http-address": "127.0.0.1",
-            "grpc-address": "127.0.0.1",
+            "http-address": self.http,
+            "grpc-address": grpc_socket,
+            "grpc-port": grpc_port,
             "metrics-address": "127.0.0.1",
-            "http-port": self.ports["triton_http"],
-            "grpc-port": self.ports["triton_grpc"],
-            "metrics-port": self.ports["triton_metrics"],
+            "metrics-port": self.metrics_port,
             "allow-gpu-metrics": "false",
             "strict-readiness": "false",
             "exit-on-error": "false",

@@ -12,11 +12,11 @@ import asyncio
 import http.client
 import shutil
 from collections.abc import Callable
-from contextlib import closing
 from typing import Final
 
 import structlog
 
+from penstock.runtime.local_http import ask
 from penstock.runtime.readiness import Readiness
 from penstock_inference.door.door import Door
 from penstock_inference.door.files import write_clusters, write_routes
@@ -105,9 +105,7 @@ class DoorKeeper:
 
     def _look_for_envoy(self) -> None:
         try:
-            with closing(http.client.HTTPConnection(self._door.admin, timeout=_ASK_S)) as connection:
-                connection.request("GET", "/ready")
-                state = connection.getresponse().read().decode().strip()
+            state = ask(self._door.admin, "GET", "/ready", within_s=_ASK_S).decode().strip()
         except (OSError, http.client.HTTPException) as error:
             state = str(error)
         if state == "LIVE":

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from penstock.runtime.local_http import UNIX
+
 Json = dict[str, Any]
 
 TYPES: Final = "type.googleapis.com/"
@@ -18,13 +20,17 @@ LUA: Final = "envoy.filters.http.lua"
 
 
 def address(text: str) -> Json:
-    """Socket address of `host:port`; an IPv6 host stands in brackets."""
+    """Address of `host:port`, an IPv6 host in brackets, or of `unix:` and a socket's path."""
+    if text.startswith(UNIX):
+        return {"pipe": {"path": text.removeprefix(UNIX), "mode": 0o600}}
     host, _, port = text.rpartition(":")
     return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
 
 
 def is_ip(text: str) -> bool:
-    """Whether the host of `host:port` is a number rather than a name."""
+    """Tells whether nothing has to be looked up: a socket, or a host that is a number."""
+    if text.startswith(UNIX):
+        return True
     try:
         ipaddress.ip_address(text.rpartition(":")[0].strip("[]"))
     except ValueError:
