@@ -193,12 +193,14 @@ def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
     assert_nothing_left(tmp_path)
 
 
-def test_up_after_a_killed_supervisor_starts_afresh(tmp_path: Path) -> None:
-    up(tmp_path, [], ports_wanted=PORTS, within=60)
+def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(tmp_path: Path) -> None:
+    ports = up(tmp_path, [], ports_wanted=PORTS, within=60).file.ports
     for process in processes.of_stack(tmp_path, processes.SUPERVISOR):
         os.kill(process.pid, signal.SIGKILL)
     try:
-        up(tmp_path, [], ports_wanted=PORTS, within=60).wait(within=1)
+        again = up(tmp_path, [], within=60)
+        again.wait(within=1)
+        assert again.file.ports == ports
     finally:
         down(tmp_path)
     assert_nothing_left(tmp_path)

@@ -92,14 +92,14 @@ def up(
     services: Sequence[str] | None = None,
     progress: Progress | None = None,
     *,
-    ports_wanted: Mapping[str, int] = ports.DEFAULTS,
+    ports_wanted: Mapping[str, int] | None = None,
     within: float = 120.0,
 ) -> Stack:
     """Brings up the stack of `home`, or what of it is down, and returns when every program is
     ready.
 
-    `services`: by default all that are installed. `ports_wanted`: by default the fixed ones; a
-    taken one is replaced by a free one. Raises NotFound before `make setup`, Conflict when the
+    `services`: by default all that are installed. `ports_wanted`: by default those of last
+    time, at first the fixed ones; a taken one is replaced by a free one. Raises NotFound before `make setup`, Conflict when the
     stack is up with other services, Unavailable when something does not get ready within `within`
     seconds: it stays up then, for `status` and `logs` to tell why.
     """
@@ -118,7 +118,8 @@ def up(
                 )
         else:
             _clear(home)
-            file = startup.lay_out(home, chosen, ports_wanted)
+            wanted = ports_wanted or {**ports.DEFAULTS, **startup.last_ports(home)}
+            file = startup.lay_out(home, chosen, wanted)
         startup.start(file)
     stack = Stack(file)
     stack.wait(within, progress)

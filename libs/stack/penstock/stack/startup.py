@@ -20,6 +20,7 @@ from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Supervisor, configuration
 
 _POLL_S = 0.04
+_PORTS = "ports.json"
 _SUPERVISOR_WITHIN_S = 15.0
 
 
@@ -36,6 +37,17 @@ def lay_out(home: Path, services: tuple[str, ...], wanted: Mapping[str, int]) ->
         _write_programs(stack)
         _start_supervisor(stack)
     return stack
+
+
+def last_ports(home: Path) -> dict[str, int]:
+    """Ports that the stack of `home` had when it was up last, by name: programs of the user's own
+    know them. Empty where it was never up.
+    """
+    try:
+        found: dict[str, int] = json.loads((home / "run" / _PORTS).read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {name: port for name, port in found.items() if name in ports.DEFAULTS}
 
 
 def _taken(own: Path) -> set[int]:
@@ -57,6 +69,7 @@ def _write_programs(stack: StackFile) -> None:
     supervised = [programs.supervised(spec, path) for path, spec in specs.items()]
     text = configuration(supervised, run=run, logs=logs, socket=stackfile.socket(stack.home))
     (run / "supervisord.conf").write_text(text)
+    (run / _PORTS).write_text(json.dumps(stack.ports, indent=1))
 
 
 def _start_supervisor(stack: StackFile) -> None:
