@@ -45,7 +45,7 @@ class Graph:
         return name
 
     def output(self, value: str, name: str, kind: int, shape: list[int | str]) -> None:
-        self._nodes.append(helper.make_node("Identity", [value], [name]))
+        self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def constant(self, array: Array | list[Any] | float | int, dtype: type[Any]) -> str:
@@ -74,6 +74,7 @@ class Graph:
         made = node.SerializeToString(deterministic=True)
         if made not in self._outputs_of:
             first = f"v{len(self._nodes)}"
+            node.name = first  # nameless ones collide in a fusion of ONNX Runtime before 1.22
             node.output.extend([first, *(f"{first}_{index}" for index in range(1, count))])
             self._nodes.append(node)
             self._outputs_of[made] = list(node.output)
