@@ -50,6 +50,7 @@ def block(service: ServiceDefinition, told: str) -> list[str]:
         "  volumes:",
         *(f"    - {volume}" for volume in mounts(service)),
         *([f"  secrets: [{', '.join(secrets)}]"] if secrets else []),
+        *(["  networks: [penstock, serving]"] if service.triton else []),
         "  depends_on:",
         *(f"    {condition}" for condition in starts_after(service)),
     ]

@@ -95,7 +95,7 @@ def test_only_the_door_and_kafka_listen_outside_and_only_here(overlays: tuple[st
 @compose_only
 def test_our_containers_may_do_little() -> None:
     found = resolved()
-    assert found["networks"]["penstock"]["internal"] is True
+    assert all(found["networks"][name]["internal"] for name in ("penstock", "serving"))
     ours = {
         name: service
         for name, service in found["services"].items()
@@ -108,10 +108,14 @@ def test_our_containers_may_do_little() -> None:
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["pids_limit"], name
         assert "privileged" not in service, name
-        assert set(service["networks"]) == {"penstock"}, name
+        serves = name == "inference"
+        assert set(service["networks"]) == ({"penstock", "serving"} if serves else {"penstock"}), name
     envoy, triton = found["services"]["envoy"], found["services"]["triton"]
     assert (envoy["user"], envoy["read_only"], envoy["cap_drop"]) == ("10001:10001", True, ["ALL"])
-    assert triton["user"] == "1000:1000"
+    assert (triton["user"], triton["read_only"], triton["cap_drop"]) == ("1000:1000", True, ["ALL"])
+    assert triton["security_opt"] == ["no-new-privileges:true"]
+    reach = {name for name, service in found["services"].items() if "serving" in service["networks"]}
+    assert reach == {"triton", "envoy", "inference"}, "Triton takes a model from whoever reaches it"
     assert [volume["read_only"] for volume in triton["volumes"]] == [True], "it reads its models only"
 
 
