@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock.stack.envoy import Envoy
+from penstock.stack import envoy
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import PREDICTION_HEADER, Door, TritonAddresses
@@ -73,13 +73,13 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     )
     prepare(door)
     with (folder / "envoy.txt").open("wb") as log:
-        envoy = subprocess.Popen(Envoy(folder).command(), stdout=log, stderr=log)
+        process = subprocess.Popen(envoy.command(folder), stdout=log, stderr=log)
     try:
         until(lambda: served(door), within=20, what="the door answers")
         yield door
     finally:
-        envoy.kill()
-        envoy.wait()
+        process.kill()
+        process.wait()
         behind.shutdown()
 
 

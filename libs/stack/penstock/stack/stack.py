@@ -98,10 +98,10 @@ def up(
     """Brings up the stack of `home`, or what of it is down, and returns when every program is
     ready.
 
-    `services`: by default all that are installed. `ports_wanted`: by default those of last
-    time, at first the fixed ones; a taken one is replaced by a free one. Raises NotFound before `make setup`, Conflict when the
-    stack is up with other services, Unavailable when something does not get ready within `within`
-    seconds: it stays up then, for `status` and `logs` to tell why.
+    `services`: by default all that are installed. `ports_wanted`: by default those of last time, at
+    first the fixed ones; a taken one is replaced by a free one. Raises NotFound before `make setup`,
+    Conflict when the stack is up with other services, Unavailable when something does not get ready
+    within `within` seconds: it stays up then, for `status` and `logs` to tell why.
     """
     fitness.check()
     home = home.resolve()
