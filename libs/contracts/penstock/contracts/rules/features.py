@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 
 from penstock.contracts.pipeline import ByField, FamilySpec, Feature, Number, Pipeline, SourceField
 from penstock.contracts.pipeline.features import ENCODINGS, encoding, fitting
 from penstock.contracts.pipeline.variants import Path, own_fields
-from penstock.contracts.rules.problem import Problem, unknown_reference
+from penstock.contracts.rules.problem import Problem, failing, unknown_reference
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
@@ -21,7 +22,7 @@ def features(pipeline: Pipeline) -> Iterator[Problem]:
 def _declared(pipeline: Pipeline) -> Iterator[Problem]:
     for name, feature in pipeline.features.items():
         at: Path = ("features", name)
-        if (missing := unknown_reference(pipeline, feature.source_field)) is not None:
+        if missing := unknown_reference(pipeline, feature.source_field):
             yield Problem((*at, "from"), missing)
             continue
         if feature.source_field == pipeline.target.source_field:
@@ -30,34 +31,40 @@ def _declared(pipeline: Pipeline) -> Iterator[Problem]:
 
 
 def _default(pipeline: Pipeline) -> Iterator[Problem]:
-    default = [reference.partition(".")[2] for reference in pipeline.default_features()]
-    if not default:
-        yield Problem(
+    names = Counter(reference.partition(".")[2] for reference in pipeline.default_features())
+    return failing(
+        (
+            not names,
             ("sources",),
             "no field is left for the model: each is protected, personal or the target; name `features`",
-        )
-    for name in sorted({name for name in default if default.count(name) > 1}):
-        yield Problem(
-            ("sources",), f"more than one source has a field `{name}`; name `features`, or rename one"
-        )
+        ),
+        *(
+            (
+                count > 1,
+                ("sources",),
+                f"more than one source has a field `{name}`; name `features`, or rename one",
+            )
+            for name, count in sorted(names.items())
+        ),
+    )
 
 
 def _family(pipeline: Pipeline) -> Iterator[Problem]:
     """Treatments that the model's family does not go by."""
-    family = pipeline.model
-    encodings = " or ".join(f"`{encode}`" for encode in sorted(family.treatments & ENCODINGS))
+    family, taken = pipeline.model, pipeline.model.treatments
+    instead = " or ".join(f"`{encode}`" for encode in sorted(taken & ENCODINGS))
     for name, feature in pipeline.resolved_features().items():
+        at: Path = ("features", name)
         if not isinstance(feature, Number):
-            if feature.encode not in family.treatments:
-                told = f"`{family.type}` takes no `{feature.encode}`; leave the feature out"
-                yield Problem(("features", name), f"{told}{f', or use {encodings}' if encodings else ''}")
+            told = f"`{family.type}` takes no `{feature.encode}`; leave the feature out"
+            yield from failing(
+                (feature.encode not in taken, at, f"{told}{f', or use {instead}' if instead else ''}")
+            )
             continue
-        for key in ("impute", "clip", "scale"):
-            said = getattr(pipeline.features.get(name), key, None)
-            if said is not None and key not in family.treatments:
-                yield Problem(
-                    ("features", name, key), f"`{family.type}` takes numbers as they are; leave `{key}` out"
-                )
+        for key in sorted({"impute", "clip", "scale"} - taken):
+            if getattr(pipeline.features.get(name), key, None) is not None:
+                told = f"`{family.type}` takes numbers as they are; leave `{key}` out"
+                yield Problem((*at, key), told)
 
 
 def _treatment(at: Path, feature: Feature, field: SourceField, family: FamilySpec) -> Iterator[Problem]:

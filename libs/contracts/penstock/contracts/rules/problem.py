@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from penstock.contracts.pipeline import Pipeline
@@ -14,6 +14,11 @@ from penstock.contracts.pipeline.variants import Path, Place
 class Problem:
     path: Path
     message: str
+
+
+def failing(*checks: tuple[object, Path, str]) -> Iterator[Problem]:
+    """Problems of a table of checks, each (what is wrong where it is true, the key's path, a sentence)."""
+    return (Problem(path, sentence) for wrong, path, sentence in checks if wrong)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

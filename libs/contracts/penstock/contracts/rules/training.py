@@ -2,74 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import Path
-from penstock.contracts.rules.problem import Problem, nearest
+from penstock.contracts.rules.problem import Problem, failing, nearest
 
 
 def training(pipeline: Pipeline) -> Iterator[Problem]:
     """Finds problems of training, in the file's order of sections."""
     yield from _split(pipeline)
-    yield from _not_served(pipeline)
+    yield from failing(
+        (
+            pipeline.training.workers > 1,
+            ("training", "workers"),
+            "this release trains with one worker; leave `workers` out",
+        ),
+        (
+            pipeline.training.accelerator == "gpu",
+            ("training", "accelerator"),
+            "this release does not train on GPUs; use `auto` or `cpu`",
+        ),
+    )
     yield from _family(pipeline)
-    yield from _class_weights(pipeline)
-    yield from _fairness(pipeline)
+    yield from _fitting(pipeline)
 
 
-def _split(pipeline: Pipeline) -> Iterator[Problem]:
+def _split(pipeline: Pipeline) -> Iterable[Problem]:
     if pipeline.split is None:
-        return
-    if pipeline.split.by not in (pipeline.entity, "time"):
-        yield Problem(
-            ("split", "by"), f"no such split{nearest(pipeline.split.by, (pipeline.entity, 'time'))}"
-        )
-    parts = pipeline.split.parts
-    if abs(parts.train + parts.validation + parts.audit - 1) > 1e-6:
-        yield Problem(
-            ("split", "parts"),
-            f"the parts add up to {parts.train + parts.validation + parts.audit:g}; they must make 1",
-        )
-
-
-def _not_served(pipeline: Pipeline) -> Iterator[Problem]:
-    if pipeline.training.workers > 1:
-        yield Problem(("training", "workers"), "this release trains with one worker; leave `workers` out")
-    if pipeline.training.accelerator == "gpu":
-        yield Problem(("training", "accelerator"), "this release does not train on GPUs; use `auto` or `cpu`")
+        return ()
+    by, parts = pipeline.split.by, pipeline.split.parts
+    known, total = (pipeline.entity, "time"), parts.train + parts.validation + parts.audit
+    return failing(
+        (by not in known, ("split", "by"), f"no such split{nearest(by, known)}"),
+        (abs(total - 1) > 1e-6, ("split", "parts"), f"the parts add up to {total:g}; they must make 1"),
+    )
 
 
 def _family(pipeline: Pipeline) -> Iterator[Problem]:
     """Demands on the model's family that it does not meet."""
     family, kind = pipeline.model, pipeline.target.type
-    if kind not in family.targets:
-        yield Problem(
+    return failing(
+        (
+            kind not in family.targets,
             ("model", "type"),
             f"`{family.type}` takes a {' or '.join(sorted(family.targets))} target, not {kind}",
-        )
-    for key in sorted(pipeline.trainer.model_fields_set - family.trainer_keys):
-        if getattr(pipeline.trainer, key) is not None:
-            yield Problem(
+        ),
+        *(
+            (
+                getattr(pipeline.trainer, key) is not None,
                 ("trainer", key),
                 f"`{family.type}` is not trained by `{key}`{nearest(key, sorted(family.trainer_keys))}",
             )
+            for key in sorted(pipeline.trainer.model_fields_set - family.trainer_keys)
+        ),
+    )
 
 
-def _class_weights(pipeline: Pipeline) -> Iterator[Problem]:
-    if pipeline.trainer.class_weights != "none" and pipeline.target.type == "regression":
-        yield Problem(("trainer", "class_weights"), "a regression has no classes to weigh; leave it out")
-
-
-def _fairness(pipeline: Pipeline) -> Iterator[Problem]:
-    constraint = pipeline.trainer.fairness
-    if constraint is None:
-        return
+def _fitting(pipeline: Pipeline) -> Iterator[Problem]:
+    """Parts of `trainer` that do not fit the target or the audit's groups."""
+    kind, constraint, groups = pipeline.target.type, pipeline.trainer.fairness, pipeline.audit.groups
+    by = constraint.by if constraint else ""
     at: Path = ("trainer", "fairness")
-    if pipeline.target.type != "binary":
-        yield Problem(at, "a fairness constraint needs a binary target")
-    if constraint.by not in pipeline.audit.groups:
-        yield Problem(
+    return failing(
+        (
+            pipeline.trainer.class_weights != "none" and kind == "regression",
+            ("trainer", "class_weights"),
+            "a regression has no classes to weigh; leave it out",
+        ),
+        (constraint and kind != "binary", at, "a fairness constraint needs a binary target"),
+        (
+            constraint and by not in groups,
             (*at, "by"),
-            f"`{constraint.by}` is no group of `audit.groups`{nearest(constraint.by, pipeline.audit.groups)}",
-        )
+            f"`{by}` is no group of `audit.groups`{nearest(by, groups)}",
+        ),
+    )
