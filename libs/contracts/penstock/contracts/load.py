@@ -6,8 +6,10 @@ those of `rules`.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,23 +27,16 @@ from penstock.contracts.pipeline.variants import Path, Place, choice, locate
 MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000
 
-NOT_SERVED: dict[Path, str] = {
+_WINDOWS = "this release has no windows yet; publish the aggregate as a field of its own"
+_NOT_SERVED: dict[Path, str] = {
     ("tuner",): "this release has no tuner yet; leave `tuner` out and set `trainer` by hand",
     ("edge",): "this release has no edge gateway yet; leave `edge` out",
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
-    (
-        "features",
-        "*",
-        "window",
-    ): "this release has no windows yet; publish the aggregate as a field of its own",
-    (
-        "features",
-        "*",
-        "windows",
-    ): "this release has no windows yet; publish the aggregate as a field of its own",
+    ("features", "*", "window"): _WINDOWS,
+    ("features", "*", "windows"): _WINDOWS,
 }
-NOT_SERVED_VALUES: dict[Path, dict[str, str]] = {
-    ("features", "*", "encode"): {"text_cnn": "this release has no `text_cnn` yet; use `bag_of_words`"},
+_NOT_SERVED_VALUES: dict[tuple[Path, str], str] = {
+    (("features", "*", "encode"), "text_cnn"): "this release has no `text_cnn` yet; use `bag_of_words`",
 }
 
 _PATTERNS = {
@@ -49,15 +44,23 @@ _PATTERNS = {
     "^[A-Za-z_][A-Za-z0-9_]{0,62}$": "letters, digits and `_`, no digit first, at most 63",
     r"^[a-z][a-z0-9-]{0,62}\.[A-Za-z_][A-Za-z0-9_]{0,62}$": "`source.field`",
 }
+_KINDS = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+}  # what to write instead, by pydantic's type of error
 
 
 @dataclass(frozen=True)
 class Problem:
+    """A mistake and its place: line and column, from 1 (0 where there is none), and the key,
+    `features.income.from`.
+    """
+
     line: int
-    """Line, from 1; 0 where there is no place."""
     column: int
     key: str
-    """`features.income.from`."""
     message: str
 
     def show(self, file: str) -> str:
@@ -70,10 +73,13 @@ class BadPipeline(Invalid):
 
     def __init__(self, problems: tuple[Problem, ...], file: str) -> None:
         self.problems = problems
-        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}"
-        super().__init__(
-            "\n".join([*(problem.show(file) for problem in problems), f"{count}, nothing applied"])
-        )
+        count = f"{len(problems)} problem{'s' if len(problems) != 1 else ''}, nothing applied"
+        super().__init__("\n".join([*(problem.show(file) for problem in problems), count]))
+
+    @classmethod
+    def whole(cls, message: str, file: str, line: int = 0, column: int = 0) -> BadPipeline:
+        """A file that cannot be read at all."""
+        return cls((Problem(line, column, "", message),), file)
 
 
 def read(text: str, file: str = "pipeline.yaml") -> Pipeline:
@@ -85,9 +91,8 @@ def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
     """Reads a pipeline file as checked plain data, as an event carries it. Raises BadPipeline."""
     document = _parse(text, file)
     data = _plain(document, file)
-    found = _checked(document, data)
-    if found:
-        raise BadPipeline(tuple(sorted(found, key=lambda problem: (problem.line, problem.column))), file)
+    if found := _sorted(_checked(document, data)):
+        raise BadPipeline(found, file)
     return data
 
 
@@ -96,43 +101,38 @@ def place(text: str, file: str, found: Iterable[rules.Problem]) -> tuple[Problem
     no YAML.
     """
     document = _parse(text, file)
-    placed = (_at(document, problem.path, problem.message) for problem in found)
-    return tuple(sorted(placed, key=lambda problem: (problem.line, problem.column)))
+    return _sorted(_at(document, problem.path, problem.message) for problem in found)
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    return tuple(sorted(problems, key=lambda problem: (problem.line, problem.column)))
 
 
 def _parse(text: str, file: str) -> CommentedMap:
     if len(text.encode()) > MAX_BYTES:
-        raise BadPipeline((Problem(0, 0, "", f"the file is larger than {MAX_BYTES // 1024} KiB"),), file)
+        raise BadPipeline.whole(f"the file is larger than {MAX_BYTES // 1024} KiB", file)
     yaml = YAML(typ="rt")
     yaml.version = (1, 2)
     try:
         document = yaml.load(text)
     except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark, said = error.problem_mark or error.context_mark, error.problem or error.context
         line, column = (mark.line + 1, mark.column + 1) if mark else (0, 0)
-        raise BadPipeline(
-            (Problem(line, column, "", f"not YAML: {error.problem or error.context}"),), file
-        ) from error
+        raise BadPipeline.whole(f"not YAML: {said}", file, line, column) from error
     except Exception as error:  # ruamel raises ValueError, RecursionError and more on hostile text
-        raise BadPipeline((Problem(0, 0, "", f"not YAML: {error}"),), file) from error
+        raise BadPipeline.whole(f"not YAML: {error}", file) from error
     if not isinstance(document, CommentedMap):
-        raise BadPipeline(
-            (Problem(1, 1, "", "a pipeline file is a mapping that starts with `version: 1`"),), file
-        )
+        raise BadPipeline.whole("a pipeline file is a mapping that starts with `version: 1`", file, 1, 1)
     return document
 
 
 def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
     """Plain data of the tree. Aliases are expanded, but not without end."""
-    count = 0
+    count = itertools.count(1)
 
     def plain(node: object) -> Any:
-        nonlocal count
-        count += 1
-        if count > _MAX_NODES:
-            raise BadPipeline(
-                (Problem(0, 0, "", f"the file has more than {_MAX_NODES} values, aliases expanded"),), file
-            )
+        if next(count) > _MAX_NODES:
+            raise BadPipeline.whole(f"the file has more than {_MAX_NODES} values, aliases expanded", file)
         match node:
             case Mapping():
                 return {str(key): plain(value) for key, value in node.items()}
@@ -140,10 +140,8 @@ def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
                 return [plain(value) for value in node]
             case bool() | None:
                 return node
-            case int():
-                return int(node)
-            case float():
-                return float(node)
+            case int() | float():
+                return int(node) if isinstance(node, int) else float(node)
             case _:
                 return str(node)
 
@@ -151,20 +149,19 @@ def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
     return data
 
 
-def _checked(document: CommentedMap, data: dict[str, JsonValue]) -> list[Problem]:
+def _checked(document: CommentedMap, data: dict[str, JsonValue]) -> Iterator[Problem]:
     try:
         # As it was written: YAML 1.2 says itself what is a number or a truth value, and `no`, a
         # text, shall not become one unseen. Of JSON, because there a list may be a tuple. Who reads
         # what was stored is not so strict.
         pipeline = Pipeline.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        return [_problem(document, detail) for detail in error.errors()]
-    return [_at(document, problem.path, problem.message) for problem in rules.problems(pipeline)]
-
-
-def _problem(document: CommentedMap, detail: ErrorDetails) -> Problem:
-    place = locate(Pipeline, detail)
-    return _at(document, place.path, _message(place, detail), key=detail["type"] == "extra_forbidden")
+        for detail in error.errors():
+            place = locate(Pipeline, detail)
+            unknown = detail["type"] == "extra_forbidden"
+            yield _at(document, place.path, _message(place, detail), key=unknown)
+    else:
+        yield from (_at(document, problem.path, problem.message) for problem in rules.problems(pipeline))
 
 
 def _message(place: Place, detail: ErrorDetails) -> str:
@@ -172,34 +169,27 @@ def _message(place: Place, detail: ErrorDetails) -> str:
     pattern = tuple("*" if index == 1 else part for index, part in enumerate(path))
     match detail["type"]:
         case "extra_forbidden":
-            return NOT_SERVED.get(path) or NOT_SERVED.get(pattern) or rules.unknown_key(place)
+            return _NOT_SERVED.get(path) or _NOT_SERVED.get(pattern) or rules.unknown_key(place)
         case "missing":
             return "is missing"
         case "literal_error" | "union_tag_invalid":
             value, allowed = choice(place, detail)
-            if told := NOT_SERVED_VALUES.get(pattern, {}).get(value):
-                return told
-            return f"`{value}` is not allowed{rules.nearest(value, allowed)}"
+            told = f"`{value}` is not allowed{rules.nearest(value, allowed)}"
+            return _NOT_SERVED_VALUES.get((pattern, value), told)
         case "string_pattern_mismatch":
-            return (
-                f"`{detail['input']}` does not fit; write"
-                f" {_PATTERNS.get(detail['ctx']['pattern'], detail['ctx']['pattern'])}"
-            )
+            regex = detail["ctx"]["pattern"]
+            return f"`{detail['input']}` does not fit; write {_PATTERNS.get(regex, regex)}"
         case "value_error":
             return str(detail["ctx"]["error"])
-        case "bool_type":
-            return f"write true or false, not {_shown(detail['input'])}"
-        case "int_type" | "int_from_float":
-            return f"write a whole number, not {_shown(detail['input'])}"
-        case "float_type":
-            return f"write a number, not {_shown(detail['input'])}"
         case "finite_number":
             return "write a finite number"
         case "too_long" if path == ("targets",):
             return "this release trains one target a pipeline; leave the others out"
+        case kind if kind in _KINDS:
+            said = f"write {_KINDS[kind]}"
         case _:
-            said = detail["msg"]
-            return f"{said[0].lower()}{said[1:]}, not {_shown(detail['input'])}"
+            said = f"{detail['msg'][0].lower()}{detail['msg'][1:]}"
+    return f"{said}, not {_shown(detail['input'])}"
 
 
 def _shown(value: object) -> str:
@@ -209,7 +199,8 @@ def _shown(value: object) -> str:
 
 def _at(document: CommentedMap, path: Path, message: str, *, key: bool = False) -> Problem:
     line, column = _place(document, path, key=key)
-    return Problem(line, column, _dotted(path), message)
+    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return Problem(line, column, dotted.removeprefix("."), message)
 
 
 def _place(document: CommentedMap, path: Path, *, key: bool) -> tuple[int, int]:
@@ -217,29 +208,14 @@ def _place(document: CommentedMap, path: Path, *, key: bool) -> tuple[int, int]:
     that has a part of it.
     """
     node: Any = document
-    place = (1, 1)
-    for position, step in enumerate(path):
-        last = position == len(path) - 1
-        try:
-            if isinstance(node, CommentedMap):
-                found = (
-                    node.lc.key(step)
-                    if (key and last) or isinstance(node[step], CommentedMap)
-                    else node.lc.value(step)
-                )
-            elif isinstance(node, CommentedSeq):
+    found = (0, 0)
+    with suppress(KeyError, IndexError, TypeError, AttributeError):
+        for left, step in zip(range(len(path))[::-1], path, strict=True):
+            if isinstance(node, CommentedSeq):
                 found = node.lc.item(step)
+            elif (key and not left) or isinstance(node[step], CommentedMap):
+                found = node.lc.key(step)
             else:
-                break
-            place = (found[0] + 1, found[1] + 1)
+                found = node.lc.value(step)
             node = node[step]
-        except (KeyError, IndexError, TypeError, AttributeError):
-            break
-    return place
-
-
-def _dotted(path: Path) -> str:
-    text = ""
-    for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
-    return text
+    return found[0] + 1, found[1] + 1

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from penstock.contracts.durations import format_duration
 from penstock.contracts.pipeline import Model, Pipeline
@@ -37,23 +36,21 @@ def reference() -> str:
 
 def _sections(section: Section, path: str) -> Iterator[str]:
     yield f"## `{path}`\n" if path else "## The file\n"
-    if section.union:
-        key = section.union.key
+    key = section.union.key if section.union else ""
+    if key:
         yield f"`{key}` says which of these tables holds.\n"
-        for tag, model in section.types().items():
+    for tag, model in (section.types() or {NO_TYPE: section.models[0]}).items():
+        if key:
             yield f"### `{key}: {tag}`\n" if tag != NO_TYPE else f"### Without `{key}`\n"
-            yield from _table(model, first=key)
-    else:
-        yield from _table(section.models[0])
+        yield from _table(model, first=key)
     for model in section.models:
         for name, field in own_fields(model).items():
-            inner, held = section_of(field.rebuild_annotation())
-            if inner:
+            if inner := section_of(field.rebuild_annotation()):
                 step = f"{path}.{name}" if path else name
-                yield from _sections(inner, step + {"{}": ".<name>"}.get(held, held))
+                yield from _sections(inner, step + {"{}": ".<name>"}.get(inner.held, inner.held))
 
 
-def _table(model: type[BaseModel], first: str = "") -> Iterator[str]:
+def _table(model: type[BaseModel], first: str) -> Iterator[str]:
     if model.__doc__ and model is not Pipeline:
         yield textwrap.fill(" ".join(model.__doc__.split()), 100) + "\n"
     yield "| key | takes | when left out | |\n|---|---|---|---|"
@@ -67,30 +64,25 @@ def _table(model: type[BaseModel], first: str = "") -> Iterator[str]:
 
 
 def _takes(annotation: Any) -> str:
-    section, held = section_of(annotation)
+    section = section_of(annotation)
     if section is None:
         return _scalar(annotation)
-    if held:
-        return {"{}": "names to mappings", "[]": "a list of mappings"}[held]
-    if section.union is None:
-        return "a mapping"
+    if section.union is None or section.held:
+        return {"": "a mapping", "{}": "names to mappings", "[]": "a list of mappings"}[section.held]
     alone = " or ".join(f"`{name}`" for name in section.union.names(section.models))
     return f"a mapping by `{section.union.key}`{f', or {alone} alone' if alone else ''}"
 
 
 def _scalar(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _scalar(parts[0])
     if origin is Literal:
         return " \\| ".join(f"`{value}`" for value in parts)
+    if origin is tuple and ... in parts:
+        return f"a list of {_MANY[_scalar(parts[0])]}"
     if origin is tuple:
-        kinds = {part for part in parts if part is not ...}
-        if ... in parts:
-            return f"a list of {_MANY[_scalar(parts[0])]}"
-        return "[low, high]" if kinds == {float} else "[low, high], numbers or percentiles like `p01`"
-    if parts:
-        said = [part for part in parts if part is not NoneType]
+        return "[low, high]" if set(parts) == {float} else "[low, high], numbers or percentiles like `p01`"
+    if parts:  # Annotated, or a union with None
+        said = [part for part in parts[: 1 if origin is Annotated else None] if part is not NoneType]
         return _scalar(said[0]) if len(said) == 1 else "a value"
     return _WORDS[annotation]
 
@@ -109,15 +101,14 @@ def _left_out(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value = field.get_default(call_default_factory=True)
-    if value is None or value is PydanticUndefined or value in ({}, ()):
+    if value in (None, {}, ()):
         return "none"
     if isinstance(value, BaseModel):
-        section, _ = section_of(field.rebuild_annotation())
+        section = section_of(field.rebuild_annotation())
         union = section.union if section else None
         return f"`{union.key}: {union.tag(type(value))}`" if union else "its defaults"
-    if isinstance(value, timedelta):
-        return f"`{format_duration(value)}`"
-    return f"`{json.dumps(value)}`".replace('"', "")
+    written = format_duration(value) if isinstance(value, timedelta) else json.dumps(value).replace('"', "")
+    return f"`{written}`"
 
 
 def _documented(model: type[BaseModel]) -> dict[str, str]:

@@ -19,8 +19,7 @@ from pydantic_core import ErrorDetails, PydanticOmit, core_schema
 Path = tuple[str | int, ...]
 T = TypeVar("T")
 
-NO_TYPE = ""
-"""Name of the type that is meant where the key is null or left out, and that has none to write."""
+NO_TYPE = ""  # the type that is meant where the key is null or left out, and that has no name to write
 
 
 class _Unused:
@@ -28,7 +27,8 @@ class _Unused:
         raise PydanticOmit  # editors shall not offer it
 
 
-Unused = Annotated[T, _Unused()]
+_UNUSED = _Unused()
+Unused = Annotated[T, _UNUSED]
 """A key that releases up to 0.1 read with every type of its section and used with another one. What
 they stored is still read, and written as they wrote it, so that its digest stays; a file that names
 the key is refused.
@@ -38,12 +38,11 @@ the key is refused.
 @dataclass(frozen=True)
 class OneOf:
     """Annotates a union of models that are told apart by the literal under `key`. One model alone
-    is a union too.
+    is a union too. `alone`: a type's name may stand for the mapping, `format: json`.
     """
 
     key: str = "type"
     alone: bool = False
-    """Whether a type's name may stand for the mapping: `format: json`."""
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
@@ -77,8 +76,7 @@ class OneOf:
 
     def tag(self, model: type[BaseModel]) -> str:
         """The type's name: `mlp`."""
-        (said,) = get_args(model.model_fields[self.key].annotation) or (None,)
-        return NO_TYPE if said is None else str(said)
+        return "".join(get_args(model.model_fields[self.key].annotation)) or NO_TYPE
 
 
 def _named(key: str, tag: str, model: type[BaseModel]) -> core_schema.CoreSchema:
@@ -89,10 +87,13 @@ def _named(key: str, tag: str, model: type[BaseModel]) -> core_schema.CoreSchema
 
 @dataclass(frozen=True)
 class Section:
-    """A place of the file that holds mappings of one model, or of one of several."""
+    """A place of the file that holds mappings of one model, or of one of several (`union`): one
+    mapping, or (`held`) several under names, "{}", or in a list, "[]".
+    """
 
     models: tuple[type[BaseModel], ...]
     union: OneOf | None = None
+    held: str = ""
 
     def types(self) -> dict[str, type[BaseModel]]:
         """The models of a union by the names of their types."""
@@ -100,24 +101,20 @@ class Section:
 
     def shared(self) -> set[str]:
         """Keys that every type has, but for the one that names it."""
-        every = set.intersection(*(set(own_fields(model)) for model in self.models))
-        return every - ({self.union.key} if self.union else set())
+        return set.intersection(*(set(own_fields(model)) for model in self.models)) - (
+            {self.union.key} if self.union else set()
+        )
 
 
 @dataclass(frozen=True)
 class Place:
-    """Place of an error, and what may stand there."""
+    """Place of an error: the keys that lead there, as in the file, the section that the last one
+    belongs into (where the key is known, the one that it holds, if any), and its chosen model.
+    """
 
     path: Path
-    """The keys that lead there, as in the file."""
     section: Section | None
-    """Section that the last key belongs into; where the key is known, the section that it holds, if any."""
     model: type[BaseModel] | None
-    """The section's model that was chosen."""
-
-    def keys(self) -> list[str]:
-        """Known keys beside an unknown last key."""
-        return list(own_fields(self.model)) if self.model else []
 
     def foreign(self) -> str | None:
         """A sentence on a last key that is another type's; None where no type has it."""
@@ -126,26 +123,20 @@ class Place:
         name, key, mine = str(self.path[-1]), self.section.union.key, self.section.union.tag(self.model)
         types = self.section.types().items()
         owners = [tag for tag, model in types if tag != NO_TYPE and name in own_fields(model)]
-        if not owners:
-            return None
         told = f"with `{key}: {mine}`" if mine != NO_TYPE else f"without `{key}`"
-        return f"`{name}` is for `{key}: {' or '.join(owners)}` and means nothing {told}"
+        return f"`{name}` is for `{key}: {' or '.join(owners)}` and means nothing {told}" if owners else None
 
 
-def section_of(annotation: Any) -> tuple[Section | None, str]:
-    """Returns the section of an annotation, and how it is held: "" (one), "{}" (under names), "[]"
-    (a list). No section where it holds scalars.
-    """
+def section_of(annotation: Any, held: str = "") -> Section | None:
+    """The section that an annotation describes; None where it holds scalars."""
     origin, parts = get_origin(annotation), get_args(annotation)
+    if origin in (dict, tuple):
+        return section_of(parts[1], "{}") if origin is dict else section_of(parts[0], "[]")
     if origin is Annotated:
         union = next((mark for mark in parts[1:] if isinstance(mark, OneOf)), None)
-        return (Section(models_of(parts[0]), union), "") if union else section_of(parts[0])
-    if origin is dict:
-        return section_of(parts[1])[0], "{}"
-    if origin is tuple:
-        return section_of(parts[0])[0], "[]"
+        return Section(models_of(parts[0]), union, held) if union else section_of(parts[0], held)
     models = models_of(annotation)
-    return Section(models) if models else None, ""
+    return Section(models, held=held) if models else None
 
 
 def models_of(annotation: Any) -> tuple[type[BaseModel], ...]:
@@ -156,23 +147,22 @@ def models_of(annotation: Any) -> tuple[type[BaseModel], ...]:
 
 def own_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
     """The model's keys, as the file names them, without those that mean nothing."""
-    return {field.alias or name: field for name, field in model.model_fields.items() if not _is_unused(field)}
-
-
-def _is_unused(field: FieldInfo) -> bool:
-    return any(isinstance(mark, _Unused) for mark in field.metadata)
+    fields = model.model_fields.items()
+    return {field.alias or name: field for name, field in fields if _UNUSED not in field.metadata}
 
 
 def section_at(root: type[BaseModel], path: Sequence[str]) -> Section | None:
     """Returns the section under these keys; None where there are scalars or is no such key."""
-    section: Section | None = Section((root,))
-    steps = list(path)
-    while steps and section is not None:
-        fields = {name: field for model in section.models for name, field in own_fields(model).items()}
-        field = fields.get(steps.pop(0))
-        section, held = section_of(field.rebuild_annotation()) if field else (None, "")
-        if held and steps:
-            steps.pop(0)
+    section = Section((root,))
+    steps = iter(path)
+    for step in steps:
+        fields = {key: field for model in section.models for key, field in own_fields(model).items()}
+        found = section_of(fields[step].rebuild_annotation()) if step in fields else None
+        if found is None:
+            return None
+        section = found
+        if section.held:
+            next(steps, None)
     return section
 
 
@@ -184,53 +174,42 @@ def locate(root: type[BaseModel], error: ErrorDetails) -> Place:
     section: Section | None = Section((root,))
     model: type[BaseModel] | None = root
     steps = [step for step in error["loc"] if step != "[key]"]
-    while steps:
-        step = steps.pop(0)
-        if model is None and not isinstance(step, int):
-            break
-        path.append(step)
+    while steps and (model or isinstance(steps[0], int)):
+        path.append(steps.pop(0))
         if model is None:
             continue
-        field = own_fields(model).get(str(step))
+        field = own_fields(model).get(str(path[-1]))
         if field is None:
             break
-        section, held = section_of(field.rebuild_annotation())
-        if held and steps:
+        section, model = section_of(field.rebuild_annotation()), None
+        if section and section.held and steps:
             path.append(steps.pop(0))
-        if section is None or section.union is None:
-            model = section.models[0] if section else None
-        else:
-            model = section.types()[str(steps.pop(0)).removeprefix("=")] if steps else None
-    if error["type"] == "union_tag_invalid" and isinstance(error["input"], Mapping):
-        assert section is not None
-        assert section.union is not None
-        path.append(section.union.key)
+        if section and not section.union:
+            (model,) = section.models
+        elif section and steps:
+            model = section.types()[str(steps.pop(0)).removeprefix("=")]
+    if error["type"] == "union_tag_invalid" and section and section.union:
+        path += [section.union.key] if isinstance(error["input"], Mapping) else []
     return Place(tuple(path), section, model)
 
 
 def choice(place: Place, error: ErrorDetails) -> tuple[str, list[str]]:
     """Returns what was written where a word had to be chosen, and the words that may be."""
-    if error["type"] == "union_tag_invalid":
-        assert place.section is not None
+    if error["type"] == "union_tag_invalid" and place.section:
         return str(error["ctx"]["tag"]), [tag for tag in place.section.types() if tag != NO_TYPE]
     expected = str(error["ctx"]["expected"]).replace(" or ", ", ").split(",")
     return str(error["input"]), [word.strip(" '") for word in expected]
 
 
-def unused(root: BaseModel) -> Iterator[Place]:
-    """Keys that the pipeline names and the types it chose do not take."""
-
-    def within(value: Any, section: Section | None, path: Path) -> Iterator[Place]:
-        if isinstance(value, dict | tuple):
-            for step, part in value.items() if isinstance(value, dict) else enumerate(value):
-                yield from within(part, section, (*path, step))
-        if not isinstance(value, BaseModel):
-            return
+def unused(value: Any, section: Section | None = None, path: Path = ()) -> Iterator[Place]:
+    """Keys that a pipeline, or a part of it at `path`, names and the types it chose do not take."""
+    if isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             at, found = (*path, field.alias or name), getattr(value, name)
-            if not _is_unused(field):
-                yield from within(found, section_of(field.rebuild_annotation())[0], at)
+            if _UNUSED not in field.metadata:
+                yield from unused(found, section_of(field.rebuild_annotation()), at)
             elif name in value.model_fields_set and found is not None:
                 yield Place(at, section, type(value))
-
-    yield from within(root, None, ())
+    elif isinstance(value, dict | tuple):
+        for step, part in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from unused(part, section, (*path, step))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from penstock.contracts.pipeline import Pipeline
-from penstock.contracts.pipeline.variants import Path, Place
+from penstock.contracts.pipeline.variants import Path, Place, own_fields
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def unknown_key(place: Place) -> str:
     """A sentence on a key that may not stand where it does, with the nearest that may."""
-    told = place.foreign() or f"no key `{place.path[-1]}`"
-    return f"{told}{nearest(str(place.path[-1]), place.keys())}"
+    name = str(place.path[-1])
+    known = own_fields(place.model) if place.model else ()
+    return f"{place.foreign() or f'no key `{name}`'}{nearest(name, known)}"
 
 
 def unknown_reference(pipeline: Pipeline, reference: str) -> str | None:
