@@ -1,0 +1,112 @@
+"""Control-plane events: facts in the past tense, wishes as `…Requested`.
+
+In Kafka an event is a CloudEvent in binary mode: attributes in headers, this JSON in the value. The
+data plane's messages (events, records, rejects, seen ids, predictions) are many and alike; their
+shapes are in `dataplane.py`.
+"""
+
+from penstock.contracts.events.audits import (
+    AuditCompleted,
+    AuditFailed,
+    AuditStarted,
+    ReviewDecided,
+    ReviewRequested,
+)
+from penstock.contracts.events.event import (
+    Event,
+)
+from penstock.contracts.events.parts import (
+    Artifact,
+    Envelope,
+    EnvelopeSignature,
+    GateResult,
+    Interval,
+    ModelVersion,
+    OffsetRange,
+    TrainingSet,
+)
+from penstock.contracts.events.runs import (
+    PartitionOffset,
+    TrainingRunCanceled,
+    TrainingRunCompleted,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunRequested,
+    TrainingRunStarted,
+)
+from penstock.contracts.events.versions import (
+    DeploymentChanged,
+    ModelVersionPromoted,
+    ModelVersionRefused,
+    ModelVersionRegistered,
+    PipelineApplied,
+    RefusedDeployment,
+    Served,
+)
+
+__all__ = [
+    "EVENTS",
+    "Artifact",
+    "AuditCompleted",
+    "AuditFailed",
+    "AuditStarted",
+    "DeploymentChanged",
+    "Envelope",
+    "EnvelopeSignature",
+    "Event",
+    "GateResult",
+    "Interval",
+    "ModelVersion",
+    "ModelVersionPromoted",
+    "ModelVersionRefused",
+    "ModelVersionRegistered",
+    "OffsetRange",
+    "PartitionOffset",
+    "PipelineApplied",
+    "RefusedDeployment",
+    "ReviewDecided",
+    "ReviewRequested",
+    "Served",
+    "TrainingRunCanceled",
+    "TrainingRunCompleted",
+    "TrainingRunFailed",
+    "TrainingRunProgressed",
+    "TrainingRunRequested",
+    "TrainingRunStarted",
+    "TrainingSet",
+    "decode",
+    "encode",
+]
+
+EVENTS: dict[str, type[Event]] = {
+    event.ce_type(): event
+    for event in (
+        PipelineApplied,
+        TrainingRunRequested,
+        TrainingRunStarted,
+        TrainingRunProgressed,
+        TrainingRunCompleted,
+        TrainingRunFailed,
+        TrainingRunCanceled,
+        ModelVersionRegistered,
+        ModelVersionRefused,
+        ModelVersionPromoted,
+        AuditStarted,
+        AuditCompleted,
+        AuditFailed,
+        ReviewRequested,
+        ReviewDecided,
+        DeploymentChanged,
+    )
+}
+"""Event classes by CloudEvents type."""
+
+
+def decode(ce_type: str, value: bytes) -> Event | None:
+    """The event, or None for a type this release does not know. Raises pydantic.ValidationError."""
+    event = EVENTS.get(ce_type)
+    return event.model_validate_json(value) if event else None
+
+
+def encode(event: Event) -> bytes:
+    return event.model_dump_json().encode()

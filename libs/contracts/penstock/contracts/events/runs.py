@@ -1,0 +1,89 @@
+"""Events of training runs, `training-runs.v1`."""
+
+from __future__ import annotations
+
+import re
+from typing import Literal
+
+from pydantic import AwareDatetime, Field, JsonValue
+
+from penstock.contracts.errors import Invalid
+from penstock.contracts.events.event import Event, Frozen
+from penstock.contracts.events.parts import Artifact, TrainingSet
+
+
+class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
+    run_id: str
+    pipeline: str
+
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""Ids of runs: an id names its working folder and its training set too."""
+
+
+class TrainingRunRequested(_RunEvent):
+    """Wish for a run, under an id that its publisher chose and `check` holds to `RUN_ID`."""
+
+    pipeline_number: int
+    reason: Literal["requested", "new_labels"]
+    # Dotted keys of the pipeline file: {"trainer.epochs": 5}.
+    overrides: dict[str, JsonValue] = Field(default_factory=dict)
+    # The training set waits until the feature store holds everything below these.
+    min_offsets: tuple[PartitionOffset, ...] = ()
+    requested_at: AwareDatetime
+    requested_by: str
+
+    def check(self) -> None:
+        """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns
+        away must be under way nowhere.
+        """
+        if not RUN_ID.fullmatch(self.run_id):
+            raise Invalid(
+                f"{self.run_id!r} cannot name a run",
+                where="run_id",
+                remedy="Use up to 32 letters, digits, `-` and `_`",
+            )
+
+
+class PartitionOffset(Frozen):
+    topic: str
+    partition: int
+    offset: int
+
+
+class TrainingRunStarted(_RunEvent):
+    pipeline_number: int
+    training_set: TrainingSet
+    started_at: AwareDatetime
+
+
+class TrainingRunProgressed(_RunEvent):
+    epoch: int
+    epochs: int
+    train_loss: float
+    validation_loss: float
+    validation_metric: float
+    metric: str
+    learning_rate: float
+    elapsed_s: float
+
+
+class TrainingRunCompleted(_RunEvent):
+    pipeline_number: int
+    training_set: TrainingSet
+    package: Artifact
+    digest: str
+    metrics: dict[str, float]
+    completed_at: AwareDatetime
+
+
+class TrainingRunFailed(_RunEvent):
+    kind: str  # A kind of `errors.Kind`
+    reason: str
+    remedy: str  # Advice: what the user can change.
+    failed_at: AwareDatetime
+
+
+class TrainingRunCanceled(_RunEvent):
+    canceled_at: AwareDatetime
+    canceled_by: str
