@@ -19,8 +19,8 @@ from penstock.contracts.topics import CATALOGUE, Topic
 Json = dict[str, Any]
 
 _PARAMETERS = {
-    "<p>": ("pipeline", "A pipeline's name."),
-    "<source>": ("source", "The name of one of its sources."),
+    "pipeline": {"description": "A pipeline's name."},
+    "source": {"description": "The name of one of its sources."},
 }
 _WITHOUT_TYPE: Json = {
     "Event": {
@@ -72,19 +72,15 @@ def _message(name: str) -> Json:
 
 
 def _channel(topic: Topic) -> Json:
-    parameters = {name: about for marker, (name, about) in _PARAMETERS.items() if marker in topic.name}
-    address = topic.name
-    for marker, (name, _) in _PARAMETERS.items():
-        address = address.replace(marker, f"{{{name}}}")
-    channel: Json = {
+    address = topic.name.replace("<p>", "{pipeline}").replace("<source>", "{source}")
+    parameters = {name: about for name, about in _PARAMETERS.items() if f"{{{name}}}" in address}
+    return {
         "address": address,
         "description": f"{topic.about} Key: {topic.key}.",
         "messages": {name: _reference("components", "messages", name) for name in topic.messages},
         "bindings": {"kafka": {"topicConfiguration": {"cleanup.policy": [topic.cleanup]}}},
+        **({"parameters": parameters} if parameters else {}),
     }
-    if parameters:
-        channel["parameters"] = {name: {"description": about} for name, about in parameters.items()}
-    return channel
 
 
 def _operations() -> Iterator[tuple[str, Json]]:

@@ -72,16 +72,6 @@ class KafkaSettings(BaseModel):
     ssl_key_location: str | None = None
     ssl_key_password: SecretStr | None = None
 
-    _security: ClassVar = (
-        "security_protocol",
-        "sasl_mechanism",
-        "sasl_username",
-        "sasl_password",
-        "ssl_ca_location",
-        "ssl_certificate_location",
-        "ssl_key_location",
-        "ssl_key_password",
-    )
     _kafka_python: ClassVar = {
         "sasl_username": "sasl_plain_username",
         "sasl_password": "sasl_plain_password",
@@ -91,16 +81,13 @@ class KafkaSettings(BaseModel):
         "ssl_key_password": "ssl_password",
         "ssl_crl_location": "ssl_crlfile",
         "sasl_kerberos_service_name": "sasl_kerberos_service_name",
-    }
+    }  # its names for librdkafka's
 
     @model_validator(mode="after")
     def _no_misspelt_names(self) -> Self:
-        for name in self.__pydantic_extra__:
-            if name not in FURTHER_SECURITY:
-                raise ValueError(
-                    "Kafka has no setting"
-                    f" `{name}`{nearest(name, {*type(self).model_fields, *FURTHER_SECURITY})}"
-                )
+        for name in sorted(self.__pydantic_extra__.keys() - FURTHER_SECURITY):
+            known = {*type(self).model_fields, *FURTHER_SECURITY}
+            raise ValueError(f"Kafka has no setting `{name}`{nearest(name, known)}")
         return self
 
     def client(self, **overrides: Any) -> dict[str, Any]:
@@ -117,24 +104,21 @@ class KafkaSettings(BaseModel):
             # client, and a transaction may wait for ever for its coordinator (issue 5511).
             "metadata.recovery.strategy": "none",
         }
-        security = {name.replace("_", "."): value for name, value in self._chosen_security()}
-        return base | security | {name.replace("_", "."): value for name, value in overrides.items()}
+        chosen = self._chosen_security() | overrides
+        return base | {name.replace("_", "."): value for name, value in chosen.items()}
 
     def admin(self) -> dict[str, Any]:
         """kafka-python's keyword arguments. Raises Invalid for a setting that it has no counterpart of."""
         security: dict[str, Any] = {}
-        for name, value in self._chosen_security():
+        for name, value in self._chosen_security().items():
             if name == "ssl_endpoint_identification_algorithm":
                 security["ssl_check_hostname"] = value != "none"
             elif name in FURTHER_SECURITY and name not in self._kafka_python:
-                remedy = (
-                    "Services create topics with kafka-python, which has nothing like it; programs that"
-                    " publish may use it"
-                )
                 raise Invalid(
                     "a service cannot keep this setting",
                     where=f"PENSTOCK_KAFKA__{name.upper()}",
-                    remedy=remedy,
+                    remedy="Services create topics with kafka-python, which has nothing like it; programs"
+                    " that publish may use it",
                 )
             else:
                 security[self._kafka_python.get(name, name)] = value
@@ -144,15 +128,20 @@ class KafkaSettings(BaseModel):
         """The catalogue's name with this installation's prefix."""
         return self.topic_prefix + name
 
-    def _chosen_security(self) -> list[tuple[str, str]]:
-        given = {name: getattr(self, name) for name in self._security} | self.__pydantic_extra__
+    def _chosen_security(self) -> dict[str, str]:
+        """Security settings that are set, the password from its file."""
+        given = {
+            name: value
+            for name, value in self
+            if name.startswith(("security_", "sasl_", "ssl_")) and name != "sasl_password_file"
+        }
         if self.sasl_password_file:
             given["sasl_password"] = _password(self.sasl_password_file)
-        chosen = [(name, value) for name, value in given.items() if value is not None]
-        return [
-            (name, value.get_secret_value() if isinstance(value, SecretStr) else value)
-            for name, value in chosen
-        ]
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in {**given, **self.__pydantic_extra__}.items()
+            if value is not None
+        }
 
 
 def _password(file: Path) -> str:

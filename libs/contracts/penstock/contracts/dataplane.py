@@ -42,15 +42,11 @@ class Record(TypedDict):
 
     id: str
     entity: str
-    time: str
-    """Event time, RFC 3339 in UTC with microseconds."""
-    partition: int
-    """Partition of the event."""
-    offset: int
-    """Offset of the event."""
+    time: str  # Event time, RFC 3339 in UTC with microseconds
+    partition: int  # Partition of the event
+    offset: int  # Offset of the event
     traceparent: str | None
-    fields: dict[str, Value]
-    """Every declared field, missing ones as None."""
+    fields: dict[str, Value]  # Every declared field, missing ones as None
 
 
 class Reject(TypedDict):
@@ -58,46 +54,39 @@ class Reject(TypedDict):
 
     reason: RejectReason
     field: str | None
+    # The offending value as text, at most 200 characters; never of a personal field.
     value: str | None
-    """The offending value as text, at most 200 characters; never of a personal field."""
-    detail: str
-    """One sentence for people."""
-    original: str
-    """Base64 of the event's bytes, at most MAX_REJECT_BYTES of them."""
+    detail: str  # One sentence for people
+    original: str  # Base64 of the event's bytes, at most MAX_REJECT_BYTES of them
     truncated: bool
-    digest: str
-    """sha256 of all the event's bytes, hex."""
+    digest: str  # sha256 of all the event's bytes, hex
     partition: int
     offset: int
-    time: str
-    """Time of the rejection."""
+    time: str  # Time of the rejection
 
 
 class Prediction(TypedDict):
     """`<p>.predictions.v1`; key = the prediction's id."""
 
-    id: str
-    """`x-penstock-prediction`, made by the door."""
+    id: str  # `x-penstock-prediction`, made by the door
     pipeline: str
-    digest: str | None
-    """The version that answered, by the generation in the response."""
+    digest: str | None  # The version that answered, by the generation in the response
     generation: int | None
     time: str
     milliseconds: float
     protocol: Literal["grpc", "http"]
-    status: str
-    """`OK` or the gRPC status name / HTTP code."""
+    status: str  # `OK` or the gRPC status name / HTTP code
     traceparent: str | None
     rows: int | None
+    # Inputs by field, row by row; None where the body was too large to keep or could not be
+    # decoded.
     inputs: dict[str, list[Value]] | None
-    """Inputs by field, row by row; None where the body was too large to keep or could not be decoded."""
     probabilities: list[list[float]] | None
     values: list[float] | None
     decisions: list[str] | None
+    # Ids of the events behind the features, by source, where the prediction was asked by entity.
     events: NotRequired[dict[str, str] | None]
-    """Ids of the events behind the features, by source, where the prediction was asked by entity."""
-    undecoded: str | None
-    """Reason why inputs or outputs are missing."""
+    undecoded: str | None  # Reason why inputs or outputs are missing
 
 
 SHAPES = {"Record": Record, "Reject": Reject, "Prediction": Prediction}

@@ -28,9 +28,6 @@ def parse_duration(text: object) -> timedelta:
 
 def format_duration(duration: timedelta) -> str:
     """The shortest text that `parse_duration` reads back."""
-    milliseconds = round(duration / timedelta(milliseconds=1))
-    for unit in ("d", "h", "m", "s"):
-        size = _UNITS[unit] // timedelta(milliseconds=1)
-        if milliseconds and milliseconds % size == 0:
-            return f"{milliseconds // size}{unit}"
-    return f"{milliseconds}ms"
+    rounded = timedelta(milliseconds=round(duration / _UNITS["ms"]))
+    fits = (f"{rounded // size}{unit}" for unit, size in reversed(_UNITS.items()) if not rounded % size)
+    return next(fits) if rounded else "0ms"

@@ -5,40 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from penstock.contracts.errors import KINDS_BY_STATUS, TREATMENTS, Kind, PenstockError, error_of
+from penstock.contracts.errors import TREATMENTS, Kind, PenstockError, error_of
 
 DOMAIN: Final = "penstock.io"
-KEY: Final = "grpc-status-details-bin"
-"""Key of the trailing metadata that carries the status."""
+KEY: Final = "grpc-status-details-bin"  # of the trailing metadata that carries the status
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
 def metadata_of(error: PenstockError) -> tuple[tuple[str, bytes]]:
     """Trailing metadata of a call that ends with this error."""
-    info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN)
-    info.metadata["message"] = error.message
-    if error.where:
-        info.metadata["where"] = error.where
-    if error.remedy:
-        info.metadata["remedy"] = error.remedy
-    detail = any_pb2.Any()
-    detail.Pack(info)
+    told = {"message": error.message, "where": error.where or "", "remedy": error.remedy or ""}
+    info = error_details_pb2.ErrorInfo(reason=error.kind.value, domain=DOMAIN, metadata=told)
     code = code_pb2.Code.Value(TREATMENTS[error.kind].grpc_status)
-    status = status_pb2.Status(code=code, message=str(error), details=[detail])
+    status = status_pb2.Status(code=code, message=str(error))
+    status.details.add().Pack(info)
     return ((KEY, status.SerializeToString()),)
 
 
 def error_in(metadata: Metadata | None) -> PenstockError | None:
     """Error that trailing metadata carries; None where the peer is no service of this platform."""
     for key, value in metadata or ():
-        if key != KEY or not isinstance(value, bytes):
-            continue
         info = error_details_pb2.ErrorInfo()
-        for detail in status_pb2.Status.FromString(value).details:
+        carries = key == KEY and isinstance(value, bytes)
+        for detail in status_pb2.Status.FromString(value).details if carries else ():
             if detail.Unpack(info) and info.domain == DOMAIN:
                 told = info.metadata
                 return error_of(
@@ -58,4 +50,6 @@ def error_of_call(call: Any) -> PenstockError:
     if told := error_in(ask() if ask else None):
         return told
     status = call.code().name
-    return error_of(KINDS_BY_STATUS.get(status, Kind.INTERNAL), call.details() or status)
+    # Of two kinds that share a status, the first: the peer is no service of this platform.
+    kinds = (kind for kind, treatment in TREATMENTS.items() if treatment.grpc_status == status)
+    return error_of(next(kinds, Kind.INTERNAL), call.details() or status)

@@ -25,10 +25,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Treatment:
-    grpc_status: str
-    """Name in grpc.StatusCode."""
-    retry: bool
-    """May succeed later, unchanged. Otherwise a handler's message is a dead letter."""
+    grpc_status: str  # Name in grpc.StatusCode
+    retry: bool  # May succeed later, unchanged. Otherwise a handler's message is a dead letter.
     exit_code: int
 
 
@@ -54,10 +52,8 @@ class PenstockError(Exception):
     def __init__(self, message: str, *, where: str | None = None, remedy: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.where = where
-        """File:line:column, a field, a key, an id."""
-        self.remedy = remedy
-        """Advice as an imperative sentence."""
+        self.where = where  # File:line:column, a field, a key, an id
+        self.remedy = remedy  # Advice as an imperative sentence
 
     def __str__(self) -> str:
         said = f"{self.where}: {self.message}" if self.where else self.message
@@ -121,13 +117,6 @@ _CLASSES: dict[Kind, type[PenstockError]] = {
         PenstockError,
     )
 }
-
-KINDS_BY_STATUS: dict[str, Kind] = {
-    treatment.grpc_status: kind for kind, treatment in reversed(TREATMENTS.items())
-}
-"""Kinds by gRPC status, for a peer that is no Penstock service; where two kinds share one, the
-first of the table.
-"""
 
 
 def error_of(

@@ -18,31 +18,29 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from penstock.contracts import dataplane, measures, metrics
-from penstock.contracts.asyncapi import asyncapi
+from penstock.contracts.asyncapi import Json, asyncapi
 from penstock.contracts.durations import format_duration
 from penstock.contracts.events import EVENTS
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.reference import reference
 
-Json = dict[str, Any]
-
 
 def exports() -> dict[str, str]:
     """Every exported file by its path below the repository's root."""
-    files = {f"schemas/events/{name}.json": _text(schema) for name, schema in event_schemas().items()}
-    files["schemas/pipeline.json"] = _text(pipeline_schema())
-    files["schemas/asyncapi.json"] = _text(asyncapi())
-    files["docs/pipeline-reference.md"] = reference()
-    files["docs/metrics.md"] = metrics_reference()
-    files["docs/measures.md"] = measures_reference()
-    return files
+    return {
+        **{f"schemas/events/{name}.json": _text(schema) for name, schema in event_schemas().items()},
+        "schemas/pipeline.json": _text(pipeline_schema()),
+        "schemas/asyncapi.json": _text(asyncapi()),
+        "docs/pipeline-reference.md": reference(),
+        "docs/metrics.md": metrics_reference(),
+        "docs/measures.md": measures_reference(),
+    }
 
 
 def event_schemas() -> dict[str, Json]:
     """Schemas by event class; data-plane messages too."""
-    control = {event.__name__: event.model_json_schema() for event in EVENTS.values()}
-    data = {name: TypeAdapter(shape).json_schema() for name, shape in dataplane.SHAPES.items()}
-    return control | data
+    types = {event.__name__: event for event in EVENTS.values()} | dataplane.SHAPES
+    return {name: TypeAdapter(kind).json_schema() for name, kind in types.items()}
 
 
 def pipeline_schema() -> Json:
@@ -75,21 +73,17 @@ def metrics_reference() -> str:
         "as exemplars. In OTLP the names are OpenTelemetry's: `penstock.service.ready`, without the unit.",
         "",
     ]
-    told: dict[tuple[str, ...], list[metrics.Metric]] = {}
-    for metric in metrics.CATALOGUE:
-        told.setdefault(metric.services, []).append(metric)
-    for services, some in told.items():
+    for services in dict.fromkeys(metric.services for metric in metrics.CATALOGUE):
         lines += [f"## {'Every service' if services == metrics.SERVICES else ', '.join(services)}", ""]
         lines += ["| metric | kind | labels | |", "|---|---|---|---|"]
-        for metric in some:
-            replicas = " Replicas tell the same: take the largest." if metric.shared else ""
-            labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
-            lines.append(
-                f"| `{metric.prometheus}` | {'histogram' if metric.buckets else metric.kind} | {labels} |"
-                f" {metric.about}{replicas} |"
-            )
-        lines.append("")
+        lines += [*map(_metric_row, (one for one in metrics.CATALOGUE if one.services == services)), ""]
     return "\n".join(lines)
+
+
+def _metric_row(metric: metrics.Metric) -> str:
+    replicas = " Replicas tell the same: take the largest." if metric.shared else ""
+    labels = ", ".join(f"`{label}`" for label in metric.labels) or "–"
+    return f"| `{metric.prometheus}` | {metric.kind} | {labels} | {metric.about}{replicas} |"
 
 
 def measures_reference() -> str:
@@ -109,8 +103,8 @@ def measures_reference() -> str:
         lines += [f"## {title}", ""]
         lines += ["| measure | targets | gates | promotion | better | range | it is | undefined where |"]
         lines += ["|---|---|---|---|---|---|---|---|"]
-        lines += [_measure_row(m) for m in measures.MEASURES.values() if m.between_groups == between_groups]
-        lines.append("")
+        some = (one for one in measures.MEASURES.values() if one.between_groups == between_groups)
+        lines += [*map(_measure_row, some), ""]
     return "\n".join(lines)
 
 
@@ -134,9 +128,8 @@ def _text(value: Json) -> str:
 
 def main(arguments: list[str]) -> int:
     root = Path(next(argument for argument in arguments if not argument.startswith("--")))
-    return written(
-        {root / name: text for name, text in exports().items()}, check="--check" in arguments, of=root
-    )
+    files = {root / name: text for name, text in exports().items()}
+    return written(files, check="--check" in arguments, of=root)
 
 
 def written(files: Mapping[Path, str], *, check: bool, of: Path) -> int:
@@ -145,11 +138,8 @@ def written(files: Mapping[Path, str], *, check: bool, of: Path) -> int:
     """
     stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if check and stale:
-        sys.stderr.write(
-            "differ from the code: "
-            + ", ".join(str(path.relative_to(of)) for path in stale)
-            + "\nRun: make gen\n"
-        )
+        names = ", ".join(str(path.relative_to(of)) for path in stale)
+        sys.stderr.write(f"differ from the code: {names}\nRun: make gen\n")
         return 1
     for path in stale:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,28 +23,20 @@ class Measure:
     """One number about a model on some rows."""
 
     name: str
-    title: str
-    """Heading for people; `words` is its form within a line."""
-    about: str
-    """Clause for people that completes "it is …"."""
-    targets: tuple[Task, ...]
-    """Target types that the audit computes it for."""
-    higher_is_better: bool | None
-    """None: it describes, neither direction is better."""
-    range: tuple[float, float]
-    """Inclusive; infinite where there is no bound."""
-    undefined: str
-    """Clause that completes "it is undefined where …"."""
+    title: str  # Heading for people; `words` is its form within a line
+    about: str  # Clause for people that completes "it is …"
+    targets: tuple[Task, ...]  # Target types that the audit computes it for
+    higher_is_better: bool | None  # None: it describes, neither direction is better.
+    range: tuple[float, float]  # Inclusive; infinite where there is no bound
+    undefined: str  # Clause that completes "it is undefined where …"
+    # Compares groups; the other measures are over all rows, and over each group's own.
     between_groups: bool = False
-    """Compares groups; the other measures are over all rows, and over each group's own."""
+    # Target types for which a gate may ask it. The package's metrics are those that a gate may ask.
     gate: tuple[Task, ...] = ()
-    """Target types for which a gate may ask it. The package's metrics are those that a gate may ask."""
+    # Target types for which champion and challenger may be compared by it.
     promotion: tuple[Task, ...] = ()
-    """Target types for which champion and challenger may be compared by it."""
-    several_classes: str = ""
-    """Clause that says how it is carried over to more than two classes."""
-    penalty: str = ""
-    """Notion of `trainer.fairness` that works towards parity in it."""
+    several_classes: str = ""  # Clause that says how it is carried over to more than two classes
+    penalty: str = ""  # Notion of `trainer.fairness` that works towards parity in it
 
     @property
     def best(self) -> float:

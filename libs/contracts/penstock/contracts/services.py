@@ -14,36 +14,26 @@ from typing import Final, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceDefinition:
-    name: str
-    """Name in Python: the member is `services/<name>`, its package `penstock_<name>`."""
+    name: str  # Name in Python: the member is `services/<name>`, its package `penstock_<name>`.
+    # Full name of its gRPC service, `penstock.<name>.v1.…Service` from `<name>.proto`; empty: it
+    # has none beyond health, reflection and status.
     grpc: str = ""
-    """Full name of its gRPC service, `penstock.<name>.v1.…Service` from `<name>.proto`; empty: it
-    has none beyond health, reflection and status.
-    """
+    # Default gRPC port. In containers always this one; `penstock up` takes others on a clash.
     port: int
-    """Default gRPC port. In containers always this one; `penstock up` takes others on a clash."""
-    memory: str
-    """Default limit of its container: 512m, 1g."""
+    memory: str  # Default limit of its container: 512m, 1g.
+    # `site`: runs outside the platform's network only, so neither the door nor a stack knows it.
     place: Literal["platform", "site"] = "platform"
-    """`site`: runs outside the platform's network only, so neither the door nor a stack knows it."""
-    replicas: int = 1
-    """Containers in deploy/compose/cluster.yaml."""
+    replicas: int = 1  # Containers in deploy/compose/cluster.yaml
     database: bool = True
-    jobs: bool = False
-    """Long work in child processes."""
-    consumer_group: bool = True
-    """Shares its topics with its replicas; False: reads them whole."""
-    torch: bool = False
-    """True where child processes import torch and `penstock.modelkit`."""
-    files: bool = False
-    """Keeps files of its own, in `$PENSTOCK_HOME/<name>`: a volume."""
+    jobs: bool = False  # Long work in child processes
+    consumer_group: bool = True  # Shares its topics with its replicas; False: reads them whole.
+    torch: bool = False  # True where child processes import torch and `penstock.modelkit`
+    files: bool = False  # Keeps files of its own, in `$PENSTOCK_HOME/<name>`: a volume.
     artifacts: Literal["", "read", "write"] = ""
+    # `verify`: reads the trust store. A role of `penstock.packages.keys`: signs as that, too.
     keys: Literal["", "verify", "registry", "audit"] = ""
-    """`verify`: reads the trust store. A role of `penstock.packages.keys`: signs as that, too."""
-    online_store: bool = False
-    """Redis in containers."""
-    triton: bool = False
-    """Writes Triton's model repository and Envoy's files."""
+    online_store: bool = False  # Redis in containers
+    triton: bool = False  # Writes Triton's model repository and Envoy's files
 
     @property
     def container(self) -> str:

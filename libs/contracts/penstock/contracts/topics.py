@@ -6,7 +6,8 @@ really subscribe and publish.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
 from penstock.contracts.pipeline import Pipeline
@@ -20,17 +21,14 @@ DAY_MS = 86_400_000
 
 @dataclass(frozen=True)
 class Topic:
-    name: str
-    """Name, with `<p>` and `<source>` where there is one per pipeline or source."""
-    owner: str
-    """The service that publishes every one of `messages`, or `users`."""
+    name: str  # Name, with `<p>` and `<source>` where there is one per pipeline or source
+    owner: str  # The service that publishes every one of `messages`, or `users`
     consumers: tuple[str, ...]
     key: str
     about: str
-    messages: tuple[str, ...]
-    """Event classes, or one data-plane shape."""
+    messages: tuple[str, ...]  # Event classes, or one data-plane shape
+    # Other services that publish here; of `messages`, only the requests (`…Requested`).
     requesters: tuple[str, ...] = ()
-    """Other services that publish here; of `messages`, only the requests (`…Requested`)."""
     partitions: int = 1
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = -1
@@ -43,10 +41,8 @@ class Topic:
 
     @property
     def config(self) -> dict[str, str]:
-        shared = {"cleanup.policy": self.cleanup, "message.timestamp.type": "CreateTime"}
-        if self.cleanup == "delete":
-            shared["retention.ms"] = str(self.retention_ms)
-        return shared
+        kept = {"retention.ms": str(self.retention_ms)} if self.cleanup == "delete" else {}
+        return {"cleanup.policy": self.cleanup, "message.timestamp.type": "CreateTime", **kept}
 
 
 SHARED: tuple[Topic, ...] = (
@@ -181,38 +177,23 @@ def pipeline_topics(pipeline: Pipeline) -> tuple[Topic, ...]:
     """The topics that one pipeline needs, by their real names, with the partitions and retention
     that its file asks for.
     """
-    topics = []
-    for name, source in pipeline.sources.items():
-        for template in PER_SOURCE:
-            window = source.deduplicate if ".seen." in template.name else source.retention
-            topics.append(
-                _named(
-                    template,
-                    pipeline.pipeline,
-                    name,
-                    partitions=source.partitions,
-                    retention_ms=round(window.total_seconds() * 1000),
-                )
-            )
-    retention = round(pipeline.serving.record_retention.total_seconds() * 1000)
-    topics += [
-        _named(template, pipeline.pipeline, "", partitions=1, retention_ms=retention)
-        for template in PER_PIPELINE
+    named = pipeline.pipeline
+    of_sources = [
+        replace(
+            topic,
+            name=topic.name.replace("<p>", named).replace("<source>", name),
+            partitions=source.partitions,
+            retention_ms=_ms(source.deduplicate if ".seen." in topic.name else source.retention),
+        )
+        for name, source in pipeline.sources.items()
+        for topic in PER_SOURCE
     ]
-    return tuple(topics)
+    kept = _ms(pipeline.serving.record_retention)
+    of_pipeline = [
+        replace(topic, name=topic.name.replace("<p>", named), retention_ms=kept) for topic in PER_PIPELINE
+    ]
+    return (*of_sources, *of_pipeline)
 
 
-def _named(template: Topic, pipeline: str, source: str, *, partitions: int, retention_ms: int) -> Topic:
-    name = template.name.replace("<p>", pipeline).replace("<source>", source)
-    return Topic(
-        name,
-        owner=template.owner,
-        requesters=template.requesters,
-        consumers=template.consumers,
-        key=template.key,
-        about=template.about,
-        messages=template.messages,
-        partitions=partitions,
-        cleanup=template.cleanup,
-        retention_ms=retention_ms,
-    )
+def _ms(duration: timedelta) -> int:
+    return round(duration.total_seconds() * 1000)

@@ -24,8 +24,7 @@ class VersionReference:
     """Reference to a version: the beginning of its digest, perhaps with its pipeline."""
 
     pipeline: str | None
-    prefix: str
-    """Beginning of the digest, with the algorithm."""
+    prefix: str  # Beginning of the digest, with the algorithm
 
     @classmethod
     def parse(cls, text: str) -> VersionReference:
