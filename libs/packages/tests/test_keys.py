@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
-from penstock.packages.keys import ROLES, Keys, ensure
+from penstock.packages.keys import ROLES, Keys
 from penstock.testing.packages import NOW
 
 
@@ -22,7 +22,7 @@ def test_ensure_makes_what_is_missing_and_changes_nothing_else(tmp_path: Path) -
 
 
 def test_files_are_private(tmp_path: Path) -> None:
-    ensure(tmp_path / "keys")
+    Keys(tmp_path / "keys").ensure()
     for path in (tmp_path / "keys").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
@@ -30,7 +30,7 @@ def test_files_are_private(tmp_path: Path) -> None:
 
 def test_services_that_start_together_make_one_set_of_keys(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        trusts = list(pool.map(lambda _: ensure(tmp_path / "keys"), range(8)))
+        trusts = list(pool.map(lambda _: Keys(tmp_path / "keys").ensure(), range(8)))
     assert len({tuple(sorted(trust.keys)) for trust in trusts}) == 1
     assert len(trusts[0].keys) == 2
 
@@ -104,7 +104,7 @@ def test_a_rotation_cut_off_is_finished(
 
 
 def test_a_key_speaks_for_its_role_only(tmp_path: Path) -> None:
-    trust = ensure(tmp_path)
+    trust = Keys(tmp_path).ensure()
     registry = Keys(tmp_path).signer("registry")
     with pytest.raises(Tampered, match="may sign as registry"):
         trust.key(registry.keyid, "audit")

@@ -28,6 +28,7 @@ from penstock.packages.parts import (
     ModelSignature,
     NumberProfile,
     Output,
+    Parts,
     Probes,
     Profile,
     StringProfile,
@@ -218,9 +219,7 @@ class World:
             )
             for n in (1, 2, 3)
         ]
-        digest = write_package(
-            directory,
-            model=graph(task),
+        parts = Parts(
             pipeline=self.pipeline(task, GATES if gates is None else gates),
             signature=ModelSignature(
                 inputs=Inputs(numbers=("x",), strings=("word",)),
@@ -237,6 +236,7 @@ class World:
             curves=Curves(metric="auroc", points=tuple(points)),
             model_card=card,
         )
+        digest = write_package(directory, graph(task), parts)
         signer = self.keys.signer("registry")
         signature = self.folder / f"model-{number}.sig"
         signing.sign_package(directory, signature, signer)

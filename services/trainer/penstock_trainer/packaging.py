@@ -10,7 +10,7 @@ from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
 from penstock.packages.format import write_package
-from penstock.packages.parts import CurvePoint, Curves
+from penstock.packages.parts import CurvePoint, Curves, Parts
 from penstock_trainer.card import model_card
 
 
@@ -35,9 +35,7 @@ def package(
         )
         for epoch in built.history
     )
-    return write_package(
-        directory,
-        model=built.model,
+    parts = Parts(
         pipeline=pipeline,
         signature=built.signature,
         metrics=built.metrics,
@@ -46,3 +44,4 @@ def package(
         curves=Curves(metric=built.history[-1].metric, points=points),
         model_card=model_card(pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number),
     )
+    return write_package(directory, built.model, parts)

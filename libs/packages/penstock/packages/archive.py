@@ -25,10 +25,8 @@ _END_BYTES = 2 * tarfile.BLOCKSIZE
 
 @dataclass(frozen=True)
 class Limits:
-    files: int = MAX_FILES + 1
-    """Largest number of files, the manifest included."""
-    bytes: int = 2 << 30
-    """Largest size of all files together."""
+    files: int = MAX_FILES + 1  # Largest number of files, the manifest included
+    bytes: int = 2 << 30  # Largest size of all files together
 
 
 def pack(directory: Path, archive: Path) -> None:

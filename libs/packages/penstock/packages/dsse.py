@@ -27,12 +27,10 @@ class Statement(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     payload_type: ClassVar[str]
-    role: ClassVar[Role]
-    """Role whose key must have signed it."""
+    role: ClassVar[Role]  # Role whose key must have signed it
 
     pipeline: str
-    digest: str
-    """Digest of the model package."""
+    digest: str  # Digest of the model package
     at: AwareDatetime
 
 

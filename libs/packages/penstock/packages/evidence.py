@@ -23,13 +23,11 @@ class Verdict(Statement):
     role: ClassVar[Role] = "audit"
 
     audit_id: str
+    # `fail` if any gate failed, else `inconclusive` if any is, else `pass`; a verdict that its
+    # gates contradict lets nothing serve.
     verdict: Literal["pass", "fail", "inconclusive"]
-    """`fail` if any gate failed, else `inconclusive` if any is, else `pass`; a verdict that its
-    gates contradict lets nothing serve.
-    """
     gates: tuple[GateResult, ...]
-    result_digest: str
-    """Digest of the audit's JSON result."""
+    result_digest: str  # Digest of the audit's JSON result
 
 
 class Waiver(Statement):
@@ -41,8 +39,7 @@ class Waiver(Statement):
     role: ClassVar[Role] = "audit"
 
     audit_id: str
-    gates: tuple[str, ...] = Field(min_length=1)
-    """`gate_name` of each gate that is waived."""
+    gates: tuple[str, ...] = Field(min_length=1)  # `gate_name` of each gate that is waived
     decided_by: str = Field(min_length=1)
     why: str = Field(min_length=1)
 
@@ -54,8 +51,7 @@ class PromotionGrant(Statement):
     role: ClassVar[Role] = "registry"
 
     generation: int = Field(ge=1)
-    evidence: tuple[str, ...] = Field(min_length=1)
-    """`envelope_digest` of each piece of evidence."""
+    evidence: tuple[str, ...] = Field(min_length=1)  # `envelope_digest` of each piece of evidence
 
 
 def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
@@ -63,20 +59,8 @@ def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
     forged, or the event differs from it.
     """
     verdict = verify(audit.evidence, trust, Verdict)
-    signed = (
-        verdict.pipeline,
-        verdict.digest,
-        verdict.audit_id,
-        verdict.verdict,
-        verdict.gates,
-    )
-    if signed != (
-        audit.pipeline,
-        audit.digest,
-        audit.audit_id,
-        audit.verdict,
-        audit.gates,
-    ):
+    said = ("pipeline", "digest", "audit_id", "verdict", "gates")
+    if any(getattr(verdict, name) != getattr(audit, name) for name in said):
         raise Tampered("the audit says other than its signed verdict", where=audit.audit_id)
     if verdict.result_digest != audit.result.digest:
         raise Tampered(
@@ -97,34 +81,23 @@ def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
 
     Signatures are verified by the caller; that both speak of the same audit is checked here.
     """
-    closed = [gate for gate in verdict.gates if gate.verdict != "pass"]
-    expected = (
-        "pass"
-        if not closed
-        else "inconclusive"
-        if all(gate.verdict == "inconclusive" for gate in closed)
-        else "fail"
-    )
+    said = {gate.verdict for gate in verdict.gates}
+    expected = next((worst for worst in ("fail", "inconclusive") if worst in said), "pass")
     if verdict.verdict != expected:
         return [f"the verdict says {verdict.verdict}, but its gates say {expected}"]
-    waived: frozenset[str] = frozenset()
-    if waiver is not None:
-        if (waiver.pipeline, waiver.digest, waiver.audit_id) != (
-            verdict.pipeline,
-            verdict.digest,
-            verdict.audit_id,
-        ):
-            return ["the waiver is for another audit"]
-        waived = frozenset(waiver.gates)
-    return [sentence for gate in closed if (sentence := _closed(gate, gate_name(gate) in waived))]
-
-
-def _closed(gate: GateResult, waived: bool) -> str | None:
-    if not waived:
-        return f"{gate_name(gate)}: {gate.verdict}, {gate.reason}"
-    if gate.on_fail == "block":
-        return f"{gate_name(gate)}: {gate.verdict}, and a gate with `on_fail: block` cannot be waived"
-    return None
+    if waiver and (waiver.pipeline, waiver.digest, waiver.audit_id) != (
+        verdict.pipeline,
+        verdict.digest,
+        verdict.audit_id,
+    ):
+        return ["the waiver is for another audit"]
+    waived = waiver.gates if waiver else ()
+    never = "and a gate with `on_fail: block` cannot be waived"
+    return [
+        f"{name}: {gate.verdict}, {never if name in waived else gate.reason}"
+        for name, gate in ((gate_name(gate), gate) for gate in verdict.gates if gate.verdict != "pass")
+        if name not in waived or gate.on_fail == "block"
+    ]
 
 
 @dataclass(frozen=True)
@@ -154,30 +127,35 @@ def admissible(
     if package_digest != version.digest:
         reasons.append(f"the package is {package_digest}, promoted was {version.digest}")
     try:
-        grant = verify(promotion.promotion, trust, PromotionGrant)
-        if (grant.pipeline, grant.digest) != subject:
-            reasons.append(
-                f"the promotion was signed for {grant.pipeline}@{grant.digest}, not for"
-                f" {version.pipeline}@{version.digest}"
-            )
-        if grant.generation != promotion.generation:
-            reasons.append(
-                f"the promotion was signed as generation {grant.generation}, not {promotion.generation}"
-            )
-        if grant.evidence != tuple(envelope_digest(envelope) for envelope in promotion.evidence):
-            reasons.append("the promotion was signed on other evidence")
+        reasons += _ungranted(promotion, verify(promotion.promotion, trust, PromotionGrant))
     except Tampered as error:
         reasons.append(error.message)
-    if known is not None and not _rises(promotion, known):
+    again = known == Known(promotion.generation, version.digest)
+    if known and not again and promotion.generation <= known.generation:
         reasons.append(
             f"generation {promotion.generation} does not rise above {known.generation}, the last one known"
         )
     return reasons + _unopened(promotion.evidence, trust, subject)
 
 
-def _rises(promotion: ModelVersionPromoted, known: Known) -> bool:
-    again = (promotion.generation, promotion.version.digest) == (known.generation, known.digest)
-    return again or promotion.generation > known.generation
+def _ungranted(promotion: ModelVersionPromoted, grant: PromotionGrant) -> list[str]:
+    version = promotion.version
+    checks = (
+        (
+            (grant.pipeline, grant.digest) != (version.pipeline, version.digest),
+            f"the promotion was signed for {grant.pipeline}@{grant.digest}, not for"
+            f" {version.pipeline}@{version.digest}",
+        ),
+        (
+            grant.generation != promotion.generation,
+            f"the promotion was signed as generation {grant.generation}, not {promotion.generation}",
+        ),
+        (
+            grant.evidence != tuple(map(envelope_digest, promotion.evidence)),
+            "the promotion was signed on other evidence",
+        ),
+    )
+    return [reason for wrong, reason in checks if wrong]
 
 
 def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, str]) -> list[str]:
@@ -185,14 +163,13 @@ def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, st
         verdict, waiver = read_evidence(evidence, trust)
     except PenstockError as error:
         return [error.message]
-    for statement in (verdict, waiver):
-        if statement is not None and (statement.pipeline, statement.digest) != subject:
-            name = type(statement).__name__.lower()
-            return [
-                f"the {name} is about {statement.pipeline}@{statement.digest}, not about"
-                f" {subject[0]}@{subject[1]}"
-            ]
-    return closed_gates(verdict, waiver)
+    strangers = [
+        f"the {type(statement).__name__.lower()} is about {statement.pipeline}@{statement.digest}, not about"
+        f" {subject[0]}@{subject[1]}"
+        for statement in (verdict, waiver)
+        if statement and (statement.pipeline, statement.digest) != subject
+    ]
+    return strangers or closed_gates(verdict, waiver)
 
 
 def read_evidence(evidence: Sequence[Envelope], trust: Trust) -> tuple[Verdict, Waiver | None]:

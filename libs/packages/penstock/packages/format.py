@@ -8,13 +8,12 @@ evidence travels in events.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import TrainingSet
@@ -37,14 +36,11 @@ from penstock.packages.parts import (
     TRAINING_SET,
     Curves,
     ModelSignature,
+    Parts,
     Profile,
-    check_parts,
 )
 
-_PartT = TypeVar("_PartT", bound=BaseModel)
-_METRICS: TypeAdapter[dict[str, float]] = TypeAdapter(
-    dict[str, float], config=ConfigDict(allow_inf_nan=False)
-)
+_PartT = TypeVar("_PartT")
 
 
 @dataclass(frozen=True)
@@ -54,8 +50,7 @@ class Package:
     """
 
     directory: Path
-    digest: str
-    """Digest of the manifest: `sha256:` and 64 hexadecimal digits."""
+    digest: str  # Digest of the manifest: `sha256:` and 64 hexadecimal digits.
     manifest: Manifest
 
     @property
@@ -75,10 +70,7 @@ class Package:
     @cached_property
     def metrics(self) -> dict[str, float]:
         """Metrics of the validation split."""
-        try:
-            return _METRICS.validate_json(self.read(METRICS))
-        except ValidationError as error:
-            raise _invalid(METRICS, error) from error
+        return self._part(METRICS, dict[str, FiniteFloat])
 
     @cached_property
     def training_set(self) -> TrainingSet:
@@ -110,20 +102,23 @@ class Package:
         """Reads every typed part and compares them with one another. Raises Invalid with the first
         thing that does not fit.
         """
-        _ = self.metrics, self.curves, self.model_card
-        check_parts(self.pipeline, self.signature, self.training_set, self.profile)
+        Parts(
+            pipeline=self.pipeline,
+            signature=self.signature,
+            metrics=self.metrics,
+            training_set=self.training_set,
+            profile=self.profile,
+            curves=self.curves,
+            model_card=self.model_card,
+        ).check()
 
-    def _part(self, name: str, model: type[_PartT]) -> _PartT:
+    def _part(self, name: str, kind: type[_PartT]) -> _PartT:
         try:
-            return model.model_validate_json(self.read(name))
+            return TypeAdapter(kind).validate_json(self.read(name))
         except ValidationError as error:
-            raise _invalid(name, error) from error
-
-
-def _invalid(name: str, error: ValidationError) -> Invalid:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    return Invalid(f"{key + ': ' if key else ''}{first['msg']}", where=name)
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise Invalid(f"{key + ': ' if key else ''}{first['msg']}", where=name) from error
 
 
 def open_package(directory: Path, digest: str | None = None) -> Package:
@@ -137,19 +132,9 @@ def open_package(directory: Path, digest: str | None = None) -> Package:
     return Package(directory, found, manifest)
 
 
-def write_package(
-    directory: Path,
-    *,
-    model: Path | bytes,
-    pipeline: Pipeline,
-    signature: ModelSignature,
-    metrics: dict[str, float],
-    training_set: TrainingSet,
-    profile: Profile,
-    curves: Curves,
-    model_card: str,
-) -> str:
-    """Writes a whole package into `directory`, which is made or must be empty. Returns its digest.
+def write_package(directory: Path, model: bytes, parts: Parts) -> str:
+    """Writes a whole package with this ONNX graph into `directory`, which is made or must be empty.
+    Returns its digest.
 
     The package is opened and checked again, so that a trainer never hands out one that nobody can
     load. Raises Invalid.
@@ -157,20 +142,21 @@ def write_package(
     directory.mkdir(parents=True, exist_ok=True)
     if any(directory.iterdir()):
         raise Invalid("the directory is not empty", where=str(directory))
-    if isinstance(model, bytes):
-        (directory / MODEL).write_bytes(model)
-    else:
-        shutil.copyfile(model, directory / MODEL)
+    files = {
+        MODEL: model,
+        METRICS: canonical(dict(parts.metrics)),
+        MODEL_CARD: parts.model_card.encode(),
+    }
     for name, part in (
-        (PIPELINE, pipeline),
-        (SIGNATURE, signature),
-        (TRAINING_SET, training_set),
-        (PROFILE, profile),
-        (CURVES, curves),
+        (PIPELINE, parts.pipeline),
+        (SIGNATURE, parts.signature),
+        (TRAINING_SET, parts.training_set),
+        (PROFILE, parts.profile),
+        (CURVES, parts.curves),
     ):
-        (directory / name).write_bytes(canonical(part.model_dump(mode="json", by_alias=True)))
-    (directory / METRICS).write_bytes(canonical(dict(metrics)))
-    (directory / MODEL_CARD).write_text(model_card, encoding="utf-8")
+        files[name] = canonical(part.model_dump(mode="json", by_alias=True))
+    for name, content in files.items():
+        (directory / name).write_bytes(content)
     digest = write_manifest(directory)
     open_package(directory, digest).check()
     return digest

@@ -44,14 +44,14 @@ Role = Literal["registry", "audit"]
 ROLES: tuple[Role, ...] = get_args(Role)
 TRUST_FILE = "trust.json"
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
+_PUBLIC = PublicFormat.SubjectPublicKeyInfo
 
 
 class TrustedKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     role: Role
-    public_key: str
-    """PEM, SubjectPublicKeyInfo."""
+    public_key: str  # PEM, SubjectPublicKeyInfo
     created_at: AwareDatetime
     retired_at: AwareDatetime | None = None
 
@@ -113,20 +113,20 @@ class Signer:
 
     @cached_property
     def keyid(self) -> str:
-        return keyid(self.private_key.public_key())
+        """Name of the key: the first 16 hexadecimal digits of the sha256 of its
+        SubjectPublicKeyInfo. A name only: the trust store holds the whole key.
+        """
+        public = self.private_key.public_key()
+        return hashlib.sha256(public.public_bytes(Encoding.DER, _PUBLIC)).hexdigest()[:16]
+
+    def trusted(self, since: datetime) -> TrustedKey:
+        """Entry of the trust store for this key."""
+        pem = self.private_key.public_key().public_bytes(Encoding.PEM, _PUBLIC).decode()
+        return TrustedKey(role=self.role, public_key=pem, created_at=since)
 
     def sign(self, message: bytes) -> bytes:
         """ECDSA with SHA-256, DER."""
         return self.private_key.sign(message, _SIGNATURE)
-
-
-def keyid(public_key: ec.EllipticCurvePublicKey) -> str:
-    """Name of a key: the first 16 hexadecimal digits of the sha256 of its SubjectPublicKeyInfo. A
-    name only: the trust store holds the whole key.
-    """
-    return hashlib.sha256(
-        public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    ).hexdigest()[:16]
 
 
 class Keys:
@@ -173,10 +173,10 @@ class Keys:
         with self._locked():
             keys = self._trusted()
             for role in roles:
-                if not (self._private / f"{role}.pem").exists():
-                    self._write(self._private / f"{role}.pem", _new_private_pem())
+                if not (path := self._private / f"{role}.pem").exists():
+                    self._write(path, _new_private_pem())
                 present = self.signer(role)
-                keys = _retire_all_but(present, _admit(present, keys, now), now)
+                keys = _retire_all_but(present, {present.keyid: present.trusted(now), **keys}, now)
             return self._write_trust(keys)
 
     def rotate(self, role: Role, *, revoke: bool = False, now: datetime | None = None) -> Signer:
@@ -191,10 +191,10 @@ class Keys:
         with self._locked():
             old = self.signer(role)
             new = Signer(role, old.path, _new_private_pem())
-            keys = self._write_trust(_admit(new, self._trusted(), now)).keys
+            both = self._write_trust({**self._trusted(), new.keyid: new.trusted(now)}).keys
             self._write(old.path, new.pem)
-            keys = _retire_all_but(new, keys, now)
-            self._write_trust({name: key for name, key in keys.items() if not (revoke and name == old.keyid)})
+            kept = {name: key for name, key in both.items() if not (revoke and name == old.keyid)}
+            self._write_trust(_retire_all_but(new, kept, now))
             return new
 
     def revoke(self, name: str) -> None:
@@ -234,37 +234,22 @@ class Keys:
     def _locked(self) -> Iterator[None]:
         for folder in (self.directory, self._private):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with open(os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             yield
-        finally:
-            os.close(descriptor)
-
-
-def ensure(directory: Path) -> Trust:
-    """Makes the keys and the trust store that are missing in `directory`."""
-    return Keys(directory).ensure()
 
 
 _TRUST: TypeAdapter[dict[str, TrustedKey]] = TypeAdapter(dict[str, TrustedKey])
 
 
-def _admit(signer: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:
-    if signer.keyid in keys:
-        return dict(keys)
-    public = (
-        signer.private_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-    )
-    return {**keys, signer.keyid: TrustedKey(role=signer.role, public_key=public, created_at=now)}
-
-
 def _retire_all_but(present: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:
-    def treated(name: str, key: TrustedKey) -> TrustedKey:
-        stays = key.role != present.role or name == present.keyid or key.retired_at is not None
-        return key if stays else key.model_copy(update={"retired_at": now})
-
-    return {name: treated(name, key) for name, key in keys.items()}
+    """The store with `present` as its role's only key that still signs."""
+    return {
+        name: key.model_copy(update={"retired_at": key.retired_at or now})
+        if key.role == present.role and name != present.keyid
+        else key
+        for name, key in keys.items()
+    }
 
 
 def _new_private_pem() -> bytes:

@@ -31,13 +31,11 @@ REQUIRED = frozenset({MODEL, PIPELINE, SIGNATURE, METRICS, TRAINING_SET, PROFILE
 MAX_FILES = 64
 MAX_MANIFEST_BYTES = 64 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-_CHUNK_BYTES = 1 << 20
 
 
 class FileEntry(Part):
     sha256: str = Field(pattern=r"[0-9a-f]{64}")
-    size: int = Field(ge=0)
-    """Bytes."""
+    size: int = Field(ge=0)  # Bytes
 
 
 class Manifest(BaseModel):
@@ -142,9 +140,5 @@ def _entry_of(path: Path) -> FileEntry:
     with open(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Tampered("not a regular file", where=path.name)
-        digest = hashlib.sha256()
-        size = 0
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-    return FileEntry(sha256=digest.hexdigest(), size=size)
+        digest = hashlib.file_digest(file, "sha256")
+        return FileEntry(sha256=digest.hexdigest(), size=file.tell())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,10 +33,9 @@ class Part(BaseModel):
 class Inputs(Part):
     """Feature names in tensor order. A tensor without features is absent from the graph."""
 
-    numbers: tuple[str, ...] = ()
-    """Columns of `numbers`, FP64 [N, n]; missing is NaN."""
+    numbers: tuple[str, ...] = ()  # Columns of `numbers`, FP64 [N, n]; missing is NaN
+    # Columns of `strings`, BYTES [N, m]; missing is "". A boolean is "true" or "false".
     strings: tuple[str, ...] = ()
-    """Columns of `strings`, BYTES [N, m]; missing is "". A boolean is "true" or "false"."""
 
 
 class Output(Part):
@@ -53,10 +54,10 @@ class ModelSignature(Part):
     """Inputs and outputs of the graph."""
 
     inputs: Inputs
+    # `probabilities` FP32 [N, k] or `value` FP32 [N, 1], and `decision` BYTES [N, 1].
     outputs: dict[str, Output]
-    """`probabilities` FP32 [N, k] or `value` FP32 [N, 1], and `decision` BYTES [N, 1]."""
+    # Names of the columns of `probabilities`, and values of `decision`; empty for regression.
     classes: tuple[str, ...] = ()
-    """Names of the columns of `probabilities`, and values of `decision`; empty for regression."""
     target: TargetSignature
 
 
@@ -71,20 +72,17 @@ class NumberProfile(Part):
     standard_deviation: float | None = None
     minimum: float | None = None
     maximum: float | None = None
-    edges: tuple[float, ...] = ()
-    """Inner histogram edges, rising: quantiles of the training split."""
-    counts: tuple[int, ...] = ()
-    """Rows in each of the len(edges) + 1 bins [edge, next edge)."""
+    edges: tuple[float, ...] = ()  # Inner histogram edges, rising: quantiles of the training split.
+    counts: tuple[int, ...] = ()  # Rows in each of the len(edges) + 1 bins [edge, next edge)
 
 
 class StringProfile(Part):
     kind: Literal["string"] = "string"
     rows: int = Field(ge=0)
     missing: int = Field(ge=0)
+    # Rows by value, of the most frequent values; none for free text.
     values: dict[str, int] = Field(default_factory=dict)
-    """Rows by value, of the most frequent values; none for free text."""
-    other: int = Field(default=0, ge=0)
-    """Rows whose value is not listed."""
+    other: int = Field(default=0, ge=0)  # Rows whose value is not listed
 
 
 class Probes(Part):
@@ -92,14 +90,14 @@ class Probes(Part):
     must answer the same.
     """
 
+    # Rows in the order of `signature.inputs.numbers`; None is NaN. Empty without number inputs.
     numbers: tuple[tuple[float | None, ...], ...] = ()
-    """Rows in the order of `signature.inputs.numbers`; None is NaN. Empty without number inputs."""
+    # Rows in the order of `signature.inputs.strings`. Empty without string inputs.
     strings: tuple[tuple[str, ...], ...] = ()
-    """Rows in the order of `signature.inputs.strings`. Empty without string inputs."""
+    # Expected rows by name of the output.
     outputs: dict[str, tuple[tuple[float, ...], ...] | tuple[tuple[str, ...], ...]]
-    """Expected rows by name of the output."""
+    # Largest absolute difference of a number; text must be equal.
     tolerance: float = Field(default=1e-6, ge=0)
-    """Largest absolute difference of a number; text must be equal."""
 
 
 class Profile(Part):
@@ -120,55 +118,69 @@ class CurvePoint(Part):
 
 
 class Curves(Part):
-    metric: str
-    """Name of the metric that `validation_metric` holds."""
+    metric: str  # Name of the metric that `validation_metric` holds
     points: tuple[CurvePoint, ...]
 
 
 # -- together --------------------------------------------------------------------------------------
 
 
-def check_parts(
-    pipeline: Pipeline, signature: ModelSignature, training_set: TrainingSet, profile: Profile
-) -> None:
-    """Compares the parts with one another. Raises Invalid for the first that does not fit."""
-    if training_set.pipeline != pipeline.pipeline:
-        raise Invalid(
-            f"names pipeline {training_set.pipeline!r}, not {pipeline.pipeline!r}", where=TRAINING_SET
-        )
-    fields = (*signature.inputs.numbers, *signature.inputs.strings)
-    if len(set(fields)) != len(fields) or not fields:
-        raise Invalid("inputs must name at least one feature, and each once", where=SIGNATURE)
-    if wrong := sorted(set(fields) ^ set(pipeline.resolved_features())):
-        raise Invalid(f"inputs and the pipeline's features differ in {', '.join(wrong)}", where=SIGNATURE)
-    if wrong := sorted(set(fields) ^ set(profile.features)):
-        raise Invalid(f"the profile and the inputs differ in {', '.join(wrong)}", where=PROFILE)
-    _check_outputs(signature)
-    _check_probes(profile.probes, signature)
+_Check = tuple[object, str, str]  # what is wrong where it is true, a sentence, the file
 
 
-def _check_outputs(signature: ModelSignature) -> None:
-    if signature.target.type == "regression":
-        if "value" not in signature.outputs:
-            raise Invalid("a regression has the output `value`", where=SIGNATURE)
-        return
-    probabilities = signature.outputs.get("probabilities")
-    if probabilities is None or len(signature.classes) != probabilities.columns:
-        raise Invalid("a classifier has the output `probabilities` with one column a class", where=SIGNATURE)
+@dataclass(frozen=True)
+class Parts:
+    """Everything in a package besides its graph."""
 
+    pipeline: Pipeline  # Effective: the file as applied, with the run's overrides
+    signature: ModelSignature
+    metrics: dict[str, float]  # Of the validation split
+    training_set: TrainingSet
+    profile: Profile
+    curves: Curves
+    model_card: str
 
-def _check_probes(probes: Probes, signature: ModelSignature) -> None:
-    rows = {len(rows) for rows in probes.outputs.values()}
-    for name, fields, values in (
-        ("numbers", signature.inputs.numbers, probes.numbers),
-        ("strings", signature.inputs.strings, probes.strings),
-    ):
-        if fields:
-            rows.add(len(values))
-        if any(len(row) != len(fields) for row in values):
-            raise Invalid(f"probes.{name}: a row must have {len(fields)} values", where=PROFILE)
-    if len(rows) != 1 or rows == {0} or set(probes.outputs) != set(signature.outputs):
-        raise Invalid(
-            "probes need the same rows, at least one, for every input and every output of the signature",
-            where=PROFILE,
+    def check(self) -> None:
+        """Compares the parts with one another. Raises Invalid for the first that does not fit."""
+        for wrong, sentence, where in (*self._inputs(), *self._outputs(), *self._probes()):
+            if wrong:
+                raise Invalid(sentence, where=where)
+
+    def _inputs(self) -> Iterator[_Check]:
+        fields = (*self.signature.inputs.numbers, *self.signature.inputs.strings)
+        declared, named = self.pipeline.pipeline, self.training_set.pipeline
+        yield named != declared, f"names pipeline {named!r}, not {declared!r}", TRAINING_SET
+        twice = len(set(fields)) != len(fields)
+        yield twice or not fields, "inputs must name at least one feature, and each once", SIGNATURE
+        for said, known, where in (
+            ("inputs and the pipeline's features", self.pipeline.resolved_features(), SIGNATURE),
+            ("the profile and the inputs", self.profile.features, PROFILE),
+        ):
+            differ = sorted(set(fields) ^ set(known))
+            yield differ, f"{said} differ in {', '.join(differ)}", where
+
+    def _outputs(self) -> Iterator[_Check]:
+        outputs, classes = self.signature.outputs, self.signature.classes
+        if self.signature.target.type == "regression":
+            yield "value" not in outputs, "a regression has the output `value`", SIGNATURE
+        else:
+            fits = "probabilities" in outputs and len(classes) == outputs["probabilities"].columns
+            told = "a classifier has the output `probabilities` with one column a class"
+            yield not fits, told, SIGNATURE
+
+    def _probes(self) -> Iterator[_Check]:
+        inputs, probes = self.signature.inputs, self.profile.probes
+        rows = {len(values) for values in probes.outputs.values()}
+        for name, fields, values in (
+            ("numbers", inputs.numbers, probes.numbers),
+            ("strings", inputs.strings, probes.strings),
+        ):
+            rows |= {len(values)} if fields else set()
+            uneven = any(len(row) != len(fields) for row in values)
+            yield uneven, f"probes.{name}: a row must have {len(fields)} values", PROFILE
+        told = "probes need the same rows, at least one, for every input and every output of the signature"
+        yield (
+            len(rows) != 1 or rows == {0} or set(probes.outputs) != set(self.signature.outputs),
+            told,
+            PROFILE,
         )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError
-from penstock.packages import keys
+from penstock.packages.keys import Keys
 from penstock.stack import ports, processes, programs, stackfile
 from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Supervisor, configuration
@@ -100,7 +100,7 @@ def start(stack: StackFile) -> None:
         programs.TRITON: programs.triton(stack).prepare,
         programs.ENVOY: lambda: _prepare_services(stack),
     }
-    keys.ensure(stack.home / "keys")
+    Keys(stack.home / "keys").ensure()
 
     def start_one(program: str) -> None:
         if program in preparations:

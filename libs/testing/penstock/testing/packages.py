@@ -26,6 +26,7 @@ from penstock.packages.parts import (
     ModelSignature,
     NumberProfile,
     Output,
+    Parts,
     Probes,
     Profile,
     StringProfile,
@@ -83,9 +84,7 @@ def write_package(directory: Path, *, model: bytes = b"no real graph", card: str
     """A package that passes `check`, of the pipeline above; another `model` or `card` makes another
     digest.
     """
-    return write(
-        directory,
-        model=model,
+    parts = Parts(
         pipeline=pipeline(),
         signature=ModelSignature(
             inputs=Inputs(numbers=("income",), strings=("purpose",)),
@@ -112,6 +111,7 @@ def write_package(directory: Path, *, model: bytes = b"no real graph", card: str
         curves=Curves(metric="auroc", points=()),
         model_card=card,
     )
+    return write(directory, model, parts)
 
 
 def gate(

@@ -96,7 +96,7 @@ def logs(
 @keys.command("init")
 def keys_init(as_json_: AsJson = False) -> None:
     """Make the keys that are missing."""
-    trust = _keys().ensure(ClientSettings().home / "keys")
+    trust = _keys().Keys(ClientSettings().home / "keys").ensure()
     roles = {keyid: key.role for keyid, key in trust.keys.items()}
     show(roles, table(("key", "role"), [*roles.items()], empty="no keys"), as_json=as_json_)
 
