@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from penstock.contracts.measures import MEASURES, Task, over_rows
-from penstock.measures.performance import FORMULAS, Ranks, performance
+from penstock.measures.performance import FORMULAS, performance, ranks
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.measures.weighted import estimate
 
@@ -143,7 +143,7 @@ def test_numbers(drawn: list[tuple[int, int, float]]) -> None:
 @given(st.lists(st.tuples(st.booleans(), st.integers(-9, 9)), min_size=2, max_size=40))
 def test_ranks_of_any_score_give_auroc(drawn: list[tuple[bool, int]]) -> None:
     positive, score = (np.array(column) for column in zip(*drawn, strict=True))
-    found = Ranks(positive, score / 4)(np.ones((1, len(score))))[0]
+    found = ranks(positive, score / 4)(np.ones((1, len(score))))[0]
     if positive.any() and not positive.all():
         assert found == pytest.approx(sk.roc_auc_score(positive, score), abs=1e-12)
     else:

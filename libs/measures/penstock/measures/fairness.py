@@ -24,12 +24,9 @@ from penstock.measures.weighted import ratio
 class Rates:
     """[R, groups, classes of interest] each; NaN where a group has no such row."""
 
-    selection: Floats
-    """Share of rows that got the class."""
-    true_positive: Floats
-    """Share of those whose label it is."""
-    false_positive: Floats
-    """Share of those whose label it is not."""
+    selection: Floats  # Share of rows that got the class
+    true_positive: Floats  # Share of those whose label it is
+    false_positive: Floats  # Share of those whose label it is not
 
 
 Contrast = Callable[[Rates], Floats]

@@ -34,8 +34,8 @@ from penstock.measures.resampling import collect, draws
 from penstock.measures.scores import Codes, Floats
 from penstock.measures.weighted import Meters, estimate
 
+# Share of undefined draws above which an interval would describe other data than these.
 _UNDEFINED_AT_MOST = 0.05
-"""Share of undefined draws above which an interval would describe other data than these."""
 
 
 class Bootstrap:
@@ -65,9 +65,7 @@ def percentile(drawn: Floats, value: float, confidence: float) -> Interval | Non
     many draws are undefined.
     """
     ends = _quantiles(drawn, confidence)
-    if ends is None or not np.isfinite(value):
-        return None
-    return _interval(value, *ends)
+    return _interval(value, *ends) if ends and np.isfinite(value) else None
 
 
 def disparity(name: str, estimated: Rates, drawn: Rates, confidence: float) -> Interval | None:

@@ -37,8 +37,8 @@ def performance(scores: Scores) -> Meters:
 
 @formula
 def auroc(scores: Scores) -> Meter:
-    ranks = [Ranks(scores.labels == c, scores.said[:, c]) for c in scores.of_interest]
-    return lambda weights: np.mean([rank(weights) for rank in ranks], axis=0)
+    classes = [ranks(scores.labels == c, scores.said[:, c]) for c in scores.of_interest]
+    return lambda weights: np.mean([one(weights) for one in classes], axis=0)
 
 
 @formula
@@ -132,32 +132,30 @@ def mean_error(scores: Scores) -> Meter:
 # -- parts of several measures and of the report's pictures -------------------------------------
 
 
-class Ranks:
+def ranks(positive: NDArray[np.bool_], score: Floats) -> Meter:
     """AUROC of one class: the weighted chance that a positive row scores above a negative one, ties
-    counting one half (Mann and Whitney 1947).
+    counting one half (Mann and Whitney 1947). Both [N]; any score that rises with the chance of
+    being positive.
     """
+    if not len(score):
+        return lambda weights: np.full(len(weights), np.nan)
+    order = np.argsort(score, kind="stable")
+    rising, hit = score[order], positive[order].astype(np.float64)
+    starts = np.flatnonzero(np.r_[True, rising[1:] != rising[:-1]])
 
-    def __init__(self, positive: NDArray[np.bool_], score: Floats) -> None:
-        """Both [N]; any score that rises with the chance of being positive."""
-        self._order = np.argsort(score, kind="stable")
-        ranked = score[self._order]
-        self._positive = positive[self._order].astype(np.float64)
-        starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(ranked) else np.zeros(0, int)
-        self._ties = starts if len(starts) < len(ranked) else None
-
-    def __call__(self, weights: Floats) -> Floats:
-        if not len(self._order):
-            return np.full(len(weights), np.nan)
-        ranked = weights[:, self._order]
-        positive = ranked * self._positive
-        negative = ranked - positive
-        if self._ties is not None:
-            positive = np.add.reduceat(positive, self._ties, axis=1)
-            negative = np.add.reduceat(negative, self._ties, axis=1)
+    def measure(weights: Floats) -> Floats:
+        ranked = weights[:, order]
+        above = ranked * hit
+        negative = ranked - above
+        if len(starts) < len(order):  # ties
+            above = np.add.reduceat(above, starts, axis=1)
+            negative = np.add.reduceat(negative, starts, axis=1)
         below = np.cumsum(negative, axis=1)
         negatives = below[:, -1].copy()
         below -= negative / 2
-        return ratio(np.einsum("rn,rn->r", positive, below), positive.sum(axis=1) * negatives)
+        return ratio(np.einsum("rn,rn->r", above, below), above.sum(axis=1) * negatives)
+
+    return measure
 
 
 def confidence(scores: Scores) -> tuple[Floats, Floats]:

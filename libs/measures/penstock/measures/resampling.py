@@ -14,8 +14,7 @@ import numpy as np
 
 from penstock.measures.scores import Codes, Floats
 
-_VALUES_AT_ONCE = 2_000_000
-"""Weights held in memory at a time: 16 MB."""
+_VALUES_AT_ONCE = 2_000_000  # Weights held in memory at a time: 16 MB.
 
 Seed = np.random.SeedSequence | np.random.Generator
 

@@ -21,17 +21,13 @@ class Scores:
     """N rows. A classifier has `probabilities` [N, k], a regression has `values` [N]."""
 
     task: Task
-    labels: Floats
-    """[N]: class index, or the true number."""
-    units: Codes
-    """[N]: the entity of each row, from 0; the bootstrap draws entities."""
-    classes: tuple[str, ...] = ()
-    """Names, where they are known."""
+    labels: Floats  # [N]: class index, or the true number.
+    units: Codes  # [N]: the entity of each row, from 0; the bootstrap draws entities.
+    classes: tuple[str, ...] = ()  # Names, where they are known
     probabilities: Floats | None = None
+    # [N]: class index as the graph decided it (its threshold and abstaining included), or
+    # ABSTAINED; without it the likeliest class counts.
     decisions: Codes | None = None
-    """[N]: class index as the graph decided it (its threshold and abstaining included), or ABSTAINED;
-    without it the likeliest class counts.
-    """
     values: Floats | None = None
 
     def __len__(self) -> int:

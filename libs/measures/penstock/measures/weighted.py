@@ -27,10 +27,8 @@ Meters = Callable[[Floats], dict[str, Floats]]
 class Summed:
     """A measure that follows from the weighted sums of some columns."""
 
-    columns: tuple[NDArray[Any], ...]
-    """[N] each."""
-    value: Callable[..., Floats]
-    """Takes a sum [R] for each column and returns [R]."""
+    columns: tuple[NDArray[Any], ...]  # [N] each
+    value: Callable[..., Floats]  # Takes a sum [R] for each column and returns [R]
 
     def __call__(self, weights: Floats) -> Floats:
         return self.value(*(weights @ np.stack(self.columns, axis=1)).T)

@@ -8,6 +8,7 @@ be there, so that a cut-off archive is told from a short one.
 from __future__ import annotations
 
 import os
+import shutil
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,39 +72,28 @@ def _write(files: Mapping[str, Path], archive: Path) -> None:
 
 
 def _extract(tar: tarfile.TarFile, directory: Path, limits: Limits) -> None:
-    seen: set[str] = set()
-    total = 0
+    sizes: dict[str, int] = {}
     for member in tar:
         if not member.isreg() or member.issparse() or member.pax_headers or not _may_lie_there(member.name):
             raise Tampered(f"{member.name!r} is no plain file of a package")
-        if member.name in seen:
+        if member.name in sizes:
             raise Tampered(f"{member.name!r} is there twice")
-        seen.add(member.name)
-        total += member.size
-        if len(seen) > limits.files or total > limits.bytes:
+        sizes[member.name] = member.size
+        if len(sizes) > limits.files or sum(sizes.values()) > limits.bytes:
             raise TooLarge(f"the package has more than {limits.files} files or {limits.bytes} bytes")
         source = tar.extractfile(member)
         assert source is not None  # a regular file
         path = directory / member.name
         path.parent.mkdir(exist_ok=True)
-        _copy(source, path, member.size)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+        with open(descriptor, "wb") as target:
+            shutil.copyfileobj(source, target, _CHUNK_BYTES)  # raises ReadError where it is cut off
 
 
 def _may_lie_there(name: str) -> bool:
     """Whether a name is plain, or in the folder that `pack_signed` makes."""
     folder, slash, file = name.rpartition("/")
     return is_plain_name(file) and file != PACKAGE_FOLDER and folder == (PACKAGE_FOLDER if slash else "")
-
-
-def _copy(source: IO[bytes], path: Path, size: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
-    left = size
-    with open(descriptor, "wb") as target:
-        while left and (chunk := source.read(min(_CHUNK_BYTES, left))):
-            target.write(chunk)
-            left -= len(chunk)
-    if left:
-        raise Tampered("the archive is cut off", where=path.name)
 
 
 def _check_end(file: IO[bytes]) -> None:

@@ -56,8 +56,11 @@ class TrustedKey(BaseModel):
     retired_at: AwareDatetime | None = None
 
     def verifies(self, message: bytes, signature: bytes) -> bool:
+        key = load_pem_public_key(self.public_key.encode())
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise Tampered("the trust store holds a key that is not on an elliptic curve")
         try:
-            _public(self.public_key).verify(signature, message, _SIGNATURE)
+            key.verify(signature, message, _SIGNATURE)
         except InvalidSignature:
             return False
         return True
@@ -256,10 +259,3 @@ def _new_private_pem() -> bytes:
     return ec.generate_private_key(ec.SECP256R1()).private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-
-
-def _public(pem: str) -> ec.EllipticCurvePublicKey:
-    key = load_pem_public_key(pem.encode())
-    if not isinstance(key, ec.EllipticCurvePublicKey):
-        raise Tampered("the trust store holds a key that is not on an elliptic curve")
-    return key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
@@ -142,45 +142,52 @@ class Parts:
 
     def check(self) -> None:
         """Compares the parts with one another. Raises Invalid for the first that does not fit."""
-        for wrong, sentence, where in (*self._inputs(), *self._outputs(), *self._probes()):
+        for wrong, sentence, where in (*self._graph(), *self._probes()):
             if wrong:
                 raise Invalid(sentence, where=where)
 
-    def _inputs(self) -> Iterator[_Check]:
-        fields = (*self.signature.inputs.numbers, *self.signature.inputs.strings)
-        declared, named = self.pipeline.pipeline, self.training_set.pipeline
-        yield named != declared, f"names pipeline {named!r}, not {declared!r}", TRAINING_SET
-        twice = len(set(fields)) != len(fields)
-        yield twice or not fields, "inputs must name at least one feature, and each once", SIGNATURE
-        for said, known, where in (
-            ("inputs and the pipeline's features", self.pipeline.resolved_features(), SIGNATURE),
-            ("the profile and the inputs", self.profile.features, PROFILE),
-        ):
-            differ = sorted(set(fields) ^ set(known))
-            yield differ, f"{said} differ in {', '.join(differ)}", where
+    def _graph(self) -> tuple[_Check, ...]:
+        inputs, outputs, classes = self.signature.inputs, self.signature.outputs, self.signature.classes
+        named, declared = self.training_set.pipeline, self.pipeline.pipeline
+        fields = Counter((*inputs.numbers, *inputs.strings))
+        features = ", ".join(sorted(fields.keys() ^ self.pipeline.resolved_features().keys()))
+        profiled = ", ".join(sorted(fields.keys() ^ self.profile.features.keys()))
+        regression = self.signature.target.type == "regression"
+        columns = outputs["probabilities"].columns if "probabilities" in outputs else None
+        return (
+            (named != declared, f"names pipeline {named!r}, not {declared!r}", TRAINING_SET),
+            (
+                set(fields.values()) != {1},
+                "inputs must name at least one feature, and each once",
+                SIGNATURE,
+            ),
+            (features, f"inputs and the pipeline's features differ in {features}", SIGNATURE),
+            (profiled, f"the profile and the inputs differ in {profiled}", PROFILE),
+            (regression and "value" not in outputs, "a regression has the output `value`", SIGNATURE),
+            (
+                not regression and len(classes) != columns,
+                "a classifier has the output `probabilities` with one column a class",
+                SIGNATURE,
+            ),
+        )
 
-    def _outputs(self) -> Iterator[_Check]:
-        outputs, classes = self.signature.outputs, self.signature.classes
-        if self.signature.target.type == "regression":
-            yield "value" not in outputs, "a regression has the output `value`", SIGNATURE
-        else:
-            fits = "probabilities" in outputs and len(classes) == outputs["probabilities"].columns
-            told = "a classifier has the output `probabilities` with one column a class"
-            yield not fits, told, SIGNATURE
-
-    def _probes(self) -> Iterator[_Check]:
+    def _probes(self) -> tuple[_Check, ...]:
         inputs, probes = self.signature.inputs, self.profile.probes
+        sides = (("numbers", inputs.numbers, probes.numbers), ("strings", inputs.strings, probes.strings))
         rows = {len(values) for values in probes.outputs.values()}
-        for name, fields, values in (
-            ("numbers", inputs.numbers, probes.numbers),
-            ("strings", inputs.strings, probes.strings),
-        ):
-            rows |= {len(values)} if fields else set()
-            uneven = any(len(row) != len(fields) for row in values)
-            yield uneven, f"probes.{name}: a row must have {len(fields)} values", PROFILE
-        told = "probes need the same rows, at least one, for every input and every output of the signature"
-        yield (
-            len(rows) != 1 or rows == {0} or set(probes.outputs) != set(self.signature.outputs),
-            told,
-            PROFILE,
+        rows |= {len(values) for _, fields, values in sides if fields}
+        return (
+            *(
+                (
+                    any(len(row) != len(fields) for row in values),
+                    f"probes.{name}: a row must have {len(fields)} values",
+                    PROFILE,
+                )
+                for name, fields, values in sides
+            ),
+            (
+                len(rows) != 1 or rows == {0} or set(probes.outputs) != set(self.signature.outputs),
+                "probes need the same rows, at least one, for every input and every output of the signature",
+                PROFILE,
+            ),
         )

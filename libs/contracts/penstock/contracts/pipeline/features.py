@@ -20,8 +20,7 @@ MinCount = Annotated[int | None, Field(ge=1)]
 
 
 class _Treatment(Model):
-    fields: ClassVar[frozenset[str]] = frozenset()
-    """Types of fields that are treated so."""
+    fields: ClassVar[frozenset[str]] = frozenset()  # types of fields that are treated so
 
     source_field: FieldReference = Field(alias="from")
 

@@ -20,8 +20,8 @@ class FamilySpec(Model):
     """A family's keys, and what it goes by: what a pipeline asks beyond that is refused."""
 
     targets: ClassVar[frozenset[Task]] = frozenset(get_args(Task))
+    # Keys of `features` that it honours: those of numbers, and encodings.
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
-    """Keys of `features` that it honours: those of numbers, and encodings."""
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
 
 

@@ -71,16 +71,14 @@ def _treatment(at: Path, feature: Feature, field: SourceField, family: FamilySpe
     taken = fitting(field, family.treatments) or fitting(field)
     keys = sorted(own_fields(taken[0]).keys() - {"from"})
     said = {key for key in feature.model_fields_set - {"source_field"} if getattr(feature, key) is not None}
-    if isinstance(feature, ByField):
-        wrong = sorted(said - set(keys))
-    else:
-        wrong = ["encode"] if field.type == "number" else []
-        if field.type != "number" and type(feature) not in fitting(field):
-            named = " or ".join(f"`{encoding(model)}`" for model in taken)
-            yield Problem((*at, "encode"), f"a {field.type} field takes {named}")
-    for key in wrong:
-        use = ", ".join(f"`{key}`" for key in keys)
-        yield Problem((*at, key), f"`{key}` does not fit a {field.type} field; use {use}")
+    use = ", ".join(f"`{key}`" for key in keys)
+    if isinstance(feature, ByField) or field.type == "number":
+        wrong = sorted(said - set(keys)) if isinstance(feature, ByField) else ["encode"]
+        for key in wrong:
+            yield Problem((*at, key), f"`{key}` does not fit a {field.type} field; use {use}")
+    elif type(feature) not in fitting(field):
+        named = " or ".join(f"`{encoding(model)}`" for model in taken)
+        yield Problem((*at, "encode"), f"a {field.type} field takes {named}")
     if isinstance(feature, Number):
         try:
             clip_bounds(feature)
