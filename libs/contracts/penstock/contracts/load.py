@@ -189,33 +189,25 @@ def _message(place: Place, detail: ErrorDetails) -> str:
             said = f"write {_KINDS[kind]}"
         case _:
             said = f"{detail['msg'][0].lower()}{detail['msg'][1:]}"
-    return f"{said}, not {_shown(detail['input'])}"
-
-
-def _shown(value: object) -> str:
-    text = repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    value = detail["input"]
+    shown = repr(value) if isinstance(value, str) else str(value)
+    return f"{said}, not {shown if len(shown) <= 60 else shown[:57] + '…'}"
 
 
 def _at(document: CommentedMap, path: Path, message: str, *, key: bool = False) -> Problem:
-    line, column = _place(document, path, key=key)
-    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return Problem(line, column, dotted.removeprefix("."), message)
-
-
-def _place(document: CommentedMap, path: Path, *, key: bool) -> tuple[int, int]:
-    """Line and column, from 1, of the value at `path` (or of its key), or of the deepest mapping
-    that has a part of it.
+    """The problem at the value of `path` (or at its key), or at the deepest mapping that has a part
+    of it.
     """
     node: Any = document
-    found = (0, 0)
+    line, column = 0, 0
     with suppress(KeyError, IndexError, TypeError, AttributeError):
         for left, step in zip(range(len(path))[::-1], path, strict=True):
             if isinstance(node, CommentedSeq):
-                found = node.lc.item(step)
+                line, column = node.lc.item(step)
             elif (key and not left) or isinstance(node[step], CommentedMap):
-                found = node.lc.key(step)
+                line, column = node.lc.key(step)
             else:
-                found = node.lc.value(step)
+                line, column = node.lc.value(step)
             node = node[step]
-    return found[0] + 1, found[1] + 1
+    dotted = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return Problem(line + 1, column + 1, dotted.removeprefix("."), message)

@@ -47,13 +47,12 @@ def rates(scores: Scores, groups: Codes) -> Callable[[Floats], Rates]:
     abstained did not get the class.
     """
     members = [np.flatnonzero(groups == group) for group in range(int(groups.max(initial=-1)) + 1)]
-    matrices = []
-    for rows in members:
-        columns = []
-        for c in scores.of_interest:
-            hit, chosen = scores.labels[rows] == c, scores.chosen[rows] == c
-            columns += [np.ones(len(rows)), chosen, hit, hit & chosen]
-        matrices.append(np.stack(columns, axis=1).astype(np.float64))
+    columns = []
+    for c in scores.of_interest:
+        hit, chosen = scores.labels == c, scores.chosen == c
+        columns += [np.ones(len(scores)), chosen, hit, hit & chosen]
+    matrix = np.stack(columns, axis=1).astype(np.float64)
+    matrices = [matrix[rows] for rows in members]
 
     def measure(weights: Floats) -> Rates:
         counts = np.stack(

@@ -37,8 +37,6 @@ def unknown_key(place: Place) -> str:
 
 
 def unknown_reference(pipeline: Pipeline, reference: str) -> str | None:
-    source, _, field = reference.partition(".")
-    if source in pipeline.sources and field in pipeline.sources[source].fields:
-        return None
-    known = [f"{s}.{f}" for s, declared in pipeline.sources.items() for f in declared.fields]
-    return f"no field `{reference}`{nearest(reference, known)}"
+    """A sentence on a `source.field` that is not there; None where it is."""
+    known = [f"{name}.{field}" for name, source in pipeline.sources.items() for field in source.fields]
+    return None if reference in known else f"no field `{reference}`{nearest(reference, known)}"
