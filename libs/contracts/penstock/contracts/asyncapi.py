@@ -22,6 +22,8 @@ _PARAMETERS = {
     "pipeline": {"description": "A pipeline's name."},
     "source": {"description": "The name of one of its sources."},
 }
+TYPES: dict[str, Any] = {event.__name__: event for event in EVENTS.values()} | dataplane.SHAPES
+"""Types of messages by name: control events, then the data plane's."""
 _WITHOUT_TYPE: Json = {
     "Event": {
         "type": "object",
@@ -37,7 +39,7 @@ _WITHOUT_TYPE: Json = {
 
 def asyncapi() -> Json:
     """The whole document."""
-    names = [*(event.__name__ for event in EVENTS.values()), *dataplane.SHAPES, *_WITHOUT_TYPE]
+    names = [*TYPES, *_WITHOUT_TYPE]
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -55,9 +57,8 @@ def asyncapi() -> Json:
 
 def _schemas() -> Json:
     """Every type by name, those that events share among them."""
-    types = {event.__name__: event for event in EVENTS.values()} | dataplane.SHAPES
     _, shared = TypeAdapter.json_schemas(
-        [(name, "validation", TypeAdapter(of)) for name, of in types.items()],
+        [(name, "validation", TypeAdapter(of)) for name, of in TYPES.items()],
         ref_template="#/components/schemas/{model}",
     )
     return {**shared["$defs"], **_WITHOUT_TYPE}

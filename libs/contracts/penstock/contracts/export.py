@@ -17,10 +17,9 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from penstock.contracts import dataplane, measures, metrics
-from penstock.contracts.asyncapi import Json, asyncapi
+from penstock.contracts import measures, metrics
+from penstock.contracts.asyncapi import TYPES, Json, asyncapi
 from penstock.contracts.durations import format_duration
-from penstock.contracts.events import EVENTS
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.reference import reference
 
@@ -39,8 +38,7 @@ def exports() -> dict[str, str]:
 
 def event_schemas() -> dict[str, Json]:
     """Schemas by event class; data-plane messages too."""
-    types = {event.__name__: event for event in EVENTS.values()} | dataplane.SHAPES
-    return {name: TypeAdapter(kind).json_schema() for name, kind in types.items()}
+    return {name: TypeAdapter(kind).json_schema() for name, kind in TYPES.items()}
 
 
 def pipeline_schema() -> Json:

@@ -91,7 +91,7 @@ def _extract(tar: tarfile.TarFile, directory: Path, limits: Limits) -> None:
 
 
 def _may_lie_there(name: str) -> bool:
-    """Whether a name is plain, or in the folder that `pack_signed` makes."""
+    """Allows plain names, and those in the folder that `pack_signed` makes."""
     folder, slash, file = name.rpartition("/")
     return is_plain_name(file) and file != PACKAGE_FOLDER and folder == (PACKAGE_FOLDER if slash else "")
 

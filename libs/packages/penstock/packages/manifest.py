@@ -46,8 +46,8 @@ class Manifest(BaseModel):
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name has only letters, digits, `_`, `.`, `-`, and neither dot nor dash first: no
-    folder, no way out of one.
+    """Allows only letters, digits, `_`, `.`, `-`, and neither dot nor dash first: no folder, no way
+    out of one.
     """
     return _NAME.fullmatch(name) is not None
 
