@@ -10,6 +10,8 @@ a running stack reports.
 
 from penstock.contracts.metrics.metric import SERVICES as SERVICES
 from penstock.contracts.metrics.metric import Metric as Metric
+
+# One flat namespace, `metrics.READY`, `metrics.REJECTS`: a name is a metric wherever it stands.
 from penstock.contracts.metrics.runtime import *  # noqa: F403
 from penstock.contracts.metrics.services import *  # noqa: F403
 
