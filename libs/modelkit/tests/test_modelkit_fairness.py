@@ -8,8 +8,7 @@ import torch
 
 from penstock.contracts.errors import Invalid
 from penstock.modelkit.build import build
-from penstock.modelkit.fairness import SCALE, Penalty
-from penstock.modelkit.groups import groups_of
+from penstock.modelkit.fairness import SCALE, Penalty, groups_of
 from penstock.modelkit.model import run
 from penstock.modelkit.rows import Rows, read
 

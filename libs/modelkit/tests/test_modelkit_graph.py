@@ -18,8 +18,7 @@ from penstock.modelkit.model import NotAlike, check_parity, compile_model, run
 from penstock.modelkit.network import Network
 from penstock.modelkit.neural import TrainedNetwork
 from penstock.modelkit.preprocessing import fit
-from penstock.modelkit.rows import read
-from penstock.modelkit.signature import signature
+from penstock.modelkit.rows import read, signature
 
 FIELDS = {"age": "number", "income": "number", "purpose": "category", "owner": "boolean", "note": "text"}
 FEATURES: dict[str, Any] = {

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from penstock.contracts.errors import Invalid
 from penstock.modelkit.features import WordWeights, transform
 from penstock.modelkit.preprocessing import SMALLEST_SCALE, Category, Preprocessing, Text, fit
-from penstock.modelkit.signature import signature
+from penstock.modelkit.rows import signature
 from penstock.modelkit.words import SEPARATORS, split_words
 
 # One example runs two small graphs; a slow machine must not fail it.

@@ -21,9 +21,8 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch
 from penstock.modelkit.features import WordWeights
 from penstock.modelkit.network import Network, Tensors
-from penstock.modelkit.optimizer import Optimizer
+from penstock.modelkit.optimizer import Optimizer, learning_rate
 from penstock.modelkit.preprocessing import Category
-from penstock.modelkit.schedules import learning_rate
 from penstock.modelkit.training import (
     Objective,
     Split,

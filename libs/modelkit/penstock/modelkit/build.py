@@ -19,8 +19,7 @@ from penstock.modelkit.features import transform
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
 from penstock.modelkit.preprocessing import bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
-from penstock.modelkit.rows import Rows, classes, read
-from penstock.modelkit.signature import signature
+from penstock.modelkit.rows import Rows, classes, read, signature
 from penstock.packages.parts import ModelSignature, Profile
 
 MIN_TRAIN_ROWS = 20
@@ -29,21 +28,21 @@ MIN_VALIDATION_ROWS = 5
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A trained model, all of it that goes into the package."""
+    """A trained model, all of it that goes into the package: the ONNX graph, measures of the
+    validation split, the threshold from which two classes' answer is positive.
+
+    `parity` is the largest difference between the family's library and ONNX Runtime over all rows,
+    `weights` the digest of all that was learned.
+    """
 
     model: bytes
-    """The ONNX graph."""
     signature: ModelSignature
     metrics: dict[str, float]
-    """Measures of the validation split."""
     history: tuple[Epoch, ...]
     profile: Profile
     threshold: float | None
-    """Binary: positive from here up."""
     parity: float
-    """Largest difference between the family's library and ONNX Runtime over all rows."""
     weights: str
-    """Digest of all that was learned."""
     description: Description
 
 
@@ -120,7 +119,7 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
 
 def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> None:
     """Raises Invalid where there is nothing to learn from."""
-    target = pipeline.target
+    where = f"targets.{named.target.name}"
     for part, rows, least in (
         ("training", training, MIN_TRAIN_ROWS),
         ("validation", validation, MIN_VALIDATION_ROWS),
@@ -131,23 +130,21 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
                 where=f"split.parts.{'train' if part == 'training' else part}",
                 remedy="Publish more labelled events, or give this part a larger share",
             )
-        if target.type == "regression":
+        if pipeline.target.type == "regression":
             if not np.isfinite(rows.labels).all():
-                raise Invalid(
-                    f"the {part} split has targets that are no number", where=f"targets.{named.target.name}"
-                )
+                raise Invalid(f"the {part} split has targets that are no number", where=where)
             continue
         present = np.unique(rows.labels)
         if len(present) < 2:
             raise Invalid(
                 f"the {part} split has one class only: `{named.classes[present[0]]}` in all {len(rows)} rows",
-                where=f"targets.{named.target.name}",
+                where=where,
                 remedy="Publish labels of the other class too, or check `positive`",
             )
-        if part == "training" and len(present) < len(named.classes):
-            absent = [name for index, name in enumerate(named.classes) if index not in present]
+        absent = [f"`{name}`" for index, name in enumerate(named.classes) if index not in present]
+        if absent and part == "training":
             raise Invalid(
-                f"the training split has no row of class {', '.join(f'`{name}`' for name in absent)}",
-                where=f"targets.{named.target.name}",
+                f"the training split has no row of class {', '.join(absent)}",
+                where=where,
                 remedy="Publish more labels of it",
             )

@@ -10,15 +10,21 @@ Opportunity in Supervised Learning*, NeurIPS 2016).
 
 from __future__ import annotations
 
-from typing import Literal
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-SCALE = 1.6
-"""Weight of `strength: 1`; see `Penalty`."""
-MIN_CELL = 2
-"""Rows of a cell (group, or group and label) in one batch below which it says nothing."""
+from penstock.contracts.errors import Invalid
+from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.graph import Array
+from penstock.modelkit.rows import Rows
+
+SCALE = 1.6  # weight of `strength: 1`; see `Penalty`
+MIN_CELL = 2  # rows of a cell (group, or group and label) in one batch below which it says nothing
 
 Notion = Literal["demographic_parity", "equalized_odds", "equal_opportunity"]
 _GIVEN: dict[Notion, tuple[int | None, ...]] = {
@@ -62,3 +68,40 @@ class Penalty:
             apart = (means.unsqueeze(0) - means.unsqueeze(1)).abs()
             total = total + apart.sum() / (len(means) * (len(means) - 1))
         return self._weight * total
+
+
+def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tuple[int, Array, Array]:
+    """Groups rows by a field of `audit.groups`: the number of groups in the training split, and
+    each row's group, int64 [N], -1 where missing or not seen in training.
+
+    Raises Invalid where there is nothing to compare.
+    """
+    where = "trainer.fairness.by"
+    if by not in train.groups:
+        raise Invalid(
+            f"the training set carries no group `{by}`", where=where, remedy=f"List `{by}` under audit.groups"
+        )
+    group = pipeline.audit.groups.get(by)
+    bins = (group.bins if group else None) or ()
+    ours, theirs = ([_name(value, bins) for value in part.groups[by]] for part in (train, validation))
+    known = sorted({name for name in ours if name is not None})
+    if len(known) < 2:
+        raise Invalid(
+            f"all training rows are in one group of `{by}`"
+            if known
+            else f"`{by}` is missing in all training rows",
+            where=where,
+            remedy="Leave the constraint out, or publish events of more than one group",
+        )
+    index: dict[str | None, int] = {name: position for position, name in enumerate(known)}
+    train_groups, validation_groups = (
+        np.array([index.get(name, -1) for name in names], dtype=np.int64) for names in (ours, theirs)
+    )
+    return len(known), train_groups, validation_groups
+
+
+def _name(value: Any, bins: Sequence[float]) -> str | None:
+    """The value's group; a number's is its bin in `audit.groups`."""
+    if value is None or value == "" or value != value:
+        return None
+    return f"{bisect_right(bins, value):03d}" if isinstance(value, float) else str(value)

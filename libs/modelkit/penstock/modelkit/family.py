@@ -23,22 +23,22 @@ from penstock.packages.parts import ModelSignature
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """One pass over the training split, or one round."""
+    """One pass over the training split, or one round: its number, from 1, of the `epochs` planned.
+
+    `train_loss` is the mean over the epoch's batches, with penalty and class weights;
+    `validation_loss` that of the validation split, without dropout; `learning_rate` the one at the
+    epoch's end. `elapsed_s` counts from the beginning of the run's first epoch and leaves out the
+    pause between a kill and the resumption.
+    """
 
     number: int
-    """Number of the epoch or round, from 1."""
     epochs: int
-    """Planned."""
     train_loss: float
-    """Mean over the epoch's batches, with penalty and class weights."""
     validation_loss: float
-    """Loss of the validation split, without dropout."""
     validation_metric: float
     metric: str
     learning_rate: float
-    """Learning rate at the epoch's end."""
     elapsed_s: float
-    """Since the run's first epoch began, pauses between a kill and the resumption left out."""
 
 
 class Part(NamedTuple):
@@ -68,14 +68,11 @@ class Prepared:
 
 
 class Description(NamedTuple):
-    """Words for the model card."""
+    """Words for the model card. `library`: the one whose answer the graph is compared with."""
 
-    kind: str
-    """`mlp, hidden layers 64, 32, dropout 0.1`."""
-    training: str
-    """`Trained 12 of at most 30 epochs with adamw`."""
+    kind: str  # mlp, hidden layers 64, 32, dropout 0.1
+    training: str  # Trained 12 of at most 30 epochs with adamw
     library: str
-    """Library whose answer the graph is compared with."""
 
 
 class Trained(Protocol):
@@ -130,10 +127,7 @@ def family_of(model: ModelSpec) -> Family:
 
 
 def kept(history: Sequence[Epoch], stopping: EarlyStopping | None) -> tuple[int, bool]:
-    """Index of the epoch whose model is kept, and whether training ends with the last one.
-
-    Raises IndexError without an epoch.
-    """
+    """Index of the epoch whose model is kept, and whether training ends with the last one."""
     if stopping is None:
         return len(history) - 1, False
     best = 0

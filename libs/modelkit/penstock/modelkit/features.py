@@ -16,20 +16,19 @@ from penstock.modelkit.preprocessing import Category, Preprocessing, Text
 from penstock.modelkit.rows import Rows
 from penstock.modelkit.words import count_words
 
+# Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32.
 SCALED_LIMIT = 1e6
-"""Scaled numbers stay within ± this, so that any finite input gives a finite output in FP32."""
-CHUNK_CELLS = 16_000_000
-"""Floats in one chunk of word counts while rows are transformed."""
+CHUNK_CELLS = 16_000_000  # floats in one chunk of word counts while rows are transformed
 
 
 class Value(NamedTuple):
-    """A matrix [N, width] in the graph."""
+    """A matrix [N, width] in the graph: DOUBLE, FLOAT or INT64. One that is `sparse`, mostly zeros,
+    is kept as WordWeights in memory.
+    """
 
     name: str
     kind: int
-    """DOUBLE, FLOAT or INT64."""
     sparse: bool = False
-    """Mostly zeros: kept as WordWeights in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +43,8 @@ class WordWeights:
     width: int
 
 
+# Inputs of a family, by the names that it gave: [N, width] each.
 Inputs = Mapping[str, Array | WordWeights]
-"""Inputs of a family, by the names that it gave: [N, width] each."""
 
 
 class Features:
@@ -187,8 +186,8 @@ def transform(fitted: Preprocessing, rows: Rows, wanted: Callable[[Features], di
     for name, value in values.items():
         graph.output(value.name, name, value.kind, ["N", f"width of {name}"])
     run = Runner(graph.build("preprocessing"))
-    widest = max((len(text.words) for text in fitted.texts), default=0)
-    chunk = max(64, CHUNK_CELLS // widest) if widest else max(1, len(rows))
+    widths = [len(part.words) for part in fitted.strings if isinstance(part, Text)]
+    chunk = max(64, CHUNK_CELLS // max(widths)) if widths else max(1, len(rows))
     found = [
         run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
         for at in range(0, max(1, len(rows)), chunk)

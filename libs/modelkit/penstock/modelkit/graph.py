@@ -21,7 +21,6 @@ ML = "ai.onnx.ml"
 DOUBLE = TensorProto.DOUBLE
 FLOAT = TensorProto.FLOAT
 INT64 = TensorProto.INT64
-BOOL = TensorProto.BOOL
 STRING = TensorProto.STRING
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -15,8 +15,8 @@ from penstock.measures.scores import Scores
 from penstock.measures.weighted import estimate
 from penstock.modelkit.graph import Array
 
+# The measure that the training curve shows beside the loss.
 CURVE: dict[Task, str] = {"binary": "auroc", "multiclass": "accuracy", "regression": "rmse"}
-"""The measure that the training curve shows beside the loss."""
 
 
 def of_split(

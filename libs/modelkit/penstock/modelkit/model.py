@@ -15,10 +15,9 @@ from penstock.modelkit.graph import FLOAT, STRING, Array, Graph, Runner
 from penstock.modelkit.preprocessing import Preprocessing
 from penstock.modelkit.rows import Rows
 
+# Largest difference between library and ONNX Runtime: of a probability, or of a value in standard
+# deviations of the target.
 TOLERANCE = 1e-6
-"""Largest difference between library and ONNX Runtime: of a probability, or of a value in standard
-deviations of the target.
-"""
 
 
 class NotAlike(PenstockError):
@@ -40,10 +39,10 @@ def compile_model(
     answers = model.compile(graph, {name: value.name for name, value in inputs.items()})
     if signature.target.type == "regression":
         graph.output(answers, "value", FLOAT, ["N", 1])
-        return graph.build(signature.target.name)
-    decision = compile_decision(graph, answers, signature.classes, threshold, abstain)
-    graph.output(answers, "probabilities", FLOAT, ["N", len(signature.classes)])
-    graph.output(decision, "decision", STRING, ["N", 1])
+    else:
+        decision = compile_decision(graph, answers, signature.classes, threshold, abstain)
+        graph.output(answers, "probabilities", FLOAT, ["N", len(signature.classes)])
+        graph.output(decision, "decision", STRING, ["N", 1])
     return graph.build(signature.target.name)
 
 

@@ -14,11 +14,10 @@ import torch
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import FamilySpec, Pipeline
 from penstock.modelkit.decision import probabilities
-from penstock.modelkit.fairness import Penalty
+from penstock.modelkit.fairness import Penalty, groups_of
 from penstock.modelkit.family import Description, Epoch, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
-from penstock.modelkit.groups import groups_of
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
@@ -27,13 +26,13 @@ SpecT = TypeVar("SpecT", bound=FamilySpec)
 
 
 class Shape(NamedTuple):
-    """The ends of a network."""
+    """The ends of a network: dense columns, those of words included, embedded categories, and
+    logits, one of two classes or of a regression, else one a class.
+    """
 
     dense: int
-    """Columns, those of words included."""
     embedded: tuple[Category, ...]
     outputs: int
-    """Logits: one of two classes, else one a class; one of a regression."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,7 @@ class TrainedNetwork:
 
 class Neural(ABC, Generic[SpecT]):
     spec: type[SpecT]
-
-    @abstractmethod
-    def inputs(self, features: Features) -> dict[str, Value]:
-        """Picks the network's inputs from `Features.tensors`."""
+    pieces: bool  # whether the network takes numbers in pieces, too: see `Features.tensors`
 
     @abstractmethod
     def network(self, spec: SpecT, shape: Shape) -> Network:
@@ -87,6 +83,9 @@ class Neural(ABC, Generic[SpecT]):
     @abstractmethod
     def kind(self, spec: SpecT) -> str:
         """Words for the model card."""
+
+    def inputs(self, features: Features) -> dict[str, Value]:
+        return features.tensors(pieces=self.pieces)
 
     def fit(
         self,
@@ -103,7 +102,6 @@ class Neural(ABC, Generic[SpecT]):
         dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
         outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
         network = self.network(spec, Shape(dense, prepared.preprocessing.embedded, outputs))
-        offset, spread = prepared.scale()
         history = train(
             network,
             objective,
@@ -111,7 +109,6 @@ class Neural(ABC, Generic[SpecT]):
             validation,
             plan,
             seed=seed,
-            spread=spread,
             checkpoint=checkpoint,
             on_epoch=on_epoch,
         )
@@ -119,7 +116,7 @@ class Neural(ABC, Generic[SpecT]):
             f"Trained {len(history)} of at most {plan.epochs} epochs with {plan.optimizer.type}, learning"
             f" rate {plan.optimizer.learning_rate:g}, batches of {plan.batch_size}"
         )
-        return TrainedNetwork(network, objective.task, offset, spread, history, self.kind(spec), told)
+        return TrainedNetwork(network, objective.task, *prepared.scale(), history, self.kind(spec), told)
 
 
 def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, Split]:
@@ -147,5 +144,5 @@ def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split,
             None if groups is None else torch.from_numpy(groups),
         )
 
-    objective = Objective(pipeline.target.type, weights, penalty)
+    objective = Objective(pipeline.target.type, weights, penalty, spread)
     return objective, split(train, train_groups), split(validation, validation_groups)

@@ -1,4 +1,5 @@
-"""SGD, Adam and AdamW on a module's parameters, all of one step in torch's fused list operations.
+"""SGD, Adam and AdamW on a module's parameters, all of one step in torch's fused list operations,
+and the learning rate of each step.
 
 The same arithmetic as `torch.optim` (a test compares them). Written here because `torch.optim`
 drags in torch's compiler on first use, which costs a short run seconds and 160 MB.
@@ -6,12 +7,14 @@ drags in torch's compiler on first use, which costs a short run seconds and 160 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from penstock.contracts.pipeline import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule
 from penstock.contracts.pipeline import Optimizer as Spec
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
@@ -72,3 +75,20 @@ class Optimizer:
         self._step = state["step"]
         self._first = state["first"]
         self._second = state["second"]
+
+
+def learning_rate(schedule: Schedule, base: float, step: int, steps: int) -> float:
+    """The rate of step `step` (from 0) of `steps`: a linear rise over the warm-up, then as the
+    schedule says.
+    """
+    warmup = round(schedule.warmup * steps)
+    if step < warmup:
+        return base * (step + 1) / warmup
+    share = (step - warmup) / max(1, steps - warmup)
+    match schedule:
+        case ConstantSchedule():
+            return base
+        case LinearSchedule():
+            return base * (1 - share)
+        case CosineSchedule():
+            return base * (0.5 * (1 + math.cos(math.pi * share)))

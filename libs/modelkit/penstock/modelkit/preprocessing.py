@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -24,13 +25,18 @@ from penstock.modelkit.words import split_words
 from penstock.packages.parts import ModelSignature
 
 MAX_BINS = 64
+# ONNX Runtime takes a smaller constant for 0 and leaves out its subtraction, though it is FP64.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
-"""ONNX Runtime takes a smaller constant for 0 and leaves out its subtraction, though it is FP64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """x → (clip(x) or fill where missing - offset) / scale; beside it 1 where missing, if `indicator`."""
+    """x → (clip(x) or fill where missing - offset) / scale; beside it 1 where missing, if `indicator`.
+
+    Piecewise-linear encoding: between each two neighbouring `edges` one column that rises from 0 to
+    1, so that a network sees steps and bends. Y. Gorishniy, I. Rubachev, A. Babenko, *On Embeddings
+    for Numerical Features in Tabular Deep Learning* (NeurIPS 2022).
+    """
 
     name: str
     low: float
@@ -40,22 +46,16 @@ class Number:
     scale: float
     indicator: bool
     edges: tuple[float, ...] = ()
-    """Piecewise-linear encoding: between each two neighbouring edges one column that rises from 0
-    to 1, so that a network sees steps and bends. Y. Gorishniy, I. Rubachev, A. Babenko, *On
-    Embeddings for Numerical Features in Tabular Deep Learning* (NeurIPS 2022).
-    """
 
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """text → bucket: 0 missing, 1 … K the known values, K + 1 unknown."""
+    """text → bucket: 0 missing, 1 … K the known values, K + 1 unknown. `counts`: training rows per bucket."""
 
     name: str
     values: tuple[str, ...]
     counts: tuple[int, ...]
-    """Training rows per bucket, K + 2 of them."""
-    dimension: int | None
-    """Embedding width; None for one column per bucket."""
+    dimension: int | None  # embedding width; None for one column per bucket
 
     @property
     def weights(self) -> Array:
@@ -81,26 +81,22 @@ class Text:
 
     name: str
     words: tuple[str, ...]
-    rows: tuple[int, ...]
-    """Training rows that contain the word."""
+    rows: tuple[int, ...]  # of training, that contain the word
     rarity: tuple[float, ...]
     indicator: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
+    """Inputs of both tensors in the signature's order."""
+
     signature: ModelSignature
     numbers: tuple[Number, ...]
     strings: tuple[Category | Text, ...]
-    """Text inputs in the signature's order."""
 
     @property
     def embedded(self) -> tuple[Category, ...]:
         return tuple(part for part in self.strings if isinstance(part, Category) and part.dimension)
-
-    @property
-    def texts(self) -> tuple[Text, ...]:
-        return tuple(part for part in self.strings if isinstance(part, Text))
 
 
 def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int = 0) -> Preprocessing:
@@ -109,20 +105,14 @@ def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int 
 
     Raises Invalid, with the field's name, where a feature cannot be learned from.
     """
-    features = pipeline.resolved_features()
-    numbers = []
-    for column, name in enumerate(signature.inputs.numbers):
-        feature = features[name]
-        assert isinstance(feature, NumberTreatment)
-        numbers.append(_fit_number(name, feature, rows.numbers[:, column], bins))
-    strings: list[Category | Text] = []
-    for column, name in enumerate(signature.inputs.strings):
-        match features[name]:
-            case BagOfWords() as feature:
-                strings.append(_fit_text(name, feature, rows.strings[:, column]))
-            case Embedding() | OneHot() as feature:
-                strings.append(_fit_category(name, feature, rows.strings[:, column]))
-    return Preprocessing(signature, tuple(numbers), tuple(strings))
+    features, inputs = pipeline.resolved_features(), signature.inputs
+    numbers = zip(inputs.numbers, rows.numbers.T, strict=True)
+    strings = zip(inputs.strings, rows.strings.T, strict=True)
+    return Preprocessing(
+        signature,
+        tuple(_fit_number(name, features[name], column, bins) for name, column in numbers),
+        tuple(_fit_string(name, features[name], column) for name, column in strings),
+    )
 
 
 def bins(rows: int) -> int:
@@ -140,39 +130,32 @@ def _always_missing(name: str, feature: Treatment, rows: int) -> Invalid:
     )
 
 
-def _fit_number(name: str, feature: NumberTreatment, column: Array, bins: int) -> Number:
+def _fit_number(name: str, feature: Treatment, column: Array, bins: int) -> Number:
+    assert isinstance(feature, NumberTreatment)
     present = column[np.isfinite(column)]
     if not len(present):
         raise _always_missing(name, feature, len(column))
-    bounds = clip_bounds(feature)
     low, high = (
-        (np.quantile(present, at / 100) if percentile else at for percentile, at in bounds)
-        if bounds
-        else (-np.inf, np.inf)
+        float(np.quantile(present, at / 100) if percentile else at)
+        for percentile, at in clip_bounds(feature) or ((False, -np.inf), (False, np.inf))
     )
     clipped = np.clip(present, low, high)
-    match feature.impute:
-        case "mean":
-            fill = float(clipped.mean())
-        case "zero":
-            fill = 0.0
-        case _:
-            fill = float(np.median(clipped))
-    match feature.scale or "standard":
-        case "standard":
-            offset, scale = float(clipped.mean()), float(clipped.std())
-        case "minmax":
-            offset, scale = float(clipped.min()), float(clipped.max() - clipped.min())
-        case _:
-            offset, scale = 0.0, 1.0
+    least, mean = clipped.min(), clipped.mean()
+    fills = {"mean": mean, "zero": 0.0, "median": np.median(clipped)}
+    scales = {
+        "standard": (mean, clipped.std()),
+        "minmax": (least, clipped.max() - least),
+        "none": (0.0, 1.0),
+    }
+    offset, scale = map(float, scales[feature.scale or "standard"])
     if not scale > max(abs(offset) * 1e-12, SMALLEST_SCALE):  # a constant
         scale = 1.0
     edges = _edges(clipped, bins) if bins and np.ptp(clipped) > SMALLEST_SCALE else np.empty(0)
     return Number(
         name=name,
-        low=float(low),
-        high=float(high),
-        fill=fill,
+        low=low,
+        high=high,
+        fill=float(fills[feature.impute or "median"]),
         offset=offset,
         scale=scale,
         indicator=len(present) < len(column),
@@ -188,22 +171,26 @@ def _edges(values: Array, bins: int) -> Array:
     return np.unique(np.concatenate([np.quantile(values, shares), np.quantile(np.unique(values), shares)]))
 
 
-def _fit_category(name: str, feature: Embedding | OneHot, column: Array) -> Category:
+def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text:
+    if isinstance(feature, BagOfWords):
+        return _fit_text(name, feature, column)
+    assert isinstance(feature, Embedding | OneHot)
     seen = Counter(column.tolist())
     missing = seen.pop("", 0)
     if not seen:
         raise _always_missing(name, feature, len(column))
-    frequent = sorted(
-        (value for value, count in seen.items() if count >= (feature.min_count or 1)),
-        key=lambda v: (-seen[v], v),
-    )
-    rare = sum(count for value, count in seen.items() if count < (feature.min_count or 1))
-    dimension = (
-        (feature.dimension or min(32, max(1, (len(frequent) + 1) // 2)))
-        if isinstance(feature, Embedding)
-        else None
-    )
-    return Category(name, tuple(frequent), (missing, *(seen[value] for value in frequent), rare), dimension)
+    known = _frequent(seen, feature.min_count)
+    counts = [seen[value] for value in known]
+    dimension = None
+    if isinstance(feature, Embedding):
+        dimension = feature.dimension or min(32, max(1, (len(known) + 1) // 2))
+    return Category(name, known, (missing, *counts, seen.total() - sum(counts)), dimension)
+
+
+def _frequent(seen: Counter[str], least: int | None) -> tuple[str, ...]:
+    """Sorts what occurs at least so often by how often it does, then as text."""
+    enough = (value for value, count in seen.items() if count >= (least or 1))
+    return tuple(sorted(enough, key=lambda value: (-seen[value], value)))
 
 
 def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
@@ -212,20 +199,16 @@ def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
         raise _always_missing(name, feature, len(column))
     total: Counter[str] = Counter()
     rows: Counter[str] = Counter()
-    for chunk in split_words(column):
-        for words in chunk:
-            total.update(words)
-            rows.update(set(words))
-    enough = feature.min_count or 1
-    kept = sorted(
-        (word for word, count in total.items() if count >= enough), key=lambda word: (-total[word], word)
-    )
-    kept = kept[: feature.vocabulary or 1000]
+    for words in chain.from_iterable(split_words(column)):
+        total.update(words)
+        rows.update(set(words))
+    kept = _frequent(total, feature.min_count)[: feature.vocabulary or 1000]
     if not kept:
         raise Invalid(
-            f"no word of `{feature.source_field}` occurs {enough} times in the {len(column)} training rows",
+            f"no word of `{feature.source_field}` occurs {feature.min_count or 1} times in the"
+            f" {len(column)} training rows",
             where=f"features.{name}.min_count",
             remedy="Lower min_count, or leave the feature out",
         )
     rarity = tuple(float(np.log((1 + len(column)) / (1 + rows[word])) + 1) for word in kept)
-    return Text(name, tuple(kept), tuple(rows[word] for word in kept), rarity, missing > 0)
+    return Text(name, kept, tuple(rows[word] for word in kept), rarity, missing > 0)

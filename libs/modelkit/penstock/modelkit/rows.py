@@ -1,4 +1,6 @@
-"""A part of a training set in memory: raw feature values, labels, groups."""
+"""Columns of the model: their signature, and a part of a training set in memory, raw values as the
+model takes them, labels, groups.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ import pyarrow.parquet as pq
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
-from penstock.packages.parts import ModelSignature
+from penstock.packages.parts import Inputs, ModelSignature, Output, TargetSignature
 
 Numbers = np.ndarray[tuple[int, int], np.dtype[np.float64]]
 Strings = np.ndarray[tuple[int, int], np.dtype[np.object_]]
@@ -43,24 +45,53 @@ def classes(path: Path) -> tuple[str, ...]:
     return tuple(str(name) for name in json.loads(metadata.get(b"penstock", b"{}")).get("classes") or ())
 
 
+def signature(pipeline: Pipeline, classes: tuple[str, ...]) -> ModelSignature:
+    """Signature of the model: numbers in one tensor, all else in the other, each in the order of
+    the pipeline file.
+
+    `classes` names the columns of `probabilities`: binary, the negative class and then the positive
+    one. A regression has none, gives `value` instead, and decides nothing.
+    """
+    target = pipeline.target
+    regression = target.type == "regression"
+    types = {
+        name: pipeline.field(feature.source_field).type
+        for name, feature in pipeline.resolved_features().items()
+    }
+    return ModelSignature(
+        inputs=Inputs(
+            numbers=tuple(name for name, kind in types.items() if kind == "number"),
+            strings=tuple(name for name, kind in types.items() if kind != "number"),
+        ),
+        outputs={"value": Output(datatype="FP32", columns=1)}
+        if regression
+        else {
+            "probabilities": Output(datatype="FP32", columns=len(classes)),
+            "decision": Output(datatype="BYTES", columns=1),
+        },
+        classes=() if regression else classes,
+        target=TargetSignature(name=next(iter(pipeline.targets)), type=target.type),
+    )
+
+
 def read(path: Path, signature: ModelSignature, pipeline: Pipeline) -> Rows:
     """Reads one part of a training set. Raises Invalid where it lacks what the pipeline asks for."""
     with pq.ParquetFile(path) as file:  # `pq.read_table` would import pandas
         table = file.read()
-    wanted = [*signature.inputs.numbers, *signature.inputs.strings, "__label"]
+    inputs = signature.inputs
+    wanted = [*inputs.numbers, *inputs.strings, "__label"]
     if absent := [name for name in wanted if name not in table.column_names]:
         raise Invalid(
             f"the training set has no column {', '.join(f'`{name}`' for name in absent)}",
             where=path.name,
             remedy="Create the training set again for this pipeline number",
         )
-    count = table.num_rows
-    numbers = np.empty((count, len(signature.inputs.numbers)), dtype=np.float64)
-    for index, name in enumerate(signature.inputs.numbers):
-        numbers[:, index] = _floats(table[name])
-    strings = np.empty((count, len(signature.inputs.strings)), dtype=object)
-    for index, name in enumerate(signature.inputs.strings):
-        strings[:, index] = _texts(table[name])
+    numbers = np.empty((table.num_rows, len(inputs.numbers)), dtype=np.float64)
+    for index, name in enumerate(inputs.numbers):
+        numbers[:, index] = table[name].cast(pa.float64()).to_numpy()
+    strings = np.empty((table.num_rows, len(inputs.strings)), dtype=object)
+    for index, name in enumerate(inputs.strings):
+        strings[:, index] = [text or "" for text in table[name].cast(pa.string()).to_pylist()]
     groups = {
         name.removeprefix("__group_"): np.array(table[name].to_pylist(), dtype=object)
         for name in table.column_names
@@ -68,17 +99,6 @@ def read(path: Path, signature: ModelSignature, pipeline: Pipeline) -> Rows:
     }
     label = table["__label"].combine_chunks()
     if label.null_count:
-        raise Invalid(f"{label.null_count} of {count} rows have no label", where=path.name)
+        raise Invalid(f"{label.null_count} of {table.num_rows} rows have no label", where=path.name)
     dtype = np.float64 if pipeline.target.type == "regression" else np.int64
     return Rows(numbers, strings, label.to_numpy(zero_copy_only=False).astype(dtype), groups)
-
-
-def _floats(column: pa.ChunkedArray) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    values: np.ndarray[tuple[int], np.dtype[np.float64]] = column.cast(pa.float64()).to_numpy()
-    return values
-
-
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.string())
-    return ["" if value is None else str(value) for value in column.to_pylist()]

@@ -15,9 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,19 +27,18 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.metrics import of_epoch
 from penstock.modelkit.network import Network, Tensors
-from penstock.modelkit.optimizer import Optimizer
-from penstock.modelkit.schedules import learning_rate
+from penstock.modelkit.optimizer import Optimizer, learning_rate
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """One part, ready for the network."""
+    """One part, ready for the network. Labels: int64 class indices, or float32 standardised values,
+    [N]. Groups: int64 [N], only with a penalty.
+    """
 
     features: Tensors
     labels: Tensor
-    """int64 class indices, or float32 standardised values; [N]."""
     groups: Tensor | None = None
-    """int64 [N]; only with a penalty."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,12 +46,12 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A loss to minimise."""
+    """A loss to minimise. `spread`: one standard deviation of a regression's target, in its unit."""
 
     task: Task
-    class_weights: Tensor | None = None
-    """float32 [k]."""
+    class_weights: Tensor | None = None  # float32 [k]
     penalty: Penalty | None = None
+    spread: float = 1.0
 
     def loss(self, logits: Tensor, labels: Tensor, groups: Tensor | None) -> Tensor:
         if self.task == "regression":
@@ -73,13 +70,6 @@ class Objective:
             loss = loss + self.penalty(torch.sigmoid(logits[:, 0]), labels, groups)
         return loss
 
-    def metric(self, logits: Tensor, labels: Tensor, spread: float) -> tuple[str, float]:
-        """Name and value of what the curve shows beside the loss. `spread`: one standard deviation of a
-        regression's target, in its unit.
-        """
-        unit = spread if self.task == "regression" else 1
-        return of_epoch(self.task, labels.numpy() * unit, logits.numpy() * unit)
-
 
 def seed_everything(seed: int) -> None:
     """The weights' and the dropout's seed. One thread on a CPU is deterministic as it is; to ask
@@ -97,10 +87,8 @@ def train(
     plan: Trainer,
     *,
     seed: int,
-    spread: float = 1.0,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> tuple[Epoch, ...]:
     """Trains `network` in place and leaves the best epoch's weights in it (by validation loss;
     without early stopping, the last epoch's).
@@ -114,9 +102,8 @@ def train(
         loop.restore(checkpoint)
         for epoch in loop.history:
             on_epoch(epoch)
-    began = clock() - (loop.history[-1].elapsed_s if loop.history else 0.0)
     while not loop.ended():
-        loop.epoch(spread, lambda: clock() - began)
+        loop.epoch()
         if checkpoint is not None:
             loop.save(checkpoint)
         on_epoch(loop.history[-1])
@@ -143,14 +130,15 @@ class _Loop:
         self._identity = _identity(network, training, validation, plan, seed)
         self._optimizer = Optimizer(network.parameters(), plan.optimizer)
         self._order = torch.Generator().manual_seed(seed)
+        self._began = time.monotonic()
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] | None = None
 
     def ended(self) -> bool:
-        stopped = bool(self.history) and kept(self.history, self._plan.early_stopping)[1]
+        _, stopped = kept(self.history, self._plan.early_stopping)
         return stopped or len(self.history) >= self._plan.epochs
 
-    def epoch(self, spread: float, elapsed: Callable[[], float]) -> None:
+    def epoch(self) -> None:
         """Trains for one epoch more and adds it to the history. Raises Invalid when the loss stops
         being a number.
         """
@@ -165,7 +153,8 @@ class _Loop:
                 where="trainer.optimizer.learning_rate",
                 remedy="Lower the learning rate, or set trainer.gradient_clip to 1",
             )
-        metric, value = self._objective.metric(logits, labels, spread)
+        spread = self._objective.spread
+        metric, value = of_epoch(self._objective.task, labels.numpy() * spread, logits.numpy() * spread)
         self.history.append(
             Epoch(
                 number=number,
@@ -175,7 +164,7 @@ class _Loop:
                 validation_metric=value,
                 metric=metric,
                 learning_rate=rate,
-                elapsed_s=elapsed(),
+                elapsed_s=time.monotonic() - self._began,
             )
         )
         if self._plan.early_stopping and kept(self.history, self._plan.early_stopping)[0] == number - 1:
@@ -184,12 +173,10 @@ class _Loop:
     def _pass(self) -> tuple[float, float]:
         """Trains once over the training split. The mean loss, and the learning rate at the end."""
         network, training, plan, optimizer = self._network, self._training, self._plan, self._optimizer
-        batches = math.ceil(len(training) / plan.batch_size)
-        losses = [epoch.validation_loss for epoch in self.history]
+        shuffled = torch.split(torch.randperm(len(training), generator=self._order), plan.batch_size)
         total = rate = 0.0
         network.train()
-        shuffled = torch.split(torch.randperm(len(training), generator=self._order), plan.batch_size)
-        for step, rows in enumerate(shuffled, batches * len(self.history)):
+        for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
             optimizer.clear()
             groups = training.groups[rows] if training.groups is not None else None
             logits = network(*training.features.batch(rows))
@@ -197,16 +184,16 @@ class _Loop:
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
-            base, steps = plan.optimizer.learning_rate, batches * plan.epochs
-            rate = learning_rate(plan.schedule, base, step, steps, losses)
+            rate = learning_rate(
+                plan.schedule, plan.optimizer.learning_rate, step, len(shuffled) * plan.epochs
+            )
             optimizer.step(rate)
             total += loss.item() * len(rows)
         network.average_unseen()
         return total / len(training), rate
 
     def save(self, path: Path) -> None:
-        content = io.BytesIO()
-        state: dict[str, Any] = {
+        state = {
             "identity": self._identity,
             "network": self._network.state_dict(),
             "optimizer": self._optimizer.state(),
@@ -215,6 +202,7 @@ class _Loop:
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
         }
+        content = io.BytesIO()
         torch.save(state, content)
         write_whole(path, content.getvalue())
 
@@ -229,14 +217,14 @@ class _Loop:
         torch.set_rng_state(state["random"])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
         self.best = state["best"]
+        self._began -= self.history[-1].elapsed_s
 
 
 def weights_digest(network: Network) -> str:
     """`sha256:…` over all weights in order: two runs that agree on it agree on every bit."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(name.encode() + tensor.numpy().tobytes())
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -248,5 +236,5 @@ def _identity(network: Network, training: Split, validation: Split, plan: Traine
     for part in (training, validation):
         for tensor in (part.features.dense, part.features.buckets, part.labels, part.groups):
             if tensor is not None:
-                digest.update(np.ascontiguousarray(tensor.numpy()).tobytes())
+                digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -13,12 +13,10 @@ import numpy as np
 from penstock.modelkit.graph import INT64, ML, STRING, Array, Graph, Runner
 
 SEPARATORS = (" ", "\t", "\n", "\r", ",", ".", ";", ":", "!", "?", "(", ")", "[", "]", '"', "/")
+# Words of one text that count: the rest is one unknown word. Bounds what one long text costs its
+# neighbours in a batch.
 MAX_WORDS = 4096
-"""Words of one text that count: the rest is one unknown word. Bounds what one long text costs its
-neighbours in a batch.
-"""
-MAX_PIECES = 32
-"""Into which one separator other than the space divides one word."""
+MAX_PIECES = 32  # into which one separator other than the space divides one word
 
 
 def tokenise(graph: Graph, texts: str) -> tuple[str, str, str]:

@@ -67,7 +67,7 @@ class LinearSchedule(_Schedule):
 
 
 Schedule = Annotated[CosineSchedule | ConstantSchedule | LinearSchedule, OneOf()]
-"""`penstock.modelkit.schedules` has a function for each, named by its type."""
+"""`penstock.modelkit.optimizer.learning_rate` has a case for each."""
 
 
 class EarlyStopping(Model):

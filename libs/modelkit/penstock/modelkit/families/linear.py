@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from penstock.contracts.pipeline import Linear
 from penstock.modelkit.family import Family
-from penstock.modelkit.features import Features, Value
 from penstock.modelkit.network import Network
 from penstock.modelkit.neural import Neural, Shape
 
 
 class LinearFamily(Neural[Linear]):
     spec = Linear
-
-    def inputs(self, features: Features) -> dict[str, Value]:
-        return features.tensors(pieces=False)
+    pieces = False
 
     def network(self, spec: Linear, shape: Shape) -> Network:
         return Network(*shape)

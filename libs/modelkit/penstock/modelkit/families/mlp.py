@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from penstock.contracts.pipeline import Mlp
 from penstock.modelkit.family import Family
-from penstock.modelkit.features import Features, Value
 from penstock.modelkit.network import Network
 from penstock.modelkit.neural import Neural, Shape
 
 
 class MlpFamily(Neural[Mlp]):
     spec = Mlp
-
-    def inputs(self, features: Features) -> dict[str, Value]:
-        return features.tensors(pieces=True)
+    pieces = True
 
     def network(self, spec: Mlp, shape: Shape) -> Network:
         return Network(*shape, spec.hidden, spec.dropout)
