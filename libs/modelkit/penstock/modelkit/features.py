@@ -53,7 +53,6 @@ class Features:
     def __init__(self, graph: Graph, fitted: Preprocessing) -> None:
         self.graph = graph
         self.fitted = fitted
-        self._words: dict[int, Value] = {}
         if fitted.numbers:
             self._numbers = graph.input("numbers", DOUBLE, ["N", len(fitted.numbers)])
         if fitted.strings:
@@ -77,15 +76,10 @@ class Features:
             [self._bucket(i, part) for i, part in strings if isinstance(part, Category)], INT64
         )
 
-    def words(self) -> tuple[Value, ...]:
-        """FP32 [N, words] per text: weighted counts."""
-        strings = enumerate(self.fitted.strings)
-        return tuple(self._counted(i, part) for i, part in strings if isinstance(part, Text))
-
     def tensors(self, *, pieces: bool) -> dict[str, Value]:
         """Inputs of a network, as far as there are any: `dense` FP32 [N, d], scaled numbers, with
         `pieces` in pieces too, absences and one-hot columns; `buckets` INT64 [N, c] of embedded
-        categories; `words0`, … of each text.
+        categories; `words0`, … FP32 [N, words] of each text, weighted counts.
         """
         dense = self._dense_numbers(pieces) if self.fitted.numbers else []
         buckets, words = [], []
@@ -94,7 +88,7 @@ class Features:
                 if part.indicator:
                     missing = self._encoded(index, {"": 1}, 0)
                     dense.append(self.graph.op("Cast", missing, to=FLOAT))
-                words.append(self._counted(index, part))
+                words.append(Value(self._weighed(index, part), FLOAT, sparse=True))
             elif part.dimension:
                 buckets.append(self._bucket(index, part))
             else:
@@ -159,11 +153,6 @@ class Features:
     def _bucket(self, index: int, part: Category) -> str:
         known = ("", *part.values)
         return self._encoded(index, {value: bucket for bucket, value in enumerate(known)}, len(known))
-
-    def _counted(self, index: int, part: Text) -> Value:
-        if index not in self._words:
-            self._words[index] = Value(self._weighed(index, part), FLOAT, sparse=True)
-        return self._words[index]
 
     def _weighed(self, index: int, part: Text) -> str:
         graph = self.graph

@@ -37,7 +37,7 @@ class Graph:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._outputs_of: dict[bytes, list[str]] = {}
+        self._output_of: dict[bytes, str] = {}
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
         self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
@@ -63,21 +63,17 @@ class Graph:
         self._constants.append(helper.make_tensor(name, STRING, [len(values)], encoded))
         return name
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
-        """A node with one output."""
-        return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
-
-    def ops(self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
-        """A node with `count` outputs; of equal ones there is one."""
+    def op(self, kind: str, *inputs: str, domain: str = "", outputs: int = 1, **attributes: Any) -> str:
+        """The first output of a node; of equal nodes there is one."""
         node = helper.make_node(kind, list(inputs), [], domain=domain, **attributes)
         made = node.SerializeToString(deterministic=True)
-        if made not in self._outputs_of:
+        if made not in self._output_of:
             first = f"v{len(self._nodes)}"
             node.name = first  # nameless ones collide in a fusion of ONNX Runtime before 1.22
-            node.output.extend([first, *(f"{first}_{index}" for index in range(1, count))])
+            node.output.extend([first, *(f"{first}_{index}" for index in range(1, outputs))])
             self._nodes.append(node)
-            self._outputs_of[made] = list(node.output)
-        return self._outputs_of[made]
+            self._output_of[made] = first
+        return self._output_of[made]
 
     def columns(self, value: str, indices: list[int]) -> str:
         """Columns [N, len(indices)] of a matrix, in this order, repeats allowed."""

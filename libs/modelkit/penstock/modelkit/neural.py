@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,17 +71,16 @@ class TrainedNetwork:
         return Description(self.kind, self.training, "torch")
 
 
-class Neural(ABC, Generic[SpecT]):
+@dataclass(frozen=True)
+class Neural(Generic[SpecT]):
+    """A family of networks that take numbers in `pieces`, too, or not: see `Features.tensors`.
+    `network` makes one before training, `kind` has words for the model card.
+    """
+
     spec: type[SpecT]
-    pieces: bool  # whether the network takes numbers in pieces, too: see `Features.tensors`
-
-    @abstractmethod
-    def network(self, spec: SpecT, shape: Shape) -> Network:
-        """The network before training."""
-
-    @abstractmethod
-    def kind(self, spec: SpecT) -> str:
-        """Words for the model card."""
+    pieces: bool
+    network: Callable[[SpecT, Shape], Network]
+    kind: Callable[[SpecT], str]
 
     def inputs(self, features: Features) -> dict[str, Value]:
         return features.tensors(pieces=self.pieces)
@@ -101,7 +99,9 @@ class Neural(ABC, Generic[SpecT]):
         objective, training, validation = _learning(pipeline, prepared)
         dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
         outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
-        network = self.network(spec, Shape(dense, prepared.preprocessing.embedded, outputs))
+        strings = prepared.preprocessing.strings
+        embedded = tuple(part for part in strings if isinstance(part, Category) and part.dimension)
+        network = self.network(spec, Shape(dense, embedded, outputs))
         history = train(
             network,
             objective,

@@ -94,10 +94,6 @@ class Preprocessing:
     numbers: tuple[Number, ...]
     strings: tuple[Category | Text, ...]
 
-    @property
-    def embedded(self) -> tuple[Category, ...]:
-        return tuple(part for part in self.strings if isinstance(part, Category) and part.dimension)
-
 
 def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int = 0) -> Preprocessing:
     """Fits on `rows`, the training split. `bins`: pieces of the piecewise-linear encoding of
@@ -179,7 +175,7 @@ def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text
     missing = seen.pop("", 0)
     if not seen:
         raise _always_missing(name, feature, len(column))
-    known = _frequent(seen, feature.min_count)
+    known = frequent(seen, feature.min_count)
     counts = [seen[value] for value in known]
     dimension = None
     if isinstance(feature, Embedding):
@@ -187,7 +183,7 @@ def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text
     return Category(name, known, (missing, *counts, seen.total() - sum(counts)), dimension)
 
 
-def _frequent(seen: Counter[str], least: int | None) -> tuple[str, ...]:
+def frequent(seen: Counter[str], least: int | None) -> tuple[str, ...]:
     """Sorts what occurs at least so often by how often it does, then as text."""
     enough = (value for value, count in seen.items() if count >= (least or 1))
     return tuple(sorted(enough, key=lambda value: (-seen[value], value)))
@@ -202,7 +198,7 @@ def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
     for words in chain.from_iterable(split_words(column)):
         total.update(words)
         rows.update(set(words))
-    kept = _frequent(total, feature.min_count)[: feature.vocabulary or 1000]
+    kept = frequent(total, feature.min_count)[: feature.vocabulary or 1000]
     if not kept:
         raise Invalid(
             f"no word of `{feature.source_field}` occurs {feature.min_count or 1} times in the"

@@ -7,11 +7,13 @@ repeated but by chance. A value that fewer than MIN_ROWS rows share is not shown
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.graph import Array
-from penstock.modelkit.preprocessing import Preprocessing, Text
+from penstock.modelkit.preprocessing import Preprocessing, Text, frequent
 from penstock.modelkit.rows import Rows
 from penstock.packages.parts import NumberProfile, Probes, StringProfile
 
@@ -25,16 +27,16 @@ def describe(
     pipeline: Pipeline, fitted: Preprocessing, rows: Rows
 ) -> dict[str, NumberProfile | StringProfile]:
     """Describes each feature, in the signature's order. `rows`: the training split."""
-    features = pipeline.resolved_features()
-    inputs = fitted.signature.inputs
-    found: dict[str, NumberProfile | StringProfile] = {}
-    for index, name in enumerate(inputs.numbers):
-        personal = pipeline.field(features[name].source_field).personal
-        found[name] = _number(rows.numbers[:, index], extremes=not personal)
-    for index, name in enumerate(inputs.strings):
-        text = isinstance(fitted.strings[index], Text)
-        found[name] = _string(rows.strings[:, index], listed=not text)
-    return found
+    sources = {name: feature.source_field for name, feature in pipeline.resolved_features().items()}
+    numbers = {
+        part.name: _number(column, extremes=not pipeline.field(sources[part.name]).personal)
+        for part, column in zip(fitted.numbers, rows.numbers.T, strict=True)
+    }
+    strings = {
+        part.name: _string(column, listed=not isinstance(part, Text))
+        for part, column in zip(fitted.strings, rows.strings.T, strict=True)
+    }
+    return numbers | strings
 
 
 def _number(column: Array, *, extremes: bool) -> NumberProfile:
@@ -55,15 +57,11 @@ def _number(column: Array, *, extremes: bool) -> NumberProfile:
 
 
 def _string(column: Array, *, listed: bool) -> StringProfile:
-    values, counts = np.unique(column.astype(str), return_counts=True)
-    seen = {str(value): int(count) for value, count in zip(values, counts, strict=True)}
+    seen = Counter(column.tolist())
     missing = seen.pop("", 0)
-    frequent = sorted(
-        (value for value, count in seen.items() if count >= MIN_ROWS), key=lambda value: (-seen[value], value)
-    )
-    kept = {value: seen[value] for value in frequent[:MAX_VALUES]} if listed else {}
+    kept = {value: seen[value] for value in frequent(seen, MIN_ROWS)[:MAX_VALUES]} if listed else {}
     return StringProfile(
-        rows=len(column), missing=missing, values=kept, other=sum(seen.values()) - sum(kept.values())
+        rows=len(column), missing=missing, values=kept, other=seen.total() - sum(kept.values())
     )
 
 
@@ -72,12 +70,11 @@ def draw_probes(
 ) -> Rows:
     """PROBES rows; the last two are a row without any value and a row of unknown words."""
     random = np.random.default_rng(seed)
-    inputs = fitted.signature.inputs
-    numbers = np.full((PROBES, len(inputs.numbers)), np.nan)
-    strings = np.full((PROBES, len(inputs.strings)), "", dtype=object)
+    numbers = np.full((PROBES, len(fitted.numbers)), np.nan)
+    strings = np.full((PROBES, len(fitted.strings)), "", dtype=object)
     drawn = PROBES - 2
-    for index, name in enumerate(inputs.numbers):
-        profile = described[name]
+    for index, number in enumerate(fitted.numbers):
+        profile = described[number.name]
         assert isinstance(profile, NumberProfile)
         edges = np.asarray(profile.edges)
         values = np.interp(random.uniform(0, max(1, len(edges) - 1), drawn), np.arange(len(edges)), edges)
@@ -87,7 +84,7 @@ def draw_probes(
         )
         numbers[-1, index] = float(edges[-1])
     for index, part in enumerate(fitted.strings):
-        profile = described[inputs.strings[index]]
+        profile = described[part.name]
         assert isinstance(profile, StringProfile)
         if isinstance(part, Text):
             shared = [
@@ -112,14 +109,13 @@ def _pick(random: np.random.Generator, weighted: list[tuple[str, int]], count: i
 
 
 def probes(rows: Rows, answers: dict[str, Array], fitted: Preprocessing, tolerance: float) -> Probes:
-    inputs = fitted.signature.inputs
     return Probes(
         numbers=tuple(
             tuple(None if np.isnan(value) else float(value) for value in row) for row in rows.numbers
         )
-        if inputs.numbers
+        if fitted.numbers
         else (),
-        strings=tuple(tuple(str(value) for value in row) for row in rows.strings) if inputs.strings else (),
+        strings=tuple(tuple(str(value) for value in row) for row in rows.strings) if fitted.strings else (),
         outputs={name: tuple(tuple(row) for row in values.tolist()) for name, values in answers.items()},
         tolerance=tolerance,
     )

@@ -35,7 +35,7 @@ def tokenise(graph: Graph, texts: str) -> tuple[str, str, str]:
     )
     for separator in SEPARATORS:
         most = MAX_WORDS if separator == " " else MAX_PIECES
-        pieces, _ = graph.ops("StringSplit", 2, words, delimiter=separator, maxsplit=most - 1)
+        pieces = graph.op("StringSplit", words, outputs=2, delimiter=separator, maxsplit=most - 1)
         some = graph.op(
             "LabelEncoder", pieces, domain=ML, keys_strings=[""], values_int64s=[0], default_int64=1
         )

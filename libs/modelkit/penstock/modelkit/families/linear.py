@@ -8,15 +8,12 @@ from penstock.modelkit.network import Network
 from penstock.modelkit.neural import Neural, Shape
 
 
-class LinearFamily(Neural[Linear]):
-    spec = Linear
-    pieces = False
-
-    def network(self, spec: Linear, shape: Shape) -> Network:
-        return Network(*shape)
-
-    def kind(self, spec: Linear) -> str:
-        return "linear"
+def network(_spec: Linear, shape: Shape) -> Network:
+    return Network(*shape)
 
 
-FAMILY: Family = LinearFamily()
+def kind(_spec: Linear) -> str:
+    return "linear"
+
+
+FAMILY: Family = Neural[Linear](Linear, pieces=False, network=network, kind=kind)

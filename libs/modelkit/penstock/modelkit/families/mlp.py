@@ -8,15 +8,12 @@ from penstock.modelkit.network import Network
 from penstock.modelkit.neural import Neural, Shape
 
 
-class MlpFamily(Neural[Mlp]):
-    spec = Mlp
-    pieces = True
-
-    def network(self, spec: Mlp, shape: Shape) -> Network:
-        return Network(*shape, spec.hidden, spec.dropout)
-
-    def kind(self, spec: Mlp) -> str:
-        return f"mlp, hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
+def network(spec: Mlp, shape: Shape) -> Network:
+    return Network(*shape, spec.hidden, spec.dropout)
 
 
-FAMILY: Family = MlpFamily()
+def kind(spec: Mlp) -> str:
+    return f"mlp, hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
+
+
+FAMILY: Family = Neural[Mlp](Mlp, pieces=True, network=network, kind=kind)
