@@ -16,7 +16,7 @@ MIGRATIONS = "penstock_trainer.migrations"
 async def run(settings: Settings) -> None:
     async with Service("trainer", settings) as service:
         store = await service.store(Tables.metadata, MIGRATIONS)
-        runs = Runs(service.clock, settings.runs_dir, service)
+        runs = Runs(service.clock, settings.runs_dir, service.readiness)
         await store.read(runs.sweep)
 
         service.consume(handlers.router(runs, store))

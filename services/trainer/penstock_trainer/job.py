@@ -43,14 +43,11 @@ T = TypeVar("T")
 def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
     requested = TrainingRunRequested.model_validate(job.payload)
-    work = settings.work_dir(job.id)
     job.progress({"attempt": job.attempt})
     pipeline, training_set = asyncio.run(_prepare(job, settings, requested))
     job.progress({"training_set": training_set, "epochs": pipeline.trainer.epochs})
     artifacts = Artifacts(settings.platform.artifacts_uri)
-    train_part = artifacts.fetch(training_set.train, work / "train.parquet")
-    validation_part = artifacts.fetch(training_set.validation, work / "validation.parquet")
-    return _train(job, pipeline, training_set, (train_part, validation_part), work, artifacts)
+    return _train(job, pipeline, training_set, settings.runs_dir / job.id, artifacts)
 
 
 async def _prepare(
@@ -100,37 +97,30 @@ def _import_family(pipeline: Pipeline) -> None:
 async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]) -> T:
     """The peer's answer, however long it is away; its refusals are raised."""
     backoff = Backoff(first=0.5, longest=10.0)
-    waiting = False
     while True:
         try:
             answer = await ask()
-            break
         except grpc.RpcError as error:
             told = error_of_call(error)
-            if isinstance(
-                told, DeadlineExceeded
-            ):  # it had its time; the runtime would give it twenty times more
+            if isinstance(told, DeadlineExceeded):  # the runtime would give it twenty times more
                 raise Conflict(
                     f"{peer}: {told.message}", where=told.where, remedy=told.remedy or "Start the run again"
                 ) from error
             if not isinstance(told, Unavailable):
                 raise told from error
-            waiting = True
             delay = backoff.next()
-            job.progress(
-                {"waits_for": peer, "why": f"{told.message}; run {job.id} asks again in {delay:.0f} s"}
-            )
+            why = f"{told.message}; run {job.id} asks again in {delay:.0f} s"
+            job.progress({"waits_for": peer, "why": why})
             await asyncio.sleep(delay)
-    if waiting:
-        job.progress({"has": peer})
-    return answer
+        else:
+            job.progress({"has": peer})
+            return answer
 
 
 def _train(
     job: JobContext,
     pipeline: Pipeline,
     training_set: TrainingSet,
-    parts: tuple[Path, Path],
     work: Path,
     artifacts: Artifacts,
 ) -> dict[str, Any]:
@@ -140,7 +130,8 @@ def _train(
 
     built = build(
         pipeline,
-        *parts,
+        artifacts.fetch(training_set.train, work / "train.parquet"),
+        artifacts.fetch(training_set.validation, work / "validation.parquet"),
         checkpoint=work / "checkpoint.pt",
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
@@ -157,10 +148,9 @@ def _train(
     )
     tar = work / "package.tar"
     archive.pack(directory, tar)
-    artifact = artifacts.put_file(f"packages/{quote(pipeline.pipeline)}/{digits_of(digest)}.tar", tar)
     return {
         "digest": digest,
-        "package": artifact,
+        "package": artifacts.put_file(f"packages/{quote(pipeline.pipeline)}/{digits_of(digest)}.tar", tar),
         "metrics": built.metrics,
         "weights": built.weights,
         "parameters": _parameters(pipeline.model_dump(mode="json", include={"model", "trainer", "training"})),

@@ -19,10 +19,8 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import Path, Place, Section, choice, locate, section_at
 
-SECTIONS = ("model", "trainer", "decision")
-"""Whole."""
-SEED = "training.seed"
-"""Seed of weights and order. The split keeps the applied seed."""
+SECTIONS = ("model", "trainer", "decision")  # whole
+SEED = "training.seed"  # of weights and order; the split keeps the applied seed
 
 
 def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> Pipeline:
@@ -65,25 +63,20 @@ def _check(key: str, spec: Mapping[str, Any]) -> None:
     section, *rest = key.split(".")
     if section in SECTIONS or key == SEED:
         return
-    if section == "features" and len(rest) == 2 and rest[1] != "from":
-        declared = spec.get("features") or {}
-        if rest[0] not in declared:
-            raise Invalid(
-                f"the applied file declares no feature `{rest[0]}`{rules.nearest(rest[0], declared)}",
-                where=key,
-            )
-        return
-    known = (*SECTIONS, SEED, "features.NAME.TREATMENT")
-    applied = section in Pipeline.model_fields
-    raise Invalid(
-        f"a run may not change `{key}`"
-        if applied
-        else f"no key `{key}`{rules.nearest(section, Pipeline.model_fields)}",
-        where=key,
-        remedy=f"It may change {', '.join(known)}; for the rest, change the file and apply it again"
-        if applied
-        else None,
-    )
+    if section not in Pipeline.model_fields:
+        raise Invalid(f"no key `{key}`{rules.nearest(section, Pipeline.model_fields)}", where=key)
+    if section != "features" or len(rest) != 2 or rest[1] == "from":
+        known = ", ".join((*SECTIONS, SEED, "features.NAME.TREATMENT"))
+        raise Invalid(
+            f"a run may not change `{key}`",
+            where=key,
+            remedy=f"It may change {known}; for the rest, change the file and apply it again",
+        )
+    declared = spec.get("features") or {}
+    if rest[0] not in declared:
+        raise Invalid(
+            f"the applied file declares no feature `{rest[0]}`{rules.nearest(rest[0], declared)}", where=key
+        )
 
 
 def _set(spec: dict[str, Any], key: str, value: JsonValue) -> None:

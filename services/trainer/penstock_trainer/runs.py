@@ -5,12 +5,13 @@ slow work is the job's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -27,11 +28,13 @@ from penstock.contracts.events import (
     TrainingSet,
 )
 from penstock.runtime.metrics import counter, histogram
+from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Effect
 from penstock_trainer import store as rows
 from penstock_trainer.store import (
     CANCELED,
     COMPLETED,
+    CURVE,
     ENDED,
     FAILED,
     PREPARING,
@@ -48,24 +51,14 @@ _EPOCHS = counter(metrics.EPOCHS)
 JOB = "training"
 TRACKING_JOB = "tracking"
 
-_CURVE = ("number", "train_loss", "validation_loss", "validation_metric", "metric", "elapsed_s")
-
-
-class Waits(Protocol):
-    """Takes what the service waits for: `Service`."""
-
-    def waits_for(self, thing: str, why: str) -> None: ...
-    def has(self, thing: str) -> None: ...
-
 
 class Runs:
-    def __init__(self, clock: Callable[[], datetime], folder: Path, waits: Waits) -> None:
+    def __init__(self, clock: Callable[[], datetime], folder: Path, readiness: Readiness) -> None:
         """`folder`: working files, one folder a run."""
         self._clock = clock
         self._folder = folder
-        self._waits = waits
-        self._waiting: dict[str, set[str]] = {}
-        """Peer → the runs that wait for it."""
+        self._readiness = readiness
+        self._waiting: dict[str, str] = {}  # run → the peer that it waits for
         self.changes = Changes()
 
     # -- wishes ------------------------------------------------------------------------------------
@@ -110,13 +103,10 @@ class Runs:
         if run.state in ENDED:
             raise Conflict(f"run {run_id} is {run.state} already")
         effect.cancel(JOB, run_id)
-        run.state, run.ended_at = CANCELED, self._clock()
+        ended_at = self._end(run, CANCELED, effect)
         effect.publish(
-            TrainingRunCanceled(
-                run_id=run_id, pipeline=run.pipeline, canceled_at=run.ended_at, canceled_by=by
-            )
+            TrainingRunCanceled(run_id=run_id, pipeline=run.pipeline, canceled_at=ended_at, canceled_by=by)
         )
-        self._ended(effect, run)
 
     # -- what the job says -------------------------------------------------------------------------
 
@@ -129,14 +119,12 @@ class Runs:
             case {"attempt": attempt}:
                 run.attempts, run.state = attempt, PREPARING
                 run.started_at = run.started_at or self._clock()
-                effect.after_commit(
-                    lambda: self._waits_no_more(run_id)
-                )  # what the attempt before it waited for
+                effect.after_commit(lambda: self._goes_on(run_id))  # the attempt before may have waited
             case {"waits_for": peer, "why": why}:
                 effect.after_commit(lambda: self._waits_for(run_id, peer, why))
                 return
-            case {"has": peer}:
-                effect.after_commit(lambda: self._has(run_id, peer))
+            case {"has": _}:
+                effect.after_commit(lambda: self._goes_on(run_id))
                 return
             case {"stage": stage}:
                 run.state = stage
@@ -144,35 +132,31 @@ class Runs:
                 self._started(run, TrainingSet.model_validate(training_set), epochs, effect)
             case {"epoch": epoch}:
                 self._epoch(run, epoch, effect)
-        self._changed(effect, run_id)
+        effect.after_commit(lambda: self.changes.tell(run_id))
 
     def completed(self, run_id: str, result: dict[str, Any], effect: Effect) -> None:
         run = rows.run(effect.session, run_id)
         assert run.training_set is not None
-        run.state, run.digest, run.metrics, run.ended_at = (
-            COMPLETED,
-            result["digest"],
-            result["metrics"],
-            self._clock(),
+        ended_at = self._end(run, COMPLETED, effect)
+        completed = TrainingRunCompleted(
+            run_id=run_id,
+            pipeline=run.pipeline,
+            pipeline_number=run.pipeline_number,
+            training_set=run.training_set,
+            package=Artifact.model_validate(result["package"]),
+            digest=result["digest"],
+            metrics=result["metrics"],
+            completed_at=ended_at,
         )
-        effect.publish(
-            TrainingRunCompleted(
-                run_id=run_id,
-                pipeline=run.pipeline,
-                pipeline_number=run.pipeline_number,
-                training_set=run.training_set,
-                package=Artifact.model_validate(result["package"]),
-                digest=result["digest"],
-                metrics=result["metrics"],
-                completed_at=run.ended_at,
-            )
-        )
-        effect.enqueue(TRACKING_JOB, run_id, self._tracked(run, result["parameters"], effect))
-        self._ended(effect, run)
+        run.digest, run.metrics = completed.digest, completed.metrics
+        effect.publish(completed)
+        epochs = rows.epochs(effect.session, run_id)
+        effect.enqueue(TRACKING_JOB, run_id, _told(run, completed, epochs, result["parameters"]))
 
     def failed(self, run_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
         run = rows.run(effect.session, run_id)
-        run.state, run.failure, run.remedy, run.ended_at = FAILED, message, remedy, self._clock()
+        run.failure, run.remedy = message, remedy
+        ended_at = self._end(run, FAILED, effect)
         effect.publish(
             TrainingRunFailed(
                 run_id=run_id,
@@ -180,10 +164,9 @@ class Runs:
                 kind=kind.value,
                 reason=message,
                 remedy=remedy,
-                failed_at=run.ended_at,
+                failed_at=ended_at,
             )
         )
-        self._ended(effect, run)
 
     # -- what a run leaves -------------------------------------------------------------------------
 
@@ -209,7 +192,7 @@ class Runs:
             )
         )
         effect.session.flush()
-        self._changed(effect, requested.run_id)
+        effect.after_commit(lambda: self.changes.tell(requested.run_id))
 
     def _started(self, run: RunRow, training_set: TrainingSet, epochs: int, effect: Effect) -> None:
         run.state, run.epochs_planned = TRAINING, epochs
@@ -229,67 +212,58 @@ class Runs:
     def _epoch(self, run: RunRow, epoch: dict[str, Any], effect: Effect) -> None:
         if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:
             return
-        values = {name: epoch[name] for name in EpochRow.__table__.columns.keys() if name != "run_id"}  # noqa: SIM118  a column collection
-        effect.session.add(EpochRow(run_id=run.run_id, **values))
-        progress = {name: epoch[name] for name in TrainingRunProgressed.model_fields if name in epoch}
-        effect.publish(
-            TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, epoch=epoch["number"], **progress)
-        )
+        effect.session.add(EpochRow(run_id=run.run_id, **{name: epoch[name] for name in CURVE}))
+        told = {"epoch": epoch["number"]} | {name: value for name, value in epoch.items() if name != "number"}
+        effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, **told))
         pipeline = {"pipeline": run.pipeline}
         effect.after_commit(lambda: _EPOCHS.add(1, pipeline))
 
-    def _tracked(self, run: RunRow, parameters: dict[str, str], effect: Effect) -> dict[str, Any]:
-        """Facts of the run for MLflow."""
-        points = rows.epochs(effect.session, run.run_id)
-        assert run.training_set is not None
-        return {
-            "run_id": run.run_id,
-            "pipeline": run.pipeline,
-            "started_at": (run.started_at or run.requested_at).timestamp(),
-            "ended_at": self._clock().timestamp(),
-            "parameters": parameters,
-            "metrics": run.metrics,
-            "epochs": [{name: getattr(point, name) for name in _CURVE} for point in points],
-            "tags": {
-                "penstock.run": run.run_id,
-                "penstock.digest": run.digest or "",
-                "penstock.pipeline_number": str(run.pipeline_number),
-                "penstock.training_set": run.training_set.fingerprint,
-                "penstock.requested_by": run.requested_by,
-            },
-        }
-
-    def _ended(self, effect: Effect, run: RunRow) -> None:
-        run_id, took = run.run_id, ((run.ended_at or self._clock()) - run.requested_at).total_seconds()
-        attributes = {"pipeline": run.pipeline, "outcome": run.state}
+    def _end(self, run: RunRow, state: str, effect: Effect) -> datetime:
+        """Ends the run now; its working files go with the commit."""
+        run.state, run.ended_at = state, self._clock()
+        run_id, took = run.run_id, (run.ended_at - run.requested_at).total_seconds()
+        attributes = {"pipeline": run.pipeline, "outcome": state}
 
         def forget() -> None:
-            shutil.rmtree(
-                self._folder / run_id, ignore_errors=True
-            )  # a process that is being killed may still write: see sweep
-            self._waits_no_more(run_id)
+            # A process that is being killed may still write: see sweep.
+            shutil.rmtree(self._folder / run_id, ignore_errors=True)
+            self._goes_on(run_id)
+            self.changes.tell(run_id)
             _DURATION.record(took, attributes)
 
-        self._changed(effect, run_id)
         effect.after_commit(forget)
+        return run.ended_at
 
     def _waits_for(self, run_id: str, peer: str, why: str) -> None:
-        self._waiting.setdefault(peer, set()).add(run_id)
-        self._waits.waits_for(peer, why)
+        self._waiting[run_id] = peer
+        self._readiness.waits_for(peer, why)
 
-    def _waits_no_more(self, run_id: str) -> None:
-        for peer in list(self._waiting):
-            self._has(run_id, peer)
+    def _goes_on(self, run_id: str) -> None:
+        peer = self._waiting.pop(run_id, None)
+        if peer and peer not in self._waiting.values():
+            self._readiness.has(peer)
 
-    def _has(self, run_id: str, peer: str) -> None:
-        waiting = self._waiting.get(peer, set())
-        waiting.discard(run_id)
-        if not waiting:
-            self._waiting.pop(peer, None)
-            self._waits.has(peer)
 
-    def _changed(self, effect: Effect, run_id: str) -> None:
-        effect.after_commit(lambda: self.changes.tell(run_id))
+def _told(
+    run: RunRow, completed: TrainingRunCompleted, epochs: list[EpochRow], parameters: dict[str, str]
+) -> dict[str, Any]:
+    """Facts of the run for MLflow."""
+    return {
+        "run_id": run.run_id,
+        "pipeline": run.pipeline,
+        "started_at": (run.started_at or run.requested_at).timestamp(),
+        "ended_at": completed.completed_at.timestamp(),
+        "parameters": parameters,
+        "metrics": completed.metrics,
+        "epochs": [{name: getattr(epoch, name) for name in CURVE} for epoch in epochs],
+        "tags": {
+            "penstock.run": run.run_id,
+            "penstock.digest": completed.digest,
+            "penstock.pipeline_number": str(run.pipeline_number),
+            "penstock.training_set": completed.training_set.fingerprint,
+            "penstock.requested_by": run.requested_by,
+        },
+    }
 
 
 class Changes:
@@ -316,11 +290,8 @@ class Changes:
             while True:
                 event.clear()
                 yield
-                try:
-                    async with asyncio.timeout(5):
-                        await event.wait()
-                except TimeoutError:
-                    continue
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), 5)
         finally:
             with self._lock:
                 del self._watchers[event]

@@ -10,7 +10,6 @@ import grpc
 from sqlalchemy.orm import Session
 from ulid import ULID
 
-from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import PartitionOffset, TrainingRunRequested
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -22,7 +21,6 @@ from penstock.trainer.v1 import trainer_pb2_grpc
 from penstock_trainer import store as rows
 from penstock_trainer.overrides import overridden
 from penstock_trainer.runs import Runs
-from penstock_trainer.store import ENDED
 
 if TYPE_CHECKING:
     from penstock.runtime.rpc import Context
@@ -38,7 +36,10 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
         self._registry: Any = model_registry_pb2_grpc.ModelRegistryServiceStub(registry_channel)
 
     async def CreateRun(self, request: trainer.CreateRunRequest, context: Context) -> trainer.Run:
-        pipeline = await self._pipeline(request.pipeline)
+        # The newest, from the registry itself: a run that follows an `apply` uses what was applied.
+        pipeline: registry.Pipeline = await self._registry.GetPipeline(
+            registry.GetPipelineRequest(pipeline=request.pipeline), timeout=REGISTRY_TIMEOUT_S
+        )
         overrides = _overrides(request.overrides_json)
         overridden(json.loads(pipeline.spec_json), overrides)
         requested = TrainingRunRequested(
@@ -82,7 +83,7 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             if run != told:
                 yield run
             told = run
-            if trainer.Run.State.Name(run.state).removeprefix("STATE_").lower() in ENDED:
+            if trainer.Run.State.Name(run.state).removeprefix("STATE_").lower() in rows.ENDED:
                 return
 
     async def CancelRun(self, request: trainer.CancelRunRequest, context: Context) -> trainer.Run:
@@ -91,18 +92,6 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             return _run(effect.session, request.run_id)
 
         return await self._store.write(cancel)
-
-    async def _pipeline(self, name: str) -> registry.Pipeline:
-        """The newest, from the registry itself: a run that follows an `apply` uses what was
-        applied. Raises NotFound, Unavailable.
-        """
-        try:
-            found: registry.Pipeline = await self._registry.GetPipeline(
-                registry.GetPipelineRequest(pipeline=name), timeout=REGISTRY_TIMEOUT_S
-            )
-        except grpc.RpcError as error:
-            raise error_of_call(error) from error
-        return found
 
     async def _read(self, run_id: str) -> trainer.Run:
         return await self._store.read(lambda session: _run(session, run_id))
@@ -134,18 +123,7 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         state=trainer.Run.State.Value(f"STATE_{run.state.upper()}"),
         reason=run.reason,
         digest=run.digest or "",
-        epochs=[
-            trainer.Epoch(
-                number=epoch.number,
-                train_loss=epoch.train_loss,
-                validation_loss=epoch.validation_loss,
-                validation_metric=epoch.validation_metric,
-                metric=epoch.metric,
-                learning_rate=epoch.learning_rate,
-                elapsed_s=epoch.elapsed_s,
-            )
-            for epoch in epochs
-        ],
+        epochs=[trainer.Epoch(**{name: getattr(epoch, name) for name in rows.CURVE}) for epoch in epochs],
         epochs_planned=run.epochs_planned,
         metrics=run.metrics or {},
         training_set_json=run.training_set.model_dump_json() if run.training_set else "",

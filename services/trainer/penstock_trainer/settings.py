@@ -46,11 +46,5 @@ class Settings(ServiceSettings):
 
     @property
     def runs_dir(self) -> Path:
-        """Working files, one folder a run."""
+        """Fetched splits, checkpoint and package, one folder a run, until it ends."""
         return self.data_dir / "runs"
-
-    def work_dir(self, run_id: str) -> Path:
-        """Fetched splits, checkpoint and package of one run, until it ends."""
-        path = self.runs_dir / run_id
-        path.mkdir(parents=True, exist_ok=True)
-        return path

@@ -41,6 +41,18 @@ class RunRow(Tables):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
 
+# What an epoch tells beside its run.
+CURVE = (
+    "number",
+    "train_loss",
+    "validation_loss",
+    "validation_metric",
+    "metric",
+    "learning_rate",
+    "elapsed_s",
+)
+
+
 class EpochRow(Tables):
     __tablename__ = "epochs"
 

@@ -22,13 +22,11 @@ from penstock.contracts.errors import Unavailable
 from penstock.runtime.jobs import JobContext, job_main
 from penstock_trainer.settings import Settings
 
-BATCH = 1000
-"""MLflow's own limit of metrics in a call."""
+BATCH = 1000  # MLflow's own limit of metrics in a call
 
 
 def run(job: JobContext) -> dict[str, Any]:
-    settings: Settings = job.settings
-    return {"mlflow_run": tell(job.payload, settings)}
+    return {"mlflow_run": tell(job.payload, job.settings)}
 
 
 def tell(told: Mapping[str, Any], settings: Settings) -> str:
@@ -36,9 +34,8 @@ def tell(told: Mapping[str, Any], settings: Settings) -> str:
     the store does not take it now.
     """
     if settings.tracking_password:
-        os.environ["PGPASSWORD"] = (
-            settings.tracking_password
-        )  # libpq reads it; MLflow repeats its URI in messages, so it holds none
+        # libpq reads it; MLflow repeats its URI in messages, so it holds none.
+        os.environ["PGPASSWORD"] = settings.tracking_password
     try:
         return track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
     except SQLAlchemyError as error:  # away; or another replica makes the tables at this moment

@@ -22,6 +22,7 @@ from penstock.contracts.events import (
     TrainingRunStarted,
     decode,
 )
+from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
 from penstock_trainer import store as rows
@@ -31,25 +32,12 @@ from penstock_trainer.store import Tables
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-class Shown:
-    """What `penstock status` would show."""
-
-    def __init__(self) -> None:
-        self.waiting: dict[str, str] = {}
-
-    def waits_for(self, thing: str, why: str) -> None:
-        self.waiting[thing] = why
-
-    def has(self, thing: str) -> None:
-        self.waiting.pop(thing, None)
-
-
 class Desk:
     def __init__(self, folder: Path, database: str) -> None:
         self.store = Store.open(database, migrations="penstock_trainer.migrations", clock=lambda: NOW)
-        self.shown = Shown()
+        self.readiness = Readiness(lambda: NOW)
         self.folder = folder / "runs"
-        self.runs = Runs(lambda: NOW, self.folder, self.shown)
+        self.runs = Runs(lambda: NOW, self.folder, self.readiness)
 
     def wish(self, run_id: str = "01A", pipeline: str = "loans") -> TrainingRunRequested:
         return TrainingRunRequested(
@@ -76,6 +64,11 @@ class Desk:
     def cancel(self, run_id: str = "01A") -> None:
         with self.store.transaction() as effect:
             self.runs.cancel(run_id, "ben", effect)
+
+    @property
+    def waiting(self) -> dict[str, str]:
+        """What `penstock status` would show."""
+        return {wait.thing: wait.why for wait in self.readiness.waiting}
 
     @property
     def run(self) -> rows.RunRow:
@@ -234,11 +227,11 @@ def test_what_runs_wait_for_is_shown(desk: Desk) -> None:
     for run_id in ("01A", "01B"):
         desk.accept(desk.wish(run_id))
         desk.says({"waits_for": "feature_store", "why": f"away, run {run_id}"}, run_id)
-    assert desk.shown.waiting == {"feature_store": "away, run 01B"}
+    assert desk.waiting == {"feature_store": "away, run 01B"}
     desk.says({"has": "feature_store"}, "01B")
-    assert "feature_store" in desk.shown.waiting  # the other still waits
+    assert "feature_store" in desk.waiting  # the other still waits
     desk.says({"attempt": 2}, "01A")
-    assert desk.shown.waiting == {}
+    assert desk.waiting == {}
 
 
 def test_working_files_of_ended_runs_are_swept(desk: Desk) -> None:
