@@ -9,6 +9,7 @@ from pathlib import Path
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
+from penstock.modelkit.metrics import CURVE
 from penstock.packages.format import write_package
 from penstock.packages.parts import CurvePoint, Curves, Parts
 from penstock_trainer.card import model_card
@@ -35,13 +36,14 @@ def package(
         )
         for epoch in built.history
     )
+    metric = built.history[-1].metric if built.history else CURVE[pipeline.target.type]
     parts = Parts(
         pipeline=pipeline,
         signature=built.signature,
         metrics=built.metrics,
         training_set=training_set,
         profile=built.profile,
-        curves=Curves(metric=built.history[-1].metric, points=points),
+        curves=Curves(metric=metric, points=points),
         model_card=model_card(pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number),
     )
     return write_package(directory, built.model, parts)

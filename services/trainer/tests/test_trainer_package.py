@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.packages.format import open_package
+from penstock.packages.parts import Curves
 from penstock.testing.broker import free_ports
 from penstock.testing.postgres import database_settings
 
@@ -55,6 +57,19 @@ def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
     assert (
         "`applications.sex` (category" not in card.split("## What it looks at")[1].split("##")[0]
     )  # no input
+
+
+def test_a_model_without_epochs_has_curves_without_points(loans: Any) -> None:
+    """A family may solve its problem in one step."""
+    from penstock.modelkit.build import build
+    from penstock_trainer.packaging import package as write
+
+    training_set = loans.training_set()
+    built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
+    directory = loans.folder / "package"
+    solved = replace(built, history=())
+    digest = write(directory, loans.pipeline, training_set, solved, run_id="01A", pipeline_number=3)
+    assert open_package(directory, digest).curves == Curves(metric="auroc", points=())
 
 
 TOLD = {
