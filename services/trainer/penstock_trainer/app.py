@@ -10,12 +10,10 @@ from penstock_trainer.servicer import Servicer
 from penstock_trainer.settings import Settings
 from penstock_trainer.store import Tables
 
-MIGRATIONS = "penstock_trainer.migrations"
-
 
 async def run(settings: Settings) -> None:
     async with Service("trainer", settings) as service:
-        store = await service.store(Tables.metadata, MIGRATIONS)
+        store = await service.store(Tables.metadata, "penstock_trainer.migrations")
         runs = Runs(service.clock, settings.runs_dir, service.readiness)
         await store.read(runs.sweep)
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import grpc
+from google.protobuf.message import Message
 
 from penstock.contracts.digests import digits_of
 from penstock.contracts.error_details import error_of_call
@@ -57,35 +58,32 @@ async def _prepare(
 
     Waits while a peer is away, and says so. Raises what else the peers raise.
     """
-    platform = settings.platform
-
-    async def pipeline() -> Pipeline:
-        async with rpc.connect(platform.peer("model_registry")) as channel:
-            found = await model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline(
-                registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
-                timeout=REGISTRY_TIMEOUT_S,
-            )
-        return overridden(json.loads(found.spec_json), requested.overrides)
-
-    async def training_set() -> TrainingSet:
-        request = features.CreateTrainingSetRequest(
-            pipeline=requested.pipeline,
-            id=requested.run_id,
-            min_offsets=[
-                features.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset)
-                for o in requested.min_offsets
-            ],
-            pipeline_number=requested.pipeline_number,
+    async with rpc.connect(settings.platform.peer("model_registry")) as channel:
+        found = await _patiently(
+            job,
+            "model_registry",
+            model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline,
+            registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
+            REGISTRY_TIMEOUT_S,
         )
-        async with rpc.connect(platform.peer("feature_store")) as channel:
-            stub = feature_store_pb2_grpc.FeatureStoreServiceStub(channel)
-            made = await stub.CreateTrainingSet(request, timeout=settings.training_set_timeout)
-        return TrainingSet.model_validate_json(made.training_set_json)
-
-    chosen = await _patiently(job, "model_registry", pipeline)
+    pipeline = overridden(json.loads(found.spec_json), requested.overrides)
     # torch takes 3 s to import; the feature store needs some to join. Both at once.
-    threading.Thread(target=_import_family, args=(chosen,), daemon=True).start()
-    return chosen, await _patiently(job, "feature_store", training_set)
+    threading.Thread(target=_import_family, args=(pipeline,), daemon=True).start()
+    request = features.CreateTrainingSetRequest(
+        pipeline=requested.pipeline,
+        id=requested.run_id,
+        min_offsets=[features.PartitionOffset(**offset.model_dump()) for offset in requested.min_offsets],
+        pipeline_number=requested.pipeline_number,
+    )
+    async with rpc.connect(settings.platform.peer("feature_store")) as channel:
+        made = await _patiently(
+            job,
+            "feature_store",
+            feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
+            request,
+            settings.training_set_timeout,
+        )
+    return pipeline, TrainingSet.model_validate_json(made.training_set_json)
 
 
 def _import_family(pipeline: Pipeline) -> None:
@@ -94,12 +92,14 @@ def _import_family(pipeline: Pipeline) -> None:
     family_of(pipeline.model)
 
 
-async def _patiently(job: JobContext, peer: str, ask: Callable[[], Awaitable[T]]) -> T:
+async def _patiently(
+    job: JobContext, peer: str, call: Callable[..., Awaitable[T]], request: Message, timeout_s: float
+) -> T:
     """The peer's answer, however long it is away; its refusals are raised."""
     backoff = Backoff(first=0.5, longest=10.0)
     while True:
         try:
-            answer = await ask()
+            answer = await call(request, timeout=timeout_s)
         except grpc.RpcError as error:
             told = error_of_call(error)
             if isinstance(told, DeadlineExceeded):  # the runtime would give it twenty times more

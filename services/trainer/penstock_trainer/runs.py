@@ -122,10 +122,8 @@ class Runs:
                 effect.after_commit(lambda: self._goes_on(run_id))  # the attempt before may have waited
             case {"waits_for": peer, "why": why}:
                 effect.after_commit(lambda: self._waits_for(run_id, peer, why))
-                return
             case {"has": _}:
                 effect.after_commit(lambda: self._goes_on(run_id))
-                return
             case {"stage": stage}:
                 run.state = stage
             case {"training_set": training_set, "epochs": epochs}:
@@ -196,18 +194,17 @@ class Runs:
 
     def _started(self, run: RunRow, training_set: TrainingSet, epochs: int, effect: Effect) -> None:
         run.state, run.epochs_planned = TRAINING, epochs
-        if run.training_set is not None:
-            return
-        run.training_set = training_set
-        effect.publish(
-            TrainingRunStarted(
-                run_id=run.run_id,
-                pipeline=run.pipeline,
-                pipeline_number=run.pipeline_number,
-                training_set=training_set,
-                started_at=self._clock(),
+        if run.training_set is None:
+            run.training_set = training_set
+            effect.publish(
+                TrainingRunStarted(
+                    run_id=run.run_id,
+                    pipeline=run.pipeline,
+                    pipeline_number=run.pipeline_number,
+                    training_set=training_set,
+                    started_at=self._clock(),
+                )
             )
-        )
 
     def _epoch(self, run: RunRow, epoch: dict[str, Any], effect: Effect) -> None:
         if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:
@@ -215,24 +212,23 @@ class Runs:
         effect.session.add(EpochRow(run_id=run.run_id, **{name: epoch[name] for name in CURVE}))
         told = {"epoch": epoch["number"]} | {name: value for name, value in epoch.items() if name != "number"}
         effect.publish(TrainingRunProgressed(run_id=run.run_id, pipeline=run.pipeline, **told))
-        pipeline = {"pipeline": run.pipeline}
-        effect.after_commit(lambda: _EPOCHS.add(1, pipeline))
+        effect.after_commit(lambda: _EPOCHS.add(1, {"pipeline": run.pipeline}))
 
     def _end(self, run: RunRow, state: str, effect: Effect) -> datetime:
         """Ends the run now; its working files go with the commit."""
-        run.state, run.ended_at = state, self._clock()
-        run_id, took = run.run_id, (run.ended_at - run.requested_at).total_seconds()
-        attributes = {"pipeline": run.pipeline, "outcome": state}
+        ended_at = self._clock()
+        run.state, run.ended_at = state, ended_at
 
         def forget() -> None:
             # A process that is being killed may still write: see sweep.
-            shutil.rmtree(self._folder / run_id, ignore_errors=True)
-            self._goes_on(run_id)
-            self.changes.tell(run_id)
-            _DURATION.record(took, attributes)
+            shutil.rmtree(self._folder / run.run_id, ignore_errors=True)
+            self._goes_on(run.run_id)
+            self.changes.tell(run.run_id)
+            took = (ended_at - run.requested_at).total_seconds()
+            _DURATION.record(took, {"pipeline": run.pipeline, "outcome": state})
 
         effect.after_commit(forget)
-        return run.ended_at
+        return ended_at
 
     def _waits_for(self, run_id: str, peer: str, why: str) -> None:
         self._waiting[run_id] = peer

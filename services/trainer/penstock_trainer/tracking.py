@@ -55,12 +55,8 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
     the same run again changes nothing.
     """
     experiment = _experiment(client, told["pipeline"], settings)
-    known = client.search_runs(
-        [experiment],
-        f"tags.`penstock.run` = '{told['run_id']}' and attributes.status = 'FINISHED'",
-        max_results=1,
-    )
-    if known:
+    finished = f"tags.`penstock.run` = '{told['run_id']}' and attributes.status = 'FINISHED'"
+    if known := client.search_runs([experiment], finished, max_results=1):
         return str(known[0].info.run_id)
     created = client.create_run(
         experiment, start_time=_ms(told["started_at"]), run_name=told["run_id"], tags=told["tags"]
