@@ -32,13 +32,12 @@ def model_card(
 
 
 def _head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: int) -> list[str]:
-    target = next(iter(pipeline.targets))
     return [
         f"# {pipeline.pipeline}",
         "",
         (
-            f"Predicts `{target}` ({pipeline.target.type}, from `{pipeline.target.source_field}`) for one"
-            f" {pipeline.entity}."
+            f"Predicts `{next(iter(pipeline.targets))}` ({pipeline.target.type}, from"
+            f" `{pipeline.target.source_field}`) for one {pipeline.entity}."
         ),
         "",
         (
@@ -61,14 +60,10 @@ def _model(pipeline: Pipeline, built: Built) -> list[str]:
         ),
     ]
     if built.threshold is not None:
-        chosen = (
-            "given"
-            if pipeline.decision.threshold.choose == "fixed"
-            else f"{pipeline.decision.threshold.choose} on validation"
-        )
+        choose = pipeline.decision.threshold.choose
         lines.append(
             f"- Decides `{built.signature.classes[1]}` from a probability of {built.threshold:.4f} up"
-            f" ({chosen})."
+            f" ({'given' if choose == 'fixed' else f'{choose} on validation'})."
         )
     if pipeline.decision.abstain:
         low, high = pipeline.decision.abstain
@@ -139,36 +134,34 @@ def _fairness(pipeline: Pipeline) -> list[str]:
         for name, f in declared.fields.items()
         if f.protected
     )
-    lines = ["## Fairness", "", f"- Protected fields: {', '.join(protected) or 'none declared'}."]
     constraint = pipeline.trainer.fairness
-    if constraint:
-        lines.append(
+    gates = [f"`{gate.metric}` by `{gate.by}`" for gate in pipeline.audit.gates if gate.by]
+    return [
+        "## Fairness",
+        "",
+        f"- Protected fields: {', '.join(protected) or 'none declared'}.",
+        (
             f"- Trained with a penalty on {constraint.notion.replace('_', ' ')} by `{constraint.by}`,"
             f" strength {constraint.strength:g} (Bechavod and Ligett 2017)."
-        )
-    else:
-        lines.append("- Trained without a fairness constraint.")
-    gates = [f"`{gate.metric}` by `{gate.by}`" for gate in pipeline.audit.gates if gate.by]
-    lines.append(
-        f"- The audit judges {', '.join(gates)}." if gates else "- The pipeline declares no fairness gate."
-    )
-    return lines
+            if constraint
+            else "- Trained without a fairness constraint."
+        ),
+        f"- The audit judges {', '.join(gates)}." if gates else "- The pipeline declares no fairness gate.",
+    ]
 
 
 def _limits(pipeline: Pipeline, built: Built) -> list[str]:
-    lines = [
-        "## Limits",
-        "",
-        "- It knows rows like those it was trained on; `profile.json` says what they looked like.",
-        "- A category or word that the training split did not hold is treated as unknown, on average.",
-    ]
-    if pipeline.target.type != "regression":
-        lines.append("- Probabilities come as trained; no calibration was applied.")
-    if pipeline.trainer.class_weights == "balanced":
-        lines.append("- Classes were weighted to count alike, so probabilities of rare classes are too high.")
-    if len(built.history) == pipeline.trainer.epochs and pipeline.trainer.early_stopping:
-        lines.append(
-            "- Training ended with its last planned epoch, not by early stopping: more epochs might have"
-            " helped."
-        )
-    return [*lines, f"- Further limits, ethical considerations, contact: {NOT_STATED}"]
+    trainer = pipeline.trainer
+    limits = {
+        "It knows rows like those it was trained on; `profile.json` says what they looked like.": True,
+        "A category or word that the training split did not hold is treated as unknown, on average.": True,
+        "Probabilities come as trained; no calibration was applied.": pipeline.target.type != "regression",
+        "Classes were weighted to count alike, so probabilities of rare classes are too high.": (
+            trainer.class_weights == "balanced"
+        ),
+        "Training ended with its last planned epoch, not by early stopping: more epochs might have helped.": (
+            len(built.history) == trainer.epochs and trainer.early_stopping
+        ),
+        f"Further limits, ethical considerations, contact: {NOT_STATED}": True,
+    }
+    return ["## Limits", "", *(f"- {limit}" for limit, holds in limits.items() if holds)]

@@ -14,11 +14,9 @@ from penstock_trainer.runs import Runs
 
 log = structlog.get_logger(__name__)
 
-GROUP = "penstock.trainer"
-
 
 def router(runs: Runs, store: Store) -> Router:
-    router = Router(group=GROUP, store=store)
+    router = Router(group="penstock.trainer", store=store)
 
     @router.on(TrainingRunRequested)
     def on_training_run_requested(event: TrainingRunRequested, effect: Effect) -> None:

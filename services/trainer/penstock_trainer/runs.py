@@ -70,8 +70,7 @@ class Runs:
         Raises Conflict where the key was used for another pipeline.
         """
         if key:
-            known = effect.session.get(KeyRow, key)
-            if known is not None:
+            if known := effect.session.get(KeyRow, key):
                 earlier = rows.run(effect.session, known.run_id)
                 if earlier.pipeline != requested.pipeline:
                     raise Conflict(
@@ -272,10 +271,9 @@ class Changes:
     def tell(self, run_id: str) -> None:
         """Wakes those who watch the run. Callable from any thread."""
         with self._lock:
-            watchers = list(self._watchers.items())
-        for event, (watched, loop) in watchers:
-            if watched == run_id:
-                loop.call_soon_threadsafe(event.set)
+            for event, (watched, loop) in self._watchers.items():
+                if watched == run_id:
+                    loop.call_soon_threadsafe(event.set)
 
     async def watch(self, run_id: str) -> AsyncIterator[None]:
         """Yields at once, then after each change, and every few seconds besides."""

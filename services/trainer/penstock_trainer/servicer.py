@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from sqlalchemy.orm import Session
@@ -14,16 +14,13 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.events import PartitionOffset, TrainingRunRequested
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
-from penstock.runtime.rpc import timestamp
+from penstock.runtime import rpc
 from penstock.runtime.store import Effect, Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 from penstock_trainer import store as rows
 from penstock_trainer.overrides import overridden
 from penstock_trainer.runs import Runs
-
-if TYPE_CHECKING:
-    from penstock.runtime.rpc import Context
 
 MAX_LISTED = 500
 REGISTRY_TIMEOUT_S = 5.0
@@ -35,7 +32,7 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
         self._store = store
         self._registry: Any = model_registry_pb2_grpc.ModelRegistryServiceStub(registry_channel)
 
-    async def CreateRun(self, request: trainer.CreateRunRequest, context: Context) -> trainer.Run:
+    async def CreateRun(self, request: trainer.CreateRunRequest, context: rpc.Context) -> trainer.Run:
         # The newest, from the registry itself: a run that follows an `apply` uses what was applied.
         pipeline: registry.Pipeline = await self._registry.GetPipeline(
             registry.GetPipelineRequest(pipeline=request.pipeline), timeout=REGISTRY_TIMEOUT_S
@@ -57,15 +54,16 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
         )
 
         def record(effect: Effect) -> trainer.Run:
-            run_id = self._runs.request(requested, request.idempotency_key, effect)
-            return _run(effect.session, run_id)
+            return _run(effect.session, self._runs.request(requested, request.idempotency_key, effect))
 
         return await self._store.write(record)
 
-    async def GetRun(self, request: trainer.GetRunRequest, context: Context) -> trainer.Run:
+    async def GetRun(self, request: trainer.GetRunRequest, context: rpc.Context) -> trainer.Run:
         return await self._read(request.run_id)
 
-    async def ListRuns(self, request: trainer.ListRunsRequest, context: Context) -> trainer.ListRunsResponse:
+    async def ListRuns(
+        self, request: trainer.ListRunsRequest, context: rpc.Context
+    ) -> trainer.ListRunsResponse:
         def listed(session: Session) -> trainer.ListRunsResponse:
             found = rows.newest(session, request.pipeline, min(request.limit or 50, MAX_LISTED))
             return trainer.ListRunsResponse(
@@ -75,7 +73,7 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
         return await self._store.read(listed)
 
     async def WatchRun(
-        self, request: trainer.WatchRunRequest, context: Context
+        self, request: trainer.WatchRunRequest, context: rpc.Context
     ) -> AsyncIterator[trainer.Run]:
         told: trainer.Run | None = None
         async for _ in self._runs.changes.watch(request.run_id):
@@ -86,7 +84,7 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
             if trainer.Run.State.Name(run.state).removeprefix("STATE_").lower() in rows.ENDED:
                 return
 
-    async def CancelRun(self, request: trainer.CancelRunRequest, context: Context) -> trainer.Run:
+    async def CancelRun(self, request: trainer.CancelRunRequest, context: rpc.Context) -> trainer.Run:
         def cancel(effect: Effect) -> trainer.Run:
             self._runs.cancel(request.run_id, request.canceled_by, effect)
             return _run(effect.session, request.run_id)
@@ -129,9 +127,9 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         training_set_json=run.training_set.model_dump_json() if run.training_set else "",
         failure=run.failure or "",
         remedy=run.remedy or "",
-        requested_at=timestamp(run.requested_at),
-        started_at=timestamp(run.started_at),
-        ended_at=timestamp(run.ended_at),
+        requested_at=rpc.timestamp(run.requested_at),
+        started_at=rpc.timestamp(run.started_at),
+        ended_at=rpc.timestamp(run.ended_at),
         attempts=run.attempts,
         requested_by=run.requested_by,
     )

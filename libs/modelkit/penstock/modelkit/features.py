@@ -97,8 +97,11 @@ class Features:
                 )
                 table = self.graph.constant(part.table(), np.float32)
                 dense.append(self.graph.op("Gather", table, flat, axis=0))
-        found = {"dense": self._beside(dense, FLOAT), "buckets": self._beside(buckets, INT64)}
-        found |= {f"words{index}": value for index, value in enumerate(words)}
+        found = {
+            "dense": self._beside(dense, FLOAT),
+            "buckets": self._beside(buckets, INT64),
+            **{f"words{index}": value for index, value in enumerate(words)},
+        }
         return {name: value for name, value in found.items() if value}
 
     # -- nodes; the graph shares equal ones --------------------------------------------------------

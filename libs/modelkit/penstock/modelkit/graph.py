@@ -13,9 +13,6 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 20
-ML_OPSET = 4
-IR_VERSION = 9
 ML = "ai.onnx.ml"
 
 DOUBLE = TensorProto.DOUBLE
@@ -84,8 +81,8 @@ class Graph:
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
         model = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(ML, ML_OPSET)],
-            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(ML, 4)],
+            ir_version=9,
             producer_name="penstock",
         )
         onnx.checker.check_model(model)

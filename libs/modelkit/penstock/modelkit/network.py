@@ -52,9 +52,6 @@ class Tensors:
             ),
         )
 
-    def __len__(self) -> int:
-        return len(self.dense)
-
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """dense [B, d + widths], words made dense, and buckets [B, c] of these rows."""
         parts = [self.dense[rows]]
@@ -82,7 +79,9 @@ class Network(nn.Module):
         hidden: Sequence[int] = (),
         dropout: float = 0.0,
     ) -> None:
-        """`dense`: columns of `Tensors.batch`. `outputs`: logits."""
+        """`dense`: columns of `Tensors.batch`, words included. `outputs`: logits, one of two classes or
+        of a regression, else one a class.
+        """
         super().__init__()
         tables = [nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded]
         for table in tables:
@@ -116,7 +115,7 @@ class Network(nn.Module):
     def predict(self, tensors: Tensors, chunk: int = 4096) -> Tensor:
         """Logits of all rows, without dropout."""
         self.eval()
-        rows = torch.arange(len(tensors))
+        rows = torch.arange(len(tensors.dense))
         return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
 
     def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -22,16 +22,6 @@ from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
 
 SpecT = TypeVar("SpecT", bound=FamilySpec)
-
-
-class Shape(NamedTuple):
-    """The ends of a network: dense columns, those of words included, embedded categories, and
-    logits, one of two classes or of a regression, else one a class.
-    """
-
-    dense: int
-    embedded: tuple[Category, ...]
-    outputs: int
 
 
 @dataclass(frozen=True)
@@ -54,8 +44,7 @@ class TrainedNetwork:
             found = torch.sigmoid(torch.cat([-logits, logits], dim=1))
         else:
             found = torch.softmax(logits, dim=1)
-        answers: Array = found.numpy().astype(np.float64)
-        return answers
+        return found.double().numpy()
 
     def compile(self, graph: Graph, inputs: Mapping[str, str]) -> str:
         logits = self.network.compile_into(graph, inputs)
@@ -74,12 +63,12 @@ class TrainedNetwork:
 @dataclass(frozen=True)
 class Neural(Generic[SpecT]):
     """A family of networks that take numbers in `pieces`, too, or not: see `Features.tensors`.
-    `network` makes one before training, `kind` has words for the model card.
+    `layers` gives the widths of the hidden ones and the dropout, `kind` words for the model card.
     """
 
     spec: type[SpecT]
     pieces: bool
-    network: Callable[[SpecT, Shape], Network]
+    layers: Callable[[SpecT], tuple[tuple[int, ...], float]]
     kind: Callable[[SpecT], str]
 
     def inputs(self, features: Features) -> dict[str, Value]:
@@ -101,7 +90,7 @@ class Neural(Generic[SpecT]):
         outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
         strings = prepared.preprocessing.strings
         embedded = tuple(part for part in strings if isinstance(part, Category) and part.dimension)
-        network = self.network(spec, Shape(dense, embedded, outputs))
+        network = Network(dense, embedded, outputs, *self.layers(spec))
         history = train(
             network,
             objective,

@@ -30,10 +30,6 @@ class Optimizer:
             [] if spec.type == "sgd" else [torch.zeros_like(parameter) for parameter in self._parameters]
         )
 
-    def clear(self) -> None:
-        for parameter in self._parameters:
-            parameter.grad = None
-
     def clip(self, limit: float) -> None:
         """Scales all gradients so that their common norm is at most `limit`."""
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]

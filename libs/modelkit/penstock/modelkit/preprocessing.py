@@ -60,8 +60,7 @@ class Category:
     @property
     def weights(self) -> Array:
         """Share of the training rows per bucket."""
-        shares: Array = np.asarray(self.counts, dtype=np.float64) / sum(self.counts)
-        return shares
+        return np.array(self.counts, dtype=np.float64) / sum(self.counts)
 
     def table(self) -> Array:
         """One-hot rows per bucket, float32 [K + 2, K + 2]; a never filled bucket has the average row."""

@@ -17,9 +17,6 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.parts import Inputs, ModelSignature, Output, TargetSignature
 
-Numbers = np.ndarray[tuple[int, int], np.dtype[np.float64]]
-Strings = np.ndarray[tuple[int, int], np.dtype[np.object_]]
-
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -30,8 +27,8 @@ class Rows:
     object [N] of str, float or None.
     """
 
-    numbers: Numbers
-    strings: Strings
+    numbers: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    strings: np.ndarray[tuple[int, int], np.dtype[np.object_]]
     labels: np.ndarray[tuple[int], np.dtype[Any]]
     groups: dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]]
 

@@ -40,9 +40,6 @@ class Split:
     labels: Tensor
     groups: Tensor | None = None
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
 
 @dataclass(frozen=True, slots=True)
 class Objective:
@@ -109,7 +106,6 @@ def train(
         on_epoch(loop.history[-1])
     if loop.best is not None:
         network.load_state_dict(loop.best)
-    network.eval()
     return tuple(loop.history)
 
 
@@ -173,11 +169,12 @@ class _Loop:
     def _pass(self) -> tuple[float, float]:
         """Trains once over the training split. The mean loss, and the learning rate at the end."""
         network, training, plan, optimizer = self._network, self._training, self._plan, self._optimizer
-        shuffled = torch.split(torch.randperm(len(training), generator=self._order), plan.batch_size)
+        count = len(training.labels)
+        shuffled = torch.split(torch.randperm(count, generator=self._order), plan.batch_size)
         total = rate = 0.0
         network.train()
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
-            optimizer.clear()
+            network.zero_grad()
             groups = training.groups[rows] if training.groups is not None else None
             logits = network(*training.features.batch(rows))
             loss = self._objective.loss(logits, training.labels[rows], groups)
@@ -190,7 +187,7 @@ class _Loop:
             optimizer.step(rate)
             total += loss.item() * len(rows)
         network.average_unseen()
-        return total / len(training), rate
+        return total / count, rate
 
     def save(self, path: Path) -> None:
         state = {

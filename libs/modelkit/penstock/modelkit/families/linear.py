@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from penstock.contracts.pipeline import Linear
 from penstock.modelkit.family import Family
-from penstock.modelkit.network import Network
-from penstock.modelkit.neural import Neural, Shape
+from penstock.modelkit.neural import Neural
 
 
-def network(_spec: Linear, shape: Shape) -> Network:
-    return Network(*shape)
+def layers(_spec: Linear) -> tuple[tuple[int, ...], float]:
+    return (), 0.0
 
 
 def kind(_spec: Linear) -> str:
     return "linear"
 
 
-FAMILY: Family = Neural[Linear](Linear, pieces=False, network=network, kind=kind)
+FAMILY: Family = Neural[Linear](Linear, pieces=False, layers=layers, kind=kind)

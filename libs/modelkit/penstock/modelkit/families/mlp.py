@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from penstock.contracts.pipeline import Mlp
 from penstock.modelkit.family import Family
-from penstock.modelkit.network import Network
-from penstock.modelkit.neural import Neural, Shape
+from penstock.modelkit.neural import Neural
 
 
-def network(spec: Mlp, shape: Shape) -> Network:
-    return Network(*shape, spec.hidden, spec.dropout)
+def layers(spec: Mlp) -> tuple[tuple[int, ...], float]:
+    return spec.hidden, spec.dropout
 
 
 def kind(spec: Mlp) -> str:
     return f"mlp, hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
 
 
-FAMILY: Family = Neural[Mlp](Mlp, pieces=True, network=network, kind=kind)
+FAMILY: Family = Neural[Mlp](Mlp, pieces=True, layers=layers, kind=kind)
