@@ -69,18 +69,17 @@ async def _prepare(
     pipeline = overridden(json.loads(found.spec_json), requested.overrides)
     # torch takes 3 s to import; the feature store needs some to join. Both at once.
     threading.Thread(target=_import_family, args=(pipeline,), daemon=True).start()
-    request = features.CreateTrainingSetRequest(
-        pipeline=requested.pipeline,
-        id=requested.run_id,
-        min_offsets=[features.PartitionOffset(**offset.model_dump()) for offset in requested.min_offsets],
-        pipeline_number=requested.pipeline_number,
-    )
     async with rpc.connect(settings.platform.peer("feature_store")) as channel:
         made = await _patiently(
             job,
             "feature_store",
             feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
-            request,
+            features.CreateTrainingSetRequest(
+                pipeline=requested.pipeline,
+                id=requested.run_id,
+                min_offsets=[features.PartitionOffset(**at.model_dump()) for at in requested.min_offsets],
+                pipeline_number=requested.pipeline_number,
+            ),
             settings.training_set_timeout,
         )
     return pipeline, TrainingSet.model_validate_json(made.training_set_json)

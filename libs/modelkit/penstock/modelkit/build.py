@@ -100,16 +100,16 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
         check_parity(model.predict(part.inputs), found, spread)
         for part, found in ((prepared.validation, answers), (prepared.train, run(content, training)))
     )
-    described = describe(pipeline, fitted, training)
-    drawn = draw_probes(described, fitted, pipeline.training.seed)
-    tolerance = TOLERANCE * max(1.0, spread)
+    numbers, strings = describe(pipeline, fitted, training)
+    drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
+    expected = probes(drawn, run(content, drawn), fitted, TOLERANCE * max(1.0, spread))
     measured = metrics.of_split(target, validation.labels, answers, threshold)
     return Built(
         model=content,
         signature=prepared.signature,
         metrics=measured if threshold is None else measured | {"threshold": threshold},
         history=tuple(model.history),
-        profile=Profile(features=described, probes=probes(drawn, run(content, drawn), fitted, tolerance)),
+        profile=Profile(features=numbers | strings, probes=expected),
         threshold=threshold,
         parity=parity,
         weights=model.digest(),

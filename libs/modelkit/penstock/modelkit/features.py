@@ -71,10 +71,12 @@ class Features:
 
     def categories(self) -> Value | None:
         """INT64 [N, c]: the bucket of each category and boolean; 0 is missing, K + 1 unknown."""
-        strings = enumerate(self.fitted.strings)
-        return self._beside(
-            [self._bucket(i, part) for i, part in strings if isinstance(part, Category)], INT64
-        )
+        buckets = [
+            self._bucket(index, part)
+            for index, part in enumerate(self.fitted.strings)
+            if isinstance(part, Category)
+        ]
+        return self._beside(buckets, INT64)
 
     def tensors(self, *, pieces: bool) -> dict[str, Value]:
         """Inputs of a network, as far as there are any: `dense` FP32 [N, d], scaled numbers, with
@@ -86,8 +88,7 @@ class Features:
         for index, part in enumerate(self.fitted.strings):
             if isinstance(part, Text):
                 if part.indicator:
-                    missing = self._encoded(index, {"": 1}, 0)
-                    dense.append(self.graph.op("Cast", missing, to=FLOAT))
+                    dense.append(self.graph.op("Cast", self._encoded(index, {"": 1}, 0), to=FLOAT))
                 words.append(Value(self._weighed(index, part), FLOAT, sparse=True))
             elif part.dimension:
                 buckets.append(self._bucket(index, part))

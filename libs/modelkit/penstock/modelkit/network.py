@@ -107,9 +107,7 @@ class Network(nn.Module):
         """Gives buckets that the training split never filled the average embedding of those it did."""
         with torch.no_grad():
             for table, shares in zip(self.embeddings.parameters(), self._shares, strict=True):
-                unseen = shares == 0
-                if unseen.any():
-                    table[unseen] = shares @ table
+                table[shares == 0] = shares @ table
 
     @torch.no_grad()
     def predict(self, tensors: Tensors, chunk: int = 4096) -> Tensor:

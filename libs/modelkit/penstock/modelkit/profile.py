@@ -25,8 +25,8 @@ PROBES = 32
 
 def describe(
     pipeline: Pipeline, fitted: Preprocessing, rows: Rows
-) -> dict[str, NumberProfile | StringProfile]:
-    """Describes each feature, in the signature's order. `rows`: the training split."""
+) -> tuple[dict[str, NumberProfile], dict[str, StringProfile]]:
+    """Describes each feature of both tensors, in the signature's order. `rows`: the training split."""
     sources = {name: feature.source_field for name, feature in pipeline.resolved_features().items()}
     numbers = {
         part.name: _number(column, extremes=not pipeline.field(sources[part.name]).personal)
@@ -36,7 +36,7 @@ def describe(
         part.name: _string(column, listed=not isinstance(part, Text))
         for part, column in zip(fitted.strings, rows.strings.T, strict=True)
     }
-    return numbers | strings
+    return numbers, strings
 
 
 def _number(column: Array, *, extremes: bool) -> NumberProfile:
@@ -66,26 +66,21 @@ def _string(column: Array, *, listed: bool) -> StringProfile:
 
 
 def draw_probes(
-    described: dict[str, NumberProfile | StringProfile], fitted: Preprocessing, seed: int
+    numbers: dict[str, NumberProfile], strings: dict[str, StringProfile], fitted: Preprocessing, seed: int
 ) -> Rows:
     """PROBES rows; the last two are a row without any value and a row of unknown words."""
     random = np.random.default_rng(seed)
-    numbers = np.full((PROBES, len(fitted.numbers)), np.nan)
-    strings = np.full((PROBES, len(fitted.strings)), "", dtype=object)
+    matrix = np.full((PROBES, len(numbers)), np.nan)
+    texts = np.full((PROBES, len(strings)), "", dtype=object)
     drawn = PROBES - 2
-    for index, number in enumerate(fitted.numbers):
-        profile = described[number.name]
-        assert isinstance(profile, NumberProfile)
-        edges = np.asarray(profile.edges)
+    for index, number in enumerate(numbers.values()):
+        edges = np.asarray(number.edges)
         values = np.interp(random.uniform(0, max(1, len(edges) - 1), drawn), np.arange(len(edges)), edges)
         values = np.round(values) if np.all(edges == np.round(edges)) else values
-        numbers[:drawn, index] = np.where(
-            random.random(drawn) < profile.missing / profile.rows, np.nan, values
-        )
-        numbers[-1, index] = float(edges[-1])
+        matrix[:drawn, index] = np.where(random.random(drawn) < number.missing / number.rows, np.nan, values)
+        matrix[-1, index] = float(edges[-1])
     for index, part in enumerate(fitted.strings):
-        profile = described[part.name]
-        assert isinstance(profile, StringProfile)
+        profile = strings[part.name]
         if isinstance(part, Text):
             shared = [
                 (word, rows) for word, rows in zip(part.words, part.rows, strict=True) if rows >= MIN_ROWS
@@ -94,9 +89,9 @@ def draw_probes(
         else:
             choices = _pick(random, list(profile.values.items()), drawn)
         absent = random.random(drawn) < profile.missing / profile.rows
-        strings[:drawn, index] = np.where(absent, "", np.array(choices, dtype=object))
-        strings[-1, index] = "never seen before"
-    return Rows(numbers, strings, np.zeros(PROBES), {})
+        texts[:drawn, index] = np.where(absent, "", np.array(choices, dtype=object))
+        texts[-1, index] = "never seen before"
+    return Rows(matrix, texts, np.zeros(PROBES), {})
 
 
 def _pick(random: np.random.Generator, weighted: list[tuple[str, int]], count: int) -> list[str]:

@@ -190,6 +190,7 @@ class _Loop:
         return total / count, rate
 
     def save(self, path: Path) -> None:
+        content = io.BytesIO()
         state = {
             "identity": self._identity,
             "network": self._network.state_dict(),
@@ -199,7 +200,6 @@ class _Loop:
             "history": [asdict(epoch) for epoch in self.history],
             "best": self.best,
         }
-        content = io.BytesIO()
         torch.save(state, content)
         write_whole(path, content.getvalue())
 
