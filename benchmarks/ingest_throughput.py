@@ -28,7 +28,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Message, Outcome, Partition, Produced
-from penstock.runtime.kafka.transactional import Processor, TransactionalStream
+from penstock.runtime.kafka.streams import Processor, TransactionalStream
 from penstock.runtime.settings import KafkaSettings
 from penstock_ingest.history import CHECKPOINT_EVERY, History, Restored, headers
 from penstock_ingest.intake import Intake

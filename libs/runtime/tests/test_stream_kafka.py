@@ -15,9 +15,8 @@ from confluent_kafka import Consumer, Producer
 from penstock.contracts.topics import Topic
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition, Produced
-from penstock.runtime.kafka.positioned import PositionedStream
 from penstock.runtime.kafka.recovery import ClientFailed
-from penstock.runtime.kafka.transactional import TransactionalStream
+from penstock.runtime.kafka.streams import PositionedStream, TransactionalStream
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import EmbeddedKafka, Kafka
@@ -249,7 +248,7 @@ def test_a_sink_goes_on_where_its_data_ends(settings: KafkaSettings) -> None:
         for after, total in ((0, 1000), (1000, 1500)):
             publish(settings, "in", [b"%05d" % number for number in range(after, total)] if after else [])
             reader = PositionedStream(settings, group="sink", sink=sink)
-            reader.add("records")
+            reader.subscribe("records")
             with running(reader):
                 until(
                     lambda n=total: sum(map(len, sink.values.values())) == n,
@@ -277,7 +276,7 @@ def test_both_go_on_by_themselves_when_the_broker_was_killed(away: float) -> Non
             PositionedStream(settings, group="sink", sink=sink),
         )
         stream.add("in", copy)
-        reader.add("out")
+        reader.subscribe("out")
         with running(stream), running(reader):
             publish(settings, "in", values)
             until(lambda: sum(copy.counts.values()) > 1000, within=60, what="some are copied")
@@ -299,7 +298,7 @@ def test_one_that_has_no_topic_yet_says_when_kafka_is_away_and_when_it_is_back()
     readiness = Readiness(lambda: datetime.now(UTC))
     with (
         EmbeddedKafka() as kafka,
-        running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", waits=readiness)),
+        running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", readiness=readiness)),
     ):
         for _ in range(2):
             until(lambda: readiness.ready, within=30, what="it waits for nothing")

@@ -6,7 +6,7 @@ import asyncio
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
-from penstock.runtime.kafka.positioned import PositionedStream
+from penstock.runtime.kafka.streams import PositionedStream
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.store import Store
 from penstock_feature_store import duties
@@ -35,7 +35,7 @@ class RecordsStream:
             settings.platform.kafka,
             group=GROUP,
             sink=self.sink,
-            waits=service.readiness,
+            readiness=service.readiness,
             batch=settings.batch,
             linger_s=settings.linger_s,
         )
@@ -45,7 +45,7 @@ class RecordsStream:
         """Follows a source of the pipeline as it is now, also one that is followed already."""
         topic = source_topic("records", pipeline.pipeline, source)
         self.sink.route(topic, lake, source_schema(pipeline.sources[source]))
-        self._stream.add(topic)
+        self._stream.subscribe(topic)
         self._arrivals.tell()
 
     def remove(self, pipeline: str, source: str) -> None:

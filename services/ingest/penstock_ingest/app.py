@@ -7,7 +7,7 @@ import asyncio
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
-from penstock.runtime.kafka.transactional import TransactionalStream
+from penstock.runtime.kafka.streams import TransactionalStream
 from penstock.runtime.lifecycle import Service
 from penstock_ingest import readings
 from penstock_ingest.catalog import GROUP, Catalog, ensure_source_topics
@@ -25,7 +25,7 @@ async def run(settings: Settings) -> None:
             kafka,
             group=GROUP,
             replica=settings.replica,
-            waits=service.readiness,
+            readiness=service.readiness,
             batch=settings.batch,
         )
 

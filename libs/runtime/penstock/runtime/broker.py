@@ -25,12 +25,12 @@ from faststream.confluent import KafkaBroker
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import Unavailable
-from penstock.runtime.cloud_events import Received, headers_of
+from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.consumer import GroupConsumer
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.faststream_mends import install, poll_slower, purge
 from penstock.runtime.kafka.recovery import ClientFailed
-from penstock.runtime.metrics import observed
+from penstock.runtime.metrics import Reading, observed
 from penstock.runtime.outbox import Relay
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.replay import Replay
@@ -44,15 +44,13 @@ __all__ = ["ControlPlane", "Retries", "Router"]
 
 log = structlog.get_logger(__name__)
 
+# A publish that is not acknowledged by then fails, and is tried again by whoever wanted it. Shorter
+# than `outbox.IN_FLIGHT`.
 DELIVERY_MS = 10_000
-"""A publish that is not acknowledged by then fails, and is tried again by whoever wanted it.
-Shorter than `outbox.IN_FLIGHT`.
-"""
 FLUSH_S = 2.0
+# Time for which the inbox knows an event. Kafka forgets a group's position after seven days away;
+# then all of a topic comes again.
 REMEMBER = timedelta(days=90)
-"""Time for which the inbox knows an event. Kafka forgets a group's position after seven days away; then
-all of a topic comes again.
-"""
 KEEP_HOUSE_EVERY_S = 6 * 3600.0
 
 
@@ -64,8 +62,7 @@ class ControlPlane:
     watch_every_s = 15.0
     stalled_looks = 4
     look_at_groups_every_s = 30.0
-    subscriber_options: Mapping[str, Any] = MappingProxyType({})
-    """More for FastStream's `subscriber`."""
+    subscriber_options: Mapping[str, Any] = MappingProxyType({})  # more for FastStream's `subscriber`
 
     def __init__(
         self,
@@ -85,54 +82,40 @@ class ControlPlane:
         self.consumers: list[GroupConsumer] = []
         self._owner = f"{service}/{replica}"
         self._tasks: list[asyncio.Task[None]] = []
-        self._replay: Replay | None = None
-        self._relay: Relay | None = None
         self._down = asyncio.Event()
 
     async def run(self, after: Callable[[], Awaitable[None]] | None = None) -> None:
         """From start to cancellation. No handler is given an event before `after` returns; replays
         and the relay do not wait for it.
 
-        Works through Kafka's absence; raises ClientFailed when only a new process helps.
+        Works through Kafka's absence; raises ClientFailed when only a new process helps. At the end
+        the message in hand is finished, and what is in the outbox stays there for the next start.
         """
-        await self.start()
-        self._begin(self._consume(after), "consumers")
-        try:
-            with observed(
-                metrics.LAG, lambda: [reading for consumer in self.consumers for reading in consumer.behind]
-            ):
-                await self._failed
-        finally:
-            await self.stop()
-
-    async def start(self) -> None:
-        """Begins replays and the relay. Returns at once, whether Kafka is there or not."""
         self.readiness.waits_for("kafka", "connecting")
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._failed.add_done_callback(lambda done: done.cancelled() or done.exception())
         self.broker = self._make_broker()
-        await self.broker.start()
-        poll_slower(self.broker)
-        if replayed := {topic for router in self.routers for topic in router.replayed_topics}:
-            self._replay = Replay(
-                self.kafka,
-                replayed,
-                name=f"{self._owner}/replay",
-                group=f"penstock.{self.service}",
-                apply=self._replayed,
-                progress=self._progress,
-                caught_up=self._caught_up,
-                failed=self.fail,
-            )
-            await self._replay.start()
-        if self.store is not None:
-            self._relay = Relay(self.store, self.publish_row, owner=self._owner)
-            self._begin(self._relay.run(), "relay")
-            self._begin(self._keep_house(self.store), "house")
-        self._begin(
-            watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers), "kafka"
-        )
+        async with contextlib.AsyncExitStack() as stack:  # ends in the reverse order
+            stack.push_async_callback(self.broker.stop)
+            await self.broker.start()
+            stack.callback(purge, self.broker)
+            poll_slower(self.broker)
+            if self.store is not None:
+                relay = Relay(self.store, self.publish_row, owner=self._owner)
+                stack.push_async_callback(self._flush, relay)
+                self._begin(relay.run(), "relay")
+                self._begin(self._keep_house(self.store), "house")
+            if any(router.replays for router in self.routers):
+                replay = self._make_replay()
+                await replay.start()
+                stack.push_async_callback(replay.stop)
+            stack.push_async_callback(self._stop_consumers)
+            kafka = watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers)
+            self._begin(kafka, "kafka")
+            self._begin(self._consume(after), "consumers")
+            stack.enter_context(observed(metrics.LAG, self._behind))
+            await self._failed
 
     async def _consume(self, after: Callable[[], Awaitable[None]] | None) -> None:
         if after is not None:
@@ -146,28 +129,26 @@ class ControlPlane:
         )
         self._begin(watch_groups(self.consumers, self.kafka, every_s=self.look_at_groups_every_s), "groups")
 
-    async def stop(self) -> None:
-        """Stops consuming, finishes the message in hand, flushes for a moment. What is in the
-        outbox stays there for the next start.
-        """
+    def _behind(self) -> list[Reading]:
+        return [reading for consumer in self.consumers for reading in consumer.behind]
+
+    async def _stop_consumers(self) -> None:
         for consumer in self.consumers:
             consumer.stopping.set()
-        await asyncio.gather(
-            *(consumer.subscriber.stop() for consumer in self.consumers), return_exceptions=True
-        )
+        stops = [consumer.subscriber.stop() for consumer in self.consumers]
+        await asyncio.gather(*stops, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._replay is not None:
-            await self._replay.stop()
-        if self._relay is not None and not self._down.is_set():
+
+    async def _flush(self, relay: Relay) -> None:
+        """Publishes what waits, for a moment."""
+        if not self._down.is_set():
             with contextlib.suppress(TimeoutError, KafkaException, Unavailable):
                 async with asyncio.timeout(FLUSH_S):
-                    while await self._relay.drain():
+                    while await relay.drain():
                         pass
-                    await self._relay.resign()
-        purge(self.broker)
-        await self.broker.stop()
+                    await relay.resign()
 
     def fail(self, reason: str) -> None:
         """Ends `run` with ClientFailed."""
@@ -188,12 +169,7 @@ class ControlPlane:
             subject=row.key,
             traceparent=row.traceparent,
         )
-        await self._send(self.kafka.topic(row.topic), key=row.key, value=row.value, headers=headers)
-
-    async def _send(
-        self, topic: str, *, key: bytes | str | None, value: bytes, headers: dict[str, str]
-    ) -> None:
-        await self.broker.publish(value, topic=topic, key=key, headers=headers)
+        await self.broker.publish(row.value, self.kafka.topic(row.topic), key=row.key, headers=headers)
 
     # -- wiring ------------------------------------------------------------------------------------
 
@@ -223,8 +199,18 @@ class ControlPlane:
         install(broker, self._consumer_error)
         return broker
 
+    def _make_replay(self) -> Replay:
+        return Replay(
+            self.kafka,
+            self.routers,
+            self.readiness,
+            name=f"{self._owner}/replay",
+            group=f"penstock.{self.service}",
+            failed=self.fail,
+        )
+
     async def _subscribe(self, router: Router) -> None:
-        letters = DeadLetters(self.kafka, router.group, self.service, self._send)
+        letters = DeadLetters(self.kafka, router.group, self.service, self.broker)
         consumer = GroupConsumer(
             router, self.kafka, letters, halted=self._halted, options=dict(self.subscriber_options)
         )
@@ -242,19 +228,7 @@ class ControlPlane:
 
         self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
 
-    # -- events out of its parts -------------------------------------------------------------------
-
-    async def _replayed(self, received: Received) -> None:
-        for router in self.routers:
-            await router.replay(received)
-
-    def _progress(self, topic: str, left: int) -> None:
-        self.readiness.waits_for(topic, f"reading it from the beginning, {left:,} offsets are left")
-
-    def _caught_up(self, topic: str) -> None:
-        self.readiness.has(topic)
-        for router in self.routers:
-            router.mark_caught_up(topic)
+    # -- what its parts report ---------------------------------------------------------------------
 
     def _halted(self, consumer: GroupConsumer, why: str) -> None:
         """The service stays up, not ready, for a person to look at: a restart would only make more

@@ -7,12 +7,12 @@ A letter has the event's value, key and headers, and `dlq-` headers of its own. 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 from confluent_kafka import Message
+from faststream.confluent import KafkaBroker
 
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import DAY_MS, MESSAGE_BYTES, Topic, dead_letter_topic
@@ -25,23 +25,15 @@ log = structlog.get_logger(__name__)
 KEPT_MS: Final = 90 * DAY_MS
 
 
-class Send(Protocol):
-    """Publishes and returns once Kafka has acknowledged."""
-
-    def __call__(
-        self, topic: str, *, key: bytes | str | None, value: bytes, headers: dict[str, str]
-    ) -> Awaitable[None]: ...
-
-
 class DeadLetters:
     """One consumer group's."""
 
-    def __init__(self, kafka: KafkaSettings, group: str, service: str, send: Send) -> None:
-        """`service` owns the topics; `send` takes a topic in Kafka's name."""
+    def __init__(self, kafka: KafkaSettings, group: str, service: str, broker: KafkaBroker) -> None:
+        """`service` owns the topics."""
         self._kafka = kafka
         self._group = group
         self._service = service
-        self._send = send
+        self._broker = broker
         self._made: set[str] = set()
 
     async def put(self, message: Message, received: Received, error: Exception, tries: int) -> None:
@@ -65,7 +57,7 @@ class DeadLetters:
             "dlq-tries": str(tries),
             "dlq-time": datetime.now(UTC).isoformat(),
         }
-        await self._send(self._kafka.topic(name), key=key, value=value, headers=headers)
+        await self._broker.publish(value, self._kafka.topic(name), key=key, headers=headers)
         log.error(
             "event_rejected",
             place=received.place,

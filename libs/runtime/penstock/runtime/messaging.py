@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from penstock.contracts import metrics
-from penstock.runtime.metrics import counter, histogram
+from penstock.runtime.metrics import Reading, counter, histogram
 
 _CONSUMED = counter(metrics.CONSUMED)
 _PROCESSED = histogram(metrics.PROCESSED)
@@ -15,8 +15,7 @@ _SENT = counter(metrics.SENT)
 
 _SYSTEM = "messaging.system"
 _OPERATION = "messaging.operation.name"
-DESTINATION = "messaging.destination.name"
-"""A topic's name in the catalogue, without the installation's prefix."""
+DESTINATION = "messaging.destination.name"  # a topic's name in the catalogue, without the prefix
 GROUP = "messaging.consumer.group.name"
 
 
@@ -37,3 +36,8 @@ def processing(topic: str, group: str, verb: str = "process", messages: int = 1)
 def sent(topic: str, messages: int = 1) -> None:
     """Messages were given to the producer."""
     _SENT.add(messages, {_SYSTEM: "kafka", _OPERATION: "send", DESTINATION: topic})
+
+
+def lag_readings(group: str, lags: Mapping[str, int]) -> list[Reading]:
+    """Messages before the group, by topic, as readings of `metrics.LAG`."""
+    return [(float(lag), {DESTINATION: topic, GROUP: group}) for topic, lag in lags.items()]

@@ -54,7 +54,7 @@ class Publisher:
         self._transactions = Transactions(kafka, kafka.topic(group), group=GROUP, compression="lz4")
         with Reader(kafka, group) as reader:
             committed = reader.committed([ANCHOR])[ANCHOR]
-            self._group = reader.metadata()
+            self._group = reader.client.consumer_group_metadata()
         self.committed_at = time.monotonic()
         # Place in the door's log as of the last commit; None where nothing was ever published.
         self.position = (

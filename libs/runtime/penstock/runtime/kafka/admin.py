@@ -22,10 +22,8 @@ from penstock.runtime.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 CONNECT_MS = 5_000
-ANSWER_MS = 10_000
-"""Time-out of one request that changes something; Kafka writes it on all replicas first."""
-LOOK_MS = 2_000
-"""Time-out of connecting, and of one request, where somebody looks now and then."""
+ANSWER_MS = 10_000  # for one request that changes something; Kafka writes it on all replicas first
+LOOK_MS = 2_000  # to connect, and for one request, where somebody looks now and then
 
 
 @contextmanager

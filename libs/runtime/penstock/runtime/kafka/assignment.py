@@ -10,7 +10,7 @@ whether all of its partitions are given out, and joins anew if not.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -19,10 +19,9 @@ from penstock.runtime.kafka.admin import left_out
 from penstock.runtime.settings import KafkaSettings
 
 LOOK_EVERY_S: Final = 30.0
+# Looks in a row at which a partition is left out before the group is formed anew; doubled each time
+# that this did not help.
 LOOKS, MOST_LOOKS = 2, 32
-"""Looks in a row at which a partition is left out before the group is formed anew; doubled each
-time that this did not help.
-"""
 
 
 class Assignment:
@@ -62,12 +61,12 @@ class Watch:
         self._looking: Future[list[str]] | None = None
         self._look_at = 0.0
 
-    def check(self, topics: Callable[[], Collection[str]]) -> None:
+    def check(self, topics: Collection[str]) -> None:
         """Returns at once. Raises Unavailable where the last look found that a partition is left
         out of `topics`: the member must join anew.
         """
         if self._looking is None and time.monotonic() >= self._look_at:
-            self._looking = self._thread.submit(self._assignment.look, topics())
+            self._looking = self._thread.submit(self._assignment.look, topics)
         elif self._looking is not None and self._looking.done():
             left_out, self._looking = self._looking.result(), None
             self._look_at = time.monotonic() + LOOK_EVERY_S

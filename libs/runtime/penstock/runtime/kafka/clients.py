@@ -14,12 +14,9 @@ from confluent_kafka import Consumer, KafkaError, Producer
 
 from penstock.runtime.settings import KafkaSettings
 
-CALL_S: Final = 10.0
-"""Seconds that one call to Kafka may take."""
-SESSION_MS: Final = 6_000
-"""Milliseconds after which a killed member's partitions go to another."""
-TRANSACTION_MS: Final = 10_000
-"""Milliseconds after which Kafka aborts a transaction that a dead process left open."""
+CALL_S: Final = 10.0  # seconds that one call to Kafka may take
+SESSION_MS: Final = 6_000  # until a killed member's partitions go to another
+TRANSACTION_MS: Final = 10_000  # until Kafka aborts a transaction that a dead process left open
 
 Isolation = Literal["read_committed", "read_uncommitted"]
 

@@ -6,19 +6,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Any, Final
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from penstock.runtime.kafka import reading
+from penstock.contracts import metrics
 from penstock.runtime.kafka.assignment import Watch
 from penstock.runtime.kafka.clients import member
-from penstock.runtime.kafka.messages import Committed, Partition
-from penstock.runtime.kafka.positions import NOTHING, Gathered, Positions
+from penstock.runtime.kafka.messages import Partition
+from penstock.runtime.kafka.positions import Gathered, Positions
+from penstock.runtime.kafka.reading import named
 from penstock.runtime.kafka.recovery import Recovery
+from penstock.runtime.messaging import lag_readings
+from penstock.runtime.metrics import observed
+from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
@@ -29,87 +34,114 @@ LINGER_S: Final = 0.05
 """Seconds in which more messages are gathered after the first: at most 20 batches a second, as an
 event a second must not cost a transaction each time one more arrives.
 """
-POLL_S: Final = 0.5
-"""Seconds that an idle member sleeps; how soon it notices `stop` and new topics."""
+POLL_S: Final = 0.5  # seconds that an idle member sleeps; how soon it notices `stop` and new topics
 MEASURE_EVERY_S: Final = 5.0
 
 
-class Member:
-    """One member. All but `add` and `remove` belongs to the thread that runs the sessions."""
+class Member(ABC):
+    """A member of a consumer group that handles messages in batches.
+
+    All but `subscribe` and `remove` belongs to the thread that calls `run`. `_assigned` and
+    `_revoked` are called while messages are gathered, never while they are handled.
+    """
 
     def __init__(
-        self, kafka: KafkaSettings, group: str, recovery: Recovery, *, batch: int, linger_s: float, ends: bool
+        self,
+        kafka: KafkaSettings,
+        group: str,
+        readiness: Readiness | None,
+        *,
+        batch: int,
+        linger_s: float,
+        ends: bool,
     ) -> None:
         """`batch`: the most messages gathered at once; `linger_s`: seconds to gather more after the
         first; `ends`: the ends of partitions are told.
         """
-        self.positions = Positions(kafka, group)
         self._kafka = kafka
-        self._name = kafka.topic(group)
-        self._recovery = recovery
+        self._group = group
+        self._recovery = Recovery(group, readiness)
+        self._positions = Positions(kafka)
         self._batch = batch
         self._linger_s = linger_s
         self._ends = ends
         self._lock = threading.Lock()
-        self._topics: dict[str, str] = {}
-        """Catalogue's name by Kafka's."""
+        self._topics: frozenset[str] = frozenset()  # made anew under the lock, read without
         self._changed = threading.Event()
         self._left_out = Watch(kafka, group)
         self._measure_at = 0.0
-        self._rebalances = 0
+        self._rebalanced = False
+        # A rebalance came while messages were gathered: an end among them may be from before, and
+        # is told only once.
         self._missed_ends = False
-        """A rebalance came while messages were gathered: an end among them may be from before, and
-        is told only once.
-        """
         self._failure: BaseException | None = None
 
-    def add(self, topic: str) -> None:
+    def subscribe(self, topic: str) -> None:
         """Subscribes to one more topic, within half a second. From any thread."""
         with self._lock:
-            self._topics[self._kafka.topic(topic)] = topic
-            self._changed.set()
+            self._topics |= {topic}
+        self._changed.set()
 
     def remove(self, topic: str) -> None:
+        """Ends the subscription, within half a second; what is in flight is finished first."""
         with self._lock:
-            self._topics.pop(self._kafka.topic(topic), None)
-            self._changed.set()
+            self._topics -= {topic}
+        self._changed.set()
 
-    @contextmanager
-    def joined(
-        self,
-        assigned: Callable[[Sequence[Partition]], Mapping[Partition, int]],
-        revoked: Callable[[Sequence[Partition]], None],
-    ) -> Iterator[None]:
-        """A member while inside. `assigned` gives the positions to start at; both are called while
-        gathering, never during a batch.
+    def run(self, stop: threading.Event) -> None:
+        """Blocks until `stop` is set; the batch in hand is finished. Goes on by itself when Kafka
+        has been away. Raises ClientFailed, and what the work on a batch raises.
         """
-        self._on_assigned, self._on_revoked = assigned, revoked
-        self.positions.end()
+        with observed(metrics.LAG, lambda: lag_readings(self._group, self._positions.lags)):
+            self._recovery.run(stop, lambda: self._session(stop))
+
+    @abstractmethod
+    def _begin(self) -> Callable[[Gathered], None]:
+        """Begins a session. Returns what handles all that is gathered in it."""
+
+    @abstractmethod
+    def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
+        """Returns the positions to start at."""
+
+    def _revoked(self, partitions: Sequence[Partition]) -> None:  # noqa: B027  not every member minds
+        """Another replica may own these from now on."""
+
+    def _advance(self, partition: Partition, position: int) -> None:
+        """The batch up to `position` is durable."""
+        self._positions.advance(partition, position)
+        self._recovery.progressed()
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _session(self, stop: threading.Event) -> None:
+        self._positions.end()
         self._failure, self._missed_ends = None, False
         self._changed.set()
-        self._client = member(self._kafka, self._name, ends=self._ends, on_error=self._on_error)
+        name = self._kafka.topic(self._group)
+        self._client = member(self._kafka, name, ends=self._ends, on_error=self._on_error)
         try:
-            yield
+            handle = self._begin()
+            while not stop.is_set():
+                handle(self._gather())
         finally:
-            self.positions.end()
-            self.positions.measure(self._client)
+            self._positions.end()
+            self._positions.measure(self._client)
             self._client.close()
 
-    def gather(self) -> Gathered:
+    def _gather(self) -> Gathered:
         """The next messages, by partition. Empty after half a second without any.
 
-        Raises ClientFailed, what `assigned` raised, and Unavailable where the group leaves a
+        Raises ClientFailed, what `_assigned` raised, and Unavailable where the group leaves a
         partition to nobody: the next session forms it anew.
         """
         if not self._subscribed():
-            return NOTHING
+            return Gathered((), {})
         first = self._client.poll(POLL_S)
-        before = self._rebalances
+        self._rebalanced = False
         raw = [] if first is None else [first, *self._client.consume(self._batch - 1, self._linger_s)]
         if self._failure is not None:
             raise self._failure
-        rebalanced = self._rebalances != before
-        if rebalanced:
+        if self._rebalanced:
             self._missed_ends = self._ends
         elif not raw and self._missed_ends:
             self._ask_for_ends()
@@ -117,42 +149,20 @@ class Member:
             self._watch()
         if time.monotonic() >= self._measure_at:
             self._measure_at = time.monotonic() + MEASURE_EVERY_S
-            self.positions.measure(self._client)
-        self._left_out.check(self._catalogued)
-        return self.positions.sort(raw, self._on_error, ends_hold=not rebalanced)
-
-    def advance(self, partition: Partition, position: int) -> None:
-        """The batch up to `position` is durable."""
-        self.positions.advance(partition, position)
-        self._recovery.progressed()
-
-    def committed(self, partitions: Sequence[Partition]) -> dict[Partition, Committed]:
-        """Returns what the group committed. Raises Unavailable."""
-        return reading.committed(self._kafka, self._client, partitions)
-
-    def commit_for_show(self, partitions: Sequence[Partition]) -> None:
-        """Lets other tools see the lag. Not waited for; nothing depends on it."""
-        if offsets := self.positions.of(partitions):
-            with suppress(KafkaException):
-                self._client.commit(offsets=offsets, asynchronous=True)
-
-    def metadata(self) -> Any:
-        """The member's generation, by which a transaction of one that was replaced is refused."""
-        return self._client.consumer_group_metadata()
-
-    # -- inside ------------------------------------------------------------------------------------
+            self._positions.measure(self._client)
+        self._left_out.check(self._topics)
+        return self._positions.sort(raw, self._on_error, ends_hold=not self._rebalanced)
 
     def _subscribed(self) -> bool:
-        """Follows `add` and `remove`. False while there is no topic, after a pause."""
+        """Follows `subscribe` and `remove`. False while there is no topic, after a pause."""
         if self._changed.is_set():
-            with self._lock:
-                self._changed.clear()
-                topics = sorted(self._topics)
+            self._changed.clear()
+            topics = sorted(map(self._kafka.topic, self._topics))
             if topics:
                 self._client.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke)
             else:
                 self._client.unsubscribe()
-            log.info("subscribed", group=self._name, topics=topics)
+            log.info("subscribed", group=self._group, topics=topics)
         if self._topics:
             return True
         self._client.poll(0)
@@ -160,33 +170,29 @@ class Member:
         self._changed.wait(POLL_S)
         return False
 
-    def _catalogued(self) -> list[str]:
-        with self._lock:
-            return sorted(self._topics.values())
-
     def _watch(self) -> None:
         """Asks Kafka itself: gathered messages prove nothing, they may have been fetched before it went
         away.
         """
-        self._recovery.watch(self._client, next(iter(self._topics), None))
+        self._recovery.watch(self._client, next(map(self._kafka.topic, self._topics), None))
 
     def _ask_for_ends(self) -> None:
         """Reading on from where it stands makes librdkafka tell the end again."""
         with suppress(KafkaException):
-            for where in self.positions:
+            for where in self._positions:
                 self._client.seek(where)
             self._missed_ends = False
 
     def _assign(self, client: Consumer, assigned: list[TopicPartition]) -> None:
-        """An exception must not cross librdkafka: it is kept, and raised by `gather`."""
-        self._rebalances += 1
+        """An exception must not cross librdkafka: it is kept, and raised by `_gather`."""
+        self._rebalanced = True
         try:
-            self.positions.begin(self._on_assigned(self._named(assigned)))
-            places = list(self.positions)
+            self._positions.begin(self._assigned(self._named(assigned)))
+            places = list(self._positions)
             client.assign(places)
             log.info(
                 "partitions_assigned",
-                group=self._name,
+                group=self._group,
                 partitions=[f"{where.topic}/{where.partition}@{where.offset}" for where in places],
             )
             self._recovery.back()
@@ -195,17 +201,16 @@ class Member:
             client.assign([])
 
     def _revoke(self, client: Consumer, revoked: list[TopicPartition]) -> None:
-        self._rebalances += 1
-        self.positions.end()
+        self._rebalanced = True
+        self._positions.end()
         try:
-            self._on_revoked(self._named(revoked))
+            self._revoked(self._named(revoked))
         except BaseException as error:
             self._failure = self._failure or error
         client.unassign()
 
     def _named(self, places: Sequence[TopicPartition]) -> list[Partition]:
-        prefix = self._kafka.topic_prefix
-        return [Partition(where.topic.removeprefix(prefix), where.partition) for where in places]
+        return [named(self._kafka, where.topic, where.partition) for where in places]
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
@@ -216,4 +221,4 @@ class Member:
             KafkaError._TRANSPORT,
             KafkaError._RESOLVE,
         ):  # of one of many connections, many times a second
-            log.warning("consumer_error", group=self._name, code=error.name(), error=error.str())
+            log.warning("consumer_error", group=self._group, code=error.name(), error=error.str())

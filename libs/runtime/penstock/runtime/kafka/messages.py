@@ -1,4 +1,9 @@
-"""Messages in and out of Kafka: plain values, so that the work on them needs no broker."""
+"""Messages in and out of Kafka: plain values, so that the work on them needs no broker.
+
+Topics are named as in the catalogue, without the installation's prefix. A position is the next
+offset to read. Metadata is committed beside a position, in the same transaction, and has at most
+4,096 bytes (Kafka's `offset.metadata.max.bytes`).
+"""
 
 from __future__ import annotations
 
@@ -8,24 +13,24 @@ from typing import NamedTuple
 
 Headers = Sequence[tuple[str, bytes]]
 
-BEGINNING = -2
-"""A position before the first message that is still there (librdkafka's OFFSET_BEGINNING)."""
-BY_KEY = -1
-"""No partition of choice: the producer finds it by the message's key."""
+BEGINNING = -2  # a position before the first message that is still there (librdkafka's OFFSET_BEGINNING)
+BY_KEY = -1  # no partition of choice: the producer finds it by the message's key
 
 
 class Partition(NamedTuple):
     topic: str
-    """Topic as in the catalogue, without prefix."""
     number: int
 
 
 class Message(NamedTuple):
+    """One message that was read. `timestamp`: milliseconds since the epoch, as the topic keeps them;
+    -1 where there is none.
+    """
+
     offset: int
     key: bytes | None
     value: bytes | None
     timestamp: int
-    """Milliseconds since the epoch, as the topic keeps them; -1 where there is none."""
     headers: Headers
 
     def header(self, name: str) -> bytes | None:
@@ -36,30 +41,27 @@ class Message(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Messages of one partition, in order. Offsets rise, with gaps (transaction markers, aborted
-    messages).
+    messages). Everything below `position` is in this batch or was before it.
     """
 
     partition: Partition
     messages: Sequence[Message]
     position: int
-    """The next offset to read: everything below it is in this batch or was before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """Committed position of a consumer group in one partition."""
+    """Committed position of a consumer group in one partition; `BEGINNING` where there is none yet."""
 
     position: int
-    """The next offset to read; `BEGINNING` where nothing was committed yet."""
     metadata: str = ""
-    """Committed beside the offset, at most 4,096 bytes (Kafka's `offset.metadata.max.bytes`)."""
 
 
 class Produced(NamedTuple):
+    """One message to publish. `partition`: a number or `BY_KEY`."""
+
     topic: str
-    """Topic as in the catalogue, without prefix."""
     partition: int
-    """Or `BY_KEY`."""
     key: bytes | None
     value: bytes | None
     headers: Headers | None = None
@@ -67,12 +69,12 @@ class Produced(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Output of one batch, all of it or nothing."""
+    """Output of one batch, all of it or nothing.
+
+    `committed` is called once when the transaction is durable, before the partition's next batch:
+    the place to change what is kept in memory.
+    """
 
     produced: Sequence[Produced] = ()
     metadata: str = ""
-    """Committed beside the partition's offset in the same transaction; at most 4,096 bytes."""
     committed: Callable[[], None] = field(default=lambda: None)
-    """Called once when the transaction is durable, before the partition's next batch: the place to
-    change what is kept in memory.
-    """

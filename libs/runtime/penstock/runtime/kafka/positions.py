@@ -6,131 +6,94 @@ a rebalance when the partition comes back, and those must not be seen twice.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as RawMessage
 
 from penstock.runtime.kafka.messages import Batch, Message, Partition
-from penstock.runtime.kafka.reading import lags
+from penstock.runtime.kafka.reading import lags, named, topic_partition
 from penstock.runtime.kafka.recovery import ClientFailed
-from penstock.runtime.messaging import DESTINATION, GROUP
-from penstock.runtime.metrics import Reading
 from penstock.runtime.settings import KafkaSettings
 
-Place = tuple[str, int]
-"""A partition by Kafka's name of its topic, as librdkafka has it."""
 
+class Gathered(NamedTuple):
+    """Batches, and the partitions whose end was reached with the position there."""
 
-@dataclass(frozen=True, slots=True)
-class Gathered:
     batches: Sequence[Batch]
     ends: Mapping[Partition, int]
-    """Partitions whose end was reached, and the position there."""
-
-
-NOTHING = Gathered((), {})
 
 
 class Positions:
     """Positions by partition. Used from the member's thread, but for `lags`."""
 
-    def __init__(self, kafka: KafkaSettings, group: str) -> None:
+    def __init__(self, kafka: KafkaSettings) -> None:
+        self.lags: Mapping[str, int] = {}  # messages to each topic's end, as they were measured last
         self._kafka = kafka
-        self._group = group
-        self._next: dict[Place, int] = {}
-        """Next offset of each assigned partition."""
-        self._highest: dict[Place, int] = {}
-        """Highest offset of each partition that was ever assigned."""
-        self._ended: dict[Place, int] = {}
-        """End of each partition's log, as seen last."""
-        self._lags: dict[str, int] = {}
+        self._next: dict[Partition, int] = {}  # of each assigned partition
+        self._highest: dict[Partition, int] = {}  # of each partition that was ever assigned
+        self._ended: dict[Partition, int] = {}  # the log's end, as seen last
 
     def __iter__(self) -> Iterator[TopicPartition]:
         """Each assigned partition with its position."""
-        return (TopicPartition(*place, position) for place, position in self._next.items())
+        return (topic_partition(self._kafka, *at) for at in self._next.items())
 
     def begin(self, positions: Mapping[Partition, int]) -> None:
         """Exactly these partitions are assigned. Raises ClientFailed where a position went back."""
-        begun = {(self._kafka.topic(where.topic), where.number): at for where, at in positions.items()}
-        for place, position in begun.items():
-            if position < self._highest.get(place, position):
+        for where, position in positions.items():
+            if position < (highest := self._highest.get(where, position)):
                 raise ClientFailed(
-                    f"the position of {place[0]} {place[1]} went back from {self._highest[place]} to"
-                    f" {position}"
+                    f"the position of {where.topic} {where.number} went back from {highest} to {position}"
                 )
-        self._next = begun
-        self._highest |= begun
+        self._next = dict(positions)
+        self._highest |= positions
 
     def end(self) -> None:
         """None is assigned."""
         self._next = {}
 
     def advance(self, partition: Partition, position: int) -> None:
-        place = self._kafka.topic(partition.topic), partition.number
-        self._next[place] = self._highest[place] = position
-
-    def of(self, partitions: Sequence[Partition]) -> list[TopicPartition]:
-        """Returns those of `partitions` that are assigned, with their positions."""
-        places = [(self._kafka.topic(partition.topic), partition.number) for partition in partitions]
-        return [TopicPartition(*place, self._next[place]) for place in places if place in self._next]
+        self._next[partition] = self._highest[partition] = position
 
     def sort(
         self, raw: Sequence[RawMessage], on_error: Callable[[KafkaError], None], *, ends_hold: bool
     ) -> Gathered:
         """Sorts by partition what librdkafka handed out. `ends_hold`: ends among it are of now."""
-        found: dict[Place, list[Message]] = {}
-        following: dict[Place, int] = {}
+        found: defaultdict[tuple[str | None, int | None], list[RawMessage]] = defaultdict(list)
         ends: dict[Partition, int] = {}
-        positions = self._next
         for message in raw:
-            place: Place = (message.topic(), message.partition())  # type: ignore[assignment]
-            offset: int = message.offset()  # type: ignore[assignment]
-            if (error := message.error()) is not None:
-                if error.code() != KafkaError._PARTITION_EOF:
-                    on_error(error)
-                elif ends_hold and place in positions:
-                    ends[self._named(place)] = self._ended[place] = offset
-                continue
-            next_offset = following.get(place)
-            if next_offset is None:
-                if place not in positions:
-                    continue
-                next_offset = positions[place]
-                found[place] = []
-            if offset < next_offset:
-                continue
-            following[place] = offset + 1
-            found[place].append(
-                Message(
-                    offset,
-                    message.key(),
-                    message.value(),
-                    message.timestamp()[1],
-                    message.headers() or (),  # type: ignore[arg-type]
-                )
-            )
-        batches = [
-            Batch(self._named(place), messages, following[place])
-            for place, messages in found.items()
-            if messages
-        ]
-        return Gathered(batches, ends)
+            place = message.topic(), message.partition()
+            if (error := message.error()) is None:
+                found[place].append(message)
+            elif error.code() != KafkaError._PARTITION_EOF:
+                on_error(error)
+            elif ends_hold and (where := named(self._kafka, *place)) in self._next:
+                ends[where] = self._ended[where] = message.offset() or 0
+        batches = (self._batch(named(self._kafka, *place), messages) for place, messages in found.items())
+        return Gathered([batch for batch in batches if batch is not None], ends)
 
-    def lags(self) -> list[Reading]:
-        """Messages before the group, by topic, as they were measured last. A transaction's marker
-        counts as one until the log's end is seen. From any thread.
-        """
-        return [(float(lag), {DESTINATION: topic, GROUP: self._group}) for topic, lag in self._lags.items()]
+    def _batch(self, partition: Partition, raw: Sequence[RawMessage]) -> Batch | None:
+        """Returns the messages that are still to be read; None without any."""
+        position = self._next.get(partition)
+        if position is None:
+            return None
+        messages: list[Message] = []
+        for message in raw:
+            offset: int = message.offset()  # type: ignore[assignment]
+            if offset >= position:
+                position = offset + 1
+                headers = message.headers() or ()
+                messages.append(
+                    Message(offset, message.key(), message.value(), message.timestamp()[1], headers)  # type: ignore[arg-type]
+                )
+        return Batch(partition, messages, position) if messages else None
 
     def measure(self, client: Consumer) -> None:
-        """Takes the lags anew. From the thread that polls the client."""
-        reached = {
-            self._named(place): max(position, self._ended.get(place, 0))
-            for place, position in self._next.items()
-        }
-        self._lags = lags(self._kafka, client, reached)
+        """Takes the lags anew. From the thread that polls the client.
 
-    def _named(self, place: Place) -> Partition:
-        return Partition(place[0].removeprefix(self._kafka.topic_prefix), place[1])
+        A transaction's marker counts as a message until the log's end is seen.
+        """
+        reached = {where: max(at, self._ended.get(where, 0)) for where, at in self._next.items()}
+        self.lags = lags(self._kafka, client, reached)

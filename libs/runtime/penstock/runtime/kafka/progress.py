@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# Weight of a look at which other partitions went on: a message may wait behind a backlog of theirs.
 BESIDE_OTHERS = 0.1
-"""Weight of a look at which other partitions went on: a message may wait behind a backlog of theirs."""
 
 
 @dataclass(frozen=True)

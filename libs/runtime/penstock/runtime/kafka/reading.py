@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -17,16 +18,16 @@ from penstock.runtime.kafka.messages import BEGINNING, Committed, Partition
 from penstock.runtime.settings import KafkaSettings
 
 POLL_S = 0.05
-CHUNK = 5_000
-"""The most messages that are taken from librdkafka at once."""
+CHUNK = 5_000  # messages that are taken from librdkafka at once
 
 _NOT_THERE_YET = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE)
 
 
 class Taken(NamedTuple):
+    """Messages, and the partitions whose end was reached with the next offset there."""
+
     messages: list[RawMessage]
     ends: dict[Partition, int]
-    """Partitions whose end was reached, and the position there: the next offset."""
 
 
 class Reader:
@@ -80,26 +81,14 @@ class Reader:
     def ends(self, partition: Partition) -> tuple[int, int]:
         """The first offset that is there, and the next one to be written."""
         with asking(partition.topic):
-            found: tuple[int, int] = self.client.get_watermark_offsets(
-                topic_partition(self._kafka, partition), self._within_s
-            )
-        return found
-
-    def metadata(self) -> Any:
-        """The group's metadata without a member: for the transactions of a process that is the only
-        one of its group.
-        """
-        return self.client.consumer_group_metadata()
+            return self.client.get_watermark_offsets(topic_partition(self._kafka, partition), self._within_s)
 
     def begin(self, positions: Mapping[Partition, int]) -> None:
         """Reads these partitions too from now on, each from its position."""
         if positions:
             with asking("the partitions"):
                 self.client.incremental_assign(
-                    [
-                        topic_partition(self._kafka, partition, position)
-                        for partition, position in positions.items()
-                    ]
+                    [topic_partition(self._kafka, *at) for at in positions.items()]
                 )
 
     def take(self, most: int, wait_s: float) -> Taken:
@@ -112,7 +101,9 @@ class Reader:
                 if (error := message.error()) is None:
                     taken.messages.append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    taken.ends[partition_of(self._kafka, message)] = message.offset() or 0
+                    taken.ends[named(self._kafka, message.topic(), message.partition())] = (
+                        message.offset() or 0
+                    )
                 else:
                     raise KafkaException(error)
         return taken
@@ -164,10 +155,10 @@ def lags(kafka: KafkaSettings, client: Consumer, positions: Mapping[Partition, i
     """Messages from each position to its partition's end, summed by topic, by what the last fetch
     said: the broker is not asked. In the thread that polls the client, which lets nobody else in.
     """
-    found: dict[str, int] = {}
+    found: Counter[str] = Counter()
     for partition, position in positions.items():
         low, high = client.get_watermark_offsets(topic_partition(kafka, partition), cached=True)
-        found[partition.topic] = found.get(partition.topic, 0) + max(0, high - max(position, low, 0))
+        found[partition.topic] += max(0, high - max(position, low, 0))
     return found
 
 
@@ -177,9 +168,9 @@ def topic_partition(
     return TopicPartition(kafka.topic(partition.topic), partition.number, position)
 
 
-def partition_of(kafka: KafkaSettings, message: RawMessage) -> Partition:
-    """The message's partition by the catalogue's name."""
-    return Partition((message.topic() or "").removeprefix(kafka.topic_prefix), message.partition() or 0)
+def named(kafka: KafkaSettings, topic: str | None, number: int | None) -> Partition:
+    """A partition by the catalogue's name, from librdkafka's."""
+    return Partition((topic or "").removeprefix(kafka.topic_prefix), number or 0)
 
 
 @contextmanager

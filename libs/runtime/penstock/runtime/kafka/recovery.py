@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import Final
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException
@@ -19,22 +20,14 @@ from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.messaging import GROUP
 from penstock.runtime.metrics import counter
+from penstock.runtime.readiness import Readiness
 
 log = structlog.get_logger(__name__)
 _INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
 
 FIRST_DELAY_S: Final = 0.2
 LONGEST_DELAY_S: Final = 2.0
-LOOK_S: Final = 1.0
-"""Seconds that a look whether Kafka is back may take."""
-
-
-class Waits(Protocol):
-    """Takes the news that Kafka is away: `Service.readiness`."""
-
-    def waits_for(self, thing: str, why: str) -> None: ...
-
-    def has(self, thing: str) -> None: ...
+LOOK_S: Final = 1.0  # that a look whether Kafka is back may take
 
 
 class ClientFailed(PenstockError):
@@ -49,24 +42,23 @@ class Recovery:
     def __init__(
         self,
         group: str,
-        waits: Waits | None = None,
+        readiness: Readiness | None = None,
         *,
         thing: str = "kafka",
         remedy: str = "Give each replica a name of its own: PENSTOCK_<SERVICE>__REPLICA",
         measured: bool = True,
     ) -> None:
-        """`group` as the catalogue names it; `thing`: what is waited for while Kafka is away;
+        """`group` as the catalogue names it; `thing`: what `readiness` waits for while Kafka is away;
         `remedy`: what to do where another process has this one's name; `measured`: sessions that
         end in an error are counted as the group's interruptions.
         """
         self._group = group
-        self._waits = waits
+        self._readiness = readiness
         self._thing = thing
         self._remedy = remedy
         self._measured = measured
         self._away = False
         self._progressed = False
-        """True once something became durable in this session."""
 
     def run(self, stop: threading.Event, session: Callable[[], None]) -> None:
         """Runs `session` again and again until `stop` is set. Raises ClientFailed, and what
@@ -106,16 +98,16 @@ class Recovery:
         if not self._away:
             log.warning("kafka_away", group=self._group, why=why)
         self._away = True
-        if self._waits is not None:
-            self._waits.waits_for(self._thing, why)
+        if self._readiness is not None:
+            self._readiness.waits_for(self._thing, why)
 
     def back(self) -> None:
         """Says that Kafka is there again."""
         if self._away:
             self._away = False
             log.info("kafka_back", group=self._group)
-        if self._waits is not None:
-            self._waits.has(self._thing)
+        if self._readiness is not None:
+            self._readiness.has(self._thing)
 
     def watch(self, client: Consumer, topic: str | None) -> None:
         """Looks whether Kafka is back, which librdkafka does not tell. To be called whenever a
@@ -123,13 +115,10 @@ class Recovery:
 
         `topic`: one that the client uses, in Kafka's name; None: all are asked for.
         """
-        if not self._away:
-            return
-        try:
-            client.list_topics(topic, timeout=LOOK_S)
-        except KafkaException:
-            return
-        self.back()
+        if self._away:
+            with suppress(KafkaException):
+                client.list_topics(topic, timeout=LOOK_S)
+                self.back()
 
     def _count(self, interruptions: int) -> None:
         if self._measured:

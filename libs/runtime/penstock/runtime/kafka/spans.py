@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from opentelemetry import trace
-from opentelemetry.trace import Link, Span, SpanContext, TraceFlags
+from opentelemetry.trace import Link, Span, SpanContext
 
 from penstock.runtime.kafka.messages import Batch
+from penstock.runtime.telemetry import context_of
 
 MAX_LINKS = 100
 """Links to distinct traces; a batch may hold thousands of events. OpenTelemetry's limit is 128."""
@@ -17,8 +17,8 @@ MAX_LINKS = 100
 _tracer = trace.get_tracer("penstock.stream")
 
 
-@contextmanager
-def batch_span(verb: str, batches: Sequence[Batch]) -> Iterator[Span]:
+def batch_span(verb: str, batches: Sequence[Batch]) -> AbstractContextManager[Span]:
+    """A span for the work on batches of one or several topics."""
     topics = sorted({batch.partition.topic for batch in batches})
     attributes: dict[str, str | int] = {
         "messaging.system": "kafka",
@@ -28,44 +28,29 @@ def batch_span(verb: str, batches: Sequence[Batch]) -> Iterator[Span]:
     if len(batches) == 1:
         attributes["messaging.destination.partition.id"] = str(batches[0].partition.number)
         attributes["messaging.kafka.offset"] = batches[0].messages[0].offset
-    with linked_span(
-        f"{verb} {topics[0]}" if len(topics) == 1 else verb, _traceparents(batches), attributes
-    ) as span:
-        yield span
+    traceparents = (
+        traceparent
+        for batch in batches
+        for message in batch.messages
+        if message.headers and (traceparent := message.header("traceparent"))
+    )
+    return linked_span(f"{verb} {topics[0]}" if len(topics) == 1 else verb, traceparents, attributes)
 
 
-@contextmanager
 def linked_span(
     name: str, traceparents: Iterable[bytes], attributes: Mapping[str, str | int]
-) -> Iterator[Span]:
+) -> AbstractContextManager[Span]:
     """A span with links to the first hundred distinct traces."""
-    distinct = itertools.islice(dict.fromkeys(traceparents), MAX_LINKS)
-    links = [Link(context) for context in map(parse_traceparent, distinct) if context is not None]
-    with _tracer.start_as_current_span(name, links=links, attributes=attributes) as span:
-        yield span
+    distinct: set[bytes] = set()
+    for traceparent in traceparents:
+        distinct.add(traceparent)
+        if len(distinct) == MAX_LINKS:
+            break
+    links = [Link(context) for context in map(_span_context, distinct) if context.is_valid]
+    return _tracer.start_as_current_span(name, links=links, attributes=attributes)
 
 
-def _traceparents(batches: Sequence[Batch]) -> Iterator[bytes]:
-    """Yields the traceparents of as many messages as it takes."""
-    seen: set[bytes] = set()
-    for batch in batches:
-        for message in batch.messages:
-            if message.headers and (traceparent := message.header("traceparent")):
-                seen.add(traceparent)
-                if len(seen) > MAX_LINKS:
-                    return
-                yield traceparent
-
-
-def parse_traceparent(header: bytes) -> SpanContext | None:
-    """W3C Trace Context, version 00; None where it is not one."""
-    parts = header.split(b"-")
-    try:
-        if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
-            return None
-        context = SpanContext(
-            int(parts[1], 16), int(parts[2], 16), is_remote=True, trace_flags=TraceFlags(int(parts[3], 16))
-        )
-    except ValueError:
-        return None
-    return context if context.is_valid else None
+def _span_context(traceparent: bytes) -> SpanContext:
+    """Context by W3C Trace Context; an invalid one where the header is none."""
+    context = context_of({"traceparent": traceparent.decode("ascii", "replace")})
+    return trace.get_current_span(context).get_span_context()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from operator import itemgetter
 from typing import Any
 
@@ -51,18 +52,11 @@ class Transactions:
 
     def produce(self, messages: Sequence[Produced]) -> None:
         """Adds messages to the transaction; they are on their way to Kafka meanwhile."""
-        produce = self._producer.produce
-        topics: dict[str, str] = {}
         for topic, partition, key, value, headers in messages:
-            name = topics.get(topic)
-            if name is None:
-                name = topics[topic] = self._kafka.topic(topic)
+            name = self._kafka.topic(topic)
             while True:
                 try:
-                    if headers:
-                        produce(name, value, key, partition, headers=list(headers))
-                    else:
-                        produce(name, value, key, partition)
+                    self._producer.produce(name, value, key, partition, headers=list(headers or ()))
                     break
                 except BufferError:
                     self._producer.poll(0.1)
@@ -76,10 +70,8 @@ class Transactions:
         replaced. Raises KafkaException, and Unavailable where no answer came.
         """
         offsets = [
-            TopicPartition(
-                self._kafka.topic(partition.topic), partition.number, at.position, metadata=at.metadata
-            )
-            for partition, at in positions.items()
+            TopicPartition(self._kafka.topic(where.topic), where.number, at.position, metadata=at.metadata)
+            for where, at in positions.items()
         ]
 
         def commit() -> None:
@@ -95,18 +87,17 @@ def _bounded(call: Callable[[], None], seconds: float) -> None:
     The call is left behind then, with its producer, and Unavailable is raised; should it ever go on, the
     next session's producer has fenced it.
     """
-    raised: list[BaseException] = []
-    done = threading.Event()
+    answer: Future[None] = Future()
 
     def run() -> None:
         try:
             call()
+            answer.set_result(None)
         except BaseException as error:
-            raised.append(error)
-        done.set()
+            answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    if not done.wait(seconds):
-        raise Unavailable(f"Kafka has not answered within {seconds:.0f} s")
-    if raised:
-        raise raised[0]
+    try:
+        answer.result(seconds)
+    except TimeoutError as error:
+        raise Unavailable(f"Kafka has not answered within {seconds:.0f} s") from error
