@@ -603,7 +603,7 @@ async def test_a_replay_reads_all_and_goes_on(settings: KafkaSettings, store: St
             if event.pipeline == "c":
                 raise KeyError("this one is left out")
 
-        router.read(PipelineApplied, keep)
+        router.on_replay(PipelineApplied)(keep)
         async with running(ControlPlane("t", settings, [router])):
             await asyncio.wait_for(router.caught_up("pipelines.v1"), 20)
             assert {key: state[key] for key in ("a", "b")} == {"a": 2, "b": 1}

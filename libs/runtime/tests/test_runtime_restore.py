@@ -39,7 +39,7 @@ class State(Restored):
         self.name, self.log, self.away = name, log, away
         self.router = None if nothing else Router(name)
         if self.router is not None:
-            self.router.read(PipelineApplied, lambda event: None)
+            self.router.on_replay(PipelineApplied)(lambda event: None)
 
     async def restore(self) -> None:
         if self.away:
@@ -121,7 +121,7 @@ async def test_a_database_that_goes_away_meanwhile_is_waited_for() -> None:
 
 def test_a_replay_cannot_be_consumed_past_the_phases() -> None:
     router = Router("penstock.tally")
-    router.read(AuditStarted, lambda event: None)
+    router.on_replay(AuditStarted)(lambda event: None)
     with pytest.raises(ValueError, match=r"service\.restores"):
         Service("ingest", ServiceSettings()).consume(router)
 

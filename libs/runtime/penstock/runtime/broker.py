@@ -30,6 +30,7 @@ from penstock.runtime.consumer import GroupConsumer
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.faststream_mends import install, poll_slower, purge
 from penstock.runtime.kafka.recovery import ClientFailed
+from penstock.runtime.messaging import lag_readings
 from penstock.runtime.metrics import Reading, observed
 from penstock.runtime.outbox import Relay
 from penstock.runtime.readiness import Readiness
@@ -130,7 +131,8 @@ class ControlPlane:
         self._begin(watch_groups(self.consumers, self.kafka, every_s=self.look_at_groups_every_s), "groups")
 
     def _behind(self) -> list[Reading]:
-        return [reading for consumer in self.consumers for reading in consumer.behind]
+        groups = ((consumer.router.group, consumer.behind) for consumer in self.consumers)
+        return [reading for group, lags in groups for reading in lag_readings(group, lags)]
 
     async def _stop_consumers(self) -> None:
         for consumer in self.consumers:

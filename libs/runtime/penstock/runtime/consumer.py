@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -18,34 +16,19 @@ from confluent_kafka import KafkaException, Message
 from faststream import AckPolicy, BaseMiddleware
 from faststream.confluent import KafkaMessage, KafkaRouter
 
-from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received, receive
-from penstock.runtime.database import DatabaseAway
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.faststream_mends import Client
 from penstock.runtime.kafka.clients import SESSION_MS
 from penstock.runtime.kafka.progress import Position
-from penstock.runtime.messaging import DESTINATION, GROUP
-from penstock.runtime.metrics import Reading
-from penstock.runtime.router import Router, may_pass
+from penstock.runtime.router import Patience, Router
 from penstock.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
+# A poll returns at once when a message comes; longer polls only make an idle service idler, and
+# stopping up to this slower.
 POLL_S = 1.0
-"""A poll returns at once when a message comes; longer polls only make an idle service idler, and
-stopping up to this slower.
-"""
-
-
-@dataclass
-class _Trouble:
-    """A message that failed: which, since when, and how often."""
-
-    offset: int
-    since: float
-    backoff: Backoff
-    tries: int = 0
 
 
 class GroupConsumer:
@@ -62,16 +45,15 @@ class GroupConsumer:
     ) -> None:
         """`halted` is told that it must stop, and why; `options`: more for FastStream's subscriber."""
         self.router = router
-        self.busy = False
-        """True while a message is in its handler, or waits before it is tried again."""
+        self.busy = False  # while a message is in its handler, or waits before it is tried again
+        self.behind: dict[str, int] = {}  # messages before the group by topic, as `positions` found last
         self.stopping = asyncio.Event()
         self._kafka = kafka
         self._dead_letters = dead_letters
         self._halted = halted
         self._applied = False
-        self._troubles: dict[tuple[str, int], _Trouble] = {}
+        self._troubles: dict[tuple[str, int], tuple[int, Patience]] = {}  # the offset that failed
         self._rejected_in_a_row = 0
-        self._behind: dict[str, int] = {}
         self._subscribe(options)
         for topic in router.topics:
             for outcome in ("applied", "retried", "rejected"):
@@ -102,14 +84,6 @@ class GroupConsumer:
         made: Client | None = self.subscriber.consumer  # by `install`
         return made
 
-    @property
-    def behind(self) -> list[Reading]:
-        """Messages before the group, by topic, as `positions` found last."""
-        return [
-            (float(lag), {DESTINATION: topic, GROUP: self.router.group})
-            for topic, lag in self._behind.items()
-        ]
-
     async def positions(self) -> list[Position]:
         """Positions of the assigned partitions. Empty while Kafka is away."""
         if self.client is None:
@@ -118,7 +92,7 @@ class GroupConsumer:
         behind = dict.fromkeys(self.router.topics, 0)
         for position in found:
             behind[position.topic.removeprefix(self._kafka.topic_prefix)] += position.lag
-        self._behind = behind
+        self.behind = behind
         return found
 
     async def join_anew(self) -> None:
@@ -142,29 +116,28 @@ class GroupConsumer:
         """Settles a message that was handled. Raises nothing: one that cannot be settled now comes
         again.
         """
+        received = receive(message, self._kafka.topic_prefix)
         try:
-            await self._settle(message, error)
+            if error is not None:
+                await self._failed(message, received, error)
+            elif self._applied:
+                self._rejected_in_a_row = 0
+                self._done(message, received, "applied")
+            else:
+                self._done(message, received, "skipped")
         finally:
             self.busy = False
 
-    async def _settle(self, message: Message, error: Exception | None) -> None:
-        received = receive(message, self._kafka.topic_prefix)
-        if error is None:
-            if self._applied:
-                self._rejected_in_a_row = 0
-            self._done(message, received, "applied" if self._applied else "skipped")
-            return
-        trouble = self._trouble(received)
-        if isinstance(error, DatabaseAway):
-            trouble.since = time.monotonic()  # nothing can be applied meanwhile, this message or another
-        if may_pass(error) and time.monotonic() - trouble.since < self.router.retries.patience:
-            await self._again(trouble, received, error)
+    async def _failed(self, message: Message, received: Received, error: Exception) -> None:
+        patience = self._patience(received)
+        if patience.lasts(error):
+            await self._again(patience, received, error)
             return
         try:
-            await self._dead_letters.put(message, received, error, trouble.tries)
+            await self._dead_letters.put(message, received, error, patience.tries)
         except Exception as failure:
             log.warning("dead_letter_waits", place=received.place, why=str(failure))
-            await self._again(trouble, received, failure)
+            await self._again(patience, received, failure)
             return
         self._done(message, received, "rejected")
         self._rejected_in_a_row += 1
@@ -177,26 +150,23 @@ class GroupConsumer:
         if self.client is not None:
             self.client.commit_own(message)
 
-    def _trouble(self, received: Received) -> _Trouble:
-        place = (received.topic, received.partition)
-        trouble = self._troubles.get(place)
-        if trouble is None or trouble.offset != received.offset:
-            retries = self.router.retries
-            trouble = self._troubles[place] = _Trouble(
-                received.offset, time.monotonic(), Backoff(first=retries.first, longest=retries.longest)
-            )
-        trouble.tries += 1
-        return trouble
+    def _patience(self, received: Received) -> Patience:
+        place = received.topic, received.partition
+        offset, patience = self._troubles.get(place, (None, None))
+        if patience is None or offset != received.offset:
+            patience = Patience(self.router.retries)
+            self._troubles[place] = received.offset, patience
+        return patience
 
-    async def _again(self, trouble: _Trouble, received: Received, error: Exception) -> None:
-        delay = trouble.backoff.next()
+    async def _again(self, patience: Patience, received: Received, error: Exception) -> None:
+        delay = patience.delay()
         self.router.count(received.topic, "retried")
         log.warning(
             "event_retried",
             place=received.place,
             event_id=received.event_id,
             event_type=received.event_type,
-            tries=trouble.tries,
+            tries=patience.tries,
             again_in_s=round(delay, 2),
             why=f"{type(error).__name__}: {error}",
         )
@@ -206,8 +176,7 @@ class GroupConsumer:
             with contextlib.suppress(KafkaException, RuntimeError):
                 await self.client.seek(self._kafka.topic(received.topic), received.partition, received.offset)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(delay):
-                await self.stopping.wait()
+            await asyncio.wait_for(self.stopping.wait(), delay)
 
 
 class _Settle(BaseMiddleware[Any, Any]):

@@ -39,7 +39,7 @@ class History(Restored, ABC):
     async def restore(self) -> None:
         if self.router is None:
             return
-        self.router.stop_replays()  # what comes from now on is no history
+        self.router.replays.clear()  # what comes from now on is no history
         await self._store.write(self._write)
 
     def _write(self, effect: Effect) -> None:

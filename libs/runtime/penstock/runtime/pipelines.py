@@ -45,7 +45,7 @@ class AppliedPipelines(Restored):
         self._lock = threading.Lock()
         self._newest: dict[str, Applied] = {}
         self.router = Router(group)
-        self.router.read(PipelineApplied, self._apply)
+        self.router.on_replay(PipelineApplied)(self._apply)
 
     @property
     def all(self) -> tuple[Applied, ...]:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -38,7 +39,6 @@ log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 _EVENTS = counter(metrics.CONTROL_EVENTS)
 
-E = TypeVar("E", bound=Event)
 Applied = Callable[[Any, Effect], None]
 Handler = Applied | Callable[[Any], Awaitable[Write | None]]
 Replayed = Callable[[Any], Awaitable[None] | None]
@@ -50,19 +50,39 @@ _LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 @dataclass(frozen=True)
 class Retries:
-    """Bounds on how long a message may hold up those behind it, in seconds."""
+    """Bounds on how long a message may hold up those behind it, in seconds.
+
+    `first` and `longest` delay between two tries. `patience` counts from the first failure; then the
+    message is rejected. A restart of the service begins to count anew, and so does its database's
+    absence. So many `rejects_in_a_row`, without a success between them, and the consumer stops: the
+    fault is here, not in the messages.
+    """
 
     first: float = 0.2
     longest: float = 10.0
-    """Longest delay between two tries."""
     patience: float = 300.0
-    """Since the first failure; then it is rejected. A restart of the service begins to count anew,
-    and so does its database's absence.
-    """
     rejects_in_a_row: int = 10
-    """So many rejects without a success between them, and the consumer stops: the fault is here,
-    not in the messages.
-    """
+
+
+class Patience:
+    """Patience with one message, from its first failure on."""
+
+    def __init__(self, retries: Retries) -> None:
+        self.tries = 0
+        self._patience = retries.patience
+        self._since = time.monotonic()
+        self._backoff = Backoff(first=retries.first, longest=retries.longest)
+
+    def lasts(self, error: Exception) -> bool:
+        """Counts a failure; whether the message is to be tried again."""
+        self.tries += 1
+        if isinstance(error, DatabaseAway):
+            self._since = time.monotonic()  # nothing can be applied meanwhile, this message or another
+        return may_pass(error) and time.monotonic() - self._since < self._patience
+
+    def delay(self) -> float:
+        """Returns the seconds until the next try."""
+        return self._backoff.next()
 
 
 class Router:
@@ -74,7 +94,7 @@ class Router:
         self.retries = retries
         self.handlers: dict[str, tuple[type[Event], Handler]] = {}
         self.replays: dict[str, tuple[type[Event], Replayed]] = {}
-        self._caught_up: dict[str, asyncio.Event] = {}
+        self._caught_up: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -99,10 +119,7 @@ class Router:
             raise ValueError(f"router {self.group} has no store; only replays work without one")
 
         def register(handler: H) -> H:
-            for event in events:
-                if event.ce_type() in self.handlers:
-                    raise ValueError(f"{event.__name__} has a handler in {self.group}")
-                self.handlers[event.ce_type()] = (event, handler)
+            self._register(self.handlers, events, handler)
             return handler
 
         return register
@@ -116,22 +133,18 @@ class Router:
         """
 
         def register(handler: R) -> R:
-            for event in events:
-                self.read(event, handler)
+            self._register(self.replays, events, handler)
             return handler
 
         return register
 
-    def read(self, event: type[Event], handler: Replayed) -> None:
-        """`on_replay`, for a handler made elsewhere."""
-        if event.ce_type() in self.replays:
-            raise ValueError(f"{event.__name__} is replayed in {self.group}")
-        self.replays[event.ce_type()] = (event, handler)
-        self._caught_up.setdefault(event.topic, asyncio.Event())
-
-    def stop_replays(self) -> None:
-        """Hands no further event to the replays' handlers."""
-        self.replays.clear()
+    def _register(
+        self, table: dict[str, tuple[type[Event], Any]], events: Collection[type[Event]], handler: Any
+    ) -> None:
+        for event in events:
+            if event.ce_type() in table:
+                raise ValueError(f"{event.__name__} has a handler in {self.group}")
+            table[event.ce_type()] = (event, handler)
 
     async def caught_up(self, topic: str) -> None:
         """Waits until everything has been replayed that was in the topic when this process began to
@@ -146,8 +159,7 @@ class Router:
         _EVENTS.add(events, {DESTINATION: topic, GROUP: self.group, "outcome": outcome})
 
     def mark_caught_up(self, topic: str) -> None:
-        if topic in self._caught_up:
-            self._caught_up[topic].set()
+        self._caught_up[topic].set()
 
     async def handle(self, received: Received) -> bool:
         """Applies one message once; False for one that was skipped. Raises what the handler raises,
@@ -169,23 +181,22 @@ class Router:
             log.debug("tombstone_skipped", place=received.place)
             return False
         declared, handler = self.handlers[received.event_type]
-        event = _decoded(received, received.value)
+        event = _decoded(received)
         if declared.topic != received.topic:
             raise Invalid(f"{declared.__name__} belongs on {declared.topic}", where=received.place)
         about = {"event_id": received.event_id, "event_type": declared.__name__}
         if pipeline := getattr(event, "pipeline", None):
             about["pipeline"] = pipeline
-        attributes = {
-            "messaging.system": "kafka",
-            "messaging.destination.name": received.topic,
-            "cloudevents.event_id": received.event_id,
-        }
         with (
             tracer.start_as_current_span(
                 f"process {declared.__name__}",
                 context=context_of(received.headers),
                 kind=trace.SpanKind.CONSUMER,
-                attributes=attributes,
+                attributes={
+                    "messaging.system": "kafka",
+                    "messaging.destination.name": received.topic,
+                    "cloudevents.event_id": received.event_id,
+                },
             ),
             structlog.contextvars.bound_contextvars(**about),
             processing(received.topic, self.group),
@@ -207,37 +218,27 @@ class Router:
         """Hands one message of a replayed topic to its handler, within the trace that it belongs
         to. Never raises an Exception.
         """
-        if received.event_type not in self.replays or received.value is None:
-            return
-        with within(context_of(received.headers)):
-            self.count(
-                received.topic, "replayed" if await self._replay(received, received.value) else "left_out"
-            )
+        if received.event_type in self.replays and received.value is not None:
+            _, handler = self.replays[received.event_type]
+            with within(context_of(received.headers)):
+                done = await self._replay(received, handler)
+            self.count(received.topic, "replayed" if done else "left_out")
 
-    async def _replay(self, received: Received, value: bytes) -> bool:
-        handler = self.replays[received.event_type or ""][1]
-        delay = Backoff(first=self.retries.first, longest=self.retries.longest)
-        began = time.monotonic()
+    async def _replay(self, received: Received, handler: Replayed) -> bool:
+        patience = Patience(self.retries)
+        about = {"place": received.place, "event_type": received.event_type}
         while True:
             try:
-                answer = handler(_decoded(received, value))
+                answer = handler(_decoded(received))
                 if inspect.isawaitable(answer):
                     await answer
-            except Exception as error:
-                if isinstance(error, DatabaseAway):
-                    began = time.monotonic()
-                elif not may_pass(error) or time.monotonic() - began > self.retries.patience:
-                    log.exception("replay_left_out", place=received.place, event_type=received.event_type)
-                    return False
-                log.warning(
-                    "replay_retried",
-                    place=received.place,
-                    event_type=received.event_type,
-                    why=f"{type(error).__name__}: {error}",
-                )
-                await asyncio.sleep(delay.next())
-            else:
                 return True
+            except Exception as error:
+                if not patience.lasts(error):
+                    log.exception("replay_left_out", **about)
+                    return False
+                log.warning("replay_retried", **about, why=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(patience.delay())
 
 
 def _nothing(_effect: Effect) -> None:
@@ -253,9 +254,9 @@ def may_pass(error: Exception) -> bool:
     return isinstance(error, OperationalError | OSError)  # a full disk, too
 
 
-def _decoded(received: Received, value: bytes) -> Event:
+def _decoded(received: Received) -> Event:
     try:
-        event = decode(received.event_type or "", value)
+        event = decode(received.event_type or "", received.value or b"")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = ".".join(map(str, first["loc"]))
