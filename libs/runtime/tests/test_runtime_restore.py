@@ -139,7 +139,7 @@ async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_on
 
     async def follow(new: Applied, old: Applied | None) -> None:
         told.append((new.pipeline.pipeline, new.number, old.number if old else None))
-        seen = pipelines.find(new.pipeline.pipeline)
+        seen = {one.pipeline.pipeline: one for one in pipelines.all}.get(new.pipeline.pipeline)
         assert (seen.number if seen else None) == told[-1][2], "seen once it is followed"
 
     pipelines = AppliedPipelines("penstock.tally", follow=follow)

@@ -28,7 +28,7 @@ from penstock.contracts.events import (
 from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Waiver
 from penstock.packages.keys import Keys
-from penstock.runtime import history
+from penstock.runtime import restore
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit import store as rows
@@ -39,7 +39,7 @@ from penstock_ethics_audit.store import AuditRow, ReviewRow
 log = structlog.get_logger(__name__)
 
 
-class History(history.History):
+class History(restore.History):
     def __init__(self, store: Store, desk: Desk, keys: Keys) -> None:
         self._desk = desk
         self._keys = keys

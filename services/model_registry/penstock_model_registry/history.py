@@ -29,7 +29,7 @@ from penstock.contracts.events import (
 from penstock.packages.dsse import verify
 from penstock.packages.evidence import Waiver, admissible, verdict_of
 from penstock.packages.keys import Keys
-from penstock.runtime import history
+from penstock.runtime import restore
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.store import PipelineRow, PromotionRow, State, VersionRow, rejection
@@ -37,7 +37,7 @@ from penstock_model_registry.store import PipelineRow, PromotionRow, State, Vers
 log = structlog.get_logger(__name__)
 
 
-class History(history.History):
+class History(restore.History):
     def __init__(self, store: Store, keys: Keys) -> None:
         self._keys = keys
         self._pipelines: dict[str, PipelineApplied] = {}

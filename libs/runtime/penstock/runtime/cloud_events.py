@@ -9,19 +9,19 @@ from typing import Any
 
 from confluent_kafka import Message
 
-CONTENT_TYPE = "application/json"
-
 
 @dataclass(frozen=True)
 class Received:
-    """A message's place and what its headers say; nothing is decoded yet."""
+    """A message's place and what its headers say; nothing is decoded yet.
+
+    `topic` is the catalogue's name; `event_id` is `ce_id`, or topic/partition/offset where a plain
+    Kafka client sent none.
+    """
 
     topic: str
-    """The catalogue's name, without the installation's prefix."""
     partition: int
     offset: int
     event_id: str
-    """`ce_id`, or topic/partition/offset where a plain Kafka client sent none."""
     event_type: str | None
     headers: dict[str, str]
     value: bytes | None
@@ -58,7 +58,7 @@ def headers_of(
         "ce_type": event_type,
         "ce_time": time.isoformat(),
         "ce_subject": subject,
-        "content-type": CONTENT_TYPE,
+        "content-type": "application/json",
     }
     return headers | ({"traceparent": traceparent} if traceparent else {})
 

@@ -40,8 +40,8 @@ class DeadLetters:
         """Returns once Kafka has acknowledged the letter. Raises whatever hinders that."""
         name = await self._topic(received.topic)
         key, value, headers = message.key(), message.value() or b"", received.headers
-        size = len(key or b"") + len(value)
-        size += sum(len(name) + len(text.encode()) for name, text in headers.items())
+        in_headers = sum(len(name) + len(text.encode()) for name, text in headers.items())
+        size = len(key or b"") + len(value) + in_headers
         if size > MESSAGE_BYTES:
             # With its reason Kafka would not take it; the event itself lies where it was.
             key, value = None, b""

@@ -19,13 +19,12 @@ from penstock.runtime.telemetry import current_traceparent
 
 log = structlog.get_logger(__name__)
 
+# Kafka's default limit is 1 MiB with headers; a row that can never be published would hold up all
+# behind it.
 LARGEST_EVENT_BYTES = 900_000
-"""Kafka's default limit is 1 MiB with headers; a row that can never be published would hold up all
-behind it.
-"""
 
+# Work that a committed transaction left behind for the relay or the workers.
 Wish = Literal["publish", "enqueue", "cancel"]
-"""Work that a committed transaction left behind for the relay or the workers."""
 
 
 class Effect:
@@ -133,8 +132,7 @@ class Effect:
                 )  # the transaction is durable: its caller must not take it for undone
 
 
-Write = Callable[[Effect], object]
-"""Work of one transaction."""
+Write = Callable[[Effect], object]  # the work of one transaction
 
 
 def has_applied(session: Session, group: str, event_id: str) -> bool:
@@ -145,8 +143,7 @@ def has_applied(session: Session, group: str, event_id: str) -> bool:
 def _insert_new(session: Session, table: type[RuntimeTables], **values: Any) -> bool:
     """INSERT … ON CONFLICT DO NOTHING; whether a row was made."""
     session.flush()
-    dialect = session.get_bind().dialect.name
-    insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
+    insert = (sqlite if session.get_bind().dialect.name == "sqlite" else postgresql).insert
     made = session.execute(
         insert(table).values(**values).on_conflict_do_nothing().returning(*inspect(table).primary_key)
     )

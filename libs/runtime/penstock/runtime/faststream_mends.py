@@ -19,8 +19,7 @@ from faststream.confluent.helpers import AsyncConfluentConsumer
 from penstock.runtime.kafka.progress import Position
 
 PRODUCER_POLL_S: Final = 1.0
-ANSWER_S: Final = 2.0
-"""Seconds that an answer about positions is waited for."""
+ANSWER_S: Final = 2.0  # that an answer about positions is waited for
 
 T = TypeVar("T")
 
@@ -31,18 +30,13 @@ def install(broker: KafkaBroker, on_error: Callable[[KafkaError], None]) -> None
     Fails without it: `test_a_fenced_consumer_ends_the_control_plane`.
     """
     config = broker.config.broker_config
-
-    def build(*topics: Any, **options: Any) -> Client:
-        return Client(
-            *topics,
-            config=config.connection_config,
-            admin_service=config.admin,
-            logger=config.logger,
-            on_error=on_error,
-            **options,
-        )
-
-    config.builder = build
+    config.builder = partial(
+        Client,
+        config=config.connection_config,
+        admin_service=config.admin,
+        logger=config.logger,
+        on_error=on_error,
+    )
 
 
 class Client(AsyncConfluentConsumer):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 import structlog
 from confluent_kafka import KafkaException
@@ -23,19 +23,14 @@ from penstock.runtime.tables import OutboxRow
 log = structlog.get_logger(__name__)
 
 BATCH = 100
-LOOK_EVERY_S = 5.0
-LOOK_SOON_S = 0.5
-"""Besides being woken: for rows of other replicas, whose commits wake nobody here. Sooner while
-this relay leads, or would.
-"""
+# Besides being woken: for rows of other replicas, whose commits wake nobody here. Sooner while this
+# relay leads, or would.
+LOOK_EVERY_S, LOOK_SOON_S = 5.0, 0.5
 LEASE = timedelta(seconds=15)
+# So much of the lease is left when a row is handed to Kafka: longer than it may be on its way
+# (`broker.DELIVERY_MS`), so that nothing of ours arrives when another relay works, and clocks may
+# differ by two seconds.
 IN_FLIGHT = timedelta(seconds=12)
-"""So much of the lease is left when a row is handed to Kafka: longer than it may be on its way
-(`broker.DELIVERY_MS`), so that nothing of ours arrives when another relay works, and clocks may
-differ by two seconds.
-"""
-
-T = TypeVar("T")
 
 
 class Relay:
@@ -53,11 +48,8 @@ class Relay:
         self._owner = owner
         self._woken = asyncio.Event()
         self._lease_until = store.clock()
-        self._wanted = False
-        """Rows wait, or some were published a moment ago."""
-        self._published: set[int] = set()
-        """Acknowledged by Kafka, and not deleted yet."""
-        self._backoff = Backoff(first=0.2, longest=5.0)
+        self._wanted = False  # rows wait, or some were published a moment ago
+        self._published: set[int] = set()  # acknowledged by Kafka, and not deleted yet
 
     async def run(self) -> None:
         """Until cancelled. Raises KafkaException when the producer is broken for good."""
@@ -68,25 +60,24 @@ class Relay:
                 loop.call_soon_threadsafe(self._woken.set)
 
         self._store.on_commit(heard)
+        backoff = Backoff(first=0.2, longest=5.0)
         with observed(metrics.OUTBOX, self._waiting), observed(metrics.OUTBOX_AGE, self._age):
-            await self._relay()
-
-    async def _relay(self) -> None:
-        while True:
-            self._woken.clear()
-            try:
-                while await self.drain():
-                    self._backoff.reset()
-            except KafkaException as error:
-                if error.args[0].fatal():
-                    raise
-                delay = self._backoff.next()
-                log.warning("outbox_waits", why=str(error.args[0].str()), again_in_s=round(delay, 1))
-                await asyncio.sleep(delay)
-                continue
-            except Unavailable as error:
-                log.warning("outbox_waits", why=str(error))
-            await _either(self._woken.wait(), LOOK_SOON_S if self._wanted else LOOK_EVERY_S)
+            while True:
+                self._woken.clear()
+                try:
+                    while await self.drain():
+                        backoff.reset()
+                except KafkaException as error:
+                    if error.args[0].fatal():
+                        raise
+                    delay = backoff.next()
+                    log.warning("outbox_waits", why=str(error.args[0].str()), again_in_s=round(delay, 1))
+                    await asyncio.sleep(delay)
+                    continue
+                except Unavailable as error:
+                    log.warning("outbox_waits", why=str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), LOOK_SOON_S if self._wanted else LOOK_EVERY_S)
 
     async def resign(self) -> None:
         """The next relay need not wait for the lease to end. To be called when `drain` has come to
@@ -149,11 +140,3 @@ class Relay:
     def _lead(self, effect: Effect) -> datetime | None:
         now = self._store.clock()  # not of the call: it may have waited for another writer
         return now + LEASE if take_lease(effect, "outbox", self._owner, now, LEASE) else None
-
-
-async def _either(wait: Awaitable[T], seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await wait
-    except TimeoutError:
-        return

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import structlog
@@ -25,9 +24,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Applied:
+    """A pipeline as it was applied. `number` rises with each file that is applied for it."""
+
     pipeline: Pipeline
     number: int
-    """Rises with each file that is applied for the pipeline."""
 
 
 Follow = Callable[[Applied, Applied | None], Awaitable[None] | None]
@@ -42,24 +42,17 @@ class AppliedPipelines(Restored):
         treated as the error of a replay's handler.
         """
         self._follow = follow
-        self._lock = threading.Lock()
-        self._newest: dict[str, Applied] = {}
+        self._newest: Mapping[str, Applied] = {}  # replaced as a whole, so readers need no lock
         self.router = Router(group)
         self.router.on_replay(PipelineApplied)(self._apply)
 
     @property
     def all(self) -> tuple[Applied, ...]:
-        with self._lock:
-            return tuple(self._newest.values())
-
-    def find(self, name: str) -> Applied | None:
-        with self._lock:
-            return self._newest.get(name)
+        return tuple(self._newest.values())
 
     def get(self, name: str) -> Applied:
         """Raises NotFound, and Unavailable while it may yet be read."""
-        found = self.find(name)
-        if found is None:
+        if (found := self._newest.get(name)) is None:
             raise self.missing(name)
         return found
 
@@ -70,18 +63,20 @@ class AppliedPipelines(Restored):
                 f"the applied pipelines are still being read, `{name}` is not among those so far",
                 remedy="Try again",
             )
-        known = sorted(applied.pipeline.pipeline for applied in self.all)
-        return NotFound(f"no pipeline `{name}`", remedy=nearest(name, known) or "Apply one first")
+        remedy = nearest(name, sorted(self._newest)) or "Apply one first"
+        return NotFound(f"no pipeline `{name}`", remedy=remedy)
 
     async def _apply(self, event: PipelineApplied) -> None:
-        old, new = self.find(event.pipeline), Applied(Pipeline.model_validate(event.spec), event.number)
+        old, new = (
+            self._newest.get(event.pipeline),
+            Applied(Pipeline.model_validate(event.spec), event.number),
+        )
         if old is not None and old.number >= new.number:
             return  # published twice
         done = self._follow(new, old)
         if inspect.isawaitable(done):
             await done
-        with self._lock:
-            self._newest[event.pipeline] = new
+        self._newest = {**self._newest, event.pipeline: new}
         log.info("pipeline_followed", pipeline=event.pipeline, number=new.number)
 
 

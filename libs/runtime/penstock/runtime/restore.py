@@ -8,22 +8,27 @@ service is behind them by construction, so that none can be forgotten.
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+
+from sqlalchemy.orm import Session
 
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.router import Router
+from penstock.runtime.store import Effect, Store
 
-THING = "start"
-"""Thing that readiness waits for until the last phase has begun."""
+THING = "start"  # what readiness waits for until the last phase has begun
 
 
 class Restored:
-    """State that is read from topics at a start. Registered with `service.restores`."""
+    """State that is read from topics at a start. Registered with `service.restores`.
+
+    `router` has its replays; None where nothing has to be read. It is `complete` once everything
+    that the topics held at the start has become part of it.
+    """
 
     router: Router | None = None
-    """Its replays. None where nothing has to be read: it is complete from the start."""
     complete = False
-    """Whether everything that the topics held at the start has become part of it."""
 
     async def look(self) -> None:
         """Finds out whether anything has to be read; called once, before `router` is looked at.
@@ -38,6 +43,53 @@ class Restored:
         """
 
 
+class History(Restored, ABC):
+    """Events that a service once published, read before it decides anything when its database is empty.
+
+    Collects what the topics hold, then writes all of it in one transaction. A database that holds
+    something is its service's history already: nothing is read, and it is never touched.
+
+        class TallyHistory(History):
+            def __init__(self, store):
+                super().__init__(store, "penstock.tally.history")
+            def reading(self, router): ...   # on_replay handlers that collect
+            def empty(self, session): ...
+            def write(self, effect): ...
+
+        await service.restores(TallyHistory(store))
+    """
+
+    def __init__(self, store: Store, group: str) -> None:
+        """`group` names what is read; no group is joined."""
+        self._store = store
+        self._group = group
+
+    async def look(self) -> None:
+        if await self._store.read(self.empty):
+            self.router = Router(group=self._group)
+            self.reading(self.router)
+
+    async def restore(self) -> None:
+        if self.router is None:
+            return
+        self.router.replays.clear()  # what comes from now on is no history
+        await self._store.write(self._write)
+
+    def _write(self, effect: Effect) -> None:
+        if self.empty(effect.session):  # another replica may have been faster
+            self.write(effect)
+
+    @abstractmethod
+    def reading(self, router: Router) -> None:
+        """Gives the router its `on_replay` handlers, which collect."""
+
+    @abstractmethod
+    def empty(self, session: Session) -> bool: ...
+
+    @abstractmethod
+    def write(self, effect: Effect) -> None: ...
+
+
 class Phases:
     """Restores a service's state in the order of registration, then lets the rest begin."""
 
@@ -45,8 +97,7 @@ class Phases:
         """`answer` is called when calls can be answered, which may be before everything is restored."""
         self._readiness = readiness
         self._answer = answer
-        self._states: list[Restored] = []
-        self._before_calls: list[Restored] = []
+        self._states: dict[Restored, bool] = {}  # and whether calls wait for it
         self._complete = asyncio.Event()
 
     @property
@@ -56,16 +107,12 @@ class Phases:
     def add(self, state: Restored, *, before_calls: bool) -> None:
         """`before_calls`: no call is answered before it is complete."""
         state.complete = state.router is None
-        if state.router is not None:
-            self._states.append(state)
-            if before_calls:
-                self._before_calls.append(state)
+        self._states[state] = before_calls
 
     def begin(self) -> None:
         """Lets begin at once what waits for nothing."""
-        if self._states:
-            topics = sorted({topic for router in self.routers for topic in router.replayed_topics})
-            self._readiness.waits_for(THING, f"restores its state from {', '.join(topics)}")
+        if topics := {topic for router in self.routers for topic in router.replayed_topics}:
+            self._readiness.waits_for(THING, f"restores its state from {', '.join(sorted(topics))}")
         self._let_begin()
 
     async def run(self) -> None:
@@ -83,7 +130,7 @@ class Phases:
         await self._complete.wait()
 
     def _let_begin(self) -> None:
-        if all(state.complete for state in self._before_calls):
+        if all(state.complete for state, before_calls in self._states.items() if before_calls):
             self._answer()
         if all(state.complete for state in self._states):
             self._complete.set()

@@ -21,28 +21,24 @@ from penstock.runtime.settings import KafkaSettings
 log = structlog.get_logger(__name__)
 
 PING_S: Final = 2.0
-ANSWERS_WITHIN_S: Final = 60.0
-"""Seconds within which a consumer's client says where it is, or is broken."""
+ANSWERS_WITHIN_S: Final = 60.0  # seconds within which a consumer's client says where it is, or is broken
 
 
 async def watch_kafka(broker: KafkaBroker, down: asyncio.Event, readiness: Readiness, address: str) -> None:
     """Waits for a broker at start, and again whenever `down` says that the client has lost all of
     them; readiness says so meanwhile.
     """
-    delay = Backoff(first=0.1, longest=5.0)
-    tries = 0
     while True:
-        if await broker.ping(timeout=PING_S):
-            down.clear()
-            readiness.has("kafka")
-            delay.reset()
-            tries = 0
-            await down.wait()
-        else:
+        delay = Backoff(first=0.1, longest=5.0)
+        tries = 0
+        while not await broker.ping(timeout=PING_S):
             tries += 1
             down.set()
             readiness.waits_for("kafka", f"{address} does not answer, {tries} tries")
             await asyncio.sleep(delay.next())
+        down.clear()
+        readiness.has("kafka")
+        await down.wait()
 
 
 async def watch_progress(
@@ -56,8 +52,7 @@ async def watch_progress(
         await asyncio.sleep(every_s)
         for consumer, progress in watched:
             try:
-                async with asyncio.timeout(ANSWERS_WITHIN_S):
-                    positions = await consumer.positions()
+                positions = await asyncio.wait_for(consumer.positions(), ANSWERS_WITHIN_S)
             except TimeoutError:
                 fail(f"{consumer.router.group}: the consumer does not answer")
                 continue

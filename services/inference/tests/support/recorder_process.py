@@ -30,14 +30,10 @@ def main(folder: Path, bootstrap: str, prefix: str) -> None:
         folder,
         lambda: Publisher(kafka, "0", folder / "position.json"),
         layouts=lambda pipeline, _: LAYOUT if pipeline == "credit-risk" else None,
-        ensure_topic=lambda pipeline: void(ensure_topics(kafka, [topic(f"{pipeline}.predictions.v1")])),
+        ensure_topic=lambda pipeline: ensure_topics(kafka, [topic(f"{pipeline}.predictions.v1")]),
         tidy=lambda tail, position: None,
     )
     recorder.run(stop)
-
-
-def void(_: object) -> None:
-    return None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ are lost.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 
 import structlog
 from kafka import KafkaAdminClient, TopicPartition
@@ -50,22 +50,20 @@ def admin_client(
             ) from error
 
 
-def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> list[str]:
-    """Creates what is missing, raises partitions and retention where the catalogue asks for more;
-    returns the new names.
+def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> None:
+    """Creates what is missing, raises partitions and retention where the catalogue asks for more.
 
     Blocks for tens of milliseconds. Raises Unavailable within seconds while Kafka is away. Never
     lowers partitions or deletes a topic.
     """
     with admin_client(kafka, "topics") as admin:
         present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
-        missing = [topic for topic in topics if kafka.topic(topic.name) not in present]
-        for topic in missing:
-            _create(admin, kafka, topic)
         for topic in topics:
-            if topic not in missing:
-                _adjust(admin, kafka.topic(topic.name), topic, present[kafka.topic(topic.name)])
-    return [kafka.topic(topic.name) for topic in missing]
+            name = kafka.topic(topic.name)
+            if name in present:
+                _adjust(admin, name, topic, present[name])
+            else:
+                _create(admin, name, topic, kafka.replication)
 
 
 def end_offsets(kafka: KafkaSettings, topics: Collection[str]) -> dict[Partition, int]:
@@ -113,18 +111,16 @@ def left_out(kafka: KafkaSettings, group: str, topics: Collection[str]) -> set[s
     return {f"{names[name]}/{number}" for name, number in wanted - held}
 
 
-def _create(admin: KafkaAdminClient, kafka: KafkaSettings, topic: Topic) -> None:
+def _create(admin: KafkaAdminClient, name: str, topic: Topic, replication: int) -> None:
     new = NewTopic(
-        name=kafka.topic(topic.name),
+        name=name,
         num_partitions=topic.partitions,
-        replication_factor=kafka.replication,
+        replication_factor=replication,
         topic_configs=topic.config,
     )
-    try:
+    with suppress(TopicAlreadyExistsError):  # another replica was faster
         admin.create_topics([new])
-        log.info("topic_created", topic=new.name, partitions=topic.partitions, **topic.config)
-    except TopicAlreadyExistsError:
-        log.debug("topic_exists", topic=new.name)
+        log.info("topic_created", topic=name, partitions=topic.partitions, **topic.config)
 
 
 def _adjust(admin: KafkaAdminClient, name: str, topic: Topic, partitions: int) -> None:

@@ -10,6 +10,7 @@ whether all of its partitions are given out, and joins anew if not.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -32,8 +33,11 @@ class Assignment:
     def __init__(self, kafka: KafkaSettings, group: str) -> None:
         self._kafka = kafka
         self._group = group
-        self._seen: dict[str, int] = {}
+        self._seen: Counter[str] = Counter()
         self._looks = LOOKS
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assignment")
+        self._looking: Future[list[str]] | None = None
+        self._look_at = 0.0
 
     def look(self, topics: Collection[str]) -> list[str]:
         """Returns what is left out for the second look in a row, as `topic/partition`; after that, while
@@ -44,29 +48,18 @@ class Assignment:
         found = left_out(self._kafka, self._group, topics)
         if found is not None and not found:
             self._looks = LOOKS
-        self._seen = {partition: self._seen.get(partition, 0) + 1 for partition in found or ()}
+        self._seen = Counter({partition: self._seen[partition] + 1 for partition in found or ()})
         lasting = sorted(partition for partition, looks in self._seen.items() if looks >= self._looks)
         if lasting:
-            self._seen, self._looks = {}, min(2 * self._looks, MOST_LOOKS)
+            self._seen, self._looks = Counter(), min(2 * self._looks, MOST_LOOKS)
         return lasting
 
-
-class Watch:
-    """Looks in a thread of its own, every 30 s."""
-
-    def __init__(self, kafka: KafkaSettings, group: str) -> None:
-        self._group = group
-        self._assignment = Assignment(kafka, group)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="assignment")
-        self._looking: Future[list[str]] | None = None
-        self._look_at = 0.0
-
     def check(self, topics: Collection[str]) -> None:
-        """Returns at once. Raises Unavailable where the last look found that a partition is left
-        out of `topics`: the member must join anew.
+        """Looks every 30 s, in a thread of its own, and returns at once. Raises Unavailable where the
+        last look found that a partition is left out of `topics`: the member must join anew.
         """
         if self._looking is None and time.monotonic() >= self._look_at:
-            self._looking = self._thread.submit(self._assignment.look, topics)
+            self._looking = self._thread.submit(self.look, topics)
         elif self._looking is not None and self._looking.done():
             left_out, self._looking = self._looking.result(), None
             self._look_at = time.monotonic() + LOOK_EVERY_S

@@ -15,7 +15,7 @@ import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.contracts import metrics
-from penstock.runtime.kafka.assignment import Watch
+from penstock.runtime.kafka.assignment import Assignment
 from penstock.runtime.kafka.clients import member
 from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.kafka.positions import Gathered, Positions
@@ -68,13 +68,8 @@ class Member(ABC):
         self._lock = threading.Lock()
         self._topics: frozenset[str] = frozenset()  # made anew under the lock, read without
         self._changed = threading.Event()
-        self._left_out = Watch(kafka, group)
+        self._assignment = Assignment(kafka, group)
         self._measure_at = 0.0
-        self._rebalanced = False
-        # A rebalance came while messages were gathered: an end among them may be from before, and
-        # is told only once.
-        self._missed_ends = False
-        self._failure: BaseException | None = None
 
     def subscribe(self, topic: str) -> None:
         """Subscribes to one more topic, within half a second. From any thread."""
@@ -115,7 +110,10 @@ class Member(ABC):
 
     def _session(self, stop: threading.Event) -> None:
         self._positions.end()
-        self._failure, self._missed_ends = None, False
+        self._failure: BaseException | None = None
+        # A rebalance came while messages were gathered: an end among them may be from before, and
+        # is told only once.
+        self._missed_ends = False
         self._changed.set()
         name = self._kafka.topic(self._group)
         self._client = member(self._kafka, name, ends=self._ends, on_error=self._on_error)
@@ -150,7 +148,7 @@ class Member(ABC):
         if time.monotonic() >= self._measure_at:
             self._measure_at = time.monotonic() + MEASURE_EVERY_S
             self._positions.measure(self._client)
-        self._left_out.check(self._topics)
+        self._assignment.check(self._topics)
         return self._positions.sort(raw, self._on_error, ends_hold=not self._rebalanced)
 
     def _subscribed(self) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from types import TracebackType
-from typing import NamedTuple, Self
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -30,7 +29,7 @@ class Taken(NamedTuple):
     ends: dict[Partition, int]
 
 
-class Reader:
+class Reader(AbstractContextManager["Reader"]):
     """A client outside of any group, by the catalogue's names. Blocking, for one thread at a time.
 
     Every method raises Unavailable where Kafka does not answer within `within_s`; so does one that
@@ -54,12 +53,7 @@ class Reader:
         self._kafka = kafka
         self._within_s = within_s
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
