@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+from faststream.confluent import KafkaRouter
 from sqlalchemy import String, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -210,10 +212,10 @@ async def test_a_message_that_comes_again_is_not_committed_with_another(
 
 
 async def test_a_fenced_consumer_ends_the_control_plane(
-    settings: KafkaSettings, store: Store, topics: Topics
+    settings: KafkaSettings, store: Store, topics: Topics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Static(ControlPlane):
-        subscriber_options = {"group_instance_id": "same"}  # noqa: RUF012
+    static = functools.partialmethod(KafkaRouter.subscriber, group_instance_id="same")
+    monkeypatch.setattr(KafkaRouter, "subscriber", static)
 
     def router() -> Router:
         made = Router("g", store)
@@ -222,9 +224,9 @@ async def test_a_fenced_consumer_ends_the_control_plane(
 
     got: list[str] = []
     topics.send(started("1"))
-    async with running(Static("t", settings, [router()], store=store)) as first:
+    async with running(ControlPlane("t", settings, [router()], store=store)) as first:
         await until(lambda: got == ["1"])
-        async with running(Static("t", settings, [router()], store=store)):
+        async with running(ControlPlane("t", settings, [router()], store=store)):
             with pytest.raises(ClientFailed, match="fenced"):
                 await asyncio.wait_for(asyncio.shield(first), 20)
             topics.send(started("2"))

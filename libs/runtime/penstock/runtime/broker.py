@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -63,7 +62,6 @@ class ControlPlane:
     watch_every_s = 15.0
     stalled_looks = 4
     look_at_groups_every_s = 30.0
-    subscriber_options: Mapping[str, Any] = MappingProxyType({})  # more for FastStream's `subscriber`
 
     def __init__(
         self,
@@ -108,15 +106,17 @@ class ControlPlane:
                 self._begin(relay.run(), "relay")
                 self._begin(self._keep_house(self.store), "house")
             if any(router.replays for router in self.routers):
-                replay = self._make_replay()
-                await replay.start()
-                stack.push_async_callback(replay.stop)
+                self._begin(self._replay(), "replay")
             stack.push_async_callback(self._stop_consumers)
             kafka = watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers)
             self._begin(kafka, "kafka")
             self._begin(self._consume(after), "consumers")
             stack.enter_context(observed(metrics.LAG, self._behind))
             await self._failed
+
+    async def _replay(self) -> None:
+        name, group = f"{self._owner}/replay", f"penstock.{self.service}"
+        await Replay(self.kafka, self.routers, self.readiness, name=name, group=group).run()
 
     async def _consume(self, after: Callable[[], Awaitable[None]] | None) -> None:
         if after is not None:
@@ -201,21 +201,9 @@ class ControlPlane:
         install(broker, self._consumer_error)
         return broker
 
-    def _make_replay(self) -> Replay:
-        return Replay(
-            self.kafka,
-            self.routers,
-            self.readiness,
-            name=f"{self._owner}/replay",
-            group=f"penstock.{self.service}",
-            failed=self.fail,
-        )
-
     async def _subscribe(self, router: Router) -> None:
         letters = DeadLetters(self.kafka, router.group, self.service, self.broker)
-        consumer = GroupConsumer(
-            router, self.kafka, letters, halted=self._halted, options=dict(self.subscriber_options)
-        )
+        consumer = GroupConsumer(router, self.kafka, letters, halted=self._halted)
         self.broker.include_router(consumer.routes)
         self.consumers.append(consumer)
         await consumer.subscriber.start()

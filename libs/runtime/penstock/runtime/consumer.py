@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from confluent_kafka import KafkaException, Message
@@ -41,9 +41,8 @@ class GroupConsumer:
         dead_letters: DeadLetters,
         *,
         halted: Callable[[GroupConsumer, str], None],
-        options: dict[str, Any],
     ) -> None:
-        """`halted` is told that it must stop, and why; `options`: more for FastStream's subscriber."""
+        """`halted` is told that it must stop, and why."""
         self.router = router
         self.busy = False  # while a message is in its handler, or waits before it is tried again
         self.behind: dict[str, int] = {}  # messages before the group by topic, as `positions` found last
@@ -54,12 +53,12 @@ class GroupConsumer:
         self._applied = False
         self._troubles: dict[tuple[str, int], tuple[int, Patience]] = {}  # the offset that failed
         self._rejected_in_a_row = 0
-        self._subscribe(options)
+        self._subscribe()
         for topic in router.topics:
             for outcome in ("applied", "retried", "rejected"):
                 router.count(topic, outcome, 0)  # a first one is seen as a rise, not as a beginning
 
-    def _subscribe(self, options: dict[str, Any]) -> None:
+    def _subscribe(self) -> None:
         """Makes FastStream's subscriber, on a router of its own: its middleware is this group's."""
         self.routes = KafkaRouter(
             middlewares=[partial(_Settle, group=self)],
@@ -74,15 +73,13 @@ class GroupConsumer:
             polling_interval=POLL_S,
             session_timeout_ms=SESSION_MS,
             heartbeat_interval_ms=SESSION_MS // 3,
-            **options,
         )
         self.subscriber(self._handle)
 
     @property
     def client(self) -> Client | None:
         """None before the start and after the end."""
-        made: Client | None = self.subscriber.consumer  # by `install`
-        return made
+        return cast("Client | None", self.subscriber.consumer)  # by `install`
 
     async def positions(self) -> list[Position]:
         """Positions of the assigned partitions. Empty while Kafka is away."""

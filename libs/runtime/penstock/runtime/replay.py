@@ -7,10 +7,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-
-import structlog
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from penstock.contracts import metrics
 from penstock.runtime.cloud_events import Received, receive
@@ -22,8 +20,6 @@ from penstock.runtime.metrics import observed
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.router import Router
 from penstock.runtime.settings import KafkaSettings
-
-log = structlog.get_logger(__name__)
 
 POLL_S = 1.0
 LOOK_FOR_TOPICS_S = 1.0
@@ -46,7 +42,6 @@ class Replay:
         *,
         name: str,
         group: str,
-        failed: Callable[[str], None],
     ) -> None:
         """`group`: whose events these are, where their lag is told; the topics are read without one.
         `readiness` waits for each topic until it has caught up.
@@ -56,7 +51,6 @@ class Replay:
         self._readiness = readiness
         self._name = name
         self._group = group
-        self._failed = failed
         self._recovery = Recovery(name, measured=False)
         self._stop = threading.Event()
         self._missing = {topic for router in routers for topic in router.replayed_topics}
@@ -65,28 +59,21 @@ class Replay:
         self._applying: Future[None] | None = None
         self._lags: dict[str, int] = {}
 
-    async def start(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
-        self._thread.start()
-
-    async def stop(self) -> None:
-        """Within about a second; what was being applied is canceled, as it is read again at the
-        next start.
+    async def run(self) -> None:
+        """Reads in a thread until it is cancelled, and ends within about a second then. What was being
+        applied is read again at the next start.
         """
-        self._stop.set()
-        if self._applying is not None:
-            self._applying.cancel()
-        await asyncio.to_thread(self._thread.join)
-
-    def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        thread = ThreadPoolExecutor(1, thread_name_prefix="replay")
+        reading = self._loop.run_in_executor(thread, self._recovery.run, self._stop, self._session)
         try:
             with observed(metrics.LAG, lambda: lag_readings(self._group, self._lags)):
-                self._recovery.run(self._stop, self._session)
-        except Exception as error:
-            if not self._stop.is_set():
-                log.exception("replay_failed")
-                self._loop.call_soon_threadsafe(self._failed, f"replay: {error}")
+                await asyncio.shield(reading)
+        finally:
+            self._stop.set()
+            if self._applying is not None:
+                self._applying.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
 
     def _session(self) -> None:
         look_at = measure_at = 0.0

@@ -25,8 +25,6 @@ from penstock.runtime.readiness import Readiness
 log = structlog.get_logger(__name__)
 _INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
 
-FIRST_DELAY_S: Final = 0.2
-LONGEST_DELAY_S: Final = 2.0
 LOOK_S: Final = 1.0  # that a look whether Kafka is back may take
 
 
@@ -65,7 +63,7 @@ class Recovery:
         `session` raises but for what may pass: Unavailable, and KafkaException that is not fatal.
         """
         self._count(0)
-        backoff = Backoff(first=FIRST_DELAY_S, longest=LONGEST_DELAY_S)
+        backoff = Backoff(first=0.2, longest=2.0)
         while not stop.is_set():
             try:
                 session()
