@@ -106,17 +106,16 @@ class ControlPlane:
                 self._begin(relay.run(), "relay")
                 self._begin(self._keep_house(self.store), "house")
             if any(router.replays for router in self.routers):
-                self._begin(self._replay(), "replay")
+                replay = Replay(
+                    self.kafka, self.routers, self.readiness, service=self.service, owner=self._owner
+                )
+                self._begin(replay.run(), "replay")
             stack.push_async_callback(self._stop_consumers)
             kafka = watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers)
             self._begin(kafka, "kafka")
             self._begin(self._consume(after), "consumers")
             stack.enter_context(observed(metrics.LAG, self._behind))
             await self._failed
-
-    async def _replay(self) -> None:
-        name, group = f"{self._owner}/replay", f"penstock.{self.service}"
-        await Replay(self.kafka, self.routers, self.readiness, name=name, group=group).run()
 
     async def _consume(self, after: Callable[[], Awaitable[None]] | None) -> None:
         if after is not None:

@@ -51,7 +51,7 @@ class GroupConsumer:
         self._dead_letters = dead_letters
         self._halted = halted
         self._applied = False
-        self._troubles: dict[tuple[str, int], tuple[int, Patience]] = {}  # the offset that failed
+        self._troubles: dict[str, Patience] = {}  # by the place of the message that failed
         self._rejected_in_a_row = 0
         self._subscribe()
         for topic in router.topics:
@@ -83,9 +83,7 @@ class GroupConsumer:
 
     async def positions(self) -> list[Position]:
         """Positions of the assigned partitions. Empty while Kafka is away."""
-        if self.client is None:
-            return []
-        found = await self.client.positions()
+        found = await self.client.positions() if self.client is not None else []
         behind = dict.fromkeys(self.router.topics, 0)
         for position in found:
             behind[position.topic.removeprefix(self._kafka.topic_prefix)] += position.lag
@@ -101,8 +99,9 @@ class GroupConsumer:
 
     async def _unparsed(self, message: Message) -> KafkaMessage:
         """FastStream's own parser fails on a header that is no UTF-8."""
-        client: Any = self.client
-        return KafkaMessage(body=message.value() or b"", raw_message=message, consumer=client, is_manual=True)
+        return KafkaMessage(
+            body=message.value() or b"", raw_message=message, consumer=cast(Any, self.client), is_manual=True
+        )
 
     async def _handle(self, message: KafkaMessage) -> None:
         """FastStream's handler for every message of the group."""
@@ -126,7 +125,7 @@ class GroupConsumer:
             self.busy = False
 
     async def _failed(self, message: Message, received: Received, error: Exception) -> None:
-        patience = self._patience(received)
+        patience = self._troubles.setdefault(received.place, Patience(self.router.retries))
         if patience.lasts(error):
             await self._again(patience, received, error)
             return
@@ -142,18 +141,10 @@ class GroupConsumer:
             self._halted(self, f"{self._rejected_in_a_row} dead letters in a row, the last: {error}")
 
     def _done(self, message: Message, received: Received, outcome: str) -> None:
-        self._troubles.pop((received.topic, received.partition), None)
+        self._troubles.pop(received.place, None)
         self.router.count(received.topic, outcome)
         if self.client is not None:
             self.client.commit_own(message)
-
-    def _patience(self, received: Received) -> Patience:
-        place = received.topic, received.partition
-        offset, patience = self._troubles.get(place, (None, None))
-        if patience is None or offset != received.offset:
-            patience = Patience(self.router.retries)
-            self._troubles[place] = received.offset, patience
-        return patience
 
     async def _again(self, patience: Patience, received: Received, error: Exception) -> None:
         delay = patience.delay()
@@ -173,7 +164,8 @@ class GroupConsumer:
             with contextlib.suppress(KafkaException, RuntimeError):
                 await self.client.seek(self._kafka.topic(received.topic), received.partition, received.offset)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), delay)
+            async with asyncio.timeout(delay):
+                await self.stopping.wait()
 
 
 class _Settle(BaseMiddleware[Any, Any]):

@@ -77,7 +77,8 @@ class Relay:
                 except Unavailable as error:
                     log.warning("outbox_waits", why=str(error))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), LOOK_SOON_S if self._wanted else LOOK_EVERY_S)
+                    async with asyncio.timeout(LOOK_SOON_S if self._wanted else LOOK_EVERY_S):
+                        await self._woken.wait()
 
     async def resign(self) -> None:
         """The next relay need not wait for the lease to end. To be called when `drain` has come to

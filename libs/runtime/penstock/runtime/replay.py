@@ -24,8 +24,6 @@ from penstock.runtime.settings import KafkaSettings
 POLL_S = 1.0
 LOOK_FOR_TOPICS_S = 1.0
 ANSWER_S = 2.0  # that an answer of Kafka's is waited for, and so may delay the stop
-MEASURE_EVERY_S = 5.0
-MEASURE_UNREAD_EVERY_S = 1.0
 BATCH = 500
 
 
@@ -40,18 +38,18 @@ class Replay:
         routers: Sequence[Router],
         readiness: Readiness,
         *,
-        name: str,
-        group: str,
+        service: str,
+        owner: str,
     ) -> None:
-        """`group`: whose events these are, where their lag is told; the topics are read without one.
-        `readiness` waits for each topic until it has caught up.
+        """`service`: whose events these are; its lag is told under its name, though the topics are read
+        without a group. `owner`: the replica. `readiness` waits for each topic until it has caught up.
         """
         self._kafka = kafka
         self._routers = routers
         self._readiness = readiness
-        self._name = name
-        self._group = group
-        self._recovery = Recovery(name, measured=False)
+        self._group = f"penstock.{service}"
+        self._name = f"{owner}/replay"
+        self._recovery = Recovery(self._name, measured=False)
         self._stop = threading.Event()
         self._missing = {topic for router in routers for topic in router.replayed_topics}
         self._positions: dict[Partition, int] = {}
@@ -76,7 +74,7 @@ class Replay:
             await asyncio.gather(reading, return_exceptions=True)
 
     def _session(self) -> None:
-        look_at = measure_at = 0.0
+        look_at = 0.0
         with Reader(self._kafka, self._name, within_s=ANSWER_S) as reader:
             reader.begin(self._positions)
             while not self._stop.is_set():
@@ -87,11 +85,8 @@ class Replay:
                     self._apply(reader.take(BATCH, POLL_S))
                 else:
                     self._stop.wait(LOOK_FOR_TOPICS_S)
-                if time.monotonic() >= measure_at:
-                    self._lags = lags(self._kafka, reader.client, self._positions)
-                    self._tell_progress()
-                    unread = self._missing or any(self._unread.values())
-                    measure_at = time.monotonic() + (MEASURE_UNREAD_EVERY_S if unread else MEASURE_EVERY_S)
+                self._lags = lags(self._kafka, reader.client, self._positions)
+                self._tell_progress()
 
     def _look_for_topics(self, reader: Reader) -> None:
         for topic in sorted(self._missing):

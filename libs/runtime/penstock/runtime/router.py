@@ -165,22 +165,21 @@ class Router:
         """Applies one message once; False for one that was skipped. Raises what the handler raises,
         and Invalid for what is no event.
         """
-        if received.event_type is None:
+        kind = received.event_type
+        if kind is None:
             raise Invalid(
                 "no ce_type header says which event this is",
                 where=received.place,
                 remedy="Publish control events with CloudEvents headers in binary mode",
             )
-        if received.event_type not in self.handlers:
-            if received.event_type not in EVENTS:
-                log.info(
-                    "event_of_unknown_type_skipped", event_type=received.event_type, place=received.place
-                )
+        if kind not in self.handlers:
+            if kind not in EVENTS:
+                log.info("event_of_unknown_type_skipped", event_type=kind, place=received.place)
             return False
         if received.value is None:
             log.debug("tombstone_skipped", place=received.place)
             return False
-        declared, handler = self.handlers[received.event_type]
+        declared, handler = self.handlers[kind]
         event = _decoded(received)
         if declared.topic != received.topic:
             raise Invalid(f"{declared.__name__} belongs on {declared.topic}", where=received.place)

@@ -52,7 +52,8 @@ async def watch_progress(
         await asyncio.sleep(every_s)
         for consumer, progress in watched:
             try:
-                positions = await asyncio.wait_for(consumer.positions(), ANSWERS_WITHIN_S)
+                async with asyncio.timeout(ANSWERS_WITHIN_S):
+                    positions = await consumer.positions()
             except TimeoutError:
                 fail(f"{consumer.router.group}: the consumer does not answer")
                 continue

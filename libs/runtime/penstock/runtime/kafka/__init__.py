@@ -7,8 +7,8 @@ what both planes ask of Kafka.
   for partitions that a group leaves out, `progress.py` for consumers that stand still
 - `reading.py` reads partitions from an offset to an end, and asks where groups stand
 - `transaction.py` commits messages and positions together
-- `streams.py` has the two streams made of these; `messages.py` is what
-  goes in and out of them, `spans.py` their traces
+- `streams.py` has the two streams made of these; `messages.py` is what goes in and out of them,
+  `spans.py` their traces
 
 Topics are named as in the catalogue; the installation's prefix is added here and nowhere else.
 """

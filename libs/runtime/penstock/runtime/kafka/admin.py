@@ -33,9 +33,13 @@ def admin_client(
     """A client that has reached Kafka within `within_ms`; `answer_ms` bounds each request. Raises
     Unavailable where nobody is there by then, and for what Kafka does not do while inside.
     """
-    limits = {"bootstrap_timeout_ms": within_ms, "request_timeout_ms": answer_ms}
     try:
-        client = KafkaAdminClient(**kafka.admin(), **limits, client_id=f"penstock-{purpose}")
+        client = KafkaAdminClient(
+            **kafka.admin(),
+            client_id=f"penstock-{purpose}",
+            bootstrap_timeout_ms=within_ms,
+            request_timeout_ms=answer_ms,
+        )
     except (KafkaError, ValueError, OSError) as error:
         raise Unavailable(
             f"Kafka at {kafka.bootstrap_servers} does not answer: {error}",

@@ -5,7 +5,6 @@ batches. One membership lasts as long as one session (`recovery.py`).
 from __future__ import annotations
 
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -28,14 +27,11 @@ from penstock.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
 
-BATCH: Final = 4000
-"""Messages in one batch."""
+BATCH: Final = 4000  # messages in one batch
+# Seconds in which more messages are gathered after the first: at most 20 batches a second, as an
+# event a second must not cost a transaction each time one more arrives.
 LINGER_S: Final = 0.05
-"""Seconds in which more messages are gathered after the first: at most 20 batches a second, as an
-event a second must not cost a transaction each time one more arrives.
-"""
 POLL_S: Final = 0.5  # seconds that an idle member sleeps; how soon it notices `stop` and new topics
-MEASURE_EVERY_S: Final = 5.0
 
 
 class Member(ABC):
@@ -69,7 +65,6 @@ class Member(ABC):
         self._topics: frozenset[str] = frozenset()  # made anew under the lock, read without
         self._changed = threading.Event()
         self._assignment = Assignment(kafka, group)
-        self._measure_at = 0.0
 
     def subscribe(self, topic: str) -> None:
         """Subscribes to one more topic, within half a second. From any thread."""
@@ -145,9 +140,7 @@ class Member(ABC):
             self._ask_for_ends()
         if not raw:
             self._watch()
-        if time.monotonic() >= self._measure_at:
-            self._measure_at = time.monotonic() + MEASURE_EVERY_S
-            self._positions.measure(self._client)
+        self._positions.measure(self._client)
         self._assignment.check(self._topics)
         return self._positions.sort(raw, self._on_error, ends_hold=not self._rebalanced)
 

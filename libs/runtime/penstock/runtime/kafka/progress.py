@@ -18,10 +18,6 @@ class Position:
     offset: int
     lag: int
 
-    @property
-    def place(self) -> tuple[str, int]:
-        return self.topic, self.partition
-
 
 class Progress:
     """Progress of one consumer. Counts looks, not time: after the process was frozen, the first look proves
@@ -40,12 +36,10 @@ class Progress:
         anew when it is back.
         """
         before, self._seen = self._seen, {}
-        moved = any(before.get(held.place, (held.offset, 0))[0] != held.offset for held in positions)
-        for held in positions:
-            known, still = before.get(held.place, (-1, 0.0))
+        now = {(held.topic, held.partition): held for held in positions}
+        moved = any(before.get(place, (held.offset, 0))[0] != held.offset for place, held in now.items())
+        for place, held in now.items():
+            known, still = before.get(place, (-1, 0.0))
             waits = known == held.offset and held.lag > 0 and not busy
-            self._seen[held.place] = (
-                held.offset,
-                still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0,
-            )
-        return [held for held in positions if self._seen[held.place][1] >= self._looks]
+            self._seen[place] = held.offset, (still + (BESIDE_OTHERS if moved else 1.0) if waits else 0.0)
+        return [held for place, held in now.items() if self._seen[place][1] >= self._looks]

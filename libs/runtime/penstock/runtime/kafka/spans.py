@@ -11,8 +11,8 @@ from opentelemetry.trace import Link, Span, SpanContext
 from penstock.runtime.kafka.messages import Batch
 from penstock.runtime.telemetry import context_of
 
+# Links to distinct traces; a batch may hold thousands of events. OpenTelemetry's limit is 128.
 MAX_LINKS = 100
-"""Links to distinct traces; a batch may hold thousands of events. OpenTelemetry's limit is 128."""
 
 _tracer = trace.get_tracer("penstock.stream")
 

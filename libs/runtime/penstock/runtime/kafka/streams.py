@@ -184,17 +184,13 @@ class PositionedStream(Member):
                 self._sink.write(batch)
             self._advance(batch.partition, batch.position)
         if gathered.batches:
-            self._commit_for_show(gathered.batches)
+            offsets = [topic_partition(self._kafka, one.partition, one.position) for one in gathered.batches]
+            with suppress(KafkaException):  # only shows the lag to other tools: not waited for
+                self._client.commit(offsets=offsets, asynchronous=True)
         for partition, position in gathered.ends.items():
             if self._reached.get(partition) != position:
                 self._reached[partition] = position
                 self._sink.reached(partition, position)
-
-    def _commit_for_show(self, batches: Sequence[Batch]) -> None:
-        """Lets other tools see the lag. Not waited for; nothing depends on it."""
-        offsets = [topic_partition(self._kafka, batch.partition, batch.position) for batch in batches]
-        with suppress(KafkaException):
-            self._client.commit(offsets=offsets, asynchronous=True)
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         positions = self._sink.assigned(partitions)
