@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -84,9 +84,9 @@ class Positions:
             offset: int = message.offset()  # type: ignore[assignment]
             if offset >= position:
                 position = offset + 1
-                headers = message.headers() or ()
+                headers: Any = message.headers() or ()
                 messages.append(
-                    Message(offset, message.key(), message.value(), message.timestamp()[1], headers)  # type: ignore[arg-type]
+                    Message(offset, message.key(), message.value(), message.timestamp()[1], headers)
                 )
         return Batch(partition, messages, position) if messages else None
 
