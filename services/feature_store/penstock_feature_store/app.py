@@ -7,17 +7,18 @@ from contextlib import AsyncExitStack
 
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.runtime.lifecycle import Service
-from penstock_feature_store import duties, handlers, readings
+from penstock_feature_store import handlers, readings
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.barrier import Barrier
 from penstock_feature_store.lake.lake import Lake
 from penstock_feature_store.lake.ownership import Owner, Ownership
+from penstock_feature_store.lake.records import Records
 from penstock_feature_store.online.redis import RedisOnlineStores
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStores
-from penstock_feature_store.owner import OwnerRole, RecordsStream
+from penstock_feature_store.owner import OwnerRole
 from penstock_feature_store.pipelines import Pipelines
 from penstock_feature_store.servicer import Servicer
 from penstock_feature_store.settings import Settings
@@ -25,15 +26,15 @@ from penstock_feature_store.store import Tables
 from penstock_feature_store.training.sets import TrainingSets
 from penstock_feature_store.training.spawner import Spawner
 
-MIGRATIONS = "penstock_feature_store.migrations"
-
 
 async def run(settings: Settings, spawner: Spawner) -> None:
     async with AsyncExitStack() as last, Service("feature_store", settings) as service:
         last.callback(spawner.close)  # what is pushed here closes when nothing runs any more
         folder = settings.data_dir
-        store = await service.store(Tables.metadata, MIGRATIONS)
-        stores = _online_stores(settings)
+        store = await service.store(Tables.metadata, "penstock_feature_store.migrations")
+        stores: OnlineStores = SqliteOnlineStores()
+        if settings.redis:
+            stores = RedisOnlineStores(settings.redis, settings.online_store_password_file)
         last.callback(stores.close)
         lake = Lake(folder / "lake")
         this = Owner(replica=settings.replica, address=settings.advertised)
@@ -41,14 +42,15 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         last.push_async_callback(asyncio.to_thread, ownership.release)
 
         arrivals = Arrivals()
-        records = RecordsStream(service, settings, arrivals)
-        pipelines = Pipelines(store, lake, stores, folder / "feast", records.add, records.remove)
+        records = Records(settings, arrivals, service.readiness)
+        pipelines = Pipelines(store, lake, stores, folder / "feast", records)
         last.callback(pipelines.close)
         erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
         sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)
         role = OwnerRole(service, store, lake, arrivals, records, pipelines)
         forwarding = Forwarding(ownership)
-        barrier = Barrier(settings.platform.kafka, records.sink, arrivals)
+        last.push_async_callback(forwarding.close)
+        barrier = Barrier(settings.platform.kafka, records, arrivals)
         servicer = Servicer(pipelines, barrier, sets, erasures, ownership, forwarding, online=stores.shared)
 
         await service.restores(pipelines.applied, before_calls=not await pipelines.reopen())
@@ -56,15 +58,8 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         service.describe(readings.facts(pipelines))
         service.observe(readings.metrics(pipelines))
         service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer)
-        service.background("forwarding", forwarding.until_stopped)
         service.background("spawner", spawner.watch)
         if stores.shared:
-            service.background("online store", lambda: duties.tell_trouble(service, stores, role.online))
+            service.background("online store", lambda: role.online.tell_trouble(stores, service.readiness))
         service.background("ownership", lambda: ownership.run(lambda: role.begin(erasures, sets)))
         await service.until_stopped()
-
-
-def _online_stores(settings: Settings) -> OnlineStores:
-    if settings.redis:
-        return RedisOnlineStores(settings.redis, settings.online_store_password_file)
-    return SqliteOnlineStores()

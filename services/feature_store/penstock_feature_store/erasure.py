@@ -7,8 +7,8 @@ models and audits hold no rows; both are said where a person asks for erasure.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,22 +44,24 @@ class Erased(NamedTuple):
 
 
 class Leaving(BaseModel):
-    """Row counts of one part. Totals, so that writing them twice changes nothing."""
+    """Rows of one part: that go, that stay, and that were removed in all, earlier erasures included.
+    Totals, so that writing them twice changes nothing.
+    """
 
     gone: int
     rows: int
-    """Rows that stay in the part."""
     left: int
-    """Rows removed in all, earlier erasures included."""
 
 
 class Journal(BaseModel):
-    """One erasure that has begun. Holds the entity's name, so it does not outlive the erasure."""
+    """One erasure that has begun. Holds the entity's name, so it does not outlive the erasure.
+
+    `leaving`: counts by training set and part, noted before the part is rewritten.
+    """
 
     pipeline: str
     entity: str
     leaving: dict[str, dict[str, Leaving]] = {}
-    """Counts by training set and part, noted before the part is rewritten."""
 
 
 class Erasures:
@@ -112,7 +114,7 @@ class Erasures:
         """Erasures that have begun and not ended: journal and pipeline."""
         found = []
         for path in sorted(self._folder.glob("[!.]*.json")):
-            with contextlib.suppress(FileNotFoundError):  # ended meanwhile
+            with suppress(FileNotFoundError):  # ended meanwhile
                 found.append((path, Journal.model_validate_json(path.read_bytes()).pipeline))
         return found
 
@@ -132,19 +134,18 @@ class Erasures:
         pipeline = self._pipeline(journal.pipeline)
         sources = self._sources(pipeline)
         rows = sum(self._lake.source(journal.pipeline, source).erase(journal.entity) for source in sources)
-        online = self._stores.open(self._repositories / journal.pipeline, pipeline)
-        was_online = online.erase(sources, journal.entity)
-        online.close()
-        left = sum(
-            self._from_training_set(row.id, row.body, path, journal)
-            for row in self._training_sets(journal.pipeline)
-        )
+        with closing(self._stores.open(self._repositories / journal.pipeline, pipeline)) as online:
+            was_online = online.erase(sources, journal.entity)
+        with self._store.snapshot() as session:
+            sets = session.scalars(
+                select(TrainingSetRow).where(TrainingSetRow.pipeline == journal.pipeline)
+            ).all()
+        left = sum(self._from_training_set(row.id, row.body, path, journal) for row in sets)
         durable.remove(path)
-        who = hashlib.sha256(journal.entity.encode()).hexdigest()[:12]
         log.info(
             "entity_erased",
             pipeline=journal.pipeline,
-            entity_sha256=who,
+            entity_sha256=hashlib.sha256(journal.entity.encode()).hexdigest()[:12],
             lake_rows=rows,
             online=was_online,
             training_set_rows=left,
@@ -164,31 +165,28 @@ class Erasures:
         """Lists sources that may hold rows of this entity: declared ones about another entity are left
         alone, those that are no longer declared are not.
         """
-        folder = self._lake.root / pipeline.pipeline
-        stored = [path.name for path in folder.iterdir() if path.is_dir()] if folder.exists() else []
+        stored = [folder.name for folder in (self._lake.root / pipeline.pipeline).glob("*/")]
         other = {name for name, source in pipeline.sources.items() if source.entity != pipeline.entity}
         return sorted({*pipeline.sources, *stored} - other)
-
-    def _training_sets(self, pipeline: str) -> list[TrainingSetRow]:
-        with self._store.snapshot() as session:
-            return list(session.scalars(select(TrainingSetRow).where(TrainingSetRow.pipeline == pipeline)))
 
     def _from_training_set(self, training_set: str, made: TrainingSet, path: Path, journal: Journal) -> int:
         """Rows that left. The part is replaced first, then the row that knows its digest: in
         between lies only the journal's note.
         """
-        parts = {name: self._without(training_set, made, name, path, journal) for name in PARTS}
+        replaced = {
+            name: artifact
+            for name in PARTS
+            if (artifact := self._without(training_set, made, name, path, journal))
+        }
         leaving = journal.leaving.get(training_set, {})
         if not leaving:
             return 0
-        replaced = {name: artifact for name, artifact in parts.items() if artifact}
         rows = made.rows | {name: part.rows for name, part in leaving.items()}
         left = made.left | {name: part.left for name, part in leaving.items()}
         changed = made.model_copy(update={**replaced, "rows": rows, "left": left})
         self._artifacts.put_bytes(manifest_key(training_set), changed.model_dump_json(indent=2).encode())
         with self._store.transaction() as effect:
-            row = effect.session.get_one(TrainingSetRow, training_set)
-            row.body = changed
+            effect.session.get_one(TrainingSetRow, training_set).body = changed
         return sum(part.gone for part in leaving.values())
 
     def _without(
@@ -197,15 +195,16 @@ class Erasures:
         """The part without the entity; None where it is not in it, or the part is gone."""
         artifact: Artifact = getattr(made, part)
         try:
-            data = self._artifacts.read_unchecked(
-                artifact
-            )  # after a crash the part may have its new bytes already
+            data = self._artifacts.read_unchecked(artifact)  # after a crash it may have its new bytes
         except NotFound:
             return None
         noted = part in journal.leaving.get(training_set, {})
         if digest_of(data) != artifact.digest and not noted:
-            remedy = "Delete the training set, then erase again"
-            raise Tampered("these are not the bytes that were written", where=artifact.uri, remedy=remedy)
+            raise Tampered(
+                "these are not the bytes that were written",
+                where=artifact.uri,
+                remedy="Delete the training set, then erase again",
+            )
         table = pq.read_table(pa.BufferReader(data))
         kept = table.filter(pc.not_equal(table.column(names.ENTITY), journal.entity))
         if gone := table.num_rows - kept.num_rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import grpc
@@ -12,8 +11,8 @@ from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreService
 from penstock.runtime import rpc
 from penstock_feature_store.lake.ownership import Ownership
 
+# A replica's name in the call's metadata: handed on once, never in a circle.
 FORWARDED = "penstock-forwarded-by"
-"""A replica's name in the call's metadata: handed on once, never in a circle."""
 
 
 class Forwarding:
@@ -34,19 +33,12 @@ class Forwarding:
             raise Unavailable(
                 "no replica owns the lake at the moment, one is taking it over", remedy="Try again"
             )
-        stub = FeatureStoreServiceStub(self._channel(owner.address))
+        if owner.address not in self._channels:
+            self._channels[owner.address] = rpc.connect(owner.address)
+        stub = FeatureStoreServiceStub(self._channels[owner.address])
         metadata = ((FORWARDED, self._ownership.this.replica),)
         return await getattr(stub, method)(request, timeout=context.time_remaining(), metadata=metadata)
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        if address not in self._channels:
-            self._channels[address] = rpc.connect(address)
-        return self._channels[address]
-
-    async def until_stopped(self) -> None:
-        """Closes the channels when it is cancelled."""
-        try:
-            await asyncio.Event().wait()
-        finally:
-            for channel in self._channels.values():
-                await channel.close()
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()

@@ -14,24 +14,18 @@ from typing import Final
 
 ID: Final = "__id"
 ENTITY: Final = "__entity"
-TIME: Final = "__time"
-"""Event time."""
-INGESTED: Final = "__ingested"
-"""Time at which ingest published the record."""
-PARTITION: Final = "__partition"
-"""The event's partition; with `OFFSET` its place on its topic, and the row's identity."""
+TIME: Final = "__time"  # event time
+INGESTED: Final = "__ingested"  # when ingest published the record
+PARTITION: Final = "__partition"  # the event's; with OFFSET its place on its topic, and the row's identity
 OFFSET: Final = "__offset"
-RECORD: Final = "__record"
-"""The record's offset on the records topic, same partition."""
+RECORD: Final = "__record"  # the record's offset on the records topic, same partition
 TRACE: Final = "__traceparent"
 
+# The online store's own features: which event a row came from, since Feast keeps event times there
+# in whole seconds; and event time as a value, so that a join returns it, and with it how old the
+# other values are.
 ORIGIN: Final = "__origin"
-"""The online store's own feature: which event a row came from. Feast keeps event times there in
-whole seconds.
-"""
-
 AT: Final = "__at"
-"""Event time again, as a value: the join returns it, and with it how old the other values are."""
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TAKEN: Final = frozenset(

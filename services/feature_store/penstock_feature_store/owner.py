@@ -1,60 +1,36 @@
-"""The role of the replica that owns the lake: begins when ownership is taken, ends with the service."""
+"""Work of the replica that owns the lake: begins when ownership is taken, ends with the service."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
+from datetime import datetime
 
-from penstock.contracts.pipeline import Pipeline
-from penstock.contracts.topics import source_topic
-from penstock.runtime.kafka.streams import PositionedStream
+import structlog
+
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.store import Store
-from penstock_feature_store import duties
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake.arrivals import Arrivals
-from penstock_feature_store.lake.batches import source_schema
-from penstock_feature_store.lake.lake import Lake, SourceLake
-from penstock_feature_store.lake.records import RecordsSink
+from penstock_feature_store.lake.lake import Lake
+from penstock_feature_store.lake.records import Records
 from penstock_feature_store.online.writer import OnlineWriter
-from penstock_feature_store.pipelines import Pipelines
-from penstock_feature_store.settings import Settings
+from penstock_feature_store.pipelines import Owned, Pipelines
 from penstock_feature_store.training.sets import TrainingSets
-from penstock_feature_store.training.trigger import Trigger
+from penstock_feature_store.training.trigger import request_if_due
 
-GROUP = "penstock.feature_store.records"
-"""Apart from the control plane's group: each subscribes to other topics."""
+log = structlog.get_logger(__name__)
 
-
-class RecordsStream:
-    """Records of the owned sources, from their topics into the lake."""
-
-    def __init__(self, service: Service, settings: Settings, arrivals: Arrivals) -> None:
-        self._arrivals = arrivals
-        self.sink = RecordsSink(arrivals)
-        self._stream = PositionedStream(
-            settings.platform.kafka,
-            group=GROUP,
-            sink=self.sink,
-            readiness=service.readiness,
-            batch=settings.batch,
-            linger_s=settings.linger_s,
-        )
-        self.run = self._stream.run
-
-    def add(self, pipeline: Pipeline, source: str, lake: SourceLake) -> None:
-        """Follows a source of the pipeline as it is now, also one that is followed already."""
-        topic = source_topic("records", pipeline.pipeline, source)
-        self.sink.route(topic, lake, source_schema(pipeline.sources[source]))
-        self._stream.subscribe(topic)
-        self._arrivals.tell()
-
-    def remove(self, pipeline: str, source: str) -> None:
-        self._stream.remove(source_topic("records", pipeline, source))
+LOOK_AGAIN_S = 0.5
+TRIGGER_EVERY_S = 10.0  # besides after every arrival: another replica may have heard of a run's end
+RETENTION_EVERY_S = 3600.0
+ERASE_AGAIN_S = 10.0
 
 
 class OwnerRole:
-    """Work that only one replica may do, beside its online writer: records into the lake, merging,
-    the trigger, retention, interrupted erasures.
+    """Work that only one replica may do: records into the lake and online, merging, the trigger,
+    retention, interrupted erasures.
     """
 
     def __init__(
@@ -63,26 +39,79 @@ class OwnerRole:
         store: Store,
         lake: Lake,
         arrivals: Arrivals,
-        records: RecordsStream,
+        records: Records,
         pipelines: Pipelines,
     ) -> None:
         self._service = service
+        self._store = store
         self._lake = lake
         self._arrivals = arrivals
         self._records = records
         self._pipelines = pipelines
-        self._trigger = Trigger(store, pipelines, service.clock)
         self.online = OnlineWriter(pipelines, arrivals)
 
     async def begin(self, erasures: Erasures, sets: TrainingSets) -> None:
         """Ends what the last owner left unfinished, then starts the work."""
-        service, pipelines = self._service, self._pipelines
+        service = self._service
         await asyncio.to_thread(erasures.resume)
         await sets.forget_unfinished()
-        await asyncio.to_thread(pipelines.own)
-        service.background("trigger", lambda: duties.watch(self._trigger, self._arrivals))
-        service.background("retention", lambda: duties.retain(pipelines, service.clock))
-        service.background("erasures", lambda: duties.erase_again(pipelines, erasures))
+        await asyncio.to_thread(self._pipelines.own)
+        service.background("trigger", self._request_runs)
+        service.background("retention", self._expire_rows)
+        service.background("erasures", lambda: self._erase_again(erasures))
         service.thread("online", self.online.run)
-        service.thread("merge", lambda stop: duties.merge(self._lake, self._arrivals, stop))
-        service.stream("records", self._records.run)
+        service.thread("merge", self._merge)
+        service.stream("records", self._records.stream.run)
+
+    def _merge(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            count = self._arrivals.count
+            for source in self._lake.opened():
+                source.merge()
+            while self._arrivals.count == count and not stop.is_set():
+                self._arrivals.wait_blocking(count, LOOK_AGAIN_S)
+
+    async def _request_runs(self) -> None:
+        while True:
+            count = self._arrivals.count
+            for held in self._pipelines.all():
+                await request_if_due(self._store, held, self._service.clock)
+            await self._arrivals.wait(count, TRIGGER_EVERY_S)
+
+    async def _expire_rows(self) -> None:
+        while True:
+            await asyncio.sleep(RETENTION_EVERY_S)
+            for held in self._pipelines.all():
+                try:
+                    for source in held.lakes:
+                        await held.alone(_expire, held, source, self._service.clock())
+                except Unavailable as error:  # what is left online leaves the next time
+                    log.warning("retention_waits", pipeline=held.pipeline.pipeline, why=str(error))
+
+    async def _erase_again(self, erasures: Erasures) -> None:
+        while True:
+            await asyncio.sleep(ERASE_AGAIN_S)
+            for path, name in await asyncio.to_thread(erasures.begun):
+                for held in self._pipelines.all():
+                    if held.pipeline.pipeline == name:
+                        await held.alone(erasures.finish, path)
+
+
+def _expire(held: Owned, source: str, now: datetime) -> None:
+    """Rows leave the lake and the online store when their source's `retention` is over, counted from
+    when ingest published them.
+
+    As Kafka counts for the topics: an event from ten years ago that is published today stays as
+    long as any other. Training sets keep theirs: they go when their model does.
+    """
+    before = now - held.pipeline.sources[source].retention
+    rows = held.lakes[source].expire(before)
+    values = held.writer.expire(source, before)
+    if rows or values:
+        log.info(
+            "rows_expired",
+            pipeline=held.pipeline.pipeline,
+            source=source,
+            lake_rows=rows,
+            online_values=values,
+        )

@@ -9,6 +9,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -20,7 +21,8 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.pipelines import Applied, AppliedPipelines, nearest
 from penstock.runtime.store import Store
 from penstock_feature_store.lake.lake import Lake, SourceLake
-from penstock_feature_store.online.repository import Repository
+from penstock_feature_store.lake.records import Records
+from penstock_feature_store.online.repository import apply
 from penstock_feature_store.online.stores import OnlineStore, OnlineStores
 from penstock_feature_store.store import PipelineRow, keep_pipeline, newest_pipelines
 
@@ -34,88 +36,72 @@ T = TypeVar("T")
 
 class Gate:
     """Training sets are built side by side, an erasure alone: none may be made of rows that are
-    about to leave.
+    about to leave. `online` is held while rows go from the lake to the online store, and by an
+    erasure.
     """
 
     def __init__(self) -> None:
-        self._condition = asyncio.Condition()
+        self.online = threading.Lock()
+        self._door = asyncio.Lock()
         self._inside = 0
-        self._alone = False
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._alone)
+        async with self._door:
             self._inside += 1
+            self._empty.clear()
         try:
             yield
         finally:
-            async with self._condition:
-                self._inside -= 1
-                self._condition.notify_all()
+            self._inside -= 1
+            if not self._inside:
+                self._empty.set()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
-        async with self._condition:
-            await self._condition.wait_for(lambda: not self._alone)
-            self._alone = True
-            await self._condition.wait_for(lambda: self._inside == 0)
-        try:
+        async with self._door:
+            await self._empty.wait()
             yield
-        finally:
-            async with self._condition:
-                self._alone = False
-                self._condition.notify_all()
 
 
+@dataclass(eq=False)
 class Held:
     """One pipeline as it was last applied, to be read online."""
 
-    def __init__(self, pipeline: Pipeline, number: int, reader: OnlineStore) -> None:
-        self.pipeline = pipeline
-        self.number = number
-        self.reader = reader
+    pipeline: Pipeline
+    number: int
+    reader: OnlineStore
 
     def close(self) -> None:
         self.reader.close()
 
     def reference(self, reference: str) -> tuple[str, str]:
         """(source, field) of `source.field`. Raises Invalid that names the nearest."""
-        source, _, field = reference.partition(".")
-        known = [
-            f"{name}.{each}" for name, declared in self.pipeline.sources.items() for each in declared.fields
-        ]
+        sources = self.pipeline.sources
+        known = [f"{source}.{field}" for source, declared in sources.items() for field in declared.fields]
         if reference not in known:
             raise Invalid(
                 f"no field `{reference}`", where=self.pipeline.pipeline, remedy=nearest(reference, known)
             )
+        source, _, field = reference.partition(".")
         return source, field
 
 
+@dataclass(eq=False)
 class Owned(Held):
     """A pipeline with its data, where this replica owns the lake."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        number: int,
-        lakes: Mapping[str, SourceLake],
-        reader: OnlineStore,
-        writer: OnlineStore,
-        gate: Gate,
-    ) -> None:
-        super().__init__(pipeline, number, reader)
-        self.lakes = lakes
-        self.writer = writer
-        self.gate = gate
-        self.online = threading.Lock()
-        """Held while rows go from the lake to the online store, and by an erasure."""
+    lakes: Mapping[str, SourceLake]
+    writer: OnlineStore
+    gate: Gate
 
     async def alone(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """`work`, blocking, while no training set is built and nothing is written online."""
 
         def locked() -> T:
-            with self.online:
+            with self.gate.online:
                 return work(*arguments, **named)
 
         async with self.gate.alone():
@@ -138,27 +124,19 @@ class Pipelines:
     """Safe from any thread; `wait` from the event loop."""
 
     def __init__(
-        self,
-        store: Store,
-        lake: Lake,
-        stores: OnlineStores,
-        folder: Path,
-        added: Callable[[Pipeline, str, SourceLake], None],
-        removed: Callable[[str, str], None],
+        self, store: Store, lake: Lake, stores: OnlineStores, folder: Path, records: Records
     ) -> None:
-        """`folder`: for Feast repositories. `added`, `removed`: told of each source of the lake, once
-        it is owned.
+        """`folder`: for Feast repositories. `records`: follows each source of the lake, once it is
+        owned.
         """
         self._store = store
         self._lake = lake
         self._stores = stores
         self._folder = folder
-        self._added = added
-        self._removed = removed
-        self._lock = threading.Lock()
+        self._records = records
         self._applying = threading.Lock()
         self._owning = False
-        self._held: dict[str, Held] = {}
+        self._held: Mapping[str, Held] = {}  # replaced by another, so it is read without a lock
         self._changed = asyncio.Condition()
         self.applied = AppliedPipelines(GROUP, follow=self._apply)
 
@@ -178,8 +156,8 @@ class Pipelines:
         """The lake is this replica's from now on. Blocking."""
         with self._applying:
             self._owning = True
-            for held in list(self._held.values()):
-                self._follow(held.pipeline, held.number, held)
+            for held in self._held.values():
+                self._follow(held.pipeline, held.number)
 
     async def _apply(self, new: Applied, _old: Applied | None) -> None:
         pipeline, number = new.pipeline, new.number
@@ -190,39 +168,33 @@ class Pipelines:
 
     def _open(self, pipeline: Pipeline, number: int) -> None:
         with self._applying:
-            known = self._held.get(pipeline.pipeline)
-            if known is None or known.number < number:
-                self._follow(pipeline, number, known)
+            if self._newest(pipeline.pipeline) < number:
+                self._follow(pipeline, number)
 
-    def _follow(self, pipeline: Pipeline, number: int, known: Held | None) -> None:
-        held = self._opened(pipeline, number, known)
-        with self._lock:
-            self._held[pipeline.pipeline] = held
-        sources = held.lakes if isinstance(held, Owned) else {}
-        for source, lake in sources.items():
-            self._added(pipeline, source, lake)
-        for source in set(known.lakes if isinstance(known, Owned) else ()) - set(sources):
-            self._removed(pipeline.pipeline, source)
+    def _follow(self, pipeline: Pipeline, number: int) -> None:
+        """Opens the pipeline in place of the number before it, with its data where the lake is owned."""
+        name = pipeline.pipeline
+        known = self._held.get(name)
+        folder = self._folder / name
+        if not self._owning:
+            held = Held(pipeline, number, self._stores.open(folder, pipeline))
+            self._held = {**self._held, name: held}
+        else:
+            apply(pipeline, folder, self._lake.root / name, self._stores)
+            reader, writer = (self._stores.open(folder, pipeline) for _ in range(2))
+            lakes = {source: self._lake.source(name, source) for source in pipeline.sources}
+            before = known if isinstance(known, Owned) else None
+            owned = Owned(pipeline, number, reader, lakes, writer, before.gate if before else Gate())
+            self._held = {**self._held, name: owned}
+            for source, lake in lakes.items():
+                self._records.add(pipeline, source, lake)
+            for source in set(before.lakes if before else ()) - set(lakes):
+                self._records.remove(name, source)
         if known:
             known.close()
 
-    def _opened(self, pipeline: Pipeline, number: int, known: Held | None) -> Held:
-        folder = self._folder / pipeline.pipeline
-        if not self._owning:
-            return Held(pipeline, number, self._stores.open(folder, pipeline))
-        Repository(folder, self._lake.root / pipeline.pipeline, self._stores).apply(pipeline)
-        reader, writer = (self._stores.open(folder, pipeline) for _ in range(2))
-        lakes = {source: self._lake.source(pipeline.pipeline, source) for source in pipeline.sources}
-        owned = Owned(
-            pipeline, number, lakes, reader, writer, known.gate if isinstance(known, Owned) else Gate()
-        )
-        if isinstance(known, Owned):
-            owned.online = known.online
-        return owned
-
     def all(self) -> list[Owned]:
-        with self._lock:
-            return [held for held in self._held.values() if isinstance(held, Owned)]
+        return [held for held in self._held.values() if isinstance(held, Owned)]
 
     def owned(self, name: str) -> Owned:
         """Raises NotFound and Unavailable like `get`, and Unavailable where this replica does not
@@ -235,8 +207,7 @@ class Pipelines:
 
     def get(self, name: str) -> Held:
         """Raises NotFound that names the nearest; Unavailable while not all pipelines have been read."""
-        with self._lock:
-            held = self._held.get(name)
+        held = self._held.get(name)
         if held is None:
             raise self.applied.missing(name)
         return held
@@ -271,8 +242,8 @@ class Pipelines:
         return row.spec, number
 
     def _newest(self, name: str) -> int:
-        with self._lock:
-            return self._held[name].number if name in self._held else 0
+        held = self._held.get(name)
+        return held.number if held else 0
 
     def close(self) -> None:
         for held in self._held.values():

@@ -10,7 +10,7 @@ from penstock.contracts.errors import Unavailable
 from penstock.contracts.metrics import LAKE_FILES, LAKE_ROWS, ONLINE_BEHIND
 from penstock.runtime.metrics import Read, Readings
 from penstock.runtime.status import Facts
-from penstock_feature_store.online.writer import behind, rows_behind
+from penstock_feature_store.online.writer import behind
 from penstock_feature_store.pipelines import Owned, Pipelines
 
 
@@ -18,7 +18,7 @@ def facts(pipelines: Pipelines) -> Callable[[], Facts]:
     def fact(held: Owned) -> str:
         rows = sum(lake.count() for lake in held.lakes.values())
         try:
-            waiting = rows_behind(held)
+            waiting = sum(behind(held, source) for source in held.lakes)
         except Unavailable:  # the online store's own watch tells it
             waiting = 0
         return f"{held.pipeline.pipeline} {rows:,} rows" + (

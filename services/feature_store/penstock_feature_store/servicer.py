@@ -6,9 +6,9 @@ import asyncio
 import functools
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import grpc
 import pyarrow.compute as pc
@@ -19,7 +19,7 @@ from penstock.contracts.topics import source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.runtime.metrics import counter, histogram
-from penstock.runtime.rpc import timestamp
+from penstock.runtime.rpc import DEFAULT_DEADLINE_S, timestamp
 from penstock_feature_store import names
 from penstock_feature_store.erasure import Erased, Erasures
 from penstock_feature_store.forwarding import Forwarding
@@ -37,10 +37,7 @@ _AGE = histogram(metrics.ONLINE_AGE)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-DEADLINE_S = 60.0
-"""Deadline of a call that sets none."""
-MARGIN_S = 0.3
-"""Kept back of a caller's deadline, so that the answer says what is missing instead of nothing."""
+MARGIN_S = 0.3  # kept back of a caller's deadline, so that the answer says what is missing
 MAX_ENTITIES = 1_000
 MAX_RECORDS = 1_000
 
@@ -48,11 +45,11 @@ MAX_RECORDS = 1_000
 def _of_the_owner(
     method: Callable[[Any, Any, Context], Awaitable[Any]],
 ) -> Callable[[Any, Any, Context], Awaitable[Any]]:
-    """Answered where the lake is owned; handed on elsewhere."""
+    """Answered where the lake is owned, or where it is not needed; handed on elsewhere."""
 
     @functools.wraps(method)
     async def call(self: Servicer, request: Any, context: Context) -> Any:
-        if self._ownership.mine:
+        if self._ownership.mine or method.__name__ in self._anywhere:
             return await method(self, request, context)
         return await self._forwarding.call(method.__name__, request, context)
 
@@ -80,17 +77,13 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self._erasures = erasures
         self._ownership = ownership
         self._forwarding = forwarding
-        self._online = online
+        self._anywhere = {"GetOnlineFeatures"} if online else set()
         self._erasing: set[asyncio.Task[Erased]] = set()
 
+    @_of_the_owner
     async def GetOnlineFeatures(
         self, request: pb.GetOnlineFeaturesRequest, context: Context
     ) -> pb.GetOnlineFeaturesResponse:
-        if not (self._online or self._ownership.mine):
-            answer: pb.GetOnlineFeaturesResponse = await self._forwarding.call(
-                "GetOnlineFeatures", request, context
-            )
-            return answer
         held = self._pipelines.get(request.pipeline)
         if len(request.entities) > MAX_ENTITIES:
             raise Invalid(
@@ -121,9 +114,7 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
                 request.pipeline, request.pipeline_number, _remaining(context)
             )
             held = self._pipelines.owned(request.pipeline)
-            below = self._barrier.read(
-                held, [(offset.topic, offset.partition, offset.offset) for offset in request.min_offsets]
-            )
+            below = [(offset.topic, offset.partition, offset.offset) for offset in request.min_offsets]
             await self._barrier.wait(held, below, _remaining(context))
             known = await self._sets.create(request.id, held, pipeline, number)
         return pb.CreateTrainingSetResponse(training_set_json=known.model_dump_json())
@@ -155,39 +146,29 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         return pb.GetRecordsResponse(records=await asyncio.to_thread(_records, held, request))
 
 
-def _read_online(
-    held: Held, entities: list[str], fields: list[str]
-) -> list[dict[str, tuple[Row, list[str]]]]:
-    """Reads each entity's row and the fields asked of it, by source."""
+def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, Row]]:
+    """Reads each entity's row of the fields' sources, by source."""
     by_source: dict[str, list[str]] = {}
     for source, field in map(held.reference, fields):
         by_source.setdefault(source, []).append(field)
     now = datetime.now(UTC)
-    found: list[dict[str, tuple[Row, list[str]]]] = [{} for _ in entities]
-    for source, asked in by_source.items():
-        for place, row in zip(found, held.reader.read(source, entities, asked, now), strict=True):
-            place[source] = (row, asked)
-    return found
+    rows = {source: held.reader.read(source, entities, asked, now) for source, asked in by_source.items()}
+    return [{source: found[place] for source, found in rows.items()} for place in range(len(entities))]
 
 
-def _entity(entity: str, fields: list[str], found: dict[str, tuple[Row, list[str]]]) -> pb.EntityFeatures:
+def _entity(entity: str, fields: list[str], rows: dict[str, Row]) -> pb.EntityFeatures:
     """Found when any source has a row that counts; expired when all that there are no longer do."""
-    kinds = {row.status for row, _ in found.values()}
+    kinds = {row.status for row in rows.values()}
     status = next((kind for kind in ("found", "expired") if kind in kinds), "not_found")
     values = {
-        f"{source}.{field}": row.values.get(field)
-        for source, (row, asked) in found.items()
-        for field in asked
+        f"{source}.{field}": value for source, row in rows.items() for field, value in row.values.items()
     }
-    origins = {
-        source: row.origin for source, (row, _) in found.items() if row.origin and row.status == status
-    }
-    newest = max((origin.time for origin in origins.values()), default=None)
+    origins = {source: row.origin for source, row in rows.items() if row.origin and row.status == status}
     return pb.EntityFeatures(
         entity=entity,
         status=pb.EntityFeatures.Status.Value(f"STATUS_{status.upper()}"),
         values=[_value(values.get(field)) for field in fields],
-        time=timestamp(newest),
+        time=timestamp(max((origin.time for origin in origins.values()), default=None)),
         events={source: origin.event_id for source, origin in origins.items()},
     )
 
@@ -205,41 +186,36 @@ def _measure(pipeline: str, seconds: float, entities: Sequence[pb.EntityFeatures
 
 
 def _positions(held: Owned) -> list[pb.SourcePosition]:
-    pipeline = held.pipeline.pipeline
-    found = []
-    for source, lake in held.lakes.items():
-        newest = lake.newest_us()
-        records, events = source_topic("records", pipeline, source), source_topic("events", pipeline, source)
-        found.append(
-            pb.SourcePosition(
-                source=source,
-                rows=lake.count(),
-                entities=lake.entities(),
-                positions=[
-                    pb.PartitionOffset(topic=records, partition=part, offset=at)
-                    for part, at in sorted(lake.positions().items())
-                ],
-                events=[
-                    pb.PartitionOffset(topic=events, partition=part, offset=last)
-                    for part, (_, last) in sorted(lake.events().items())
-                ],
-                newest=None
-                if newest is None
-                else timestamp(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=newest)),
-            )
+    def offsets(
+        kind: Literal["records", "events"], source: str, at: Mapping[int, int]
+    ) -> list[pb.PartitionOffset]:
+        topic = source_topic(kind, held.pipeline.pipeline, source)
+        return [
+            pb.PartitionOffset(topic=topic, partition=part, offset=offset)
+            for part, offset in sorted(at.items())
+        ]
+
+    return [
+        pb.SourcePosition(
+            source=source,
+            rows=lake.count(),
+            entities=lake.entities(),
+            positions=offsets("records", source, lake.positions()),
+            events=offsets("events", source, lake.events()),
+            newest=timestamp(lake.newest()),
         )
-    return found
+        for source, lake in held.lakes.items()
+    ]
 
 
 def _records(held: Owned, request: pb.GetRecordsRequest) -> list[pb.Record]:
     """Newest first."""
-    source, kind = request.source, request.WhichOneof("by")
-    lake = held.source(source)
+    lake, kind = held.source(request.source), request.WhichOneof("by")
     if kind is None:
         raise Invalid("neither an entity nor an id is named", where="by", remedy="Name one")
     keep = pc.field(names.ENTITY) == request.entity if kind == "entity" else pc.field(names.ID) == request.id
     table = once(lake.read(keep=keep)).sort_by([(names.TIME, "descending"), (names.OFFSET, "descending")])
-    fields = held.pipeline.sources[source].fields
+    fields = held.pipeline.sources[request.source].fields
     return [
         pb.Record(
             id=row[names.ID],
@@ -268,4 +244,4 @@ def _value(value: Scalar) -> pb.Value:
 
 def _remaining(context: Context) -> float:
     remaining = context.time_remaining()
-    return max((DEADLINE_S if remaining is None else remaining) - MARGIN_S, 0.1)
+    return max((DEFAULT_DEADLINE_S if remaining is None else remaining) - MARGIN_S, 0.1)

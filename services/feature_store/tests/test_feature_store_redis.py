@@ -19,8 +19,8 @@ from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store.lake.lake import SourceLake
 from penstock_feature_store.online import redis_connection
 from penstock_feature_store.online.redis import RedisOnlineStores
-from penstock_feature_store.online.redis_address import Address
-from penstock_feature_store.online.repository import Repository
+from penstock_feature_store.online.redis_connection import Address
+from penstock_feature_store.online.repository import apply
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStore, coalesce
 from penstock_feature_store.online.writer import step
@@ -42,7 +42,7 @@ def store(world: RedisWorld) -> Iterator[OnlineStore]:
 
 
 def held(lake: SourceLake, store: OnlineStore) -> Owned:
-    return Owned(PIPELINE, 1, {"applications": lake}, store, store, Gate())
+    return Owned(PIPELINE, 1, store, {"applications": lake}, store, Gate())
 
 
 @pytest.mark.docker
@@ -189,7 +189,7 @@ def test_the_password_is_told_to_nobody_and_read_at_each_connect(world: RedisWor
 def test_a_file_from_before_redis_is_removed(world: RedisWorld) -> None:
     """No erasure would reach the rows in it."""
     folder = world.repository(PIPELINE)
-    assert Repository(folder, world.folder / "lake", SqliteOnlineStores()).apply(PIPELINE)
+    assert apply(PIPELINE, folder, world.folder / "lake", SqliteOnlineStores())
     assert list(folder.glob("online.db*"))
     assert world.apply(PIPELINE)
     assert not list(folder.glob("online.db*"))

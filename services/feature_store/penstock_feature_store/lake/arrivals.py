@@ -10,35 +10,29 @@ import threading
 
 class Arrivals:
     def __init__(self) -> None:
+        self.count = 0  # rises with every arrival
         self._condition = threading.Condition()
-        self._count = 0
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
-
-    @property
-    def count(self) -> int:
-        """Rises with every arrival."""
-        return self._count
 
     def tell(self) -> None:
         """Wakes every waiter. Callable from any thread."""
         with self._condition:
-            self._count += 1
+            self.count += 1
             self._condition.notify_all()
-            waiting = list(self._waiting.items())
-        for event, loop in waiting:
-            loop.call_soon_threadsafe(event.set)
+            for event, loop in self._waiting.items():
+                loop.call_soon_threadsafe(event.set)
 
-    def wait_blocking(self, seen: int, timeout_s: float) -> int:
-        """Until the count is not `seen`, at most so long; returns the count."""
+    def wait_blocking(self, seen: int, timeout_s: float) -> None:
+        """Until the count is not `seen`, at most `timeout_s` seconds."""
         with self._condition:
-            self._condition.wait_for(lambda: self._count != seen, timeout_s)
-            return self._count
+            self._condition.wait_for(lambda: self.count != seen, timeout_s)
 
-    async def wait(self, seen: int, timeout_s: float) -> int:
+    async def wait(self, seen: int, timeout_s: float) -> None:
+        """As `wait_blocking`, on the event loop."""
         event = asyncio.Event()
         with self._condition:
-            if self._count != seen:
-                return self._count
+            if self.count != seen:
+                return
             self._waiting[event] = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(timeout_s):
@@ -47,5 +41,4 @@ class Arrivals:
             pass
         finally:
             with self._condition:
-                self._waiting.pop(event, None)
-        return self._count
+                del self._waiting[event]

@@ -9,28 +9,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
+# Adjacent files of one tier that are merged into one: a partition keeps at most RUN files a tier.
 RUN = 8
-"""Adjacent files of one tier that are merged into one: a partition keeps at most RUN files a tier."""
+# Upper bounds of the tiers, rows. Files above the last are left alone.
 TIER_ROWS = (1_000, 8_000, 64_000, 512_000)
-"""Upper bounds of the tiers, rows. Files above the last are left alone."""
 
 _NAME = re.compile(r"p(\d{5})-(\d{20})-(\d{20})-e(\d{8})-r(\d{4})\.parquet")
 
 
-@dataclass(frozen=True, slots=True)
-class LakeFile:
+class LakeFile(NamedTuple):
+    """A file that covers the records offsets [first, next) of a partition. Sorts by partition and
+    offset.
+
+    `epoch` is the owner's: it rises with every process that takes over the source. `revision` rises
+    when rows leave.
+    """
+
     partition: int
     first: int
-    """First offset on the records topic."""
     next: int
-    """The offset after the last one covered."""
     epoch: int
-    """Epoch of the owner: rises with every process that takes over the source."""
     revision: int = 0
-    """Rises when rows leave."""
 
     @property
     def name(self) -> str:
@@ -38,19 +41,18 @@ class LakeFile:
         return f"p{self.partition:05d}-{offsets}-e{self.epoch:08d}-r{self.revision:04d}.parquet"
 
 
-@dataclass(frozen=True, slots=True)
-class Footer:
-    """Facts about a file's rows, kept in its footer."""
+class Footer(NamedTuple):
+    """Facts about a file's rows, kept in its footer; None without rows.
+
+    `present`: rows with a value, by column. `events`: the lowest and the highest event offset.
+    `newest`: the newest event time. `oldest_ingested`: when ingest published the first of the rows.
+    """
 
     rows: int
     present: Mapping[str, int]
-    """Rows with a value, by column."""
     events: tuple[int, int] | None
-    """Lowest and highest event offset; None without rows."""
-    newest_us: int | None
-    """Newest event time, microseconds since the epoch."""
-    oldest_ingested_us: int | None = None
-    """Time at which ingest published the first of the rows, microseconds since the epoch."""
+    newest: datetime | None
+    oldest_ingested: datetime | None
 
 
 def parse(path: Path) -> LakeFile | None:
@@ -63,12 +65,9 @@ def divide(files: Iterable[LakeFile]) -> tuple[list[LakeFile], list[LakeFile]]:
 
     Of two with the same range the higher revision counts (rows left), then the younger owner's.
     """
-    ordered = sorted(
-        files, key=lambda file: (file.partition, file.first, -file.next, -file.revision, -file.epoch)
-    )
     counting: list[LakeFile] = []
     shadowed: list[LakeFile] = []
-    for file in ordered:
+    for file in sorted(files, key=lambda it: (it.partition, it.first, -it.next, -it.revision, -it.epoch)):
         last = counting[-1] if counting else None
         within = last is not None and last.partition == file.partition and file.next <= last.next
         (shadowed if within else counting).append(file)
@@ -80,7 +79,7 @@ def positions(files: Sequence[LakeFile]) -> dict[int, int]:
     file that is where it began.
     """
     found: dict[int, int] = {}
-    for file in sorted(files, key=lambda file: (file.partition, file.first)):
+    for file in sorted(files):
         if file.first <= found.get(file.partition, file.first):
             found[file.partition] = max(file.next, found.get(file.partition, 0))
     return found
@@ -95,7 +94,8 @@ def next_merge(files: Sequence[tuple[LakeFile, int]]) -> list[LakeFile]:
     for bound in TIER_ROWS:
         run: list[LakeFile] = []
         for file, rows in files:
-            adjacent = rows <= bound and (not run or run[-1].next >= file.first)
+            follows = not run or (run[-1].partition == file.partition and run[-1].next >= file.first)
+            adjacent = rows <= bound and follows
             if not adjacent and len(run) >= RUN:
                 break
             run = [*run, file] if adjacent else ([file] if rows <= bound else [])

@@ -11,10 +11,10 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,11 +26,20 @@ from penstock_feature_store import names
 from penstock_feature_store.lake import durable
 from penstock_feature_store.lake.batches import united
 from penstock_feature_store.lake.files import Footer, LakeFile, divide, next_merge, parse, positions
-from penstock_feature_store.lake.reading import _DAY_US, apart, field, footer_of, once, read_rows, settled, us
+from penstock_feature_store.lake.reading import (
+    apart,
+    count_from,
+    footer_of,
+    once,
+    read_rows,
+    settled,
+    values_in,
+)
 
 log = structlog.get_logger(__name__)
 
 _ROW_GROUP = 65_536
+_COMPRESSED: Mapping[str, Any] = {"compression": "zstd", "compression_level": 1}
 
 
 class SourceLake:
@@ -49,9 +58,8 @@ class SourceLake:
         self._files: dict[LakeFile, Footer] = {file: footer_of(folder / file.name) for file in counting}
         self._epoch = max((file.epoch for file in found), default=0) + 1
         self._lock = threading.RLock()
-        self._straddling: dict[tuple[LakeFile, int, str], int] = {}
+        # Every column of every file.
         self.schema = united(pq.read_schema(folder / file.name) for file in counting)
-        """Every column of every file."""
 
     # -- write -------------------------------------------------------------------------------------
 
@@ -62,9 +70,8 @@ class SourceLake:
         if next_offset <= first:
             return
         table = once(table)
-        file = LakeFile(partition, first, next_offset, self._epoch)
         with self._lock:
-            self._write(file, table)
+            self._write(LakeFile(partition, first, next_offset, self._epoch), table)
             self.schema = united([self.schema, table.schema])
 
     def merge(self) -> int:
@@ -72,21 +79,15 @@ class SourceLake:
         went. For one thread at a time.
         """
         gone = 0
-        for partition in sorted({file.partition for file in self._files}):
-            while run := next_merge(
-                [(file, footer.rows) for file, footer in self._by_offset() if file.partition == partition]
-            ):
-                merged = self._merge(run)
-                gone += merged
-                if not merged:
-                    break
+        while merged := self._merge(self._by_offset()):
+            gone += merged
         return gone
 
     def erase(self, entity: str) -> int:
         """Rewrites the files that hold the entity's rows without them; returns the number of rows.
         Safe to repeat after a crash.
         """
-        return self._remove(names.ENTITY, lambda column: pc.equal(column, entity), list(self._by_offset()))
+        return self._remove(pc.field(names.ENTITY) == entity, self._by_offset())
 
     def expire(self, before: datetime) -> int:
         """Rewrites the files with rows that ingest published before this moment without them;
@@ -94,15 +95,12 @@ class SourceLake:
 
         Files are rewritten once a day at most: rows leave up to a day late.
         """
-        bound = us(before)
         due = [
             (file, footer)
             for file, footer in self._by_offset()
-            if (footer.oldest_ingested_us or bound) < bound - _DAY_US
+            if footer.oldest_ingested and footer.oldest_ingested < before - timedelta(days=1)
         ]
-        return self._remove(
-            names.INGESTED, lambda column: pc.less(column, pa.scalar(before, column.type)), due
-        )
+        return self._remove(pc.field(names.INGESTED) < before, due)
 
     # -- read --------------------------------------------------------------------------------------
 
@@ -111,38 +109,32 @@ class SourceLake:
         with self._lock:
             return positions(list(self._files))
 
-    def events(self) -> dict[int, tuple[int, int]]:
-        """[first, last) offsets of the events whose records are here, by partition."""
-        ranges: dict[int, tuple[int, int]] = {}
+    def events(self) -> dict[int, int]:
+        """The offset after the last event whose record is here, by partition."""
+        found: dict[int, int] = {}
         for file, footer in self._by_offset():
             if footer.events:
-                low, high = ranges.get(file.partition, (footer.events[0], 0))
-                ranges[file.partition] = (min(low, footer.events[0]), max(high, footer.events[1] + 1))
-        return ranges
+                found[file.partition] = max(found.get(file.partition, 0), footer.events[1] + 1)
+        return found
 
-    def newest_us(self) -> int | None:
-        """The newest event time, microseconds since the epoch."""
-        with self._lock:
-            return max(
-                (footer.newest_us for footer in self._files.values() if footer.newest_us is not None),
-                default=None,
-            )
+    def newest(self) -> datetime | None:
+        """The newest event time."""
+        return max((footer.newest for _, footer in self._by_offset() if footer.newest), default=None)
 
+    @settled
     def count(self, column: str = names.ID, since: Mapping[int, int] | None = None) -> int:
         """Rows with a value in `column` at records offsets not below `since` (by partition; absent:
         all). Reads footers where it can.
         """
-
-        def attempt() -> int:
-            files = self._by_offset()
-            if not apart(files):
-                return self._count_once(column, since or {})
+        since, files = since or {}, self._by_offset()
+        if apart(files):
             return sum(
-                self._count_file(file, footer, column, (since or {}).get(file.partition, 0))
-                for file, footer in files
+                self._count_file(file, footer, column, since.get(file.partition, 0)) for file, footer in files
             )
-
-        return settled(attempt)
+        table = once(self.read(list(dict.fromkeys([names.PARTITION, names.OFFSET, names.RECORD, column]))))
+        starts = [since.get(partition, 0) for partition in table.column(names.PARTITION).to_pylist()]
+        later = pc.greater_equal(table.column(names.RECORD), pa.array(starts, pa.int64()))
+        return values_in(table.filter(later), column)
 
     def count_here(self, column: str, since: Mapping[int, int]) -> tuple[int, dict[int, int]]:
         """`count`, and the positions of the same moment."""
@@ -157,21 +149,19 @@ class SourceLake:
     def file_count(self) -> int:
         return len(self._files)
 
+    @settled
     def read(self, columns: Sequence[str] | None = None, keep: pc.Expression | None = None) -> pa.Table:
         """Rows of all files, missing columns null. A row may come twice where files overlap; `once`
         drops the repeats.
         """
-
-        def attempt() -> pa.Table:
-            schema = (
-                self.schema
-                if columns is None
-                else pa.schema([field(self.schema, column) for column in columns])
+        schema = self.schema
+        if columns is not None:
+            known = set(schema.names)
+            schema = pa.schema(
+                schema.field(name) if name in known else pa.field(name, pa.null()) for name in columns
             )
-            parts = [read_rows(self.folder / file.name, schema, keep) for file, _ in self._by_offset()]
-            return pa.concat_tables(parts) if parts else schema.empty_table()
-
-        return settled(attempt)
+        parts = [read_rows(self.folder / file.name, schema, keep) for file, _ in self._by_offset()]
+        return pa.concat_tables(parts) if parts else schema.empty_table()
 
     def since(self, start: Mapping[int, int], rows: int) -> Iterator[tuple[int, int, pa.Table]]:
         """(partition, the offset after these rows, rows) at records offsets not below `start`,
@@ -193,7 +183,7 @@ class SourceLake:
         """
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
-            for file, _ in self._by_offset():
+            for file in self._files:
                 os.link(self.folder / file.name, folder / file.name)
             return self.positions()
 
@@ -201,36 +191,28 @@ class SourceLake:
 
     def _by_offset(self) -> list[tuple[LakeFile, Footer]]:
         with self._lock:
-            return sorted(self._files.items(), key=lambda item: (item[0].partition, item[0].first))
+            return sorted(self._files.items(), key=lambda item: item[0])
 
     def _write(self, file: LakeFile, table: pa.Table) -> None:
         path = self.folder / file.name
         with durable.arriving(path) as unfinished:
-            pq.write_table(
-                table, unfinished, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP
-            )
+            pq.write_table(table, unfinished, row_group_size=_ROW_GROUP, **_COMPRESSED)
         self._files[file] = footer_of(path)
 
-    def _remove(
-        self,
-        column: str,
-        leaves: Callable[[pa.ChunkedArray], pa.ChunkedArray],
-        files: Sequence[tuple[LakeFile, Footer]],
-    ) -> int:
+    def _remove(self, leaves: pc.Expression, files: Iterable[tuple[LakeFile, Footer]]) -> int:
         gone = 0
         for file, footer in files:
+            path = self.folder / file.name
             with self._lock:
-                if file not in self._files:
+                if (
+                    file not in self._files
+                    or not pq.read_table(path, columns=[names.ID], filters=leaves).num_rows
+                ):
                     continue
-                leaving = leaves(pq.read_table(self.folder / file.name, columns=[column]).column(column))
-                if not pc.any(leaving).as_py():
-                    continue
-                kept = pq.read_table(self.folder / file.name).filter(pc.invert(pc.fill_null(leaving, False)))
-                self._write(
-                    LakeFile(file.partition, file.first, file.next, self._epoch, file.revision + 1), kept
-                )
+                kept = pq.read_table(path, filters=~leaves | leaves.is_null())
+                self._write(file._replace(epoch=self._epoch, revision=file.revision + 1), kept)
                 self._drop([file])
-                gone += footer.rows - kept.num_rows
+            gone += footer.rows - kept.num_rows
         return gone
 
     def _drop(self, files: Sequence[LakeFile]) -> None:
@@ -239,17 +221,25 @@ class SourceLake:
             (self.folder / file.name).unlink(missing_ok=True)
         durable.sync(self.folder)
 
-    def _merge(self, run: Sequence[LakeFile]) -> int:
-        """Written aside without the lock, which appending needs; taken in only if no row left the
-        run's files meanwhile.
+    def _merge(self, files: Sequence[tuple[LakeFile, Footer]]) -> int:
+        """Merges the next run; returns how many files went.
+
+        It is written aside without the lock, which appending needs, and taken in only if no row
+        left the run's files meanwhile.
         """
+        run = next_merge([(file, footer.rows) for file, footer in files])
+        if not run:
+            return 0
         merged = LakeFile(run[0].partition, run[0].first, max(file.next for file in run), self._epoch)
-        schema = united(pq.read_schema(self.folder / file.name) for file in run)
         path = self.folder / merged.name
         aside = durable.unfinished(path)
         try:
-            with pq.ParquetWriter(aside, schema, compression="zstd", compression_level=1) as writer:
-                for table in self._merged(run, schema):
+            schema = united(pq.read_schema(self.folder / file.name) for file in run)
+            tables: Iterable[pa.Table] = (read_rows(self.folder / file.name, schema) for file in run)
+            if not apart([(file, footer) for file, footer in files if file in run]):
+                tables = [once(pa.concat_tables(tables))]
+            with pq.ParquetWriter(aside, schema, **_COMPRESSED) as writer:
+                for table in tables:
                     writer.write_table(table, row_group_size=_ROW_GROUP)
             durable.sync(aside)
             with self._lock:
@@ -258,39 +248,21 @@ class SourceLake:
                 durable.place(aside, path)
                 self._files[merged] = footer_of(path)
                 self._drop(run)
+        except FileNotFoundError:  # rows left it meanwhile
+            return 0
         finally:
             aside.unlink(missing_ok=True)
-        log.debug("files_merged", source=self.folder.name, files=len(run), rows=self._files[merged].rows)
+        log.debug("files_merged", source=self.folder.name, files=len(run))
         return len(run) - 1
 
-    def _merged(self, run: Sequence[LakeFile], schema: pa.Schema) -> Iterator[pa.Table]:
-        tables = (read_rows(self.folder / file.name, schema) for file in run)
-        if apart([(file, self._files[file]) for file in run]):
-            yield from tables
-        else:
-            yield once(pa.concat_tables(tables))
-
     def _count_file(self, file: LakeFile, footer: Footer, column: str, since: int) -> int:
-        if since <= file.first or not footer.rows:
-            return footer.present.get(column, 0)
         if since >= file.next or column not in footer.present:
             return 0
-        key = (file, since, column)
-        if key not in self._straddling:
-            table = pq.read_table(self.folder / file.name, columns=[names.RECORD, column])
-            rows = table.filter(pc.greater_equal(table.column(names.RECORD), since))
-            if len(self._straddling) > 64:
-                self._straddling.clear()
-            self._straddling[key] = rows.num_rows - rows.column(column).null_count
-        return self._straddling[key]
-
-    def _count_once(self, column: str, since: Mapping[int, int]) -> int:
-        table = once(self.read(list(dict.fromkeys([names.PARTITION, names.OFFSET, names.RECORD, column]))))
-        starts = pa.array(
-            [since.get(partition, 0) for partition in table.column(names.PARTITION).to_pylist()], pa.int64()
+        return (
+            footer.present[column]
+            if since <= file.first
+            else count_from(self.folder / file.name, column, since)
         )
-        rows = table.filter(pc.greater_equal(table.column(names.RECORD), starts))
-        return int(rows.num_rows - rows.column(column).null_count)
 
 
 class Lake:
@@ -300,9 +272,9 @@ class Lake:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._sources: dict[tuple[str, str], SourceLake] = {}
+        self._sources: dict[Path, SourceLake] = {}
         self._lock = threading.Lock()
-        self._held: IO[str] | None = None
+        self.held: IO[str] | None = None  # the lock's file, while this process owns the lake
 
     def __enter__(self) -> Self:
         """Takes the folder. Raises Conflict while another process has it."""
@@ -317,27 +289,22 @@ class Lake:
                 where=str(self.root),
                 remedy="Stop it, or give this one its own PENSTOCK_HOME",
             ) from error
-        self._held = held
+        self.held = held
         return self
 
-    @property
-    def held(self) -> bool:
-        """True while this process holds the lake."""
-        return self._held is not None
-
     def __exit__(self, *_: object) -> None:
-        if self._held:
-            self._held.close()
-            self._held = None
+        if self.held:
+            self.held.close()
+            self.held = None
 
     def source(self, pipeline: str, source: str) -> SourceLake:
         """Opened at first use and kept."""
+        folder = self.root / pipeline / source
         with self._lock:
-            key = (pipeline, source)
-            if key not in self._sources:
-                self._sources[key] = SourceLake(self.root / pipeline / source)
-            return self._sources[key]
+            if folder not in self._sources:
+                self._sources[folder] = SourceLake(folder)
+            return self._sources[folder]
 
-    def opened(self) -> list[tuple[str, str, SourceLake]]:
+    def opened(self) -> list[SourceLake]:
         with self._lock:
-            return [(pipeline, source, lake) for (pipeline, source), lake in self._sources.items()]
+            return list(self._sources.values())

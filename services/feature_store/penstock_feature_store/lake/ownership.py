@@ -29,16 +29,16 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
 THING = "lake"
-_AWAY = (SQLAlchemyError, Unavailable)
-"""The database's absence."""
+_AWAY = (SQLAlchemyError, Unavailable)  # the database
 
 
 class Owner(BaseModel, frozen=True):
-    """The owner of the lake, as its folder tells the others."""
+    """The owner of the lake, as its folder tells the others; `address`: host:port where they reach
+    it.
+    """
 
     replica: str
     address: str
-    """host:port where the others reach it."""
 
 
 class Ownership:
@@ -48,8 +48,7 @@ class Ownership:
         self, lake: Lake, store: Store, this: Owner, readiness: Readiness, clock: Callable[[], datetime]
     ) -> None:
         self.this = this
-        self.mine = False
-        """Everything that belongs to it runs here."""
+        self.mine = False  # true when everything that belongs to it runs here
         self._lake = lake
         self._store = store
         self._readiness = readiness
@@ -101,23 +100,22 @@ class Ownership:
             self._lake.__exit__()
 
     async def _take(self) -> bool:
-        if not self._lake.held:
-            try:
-                await asyncio.to_thread(self._lake.__enter__)
-            except Conflict:
-                await asyncio.to_thread(self._stands_by)
-                return False
         try:
+            if not self._lake.held:
+                await asyncio.to_thread(self._lake.__enter__)
             holder = await self._renew()
+        except Conflict:
+            await asyncio.to_thread(self._stands_by)
+            return False
         except _AWAY as error:
             self._readiness.waits_for(THING, f"the database does not answer: {error}")
             return False
         if holder is not None:
-            why = (
+            self._readiness.waits_for(
+                THING,
                 f"replica {holder}'s lease ends within {LEASE.seconds} s; if that replica lives, it does not"
-                " share this volume"
+                " share this volume",
             )
-            self._readiness.waits_for(THING, why)
             return False
         await asyncio.to_thread(durable.write_bytes, self._path, self.this.model_dump_json().encode())
         return True

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import suppress
+from functools import lru_cache, wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,9 +20,7 @@ from penstock_feature_store.lake.files import Footer, LakeFile
 
 log = structlog.get_logger(__name__)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_DAY_US = 86_400_000_000
-
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -61,47 +60,51 @@ def read_rows(path: Path, schema: pa.Schema, keep: pc.Expression | None = None) 
         ) from error
 
 
-def field(schema: pa.Schema, column: str) -> pa.Field:
-    return schema.field(column) if column in schema.names else pa.field(column, pa.null())
+def values_in(table: pa.Table, column: str) -> int:
+    return int(table.num_rows - table.column(column).null_count)
+
+
+@lru_cache(64)
+def count_from(path: Path, column: str, since: int) -> int:
+    """Rows of a file with a value in `column`, at records offsets not below `since`. Kept: no other
+    bytes ever get the file's name.
+    """
+    return values_in(pq.read_table(path, columns=[column], filters=pc.field(names.RECORD) >= since), column)
 
 
 def footer_of(path: Path) -> Footer:
     metadata = pq.read_metadata(path)
-    columns = [metadata.schema.column(index).name for index in range(metadata.num_columns)]
-    missing = dict.fromkeys(columns, 0)
-    lows, highs, newest, ingested = [], [], [], []
-    for group in (
-        metadata.row_group(index) for index in range(metadata.num_row_groups if metadata.num_rows else 0)
-    ):
-        for index, column in enumerate(columns):
-            statistics = group.column(index).statistics
-            missing[column] += statistics.null_count
-            if column == names.OFFSET and statistics.has_min_max:
-                lows.append(statistics.min)
-                highs.append(statistics.max)
-            if column == names.TIME and statistics.has_min_max:
-                newest.append(statistics.max)
-            if column == names.INGESTED and statistics.has_min_max:
-                ingested.append(statistics.min)
     rows = metadata.num_rows
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups if rows else 0)]
+    statistics = {
+        metadata.schema.column(index).name: [group.column(index).statistics for group in groups]
+        for index in range(metadata.num_columns)
+    }
+
+    def bounds(column: str) -> tuple[Any, Any] | None:
+        known = [group for group in statistics[column] if group.has_min_max]
+        return (min(group.min for group in known), max(group.max for group in known)) if known else None
+
+    times, ingested = bounds(names.TIME), bounds(names.INGESTED)
     return Footer(
         rows=rows,
-        present={column: rows - gone for column, gone in missing.items()},
-        events=(min(lows), max(highs)) if lows else None,
-        newest_us=us(max(newest)) if newest else None,
-        oldest_ingested_us=us(min(ingested)) if ingested else None,
+        present={
+            column: rows - sum(group.null_count for group in found) for column, found in statistics.items()
+        },
+        events=bounds(names.OFFSET),
+        newest=times[1] if times else None,
+        oldest_ingested=ingested[0] if ingested else None,
     )
 
 
-def us(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
+def settled(method: Callable[P, T]) -> Callable[P, T]:
+    """Calls again when a merge removed a file between listing and opening."""
 
+    @wraps(method)
+    def call(*arguments: P.args, **named: P.kwargs) -> T:
+        for _ in range(20):
+            with suppress(FileNotFoundError):
+                return method(*arguments, **named)
+        return method(*arguments, **named)
 
-def settled(attempt: Callable[[], T]) -> T:
-    """Again when a merge removed a file between listing and opening."""
-    for _ in range(20):
-        try:
-            return attempt()
-        except FileNotFoundError:
-            continue
-    return attempt()
+    return call

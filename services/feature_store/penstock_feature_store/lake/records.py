@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import structlog
 
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.topics import source_topic
 from penstock.runtime.kafka.messages import Batch, Partition
+from penstock.runtime.kafka.streams import PositionedStream
+from penstock.runtime.readiness import Readiness
 from penstock_feature_store.lake.arrivals import Arrivals
-from penstock_feature_store.lake.batches import Received, table_of
+from penstock_feature_store.lake.batches import Received, source_schema, table_of
 from penstock_feature_store.lake.lake import SourceLake
+from penstock_feature_store.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 
-class RecordsSink:
-    """Routes each records topic to its lake. `write` returns when the batch is on disk, its position in the
-    file's name.
+# Apart from the control plane's group: each subscribes to other topics.
+GROUP = "penstock.feature_store.records"
+
+
+class Records:
+    """Records of the owned sources, each topic's into its lake. `write` returns when the batch is on
+    disk, its position in the file's name.
 
     One process owns the lake by a lock on its folder, so no other can write while this one does,
     cut off from Kafka or not.
     """
 
-    def __init__(self, arrivals: Arrivals) -> None:
+    def __init__(self, settings: Settings, arrivals: Arrivals, readiness: Readiness) -> None:
         self._arrivals = arrivals
-        self._lock = threading.Lock()
         self._topics: dict[str, tuple[SourceLake, pa.Schema]] = {}
         self._reached: dict[Partition, int] = {}
+        self.stream = PositionedStream(
+            settings.platform.kafka,
+            group=GROUP,
+            sink=self,
+            readiness=readiness,
+            batch=settings.batch,
+            linger_s=settings.linger_s,
+        )
 
-    def route(self, topic: str, lake: SourceLake, schema: pa.Schema) -> None:
-        """Sends records of `topic` (the catalogue's name) to `lake`. Called before the stream is told of
-        the topic.
-        """
-        with self._lock:
-            self._topics[topic] = (lake, schema)
+    def add(self, pipeline: Pipeline, source: str, lake: SourceLake) -> None:
+        """Follows a source of the pipeline as it is now, also one that is followed already."""
+        topic = source_topic("records", pipeline.pipeline, source)
+        self._topics[topic] = (lake, source_schema(pipeline.sources[source]))
+        self.stream.subscribe(topic)
+        self._arrivals.tell()
+
+    def remove(self, pipeline: str, source: str) -> None:
+        self.stream.remove(source_topic("records", pipeline, source))
 
     def position(self, partition: Partition) -> int:
         """No committed record below it is missing from the lake."""
+        return max(self._held(partition) or 0, self._reached.get(partition, 0))
+
+    def _held(self, partition: Partition) -> int | None:
         lake, _ = self._topics[partition.topic]
-        return max(lake.positions().get(partition.number, 0), self._reached.get(partition, 0))
+        return lake.positions().get(partition.number)
 
     # -- the stream's side -------------------------------------------------------------------------
 
     def assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
-        found = {}
-        for partition in partitions:
-            lake, _ = self._topics[partition.topic]
-            position = lake.positions().get(partition.number)
-            if position is not None:
-                found[partition] = position
-        return found
+        held = {partition: self._held(partition) for partition in partitions}
+        return {partition: position for partition, position in held.items() if position is not None}
 
     def write(self, batch: Batch) -> None:
         lake, schema = self._topics[batch.partition.topic]
@@ -65,8 +81,7 @@ class RecordsSink:
         self._arrivals.tell()
 
     def reached(self, partition: Partition, position: int) -> None:
-        lake, _ = self._topics[partition.topic]
-        held = lake.positions().get(partition.number, 0)
+        held = self._held(partition) or 0
         if position < held:
             log.error(
                 "records_topic_is_shorter_than_the_lake",

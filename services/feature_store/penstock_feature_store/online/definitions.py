@@ -27,10 +27,9 @@ from penstock_feature_store.online.feast_import import (
 )
 
 DTYPES = {"number": Float64, "category": String, "text": String, "boolean": Bool}
-KEY_VERSION = 3
-"""Serialization version of Feast's entity keys."""
+KEY_VERSION = 3  # serialization version of Feast's entity keys
+# Feast's `online_store` section for a file in the repository's folder.
 SQLITE: Final[Mapping[str, Any]] = {"type": "sqlite", "path": "online.db"}
-"""Feast's `online_store` section for a file in the repository's folder."""
 
 
 def definitions(pipeline: Pipeline, path_of: Callable[[str], str]) -> tuple[list[Any], dict[str, Any]]:
@@ -47,29 +46,19 @@ def definitions(pipeline: Pipeline, path_of: Callable[[str], str]) -> tuple[list
 
 
 def _view(pipeline: Pipeline, name: str, source: Source, entity: Any, path: str) -> Any:
-    fields = [
-        Field(name=names.column_of(field), dtype=DTYPES[spec.type]) for field, spec in source.fields.items()
-    ]
+    fields = {names.column_of(field): DTYPES[spec.type] for field, spec in source.fields.items()}
+    columns = {names.ENTITY: String, **fields, names.ORIGIN: String, names.AT: UnixTimestamp}
+    # In whole days: Feast's DuckDB join takes no mixture of days and hours. Exact ages are enforced
+    # by us, on both stores.
+    days = -(-pipeline.training.max_age // timedelta(days=1))
     return FeatureView(
         name=names.view_of(name),
         entities=[entity],
-        ttl=_whole(pipeline.training.max_age),
-        schema=[
-            Field(name=names.ENTITY, dtype=String),
-            *fields,
-            Field(name=names.ORIGIN, dtype=String),
-            Field(name=names.AT, dtype=UnixTimestamp),
-        ],
+        ttl=timedelta(days=days),
+        schema=[Field(name=column, dtype=kind) for column, kind in columns.items()],
         source=FileSource(name=f"{names.view_of(name)}_lake", path=path, timestamp_field=names.TIME),
         online=True,
     )
-
-
-def _whole(age: timedelta) -> timedelta:
-    """Not below `age`, in days: Feast's DuckDB join takes no mixture of days and hours. Exact ages
-    are enforced by us, on both stores.
-    """
-    return timedelta(days=-(-age // timedelta(days=1)))
 
 
 def config(folder: Path, pipeline: str, online: Mapping[str, Any] = SQLITE) -> Any:

@@ -26,13 +26,11 @@ from penstock_feature_store import names
 from penstock_feature_store.online import sqlite as online_sqlite
 from penstock_feature_store.online.definitions import KEY_VERSION
 from penstock_feature_store.online.feast_import import Value, _mmh3, _redis_key, _redis_key_prefix
-from penstock_feature_store.online.redis_address import Address
-from penstock_feature_store.online.redis_connection import connect, told
+from penstock_feature_store.online.redis_connection import Address, connect, told
 from penstock_feature_store.online.redis_files import write_anew
 from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of, views_of
 
-AT_ONCE = 1_000
-"""Keys asked for in one go while rows expire."""
+AT_ONCE = 1_000  # keys asked for in one go while rows expire
 _PREFIX: bytes = _redis_key_prefix([names.ENTITY])
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -49,9 +47,8 @@ class RedisOnlineStore(OnlineStore):
         self._address = address
         self._project = names.project_of(pipeline.pipeline)
         self._positions = f"penstock:positions:{self._project}"
-        self._provider.online_store._client = (
-            redis  # Feast would make its own from the section, which holds no password
-        )
+        # Feast would make its own from the section, which holds no password.
+        self._provider.online_store._client = redis
         self._refuse_collisions()
 
     def close(self) -> None:
@@ -90,21 +87,18 @@ class RedisOnlineStore(OnlineStore):
     def expire(self, source: str, before: datetime) -> int:
         view, bound, gone = self._views[source], int(before.timestamp()) * 1_000_000, 0
         for keys in self._keys():
-            with self._turn():
-                with self._redis.pipeline(transaction=False) as asked:
-                    for key in keys:
-                        asked.hget(key, _field(view, names.INGESTED))
-                    old = [
-                        key
-                        for key, value in zip(keys, asked.execute(), strict=True)
-                        if value and _us_of(value) < bound
-                    ]
-                with self._redis.pipeline(transaction=False) as removed:
-                    for key in old:
+            with self._turn(), self._pipe() as asked, self._pipe() as removed:
+                for key in keys:
+                    asked.hget(key, _field(view, names.INGESTED))
+                for key, value in zip(keys, asked.execute(), strict=True):
+                    if value and Value.FromString(value).int64_val < bound:
                         removed.hdel(key, *_fields(view))
-                    removed.execute()
-            gone += len(old)
+                        gone += 1
+                removed.execute()
         return gone
+
+    def _pipe(self) -> Any:
+        return self._redis.pipeline(transaction=False)
 
     def _keys(self) -> Iterator[Sequence[bytes]]:
         """All entities' keys, AT_ONCE at a time."""
@@ -210,9 +204,3 @@ def _project_of(key: bytes) -> str:
     start = len(_PREFIX) + 8
     (length,) = struct.unpack_from("<I", key, start - 4)
     return key[start + length :].decode()
-
-
-def _us_of(value: bytes) -> int:
-    """Time at which ingest published the row, microseconds since the epoch."""
-    us: int = Value.FromString(value).int64_val
-    return us

@@ -1,21 +1,64 @@
-"""The connection to Redis, its password from a file that is read anew at each connect."""
+"""A Redis server: its address, read from a URL, and the connection to it, whose password comes from
+a file that is read anew at each connect.
+
+No message repeats the URL, which may hold a password by mistake.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from redis import AuthenticationError, CredentialProvider, Redis, RedisError, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from penstock.contracts.errors import Unavailable
-from penstock_feature_store.online.redis_address import Address
+from penstock.contracts.errors import Invalid, Unavailable
 
 CONNECT_S = 2.0
 ANSWER_S = 5.0
+_REMEDY = "Write redis://host:6379/0, or rediss:// for TLS"
+
+
+class Address(NamedTuple):
+    """One server and one of its databases."""
+
+    host: str
+    port: int
+    database: int
+    tls: bool
+    user: str | None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @classmethod
+    def read(cls, url: str) -> Address:
+        """`redis://[user@]host[:port][/database]`, `rediss://` for TLS. Raises Invalid."""
+        try:
+            parts = urlsplit(url)
+            port, database = parts.port or 6379, int(parts.path.strip("/") or 0)
+        except ValueError:
+            raise Invalid(
+                "the online store's URL has no valid port or database number", remedy=_REMEDY
+            ) from None
+        if parts.scheme not in ("redis", "rediss") or not parts.hostname or parts.query or parts.fragment:
+            raise Invalid("the online store's URL is not that of a Redis server", remedy=_REMEDY)
+        if parts.password is not None:
+            raise Invalid(
+                "the online store's URL holds a password",
+                remedy="Put it into a file and name that in ONLINE_STORE_PASSWORD_FILE",
+            )
+        return cls(
+            parts.hostname,
+            port,
+            database,
+            parts.scheme == "rediss",
+            unquote(parts.username) if parts.username else None,
+        )
 
 
 class PasswordFile(CredentialProvider):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import structlog
 from redis import ResponseError
@@ -14,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 WITHIN_S = 120.0
 POLL_S = 0.05
+_BUSY = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
 
 
 def write_anew(redis: Any, where: str) -> None:
@@ -25,9 +28,9 @@ def write_anew(redis: Any, where: str) -> None:
     """
     try:
         if redis.info("persistence")["aof_enabled"]:
-            _write(redis, "aof", where)
+            _write(redis, "AOF", redis.bgrewriteaof, "aof_last_bgrewrite_status", where)
         if redis.config_get("save").get("save"):
-            _write(redis, "rdb", where)
+            _write(redis, "RDB", partial(redis.bgsave, schedule=False), "rdb_last_bgsave_status", where)
     except ResponseError as error:
         log.warning(
             "erased_rows_stay_in_the_files_of_redis",
@@ -36,41 +39,29 @@ def write_anew(redis: Any, where: str) -> None:
         )
 
 
-def _write(redis: Any, kind: Literal["aof", "rdb"], where: str) -> None:
+def _write(redis: Any, file: str, begin: Callable[[], object], outcome: str, where: str) -> None:
     begun, until = False, time.monotonic() + WITHIN_S
     while True:
         said = redis.info("persistence")
-        if not any(
-            said.get(name)
-            for name in ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
-        ):
+        if not any(said.get(name) for name in _BUSY):
             if begun:
                 break
-            begun = _begin(redis, kind)  # one that was under way when the rows left holds them still
+            try:
+                begin()
+                begun = True  # one that was under way when the rows left holds them still
+            except ResponseError as error:
+                if "in progress" not in str(error):
+                    raise
         elif time.monotonic() > until:
             raise Unavailable(
-                f"Redis has not written its {kind.upper()} file anew within {WITHIN_S:.0f} s",
+                f"Redis has not written its {file} file anew within {WITHIN_S:.0f} s",
                 where=where,
                 remedy="Try again",
             )
         time.sleep(POLL_S)
-    if said["aof_last_bgrewrite_status" if kind == "aof" else "rdb_last_bgsave_status"] != "ok":
+    if said[outcome] != "ok":
         raise Unavailable(
-            f"Redis failed to write its {kind.upper()} file anew",
+            f"Redis failed to write its {file} file anew",
             where=where,
             remedy="See its log; perhaps its disk is full",
         )
-
-
-def _begin(redis: Any, kind: Literal["aof", "rdb"]) -> bool:
-    """False where another one came first."""
-    try:
-        if kind == "aof":
-            redis.bgrewriteaof()
-        else:
-            redis.bgsave(schedule=False)
-    except ResponseError as error:
-        if "in progress" in str(error):
-            return False
-        raise
-    return True

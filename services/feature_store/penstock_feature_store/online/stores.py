@@ -23,8 +23,7 @@ from penstock_feature_store.lake.batches import META
 from penstock_feature_store.online.definitions import config, definitions
 from penstock_feature_store.online.feast_import import EntityKey, Value, get_provider
 
-BATCH = 500
-"""Rows in one write to Feast; on SQLite it does a statement per value."""
+BATCH = 500  # rows in one write to Feast; on SQLite it does a statement per value
 
 Scalar = float | str | bool | None
 
@@ -51,10 +50,11 @@ class Origin(NamedTuple):
 
 
 class Row(NamedTuple):
+    """Values by field; missing ones are None."""
+
     status: Literal["found", "not_found", "expired"]
     origin: Origin | None
     values: Mapping[str, Scalar]
-    """Values by field; missing ones are None."""
 
 
 class OnlineStore(ABC):
@@ -133,11 +133,12 @@ class OnlineStore(ABC):
         absent: Sequence[str],
         newest: Sequence[tuple[str, tuple[Origin, int]]],
     ) -> int:
-        held = self._origins(view, [entity for entity, _ in newest])
+        keys = [key_of(entity) for entity, _ in newest]
+        held = self._provider.online_read(self._config, view, keys, [names.ORIGIN])
         wins = [
             (entity, origin, row)
-            for (entity, (origin, row)), old in zip(newest, held, strict=True)
-            if old is None or origin > old
+            for (entity, (origin, row)), (_, values) in zip(newest, held, strict=True)
+            if (old := _origin(values)) is None or origin > old
         ]
         taken = table.select(columns).take(pa.array([row for *_, row in wins], pa.int64()))
         values = {column: _protos(taken.column(column).to_pylist()) for column in columns}
@@ -159,33 +160,23 @@ class OnlineStore(ABC):
             self._provider.online_write_batch(self._config, view, rows, None)
         return len(rows)
 
-    def _origins(self, view: Any, entities: Sequence[str]) -> list[Origin | None]:
-        found = self._provider.online_read(
-            self._config, view, [key_of(entity) for entity in entities], [names.ORIGIN]
-        )
-        return [_origin(values) for _, values in found]
-
     def read(self, source: str, entities: Sequence[str], fields: Sequence[str], now: datetime) -> list[Row]:
         """One row an entity, in order."""
-        view = self._views[source]
-        columns = [names.column_of(field) for field in fields]
+        columns = {field: names.column_of(field) for field in fields}
+        keys, wanted = (
+            [key_of(entity) for entity in entities],
+            [*dict.fromkeys(columns.values()), names.ORIGIN],
+        )
         with self._turn():
-            found = self._provider.online_read(
-                self._config,
-                view,
-                [key_of(entity) for entity in entities],
-                list(dict.fromkeys([*columns, names.ORIGIN])),
-            )
-        return [_row(values, fields, columns, self._max_age, now) for _, values in found]
+            found = self._provider.online_read(self._config, self._views[source], keys, wanted)
+        return [_row(values, columns, self._max_age, now) for _, values in found]
 
 
 class OnlineStores(ABC):
     """Port to the online stores of a process's pipelines."""
 
-    section: Mapping[str, Any]
-    """Feast's `online_store` in `feature_store.yaml`; holds no secret."""
-    shared: bool
-    """True where replicas that do not own the lake read it too."""
+    section: Mapping[str, Any]  # Feast's `online_store` in `feature_store.yaml`; holds no secret
+    shared: bool  # true where replicas that do not own the lake read it too
 
     @abstractmethod
     def open(self, folder: Path, pipeline: Pipeline) -> OnlineStore:
@@ -244,22 +235,15 @@ def _origin(values: Mapping[str, Any] | None) -> Origin | None:
 
 
 def _row(
-    values: Mapping[str, Any] | None,
-    fields: Sequence[str],
-    columns: Sequence[str],
-    max_age: timedelta,
-    now: datetime,
+    values: Mapping[str, Any] | None, columns: Mapping[str, str], max_age: timedelta, now: datetime
 ) -> Row:
+    """`columns` by field."""
     origin = _origin(values)
     if origin is None or values is None:
         return Row("not_found", None, {})
     if now - origin.time > max_age:
         return Row("expired", origin, {})
-    return Row(
-        "found",
-        origin,
-        {field: _scalar(values.get(column)) for field, column in zip(fields, columns, strict=True)},
-    )
+    return Row("found", origin, {field: _scalar(values.get(column)) for field, column in columns.items()})
 
 
 def _protos(values: Sequence[Scalar]) -> list[Any]:

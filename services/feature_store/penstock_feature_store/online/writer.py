@@ -4,6 +4,9 @@ state, from the start after a loss.
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
+import gc
 import threading
 import time
 from datetime import UTC, datetime
@@ -15,25 +18,23 @@ import structlog
 from penstock.contracts import metrics
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.metrics import histogram
+from penstock.runtime.readiness import Readiness
 from penstock_feature_store import names
 from penstock_feature_store.lake.arrivals import Arrivals
-from penstock_feature_store.lake.memory import give_back
+from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.pipelines import Owned, Pipelines
 
 log = structlog.get_logger(__name__)
 _DELAY = histogram(metrics.ONLINE_DELAY)
 
+# Rows coalesced to the newest of each entity in one go. Feast writes some thousands a second, so a
+# step takes less than a second.
 STEP = 2_000
-"""Rows coalesced to the newest of each entity in one go. Feast writes some thousands a second, so a
-step takes less than a second.
-"""
 STOP_WITHIN_S = 0.5
-LOOK_AGAIN_S = 5.0
-"""Without an arrival: a store that was made anew or set back has less than it had."""
-AGAIN_S = 1.0
-"""Delay before the next try after the store did not answer."""
-QUIET_S = 3.0
-"""Silence after which a burst is over: this thread finishes it last and gives back its memory."""
+LOOK_AGAIN_S = 5.0  # without an arrival: a store that was made anew or set back has less than it had
+AGAIN_S = 1.0  # before the next try after the store did not answer
+QUIET_S = 3.0  # after which a burst is over: this thread finishes it last and gives back its memory
+CHECK_EVERY_S = 2.0
 
 
 class OnlineWriter:
@@ -42,8 +43,7 @@ class OnlineWriter:
     def __init__(self, pipelines: Pipelines, arrivals: Arrivals) -> None:
         self._pipelines = pipelines
         self._arrivals = arrivals
-        self.trouble: str | None = None
-        """Reason why the last rows could not be written; None when they were."""
+        self.trouble = ""  # why the last rows could not be written
 
     def run(self, stop: threading.Event) -> None:
         worked = False
@@ -52,12 +52,12 @@ class OnlineWriter:
             try:
                 worked |= self._catch_up(stop)
             except Unavailable as error:
-                if self.trouble is None:
+                if not self.trouble:
                     log.warning("online_store_away", why=error.message, where=error.where)
                 self.trouble = error.message
                 stop.wait(AGAIN_S)
                 continue
-            self.trouble = None
+            self.trouble = ""
             idle_since = time.monotonic()
             while (
                 self._arrivals.count == count
@@ -67,10 +67,10 @@ class OnlineWriter:
                 self._arrivals.wait_blocking(count, STOP_WITHIN_S)
                 if worked and time.monotonic() - idle_since > QUIET_S:
                     worked = False
-                    give_back()
+                    _give_back_memory()
 
     def _catch_up(self, stop: threading.Event) -> bool:
-        """Until the lake's rows are online. Whether there were any; raises Unavailable."""
+        """Until the lake's rows are online. True when there were any. Raises Unavailable."""
         worked = False
         for held in self._pipelines.all():
             for source in held.lakes:
@@ -78,13 +78,27 @@ class OnlineWriter:
                     worked = True
         return worked
 
+    async def tell_trouble(self, stores: OnlineStores, readiness: Readiness) -> None:
+        """Tells readiness why the shared online store cannot be used, as long as it cannot."""
+        while True:
+            try:
+                await asyncio.to_thread(stores.check)
+                trouble = self.trouble
+            except Unavailable as error:
+                trouble = error.message
+            if trouble:
+                readiness.waits_for("online store", trouble)
+            else:
+                readiness.has("online store")
+            await asyncio.sleep(CHECK_EVERY_S)
+
 
 def step(held: Owned, source: str) -> bool:
     """Writes the next rows online; False when there are none. Raises Unavailable.
 
     Rows are read and written under one lock with erasures: none that left the lake can come back from here.
     """
-    with held.online:
+    with held.gate.online:
         rows = held.lakes[source].since(held.writer.positions(source), STEP)
         try:
             partition, position, table = next(rows)
@@ -94,22 +108,20 @@ def step(held: Owned, source: str) -> bool:
             return True
         held.writer.write(source, table)
         held.writer.save(source, {partition: position})
-        _measure(held, source, table)
+        published: datetime | None = pc.min(table.column(names.INGESTED)).as_py()
+        if published is not None:
+            delay = max(0.0, (datetime.now(UTC) - published).total_seconds())
+            _DELAY.record(delay, {"pipeline": held.pipeline.pipeline, "source": source})
         return True
 
 
-def _measure(held: Owned, source: str, table: pa.Table) -> None:
-    published: datetime | None = pc.min(table.column(names.INGESTED)).as_py()
-    if published is not None:
-        delay = max(0.0, (datetime.now(UTC) - published).total_seconds())
-        _DELAY.record(delay, {"pipeline": held.pipeline.pipeline, "source": source})
-
-
-def rows_behind(held: Owned) -> int:
-    """Rows of the lake that are not online yet. Raises Unavailable."""
-    return sum(behind(held, source) for source in held.lakes)
-
-
 def behind(held: Owned, source: str) -> int:
-    """Counts the rows of one source that wait to go online."""
+    """Counts the rows of one source that wait to go online. Raises Unavailable."""
     return held.lakes[source].count(names.ID, since=held.writer.positions(source))
+
+
+def _give_back_memory() -> None:
+    """Arrow and the C library keep freed memory for the next burst. Takes some tens of milliseconds."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    ctypes.CDLL(None).malloc_trim(0)

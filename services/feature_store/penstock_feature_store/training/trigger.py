@@ -8,7 +8,7 @@ transaction, so no label counts twice and none is forgotten.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 
 import structlog
@@ -20,7 +20,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.telemetry import span
 from penstock_feature_store import names
-from penstock_feature_store.pipelines import Owned, Pipelines
+from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.store import begin_run, count_up_to, counted, runs_under_way
 
 log = structlog.get_logger(__name__)
@@ -39,54 +39,40 @@ def place_of(pipeline: Pipeline) -> tuple[str, str]:
     return source, names.column_of(field)
 
 
-class Trigger:
-    def __init__(self, store: Store, pipelines: Pipelines, clock: Callable[[], datetime]) -> None:
-        self._store = store
-        self._pipelines = pipelines
-        self._clock = clock
+async def request_if_due(store: Store, held: Owned, clock: Callable[[], datetime]) -> None:
+    """Requests a run where enough labels have come since the last one."""
+    pipeline, trigger = held.pipeline, held.pipeline.training.trigger
+    if trigger is None:
+        return
+    source, column = place_of(pipeline)
 
-    async def look(self) -> list[str]:
-        """Requests what is due; the run ids."""
-        looked = [await self._look(held) for held in self._pipelines.all()]
-        return [run for run in looked if run]
+    def so_far(session: Session) -> tuple[dict[int, int], int]:
+        return counted(session, pipeline.pipeline, source), runs_under_way(session, pipeline.pipeline)
 
-    async def _look(self, held: Owned) -> str | None:
-        pipeline, trigger = held.pipeline, held.pipeline.training.trigger
-        if trigger is None:
-            return None
-        source, column = place_of(pipeline)
+    known, runs = await store.read(so_far)
+    labels, positions = await asyncio.to_thread(held.lakes[source].count_here, column, since=known)
+    if not due(labels, trigger.new_labels, runs):
+        return
+    request = TrainingRunRequested(
+        run_id=str(ULID()),
+        pipeline=pipeline.pipeline,
+        pipeline_number=held.number,
+        reason="new_labels",
+        requested_at=clock(),
+        requested_by=REQUESTED_BY,
+    )
 
-        def so_far(session: Session) -> tuple[dict[int, int], int]:
-            return counted(session, pipeline.pipeline, source), runs_under_way(session, pipeline.pipeline)
-
-        known, runs = await self._store.read(so_far)
-        labels, positions = await asyncio.to_thread(held.lakes[source].count_here, column, since=known)
-        if not due(labels, trigger.new_labels, runs):
-            return None
-
-        def request(effect: Effect) -> str | None:
-            if so_far(effect.session) != (known, runs):
-                return None  # a run or a training set has begun meanwhile: the next look counts again
-            return self._request(held, labels, positions, effect)
-
-        return await self._store.write(request)
-
-    def _request(self, held: Owned, labels: int, positions: Mapping[int, int], effect: Effect) -> str:
-        pipeline, run_id = held.pipeline, str(ULID())
-        count_up_to(effect.session, pipeline.pipeline, place_of(pipeline)[0], positions)
-        begin_run(effect.session, run_id, pipeline.pipeline)
+    def publish(effect: Effect) -> None:
+        if so_far(effect.session) != (known, runs):
+            return  # a run or a training set has begun meanwhile: the next look counts again
+        count_up_to(effect.session, pipeline.pipeline, source, positions)
+        begin_run(effect.session, request.run_id, pipeline.pipeline)
         with span(
             "request training", pipeline=pipeline.pipeline
-        ):  # where a run's trace begins that nobody asked for
-            effect.publish(
-                TrainingRunRequested(
-                    run_id=run_id,
-                    pipeline=pipeline.pipeline,
-                    pipeline_number=held.number,
-                    reason="new_labels",
-                    requested_at=self._clock(),
-                    requested_by=REQUESTED_BY,
-                )
+        ):  # a run's trace begins that nobody asked for
+            effect.publish(request)
+            log.info(
+                "training_requested", pipeline=pipeline.pipeline, run_id=request.run_id, new_labels=labels
             )
-            log.info("training_requested", pipeline=pipeline.pipeline, run_id=run_id, new_labels=labels)
-        return run_id
+
+    await store.write(publish)

@@ -14,7 +14,7 @@ from redis_server import RedisServer
 
 from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store.online.redis import RedisOnlineStores
-from penstock_feature_store.online.repository import Repository
+from penstock_feature_store.online.repository import apply
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStore, OnlineStores
 
@@ -31,9 +31,9 @@ class OnlineWorld(ABC):
         return self.folder / "feast" / pipeline.pipeline
 
     def apply(self, pipeline: Pipeline) -> bool:
-        return Repository(
-            self.repository(pipeline), self.folder / "lake" / pipeline.pipeline, self.stores
-        ).apply(pipeline)
+        return apply(
+            pipeline, self.repository(pipeline), self.folder / "lake" / pipeline.pipeline, self.stores
+        )
 
     @contextmanager
     def opened(self, pipeline: Pipeline) -> Iterator[OnlineStore]:
