@@ -26,8 +26,9 @@ from penstock.contracts.pipeline import Pipeline, SplitParts
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import Received
 from penstock_feature_store.lake.lake import SourceLake
-from penstock_feature_store.training.join import Order, build, columns_of, join
-from penstock_feature_store.training.snapshot import Columns, Snapshot
+from penstock_feature_store.training.columns import Columns, columns_of
+from penstock_feature_store.training.join import Order, build, join
+from penstock_feature_store.training.snapshot import Snapshot
 from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)

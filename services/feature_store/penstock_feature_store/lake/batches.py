@@ -14,13 +14,13 @@ from penstock_feature_store import names
 
 log = structlog.get_logger(__name__)
 
+# Arrow types by a field's declared type.
 TYPES: Mapping[str, pa.DataType] = {
     "number": pa.float64(),
     "category": pa.string(),
     "text": pa.string(),
     "boolean": pa.bool_(),
 }
-"""Arrow types by a field's declared type."""
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 
 META = pa.schema(
@@ -38,12 +38,10 @@ META = pa.schema(
 
 
 class Received(NamedTuple):
-    """One message of a records topic."""
+    """One message of a records topic; Kafka's timestamp is when ingest published it."""
 
     offset: int
-    """Offset on the records topic."""
     timestamp_ms: int
-    """Kafka's timestamp: when ingest published it."""
     value: bytes
 
 
@@ -53,8 +51,7 @@ def source_schema(source: Source) -> pa.Schema:
     return pa.schema([*META, *fields])
 
 
-CHUNK = 2_000
-"""Records decoded at a time: as Python objects they take many times their bytes."""
+CHUNK = 2_000  # records decoded at a time: as Python objects they take many times their bytes
 
 
 def table_of(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
@@ -73,29 +70,26 @@ def table_of(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
 
 def _decoded(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
     records: list[dict[str, Any]] = [orjson.loads(message.value) for message in received]
-    meta: list[pa.Array] = [
-        pa.array([record["id"] for record in records], pa.string()),
-        pa.array([record["entity"] for record in records], pa.string()),
-        pa.array([record["time"] for record in records], pa.string()).cast(_TIMESTAMP),
-        pa.array([message.timestamp_ms for message in received], pa.timestamp("ms", tz="UTC")).cast(
-            _TIMESTAMP
-        ),
-        pa.array([record["partition"] for record in records], pa.int32()),
-        pa.array([record["offset"] for record in records], pa.int64()),
-        pa.array([message.offset for message in received], pa.int64()),
-        pa.array([record.get("traceparent") for record in records], pa.string()),
-    ]
+    published = pa.array([message.timestamp_ms for message in received], pa.timestamp("ms", tz="UTC"))
+    columns: dict[str, pa.Array] = {
+        names.ID: pa.array([record["id"] for record in records], pa.string()),
+        names.ENTITY: pa.array([record["entity"] for record in records], pa.string()),
+        names.TIME: pa.array([record["time"] for record in records], pa.string()).cast(_TIMESTAMP),
+        names.INGESTED: published.cast(_TIMESTAMP),
+        names.PARTITION: pa.array([record["partition"] for record in records], pa.int32()),
+        names.OFFSET: pa.array([record["offset"] for record in records], pa.int64()),
+        names.RECORD: pa.array([message.offset for message in received], pa.int64()),
+        names.TRACE: pa.array([record.get("traceparent") for record in records], pa.string()),
+    }
     fields = [record["fields"] for record in records]
-    columns, types = list(META), meta
-    for name in _field_names(fields):
+    for name in dict.fromkeys(name for row in fields for name in row):
         column = names.column_of(name)
-        position = schema.get_field_index(column)
-        values = [row.get(name) for row in fields]
-        array = _array(values, schema.field(position).type if position >= 0 else None)
+        declared = schema.field(column).type if column in schema.names else None
+        array = _array([row.get(name) for row in fields], declared)
         if array is not None:
-            columns.append(pa.field(column, array.type))
-            types.append(array)
-    return pa.Table.from_arrays(types, schema=pa.schema(columns))
+            columns[column] = array
+    added = [pa.field(column, array.type) for column, array in columns.items() if column not in META.names]
+    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema([*META, *added]))
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -119,35 +113,26 @@ def united(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema([column.remove_metadata() for column in columns.values()])
 
 
-def _field_names(fields: Sequence[Mapping[str, Any]]) -> list[str]:
-    found: dict[str, None] = {}
-    for row in fields:
-        found |= dict.fromkeys(row)
-    return list(found)
-
-
 def _array(values: Sequence[Any], declared: pa.DataType | None) -> pa.Array | None:
     """None where neither the declaration nor a value says the type. What ingest let pass is kept,
     whatever we were told so far.
     """
+    kind = _type_of(values)
     if declared is not None:
         try:
             return pa.array(values, declared)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
-            log.warning("values_of_another_type", declared=str(declared), found=str(_type_of(values)))
-    kind = _type_of(values)
+            log.warning("values_of_another_type", declared=str(declared), found=str(kind))
     return None if kind is None else pa.array(values, kind)
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType | None:
-    for value in values:
-        match value:
-            case None:
-                continue
-            case bool():
-                return pa.bool_()
-            case int() | float():
-                return pa.float64()
-            case _:
-                return pa.string()
-    return None
+    match next((value for value in values if value is not None), None):
+        case None:
+            return None
+        case bool():
+            return pa.bool_()
+        case int() | float():
+            return pa.float64()
+        case _:
+            return pa.string()

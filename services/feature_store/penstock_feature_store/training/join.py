@@ -8,9 +8,10 @@ another of its stores was seen to drop rows.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,72 +23,47 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from penstock.contracts.errors import Conflict, Invalid, PenstockError
-from penstock.contracts.events import Artifact, TrainingSet
+from penstock.contracts.errors import Conflict, PenstockError
+from penstock.contracts.events import OffsetRange, TrainingSet
 from penstock.contracts.pipeline import Pipeline, Split
 from penstock.runtime.artifacts import Artifacts
 from penstock_feature_store import names
 from penstock_feature_store.online.definitions import config, definitions
 from penstock_feature_store.online.feast_import import FeatureStore
+from penstock_feature_store.training.columns import Columns, columns_of, place_of, source_of
 from penstock_feature_store.training.fingerprint import fingerprint
-from penstock_feature_store.training.labels import labels_of
-from penstock_feature_store.training.snapshot import ROW, TIME, Columns, Snapshot
+from penstock_feature_store.training.labels import Labels, labels_of
+from penstock_feature_store.training.snapshot import ROW, TIME, Snapshot
 from penstock_feature_store.training.splits import PARTS, by_entity, by_time
 
-MIN_ROWS = 50
-"""Labelled rows; fewer make no three parts that say anything."""
+MIN_ROWS = 50  # labelled ones; fewer make no three parts that say anything
 
 
 class Order(BaseModel, frozen=True):
-    """A training set to build: inputs, parameters and target folder."""
+    """A training set to build. `folder`: scratch, with the lake's files of each source in
+    `lake/<source>/`; the caller removes it. `artifacts`: root URI.
+    """
 
     id: str
     pipeline: Pipeline
     folder: Path
-    """Scratch, with the lake's files of each source in `lake/<source>/`. The caller removes it."""
     artifacts: str
-    """Root URI."""
     created_at: datetime
 
 
 def build(order: Order) -> TrainingSet:
     """Writes the three parts as artifacts and names them. Raises Conflict or Invalid with what to change."""
-    pipeline = order.pipeline
-    columns = columns_of(pipeline)
-    with duckdb.connect() as database:
-        database.execute("SET TimeZone='UTC'")
-        lake = Snapshot(database, order.folder / "lake", pipeline)
-        rows = lake.labels()
-        if rows.num_rows == 0:
-            raise Conflict(
-                f"no labels yet: no event of `{pipeline.target.source_field.partition('.')[0]}` carries a"
-                " value",
-                where=pipeline.target.source_field,
-                remedy="Publish labelled events first",
-            )
-        labels = labels_of(pipeline, rows.column("label"))
-        if rows.num_rows < MIN_ROWS:
-            raise Conflict(
-                f"{rows.num_rows} labelled rows, at least {MIN_ROWS} are needed",
-                where=pipeline.pipeline,
-                remedy="Publish more labelled events",
-            )
-        for source in sorted({reference.partition(".")[0] for reference in columns.references}):
-            lake.write_features(
-                source,
-                [r for r in columns.references if r.startswith(f"{source}.")],
-                order.folder / f"{source}.parquet",
-            )
-        offsets = lake.offsets()
+    pipeline, columns = order.pipeline, columns_of(order.pipeline)
+    rows, labels, offsets = _snapshot(order, columns)
     joined = join(pipeline, columns, rows, order.folder)
-    table = _table(pipeline, columns, rows, joined, labels.values, labels.classes)
-    parts = _parts(pipeline, table)
+    parts = _parts(pipeline, _table(pipeline, columns, rows, joined, labels))
     _refuse_useless(columns, parts, labels.classes)
     artifacts = Artifacts(order.artifacts)
-    written = {
-        name: _write(artifacts, key_of(order.id, name), part, order.folder / f"{name}.out")
-        for name, part in parts.items()
-    }
+    written = {}
+    for name, part in parts.items():
+        scratch = order.folder / f"{name}.out"
+        pq.write_table(part, scratch, compression="zstd", compression_level=1)
+        written[name] = artifacts.put_file(key_of(order.id, name), scratch)
     ranges = [(part.topic, part.partition, part.first, part.last) for part in offsets]
     return TrainingSet(
         fingerprint=fingerprint(parts, _asked(pipeline, columns, labels.classes), ranges),
@@ -118,54 +94,29 @@ def build_json(order: dict[str, Any]) -> dict[str, Any]:
     return build(Order.model_validate(order)).model_dump(mode="json")
 
 
-def columns_of(pipeline: Pipeline) -> Columns:
-    """Features, and the raw groups that the audit and a fairness constraint need. Raises Invalid
-    where nothing joins them to the label.
-    """
-    features = {name: feature.source_field for name, feature in pipeline.resolved_features().items()}
-    target = pipeline.target.source_field.partition(".")[0]
-    sources = [
-        name
-        for name in pipeline.sources
-        if name == target or any(r.startswith(f"{name}.") for r in features.values())
-    ]
-    wanted = dict.fromkeys(
-        name
-        for source in sources
-        for name, field in pipeline.sources[source].fields.items()
-        if field.protected
-    )
-    wanted |= dict.fromkeys(pipeline.audit.groups)
-    wanted |= dict.fromkeys(gate.by for gate in pipeline.audit.gates if gate.by)
-    if pipeline.trainer.fairness:
-        wanted |= {pipeline.trainer.fairness.by: None}
-    groups = {name: _reference(pipeline, name, sources) for name in wanted}
-    entity = pipeline.sources[target].entity
-    for reference in [*features.values(), *groups.values()]:
-        other = pipeline.sources[reference.partition(".")[0]].entity
-        if other != entity:
-            raise Invalid(
-                f"{reference} is about `{other}`, the label {pipeline.target.source_field} about `{entity}`:"
-                " nothing joins them",
-                where="features",
-                remedy="Use fields of sources with the label's entity",
+def _snapshot(order: Order, columns: Columns) -> tuple[pa.Table, Labels, list[OffsetRange]]:
+    """Labelled rows, their labels, and the events behind all rows; writes each source's features."""
+    pipeline = order.pipeline
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone='UTC'")
+        lake = Snapshot(database, order.folder / "lake", pipeline)
+        rows = lake.labels()
+        if rows.num_rows == 0:
+            raise Conflict(
+                f"no labels yet: no event of `{source_of(pipeline.target.source_field)}` carries a value",
+                where=pipeline.target.source_field,
+                remedy="Publish labelled events first",
             )
-    if pipeline.split and pipeline.split.by not in ("time", entity):
-        raise Invalid(
-            f"rows are about `{entity}`, not `{pipeline.split.by}`",
-            where="split.by",
-            remedy=f"Write `by: {entity}` or `by: time`",
-        )
-    return Columns(features, groups)
-
-
-def _reference(pipeline: Pipeline, field: str, sources: Sequence[str]) -> str:
-    for source in [*sources, *pipeline.sources]:
-        if field in pipeline.sources[source].fields:
-            return f"{source}.{field}"
-    raise Invalid(
-        f"no source has a field `{field}`", where=f"audit.groups.{field}", remedy="Name a declared field"
-    )
+        labels = labels_of(pipeline, rows.column("label"))
+        if rows.num_rows < MIN_ROWS:
+            raise Conflict(
+                f"{rows.num_rows} labelled rows, at least {MIN_ROWS} are needed",
+                where=pipeline.pipeline,
+                remedy="Publish more labelled events",
+            )
+        for source, references in itertools.groupby(sorted(columns.references), source_of):
+            lake.write_features(source, list(references), order.folder / f"{source}.parquet")
+        return rows, labels, lake.offsets()
 
 
 def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> pa.Table:
@@ -175,15 +126,12 @@ def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> 
     A label without such a row keeps its place, everything missing. Raises PenstockError where Feast
     lost or doubled a row.
     """
-    store = FeatureStore(config=config(folder, pipeline.pipeline))
-    entities, views = definitions(pipeline, lambda source: str(folder / f"{source}.parquet"))
-    for entity in entities:
-        store.registry.apply_entity(entity, store.project, commit=False)
-    for source, view in views.items():
-        if any(reference.startswith(f"{source}.") for reference in columns.references):
-            store.registry.apply_feature_view(view, store.project, commit=False)
-    store.registry.commit()  # type: ignore[no-untyped-call]
-    asked = {reference: _place(reference) for reference in columns.references}
+    store = _feast(pipeline, columns, folder)
+    asked = {
+        reference: (names.view_of(source), column)
+        for reference in columns.references
+        for source, column in [place_of(reference)]
+    }
     labels = pd.DataFrame(
         {
             names.ENTITY: rows.column(names.ENTITY).to_pandas(),
@@ -191,11 +139,9 @@ def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> 
             ROW: rows.column(ROW).to_numpy(),
         }
     )
-    refs = [f"{view}:{column}" for view, column in asked.values()]
-    ages = {view: f"{view}__{names.AT}" for view, _ in asked.values()}
-    job = store.get_historical_features(
-        labels, features=[*refs, *(f"{view}:{names.AT}" for view in ages)], full_feature_names=True
-    )
+    views = dict.fromkeys(view for view, _ in asked.values())
+    refs = [f"{view}:{column}" for view, column in [*asked.values(), *((view, names.AT) for view in views)]]
+    job = store.get_historical_features(labels, features=refs, full_feature_names=True)
     found = job.to_arrow().sort_by(ROW)
     if not np.array_equal(found.column(ROW).to_numpy(), np.arange(rows.num_rows)):
         raise PenstockError(
@@ -203,10 +149,9 @@ def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> 
             where=pipeline.pipeline,
         )
     times = rows.column(names.TIME).cast(TIME)
-    fresh = {
-        view: _within(times, found.column(at).cast(TIME), pipeline.training.max_age)
-        for view, at in ages.items()
-    }
+    ages = {view: pc.subtract(times, found.column(f"{view}__{names.AT}").cast(TIME)) for view in views}
+    oldest = pa.scalar(pipeline.training.max_age, pa.duration("us"))
+    fresh = {view: pc.less_equal(age, oldest) for view, age in ages.items()}
     return pa.table(
         {
             reference: pc.if_else(fresh[view], found.column(f"{view}__{column}"), None)
@@ -215,30 +160,28 @@ def join(pipeline: Pipeline, columns: Columns, rows: pa.Table, folder: Path) -> 
     )
 
 
-def _within(times: pa.ChunkedArray, at: pa.ChunkedArray, age: timedelta) -> pa.ChunkedArray:
-    return pc.less_equal(pc.subtract(times, at), pa.scalar(age, pa.duration("us")))
-
-
-def _place(reference: str) -> tuple[str, str]:
-    """(feature view, column)"""
-    source, _, field = reference.partition(".")
-    return names.view_of(source), names.column_of(field)
+def _feast(pipeline: Pipeline, columns: Columns, folder: Path) -> Any:
+    """Feast's store over the files in `folder`, with the views of the sources that are asked."""
+    store = FeatureStore(config=config(folder, pipeline.pipeline))
+    entities, views = definitions(pipeline, lambda source: str(folder / f"{source}.parquet"))
+    for entity in entities:
+        store.registry.apply_entity(entity, store.project, commit=False)
+    asked = set(map(source_of, columns.references))
+    for view in (view for source, view in views.items() if source in asked):
+        store.registry.apply_feature_view(view, store.project, commit=False)
+    store.registry.commit()  # type: ignore[no-untyped-call]
+    return store
 
 
 def _table(
-    pipeline: Pipeline,
-    columns: Columns,
-    rows: pa.Table,
-    joined: pa.Table,
-    labels: pa.Array,
-    classes: Sequence[str],
+    pipeline: Pipeline, columns: Columns, rows: pa.Table, joined: pa.Table, labels: Labels
 ) -> pa.Table:
     data = {
         names.ENTITY: rows.column(names.ENTITY),
         names.ID: rows.column(names.ID),
         names.TIME: rows.column(names.TIME).cast(TIME),
         **{name: _plain(joined.column(reference)) for name, reference in columns.features.items()},
-        "__label": labels,
+        "__label": labels.values,
         **{f"__group_{name}": _plain(joined.column(reference)) for name, reference in columns.groups.items()},
     }
     described = {
@@ -247,7 +190,7 @@ def _table(
             for name, reference in columns.features.items()
         },
         "target": next(iter(pipeline.targets)),
-        "classes": list(classes),
+        "classes": list(labels.classes),
     }
     return pa.table(data).replace_schema_metadata({"penstock": json.dumps(described, ensure_ascii=False)})
 
@@ -267,11 +210,12 @@ def _parts(pipeline: Pipeline, table: pa.Table) -> dict[str, pa.Table]:
 
 
 def _refuse_useless(columns: Columns, parts: Mapping[str, pa.Table], classes: Sequence[str]) -> None:
-    total = sum(part.num_rows for part in parts.values())
+    whole = pa.concat_tables(parts.values())
+    entities = len(pc.unique(whole.column(names.ENTITY)))
     for name, part in parts.items():
         if not part.num_rows:
             raise Conflict(
-                f"the {name} part is empty: {total:,} rows of {_entities(parts):,} entities",
+                f"the {name} part is empty: {whole.num_rows:,} rows of {entities:,} entities",
                 where=f"split.parts.{name}",
                 remedy="Publish more labelled events, or give this part a larger share",
             )
@@ -293,12 +237,6 @@ def _refuse_useless(columns: Columns, parts: Mapping[str, pa.Table], classes: Se
         )
 
 
-def _entities(parts: Mapping[str, pa.Table]) -> int:
-    return len(
-        {entity for part in parts.values() for entity in pc.unique(part.column(names.ENTITY)).to_pylist()}
-    )
-
-
 def _asked(pipeline: Pipeline, columns: Columns, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "features": dict(columns.features),
@@ -309,8 +247,3 @@ def _asked(pipeline: Pipeline, columns: Columns, classes: Sequence[str]) -> dict
         "seed": pipeline.training.seed,
         "max_age": pipeline.training.max_age.total_seconds(),
     }
-
-
-def _write(artifacts: Artifacts, key: str, table: pa.Table, scratch: Path) -> Artifact:
-    pq.write_table(table, scratch, compression="zstd", compression_level=1)
-    return artifacts.put_file(key, scratch)

@@ -14,10 +14,10 @@ from penstock.contracts.pipeline import Pipeline, Scalar
 
 
 class Labels(NamedTuple):
+    """float64 and no classes for a regression, else int64 indices into `classes`."""
+
     values: pa.Array
-    """float64 for a regression, else int64 indices into `classes`."""
     classes: tuple[str, ...]
-    """Empty for a regression."""
 
 
 def labels_of(pipeline: Pipeline, raw: pa.ChunkedArray) -> Labels:

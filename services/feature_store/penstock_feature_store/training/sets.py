@@ -23,9 +23,9 @@ from penstock.runtime.store import Effect, Store
 from penstock.runtime.telemetry import span
 from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.store import TrainingSetRow, count_up_to
+from penstock_feature_store.training.columns import source_of
 from penstock_feature_store.training.join import Order, manifest_key
 from penstock_feature_store.training.spawner import Spawner
-from penstock_feature_store.training.trigger import place_of
 
 log = structlog.get_logger(__name__)
 _DURATION = histogram(metrics.TRAINING_SETS)
@@ -82,12 +82,11 @@ class TrainingSets:
 
     async def create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         """Goes on when the caller does not wait for it; who asks again gets the same."""
-        task = self._building.get(training_set)
-        if task is None:
+        if training_set not in self._building:
             task = asyncio.create_task(self._measured(training_set, held, pipeline, number))
             self._building[training_set] = task
             task.add_done_callback(lambda done: self._built(training_set, done))
-        return await asyncio.shield(task)
+        return await asyncio.shield(self._building[training_set])
 
     async def _measured(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         began, outcome = time.perf_counter(), "refused"
@@ -120,21 +119,22 @@ class TrainingSets:
                     await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True))
                 )
                 await persistently(
-                    lambda: self._keep(training_set, made, number, place_of(pipeline)[0], positions)
+                    lambda: self._keep(
+                        training_set, made, number, source_of(pipeline.target.source_field), positions
+                    )
                 )
             except BaseException:
                 await persistently(lambda: self._forget(training_set))
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
                 raise
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        took = round((self._clock() - started).total_seconds(), 2)
+            finally:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         log.info(
             "training_set_created",
             pipeline=made.pipeline,
             id=training_set,
             rows=made.rows,
             fingerprint=made.fingerprint,
-            took_s=took,
+            took_s=round((self._clock() - started).total_seconds(), 2),
         )
         return made
 
@@ -146,13 +146,12 @@ class TrainingSets:
     def _link(self, held: Owned, pipeline: Pipeline, folder: Path) -> dict[int, int]:
         """The lake as it is now; and up to where that is, for the source of the labels."""
         shutil.rmtree(folder, ignore_errors=True)
-        target = place_of(pipeline)[0]
-        found: dict[int, int] = {}
-        for source in pipeline.sources:
-            if lake := held.lakes.get(source):
-                positions = lake.link(folder / "lake" / source)
-                found = positions if source == target else found
-        return found
+        positions = {
+            source: held.lakes[source].link(folder / "lake" / source)
+            for source in pipeline.sources
+            if source in held.lakes
+        }
+        return positions.get(source_of(pipeline.target.source_field), {})
 
     async def _forget(self, training_set: str) -> None:
         """Parts that no row knows: an erasure would not find them."""
@@ -163,15 +162,10 @@ class TrainingSets:
     async def _keep(
         self, training_set: str, made: TrainingSet, number: int, source: str, positions: dict[int, int]
     ) -> None:
-        row = TrainingSetRow(
-            id=training_set,
-            pipeline=made.pipeline,
-            number=number,
-            body=made,
-            created_at=made.created_at,
-        )
-
         def keep(effect: Effect) -> None:
+            row = TrainingSetRow(
+                id=training_set, pipeline=made.pipeline, number=number, body=made, created_at=made.created_at
+            )
             effect.session.merge(row)
             count_up_to(effect.session, made.pipeline, source, positions)
 

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import numpy as np
@@ -16,23 +15,12 @@ from penstock.contracts.events import OffsetRange
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock_feature_store import names
-from penstock_feature_store.lake.batches import TYPES
+from penstock_feature_store.lake.batches import source_schema
+from penstock_feature_store.training.columns import place_of
 
 TIME = pa.timestamp("us", tz="UTC")
 ROW = "row"
-
-
-class Columns(NamedTuple):
-    """Columns to read from the sources, by field reference."""
-
-    features: Mapping[str, str]
-    """Reference by feature name."""
-    groups: Mapping[str, str]
-    """Reference by field name."""
-
-    @property
-    def references(self) -> list[str]:
-        return list(dict.fromkeys([*self.features.values(), *self.groups.values()]))
+_SQL = {"number": "DOUBLE", "category": "VARCHAR", "text": "VARCHAR", "boolean": "BOOLEAN"}
 
 
 class Snapshot:
@@ -46,9 +34,9 @@ class Snapshot:
 
     def labels(self) -> pa.Table:
         """__entity, __time, __id, label and row number, oldest first."""
-        source, _, field = self._pipeline.target.source_field.partition(".")
+        source, column = place_of(self._pipeline.target.source_field)
         found: pa.Table = self._database.sql(
-            f"""SELECT {names.ENTITY}, {names.TIME}, {names.ID}, {quoted(names.column_of(field))} AS label
+            f"""SELECT {names.ENTITY}, {names.TIME}, {names.ID}, {quoted(column)} AS label
             FROM {quoted(source)}
             WHERE label IS NOT NULL
             ORDER BY {names.TIME}, {names.ENTITY}, {names.ID}, {names.PARTITION}, {names.OFFSET}"""
@@ -60,7 +48,7 @@ class Snapshot:
         """Writes, for each labelled entity and moment, the row with the highest offset: Feast is left no
         tie to break.
         """
-        columns = ", ".join(quoted(names.column_of(reference.partition(".")[2])) for reference in references)
+        columns = ", ".join(quoted(place_of(reference)[1]) for reference in references)
         self._database.execute(
             f"""COPY (SELECT {names.ENTITY}, {names.TIME}, {names.TIME} AS {names.AT}, {columns}
             FROM {quoted(source)}
@@ -75,35 +63,27 @@ class Snapshot:
         """The events behind all rows, by topic and partition."""
         found = []
         for source in self._pipeline.sources:
+            topic = source_topic("events", self._pipeline.pipeline, source)
             ranges = self._database.execute(
                 f"SELECT {names.PARTITION}, min({names.OFFSET}), max({names.OFFSET}) + 1 FROM"
                 f" {quoted(source)} GROUP BY 1 ORDER BY 1"
-            ).fetchall()
-            topic = source_topic("events", self._pipeline.pipeline, source)
-            found += [
-                OffsetRange(topic=topic, partition=partition, first=first, last=last)
-                for partition, first, last in ranges
-            ]
+            )
+            for partition, first, last in ranges.fetchall():
+                found.append(OffsetRange(topic=topic, partition=partition, first=first, last=last))
         return found
 
     def _open(self, source: str, files: Sequence[Path]) -> None:
-        fields = self._pipeline.sources[source].fields
+        declared = self._pipeline.sources[source]
+        if not files:
+            self._database.register(source, source_schema(declared).empty_table())
+            return
         present = {name for file in files for name in pq.read_schema(file).names}
+        fields = {names.column_of(name): _SQL[field.type] for name, field in declared.fields.items()}
         columns = [
-            f"CAST({quoted(column) if column in present else 'NULL'} AS {_SQL[str(TYPES[field.type])]}) AS"
-            f" {quoted(column)}"
-            for name, field in fields.items()
-            if (column := names.column_of(name))
+            f"CAST({quoted(column) if column in present else 'NULL'} AS {kind}) AS {quoted(column)}"
+            for column, kind in fields.items()
         ]
         meta = [names.ENTITY, names.TIME, names.ID, names.PARTITION, names.OFFSET]
-        if not files:
-            nothing = ", ".join(
-                f"CAST(NULL AS {kind}) AS {name}" for name, kind in zip(meta, _META_SQL, strict=True)
-            )
-            self._database.execute(
-                f"CREATE VIEW {quoted(source)} AS SELECT {nothing}, {', '.join(columns)} WHERE false"
-            )
-            return
         paths = ", ".join(f"'{escaped(file)}'" for file in files)
         self._database.execute(
             f"""CREATE TABLE {quoted(source)} AS SELECT {", ".join([*meta, *columns])}
@@ -119,7 +99,3 @@ def quoted(name: str) -> str:
 
 def escaped(path: Path) -> str:
     return str(path).replace("'", "''")
-
-
-_SQL = {"double": "DOUBLE", "string": "VARCHAR", "bool": "BOOLEAN"}
-_META_SQL = ("VARCHAR", "TIMESTAMPTZ", "VARCHAR", "INTEGER", "BIGINT")

@@ -12,8 +12,7 @@ import numpy.typing as npt
 from penstock.contracts.pipeline import SplitParts
 
 PARTS: Final = ("train", "validation", "audit")
-Parts = npt.NDArray[np.int8]
-"""An index into PARTS for each row."""
+Parts = npt.NDArray[np.int8]  # an index into PARTS for each row
 
 
 def by_entity(entities: Sequence[str], parts: SplitParts, seed: int) -> Parts:

@@ -16,12 +16,11 @@ from sqlalchemy.orm import Session
 from ulid import ULID
 
 from penstock.contracts.events import TrainingRunRequested
-from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.telemetry import span
-from penstock_feature_store import names
 from penstock_feature_store.pipelines import Owned
 from penstock_feature_store.store import begin_run, count_up_to, counted, runs_under_way
+from penstock_feature_store.training.columns import place_of
 
 log = structlog.get_logger(__name__)
 
@@ -33,18 +32,12 @@ def due(new_labels: int, threshold: int, runs: int) -> bool:
     return runs == 0 and new_labels >= threshold
 
 
-def place_of(pipeline: Pipeline) -> tuple[str, str]:
-    """(source, column) of the labels."""
-    source, _, field = pipeline.target.source_field.partition(".")
-    return source, names.column_of(field)
-
-
 async def request_if_due(store: Store, held: Owned, clock: Callable[[], datetime]) -> None:
     """Requests a run where enough labels have come since the last one."""
     pipeline, trigger = held.pipeline, held.pipeline.training.trigger
     if trigger is None:
         return
-    source, column = place_of(pipeline)
+    source, column = place_of(pipeline.target.source_field)
 
     def so_far(session: Session) -> tuple[dict[int, int], int]:
         return counted(session, pipeline.pipeline, source), runs_under_way(session, pipeline.pipeline)
