@@ -9,11 +9,10 @@ from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.runtime.lifecycle import Service
 from penstock_feature_store import handlers, readings
 from penstock_feature_store.erasure import Erasures
-from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.barrier import Barrier
 from penstock_feature_store.lake.lake import Lake
-from penstock_feature_store.lake.ownership import Owner, Ownership
+from penstock_feature_store.lake.ownership import Forwarding, Owner, Ownership
 from penstock_feature_store.lake.records import Records
 from penstock_feature_store.online.redis import RedisOnlineStores
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
@@ -51,7 +50,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         forwarding = Forwarding(ownership)
         last.push_async_callback(forwarding.close)
         barrier = Barrier(settings.platform.kafka, records, arrivals)
-        servicer = Servicer(pipelines, barrier, sets, erasures, ownership, forwarding, online=stores.shared)
+        servicer = Servicer(pipelines, barrier, sets, erasures, forwarding, online=stores.shared)
 
         await service.restores(pipelines.applied, before_calls=not await pipelines.reopen())
         service.consume(handlers.router(arrivals, store))

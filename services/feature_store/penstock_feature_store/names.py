@@ -10,25 +10,24 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Final
 
-ID: Final = "__id"
-ENTITY: Final = "__entity"
-TIME: Final = "__time"  # event time
-INGESTED: Final = "__ingested"  # when ingest published the record
-PARTITION: Final = "__partition"  # the event's; with OFFSET its place on its topic, and the row's identity
-OFFSET: Final = "__offset"
-RECORD: Final = "__record"  # the record's offset on the records topic, same partition
-TRACE: Final = "__traceparent"
+ID = "__id"
+ENTITY = "__entity"
+TIME = "__time"  # event time
+INGESTED = "__ingested"  # when ingest published the record
+PARTITION = "__partition"  # the event's; with OFFSET its place on its topic, and the row's identity
+OFFSET = "__offset"
+RECORD = "__record"  # the record's offset on the records topic, same partition
+TRACE = "__traceparent"
 
 # The online store's own features: which event a row came from, since Feast keeps event times there
 # in whole seconds; and event time as a value, so that a join returns it, and with it how old the
 # other values are.
-ORIGIN: Final = "__origin"
-AT: Final = "__at"
+ORIGIN = "__origin"
+AT = "__at"
 
 _PLAIN = re.compile(r"[a-z][a-z0-9_]{0,62}")
-_TAKEN: Final = frozenset(
+_TAKEN = frozenset(
     {"event_timestamp", "created_timestamp", "event_expire_timestamp", "entity_row_id", "rn", "row"}
 )
 

@@ -5,10 +5,9 @@ its Feast repository.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -217,7 +216,7 @@ class Pipelines:
 
         Waits for a number that has not reached us yet. Raises NotFound, and Unavailable when it did not come.
         """
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), self._changed:
                 await self._changed.wait_for(lambda: self._newest(name) >= number)
         if number > self._newest(name):

@@ -22,9 +22,8 @@ from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.rpc import DEFAULT_DEADLINE_S, timestamp
 from penstock_feature_store import names
 from penstock_feature_store.erasure import Erased, Erasures
-from penstock_feature_store.forwarding import Forwarding
 from penstock_feature_store.lake.barrier import Barrier
-from penstock_feature_store.lake.ownership import Ownership
+from penstock_feature_store.lake.ownership import Forwarding
 from penstock_feature_store.lake.reading import once
 from penstock_feature_store.online.stores import Row, Scalar
 from penstock_feature_store.pipelines import Held, Owned, Pipelines
@@ -49,7 +48,7 @@ def _of_the_owner(
 
     @functools.wraps(method)
     async def call(self: Servicer, request: Any, context: Context) -> Any:
-        if self._ownership.mine or method.__name__ in self._anywhere:
+        if self._forwarding.ownership.mine or method.__name__ in self._anywhere:
             return await method(self, request, context)
         return await self._forwarding.call(method.__name__, request, context)
 
@@ -65,7 +64,6 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         barrier: Barrier,
         sets: TrainingSets,
         erasures: Erasures,
-        ownership: Ownership,
         forwarding: Forwarding,
         *,
         online: bool,
@@ -75,7 +73,6 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
         self._barrier = barrier
         self._sets = sets
         self._erasures = erasures
-        self._ownership = ownership
         self._forwarding = forwarding
         self._anywhere = {"GetOnlineFeatures"} if online else set()
         self._erasing: set[asyncio.Task[Erased]] = set()
@@ -147,7 +144,6 @@ class Servicer(feature_store_pb2_grpc.FeatureStoreServiceServicer):
 
 
 def _read_online(held: Held, entities: list[str], fields: list[str]) -> list[dict[str, Row]]:
-    """Reads each entity's row of the fields' sources, by source."""
     by_source: dict[str, list[str]] = {}
     for source, field in map(held.reference, fields):
         by_source.setdefault(source, []).append(field)
@@ -174,7 +170,6 @@ def _entity(entity: str, fields: list[str], rows: dict[str, Row]) -> pb.EntityFe
 
 
 def _measure(pipeline: str, seconds: float, entities: Sequence[pb.EntityFeatures]) -> None:
-    """Counts one call for online features, answered."""
     _READS.record(seconds, {"pipeline": pipeline})
     now = datetime.now(UTC).timestamp()
     for status, count in Counter(entity.status for entity in entities).items():

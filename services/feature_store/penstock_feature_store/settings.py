@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock_feature_store.online.redis_connection import Address
+from penstock_feature_store.online.redis_server import Address
 
 
 class Settings(ServiceSettings):

@@ -36,14 +36,11 @@ class PipelineRow(Tables):
 class TrainingSetRow(Tables):
     __tablename__ = "training_sets"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    """The caller's."""
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)  # the caller's
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     number: Mapped[int] = mapped_column(Integer)
+    # As it stands: an erasure changes its parts' digests, and `left` counts the rows that went.
     body: Mapped[TrainingSet] = mapped_column(Json(TrainingSet))
-    """The training set as it stands: an erasure changes its parts' digests, and `left` counts the rows
-    that went.
-    """
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
 
@@ -57,8 +54,7 @@ class CountedRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
     source: Mapped[str] = mapped_column(String(64), primary_key=True)
     partition: Mapped[int] = mapped_column(Integer, primary_key=True)
-    position: Mapped[int] = mapped_column(BigInteger)
-    """Next offset on the records topic."""
+    position: Mapped[int] = mapped_column(BigInteger)  # the next offset on the records topic
 
 
 class RunRow(Tables):

@@ -21,7 +21,7 @@ from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake import durable
 from penstock_feature_store.lake.lake import Lake
 from penstock_feature_store.online.redis import RedisOnlineStores
-from penstock_feature_store.online.redis_connection import Address
+from penstock_feature_store.online.redis_server import Address
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow

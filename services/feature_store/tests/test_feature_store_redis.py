@@ -17,9 +17,9 @@ from redis_server import PASSWORD, RedisServer
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store.lake.lake import SourceLake
-from penstock_feature_store.online import redis_connection
+from penstock_feature_store.online import redis_server
 from penstock_feature_store.online.redis import RedisOnlineStores
-from penstock_feature_store.online.redis_connection import Address
+from penstock_feature_store.online.redis_server import Address
 from penstock_feature_store.online.repository import apply
 from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.online.stores import OnlineStore, coalesce
@@ -112,7 +112,7 @@ def test_while_it_is_away_every_call_says_so_and_after_that_none(
 def test_a_server_that_never_answers_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_connection, "ANSWER_S", 0.2)
+    monkeypatch.setattr(redis_server, "ANSWER_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         stores = RedisOnlineStores(
             Address("127.0.0.1", silent.getsockname()[1], 0, tls=False, user=None), None

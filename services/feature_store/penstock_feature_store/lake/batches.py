@@ -107,9 +107,7 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def united(schemas: Iterable[pa.Schema]) -> pa.Schema:
     """Every column that occurs, by the type of the last schema that has it."""
-    columns: dict[str, pa.Field] = {field.name: field for field in META}
-    for schema in schemas:
-        columns |= {field.name: field for field in schema if field.name not in META.names}
+    columns = {field.name: field for schema in [META, *schemas, META] for field in schema}
     return pa.schema([column.remove_metadata() for column in columns.values()])
 
 

@@ -6,10 +6,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
-UNFINISHED: Final = ".unfinished-"
-"""Prefix of files that a crash may leave behind; whoever owns the folder removes them when it opens."""
+# Prefix of files that a crash may leave behind; whoever owns the folder removes them when it opens.
+UNFINISHED = ".unfinished-"
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""Ownership of the lake: one replica writes it, follows the records, and does what only one may do.
+"""Ownership of the lake: one replica writes it, follows the records, and does what only one may do;
+the others hand on to it the calls that only it can answer.
 
 Two things are needed for it. The lock on the lake's folder is the fence: the kernel gives it to one
 process of all that share the volume and takes it back the moment that process ends, however it
@@ -11,12 +12,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any
 
+import grpc
 import structlog
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.contracts.errors import Conflict, Unavailable
+from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
+from penstock.runtime import rpc
 from penstock.runtime.leases import drop_lease, holder_of, take_lease
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Effect, Store
@@ -29,6 +34,9 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
 THING = "lake"
+FORWARDED = (
+    "penstock-forwarded-by"  # a replica's name in a call's metadata: handed on once, never in a circle
+)
 _AWAY = (SQLAlchemyError, Unavailable)  # the database
 
 
@@ -135,14 +143,46 @@ class Ownership:
                 log.warning("lease_not_renewed", why=str(error))
                 continue
             if holder is not None:
-                remedy = "Let all replicas share one volume whose locks hold between them"
-                raise Conflict(f"replica {holder} owns a lake too", where=str(self._lake.root), remedy=remedy)
+                raise Conflict(
+                    f"replica {holder} owns a lake too",
+                    where=str(self._lake.root),
+                    remedy="Let all replicas share one volume whose locks hold between them",
+                )
 
     async def _renew(self) -> str | None:
         """None when the lease is this replica's, else whose it is."""
 
         def renew(effect: Effect) -> str | None:
-            mine = take_lease(effect, THING, self.this.replica, self._clock(), LEASE)
-            return None if mine else holder_of(effect, THING)
+            taken = take_lease(effect, THING, self.this.replica, self._clock(), LEASE)
+            return None if taken else holder_of(effect, THING)
 
         return await self._store.write(renew)
+
+
+class Forwarding:
+    """Hands calls on to the owner, over one channel that connects at the first call. Used from the
+    event loop.
+    """
+
+    def __init__(self, ownership: Ownership) -> None:
+        self.ownership = ownership
+        self._channels: dict[str, grpc.aio.Channel] = {}
+
+    async def call(self, method: str, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        """The owner's answer, within the caller's deadline. Raises what it raises, and Unavailable
+        while there is no owner.
+        """
+        owner = self.ownership.other()
+        if owner is None or any(key == FORWARDED for key, _ in context.invocation_metadata() or ()):
+            raise Unavailable(
+                "no replica owns the lake at the moment, one is taking it over", remedy="Try again"
+            )
+        if owner.address not in self._channels:
+            self._channels[owner.address] = rpc.connect(owner.address)
+        stub = FeatureStoreServiceStub(self._channels[owner.address])
+        metadata = ((FORWARDED, self.ownership.this.replica),)
+        return await getattr(stub, method)(request, timeout=context.time_remaining(), metadata=metadata)
+
+    async def close(self) -> None:
+        for channel in self._channels.values():
+            await channel.close()

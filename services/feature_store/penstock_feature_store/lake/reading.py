@@ -49,8 +49,7 @@ def apart(files: Sequence[tuple[LakeFile, Footer]]) -> bool:
 
 
 def read_rows(path: Path, schema: pa.Schema, keep: pc.Expression | None = None) -> pa.Table:
-    present = pq.read_schema(path).names
-    wanted = [name for name in schema.names if name in present]
+    wanted = [name for name in pq.read_schema(path).names if name in schema.names]
     table = pq.read_table(path, columns=wanted, filters=keep)
     try:
         return conform(table, schema)

@@ -26,9 +26,8 @@ from penstock_feature_store import names
 from penstock_feature_store.online import sqlite as online_sqlite
 from penstock_feature_store.online.definitions import KEY_VERSION
 from penstock_feature_store.online.feast_import import Value, _mmh3, _redis_key, _redis_key_prefix
-from penstock_feature_store.online.redis_connection import Address, connect, told
-from penstock_feature_store.online.redis_files import write_anew
-from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of, views_of
+from penstock_feature_store.online.redis_server import Address, connect, told, write_anew
+from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of
 
 AT_ONCE = 1_000  # keys asked for in one go while rows expire
 _PREFIX: bytes = _redis_key_prefix([names.ENTITY])
@@ -74,7 +73,7 @@ class RedisOnlineStore(OnlineStore):
         """All fields of the entity but those of other entities' views: also fields that no pipeline
         declares any more.
         """
-        gone = views_of(sources)
+        gone = {names.view_of(source) for source in sources}
         stay = {field for view in self._views.values() if view.name not in gone for field in _fields(view)}
         key = _redis_key(self._project, key_of(entity), entity_key_serialization_version=KEY_VERSION)
         with self._turn():
@@ -174,9 +173,8 @@ class RedisOnlineStores(OnlineStores):
                 remedy="Name the primary",
             )
         if said.get("maxmemory") and str(said.get("maxmemory_policy", "")).startswith("allkeys"):
-            policy = f"maxmemory-policy {said['maxmemory_policy']}"
             raise Unavailable(
-                f"Redis drops rows when it is full ({policy})",
+                f"Redis drops rows when it is full (maxmemory-policy {said['maxmemory_policy']})",
                 where=str(self._address),
                 remedy="Set it to noeviction",
             )
@@ -190,9 +188,7 @@ def _features(view: Any) -> list[str]:
 
 
 def _field(view: Any, feature: str) -> bytes:
-    """Key of a feature in an entity's hash, as Feast makes it."""
-    field: bytes = _mmh3(f"{view.name}:{feature}")
-    return field
+    return bytes(_mmh3(f"{view.name}:{feature}"))
 
 
 def _fields(view: Any) -> list[bytes]:

@@ -18,7 +18,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock_feature_store import names
 from penstock_feature_store.online.definitions import KEY_VERSION, SQLITE
 from penstock_feature_store.online.feast_import import serialize_entity_key
-from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of, views_of
+from penstock_feature_store.online.stores import OnlineStore, OnlineStores, key_of
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +78,7 @@ class SqliteOnlineStore(OnlineStore):
         return self._delete([source], "created_ts < ?", int(before.timestamp())) if self._path.exists() else 0
 
     def _delete(self, sources: Collection[str], where: str, value: bytes | int) -> int:
-        tables = {f"{self._project}_{view}" for view in views_of(sources)}
+        tables = {f"{self._project}_{names.view_of(source)}" for source in sources}
         with closing(sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)) as connection:
             connection.execute("PRAGMA secure_delete=ON")
             present = {

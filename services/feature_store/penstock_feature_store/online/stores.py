@@ -9,7 +9,7 @@ missing, not a row that is not there.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,7 +37,7 @@ class Origin(NamedTuple):
     event_id: str
 
     def __str__(self) -> str:
-        return f"{self.time_us} {self.offset} {self.partition} {self.event_id}"
+        return " ".join(map(str, self))
 
     @classmethod
     def read(cls, text: str) -> Origin:
@@ -113,48 +113,40 @@ class OnlineStore(ABC):
     def write(self, source: str, table: pa.Table) -> int:
         """Rows of the lake, in any order, also again; returns how many entities changed."""
         view = self._views[source]
-        known = {feature.name for feature in view.features} - {names.ORIGIN, names.AT}
-        columns = [
-            name for name in table.column_names if name not in META.names
-        ]  # also a field that no pipeline told us of yet
-        absent = [name for name in known if name not in columns]
-        changed = 0
+        declared = {feature.name for feature in view.features} - {names.ORIGIN, names.AT}
+        for column in declared - set(table.column_names):
+            table = table.append_column(column, pa.nulls(table.num_rows))
+        newest = list(coalesce(table).items())
         with self._turn():
-            newest = list(coalesce(table).items())
-            for start in range(0, len(newest), BATCH):
-                changed += self._write(view, table, columns, absent, newest[start : start + BATCH])
-        return changed
+            return sum(
+                self._write(view, table, newest[start : start + BATCH])
+                for start in range(0, len(newest), BATCH)
+            )
 
-    def _write(
-        self,
-        view: Any,
-        table: pa.Table,
-        columns: Sequence[str],
-        absent: Sequence[str],
-        newest: Sequence[tuple[str, tuple[Origin, int]]],
-    ) -> int:
+    def _write(self, view: Any, table: pa.Table, newest: Sequence[tuple[str, tuple[Origin, int]]]) -> int:
         keys = [key_of(entity) for entity, _ in newest]
         held = self._provider.online_read(self._config, view, keys, [names.ORIGIN])
         wins = [
-            (entity, origin, row)
-            for (entity, (origin, row)), (_, values) in zip(newest, held, strict=True)
+            (key, origin, row)
+            for key, (_, (origin, row)), (_, values) in zip(keys, newest, held, strict=True)
             if (old := _origin(values)) is None or origin > old
         ]
-        taken = table.select(columns).take(pa.array([row for *_, row in wins], pa.int64()))
-        values = {column: _protos(taken.column(column).to_pylist()) for column in columns}
-        missing = {column: Value() for column in absent}
-        ingested = table.column(names.INGESTED).to_pylist()
+        taken = table.take(pa.array([row for *_, row in wins], pa.int64()))
+        ingested = taken.column(names.INGESTED).to_pylist()
+        # Also fields that no pipeline told us of yet.
+        columns = [name for name in taken.column_names if name not in META.names]
         rows = [
             (
-                key_of(entity),
-                {column: values[column][index] for column in columns}
-                | missing
+                key,
+                {column: _proto(value) for column, value in values.items()}
                 | {names.ORIGIN: Value(string_val=str(origin))}
-                | self._beside(ingested[row]),
+                | self._beside(published),
                 origin.time,
-                ingested[row],
+                published,
             )
-            for index, (entity, origin, row) in enumerate(wins)
+            for (key, origin, _), values, published in zip(
+                wins, taken.select(columns).to_pylist(), ingested, strict=True
+            )
         ]
         if rows:
             self._provider.online_write_batch(self._config, view, rows, None)
@@ -163,10 +155,8 @@ class OnlineStore(ABC):
     def read(self, source: str, entities: Sequence[str], fields: Sequence[str], now: datetime) -> list[Row]:
         """One row an entity, in order."""
         columns = {field: names.column_of(field) for field in fields}
-        keys, wanted = (
-            [key_of(entity) for entity in entities],
-            [*dict.fromkeys(columns.values()), names.ORIGIN],
-        )
+        keys = [key_of(entity) for entity in entities]
+        wanted = [*dict.fromkeys(columns.values()), names.ORIGIN]
         with self._turn():
             found = self._provider.online_read(self._config, self._views[source], keys, wanted)
         return [_row(values, columns, self._max_age, now) for _, values in found]
@@ -213,8 +203,7 @@ def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
     for row, (entity, origin) in enumerate(
         zip(table.column(names.ENTITY).to_pylist(), map(Origin._make, origins), strict=True)
     ):
-        known = newest.get(entity)
-        if known is None or origin > known[0]:
+        if entity not in newest or origin > newest[entity][0]:
             newest[entity] = (origin, row)
     return newest
 
@@ -222,10 +211,6 @@ def coalesce(table: pa.Table) -> dict[str, tuple[Origin, int]]:
 def key_of(entity: str) -> Any:
     """Feast's key of an entity's rows."""
     return EntityKey(join_keys=[names.ENTITY], entity_values=[Value(string_val=entity)])
-
-
-def views_of(sources: Iterable[str]) -> set[str]:
-    return {names.view_of(source) for source in sources}
 
 
 def _origin(values: Mapping[str, Any] | None) -> Origin | None:
@@ -244,19 +229,6 @@ def _row(
     if now - origin.time > max_age:
         return Row("expired", origin, {})
     return Row("found", origin, {field: _scalar(values.get(column)) for field, column in columns.items()})
-
-
-def _protos(values: Sequence[Scalar]) -> list[Any]:
-    """A category has few values: each is made once."""
-    made: dict[Scalar, Any] = {}
-    return [
-        (
-            _proto(value)
-            if isinstance(value, float)
-            else made.get(value) or made.setdefault(value, _proto(value))
-        )
-        for value in values
-    ]
 
 
 def _proto(value: Scalar) -> Any:

@@ -50,7 +50,10 @@ class OnlineWriter:
         while not stop.is_set():
             count = self._arrivals.count
             try:
-                worked |= self._catch_up(stop)
+                for held in self._pipelines.all():
+                    for source in held.lakes:
+                        while not stop.is_set() and step(held, source):
+                            worked = True
             except Unavailable as error:
                 if not self.trouble:
                     log.warning("online_store_away", why=error.message, where=error.where)
@@ -68,15 +71,6 @@ class OnlineWriter:
                 if worked and time.monotonic() - idle_since > QUIET_S:
                     worked = False
                     _give_back_memory()
-
-    def _catch_up(self, stop: threading.Event) -> bool:
-        """Until the lake's rows are online. True when there were any. Raises Unavailable."""
-        worked = False
-        for held in self._pipelines.all():
-            for source in held.lakes:
-                while not stop.is_set() and step(held, source):
-                    worked = True
-        return worked
 
     async def tell_trouble(self, stores: OnlineStores, readiness: Readiness) -> None:
         """Tells readiness why the shared online store cannot be used, as long as it cannot."""

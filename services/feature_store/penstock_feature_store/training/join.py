@@ -227,7 +227,7 @@ def _refuse_useless(columns: Columns, parts: Mapping[str, pa.Table], classes: Se
                 where=f"features.{name}",
                 remedy="Publish events that carry it, or take it out of `features`",
             )
-    seen = set(train.column("__label").to_pylist()) if classes else set()
+    seen = set(train.column("__label").to_pylist())
     absent = [name for index, name in enumerate(classes) if index not in seen]
     if absent:
         raise Conflict(

@@ -64,11 +64,9 @@ class Snapshot:
         found = []
         for source in self._pipeline.sources:
             topic = source_topic("events", self._pipeline.pipeline, source)
-            ranges = self._database.execute(
-                f"SELECT {names.PARTITION}, min({names.OFFSET}), max({names.OFFSET}) + 1 FROM"
-                f" {quoted(source)} GROUP BY 1 ORDER BY 1"
-            )
-            for partition, first, last in ranges.fetchall():
+            ranges = f"""SELECT {names.PARTITION}, min({names.OFFSET}), max({names.OFFSET}) + 1
+                FROM {quoted(source)} GROUP BY 1 ORDER BY 1"""
+            for partition, first, last in self._database.execute(ranges).fetchall():
                 found.append(OffsetRange(topic=topic, partition=partition, first=first, last=last))
         return found
 

@@ -25,8 +25,6 @@ from typing import Any, Self
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.child import error_heard, error_said, tie_to
 
-_GO = b"go"
-
 
 class Spawner:
     """Owned by the service; what it forked ends with it."""
@@ -59,7 +57,7 @@ class Spawner:
         reading, writing = os.pipe()
         try:
             os.write(request, json.dumps([work, order]).encode())
-            socket.send_fds(self._control, [_GO], [request, writing])
+            socket.send_fds(self._control, [b"go"], [request, writing])
         except OSError as error:
             os.close(reading)
             raise Unavailable(
@@ -77,8 +75,7 @@ class Spawner:
         said = json.loads(answer)
         if "error" in said:
             raise error_heard(said["error"])
-        result: dict[str, Any] = said["result"]
-        return result
+        return dict(said["result"])
 
     async def watch(self) -> None:
         """Returns never; raises Unavailable when the waiting process dies."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock.contracts.pipeline import SplitParts
 
-PARTS: Final = ("train", "validation", "audit")
+PARTS = ("train", "validation", "audit")
 Parts = npt.NDArray[np.int8]  # an index into PARTS for each row
 
 

@@ -24,8 +24,6 @@ from penstock_feature_store.training.columns import place_of
 
 log = structlog.get_logger(__name__)
 
-REQUESTED_BY = "feature_store"
-
 
 def due(new_labels: int, threshold: int, runs: int) -> bool:
     """Labels that arrive during a run count for the next: no request while one is under way."""
@@ -52,7 +50,7 @@ async def request_if_due(store: Store, held: Owned, clock: Callable[[], datetime
         pipeline_number=held.number,
         reason="new_labels",
         requested_at=clock(),
-        requested_by=REQUESTED_BY,
+        requested_by="feature_store",
     )
 
     def publish(effect: Effect) -> None:

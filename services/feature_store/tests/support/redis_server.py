@@ -11,7 +11,7 @@ from penstock.testing import containers
 from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
 from penstock.testing.wait import until
-from penstock_feature_store.online.redis_connection import Address
+from penstock_feature_store.online.redis_server import Address
 
 PASSWORD = "correct-horse-battery-staple"
 _LOG = "$(ls -t /data/appendonlydir/*.incr.aof | head -1)"

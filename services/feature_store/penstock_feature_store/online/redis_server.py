@@ -1,25 +1,33 @@
-"""A Redis server: its address, read from a URL, and the connection to it, whose password comes from
-a file that is read anew at each connect.
+"""A Redis server: its address, read from a URL; the connection to it, whose password comes from a
+file that is read anew at each connect; and its own files, written anew.
 
 No message repeats the URL, which may hold a password by mistake.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import structlog
 from redis import AuthenticationError, CredentialProvider, Redis, RedisError, ResponseError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from penstock.contracts.errors import Invalid, Unavailable
 
+log = structlog.get_logger(__name__)
+
 CONNECT_S = 2.0
 ANSWER_S = 5.0
+REWRITTEN_WITHIN_S = 120.0
+POLL_S = 0.05
+_BUSY = ("aof_rewrite_in_progress", "aof_rewrite_scheduled", "rdb_bgsave_in_progress")
 _REMEDY = "Write redis://host:6379/0, or rediss:// for TLS"
 
 
@@ -81,9 +89,6 @@ def connect(address: Address, password_file: Path | None) -> Redis:
 
     A call is tried again once, at once: the server may have been started again since the last one.
     """
-    who: dict[str, Any] = {"username": address.user}
-    if password_file:
-        who = {"credential_provider": PasswordFile(password_file, address.user)}
     return Redis(
         host=address.host,
         port=address.port,
@@ -93,7 +98,8 @@ def connect(address: Address, password_file: Path | None) -> Redis:
         socket_timeout=ANSWER_S,
         retry=Retry(NoBackoff(), 1),
         client_name="penstock-feature-store",
-        **who,
+        username=None if password_file else address.user,
+        credential_provider=PasswordFile(password_file, address.user) if password_file else None,
     )
 
 
@@ -112,3 +118,51 @@ def told(address: Address) -> Iterator[None]:
         raise Unavailable(
             f"Redis does not answer: {error}", where=str(address), remedy="Start it, or see its log"
         ) from error
+
+
+def write_anew(redis: Any, where: str) -> None:
+    """Returns when no file of this server holds what is not in its memory, its log of commands and its
+    snapshot among them; its replicas' files are theirs. Raises Unavailable, RedisError.
+
+    Where the server does not let a client do that (some hosted ones do not), the files keep it
+    until the server writes them by itself.
+    """
+    try:
+        if redis.info("persistence")["aof_enabled"]:
+            _write(redis, "AOF", redis.bgrewriteaof, "aof_last_bgrewrite_status", where)
+        if redis.config_get("save").get("save"):
+            _write(redis, "RDB", partial(redis.bgsave, schedule=False), "rdb_last_bgsave_status", where)
+    except ResponseError as error:
+        log.warning(
+            "erased_rows_stay_in_the_files_of_redis",
+            why=str(error),
+            remedy="Let BGREWRITEAOF and BGSAVE run on the server",
+        )
+
+
+def _write(redis: Any, file: str, begin: Callable[[], object], outcome: str, where: str) -> None:
+    begun, until = False, time.monotonic() + REWRITTEN_WITHIN_S
+    while True:
+        said = redis.info("persistence")
+        if not any(said.get(name) for name in _BUSY):
+            if begun:
+                break
+            try:
+                begin()
+                begun = True  # one that was under way when the rows left holds them still
+            except ResponseError as error:
+                if "in progress" not in str(error):
+                    raise
+        elif time.monotonic() > until:
+            raise Unavailable(
+                f"Redis has not written its {file} file anew within {REWRITTEN_WITHIN_S:.0f} s",
+                where=where,
+                remedy="Try again",
+            )
+        time.sleep(POLL_S)
+    if said[outcome] != "ok":
+        raise Unavailable(
+            f"Redis failed to write its {file} file anew",
+            where=where,
+            remedy="See its log; perhaps its disk is full",
+        )
