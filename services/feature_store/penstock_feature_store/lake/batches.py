@@ -62,8 +62,6 @@ def table_of(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
     parts = [
         _decoded(received[start : start + CHUNK], schema) for start in range(0, max(len(received), 1), CHUNK)
     ]
-    if len(parts) == 1:
-        return parts[0]
     whole = united(part.schema for part in parts)
     return pa.concat_tables([conform(part, whole) for part in parts]).combine_chunks()
 

@@ -143,8 +143,7 @@ class SourceLake:
 
     def entities(self) -> int:
         """Distinct entities. Reads one column of every file."""
-        table = self.read([names.ENTITY])
-        return int(pc.count_distinct(table.column(names.ENTITY)).as_py())
+        return int(pc.count_distinct(self.read([names.ENTITY]).column(names.ENTITY)).as_py())
 
     def file_count(self) -> int:
         return len(self._files)

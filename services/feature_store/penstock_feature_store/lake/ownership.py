@@ -180,8 +180,9 @@ class Forwarding:
         if owner.address not in self._channels:
             self._channels[owner.address] = rpc.connect(owner.address)
         stub = FeatureStoreServiceStub(self._channels[owner.address])
-        metadata = ((FORWARDED, self.ownership.this.replica),)
-        return await getattr(stub, method)(request, timeout=context.time_remaining(), metadata=metadata)
+        return await getattr(stub, method)(
+            request, timeout=context.time_remaining(), metadata=[(FORWARDED, self.ownership.this.replica)]
+        )
 
     async def close(self) -> None:
         for channel in self._channels.values():

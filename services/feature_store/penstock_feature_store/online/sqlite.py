@@ -119,10 +119,8 @@ class SqliteOnlineStores(OnlineStores):
         """
         with _positions(_path(folder)) as connection:
             connection.execute("PRAGMA journal_mode=WAL")
-            known = [
-                source for (source,) in connection.execute("SELECT DISTINCT source FROM penstock_positions")
-            ]
-            dropped = [(source,) for source in known if names.view_of(source) in gone]
+            known = connection.execute("SELECT DISTINCT source FROM penstock_positions").fetchall()
+            dropped = [(source,) for (source,) in known if names.view_of(source) in gone]
             connection.executemany("DELETE FROM penstock_positions WHERE source = ?", dropped)
 
     def check(self) -> None:

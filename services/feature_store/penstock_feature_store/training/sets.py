@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -83,51 +84,40 @@ class TrainingSets:
     async def create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         """Goes on when the caller does not wait for it; who asks again gets the same."""
         if training_set not in self._building:
-            task = asyncio.create_task(self._measured(training_set, held, pipeline, number))
+            task = asyncio.create_task(self._create(training_set, held, pipeline, number))
             self._building[training_set] = task
-            task.add_done_callback(lambda done: self._built(training_set, done))
+            task.add_done_callback(partial(self._built, training_set, pipeline, time.perf_counter()))
         return await asyncio.shield(self._building[training_set])
-
-    async def _measured(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
-        began, outcome = time.perf_counter(), "refused"
-        with span("create training set", pipeline=pipeline.pipeline):
-            try:
-                made = await self._create(training_set, held, pipeline, number)
-                outcome = "created"
-                return made
-            finally:
-                _DURATION.record(
-                    time.perf_counter() - began, {"pipeline": pipeline.pipeline, "outcome": outcome}
-                )
 
     async def _create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         folder = self._folder / training_set
         started = self._clock()
-        async with held.gate.shared():
-            if known := await self.known(training_set, pipeline.pipeline, number):
-                return known
-            try:
-                positions = await asyncio.to_thread(self._link, held, pipeline, folder)
-                order = Order(
-                    id=training_set,
-                    pipeline=pipeline,
-                    folder=folder,
-                    artifacts=self._artifacts.root,
-                    created_at=started,
-                )
-                made = TrainingSet.model_validate(
-                    await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True))
-                )
-                await persistently(
-                    lambda: self._keep(
-                        training_set, made, number, source_of(pipeline.target.source_field), positions
+        with span("create training set", pipeline=pipeline.pipeline):
+            async with held.gate.shared():
+                if known := await self.known(training_set, pipeline.pipeline, number):
+                    return known
+                try:
+                    positions = await asyncio.to_thread(self._link, held, pipeline, folder)
+                    order = Order(
+                        id=training_set,
+                        pipeline=pipeline,
+                        folder=folder,
+                        artifacts=self._artifacts.root,
+                        created_at=started,
                     )
-                )
-            except BaseException:
-                await persistently(lambda: self._forget(training_set))
-                raise
-            finally:
-                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                    made = TrainingSet.model_validate(
+                        await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True))
+                    )
+                    await persistently(
+                        lambda: self._keep(
+                            training_set, made, number, source_of(pipeline.target.source_field), positions
+                        )
+                    )
+                except BaseException:
+                    await persistently(lambda: self._forget(training_set))
+                    raise
+                finally:
+                    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         log.info(
             "training_set_created",
             pipeline=made.pipeline,
@@ -138,9 +128,14 @@ class TrainingSets:
         )
         return made
 
-    def _built(self, training_set: str, done: asyncio.Task[TrainingSet]) -> None:
+    def _built(
+        self, training_set: str, pipeline: Pipeline, began: float, done: asyncio.Task[TrainingSet]
+    ) -> None:
         del self._building[training_set]
-        if not done.cancelled() and (error := done.exception()):
+        error = None if done.cancelled() else done.exception()
+        outcome = "refused" if error or done.cancelled() else "created"
+        _DURATION.record(time.perf_counter() - began, {"pipeline": pipeline.pipeline, "outcome": outcome})
+        if error:
             log.info("training_set_refused", id=training_set, why=str(error))
 
     def _link(self, held: Owned, pipeline: Pipeline, folder: Path) -> dict[int, int]:

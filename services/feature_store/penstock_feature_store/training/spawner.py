@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import socket
 import sys
@@ -119,10 +120,8 @@ def _work(waiting: int, request: int, answer: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         gc.unfreeze()
-        size = os.fstat(request).st_size
-        work, order = json.loads(os.pread(request, size, 0))
-        module, _, name = work.partition(":")
-        function: Callable[[dict[str, Any]], dict[str, Any]] = getattr(importlib.import_module(module), name)
+        work, order = json.loads(os.pread(request, os.fstat(request).st_size, 0))
+        function: Callable[[dict[str, Any]], dict[str, Any]] = pkgutil.resolve_name(work)
         said: dict[str, Any] = {"result": function(order)}
     except BaseException as error:
         if not isinstance(error, PenstockError):
