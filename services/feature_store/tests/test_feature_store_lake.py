@@ -170,6 +170,18 @@ def test_an_erasure_cut_short_does_not_bring_rows_back(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_merge_that_meets_an_erasure_brings_no_row_back(tmp_path: Path) -> None:
+    lake = SourceLake(tmp_path)
+    for first in range(RUN):
+        lake.append(0, first, first + 1, rows(first, first + 1))
+    before = lake._by_offset()
+    assert lake.erase("e3") == 1
+    assert lake._merge(before) == 0
+    assert lake.merge() == RUN - 1
+    assert offsets(lake) == [2 * offset for offset in range(RUN) if offset != 3]
+    assert SourceLake(tmp_path).count() == RUN - 1
+
+
 def test_rows_leave_by_when_they_were_published(tmp_path: Path) -> None:
     lake = SourceLake(tmp_path)
     old = [

@@ -25,6 +25,7 @@ from penstock.runtime.store import Store, assert_migrations_match
 from penstock.testing.threads import in_a_thread
 from penstock_feature_store.handlers import router
 from penstock_feature_store.names import column_of
+from penstock_feature_store.pipelines import Gate
 from penstock_feature_store.settings import Settings
 from penstock_feature_store.store import Tables, begin_run, count_up_to, counted, end_run, runs_under_way
 from penstock_feature_store.training.fingerprint import fingerprint
@@ -151,6 +152,16 @@ async def test_a_wish_that_the_trainer_turns_away_is_under_way_nowhere(
     with in_a_thread(store.snapshot()) as session:
         assert runs_under_way(session, "p") == under_way
     store.close()
+
+
+async def test_an_erasure_that_is_called_off_while_it_waits_lets_training_sets_in() -> None:
+    gate = Gate()
+    async with gate.shared():
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), gate.alone():
+                pass
+    async with asyncio.timeout(5), gate.shared():
+        pass
 
 
 def test_columns_that_databases_would_confuse_have_names_of_their_own() -> None:

@@ -28,7 +28,7 @@ from penstock_feature_store.lake.batches import united
 from penstock_feature_store.lake.files import Footer, LakeFile, divide, next_merge, parse, positions
 from penstock_feature_store.lake.reading import (
     apart,
-    count_from,
+    count_in,
     footer_of,
     once,
     read_rows,
@@ -129,7 +129,8 @@ class SourceLake:
         since, files = since or {}, self._by_offset()
         if apart(files):
             return sum(
-                self._count_file(file, footer, column, since.get(file.partition, 0)) for file, footer in files
+                count_in(self.folder, file, footer, column, since.get(file.partition, 0))
+                for file, footer in files
             )
         table = once(self.read(list(dict.fromkeys([names.PARTITION, names.OFFSET, names.RECORD, column]))))
         starts = [since.get(partition, 0) for partition in table.column(names.PARTITION).to_pylist()]
@@ -203,10 +204,9 @@ class SourceLake:
         for file, footer in files:
             path = self.folder / file.name
             with self._lock:
-                if (
-                    file not in self._files
-                    or not pq.read_table(path, columns=[names.ID], filters=leaves).num_rows
-                ):
+                if file not in self._files:
+                    continue
+                if not pq.read_table(path, columns=[names.ID], filters=leaves).num_rows:
                     continue
                 kept = pq.read_table(path, filters=~leaves | leaves.is_null())
                 self._write(file._replace(epoch=self._epoch, revision=file.revision + 1), kept)
@@ -253,15 +253,6 @@ class SourceLake:
             aside.unlink(missing_ok=True)
         log.debug("files_merged", source=self.folder.name, files=len(run))
         return len(run) - 1
-
-    def _count_file(self, file: LakeFile, footer: Footer, column: str, since: int) -> int:
-        if since >= file.next or column not in footer.present:
-            return 0
-        return (
-            footer.present[column]
-            if since <= file.first
-            else count_from(self.folder / file.name, column, since)
-        )
 
 
 class Lake:

@@ -63,20 +63,27 @@ def values_in(table: pa.Table, column: str) -> int:
     return int(table.num_rows - table.column(column).null_count)
 
 
+def count_in(folder: Path, file: LakeFile, footer: Footer, column: str, since: int) -> int:
+    """Rows of a file with a value in `column`, at records offsets not below `since`."""
+    if since >= file.next or column not in footer.present:
+        return 0
+    return footer.present[column] if since <= file.first else _count_from(folder / file.name, column, since)
+
+
 @lru_cache(64)
-def count_from(path: Path, column: str, since: int) -> int:
-    """Rows of a file with a value in `column`, at records offsets not below `since`. Kept: no other
-    bytes ever get the file's name.
-    """
+def _count_from(path: Path, column: str, since: int) -> int:
+    # Kept, for no other bytes ever get the file's name.
     return values_in(pq.read_table(path, columns=[column], filters=pc.field(names.RECORD) >= since), column)
 
 
 def footer_of(path: Path) -> Footer:
     metadata = pq.read_metadata(path)
     rows = metadata.num_rows
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups if rows else 0)]
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     statistics = {
-        metadata.schema.column(index).name: [group.column(index).statistics for group in groups]
+        metadata.schema.column(index).name: [
+            group.column(index).statistics for group in groups if group.num_rows
+        ]
         for index in range(metadata.num_columns)
     }
 
