@@ -171,7 +171,7 @@ class Pipelines:
                 self._follow(pipeline, number)
 
     def _follow(self, pipeline: Pipeline, number: int) -> None:
-        """Opens the pipeline in place of the number before it, with its data where the lake is owned."""
+        """Opens the pipeline in place of its last number, with its data where the lake is owned."""
         name = pipeline.pipeline
         known = self._held.get(name)
         folder = self._folder / name

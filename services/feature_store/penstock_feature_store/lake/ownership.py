@@ -34,9 +34,8 @@ LEASE = timedelta(seconds=15)
 RENEW_EVERY_S = 5.0
 LOOK_EVERY_S = 0.5
 THING = "lake"
-FORWARDED = (
-    "penstock-forwarded-by"  # a replica's name in a call's metadata: handed on once, never in a circle
-)
+# A replica's name in a call's metadata: it is handed on once, never in a circle.
+FORWARDED = "penstock-forwarded-by"
 _AWAY = (SQLAlchemyError, Unavailable)  # the database
 
 

@@ -115,7 +115,7 @@ def behind(held: Owned, source: str) -> int:
 
 
 def _give_back_memory() -> None:
-    """Arrow and the C library keep freed memory for the next burst. Takes some tens of milliseconds."""
+    """Arrow and the C library keep freed memory for the next burst. Takes tens of milliseconds."""
     gc.collect()
     pa.default_memory_pool().release_unused()
     ctypes.CDLL(None).malloc_trim(0)

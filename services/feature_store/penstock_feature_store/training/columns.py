@@ -13,7 +13,7 @@ from penstock_feature_store import names
 
 
 class Columns(NamedTuple):
-    """References to read from the sources, `source.field`: by feature name, and by a group's field."""
+    """References to read from the sources, `source.field`, by a feature's name or a group's field."""
 
     features: Mapping[str, str]
     groups: Mapping[str, str]
