@@ -16,7 +16,8 @@ from penstock.measures import fairness
 from penstock.measures.intervals import Bootstrap, disparity, percentile
 from penstock.measures.performance import performance
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
-from penstock_ethics_audit.gates import ThinCell, Verdict, judge, overall
+from penstock.packages.evidence import overall
+from penstock_ethics_audit.gates import ThinCell, Verdict, judge
 from penstock_ethics_audit.groups import Grouping
 
 

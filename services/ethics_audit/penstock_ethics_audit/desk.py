@@ -26,13 +26,12 @@ from penstock.contracts.events import (
 )
 from penstock.contracts.versions import version_name
 from penstock.packages import dsse, evidence
-from penstock.packages.evidence import Verdict, Waiver
+from penstock.packages.evidence import Verdict, Waiver, may_be_waived, not_passed
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
 from penstock.runtime.pipelines import Applied
 from penstock.runtime.store import Effect
 from penstock_ethics_audit import store as rows
-from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow
 
 log = structlog.get_logger(__name__)

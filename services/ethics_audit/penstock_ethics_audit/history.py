@@ -26,14 +26,13 @@ from penstock.contracts.events import (
     ReviewDecided,
 )
 from penstock.packages import dsse, evidence
-from penstock.packages.evidence import Waiver
+from penstock.packages.evidence import Waiver, may_be_waived, not_passed
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import Desk
-from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.store import AuditRow, ReviewRow
 
 log = structlog.get_logger(__name__)

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from penstock.contracts.errors import Conflict, Invalid, NotFound
+from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
@@ -134,27 +134,10 @@ def find_audit(session: Session, reference: str) -> AuditRow:
     """Finds the newest audit of a version, by digest or a prefix of at least 4 digits, with or without
     `pipeline@`. Raises Invalid, NotFound.
     """
-    found = VersionReference.parse(reference)
-    query = (
-        select(AuditRow.pipeline, AuditRow.digest)
-        .where(AuditRow.digest.startswith(found.prefix))
-        .distinct()
-        .limit(5)
+    asked_for = VersionReference.parse(reference)
+    versions = session.execute(
+        select(AuditRow.pipeline, AuditRow.digest).where(AuditRow.digest.startswith(asked_for.prefix))
     )
-    if found.pipeline:
-        query = query.where(AuditRow.pipeline == found.pipeline)
-    versions = list(session.execute(query))
-    if not versions:
-        raise NotFound(
-            "no audit of such a version",
-            where=reference,
-            remedy="List versions with `penstock models PIPELINE`",
-        )
-    if len(versions) > 1:
-        names = ", ".join(version_name(pipeline, digest, 16) for pipeline, digest in versions)
-        raise Invalid(
-            f"more than one version begins so: {names}", where=reference, remedy="Write more digits"
-        )
-    row = newest_audit(session, versions[0].digest)
+    row = newest_audit(session, asked_for.choose(versions, missing="no audit of such a version"))
     assert row is not None
     return row

@@ -6,7 +6,8 @@ import pytest
 
 from penstock.contracts.events import Interval
 from penstock.contracts.pipeline import Gate
-from penstock_ethics_audit.gates import ThinCell, judge, may_be_waived, overall
+from penstock.packages.evidence import may_be_waived, overall
+from penstock_ethics_audit.gates import ThinCell, judge
 
 AT_MOST = Gate(metric="equalized_odds_difference", by="sex", at_most=0.10)
 AT_LEAST = Gate(metric="auroc", at_least=0.88)

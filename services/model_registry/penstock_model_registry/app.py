@@ -15,7 +15,6 @@ from penstock_model_registry.registry import Registry
 from penstock_model_registry.servicer import Servicer
 from penstock_model_registry.settings import Settings
 from penstock_model_registry.store import Tables
-from penstock_model_registry.topics import PipelineTopics
 
 MIGRATIONS = "penstock_model_registry.migrations"
 
@@ -26,7 +25,7 @@ async def run(settings: Settings) -> None:
         keys = Keys(settings.platform.keys, settings.platform.private_keys)
         await asyncio.to_thread(keys.ensure, roles=["registry"])
         packages = Packages(service.artifacts, keys)
-        pipelines = Pipelines(store, PipelineTopics(settings.platform.kafka), service.clock)
+        pipelines = Pipelines(store, settings.platform.kafka, service.clock)
         registry = Registry(store, packages, service.artifacts, keys, service.clock)
 
         await service.restores(History(store, keys))

@@ -48,10 +48,9 @@ class Case:
     audit: AuditCompleted | None
     waiver: Envelope | None
     rejected: str | None
-    pipeline: Pipeline
-    """Newest applied file: its promotion policy counts, not that of the training run."""
-    gates: tuple[Gate, ...]
-    """Gates of the file that the version was trained from."""
+    retired: bool  # served before, and does so no more
+    pipeline: Pipeline  # the newest applied file: its policy counts, not that of the training run
+    gates: tuple[Gate, ...]  # of the file that the version was trained from
     champion: ModelVersionPromoted | None
     champion_audit: AuditCompleted | None
 
@@ -76,13 +75,12 @@ class Judged:
     """A decision, with the promotion that it leads to."""
 
     decision: Decision
+    # Signed and checked, where the decision is Promoted and the version does not serve yet.
     promoted: ModelVersionPromoted | None = None
-    """Signed and checked, where the decision is Promoted and the version does not serve yet."""
 
 
 def case_of(session: Session, row: VersionRow) -> Case:
     """Reads the case of a version."""
-    newest = rows.pipeline_row(session, row.pipeline)
     trained_by = rows.trained_by(session, row.pipeline, row.version.pipeline_number)
     champion = rows.champion_of(session, row.pipeline)
     champion_row = session.get(VersionRow, champion.digest) if champion else None
@@ -92,7 +90,8 @@ def case_of(session: Session, row: VersionRow) -> Case:
         audit=row.audit,
         waiver=row.waiver,
         rejected=row.rejected,
-        pipeline=newest.pipeline,
+        retired=row.state == "retired",
+        pipeline=rows.pipeline_row(session, row.pipeline).pipeline,
         gates=trained_by.pipeline.audit.gates,
         champion=champion.promoted if champion else None,
         champion_audit=champion_row.audit if champion_row else None,
@@ -124,13 +123,9 @@ def rolled_back_or_before(session: Session, pipeline: str, from_generation: int)
 
 def unmoved(session: Session, case: Case) -> VersionRow:
     """Returns the version's row where nothing that the case rests on has changed. Raises Moved."""
-    row = session.get(VersionRow, case.version.digest)
-    champion = rows.champion_of(session, case.version.pipeline)
-    generation = champion.generation if champion else 0
-    if row is None or row.changes != case.changes or generation != case.generation - 1:
-        raise Moved
-    newest = rows.pipeline_row(session, case.version.pipeline)
-    if newest.pipeline.promotion != case.pipeline.promotion:
+    row = session.get_one(VersionRow, case.version.digest)
+    now, policy = case_of(session, row), case.pipeline.promotion
+    if (now.changes, now.generation, now.pipeline.promotion) != (case.changes, case.generation, policy):
         raise Moved
     return row
 
@@ -183,20 +178,10 @@ def _refuse(effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...
 def promote(effect: Effect, row: VersionRow, case: Case, promoted: ModelVersionPromoted) -> None:
     """Gives the pipeline its next generation and retires the champion before it."""
     if case.champion is not None:
-        before = effect.session.get(VersionRow, case.champion.version.digest)
-        if before is not None:
-            before.state, before.changes = "retired", before.changes + 1
+        before = effect.session.get_one(VersionRow, case.champion.version.digest)
+        before.state, before.changes = "retired", before.changes + 1
     row.state, row.because = "promoted", []
-    effect.session.add(
-        PromotionRow(
-            pipeline=row.pipeline,
-            generation=promoted.generation,
-            digest=row.digest,
-            reason=promoted.reason,
-            promoted=promoted,
-            promoted_at=promoted.promoted_at,
-        )
-    )
+    effect.session.add(PromotionRow.of(promoted))
     effect.publish(promoted)
     log.info(
         "version_promoted",

@@ -9,38 +9,60 @@ pipeline's `audit.confidence`; its upper end is what the registry judges.
 
 from __future__ import annotations
 
+import io
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.contracts.errors import Invalid
-from penstock.contracts.measures import MEASURES, Task, over_rows
+from penstock.contracts.errors import Invalid, Tampered
+from penstock.contracts.events import AuditCompleted
+from penstock.contracts.measures import MEASURES, PROMOTION_DEFAULT, Task, over_rows
+from penstock.contracts.pipeline import Pipeline
 from penstock.measures.comparison import worse_by
 from penstock.measures.scores import Scores
+from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry.promotion import Drop
 
 MIN_PAIRED_ROWS = 100
-MAX_ROWS = 100_000
-"""More rows than these are thinned, by row hash: the same rows for both."""
-MAX_DRAWS = 20_000_000
-"""Rows times resamples: about a second."""
+MAX_ROWS = 100_000  # more are thinned, by row hash: the same rows for both
+MAX_DRAWS = 20_000_000  # rows times resamples: about a second
 MIN_RESAMPLES = 200
+_REMEDY = "Set `promotion: {compare: none}` in the pipeline file, apply it and promote the version by hand"
 
 
 @dataclass(frozen=True)
 class Scored:
     """A model's scores on its audit split, with the identity of each row."""
 
-    rows: NDArray[np.bytes_]
-    """[N] hashed identities, each once."""
+    rows: NDArray[np.bytes_]  # [N] hashed identities, each once
     scores: Scores
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def take(self, index: NDArray[np.intp]) -> Scored:
         return Scored(self.rows[index], self.scores.take(index))
+
+
+def measure_drop(
+    artifacts: Artifacts,
+    pipeline: Pipeline,
+    champion: AuditCompleted | None,
+    challenger: AuditCompleted | None,
+) -> Drop:
+    """Measures how much worse the challenger is by the policy's metric, or by the target's default
+    where that one does not fit the target. Blocks: reads the scores that both audits kept. Raises
+    Invalid where it cannot be said, NotFound and Tampered as the scores are.
+    """
+    asked, target = pipeline.promotion.metric, pipeline.target.type
+    return compare(
+        read_scores(_signed_scores(artifacts, "champion", champion)),
+        read_scores(_signed_scores(artifacts, "challenger", challenger)),
+        asked if target in MEASURES[asked].promotion else PROMOTION_DEFAULT[target],
+        confidence=pipeline.audit.confidence,
+        resamples=pipeline.audit.resamples,
+    )
 
 
 def compare(
@@ -49,17 +71,17 @@ def compare(
     """Measures how much worse `challenger` is by `metric`. Raises Invalid where the metric does not fit
     the scores or is undefined on these rows.
     """
+    _check_fits(metric, champion.scores.task)
+    _check_fits(metric, challenger.scores.task)
     first, second = _common(champion, challenger)
     paired = len(first) >= MIN_PAIRED_ROWS
     if not paired:
         first, second = _thin(champion), _thin(challenger)
-    _check_fits(metric, first.scores.task)
-    _check_fits(metric, second.scores.task)
     affordable = MAX_DRAWS // max(len(first), len(second), 1)
     interval = worse_by(
         metric,
-        first.scores,
-        second.scores,
+        first,
+        second,
         paired=paired,
         resamples=max(MIN_RESAMPLES, min(resamples, affordable)),
         confidence=confidence,
@@ -77,20 +99,20 @@ def compare(
     return Drop(metric, interval, rows=rows, paired=paired)
 
 
-def _common(champion: Scored, challenger: Scored) -> tuple[Scored, Scored]:
+def _common(champion: Scored, challenger: Scored) -> tuple[Scores, Scores]:
     """The rows that both were scored on and whose label has not changed between, ordered by entity."""
     _, left, right = np.intersect1d(champion.rows, challenger.rows, assume_unique=True, return_indices=True)
     same = champion.scores.labels[left] == challenger.scores.labels[right]
-    kept = slice(0, MAX_ROWS)  # intersect1d sorts by hash, so a prefix is a random part
-    left, right = left[same][kept], right[same][kept]
+    # intersect1d sorts by hash, so a prefix is a random part
+    left, right = left[same][:MAX_ROWS], right[same][:MAX_ROWS]
     order = np.argsort(champion.scores.units[left], kind="stable")
-    return champion.take(left[order]), challenger.take(right[order])
+    return champion.scores.take(left[order]), challenger.scores.take(right[order])
 
 
-def _thin(scored: Scored) -> Scored:
+def _thin(scored: Scored) -> Scores:
     """Keeps at most MAX_ROWS rows, ordered by entity."""
     kept = np.argsort(scored.rows)[:MAX_ROWS]
-    return scored.take(kept[np.argsort(scored.scores.units[kept], kind="stable")])
+    return scored.scores.take(kept[np.argsort(scored.scores.units[kept], kind="stable")])
 
 
 def _check_fits(metric: str, task: Task) -> None:
@@ -107,3 +129,58 @@ def _check_fits(metric: str, task: Task) -> None:
         where="promotion.metric",
         remedy=f"Use one of {fitting}",
     )
+
+
+def _signed_scores(artifacts: Artifacts, whose: str, audit: AuditCompleted | None) -> bytes:
+    """The scores that the audit's result names, as the signed verdict names the result: nobody
+    slips in others.
+    """
+    if audit is None or audit.scores is None:
+        raise Invalid(
+            f"the {whose}'s audit kept no scores, so that the two cannot be compared", remedy=_REMEDY
+        )
+    try:
+        named = json.loads(artifacts.read(audit.result))["scores_digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Invalid(
+            f"the {whose}'s audit result names no scores", where=audit.result.uri, remedy=_REMEDY
+        ) from error
+    if named != audit.scores.digest:
+        raise Tampered(f"the {whose}'s scores are not those that its audit signed", where=audit.scores.uri)
+    return artifacts.read(audit.scores)
+
+
+def read_scores(content: bytes) -> Scored:
+    """An audit's `scores` artifact (`.npz`, read without pickles). Raises Invalid where it is none.
+
+    Arrays of N: `row` and `entity`, hashes that are alike for every model of the pipeline; `label`;
+    `probability` of the positive class, or `probabilities` [N, k], and `decision` (class index, -1
+    abstained); or `value` for a regression.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = dict(file)
+        if len({len(values) for values in arrays.values()}) != 1:
+            raise ValueError("its arrays differ in length")
+        scored = Scored(arrays["row"].astype(np.bytes_), _scores(arrays))
+    except Exception as error:  # numpy's, zipfile's and zlib's errors share no base
+        raise Invalid(f"the audit's scores cannot be read: {error}", remedy=_REMEDY) from error
+    return scored.take(np.unique(scored.rows, return_index=True)[1])
+
+
+def _scores(arrays: Mapping[str, NDArray[Any]]) -> Scores:
+    """Entities are numbered in the order of their hashes. Without them each row is one."""
+    labels = arrays["label"].astype(np.float64)
+    units = np.unique(arrays.get("entity", arrays["row"]).astype(np.bytes_), return_inverse=True)[1].astype(
+        np.int64
+    )
+    if "value" in arrays:
+        return Scores("regression", labels, units, values=arrays["value"].astype(np.float64))
+    task: Task = "multiclass" if "probabilities" in arrays else "binary"
+    if task == "binary":
+        positive = arrays["probability"].astype(np.float64)
+        probabilities = np.stack([1 - positive, positive], axis=1)
+    else:
+        probabilities = arrays["probabilities"].astype(np.float64)
+    decisions = arrays["decision"].astype(np.int64) if "decision" in arrays else None
+    return Scores(task, labels, units, probabilities=probabilities, decisions=decisions)

@@ -32,7 +32,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
-from penstock_model_registry.store import PipelineRow, PromotionRow, State, VersionRow, rejection
+from penstock_model_registry.store import PipelineRow, PromotionRow, VersionRow, outcome_of
 
 log = structlog.get_logger(__name__)
 
@@ -92,11 +92,11 @@ class History(restore.History):
     def write(self, effect: Effect) -> None:
         promoted = {name: event for name, event in self._promoted.items() if self._holds(event)}
         versions = {event.version.digest: event for event in promoted.values()} | self._versions
-        effect.session.add_all(map(_pipeline_row, self._pipelines.values()))
+        effect.session.add_all(map(PipelineRow.of, self._pipelines.values()))
         effect.session.add_all(
             self._version_row(event, promoted.get(event.version.pipeline)) for event in versions.values()
         )
-        effect.session.add_all(map(_promotion_row, promoted.values()))
+        effect.session.add_all(map(PromotionRow.of, promoted.values()))
         if self._pipelines:
             log.warning(
                 "history_restored",
@@ -113,32 +113,20 @@ class History(restore.History):
         """Restores a version with the audit and the review that were decided on before the promotion
         that stands; what came later is read, and decided on, once more.
         """
-        version = event.version
-        state: State = "registered"
-        because: list[str] = []
-        if standing and standing.version.digest == version.digest:
-            state = "promoted"
+        digest = event.version.digest
+        if standing and standing.version.digest == digest:
+            row = VersionRow.of(event.version, "promoted")
         elif isinstance(event, ModelVersionRefused):
-            state, because = "refused", list(event.because)
-        until = standing.promoted_at if standing else None
-        audit = self._audits.get(version.digest)
-        if audit and state != "refused" and (until is None or audit.completed_at > until):
-            audit = None
-        review = self._reviews.get(audit.audit_id) if audit else None
-        if review and (until is None or review.decided_at > until):
-            review = None
-        return VersionRow(
-            digest=version.digest,
-            pipeline=version.pipeline,
-            run_id=version.run_id,
-            state=state,
-            version=version,
-            because=because,
-            audit=audit,
-            waiver=review.waiver if review else None,
-            rejected=rejection(review) if review else None,
-            registered_at=version.registered_at,
-        )
+            row = VersionRow.of(event.version, "refused", event.because)
+        else:
+            row = VersionRow.of(event.version, "registered")
+        audit = self._audits.get(digest)
+        if audit and (row.state == "refused" or (standing and audit.completed_at <= standing.promoted_at)):
+            row.audit = audit
+            review = self._reviews.get(audit.audit_id)
+            if review and standing and review.decided_at <= standing.promoted_at:
+                row.waiver, row.rejected = outcome_of(review)
+        return row
 
     def _holds(self, event: ModelVersionPromoted) -> bool:
         """Tells whether this registry signed the promotion, on evidence that opens the gates."""
@@ -154,18 +142,3 @@ class History(restore.History):
                 because=wrong,
             )
         return not wrong
-
-
-def _pipeline_row(event: PipelineApplied) -> PipelineRow:
-    return PipelineRow(name=event.pipeline, number=event.number, text=event.text, applied=event)
-
-
-def _promotion_row(event: ModelVersionPromoted) -> PromotionRow:
-    return PromotionRow(
-        pipeline=event.version.pipeline,
-        generation=event.generation,
-        digest=event.version.digest,
-        reason="promoted",  # of those that stand it is the only one known
-        promoted=event,
-        promoted_at=event.promoted_at,
-    )

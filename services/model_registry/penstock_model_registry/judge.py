@@ -17,7 +17,6 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry import promotion
 from penstock_model_registry.cases import Case, Judged
-from penstock_model_registry.champion import measure_drop
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import Drop, Promoted, Reason
 
@@ -79,6 +78,8 @@ class Judge:
     def _drop(self, case: Case) -> Drop | None:
         if case.champion is None or case.pipeline.promotion.compare == "none":
             return None
+        from penstock_model_registry.comparison import measure_drop  # numpy: a first version needs none
+
         return measure_drop(self._artifacts, case.pipeline, case.champion_audit, case.audit)
 
     def _grant(self, case: Case, by: str, reason: Reason) -> ModelVersionPromoted:

@@ -8,7 +8,6 @@ import hashlib
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.digests import digits_of
@@ -23,19 +22,14 @@ from penstock.runtime.artifacts import Artifacts
 CHUNK_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True)
-class Signed:
-    signature: Artifact
-    keyid: str
-
-
 class Packages:
     def __init__(self, artifacts: Artifacts, keys: Keys) -> None:
         self._artifacts = artifacts
         self._keys = keys
 
-    def take_in(self, run: TrainingRunCompleted, applied: Pipeline) -> Signed:
-        """Verifies the package that a run hands in and signs it.
+    def take_in(self, run: TrainingRunCompleted, applied: Pipeline) -> tuple[Artifact, str]:
+        """Verifies the package that a run hands in and signs it; returns the signature and its key's
+        id.
 
         Raises Tampered or Invalid for a package that must not be registered, NotFound where it is
         gone, Unavailable without the store.
@@ -51,7 +45,7 @@ class Packages:
         # Signing again gives other bytes; under a name of their own they cannot replace those that
         # were registered.
         name = f"signatures/{digits_of(run.digest)}/{hashlib.sha256(content).hexdigest()[:16]}.sig"
-        return Signed(self._artifacts.put_bytes(name, content), signer.keyid)
+        return self._artifacts.put_bytes(name, content), signer.keyid
 
     def verify(self, version: ModelVersion) -> str:
         """Fetches the package again and verifies every hash and the signature; returns the digest

@@ -15,10 +15,12 @@ from penstock.contracts.errors import Conflict
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.topics import pipeline_topics, source_topic
+from penstock.runtime.kafka.admin import end_offsets, ensure_topics
+from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
 from penstock_model_registry.store import PipelineRow, newest_pipeline
-from penstock_model_registry.topics import PipelineTopics
 
 log = structlog.get_logger(__name__)
 
@@ -28,16 +30,15 @@ _TRIES = 5
 @dataclass(frozen=True)
 class Applied:
     pipeline: str
-    number: int
-    """0 where there are problems."""
+    number: int  # 0 where there are problems
     changed: bool
     problems: tuple[Problem, ...] = ()
 
 
 class Pipelines:
-    def __init__(self, store: Store, topics: PipelineTopics, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, kafka: KafkaSettings, clock: Callable[[], datetime]) -> None:
         self._store = store
-        self._topics = topics
+        self._kafka = kafka
         self._clock = clock
 
     async def apply(self, text: str, file: str, *, by: str, dry_run: bool = False) -> Applied:
@@ -58,7 +59,7 @@ class Pipelines:
             number = newest.number + 1 if newest else 1
             if dry_run:
                 return Applied(new.pipeline, number, changed=True)
-            await asyncio.to_thread(self._topics.ensure, new)
+            await asyncio.to_thread(ensure_topics, self._kafka, pipeline_topics(new))
             event = PipelineApplied(
                 pipeline=new.pipeline,
                 number=number,
@@ -76,14 +77,15 @@ class Pipelines:
     async def _incompatible(self, old: Pipeline, new: Pipeline, text: str, file: str) -> tuple[Problem, ...]:
         if not incompatible(old, new, with_data=old.sources.keys()):
             return ()  # whatever was published
-        with_data = await asyncio.to_thread(self._topics.with_data, old)
+        topics = {source_topic("events", old.pipeline, source): source for source in old.sources}
+        ends = await asyncio.to_thread(end_offsets, self._kafka, topics)  # expired events count too
+        with_data = {topics[partition.topic] for partition, end in ends.items() if end > 0}
         return place(text, file, incompatible(old, new, with_data))
 
     def _number(self, event: PipelineApplied, effect: Effect) -> bool:
         """False where somebody else took the number."""
         if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
             return False
-        row = PipelineRow(name=event.pipeline, number=event.number, text=event.text, applied=event)
-        effect.session.add(row)
+        effect.session.add(PipelineRow.of(event))
         effect.publish(event)
         return True

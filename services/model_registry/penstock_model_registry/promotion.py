@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.contracts.events import GateResult, Interval
+from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
 from penstock.contracts.pipeline import Gate
 from penstock.contracts.pipeline import Promotion as Policy
-from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name
+from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name, may_be_waived
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,10 @@ class Drop:
 
     metric: str
     interval: Interval
-    rows: int
-    """Rows on which both were scored, or those of the smaller split when unpaired."""
+    rows: int  # on which both were scored, or those of the smaller split when unpaired
+    # Row by row on one audit split. Else the splits share too few rows, each was drawn by itself,
+    # and the interval is wider for it.
     paired: bool
-    """Row by row on one audit split. Else the splits share too few rows, each was drawn by itself,
-    and the interval is wider for it.
-    """
 
     def sentence(self, allowed: float) -> str:
         falls = "falls" if MEASURES[self.metric].higher_is_better else "rises"
@@ -48,8 +46,7 @@ class Evidence:
 
     verdict: Verdict | None
     waiver: Waiver | None = None
-    rejected: str | None = None
-    """The person who rejected the review, and why."""
+    rejected: str | None = None  # the person who rejected the review, and why
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def weigh(
     if closed := closed_gates(evidence.verdict, evidence.waiver):
         if evidence.rejected:
             return Refused((evidence.rejected, *closed))
-        if evidence.waiver is None and _may_be_waived(evidence.verdict.gates):
+        if evidence.waiver is None and may_be_waived(evidence.verdict.gates):
             return AwaitsReview(tuple(closed))
         return Refused(tuple(closed))
     if drop is not None and not drop.interval.upper <= policy.max_drop:
@@ -116,19 +113,11 @@ def unjudged(verdict: Verdict, required: Iterable[Gate]) -> list[str]:
     strict than asked.
     """
     judged = {(gate_name(gate), gate.on_fail) for gate in verdict.gates}
-    missing = []
-    for gate in required:
-        bound: Literal["at_least", "at_most"] = "at_least" if gate.at_least is not None else "at_most"
-        limit = gate.at_least if gate.at_least is not None else gate.at_most
-        by = f" by {gate.by}" if gate.by else ""
-        name = f"{gate.metric}{by} {bound} {limit:g}"
-        if not {(name, gate.on_fail), (name, "block")} & judged:
-            missing.append(name)
-    return missing
-
-
-def _may_be_waived(gates: Iterable[GateResult]) -> bool:
-    return all(gate.on_fail == "review" for gate in gates if gate.verdict != "pass")
+    return [
+        gate_name(gate)
+        for gate in required
+        if not {(gate_name(gate), gate.on_fail), (gate_name(gate), "block")} & judged
+    ]
 
 
 @dataclass(frozen=True)
@@ -144,11 +133,12 @@ def standing(history: Iterable[Generation]) -> list[Generation]:
     """The promotions that stand, oldest first: each one adds itself, each rollback takes the newest away.
 
     The last is the champion's; the one before it is what a rollback goes back to. So rolling back
-    twice goes back two versions, never forward to the one that was just left.
+    twice goes back two versions, never forward to the one that was just left. The oldest one known
+    stands, even as a rollback: a lost database took those before it.
     """
     stack: list[Generation] = []
     for promotion in sorted(history, key=lambda one: one.generation):
-        if promotion.reason == "promoted":
+        if promotion.reason == "promoted" or not stack:
             stack.append(promotion)
         elif len(stack) > 1:
             stack.pop()

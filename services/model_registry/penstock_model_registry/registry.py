@@ -48,15 +48,14 @@ from penstock_model_registry.cases import (
     unmoved,
 )
 from penstock_model_registry.judge import Judge
-from penstock_model_registry.packages import Packages, Signed
+from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import AwaitsReview, Decision, Reason
 from penstock_model_registry.store import VersionRow
 
 log = structlog.get_logger(__name__)
 _PACKAGES = counter(metrics.PACKAGES)
 
-AUTOMATIC = "penstock"
-"""Name of the one who promotes when no person asked for it."""
+AUTOMATIC = "penstock"  # who promotes when no person asked for it
 _TRIES = 5
 _UNSIGNED = Artifact(uri="", digest="", size=0)
 
@@ -92,61 +91,38 @@ class Registry:
             log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
             return None
         try:
-            signed = await asyncio.to_thread(self._packages.take_in, run, applied)
-            because = None
+            signature, keyid = await asyncio.to_thread(self._packages.take_in, run, applied)
+            because = []
         except PenstockError as error:
             if TREATMENTS[error.kind].retry:
                 raise
-            signed, because = Signed(_UNSIGNED, ""), f"the package is not accepted: {error}"
-        version, changes = self._version(run, signed), known.changes + 1 if known else 0
-        return lambda effect: self._register(effect, version, because, changes)
-
-    def _register(self, effect: Effect, version: ModelVersion, because: str | None, changes: int) -> None:
-        effect.session.merge(
-            VersionRow(
-                digest=version.digest,
-                pipeline=version.pipeline,
-                run_id=version.run_id,
-                state="refused" if because else "registered",
-                version=version,
-                because=[because] if because else [],
-                registered_at=version.registered_at,
-                changes=changes,
-            )
-        )
-        outcome = {"pipeline": version.pipeline, "outcome": "refused" if because else "registered"}
-        effect.after_commit(lambda: _PACKAGES.add(1, outcome))
-        if because:
-            log.error(
-                "package_refused",
-                pipeline=version.pipeline,
-                digest=version.digest,
-                run_id=version.run_id,
-                reason=because,
-            )
-        else:
-            effect.publish(ModelVersionRegistered(version=version))
-            log.info(
-                "version_registered",
-                pipeline=version.pipeline,
-                digest=version.digest,
-                run_id=version.run_id,
-                keyid=version.keyid,
-            )
-
-    def _version(self, run: TrainingRunCompleted, signed: Signed) -> ModelVersion:
-        return ModelVersion(
+            signature, keyid, because = _UNSIGNED, "", [f"the package is not accepted: {error}"]
+        version = ModelVersion(
             pipeline=run.pipeline,
             digest=run.digest,
             package=run.package,
-            signature=signed.signature,
-            keyid=signed.keyid,
+            signature=signature,
+            keyid=keyid,
             run_id=run.run_id,
             pipeline_number=run.pipeline_number,
             training_set=run.training_set,
             metrics=run.metrics,
             registered_at=self._clock(),
         )
+        row = VersionRow.of(version, "refused" if because else "registered", because)
+        row.changes = known.changes + 1 if known else 0
+        return partial(self._register, row)
+
+    def _register(self, row: VersionRow, effect: Effect) -> None:
+        effect.session.merge(row)
+        outcome = {"pipeline": row.pipeline, "outcome": row.state}
+        effect.after_commit(lambda: _PACKAGES.add(1, outcome))
+        told = log.bind(pipeline=row.pipeline, digest=row.digest, run_id=row.run_id)
+        if row.signed:
+            effect.publish(ModelVersionRegistered(version=row.version))
+            told.info("version_registered", keyid=row.version.keyid)
+        else:
+            told.error("package_refused", reason=row.because[0])
 
     # -- evidence comes in -------------------------------------------------------------------------
 
@@ -157,21 +133,15 @@ class Registry:
 
         Raises Unavailable while the version has not come in, Tampered for a forged verdict.
         """
-
-        def look(session: Session) -> tuple[Case, bool]:
-            case = case_of(session, registered(session, audit.digest))
-            return case, not case.serves and rows.last_promotion(session, audit.digest) is not None
-
         async with self._judging:
-            case, retired = await self._store.read(look)
+            case = await self._case(audit.digest)
             if case.audit and case.audit.audit_id >= audit.audit_id:  # ULIDs: by time
                 log.info("known_audit_ignored", digest=audit.digest, audit_id=audit.audit_id)
                 return None
             case = replace(case, audit=audit, waiver=None, rejected=None)
             judged = await asyncio.to_thread(self._judge, case, AUTOMATIC)
-            if retired:
-                judged = replace(judged, promoted=None)
-
+        if case.retired:
+            judged = replace(judged, promoted=None)
         return partial(self._write, case, judged)
 
     async def reviewed(self, review: ReviewDecided) -> Write | None:
@@ -179,9 +149,7 @@ class Registry:
         come in, Tampered for a forged waiver.
         """
         async with self._judging:
-            case = await self._store.read(
-                lambda session: case_of(session, registered(session, review.digest))
-            )
+            case = await self._case(review.digest)
             if case.audit is None or case.audit.audit_id < review.audit_id:
                 raise Unavailable(
                     f"audit {review.audit_id}, which this review decides on, has not come in yet",
@@ -193,10 +161,13 @@ class Registry:
             if case.waiver is not None or case.rejected is not None:  # decided: the first one stands
                 log.info("known_review_ignored", digest=review.digest, audit_id=review.audit_id)
                 return None
-            approved = review.decision == "approved"
-            case = replace(case, waiver=review.waiver if approved else None, rejected=rows.rejection(review))
+            waiver, rejected = rows.outcome_of(review)
+            case = replace(case, waiver=waiver, rejected=rejected)
             judged = await asyncio.to_thread(self._judge, case, review.decided_by)
         return partial(self._write, case, judged)
+
+    async def _case(self, digest: str) -> Case:
+        return await self._store.read(lambda session: case_of(session, registered(session, digest)))
 
     def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
         """Notes on the version that nothing is known about it. Raises Unavailable while the version

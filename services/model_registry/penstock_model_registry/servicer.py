@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -28,8 +28,8 @@ _STATES = {
     "promoted": pb.Version.STATE_PROMOTED,
     "retired": pb.Version.STATE_RETIRED,
 }
+# Name of a caller who gave none. A name is not an identity until there is access control.
 _UNNAMED = "unnamed"
-"""Name of a caller who gave none. A name is not an identity until there is access control."""
 
 
 class Servicer(pb_grpc.ModelRegistryServiceServicer):
@@ -107,7 +107,7 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
             )
         chunks = self._packages.stream(row.version)
         try:
-            while (chunk := await asyncio.to_thread(_next, chunks)) is not None:
+            while chunk := await asyncio.to_thread(next, chunks, b""):
                 yield pb.FetchPackageResponse(chunk=chunk)
         finally:
             await asyncio.to_thread(chunks.close)
@@ -116,10 +116,6 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
         return await self._store.read(
             lambda session: _version(session, rows.find_version(session, reference))
         )
-
-
-def _next(chunks: Generator[bytes, None, None]) -> bytes | None:
-    return next(chunks, None)
 
 
 def _pipeline(session: Session, row: PipelineRow) -> pb.Pipeline:

@@ -4,13 +4,14 @@ promotion that ever was.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Literal
 
 from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import NotFound
 from penstock.contracts.events import (
     AuditCompleted,
     Envelope,
@@ -20,7 +21,7 @@ from penstock.contracts.events import (
     ReviewDecided,
 )
 from penstock.contracts.pipeline import Pipeline
-from penstock.contracts.versions import VersionReference, version_name
+from penstock.contracts.versions import VersionReference
 from penstock.runtime.tables import Json, UtcDateTime
 from penstock_model_registry.promotion import Generation, Reason, standing
 
@@ -39,8 +40,12 @@ class PipelineRow(Tables):
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     text: Mapped[str] = mapped_column(Text)
+    # The event as it was published.
     applied: Mapped[PipelineApplied] = mapped_column(Json(PipelineApplied))
-    """The event as it was published."""
+
+    @classmethod
+    def of(cls, event: PipelineApplied) -> PipelineRow:
+        return cls(name=event.pipeline, number=event.number, text=event.text, applied=event)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -56,19 +61,32 @@ class VersionRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     run_id: Mapped[str] = mapped_column(String(128), index=True)
     state: Mapped[State] = mapped_column(String(16))
+    # Without key and signature where the package was refused before it was signed.
     version: Mapped[ModelVersion] = mapped_column(Json(ModelVersion))
-    """Without key and signature where the package was refused before it was signed."""
+    # Reasons for a refusal, or what the version waits for; a sentence each.
     because: Mapped[list[str]] = mapped_column(Json(list[str]), default=list)
-    """Reasons for a refusal, or what the version waits for; a sentence each."""
+    # Newest audit that came in.
     audit: Mapped[AuditCompleted | None] = mapped_column(Json(AuditCompleted), default=None)
-    """Newest audit that came in."""
+    # Signed approval of that audit's review.
     waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
-    """Signed approval of that audit's review."""
+    # Sentence that names the person who rejected that audit's review, and their reason.
     rejected: Mapped[str | None] = mapped_column(Text, default=None)
-    """Sentence that names the person who rejected that audit's review, and their reason."""
     registered_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    # Number of changes to this row, so that a decision can tell whether it rests on an older
+    # one.
     changes: Mapped[int] = mapped_column(Integer, default=0)
-    """Number of changes to this row, so that a decision can tell whether it rests on an older one."""
+
+    @classmethod
+    def of(cls, version: ModelVersion, state: State, because: Iterable[str] = ()) -> VersionRow:
+        return cls(
+            digest=version.digest,
+            pipeline=version.pipeline,
+            run_id=version.run_id,
+            state=state,
+            version=version,
+            because=list(because),
+            registered_at=version.registered_at,
+        )
 
     @property
     def signed(self) -> bool:
@@ -84,9 +102,20 @@ class PromotionRow(Tables):
     generation: Mapped[int] = mapped_column(Integer, primary_key=True)
     digest: Mapped[str] = mapped_column(String(80), index=True)
     reason: Mapped[Reason] = mapped_column(String(16))
+    # Event as it was published.
     promoted: Mapped[ModelVersionPromoted] = mapped_column(Json(ModelVersionPromoted))
-    """Event as it was published."""
     promoted_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+    @classmethod
+    def of(cls, event: ModelVersionPromoted) -> PromotionRow:
+        return cls(
+            pipeline=event.version.pipeline,
+            generation=event.generation,
+            digest=event.version.digest,
+            reason=event.reason,
+            promoted=event,
+            promoted_at=event.promoted_at,
+        )
 
 
 # -- pipelines -------------------------------------------------------------------------------------
@@ -119,9 +148,11 @@ def trained_by(session: Session, name: str, number: int) -> PipelineRow:
     return session.get(PipelineRow, (name, number)) or pipeline_row(session, name)
 
 
-def rejection(review: ReviewDecided) -> str | None:
-    """Sentence that refuses the version, where the review rejects it."""
-    return None if review.decision == "approved" else f"{review.decided_by} rejected the review: {review.why}"
+def outcome_of(review: ReviewDecided) -> tuple[Envelope | None, str | None]:
+    """Signed waiver of an approval, or the sentence that refuses the version."""
+    if review.decision == "approved":
+        return review.waiver, None
+    return None, f"{review.decided_by} rejected the review: {review.why}"
 
 
 def newest_pipelines(session: Session) -> list[PipelineRow]:
@@ -142,26 +173,11 @@ def find_version(session: Session, reference: str) -> VersionRow:
     """Finds a version by its digest or a prefix of at least 4 digits, with or without `sha256:` and
     `pipeline@`. Raises Invalid, NotFound.
     """
-    found = VersionReference.parse(reference)
-    query = (
-        select(VersionRow)
-        .where(VersionRow.digest.startswith(found.prefix))
-        .order_by(VersionRow.digest)
-        .limit(5)
+    asked = VersionReference.parse(reference)
+    versions = session.execute(
+        select(VersionRow.pipeline, VersionRow.digest).where(VersionRow.digest.startswith(asked.prefix))
     )
-    if found.pipeline:
-        query = query.where(VersionRow.pipeline == found.pipeline)
-    rows = list(session.scalars(query))
-    if not rows:
-        raise NotFound(
-            "no such model version", where=reference, remedy="List them with `penstock models PIPELINE`"
-        )
-    if len(rows) > 1:
-        names = ", ".join(version_name(row.pipeline, row.digest, 16) for row in rows)
-        raise Invalid(
-            f"more than one version begins so: {names}", where=reference, remedy="Write more digits"
-        )
-    return rows[0]
+    return session.get_one(VersionRow, asked.choose(versions, missing="no such model version"))
 
 
 def versions_of(session: Session, pipeline: str) -> list[VersionRow]:

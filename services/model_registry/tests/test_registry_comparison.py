@@ -13,8 +13,7 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.measures import Task
 from penstock.measures.performance import performance
 from penstock.measures.scores import Scores
-from penstock_model_registry.champion import read_scores
-from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, compare
+from penstock_model_registry.comparison import MIN_PAIRED_ROWS, Scored, compare, read_scores
 
 N = 400
 GENERATOR = np.random.default_rng(1)

@@ -156,6 +156,11 @@ def test_rolling_back_walks_back_and_never_forward(text: str, stands: str) -> No
     assert "".join(one.digest for one in standing(history(text))) == stands
 
 
+def test_what_is_oldest_after_a_lost_database_stands_even_as_a_rollback() -> None:
+    known = [Generation(4, "A", "rolled_back"), Generation(5, "B", "promoted")]
+    assert standing(known) == known
+
+
 @given(st.lists(st.sampled_from("ABC<"), max_size=12))
 def test_the_last_that_stands_is_the_last_that_was_promoted_or_gone_back_to(words: list[str]) -> None:
     taken: list[str] = []

@@ -28,7 +28,6 @@ from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.servicer import Servicer
-from penstock_model_registry.topics import PipelineTopics
 
 if TYPE_CHECKING:
     from conftest import World
@@ -41,7 +40,7 @@ async def served(
     world: World,
 ) -> AsyncIterator[ModelRegistryServiceStub]:
     server = rpc.server()
-    pipelines = Pipelines(world.store, PipelineTopics(NOBODY), lambda: datetime.now(UTC))
+    pipelines = Pipelines(world.store, NOBODY, lambda: datetime.now(UTC))
     servicer = Servicer(world.store, pipelines, world.registry, world.packages)
     add_ModelRegistryServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

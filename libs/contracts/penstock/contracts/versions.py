@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from penstock.contracts.digests import ALGORITHM, SHORT_DIGITS, short_digest
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, NotFound
 
 _REFERENCE: Final = re.compile(
     rf"(?:(?P<pipeline>[a-z][a-z0-9-]{{0,62}})@)?(?:{ALGORITHM})?(?P<digits>[0-9a-f]{{4,64}})"
@@ -37,3 +38,21 @@ class VersionReference:
                 "write a digest or at least its first 4 digits, as in adult-income@3f9c", where=text
             )
         return cls(found["pipeline"], ALGORITHM + found["digits"])
+
+    def choose(self, versions: Iterable[tuple[str, str]], *, missing: str) -> str:
+        """Returns the digest of the only one of `versions` (pipeline and digest) that is meant. Raises
+        NotFound, which says `missing`, and Invalid where several are.
+        """
+        meant = sorted(
+            (pipeline, digest)
+            for pipeline, digest in set(versions)
+            if self.pipeline in (None, pipeline) and digest.startswith(self.prefix)
+        )
+        if not meant:
+            raise NotFound(missing, where=self.prefix, remedy="List versions with `penstock models PIPELINE`")
+        if len(meant) > 1:
+            names = ", ".join(version_name(pipeline, digest, 16) for pipeline, digest in meant[:5])
+            raise Invalid(
+                f"more than one version begins so: {names}", where=self.prefix, remedy="Write more digits"
+            )
+        return meant[0][1]

@@ -4,7 +4,7 @@ serve.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,6 +12,7 @@ from pydantic import Field
 
 from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import AuditCompleted, Envelope, GateResult, ModelVersionPromoted
+from penstock.contracts.pipeline import Gate
 from penstock.packages.dsse import Statement, envelope_digest, verify
 from penstock.packages.keys import Role, Trust
 
@@ -69,10 +70,30 @@ def verdict_of(audit: AuditCompleted, trust: Trust) -> Verdict:
     return verdict
 
 
-def gate_name(gate: GateResult) -> str:
+def gate_name(gate: GateResult | Gate) -> str:
     """Name of a gate in a waiver: `equalized_odds_difference by sex at_most 0.15`."""
     by = f" by {gate.by}" if gate.by else ""
     return f"{gate.metric}{by} {gate.bound} {gate.limit:g}"
+
+
+def overall(gates: Iterable[GateResult]) -> Literal["pass", "fail", "inconclusive"]:
+    """Fail if any gate fails, else inconclusive if any is, else pass. No gates: pass, for nothing
+    was asked.
+    """
+    verdicts = {gate.verdict for gate in gates}
+    if "fail" in verdicts:
+        return "fail"
+    return "inconclusive" if "inconclusive" in verdicts else "pass"
+
+
+def not_passed(gates: Iterable[GateResult]) -> tuple[GateResult, ...]:
+    return tuple(gate for gate in gates if gate.verdict != "pass")
+
+
+def may_be_waived(gates: Iterable[GateResult]) -> bool:
+    """Returns true where a person may decide: something did not pass, and none of it blocks."""
+    closed = not_passed(gates)
+    return bool(closed) and all(gate.on_fail == "review" for gate in closed)
 
 
 def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
@@ -81,10 +102,8 @@ def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
 
     Signatures are verified by the caller; that both speak of the same audit is checked here.
     """
-    said = {gate.verdict for gate in verdict.gates}
-    expected = next((worst for worst in ("fail", "inconclusive") if worst in said), "pass")
-    if verdict.verdict != expected:
-        return [f"the verdict says {verdict.verdict}, but its gates say {expected}"]
+    if verdict.verdict != overall(verdict.gates):
+        return [f"the verdict says {verdict.verdict}, but its gates say {overall(verdict.gates)}"]
     if waiver and (waiver.pipeline, waiver.digest, waiver.audit_id) != (
         verdict.pipeline,
         verdict.digest,
@@ -95,7 +114,7 @@ def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
     never = "and a gate with `on_fail: block` cannot be waived"
     return [
         f"{name}: {gate.verdict}, {never if name in waived else gate.reason}"
-        for name, gate in ((gate_name(gate), gate) for gate in verdict.gates if gate.verdict != "pass")
+        for name, gate in ((gate_name(gate), gate) for gate in not_passed(verdict.gates))
         if name not in waived or gate.on_fail == "block"
     ]
 

@@ -15,8 +15,8 @@ import jinja2
 from penstock.contracts.events import GateResult
 from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.versions import version_name
+from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
-from penstock_ethics_audit.gates import may_be_waived, not_passed
 from penstock_ethics_audit.report import curves, figures
 from penstock_ethics_audit.report.drawing import Picture, number, said
 from penstock_ethics_audit.result import Result

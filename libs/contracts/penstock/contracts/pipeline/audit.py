@@ -27,6 +27,16 @@ class Gate(Model):
     """Judged value; by default the bound on the unfavourable side."""
     on_fail: Literal["block", "review"] = "block"
 
+    @property
+    def bound(self) -> Literal["at_least", "at_most"]:
+        return "at_most" if self.at_least is None else "at_least"
+
+    @property
+    def limit(self) -> float:
+        limit = self.at_most if self.at_least is None else self.at_least
+        assert limit is not None, "the file's rules let no gate pass without a limit"
+        return limit
+
 
 class Audit(Model):
     groups: dict[FieldName, Group] = Field(default_factory=dict)
