@@ -4,14 +4,14 @@ numbers for the same seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from penstock.contracts.events import GateResult, Interval
 from penstock.contracts.measures import Task, between_groups
-from penstock.contracts.pipeline import Audit
+from penstock.contracts.pipeline import Audit, Gate
 from penstock.measures import fairness
 from penstock.measures.intervals import Bootstrap, disparity, percentile
 from penstock.measures.performance import performance
@@ -28,20 +28,16 @@ class Finding(BaseModel):
 class Rate(Finding):
     """One rate of one group."""
 
-    of: str
-    """`selection`, `true_positive` or `false_positive`."""
-    label: str
-    """The class that it is about."""
+    of: str  # `selection`, `true_positive` or `false_positive`
+    label: str  # the class that it is about
     value: Interval | None
 
 
 class GroupFindings(Finding):
     group: str
     rows: int
-    cells: dict[str, int]
-    """Rows by label; empty for a regression."""
-    thin: bool
-    """A cell has fewer rows than `min_rows`: what is said of this group is mostly chance."""
+    cells: dict[str, int]  # rows by label; empty for a regression
+    thin: bool  # a cell has fewer rows than `min_rows`: what is said of this group is mostly chance
     rates: tuple[Rate, ...] = ()
     performance: dict[str, Interval | None]
 
@@ -54,10 +50,10 @@ class GroupingFindings(Finding):
     min_rows: int
     groups: tuple[GroupFindings, ...]
     not_stated: int
-    left_out: bool
-    """The rows without this attribute are too few to be compared."""
+    left_out: bool  # the rows without this attribute are too few to be compared
+    # Intervals by measure; None where a group has no row of some label. Empty for a
+    # regression.
     disparities: dict[str, Interval | None]
-    """Intervals by measure; None where a group has no row of some label. Empty for a regression."""
 
 
 class Findings(Finding):
@@ -69,8 +65,7 @@ class Findings(Finding):
     classes: tuple[str, ...]
     rows: int
     entities: int
-    labels: dict[str, int]
-    """Rows by class; empty for a regression."""
+    labels: dict[str, int]  # rows by class; empty for a regression
     abstained: int
     performance: dict[str, Interval | None]
     groupings: tuple[GroupingFindings, ...]
@@ -92,22 +87,22 @@ def audit(
     bootstrap = Bootstrap(scores.units, spec.resamples, spec.confidence, seed)
     whole = bootstrap.measured(None, performance(scores))
     done("performance")
-    found = []
+    found: dict[str, GroupingFindings] = {}
     for grouping in groupings:
-        found.append(_compare(scores, grouping, spec.groups[grouping.by].min_rows, bootstrap))
+        found[grouping.by] = _compare(scores, grouping, spec.groups[grouping.by].min_rows, bootstrap)
         done(f"groups by {grouping.by}")
-    gates = _judged(spec, whole, found)
+    gates = tuple(_judge(gate, whole, found) for gate in spec.gates)
     return Findings(
         verdict=overall(gates),
         gates=gates,
         task=scores.task,
         classes=scores.classes,
         rows=len(scores),
-        entities=int(scores.units.max()) + 1 if len(scores) else 0,
-        labels=_counts(scores),
+        entities=int(scores.units.max(initial=-1)) + 1,
+        labels=_by_class(scores, np.bincount(scores.label_codes, minlength=len(scores.classes))),
         abstained=int((scores.chosen == ABSTAINED).sum()) if scores.classifies else 0,
         performance=whole,
-        groupings=tuple(found),
+        groupings=tuple(found.values()),
         confidence=spec.confidence,
         resamples=spec.resamples,
         seed=seed,
@@ -130,17 +125,16 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Boots
 def _groups(
     scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap
 ) -> tuple[tuple[GroupFindings, ...], dict[str, Interval | None]]:
-    labels = scores.labels.astype(np.int64) if scores.classifies else np.zeros(len(scores), dtype=np.int64)
-    cells = grouping.cells(labels, max(len(scores.classes), 1))
+    cells = grouping.cells(scores.label_codes, max(len(scores.classes), 1))
     measured = _by_group(scores, grouping, bootstrap)
     rates, disparities = (
-        _rates(scores, grouping, labels, bootstrap) if scores.classifies else ([()] * len(measured), {})
+        _rates(scores, grouping, bootstrap) if scores.classifies else ([()] * len(measured), {})
     )
     return tuple(
         GroupFindings(
             group=name,
             rows=int(cells[group].sum()),
-            cells=dict(zip(scores.classes, cells[group].tolist(), strict=True)) if scores.classifies else {},
+            cells=_by_class(scores, cells[group]),
             thin=bool(cells[group].min() < min_rows),
             rates=rates[group],
             performance=measured[group],
@@ -161,22 +155,22 @@ def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[
             for name, value in meter(weights[:, rows]).items()
         }
 
-    found: list[dict[str, Interval | None]] = [{} for _ in members]
-    for key, value in bootstrap.measured(grouping.codes, measure).items():
-        group, _, name = key.partition("/")
-        found[int(group)][name] = value
-    return found
+    measured = bootstrap.measured(grouping.codes, measure).items()
+    return [
+        {key.removeprefix(own): value for key, value in measured if key.startswith(own)}
+        for own in (f"{group}/" for group in range(len(members)))
+    ]
 
 
 def _rates(
-    scores: Scores, grouping: Grouping, labels: Codes, bootstrap: Bootstrap
+    scores: Scores, grouping: Grouping, bootstrap: Bootstrap
 ) -> tuple[list[tuple[Rate, ...]], dict[str, Interval | None]]:
     """Rates of each group, and the measures between groups by name. Selection rates are drawn within
     groups, true and false positive rates within cells: each is conditioned on what is kept.
     """
     measure = fairness.rates(scores, grouping.codes)
     estimated = measure(np.ones((1, len(scores))))
-    cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + labels)
+    cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + scores.label_codes)
     within_group = bootstrap.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
     within_cell = bootstrap.draw(
         cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive}
@@ -204,42 +198,31 @@ def _rates(
     }
 
 
-def _judged(
-    spec: Audit, whole: dict[str, Interval | None], found: Iterable[GroupingFindings]
-) -> tuple[GateResult, ...]:
-    by_name = {grouping.by: grouping for grouping in found}
-    results = []
-    for gate in spec.gates:
-        if gate.by is None:
-            results.append(
-                judge(gate, whole.get(gate.metric), why_unknown=f"{gate.metric} is not defined on these rows")
-            )
-            continue
-        grouping = by_name[gate.by]
-        value, why = grouping.disparities.get(gate.metric), ""
-        if len(grouping.groups) < 2:
-            value, why = None, f"there are not two groups of {gate.by} to compare"
-        elif not grouping.disparities:
-            why = f"{gate.metric} compares decisions; this model predicts a number"
-        results.append(
-            judge(gate, value, thin_cells(grouping), why or f"{gate.metric} is not defined on these rows")
-        )
-    return tuple(results)
+def _judge(
+    gate: Gate, whole: Mapping[str, Interval | None], found: Mapping[str, GroupingFindings]
+) -> GateResult:
+    unknown = f"{gate.metric} is not defined on these rows"
+    if gate.by is None:
+        return judge(gate, whole.get(gate.metric), why_unknown=unknown)
+    grouping = found[gate.by]
+    if len(grouping.groups) < 2:
+        unknown = f"there are not two groups of {gate.by} to compare"
+    elif not grouping.disparities:
+        unknown = f"{gate.metric} compares decisions; this model predicts a number"
+    value = grouping.disparities.get(gate.metric) if len(grouping.groups) > 1 else None
+    return judge(gate, value, _thin_cells(grouping), unknown)
 
 
-def thin_cells(grouping: GroupingFindings) -> tuple[ThinCell, ...]:
-    """Lists the cells with fewer rows than `min_rows`, thinnest first."""
-    cells = [
+def _thin_cells(grouping: GroupingFindings) -> list[ThinCell]:
+    """Cells with fewer rows than `min_rows`, thinnest first."""
+    cells = (
         ThinCell(grouping.by, group.group, label, rows, grouping.min_rows)
         for group in grouping.groups
         for label, rows in (group.cells or {"": group.rows}).items()
         if rows < grouping.min_rows
-    ]
-    return tuple(sorted(cells, key=lambda cell: cell.rows))
+    )
+    return sorted(cells, key=lambda cell: cell.rows)
 
 
-def _counts(scores: Scores) -> dict[str, int]:
-    if not scores.classifies:
-        return {}
-    counts = np.bincount(scores.labels.astype(np.int64), minlength=len(scores.classes))
-    return dict(zip(scores.classes, counts.tolist(), strict=True))
+def _by_class(scores: Scores, rows: Codes) -> dict[str, int]:
+    return dict(zip(scores.classes, rows.tolist(), strict=False))  # a regression has no classes

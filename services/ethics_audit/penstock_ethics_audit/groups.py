@@ -14,8 +14,7 @@ from penstock.contracts.errors import Invalid
 from penstock.measures.scores import Codes
 
 NOT_STATED = "(not stated)"
-MAX_GROUPS = 50
-"""Number of distinct values above which they are no groups to compare."""
+MAX_GROUPS = 50  # number of distinct values above which they are no groups to compare
 _MISSING = -1
 
 
@@ -25,14 +24,13 @@ class Grouping:
 
     by: str
     groups: tuple[str, ...]
-    codes: Codes
-    """[N]: index into `groups`, -1 where the attribute is not stated."""
+    codes: Codes  # [N]: index into `groups`, -1 where the attribute is not stated
+    # Rows without the attribute. They are compared as a group of their own when they are
+    # enough, see `compare_not_stated`.
     not_stated: int = 0
-    """Rows without the attribute. They are compared as a group of their own when they are enough,
-    see `compare_not_stated`.
-    """
+    # Rows without the attribute take no part in the comparison: they are too few to say
+    # anything.
     left_out: bool = False
-    """Rows without the attribute take no part in the comparison: they are too few to say anything."""
 
     def rows(self, group: int) -> Codes:
         return np.flatnonzero(self.codes == group)
@@ -56,15 +54,11 @@ def divide(
     """
     stated = np.array([not _is_missing(value) for value in values], dtype=bool)
     given = [value for value, there in zip(values, stated, strict=True) if there]
+    names, given_codes = _binned(by, given, bins) if bins else _distinct(by, given)
     codes = np.full(len(stated), _MISSING, dtype=np.int64)
-    names, codes[stated] = _distinct(by, given) if bins is None else _binned(by, given, bins)
-    present = np.unique(codes[stated])
     # A bin that no audit row has is no group: it would be an empty cell for ever.
-    renumbered = np.full(len(names) + 1, _MISSING, dtype=np.int64)
-    renumbered[present] = np.arange(len(present))
-    return Grouping(
-        by, tuple(names[code] for code in present), renumbered[codes], not_stated=int((~stated).sum())
-    )
+    present, codes[stated] = np.unique(given_codes, return_inverse=True)
+    return Grouping(by, tuple(names[code] for code in present), codes, not_stated=int((~stated).sum()))
 
 
 def _distinct(by: str, values: Sequence[Any]) -> tuple[tuple[str, ...], Codes]:
@@ -76,8 +70,7 @@ def _distinct(by: str, values: Sequence[Any]) -> tuple[tuple[str, ...], Codes]:
             remedy=f"Give `audit.groups.{by}.bins`, or a field with fewer values",
         )
     index = {value: code for code, value in enumerate(distinct)}
-    codes = np.array([index[value] for value in values], dtype=np.int64)
-    return tuple(_text(value) for value in distinct), codes
+    return tuple(map(_text, distinct)), np.array([index[value] for value in values], dtype=np.int64)
 
 
 def _binned(by: str, values: Sequence[Any], edges: Sequence[float]) -> tuple[tuple[str, ...], Codes]:
@@ -89,7 +82,9 @@ def _binned(by: str, values: Sequence[Any], edges: Sequence[float]) -> tuple[tup
             where=f"audit.groups.{by}.bins",
             remedy="Leave out the bins",
         ) from error
-    return _bin_names(edges), np.searchsorted(np.asarray(edges, dtype=np.float64), numbers, side="right")
+    inner = (f"{low:g}-{high:g}" for low, high in pairwise(edges))
+    names = (f"<{edges[0]:g}", *inner, f">={edges[-1]:g}")
+    return names, np.searchsorted(np.asarray(edges, dtype=np.float64), numbers, side="right")
 
 
 def compare_not_stated(grouping: Grouping, labels: Codes, classes: int, min_rows: int) -> Grouping:
@@ -121,10 +116,3 @@ def _text(value: object) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "true" if value else "false"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
-
-
-def _bin_names(edges: Sequence[float]) -> tuple[str, ...]:
-    if any(low >= high for low, high in pairwise(edges)) or not edges:
-        raise Invalid("the edges must rise", where="bins", remedy="Write them in order, as in [25, 40, 60]")
-    inner = [f"{low:g}-{high:g}" for low, high in pairwise(edges)]
-    return (f"<{edges[0]:g}", *inner, f">={edges[-1]:g}")

@@ -147,8 +147,8 @@ def _groupings(split: Split, scores: Scores, spec: Audit) -> list[Grouping]:
                 remedy="Train again for this pipeline number",
             )
         grouping = divide(by, split.groups[by], group.bins)
-        labels = scores.labels.astype("int64") if scores.classifies else scores.labels.astype("int64") * 0
-        found.append(compare_not_stated(grouping, labels, max(len(scores.classes), 1), group.min_rows))
+        classes = max(len(scores.classes), 1)
+        found.append(compare_not_stated(grouping, scores.label_codes, classes, group.min_rows))
     return found
 
 

@@ -22,17 +22,15 @@ class Result(Finding):
     audit_id: str
     pipeline: str
     digest: str
-    version: ModelVersion
-    """Lineage: run, training set with its offsets, package and key."""
+    version: ModelVersion  # lineage: run, training set with its offsets, package and key
     started_at: AwareDatetime
     findings: Findings
     pictures: Pictures
     training: Curves
     software: dict[str, str]
+    # `sha256:…` of the HTML report: the signed verdict names this result, this result names
+    # the report and the scores.
     report_digest: str = ""
-    """`sha256:…` of the HTML report: the signed verdict names this result, this result names the
-    report and the scores.
-    """
     scores_digest: str = ""
 
 

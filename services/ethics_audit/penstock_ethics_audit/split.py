@@ -18,8 +18,7 @@ from penstock.contracts.errors import Invalid
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.parts import ModelSignature
 
-ABSTAIN = "abstain"
-"""The graph's `decision` where it abstains."""
+ABSTAIN = "abstain"  # the graph's `decision` where it abstains
 ROWS_AT_ONCE = 2048
 _GROUP = "__group_"
 
@@ -37,8 +36,7 @@ class Split:
     labels: Floats
     entities: tuple[str, ...]
     ids: tuple[str, ...]
-    groups: dict[str, tuple[str | float | None, ...]]
-    """Raw values by field."""
+    groups: dict[str, tuple[str | float | None, ...]]  # raw values by field
 
     def __len__(self) -> int:
         return len(self.labels)

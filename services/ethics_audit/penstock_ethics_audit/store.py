@@ -45,8 +45,8 @@ class AuditRow(Tables):
     started_at: Mapped[datetime] = mapped_column(UtcDateTime)
     verdict: Mapped[str | None] = mapped_column(String(16), default=None)
     gates: Mapped[tuple[GateResult, ...]] = mapped_column(_GATES, default=())
+    # The signed verdict.
     evidence: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
-    """The signed verdict."""
     report: Mapped[Artifact | None] = mapped_column(Json(Artifact), default=None)
     result: Mapped[Artifact | None] = mapped_column(Json(Artifact), default=None)
     scores: Mapped[Artifact | None] = mapped_column(Json(Artifact), default=None)
@@ -77,8 +77,8 @@ class ReviewRow(Tables):
     gates: Mapped[tuple[GateResult, ...]] = mapped_column(_GATES)
     state: Mapped[str] = mapped_column(String(16), index=True)
     requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    # A typed name, not an identity.
     decided_by: Mapped[str | None] = mapped_column(String(256), default=None)
-    """A typed name, not an identity."""
     why: Mapped[str | None] = mapped_column(Text, default=None)
     waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

@@ -45,6 +45,11 @@ class Scores:
         return said
 
     @property
+    def label_codes(self) -> Codes:
+        """[N]: class index of each row's label; 0 throughout for a regression, whose rows are one class."""
+        return self.labels.astype(np.int64) if self.classifies else np.zeros(len(self), np.int64)
+
+    @property
     def chosen(self) -> Codes:
         """[N]: the class that each row got, or ABSTAINED."""
         return self.decisions if self.decisions is not None else self.said.argmax(axis=1)

@@ -19,12 +19,12 @@ mpl.use("svg")
 
 INK, SOFT, LINE, PASS, FAIL, UNSURE = (f"#0000{index:02x}" for index in range(1, 7))
 SERIES = tuple(f"#0001{index:02x}" for index in range(8))
+# Variables of the page by the placeholder colour that stands for each.
 _VARIABLES = dict(
     zip((INK, SOFT, LINE, PASS, FAIL, UNSURE), ("ink", "soft", "line", "pass", "fail", "unsure"), strict=True)
 ) | {color: f"series-{index}" for index, color in enumerate(SERIES)}
-"""Variables of the page by the placeholder colour that stands for each."""
+# Widths in inches: of a picture as wide as the page, and of a row of the forest plot.
 WIDTH, GATE_WIDTH = 9.2, 2.9
-"""Widths in inches: of a picture as wide as the page, and of a row of the forest plot."""
 MARKERS = "osD^vPX*"
 STYLES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
 VERDICT_COLORS = {"pass": PASS, "fail": FAIL, "inconclusive": UNSURE}
@@ -59,8 +59,7 @@ STYLE: dict[Any, Any] = {
 @dataclass(frozen=True)
 class Picture:
     svg: str
-    alt: str
-    """The picture in words, for those who do not see it."""
+    alt: str  # the picture in words, for those who do not see it
 
 
 def said(value: Interval | None) -> str:

@@ -5,13 +5,14 @@ would show single people.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import starmap
 
 import numpy as np
 from pydantic import Field
 
 from penstock.measures.performance import CALIBRATION_BINS, confidence, equal_mass_bins
 from penstock.measures.scores import Floats, Scores
-from penstock_ethics_audit.audit import Finding, Findings, GroupingFindings
+from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.groups import Grouping
 
 HISTOGRAM_BINS = 20
@@ -28,8 +29,7 @@ class Curve(Finding):
 
 class Histogram(Finding):
     group: str
-    label: str
-    """The true class; for several classes `right` or `wrong`; for a regression empty."""
+    label: str  # the true class; for several classes `right` or `wrong`; for a regression empty
     edges: tuple[float, ...]
     shares: tuple[float, ...]
 
@@ -41,39 +41,36 @@ class Confusion(Finding):
 
 
 class Pictures(Finding):
+    # ROC curves by grouping, `""` for all rows: x false positive rate, y true positive rate.
+    # Binary only.
     roc: dict[str, tuple[Curve, ...]] = Field(default_factory=dict)
-    """ROC curves by grouping, `""` for all rows: x false positive rate, y true positive rate. Binary
-    only.
-    """
+    # Calibration curves: x mean prediction, y mean outcome, a point for each bin.
     calibration: dict[str, tuple[Curve, ...]] = Field(default_factory=dict)
-    """Calibration curves: x mean prediction, y mean outcome, a point for each bin."""
+    # Probabilities of the positive class, confidence of the likeliest, or errors of a
+    # regression.
     distributions: dict[str, tuple[Histogram, ...]] = Field(default_factory=dict)
-    """Probabilities of the positive class, confidence of the likeliest, or errors of a regression."""
     confusion: Confusion | None = None
 
 
 def pictures(scores: Scores, groupings: Sequence[Grouping], findings: Findings) -> Pictures:
-    roc, calibration, distributions = {}, {}, {}
-    divided = {
-        found.by: list(_parts(scores, grouping, found))
+    """Draws the data of all rows, and of each group that is not thin."""
+    parts = {"": [("", scores)]} | {
+        found.by: [
+            (group.group, scores.take(grouping.rows(index)))
+            for index, group in enumerate(found.groups)
+            if not group.thin
+        ]
         for grouping, found in zip(groupings, findings.groupings, strict=True)
     }
-    for by, parts in {"": [("", scores)], **divided}.items():
-        if scores.task == "binary":
-            roc[by] = tuple(_roc(name, part) for name, part in parts)
-        calibration[by] = tuple(_calibration(name, part) for name, part in parts)
-        distributions[by] = tuple(
-            histogram for name, part in parts for histogram in _histograms(name, part, scores)
-        )
     return Pictures(
-        roc=roc, calibration=calibration, distributions=distributions, confusion=_confusion(scores)
+        roc={by: tuple(starmap(_roc, some)) for by, some in parts.items() if scores.task == "binary"},
+        calibration={by: tuple(starmap(_calibration, some)) for by, some in parts.items()},
+        distributions={
+            by: tuple(one for name, part in some for one in _histograms(name, part, scores))
+            for by, some in parts.items()
+        },
+        confusion=_confusion(scores),
     )
-
-
-def _parts(scores: Scores, grouping: Grouping, found: GroupingFindings) -> Iterator[tuple[str, Scores]]:
-    for index, group in enumerate(found.groups):
-        if not group.thin:
-            yield group.group, scores.take(grouping.rows(index))
 
 
 def _roc(name: str, scores: Scores) -> Curve:
@@ -91,39 +88,29 @@ def _calibration(name: str, scores: Scores) -> Curve:
     said, seen = confidence(scores) if scores.classifies else (scores.said, scores.labels)
     bins = equal_mass_bins(said, CALIBRATION_BINS)
     rows = np.bincount(bins, minlength=CALIBRATION_BINS)
-    there = rows > 0
-    mean = [
-        np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[there] / rows[there]
+    x, y = (
+        np.bincount(bins, weights=values, minlength=CALIBRATION_BINS)[rows > 0] / rows[rows > 0]
         for values in (said, seen)
-    ]
-    return _curve(name, mean[0], mean[1])
+    )
+    return _curve(name, x, y)
 
 
 def _histograms(name: str, scores: Scores, whole: Scores) -> Iterator[Histogram]:
     """Shares within each label, so that groups of different size compare; bins are the same for
     every group.
     """
-    if not scores.classifies:
+    if scores.classifies:
+        edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+        said, seen = confidence(scores)
+        labels = scores.classes if scores.task == "binary" else ("wrong", "right")
+        drawn = {label: said[seen == code] for code, label in enumerate(labels)}
+    else:
         low, high = np.quantile(whole.said - whole.labels, [0.005, 0.995])
         edges = np.linspace(low, high if high > low else low + 1, HISTOGRAM_BINS + 1)
-        yield _histogram(name, "", np.clip(scores.said - scores.labels, edges[0], edges[-1]), edges)
-        return
-    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
-    said, seen = confidence(scores)
-    for label, of in zip(
-        scores.classes if scores.task == "binary" else ("wrong", "right"), (0, 1), strict=True
-    ):
-        yield _histogram(name, label, said[seen == of], edges)
-
-
-def _histogram(name: str, label: str, values: Floats, edges: Floats) -> Histogram:
-    counts, _ = np.histogram(values, bins=edges)
-    return Histogram(
-        group=name,
-        label=label,
-        edges=tuple(edges.tolist()),
-        shares=tuple((counts / max(len(values), 1)).tolist()),
-    )
+        drawn = {"": np.clip(scores.said - scores.labels, edges[0], edges[-1])}
+    for label, values in drawn.items():
+        shares = np.histogram(values, bins=edges)[0] / max(len(values), 1)
+        yield Histogram(group=name, label=label, edges=tuple(edges.tolist()), shares=tuple(shares.tolist()))
 
 
 def _confusion(scores: Scores) -> Confusion | None:
@@ -131,10 +118,8 @@ def _confusion(scores: Scores) -> Confusion | None:
         return None
     k = len(scores.classes)
     columns = np.where(scores.decisions < 0, k, scores.decisions)
-    counts = np.bincount(scores.labels.astype(np.int64) * (k + 1) + columns, minlength=k * (k + 1)).reshape(
-        k, k + 1
-    )
-    return Confusion(counts=tuple(map(tuple, counts.tolist())))
+    counts = np.bincount(scores.label_codes * (k + 1) + columns, minlength=k * (k + 1))
+    return Confusion(counts=tuple(map(tuple, counts.reshape(k, k + 1).tolist())))
 
 
 def _curve(name: str, x: Floats, y: Floats) -> Curve:
