@@ -22,8 +22,6 @@ ABSTAIN = "abstain"  # the graph's `decision` where it abstains
 ROWS_AT_ONCE = 2048
 _GROUP = "__group_"
 
-Texts = NDArray[np.object_]
-
 
 @dataclass(frozen=True)
 class Split:
@@ -32,7 +30,7 @@ class Split:
     """
 
     numbers: Floats
-    strings: Texts
+    strings: NDArray[np.object_]
     labels: Floats
     entities: tuple[str, ...]
     ids: tuple[str, ...]
@@ -69,7 +67,9 @@ def read_split(path: Path, signature: ModelSignature) -> Split:
             np.float64,
         ),
         strings=_columns(
-            [_texts(table[name]) for name in signature.inputs.strings], table.num_rows, np.object_
+            [table[name].cast(pa.string()).fill_null("").to_numpy() for name in signature.inputs.strings],
+            table.num_rows,
+            np.object_,
         ),
         labels=labels,
         entities=tuple(map(str, table["__entity"].to_pylist())),
@@ -99,12 +99,15 @@ def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
             f"the packaged graph does not run: {error}", where="model.onnx", remedy="Train again"
         ) from error
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in signature.outputs}
-    _, units = np.unique(np.array(split.entities, dtype=object), return_inverse=True)
-    units = units.astype(np.int64)
+    units = np.unique(np.array(split.entities, dtype=object), return_inverse=True)[1].astype(np.int64)
     if signature.target.type == "regression":
         return Scores("regression", split.labels, units, values=_finite(outputs["value"][:, 0], "value"))
     probabilities = _finite(outputs["probabilities"], "probabilities")
-    _check_labels(split.labels, signature.classes)
+    if not np.isin(split.labels, np.arange(len(signature.classes))).all():
+        raise Invalid(
+            f"the audit split holds labels that are none of the model's {len(signature.classes)} classes",
+            remedy="Train again",
+        )
     decisions = _decisions(outputs["decision"][:, 0], signature.classes)
     return Scores(signature.target.type, split.labels, units, signature.classes, probabilities, decisions)
 
@@ -125,41 +128,24 @@ def write_scores(split: Split, scores: Scores, path: Path) -> None:
         "entity": np.array([_hashed(entity) for entity in split.entities], np.bytes_),
         "label": scores.labels,
         "value": scores.values,
+        "probabilities": scores.probabilities if scores.task == "multiclass" else None,
+        "probability": scores.said[:, 1] if scores.task == "binary" else None,
         "decision": scores.decisions,
     }
-    if scores.probabilities is not None:
-        binary = scores.task == "binary"
-        arrays |= (
-            {"probability": scores.probabilities[:, 1]} if binary else {"probabilities": scores.probabilities}
-        )
     np.savez_compressed(
         path, allow_pickle=False, **{name: values for name, values in arrays.items() if values is not None}
     )
 
 
 def _run(session: Any, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:
-    rows = slice(start, start + ROWS_AT_ONCE)
-    feed: dict[str, NDArray[Any]] = {}
-    if signature.inputs.numbers:
-        feed["numbers"] = split.numbers[rows]
-    if signature.inputs.strings:
-        feed["strings"] = split.strings[rows]
-    names = list(signature.outputs)
+    rows, names = slice(start, start + ROWS_AT_ONCE), list(signature.outputs)
+    inputs = {"numbers": split.numbers[rows], "strings": split.strings[rows]}
+    feed = {name: columns for name, columns in inputs.items() if columns.shape[1]}
     return dict(zip(names, session.run(names, feed), strict=True))
 
 
 def _columns(columns: Sequence[NDArray[Any]], rows: int, dtype: Any) -> NDArray[Any]:
-    found = np.empty((rows, len(columns)), dtype=dtype)
-    for index, column in enumerate(columns):
-        found[:, index] = column
-    return found
-
-
-def _texts(column: pa.ChunkedArray) -> Texts:
-    values: Texts = np.array(
-        ["" if value is None else value for value in column.cast(pa.string()).to_pylist()], dtype=object
-    )
-    return values
+    return np.concatenate([np.empty((rows, 0), dtype), *(column[:, None] for column in columns)], axis=1)
 
 
 def _finite(values: NDArray[Any], name: str) -> Floats:
@@ -171,14 +157,6 @@ def _finite(values: NDArray[Any], name: str) -> Floats:
             remedy="Train again",
         )
     return numbers
-
-
-def _check_labels(labels: Floats, classes: tuple[str, ...]) -> None:
-    if not np.isin(labels, np.arange(len(classes))).all():
-        raise Invalid(
-            f"the audit split holds labels that are none of the model's {len(classes)} classes",
-            remedy="Train again",
-        )
 
 
 def _decisions(said: NDArray[Any], classes: tuple[str, ...]) -> Codes:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,32 +104,27 @@ def svg_of(figure: Figure, name: str) -> str:
     figure.savefig(
         buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
     )
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text)
-    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    width = figure.get_figwidth()
+    size = f"max-width: {100 * min(1.0, width / WIDTH):.0f}%" if width > GATE_WIDTH else ""
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', text)
-    text = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", text)
-    text = re.sub(r'\b(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"', text)
-    text = re.sub(
-        r"#000[01]0[0-9a-f]",
-        lambda found: f"var(--{_VARIABLES[found[0]]})" if found[0] in _VARIABLES else found[0],
-        text,
-    )
-    text = re.sub(r"font(-family)?: ?([^;\"]*?)'?DejaVu Sans'?[^;\"]*", _page_font, text)
-    size = (
-        f"max-width: {100 * min(1.0, figure.get_figwidth() / WIDTH):.0f}%"
-        if figure.get_figwidth() > GATE_WIDTH
-        else ""
-    )
-    return re.sub(
-        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
-        rf'<svg aria-hidden="true" focusable="false" style="{size}" \1>',
-        text,
-        count=1,
-    )
+    edits: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+        (r"^.*?(?=<svg)", ""),
+        (r"<metadata>.*?</metadata>|<!--.*?-->\s*", ""),
+        (r'\sxmlns(:\w+)?="[^"]*"', ""),
+        (r'\bid="([^"]+)"', rf'id="{prefix}-\1"'),
+        (r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)"),
+        (r'\b(?:xlink:)?href="#([^"]+)"', rf'href="#{prefix}-\1"'),
+        *((color, f"var(--{variable})") for color, variable in _VARIABLES.items()),
+        (r"font(-family)?: ?([^;\"]*?)'?DejaVu Sans'?[^;\"]*", _page_font),
+        (
+            r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+            rf'<svg aria-hidden="true" focusable="false" style="{size}" \1>',
+        ),
+    ]
+    text = buffer.getvalue()
+    for pattern, replacement in edits:
+        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
+    return text
 
 
 def _page_font(found: re.Match[str]) -> str:

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import jinja2
 
-from penstock.contracts.events import GateResult
+from penstock.contracts.events import GateResult, Interval
 from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.versions import version_name
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, figures
-from penstock_ethics_audit.report.drawing import Picture, number, said
+from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.result import Result
 
 RATES = {
@@ -54,11 +54,7 @@ def render(result: Result) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {
-        "interval": said,
-        "number": number,
-        "count": lambda count: f"{count:,}",
-    }
+    environment.filters |= {"number": number, "count": lambda count: f"{count:,}"}
     return environment.get_template("report.html.j2").render(
         result=result,
         found=found,
@@ -66,8 +62,11 @@ def render(result: Result) -> str:
         headline=HEADLINES[found.verdict],
         summary=summary(found),
         consequence=consequence(found),
-        gates=[_gate_row(gate, index) for index, gate in enumerate(found.gates)],
-        overall=_overall(result),
+        gates=[
+            GateRow(gate, _gate_name(gate), figures.gate(gate, f"{_gate_name(gate)} {index}"), _hint(gate))
+            for index, gate in enumerate(found.gates)
+        ],
+        overall=_curves(result, "", {"": found.performance.get("auroc")}),
         groupings=[(grouping, list(_grouping_pictures(result, grouping))) for grouping in found.groupings],
         training=figures.training(result.training),
         names={name: measure.title for name, measure in MEASURES.items()},
@@ -86,8 +85,8 @@ def summary(found: Findings) -> str:
     )
     count = len(found.gates)
     if not failed and not undecided:
-        who = "The gate" if count == 1 else f"All {count} gates"
-        return f"{who} passed, {'each ' if count > 1 else ''}by the bound that judges it."
+        who = f"All {count} gates passed, each" if count > 1 else "The gate passed,"
+        return f"{who} by the bound that judges it."
     of = f"of {count} gates" if count > 1 else "gate"
     parts = []
     if failed:
@@ -116,10 +115,6 @@ def consequence(found: Findings) -> str:
     )
 
 
-def _gate_row(gate: GateResult, index: int) -> GateRow:
-    return GateRow(gate, _gate_name(gate), figures.gate(gate, f"{_gate_name(gate)} {index}"), _hint(gate))
-
-
 def _gate_name(gate: GateResult) -> str:
     return MEASURES[gate.metric].title + (f" by {gate.by}" if gate.by else "")
 
@@ -136,21 +131,6 @@ def _hint(gate: GateResult) -> str:
     return "What may help: more or better features, more rows, another model."
 
 
-def _overall(result: Result) -> list[Picture]:
-    found = result.findings
-    pictures = [
-        curves.curves(
-            result.pictures,
-            "",
-            classifies=found.task != "regression",
-            areas={"": found.performance.get("auroc")},
-        )
-    ]
-    if (spread := curves.distributions(result.pictures, "", _spread_label(found))) is not None:
-        pictures.append(spread)
-    return pictures
-
-
 def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[tuple[str, Picture]]:
     found = result.findings
     if not grouping.groups:
@@ -160,14 +140,17 @@ def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[t
     labels = list(dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates))
     for label in labels[:MAX_CLASSES_DRAWN]:
         yield f"Rates of being given {label}, with intervals", figures.rates(grouping, RATES, label)
-    if any(curve.x for curve in result.pictures.calibration.get(grouping.by, ())):
-        areas = {group.group: group.performance.get("auroc") for group in grouping.groups if not group.thin}
+    areas = {group.group: group.performance.get("auroc") for group in grouping.groups if not group.thin}
+    yield from _curves(result, grouping.by, areas)
+
+
+def _curves(result: Result, by: str, areas: dict[str, Interval | None]) -> Iterator[tuple[str, Picture]]:
+    found = result.findings
+    if any(curve.x for curve in result.pictures.calibration[by]):
         title = "ROC and calibration" if found.task == "binary" else "Calibration"
-        yield (
-            title,
-            curves.curves(result.pictures, grouping.by, classifies=found.task != "regression", areas=areas),
-        )
-    if (spread := curves.distributions(result.pictures, grouping.by, _spread_label(found))) is not None:
+        classifies = found.task != "regression"
+        yield title, curves.curves(result.pictures, by, classifies=classifies, areas=areas)
+    if spread := curves.distributions(result.pictures, by, _spread_label(found)):
         yield "What the model says", spread
 
 
