@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import add_EthicsAuditServiceServicer_to_server
 from penstock.packages.keys import Keys
@@ -39,6 +40,6 @@ async def run(settings: Settings) -> None:
             parallel=settings.parallel,
             environment={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
         )
-        service.describe(readings.facts(store))
+        service.describe(partial(readings.facts, store))
         service.observe(readings.metrics(store, service.clock))
         await service.until_stopped()

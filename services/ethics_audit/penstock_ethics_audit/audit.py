@@ -110,7 +110,6 @@ def audit(
 
 
 def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> GroupingFindings:
-    """Compares the groups: each one's performance and rates, and the measures between them."""
     groups, disparities = _groups(scores, grouping, min_rows, bootstrap) if grouping.groups else ((), {})
     return GroupingFindings(
         by=grouping.by,

@@ -12,21 +12,18 @@ import structlog
 from ulid import ULID
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Conflict, Invalid, Kind, PenstockError, Refused, Unavailable
+from penstock.contracts.errors import Conflict, Invalid, Kind, Refused, Unavailable
 from penstock.contracts.events import (
-    Artifact,
     AuditCompleted,
     AuditFailed,
     AuditStarted,
     Envelope,
-    GateResult,
     ModelVersionRegistered,
     ReviewDecided,
     ReviewRequested,
 )
-from penstock.contracts.versions import version_name
-from penstock.packages import dsse, evidence
-from penstock.packages.evidence import Verdict, Waiver, may_be_waived, not_passed
+from penstock.packages import dsse
+from penstock.packages.evidence import Verdict, Waiver, gate_name, may_be_waived, not_passed
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
 from penstock.runtime.pipelines import Applied
@@ -70,14 +67,6 @@ class Desk:
         audit_id, now = str(ULID()), self._clock()
         # None: an older number, which went with a lost database; the registry compares with the newest then.
         asked = rows.asked(effect.session, version.pipeline, version.pipeline_number)
-        order = {
-            "audit_id": audit_id,
-            "version": version,
-            "asked": asked,
-            "started_at": now,
-            "artifacts": self._artifacts,
-            "keys": str(self._keys.directory),
-        }
         effect.session.add(
             AuditRow(
                 audit_id=audit_id,
@@ -88,6 +77,14 @@ class Desk:
                 started_at=now,
             )
         )
+        order = {
+            "audit_id": audit_id,
+            "version": version,
+            "asked": asked,
+            "started_at": now,
+            "artifacts": self._artifacts,
+            "keys": str(self._keys.directory),
+        }
         effect.enqueue(JOB, audit_id, order)
         effect.publish(
             AuditStarted(audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now)
@@ -96,48 +93,33 @@ class Desk:
 
     def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
         """Signs a job's findings. Raises Unavailable while no key signs: the result waits for it."""
-        row = _running(effect, audit_id)
-        now = self._clock()
-        gates = tuple(GateResult.model_validate(gate) for gate in result["gates"])
-        report, stored, scores = (
-            Artifact.model_validate(result[name]) for name in ("report", "result", "scores")
-        )
-        verdict = Verdict(
-            pipeline=row.pipeline,
-            digest=row.digest,
-            at=now,
-            audit_id=audit_id,
-            verdict=result["verdict"],
-            gates=gates,
-            result_digest=stored.digest,
+        row, now = _running(effect, audit_id), self._clock()
+        about = {"audit_id": audit_id, "pipeline": row.pipeline, "digest": row.digest}
+        verdict = Verdict.model_validate(
+            {
+                **about,
+                "at": now,
+                "verdict": result["verdict"],
+                "gates": result["gates"],
+                "result_digest": result["result"]["digest"],
+            }
         )
         envelope = dsse.sign(verdict, self._keys.signer("audit"))
-        row.state, row.verdict, row.ended_at = rows.COMPLETED, verdict.verdict, now
-        row.gates, row.evidence = gates, envelope
-        row.report, row.result, row.scores = report, stored, scores
-        effect.publish(
-            AuditCompleted(
-                audit_id=audit_id,
-                pipeline=row.pipeline,
-                digest=row.digest,
-                verdict=verdict.verdict,
-                gates=gates,
-                evidence=envelope,
-                report=report,
-                result=stored,
-                scores=scores,
-                completed_at=now,
-            )
-        )
-        _measure(row, verdict.verdict, effect)
-        if may_be_waived(gates):
-            self._ask(row, not_passed(gates), now, effect)
-        log.info("audit_completed", version=version_name(row.pipeline, row.digest), verdict=verdict.verdict)
+        audit = AuditCompleted.model_validate({**about, **result, "evidence": envelope, "completed_at": now})
+        row.state, row.verdict, row.ended_at = rows.COMPLETED, audit.verdict, now
+        row.gates, row.evidence = audit.gates, envelope
+        row.report, row.result, row.scores = audit.report, audit.result, audit.scores
+        effect.publish(audit)
+        _measure(row, audit.verdict, effect)
+        if may_be_waived(audit.gates):
+            asked = {**about, "gates": not_passed(audit.gates), "requested_at": now}
+            effect.session.add(ReviewRow(**asked, state=rows.OPEN))
+            effect.publish(ReviewRequested.model_validate(asked))
+        log.info("audit_completed", version=row.name, verdict=audit.verdict)
 
     def fail(self, audit_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
         """Ends an audit without evidence: nothing is known about the model, so it does not serve."""
-        row = _running(effect, audit_id)
-        now = self._clock()
+        row, now = _running(effect, audit_id), self._clock()
         row.state, row.failure, row.remedy, row.ended_at = rows.FAILED, message, remedy, now
         effect.publish(
             AuditFailed(
@@ -150,9 +132,7 @@ class Desk:
             )
         )
         _measure(row, "none", effect)
-        log.error(
-            "audit_failed", version=version_name(row.pipeline, row.digest), kind=kind.value, why=message
-        )
+        log.error("audit_failed", version=row.name, kind=kind.value, why=message)
 
     def decide(
         self, reference: str, effect: Effect, *, approve: bool, decided_by: str, why: str
@@ -170,7 +150,8 @@ class Desk:
                 where="decided_by" if not decided_by else "why",
                 remedy="Say who decides and why; both are signed and kept",
             )
-        review = _open_review(effect, rows.find_audit(effect.session, reference))
+        audit = rows.find_audit(effect.session, reference)
+        review = _open_review(effect, audit)
         review.state = rows.APPROVED if approve else rows.REJECTED
         review.decided_by, review.why, review.decided_at = decided_by, why, self._clock()
         review.waiver = self._waiver(review, decided_by, why, review.decided_at) if approve else None
@@ -186,8 +167,7 @@ class Desk:
                 decided_at=review.decided_at,
             )
         )
-        name = version_name(review.pipeline, review.digest)
-        log.info("review_decided", version=name, decision=review.state, typed_name=decided_by)
+        log.info("review_decided", version=audit.name, decision=review.state, typed_name=decided_by)
         return review
 
     def _waiver(self, review: ReviewRow, decided_by: str, why: str, at: datetime) -> Envelope:
@@ -196,28 +176,11 @@ class Desk:
             digest=review.digest,
             at=at,
             audit_id=review.audit_id,
-            gates=tuple(evidence.gate_name(gate) for gate in review.gates),
+            gates=tuple(gate_name(gate) for gate in review.gates),
             decided_by=decided_by,
             why=why,
         )
         return dsse.sign(waiver, self._keys.signer("audit"))
-
-    def _ask(self, row: AuditRow, gates: tuple[GateResult, ...], now: datetime, effect: Effect) -> None:
-        effect.session.add(
-            ReviewRow(
-                audit_id=row.audit_id,
-                pipeline=row.pipeline,
-                digest=row.digest,
-                gates=gates,
-                state=rows.OPEN,
-                requested_at=now,
-            )
-        )
-        effect.publish(
-            ReviewRequested(
-                pipeline=row.pipeline, digest=row.digest, audit_id=row.audit_id, gates=gates, requested_at=now
-            )
-        )
 
 
 def _measure(row: AuditRow, verdict: str, effect: Effect) -> None:
@@ -234,32 +197,21 @@ def _running(effect: Effect, audit_id: str) -> AuditRow:
 
 
 def _open_review(effect: Effect, audit: AuditRow) -> ReviewRow:
+    audit.check_completed()
     review = effect.session.get(ReviewRow, audit.audit_id, with_for_update=True)
     if review is None:
-        raise _nothing_to_decide(audit)
+        blocking = [gate_name(gate) for gate in not_passed(audit.gates) if gate.on_fail == "block"]
+        if not blocking:
+            raise Conflict(f"every gate of {audit.name} passed; there is nothing to waive")
+        raise Refused(
+            f"{audit.name} did not pass {', '.join(blocking)}, and a gate with `on_fail: block` cannot be"
+            " waived by anybody",
+            where=", ".join(blocking),
+            remedy="Change the model or its data and train again",
+        )
     if review.state != rows.OPEN:
         raise Conflict(
-            f"{version_name(audit.pipeline, audit.digest)} was {review.state} by {review.decided_by}:"
-            f" {review.why}",
+            f"{audit.name} was {review.state} by {review.decided_by}: {review.why}",
             remedy="A decision stands; train again for another one",
         )
     return review
-
-
-def _nothing_to_decide(audit: AuditRow) -> PenstockError:
-    name = version_name(audit.pipeline, audit.digest)
-    if audit.state != rows.COMPLETED:
-        return Conflict(
-            f"the audit of {name} "
-            + ("is still running" if audit.state == rows.RUNNING else f"failed: {audit.failure}"),
-            remedy="Decide when it has ended" if audit.state == rows.RUNNING else audit.remedy,
-        )
-    closed = not_passed(audit.gates)
-    if not closed:
-        return Conflict(f"every gate of {name} passed; there is nothing to waive")
-    blocking = ", ".join(evidence.gate_name(gate) for gate in closed if gate.on_fail == "block")
-    return Refused(
-        f"{name} did not pass {blocking}, and a gate with `on_fail: block` cannot be waived by anybody",
-        where=blocking,
-        remedy="Change the model or its data and train again",
-    )

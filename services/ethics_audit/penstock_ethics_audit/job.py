@@ -43,10 +43,9 @@ class Order(BaseModel):
 
     audit_id: str
     version: ModelVersion
+    # The `audit` section of the pipeline file that the version was trained from, where the service
+    # knows it.
     asked: Audit | None = None
-    """The `audit` section of the pipeline file that the version was trained from, where the service
-    knows it.
-    """
     started_at: datetime
     artifacts: str
     keys: Path
@@ -68,7 +67,10 @@ def run(job: JobContext) -> Mapping[str, Any]:
         scores = score(split, package.model, package.signature)
         step(f"{len(scores)} rows scored")
         groupings = _groupings(split, scores, package.pipeline.audit)
-        findings = audit(scores, groupings, package.pipeline.audit, seed_of(package.digest), step)
+        # Seeded by the package: an audit that is done again gives the same numbers, and nobody can
+        # choose a lucky seed.
+        seed = int(short_digest(package.digest, 12), 16)
+        findings = audit(scores, groupings, package.pipeline.audit, seed, step)
         result = Result(
             audit_id=order.audit_id,
             pipeline=order.version.pipeline,
@@ -92,13 +94,6 @@ def run(job: JobContext) -> Mapping[str, Any]:
         "gates": [gate.model_dump(mode="json") for gate in findings.gates],
         **{name: artifact.model_dump(mode="json") for name, artifact in kept.items()},
     }
-
-
-def seed_of(digest: str) -> int:
-    """Seed of the bootstrap, taken from the package's digest: an audit that is done again gives the
-    same numbers, and nobody can choose a lucky seed.
-    """
-    return int(short_digest(digest, 12), 16)
 
 
 def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:

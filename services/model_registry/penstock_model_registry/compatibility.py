@@ -20,12 +20,12 @@ def incompatible(old: Pipeline, new: Pipeline, with_data: Set[str]) -> list[Prob
     """Lists the reasons why `new` may not take the place of `old`; empty when it may. `with_data`:
     sources of `old` that events were published to.
     """
-    return [*_entities(old, new, with_data), *_sources(old, new, with_data), *_target(old, new, with_data)]
-
-
-def _entities(old: Pipeline, new: Pipeline, with_data: Set[str]) -> Iterator[Problem]:
     if not with_data:
-        return
+        return list(_sources(old, new, with_data))
+    return [*_entities(old, new), *_sources(old, new, with_data), *_target(old, new)]
+
+
+def _entities(old: Pipeline, new: Pipeline) -> Iterator[Problem]:
     if new.entity != old.entity:
         yield Problem(
             ("entities",),
@@ -126,9 +126,7 @@ def _contains(outer: tuple[float, float], inner: tuple[float, float]) -> bool:
     return outer[0] <= inner[0] and outer[1] >= inner[1]
 
 
-def _target(old: Pipeline, new: Pipeline, with_data: Set[str]) -> Iterator[Problem]:
-    if not with_data:
-        return
+def _target(old: Pipeline, new: Pipeline) -> Iterator[Problem]:
     name, target = next(iter(new.targets.items()))
     at: Path = ("targets", name)
     for key, path in (("type", "type"), ("source_field", "from"), ("positive", "positive")):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import get_args
 
 from sqlalchemy import func, select
@@ -15,20 +14,17 @@ from penstock.runtime.store import Store
 from penstock_model_registry.store import PipelineRow, State, VersionRow, states
 
 
-def facts(store: Store) -> Callable[[], Facts]:
-    def read() -> Facts:
-        with store.snapshot() as session:
-            pipelines = session.scalar(select(func.count(PipelineRow.name.distinct()))) or 0
-            found = states(session)
-            newest = session.scalar(select(VersionRow).order_by(VersionRow.registered_at.desc()).limit(1))
-        said = [_count(sum(found.values()), "version")]
-        said += [f"{found[state]} {state}" for state in ("promoted", "refused") if state in found]
-        if newest is not None and not newest.signed:
-            because = "; ".join(newest.because)
-            said.append(f"the newest, {version_name(newest.pipeline, newest.digest)}: {because}")
-        return {"pipelines": _count(pipelines, "pipeline"), "versions": ", ".join(said)}
-
-    return read
+def facts(store: Store) -> Facts:
+    with store.snapshot() as session:
+        pipelines = session.scalar(select(func.count(PipelineRow.name.distinct()))) or 0
+        found = states(session)
+        newest = session.scalar(select(VersionRow).order_by(VersionRow.registered_at.desc()).limit(1))
+    said = [_count(sum(found.values()), "version")]
+    said += [f"{found[state]} {state}" for state in ("promoted", "refused") if state in found]
+    if newest is not None and not newest.signed:
+        because = "; ".join(newest.because)
+        said.append(f"the newest, {version_name(newest.pipeline, newest.digest)}: {because}")
+    return {"pipelines": _count(pipelines, "pipeline"), "versions": ", ".join(said)}
 
 
 def metrics(store: Store) -> Readings:

@@ -92,9 +92,12 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     async def RollBack(self, request: pb.RollBackRequest, context: Context) -> pb.Version:
         if not request.pipeline:
             raise Invalid("say which pipeline", where="pipeline")
-        by = request.rolled_back_by or _UNNAMED
         return await self._one(
-            await self._registry.roll_back(request.pipeline, by=by, from_generation=request.from_generation)
+            await self._registry.roll_back(
+                request.pipeline,
+                by=request.rolled_back_by or _UNNAMED,
+                from_generation=request.from_generation,
+            )
         )
 
     async def FetchPackage(

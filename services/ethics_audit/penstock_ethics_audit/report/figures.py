@@ -43,11 +43,7 @@ def gate(result: GateResult, name: str) -> Picture | None:
         allowed = (limit, high) if result.bound == "at_least" else (low, limit)
         axes.axvspan(*allowed, color=PASS, alpha=0.13, linewidth=0)
         axes.axvline(limit, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
-        color = VERDICT_COLORS[result.verdict]
-        axes.plot([value.lower, value.upper], [0, 0], color=color, linewidth=2.6, solid_capstyle="butt")
-        for end in (value.lower, value.upper):
-            axes.plot([end, end], [-0.32, 0.32], color=color, linewidth=1.6)
-        axes.plot([value.estimate], [0], marker="D", color=color, markersize=5.5, linestyle="none")
+        _interval(axes, value, 0, color=VERDICT_COLORS[result.verdict], marker="D", width=2.6)
         axes.set(xlim=(low, high), ylim=(-1, 1), yticks=[])
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.tick_params(labelsize=8, length=2)
@@ -89,7 +85,9 @@ def _by_group(
             axes.set(title=title, **({"xlim": xlim} if xlim else {}))
         if xlim is None:
             panels[-1].axvline(0, color=INK, linewidth=0.8)
-        _group_axis(panels[0], names)
+        panels[0].set_yticks(range(len(names)), names)
+        panels[0].set_ylim(len(names) - 0.5, -0.5)
+        panels[0].tick_params(axis="y", length=0, labelcolor=INK)
         figure.subplots_adjust(**margins(figure, left=1.5, right=0.15, bottom=0.32, top=0.28), wspace=0.12)
         svg = svg_of(figure, name)
     parts = [
@@ -148,26 +146,25 @@ def _dots(axes: Any, values: Sequence[Interval | None]) -> None:
                 va="center",
                 transform=axes.get_yaxis_transform(),
             )
-            continue
-        color = SERIES[row % len(SERIES)]
-        axes.plot([value.lower, value.upper], [row, row], color=color, linewidth=1.8, solid_capstyle="butt")
-        for end in (value.lower, value.upper):
-            axes.plot([end, end], [row - 0.17, row + 0.17], color=color, linewidth=1.2)
-        axes.plot(
-            [value.estimate],
-            [row],
-            marker=MARKERS[row % len(MARKERS)],
-            color=color,
-            markersize=5,
-            linestyle="none",
-        )
+        else:
+            color, marker = SERIES[row % len(SERIES)], MARKERS[row % len(MARKERS)]
+            _interval(axes, value, row, color=color, marker=marker, width=1.8)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5, prune="upper"))
     axes.xaxis.set_major_formatter(tick)
 
 
-def _group_axis(axes: Any, names: list[str]) -> None:
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0, labelcolor=INK)
+def _interval(axes: Any, value: Interval, row: int, *, color: str, marker: str, width: float) -> None:
+    reach = [[value.estimate - value.lower], [value.upper - value.estimate]]
+    axes.errorbar(
+        [value.estimate],
+        [row],
+        xerr=reach,
+        color=color,
+        marker=marker,
+        markersize=5,
+        elinewidth=width,
+        capsize=4,
+        capthick=0.6 * width,
+    )

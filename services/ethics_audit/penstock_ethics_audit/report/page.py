@@ -161,7 +161,6 @@ def _spread_label(found: Findings) -> str:
 
 
 def _words(found: Findings) -> dict[str, str]:
-    """Explains each measure found here in words, by title."""
     mentioned = {
         *found.performance,
         *(name for grouping in found.groupings for name in grouping.disparities),
