@@ -176,8 +176,8 @@ def _rates(
     )
     drawn = fairness.Rates(within_group["selection"], within_cell["tp"], within_cell["fp"])
 
-    def rates_of(group: int) -> tuple[Rate, ...]:
-        return tuple(
+    rates = [
+        tuple(
             Rate(
                 of=of,
                 label=scores.classes[c],
@@ -190,8 +190,9 @@ def _rates(
                 ("false_positive", drawn.false_positive, estimated.false_positive),
             )
         )
-
-    return [rates_of(group) for group in range(len(grouping.groups))], {
+        for group in range(len(grouping.groups))
+    ]
+    return rates, {
         notion.name: disparity(notion.name, estimated, drawn, bootstrap.confidence)
         for notion in between_groups(scores.task)
     }

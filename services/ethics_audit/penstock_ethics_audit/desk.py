@@ -12,7 +12,7 @@ import structlog
 from ulid import ULID
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Conflict, Invalid, Kind, Refused, Unavailable
+from penstock.contracts.errors import Conflict, Invalid, Kind, Refused
 from penstock.contracts.events import (
     AuditCompleted,
     AuditFailed,
@@ -59,13 +59,8 @@ class Desk:
         known = rows.newest_audit(effect.session, version.digest)
         if known is not None and known.state != rows.FAILED:
             return None
-        if rows.newest_number(effect.session, version.pipeline) < version.pipeline_number:
-            raise Unavailable(
-                f"number {version.pipeline_number} of `{version.pipeline}` has not come in yet",
-                where=version.digest,
-            )
         audit_id, now = str(ULID()), self._clock()
-        # None: an older number, which went with a lost database; the registry compares with the newest then.
+        # None: the registry compares with the newest number then.
         asked = rows.asked(effect.session, version.pipeline, version.pipeline_number)
         effect.session.add(
             AuditRow(

@@ -24,8 +24,8 @@ class ThinCell:
     min_rows: int
 
     def sentence(self) -> str:
-        of = f"{self.by} = {self.group}, label {self.label}" if self.label else f"{self.by} = {self.group}"
-        return f"{of} has {self.rows} audit rows, {self.min_rows} are needed"
+        label = f", label {self.label}" if self.label else ""
+        return f"{self.by} = {self.group}{label} has {self.rows} audit rows, {self.min_rows} are needed"
 
 
 def judge(

@@ -75,19 +75,12 @@ class History(restore.History):
         return session.scalar(select(AuditRow.audit_id).limit(1)) is None
 
     def write(self, effect: Effect) -> None:
-        restored = 0
-        for ended in self._ended.values():
-            version = self._versions.get(ended.digest)
-            if version is None or not self._holds(ended):
-                log.error(
-                    "audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest
-                )
-                continue
-            effect.session.add(self._audit(ended, version))
+        held = [ended for ended in self._ended.values() if self._holds(ended)]
+        for ended in held:
+            effect.session.add(self._audit(ended))
             if may_be_waived(ended.gates):
                 effect.session.add(self._review(ended))
             self._waiting.pop(ended.digest, None)
-            restored += 1
         effect.session.flush()
         for registered in self._waiting.values():
             try:
@@ -100,15 +93,15 @@ class History(restore.History):
                     why=str(error),
                 )
         if self._ended:
-            log.warning("history_restored", audits=restored, begun=len(self._waiting))
+            log.warning("history_restored", audits=len(held), begun=len(self._waiting))
 
-    def _audit(self, ended: AuditCompleted, version: ModelVersion) -> AuditRow:
+    def _audit(self, ended: AuditCompleted) -> AuditRow:
         return AuditRow(
             audit_id=ended.audit_id,
             pipeline=ended.pipeline,
             digest=ended.digest,
             state=rows.COMPLETED,
-            version=version,
+            version=self._versions[ended.digest],
             started_at=self._started.get(ended.audit_id, ended.completed_at),
             ended_at=ended.completed_at,
             verdict=ended.verdict,
@@ -137,11 +130,15 @@ class History(restore.History):
         return row
 
     def _holds(self, ended: AuditCompleted) -> bool:
+        """Tells whether this service signed the verdict, on a version that is known."""
         try:
             evidence.verdict_of(ended, self._keys.trust())
+            holds = ended.digest in self._versions
         except Tampered:
-            return False
-        return True
+            holds = False
+        if not holds:
+            log.error("audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest)
+        return holds
 
     def _waives(self, decided: ReviewDecided) -> bool:
         if decided.waiver is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, Tampered
@@ -38,8 +38,6 @@ log = structlog.get_logger(__name__)
 
 class Order(BaseModel):
     """Payload of the job: the version to audit, and where artifacts and keys lie."""
-
-    model_config = ConfigDict(frozen=True)
 
     audit_id: str
     version: ModelVersion
@@ -67,8 +65,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
         scores = score(split, package.model, package.signature)
         step(f"{len(scores)} rows scored")
         groupings = _groupings(split, scores, package.pipeline.audit)
-        # Seeded by the package: an audit that is done again gives the same numbers, and nobody can
-        # choose a lucky seed.
+        # Done again, an audit gives the same numbers, and nobody can choose a lucky seed.
         seed = int(short_digest(package.digest, 12), 16)
         findings = audit(scores, groupings, package.pipeline.audit, seed, step)
         result = Result(
@@ -89,10 +86,8 @@ def run(job: JobContext) -> Mapping[str, Any]:
         result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})
         stored = artifacts.put_bytes(f"{place}/result.json", result.model_dump_json(indent=1).encode())
     kept = {"report": report, "result": stored, "scores": written}
-    return {
-        "verdict": findings.verdict,
-        "gates": [gate.model_dump(mode="json") for gate in findings.gates],
-        **{name: artifact.model_dump(mode="json") for name, artifact in kept.items()},
+    return findings.model_dump(mode="json", include={"verdict", "gates"}) | {
+        name: artifact.model_dump(mode="json") for name, artifact in kept.items()
     }
 
 
@@ -142,8 +137,9 @@ def _groupings(split: Split, scores: Scores, spec: Audit) -> list[Grouping]:
                 remedy="Train again for this pipeline number",
             )
         grouping = divide(by, split.groups[by], group.bins)
-        classes = max(len(scores.classes), 1)
-        found.append(compare_not_stated(grouping, scores.label_codes, classes, group.min_rows))
+        found.append(
+            compare_not_stated(grouping, scores.label_codes, max(len(scores.classes), 1), group.min_rows)
+        )
     return found
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, Unavailable
 from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
@@ -93,14 +93,14 @@ class ReviewRow(Tables):
 
 
 def asked(session: Session, pipeline: str, number: int) -> Audit | None:
-    """Finds the `audit` section of one number of a pipeline's file, where it is known."""
+    """Finds the `audit` section of one number of a pipeline's file; None for an older number, which
+    went with a lost database. Raises Unavailable before the number has come in.
+    """
+    newest = session.scalar(select(func.max(AskedRow.number)).where(AskedRow.pipeline == pipeline))
+    if (newest or 0) < number:
+        raise Unavailable(f"number {number} of `{pipeline}` has not come in yet")
     row = session.get(AskedRow, (pipeline, number))
     return row.audit if row else None
-
-
-def newest_number(session: Session, pipeline: str) -> int:
-    """Highest number of a pipeline's files that came in; 0 before the first."""
-    return session.scalar(select(func.max(AskedRow.number)).where(AskedRow.pipeline == pipeline)) or 0
 
 
 def newest_audit(session: Session, digest: str) -> AuditRow | None:
@@ -116,25 +116,6 @@ def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) ->
     if open_only:
         query = query.where(ReviewRow.state == OPEN)
     return list(session.scalars(query))
-
-
-def counts(session: Session) -> tuple[int, int, int]:
-    """Counts audits completed, audits running, reviews open."""
-    states = dict(
-        session.execute(select(AuditRow.state, func.count()).group_by(AuditRow.state)).tuples().all()
-    )
-    opened = session.scalar(select(func.count()).select_from(ReviewRow).where(ReviewRow.state == OPEN)) or 0
-    return states.get(COMPLETED, 0), states.get(RUNNING, 0), opened
-
-
-def oldest_running(session: Session) -> datetime | None:
-    """Start of the audit that has been under way for longest."""
-    return session.scalar(select(func.min(AuditRow.started_at)).where(AuditRow.state == RUNNING))
-
-
-def oldest_review(session: Session) -> datetime | None:
-    """Request time of the review that has been open for longest."""
-    return session.scalar(select(func.min(ReviewRow.requested_at)).where(ReviewRow.state == OPEN))
 
 
 def find_audit(session: Session, reference: str) -> AuditRow:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Tampered
-from penstock.contracts.events import Envelope
 from penstock.packages import archive, dsse, evidence, signing
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.format import open_package
@@ -57,7 +56,11 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
             signing.verify_package(directory, signature, trust, version.digest, version.keyid)
             say(f"by the registry, key {version.keyid}")
     verdict = _verdict(audit, trust, artifacts, checks)
-    waiver = _waiver(review.waiver if review else None, trust, checks)
+    waiver = None
+    if review and review.waiver:
+        with _check(checks, "waiver signature") as say:
+            waiver = dsse.verify(review.waiver, trust, Waiver)
+            say(f"waived by {waiver.decided_by} (a typed name, not a proven identity): {waiver.why}")
     with _check(checks, "gates") as say:
         if verdict is None:
             raise Tampered("there is no verified verdict to open them")
@@ -97,13 +100,3 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: list[C
             artifacts.read(held)
         say("the bytes that the verdict's signature covers")
     return verdict
-
-
-def _waiver(envelope: Envelope | None, trust: Trust, checks: list[Check]) -> Waiver | None:
-    if envelope is None:
-        return None
-    waiver = None
-    with _check(checks, "waiver signature") as say:
-        waiver = dsse.verify(envelope, trust, Waiver)
-        say(f"waived by {waiver.decided_by} (a typed name, not a proven identity): {waiver.why}")
-    return waiver

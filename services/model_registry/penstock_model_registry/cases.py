@@ -83,7 +83,6 @@ def case_of(session: Session, row: VersionRow) -> Case:
     """Reads the case of a version."""
     trained_by = rows.trained_by(session, row.pipeline, row.version.pipeline_number)
     champion = rows.champion_of(session, row.pipeline)
-    champion_row = session.get(VersionRow, champion.digest) if champion else None
     return Case(
         version=row.version,
         changes=row.changes,
@@ -94,7 +93,7 @@ def case_of(session: Session, row: VersionRow) -> Case:
         pipeline=rows.pipeline_row(session, row.pipeline).pipeline,
         gates=trained_by.pipeline.audit.gates,
         champion=champion.promoted if champion else None,
-        champion_audit=champion_row.audit if champion_row else None,
+        champion_audit=session.get_one(VersionRow, champion.digest).audit if champion else None,
     )
 
 

@@ -31,6 +31,11 @@ MIN_PAIRED_ROWS = 100
 MAX_ROWS = 100_000  # more are thinned, by row hash: the same rows for both
 MAX_DRAWS = 20_000_000  # rows times resamples: about a second
 MIN_RESAMPLES = 200
+_HELD: dict[Task, str] = {
+    "binary": "probabilities of two classes",
+    "multiclass": "probabilities of several classes",
+    "regression": "values and no probabilities",
+}
 _REMEDY = "Set `promotion: {compare: none}` in the pipeline file, apply it and promote the version by hand"
 
 
@@ -77,13 +82,12 @@ def compare(
     paired = len(first) >= MIN_PAIRED_ROWS
     if not paired:
         first, second = _thin(champion), _thin(challenger)
-    affordable = MAX_DRAWS // max(len(first), len(second), 1)
     interval = worse_by(
         metric,
         first,
         second,
         paired=paired,
-        resamples=max(MIN_RESAMPLES, min(resamples, affordable)),
+        resamples=max(MIN_RESAMPLES, min(resamples, MAX_DRAWS // max(len(first), len(second), 1))),
         confidence=confidence,
         seed=seed,
     )
@@ -116,19 +120,13 @@ def _thin(scored: Scored) -> Scores:
 
 
 def _check_fits(metric: str, task: Task) -> None:
-    if task in MEASURES[metric].promotion:
-        return
-    held = {
-        "binary": "probabilities of two classes",
-        "multiclass": "probabilities of several classes",
-        "regression": "values and no probabilities",
-    }[task]
-    fitting = ", ".join(measure.name for measure in over_rows(task) if task in measure.promotion)
-    raise Invalid(
-        f"{metric} cannot be compared: the audit's scores hold {held}",
-        where="promotion.metric",
-        remedy=f"Use one of {fitting}",
-    )
+    if task not in MEASURES[metric].promotion:
+        fitting = ", ".join(measure.name for measure in over_rows(task) if task in measure.promotion)
+        raise Invalid(
+            f"{metric} cannot be compared: the audit's scores hold {_HELD[task]}",
+            where="promotion.metric",
+            remedy=f"Use one of {fitting}",
+        )
 
 
 def _signed_scores(artifacts: Artifacts, whose: str, audit: AuditCompleted | None) -> bytes:

@@ -11,9 +11,12 @@ Pure: two pipelines in, reasons out, each at the path of the key that changed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Set
+from math import inf
 
 from penstock.contracts.pipeline import Pipeline, Source, SourceField
 from penstock.contracts.rules import Path, Problem
+
+OPEN = (-inf, inf)
 
 
 def incompatible(old: Pipeline, new: Pipeline, with_data: Set[str]) -> list[Problem]:
@@ -101,7 +104,8 @@ def _field(at: Path, old: SourceField, new: SourceField) -> Iterator[Problem]:
             (*at, "unit") if new.unit else at,
             f"the unit was {old.unit or 'none'}, and stored values are in it; declare a new field",
         )
-    if new.range is not None and (old.range is None or not _contains(new.range, old.range)):
+    (low, high), (least, most) = new.range or OPEN, old.range or OPEN
+    if low > least or high < most:
         was = f"[{old.range[0]:g}, {old.range[1]:g}]" if old.range else "open"
         yield Problem((*at, "range"), f"may only widen; it was {was}")
     if new.values is not None and (old.values is None or set(old.values) - set(new.values)):
@@ -122,19 +126,14 @@ def _field(at: Path, old: SourceField, new: SourceField) -> Iterator[Problem]:
         )
 
 
-def _contains(outer: tuple[float, float], inner: tuple[float, float]) -> bool:
-    return outer[0] <= inner[0] and outer[1] >= inner[1]
-
-
 def _target(old: Pipeline, new: Pipeline) -> Iterator[Problem]:
     name, target = next(iter(new.targets.items()))
     at: Path = ("targets", name)
     for key, path in (("type", "type"), ("source_field", "from"), ("positive", "positive")):
         before, after = getattr(old.target, key), getattr(target, key)
         if before != after:
-            place = (*at, path) if key in target.model_fields_set else at
             yield Problem(
-                place,
+                (*at, path) if key in target.model_fields_set else at,
                 f"`{path}` was {'unset' if before is None else before}: versions of one pipeline answer one"
                 " question; name another",
             )

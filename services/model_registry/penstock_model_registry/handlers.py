@@ -7,11 +7,9 @@ from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store, Write
 from penstock_model_registry.registry import Registry
 
-GROUP = "penstock.model_registry"
-
 
 def router(registry: Registry, store: Store) -> Router:
-    router = Router(group=GROUP, store=store)
+    router = Router(group="penstock.model_registry", store=store)
 
     @router.on(TrainingRunCompleted)
     async def on_training_run_completed(event: TrainingRunCompleted) -> Write | None:

@@ -38,10 +38,9 @@ class Packages:
             package.check()
             _fits(package, run, applied)
             signer = self._keys.signer("registry")
-            with tempfile.TemporaryDirectory(prefix="penstock-registry-") as scratch:
-                signature = Path(scratch, archive.MODEL_SIGNATURE)
-                signing.sign_package(package.directory, signature, signer)
-                content = signature.read_bytes()
+            signature = package.directory.parent / archive.MODEL_SIGNATURE
+            signing.sign_package(package.directory, signature, signer)
+            content = signature.read_bytes()
         # Signing again gives other bytes; under a name of their own they cannot replace those that
         # were registered.
         name = f"signatures/{digits_of(run.digest)}/{hashlib.sha256(content).hexdigest()[:16]}.sig"
@@ -56,11 +55,8 @@ class Packages:
 
     def stream(self, version: ModelVersion) -> Generator[bytes, None, None]:
         """The verified package with `model.sig` beside it, as a tar in chunks."""
-        with (
-            self._verified(version) as (package, signature),
-            tempfile.TemporaryDirectory(prefix="penstock-registry-") as scratch,
-        ):
-            tar = Path(scratch, "package.tar")
+        with self._verified(version) as (package, signature):
+            tar = package.directory.parent / "signed.tar"
             archive.pack_signed(package.directory, signature, tar)
             with tar.open("rb") as file:
                 while chunk := file.read(CHUNK_BYTES):

@@ -115,8 +115,7 @@ class Registry:
 
     def _register(self, row: VersionRow, effect: Effect) -> None:
         effect.session.merge(row)
-        outcome = {"pipeline": row.pipeline, "outcome": row.state}
-        effect.after_commit(lambda: _PACKAGES.add(1, outcome))
+        effect.after_commit(partial(_PACKAGES.add, 1, {"pipeline": row.pipeline, "outcome": row.state}))
         told = log.bind(pipeline=row.pipeline, digest=row.digest, run_id=row.run_id)
         if row.signed:
             effect.publish(ModelVersionRegistered(version=row.version))

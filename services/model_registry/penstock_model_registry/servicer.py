@@ -48,12 +48,14 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
             by=request.applied_by or _UNNAMED,
             dry_run=request.dry_run,
         )
-        problems = [
-            pb.Problem(line=one.line, column=one.column, key=one.key, message=one.message)
-            for one in applied.problems
-        ]
         return pb.ApplyPipelineResponse(
-            pipeline=applied.pipeline, number=applied.number, changed=applied.changed, problems=problems
+            pipeline=applied.pipeline,
+            number=applied.number,
+            changed=applied.changed,
+            problems=[
+                pb.Problem(line=one.line, column=one.column, key=one.key, message=one.message)
+                for one in applied.problems
+            ],
         )
 
     async def ListPipelines(

@@ -40,8 +40,9 @@ def curves(drawn: Pictures, by: str, *, classifies: bool, areas: dict[str, Inter
         if roc:
             _draw_roc(panels[0], roc, areas)
         _draw_calibration(panels[-1], calibration, classifies=classifies)
-        left = 0.6 if classifies else 0.85
-        figure.subplots_adjust(**margins(figure, left=left, right=0.15, bottom=0.55, top=0.32), wspace=0.2)
+        figure.subplots_adjust(
+            **margins(figure, left=0.6 if classifies else 0.85, right=0.15, bottom=0.55, top=0.32), wspace=0.2
+        )
         svg = svg_of(figure, f"curves-{by}")
     words = [f"{_named(curve.group)}: {_calibrated(curve)}" for curve in calibration if curve.x]
     if roc:

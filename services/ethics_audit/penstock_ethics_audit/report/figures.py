@@ -50,8 +50,7 @@ def gate(result: GateResult, name: str) -> Picture | None:
         axes.grid(visible=False)
         axes.spines["left"].set_visible(False)
         svg = svg_of(figure, f"gate-{name}")
-    side = "at least" if result.bound == "at_least" else "at most"
-    return Picture(svg, f"{name}: {said(value)}; allowed is {side} {limit:g}.")
+    return Picture(svg, f"{name}: {said(value)}; allowed is {result.bound.replace('_', ' ')} {limit:g}.")
 
 
 def rates(found: GroupingFindings, names: dict[str, str], label: str) -> Picture:
@@ -125,12 +124,11 @@ def training(found: Curves) -> Picture | None:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.subplots_adjust(**margins(figure, left=0.6, right=0.15, bottom=0.5, top=0.3), wspace=0.2)
         svg = svg_of(figure, "training")
-    last = found.points[-1]
     return Picture(
         svg,
-        f"Training: {len(epochs)} epochs; training loss ends at {last.train_loss:.3f}; validation loss is"
-        f" lowest in epoch {best.epoch} with {best.validation_loss:.3f}; validation {found.metric} there"
-        f" {best.validation_metric:.3f}.",
+        f"Training: {len(epochs)} epochs; training loss ends at {found.points[-1].train_loss:.3f};"
+        f" validation loss is lowest in epoch {best.epoch} with {best.validation_loss:.3f}; validation"
+        f" {found.metric} there {best.validation_metric:.3f}.",
     )
 
 

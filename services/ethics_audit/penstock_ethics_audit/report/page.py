@@ -88,13 +88,10 @@ def summary(found: Findings) -> str:
         who = f"All {count} gates passed, each" if count > 1 else "The gate passed,"
         return f"{who} by the bound that judges it."
     of = f"of {count} gates" if count > 1 else "gate"
-    parts = []
-    if failed:
-        parts.append(f"{len(failed)} {of} failed: {', '.join(failed)}.")
+    parts = [f"{len(failed)} {of} failed: {', '.join(failed)}."] if failed else []
     if undecided:
-        parts.append(
-            f"{len(undecided)} {'' if failed else of + ' '}could not be decided: {', '.join(undecided)}."
-        )
+        again = "" if failed else f"{of} "
+        parts.append(f"{len(undecided)} {again}could not be decided: {', '.join(undecided)}.")
     return " ".join(parts)
 
 
