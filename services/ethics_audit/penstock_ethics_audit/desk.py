@@ -72,15 +72,18 @@ class Desk:
                 started_at=now,
             )
         )
-        order = {
-            "audit_id": audit_id,
-            "version": version,
-            "asked": asked,
-            "started_at": now,
-            "artifacts": self._artifacts,
-            "keys": str(self._keys.directory),
-        }
-        effect.enqueue(JOB, audit_id, order)
+        effect.enqueue(
+            JOB,
+            audit_id,
+            {
+                "audit_id": audit_id,
+                "version": version,
+                "asked": asked,
+                "started_at": now,
+                "artifacts": self._artifacts,
+                "keys": str(self._keys.directory),
+            },
+        )
         effect.publish(
             AuditStarted(audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now)
         )
@@ -89,18 +92,16 @@ class Desk:
     def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
         """Signs a job's findings. Raises Unavailable while no key signs: the result waits for it."""
         row, now = _running(effect, audit_id), self._clock()
-        about = {"audit_id": audit_id, "pipeline": row.pipeline, "digest": row.digest}
-        verdict = Verdict.model_validate(
-            {
-                **about,
-                "at": now,
-                "verdict": result["verdict"],
-                "gates": result["gates"],
-                "result_digest": result["result"]["digest"],
-            }
+        about: dict[str, Any] = {"audit_id": audit_id, "pipeline": row.pipeline, "digest": row.digest}
+        verdict = Verdict(
+            **about,
+            at=now,
+            verdict=result["verdict"],
+            gates=result["gates"],
+            result_digest=result["result"]["digest"],
         )
         envelope = dsse.sign(verdict, self._keys.signer("audit"))
-        audit = AuditCompleted.model_validate({**about, **result, "evidence": envelope, "completed_at": now})
+        audit = AuditCompleted(**about, **result, evidence=envelope, completed_at=now)
         row.state, row.verdict, row.ended_at = rows.COMPLETED, audit.verdict, now
         row.gates, row.evidence = audit.gates, envelope
         row.report, row.result, row.scores = audit.report, audit.result, audit.scores
@@ -109,7 +110,7 @@ class Desk:
         if may_be_waived(audit.gates):
             asked = {**about, "gates": not_passed(audit.gates), "requested_at": now}
             effect.session.add(ReviewRow(**asked, state=rows.OPEN))
-            effect.publish(ReviewRequested.model_validate(asked))
+            effect.publish(ReviewRequested(**asked))
         log.info("audit_completed", version=row.name, verdict=audit.verdict)
 
     def fail(self, audit_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:

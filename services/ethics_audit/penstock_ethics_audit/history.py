@@ -77,7 +77,23 @@ class History(restore.History):
     def write(self, effect: Effect) -> None:
         held = [ended for ended in self._ended.values() if self._holds(ended)]
         for ended in held:
-            effect.session.add(self._audit(ended))
+            effect.session.add(
+                AuditRow(
+                    audit_id=ended.audit_id,
+                    pipeline=ended.pipeline,
+                    digest=ended.digest,
+                    state=rows.COMPLETED,
+                    version=self._versions[ended.digest],
+                    started_at=self._started.get(ended.audit_id, ended.completed_at),
+                    ended_at=ended.completed_at,
+                    verdict=ended.verdict,
+                    gates=ended.gates,
+                    evidence=ended.evidence,
+                    report=ended.report,
+                    result=ended.result,
+                    scores=ended.scores,
+                )
+            )
             if may_be_waived(ended.gates):
                 effect.session.add(self._review(ended))
             self._waiting.pop(ended.digest, None)
@@ -94,23 +110,6 @@ class History(restore.History):
                 )
         if self._ended:
             log.warning("history_restored", audits=len(held), begun=len(self._waiting))
-
-    def _audit(self, ended: AuditCompleted) -> AuditRow:
-        return AuditRow(
-            audit_id=ended.audit_id,
-            pipeline=ended.pipeline,
-            digest=ended.digest,
-            state=rows.COMPLETED,
-            version=self._versions[ended.digest],
-            started_at=self._started.get(ended.audit_id, ended.completed_at),
-            ended_at=ended.completed_at,
-            verdict=ended.verdict,
-            gates=ended.gates,
-            evidence=ended.evidence,
-            report=ended.report,
-            result=ended.result,
-            scores=ended.scores,
-        )
 
     def _review(self, ended: AuditCompleted) -> ReviewRow:
         row = ReviewRow(

@@ -150,8 +150,9 @@ def trained_by(session: Session, name: str, number: int) -> PipelineRow:
 
 def outcome_of(review: ReviewDecided) -> tuple[Envelope | None, str | None]:
     """Signed waiver of an approval, or the sentence that refuses the version."""
-    rejected = f"{review.decided_by} rejected the review: {review.why}"
-    return (review.waiver, None) if review.decision == "approved" else (None, rejected)
+    if review.decision == "approved":
+        return review.waiver, None
+    return None, f"{review.decided_by} rejected the review: {review.why}"
 
 
 def newest_pipelines(session: Session) -> list[PipelineRow]:

@@ -149,15 +149,13 @@ def verdict(
     result_digest: str = NOWHERE.digest,
 ) -> Envelope:
     gates = gates or (AUROC_PASSED, gate())
-    said = {one.verdict for one in gates}
-    overall = "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass"
     statement = evidence.Verdict.model_validate(
         {
             "pipeline": name,
             "digest": digest,
             "at": at,
             "audit_id": audit_id,
-            "verdict": overall,
+            "verdict": evidence.overall(gates),
             "gates": gates,
         }
         | {"result_digest": result_digest}

@@ -52,7 +52,8 @@ def curves(drawn: Pictures, by: str, *, classifies: bool, areas: dict[str, Inter
 
 
 def _draw_roc(axes: Any, roc: Sequence[Curve], areas: dict[str, Interval | None]) -> None:
-    _lines(axes, roc, {curve.group: _with_area(curve.group, areas) for curve in roc})
+    area_of = {group: f"  {area.estimate:.3f}" for group, area in areas.items() if area}
+    _lines(axes, roc, {curve.group: _named(curve.group) + area_of.get(curve.group, "") for curve in roc})
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=0.8, linestyle=(0, (1, 3)))
     axes.set(
         title="ROC", xlabel="False positive rate", ylabel="True positive rate", xlim=(0, 1), ylim=(0, 1.01)
@@ -141,11 +142,6 @@ def _lines(axes: Any, lines: Sequence[Curve], labels: dict[str, str], *, markers
             markersize=4.5,
             label=labels[curve.group],
         )
-
-
-def _with_area(group: str, areas: dict[str, Interval | None]) -> str:
-    area = areas.get(group)
-    return _named(group) if area is None else f"{_named(group)}  {area.estimate:.3f}"
 
 
 def _named(group: str) -> str:
