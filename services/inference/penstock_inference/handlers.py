@@ -15,7 +15,7 @@ class Promotions(Restored):
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
         self.router = Router(GROUP)
-        self.router.read(ModelVersionPromoted, serving.promoted)
+        self.router.on_replay(ModelVersionPromoted)(serving.promoted)
 
     async def restore(self) -> None:
         self._serving.caught_up()
