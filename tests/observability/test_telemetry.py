@@ -5,6 +5,7 @@ traces, logs.
 from __future__ import annotations
 
 import json
+import operator
 from typing import Any
 
 import pytest
@@ -81,7 +82,7 @@ def test_nothing_waits_and_no_alert_is_due_when_all_is_done(told: Any) -> None:
         lagging = [labels for labels, lag in told.prometheus.query("penstock_consumer_lag") if lag]
         return {name: labels for name, labels in {**found, "lag": lagging}.items() if labels}
 
-    until(lambda: not due(), within=SETTLES_S, what=lambda: f"nothing waits and no alert is due, but {due()}")
+    until(due, accept=operator.not_, within=SETTLES_S, what="nothing waits and no alert is due")
 
 
 @pytest.mark.parametrize("screen", DASHBOARDS)
@@ -101,11 +102,7 @@ def test_a_screen_shows_something_in_every_panel(told: Any, screen: str) -> None
             title for title, shown in ours.items() if not any(told.prometheus.query(one) for one in shown)
         ]
 
-    until(
-        lambda: not empty(),
-        within=SETTLES_S,
-        what=lambda: f"each panel of {screen} shows something, but {empty()}",
-    )
+    until(empty, accept=operator.not_, within=SETTLES_S, what=f"each panel of {screen} shows something")
 
 
 @pytest.mark.parametrize("service", [*SERVICES, "door"])

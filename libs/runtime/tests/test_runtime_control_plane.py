@@ -39,10 +39,10 @@ from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
-from penstock.testing.aio import until
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
 from penstock.testing.threads import in_a_thread
+from penstock.testing.wait import until_async as until
 
 pytestmark = pytest.mark.kafka
 

@@ -20,8 +20,8 @@ from penstock.runtime import faststream_mends
 from penstock.runtime.broker import ControlPlane
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
-from penstock.testing.aio import until
 from penstock.testing.broker import Kafka, free_ports
+from penstock.testing.wait import until_async as until
 
 ROOT = Path(__file__).parents[3]
 MENDS = Path(faststream_mends.__file__)

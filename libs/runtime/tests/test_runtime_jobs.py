@@ -22,8 +22,8 @@ from penstock.contracts.errors import Kind, Unavailable
 from penstock.runtime.jobs import Callbacks, Child, Jobs, OnResult, Policy
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
-from penstock.testing.aio import until
 from penstock.testing.threads import in_a_thread
+from penstock.testing.wait import until_async as until
 
 pytestmark = pytest.mark.process
 

@@ -42,12 +42,11 @@ from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store, Write
 from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.status.v1 import status_pb2, status_pb2_grpc
-from penstock.testing import aio
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PASSWORD, PostgresContainer, database_settings, running_postgres
 from penstock.testing.threads import in_a_thread
-from penstock.testing.wait import until
+from penstock.testing.wait import until, until_async
 
 pytestmark = [pytest.mark.docker, pytest.mark.process]
 
@@ -112,7 +111,7 @@ def back(store: Store) -> None:
     until(there, within=10, what="the database can be used")
 
 
-happens = functools.partial(aio.until, despite=DatabaseAway)
+happens = functools.partial(until_async, despite=DatabaseAway)
 """Waits; the check may use the database while it is away."""
 
 

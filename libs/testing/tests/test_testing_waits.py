@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.testing import aio, wait
+from penstock.testing.wait import until, until_async
 
 ROOT = Path(__file__).resolve().parents[3]
 SLEEPS = re.compile(r"\b(?:time|asyncio)\.sleep\((?!.*#)")
-POLLING = {"libs/testing/penstock/testing/wait.py", "libs/testing/penstock/testing/aio.py"}
+POLLING = {"libs/testing/penstock/testing/wait.py"}
 
 
 def test_a_line_of_a_test_that_sleeps_says_why() -> None:
@@ -39,7 +39,18 @@ def test_a_sleep_without_a_reason_is_found() -> None:
 
 def test_what_does_not_happen_is_named_with_the_last_answer() -> None:
     with pytest.raises(TimeoutError, match=r"not within 0 s: the moon rises \(last: 0\)"):
-        wait.until(lambda: 0, within=0.05, what="the moon rises")
+        until(lambda: 0, within=0.05, what="the moon rises")
+
+
+def test_an_answer_is_what_a_test_accepts() -> None:
+    answers = iter([["late"], KeyError("a"), []])
+
+    def look() -> list[str]:
+        if isinstance(answer := next(answers), KeyError):
+            raise answer
+        return answer
+
+    assert until(look, accept=lambda late: not late, despite=KeyError, within=5, what="none is late") == []
 
 
 async def test_so_it_is_on_an_event_loop_which_an_expected_error_does_not_end() -> None:
@@ -51,8 +62,8 @@ async def test_so_it_is_on_an_event_loop_which_an_expected_error_does_not_end() 
             raise answer
         return answer
 
-    assert await aio.until(look, despite=KeyError) == "risen"
+    assert await until_async(look, despite=KeyError) == "risen"
     with pytest.raises(TimeoutError, match=r"not within 0 s: the moon rises \(last: KeyError"):
-        await aio.until(lambda: {}["moon"], within=0.05, what="the moon rises", despite=KeyError)
+        await until_async(lambda: {}["moon"], within=0.05, what="the moon rises", despite=KeyError)
     with pytest.raises(KeyError):
-        await aio.until(lambda: {}["moon"])
+        await until_async(lambda: {}["moon"])

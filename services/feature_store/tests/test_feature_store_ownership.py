@@ -14,9 +14,9 @@ import pytest
 
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
-from penstock.testing.aio import until
 from penstock.testing.containers import or_skip
 from penstock.testing.postgres import PostgresContainer, running_postgres
+from penstock.testing.wait import until_async as until
 from penstock_feature_store.lake import ownership
 from penstock_feature_store.lake.lake import Lake
 from penstock_feature_store.lake.ownership import Owner, Ownership

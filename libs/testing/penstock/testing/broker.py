@@ -4,20 +4,22 @@ test may kill and start again.
 
 from __future__ import annotations
 
-import ctypes
+import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from penstock.runtime.child import tie_to
 from penstock.runtime.settings import KafkaSettings
+from penstock.stack.kafka import Broker, topics
 from penstock.testing.wait import until
 
-_PR_SET_PDEATHSIG = 1
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
 
@@ -40,14 +42,10 @@ class EmbeddedKafka(Kafka):
     with the process that made it.
     """
 
-    def __init__(self, home: Path | None = None) -> None:
-        from penstock.stack.kafka import Broker
-
-        self._own_home = home is None
-        self._home = home or Path(tempfile.mkdtemp(prefix="penstock-kafka-"))
+    def __init__(self) -> None:
+        self._home = Path(tempfile.mkdtemp(prefix="penstock-kafka-"))
         port, controller = free_ports(2)
         self._broker = Broker(self._home, port, controller)
-        self._process: subprocess.Popen[bytes] | None = None
         super().__init__(self._broker.address)
 
     def start(self) -> None:
@@ -59,22 +57,19 @@ class EmbeddedKafka(Kafka):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                preexec_fn=_end_with_parent,
+                preexec_fn=partial(tie_to, os.getpid()),
             )
         until(self._answers, within=START_WITHIN_S, what=f"the broker at {self.bootstrap_servers} answers")
 
     def stop(self) -> None:
         """SIGTERM: a clean end, in a second or two."""
-        self._end(signal.SIGTERM)
+        self._process.terminate()
+        self._process.wait(STOP_WITHIN_S)
 
     def kill(self) -> None:
         """SIGKILL. Usable again about 5 s after the next `start`."""
-        self._end(signal.SIGKILL)
-
-    def close(self) -> None:
-        self.kill()
-        if self._own_home:
-            shutil.rmtree(self._home, ignore_errors=True)
+        self._process.kill()
+        self._process.wait(STOP_WITHIN_S)
 
     def __enter__(self) -> Self:
         self.start()
@@ -83,18 +78,11 @@ class EmbeddedKafka(Kafka):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(how)
-            self._process.wait(STOP_WITHIN_S)
-            self._process = None
+        self.kill()
+        shutil.rmtree(self._home, ignore_errors=True)
 
     def _answers(self) -> bool:
-        from penstock.stack.kafka import topics
-
-        if self._process is not None and self._process.poll() is not None:
+        if self._process.poll() is not None:
             said = (self._home / "broker.log").read_text(errors="replace")[-2000:]
             raise RuntimeError(f"the broker ended with {self._process.returncode}: {said}")
         return topics(self.bootstrap_servers, 1.0) is not None
@@ -102,15 +90,8 @@ class EmbeddedKafka(Kafka):
 
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nothing listens on, each another one."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
+    with ExitStack() as opened:
+        probes = [opened.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
             probe.bind(("127.0.0.1", 0))
         return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def _end_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

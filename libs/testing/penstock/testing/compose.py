@@ -19,17 +19,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pydantic import ByteSize, TypeAdapter
+
+from penstock.client import ClientSettings, Penstock
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.services import PLATFORM
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import free_ports
 from penstock.testing.containers import require_engine
+from penstock.testing.guard import guarded
 from penstock.testing.wait import until
-
-if TYPE_CHECKING:
-    from penstock.client import Penstock
 
 ROOT = Path(__file__).resolve().parents[4]
 NETWORK = "penstock"
@@ -39,10 +40,8 @@ UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
 LAST_LINES = 60
 """Log lines of each container that stand beside a failed test."""
-_GUARD = "cat >/dev/null; docker compose down --volumes --remove-orphans --timeout 5 >/dev/null 2>&1"
-"""Takes the stack down when its standard input ends, a pipe that the test process holds and never
-writes to.
-"""
+PORTS = ("", "KAFKA_", "KAFKA_2_", "KAFKA_3_", "PROMETHEUS_", "GRAFANA_", "JAEGER_", "OTLP_")
+"""Ports of this machine that a stack takes: PENSTOCK_PORT, PENSTOCK_KAFKA_PORT …"""
 
 
 class ComposeUnderTest:
@@ -56,15 +55,9 @@ class ComposeUnderTest:
         """Folder for the client's files."""
         self.seconds_up = seconds
         """Seconds that `up -d --wait` took."""
-
-    @property
-    def prometheus_address(self) -> str:
+        self.prometheus_address = f"127.0.0.1:{environment['PENSTOCK_PROMETHEUS_PORT']}"
         """host:port of the overlay's."""
-        return f"127.0.0.1:{self.environment['PENSTOCK_PROMETHEUS_PORT']}"
-
-    @property
-    def endpoint(self) -> str:
-        return f"127.0.0.1:{self.environment['PENSTOCK_PORT']}"
+        self.endpoint = f"127.0.0.1:{environment['PENSTOCK_PORT']}"
 
     @cached_property
     def bootstrap_servers(self) -> str:
@@ -74,8 +67,6 @@ class ComposeUnderTest:
 
     @cached_property
     def client(self) -> Penstock:
-        from penstock.client import ClientSettings, Penstock
-
         kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
         return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=kafka))
 
@@ -85,18 +76,16 @@ class ComposeUnderTest:
         """`docker compose …`; its standard output. Raises RuntimeError with its standard error."""
         return _run(["docker", "compose", *arguments], self.environment, within)
 
-    def config(self) -> dict[str, Any]:
+    def config(self) -> Any:
         """The files of the stack, resolved."""
-        found: dict[str, Any] = json.loads(self.compose("config", "--format", "json"))
-        return found
+        return json.loads(self.compose("config", "--format", "json"))
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's containers, stopped ones too; one each unless it is scaled."""
         return sorted(self.compose("ps", "--all", "--quiet", service).split())
 
-    def inspect(self, service: str, number: int = 0) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(_run(["docker", "inspect", self.containers(service)[number]]))[0]
-        return found
+    def inspect(self, service: str, number: int = 0) -> Any:
+        return json.loads(_run(["docker", "inspect", self.containers(service)[number]]))[0]
 
     def waiting(self) -> dict[str, list[str]]:
         """Asks through the front door what each Penstock service, by its name in Python, waits for;
@@ -113,29 +102,24 @@ class ComposeUnderTest:
 
     def ready(self, within: float = READY_WITHIN_S) -> None:
         """Until every service says through the door that it is ready. Fails naming what they wait for."""
-
-        waited: dict[str, list[str]] = {}
-
-        def look() -> bool:
-            nonlocal waited
-            waited = self.waiting()
-            return not any(waited.values())
-
-        until(_patiently(look), within=within, what=lambda: f"all services are ready: {waited}")
+        until(
+            self.waiting,
+            accept=lambda waiting: not any(waiting.values()),
+            despite=Unavailable,  # while the door is away nobody is ready
+            within=within,
+            what="all services are ready",
+        )
 
     def healthy(self, service: str, within: float = READY_WITHIN_S) -> None:
         """Until Docker's own health checks of all its containers pass."""
-
-        def look() -> bool:
-            states = [
-                json.loads(_run(["docker", "inspect", "--format", "{{json .State}}", one]))
-                for one in self.containers(service)
-            ]
-            return bool(states) and all(
-                state["Running"] and state["Health"]["Status"] == "healthy" for state in states
-            )
-
-        until(look, within=within, what=f"{service} is healthy")
+        until(
+            lambda: json.loads(_run(["docker", "inspect", *self.containers(service)])),
+            accept=lambda found: all(
+                one["State"]["Running"] and one["State"]["Health"]["Status"] == "healthy" for one in found
+            ),
+            within=within,
+            what=f"{service} is healthy",
+        )
 
     def processes(self, service: str, number: int = 0) -> str:
         """The commands that run in a container, one a line."""
@@ -169,12 +153,6 @@ class ComposeUnderTest:
         """
         os.kill(self.inspect(service, number)["State"]["Pid"], signal.SIGKILL)
 
-    def stop(self, service: str) -> None:
-        self.compose("stop", service)
-
-    def start(self, service: str) -> None:
-        self.compose("start", service)
-
     def restart(self, service: str) -> None:
         self.compose("restart", service)
 
@@ -198,19 +176,17 @@ class ComposeUnderTest:
     @contextmanager
     def without(self, service: str) -> Iterator[None]:
         """Stopped within the block."""
-        self.stop(service)
+        self.compose("stop", service)
         try:
             yield
         finally:
-            self.start(service)
+            self.compose("start", service)
 
     @contextmanager
     def cut(self, service: str) -> Iterator[None]:
         """Off the network within the block; its process goes on."""
-        network, container = (
-            f"{self.environment['COMPOSE_PROJECT_NAME']}_{NETWORK}",
-            self.containers(service)[0],
-        )
+        network = f"{self.environment['COMPOSE_PROJECT_NAME']}_{NETWORK}"
+        container = self.containers(service)[0]
         _run(["docker", "network", "disconnect", network, container])
         try:
             yield
@@ -221,7 +197,7 @@ class ComposeUnderTest:
         """Memory of all containers together, as Docker accounts it: without the page cache."""
         ids = self.compose("ps", "--quiet").split()
         lines = _run(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *ids]).splitlines()
-        return sum(_bytes(line.split("/")[0].strip()) for line in lines)
+        return sum(TypeAdapter(ByteSize).validate_python(line.split("/")[0].strip()) for line in lines)
 
 
 @contextmanager
@@ -237,26 +213,21 @@ def running_compose(
     require_engine()
     environment = environment_of(*overlays, root=root)
     subprocess.run([root / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
-    guard = subprocess.Popen(
-        ["/bin/sh", "-c", _GUARD], stdin=subprocess.PIPE, start_new_session=True, cwd=ROOT, env=environment
-    )
-    try:
+    down = ("docker", "compose", "down", "--volumes", "--remove-orphans", "--timeout", "5")
+    with (
+        guarded(*down, folder=ROOT, environment=environment),
+        tempfile.TemporaryDirectory(prefix="penstock-compose-") as home,
+    ):
         if build:
-            _run(
-                ["docker", "compose", "--file", str(ROOT / "docker-compose.yml"), "build", "--quiet"],
-                environment,
-                within=1800,
-            )
+            own = ["--file", str(ROOT / "docker-compose.yml")]
+            _run(["docker", "compose", *own, "build", "--quiet"], environment, within=1800)
         began = time.monotonic()
         _run(
             ["docker", "compose", "up", "--detach", "--wait", "--no-build", *services],
             environment,
             within=UP_WITHIN_S,
         )
-        with tempfile.TemporaryDirectory(prefix="penstock-compose-") as home:
-            yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
-    finally:
-        guard.communicate()
+        yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
 
 
 def image_of(service: str, *overlays: str) -> str:
@@ -278,38 +249,14 @@ def clone_into(folder: Path) -> Path:
 
 def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:
     """Environment of a stack of its own: a project and ports that nobody has."""
-    door, kafka, *others = free_ports(8)
-    files = [
-        root / "docker-compose.yml",
-        *(root / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays),
-    ]
-    more = dict(
-        zip(
-            ("KAFKA_2_PORT", "KAFKA_3_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "JAEGER_PORT", "OTLP_PORT"),
-            map(str, others),
-            strict=False,
-        )
-    )
+    overlaid = (root / "deploy" / "compose" / f"{overlay}.yaml" for overlay in overlays)
+    ports = zip(PORTS, free_ports(len(PORTS)), strict=True)
     return {
         **os.environ,
         "COMPOSE_PROJECT_NAME": f"penstock-test-{uuid.uuid4().hex[:8]}",
-        "COMPOSE_FILE": ":".join(map(str, files)),
-        "PENSTOCK_PORT": str(door),
-        "PENSTOCK_KAFKA_PORT": str(kafka),
-        **{f"PENSTOCK_{name}": port for name, port in more.items()},
+        "COMPOSE_FILE": ":".join(map(str, (root / "docker-compose.yml", *overlaid))),
+        **{f"PENSTOCK_{name}PORT": str(port) for name, port in ports},
     }
-
-
-def _patiently(look: Any) -> Any:
-    """While the door is away nobody is ready."""
-
-    def patient() -> Any:
-        try:
-            return look()
-        except Unavailable:
-            return False
-
-    return patient
 
 
 def _run(command: Sequence[str], environment: dict[str, str] | None = None, within: float = 60.0) -> str:
@@ -319,10 +266,3 @@ def _run(command: Sequence[str], environment: dict[str, str] | None = None, with
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command[:4])}: {done.stderr.strip()[-2000:]}")
     return done.stdout
-
-
-def _bytes(text: str) -> int:
-    """`23.5MiB` as docker prints it."""
-    units = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "B": 1}
-    unit = next(name for name in units if text.endswith(name))
-    return int(float(text.removesuffix(unit)) * units[unit])

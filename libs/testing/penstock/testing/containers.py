@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.client import HTTPException
 
 import pytest
 
 from penstock.testing.broker import free_ports
+from penstock.testing.guard import guarded
 from penstock.testing.wait import until
 
 READY_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
 COMMAND_WITHIN_S = 60.0
 PULL_WITHIN_S = 600.0
-
-_GUARD = 'cat >/dev/null; docker rm --force --volumes "$0" >/dev/null 2>&1'
-"""Ends the container when its standard input ends, a pipe that the test process holds and never writes to."""
 
 
 class CannotRun(Exception):
@@ -106,9 +106,8 @@ def run(
     """
     require_image(image)
     name = f"penstock-test-{uuid.uuid4().hex[:12]}"
-    guard = subprocess.Popen(["/bin/sh", "-c", _GUARD, name], stdin=subprocess.PIPE, start_new_session=True)
-    try:
-        container = Container(name, free_ports(1)[0], ready)
+    container = Container(name, free_ports(1)[0], ready)
+    with guarded("docker", "rm", "--force", "--volumes", name):
         variables = [
             argument for key, value in (environment or {}).items() for argument in ("--env", f"{key}={value}")
         ]
@@ -116,8 +115,19 @@ def run(
         _docker("run", *options, image, *command)
         container.wait(within)
         yield container
-    finally:
-        guard.communicate()
+
+
+def answers_at(path: str) -> Callable[[Container], bool]:
+    """A container's `ready`: a GET of `path` is answered with 200."""
+
+    def ready(container: Container) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{container.address}{path}", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (OSError, HTTPException):
+            return False
+
+    return ready
 
 
 @contextlib.contextmanager

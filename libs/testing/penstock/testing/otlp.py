@@ -22,32 +22,31 @@ _FORWARD_S = 10.0
 
 @dataclass(frozen=True)
 class Span:
+    """`service` is its `service.name`, `parent_id` empty at a trace's beginning; `links` are trace ids,
+    `attributes` those that are texts.
+    """
+
     service: str
-    """`service.name`."""
     name: str
     trace_id: str
     span_id: str
     parent_id: str
-    """Empty at a trace's beginning."""
     links: frozenset[str]
-    """Trace ids."""
     attributes: Mapping[str, str]
-    """Attributes that are texts."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """The newest of one series."""
+    """The newest of one series. `service` is its `service.name`, `value` a histogram's count;
+    `exemplars` are trace ids.
+    """
 
     service: str
-    """`service.name`."""
     name: str
     unit: str
     attributes: Mapping[str, str]
     value: float
-    """The value; a histogram's count."""
     exemplars: frozenset[str]
-    """Trace ids."""
 
 
 class Receiver:
@@ -64,15 +63,6 @@ class Receiver:
         self._lock = threading.Lock()
         self._spans: list[Span] = []
         self._points: dict[tuple[str, str, frozenset[tuple[str, str]]], Point] = {}
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://{self.address}"
-
-    @property
-    def address(self) -> str:
-        """host:port"""
-        return f"127.0.0.1:{self._port}"
 
     def spans(self) -> list[Span]:
         """All so far. A process sends its spans every five seconds, and when it ends."""
@@ -92,7 +82,8 @@ class Receiver:
             self._server.add_generic_rpc_handlers(
                 (grpc.method_handlers_generic_handler(service, {"Export": handler}),)
             )
-        self._port = self._server.add_insecure_port("127.0.0.1:0")
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self.endpoint = f"http://{self.address}"
         self._server.start()
         return self
 

@@ -12,6 +12,7 @@ import pytest
 
 from penstock.testing import spread
 from penstock.testing.broker import EmbeddedKafka, Kafka
+from penstock.testing.containers import or_skip, require_engine
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
@@ -94,7 +95,6 @@ def postgres() -> Iterator[Postgres]:
     """A PostgreSQL for the session: the one at $PENSTOCK_TEST_POSTGRES, else one in a container.
     Without either the test is skipped.
     """
-    from penstock.testing.containers import or_skip
     from penstock.testing.postgres import postgres_at_hand
 
     with or_skip(), postgres_at_hand() as server:
@@ -126,7 +126,6 @@ def database(databases: Databases) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """An S3 in a container for the session. Without Docker the test is skipped."""
-    from penstock.testing.containers import or_skip
     from penstock.testing.s3 import running_s3
 
     with or_skip(), running_s3(tmp_path_factory.mktemp("s3")) as server:
@@ -169,8 +168,6 @@ def stack() -> Iterator[StackUnderTest]:
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Skips, by name, what needs Docker where Docker cannot run."""
-    from penstock.testing.containers import or_skip, require_engine
-
     with or_skip():
         require_engine("the compose stack")
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from penstock.testing import containers, remote_write
 from penstock.testing.compose import image_of
-from penstock.testing.containers import Container
 
 _ASK_S = 10.0
 _SINCE_S = 3600.0
@@ -108,14 +107,9 @@ def running_prometheus() -> Iterator[Prometheus]:
     receives = ["--enable-feature=otlp-write-receiver,exemplar-storage", "--web.enable-remote-write-receiver"]
     command = ["--config.file=/dev/null", "--storage.tsdb.path=/prometheus", *receives]
     with containers.run(
-        image_of("prometheus", "observability"), port=9090, ready=_answers, command=command
+        image_of("prometheus", "observability"),
+        port=9090,
+        ready=containers.answers_at("/-/ready"),
+        command=command,
     ) as container:
         yield Prometheus(container.address)
-
-
-def _answers(container: Container) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{container.address}/-/ready", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

@@ -8,7 +8,7 @@ remote write 1.0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow
@@ -65,29 +65,20 @@ _WriteRequest = _write_request()
 
 def body(export: bytes) -> bytes:
     """Body of a POST to /api/v1/write, made of an ExportMetricsServiceRequest."""
-    series: dict[frozenset[tuple[str, str]], Any] = {}
     request = _WriteRequest()
-
-    def of(labels: Mapping[str, str]) -> Any:
-        key = frozenset(labels.items())
-        if key not in series:
-            series[key] = request.timeseries.add()
-            for name, value in sorted(labels.items()):
-                series[key].labels.add(name=name, value=value)
-        return series[key]
-
     for told in ExportMetricsServiceRequest.FromString(export).resource_metrics:
         resource = texts(told.resource.attributes)
         who = {"job": resource["service.name"], "instance": resource["service.instance.id"]}
         for scope in told.scope_metrics:
             for metric in scope.metrics:
                 for name, labels, value, point, exemplars in _samples(metric):
-                    found = of({"__name__": name, **who, **labels})
-                    found.samples.add(value=value, timestamp=point.time_unix_nano // 1_000_000)
+                    series = request.timeseries.add()
+                    for label, text in sorted({"__name__": name, **who, **labels}.items()):
+                        series.labels.add(name=label, value=text)
+                    series.samples.add(value=value, timestamp=point.time_unix_nano // 1_000_000)
                     for exemplar in exemplars:
-                        kept = found.exemplars.add(
-                            value=exemplar.as_double, timestamp=exemplar.time_unix_nano // 1_000_000
-                        )
+                        at = exemplar.time_unix_nano // 1_000_000
+                        kept = series.exemplars.add(value=exemplar.as_double, timestamp=at)
                         kept.labels.add(name="trace_id", value=exemplar.trace_id.hex())
     packed: bytes = pyarrow.compress(request.SerializeToString(), codec="snappy", asbytes=True)
     return packed

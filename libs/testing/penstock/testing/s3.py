@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ CREDENTIALS = f"[default]\naws_access_key_id = {KEY}\naws_secret_access_key = {S
 
 
 class S3:
-    """A server, and who may use it."""
+    """A server. `environment` tells a process of it, and with which keys it may be used."""
 
     def __init__(self, container: Container, folder: Path) -> None:
         self.container = container
@@ -31,7 +30,6 @@ class S3:
             "AWS_SHARED_CREDENTIALS_FILE": str(credentials),
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        """Environment that tells a process of the server."""
 
     def bucket(self) -> str:
         """The name of a new, empty bucket."""
@@ -55,17 +53,10 @@ def running_s3(folder: Path) -> Iterator[S3]:
     """
     environment = {"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET}
     with containers.run(
-        IMAGE, port=9000, ready=_answers, environment=environment, command=["server", "/data"]
+        IMAGE,
+        port=9000,
+        ready=containers.answers_at("/minio/health/ready"),
+        environment=environment,
+        command=["server", "/data"],
     ) as container:
         yield S3(container, folder)
-
-
-def _answers(container: Container) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", container.port, timeout=2)
-    try:
-        connection.request("GET", "/minio/health/ready")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from penstock.client import ClientSettings, Penstock
 from penstock.stack.inspection import State
 from penstock.stack.ports import DEFAULTS
-from penstock.stack.stack import Stack, down, up
+from penstock.stack.stack import Stack, up
+from penstock.testing.guard import guarded
 from penstock.testing.wait import until
-
-if TYPE_CHECKING:
-    from penstock.client import Penstock
 
 PORTS = {name: port + 20_000 for name, port in DEFAULTS.items()}
 """A stack under test leaves the default ports to the developer's own."""
@@ -28,6 +25,7 @@ UP_WITHIN_S = 180.0
 READY_WITHIN_S = 60.0
 LAST_LINES = 60
 """Log lines of each program that stand beside a failed test."""
+_DOWN = "import pathlib, sys; from penstock.stack import down; down(pathlib.Path(sys.argv[1]))"
 
 
 class StackUnderTest:
@@ -35,25 +33,14 @@ class StackUnderTest:
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-
-    @property
-    def home(self) -> Path:
-        return self.stack.home
-
-    @property
-    def endpoint(self) -> str:
+        self.home = stack.home
+        self.endpoint = stack.endpoint
         """The front door."""
-        return self.stack.endpoint
-
-    @property
-    def bootstrap_servers(self) -> str:
-        return self.stack.file.kafka
+        self.bootstrap_servers = stack.file.kafka
 
     @cached_property
     def client(self) -> Penstock:
         """A client of this stack, whatever the environment says."""
-        from penstock.client import ClientSettings, Penstock
-
         return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=self.stack.kafka))
 
     def pid(self, program: str) -> int:
@@ -97,12 +84,9 @@ class StackUnderTest:
         states = "\n".join(str(one) for one in self.stack.status())
         logs = (
             f"--- {path.name}\n" + "\n".join(path.read_text(errors="replace").splitlines()[-LAST_LINES:])
-            for path in self._logs()
+            for path in sorted((self.home / "logs").glob("*.log"))
         )
         return "\n".join([states, *logs])
-
-    def _logs(self) -> list[Path]:
-        return sorted((self.home / "logs").glob("*.log"))
 
     @contextmanager
     def without(self, program: str) -> Iterator[None]:
@@ -121,15 +105,9 @@ def running_stack(
 ) -> Iterator[StackUnderTest]:
     """A stack in a directory of its own, which goes with it. It ends even when this process is killed."""
     own = home or Path(tempfile.mkdtemp(prefix="penstock-stack-"))
-    guard = subprocess.Popen(
-        [sys.executable, "-m", "penstock.testing.guard", str(own)],
-        stdin=subprocess.PIPE,
-        start_new_session=True,
-    )
     try:
-        yield StackUnderTest(up(own, services, ports_wanted=PORTS, within=UP_WITHIN_S))
+        with guarded(sys.executable, "-c", _DOWN, str(own)):
+            yield StackUnderTest(up(own, services, ports_wanted=PORTS, within=UP_WITHIN_S))
     finally:
-        down(own)
-        guard.communicate()
         if home is None:
             shutil.rmtree(own, ignore_errors=True)

@@ -2,24 +2,66 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 POLL_S = 0.05
+POLL_LOOP_S = 0.01
 
 T = TypeVar("T")
+Errors = type[Exception] | tuple[type[Exception], ...]
 
 
-def until(check: Callable[[], T], *, within: float, what: str | Callable[[], str]) -> T:
-    """The first true answer of `check`. Raises TimeoutError naming `what`, asked then, and the last
-    answer after `within` seconds.
+def until(
+    check: Callable[[], T],
+    *,
+    within: float,
+    what: str,
+    accept: Callable[[T], object] = bool,
+    despite: Errors = (),
+) -> T:
+    """The first answer of `check` that `accept` finds true; `check` may raise `despite` until then.
+    Raises TimeoutError naming `what` and the last answer after `within` seconds.
     """
     deadline = time.monotonic() + within
     while True:
-        if answer := check():
-            return answer
-        if time.monotonic() > deadline:
-            missing = what if isinstance(what, str) else what()
-            raise TimeoutError(f"not within {within:.0f} s: {missing} (last: {answer!r})")
+        if found := _look(check, accept, despite, what, within, deadline):
+            return found[0]
         time.sleep(POLL_S)
+
+
+async def until_async(
+    check: Callable[[], Any],
+    *,
+    within: float = 60.0,
+    what: str = "what the test waits for",
+    despite: Errors = (),
+) -> Any:
+    """`until` for tests on an event loop, which goes on meanwhile."""
+    deadline = time.monotonic() + within
+    while True:
+        if found := _look(check, bool, despite, what, within, deadline):
+            return found[0]
+        await asyncio.sleep(POLL_LOOP_S)
+
+
+def _look(
+    check: Callable[[], T],
+    accept: Callable[[T], object],
+    despite: Errors,
+    what: str,
+    within: float,
+    deadline: float,
+) -> tuple[T] | None:
+    """The accepted answer, or None while it may still come."""
+    last: T | Exception
+    try:
+        if accept(last := check()):
+            return (last,)
+    except despite as error:
+        last = error
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"not within {within:.0f} s: {what} (last: {last!r})")
+    return None
