@@ -463,7 +463,7 @@ SERVICE = """
                 while True:
                     rows = select(func.count()).select_from(JobRow)
                     count = await store.read(lambda session: session.scalar(rows))
-                    service.fact("jobs", f"{count} jobs")
+                    service.readiness.fact("jobs", f"{count} jobs")
                     await asyncio.sleep(0.05)  # a service's own period
 
             service.serve(

@@ -47,12 +47,12 @@ SERVICE = """
                 ingest_pb2_grpc.add_IngestServiceServicer_to_server,
                 Servicer(),
             )
-            service.waits_for("the moon", "it has not risen")
+            service.readiness.waits_for("the moon", "it has not risen")
             async def rise():
                 while not (service.settings.data_dir / "moon").exists():
                     await asyncio.sleep(0.02)  # polls; the test ends it
-                service.has("the moon")
-                service.fact("sky", "1 moon")
+                service.readiness.has("the moon")
+                service.readiness.fact("sky", "1 moon")
             service.background("moon", rise)
             await service.until_stopped()
 

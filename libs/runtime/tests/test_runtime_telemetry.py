@@ -46,7 +46,7 @@ SERVICE = """
                 Servicer(),
             )
             service.jobs("stroll", module="stroll", store=store, on_result=lambda *_: None, on_failure=print)
-            service.waits_for("the moon", "it has not risen")
+            service.readiness.waits_for("the moon", "it has not risen")
             await service.until_stopped()
 
     start(run, Settings)

@@ -19,14 +19,11 @@ from typing import Any, Self, TypeVar
 
 import grpc
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from pydantic import ValidationError
 from sqlalchemy import MetaData
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.contracts.services import SERVICES
 from penstock.contracts.topics import SHARED
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
@@ -36,21 +33,19 @@ from penstock.runtime.database import TRY_EVERY_S, DatabaseAway, persistently, w
 from penstock.runtime.jobs import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult, Policy
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.logging import configure_logging
-from penstock.runtime.metrics import Read, Reading, Readings, observed
+from penstock.runtime.metrics import Readings, observed
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.restore import Phases, Restored
+from penstock.runtime.server import Server
 from penstock.runtime.settings import ServiceSettings
-from penstock.runtime.status import Facts, StatusServicer
+from penstock.runtime.status import Facts
 from penstock.runtime.store import Store
 from penstock.runtime.telemetry import configure_telemetry
 from penstock.runtime.usage import usage
-from penstock.status.v1 import status_pb2, status_pb2_grpc
 
 S = TypeVar("S", bound=ServiceSettings)
 
-STOP_GRACE_S = 8.0
-EXIT_FAILED = 70
-"""sysexits' EX_SOFTWARE: a part failed for good; the supervisor starts the process again."""
+EXIT_FAILED = 70  # sysexits' EX_SOFTWARE: a part failed for good; the supervisor starts the process again
 
 
 class Service:
@@ -63,24 +58,14 @@ class Service:
         self.settings = settings
         self.log: structlog.stdlib.BoundLogger = structlog.get_logger(f"penstock.{name}")
         self.readiness = Readiness(self.clock)
-        self.started_at = self.clock()
         self._traces = settings.platform.home.resolve() / "traces"
         self._stack = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._failure: str | None = None
-        grpc_name = SERVICES[name].grpc
-        self._names = [grpc_name] if grpc_name else []
-        self._phases = Phases(self.readiness, answer=self._answer)
+        self._server = Server(name, self.readiness)
+        self._phases = Phases(self.readiness, answer=self._server.let_in)
         self._routers: list[Router] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._store: Store | None = None
-        self._listening = False
-        self._always = rpc.Methods()
-        self._methods = rpc.Methods(
-            lambda: "; ".join(f"{wait.thing}: {wait.why}" for wait in self.readiness.waiting)
-        )
-        self._health = health.aio.HealthServicer()
-        self._status = StatusServicer(name, self.readiness, self.started_at)
 
     @staticmethod
     def clock() -> datetime:
@@ -89,16 +74,19 @@ class Service:
     async def __aenter__(self) -> Self:
         configure_logging(self.name, self.settings.platform.log_level)
         self._stack.callback(configure_telemetry(self.name, self._traces, replica=self.settings.replica))
-        self._stack.enter_context(usage(self.settings.data_dir))
-        ready: Read = lambda: [(float(self.readiness.ready), {})]  # noqa: E731
-        self.observe({metrics.READY: ready, metrics.WAITING: self._waiting})
+        self._stack.push_async_callback(self._server.stop)
+        self.observe(
+            {
+                metrics.READY: lambda: [(float(self.readiness.ready), {})],
+                metrics.WAITING: lambda: [  # by the first word: what follows may name one pipeline of many
+                    (1.0, {"thing": wait.thing.partition(" ")[0]}) for wait in self.readiness.waiting
+                ],
+                **usage(self.settings.data_dir),
+            }
+        )
         self._loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stopping.set)
-        self._server = rpc.server()
-        self._server.add_generic_rpc_handlers((self._always, self._methods))
-        self.serve(health_pb2_grpc.add_HealthServicer_to_server, self._health, always=True)
-        self.serve(status_pb2_grpc.add_StatusServiceServicer_to_server, self._status, always=True)
         self.readiness.waits_for("start", "wiring")
         return self
 
@@ -129,9 +117,8 @@ class Service:
                 )
                 break
             except Unavailable as error:
-                thing = error.where or "database"
-                self.readiness.waits_for(thing, error.message)
-                await self._listen()
+                self.readiness.waits_for(error.where or "database", error.message)
+                await self._server.listen(self.settings.address)
                 await self._unless_stopped(delay.next())
         self._stack.callback(store.close)
         self._store = store
@@ -153,7 +140,7 @@ class Service:
 
         `always`: it is called from the first moment on, whatever the service waits for.
         """
-        register(servicer, self._always if always else self._methods)
+        self._server.add(register, servicer, always=always)
 
     def consume(self, router: Router) -> None:
         """Control events in: handlers with inbox, effect and outbox. Raises ValueError for replays,
@@ -202,6 +189,7 @@ class Service:
             policy=Policy(attempts, parallel),
             owner=f"{self.name}/{self.settings.replica}",
         )
+        self.observe(jobs.readings())
         self.background(f"jobs/{kind}", jobs.run)
         return jobs
 
@@ -225,10 +213,7 @@ class Service:
                     self.log.exception("background_failed", task=name)
                     return self.fail(f"{name} failed")
 
-        task = asyncio.create_task(supervised(), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._stack.push_async_callback(_cancel, task)
+        self._stack.push_async_callback(_cancel, asyncio.create_task(supervised(), name=name))
 
     def thread(self, name: str, work: Callable[[threading.Event], None]) -> None:
         """The same for a blocking loop, which ends soon after its event is set."""
@@ -259,22 +244,7 @@ class Service:
 
     def describe(self, read: Callable[[], Facts]) -> None:
         """Facts for `penstock status`, read in a thread each time somebody asks. It may block."""
-        self._status.add(read)
-
-    # -- readiness ---------------------------------------------------------------------------------
-
-    def waits_for(self, thing: str, why: str) -> None:
-        self.readiness.waits_for(thing, why)
-
-    def has(self, thing: str) -> None:
-        self.readiness.has(thing)
-
-    def fact(self, key: str, text: str) -> None:
-        self.readiness.fact(key, text)
-
-    def _waiting(self) -> list[Reading]:
-        """By the first word: what follows may name one pipeline of many."""
-        return [(1.0, {"thing": waiting.thing.partition(" ")[0]}) for waiting in self.readiness.waiting]
+        self._server.status.add(read)
 
     def fail(self, reason: str) -> None:
         """Stops the process with exit code 70. From the event loop's thread."""
@@ -285,37 +255,19 @@ class Service:
 
     async def until_stopped(self) -> None:
         """Serves until SIGTERM or until a part fails for good."""
-        self.readiness.on_change(self._announce_soon)
-        names = [
-            *self._names,
-            status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name,
-            health.SERVICE_NAME,
-        ]
-        reflected = reflection.aio.ReflectionServicer([*names, reflection.SERVICE_NAME])
-        self.serve(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, reflected, always=True)
-        if self._routers or self._phases.routers or self._store:
+        controls = bool(self._routers or self._phases.routers or self._store)
+        if controls:
             self.readiness.waits_for("kafka", "connecting")
         self._phases.begin()
-        await self._listen()
-        self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
-        if self._routers or self._phases.routers or self._store:
+        await self._server.listen(self.settings.address)
+        self._stack.push_async_callback(self._server.stop)  # before what was wired so far, after what follows
+        if controls:
             self.background("control-plane", self._control_plane)
         self.background("phases", self._phases.run)
-        self._announce(self.readiness.ready)
+        await self._server.follow_readiness()
         await self._stopping.wait()
         self.log.info("stopping")
-        await self._health.enter_graceful_shutdown()
-
-    async def _listen(self) -> None:
-        """From here on calls are answered, though perhaps not yet by the service's own servicers."""
-        if self._listening:
-            return
-        self._listening = True
-        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-        self._server.add_insecure_port(self.settings.address)
-        await self._server.start()
-        self._stack.push_async_callback(self._server.stop, STOP_GRACE_S)
-        self.log.info("listening", address=self.settings.address)
+        await self._server.leave()
 
     async def _unless_stopped(self, seconds: float) -> None:
         """Raises SystemExit where the service is to stop before it is wired."""
@@ -350,24 +302,6 @@ class Service:
             readiness=self.readiness,
         )
         await plane.run(after=self._phases.completed)
-
-    def _answer(self) -> None:
-        self._methods.open = True
-
-    def _announce_soon(self, ready: bool) -> None:
-        self._loop.call_soon_threadsafe(self._announce, ready)
-
-    def _announce(self, ready: bool) -> None:
-        state = (
-            health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        )
-        for name in ("", *self._names):
-            self._spawn(self._health.set(name, state))
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -27,7 +27,7 @@ class Readiness:
         self._lock = threading.Lock()
         self._waiting: dict[str, Waiting] = {}
         self._facts: dict[str, str] = {}
-        self._changed: list[Callable[[bool], None]] = []
+        self._changed: list[Callable[[bool], object]] = []
 
     @property
     def ready(self) -> bool:
@@ -65,7 +65,7 @@ class Readiness:
         with self._lock:
             self._facts[key] = text
 
-    def on_change(self, listener: Callable[[bool], None]) -> None:
+    def on_change(self, listener: Callable[[bool], object]) -> None:
         self._changed.append(listener)
 
     def _tell(self, *, ready: bool) -> None:

@@ -25,7 +25,7 @@ UP_WITHIN_S = 180.0
 READY_WITHIN_S = 60.0
 LAST_LINES = 60
 """Log lines of each program that stand beside a failed test."""
-_DOWN = "import pathlib, sys; from penstock.stack import down; down(pathlib.Path(sys.argv[1]))"
+_DOWN = "import pathlib, sys; from penstock.stack.stack import down; down(pathlib.Path(sys.argv[1]))"
 
 
 class StackUnderTest:

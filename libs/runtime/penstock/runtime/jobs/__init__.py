@@ -8,7 +8,8 @@ often as `policy` allows.
 
 from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.jobs.policy import Failure, Policy
-from penstock.runtime.jobs.worker import Callbacks, Child, Jobs, OnFailure, OnProgress, OnResult
+from penstock.runtime.jobs.process import Child
+from penstock.runtime.jobs.worker import Callbacks, Jobs, OnFailure, OnProgress, OnResult
 
 __all__ = [
     "Callbacks",

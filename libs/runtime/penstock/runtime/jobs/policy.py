@@ -9,10 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from penstock.contracts.errors import TREATMENTS, Kind
-from penstock.runtime.process import how_it_died
 
-REFUSALS = 20
-"""Starts that may end in an error of a kind that may pass, about ten minutes in all."""
+REFUSALS = 20  # starts that may end in an error of a kind that may pass, about ten minutes in all
 LONGEST_DELAY_S = 30.0
 
 
@@ -76,3 +74,12 @@ def crashed(code: int, crashes: int) -> Failure:
         else "Look for job_crashed in the service's log"
     )
     return Failure(Kind.INTERNAL, f"its process died {times} {how_it_died(code)}", remedy)
+
+
+def how_it_died(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code} and no result"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

@@ -13,17 +13,18 @@ import structlog
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from penstock.contracts import metrics
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.database import DatabaseAway
 from penstock.runtime.jobs.policy import REFUSALS
+from penstock.runtime.metrics import Reading, Readings
 from penstock.runtime.router import may_pass
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY_S = 5.0
-"""Besides being woken: for leases of replicas that died."""
+LOOK_EVERY_S = 5.0  # besides being woken: for leases of replicas that died
 
 
 class NotOurs(Exception):
@@ -48,15 +49,13 @@ class JobQueue:
 
     def __init__(self, kind: str, store: Store, owner: str, lease: timedelta) -> None:
         self.kind = kind
+        self.now = store.clock
         self._store = store
         self._owner = owner
         self._lease = lease
         self._kind = JobRow.kind == kind
         self._running = and_(self._kind, JobRow.state == "running")
         self._held = and_(self._running, JobRow.owner == owner)
-
-    def now(self) -> datetime:
-        return self._store.clock()
 
     async def take_back(self) -> None:
         """Queues the jobs that run under this replica's name: their process is dead, and its
@@ -142,8 +141,9 @@ class JobQueue:
         """
 
         def apply(effect: Effect) -> None:
-            if tries and self._is_applied(effect.session, claim, state):
-                return
+            row = effect.session.get(JobRow, claim.row)
+            if tries and row is not None and (row.state, row.attempt) == (state, claim.attempt):
+                return  # an earlier try was committed, and only the database's answer was lost
             do(effect)
             row = self._ours(effect.session, claim)
             row.updated_at = self.now()
@@ -174,25 +174,20 @@ class JobQueue:
             raise NotOurs
         return row
 
-    def _is_applied(self, session: Session, claim: Claim, state: str | None) -> bool:
-        """Whether an earlier try was committed, and only the database's answer was lost. Raises NotOurs."""
-        row = session.get(JobRow, claim.row)
-        if row is not None and (row.state, row.attempt) == (state, claim.attempt):
-            return True
-        if row is None or (row.state, row.owner, row.attempt) != ("running", self._owner, claim.attempt):
-            raise NotOurs
-        return False
+    def readings(self) -> Readings:
+        """Jobs of all replicas; each reading blocks for a read."""
+        return {metrics.JOBS: self._counts, metrics.JOB_WAIT: self._longest_wait}
 
-    def counts(self) -> dict[str, int]:
-        """Queued and running jobs of all replicas. Blocks for a read."""
-        states = and_(self._kind, JobRow.state.in_(("queued", "running")))
-        query = select(JobRow.state, func.count()).where(states).group_by(JobRow.state)
+    def _counts(self) -> list[Reading]:
+        query = select(JobRow.state, func.count()).where(self._kind).group_by(JobRow.state)
         with self._store.snapshot() as session:
-            return dict(session.execute(query).tuples().all())
+            found = dict(session.execute(query).tuples().all())
+        states = ("queued", "running")
+        return [(float(found.get(state, 0)), {"kind": self.kind, "state": state}) for state in states]
 
-    def longest_wait_s(self) -> float:
-        """Age of the oldest queued job in seconds. Blocks for a read."""
+    def _longest_wait(self) -> list[Reading]:
+        """Age of the oldest queued job in seconds."""
         oldest = select(func.min(JobRow.updated_at)).where(self._kind, JobRow.state == "queued")
         with self._store.snapshot() as session:
             since = session.scalar(oldest)
-        return (self.now() - since).total_seconds() if since else 0.0
+        return [((self.now() - since).total_seconds() if since else 0.0, {"kind": self.kind})]

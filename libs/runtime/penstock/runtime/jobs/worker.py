@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import structlog
 from opentelemetry import trace
@@ -18,72 +17,42 @@ from opentelemetry import trace
 from penstock.contracts import metrics
 from penstock.contracts.errors import Kind, PenstockError, Unavailable
 from penstock.runtime.child import error_said
-from penstock.runtime.jobs.policy import DEFAULT_POLICY, LONGEST_DELAY_S, Failure, Policy, crashed
+from penstock.runtime.jobs.policy import (
+    DEFAULT_POLICY,
+    LONGEST_DELAY_S,
+    Failure,
+    Policy,
+    crashed,
+    how_it_died,
+)
+from penstock.runtime.jobs.process import Child, JobProcess
 from penstock.runtime.jobs.queue import LOOK_EVERY_S, Claim, JobQueue, NotOurs
-from penstock.runtime.metrics import Reading, histogram, observed
-from penstock.runtime.process import JobProcess, how_it_died
+from penstock.runtime.metrics import Readings, histogram
 from penstock.runtime.store import Effect, Store, Wish
-from penstock.runtime.telemetry import context_of, current_traceparent
+from penstock.runtime.telemetry import context_of
 from penstock.runtime.usage import resident_bytes
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 _DURATION = histogram(metrics.JOB_DURATION)
 
-GRACE_S = 8.0
-"""Seconds that a child has to end after SIGTERM, or after it told its end."""
+GRACE_S = 8.0  # seconds that a child has to end after SIGTERM, or after it told its end
 
-
-class OnProgress(Protocol):
-    """Called on the database writer's thread, within the transaction; so are the two below."""
-
-    def __call__(self, job_id: str, message: dict[str, Any], effect: Effect, /) -> None: ...
-
-
-class OnResult(Protocol):
-    def __call__(self, job_id: str, result: dict[str, Any], effect: Effect, /) -> None: ...
-
-
-class OnFailure(Protocol):
-    def __call__(self, job_id: str, kind: Kind, message: str, remedy: str, effect: Effect, /) -> None: ...
+OnProgress = Callable[[str, dict[str, Any], Effect], None]
+OnResult = Callable[[str, dict[str, Any], Effect], None]
+OnFailure = Callable[[str, Kind, str, str, Effect], None]
 
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Effects of a job's messages in the service's database."""
+    """Effects of a job's messages in the service's database. Called on the database writer's thread,
+    within the transaction: `on_result(job_id, result, effect)`, `on_failure(job_id, kind, message,
+    remedy, effect)`, `on_progress(job_id, message, effect)`.
+    """
 
     on_result: OnResult
     on_failure: OnFailure
     on_progress: OnProgress | None = None
-
-
-@dataclass(frozen=True)
-class Child:
-    """The child process of a job. Its logs and spans look like the service's where `log_level` (and
-    `traces`, a folder) say how; else it sets up its own.
-    """
-
-    module: str
-    """Run as `__main__`; calls `job_main`."""
-    service: str = "job"
-    log_level: str | None = None
-    traces: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
-    """Added to the service's own."""
-
-    async def start(self, kind: str, claim: Claim) -> JobProcess:
-        """Blocks for the fork, a few milliseconds. Raises OSError."""
-        request = {
-            "kind": kind,
-            "service": self.service,
-            "log_level": self.log_level,
-            "traces": str(self.traces) if self.traces else None,
-            "job_id": claim.job_id,
-            "payload": claim.payload,
-            "attempt": claim.attempt,
-            "traceparent": current_traceparent(),
-        }
-        return await JobProcess.start(self.module, request, {**os.environ, **self.environment})
 
 
 class Jobs:
@@ -110,7 +79,8 @@ class Jobs:
         self._store = store
         self._policy = policy
         self._queue = JobQueue(kind, store, owner, policy.lease)
-        self._running: dict[int, tuple[asyncio.Task[None], JobProcess | None]] = {}
+        self._running: dict[int, asyncio.Task[None]] = {}
+        self._processes: dict[int, JobProcess] = {}
         self._woken = asyncio.Event()
         self._stopping = False
 
@@ -125,17 +95,10 @@ class Jobs:
                 loop.call_soon_threadsafe(self._woken.set)
 
         self._store.on_commit(heard)
-        with contextlib.ExitStack() as measured:
-            for metric, read in (
-                (metrics.JOBS, self._counts),
-                (metrics.JOB_WAIT, self._longest_wait),
-                (metrics.JOB_MEMORY, self._memory),
-            ):
-                measured.enter_context(observed(metric, read))
-            try:
-                await self._follow_the_queue()
-            finally:
-                await self._stop()
+        try:
+            await self._follow_the_queue()
+        finally:
+            await self._stop()
 
     async def _follow_the_queue(self) -> None:
         taken_back = False
@@ -155,31 +118,24 @@ class Jobs:
 
     async def _look(self) -> float:
         """Kills what is not ours, starts what may start; returns in how many seconds to look again."""
-        await self._kill_what_is_not_ours()
+        if alive := dict(self._processes):
+            held = await self._queue.held(alive)
+            for row in alive.keys() - held:
+                alive[row].signal(signal.SIGKILL)
         while len(self._running) < self._policy.parallel:
             claim = await self._queue.claim(self._running, lambda: self._stopping)
             if claim is None:
                 return await self._queue.next_look(self._running)
             task = asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}")
-            self._running[claim.row] = (task, None)
+            self._running[claim.row] = task
         return LOOK_EVERY_S
-
-    async def _kill_what_is_not_ours(self) -> None:
-        looked_at = dict(self._running)
-        if not looked_at:
-            return
-        held = await self._queue.held(looked_at)
-        for row, (_, process) in looked_at.items():
-            if row not in held and process is not None:
-                process.signal(signal.SIGKILL)
 
     async def _stop(self) -> None:
         self._stopping = True
-        tasks = [task for task, _ in self._running.values()]
+        tasks = set(self._running.values())
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for _, process in list(self._running.values()):
-                if process is not None:
-                    process.signal(number)
+            for process in self._processes.values():
+                process.signal(number)
             if tasks:
                 await asyncio.wait(tasks, timeout=GRACE_S)
 
@@ -213,7 +169,7 @@ class Jobs:
     async def _run_child(self, claim: Claim) -> str:
         """Returns the outcome, as `penstock.job.duration` names it."""
         process = await self._child.start(self.kind, claim)
-        self._running[claim.row] = (self._running[claim.row][0], process)
+        self._processes[claim.row] = process
         log.info("job_started", pid=process.pid)
         if self._stopping:
             process.signal(signal.SIGTERM)
@@ -221,9 +177,10 @@ class Jobs:
         renewing = asyncio.create_task(self._renew(claim, process))
         try:
             done, failure = await self._listen(claim, process)
-            code = await _wait_for_end(process, told=done or failure is not None)
+            code = await process.ended(GRACE_S if done or failure is not None else None)
         finally:
             renewing.cancel()
+            del self._processes[claim.row]
             process.close()
         if done:
             log.info("job_done")
@@ -236,7 +193,7 @@ class Jobs:
             why = "the service stops" if self._stopping else "its lease could not be renewed"
             log.info("job_put_back", why=why)
             return "stopped"
-        await self._crashed(claim, code, process.last_lines)
+        await self._crashed(claim, code, list(process.last_lines))
         return "crashed"
 
     async def _listen(self, claim: Claim, process: JobProcess) -> tuple[bool, Failure | None]:
@@ -275,7 +232,7 @@ class Jobs:
         if on_progress is None:
             return
         try:
-            await self._queue.apply(claim, lambda effect: on_progress(claim.job_id, message, effect), None)
+            await self._queue.apply(claim, partial(on_progress, claim.job_id, message), None)
         except NotOurs:
             raise
         except Exception:  # progress is news, not the work
@@ -283,9 +240,8 @@ class Jobs:
 
     async def _apply_result(self, claim: Claim, result: dict[str, Any]) -> Failure | None:
         """None once the result is durable; a Failure where the service will not take it."""
-        on_result = self._callbacks.on_result
         try:
-            await self._queue.apply(claim, lambda effect: on_result(claim.job_id, result, effect), "done")
+            await self._queue.apply(claim, partial(self._callbacks.on_result, claim.job_id, result), "done")
         except NotOurs:
             raise
         except PenstockError as error:
@@ -323,13 +279,9 @@ class Jobs:
 
     async def _end_in_failure(self, claim: Claim, failure: Failure) -> None:
         told = {"failure_kind": failure.kind.value, "failure": failure.message}
-
-        def tell(effect: Effect) -> None:
-            on_failure = self._callbacks.on_failure
-            on_failure(claim.job_id, failure.kind, failure.message, failure.remedy, effect)
-
+        said = (claim.job_id, failure.kind, failure.message, failure.remedy)
         try:
-            await self._queue.apply(claim, tell, "failed", **told)
+            await self._queue.apply(claim, partial(self._callbacks.on_failure, *said), "failed", **told)
         except NotOurs:
             raise
         except Exception:
@@ -347,30 +299,12 @@ class Jobs:
 
     # -- what is measured --------------------------------------------------------------------------
 
-    def _counts(self) -> list[Reading]:
-        found = self._queue.counts()
-        return [
-            (float(found.get(state, 0)), {"kind": self.kind, "state": state})
-            for state in ("queued", "running")
-        ]
+    def readings(self) -> Readings:
+        return {metrics.JOB_MEMORY: lambda: [(self._memory(), {"kind": self.kind})], **self._queue.readings()}
 
-    def _longest_wait(self) -> list[Reading]:
-        return [(self._queue.longest_wait_s(), {"kind": self.kind})]
-
-    def _memory(self) -> list[Reading]:
+    def _memory(self) -> float:
         used = 0
-        for _, process in list(self._running.values()):
-            if process is not None:
-                with contextlib.suppress(OSError):  # it has just ended
-                    used += resident_bytes(process.pid)
-        return [(float(used), {"kind": self.kind})]
-
-
-async def _wait_for_end(process: JobProcess, *, told: bool) -> int:
-    """Returns the exit code. A child that has told its end has some seconds to leave."""
-    try:
-        async with asyncio.timeout(GRACE_S if told else None):
-            return await process.ended()
-    except TimeoutError:
-        process.signal(signal.SIGKILL)
-        return await process.ended()
+        for process in list(self._processes.values()):
+            with contextlib.suppress(OSError):  # it has just ended
+                used += resident_bytes(process.pid)
+        return float(used)

@@ -13,15 +13,44 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
-import structlog
-
-log = structlog.get_logger(__name__)
+from penstock.runtime.jobs.queue import Claim
+from penstock.runtime.telemetry import current_traceparent
 
 LAST_LINES = 20
 LONGEST_LINE = 64 << 20
 DRAIN_S = 2.0
+
+
+@dataclass(frozen=True)
+class Child:
+    """The child process of a job: `module` runs as `__main__` and calls `job_main`, with `environment`
+    besides the service's own. Its logs and spans look like the service's where `log_level` (and
+    `traces`, a folder) say how; else it sets up its own.
+    """
+
+    module: str
+    service: str = "job"
+    log_level: str | None = None
+    traces: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    async def start(self, kind: str, claim: Claim) -> JobProcess:
+        """Blocks for the fork, a few milliseconds. Raises OSError."""
+        request = {
+            "kind": kind,
+            "service": self.service,
+            "log_level": self.log_level,
+            "traces": str(self.traces) if self.traces else None,
+            "job_id": claim.job_id,
+            "payload": claim.payload,
+            "attempt": claim.attempt,
+            "traceparent": current_traceparent(),
+        }
+        return await JobProcess.start(self.module, request, {**os.environ, **self.environment})
 
 
 class JobProcess:
@@ -34,7 +63,7 @@ class JobProcess:
         self._popen = popen
         self._messages = messages
         self._gone = asyncio.Event()
-        self._last: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+        self.last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._pidfd, self._exited)
@@ -86,10 +115,14 @@ class JobProcess:
             line.cancel()
             gone.cancel()
 
-    async def ended(self) -> int:
-        """The exit code, negative for a signal. Whatever the child left running in its group is killed."""
-        await self._gone.wait()
+    async def ended(self, within: float | None) -> int:
+        """The exit code, negative for a signal. Whatever the child left running in its group is killed,
+        and so is the child itself after `within` seconds.
+        """
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), within)
         self.signal(signal.SIGKILL)
+        await self._gone.wait()
         await asyncio.wait({self._echo}, timeout=DRAIN_S)
         return self._popen.returncode
 
@@ -97,10 +130,6 @@ class JobProcess:
         """Signals the child and all that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-
-    @property
-    def last_lines(self) -> list[str]:
-        return list(self._last)
 
     def close(self) -> None:
         """Kills what still lives and lets go of the descriptors."""
@@ -118,16 +147,9 @@ class JobProcess:
 
     async def _echo_errors(self, errors: asyncio.StreamReader) -> None:
         """The child's log lines go where the service's go."""
-        rest = b""
-        while chunk := await errors.read(65536):
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                text = line.decode("utf-8", "replace")
-                self._last.append(text)
-                sys.stderr.write(text + "\n")
-        if rest:
-            self._last.append(rest.decode("utf-8", "replace"))
-            sys.stderr.write(self._last[-1] + "\n")
+        async for line in errors:
+            self.last_lines.append(line.rstrip(b"\n").decode("utf-8", "replace"))
+            sys.stderr.write(f"{self.last_lines[-1]}\n")
 
 
 async def _reader(fd: int) -> asyncio.StreamReader:
@@ -135,12 +157,3 @@ async def _reader(fd: int) -> asyncio.StreamReader:
     reader = asyncio.StreamReader(limit=LONGEST_LINE)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0))
     return reader
-
-
-def how_it_died(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code} and no result"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
