@@ -49,7 +49,8 @@ from penstock.contracts.load import BadPipeline, read
 from penstock.measures.scores import Scores
 from penstock.packages.parts import Curves
 from penstock.packages.keys import Keys
-from penstock.testing.packages import NOW, PIPELINE_TEXT, version
+from penstock.testing.lending import NOW, PIPELINE_TEXT
+from penstock.testing.packages import version
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.groups import divide
 from penstock_ethics_audit.report.page import render

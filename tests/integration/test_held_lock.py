@@ -37,6 +37,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.database import Database
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.store import Store
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.plugin import Databases
@@ -96,7 +97,7 @@ READS: Mapping[str, Call] = {
 
 
 def apply_pipeline(channel: grpc.Channel) -> Any:
-    request = model_registry_pb2.ApplyPipelineRequest(text=sample.PIPELINE_TEXT + "# again\n", file="p.yaml")
+    request = model_registry_pb2.ApplyPipelineRequest(text=lending.PIPELINE_TEXT + "# again\n", file="p.yaml")
     return model_registry_pb2_grpc.ModelRegistryServiceStub(channel).ApplyPipeline(request, timeout=60)
 
 
@@ -214,7 +215,7 @@ class Services:
 
 
 def applied(name: str) -> PipelineApplied:
-    text = sample.PIPELINE_TEXT.replace("loans", name)
+    text = lending.PIPELINE_TEXT.replace("loans", name)
     return PipelineApplied(
         pipeline=name,
         number=7,

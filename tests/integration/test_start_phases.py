@@ -41,6 +41,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.store import Store
 from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.wait import until
@@ -115,8 +116,8 @@ class Start:
             PipelineApplied(
                 pipeline="loans",
                 number=7,
-                spec=read_data(sample.PIPELINE_TEXT),
-                text=sample.PIPELINE_TEXT,
+                spec=read_data(lending.PIPELINE_TEXT),
+                text=lending.PIPELINE_TEXT,
                 digest="d",
                 applied_at=sample.NOW,
                 applied_by="Ada",

@@ -20,7 +20,7 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.restore import Phases, Restored
 from penstock.runtime.router import Router
 from penstock.runtime.settings import ServiceSettings
-from penstock.testing import packages as sample
+from penstock.testing import lending
 from penstock.testing.history import restored
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
@@ -28,7 +28,7 @@ TOPIC = PipelineApplied.topic
 
 
 def applied(name: str, number: int = 1, **spec: object) -> PipelineApplied:
-    whole = read_data(sample.PIPELINE_TEXT) | {"pipeline": name} | spec
+    whole = read_data(lending.PIPELINE_TEXT) | {"pipeline": name} | spec
     return PipelineApplied(
         pipeline=name, number=number, spec=whole, text="", digest="d", applied_at=NOON, applied_by="me"
     )

@@ -165,8 +165,12 @@ def test_a_call_is_told_with_its_status_and_the_trace_it_was_part_of(
     refused = reported(receiver, CALLS, **method, **{"rpc.response.status_code": "NOT_FOUND"})
     assert refused.value == 1
     assert reported(receiver, CALLS, **method, **{"rpc.response.status_code": "OK"}).value == 1
-    spans(receiver, "/penstock.ingest.v1.IngestService/GetCounts")
-    assert refused.exemplars <= {span.trace_id for span in receiver.spans()}
+    until(
+        lambda: {span.trace_id for span in receiver.spans()},
+        accept=lambda told: refused.exemplars <= told,
+        within=15,
+        what="the refused call's span is told",
+    )
     assert len(refused.exemplars) == 1
 
 

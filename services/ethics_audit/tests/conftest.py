@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from onnx import TensorProto as T
 from onnx import helper as h
 
-from penstock.contracts.events import Artifact, ModelVersion, ModelVersionRegistered, TrainingSet
+from penstock.contracts.events import Artifact, ModelVersion, ModelVersionRegistered
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages import archive, signing
-from penstock.packages.format import write_package
 from penstock.packages.keys import Keys
 from penstock.packages.parts import (
     CurvePoint,
@@ -28,14 +25,14 @@ from penstock.packages.parts import (
     ModelSignature,
     NumberProfile,
     Output,
-    Parts,
     Probes,
     Profile,
     StringProfile,
     TargetSignature,
 )
 from penstock.runtime.artifacts import Artifacts
-from penstock.testing.packages import NOW
+from penstock.testing import lending, packages
+from penstock.testing.lending import NOW
 
 CLASSES = {"binary": ("false", "true"), "multiclass": ("a", "b", "c"), "regression": ()}
 GATES = [
@@ -107,33 +104,23 @@ class World:
 
     def pipeline(self, task: str, gates: list[dict[str, Any]], min_rows: int = 30) -> Pipeline:
         kind = {"binary": "boolean", "multiclass": "category", "regression": "number"}[task]
-        return Pipeline.model_validate(
-            {
-                "version": 1,
-                "pipeline": "loans",
-                "entities": {"applicant": {"key": "applicant_id"}},
-                "sources": {
-                    "applications": {
-                        "entity": "applicant",
-                        "id": "application_id",
-                        "timestamp": "at",
-                        "fields": {
-                            "x": {"type": "number"},
-                            "word": {"type": "category"},
-                            "outcome": {"type": kind},
-                            "sex": {"type": "category", "protected": True, "personal": True},
-                            "age": {"type": "number", "protected": True, "personal": True},
-                        },
-                    }
-                },
-                "features": {"x": {"from": "applications.x"}, "word": {"from": "applications.word"}},
-                "targets": {"outcome": {"from": "applications.outcome", "type": task}},
-                "audit": {
-                    "groups": {"sex": {"min_rows": min_rows}, "age": {"bins": [40], "min_rows": min_rows}},
-                    "gates": gates,
-                    "resamples": 200,
-                },
-            }
+        applications = lending.spec()["sources"]["applications"]
+        applications["fields"] = {
+            "x": {"type": "number"},
+            "word": {"type": "category"},
+            "outcome": {"type": kind},
+            "sex": {"type": "category", "protected": True, "personal": True},
+            "age": {"type": "number", "protected": True, "personal": True},
+        }
+        return lending.pipeline(
+            sources={"applications": applications},
+            features={"x": {"from": "applications.x"}, "word": {"from": "applications.word"}},
+            targets={"outcome": {"from": "applications.outcome", "type": task}},
+            audit={
+                "groups": {"sex": {"min_rows": min_rows}, "age": {"bins": [40], "min_rows": min_rows}},
+                "gates": gates,
+                "resamples": 200,
+            },
         )
 
     def split(self, task: str, rows: int, gap: float, seed: int = 1) -> Artifact:
@@ -168,9 +155,7 @@ class World:
                 "__group_age": generator.integers(18, 80, rows).astype(float),
             }
         )
-        metadata = {b"penstock": json.dumps({"classes": list(CLASSES[task])}).encode()}
-        path = self.folder / "audit.parquet"
-        pq.write_table(table.replace_schema_metadata(metadata), path)
+        path = lending.write_part(self.folder / "audit.parquet", table, CLASSES[task])
         return self.artifacts.put_file("training-sets/T1/audit.parquet", path)
 
     def version(
@@ -183,16 +168,9 @@ class World:
         card: str = "# loans\n",
     ) -> ModelVersion:
         """A signed package of a real graph over a real split."""
-        nowhere = Artifact(uri="file:///nowhere", digest="sha256:" + "0" * 64, size=0)
-        training_set = TrainingSet(
-            fingerprint="sha256:" + "1" * 64,
-            pipeline="loans",
-            train=nowhere,
-            validation=nowhere,
+        training_set = lending.training_set(
             audit=self.split(task, rows, gap),
             rows={"train": 2 * rows, "validation": rows // 3, "audit": rows},
-            offsets=(),
-            created_at=NOW,
         )
         number = next(self._numbers)
         directory = self.folder / f"package-{number}"
@@ -219,7 +197,9 @@ class World:
             )
             for n in (1, 2, 3)
         ]
-        parts = Parts(
+        digest = packages.write_package(
+            directory,
+            model=graph(task),
             pipeline=self.pipeline(task, GATES if gates is None else gates),
             signature=ModelSignature(
                 inputs=Inputs(numbers=("x",), strings=("word",)),
@@ -234,25 +214,20 @@ class World:
                 probes=Probes(numbers=((None,),), strings=(("",),), outputs=expected),
             ),
             curves=Curves(metric="auroc", points=tuple(points)),
-            model_card=card,
+            card=card,
         )
-        digest = write_package(directory, graph(task), parts)
-        signer = self.keys.signer("registry")
         signature = self.folder / f"model-{number}.sig"
-        signing.sign_package(directory, signature, signer)
+        signing.sign_package(directory, signature, self.keys.signer("registry"))
         tar = self.folder / f"package-{number}.tar"
         archive.pack(directory, tar)
-        return ModelVersion(
-            pipeline="loans",
-            digest=digest,
-            package=self.artifacts.put_file(f"packages/{number}/package.tar", tar),
-            signature=self.artifacts.put_file(f"packages/{number}/model.sig", signature),
-            keyid=signer.keyid,
-            run_id="01RUN",
-            pipeline_number=1,
-            training_set=training_set,
-            metrics={"auroc": 0.8},
-            registered_at=NOW,
+        version = packages.version(
+            digest,
+            self.keys,
+            self.artifacts.put_file(f"packages/{number}/package.tar", tar),
+            self.artifacts.put_file(f"packages/{number}/model.sig", signature),
+        )
+        return version.model_copy(
+            update={"run_id": "01RUN", "training_set": training_set, "metrics": {"auroc": 0.8}}
         )
 
     def registered(self, **options: Any) -> ModelVersionRegistered:

@@ -36,6 +36,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.plugin import Databases
 from penstock.testing.threads import in_a_thread
@@ -81,7 +82,7 @@ class World:
         )
         await self.router.handle(received)
 
-    def applies(self, text: str = sample.PIPELINE_TEXT, number: int = 1) -> None:
+    def applies(self, text: str = lending.PIPELINE_TEXT, number: int = 1) -> None:
         event = PipelineApplied(
             pipeline="loans",
             number=number,

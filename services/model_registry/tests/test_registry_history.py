@@ -14,6 +14,7 @@ from penstock.contracts.load import read_data
 from penstock.contracts.topics import SHARED
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.history import restored
 from penstock.testing.threads import in_a_thread
@@ -23,7 +24,7 @@ from penstock_model_registry.store import PipelineRow, VersionRow
 if TYPE_CHECKING:
     from conftest import World
 
-TEXT = sample.PIPELINE_TEXT + "promotion: {compare: none}\n"
+TEXT = lending.PIPELINE_TEXT + "promotion: {compare: none}\n"
 APPLIED = PipelineApplied(
     pipeline="loans",
     number=7,

@@ -29,6 +29,7 @@ from penstock.model_registry.v1.model_registry_pb2_grpc import ModelRegistryServ
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.status.v1 import status_pb2, status_pb2_grpc
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.packages import gate
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.kafka
 PROCESS = Path(__file__).parent / "registry_process.py"
 WITHIN_S = 60.0
-TEXT_INCOME = sample.PIPELINE_TEXT.replace("type: number", "type: text")
+TEXT_INCOME = lending.PIPELINE_TEXT.replace("type: number", "type: text")
 
 
 class Running:
@@ -175,7 +176,7 @@ def test_the_way_of_a_version(running: Running) -> None:
     assert (applied.pipeline, applied.number, applied.applied_by) == ("loans", 2, "Ada")
 
     running.publish_raw(source_topic("events", "loans", "applications"), b"{}")
-    refused = running.apply(sample.PIPELINE_TEXT)
+    refused = running.apply(lending.PIPELINE_TEXT)
     assert not refused.changed, (
         "a source that holds data keeps its fields; before that the same change was taken"
     )

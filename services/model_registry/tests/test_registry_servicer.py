@@ -24,6 +24,7 @@ from penstock.model_registry.v1.model_registry_pb2_grpc import (
 from penstock.packages.signing import verify_package
 from penstock.runtime import rpc
 from penstock.runtime.settings import KafkaSettings
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock_model_registry.pipelines import Pipelines
@@ -148,7 +149,7 @@ async def test_wrong_requests_are_told_what_is_wrong(world: World) -> None:
 
 async def test_a_bad_file_is_shown_with_its_places_and_the_same_text_changes_nothing(world: World) -> None:
     async with served(world) as registry:
-        bad = sample.PIPELINE_TEXT.replace("applications.defaulted", "applications.default").replace(
+        bad = lending.PIPELINE_TEXT.replace("applications.defaulted", "applications.default").replace(
             "at_least", "at_mst"
         )
         answer = await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=bad, file="loans.yaml"))
@@ -156,10 +157,10 @@ async def test_a_bad_file_is_shown_with_its_places_and_the_same_text_changes_not
         assert [(problem.line > 1, problem.key) for problem in answer.problems] == [
             (True, "audit.gates[0].at_mst")
         ]
-        same = await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=sample.PIPELINE_TEXT))
+        same = await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=lending.PIPELINE_TEXT))
         assert (same.number, same.changed) == (1, False)
         trial = await registry.ApplyPipeline(
-            pb.ApplyPipelineRequest(text=sample.PIPELINE_TEXT + "# more\n", dry_run=True)
+            pb.ApplyPipelineRequest(text=lending.PIPELINE_TEXT + "# more\n", dry_run=True)
         )
         assert (trial.number, trial.changed) == (2, True)
         assert (await registry.GetPipeline(pb.GetPipelineRequest(pipeline="loans"))).number == 1
@@ -169,5 +170,5 @@ async def test_a_bad_file_is_shown_with_its_places_and_the_same_text_changes_not
 async def test_without_kafka_nothing_is_applied_and_it_is_said(world: World) -> None:
     async with served(world) as registry:
         async with refusing(Unavailable, "127.0.0.1:1"):
-            await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=sample.PIPELINE_TEXT + "# more\n"))
+            await registry.ApplyPipeline(pb.ApplyPipelineRequest(text=lending.PIPELINE_TEXT + "# more\n"))
         assert (await registry.GetPipeline(pb.GetPipelineRequest(pipeline="loans"))).number == 1

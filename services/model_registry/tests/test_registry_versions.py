@@ -13,6 +13,7 @@ from penstock.contracts.errors import Conflict, Invalid, NotFound, Refused, Tamp
 from penstock.contracts.events import AuditFailed, ModelVersionRefused, ModelVersionRegistered
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.store import assert_migrations_match
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
 from penstock.testing.threads import in_a_thread
@@ -100,7 +101,7 @@ async def test_a_package_that_is_gone_is_refused_and_an_absent_store_is_waited_f
 
 async def test_a_run_cannot_soften_the_audit(world: World) -> None:
     run = world.run()
-    world.applies(sample.PIPELINE_TEXT.replace("at_least: 0.7", "at_least: 0.8"), number=2)
+    world.applies(lending.PIPELINE_TEXT.replace("at_least: 0.7", "at_least: 0.8"), number=2)
     await world.receives(run.model_copy(update={"pipeline_number": 2}))
     assert "another `audit` than pipeline number 2" in world.state(run.digest)[1][0]
 
@@ -327,7 +328,7 @@ async def test_a_worse_challenger_is_refused_until_the_policy_says_otherwise(wor
     with pytest.raises(Refused, match="auroc falls"):
         await world.registry.promote(digest, by="Ada")
     assert len(world.published(ModelVersionRefused)) == refusals, "the same refusal is not announced twice"
-    world.applies(sample.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
+    world.applies(lending.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
     await world.registry.promote(digest, by="Ada")
     assert world.promotions()[-1].promoted_by == "Ada"
 
@@ -396,7 +397,7 @@ async def test_rolling_back_is_a_new_signed_generation_of_the_version_before(wor
 
 @pytest.mark.parametrize("audit_id", ["A2", "A3"], ids=["read again", "made anew"])
 async def test_what_a_person_rolled_back_from_no_verdict_brings_back(world: World, audit_id: str) -> None:
-    world.applies(sample.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
+    world.applies(lending.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
     first = await world.promotes("one")
     second = await world.promotes("two", audit_id="A2")
     await world.registry.roll_back("loans", by="Ada")
@@ -407,7 +408,7 @@ async def test_what_a_person_rolled_back_from_no_verdict_brings_back(world: Worl
 
 
 async def test_a_review_that_is_read_again_undoes_no_rollback(world: World) -> None:
-    world.applies(sample.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
+    world.applies(lending.PIPELINE_TEXT + "promotion: {compare: none}\n", number=2)
     first = await world.promotes("one")
     run = world.run(card="# two\n", run_id="R2")
     await world.receives(run)

@@ -2,19 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from penstock.contracts.errors import NotFound, PenstockError
-from penstock.contracts.events import OffsetRange, TrainingSet
+from penstock.contracts.events import Artifact, OffsetRange, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1.feature_store_pb2_grpc import (
@@ -28,30 +24,9 @@ from penstock.model_registry.v1.model_registry_pb2_grpc import (
 )
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
+from penstock.testing import lending
 from penstock.testing.broker import free_ports
 
-SPEC: dict[str, Any] = {
-    "version": 1,
-    "pipeline": "loans",
-    "entities": {"applicant": {"key": "applicant_id"}},
-    "sources": {
-        "applications": {
-            "entity": "applicant",
-            "id": "application_id",
-            "timestamp": "at",
-            "fields": {
-                "income": {"type": "number"},
-                "purpose": {"type": "category"},
-                "sex": {"type": "category", "protected": True},
-                "defaulted": {"type": "boolean"},
-            },
-        }
-    },
-    "features": {"income": {"from": "applications.income"}, "purpose": {"from": "applications.purpose"}},
-    "targets": {"default": {"from": "applications.defaulted", "type": "binary"}},
-    "audit": {"groups": {"sex": {}}},
-    "trainer": {"epochs": 3, "early_stopping": None},
-}
 NUMBER = 3
 
 
@@ -63,7 +38,11 @@ class Loans:
     def __init__(self, folder: Path, root: str) -> None:
         self.folder = folder
         self.artifacts = Artifacts(root)
-        self.spec = json.loads(json.dumps(SPEC))
+        self.spec = lending.spec(
+            features={name: {"from": f"applications.{name}"} for name in ("income", "purpose")},
+            audit={"groups": {"sex": {}}},
+            trainer={"epochs": 3, "early_stopping": None},
+        )
         self.ports = free_ports(2)
         self.asked: list[features.CreateTrainingSetRequest] = []
         self.error: PenstockError | None = None
@@ -79,38 +58,15 @@ class Loans:
         return {"model_registry": f"127.0.0.1:{self.ports[0]}", "feature_store": f"127.0.0.1:{self.ports[1]}"}
 
     def training_set(self, name: str = "set", *, train: int = 400, one_class: bool = False) -> TrainingSet:
-        parts = {
-            part: self.artifacts.put_file(
-                f"training-sets/{name}/{part}.parquet", self._part(part, rows, one_class)
-            )
-            for part, rows in (("train", train), ("validation", 100), ("audit", 50))
-        }
-        return TrainingSet(
-            fingerprint="sha256:" + "1" * 64,
-            pipeline="loans",
-            rows={"train": train, "validation": 100, "audit": 50},
-            offsets=(OffsetRange(topic="loans.applications.events.v1", partition=0, first=0, last=550),),
-            created_at=datetime(2026, 1, 2, tzinfo=UTC),
-            **parts,
-        )
+        rows = {"train": train, "validation": 100, "audit": 50}
+        parts = {part: self._part(name, part, count, one_class) for part, count in rows.items()}
+        offsets = (OffsetRange(topic="loans.applications.events.v1", partition=0, first=0, last=550),)
+        return lending.training_set(rows=rows, offsets=offsets, **parts)
 
-    def _part(self, name: str, rows: int, one_class: bool) -> Path:
-        draw = random.Random(f"{name} {rows}")
-        income = [draw.gauss(0, 1) for _ in range(rows)]
-        labels = [0 if one_class else int(value + draw.gauss(0, 0.3) > 0) for value in income]
-        table = pa.table(
-            {
-                "income": [None if draw.random() < 0.1 else value for value in income],
-                "purpose": [draw.choice(["home", "car", None]) for _ in range(rows)],
-                "__label": pa.array(labels, pa.int64()),
-                "__group_sex": [draw.choice(["f", "m"]) for _ in range(rows)],
-            }
-        )
-        path = self.folder / f"{name}.parquet"
-        pq.write_table(
-            table.replace_schema_metadata({"penstock": json.dumps({"classes": ["false", "true"]})}), path
-        )
-        return path
+    def _part(self, name: str, part: str, rows: int, one_class: bool) -> Artifact:
+        table = lending.applications(f"{part} {rows}", rows, one_class=one_class)
+        path = lending.write_part(self.folder / f"{part}.parquet", table)
+        return self.artifacts.put_file(f"training-sets/{name}/{part}.parquet", path)
 
     # -- peers -------------------------------------------------------------------------------------
 

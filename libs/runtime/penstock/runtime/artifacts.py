@@ -28,16 +28,14 @@ class ArtifactStore(Protocol):
 
     def get(self, uri: str, to: Path) -> None: ...
 
-    def read(self, uri: str) -> bytes: ...
-
     def exists(self, uri: str) -> bool: ...
 
     def delete(self, uri: str) -> None:
         """The URI or everything below it; missing is fine."""
 
 
+# Stores by a URI's scheme.
 STORES: Mapping[str, Callable[[], ArtifactStore]] = {"file": FileArtifactStore, "s3": S3ArtifactStore}
-"""Stores by a URI's scheme."""
 
 
 class Artifacts:
@@ -73,10 +71,7 @@ class Artifacts:
     def fetch(self, artifact: Artifact, to: Path) -> Path:
         """Copies the bytes to `to` and checks them. Raises NotFound, Tampered, Unavailable."""
         to.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            self._store_of(artifact.uri).get(artifact.uri, to)
-        except FileNotFoundError as error:
-            raise NotFound("the artifact is gone", where=artifact.uri) from error
+        self._get(artifact, to)
         _check(artifact, file_digest(to))
         return to
 
@@ -90,10 +85,10 @@ class Artifacts:
         """The bytes as they are now, for who knows that they may have been replaced. Raises
         NotFound, Unavailable.
         """
-        try:
-            return self._store_of(artifact.uri).read(artifact.uri)
-        except FileNotFoundError as error:
-            raise NotFound("the artifact is gone", where=artifact.uri) from error
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "bytes"
+            self._get(artifact, path)
+            return path.read_bytes()
 
     def exists(self, key: str) -> bool:
         """Whether the key is there or something below it. Raises Unavailable."""
@@ -114,8 +109,14 @@ class Artifacts:
         self._store_of(uri).put(path, uri)
         return artifact
 
+    def _get(self, artifact: Artifact, to: Path) -> None:
+        try:
+            self._store_of(artifact.uri).get(artifact.uri, to)
+        except FileNotFoundError as error:
+            raise NotFound("the artifact is gone", where=artifact.uri) from error
+
     def _store_of(self, uri: str) -> ArtifactStore:
-        """An artifact may lie in another store than the root's: the root was changed since."""
+        # It may be another than the root's: the root was changed since.
         scheme = uri.partition("://")[0]
         if scheme not in self._stores:
             if scheme not in STORES:
@@ -124,14 +125,16 @@ class Artifacts:
         return self._stores[scheme]
 
 
-def checked_root(root: str) -> str:
-    """Without the slash at its end. Raises Invalid, which does not repeat it: a key may stand in it."""
+def checked_root(root: str, where: str | None = None) -> str:
+    """Without the slash at its end. Raises Invalid that names `where` it stands and does not repeat
+    it: a key may be part of it.
+    """
     if not _ROOT.fullmatch(root):
         remedy = (
             "Write file:///folder or s3://bucket/prefix; the keys to a bucket stand in the file that"
             " AWS_SHARED_CREDENTIALS_FILE names"
         )
-        raise Invalid("this names no artifact store", remedy=remedy)
+        raise Invalid("this names no artifact store", where=where, remedy=remedy)
     return root.rstrip("/")
 
 

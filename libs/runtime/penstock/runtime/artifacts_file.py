@@ -23,10 +23,6 @@ class FileArtifactStore:
         with _told(uri), _path(uri).open("rb") as source, to.open("wb") as target:
             shutil.copyfileobj(source, target, _CHUNK)
 
-    def read(self, uri: str) -> bytes:
-        with _told(uri):
-            return _path(uri).read_bytes()
-
     def exists(self, uri: str) -> bool:
         with _told(uri):
             return _path(uri).exists()
@@ -51,10 +47,8 @@ def _told(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        why = error.strerror or error
-        raise Unavailable(
-            f"the artifact store does not work: {why}", where=uri, remedy="See its disk, and who owns it"
-        ) from error
+        said = f"the artifact store does not work: {error.strerror or error}"
+        raise Unavailable(said, where=uri, remedy="See its disk, and who owns it") from error
 
 
 def _place(path: Path, target: Path) -> None:

@@ -18,12 +18,10 @@ from penstock.contracts.errors import Invalid, Unavailable
 CONNECT_S = 3.0
 ANSWER_S = 20.0
 ATTEMPTS = 2
-PART_BYTES = 16 << 20
-"""A file of twice this size goes in parts, two at a time: so much memory at most."""
+PART_BYTES = 16 << 20  # a file of twice this size goes in parts, two at a time: so much memory at most
+# Slowest upload that is waited for. Nothing else bounds one: the client waits without end for a server
+# that takes the connection and no bytes.
 SLOWEST_BYTES_S = 256 << 10
-"""Slowest upload that is waited for. Nothing else bounds one: the client waits without end for a
-server that takes the connection and no bytes.
-"""
 
 
 class S3ArtifactStore:
@@ -67,11 +65,6 @@ class S3ArtifactStore:
                 _path(uri), str(to), max_concurrency=1
             )  # one stream: more would hold parts in memory
 
-    def read(self, uri: str) -> bytes:
-        with self._told(uri):
-            data: bytes = self._s3.cat_file(_path(uri))
-            return data
-
     def exists(self, uri: str) -> bool:
         with self._told(uri):
             return bool(self._s3.exists(_path(uri)))
@@ -103,21 +96,17 @@ class S3ArtifactStore:
         except self._errors as error:
             code = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
             if code == "NoSuchBucket":
-                bucket = _path(uri).partition("/")[0]
-                raise Unavailable(
-                    f"there is no bucket `{bucket}`",
-                    where=uri,
-                    remedy="Create it, or correct PENSTOCK_ARTIFACTS",
-                ) from error
-            if isinstance(error, FileNotFoundError) and not writes:
+                said = f"there is no bucket `{_path(uri).partition('/')[0]}`"
+                remedy = "Create it, or correct PENSTOCK_ARTIFACTS"
+            elif isinstance(error, FileNotFoundError) and not writes:
                 raise
-            if isinstance(error, self._refusals):
+            elif isinstance(error, self._refusals):
+                said = f"the artifact store refuses: {error}"
                 remedy = "See what AWS_SHARED_CREDENTIALS_FILE names, and what it may do"
-                raise Unavailable(f"the artifact store refuses: {error}", where=uri, remedy=remedy) from error
-            remedy = "Start it, or correct AWS_ENDPOINT_URL"
-            raise Unavailable(
-                f"the artifact store does not answer: {error}", where=uri, remedy=remedy
-            ) from error
+            else:
+                said = f"the artifact store does not answer: {error}"
+                remedy = "Start it, or correct AWS_ENDPOINT_URL"
+            raise Unavailable(said, where=uri, remedy=remedy) from error
 
 
 def _path(uri: str) -> str:

@@ -2,8 +2,8 @@
 module that calls `job_main(run)`.
 
 The request comes as JSON on standard input, answers go as JSON lines into a pipe of their own, so a
-library that prints harms nothing: standard output is standard error here. Only the standard library
-is imported before the child is tied to its parent's life.
+library that prints harms nothing: standard output is standard error here. Little is imported before
+the child is tied to its parent's life.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ from penstock.contracts.errors import Kind, PenstockError, error_of
 
 _PR_SET_PDEATHSIG = 1
 _STOPPED = 128 + signal.SIGTERM
+_TELLING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """Argument of a job's function."""
+    """Argument of a job's function. `attempt` is 1 at the first start; above it, go on from the last
+    checkpoint. `settings` are those that `job_main(run, settings=Settings)` made, else None.
+    """
 
     id: str
     kind: str
     payload: Mapping[str, Any]
     attempt: int
-    """1 at the first start. Above it, go on from the last checkpoint."""
     settings: Any
-    """Settings that `job_main(run, settings=Settings)` made, else None."""
     _channel: IO[str] = field(repr=False)
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def progress(self, message: Mapping[str, Any]) -> None:
         """Tells the service, in order; models go as JSON too. Blocks while the service is slow.
         After a crash the next attempt may tell the same again.
         """
-        self._say({"progress": dict(message)})
+        _say(self._channel, {"progress": dict(message)})
 
-    def _say(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line, default=to_jsonable_python)
-        with self._lock:
-            self._channel.write(text + "\n")
-            self._channel.flush()
+
+def _say(channel: IO[str], line: Mapping[str, Any]) -> None:
+    text = json.dumps(line, default=to_jsonable_python)
+    with _TELLING:
+        channel.write(text + "\n")
+        channel.flush()
 
 
 def job_main(
@@ -70,16 +71,13 @@ def job_main(
     with os.fdopen(request["channel"], "w") as channel:
         os.set_inheritable(channel.fileno(), False)
         flush = _observe(request)
-        job = JobContext(
-            request["job_id"], request["kind"], request["payload"], request["attempt"], None, channel
-        )
         try:
-            if settings is not None:
-                job = JobContext(job.id, job.kind, job.payload, job.attempt, settings(), channel)
-            job._say({"result": dict(_traced(run, job, request))})
+            about = (request["job_id"], request["kind"], request["payload"], request["attempt"])
+            job = JobContext(*about, settings() if settings is not None else None, channel)
+            _say(channel, {"result": dict(_traced(run, job, request))})
         except Exception as error:
             traceback.print_exc()
-            job._say({"error": error_said(error)})
+            _say(channel, {"error": error_said(error)})
         finally:
             flush()
 
@@ -103,7 +101,6 @@ def error_heard(said: Mapping[str, Any]) -> PenstockError:
 
 
 def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
-    """Logs and spans like the service's own; what ends them."""
     if request["log_level"] is None:
         return lambda: None
     from penstock.runtime.logging import configure_logging

@@ -22,12 +22,9 @@ from penstock.contracts.errors import Invalid, Unavailable
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.readiness import Readiness
 
-WRITER_WAITS_S = 30.0
-"""Seconds that a writer waits for another one, here or in another process."""
-TRY_EVERY_S = 1.0
-"""While it is away."""
-READ_ONLY = "penstock_read_only"
-"""The execution option of a connection that reads a snapshot."""
+WRITER_WAITS_S = 30.0  # for another writer, here or in another process
+TRY_EVERY_S = 1.0  # while it is away
+READ_ONLY = "penstock_read_only"  # the execution option of a connection that reads a snapshot
 
 T = TypeVar("T")
 
@@ -42,21 +39,16 @@ class Presence:
     """Whether a database answers, as its last use told. Safe from any thread.
 
     While it does not, one use a second, or `Database.ping`, tries to connect; the others fail at
-    once, so that nobody waits in a line.
+    once, so that nobody waits in a line. `name` is host:port/database, or a path, without user and
+    password; `why` is the reason why the database is away, None while it is there.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        """host:port/database, or a path; without user and password."""
-        self._why: str | None = None
+        self.why: str | None = None
         self._next_try = 0.0
         self._lock = threading.RLock()
         self._changed: list[Callable[[str | None], None]] = []
-
-    @property
-    def why(self) -> str | None:
-        """Reason why the database is away; None while it is there."""
-        return self._why
 
     def on_change(self, listener: Callable[[str | None], None]) -> None:
         """Calls `listener` with the reason when the database is lost, and with None when it is
@@ -81,7 +73,7 @@ class Presence:
     def about_to_connect(self, within_s: float) -> None:
         """Raises DatabaseAway where it is too early to try again, or another use is trying."""
         with self._lock:
-            if self._why is None:
+            if self.why is None:
                 return
             if time.monotonic() < self._next_try:
                 raise self.error()
@@ -89,14 +81,14 @@ class Presence:
 
     def error(self) -> DatabaseAway:
         return DatabaseAway(
-            self._why or "it does not answer",
+            self.why or "it does not answer",
             where=f"database ({self.name})",
             remedy="It is tried again by itself",
         )
 
     def _set(self, why: str | None) -> None:
         with self._lock:
-            before, self._why = self._why, why
+            before, self.why = self.why, why
             if before != why:
                 for listener in self._changed:  # in the lock: what they hear last is what is true
                     listener(why)
@@ -171,27 +163,29 @@ async def persistently(work: Callable[[], Awaitable[T]]) -> T:
             await asyncio.sleep(TRY_EVERY_S)
 
 
-def checked(url: str | URL) -> URL:
-    """Raises Invalid where no service can use it."""
+def checked(url: str | URL, where: str | None = None) -> URL:
+    """Raises Invalid, naming `where` it stands, for one that no service can use."""
     remedy = "Write postgresql+psycopg://user@host:5432/database or sqlite:///file"
     try:
         parsed = make_url(url)
         driver = parsed.get_backend_name(), parsed.get_driver_name()
     except ArgumentError as error:
-        raise Invalid("this is no database URL", remedy=remedy) from error
+        raise Invalid("this is no database URL", where=where, remedy=remedy) from error
     if driver not in (("sqlite", "pysqlite"), ("postgresql", "psycopg")):
-        raise Invalid(f"no service can use {parsed.drivername}", remedy=remedy)
+        raise Invalid(f"no service can use {parsed.drivername}", where=where, remedy=remedy)
     return parsed
 
 
-def with_password(url: str, file: Path | None) -> URL:
-    """The URL with what `file` holds as its password. Raises Invalid; no message, and no `str` of
-    what is returned, shows a password.
+def with_password(url: str, file: Path | None, where: str) -> URL:
+    """The URL with what `file` holds as its password. Raises Invalid, naming the file or `where` the
+    URL stands; no message, and no `str` of what is returned, shows a password.
     """
-    parsed = checked(url)
+    parsed = checked(url, where)
     if parsed.password is not None:
         remedy = "Put it into a file, and the file's path into DATABASE_PASSWORD_FILE of the same service"
-        raise Invalid("a password in a URL is seen by whoever may look at the process", remedy=remedy)
+        raise Invalid(
+            "a password in a URL is seen by whoever may look at the process", where=where, remedy=remedy
+        )
     if file is None or parsed.get_backend_name() == "sqlite":
         return parsed
     try:
@@ -214,9 +208,8 @@ def held_by_another(presence: Presence) -> Unavailable:
 
 def _sqlite(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]:
     def translated(context: ExceptionContext) -> Exception | None:
-        code = getattr(context.original_exception, "sqlite_errorcode", 0)
-        busy = code & 0xFF == sqlite3.SQLITE_BUSY  # the low byte: there are extended codes
-        return held_by_another(presence) if busy else None
+        code = getattr(context.original_exception, "sqlite_errorcode", 0)  # the low byte: there are more
+        return held_by_another(presence) if code & 0xFF == sqlite3.SQLITE_BUSY else None
 
     engine = create_engine(url, connect_args={"timeout": WRITER_WAITS_S, "check_same_thread": False})
     event.listen(engine, "connect", _sqlite_connected)
@@ -226,9 +219,8 @@ def _sqlite(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]:
 
 
 def _sqlite_connected(dbapi_connection: Any, _record: object) -> None:
-    dbapi_connection.isolation_level = (
-        None  # the driver must not begin by itself: _sqlite_begin says which kind
-    )
+    # The driver must not begin by itself: _sqlite_begin says which kind.
+    dbapi_connection.isolation_level = None
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         dbapi_connection.execute(f"PRAGMA {pragma}")
 

@@ -14,16 +14,14 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 import structlog
-from pydantic import ValidationError
 from sqlalchemy import MetaData
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import SHARED
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
@@ -37,7 +35,7 @@ from penstock.runtime.metrics import Readings, observed
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.restore import Phases, Restored
 from penstock.runtime.server import Server
-from penstock.runtime.settings import ServiceSettings
+from penstock.runtime.settings import ServiceSettings, read_or_exit
 from penstock.runtime.status import Facts
 from penstock.runtime.store import Store
 from penstock.runtime.telemetry import configure_telemetry
@@ -90,9 +88,7 @@ class Service:
         self.readiness.waits_for("start", "wiring")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
         await self._stack.aclose()
         if error is None and self._failure is not None:
             self.log.error("stopped_by_failure", reason=self._failure)
@@ -102,8 +98,6 @@ class Service:
     def artifacts(self) -> Artifacts:
         """Connects to nothing. Raises Invalid where they are in S3 and the extra `s3` is not installed."""
         return Artifacts(self.settings.platform.artifacts_uri)
-
-    # -- parts -------------------------------------------------------------------------------------
 
     async def store(self, tables: MetaData, migrations: str) -> Store:
         """The service's database, migrated; carries inbox, outbox and jobs. While it does not
@@ -119,7 +113,9 @@ class Service:
             except Unavailable as error:
                 self.readiness.waits_for(error.where or "database", error.message)
                 await self._server.listen(self.settings.address)
-                await self._unless_stopped(delay.next())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), delay.next())
+                    raise SystemExit(0) from None
         self._stack.callback(store.close)
         self._store = store
         self.background("database", lambda: watch(store.database, self.readiness))
@@ -178,9 +174,7 @@ class Service:
         parallel: int = 1,
         environment: Mapping[str, str] | None = None,
     ) -> Jobs:
-        """Workers for one kind of long work, each job in a child process; enqueue with
-        `effect.enqueue(kind, job_id, payload)`.
-        """
+        """Workers for one kind of long work, wished for by `effect.enqueue(kind, job_id, payload)`."""
         jobs = Jobs(
             kind,
             Child(module, self.name, self.settings.platform.log_level, self._traces, environment or {}),
@@ -244,14 +238,12 @@ class Service:
 
     def describe(self, read: Callable[[], Facts]) -> None:
         """Facts for `penstock status`, read in a thread each time somebody asks. It may block."""
-        self._server.status.add(read)
+        self._server.status.readers.append(read)
 
     def fail(self, reason: str) -> None:
         """Stops the process with exit code 70. From the event loop's thread."""
         self._failure = self._failure or reason
         self._stopping.set()
-
-    # -- run ---------------------------------------------------------------------------------------
 
     async def until_stopped(self) -> None:
         """Serves until SIGTERM or until a part fails for good."""
@@ -268,13 +260,6 @@ class Service:
         await self._stopping.wait()
         self.log.info("stopping")
         await self._server.leave()
-
-    async def _unless_stopped(self, seconds: float) -> None:
-        """Raises SystemExit where the service is to stop before it is wired."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-                raise SystemExit(0)
 
     async def _control_plane(self) -> None:
         """Makes the topics that this service needs as soon as Kafka answers, then consumes, replays
@@ -312,15 +297,4 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 def start(run: Callable[[S], Coroutine[Any, Any, None]], settings: Callable[[], S]) -> None:
     """`__main__`'s one line. A setting that is wrong ends it with a sentence, not a traceback."""
-    try:
-        read = settings()
-    except Invalid as error:
-        sys.exit(str(error))
-    except ValidationError as error:
-        sys.exit(
-            "; ".join(
-                f"setting {'.'.join(map(str, one['loc']))}: {one['msg']}"
-                for one in error.errors(include_url=False)
-            )
-        )
-    asyncio.run(run(read))
+    asyncio.run(run(read_or_exit(settings)))

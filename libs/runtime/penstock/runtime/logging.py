@@ -7,15 +7,16 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
 from opentelemetry import trace
 
+# Without local variables: they hold people's data and keys.
 _TRACEBACKS = structlog.processors.ExceptionRenderer(
     structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 )
-"""Without local variables: they hold people's data and keys."""
 _QUIET = ("faststream", "kafka", "grpc", "alembic", "sqlalchemy", "asyncio", "mlflow", "urllib3")
 
 
@@ -27,14 +28,13 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _service(service),
+        partial(_service, service),
         _trace,
         structlog.processors.StackInfoRenderer(),
     ]
-    interactive = sys.stderr.isatty()
     renderer: list[structlog.typing.Processor] = (
         [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
-        if interactive
+        if sys.stderr.isatty()
         else [_TRACEBACKS, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
@@ -61,12 +61,11 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def _service(name: str) -> structlog.typing.Processor:
-    def add(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        event.setdefault("service", name)
-        return event
-
-    return add
+def _service(
+    name: str, _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.setdefault("service", name)
+    return event
 
 
 def _trace(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -64,8 +64,7 @@ def observed(metric: Metric, read: Read) -> Iterator[None]:
 
 
 def _create(metric: Metric, readers: list[Read]) -> None:
-    """The instrument, once a process: a meter keeps the first of a name, and asks it alone."""
-
+    # Once a process: a meter keeps the first of a name, and asks it alone.
     def ask(_options: CallbackOptions) -> Iterable[Observation]:
         found: dict[tuple[tuple[str, str], ...], float] = {}
         with _lock:

@@ -10,7 +10,7 @@ import importlib
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,7 +19,7 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationStep
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine, MetaData, TypeDecorator, create_engine, inspect
+from sqlalchemy import Engine, MetaData, TypeDecorator, create_engine
 
 from penstock.contracts.errors import Conflict
 
@@ -55,24 +55,6 @@ def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_versi
                 where=str(engine.url.database),
                 remedy="Run the release that wrote it, or a newer one",
             ) from error
-
-
-def assert_match(engine: Engine, metadata: Sequence[MetaData], *, versions: set[str]) -> None:
-    """Raises AssertionError naming each table, column, index and constraint in which the database
-    and `metadata` differ.
-    """
-    from alembic.autogenerate import compare_metadata
-
-    known = {table for declared in metadata for table in declared.tables}
-    with engine.connect() as connection:
-        context = MigrationContext.configure(
-            connection,
-            opts={"compare_type": True, "include_name": lambda name, kind, _: name not in versions},
-        )
-        differences = [difference for difference in compare_metadata(context, list(metadata)) if difference]  # type: ignore[arg-type]
-        unknown = set(inspect(connection).get_table_names()) - known - versions
-    assert not differences, "migrations and tables differ: " + "; ".join(map(str, differences))
-    assert not unknown, f"the migrations make tables that nothing declares: {sorted(unknown)}"
 
 
 def new_revision(tables: MetaData, package: str, why: str) -> Path:

@@ -11,7 +11,8 @@ Readers take no lock.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import psycopg
@@ -24,22 +25,15 @@ from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, DatabaseAway, P
 
 PORT = 5432
 CONNECT_WITHIN_S = 3
+# After this time a connection counts as lost whose other end neither acknowledges nor answers; in a
+# transaction that writes, later: it may wait for another writer, or for a disk.
 SILENT_S = 10
-"""Seconds after which a connection counts as lost whose other end neither acknowledges nor answers."""
 WRITER_ANSWERS_WITHIN_S = WRITER_WAITS_S + SILENT_S
-"""Seconds after which the same holds in a transaction that writes: it may wait for another writer,
-or for a disk.
-"""
-STANDS_STILL_S = 20
-"""A replica that stands still in a transaction loses it before those who wait for the lock give up."""
-POOL, MORE = 5, 35
-"""Connections kept, and how many more where that many threads want one: more than asyncio has
-threads for blocking work.
-"""
+STANDS_STILL_S = 20  # a replica loses its transaction before those who wait for the lock give up
+POOL, MORE = 5, 35  # connections kept, and at most: more than asyncio has threads for blocking work
 T = TypeVar("T")
 
-_ONE_WRITER = int.from_bytes(b"penstock")
-"""The advisory lock's key: any number that nobody else in this database takes."""
+_ONE_WRITER = int.from_bytes(b"penstock")  # the lock's key: any number that nobody else here takes
 _SESSION = {
     "lock_timeout": f"{WRITER_WAITS_S:.0f}s",
     "idle_in_transaction_session_timeout": f"{STANDS_STILL_S}s",
@@ -72,14 +66,15 @@ def connecting(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]
         presence.about_to_connect(CONNECT_WITHIN_S)
         return _BoundedConnection.connect(*arguments, **named)
 
-    def translated(context: ExceptionContext) -> Exception | None:
-        return _translated(context, presence)
-
-    event.listen(engine, "do_connect", connect)
-    event.listen(engine, "connect", lambda *_: presence.found())
-    event.listen(engine, "begin", _begin)
-    event.listen(engine, "checkin", _ended)
-    event.listen(engine, "handle_error", translated)
+    listeners: dict[str, Callable[..., Any]] = {
+        "do_connect": connect,
+        "connect": lambda *_: presence.found(),
+        "begin": _begin,
+        "checkin": _ended,
+        "handle_error": partial(_translated, presence),
+    }
+    for name, listener in listeners.items():
+        event.listen(engine, name, listener)
     return engine, {READ_ONLY: True, "postgresql_readonly": True, "isolation_level": "REPEATABLE READ"}
 
 
@@ -119,7 +114,7 @@ def _ended(connection: _BoundedConnection | None, _record: object) -> None:
         connection.answers_within_s = SILENT_S
 
 
-def _translated(context: ExceptionContext, presence: Presence) -> Exception | None:
+def _translated(presence: Presence, context: ExceptionContext) -> Exception | None:
     """The driver's errors by what becomes of them: waited for, tried again, refused. None leaves
     the error as it is.
     """

@@ -5,13 +5,13 @@ a retry policy.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
@@ -27,14 +27,13 @@ from penstock.runtime.metrics import histogram
 log = structlog.get_logger(__name__)
 _CALLS = histogram(metrics.CALLS)
 
-DEFAULT_DEADLINE_S = 60.0
-"""For unary calls whose client sets none."""
+DEFAULT_DEADLINE_S = 60.0  # for unary calls whose client sets none
 MAX_MESSAGE_BYTES = 64 << 20
 _UNTRACED = ("/grpc.health.", "/grpc.reflection.", "/penstock.status.", "/penstock.door.")
+# Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC.
 _OUR_FAULT = frozenset(
     {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 )
-"""Statuses that make a server's span an error, by OpenTelemetry's semantic conventions for gRPC."""
 
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
@@ -119,17 +118,12 @@ class ErrorTable(grpc.aio.ServerInterceptor):
         if handler is None or handler.request_streaming:
             return handler
         method: str = handler_call_details.method
+        coding = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _streaming(cast("Callable[..., AsyncIterator[Any]]", handler.unary_stream), method),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _unary(cast("Callable[..., Awaitable[Any]]", handler.unary_unary), method),
-            handler.request_deserializer,
-            handler.response_serializer,
-        )
+            streams = cast("Callable[..., AsyncIterator[Any]]", handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(_streaming(streams, method), *coding)
+        answers = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
+        return grpc.unary_unary_rpc_method_handler(_unary(answers, method), *coding)
 
 
 class Methods(grpc.GenericRpcHandler):
@@ -161,12 +155,11 @@ class Methods(grpc.GenericRpcHandler):
 
     def _not_yet(self, method: str) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[bytes]]:
         async def answer(_requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
-            with _Call(method) as answered:
-                told = Unavailable(
+            async with _answered(method, context):
+                raise Unavailable(
                     f"the service is not ready, it waits for {self._waits_for()}", remedy="Try again"
                 )
-                await _answer(told, answered, context)
-            yield b""
+            yield b""  # makes it a stream
 
         return answer
 
@@ -174,12 +167,11 @@ class Methods(grpc.GenericRpcHandler):
 def _unary(behaviour: Callable[..., Awaitable[Any]], method: str) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> Any:
-        with _Call(method) as answered:
-            try:
-                async with asyncio.timeout(DEFAULT_DEADLINE_S if context.time_remaining() is None else None):
-                    return await behaviour(request, context)
-            except Exception as error:
-                return await _answer(error, answered, context)
+        async with (
+            _answered(method, context),
+            asyncio.timeout(DEFAULT_DEADLINE_S if context.time_remaining() is None else None),
+        ):
+            return await behaviour(request, context)
 
     return call
 
@@ -189,63 +181,56 @@ def _streaming(
 ) -> Callable[..., AsyncIterator[Any]]:
     @functools.wraps(behaviour)
     async def call(request: Any, context: Context) -> AsyncIterator[Any]:
-        with _Call(method) as answered:
-            try:
-                async for response in behaviour(request, context):
-                    yield response
-            except Exception as error:
-                await _answer(error, answered, context)
+        async with _answered(method, context):
+            async for response in behaviour(request, context):
+                yield response
 
     return call
 
 
-class _Call:
-    """One call, measured from its handler's start to its end, whatever end that is."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
-        self.status = "OK"
-
-    def __enter__(self) -> Self:
-        self._began = time.perf_counter()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
-            self.status = "CANCELLED"
+@contextlib.asynccontextmanager
+async def _answered(method: str, context: Context) -> AsyncIterator[None]:
+    """One call, measured from its handler's start to its end, whatever end that is; what it raises
+    is answered by the error table.
+    """
+    began = time.perf_counter()
+    status = "OK"
+    try:
+        yield
+    except (asyncio.CancelledError, GeneratorExit):
+        status = "CANCELLED"
+        raise
+    except grpc.aio.AbortError:
+        code = context.code()
+        status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
+        raise
+    except Exception as error:
+        told = _told(error, method)
+        status = TREATMENTS[told.kind].grpc_status
+        span = trace.get_current_span()
+        span.set_attribute("rpc.response.status_code", status)
+        if status in _OUR_FAULT:
+            span.set_status(trace.StatusCode.ERROR, told.message)
+        await context.abort(getattr(grpc.StatusCode, status), str(told), metadata_of(told))
+    finally:
         attributes = {
             "rpc.system.name": "grpc",
-            "rpc.method": self.method.lstrip("/"),
-            "rpc.response.status_code": self.status,
+            "rpc.method": method.lstrip("/"),
+            "rpc.response.status_code": status,
         }
-        _CALLS.record(time.perf_counter() - self._began, attributes)
+        _CALLS.record(time.perf_counter() - began, attributes)
 
 
-async def _answer(error: Exception, call: _Call, context: Context) -> None:
+def _told(error: Exception, method: str) -> PenstockError:
     match error:
-        case grpc.aio.AbortError():
-            code = context.code()
-            call.status = code.name if isinstance(code, grpc.StatusCode) else "UNKNOWN"
-            raise error
         case PenstockError():
-            told = error
+            return error
         case TimeoutError():
-            told = error_of(
-                Kind.DEADLINE, f"no answer within {DEFAULT_DEADLINE_S:.0f} s", remedy="Set a longer deadline"
-            )
+            why = f"no answer within {DEFAULT_DEADLINE_S:.0f} s"
+            return error_of(Kind.DEADLINE, why, remedy="Set a longer deadline")
         case grpc.RpcError():
-            told = error_of_call(error)
-        case _:
-            log.error("request_failed", method=call.method, exc_info=error)
-            told = PenstockError(
-                "an internal error; the service's log has it",
-                remedy="Look for request_failed in `penstock logs`",
-            )
-    call.status = TREATMENTS[told.kind].grpc_status
-    span = trace.get_current_span()
-    span.set_attribute("rpc.response.status_code", call.status)
-    if call.status in _OUR_FAULT:
-        span.set_status(trace.StatusCode.ERROR, told.message)
-    await context.abort(getattr(grpc.StatusCode, call.status), str(told), metadata_of(told))
+            return error_of_call(error)
+    log.error("request_failed", method=method, exc_info=error)
+    return PenstockError(
+        "an internal error; the service's log has it", remedy="Look for request_failed in `penstock logs`"
+    )

@@ -7,11 +7,12 @@ from __future__ import annotations
 import difflib
 import os
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy import URL
 
@@ -22,6 +23,8 @@ from penstock.contracts.services import SERVICES
 from penstock.runtime import ports
 from penstock.runtime.artifacts import checked_root
 from penstock.runtime.database import with_password
+
+S = TypeVar("S")
 
 
 class Platform(BaseSettings):
@@ -51,10 +54,7 @@ class Platform(BaseSettings):
     @field_validator("artifacts")
     @classmethod
     def _artifacts_are_somewhere(cls, artifacts: str) -> str:
-        try:
-            return artifacts and checked_root(artifacts)
-        except Invalid as error:
-            raise Invalid(error.message, where="PENSTOCK_ARTIFACTS", remedy=error.remedy) from error
+        return artifacts and checked_root(artifacts, where="PENSTOCK_ARTIFACTS")
 
     @property
     def artifacts_uri(self) -> str:
@@ -118,9 +118,12 @@ class ServiceSettings(BaseSettings):
         return socket.gethostname() if replica == "hostname" else replica
 
     @property
+    def _prefix(self) -> str:
+        return self.model_config.get("env_prefix") or ""
+
+    @property
     def service(self) -> str:
-        prefix = self.model_config.get("env_prefix") or ""
-        return prefix.removeprefix("PENSTOCK_").removesuffix("__").lower()
+        return self._prefix.removeprefix("PENSTOCK_").removesuffix("__").lower()
 
     @property
     def address(self) -> str:
@@ -140,38 +143,33 @@ class ServiceSettings(BaseSettings):
 
     def with_password(self, url: str, setting: str = "database") -> URL:
         """Raises Invalid that names the setting which holds `url`."""
-        try:
-            return with_password(url, self.database_password_file)
-        except Invalid as error:
-            prefix = self.model_config.get("env_prefix") or ""
-            raise Invalid(
-                error.message, where=error.where or f"{prefix}{setting.upper()}", remedy=error.remedy
-            ) from error
+        return with_password(url, self.database_password_file, where=f"{self._prefix}{setting.upper()}")
 
     @model_validator(mode="after")
-    def _no_misspelt_names(self) -> Self:
-        check_names(
-            os.environ,
-            self.model_config.get("env_prefix") or "",
-            sorted(set(type(self).model_fields) - {"platform"}),
-        )
+    def _names_and_database_are_right(self) -> Self:
+        check_names(os.environ, self._prefix, sorted(set(type(self).model_fields) - {"platform"}))
         check_names(os.environ, "PENSTOCK_KAFKA__", sorted({*KafkaSettings.model_fields, *FURTHER_SECURITY}))
-        return self
-
-    @model_validator(mode="after")
-    def _database_can_be_asked(self) -> Self:
         if self.database:
             self.with_password(self.database)
         return self
 
 
+def read_or_exit(settings: Callable[[], S]) -> S:
+    """The settings. One that is wrong ends the process with a sentence."""
+    try:
+        return settings()
+    except Invalid as error:
+        sys.exit(str(error))
+    except ValidationError as error:
+        wrong = ((".".join(map(str, one["loc"])), one["msg"]) for one in error.errors(include_url=False))
+        sys.exit("; ".join(f"setting {name}: {why}" for name, why in wrong))
+
+
 def check_names(environment: Mapping[str, str], prefix: str, known: list[str]) -> None:
     """Raises Invalid for a variable that has the prefix and names nothing."""
     for variable in environment:
-        if not variable.upper().startswith(prefix) or not prefix:
-            continue
         name = variable[len(prefix) :].lower().split("__")[0]
-        if name not in known:
+        if prefix and variable.upper().startswith(prefix) and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             meant = (
                 f"Did you mean {prefix}{near[0].upper()}?"

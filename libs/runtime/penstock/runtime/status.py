@@ -17,25 +17,22 @@ from penstock.status.v1 import status_pb2, status_pb2_grpc
 
 log = structlog.get_logger(__name__)
 
+# Short texts by a key that is not shown: a later text of the same key replaces the earlier one.
 Facts = Mapping[str, str]
-"""Short texts by a key that is not shown: a later text of the same key replaces the earlier one."""
-READ_WITHIN_S = 1.0
-"""Longer reading is not waited for: what was read last is told."""
+READ_WITHIN_S = 1.0  # longer reading is not waited for: what was read last is told
 
 
 class StatusServicer(status_pb2_grpc.StatusServiceServicer):
+    """Each of `readers` is called in a thread, each time somebody asks. It may block; where it raises,
+    its last facts stand.
+    """
+
     def __init__(self, service: str, readiness: Readiness, started_at: datetime) -> None:
         self._service = service
         self._readiness = readiness
         self._started_at = started_at
-        self._readers: list[Callable[[], Facts]] = []
+        self.readers: list[Callable[[], Facts]] = []
         self._reading: asyncio.Task[None] | None = None
-
-    def add(self, read: Callable[[], Facts]) -> None:
-        """`read` is called in a thread, each time somebody asks. It may block; where it raises, its
-        last facts stand.
-        """
-        self._readers.append(read)
 
     async def GetStatus(  # noqa: N802  gRPC's name
         self, request: status_pb2.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -57,13 +54,13 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
 
     async def _read(self) -> None:
         """One reading at a time: a database that does not answer holds up one thread, not all."""
-        if self._readers:
+        if self.readers:
             if self._reading is None or self._reading.done():
                 self._reading = asyncio.create_task(asyncio.to_thread(self._read_all))
             await asyncio.wait([self._reading], timeout=READ_WITHIN_S)
 
     def _read_all(self) -> None:
-        for read in self._readers:
+        for read in self.readers:
             try:
                 for key, text in read().items():
                     self._readiness.fact(key, text)

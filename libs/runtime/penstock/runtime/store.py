@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Self, TypeVar
 
-from sqlalchemy import URL, Engine, MetaData
+from alembic.migration import MigrationContext
+from sqlalchemy import URL, Engine, MetaData, inspect
 from sqlalchemy.orm import Session
 
 from penstock.runtime import migrate
@@ -27,10 +28,8 @@ __all__ = ["Effect", "Store", "UtcDateTime", "Wish", "Write", "assert_migrations
 
 RUNTIME_MIGRATIONS = "penstock.runtime.migrations"
 RUNTIME_VERSIONS = "penstock_runtime_version"
-READERS = 4
-"""Threads: readers wait for nobody, but a lost server makes each wait for some seconds."""
-CALLERS = 500
-"""Calls that wait for the writer, and as many for the readers, some kilobytes each."""
+READERS = 4  # threads: readers wait for nobody, but a lost server makes each wait for some seconds
+CALLERS = 500  # calls that wait for the writer, and as many for the readers, some kilobytes each
 
 T = TypeVar("T")
 
@@ -184,9 +183,18 @@ def _refuse_on_an_event_loop(used: str, instead: str) -> None:
 
 
 def assert_migrations_match(store: Store, *metadata: MetaData) -> None:
-    """Raises AssertionError naming each difference between what the migrations made and what the
-    tables declare. For a service's tests.
+    """Raises AssertionError naming each table, column, index and constraint in which what the
+    migrations made and what `metadata` declares differ. For a service's tests.
     """
-    migrate.assert_match(
-        store.engine, [*metadata, RuntimeTables.metadata], versions={"alembic_version", RUNTIME_VERSIONS}
-    )
+    from alembic.autogenerate import compare_metadata
+
+    versions = {"alembic_version", RUNTIME_VERSIONS}
+    declared = [*metadata, RuntimeTables.metadata]
+    options = {"compare_type": True, "include_name": lambda name, kind, _: name not in versions}
+    with store.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts=options)
+        differences = [difference for difference in compare_metadata(context, declared) if difference]  # type: ignore[arg-type]
+        unknown = set(inspect(connection).get_table_names()) - versions
+    unknown -= {table for one in declared for table in one.tables}
+    assert not differences, "migrations and tables differ: " + "; ".join(map(str, differences))
+    assert not unknown, f"the migrations make tables that nothing declares: {sorted(unknown)}"

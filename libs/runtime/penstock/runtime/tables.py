@@ -71,8 +71,8 @@ class RuntimeTables(DeclarativeBase):
     """Base of the tables below; its names begin with `penstock_`, so that a service's cannot meet them."""
 
 
+# SQLite numbers rows by itself only for INTEGER.
 _Serial = BigInteger().with_variant(Integer, "sqlite")
-"""SQLite numbers rows by itself only for INTEGER."""
 
 
 class InboxRow(RuntimeTables):
@@ -92,8 +92,8 @@ class OutboxRow(RuntimeTables):
     __table_args__ = ({"sqlite_autoincrement": True},)
 
     id: Mapped[int] = mapped_column(_Serial, primary_key=True)
+    # The catalogue's name; the installation's prefix comes when it is published.
     topic: Mapped[str] = mapped_column(String(256))
-    """The catalogue's name; the installation's prefix comes when it is published."""
     key: Mapped[str] = mapped_column(String(512))
     event_id: Mapped[str] = mapped_column(String(64), unique=True)
     event_type: Mapped[str] = mapped_column(String(256))
@@ -103,7 +103,10 @@ class OutboxRow(RuntimeTables):
 
 
 class JobRow(RuntimeTables):
-    """One job from wish to end."""
+    """One job from wish to end. `state` is queued, running, done, failed or canceled; `attempt` counts
+    its starts, `crashes` those whose process died by itself, `refusals` those that ended in an error
+    of a kind that may pass.
+    """
 
     __tablename__ = "penstock_jobs"
     __table_args__ = (
@@ -118,13 +121,9 @@ class JobRow(RuntimeTables):
     payload: Mapped[Any] = mapped_column(Json(Any))
     traceparent: Mapped[str | None] = mapped_column(String(64))
     state: Mapped[str] = mapped_column(String(16))
-    """queued, running, done, failed or canceled."""
     attempt: Mapped[int] = mapped_column(Integer)
-    """Starts so far."""
     crashes: Mapped[int] = mapped_column(Integer)
-    """Starts whose process died by itself."""
     refusals: Mapped[int] = mapped_column(Integer)
-    """Starts that ended in an error of a kind that may pass."""
     owner: Mapped[str | None] = mapped_column(String(128))
     lease_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
     not_before: Mapped[datetime] = mapped_column(UtcDateTime)

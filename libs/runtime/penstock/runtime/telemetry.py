@@ -20,8 +20,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from penstock.runtime.settings import OpenTelemetry
 
-EXPORT_S = 4
-"""Seconds that one export may take; so much later a process ends while the collector is away."""
+EXPORT_S = 4  # for one export; so much later a process ends while the collector is away
 _tracer = trace.get_tracer("penstock")
 _PROPAGATOR = TraceContextTextMapPropagator()
 _MAX_BYTES = 16 << 20
@@ -41,10 +40,9 @@ class FileSpanExporter(SpanExporter):
         try:
             if self._path.exists() and self._path.stat().st_size > _MAX_BYTES:
                 self._path.replace(self._path.with_suffix(".jsonl.1"))
-            with self._path.open(
-                "ab", buffering=0
-            ) as opened:  # one write, so that no other's comes into a line
-                opened.write("".join(f"{span.to_json(indent=None)}\n" for span in spans).encode())
+            lines = "".join(f"{span.to_json(indent=None)}\n" for span in spans)
+            with self._path.open("ab", buffering=0) as opened:
+                opened.write(lines.encode())  # one write, so that no other's comes into a line
         except OSError:
             return SpanExportResult.FAILURE
         return SpanExportResult.SUCCESS
@@ -62,36 +60,25 @@ def configure_telemetry(service: str, traces: Path, *, replica: str | None = Non
     resource = Resource.create(
         {SERVICE_NAME: f"penstock.{service}", SERVICE_VERSION: metadata.version("penstock-runtime"), **named}
     )
+    if settings.exporter_otlp_endpoint:
+        # A second of import that files do not need.
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        exporter: SpanExporter = OTLPSpanExporter(timeout=EXPORT_S)
+    else:
+        exporter = FileSpanExporter(traces / f"{service}.jsonl")
     tracers = TracerProvider(resource=resource)
-    tracers.add_span_processor(
-        BatchSpanProcessor(_span_exporter(settings) or FileSpanExporter(traces / f"{service}.jsonl"))
-    )
+    tracers.add_span_processor(BatchSpanProcessor(exporter))
     trace.set_tracer_provider(tracers)
-    if replica is None or not settings.exporter_otlp_endpoint:
-        return tracers.shutdown
-    end_metrics = _export_metrics(settings, resource)
-
-    def end() -> None:
-        end_metrics()
-        tracers.shutdown()
-
-    return end
-
-
-def _span_exporter(settings: OpenTelemetry) -> SpanExporter | None:
-    if not settings.exporter_otlp_endpoint:
-        return None
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
-        OTLPSpanExporter,  # a second of import that files do not need
-    )
-
-    return OTLPSpanExporter(timeout=EXPORT_S)
+    ends = contextlib.ExitStack()
+    ends.callback(tracers.shutdown)
+    if replica is not None and settings.exporter_otlp_endpoint:
+        ends.callback(_export_metrics(settings, resource))
+    return ends.close
 
 
 def _export_metrics(settings: OpenTelemetry, resource: Resource) -> Callable[[], None]:
-    """Exports all metrics, every `OTEL_METRIC_EXPORT_INTERVAL`. Histograms carry the trace ids of
-    sampled spans as exemplars.
-    """
+    # Histograms carry the trace ids of sampled spans as exemplars.
     from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
     from opentelemetry.sdk.metrics import MeterProvider, TraceBasedExemplarFilter
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader

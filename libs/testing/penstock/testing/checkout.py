@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[4]
-SET_UP = (".venv", ".venv-triton", ".cache")
-"""Folders that `make setup` fills."""
+SET_UP = (".venv", ".venv-triton", ".cache")  # filled by `make setup`
 MAKE_WITHIN_S = 600.0
 BLOCK = re.compile(r"```python\n# (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
 """A file of a page: its path in the first line."""

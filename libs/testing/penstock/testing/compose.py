@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,35 +28,30 @@ from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.services import PLATFORM
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import free_ports
-from penstock.testing.containers import require_engine
+from penstock.testing.checkout import ROOT
+from penstock.testing.containers import docker, require_engine
 from penstock.testing.guard import guarded
 from penstock.testing.wait import until
 
-ROOT = Path(__file__).resolve().parents[4]
 NETWORK = "penstock"
-SERVICES = tuple(service.container for service in PLATFORM.values())
-"""Containers of Penstock's own services."""
+SERVICES = tuple(service.container for service in PLATFORM.values())  # Penstock's own
 UP_WITHIN_S = 300.0
 READY_WITHIN_S = 90.0
-LAST_LINES = 60
-"""Log lines of each container that stand beside a failed test."""
+LAST_LINES = 60  # of each container's log, beside a failed test
+# Ports of this machine that a stack takes: PENSTOCK_PORT, PENSTOCK_KAFKA_PORT …
 PORTS = ("", "KAFKA_", "KAFKA_2_", "KAFKA_3_", "PROMETHEUS_", "GRAFANA_", "JAEGER_", "OTLP_")
-"""Ports of this machine that a stack takes: PENSTOCK_PORT, PENSTOCK_KAFKA_PORT …"""
 
 
 class ComposeUnderTest:
     """A running stack. Containers are named by their service in the compose file: `kafka`,
-    `feature-store` …
+    `feature-store` … `home` is the folder for the client's files; `up -d --wait` took `seconds_up`.
     """
 
     def __init__(self, environment: dict[str, str], home: Path, seconds: float) -> None:
         self.environment = environment
         self.home = home
-        """Folder for the client's files."""
         self.seconds_up = seconds
-        """Seconds that `up -d --wait` took."""
         self.prometheus_address = f"127.0.0.1:{environment['PENSTOCK_PROMETHEUS_PORT']}"
-        """host:port of the overlay's."""
         self.endpoint = f"127.0.0.1:{environment['PENSTOCK_PORT']}"
 
     @cached_property
@@ -74,7 +69,7 @@ class ComposeUnderTest:
 
     def compose(self, *arguments: str, within: float = UP_WITHIN_S) -> str:
         """`docker compose …`; its standard output. Raises RuntimeError with its standard error."""
-        return _run(["docker", "compose", *arguments], self.environment, within)
+        return docker("compose", *arguments, environment=self.environment, within=within)
 
     def config(self) -> Any:
         """The files of the stack, resolved."""
@@ -85,7 +80,7 @@ class ComposeUnderTest:
         return sorted(self.compose("ps", "--all", "--quiet", service).split())
 
     def inspect(self, service: str, number: int = 0) -> Any:
-        return json.loads(_run(["docker", "inspect", self.containers(service)[number]]))[0]
+        return json.loads(docker("inspect", self.containers(service)[number]))[0]
 
     def waiting(self) -> dict[str, list[str]]:
         """Asks through the front door what each Penstock service, by its name in Python, waits for;
@@ -113,7 +108,7 @@ class ComposeUnderTest:
     def healthy(self, service: str, within: float = READY_WITHIN_S) -> None:
         """Until Docker's own health checks of all its containers pass."""
         until(
-            lambda: json.loads(_run(["docker", "inspect", *self.containers(service)])),
+            lambda: json.loads(docker("inspect", *self.containers(service))),
             accept=lambda found: all(
                 one["State"]["Running"] and one["State"]["Health"]["Status"] == "healthy" for one in found
             ),
@@ -123,7 +118,7 @@ class ComposeUnderTest:
 
     def processes(self, service: str, number: int = 0) -> str:
         """The commands that run in a container, one a line."""
-        return _run(["docker", "top", self.containers(service)[number], "-eo", "pid,args"])
+        return docker("top", self.containers(service)[number], "-eo", "pid,args")
 
     def log(self, service: str) -> str:
         return self.compose("logs", "--no-color", "--no-log-prefix", service)
@@ -159,44 +154,38 @@ class ComposeUnderTest:
     def roll(self, service: str) -> None:
         """Restarts its containers one after the other, each ready before the next."""
         for container in self.containers(service):
-            _run(["docker", "restart", container])
+            docker("restart", container)
             self.healthy(service)
         self.ready()
 
-    @contextmanager
-    def dead(self, service: str, number: int = 0) -> Iterator[None]:
+    def dead(self, service: str, number: int = 0) -> AbstractContextManager[None]:
         """One of its containers killed, and not started again within the block."""
         container = self.containers(service)[number]
-        _run(["docker", "kill", container])
-        try:
-            yield
-        finally:
-            _run(["docker", "start", container])
+        return self._meanwhile(["kill", container], ["start", container])
 
-    @contextmanager
-    def without(self, service: str) -> Iterator[None]:
+    def without(self, service: str) -> AbstractContextManager[None]:
         """Stopped within the block."""
-        self.compose("stop", service)
-        try:
-            yield
-        finally:
-            self.compose("start", service)
+        return self._meanwhile(["compose", "stop", service], ["compose", "start", service])
+
+    def cut(self, service: str) -> AbstractContextManager[None]:
+        """Off the network within the block; its process goes on."""
+        ends = f"{self.environment['COMPOSE_PROJECT_NAME']}_{NETWORK}", self.containers(service)[0]
+        return self._meanwhile(
+            ["network", "disconnect", *ends], ["network", "connect", "--alias", service, *ends]
+        )
 
     @contextmanager
-    def cut(self, service: str) -> Iterator[None]:
-        """Off the network within the block; its process goes on."""
-        network = f"{self.environment['COMPOSE_PROJECT_NAME']}_{NETWORK}"
-        container = self.containers(service)[0]
-        _run(["docker", "network", "disconnect", network, container])
+    def _meanwhile(self, do: Sequence[str], undo: Sequence[str]) -> Iterator[None]:
+        docker(*do, environment=self.environment, within=UP_WITHIN_S)
         try:
             yield
         finally:
-            _run(["docker", "network", "connect", "--alias", service, network, container])
+            docker(*undo, environment=self.environment, within=UP_WITHIN_S)
 
     def memory_bytes(self) -> int:
         """Memory of all containers together, as Docker accounts it: without the page cache."""
         ids = self.compose("ps", "--quiet").split()
-        lines = _run(["docker", "stats", "--no-stream", "--format", "{{.MemUsage}}", *ids]).splitlines()
+        lines = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", *ids).splitlines()
         return sum(TypeAdapter(ByteSize).validate_python(line.split("/")[0].strip()) for line in lines)
 
 
@@ -220,13 +209,10 @@ def running_compose(
     ):
         if build:
             own = ["--file", str(ROOT / "docker-compose.yml")]
-            _run(["docker", "compose", *own, "build", "--quiet"], environment, within=1800)
+            docker("compose", *own, "build", "--quiet", environment=environment, within=1800)
         began = time.monotonic()
-        _run(
-            ["docker", "compose", "up", "--detach", "--wait", "--no-build", *services],
-            environment,
-            within=UP_WITHIN_S,
-        )
+        up = ("compose", "up", "--detach", "--wait", "--no-build", *services)
+        docker(*up, environment=environment, within=UP_WITHIN_S)
         yield ComposeUnderTest(environment, Path(home), time.monotonic() - began)
 
 
@@ -235,8 +221,8 @@ def image_of(service: str, *overlays: str) -> str:
     CannotRun where there is no Docker.
     """
     require_engine(service)
-    config = json.loads(_run(["docker", "compose", "config", "--format", "json"], environment_of(*overlays)))
-    return str(config["services"][service]["image"])
+    said = docker("compose", "config", "--format", "json", environment=environment_of(*overlays))
+    return str(json.loads(said)["services"][service]["image"])
 
 
 def clone_into(folder: Path) -> Path:
@@ -257,12 +243,3 @@ def environment_of(*overlays: str, root: Path = ROOT) -> dict[str, str]:
         "COMPOSE_FILE": ":".join(map(str, (root / "docker-compose.yml", *overlaid))),
         **{f"PENSTOCK_{name}PORT": str(port) for name, port in ports},
     }
-
-
-def _run(command: Sequence[str], environment: dict[str, str] | None = None, within: float = 60.0) -> str:
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=within, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command[:4])}: {done.stderr.strip()[-2000:]}")
-    return done.stdout

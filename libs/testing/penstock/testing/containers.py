@@ -16,6 +16,7 @@ from http.client import HTTPException
 import pytest
 
 from penstock.testing.broker import free_ports
+from penstock.testing.checkout import ROOT
 from penstock.testing.guard import guarded
 from penstock.testing.wait import until
 
@@ -34,8 +35,7 @@ class Container:
 
     def __init__(self, name: str, port: int, ready: Callable[[Container], object]) -> None:
         self.name = name
-        self.port = port
-        """Port on 127.0.0.1."""
+        self.port = port  # on 127.0.0.1
         self._ready = ready
 
     @property
@@ -47,21 +47,21 @@ class Container:
         """Returns once it is ready. Raises RuntimeError with its last words where it ends instead,
         TimeoutError.
         """
-        _docker("start", self.name)
+        docker("start", self.name)
         self.wait(within)
 
     def stop(self) -> None:
         """SIGTERM to its main process, SIGKILL after 20 s; it stays down until `start`."""
-        _docker("stop", "--time", f"{STOP_WITHIN_S:.0f}", self.name)
+        docker("stop", "--time", f"{STOP_WITHIN_S:.0f}", self.name)
 
     def kill(self) -> None:
         """SIGKILL to its main process, and so to all in it; it stays down until `start`."""
-        _docker("kill", self.name)
-        _docker("wait", self.name)
+        docker("kill", self.name)
+        docker("wait", self.name)
 
     def execute(self, *command: str) -> str:
         """Runs a command in the container; returns its output. Raises RuntimeError where it fails."""
-        return _docker("exec", self.name, *command)
+        return docker("exec", self.name, *command)
 
     def log(self) -> str:
         """Standard output and standard error so far."""
@@ -81,7 +81,7 @@ class Container:
             with contextlib.suppress(RuntimeError):  # `execute` in a container that is not there yet
                 if answer := self._ready(self):
                     return answer
-            if _docker("inspect", "--format", "{{.State.Running}}", self.name).strip() != "true":
+            if docker("inspect", "--format", "{{.State.Running}}", self.name).strip() != "true":
                 raise RuntimeError(f"the container {self.name} ended: {self.log()[-2000:]}")
             return False
 
@@ -112,7 +112,7 @@ def run(
             argument for key, value in (environment or {}).items() for argument in ("--env", f"{key}={value}")
         ]
         options = ["--detach", "--name", name, "--publish", f"{container.address}:{port}", *variables]
-        _docker("run", *options, image, *command)
+        docker("run", *options, image, *command)
         container.wait(within)
         yield container
 
@@ -142,7 +142,7 @@ def or_skip() -> Iterator[None]:
 def require_engine(what: str = "here") -> None:
     """Raises CannotRun, naming `what` cannot run, where none answers."""
     try:
-        _docker("version", "--format", "{{.Server.Version}}")
+        docker("version", "--format", "{{.Server.Version}}")
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise CannotRun(f"Docker cannot run {what}: {error}") from error
 
@@ -151,15 +151,22 @@ def require_image(image: str) -> None:
     """Pulls it where it is not at hand. Raises CannotRun where no engine answers or none can get it."""
     require_engine(image)
     try:
-        if not _docker("image", "ls", "--quiet", image):
-            _docker("pull", "--quiet", image, within=PULL_WITHIN_S)
+        if not docker("image", "ls", "--quiet", image):
+            docker("pull", "--quiet", image, within=PULL_WITHIN_S)
     except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
         raise CannotRun(f"Docker cannot run {image}: {error}") from error
 
 
-def _docker(*arguments: str, within: float = COMMAND_WITHIN_S) -> str:
-    """Runs docker; returns its standard output. Raises RuntimeError with its standard error."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=within, check=False)
+def docker(
+    *arguments: str, environment: Mapping[str, str] | None = None, within: float = COMMAND_WITHIN_S
+) -> str:
+    """Runs docker in the checkout; returns its standard output. Raises RuntimeError with its standard
+    error.
+    """
+    command = ["docker", *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=within, check=False
+    )
     if done.returncode != 0:
-        raise RuntimeError(done.stderr.strip() or f"docker {arguments[0]} ended with {done.returncode}")
+        raise RuntimeError(f"{' '.join(command[:4])}: {done.stderr.strip()[-2000:] or done.returncode}")
     return done.stdout

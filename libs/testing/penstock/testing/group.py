@@ -18,11 +18,10 @@ from penstock.testing.wait import until
 
 
 class Leader:
-    """A group that it leads, and the history of its assignments."""
+    """A group's leader; `formed` counts how often it gave partitions to another member."""
 
     def __init__(self) -> None:
         self.formed = 0
-        """Number of times that it gave partitions to another member."""
 
 
 @contextmanager
@@ -71,7 +70,6 @@ def leading(
 
 @contextmanager
 def _polled(consumer: KafkaConsumer) -> Iterator[None]:
-    """Polls in a thread while inside, and closes the consumer."""
     stop = threading.Event()
 
     def poll() -> None:

@@ -4,8 +4,9 @@ audits or loads one.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from penstock.contracts.events import (
     Artifact,
@@ -14,9 +15,7 @@ from penstock.contracts.events import (
     Interval,
     ModelVersion,
     ModelVersionPromoted,
-    TrainingSet,
 )
-from penstock.contracts.pipeline import Pipeline
 from penstock.packages import dsse, evidence
 from penstock.packages.format import write_package as write
 from penstock.packages.keys import Keys
@@ -32,61 +31,18 @@ from penstock.packages.parts import (
     StringProfile,
     TargetSignature,
 )
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-NOWHERE = Artifact(uri="file:///nowhere", digest="sha256:" + "0" * 64, size=0)
-
-PIPELINE_TEXT = """\
-version: 1
-pipeline: loans
-entities:
-  applicant: {key: applicant_id}
-sources:
-  applications:
-    entity: applicant
-    id: application_id
-    timestamp: at
-    fields:
-      income: {type: number}
-      purpose: {type: category}
-      defaulted: {type: boolean}
-      sex: {type: category, protected: true}
-targets:
-  default: {from: applications.defaulted, type: binary}
-audit:
-  groups: {sex: {}}
-  gates:
-    - {metric: auroc, at_least: 0.7}
-    - {metric: equalized_odds_difference, by: sex, at_most: 0.15, on_fail: review}
-"""
+from penstock.testing.lending import NOW, NOWHERE, pipeline, training_set
 
 
-def pipeline() -> Pipeline:
-    from penstock.contracts.load import read
-
-    return read(PIPELINE_TEXT)
-
-
-def training_set(name: str = "loans") -> TrainingSet:
-    return TrainingSet(
-        fingerprint="sha256:" + "1" * 64,
-        pipeline=name,
-        train=NOWHERE,
-        validation=NOWHERE,
-        audit=NOWHERE,
-        rows={"train": 60, "validation": 10, "audit": 30},
-        offsets=(),
-        created_at=NOW,
-    )
-
-
-def write_package(directory: Path, *, model: bytes = b"no real graph", card: str = "# loans\n") -> str:
-    """A package that passes `check`, of the pipeline above; another `model` or `card` makes another
-    digest.
+def write_package(
+    directory: Path, *, model: bytes = b"no real graph", card: str = "# loans\n", **parts: Any
+) -> str:
+    """A package that passes `check`, of the pipeline `loans`; another `model` or `card` makes another
+    digest, and `parts` replaces others of its parts.
     """
-    parts = Parts(
-        pipeline=pipeline(),
-        signature=ModelSignature(
+    usual: dict[str, Any] = {
+        "pipeline": pipeline(),
+        "signature": ModelSignature(
             inputs=Inputs(numbers=("income",), strings=("purpose",)),
             outputs={
                 "probabilities": Output(datatype="FP32", columns=2),
@@ -95,9 +51,9 @@ def write_package(directory: Path, *, model: bytes = b"no real graph", card: str
             classes=("false", "true"),
             target=TargetSignature(name="default", type="binary"),
         ),
-        metrics={"auroc": 0.9},
-        training_set=training_set(),
-        profile=Profile(
+        "metrics": {"auroc": 0.9},
+        "training_set": training_set(),
+        "profile": Profile(
             features={
                 "income": NumberProfile(rows=60, missing=1, mean=2.0),
                 "purpose": StringProfile(rows=60, missing=0, values={"car": 60}),
@@ -108,10 +64,10 @@ def write_package(directory: Path, *, model: bytes = b"no real graph", card: str
                 outputs={"probabilities": ((0.25, 0.75), (0.5, 0.5)), "decision": (("true",), ("false",))},
             ),
         ),
-        curves=Curves(metric="auroc", points=()),
-        model_card=card,
-    )
-    return write(directory, model, parts)
+        "curves": Curves(metric="auroc", points=()),
+        "model_card": card,
+    }
+    return write(directory, model, Parts(**usual | parts))
 
 
 def gate(
@@ -157,8 +113,8 @@ def verdict(
             "audit_id": audit_id,
             "verdict": evidence.overall(gates),
             "gates": gates,
+            "result_digest": result_digest,
         }
-        | {"result_digest": result_digest}
     )
     return dsse.sign(statement, keys.signer("audit"))
 

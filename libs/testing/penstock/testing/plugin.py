@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from penstock.testing.s3 import S3
     from penstock.testing.stack import StackUnderTest
 
+# Each call gives the URL of a new, empty database for a block.
 Databases = Callable[[], AbstractContextManager[str]]
-"""Each call gives the URL of a new, empty database for a block."""
 
 
 @runtime_checkable

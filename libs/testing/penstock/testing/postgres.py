@@ -16,16 +16,17 @@ from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
 
 PASSWORD = "only-for-tests"
+# Faster settings that lose data only when the machine dies, which a container does not outlive.
 _QUICK = ("-c", "fsync=off", "-c", "max_connections=300")
-"""Faster settings that lose data only when the machine dies, which a container does not outlive."""
 
 
 class Postgres:
-    """A server at an address, with a role that may make databases."""
+    """A server at an address, with a role that may make databases. `url` is that of the database that is
+    there before any other; it holds the password.
+    """
 
     def __init__(self, url: URL) -> None:
         self.url = url
-        """URL of the database that is there before any other; holds the password."""
 
     @contextmanager
     def database(self) -> Iterator[str]:
@@ -57,12 +58,12 @@ def running_postgres(*, quick: bool = False) -> Iterator[PostgresContainer]:
     """A server in a container, until the block or this process ends. `quick` leaves out fsync.
     Raises CannotRun.
     """
-    environment, command = (
-        {"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD},
-        _QUICK if quick else (),
-    )
     with containers.run(
-        image_of("postgres"), port=5432, ready=_answers, environment=environment, command=command
+        image_of("postgres"),
+        port=5432,
+        ready=_answers,
+        environment={"POSTGRES_USER": "penstock", "POSTGRES_PASSWORD": PASSWORD},
+        command=_QUICK if quick else (),
     ) as container:
         yield PostgresContainer(container)
 

@@ -69,8 +69,7 @@ class Prometheus:
 
     def series(self, selector: str) -> list[dict[str, str]]:
         """Labels of every series of the last hour, those that have ended too."""
-        found: list[dict[str, str]] = self._ask("series", **{"match[]": selector}, **self._hour())
-        return found
+        return list(self._ask("series", **{"match[]": selector}, **self._hour()))
 
     def exemplars(self, selector: str) -> set[str]:
         """Trace ids of the last hour."""

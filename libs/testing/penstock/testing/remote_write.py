@@ -85,7 +85,6 @@ def body(export: bytes) -> bytes:
 
 
 def _samples(metric: Metric) -> Iterator[tuple[str, dict[str, str], float, Any, list[Any]]]:
-    """(name, labels, value, the point, exemplars) of each."""
     unit = _UNITS.get(metric.unit)
     name = "_".join([*metric.name.split("."), *([unit] if unit else [])])
     if metric.HasField("histogram"):

@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-STACKS = ("stack", "compose")
-"""Marks of what shares a session's stack, and fixtures that bring it up."""
-LONG = (*STACKS, "kafka", "process", "slow")
-"""Marks, the longest first."""
+STACKS = ("stack", "compose")  # marks of what shares a session's stack, and fixtures that bring it up
+LONG = (*STACKS, "kafka", "process", "slow")  # marks, the longest first
 
 
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types

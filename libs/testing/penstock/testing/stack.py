@@ -19,12 +19,11 @@ from penstock.stack.stack import Stack, up
 from penstock.testing.guard import guarded
 from penstock.testing.wait import until
 
+# A stack under test leaves the default ports to the developer's own.
 PORTS = {name: port + 20_000 for name, port in DEFAULTS.items()}
-"""A stack under test leaves the default ports to the developer's own."""
 UP_WITHIN_S = 180.0
 READY_WITHIN_S = 60.0
-LAST_LINES = 60
-"""Log lines of each program that stand beside a failed test."""
+LAST_LINES = 60  # of each program's log, beside a failed test
 _DOWN = "import pathlib, sys; from penstock.stack.stack import down; down(pathlib.Path(sys.argv[1]))"
 
 
@@ -35,7 +34,6 @@ class StackUnderTest:
         self.stack = stack
         self.home = stack.home
         self.endpoint = stack.endpoint
-        """The front door."""
         self.bootstrap_servers = stack.file.kafka
 
     @cached_property

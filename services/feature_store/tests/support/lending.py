@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.testing import lending
 from penstock_feature_store.lake.batches import Received, source_schema, table_of
 from penstock_feature_store.lake.lake import SourceLake
 
@@ -16,39 +17,26 @@ EPOCH = datetime(2025, 3, 1, tzinfo=UTC)
 
 
 def credit_risk(**changes: Any) -> Pipeline:
-    """Applications, and outcomes that come later."""
-    spec: dict[str, Any] = {
-        "version": 1,
+    """Lending whose outcomes come later, from a source of their own, with fields of awkward names."""
+    applications = lending.spec()["sources"]["applications"]
+    del applications["fields"]["defaulted"]
+    applications["fields"] |= {"Married": {"type": "boolean"}, "country_y": {"type": "category"}}
+    outcomes = {
+        "entity": "applicant",
+        "id": "outcome_id",
+        "timestamp": "observed_at",
+        "fields": {"defaulted": {"type": "boolean"}},
+    }
+    features = ("income", "purpose", "Married", "country_y")
+    usual = {
         "pipeline": "credit-risk",
-        "entities": {"applicant": {"key": "applicant_id"}},
-        "sources": {
-            "applications": {
-                "entity": "applicant",
-                "id": "application_id",
-                "timestamp": "submitted_at",
-                "fields": {
-                    "income": {"type": "number"},
-                    "purpose": {"type": "category"},
-                    "Married": {"type": "boolean"},
-                    "country_y": {"type": "category"},
-                    "sex": {"type": "category", "protected": True},
-                },
-            },
-            "outcomes": {
-                "entity": "applicant",
-                "id": "outcome_id",
-                "timestamp": "observed_at",
-                "fields": {"defaulted": {"type": "boolean"}},
-            },
-        },
-        "features": {
-            name: {"from": f"applications.{name}"} for name in ("income", "purpose", "Married", "country_y")
-        },
+        "sources": {"applications": applications, "outcomes": outcomes},
+        "features": {name: {"from": f"applications.{name}"} for name in features},
         "targets": {"default": {"from": "outcomes.defaulted", "type": "binary"}},
         "training": {"max_age": "30d"},
         "audit": {"groups": {"sex": {}}},
     }
-    return Pipeline.model_validate(spec | changes)
+    return lending.pipeline(**usual | changes)
 
 
 def record(

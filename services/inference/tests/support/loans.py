@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from math import log
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import onnx
@@ -27,7 +26,7 @@ from penstock.packages.signing import sign_package
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.settings import KafkaSettings
-from penstock.testing import packages
+from penstock.testing import lending, packages
 
 NAME = "loans"
 
@@ -118,13 +117,14 @@ class Registry:
         """
         keys = keys or self.keys
         self.generation = generation or self.generation + 1
-        pipeline = packages.pipeline()
-        pipeline = pipeline.model_copy(
-            update={"serving": pipeline.serving.model_copy(update={"record": record})}
-        )
-        with tempfile.TemporaryDirectory() as name, patch.object(packages, "pipeline", lambda: pipeline):
+        with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            digest = packages.write_package(folder / "package", model=graph(bias), card=f"# loans {ULID()}\n")
+            digest = packages.write_package(
+                folder / "package",
+                model=graph(bias),
+                card=f"# loans {ULID()}\n",
+                pipeline=lending.pipeline(serving={"record": record}),
+            )
             sign_package(folder / "package", folder / "model.sig", keys.signer("registry"))
             if spoil:
                 spoil(folder / "package")

@@ -39,16 +39,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Policy:
-    """Bounds of one kind of job in one replica."""
+    """Bounds of one kind of job in one replica.
+
+    `attempts`: starts whose process may crash; those that the service's own end cut short are not
+    counted. `parallel`: jobs at once. `lease`: time without a renewal after which another replica
+    may take the job. `backoff_s`: seconds before the second start, doubled for each further one, up
+    to `LONGEST_DELAY_S`.
+    """
 
     attempts: int = 3
-    """Starts whose process may crash. Starts that the service's own end cut short are not counted."""
     parallel: int = 1
-    """Jobs at once in this replica."""
     lease: timedelta = timedelta(seconds=15)
-    """Time without a renewal after which another replica may take the job."""
     backoff_s: float = 1.0
-    """Seconds before the second start; doubled for each further one, up to `LONGEST_DELAY_S`."""
 
     def after_refusal(self, refusals: int) -> float | None:
         """Seconds until the next start after an error that may pass; None where there were too many."""

@@ -146,7 +146,6 @@ class JobProcess:
         self._gone.set()
 
     async def _echo_errors(self, errors: asyncio.StreamReader) -> None:
-        """The child's log lines go where the service's go."""
         async for line in errors:
             self.last_lines.append(line.rstrip(b"\n").decode("utf-8", "replace"))
             sys.stderr.write(f"{self.last_lines[-1]}\n")

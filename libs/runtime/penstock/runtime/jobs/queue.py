@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import structlog
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
@@ -103,8 +103,8 @@ class JobQueue:
 
     async def held(self, rows: Collection[int]) -> set[int]:
         """Returns those of `rows` that this replica still has."""
-        ours: ColumnElement[bool] = and_(JobRow.id.in_(list(rows)), self._held)
-        return await self._store.read(lambda session: set(session.scalars(select(JobRow.id).where(ours))))
+        ours = select(JobRow.id).where(JobRow.id.in_(list(rows)), self._held)
+        return await self._store.read(lambda session: set(session.scalars(ours)))
 
     async def hold(self, claim: Claim) -> datetime:
         """Renews the lease; returns its new end. Raises NotOurs."""
@@ -186,7 +186,6 @@ class JobQueue:
         return [(float(found.get(state, 0)), {"kind": self.kind, "state": state}) for state in states]
 
     def _longest_wait(self) -> list[Reading]:
-        """Age of the oldest queued job in seconds."""
         oldest = select(func.min(JobRow.updated_at)).where(self._kind, JobRow.state == "queued")
         with self._store.snapshot() as session:
             since = session.scalar(oldest)

@@ -38,8 +38,8 @@ _DURATION = histogram(metrics.JOB_DURATION)
 
 GRACE_S = 8.0  # seconds that a child has to end after SIGTERM, or after it told its end
 
-OnProgress = Callable[[str, dict[str, Any], Effect], None]
 OnResult = Callable[[str, dict[str, Any], Effect], None]
+OnProgress = OnResult
 OnFailure = Callable[[str, Kind, str, str, Effect], None]
 
 
@@ -126,8 +126,8 @@ class Jobs:
             claim = await self._queue.claim(self._running, lambda: self._stopping)
             if claim is None:
                 return await self._queue.next_look(self._running)
-            task = asyncio.create_task(self._work(claim), name=f"{self.kind}/{claim.job_id}")
-            self._running[claim.row] = task
+            name = f"{self.kind}/{claim.job_id}"
+            self._running[claim.row] = asyncio.create_task(self._work(claim), name=name)
         return LOOK_EVERY_S
 
     async def _stop(self) -> None:
@@ -138,8 +138,6 @@ class Jobs:
                 process.signal(number)
             if tasks:
                 await asyncio.wait(tasks, timeout=GRACE_S)
-
-    # -- one job -----------------------------------------------------------------------------------
 
     async def _work(self, claim: Claim) -> None:
         """Starts the job once, within the trace of its enqueuer, as are the events that its callbacks
@@ -167,7 +165,6 @@ class Jobs:
                 self._woken.set()
 
     async def _run_child(self, claim: Claim) -> str:
-        """Returns the outcome, as `penstock.job.duration` names it."""
         process = await self._child.start(self.kind, claim)
         self._processes[claim.row] = process
         log.info("job_started", pid=process.pid)
@@ -248,14 +245,9 @@ class Jobs:
             return Failure.of(error_said(error))
         except Exception as error:
             log.exception("job_result_refused")
-            return Failure(
-                Kind.INTERNAL,
-                f"its result could not be stored: {error}",
-                "Look for job_result_refused in the service's log",
-            )
+            remedy = "Look for job_result_refused in the service's log"
+            return Failure(Kind.INTERNAL, f"its result could not be stored: {error}", remedy)
         return None
-
-    # -- ends that are no result -------------------------------------------------------------------
 
     async def _failed(self, claim: Claim, failure: Failure) -> str:
         if failure.may_pass:
@@ -296,8 +288,6 @@ class Jobs:
             return
         except Exception:
             log.exception("job_left_to_its_lease")
-
-    # -- what is measured --------------------------------------------------------------------------
 
     def readings(self) -> Readings:
         return {metrics.JOB_MEMORY: lambda: [(self._memory(), {"kind": self.kind})], **self._queue.readings()}
