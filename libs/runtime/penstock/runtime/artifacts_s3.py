@@ -79,9 +79,15 @@ class S3ArtifactStore:
     def _s3(self) -> Any:
         """A filesystem for this process: s3fs has a thread with an event loop, which a fork leaves behind."""
         if self._connected is None or self._connected[0] != os.getpid():
-            retries = {"mode": "standard", "total_max_attempts": ATTEMPTS}
-            config = {"connect_timeout": CONNECT_S, "read_timeout": ANSWER_S, "retries": retries}
-            made = self._filesystem(config_kwargs=config, use_listings_cache=False, skip_instance_cache=True)
+            made = self._filesystem(
+                config_kwargs={
+                    "connect_timeout": CONNECT_S,
+                    "read_timeout": ANSWER_S,
+                    "retries": {"mode": "standard", "total_max_attempts": ATTEMPTS},
+                },
+                use_listings_cache=False,
+                skip_instance_cache=True,
+            )
             made.retries = 1  # the client's own attempts are enough
             self._connected = os.getpid(), made
         return self._connected[1]

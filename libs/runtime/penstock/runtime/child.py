@@ -101,33 +101,27 @@ def error_heard(said: Mapping[str, Any]) -> PenstockError:
 
 
 def _observe(request: Mapping[str, Any]) -> Callable[[], object]:
-    if request["log_level"] is None:
+    if request["traces"] is None:
         return lambda: None
     from penstock.runtime.logging import configure_logging
     from penstock.runtime.telemetry import configure_telemetry
 
     configure_logging(request["service"], request["log_level"])
-    if request["traces"] is None:
-        return lambda: None
     return configure_telemetry(request["service"], Path(request["traces"]))
 
 
 def _traced(
     run: Callable[[JobContext], Mapping[str, Any]], job: JobContext, request: Mapping[str, Any]
 ) -> Mapping[str, Any]:
-    if request["log_level"] is None and request["traceparent"] is None:
+    if request["traces"] is None and request["traceparent"] is None:
         return run(job)
     import structlog
-    from opentelemetry import trace
 
-    from penstock.runtime.telemetry import context_of
+    from penstock.runtime.telemetry import context_of, span
 
     parent = context_of({"traceparent": request["traceparent"]} if request["traceparent"] else {})
-    attributes: dict[str, Any] = {"job.id": job.id, "job.attempt": job.attempt}
     with (
-        trace.get_tracer(__name__).start_as_current_span(
-            f"job {job.kind}", context=parent, attributes=attributes
-        ),
+        span(f"job {job.kind}", parent, **{"job.id": job.id, "job.attempt": job.attempt}),
         structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt),
     ):
         return run(job)

@@ -39,8 +39,7 @@ def upgrade(engine: Engine, package: str, *, version_table: str = "alembic_versi
         for one in current:
             script.get_revision(one)  # raises CommandError for one that this release does not have
         newest_first = script.iterate_revisions("heads", current or "base")
-        steps = [MigrationStep.upgrade_from_script(script.revision_map, one) for one in newest_first]
-        return reversed(steps)
+        return [MigrationStep.upgrade_from_script(script.revision_map, one) for one in newest_first][::-1]
 
     with engine.begin() as connection:
         context = MigrationContext.configure(
@@ -90,8 +89,7 @@ def _plain(kind: str, item: Any, _context: AutogenContext) -> str | Literal[Fals
 
 
 def _scripts(package: str) -> ScriptDirectory:
-    module = importlib.import_module(package)
-    directory = str(Path(next(iter(module.__path__))))
+    directory = next(iter(importlib.import_module(package).__path__))
     return ScriptDirectory(directory, version_locations=[directory])
 
 

@@ -6,6 +6,5 @@ settings.
 from typing import Final
 
 KAFKA: Final = 9092
-DOOR: Final = 9080
-"""Envoy: the one address for clients."""
+DOOR: Final = 9080  # Envoy: the one address for clients
 TRITON_METRICS: Final = 9192

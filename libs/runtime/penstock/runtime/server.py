@@ -31,10 +31,9 @@ class Server:
     """Closed until `let_in`: each method of the service's own is UNAVAILABLE, with what it waits for."""
 
     def __init__(self, service: str, readiness: Readiness) -> None:
-        grpc_name = SERVICES[service].grpc
         self.status = StatusServicer(service, readiness, datetime.now(UTC))
         self._readiness = readiness
-        self._names = [grpc_name] if grpc_name else []
+        self._names = list(filter(None, [SERVICES[service].grpc]))
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._always = rpc.Methods()

@@ -38,17 +38,15 @@ class Platform(BaseSettings):
 
     home: Path = Path(".penstock")
     kafka: KafkaSettings = KafkaSettings()
-    endpoint: str = f"127.0.0.1:{ports.DOOR}"
-    """The front door."""
+    endpoint: str = f"127.0.0.1:{ports.DOOR}"  # the front door
+    # URI of the artifact store, file:///folder or s3://bucket/prefix; by default a folder in `home`.
+    # Where S3 is and who asks it say the AWS variables: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION,
+    # AWS_SHARED_CREDENTIALS_FILE.
     artifacts: str = ""
-    """URI of the artifact store, file:///folder or s3://bucket/prefix; by default a folder in
-    `home`. Where S3 is and who asks it say the AWS variables: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION,
-    AWS_SHARED_CREDENTIALS_FILE.
-    """
+    # Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}.
     peers: dict[str, str] = Field(default_factory=dict)
-    """Addresses of services that are not at their default port: {"feature_store": "127.0.0.1:9182"}."""
+    # Folder of a service's own private key when that is not beside the trust store in `keys`.
     private_keys_dir: Path | None = None
-    """Folder of a service's own private key when that is not beside the trust store in `keys`."""
     log_level: str = "INFO"
 
     @field_validator("artifacts")
@@ -79,10 +77,9 @@ class OpenTelemetry(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="OTEL_", frozen=True, extra="ignore")
 
+    # The collector's, as in http://127.0.0.1:4317 (gRPC). Empty: nothing is exported.
     exporter_otlp_endpoint: str = ""
-    """The collector's, as in http://127.0.0.1:4317 (gRPC). Empty: nothing is exported."""
-    metric_export_interval: float = Field(default=15_000, gt=0)
-    """Milliseconds."""
+    metric_export_interval: float = Field(default=15_000, gt=0)  # milliseconds
 
 
 def service_config(service: str) -> SettingsConfigDict:
@@ -98,18 +95,14 @@ class ServiceSettings(BaseSettings):
     """
 
     host: str = "127.0.0.1"
-    port: int = Field(default=0, ge=0, le=65535)
-    """0: the service's default port."""
+    port: int = Field(default=0, ge=0, le=65535)  # 0: the service's default port
+    # Names this replica: its transactional ids and its leases. Two replicas must differ, and each keep
+    # its name over restarts. `hostname`: as the machine or container is called.
     replica: str = "0"
-    """Names this replica: its transactional ids and its leases. Two replicas must differ, and each
-    keep its name over restarts. `hostname`: as the machine or container is called.
-    """
+    # SQLAlchemy URL without a password: postgresql+psycopg://user@host:5432/database; by default SQLite
+    # in `data_dir`.
     database: str | None = None
-    """SQLAlchemy URL without a password: postgresql+psycopg://user@host:5432/database; by default
-    SQLite in `data_dir`.
-    """
-    database_password_file: Path | None = None
-    """A file that holds the password of `database`, and nothing else."""
+    database_password_file: Path | None = None  # holds the password of `database`, and nothing else
     platform: Platform = Field(default_factory=Platform)
 
     @field_validator("replica")

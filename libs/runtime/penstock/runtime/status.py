@@ -38,14 +38,13 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
         self, request: status_pb2.GetStatusRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> status_pb2.GetStatusResponse:
         await self._read()
-        waiting = [
-            status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since))
-            for wait in self._readiness.waiting
-        ]
         status = status_pb2.ServiceStatus(
             service=self._service,
             ready=self._readiness.ready,
-            waiting=waiting,
+            waiting=[
+                status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since))
+                for wait in self._readiness.waiting
+            ],
             facts=self._readiness.facts,
             started_at=rpc.timestamp(self._started_at),
             version=metadata.version("penstock-runtime"),

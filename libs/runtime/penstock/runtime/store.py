@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Self, TypeVar
 
 from alembic.migration import MigrationContext
-from sqlalchemy import URL, Engine, MetaData, inspect
+from sqlalchemy import URL, MetaData, inspect
 from sqlalchemy.orm import Session
 
+from penstock.contracts.errors import Unavailable
 from penstock.runtime import migrate
 from penstock.runtime.database import Database
 from penstock.runtime.effect import Effect, Wish, Write
-from penstock.runtime.executor import BoundedExecutor
 from penstock.runtime.tables import RuntimeTables, UtcDateTime
 
 __all__ = ["Effect", "Store", "UtcDateTime", "Wish", "Write", "assert_migrations_match"]
@@ -32,6 +35,7 @@ READERS = 4  # threads: readers wait for nobody, but a lost server makes each wa
 CALLERS = 500  # calls that wait for the writer, and as many for the readers, some kilobytes each
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 
 class Store:
@@ -39,10 +43,11 @@ class Store:
 
     def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
         self.database = database
+        self.engine = database.engine
         self.clock = clock
         self._listeners: list[Callable[[Wish], None]] = []
-        self._writer = BoundedExecutor("database writer", threads=1, callers=CALLERS)
-        self._readers = BoundedExecutor("database readers", threads=READERS, callers=CALLERS)
+        self._writer = BoundedExecutor("database writer", threads=1)
+        self._readers = BoundedExecutor("database readers", threads=READERS)
         self._thread = threading.local()
         database.presence.on_change(self._found)
 
@@ -73,10 +78,6 @@ class Store:
             raise
         return cls(database, clock)
 
-    @property
-    def engine(self) -> Engine:
-        return self.database.engine
-
     # -- on the event loop -------------------------------------------------------------------------
 
     async def write(self, work: Callable[[Effect], T]) -> T:
@@ -87,12 +88,7 @@ class Store:
         too many wait here. When the caller is cancelled, a transaction that has begun is
         committed all the same, with all that follows a commit; one that has not never begins.
         """
-
-        def transact() -> T:
-            with self.transaction() as effect:
-                return work(effect)
-
-        return await self._writer.run(transact)
+        return await self._writer.run(lambda: _within(self.transaction(), work))
 
     async def apply(self, group: str, event_id: str, work: Write) -> bool:
         """Writes what follows from an event, once, with its inbox row. False where the group has
@@ -108,12 +104,7 @@ class Store:
 
     async def read(self, query: Callable[[Session], T]) -> T:
         """Returns what `query` makes of a snapshot, in a reader's thread. Waits for no writer."""
-
-        def look() -> T:
-            with self.snapshot() as session:
-                return query(session)
-
-        return await self._readers.run(look)
+        return await self._readers.run(lambda: _within(self.snapshot(), query))
 
     # -- in a thread -------------------------------------------------------------------------------
 
@@ -169,6 +160,45 @@ class Store:
         if away is None:
             self._tell("publish")
             self._tell("enqueue")
+
+
+class BoundedExecutor:
+    """Threads that do blocking work for the event loop, for a bounded number of callers: those whose
+    work is under way are among them. Work begins in the order of the calls; with one thread, it also
+    ends in that order.
+    """
+
+    def __init__(self, name: str, *, threads: int) -> None:
+        self._name = name
+        self._places = threading.BoundedSemaphore(CALLERS)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name.replace(" ", "-"))
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Returns what `work` returns, which runs in a thread and in the caller's context.
+
+        When the caller is cancelled, work that has not begun never begins, and work that has begun
+        goes on to its end. Raises Unavailable when too many callers wait, or after `close`.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Unavailable(
+                f"{CALLERS} calls wait for it already", where=self._name, remedy="Try again later"
+            )
+        try:
+            future = self._pool.submit(contextvars.copy_context().run, work)
+        except RuntimeError as error:
+            self._places.release()
+            raise Unavailable("the service stops", where=self._name, remedy="Try again") from error
+        future.add_done_callback(lambda _: self._places.release())
+        return await asyncio.wrap_future(future)
+
+    def close(self) -> None:
+        """Takes no more work, and blocks until all that was taken is done."""
+        self._pool.shutdown()
+
+
+def _within(opened: AbstractContextManager[C], work: Callable[[C], T]) -> T:
+    with opened as held:
+        return work(held)
 
 
 def _refuse_on_an_event_loop(used: str, instead: str) -> None:

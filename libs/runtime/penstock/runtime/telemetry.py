@@ -56,10 +56,8 @@ def configure_telemetry(service: str, traces: Path, *, replica: str | None = Non
     spans and no metrics.
     """
     settings = OpenTelemetry()
-    named = {SERVICE_INSTANCE_ID: replica} if replica is not None else {}
-    resource = Resource.create(
-        {SERVICE_NAME: f"penstock.{service}", SERVICE_VERSION: metadata.version("penstock-runtime"), **named}
-    )
+    about = {SERVICE_NAME: f"penstock.{service}", SERVICE_VERSION: metadata.version("penstock-runtime")}
+    resource = Resource.create(about | ({SERVICE_INSTANCE_ID: replica} if replica is not None else {}))
     if settings.exporter_otlp_endpoint:
         # A second of import that files do not need.
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

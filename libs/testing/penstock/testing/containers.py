@@ -35,13 +35,9 @@ class Container:
 
     def __init__(self, name: str, port: int, ready: Callable[[Container], object]) -> None:
         self.name = name
-        self.port = port  # on 127.0.0.1
+        self.port = port
+        self.address = f"127.0.0.1:{port}"
         self._ready = ready
-
-    @property
-    def address(self) -> str:
-        """host:port"""
-        return f"127.0.0.1:{self.port}"
 
     def start(self, within: float = READY_WITHIN_S) -> None:
         """Returns once it is ready. Raises RuntimeError with its last words where it ends instead,
@@ -108,10 +104,8 @@ def run(
     name = f"penstock-test-{uuid.uuid4().hex[:12]}"
     container = Container(name, free_ports(1)[0], ready)
     with guarded("docker", "rm", "--force", "--volumes", name):
-        variables = [
-            argument for key, value in (environment or {}).items() for argument in ("--env", f"{key}={value}")
-        ]
-        options = ["--detach", "--name", name, "--publish", f"{container.address}:{port}", *variables]
+        options = ["--detach", "--name", name, "--publish", f"{container.address}:{port}"]
+        options += [f"--env={variable}={value}" for variable, value in (environment or {}).items()]
         docker("run", *options, image, *command)
         container.wait(within)
         yield container

@@ -111,16 +111,14 @@ class Receiver:
         return export
 
     def _keep_spans(self, request: bytes) -> None:
-        found = list(_spans(trace_service_pb2.ExportTraceServiceRequest.FromString(request)))
         with self._lock:
-            self._spans += found
+            self._spans += _spans(trace_service_pb2.ExportTraceServiceRequest.FromString(request))
 
     def _keep_points(self, request: bytes) -> None:
         if self._metrics_to is not None:
             self._metrics_to(request)
-        found = list(_points(metrics_service_pb2.ExportMetricsServiceRequest.FromString(request)))
         with self._lock:
-            for point in found:
+            for point in _points(metrics_service_pb2.ExportMetricsServiceRequest.FromString(request)):
                 key = (point.service, point.name, frozenset(point.attributes.items()))
                 earlier = self._points[key].exemplars if key in self._points else frozenset()
                 self._points[key] = replace(point, exemplars=point.exemplars | earlier)

@@ -76,19 +76,18 @@ def gate(
     by, bound, limit = (
         ("sex", "at_most", 0.15) if metric == "equalized_odds_difference" else (None, "at_least", 0.7)
     )
-    judge = "upper_bound" if bound == "at_most" else "lower_bound"
-    value = Interval(estimate=0.1, lower=0.05, upper=0.2)
     return GateResult.model_validate(
         {
             "metric": metric,
             "by": by,
             "bound": bound,
             "limit": limit,
-            "judge": judge,
-            "value": value,
+            "judge": "upper_bound" if bound == "at_most" else "lower_bound",
+            "value": Interval(estimate=0.1, lower=0.05, upper=0.2),
             "verdict": verdict,
+            "on_fail": on_fail,
+            "reason": "said in a test",
         }
-        | {"on_fail": on_fail, "reason": "said in a test"}
     )
 
 
@@ -122,13 +121,12 @@ def verdict(
 def waiver(
     keys: Keys, digest: str, *gates: GateResult, audit_id: str = "A1", name: str = "loans", at: datetime = NOW
 ) -> Envelope:
-    names = tuple(evidence.gate_name(one) for one in gates)
     statement = evidence.Waiver(
         pipeline=name,
         digest=digest,
         at=at,
         audit_id=audit_id,
-        gates=names,
+        gates=tuple(evidence.gate_name(one) for one in gates),
         decided_by="Ada",
         why="too few rows",
     )

@@ -71,9 +71,8 @@ def pytest_runtest_makereport(
     """
     report = yield
     if report.failed:
-        names: list[str] = getattr(item, "fixturenames", [])
         for name, programs in item.session.stash.get(_RUNNING, {}).items():
-            if name in names:
+            if name in getattr(item, "fixturenames", ()):
                 report.sections.append((f"what {name} logged last", programs.last_words()))
     return report
 

@@ -103,12 +103,15 @@ class Prometheus:
 @contextmanager
 def running_prometheus() -> Iterator[Prometheus]:
     """One that scrapes nothing, in a container until the block or this process ends. Raises CannotRun."""
-    receives = ["--enable-feature=otlp-write-receiver,exemplar-storage", "--web.enable-remote-write-receiver"]
-    command = ["--config.file=/dev/null", "--storage.tsdb.path=/prometheus", *receives]
     with containers.run(
         image_of("prometheus", "observability"),
         port=9090,
         ready=containers.answers_at("/-/ready"),
-        command=command,
+        command=[
+            "--config.file=/dev/null",
+            "--storage.tsdb.path=/prometheus",
+            "--enable-feature=otlp-write-receiver,exemplar-storage",
+            "--web.enable-remote-write-receiver",
+        ],
     ) as container:
         yield Prometheus(container.address)

@@ -40,9 +40,12 @@ class S3:
 
 def filesystem(address: str) -> s3fs.S3FileSystem:
     """Opens the server at host:port with all rights."""
-    endpoint = f"http://{address}"
     return s3fs.S3FileSystem(
-        endpoint_url=endpoint, key=KEY, secret=SECRET, use_listings_cache=False, skip_instance_cache=True
+        endpoint_url=f"http://{address}",
+        key=KEY,
+        secret=SECRET,
+        use_listings_cache=False,
+        skip_instance_cache=True,
     )
 
 
@@ -51,12 +54,11 @@ def running_s3(folder: Path) -> Iterator[S3]:
     """A server until the block or this process ends; its credentials file lies in `folder`. Raises
     CannotRun.
     """
-    environment = {"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET}
     with containers.run(
         IMAGE,
         port=9000,
         ready=containers.answers_at("/minio/health/ready"),
-        environment=environment,
+        environment={"MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET},
         command=["server", "/data"],
     ) as container:
         yield S3(container, folder)

@@ -67,12 +67,14 @@ class StackUnderTest:
 
     def waits(self, program: str, for_what: str, within: float = READY_WITHIN_S) -> None:
         """Waits until `program` says that it waits for something that begins with `for_what`."""
-
-        def says_so() -> bool:
-            now = next(one for one in self.stack.status() if one.program == program)
-            return now.state is State.WAITING and any(thing.startswith(for_what) for thing in now.waits_for)
-
-        until(says_so, within=within, what=f"{program} waits for {for_what}")
+        until(
+            lambda: next(one for one in self.stack.status() if one.program == program),
+            accept=lambda now: (
+                now.state is State.WAITING and any(thing.startswith(for_what) for thing in now.waits_for)
+            ),
+            within=within,
+            what=f"{program} waits for {for_what}",
+        )
 
     def log(self, program: str) -> str:
         return (self.home / "logs" / f"{program}.log").read_text(errors="replace")

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 from penstock.contracts.errors import TREATMENTS, Kind
 
@@ -52,16 +52,12 @@ class Policy:
     lease: timedelta = timedelta(seconds=15)
     backoff_s: float = 1.0
 
-    def after_refusal(self, refusals: int) -> float | None:
-        """Seconds until the next start after an error that may pass; None where there were too many."""
-        return self._delay(refusals) if refusals <= REFUSALS else None
-
-    def after_crash(self, crashes: int) -> float | None:
-        """Seconds until the next start; None where all attempts are used."""
-        return self._delay(crashes) if crashes < self.attempts else None
-
-    def _delay(self, times: int) -> float:
-        return min(self.backoff_s * 2.0 ** (times - 1), LONGEST_DELAY_S)
+    def delay_s(self, cause: Literal["crashes", "refusals"], times: int) -> float | None:
+        """Seconds until the next start after a process crashed, or an error that may pass came, so many
+        times; None where those were too many.
+        """
+        allowed = self.attempts if cause == "crashes" else REFUSALS + 1
+        return min(self.backoff_s * 2.0 ** (times - 1), LONGEST_DELAY_S) if times < allowed else None
 
 
 DEFAULT_POLICY = Policy()

@@ -28,13 +28,13 @@ DRAIN_S = 2.0
 @dataclass(frozen=True)
 class Child:
     """The child process of a job: `module` runs as `__main__` and calls `job_main`, with `environment`
-    besides the service's own. Its logs and spans look like the service's where `log_level` (and
-    `traces`, a folder) say how; else it sets up its own.
+    besides the service's own. Its logs and spans look like the service's where `traces` is the folder
+    of those; else it sets up its own.
     """
 
     module: str
     service: str = "job"
-    log_level: str | None = None
+    log_level: str = "INFO"
     traces: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -65,8 +65,7 @@ class JobProcess:
         self._gone = asyncio.Event()
         self.last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._pidfd = os.pidfd_open(popen.pid)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._pidfd, self._exited)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
         self._echo = asyncio.create_task(self._echo_errors(errors))
 
     @classmethod
@@ -140,7 +139,7 @@ class JobProcess:
             self._exited()
 
     def _exited(self) -> None:
-        self._loop.remove_reader(self._pidfd)
+        asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._popen.wait()
         self._gone.set()
@@ -152,7 +151,7 @@ class JobProcess:
 
 
 async def _reader(fd: int) -> asyncio.StreamReader:
-    loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=LONGEST_LINE)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(fd, "rb", 0))
+    protocol = asyncio.StreamReaderProtocol(reader)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, os.fdopen(fd, "rb", 0))
     return reader

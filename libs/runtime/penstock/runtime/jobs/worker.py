@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import structlog
-from opentelemetry import trace
 
 from penstock.contracts import metrics
 from penstock.contracts.errors import Kind, PenstockError, Unavailable
@@ -29,11 +28,10 @@ from penstock.runtime.jobs.process import Child, JobProcess
 from penstock.runtime.jobs.queue import LOOK_EVERY_S, Claim, JobQueue, NotOurs
 from penstock.runtime.metrics import Readings, histogram
 from penstock.runtime.store import Effect, Store, Wish
-from penstock.runtime.telemetry import context_of
+from penstock.runtime.telemetry import context_of, span
 from penstock.runtime.usage import resident_bytes
 
 log = structlog.get_logger(__name__)
-tracer = trace.get_tracer(__name__)
 _DURATION = histogram(metrics.JOB_DURATION)
 
 GRACE_S = 8.0  # seconds that a child has to end after SIGTERM, or after it told its end
@@ -144,10 +142,9 @@ class Jobs:
         publish.
         """
         parent = context_of({"traceparent": claim.traceparent} if claim.traceparent else {})
-        attributes: dict[str, str | int] = {"job.id": claim.job_id, "job.attempt": claim.attempt}
         with (
             structlog.contextvars.bound_contextvars(kind=self.kind, job=claim.job_id, attempt=claim.attempt),
-            tracer.start_as_current_span(f"run {self.kind}", context=parent, attributes=attributes),
+            span(f"run {self.kind}", parent, **{"job.id": claim.job_id, "job.attempt": claim.attempt}),
         ):
             began = time.perf_counter()
             outcome = "canceled"
@@ -252,7 +249,7 @@ class Jobs:
     async def _failed(self, claim: Claim, failure: Failure) -> str:
         if failure.may_pass:
             refusals = await self._queue.count(claim, "refusals")
-            if (delay := self._policy.after_refusal(refusals)) is not None:
+            if (delay := self._policy.delay_s("refusals", refusals)) is not None:
                 log.warning("job_retried", why=failure.message, again_in_s=delay)
                 await self._queue.put_back(claim, delay)
                 return "retried"
@@ -264,7 +261,7 @@ class Jobs:
         crashes = await self._queue.count(claim, "crashes")
         of = self._policy.attempts
         log.error("job_crashed", why=how_it_died(code), crashes=crashes, of=of, last_lines=last_lines)
-        if (delay := self._policy.after_crash(crashes)) is not None:
+        if (delay := self._policy.delay_s("crashes", crashes)) is not None:
             await self._queue.put_back(claim, delay)
         else:
             await self._end_in_failure(claim, crashed(code, crashes))
