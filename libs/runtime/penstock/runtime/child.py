@@ -120,8 +120,9 @@ def _traced(
     from penstock.runtime.telemetry import context_of, span
 
     parent = context_of({"traceparent": request["traceparent"]} if request["traceparent"] else {})
+    about: dict[str, str | int] = {"job.id": job.id, "job.attempt": job.attempt}
     with (
-        span(f"job {job.kind}", parent, **{"job.id": job.id, "job.attempt": job.attempt}),
+        span(f"job {job.kind}", parent, **about),
         structlog.contextvars.bound_contextvars(job=job.id, attempt=job.attempt),
     ):
         return run(job)

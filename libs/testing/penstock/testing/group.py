@@ -54,9 +54,8 @@ def leading(
                 member.member_id: ConsumerProtocolAssignment(cls.version, [], b"") for member in members
             } | given
 
-    names = map(kafka.topic, topics)
     consumer = KafkaConsumer(
-        *names,
+        *map(kafka.topic, topics),
         **kafka.admin(),
         group_id=kafka.topic(group),
         partition_assignment_strategy=[LeavesOut],

@@ -142,9 +142,10 @@ class Jobs:
         publish.
         """
         parent = context_of({"traceparent": claim.traceparent} if claim.traceparent else {})
+        about: dict[str, str | int] = {"job.id": claim.job_id, "job.attempt": claim.attempt}
         with (
             structlog.contextvars.bound_contextvars(kind=self.kind, job=claim.job_id, attempt=claim.attempt),
-            span(f"run {self.kind}", parent, **{"job.id": claim.job_id, "job.attempt": claim.attempt}),
+            span(f"run {self.kind}", parent, **about),
         ):
             began = time.perf_counter()
             outcome = "canceled"
