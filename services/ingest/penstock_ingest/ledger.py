@@ -7,7 +7,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import source_topic
@@ -37,18 +37,25 @@ class Ledger:
         self._kafka = kafka
         self._lock = threading.Lock()
         # One client for all questions: a new connection costs more than the question.
-        self._reader = Reader(kafka, group, within_s=ANSWER_S)
+        self._connect = partial(Reader, kafka, group, within_s=ANSWER_S)
+        self._reader = self._connect()
 
     def standings(self, pipeline: str, source: str) -> Mapping[int, Standing]:
         topic = source_topic("events", pipeline, source)
         with self._lock:
-            places = self._reader.partitions(topic)
-            if not places:
-                raise Unavailable(f"Kafka does not know {topic} yet", remedy="Try again in a moment")
-            return {
-                where.number: _standing(self._reader, where, committed)
-                for where, committed in self._reader.committed(places).items()
-            }
+            try:
+                places = self._reader.partitions(topic)
+                standings = {
+                    where.number: _standing(self._reader, where, committed)
+                    for where, committed in self._reader.committed(places).items()
+                }
+            except Unavailable:
+                self._reader.close()  # Kafka may answer another client, see runtime/kafka/recovery.py
+                self._reader = self._connect()
+                raise
+        if not standings:
+            raise Unavailable(f"Kafka does not know {topic} yet", remedy="Try again in a moment")
+        return standings
 
     def profile(self, pipeline: str, source: str) -> Profile:
         history = History(self._kafka, source_topic("seen", pipeline, source))

@@ -111,7 +111,7 @@ class ControlPlane:
                 )
                 self._begin(replay.run(), "replay")
             stack.push_async_callback(self._stop_consumers)
-            kafka = watch_kafka(self.broker, self._down, self.readiness, self.kafka.bootstrap_servers)
+            kafka = watch_kafka(self.broker, self._down, self.readiness, self.kafka)
             self._begin(kafka, "kafka")
             self._begin(self._consume(after), "consumers")
             stack.enter_context(observed(metrics.LAG, self._behind))
@@ -124,7 +124,14 @@ class ControlPlane:
             if router.handlers:
                 await self._subscribe(router)
         self._begin(
-            watch_progress(self.consumers, self.fail, every_s=self.watch_every_s, looks=self.stalled_looks),
+            watch_progress(
+                self.consumers,
+                self.kafka,
+                self.readiness,
+                self.fail,
+                every_s=self.watch_every_s,
+                looks=self.stalled_looks,
+            ),
             "progress",
         )
         self._begin(watch_groups(self.consumers, self.kafka, every_s=self.look_at_groups_every_s), "groups")

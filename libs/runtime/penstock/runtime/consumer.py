@@ -82,7 +82,7 @@ class GroupConsumer:
         return cast("Client | None", self.subscriber.consumer)  # by `install`
 
     async def positions(self) -> list[Position]:
-        """Positions of the assigned partitions. Empty while Kafka is away."""
+        """Positions of the assigned partitions. Raises Unavailable where Kafka does not answer."""
         found = await self.client.positions() if self.client is not None else []
         behind = dict.fromkeys(self.router.topics, 0)
         for position in found:

@@ -17,6 +17,7 @@ from faststream.confluent import KafkaBroker
 from faststream.confluent.helpers import AsyncConfluentConsumer
 
 from penstock.runtime.kafka.progress import Position
+from penstock.runtime.kafka.reading import asking
 
 PRODUCER_POLL_S: Final = 1.0
 ANSWER_S: Final = 2.0  # that an answer about positions is waited for
@@ -75,14 +76,16 @@ class Client(AsyncConfluentConsumer):
             self.consumer.commit(message=message, asynchronous=True)
 
     async def positions(self) -> list[Position]:
-        """Returns the consumer's position in each partition that it holds; none while Kafka is away.
-        FastStream does not say. Asked by the thread that polls: it uses the client from no other.
+        """Returns the consumer's position in each partition that it holds. Raises Unavailable where
+        Kafka does not answer it. FastStream does not say. Asked by the thread that polls: it uses the
+        client from no other.
 
         Fails without it: `test_a_consumer_that_stands_still_ends_the_control_plane`.
         """
         try:
-            return await self._in_thread(self._positions)
-        except (KafkaException, RuntimeError):  # RuntimeError: closed meanwhile
+            with asking("the consumer's positions"):
+                return await self._in_thread(self._positions)
+        except RuntimeError:  # closed meanwhile
             return []
 
     async def join_anew(self) -> None:
@@ -97,6 +100,7 @@ class Client(AsyncConfluentConsumer):
 
     def _positions(self) -> list[Position]:
         found: list[Position] = []
+        self.consumer.list_topics(self.topics[0].name, timeout=ANSWER_S)  # it may hold no partition
         for held in self.consumer.position(self.consumer.assignment()):
             place = TopicPartition(held.topic, held.partition)
             low, end = self.consumer.get_watermark_offsets(place, timeout=ANSWER_S)

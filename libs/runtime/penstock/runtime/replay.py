@@ -14,7 +14,7 @@ from penstock.contracts import metrics
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.kafka.messages import BEGINNING, Partition
 from penstock.runtime.kafka.reading import Reader, Taken, lags
-from penstock.runtime.kafka.recovery import Recovery
+from penstock.runtime.kafka.recovery import RENEW_AFTER_S, Recovery
 from penstock.runtime.messaging import lag_readings
 from penstock.runtime.metrics import observed
 from penstock.runtime.readiness import Readiness
@@ -75,6 +75,7 @@ class Replay:
 
     def _session(self) -> None:
         look_at = 0.0
+        ask_at = time.monotonic() + RENEW_AFTER_S
         with Reader(self._kafka, self._name, within_s=ANSWER_S) as reader:
             reader.begin(self._positions)
             while not self._stop.is_set():
@@ -85,6 +86,9 @@ class Replay:
                     self._apply(reader.take(BATCH, POLL_S))
                 else:
                     self._stop.wait(LOOK_FOR_TOPICS_S)
+                if time.monotonic() >= ask_at:
+                    self._ask(reader)
+                    ask_at = time.monotonic() + RENEW_AFTER_S
                 self._lags = lags(self._kafka, reader.client, self._positions)
                 self._tell_progress()
 
@@ -96,6 +100,11 @@ class Replay:
                 self._positions |= begun
                 self._unread[topic] = set(partitions)
                 self._missing.remove(topic)
+
+    def _ask(self, reader: Reader) -> None:
+        """Raises Unavailable where Kafka does not answer this client: silence alone says nothing."""
+        if self._positions:
+            reader.partitions(next(iter(self._positions)).topic)
 
     def _tell_progress(self) -> None:
         for topic, partitions in self._unread.items():

@@ -27,7 +27,7 @@ from penstock.client.cli.output import (
 from penstock.client.client import Penstock
 from penstock.client.runs import ENDED
 from penstock.contracts.digests import short_digest
-from penstock.contracts.errors import Invalid, NotFound, Unavailable
+from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
@@ -35,6 +35,7 @@ from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
 WAIT_S = 3600.0
+LOOK_S = 5.0  # between two looks at a run of which nothing new comes
 # A promotion is fetched, verified and probed before it answers.
 SERVED_WITHIN_S = 60.0
 
@@ -133,24 +134,37 @@ def _follow(penstock: Penstock, run: trainer.Run, *, quiet: bool) -> trainer.Run
                     task, description="epoch", completed=last.number, total=run.epochs_planned, note=note
                 )
             else:
-                bar.update(task, note=state_of(run))
+                bar.update(task, note=state_of(run) + _waiting(penstock))
     return run
 
 
 def _states(penstock: Penstock, run_id: str) -> Iterator[trainer.Run]:
-    """Yields the run at each change until it has ended. A watch that breaks is taken up again."""
+    """Yields the run at each change, and every few seconds, until it has ended. A watch that breaks
+    is taken up again.
+    """
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         try:
-            for run in penstock.runs.watch(run_id, timeout=deadline - time.monotonic()):
+            for run in penstock.runs.watch(run_id, timeout=LOOK_S):
                 yield run
                 if run.state in ENDED:
                     return
+        except DeadlineExceeded:
+            continue
         except Unavailable:
             time.sleep(1)  # the trainer restarts; its run goes on
     raise Unavailable(
         f"run {run_id} has not ended within {WAIT_S:.0f} s", remedy="It goes on; see penstock runs"
     )
+
+
+def _waiting(penstock: Penstock) -> str:
+    """Words for each service that waits for something, and for what."""
+    with suppress(Unavailable, DeadlineExceeded):
+        services = penstock.status.services()
+        waits = [f"{one.service} waits for {what.thing}" for one in services for what in one.waiting]
+        return "".join(f"; {text}" for text in waits)
+    return "; the platform does not answer"
 
 
 def _training_set(found: TrainingSet) -> str:

@@ -54,6 +54,15 @@ def admin_client(
             ) from error
 
 
+def answers(kafka: KafkaSettings) -> bool:
+    """Tells whether a new client reaches Kafka. Blocks for two seconds at most where it does not."""
+    try:
+        with admin_client(kafka, "watch", within_ms=LOOK_MS, answer_ms=LOOK_MS):
+            return True
+    except Unavailable:
+        return False
+
+
 def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> None:
     """Creates what is missing, raises partitions and retention where the catalogue asks for more.
 

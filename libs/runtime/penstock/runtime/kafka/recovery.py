@@ -2,14 +2,16 @@
 clients at what is durable.
 
 librdkafka lets a transactional call be resumed after some errors; after an outage such a call has
-been seen never to return (its issues 5456 and 5511). So none is resumed.
+been seen never to return (its issues 5456 and 5511). So none is resumed. It also drops every broker
+that it knows upon an answer that names none, as a broker that was fenced may give, and finds no
+other by itself (its issue 5301). So a client that Kafka does not answer is not kept.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -26,6 +28,7 @@ log = structlog.get_logger(__name__)
 _INTERRUPTIONS = counter(metrics.INTERRUPTIONS)
 
 LOOK_S: Final = 1.0  # that a look whether Kafka is back may take
+RENEW_AFTER_S: Final = 20.0  # without an answer of Kafka's, until the client is made anew
 
 
 class ClientFailed(PenstockError):
@@ -42,20 +45,22 @@ class Recovery:
         group: str,
         readiness: Readiness | None = None,
         *,
-        thing: str = "kafka",
+        thing: str = "",
         remedy: str = "Give each replica a name of its own: PENSTOCK_<SERVICE>__REPLICA",
         measured: bool = True,
     ) -> None:
-        """`group` as the catalogue names it; `thing`: what `readiness` waits for while Kafka is away;
+        """`group` as the catalogue names it; `thing`: what `readiness` waits for while Kafka is away, by
+        default Kafka for this group, as another client of the service's may have an answer;
         `remedy`: what to do where another process has this one's name; `measured`: sessions that
         end in an error are counted as the group's interruptions.
         """
         self._group = group
         self._readiness = readiness
-        self._thing = thing
+        self._thing = thing or f"kafka for {group}"
         self._remedy = remedy
         self._measured = measured
         self._away = False
+        self._unanswered_since = 0.0  # by this session's client; holds while Kafka is away
         self._progressed = False
 
     def run(self, stop: threading.Event, session: Callable[[], None]) -> None:
@@ -65,6 +70,7 @@ class Recovery:
         self._count(0)
         backoff = Backoff(first=0.2, longest=2.0)
         while not stop.is_set():
+            self._unanswered_since = time.monotonic()
             try:
                 session()
                 continue
@@ -95,6 +101,7 @@ class Recovery:
         """Says that Kafka is away, until it is `back`. From any thread."""
         if not self._away:
             log.warning("kafka_away", group=self._group, why=why)
+            self._unanswered_since = time.monotonic()
         self._away = True
         if self._readiness is not None:
             self._readiness.waits_for(self._thing, why)
@@ -109,14 +116,20 @@ class Recovery:
 
     def watch(self, client: Consumer, topic: str | None) -> None:
         """Looks whether Kafka is back, which librdkafka does not tell. To be called whenever a
-        session has nothing to do; blocks for a second at most, and only while Kafka is away.
+        session has nothing to do; blocks for a second at most, and only while Kafka is away. Raises
+        Unavailable after 20 s without an answer: the next session has a new client.
 
         `topic`: one that the client uses, in Kafka's name; None: all are asked for.
         """
-        if self._away:
-            with suppress(KafkaException):
-                client.list_topics(topic, timeout=LOOK_S)
-                self.back()
+        if not self._away:
+            return
+        try:
+            client.list_topics(topic, timeout=LOOK_S)
+        except KafkaException as error:
+            if time.monotonic() - self._unanswered_since > RENEW_AFTER_S:
+                raise Unavailable(f"no answer for {RENEW_AFTER_S:.0f} s: {error.args[0].str()}") from error
+        else:
+            self.back()
 
     def _count(self, interruptions: int) -> None:
         if self._measured:
