@@ -9,6 +9,8 @@ SOURCES    := libs services
 PROTOS     := $(sort $(shell find proto -name '*.proto'))
 PROTOC      = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto $(PROTOS:proto/%=%)
 PYTEST     := $(BIN)/pytest -q
+COMPILE     = $(BIN)/uv pip compile --quiet --python $(BIN)/python --generate-hashes --upgrade \
+              --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 SPREAD     := -n 2 --dist loadfile --no-loadscope-reorder
 
 export DO_NOT_TRACK := 1
@@ -38,7 +40,7 @@ $(VENV)/.uv-$(UV_VERSION):
 	@touch $@
 
 $(VENV)/.packages: requirements.lock $(VENV)/.uv-$(UV_VERSION)
-	@$(BIN)/uv pip sync --python $(BIN)/python --compile-bytecode requirements.lock
+	@$(BIN)/uv pip sync --python $(BIN)/python --compile-bytecode --require-hashes requirements.lock
 	@touch $@
 
 $(VENV)/.members: $(MEMBERS) $(VENV)/.packages
@@ -46,8 +48,9 @@ $(VENV)/.members: $(MEMBERS) $(VENV)/.packages
 	@touch $@
 
 lock: $(VENV)/.uv-$(UV_VERSION) ## requirements.in → requirements.lock, deploy/kafka/jgo.toml → jgo.lock.toml
-	@$(BIN)/uv pip compile --quiet --python $(BIN)/python --no-header --no-annotate --no-emit-index-url --no-emit-find-links --upgrade \
-		requirements.in --output-file requirements.lock
+	@$(COMPILE) requirements.in --output-file requirements.lock
+	@$(COMPILE) --no-deps deploy/triton.in --output-file deploy/triton.lock
+	@$(COMPILE) deploy/images/tools.in --output-file deploy/images/tools.txt
 	@$(MAKE) --no-print-directory $(VENV)/.members requirements
 	@$(BIN)/python -m penstock.stack.jars
 

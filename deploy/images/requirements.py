@@ -1,5 +1,6 @@
 """Requirements of each service's image: the closure of the member's dependencies, with all its
-extras, pinned as in requirements.lock.
+extras, pinned with their hashes as in requirements.lock. Of the client too, and of what builds the
+wheels.
 
 `make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from the
 members' pyproject.toml and, of others, from what is installed: nothing is downloaded.
@@ -7,6 +8,7 @@ members' pyproject.toml and, of others, from what is installed: nothing is downl
 
 from __future__ import annotations
 
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -58,24 +60,27 @@ def requires(name: str) -> Iterator[Requirement]:
 
 
 def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return {
-        canonicalize_name(Requirement(line).name): line for line in lines if line and not line.startswith("#")
-    }
+    """Entry by package: a line with its version, then an indented one for each file's hash."""
+    entries = re.split(r"\n(?=\S)", (ROOT / "requirements.lock").read_text().strip())
+    return {canonicalize_name(entry.partition("==")[0]): entry for entry in entries}
 
 
-def text(service: str) -> str:
-    """The file of one service. Raises KeyError for a package that is installed and not locked."""
+def text(distribution: str) -> str:
+    """The file of one distribution. Raises KeyError for a package that is installed and not locked."""
     locked = pins()
-    member = canonicalize_name(OURS + service)
-    extras = MEMBERS[member].get("optional-dependencies", {})
-    names = closure(Requirement(f"{member}[{','.join(extras)}]"), {})
+    names = closure(Requirement(distribution), {})
     return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
+
+
+def with_extras(member: str) -> str:
+    return f"{member}[{','.join(MEMBERS[member].get('optional-dependencies', {}))}]"
 
 
 def files() -> dict[Path, str]:
     services = sorted(folder.parent.name for folder in (ROOT / "services").glob("*/pyproject.toml"))
-    return {HERE / f"{service}.txt": text(service) for service in services}
+    of_services = {name: with_extras(canonicalize_name(OURS + name)) for name in services}
+    listed = of_services | {"client": f"{OURS}client", "build": "hatchling"}
+    return {HERE / f"{name}.txt": text(distribution) for name, distribution in listed.items()}
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ def _build_triton(places: Places) -> None:
     _run([sys.executable, "-m", "venv", "--without-pip", str(venv)])
     uv = Path(sys.executable).with_name("uv")
     # Compiled now: each model's stub imports NumPy anew.
-    flags = ["--quiet", "--no-deps", "--compile-bytecode", "--python", str(venv / "bin" / "python")]
+    checked = ["--no-deps", "--require-hashes"]
+    flags = ["--quiet", *checked, "--compile-bytecode", "--python", str(venv / "bin" / "python")]
     command = [str(uv) if uv.is_file() else "uv", "pip", "install"]
     _run([*command, *flags, "-r", str(places.triton_lock)])
     _triton_stamp(places).write_text(_digest(places.triton_lock))
