@@ -105,9 +105,8 @@ def up(
     """
     fitness.check()
     home = home.resolve()
-    home.mkdir(parents=True, exist_ok=True)
     chosen = _chosen(services)
-    with startup.locked(home / "run" / "lock"):
+    with startup.private(home), startup.locked(home / "run" / "lock"):
         if Supervisor(stackfile.socket(home)).answers():
             file = StackFile.read(home)
             if services is not None and set(chosen) - set(file.services):

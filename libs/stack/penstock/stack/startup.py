@@ -130,6 +130,20 @@ def _prepare_services(stack: StackFile) -> None:
 
 
 @contextmanager
+def private(home: Path) -> Iterator[None]:
+    """Makes the home, and keeps it and whatever is written inside the block to this user: it holds
+    people's data and keys.
+    """
+    before = os.umask(0o077)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        home.chmod(0o700)
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Holds a lock among all processes of this user. Makes its folder, readable by nobody else."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -51,7 +51,6 @@ class Admission:
             unpack(archive, scratch / PACKAGE_FOLDER)
             archive.unlink()
             self._verify(scratch / PACKAGE_FOLDER, signature, promotion, known).check()
-            scratch.chmod(0o755)
             shutil.rmtree(kept, ignore_errors=True)
             os.rename(scratch, kept)
             scratch.mkdir()  # for the context manager to remove

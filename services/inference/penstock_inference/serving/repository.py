@@ -73,7 +73,6 @@ class ModelRepository:
             made = Path(scratch) / str(version)
             made.mkdir()
             (made / MODEL).write_bytes(graph)
-            made.chmod(0o755)
             target = self.folder / name / str(version)
             target.parent.mkdir(parents=True, exist_ok=True)
             self.remove_versions(name, [version])

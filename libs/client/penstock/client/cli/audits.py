@@ -72,6 +72,7 @@ def report(
             typer.echo(found.decode())
             return
         path = to or Path(f"audit-{short_digest(penstock.models.get(version).digest)}.html")
+    path.touch(mode=0o600)  # figures of people's groups
     path.write_bytes(found)
     console.print(f"wrote {path} ({len(found) // 1024} KiB)")
     if open_:

@@ -1,0 +1,37 @@
+"""Nobody else of this machine reads what the stack and its commands write."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from census import Served
+
+from penstock.testing.stack import StackUnderTest
+
+pytestmark = pytest.mark.stack
+
+
+def test_a_stack_s_files_are_its_user_s_alone(served: Served, stack: StackUnderTest) -> None:
+    """From the first byte: the folder is closed, and each file in it too."""
+    open_to_others = [
+        path
+        for path in (stack.home, *stack.home.rglob("*"))
+        if not path.is_symlink() and path.exists() and path.stat().st_mode & 0o077
+    ]
+    assert open_to_others == []
+
+
+def test_a_report_is_its_reader_s_alone(served: Served, stack: StackUnderTest, tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    penstock = Path(sys.executable).parent / "penstock"
+    subprocess.run(
+        [penstock, "report", served.version.digest, "--to", str(report)],
+        env=os.environ | {"PENSTOCK_HOME": str(stack.home)},
+        check=True,
+        capture_output=True,
+    )
+    assert report.stat().st_mode & 0o777 == 0o600
