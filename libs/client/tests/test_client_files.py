@@ -1,6 +1,7 @@
 """Rows from files: what a cell means is declared, what does not read stays for ingest to reject."""
 
 import json
+import math
 from datetime import date, datetime
 from pathlib import Path
 
@@ -74,8 +75,37 @@ def test_a_parquet_time_is_utc_where_it_names_no_zone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "read"),
+    [
+        ("inf", math.inf),
+        ("-1e999", -math.inf),
+        ("1_0", "1_0"),
+        ("٣", "٣"),
+        ("NA", "NA"),
+        (" 39", 39),
+        ("-0.0", -0.0),
+        ("9007199254740993", 2**53 + 1),
+    ],
+)
+def test_a_csv_number_is_changed_by_nothing(tmp_path: Path, cell: str, read: object) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(f"age\n{cell}\n")
+    assert str(list(rows(path, SOURCE))) == str([{"age": read}])
+
+
+def test_a_csv_time_with_underscores_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("at\n1_769_860_800\n")
+    assert list(rows(path, SOURCE)) == [{"at": "1_769_860_800"}]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "said"),
     [
+        ("a.csv", b"id,age,id\n1,2,3\n", "column `id` is named twice"),
+        ("a.csv", b"id,age\n1,2\n3\n", "a.csv:3: a row has fewer cells than the header"),
+        ("a.csv", b'id,age\n"1"2,3\n', "a.csv:2: no CSV"),
+        ("a.csv", b'id,age\n1,"2\n3,4\n', "a.csv:3: no CSV: unexpected end of data"),
         ("a.csv", "id,name\n1,Zoë\n".encode("latin-1"), "not UTF-8.*iconv"),
         ("a.csv", b"id,name\n1," + b"x" * 200_000 + b"\n", "a.csv:2: no CSV: field larger"),
         ("a.parquet", b"no Parquet at all", "no Parquet that can be read"),
@@ -100,6 +130,12 @@ def test_a_csv_row_with_too_many_cells_says_which_line(tmp_path: Path) -> None:
     path.write_text("id,name\n1,a\n2,b,c\n")
     with pytest.raises(Invalid, match=r"people\.csv:3: a row has more cells"):
         list(rows(path))
+
+
+def test_a_parquet_column_named_twice_is_refused(tmp_path: Path) -> None:
+    parquet.write_table(pa.table([pa.array([1]), pa.array([2])], names=["id", "id"]), tmp_path / "a.parquet")
+    with pytest.raises(Invalid, match="column `id` is named twice"):
+        list(rows(tmp_path / "a.parquet"))
 
 
 def test_a_broken_json_line_is_given_as_it_stands(tmp_path: Path) -> None:

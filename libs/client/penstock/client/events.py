@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -17,7 +18,7 @@ from penstock.client.connection import Connection
 from penstock.client.files import Row
 from penstock.client.pipelines import Pipelines
 from penstock.contracts.connection import KafkaSettings
-from penstock.contracts.dataplane import Reject
+from penstock.contracts.dataplane import Reject, read_json
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -227,22 +228,44 @@ def _watermarks(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
 def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
     if isinstance(row, bytes):
         return row, _key_of(row, key)
-    value = row.get(key)
+    entity = row.get(key)
     try:
-        return orjson.dumps(row, default=_plain), None if value is None else str(value).encode()
-    except TypeError as error:
+        value = _encoded(row)
+    except (TypeError, ValueError) as error:
         raise Invalid(
-            f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {value}"
+            f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {entity}"
         ) from error
+    said = str(entity).encode(errors="replace") if isinstance(entity, str | int) else _key_of(value, key)
+    return value, said
+
+
+def _encoded(row: Row) -> bytes:
+    """The row as it is, for ingest to judge: also what JSON has no form for, as Python writes it."""
+    with suppress(TypeError):
+        value = orjson.dumps(row, default=_plain)
+        # orjson writes null for a number that is not finite.
+        if b"null" not in value or all(map(_finite, row.values())):
+            return value
+    return orjson.dumps({name: _written(value) for name, value in row.items()}, default=_plain)
 
 
 def _key_of(value: bytes, key: str) -> bytes | None:
+    """The entity as ingest will read it."""
     try:
-        found: Any = orjson.loads(value)
-    except orjson.JSONDecodeError:
+        found = read_json(value)
+    except json.JSONDecodeError:
         return None
-    entity = found.get(key) if isinstance(found, Mapping) else None
+    entity = found.get(key) if isinstance(found, dict) else None
     return None if entity is None else str(entity).encode()
+
+
+def _finite(value: object) -> bool:
+    return not isinstance(value, float | Decimal) or math.isfinite(value)
+
+
+def _written(value: object) -> object:
+    said = float(value) if isinstance(value, Decimal) else value
+    return orjson.Fragment(json.dumps(said)) if isinstance(said, str | int | float) else value
 
 
 def _plain(value: object) -> object:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 
-import orjson
-
+from penstock.contracts.dataplane import read_json
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.contracts.pipeline import Source, SourceField
 
@@ -50,27 +51,33 @@ def rows(path: Path, source: Source | None = None) -> Iterator[Row | bytes]:
 def _csv(path: Path, source: Source | None) -> Iterator[Row]:
     fields: Mapping[str, SourceField] = source.fields if source else {}
     with path.open(newline="", encoding="utf-8-sig") as opened:
-        reader = csv.DictReader(opened)
+        reader = csv.reader(opened, strict=True)
         try:
-            for row in reader:
-                if None in row:
+            header = next(reader, [])
+            _refuse_repeats(header, path)
+            for row in filter(None, reader):
+                if len(row) != len(header):
                     raise Invalid(
-                        "a row has more cells than the header",
+                        f"a row has {'more' if len(row) > len(header) else 'fewer'} cells than the header",
                         where=f"{path}:{reader.line_num}",
-                        remedy="Quote cells that hold commas",
+                        remedy="Quote cells that hold commas, and leave empty what is missing",
                     )
                 yield {
                     name: moment(cell)
                     if source and name == source.timestamp and name not in fields
                     else _typed(cell, fields.get(name))
-                    for name, cell in row.items()
-                    if cell is not None
+                    for name, cell in zip(header, row, strict=True)
                 }
         except UnicodeDecodeError as error:
             remedy = f"Save it as UTF-8, as by: iconv -f latin1 -t utf-8 {path.name}"
             raise Invalid("holds bytes that are not UTF-8", where=str(path), remedy=remedy) from error
         except csv.Error as error:
-            raise Invalid(f"no CSV: {error}", where=f"{path}:{reader.reader.line_num}") from error
+            raise Invalid(f"no CSV: {error}", where=f"{path}:{reader.line_num}") from error
+
+
+def _refuse_repeats(columns: Sequence[str], path: Path) -> None:
+    if twice := [name for name, count in Counter(columns).items() if count > 1]:
+        raise Invalid(f"column `{twice[0]}` is named twice", where=str(path), remedy="Rename or drop one")
 
 
 def _typed(cell: str, field: SourceField | None) -> object:
@@ -79,10 +86,19 @@ def _typed(cell: str, field: SourceField | None) -> object:
     match field and field.type:
         case "number":
             with suppress(ValueError):
-                return float(cell)
+                return number(cell)
         case "boolean":
             return _BOOLEANS.get(cell.strip().lower(), cell)
     return cell
+
+
+def number(cell: str) -> float:
+    """A whole number keeps all its digits. Raises ValueError, also for what only Python takes for a
+    number: `1_0`, and other scripts' digits.
+    """
+    if "_" in cell or not cell.isascii():
+        raise ValueError(cell)
+    return int(cell) if cell.strip().lstrip("+-").isdigit() else float(cell)
 
 
 def moment(value: object) -> object:
@@ -105,7 +121,7 @@ def _read_moment(text: str) -> object:
         if not text.isdigit() or len(text) == len("20260131"):
             return moment(datetime.fromisoformat(text.strip()))
     with suppress(ValueError):
-        if (seconds := float(text)) >= _EPOCH_FROM:
+        if (seconds := number(text)) >= _EPOCH_FROM:
             return seconds
     return text
 
@@ -114,8 +130,8 @@ def _jsonl(path: Path) -> Iterator[Row | bytes]:
     with path.open("rb") as opened:
         for line in filter(None, map(bytes.strip, opened)):
             try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
+                row = read_json(line)
+            except json.JSONDecodeError:
                 row = None
             yield row if isinstance(row, dict) else line
 
@@ -129,10 +145,11 @@ def _parquet(path: Path, source: Source | None) -> Iterator[Row]:
         ) from error
     try:
         with parquet.ParquetFile(path) as opened:
+            _refuse_repeats(opened.schema_arrow.names, path)
             for batch in opened.iter_batches():
                 for row in batch.to_pylist():
                     if source and source.timestamp in row:
                         row[source.timestamp] = moment(row[source.timestamp])
                     yield row
-    except ArrowException as error:
+    except (ArrowException, UnicodeDecodeError) as error:
         raise Invalid(f"no Parquet that can be read: {error}", where=str(path)) from error

@@ -12,7 +12,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from penstock.client.files import moment, rows
+from penstock.client.files import moment, number, rows
 from penstock.contracts.errors import Invalid
 
 SAMPLE = 5_000
@@ -132,7 +132,7 @@ def _quoted(text: str) -> str:
 
 def _is_number(value: object) -> bool:
     with suppress(ValueError):
-        float(str(value))
+        number(str(value))
         return True
     return False
 
@@ -155,5 +155,5 @@ def _parses(value: object, *, seconds: bool) -> bool:
     try:
         datetime.fromisoformat(text)
     except ValueError:
-        return seconds and isinstance(moment(text), float)
+        return seconds and isinstance(moment(text), int | float)
     return len(text) >= len("2026-01-31")

@@ -7,8 +7,11 @@ reject, or drops it as a duplicate.
 
 from __future__ import annotations
 
-from typing import Literal, NotRequired
+import json
+from datetime import UTC, datetime
+from typing import Any, Literal, NotRequired
 
+import orjson
 from typing_extensions import TypedDict  # pydantic reads its schema from this one only, before Python 3.12
 
 Value = float | str | bool | None
@@ -31,10 +34,36 @@ RejectReason = Literal[
     "too_long",
 ]
 
+# Bounds of what ingest accepts: what lies within, every later part of the platform holds and
+# computes with. A pipeline file narrows them by `range`, `values`, `max_length`, `at_most_ahead`.
+
 MAX_EVENT_BYTES = 256 * 1024
 """Larger events are rejects."""
+MAX_IDENTIFIER = 1_000
+"""Characters of an id and of an entity's key."""
+MAX_NUMBER = 1e100
+"""Largest magnitude of a number: sums of squares, and of their products, stay finite."""
+EARLIEST, LATEST = datetime(1700, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+"""Event times: nanoseconds in 64 bits, as pandas counts, reach from 1677 to 2262."""
 MAX_REJECT_BYTES = 4 * 1024
 """Original bytes kept in a reject; the digest covers them all."""
+
+
+def read_json(value: bytes) -> Any:
+    """What an event's bytes say, to its publisher as to ingest. `NaN`, `Infinity` and a byte order
+    mark are no JSON, but many programs write them: they are read, so that a reject can name the
+    field. Raises json.JSONDecodeError.
+    """
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as strict:
+        try:
+            read = json.loads(value.decode("utf-8-sig"))
+            # Lone surrogates and huge integers, which the lenient reader takes, are no JSON downstream.
+            orjson.dumps(read)
+        except (ValueError, TypeError, RecursionError):
+            raise strict from None
+        return read
 
 
 class Record(TypedDict):

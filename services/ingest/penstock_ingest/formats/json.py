@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
-
+from penstock.contracts.dataplane import read_json
 from penstock.contracts.pipeline import Source
 from penstock_ingest.formats import Decoder, Undecodable
 
@@ -17,15 +16,12 @@ def decoder(source: Source) -> Decoder:
 
 def _decode(value: bytes) -> Any:
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        why = f"the event is no JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    # `NaN` and `Infinity` are no JSON, but many programs write them: read them, so that the reject
-    # can name the field.
-    try:
-        event = json.loads(value)
-        # Lone surrogates and huge integers, which the lenient reader takes, are no JSON downstream.
-        orjson.dumps(event)
-    except (ValueError, TypeError, RecursionError):
-        raise Undecodable("not_json", why) from None
-    return event
+        return read_json(value)
+    except json.JSONDecodeError as error:
+        why = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        if value[0] == 0:
+            why = (
+                "it begins with a zero byte, as a schema registry's framing and UTF-16 do;"
+                " publish plain JSON in UTF-8"
+            )
+        raise Undecodable("not_json", f"the event is no JSON: {why}") from error
