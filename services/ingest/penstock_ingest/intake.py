@@ -21,7 +21,7 @@ import orjson
 import structlog
 
 from penstock.contracts import metrics
-from penstock.contracts.dataplane import MAX_REJECT_BYTES
+from penstock.contracts.dataplane import LATEST, MAX_REJECT_BYTES
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock.contracts.topics import source_topic
 from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, Produced
@@ -133,6 +133,7 @@ class Intake:
         """
         number = batch.partition.number
         at = datetime.fromtimestamp(now / 1000, UTC)
+        latest = min(LATEST, at + rules.ahead)
         profiler = Profiler(rules.fields)
         produced: list[Produced] = []
         fresh: dict[bytes, None] = {}
@@ -140,7 +141,7 @@ class Intake:
         for first in range(0, len(batch.messages), CHUNK):
             accepted: list[tuple[Message, Accepted]] = []
             for message in batch.messages[first : first + CHUNK]:
-                answer = rules.check(message.value)
+                answer = rules.check(message.value, latest)
                 if isinstance(answer, Accepted):
                     accepted.append((message, answer))
                 else:

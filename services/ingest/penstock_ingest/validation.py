@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import get_close_matches
@@ -23,20 +22,26 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from penstock.contracts.dataplane import MAX_EVENT_BYTES, RejectReason, Value
+from penstock.contracts.dataplane import (
+    EARLIEST,
+    LATEST,
+    MAX_EVENT_BYTES,
+    MAX_IDENTIFIER,
+    MAX_NUMBER,
+    RejectReason,
+    Value,
+)
+from penstock.contracts.durations import format_duration
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock_ingest.formats import Undecodable, decoder
 
-MAX_IDENTIFIER = 1_000  # characters of an id or a key
 MAX_SHOWN = 200  # characters of an offending value in a reject
 
-_LARGEST = sys.float_info.max
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:[Zz]|[+-]\d\d:\d\d)")
 _KINDS = {
     type(None): "null",
     bool: "a truth value",
     int: "a number",
-    float: "a number",
     str: "a text",
     list: "a list",
 }
@@ -82,12 +87,13 @@ class Rules:
         self._key = pipeline.entities[declared.entity].key
         self._timestamp = declared.timestamp
         self._decode = decoder(declared)
+        self.ahead = declared.at_most_ahead
         self.window_ms = round(declared.deduplicate.total_seconds() * 1000)
         self.fields: Mapping[str, SourceField] = declared.fields
         self._known = frozenset({*declared.fields, self._id, self._key, self._timestamp})
         self._blank: dict[str, Value] = dict.fromkeys(declared.fields)
         self._numbers = tuple(
-            (name, *(field.range or (-_LARGEST, _LARGEST)), field)
+            (name, *_bounds(field), field)
             for name, field in declared.fields.items()
             if field.type == "number"
         )
@@ -101,13 +107,13 @@ class Rules:
         )
         self._required = tuple(name for name, field in declared.fields.items() if field.required)
 
-    def check(self, value: bytes | None) -> Accepted | Rejected:
-        """Never raises, whatever the bytes are."""
+    def check(self, value: bytes | None, latest: datetime = LATEST) -> Accepted | Rejected:
+        """Judges an event whose time may be `latest`. Never raises, whatever the bytes are."""
         try:
             event = self._event(value)
             identity = self._identifier(event, self._id, "no_id", "id")
             entity = self._identifier(event, self._key, "no_key", "key")
-            time = self._time(event)
+            time = self._time(event, latest)
             if not event.keys() <= self._known:
                 raise self._unknown(event)
             return Accepted(identity, entity, time, self._values(event))
@@ -132,13 +138,13 @@ class Rules:
 
     def _identifier(self, event: dict[str, Any], name: str, reason: RejectReason, role: str) -> str:
         value = event.get(name)
-        if type(value) is str and 0 < len(value) <= MAX_IDENTIFIER:
+        if type(value) is str and 0 < len(value) <= MAX_IDENTIFIER and "\0" not in value:
             return value
         if value is None or value == "":
             raise _Broken(reason, f"the event's {role} `{name}` is missing", name)
         if type(value) is int:
             return str(value)
-        if type(value) is str:
+        if type(value) is str and len(value) > MAX_IDENTIFIER:
             raise _Broken(
                 "too_long",
                 f"the event's {role} `{name}` has more than {MAX_IDENTIFIER} characters",
@@ -152,7 +158,7 @@ class Rules:
             self._showable(name, value),
         )
 
-    def _time(self, event: dict[str, Any]) -> str:
+    def _time(self, event: dict[str, Any], latest: datetime) -> str:
         name = self._timestamp
         value = event.get(name)
         if value is None or value == "":
@@ -164,6 +170,13 @@ class Rules:
             raise _Broken(
                 "bad_timestamp", f"`{name}` is no time: {remedy}", name, self._showable(name, value)
             ) from None
+        if not EARLIEST <= moment <= latest:
+            wrong = (
+                f"before {EARLIEST.year} or after {LATEST.year}"
+                if moment < EARLIEST or moment > LATEST
+                else f"more than {format_duration(self.ahead)} ahead of the clock (`at_most_ahead`)"
+            )
+            raise _Broken("bad_timestamp", f"`{name}` lies {wrong}", name, self._showable(name, value))
         # Eight times as fast as isoformat, but leaves out microseconds that are zero.
         said = orjson.dumps(moment)
         return said[1:27].decode() + "Z" if moment.microsecond else said[1:20].decode() + ".000000Z"
@@ -189,21 +202,24 @@ class Rules:
                 self._violated(
                     field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value
                 )
-            elif low <= value <= high:  # never true of an infinity or NaN
-                found[name] = float(value)
+            elif low <= value <= high and (number := float(value)) == value:  # nor is NaN
+                found[name] = number
             elif isinstance(value, float) and not math.isfinite(value):
                 self._violated(field, "not_finite", f"`{name}` must be a finite number", name, value)
             else:
-                self._violated(
-                    field, "out_of_range", f"`{name}` is outside its range [{low:g}, {high:g}]", name, value
+                wrong = (
+                    "has more digits than a 64-bit float holds; publish it as a text"
+                    if low <= value <= high
+                    else f"is outside its range [{low:g}, {high:g}]"
                 )
+                self._violated(field, "out_of_range", f"`{name}` {wrong}", name, value)
 
     def _take_texts(self, event: dict[str, Any], found: dict[str, Value]) -> None:
         for name, max_length, values, field in self._texts:
             value = event.get(name)
             if value is None or value == "":
                 continue
-            if type(value) is not str:
+            if type(value) is not str or "\0" in value:
                 self._violated(
                     field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value
                 )
@@ -263,7 +279,16 @@ def _nearest(name: str, known: frozenset[str]) -> str | None:
     return next(iter(get_close_matches(name, sorted(known), n=1)), None)
 
 
+def _bounds(field: SourceField) -> tuple[float, float]:
+    low, high = field.range or (-MAX_NUMBER, MAX_NUMBER)
+    return max(low, -MAX_NUMBER), min(high, MAX_NUMBER)
+
+
 def _kind(value: object) -> str:
+    if isinstance(value, str) and "\0" in value:
+        return "a text with a NUL character"
+    if isinstance(value, float):  # as the reader makes it of a whole number beyond 64 bits, too
+        return f"a number {'beyond 64 bits' if abs(value) >= 2**63 else 'with a fraction'}"
     return _KINDS.get(type(value), "an object")
 
 

@@ -97,6 +97,13 @@ def ids(outcome: Outcome) -> list[str]:
     return [record["id"] for record in on(outcome, "records")]
 
 
+def test_an_event_far_ahead_of_the_clock_is_rejected_and_a_file_may_say_how_far() -> None:
+    ahead = {"at": NOW / 1000 + 3 * 86_400}
+    (rejected,) = on(make().process(batch([event(1, **ahead)])), "rejects")
+    assert "more than 1d ahead of the clock (`at_most_ahead`)" in rejected["detail"]
+    assert ids(make(at_most_ahead="3d").process(batch([event(1, **ahead)]))) == ["1"]
+
+
 def test_a_record_has_the_contract_s_shape_and_the_event_s_place() -> None:
     good = Message(7, b"whatever", event("a", note="hm", purpose="car"), NOW, [("traceparent", TRACE)])
     (record, seen) = make().process(Batch(Partition("loans.applications.events.v1", 1), [good], 8)).produced

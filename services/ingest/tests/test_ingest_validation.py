@@ -90,6 +90,9 @@ def test_a_good_event_is_a_record_with_every_declared_field() -> None:
         (b"\xff\xfe", "not_json", "UTF-8"),
         (b'{"a": "\\ud800"}', "not_json", "surrogate"),
         (b"[" * 100_000, "not_json", "no JSON"),
+        (b'\0\0\0\0\x07{"a": 1}', "not_json", "begins with a zero byte, as a schema registry's framing"),
+        ('{"a": 1}'.encode("utf-16-be"), "not_json", "publish plain JSON in UTF-8"),
+        ('{"a": 1}'.encode("utf-16"), "not_json", "UTF-8"),
         (b"NaN", "not_an_object", "a number"),
         (b'["a"]', "not_an_object", "a list"),
         (b"null", "not_an_object", "null"),
@@ -135,6 +138,21 @@ def test_what_is_no_event_is_rejected(value: bytes | None, reason: str, detail: 
         ({"submitted_at": True}, "", "bad_timestamp", "submitted_at", "true"),
         ({}, "income", "missing_field", "income", None),
         ({"income": None}, "", "missing_field", "income", None),
+        ({"applicant_id": "a\0"}, "", "wrong_type", "applicant_id", "a\0"),
+        (
+            {"submitted_at": "0001-01-01T00:00:00Z"},
+            "",
+            "bad_timestamp",
+            "submitted_at",
+            "0001-01-01T00:00:00Z",
+        ),
+        (
+            {"submitted_at": "9999-12-31T23:59:59Z"},
+            "",
+            "bad_timestamp",
+            "submitted_at",
+            "9999-12-31T23:59:59Z",
+        ),
         ({"incom": 7, "zip": 9}, "", "unknown_field", "incom", None),
         ({"income": "2500"}, "", "wrong_type", "income", "2500"),
         ({"income": True}, "", "wrong_type", "income", "true"),
@@ -146,6 +164,10 @@ def test_what_is_no_event_is_rejected(value: bytes | None, reason: str, detail: 
         ({"income": -math.inf}, "", "not_finite", "income", "-inf"),
         ({"income": -1}, "", "out_of_range", "income", "-1"),
         ({"income": 1_000_001}, "", "out_of_range", "income", "1000001"),
+        ({"balance": 1.1e100}, "", "out_of_range", "balance", "1.1e+100"),
+        ({"balance": -1.7976931348623157e308}, "", "out_of_range", "balance", "-1.7976931348623157e+308"),
+        ({"balance": 2**53 + 1}, "", "out_of_range", "balance", "9007199254740993"),
+        ({"note": "a\0b"}, "", "wrong_type", "note", None),
         ({"purpose": "boat"}, "", "unknown_value", "purpose", "boat"),
         ({"note": "x" * 21}, "", "too_long", "note", None),
         ({"phone": 491711234567}, "", "out_of_range", "phone", None),
@@ -159,6 +181,30 @@ def test_each_broken_rule_has_its_reason_and_field(
     assert isinstance(answer, Rejected)
     assert (answer.reason, answer.field, answer.value) == (reason, field, value)
     assert field in answer.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"application_id": 42.0}, "not a number with a fraction"),
+        ({"application_id": 18446744073709551621}, "not a number beyond 64 bits"),
+        ({"applicant_id": "a\0"}, "not a text with a NUL character"),
+        ({"submitted_at": "1699-12-31T23:59:59Z"}, "lies before 1700 or after 2200"),
+        ({"balance": 2**53 + 1}, "has more digits than a 64-bit float holds; publish it as a text"),
+        ({"balance": 1e101}, "is outside its range [-1e+100, 1e+100]"),
+    ],
+)
+def test_a_reject_says_what_would_be_right(change: dict[str, Any], said: str) -> None:
+    answer = check(change)
+    assert isinstance(answer, Rejected)
+    assert said in answer.detail
+
+
+@pytest.mark.parametrize("number", [1e100, -1e100, -0.0, 5e-324, 2**53, 2**53 + 2, 0.1])
+def test_a_number_within_the_bounds_is_kept_bit_by_bit(number: float) -> None:
+    answer = check({"balance": number})
+    assert isinstance(answer, Accepted)
+    assert str(answer.fields["balance"]) == str(float(number))
 
 
 def test_an_unknown_field_is_answered_with_the_nearest_name() -> None:

@@ -10,6 +10,8 @@ from pydantic import Field
 from penstock.contracts.pipeline.base import Duration, FieldName, Model, Name
 from penstock.contracts.pipeline.variants import OneOf
 
+_AHEAD = timedelta(days=1)
+
 
 class Entity(Model):
     key: FieldName
@@ -56,6 +58,10 @@ class Source(Model):
     """The event's field that identifies the event: a repeat within `deduplicate` is dropped."""
     timestamp: FieldName
     """The event's field with the event time: RFC 3339, or seconds since the epoch."""
+    at_most_ahead: Duration = Field(default=_AHEAD, exclude_if=lambda said: said == _AHEAD)
+    """An event further ahead of the clock is rejected: as its entity's newest it would hide all
+    later ones.
+    """
     deduplicate: Duration = timedelta(days=7)
     retention: Duration = timedelta(days=400)
     partitions: int = Field(default=2, ge=1, le=64)
