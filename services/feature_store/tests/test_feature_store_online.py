@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lending import EPOCH, credit_risk, record
 from online_worlds import OnlineWorld
 
+from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_IDENTIFIER, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
 from penstock.testing.wait import until
 from penstock_feature_store.lake.batches import Received, source_schema, table_of
@@ -96,6 +97,18 @@ def test_of_one_moment_the_higher_offset_wins(store: OnlineStore) -> None:
     assert write(store, record(8, "tie", 1, {"income": 8.0})) == 1
     assert write(store, record(6, "tie", 1, {"income": 6.0})) == 0
     assert store.read("applications", ["tie"], ["income"], EPOCH)[0].values == {"income": 8.0}
+
+
+@pytest.mark.parametrize("time", [EARLIEST, LATEST])
+@pytest.mark.parametrize("number", [MAX_NUMBER, -MAX_NUMBER, 5e-324, -0.0])
+def test_what_ingest_accepts_at_most_is_held(store: OnlineStore, time: datetime, number: float) -> None:
+    who = f"{time.year} {number} " + "ж" * (MAX_IDENTIFIER - 30)
+    minutes = (time - EPOCH) / timedelta(minutes=1)
+    write(store, record(0, who, minutes, {"income": number, "purpose": "a\u2028\x7f"}, event_id="ж" * 1000))
+    (row,) = store.read("applications", [who], ["income", "purpose"], time)
+    assert row.origin is not None
+    assert (row.origin.time, row.origin.event_id) == (time, "ж" * 1000)
+    assert str(row.values) == str({"income": number, "purpose": "a\u2028\x7f"})
 
 
 def test_missing_is_missing_and_nobody_is_not_there(store: OnlineStore) -> None:
