@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime
-
-from penstock.contracts.events.event import Event
+from penstock.contracts.events.event import AuditId, Digest, Event, Moment, Person, PipelineName
 from penstock.contracts.events.parts import Artifact, Envelope, GateResult
 
 
 class _AuditEvent(Event, topic="audits.v1", key="{digest}"):
-    audit_id: str
-    pipeline: str
-    digest: str
+    audit_id: AuditId
+    pipeline: PipelineName
+    digest: Digest
 
 
 class AuditStarted(_AuditEvent):
-    started_at: AwareDatetime
+    started_at: Moment
 
 
 class AuditCompleted(_AuditEvent):
@@ -29,7 +27,7 @@ class AuditCompleted(_AuditEvent):
     # Audit rows' identities (hashed), labels and probabilities (numpy's `.npz`): what the paired
     # champion comparison reads.
     scores: Artifact | None = None
-    completed_at: AwareDatetime
+    completed_at: Moment
 
 
 class AuditFailed(_AuditEvent):
@@ -37,23 +35,23 @@ class AuditFailed(_AuditEvent):
 
     reason: str
     remedy: str
-    failed_at: AwareDatetime
+    failed_at: Moment
 
 
 class ReviewRequested(Event, topic="reviews.v1", key="{digest}"):
-    pipeline: str
-    digest: str
-    audit_id: str
+    pipeline: PipelineName
+    digest: Digest
+    audit_id: AuditId
     gates: tuple[GateResult, ...]  # The gates that did not pass and may be waived
-    requested_at: AwareDatetime
+    requested_at: Moment
 
 
 class ReviewDecided(Event, topic="reviews.v1", key="{digest}"):
-    pipeline: str
-    digest: str
-    audit_id: str
+    pipeline: PipelineName
+    digest: Digest
+    audit_id: AuditId
     decision: Literal["approved", "rejected"]
-    decided_by: str  # A typed name, not an identity, until there is access control
+    decided_by: Person  # A typed name, not an identity, until there is access control
     why: str
     waiver: Envelope | None  # Signed, with an approval: who, why, which gates of which digest.
-    decided_at: AwareDatetime
+    decided_at: Moment

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import ConfigDict, Field
 
-from penstock.contracts.events.event import Frozen
+from penstock.contracts.events.event import Count, Digest, Frozen, Moment, Number, PipelineName, RunId
 
 
 class Artifact(Frozen):
     """Bytes somewhere, named by what they are."""
 
     uri: str
-    digest: str  # `sha256:` and 64 hex digits
-    size: int = Field(ge=0)
+    digest: Digest  # `sha256:` and 64 hex digits
+    size: Count
 
 
 class Envelope(Frozen):
@@ -31,7 +31,9 @@ class EnvelopeSignature(Frozen):
 
 
 class Interval(Frozen):
-    """An estimate with its confidence interval."""
+    """An estimate with its confidence interval; not finite where no measure is."""
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     estimate: float
     lower: float
@@ -42,9 +44,9 @@ class OffsetRange(Frozen):
     """Offsets [first, last) of one partition that a training set was made of."""
 
     topic: str
-    partition: int
-    first: int
-    last: int
+    partition: Number
+    first: Count
+    last: Count
 
 
 class TrainingSet(Frozen):
@@ -52,33 +54,33 @@ class TrainingSet(Frozen):
 
     # `sha256:` over the sorted row identities (entity, event ids, label), the splits and the
     # features asked for.
-    fingerprint: str
-    pipeline: str
+    fingerprint: Digest
+    pipeline: PipelineName
     train: Artifact
     validation: Artifact
     audit: Artifact
-    rows: dict[str, int]  # Rows by part: train, validation, audit.
+    rows: dict[str, Count]  # Rows by part: train, validation, audit.
     offsets: tuple[OffsetRange, ...]
-    created_at: AwareDatetime
+    created_at: Moment
     # Rows by part that an erasure took out since: the parts' digests are new, the fingerprint still
     # names what was trained on.
-    left: dict[str, int] = Field(default_factory=dict)
+    left: dict[str, Count] = Field(default_factory=dict)
 
 
 class ModelVersion(Frozen):
     """A registered model: a content-addressed, signed package and where it came from."""
 
-    pipeline: str
-    digest: str  # `sha256:…` of the package's manifest: the version's identity.
+    pipeline: PipelineName
+    digest: Digest  # `sha256:…` of the package's manifest: the version's identity.
     package: Artifact
     # The OpenSSF model signature (a sigstore bundle made with the registry's key).
     signature: Artifact
     keyid: str
-    run_id: str
-    pipeline_number: int
+    run_id: RunId
+    pipeline_number: Number
     training_set: TrainingSet
     metrics: dict[str, float]
-    registered_at: AwareDatetime
+    registered_at: Moment
 
 
 class GateResult(Frozen):

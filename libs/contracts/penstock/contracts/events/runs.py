@@ -5,16 +5,26 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.events.event import Event, Frozen
+from penstock.contracts.events.event import (
+    Count,
+    Digest,
+    Event,
+    Frozen,
+    Moment,
+    Number,
+    Person,
+    PipelineName,
+    RunId,
+)
 from penstock.contracts.events.parts import Artifact, TrainingSet
 
 
 class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
-    run_id: str
-    pipeline: str
+    run_id: RunId
+    pipeline: PipelineName
 
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
@@ -24,14 +34,14 @@ RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
 class TrainingRunRequested(_RunEvent):
     """Wish for a run, under an id that its publisher chose and `check` holds to `RUN_ID`."""
 
-    pipeline_number: int
+    pipeline_number: Number
     reason: Literal["requested", "new_labels"]
     # Dotted keys of the pipeline file: {"trainer.epochs": 5}.
     overrides: dict[str, JsonValue] = Field(default_factory=dict)
     # The training set waits until the feature store holds everything below these.
     min_offsets: tuple[PartitionOffset, ...] = ()
-    requested_at: AwareDatetime
-    requested_by: str
+    requested_at: Moment
+    requested_by: Person
 
     def check(self) -> None:
         """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns
@@ -47,19 +57,19 @@ class TrainingRunRequested(_RunEvent):
 
 class PartitionOffset(Frozen):
     topic: str
-    partition: int
-    offset: int
+    partition: Number
+    offset: Count
 
 
 class TrainingRunStarted(_RunEvent):
-    pipeline_number: int
+    pipeline_number: Number
     training_set: TrainingSet
-    started_at: AwareDatetime
+    started_at: Moment
 
 
 class TrainingRunProgressed(_RunEvent):
-    epoch: int
-    epochs: int
+    epoch: Number
+    epochs: Number
     train_loss: float
     validation_loss: float
     validation_metric: float
@@ -69,21 +79,21 @@ class TrainingRunProgressed(_RunEvent):
 
 
 class TrainingRunCompleted(_RunEvent):
-    pipeline_number: int
+    pipeline_number: Number
     training_set: TrainingSet
     package: Artifact
-    digest: str
+    digest: Digest
     metrics: dict[str, float]
-    completed_at: AwareDatetime
+    completed_at: Moment
 
 
 class TrainingRunFailed(_RunEvent):
     kind: str  # A kind of `errors.Kind`
     reason: str
     remedy: str  # Advice: what the user can change.
-    failed_at: AwareDatetime
+    failed_at: Moment
 
 
 class TrainingRunCanceled(_RunEvent):
-    canceled_at: AwareDatetime
-    canceled_by: str
+    canceled_at: Moment
+    canceled_by: Person

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AwareDatetime, Field, JsonValue
+from pydantic import Field, JsonValue
 
-from penstock.contracts.events.event import Event, Frozen
+from penstock.contracts.events.event import Digest, Event, Frozen, Moment, Number, Person, PipelineName
 from penstock.contracts.events.parts import Envelope, ModelVersion
 
 
 class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}"):
-    pipeline: str
-    number: int = Field(ge=1)
+    pipeline: PipelineName
+    number: Number = Field(ge=1)
     # The pipeline file as data; `Pipeline.model_validate(spec)` gives it typed.
     spec: dict[str, JsonValue]
     text: str  # The file as it was applied
-    digest: str
-    applied_at: AwareDatetime
-    applied_by: str
+    digest: Digest
+    applied_at: Moment
+    applied_by: Person
 
 
 class ModelVersionRegistered(Event, topic="model-versions.v1", key="{version.pipeline}@{version.digest}"):
@@ -30,7 +30,7 @@ class ModelVersionRefused(Event, topic="model-versions.v1", key="{version.pipeli
 
     version: ModelVersion
     because: tuple[str, ...]
-    refused_at: AwareDatetime
+    refused_at: Moment
 
 
 class ModelVersionPromoted(Event, topic="model-versions.v1", key="{version.pipeline}"):
@@ -38,32 +38,32 @@ class ModelVersionPromoted(Event, topic="model-versions.v1", key="{version.pipel
 
     version: ModelVersion
     # Rises with every promotion and rollback of the pipeline; Triton's version number.
-    generation: int = Field(ge=1)
+    generation: Number = Field(ge=1)
     # The signed verdict, and the signed waiver where a gate was waived.
     evidence: tuple[Envelope, ...]
     promotion: Envelope  # Signed by the registry over pipeline, digest, generation
     reason: Literal["promoted", "rolled_back"]
-    promoted_at: AwareDatetime
-    promoted_by: str
+    promoted_at: Moment
+    promoted_by: Person
 
 
 class Served(Frozen):
-    digest: str
-    generation: int
-    since: AwareDatetime
+    digest: Digest
+    generation: Number
+    since: Moment
 
 
 class RefusedDeployment(Frozen):
-    digest: str
-    generation: int
+    digest: Digest
+    generation: Number
     reason: str
-    at: AwareDatetime
+    at: Moment
 
 
 class DeploymentChanged(Event, topic="deployments.v1", key="{pipeline}"):
     """The version that the pipeline serves now, and one that it would not serve, with the reason."""
 
-    pipeline: str
+    pipeline: PipelineName
     serving: Served | None
     refused: RefusedDeployment | None
-    changed_at: AwareDatetime
+    changed_at: Moment
