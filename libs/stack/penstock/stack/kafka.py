@@ -39,9 +39,10 @@ log.segment.bytes=67108864
 num.network.threads=2
 num.io.threads=4
 # A busy machine stops the broker for longer than 2 s: it was fenced then, and clients lost it. After
-# kill -9 the broker waits for its own old session to end: 9 s with these two, 13 s with the defaults.
+# kill -9 the broker waits for its own old session to end: 9 s with 6 s, 13 s with the default.
 broker.session.timeout.ms=6000
-broker.heartbeat.interval.ms=1000
+# Until its first heartbeats after a start the broker is fenced, and names no broker to who asks.
+broker.heartbeat.interval.ms=250
 """
 
 
