@@ -72,9 +72,8 @@ bench: setup ## The figures of docs/performance.md
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
-test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest of each half
-	@$(PYTEST) $(SPREAD) --durations=10 -m "not stack and not compose and not docker and not slow"
-	@$(PYTEST) --durations=10 -m "stack and not compose and not slow"
+test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
+	@$(PYTEST) $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
 	@$(PYTEST) $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
