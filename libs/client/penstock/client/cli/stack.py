@@ -72,7 +72,7 @@ def status(as_json_: AsJson = False) -> None:
         (
             p["program"],
             Text(p["state"], style=_STYLES.get(p["state"], "red")),
-            p.get("address"),
+            _place(p.get("address")),
             "; ".join(f"for {wait}" for wait in p["waits_for"]) or ", ".join(p["facts"]),
         )
         for p in programs
@@ -128,6 +128,11 @@ def keys_rotate(
     )
 
 
+def _place(address: str | None) -> str | None:
+    """Address for people. A socket's path is long, and `--json` has it."""
+    return "a socket of yours" if address and address.startswith("unix:") else address
+
+
 def show_program() -> Callable[[Any], None]:
     """Tells each program when it is ready, and what the others wait for once that takes long."""
     told: dict[str, str] = {}
@@ -136,7 +141,7 @@ def show_program() -> Callable[[Any], None]:
     def show(program: Any) -> None:
         ready = program.state == "ready"
         waits = f"for {', '.join(program.waits_for)}" if program.waits_for else ""
-        line = f"  {program.program:<15} {program.state:<8} {program.address if ready else waits}"
+        line = f"  {program.program:<15} {program.state:<8} {_place(program.address) if ready else waits}"
         if told.get(program.program) != line and (ready or time.monotonic() - started > PATIENCE_S):
             told[program.program] = line
             console.print(line)
