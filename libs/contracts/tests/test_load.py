@@ -2,6 +2,7 @@
 fixture that must fail as told.
 """
 
+import time
 from pathlib import Path
 
 import pytest
@@ -415,3 +416,15 @@ targets: {good: {from: things.good, type: binary}}
 )
 def test_the_examples_are_good(path: Path) -> None:
     read(path.read_text(), str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 30_000, "{" * 30_000, "[\n" * 30_000, "# ]]]]\n" * 5_000 + "a: " + "[" * 30_000],
+    ids=["on a line", "mappings", "on many lines", "behind closing ones"],
+)
+def test_brackets_without_end_are_refused_at_once(text: str) -> None:
+    began = time.perf_counter()
+    with pytest.raises(BadPipeline, match="more than 100 brackets are open at once"):
+        read(text)
+    assert time.perf_counter() - began < 1

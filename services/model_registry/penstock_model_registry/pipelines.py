@@ -40,13 +40,15 @@ class Pipelines:
         self._store = store
         self._kafka = kafka
         self._clock = clock
+        self._reading = asyncio.Lock()  # a file takes a second of a processor: one thread, not all of them
 
     async def apply(self, text: str, file: str, *, by: str, dry_run: bool = False) -> Applied:
         """Problems, or the number that the file has now. Its topics exist before anybody hears of
         it. Raises Unavailable without Kafka.
         """
         try:
-            spec = read_data(text, file)
+            async with self._reading:
+                spec = await asyncio.to_thread(read_data, text, file)
         except BadPipeline as bad:
             return Applied("", 0, changed=False, problems=bad.problems)
         new = Pipeline.model_validate(spec)
@@ -80,7 +82,7 @@ class Pipelines:
         topics = {source_topic("events", old.pipeline, source): source for source in old.sources}
         ends = await asyncio.to_thread(end_offsets, self._kafka, topics)  # expired events count too
         with_data = {topics[partition.topic] for partition, end in ends.items() if end > 0}
-        return place(text, file, incompatible(old, new, with_data))
+        return await asyncio.to_thread(place, text, file, incompatible(old, new, with_data))
 
     def _number(self, event: PipelineApplied, effect: Effect) -> bool:
         """False where somebody else took the number."""

@@ -23,6 +23,7 @@ from penstock_trainer.overrides import overridden
 from penstock_trainer.runs import Runs
 
 MAX_LISTED = 500
+MAX_OVERRIDES = 16_384
 REGISTRY_TIMEOUT_S = 5.0
 
 
@@ -96,9 +97,11 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
 
 
 def _overrides(text: str) -> dict[str, Any]:
+    if len(text) > MAX_OVERRIDES:
+        raise Invalid(f"has more than {MAX_OVERRIDES:,} characters", where="overrides_json")
     try:
         found = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too
         raise Invalid(f"is no JSON: {error}", where="overrides_json") from error
     if not isinstance(found, dict):
         raise Invalid(

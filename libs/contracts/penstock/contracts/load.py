@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from penstock.contracts.pipeline.variants import Path, Place, choice, locate
 
 MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000
+_MAX_OPEN = 100
+_BRACKET = re.compile(r"[\[\]{}]")
+_BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 _WINDOWS = "this release has no windows yet; publish the aggregate as a field of its own"
 _NOT_SERVED: dict[Path, str] = {
@@ -111,6 +115,10 @@ def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 def _parse(text: str, file: str) -> CommentedMap:
     if len(text.encode()) > MAX_BYTES:
         raise BadPipeline.whole(f"the file is larger than {MAX_BYTES // 1024} KiB", file)
+    # What is open is looked at anew for each that follows: thousands at once take seconds.
+    steps = (_BRACKETS[found] for found in _BRACKET.findall(text))
+    if max(itertools.accumulate(steps, lambda deep, step: max(0, deep + step)), default=0) > _MAX_OPEN:
+        raise BadPipeline.whole(f"more than {_MAX_OPEN} brackets are open at once", file)
     yaml = YAML(typ="rt")
     yaml.version = (1, 2)
     try:
