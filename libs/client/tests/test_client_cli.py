@@ -2,13 +2,16 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
+from rich.text import Text
 from typer.testing import CliRunner
 
+from penstock.client.cli import output
 from penstock.client.cli.main import app
 
 runner = CliRunner()
@@ -148,3 +151,20 @@ def test_a_key_is_rotated_where_keys_lie_and_nowhere_else(tmp_path: Path) -> Non
         "registry",
         "audit",
     ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_text_from_outside_reaches_no_terminal_as_a_command(
+    as_json: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Escapes of 7 and of 8 bits, and what turns the order of letters."""
+    odd = "ann\x1b]0;owned\x07\x9b31m\u202ecba\rdone"
+    monkeypatch.setattr(output.console, "file", sys.stdout)
+    shown = output.table(("by", "why"), [(odd, Text(odd))], empty="")
+    output.show([{"by": odd}], odd, shown, as_json=as_json)
+    said = capsys.readouterr().out
+    assert not set(said) & set("\x1b\x07\x9b\u202e\r")
+    if as_json:
+        assert json.loads(said) == [{"by": odd}]
+    else:
+        assert said.count("ann\\x1b]0;owned") == 3

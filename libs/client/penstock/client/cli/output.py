@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
 from typing import Annotated, Any, NoReturn
 
+import rich.console
 import typer
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import BaseModel, ValidationError
-from rich.console import Console, RenderableType
+from rich.console import ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,6 +24,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
@@ -31,6 +34,24 @@ from penstock.contracts.errors import TREATMENTS, PenstockError
 
 # A program or a file reads on where there is no terminal to ask for its columns.
 WIDE = None if sys.stdout.isatty() else 200
+
+# Characters that a terminal obeys, or that turn the order of what is read: text from outside has them
+# shown. Line breaks and tabs are laid out by rich.
+_OBEYED = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """The text with each character that a terminal would obey as its escape: `\\x1b`."""
+    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+class Console(rich.console.Console):
+    """Prints nothing from outside that a terminal obeys."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
+
 
 console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
@@ -70,7 +91,8 @@ def fail(message: str, code: int = EXIT_FAILED) -> NoReturn:
 def show(value: Any, *said: RenderableType, as_json: bool) -> None:
     """Prints a result: for a program `value` as one JSON document, for a person what is `said` of it."""
     if as_json:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable) + "\n")
+        document = json.dumps(value, indent=2, ensure_ascii=False, default=_jsonable)
+        sys.stdout.write(_OBEYED.sub(lambda found: rf"\u{ord(found[0]):04x}", document) + "\n")
         return
     for one in said:
         console.print(one)

@@ -90,7 +90,7 @@ def logs(
 ) -> None:
     """The log of one program."""
     for line in _embedded().logs(ClientSettings().home, program, follow=follow, last=last):
-        typer.echo(line.rstrip("\n"))
+        console.print(line.rstrip("\n"))
 
 
 @keys.command("init")
