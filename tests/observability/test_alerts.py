@@ -109,11 +109,10 @@ CASES = [
         "ConsumerStuck",
         [Told(metrics.LAG, level(0, 500), GROUP), Told(metrics.CONSUMED, count(0, 0), CONSUMED)],
     ),
-    Case("DeadLetter", [Told(metrics.CONTROL_EVENTS, level(None, 1), (*GROUP, "rejected"))]),
-    Case(
-        "DeadLetter",
-        [Told(metrics.CONTROL_EVENTS, [7.0] * (2 * STEPS - 20) + [8.0] * 20, (*GROUP, "rejected"))],
-    ),
+    Case("DeadLetter", [Told(metrics.DEAD_LETTERS, level(None, 1), GROUP)]),
+    Case("DeadLetter", [Told(metrics.DEAD_LETTERS, [7.0] * (2 * STEPS - 20) + [8.0] * 20, GROUP)]),
+    Case("ManyDeadLetters", [Told(metrics.DEAD_LETTERS, level(None, 10), GROUP)]),
+    Case("ManyDeadLetters", [Told(metrics.DEAD_LETTERS, [7.0] * (2 * STEPS - 20) + [20.0] * 20, GROUP)]),
     Case("OutboxStuck", [Told(metrics.OUTBOX_AGE, level(50, 70))]),
     Case(
         "RejectsRising",

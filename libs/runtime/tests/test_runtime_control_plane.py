@@ -470,29 +470,45 @@ async def test_a_dead_letter_too_large_for_kafka_goes_without_its_event(
     assert int(said["dlq-left-out"]) > 999_000
 
 
-async def test_too_many_dead_letters_in_a_row_stop_the_consumer(
+async def test_many_dead_letters_in_a_row_stop_nobody(
     settings: KafkaSettings, store: Store, topics: Topics
 ) -> None:
-    router = Router("g", store, retries=Retries(first=0.02, longest=0.05, rejects_in_a_row=3))
-    tries: list[str] = []
+    router = Router("g", store, retries=QUICK)
+    got: list[str] = []
 
     @router.on(AuditStarted)
     def on_audit_started(event: AuditStarted, effect: Effect) -> None:
-        tries.append(event.audit_id)
-        if event.audit_id != "1":
+        if event.audit_id != "20":
             raise KeyError("everything fails here")
+        got.append(event.audit_id)
 
-    topics.send(*[started(str(number)) for number in range(9)])
+    topics.send(*[started(str(number)) for number in range(21)])
     plane = ControlPlane("t", settings, [router], store=store)
-    async with running(plane) as task:
-        await until(lambda: [wait.thing for wait in plane.readiness.waiting] == ["dead letters"])
-        [consumer] = plane.consumers
-        await until(lambda: consumer.subscriber.consumer is None)
-        assert not task.done()
-        assert not plane.readiness.ready
-    assert tries == ["0", "1", "2", "3", "4"]
-    assert topics.committed(AUDITS, "g") == 5
-    assert len(topics.read(DLQ)) == 4
+    async with running(plane):
+        await until(lambda: got == ["20"])
+        await until(lambda: plane.readiness.ready)
+        await until(lambda: topics.committed(AUDITS, "g") == 21)
+    assert len(topics.read(DLQ)) == 20
+
+
+async def test_a_replay_leaves_out_what_cannot_be_applied_with_one_letter_however_often_it_is_read(
+    settings: KafkaSettings, topics: Topics
+) -> None:
+    topics.raw(AUDITS, b'{"broken', {"ce_type": AuditStarted.ce_type(), "ce_id": "x"})
+    topics.send(started("1"))
+    topics.raw(AUDITS, b"\xff", {"ce_type": AuditStarted.ce_type()})
+    for _ in range(2):  # each start reads all of it
+        router, got = Router("g"), list[str]()
+        router.on_replay(AuditStarted)(lambda event, got=got: got.append(event.audit_id))
+        async with running(ControlPlane("t", settings, [router])):
+            await asyncio.wait_for(router.caught_up(AUDITS), 30)
+        assert got == ["1"]
+    letters = [headers(letter) for letter in topics.read(DLQ)]
+    assert [(said["dlq-topic"], said["dlq-partition"], said["dlq-offset"]) for said in letters] == [
+        (AUDITS, "0", "0"),
+        (AUDITS, "0", "2"),
+    ]
+    assert "Invalid JSON" in letters[0]["dlq-reason"]
 
 
 # -- delivery --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from penstock.runtime.restore import Phases, Restored
 from penstock.runtime.router import Router
 from penstock.runtime.settings import ServiceSettings
 from penstock.testing import lending
-from penstock.testing.history import restored
+from penstock.testing.history import left_out, restored
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 TOPIC = PipelineApplied.topic
@@ -131,7 +131,8 @@ def test_a_replay_cannot_be_consumed_past_the_phases() -> None:
 
 async def tell(pipelines: AppliedPipelines, event: PipelineApplied) -> None:
     assert pipelines.router is not None
-    await pipelines.router.replay(Received(TOPIC, 0, 0, "e", event.ce_type(), {}, encode(event)))
+    received = Received(TOPIC, 0, 0, "e", event.ce_type(), {}, encode(event))
+    await pipelines.router.replay(received, left_out)
 
 
 async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_one_before() -> None:

@@ -197,6 +197,10 @@ async def test_the_trace_goes_on_in_the_handler_and_in_what_it_publishes(store: 
 async def test_a_replay_retries_what_may_pass_and_leaves_out_the_rest() -> None:
     router = Router("g", retries=Retries(first=0.001, longest=0.002))
     calls: list[str] = []
+    letters: list[tuple[str, str, int]] = []
+
+    async def reject(message: Received, error: Exception, tries: int) -> None:
+        letters.append((message.place, type(error).__name__, tries))
 
     @router.on_replay(AuditStarted)
     def on_audit_started(event: AuditStarted) -> None:
@@ -207,11 +211,12 @@ async def test_a_replay_retries_what_may_pass_and_leaves_out_the_rest() -> None:
             raise KeyError
 
     for audit in ("later", "bug", "fine"):
-        await router.replay(received(audit))
-    await router.replay(received(value=b"broken"))
-    await router.replay(received(value=None))
-    await router.replay(received(event_type=None))
+        await router.replay(received(audit), reject)
+    await router.replay(received(value=b"broken"), reject)
+    await router.replay(received(value=None), reject)
+    await router.replay(received(event_type=None), reject)
     assert calls == ["later", "later", "later", "bug", "fine"]
+    assert letters == [("audits.v1/0/0", "KeyError", 1), ("audits.v1/0/0", "Invalid", 1)]
 
 
 def test_one_handler_for_an_event(store: Store) -> None:

@@ -154,6 +154,29 @@ def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) ->
     assert again.counts == {0: 2500, 1: 2500}
 
 
+def test_what_cannot_be_processed_is_left_out_with_its_place_and_the_rest_of_its_batch_goes_on(
+    settings: KafkaSettings,
+) -> None:
+    class Picky(Copy):
+        def process(self, batch: Batch) -> Outcome:
+            if any(message.value == b"odd" for message in batch.messages):
+                raise KeyError("a bug")
+            return super().process(batch)
+
+    make(settings, "in", "out")
+    publish(settings, "in", [b"0", b"odd", b"2", b"odd", b"4"], partitions=1)
+    picky = Picky("out")
+    stream = TransactionalStream(settings, group="copy", replica="0")
+    stream.add("in", picky)
+    with running(stream):
+        until(lambda: sum(picky.counts.values()) == 3, within=20, what="the others are copied")
+        publish(settings, "in", [b"odd"], partitions=1)  # a batch of its own
+        publish(settings, "in", [b"6"], partitions=1)
+        until(lambda: sum(picky.counts.values()) == 4, within=20, what="the stream goes on")
+    assert everything(settings, "out")[0] == [b"0", b"2", b"4", b"6"]
+    assert everything(settings, "in.copy.dlq")[0] == [b""] * 3, "no value of a person"
+
+
 @pytest.mark.parametrize("committed", [True, False], ids=["committed", "not committed"])
 def test_a_commit_that_cannot_end_is_left_behind_and_nothing_is_lost_or_doubled(
     settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch, committed: bool

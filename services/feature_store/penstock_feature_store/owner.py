@@ -16,7 +16,7 @@ from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.lake import Lake
 from penstock_feature_store.lake.records import Records
 from penstock_feature_store.online.writer import OnlineWriter
-from penstock_feature_store.pipelines import Owned, Pipelines
+from penstock_feature_store.pipelines import Owned, Pipelines, apart
 from penstock_feature_store.training.sets import TrainingSets
 from penstock_feature_store.training.trigger import request_if_due
 
@@ -48,7 +48,7 @@ class OwnerRole:
         self._arrivals = arrivals
         self._records = records
         self._pipelines = pipelines
-        self.online = OnlineWriter(pipelines, arrivals)
+        self.online = OnlineWriter(pipelines, arrivals, records.letters.put_all)
 
     async def begin(self, erasures: Erasures, sets: TrainingSets) -> None:
         """Ends what the last owner left unfinished, then starts the work."""
@@ -67,7 +67,8 @@ class OwnerRole:
         while not stop.is_set():
             count = self._arrivals.count
             for source in self._lake.opened():
-                source.merge()
+                with apart("merge", source=str(source.folder)):
+                    source.merge()
             while self._arrivals.count == count and not stop.is_set():
                 self._arrivals.wait_blocking(count, LOOK_AGAIN_S)
 
@@ -75,7 +76,8 @@ class OwnerRole:
         while True:
             count = self._arrivals.count
             for held in self._pipelines.all():
-                await request_if_due(self._store, held, self._service.clock)
+                with apart("trigger", pipeline=held.pipeline.pipeline):
+                    await request_if_due(self._store, held, self._service.clock)
             await self._arrivals.wait(count, TRIGGER_EVERY_S)
 
     async def _expire_rows(self) -> None:
@@ -83,8 +85,9 @@ class OwnerRole:
             await asyncio.sleep(RETENTION_EVERY_S)
             for held in self._pipelines.all():
                 try:
-                    for source in held.lakes:
-                        await held.alone(_expire, held, source, self._service.clock())
+                    with apart("retention", pipeline=held.pipeline.pipeline):
+                        for source in held.lakes:
+                            await held.alone(_expire, held, source, self._service.clock())
                 except Unavailable as error:  # what is left online leaves the next time
                     log.warning("retention_waits", pipeline=held.pipeline.pipeline, why=str(error))
 
@@ -94,7 +97,8 @@ class OwnerRole:
             for path, name in await asyncio.to_thread(erasures.begun):
                 for held in self._pipelines.all():
                     if held.pipeline.pipeline == name:
-                        await held.alone(erasures.finish, path)
+                        with apart("erasure", pipeline=name):
+                            await held.alone(erasures.finish, path)
 
 
 def _expire(held: Owned, source: str, now: datetime) -> None:

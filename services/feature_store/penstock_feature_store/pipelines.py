@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 import structlog
+from confluent_kafka import KafkaException
 from sqlalchemy import func, select
 
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
@@ -31,6 +32,19 @@ GROUP = "penstock.feature_store"
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+@contextmanager
+def apart(work: str, **about: str) -> Iterator[None]:
+    """Work for one pipeline or source, in a loop over many: what it raises is logged, and the next has
+    its turn. What says that a peer is away is raised.
+    """
+    try:
+        yield
+    except (Unavailable, KafkaException):
+        raise
+    except Exception:
+        log.exception("left_for_later", work=work, **about)
 
 
 class Gate:

@@ -17,6 +17,7 @@ from lending import credit_risk
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.testing.broker import Kafka
+from penstock.testing.letters import letters
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.kafka
@@ -283,3 +284,21 @@ def test_a_field_that_comes_later_is_used_at_once(world: World) -> None:
         None,
         42.0,
     ]
+
+
+def test_records_that_are_none_are_left_out_with_place_and_reason(world: World) -> None:
+    before = world.positions(P)["applications"].rows
+    world.ingest(P, "applications", [application("odd-1", 5)])
+    for value in (b"rubbish", b'{"id": "1"}', b"[]"):
+        world.produce("credit-risk.applications.records.v1", value)
+    world.ingest(P, "applications", [application("odd-2", 5)])
+    world.holds(P, "applications", before + 2)
+    fields = ["applications.income"]
+    until(
+        lambda: [numbers(found) for found in world.online(P, ["odd-1", "odd-2"], fields)] == [[1.0], [1.0]],
+        within=30,
+        what="both are online",
+    )
+    found = letters(world.settings, "credit-risk.applications.records.v1.penstock.feature_store.records.dlq")
+    assert [letter.headers["dlq-partition"] for letter in found] == ["0"] * 3
+    assert all("no record" in letter.headers["dlq-reason"] and not letter.value for letter in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.pipeline import Source
 from penstock_feature_store import names
-from penstock_feature_store.lake.batches import Received, source_schema, table_of
+from penstock_feature_store.lake.batches import Received, divided, source_schema, table_of
 from penstock_feature_store.lake.files import RUN, LakeFile, divide, next_merge, positions
 from penstock_feature_store.lake.lake import Lake, SourceLake, once
 
@@ -46,6 +47,69 @@ def received(
 
 def rows(first: int, last: int, **more: object) -> pa.Table:
     return table_of([received(offset, **more) for offset in range(first, last)], SCHEMA)  # type: ignore[arg-type]
+
+
+WHOLE = {
+    "id": "1",
+    "entity": "Rosalind",
+    "time": "2025-03-01T10:00:00Z",
+    "partition": 0,
+    "offset": 0,
+    "traceparent": None,
+    "fields": {},
+}
+ODD: dict[str, bytes] = {
+    "no JSON": b"\xff\x00",
+    "NaN": json.dumps(WHOLE | {"fields": {"age": float("nan")}}).encode(),
+    "no object": b"[]",
+    "no id": json.dumps({name: value for name, value in WHOLE.items() if name != "id"}).encode(),
+    "an id that is a number": json.dumps(WHOLE | {"id": 1}).encode(),
+    "no time": json.dumps(WHOLE | {"time": "1920"}).encode(),
+    "a partition beyond 32 bit": json.dumps(WHOLE | {"partition": 2**40}).encode(),
+    "an offset beyond 64 bit": json.dumps(WHOLE | {"offset": 2**63}).encode(),
+    "a text in a number's field": json.dumps(WHOLE | {"fields": {"age": "Rosalind"}}).encode(),
+    "a list in a field": json.dumps(WHOLE | {"fields": {"Job": ["Rosalind"]}}).encode(),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_a_record_that_is_none_is_left_out_and_the_others_are_kept(odd: str) -> None:
+    batch = [received(0), Received(1, 1_700_000_000_000, ODD[odd]), received(2)]
+    table, unfit = divided(batch, SCHEMA)
+    assert table.column(names.RECORD).to_pylist() == [0, 2]
+    [(offset, why)] = unfit
+    assert offset == 1
+    assert isinstance(why, Invalid)
+    assert "Rosalind" not in str(why), "a dead letter tells nobody's values"
+
+
+def test_of_a_field_that_nobody_declared_yet_the_first_type_counts() -> None:
+    batch = [received(0, savings=1.0), received(1, savings="much"), received(2, savings=None), received(3)]
+    table, unfit = divided(batch, SCHEMA)
+    assert table.column("savings").to_pylist() == [1.0, None, None]
+    assert [offset for offset, _ in unfit] == [1]
+
+
+def test_values_of_another_type_hide_no_others(tmp_path: Path) -> None:
+    """They are from before the field was declared; a merge and every reader go on."""
+    lake = SourceLake(tmp_path)
+    for first, value in (
+        (0, "a lot"),
+        (2, "7"),
+        (4, 3.0),
+        (6, 4.0),
+        (8, 5.0),
+        (10, 6.0),
+        (12, 7.0),
+        (14, 8.0),
+    ):
+        batch = [received(offset, savings=value) for offset in (first, first + 1)]
+        lake.append(0, first, first + 2, table_of(batch, SCHEMA))
+    savings = [None, None, 7.0, 7.0, *(float(value) for value in (3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8))]
+    assert lake.read(["savings"]).column("savings").to_pylist() == savings
+    lake.merge()
+    assert lake.read(["savings"]).column("savings").to_pylist() == savings
+    assert lake.file_count() < 8
 
 
 def offsets(lake: SourceLake) -> list[int]:

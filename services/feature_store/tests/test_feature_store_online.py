@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lending import EPOCH, credit_risk, record
+from lending import EPOCH, append, credit_risk, record
 from online_worlds import OnlineWorld
 
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_IDENTIFIER, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.kafka.messages import Partition
 from penstock.testing.wait import until
 from penstock_feature_store.lake.batches import Received, source_schema, table_of
+from penstock_feature_store.lake.lake import SourceLake
 from penstock_feature_store.online.stores import OnlineStore, Origin
+from penstock_feature_store.online.writer import step
+from penstock_feature_store.pipelines import Gate, Owned
 
 PIPELINE = credit_risk()
 FIELDS = ["income", "purpose", "Married", "country_y"]
@@ -146,6 +152,28 @@ def test_a_field_that_the_view_does_not_have_yet_is_kept_for_it(online_world: On
     with online_world.opened(after) as store:
         row = store.read("applications", ["a"], ["savings", "income", "purpose"], EPOCH)[0]
     assert row.values == {"savings": 5.0, "income": 1.0, "purpose": None}
+
+
+def test_a_row_that_the_store_cannot_hold_is_left_out_and_the_others_are_there(
+    online_world: OnlineWorld, tmp_path: Path
+) -> None:
+    pipeline = changed(lambda spec: None, "odd")
+    lake, left_out = SourceLake(tmp_path / "records"), list[int]()
+    rows = [record(offset, f"odd-{offset}", 0, {"income": float(offset)}) for offset in range(40)]
+    rows[7] = rows[7]._replace(value=re.sub(rb'"time":"\d{4}', b'"time":"0002', rows[7].value))
+    append(lake, pipeline, "applications", rows)
+
+    def reject(partition: Partition, unfit: Sequence[tuple[int, Exception]]) -> None:
+        assert partition == ("odd.applications.records.v1", 0)
+        left_out.extend(offset for offset, _ in unfit)
+
+    with online_world.opened(pipeline) as store:
+        owned = Owned(pipeline, 1, store, {"applications": lake}, store, Gate())
+        while step(owned, "applications", reject):
+            pass
+        found = incomes(store, *(f"odd-{offset}" for offset in range(40) if offset != 7))
+    assert found == [float(offset) for offset in range(40) if offset != 7]
+    assert set(left_out) <= {7}, "SQLite cannot hold it, Redis may"
 
 
 def test_a_row_expires(store: OnlineStore) -> None:

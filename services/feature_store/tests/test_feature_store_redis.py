@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from redis_server import PASSWORD, RedisServer
 
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.kafka.messages import Partition
 from penstock_feature_store.lake.lake import SourceLake
 from penstock_feature_store.online import redis_server
 from penstock_feature_store.online.redis import RedisOnlineStores
@@ -56,7 +57,7 @@ def test_a_position_is_never_ahead_of_the_rows(world: RedisWorld, store: OnlineS
         ]
         append(lake, PIPELINE, "applications", rows)
     begun = world.server.log_bytes()
-    while step(held(lake, store), "applications"):
+    while step(held(lake, store), "applications", rejected):
         pass
     whole = world.server.log_bytes()
     reached = set()
@@ -65,10 +66,14 @@ def test_a_position_is_never_ahead_of_the_rows(world: RedisWorld, store: OnlineS
         position = store.positions("applications").get(0, 0)
         reached.add(position)
         check(store, lake, below=position)
-        while step(held(lake, store), "applications"):
+        while step(held(lake, store), "applications", rejected):
             pass
         check(store, lake, below=9_000)
     assert len(reached) > 2, "the log was cut at different places"
+
+
+def rejected(partition: Partition, unfit: Sequence[tuple[int, Exception]]) -> None:
+    raise AssertionError(f"{partition}: {unfit}")
 
 
 def check(store: OnlineStore, lake: SourceLake, below: int) -> None:

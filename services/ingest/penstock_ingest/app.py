@@ -7,6 +7,7 @@ import asyncio
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
+from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.streams import TransactionalStream
 from penstock.runtime.lifecycle import Service
 from penstock_ingest import readings
@@ -29,11 +30,13 @@ async def run(settings: Settings) -> None:
             batch=settings.batch,
         )
 
+        letters = DeadLetters(kafka, GROUP)
+
         def make(pipeline: Pipeline, source: str) -> Intake:
             return Intake(
                 pipeline,
                 source,
-                restores=History(kafka, source_topic("seen", pipeline.pipeline, source)),
+                restores=History(kafka, source_topic("seen", pipeline.pipeline, source), letters.put_all),
                 clock=milliseconds,
                 capacity=settings.seen_capacity,
             )

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Literal
 
 import orjson
+from pydantic import TypeAdapter
 
-_VERSION = 1
+from penstock.contracts.events import Count
+
+_VERSION: Literal[1] = 1
+_ENCODED = TypeAdapter(tuple[Literal[1], Count, Count, Count, dict[str, Count]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +51,7 @@ class Counts:
 def decode_counts(metadata: str) -> Counts:
     """Counts from nothing where the metadata is not ours: an operator has moved the offsets."""
     try:
-        version, records, duplicates, forgotten, rejects = orjson.loads(metadata)
+        _, records, duplicates, forgotten, rejects = _ENCODED.validate_json(metadata)
     except ValueError:
         return Counts()
-    return Counts(records, duplicates, forgotten, Counter(rejects)) if version == _VERSION else Counts()
+    return Counts(records, duplicates, forgotten, Counter(rejects))

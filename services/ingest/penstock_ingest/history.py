@@ -16,10 +16,13 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from confluent_kafka import Message as RawMessage
 
+from penstock.contracts.errors import Invalid
+from penstock.runtime.dead_letters import Reject
 from penstock.runtime.kafka.messages import Headers, Message, Partition
 from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.settings import KafkaSettings
@@ -65,6 +68,7 @@ class History:
 
     kafka: KafkaSettings
     topic: str
+    reject: Reject = lambda _where, _unfit: None
 
     def restore(self, partition: int, *, records: int, window_ms: int, capacity: int, now: int) -> Restored:
         """Restores the state at the committed position, at which `records` were accepted. Raises
@@ -72,19 +76,22 @@ class History:
         """
         began = time.perf_counter()
         chunks: list[tuple[bytes, int]] = []
+        unfit: list[tuple[int, Exception]] = []
         ids = 0
         newest: list[Message] = []
         profile: Profile | None = None
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
-                found = [(raw.value() or b"", raw.timestamp()[1]) for raw in span]
+                messages = _sound(span, unfit, headers=profile is None)
+                found = [(message.value or b"", message.timestamp) for message in messages]
                 chunks[:0] = found
                 ids += sum(len(joined) for joined, _ in found) // DIGEST_BYTES
                 if profile is None:
-                    newest = [*map(_message, span), *newest]
+                    newest = [*messages, *newest]
                     profile = whole_profile(newest)
                 if profile is not None and (ids >= capacity or (found and found[0][1] < now - window_ms)):
                     break
+        self.reject(Partition(self.topic, partition), unfit)
         seen = SeenIds(window_ms, capacity)
         seen.restore(chunks, now)
         if chunks:
@@ -103,7 +110,7 @@ class History:
         messages: list[Message] = []
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
-                messages = [*map(_message, span), *messages]
+                messages = [*_sound(span, []), *messages]
                 if (found := whole_profile(messages)) is not None:
                     return found
         return {}
@@ -120,7 +127,8 @@ class History:
             low, end = anybody.ends(where)  # read committed, the log ends before an open transaction
 
         def reached(last: RawMessage) -> bool:
-            return int(_message(last).header("total") or 0) >= until_total
+            message = _message(last)
+            return _wrong(message) is None and _total(message) >= until_total
 
         span, start = FIRST_SPAN, end
         with Reader(self.kafka, NAME, fetch_wait_ms=FETCH_WAIT_MS) as reader:
@@ -130,6 +138,35 @@ class History:
                 span, end = min(span * 2, LARGEST_SPAN), start
 
 
-def _message(raw: RawMessage) -> Message:
-    # With its headers, which are the larger part: only where they are needed.
-    return Message(raw.offset() or 0, None, raw.value(), raw.timestamp()[1], raw.headers() or ())  # type: ignore[arg-type]
+def _sound(
+    span: Sequence[RawMessage], unfit: list[tuple[int, Exception]], *, headers: bool = True
+) -> list[Message]:
+    """The span's messages, with `headers` where those, which are the larger part, are needed. The
+    offsets of what ingest did not write are added to `unfit`, with the reason.
+    """
+    found = [_message(raw, headers=headers) for raw in span]
+    wrong = {message.offset: error for message in found if (error := _wrong(message))}
+    unfit += wrong.items()
+    return [message for message in found if message.offset not in wrong]
+
+
+def _wrong(message: Message) -> Invalid | None:
+    if len(message.value or b"") % DIGEST_BYTES:
+        return Invalid(f"ids have {DIGEST_BYTES} bytes each")
+    try:
+        _total(message)
+        for name in ("profile", "delta"):
+            decode_profile(message.header(name) or b"{}")
+    except ValueError:
+        return Invalid("its total or its profile is none")
+    return None
+
+
+def _total(message: Message) -> int:
+    """Raises ValueError."""
+    return int(message.header("total") or 0)
+
+
+def _message(raw: RawMessage, *, headers: bool = True) -> Message:
+    said: Any = raw.headers() or () if headers else ()
+    return Message(raw.offset() or 0, None, raw.value(), raw.timestamp()[1], said)

@@ -121,7 +121,7 @@ class Intake:
             partition.position, partition.counts, partition.profile = batch.position, counts, whole
             if fresh:
                 partition.since_checkpoint = 1 if checkpoint else partition.since_checkpoint + 1
-            self._measure(here, now, batch.messages[0].timestamp)
+            self._measure(here, now, batch.messages[0].timestamp if batch.messages else -1)
 
         return Outcome(produced, metadata=counts.encode(), committed=committed)
 

@@ -17,8 +17,10 @@ from typing import NamedTuple, Self
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from penstock.contracts.dataplane import Value
+from penstock.contracts.events import Count
 from penstock.contracts.pipeline import SourceField
 
 # Most frequent values kept of a field. One that becomes frequent late is undercounted by what was
@@ -149,6 +151,12 @@ def _join(count: int, moments: Moments | None, other_count: int, other: Moments 
     )
 
 
+_Moment = float | None
+_ENCODED = TypeAdapter(
+    dict[str, tuple[Count, Count, tuple[_Moment, _Moment, _Moment, _Moment] | None, dict[str, Count]]]
+)
+
+
 def encode_profile(fields: Profile) -> bytes:
     rows = {
         name: [one.present, one.missing, list(one.moments) if one.moments else None, one.values]
@@ -158,12 +166,13 @@ def encode_profile(fields: Profile) -> bytes:
 
 
 def decode_profile(value: bytes) -> Profile:
+    """Raises ValueError for what is no profile."""
     return {
         name: FieldProfile(present, missing, _moments(moments), Counter(values))
-        for name, (present, missing, moments, values) in orjson.loads(value).items()
+        for name, (present, missing, moments, values) in _ENCODED.validate_json(value).items()
     }
 
 
-def _moments(row: list[float | None] | None) -> Moments | None:
+def _moments(row: Sequence[float | None] | None) -> Moments | None:
     # JSON has no infinity and no NaN, which the sums of numbers near the largest float become: null.
     return Moments(*(math.nan if number is None else number for number in row)) if row else None

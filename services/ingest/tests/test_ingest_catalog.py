@@ -6,6 +6,7 @@ from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.events import PipelineApplied, encode
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.cloud_events import Received
+from penstock.testing.history import left_out
 from penstock.testing.packages import NOW
 from penstock_ingest.catalog import Catalog
 from penstock_ingest.history import Restored
@@ -57,7 +58,7 @@ async def test_a_source_does_not_exist_only_once_all_pipelines_are_known() -> No
     catalog = Catalog(make, prepare=there, added=lambda _: None, removed=lambda _: None)
     with pytest.raises(Unavailable):
         catalog.find("loans", "applications")
-    await catalog.applied.router.replay(applied(loans()))
+    await catalog.applied.router.replay(applied(loans()), left_out)
     assert catalog.find("loans", "applications").source == "applications"
     with pytest.raises(Unavailable):
         catalog.find("cards", "applications")

@@ -29,6 +29,7 @@ from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.testing.broker import Kafka, free_ports
+from penstock.testing.letters import letters
 from penstock.testing.wait import until
 from penstock_ingest.history import History, Restored, headers
 from penstock_ingest.seen import digest
@@ -318,6 +319,35 @@ def test_what_was_committed_is_waited_for_until_it_shows(world: World) -> None:
     producer.commit_transaction(10)
     waiting.join(10)
     assert [len(restored[records].seen) for records in (1, 2)] == [1, 2]
+
+
+def test_rubbish_on_the_seen_topic_is_left_out_at_a_start_and_nothing_is_doubled(world: World) -> None:
+    world.apply(small_pipeline())
+    world.start()
+    world.publish([event(str(number)) for number in range(10)])
+    world.reaches(10)
+    world.kill()
+    topic = source_topic("seen", "loans", "applications")
+    producer = Producer(world.settings.client())
+    odd: list[tuple[bytes, dict[str, bytes]]] = [
+        (b"seven b", {}),
+        (b"", {"total": b"many"}),
+        (b"", {"total": b"9" * 5_000}),
+        (b"", {"delta": b"[]"}),
+        (b"", {"profile": b'{"income": [1, 2, [1], {}]}'}),
+        (b"", {"profile": b"\xff"}),
+    ]
+    for value, said in odd:
+        producer.produce(world.settings.topic(topic), value, partition=0, headers=dict(said))
+    assert producer.flush(10) == 0
+    world.start()
+    world.publish([event(str(number)) for number in range(20)])  # the first ten once more
+    world.reaches(30)
+    assert [len(records) for records in world.read("records").values()] == [10, 10]
+    assert (counts := world.counts()) is not None
+    assert (counts.records, counts.duplicates) == (20, 10)
+    found = letters(world.settings, f"{topic}.penstock.ingest.dlq")
+    assert [letter.headers["dlq-partition"] for letter in found] == ["0"] * len(odd)
 
 
 def test_killed_in_mid_transaction_nothing_is_lost_and_nothing_doubled(world: World) -> None:

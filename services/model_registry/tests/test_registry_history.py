@@ -16,7 +16,7 @@ from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
 from penstock.testing import lending
 from penstock.testing import packages as sample
-from penstock.testing.history import restored
+from penstock.testing.history import left_out, restored
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry.history import History
 from penstock_model_registry.store import PipelineRow, VersionRow
@@ -172,9 +172,8 @@ async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(worl
         await history.look()
     for history in histories:
         assert history.router is not None
-        await history.router.replay(
-            Received(APPLIED.topic, 0, 0, "e", APPLIED.ce_type(), {}, encode(APPLIED))
-        )
+        received = Received(APPLIED.topic, 0, 0, "e", APPLIED.ce_type(), {}, encode(APPLIED))
+        await history.router.replay(received, left_out)
         for topic in history.router.replayed_topics:
             history.router.mark_caught_up(topic)
         await history.restore()

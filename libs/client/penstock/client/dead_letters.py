@@ -1,4 +1,6 @@
-"""Control events that a service could not use: list them, and give them back when the cause is mended."""
+"""Messages that a service could not use: list them, and give control events back when the cause is
+mended.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from confluent_kafka import KafkaException, Message, Producer
 from penstock.client.events import TIMEOUT_S, Events
 from penstock.contracts.connection import KafkaSettings
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
-from penstock.contracts.topics import SHARED, dead_letter_topic
+from penstock.contracts.topics import DEAD_LETTERS
 
 # Header of the mark that follows a letter which was given back: the letter's partition and offset.
 REPLAYED = "dlq-replayed"
@@ -18,7 +20,7 @@ REPLAYED = "dlq-replayed"
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A control event that a service put aside. `replayed`: given back to its topic; one that fails
+    """A message that a service put aside. `replayed`: given back to its topic; one that fails
     again is a new letter.
     """
 
@@ -40,33 +42,28 @@ class DeadLetters:
 
     def list(self) -> Iterator[DeadLetter]:
         """Yields every dead letter that Kafka still holds. Raises Unavailable."""
-        for topic in SHARED:
-            for consumer in topic.consumers:
-                group = f"penstock.{consumer}"
-                try:
-                    messages = [*self._events.read(dead_letter_topic(topic.name, group))]
-                except NotFound:
-                    continue  # nobody has written one
-                replayed = {mark for message in messages if (mark := _headers(message).get(REPLAYED))}
-                for message in messages:
-                    if REPLAYED not in _headers(message):
-                        yield _dead_letter(topic.name, group, message, replayed)
+        for name in self._events.topics(DEAD_LETTERS):
+            messages = [*self._events.read(name)]
+            replayed = {mark for message in messages if (mark := _headers(message).get(REPLAYED))}
+            for message in messages:
+                if REPLAYED not in _headers(message):
+                    yield _dead_letter(name, message, replayed)
 
     def replay(self, identity: str) -> DeadLetter:
         """Publishes the event to its topic again, under its own id, then marks the letter. Who
         already applied the event will skip it, so that a mark that is missing does no harm.
 
-        Raises NotFound, Unavailable, and Invalid for a letter that was too large to hold its event.
+        Raises NotFound, Unavailable, and Invalid for a letter that does not hold its message.
         """
         letter = next((letter for letter in self.list() if letter.id == identity), None)
         if letter is None:
             raise NotFound(f"no dead letter `{identity}`", remedy="See `penstock dead-letters list`")
         message = letter.message
-        if left_out := _headers(message).get("dlq-left-out"):
+        if "dlq-left-out" in _headers(message):
             raise Invalid(
-                f"the letter holds no event: of {left_out} bytes it was too large",
+                "the letter does not hold the message: it is a person's data, or too large",
                 where=identity,
-                remedy="Publish a smaller one",
+                remedy=f"It lies at {letter.topic}, where the letter says, until its retention ends",
             )
         headers = dict(message.headers() or []).items()
         own = {name: value for name, value in headers if not name.startswith("dlq-")}
@@ -96,13 +93,14 @@ def _headers(message: Message) -> dict[str, str]:
     }
 
 
-def _dead_letter(topic: str, group: str, message: Message, replayed: set[str]) -> DeadLetter:
+def _dead_letter(name: str, message: Message, replayed: set[str]) -> DeadLetter:
     headers = _headers(message)
+    topic, _, group = name.removesuffix(DEAD_LETTERS).rpartition(".penstock.")
     place = f"{message.partition()}/{message.offset()}"
     return DeadLetter(
         id=f"{message.topic()}/{place}",
         topic=topic,
-        group=group,
+        group=f"penstock.{group}",
         event_type=headers.get("ce_type", "?").removeprefix("io.penstock."),
         reason=headers.get("dlq-reason", "?"),
         replayed=place in replayed,

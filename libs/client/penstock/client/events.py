@@ -174,6 +174,15 @@ class Events:
                 for partition, (_, end) in _watermarks(consumer, topic).items()
             )
 
+    def topics(self, ending: str) -> list[str]:
+        """Topics (without prefix) whose names end so."""
+        prefix = self._kafka.topic_prefix
+        with self._consumer() as consumer:
+            found = consumer.list_topics(timeout=TIMEOUT_S).topics
+        return sorted(
+            name.removeprefix(prefix) for name in found if name.startswith(prefix) and name.endswith(ending)
+        )
+
     def read(self, topic: str) -> Iterator[Message]:
         """The committed messages of a topic (without prefix) from its beginning to its end as of now."""
         name = self._kafka.topic(topic)

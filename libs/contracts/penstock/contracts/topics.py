@@ -17,6 +17,7 @@ MESSAGE_BYTES = 900_000
 otherwise.
 """
 DAY_MS = 86_400_000
+DEAD_LETTERS = ".dlq"  # the end of the name of each topic of dead letters
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def predictions_topic(pipeline: str) -> str:
 
 
 def dead_letter_topic(topic: str, group: str) -> str:
-    return f"{topic}.{group}.dlq"
+    return f"{topic}.{group}{DEAD_LETTERS}"
 
 
 def pipeline_topics(pipeline: Pipeline) -> tuple[Topic, ...]:

@@ -26,7 +26,6 @@ from penstock.contracts import metrics
 from penstock.contracts.errors import Unavailable
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.consumer import GroupConsumer
-from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.faststream_mends import install, poll_slower, purge
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.messaging import lag_readings
@@ -208,8 +207,7 @@ class ControlPlane:
         return broker
 
     async def _subscribe(self, router: Router) -> None:
-        letters = DeadLetters(self.kafka, router.group, self.service, self.broker)
-        consumer = GroupConsumer(router, self.kafka, letters, halted=self._halted)
+        consumer = GroupConsumer(router, self.kafka)
         self.broker.include_router(consumer.routes)
         self.consumers.append(consumer)
         await consumer.subscriber.start()
@@ -225,14 +223,6 @@ class ControlPlane:
         self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
 
     # -- what its parts report ---------------------------------------------------------------------
-
-    def _halted(self, consumer: GroupConsumer, why: str) -> None:
-        """The service stays up, not ready, for a person to look at: a restart would only make more
-        dead letters.
-        """
-        log.error("consumer_halted", group=consumer.router.group, why=why)
-        self.readiness.waits_for("dead letters", f"{why}. Repair the cause and start the service again")
-        self._begin(consumer.subscriber.stop(), "halt")
 
     def _client_error(self, error: KafkaError) -> None:
         """librdkafka's own errors, from any of its threads."""

@@ -25,6 +25,7 @@ class Received:
     event_type: str | None
     headers: dict[str, str]
     value: bytes | None
+    key: bytes | None = None
 
     @property
     def place(self) -> str:
@@ -45,6 +46,7 @@ def receive(message: Message, prefix: str) -> Received:
         event_type=headers.get("ce_type"),
         headers=headers,
         value=message.value(),
+        key=message.key(),
     )
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
@@ -34,25 +33,15 @@ POLL_S = 1.0
 class GroupConsumer:
     """Handles the messages of one router, and settles each."""
 
-    def __init__(
-        self,
-        router: Router,
-        kafka: KafkaSettings,
-        dead_letters: DeadLetters,
-        *,
-        halted: Callable[[GroupConsumer, str], None],
-    ) -> None:
-        """`halted` is told that it must stop, and why."""
+    def __init__(self, router: Router, kafka: KafkaSettings) -> None:
         self.router = router
         self.busy = False  # while a message is in its handler, or waits before it is tried again
         self.behind: dict[str, int] = {}  # messages before the group by topic, as `positions` found last
         self.stopping = asyncio.Event()
         self._kafka = kafka
-        self._dead_letters = dead_letters
-        self._halted = halted
+        self._dead_letters = DeadLetters(kafka, router.group, router.topics)
         self._applied = False
         self._troubles: dict[str, Patience] = {}  # by the place of the message that failed
-        self._rejected_in_a_row = 0
         self._subscribe()
         for topic in router.topics:
             for outcome in ("applied", "retried", "rejected"):
@@ -117,7 +106,6 @@ class GroupConsumer:
             if error is not None:
                 await self._failed(message, received, error)
             elif self._applied:
-                self._rejected_in_a_row = 0
                 self._done(message, received, "applied")
             else:
                 self._done(message, received, "skipped")
@@ -130,15 +118,12 @@ class GroupConsumer:
             await self._again(patience, received, error)
             return
         try:
-            await self._dead_letters.put(message, received, error, patience.tries)
+            await asyncio.to_thread(self._dead_letters.put, received, error, patience.tries)
         except Exception as failure:
             log.warning("dead_letter_waits", place=received.place, why=str(failure))
             await self._again(patience, received, failure)
             return
         self._done(message, received, "rejected")
-        self._rejected_in_a_row += 1
-        if self._rejected_in_a_row >= self.router.retries.rejects_in_a_row:
-            self._halted(self, f"{self._rejected_in_a_row} dead letters in a row, the last: {error}")
 
     def _done(self, message: Message, received: Received, outcome: str) -> None:
         self._troubles.pop(received.place, None)

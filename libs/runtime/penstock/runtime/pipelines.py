@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from penstock.contracts.errors import NotFound, PenstockError, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, PenstockError, Unavailable
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.restore import Restored
@@ -67,10 +67,7 @@ class AppliedPipelines(Restored):
         return NotFound(f"no pipeline `{name}`", remedy=remedy)
 
     async def _apply(self, event: PipelineApplied) -> None:
-        old, new = (
-            self._newest.get(event.pipeline),
-            Applied(Pipeline.model_validate(event.spec), event.number),
-        )
+        old, new = self._newest.get(event.pipeline), Applied(declared(event), event.number)
         if old is not None and old.number >= new.number:
             return  # published twice
         done = self._follow(new, old)
@@ -78,6 +75,16 @@ class AppliedPipelines(Restored):
             await done
         self._newest = {**self._newest, event.pipeline: new}
         log.info("pipeline_followed", pipeline=event.pipeline, number=new.number)
+
+
+def declared(event: PipelineApplied) -> Pipeline:
+    """The pipeline that the event's file declares. Raises Invalid for a file of another, and
+    ValidationError.
+    """
+    pipeline = Pipeline.model_validate(event.spec)
+    if pipeline.pipeline != event.pipeline:
+        raise Invalid(f"the file declares pipeline {pipeline.pipeline!r}", where=event.pipeline)
+    return pipeline
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 from penstock.contracts import metrics
 from penstock.runtime.cloud_events import Received, receive
+from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.messages import BEGINNING, Partition
 from penstock.runtime.kafka.reading import Reader, Taken, lags
 from penstock.runtime.kafka.recovery import RENEW_AFTER_S, Recovery
@@ -50,6 +52,9 @@ class Replay:
         self._group = f"penstock.{service}"
         self._name = f"{owner}/replay"
         self._recovery = Recovery(self._name, measured=False)
+        self._letters = {
+            router: DeadLetters(kafka, router.group, router.replayed_topics) for router in routers
+        }
         self._stop = threading.Event()
         self._missing = {topic for router in routers for topic in router.replayed_topics}
         self._positions: dict[Partition, int] = {}
@@ -132,4 +137,7 @@ class Replay:
     async def _apply_in_order(self, events: Sequence[Received]) -> None:
         for event in events:
             for router in self._routers:
-                await router.replay(event)
+                await router.replay(event, partial(self._reject, router))
+
+    async def _reject(self, router: Router, received: Received, error: Exception, tries: int) -> None:
+        await asyncio.to_thread(self._letters[router].put, received, error, tries)

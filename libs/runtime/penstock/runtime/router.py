@@ -42,6 +42,7 @@ _EVENTS = counter(metrics.CONTROL_EVENTS)
 Applied = Callable[[Any, Effect], None]
 Handler = Applied | Callable[[Any], Awaitable[Write | None]]
 Replayed = Callable[[Any], Awaitable[None] | None]
+Reject = Callable[[Received, Exception, int], Awaitable[None]]
 H = TypeVar("H", bound=Handler)
 R = TypeVar("R", bound=Replayed)
 
@@ -54,14 +55,12 @@ class Retries:
 
     `first` and `longest` delay between two tries. `patience` counts from the first failure; then the
     message is rejected. A restart of the service begins to count anew, and so does its database's
-    absence. So many `rejects_in_a_row`, without a success between them, and the consumer stops: the
-    fault is here, not in the messages.
+    absence.
     """
 
     first: float = 0.2
     longest: float = 10.0
     patience: float = 300.0
-    rejects_in_a_row: int = 10
 
 
 class Patience:
@@ -129,7 +128,7 @@ class Router:
         beginning at each start, no group, no inbox.
 
         On a compacted topic each key's last event comes at least. What may pass is retried, in
-        order; another error is logged and its event left out.
+        order; after another error the event is left out, a dead letter.
         """
 
         def register(handler: R) -> R:
@@ -213,19 +212,19 @@ class Router:
             log.debug("event_repeated", event_id=event_id, event_type=event.ce_type())
         return new
 
-    async def replay(self, received: Received) -> None:
+    async def replay(self, received: Received, reject: Reject) -> None:
         """Hands one message of a replayed topic to its handler, within the trace that it belongs
-        to. Never raises an Exception.
+        to. `reject` makes a dead letter of one that cannot be applied, from its error and the number
+        of tries; raises what that raises.
         """
         if received.event_type in self.replays and received.value is not None:
             _, handler = self.replays[received.event_type]
             with within(context_of(received.headers)):
-                done = await self._replay(received, handler)
+                done = await self._replay(received, handler, reject)
             self.count(received.topic, "replayed" if done else "left_out")
 
-    async def _replay(self, received: Received, handler: Replayed) -> bool:
+    async def _replay(self, received: Received, handler: Replayed, reject: Reject) -> bool:
         patience = Patience(self.retries)
-        about = {"place": received.place, "event_type": received.event_type}
         while True:
             try:
                 answer = handler(_decoded(received))
@@ -234,9 +233,10 @@ class Router:
                 return True
             except Exception as error:
                 if not patience.lasts(error):
-                    log.exception("replay_left_out", **about)
+                    await reject(received, error, patience.tries)
                     return False
-                log.warning("replay_retried", **about, why=f"{type(error).__name__}: {error}")
+                why = f"{type(error).__name__}: {error}"
+            log.warning("replay_retried", place=received.place, event_type=received.event_type, why=why)
             await asyncio.sleep(patience.delay())
 
 

@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import orjson
 import pyarrow as pa
 import structlog
+from pydantic import TypeAdapter, ValidationError
 
+from penstock.contracts.dataplane import Record
+from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Source
 from penstock_feature_store import names
 
@@ -51,13 +54,48 @@ def source_schema(source: Source) -> pa.Schema:
     return pa.schema([*META, *fields])
 
 
+_RECORD: TypeAdapter[Record] = TypeAdapter(Record)
+
+
+def divided(received: Sequence[Received], schema: pa.Schema) -> tuple[pa.Table, list[tuple[int, Exception]]]:
+    """The rows of those records that are records and fit `schema`, and the others' offsets, each with
+    what is wrong with it; no value is told.
+    """
+    try:
+        return table_of(received, schema), []
+    except Exception as error:  # whatever it is: each is looked at alone
+        log.warning("batch_divided", records=len(received), why=type(error).__name__)
+    fit: list[Received] = []
+    unfit: list[tuple[int, Exception]] = []
+    for one in received:
+        try:
+            # Of a field that nobody declared yet, the first value's type is the others'.
+            schema = united([schema, _alone(one, schema).schema])
+            fit.append(one)
+        except Invalid as error:
+            unfit.append((one.offset, error))
+    return table_of(fit, schema), unfit
+
+
+def _alone(received: Received, schema: pa.Schema) -> pa.Table:
+    """Raises Invalid."""
+    try:
+        _RECORD.validate_json(received.value, strict=True)
+        return table_of([received], schema)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise Invalid(f"no record: {first['msg']}", where=".".join(map(str, first["loc"][:2]))) from None
+    except (pa.ArrowException, OverflowError, ValueError):
+        raise Invalid("no record: its time or a number is beyond what a column holds") from None
+
+
 CHUNK = 2_000  # records decoded at a time: as Python objects they take many times their bytes
 
 
 def table_of(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
     """The rows in the order they came. A field that `schema` does not know yet (ingest was told of
     a change first) keeps its values: its type is that of the values. A known field that no record
-    carries is missing.
+    carries is missing. Raises what a record that is none makes it raise.
     """
     parts = [
         _decoded(received[start : start + CHUNK], schema) for start in range(0, max(len(received), 1), CHUNK)
@@ -83,9 +121,10 @@ def _decoded(received: Sequence[Received], schema: pa.Schema) -> pa.Table:
     for name in dict.fromkeys(name for row in fields for name in row):
         column = names.column_of(name)
         declared = schema.field(column).type if column in schema.names else None
-        array = _array([row.get(name) for row in fields], declared)
-        if array is not None:
-            columns[column] = array
+        values = [row.get(name) for row in fields]
+        kind = declared or _type_of(values)
+        if kind is not None:
+            columns[column] = _array(name, values, kind)
     added = [pa.field(column, array.type) for column, array in columns.items() if column not in META.names]
     return pa.Table.from_arrays(list(columns.values()), schema=pa.schema([*META, *added]))
 
@@ -109,17 +148,11 @@ def united(schemas: Iterable[pa.Schema]) -> pa.Schema:
     return pa.schema([column.remove_metadata() for column in columns.values()])
 
 
-def _array(values: Sequence[Any], declared: pa.DataType | None) -> pa.Array | None:
-    """None where neither the declaration nor a value says the type. What ingest let pass is kept,
-    whatever we were told so far.
-    """
-    kind = _type_of(values)
-    if declared is not None:
-        try:
-            return pa.array(values, declared)
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            log.warning("values_of_another_type", declared=str(declared), found=str(kind))
-    return None if kind is None else pa.array(values, kind)
+def _array(name: str, values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise Invalid(f"its type is not the column's, {kind}", where=f"fields.{name}") from None
 
 
 def _type_of(values: Sequence[Any]) -> pa.DataType | None:

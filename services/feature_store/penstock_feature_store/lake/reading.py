@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import structlog
 
-from penstock.contracts.errors import Invalid
 from penstock_feature_store import names
 from penstock_feature_store.lake.batches import conform
 from penstock_feature_store.lake.files import Footer, LakeFile
@@ -53,10 +52,25 @@ def read_rows(path: Path, schema: pa.Schema, keep: pc.Expression | None = None) 
     table = pq.read_table(path, columns=wanted, filters=keep)
     try:
         return conform(table, schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise Invalid(
-            f"a field changed its type and old values do not fit the new one: {error}", where=str(path)
-        ) from error
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        log.warning("values_of_another_type", file=str(path), read_as="missing")
+        columns = [_fitting(table.column(name), schema.field(name).type) for name in wanted]
+        return conform(pa.Table.from_arrays(columns, names=wanted), schema)
+
+
+def _fitting(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
+    """Values as `kind`; missing where they are none of it: one row must not hide the others."""
+    try:
+        return column.cast(kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.concat_arrays([_or_missing(value, kind) for value in column])
+
+
+def _or_missing(value: pa.Scalar, kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array([value.cast(kind).as_py()], kind)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return pa.nulls(1, kind)
 
 
 def values_in(table: pa.Table, column: str) -> int:

@@ -9,11 +9,12 @@ import structlog
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
+from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.messages import Batch, Partition
 from penstock.runtime.kafka.streams import PositionedStream
 from penstock.runtime.readiness import Readiness
 from penstock_feature_store.lake.arrivals import Arrivals
-from penstock_feature_store.lake.batches import Received, source_schema, table_of
+from penstock_feature_store.lake.batches import META, Received, divided, source_schema
 from penstock_feature_store.lake.lake import SourceLake
 from penstock_feature_store.settings import Settings
 
@@ -36,6 +37,7 @@ class Records:
         self._arrivals = arrivals
         self._topics: dict[str, tuple[SourceLake, pa.Schema]] = {}
         self._reached: dict[Partition, int] = {}
+        self.letters = DeadLetters(settings.platform.kafka, GROUP)
         self.stream = PositionedStream(
             settings.platform.kafka,
             group=GROUP,
@@ -76,8 +78,13 @@ class Records:
             for message in batch.messages
             if message.value
         ]
+        table, unfit = divided(received, schema)
+        if unfit and not table.num_rows and not lake.positions():
+            # A source without data may change its types, and ingest may be told of it first.
+            table, unfit = divided(received, META)
+        self.letters.put_all(batch.partition, unfit)
         first = lake.positions().get(batch.partition.number, batch.messages[0].offset)
-        lake.append(batch.partition.number, first, batch.position, table_of(received, schema))
+        lake.append(batch.partition.number, first, batch.position, table)
         self._arrivals.tell()
 
     def reached(self, partition: Partition, position: int) -> None:

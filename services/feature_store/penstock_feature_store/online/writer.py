@@ -9,20 +9,25 @@ import ctypes
 import gc
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
+from confluent_kafka import KafkaException
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.topics import source_topic
+from penstock.runtime.dead_letters import Reject
+from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.metrics import histogram
 from penstock.runtime.readiness import Readiness
 from penstock_feature_store import names
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.online.stores import OnlineStores
-from penstock_feature_store.pipelines import Owned, Pipelines
+from penstock_feature_store.pipelines import Owned, Pipelines, apart
 
 log = structlog.get_logger(__name__)
 _DELAY = histogram(metrics.ONLINE_DELAY)
@@ -40,8 +45,9 @@ CHECK_EVERY_S = 2.0
 class OnlineWriter:
     """The position is saved after the rows: after a crash some are written again, which changes nothing."""
 
-    def __init__(self, pipelines: Pipelines, arrivals: Arrivals) -> None:
+    def __init__(self, pipelines: Pipelines, arrivals: Arrivals, reject: Reject) -> None:
         self._pipelines = pipelines
+        self._reject = reject
         self._arrivals = arrivals
         self.trouble = ""  # why the last rows could not be written
 
@@ -52,12 +58,13 @@ class OnlineWriter:
             try:
                 for held in self._pipelines.all():
                     for source in held.lakes:
-                        while not stop.is_set() and step(held, source):
-                            worked = True
-            except Unavailable as error:
+                        with apart("online", pipeline=held.pipeline.pipeline, source=source):
+                            while not stop.is_set() and step(held, source, self._reject):
+                                worked = True
+            except (Unavailable, KafkaException) as error:
                 if not self.trouble:
-                    log.warning("online_store_away", why=error.message, where=error.where)
-                self.trouble = error.message
+                    log.warning("online_store_away", why=str(error))
+                self.trouble = str(error)
                 stop.wait(AGAIN_S)
                 continue
             self.trouble = ""
@@ -87,8 +94,9 @@ class OnlineWriter:
             await asyncio.sleep(CHECK_EVERY_S)
 
 
-def step(held: Owned, source: str) -> bool:
-    """Writes the next rows online; False when there are none. Raises Unavailable.
+def step(held: Owned, source: str, reject: Reject) -> bool:
+    """Writes the next rows online; False when there are none. A row that the store cannot hold becomes
+    a dead letter. Raises Unavailable, and KafkaException where that is not acknowledged.
 
     Rows are read and written under one lock with erasures: none that left the lake can come back from here.
     """
@@ -100,13 +108,31 @@ def step(held: Owned, source: str) -> bool:
             return False
         except FileNotFoundError:  # merged meanwhile
             return True
-        held.writer.write(source, table)
+        if unfit := list(_unfit(held, source, table)):
+            records = Partition(source_topic("records", held.pipeline.pipeline, source), partition)
+            reject(records, unfit)
         held.writer.save(source, {partition: position})
         published: datetime | None = pc.min(table.column(names.INGESTED)).as_py()
         if published is not None:
             delay = max(0.0, (datetime.now(UTC) - published).total_seconds())
             _DELAY.record(delay, {"pipeline": held.pipeline.pipeline, "source": source})
         return True
+
+
+def _unfit(held: Owned, source: str, table: pa.Table) -> Iterator[tuple[int, Exception]]:
+    """Writes the rows, halves of them where they cannot be written together; yields the offsets of those
+    that cannot be alone, each with the reason. Rows may be written again.
+    """
+    try:
+        held.writer.write(source, table)
+    except (ArithmeticError, TypeError, ValueError) as error:  # of a value, not of the store
+        if table.num_rows > 1:
+            half = table.num_rows // 2
+            yield from _unfit(held, source, table.slice(0, half))
+            yield from _unfit(held, source, table.slice(half))
+        else:
+            why = Invalid(f"the online store cannot hold it ({type(error).__name__})", where=source)
+            yield table.column(names.RECORD)[0].as_py(), why
 
 
 def behind(held: Owned, source: str) -> int:

@@ -289,6 +289,11 @@ class World(Replica):
     def flush(self) -> None:
         self._ingest.flush(30)
 
+    def produce(self, topic: str, value: bytes) -> None:
+        """What anybody may write, to partition 0."""
+        self._producer.produce(self.settings.topic(topic), value, partition=0)
+        self._producer.flush(30)
+
     @contextmanager
     def events(self, topic: str) -> Iterator[list[Event]]:
         """The control events of a topic from its beginning; the list grows when `listen` is called on it."""

@@ -46,6 +46,8 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     """
     try:
         entry = orjson.loads(line)
+        if not (isinstance(entry["id"], str) and isinstance(entry["traceparent"], str | None)):
+            raise TypeError("its id or its trace is no text")
         status = _status(entry)
         request, (pipeline, version), problem = _request(entry)
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:

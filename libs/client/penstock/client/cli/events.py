@@ -13,7 +13,7 @@ from penstock.client.cli.output import AsJson, progress, show, table
 from penstock.client.client import Penstock
 from penstock.client.files import rows
 
-dead_letters = typer.Typer(help="Control events that a service could not use.", no_args_is_help=True)
+dead_letters = typer.Typer(help="Messages that a service could not use.", no_args_is_help=True)
 
 
 def publish(

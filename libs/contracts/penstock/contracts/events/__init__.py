@@ -12,9 +12,7 @@ from penstock.contracts.events.audits import (
     ReviewDecided,
     ReviewRequested,
 )
-from penstock.contracts.events.event import (
-    Event,
-)
+from penstock.contracts.events.event import Count, Event
 from penstock.contracts.events.parts import (
     Artifact,
     Envelope,
@@ -50,6 +48,7 @@ __all__ = [
     "AuditCompleted",
     "AuditFailed",
     "AuditStarted",
+    "Count",
     "DeploymentChanged",
     "Envelope",
     "EnvelopeSignature",

@@ -113,6 +113,14 @@ CONTROL_EVENTS = Metric(
     " that.",
     (_DESTINATION, _GROUP, "outcome"),
 )
+DEAD_LETTERS = Metric(
+    "penstock.dead.letters",
+    "counter",
+    "{message}",
+    "Messages that could not be applied and were left out, a dead letter each; one that is read anew at each"
+    " start counts at each.",
+    (_DESTINATION, _GROUP),
+)
 OUTBOX = Metric(
     "penstock.outbox.rows",
     "gauge",

@@ -1,7 +1,8 @@
 """Makes librdkafka's clients, one function a kind, each kind's settings once.
 
 A *member* joins a consumer group. A *reader* joins none: it asks where a group stands and reads
-partitions that it chooses. A *transactional producer* publishes what becomes visible all at once.
+partitions that it chooses. A *producer* publishes message by message; what a *transactional
+producer* publishes becomes visible all at once.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def reader(kafka: KafkaSettings, group: str, *, isolation: Isolation, fetch_wait
         allow_auto_create_topics=False,
     )
     return Consumer(settings, logger=_log)
+
+
+def producer(kafka: KafkaSettings, *, within_s: float) -> Producer:
+    """A producer outside of transactions; what is not acknowledged within this time fails."""
+    settings = kafka.client(enable_idempotence=True, message_timeout_ms=round(within_s * 1000))
+    return Producer(settings, logger=_log)
 
 
 def transactional_producer(kafka: KafkaSettings, transactional_id: str, *, compression: str) -> Producer:

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from confluent_kafka import KafkaException
 
+from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.group import BATCH, LINGER_S, Member
 from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Outcome, Partition
 from penstock.runtime.kafka.positions import Gathered
@@ -19,6 +21,7 @@ from penstock.runtime.kafka.spans import batch_span
 from penstock.runtime.kafka.transaction import Transactions
 from penstock.runtime.messaging import processing
 from penstock.runtime.readiness import Readiness
+from penstock.runtime.router import may_pass
 from penstock.runtime.settings import KafkaSettings
 
 
@@ -34,7 +37,8 @@ class Processor(Protocol):
 
     def process(self, batch: Batch) -> Outcome:
         """Decides, and changes nothing: after an aborted transaction the same messages come again.
-        What is kept in memory changes in `Outcome.committed`.
+        What is kept in memory changes in `Outcome.committed`. Where it raises what will not pass, the
+        messages that it raises for alone are left out as dead letters.
         """
 
 
@@ -71,6 +75,7 @@ class TransactionalStream(Member):
         super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=False)
         self._transactional_id = kafka.topic(f"{group}-{replica}")
         self._processors: dict[str, Processor] = {}
+        self._letters = DeadLetters(kafka, group)
 
     def add(self, topic: str, processor: Processor) -> None:
         """Subscribes to one more topic, within half a second. From any thread."""
@@ -90,7 +95,7 @@ class TransactionalStream(Member):
             transactions.begin()
             for batch in gathered.batches:
                 with processing(batch.partition.topic, self._group, messages=len(batch.messages)):
-                    outcome = self._processors[batch.partition.topic].process(batch)
+                    outcome = self._outcome(batch)
                     transactions.produce(outcome.produced)
                 answered.append((batch, outcome))
             transactions.commit(
@@ -100,6 +105,25 @@ class TransactionalStream(Member):
             for batch, outcome in answered:
                 self._advance(batch.partition, batch.position)
                 outcome.committed()
+
+    def _outcome(self, batch: Batch) -> Outcome:
+        """The batch's outcome, without the messages that cannot be processed even alone: those
+        become dead letters.
+        """
+        process = self._processors[batch.partition.topic].process
+        try:
+            return process(batch)
+        except Exception as error:
+            if may_pass(error):
+                raise
+        unfit: dict[int, Exception] = {}
+        for message in batch.messages:
+            try:
+                process(replace(batch, messages=[message]))
+            except Exception as error:
+                unfit[message.offset] = error
+        self._letters.put_all(batch.partition, list(unfit.items()))
+        return process(replace(batch, messages=[one for one in batch.messages if one.offset not in unfit]))
 
     def _assigned(self, partitions: Sequence[Partition]) -> Mapping[Partition, int]:
         """Committed offsets first: once they are stable, nobody who owned the partitions before can
