@@ -118,7 +118,7 @@ def _draw_histograms(axes: Any, histograms: Sequence[Histogram]) -> None:
         axes.stairs(
             histogram.shares,
             histogram.edges,
-            label=histogram.label or None,
+            label=f" {histogram.label}" if histogram.label else None,
             color=SERIES[index],
             linestyle=STYLES[index],
             linewidth=1.5,
@@ -140,7 +140,7 @@ def _lines(axes: Any, lines: Sequence[Curve], labels: dict[str, str], *, markers
             linestyle=STYLES[index % len(STYLES)],
             marker=MARKERS[index % len(MARKERS)] if markers else None,
             markersize=4.5,
-            label=labels[curve.group],
+            label=f" {labels[curve.group]}",  # matplotlib leaves out what begins with `_`
         )
 
 

@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "penstock",
     "font.size": 9.5,
     "font.family": "sans-serif",
+    "text.parse_math": False,  # a group's name may hold `$`
     "text.color": INK,
     "axes.labelcolor": SOFT,
     "axes.edgecolor": LINE,
