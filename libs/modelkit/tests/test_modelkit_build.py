@@ -85,6 +85,30 @@ def test_nothing_to_learn_is_a_sentence(
     assert str(caught.value).startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("target", "where"), [({"type": "regression"}, "targets.y"), ({"type": "binary"}, "features.x")]
+)
+@pytest.mark.parametrize("sentinel", [1.7976931348623157e308, -1e200])
+def test_a_number_whose_square_is_none_is_a_sentence_before_the_first_epoch(
+    world: Any, target: dict[str, str], where: str, sentinel: float
+) -> None:
+    numbers = [sentinel if row == 7 else row / 40 for row in range(40)]
+    pipeline = world.pipeline({"x": "number"}, {"x": {}}, target)
+    regression = target["type"] == "regression"
+    part = world.part(
+        "part",
+        {"x": labels(40) if regression else numbers},
+        numbers if regression else labels(40),
+        () if regression else ("false", "true"),
+    )
+    epochs: list[Any] = []
+    with pytest.raises(
+        Invalid, match=rf"^{where}: the training split has a number .* beyond ±1e\+100: .* Start a new run"
+    ):
+        build(pipeline, part, part, on_epoch=epochs.append)
+    assert epochs == []
+
+
 def test_a_class_without_a_row_is_a_sentence(world: Any) -> None:
     with pytest.raises(Invalid, match="the training split has no row of class `blue`"):
         made(world, labels(40), labels(20), ("red", "green", "blue"), target={"type": "multiclass"})

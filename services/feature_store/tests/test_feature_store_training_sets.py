@@ -322,6 +322,13 @@ def only(value: Any, count: int = 100) -> dict[str, list[Received]]:
     }
 
 
+def one_mistyped() -> dict[str, list[Received]]:
+    """One label, in the validation part."""
+    sources = population()
+    application = {"income": 1.0, "purpose": "haus", "Married": True, "country_y": "nl", "sex": "f"}
+    return sources | {"applications": [*sources["applications"], record(200, "a-4", 200, application)]}
+
+
 def without_income() -> dict[str, list[Received]]:
     sources = population(100)
     empty = [
@@ -365,6 +372,14 @@ def without_income() -> dict[str, list[Received]]:
             Conflict,
             "part is empty: 60 rows of 1 entities",
         ),
+        (
+            one_mistyped(),
+            {"targets": {"why": {"from": "applications.purpose", "type": "multiclass"}}, "features": INCOME},
+            Conflict,
+            "the train part has no row labelled `haus`, the whole 1 of 149. Publish more events of that"
+            " class. If it is a mistake, `penstock erase credit-risk ENTITY` takes out whoever has it;"
+            " with its `values` declared, `applications.purpose` takes no other",
+        ),
         (without_income(), {}, Conflict, "features.income: applications.income is missing in all"),
         (
             population(),
@@ -392,6 +407,14 @@ def test_a_refusal_says_what_to_change(
         make(credit_risk(**change), tmp_path, sources)
     assert sentence in str(refused.value)
     assert refused.value.remedy
+
+
+def test_numbers_of_a_lake_from_before_they_were_bounded_are_missing(tmp_path: Path) -> None:
+    sources = population()
+    huge = {"income": -1e200, "purpose": "car", "Married": True, "country_y": "nl", "sex": "f"}
+    sources["applications"][7] = record(7, "a7", 7, huge)
+    rows = rows_of(make(credit_risk(), tmp_path, sources))
+    assert [row["__id"] for row in rows if row["income"] is None] == ["ev-7"]
 
 
 def test_what_is_about_another_entity_cannot_be_joined() -> None:

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
+from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.family import Description, Epoch, Part, Prepared, Trained, family_of
 from penstock.modelkit.features import transform
+from penstock.modelkit.graph import Array
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
 from penstock.modelkit.preprocessing import bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
@@ -130,9 +132,10 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
                 where=f"split.parts.{'train' if part == 'training' else part}",
                 remedy="Publish more labelled events, or give this part a larger share",
             )
+        for name, column in zip(named.inputs.numbers, rows.numbers.T, strict=True):
+            _check_numbers(column[np.isfinite(column)], part, f"features.{name}")
         if pipeline.target.type == "regression":
-            if not np.isfinite(rows.labels).all():
-                raise Invalid(f"the {part} split has targets that are no number", where=where)
+            _check_numbers(rows.labels, part, where)
             continue
         present = np.unique(rows.labels)
         if len(present) < 2:
@@ -148,3 +151,12 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
                 where=where,
                 remedy="Publish more labels of it",
             )
+
+
+def _check_numbers(numbers: Array, part: str, where: str) -> None:
+    if not (np.abs(numbers) <= MAX_NUMBER).all():  # nor is NaN
+        raise Invalid(
+            f"the {part} split has a number that is none, or beyond ±{MAX_NUMBER:g}: its square is no number",
+            where=where,
+            remedy="Start a new run: its training set takes such a value for missing",
+        )

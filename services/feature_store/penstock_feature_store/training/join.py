@@ -57,7 +57,7 @@ def build(order: Order) -> TrainingSet:
     rows, labels, offsets = _snapshot(order, columns)
     joined = join(pipeline, columns, rows, order.folder)
     parts = _parts(pipeline, _table(pipeline, columns, rows, joined, labels))
-    _refuse_useless(columns, parts, labels.classes)
+    _refuse_useless(pipeline, columns, parts, labels.classes)
     artifacts = Artifacts(order.artifacts)
     written = {}
     for name, part in parts.items():
@@ -209,7 +209,9 @@ def _parts(pipeline: Pipeline, table: pa.Table) -> dict[str, pa.Table]:
     return {name: table.filter(pa.array(part == number)) for number, name in enumerate(PARTS)}
 
 
-def _refuse_useless(columns: Columns, parts: Mapping[str, pa.Table], classes: Sequence[str]) -> None:
+def _refuse_useless(
+    pipeline: Pipeline, columns: Columns, parts: Mapping[str, pa.Table], classes: Sequence[str]
+) -> None:
     whole = pa.concat_tables(parts.values())
     entities = len(pc.unique(whole.column(names.ENTITY)))
     for name, part in parts.items():
@@ -228,12 +230,18 @@ def _refuse_useless(columns: Columns, parts: Mapping[str, pa.Table], classes: Se
                 remedy="Publish events that carry it, or take it out of `features`",
             )
     seen = set(train.column("__label").to_pylist())
-    absent = [name for index, name in enumerate(classes) if index not in seen]
+    absent = [(index, name) for index, name in enumerate(classes) if index not in seen]
     if absent:
+        index, name = absent[0]
         raise Conflict(
-            f"the train part has no row labelled `{absent[0]}`",
+            f"the train part has no row labelled `{name}`, the whole"
+            f" {whole.column('__label').to_pylist().count(index)} of {whole.num_rows:,}",
             where="split.parts.train",
-            remedy="Publish more events of that class",
+            remedy=(
+                "Publish more events of that class. If it is a mistake, `penstock erase"
+                f" {pipeline.pipeline} ENTITY` takes out whoever has it; with its `values` declared,"
+                f" `{pipeline.target.source_field}` takes no other"
+            ),
         )
 
 

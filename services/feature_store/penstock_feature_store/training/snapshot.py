@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.events import OffsetRange
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
@@ -78,7 +79,7 @@ class Snapshot:
         present = {name for file in files for name in pq.read_schema(file).names}
         fields = {names.column_of(name): _SQL[field.type] for name, field in declared.fields.items()}
         columns = [
-            f"CAST({quoted(column) if column in present else 'NULL'} AS {kind}) AS {quoted(column)}"
+            f"{_value(quoted(column) if column in present else 'NULL', kind)} AS {quoted(column)}"
             for column, kind in fields.items()
         ]
         meta = [names.ENTITY, names.TIME, names.ID, names.PARTITION, names.OFFSET]
@@ -89,6 +90,12 @@ class Snapshot:
             QUALIFY row_number() OVER (
                 PARTITION BY {names.PARTITION}, {names.OFFSET} ORDER BY {names.RECORD}) = 1"""
         )
+
+
+def _value(column: str, kind: str) -> str:
+    # A lake may hold numbers from before ingest bounded them.
+    value = f"CAST({column} AS {kind})"
+    return f"CASE WHEN abs({value}) <= {MAX_NUMBER} THEN {value} END" if kind == "DOUBLE" else value
 
 
 def quoted(name: str) -> str:
