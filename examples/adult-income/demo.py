@@ -46,6 +46,9 @@ LATENCY_CALLS = 500
 
 T = TypeVar("T")
 
+# The door is on this machine: tritonclient and urllib shall not ask a proxy for it.
+os.environ["no_proxy"] = f"127.0.0.1,localhost,{os.environ.get('no_proxy', '')}".rstrip(",")
+
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 
 

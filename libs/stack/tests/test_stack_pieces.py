@@ -102,6 +102,15 @@ def test_programs_get_the_stacks_addresses_and_not_the_callers(tmp_path: Path) -
     }
 
 
+def test_a_proxy_of_the_caller_is_not_for_this_machine() -> None:
+    callers = {"http_proxy": "http://proxy:1", "no_proxy": "corp"}
+    assert programs.inherited(callers) == {
+        "http_proxy": "http://proxy:1",
+        "no_proxy": "corp,127.0.0.1,localhost,::1",
+        "NO_PROXY": "127.0.0.1,localhost,::1",
+    }
+
+
 def test_the_stacks_file_is_read_back_and_its_absence_said(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="penstock up"):
         StackFile.read(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
@@ -51,7 +52,8 @@ class Connection:
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
-        self.channel = grpc.insecure_channel(endpoint, options=_OPTIONS)
+        proxy = ("grpc.enable_http_proxy", int(not _loopback(endpoint)))
+        self.channel = grpc.insecure_channel(endpoint, options=[*_OPTIONS, proxy])
 
     def call(self, method: Callable[..., Response], request: Any, *, timeout: float = 30.0) -> Response:
         """One unary call. Raises the PenstockError that the service raised, or Unavailable with
@@ -79,3 +81,12 @@ class Connection:
                 remedy="Start it with `penstock up`, see `penstock status`, or set PENSTOCK_ENDPOINT",
             )
         return error_of_call(error)
+
+
+def _loopback(endpoint: str) -> bool:
+    """Tells whether it lies on this machine, where no proxy that `http_proxy` names reaches it."""
+    host = endpoint.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -20,7 +20,7 @@ WITHIN_S = 3.0
 
 def look(address: str) -> str | None:
     """None while what listens at `address` is ready; else what it waits for. Takes at most some 6 s."""
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         try:
             health = health_pb2_grpc.HealthStub(channel).Check(
                 health_pb2.HealthCheckRequest(), timeout=WITHIN_S

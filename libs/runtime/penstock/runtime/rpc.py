@@ -53,6 +53,7 @@ _SERVICE_CONFIG = {
 _OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_http_proxy", 0),  # `http_proxy` is for what lies outside the platform
 ]
 
 

@@ -110,7 +110,7 @@ def _ask_envoy(address: str, stack: StackFile) -> _Answer:
 
 
 def _ask_service(address: str, stack: StackFile) -> _Answer:
-    with grpc.insecure_channel(address) as channel:
+    with grpc.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
         stub = status_pb2_grpc.StatusServiceStub(channel)
         said: Any = stub.GetStatus(status_pb2.GetStatusRequest(), timeout=PATIENCE_S).services[0]
     waits_for = tuple(f"{one.thing} ({one.why})" if one.why else one.thing for one in said.waiting)

@@ -84,7 +84,7 @@ def service_settings(stack: StackFile, service: str) -> dict[str, str]:
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:
     """Environment of the caller, less what the stack decides itself: its addresses, and how to
-    reach its Kafka.
+    reach its Kafka. A proxy that it names is not for what lies on this machine.
     """
     decided = (
         "PENSTOCK_HOME",
@@ -94,10 +94,16 @@ def inherited(environment: Mapping[str, str]) -> dict[str, str]:
         "PENSTOCK_STACK_",
     )
     ports = tuple(f"PENSTOCK_{service.upper()}__PORT" for service in PLATFORM)
-    return {
+    proxied = any(name.lower().endswith("_proxy") for name in environment)
+    direct = {
+        name: ",".join(filter(None, (environment.get(name), "127.0.0.1,localhost,::1")))
+        for name in ("no_proxy", "NO_PROXY")
+        if proxied
+    }
+    return direct | {
         name: value
         for name, value in environment.items()
-        if name == "PENSTOCK_KAFKA__TOPIC_PREFIX" or not name.startswith((*decided, *ports))
+        if name == "PENSTOCK_KAFKA__TOPIC_PREFIX" or not name.startswith((*decided, *ports, *direct))
     }
 
 
