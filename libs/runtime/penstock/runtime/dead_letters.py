@@ -98,10 +98,13 @@ class DeadLetters:
                 headers=headers,
                 on_delivery=lambda failure, _: refused.append(failure) if failure else None,
             )
-        if self._producer.flush(DELIVERY_S + 1):
-            raise Unavailable("Kafka has not acknowledged a dead letter", where=name)
+        left = self._producer.flush(DELIVERY_S + 1)
+        if left or refused:
+            del self._producer  # Kafka may answer another, see kafka/recovery.py
         if refused:
             raise KafkaException(refused[0])
+        if left:
+            raise Unavailable("Kafka has not acknowledged a dead letter", where=name)
 
     def _letter(
         self, received: Received, error: Exception, tries: int

@@ -121,6 +121,8 @@ class TransactionalStream(Member):
             try:
                 process(replace(batch, messages=[message]))
             except Exception as error:
+                if may_pass(error):
+                    raise
                 unfit[message.offset] = error
         self._letters.put_all(batch.partition, list(unfit.items()))
         return process(replace(batch, messages=[one for one in batch.messages if one.offset not in unfit]))
