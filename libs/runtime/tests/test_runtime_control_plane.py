@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
@@ -63,8 +64,9 @@ class Applied(Tables):
     audit: Mapped[str] = mapped_column(String(64))
 
 
-def started(audit: str) -> AuditStarted:
-    return AuditStarted(audit_id=audit, pipeline="p", digest="d", started_at=NOON)
+def started(audit: str, digest: str = "d") -> AuditStarted:
+    """`digest` is the key."""
+    return AuditStarted(audit_id=audit, pipeline="p", digest=digest, started_at=NOON)
 
 
 def applied(pipeline: str, number: int = 1) -> PipelineApplied:
@@ -416,6 +418,67 @@ async def test_what_may_pass_is_retried_in_order(
     assert topics.read(DLQ) == []
 
 
+async def test_what_waits_holds_back_its_own_key_alone_and_a_restart_doubles_nothing(
+    settings: KafkaSettings, store: Store, topics: Topics
+) -> None:
+    came = False
+
+    def router(got: list[str]) -> Router:
+        made = Router("g", store, retries=Retries(first=0.02, longest=0.1, patience=60.0))
+
+        @made.on(AuditStarted)
+        def on_audit_started(event: AuditStarted, effect: Effect) -> None:
+            if event.digest == "late" and not came:
+                raise Unavailable("its version has not come in")
+            effect.session.add(Applied(number=int(event.audit_id), audit=event.digest))
+            effect.after_commit(lambda: got.append(event.audit_id))
+
+        return made
+
+    late = [started("0", "late"), started("2", "late"), started("5", "late")]
+    topics.send(late[0], started("1", "a"), late[1], started("3", "b"), started("4", "a"), late[2])
+    before, after = list[str](), list[str]()
+    plane = ControlPlane("t", settings, [router(before)], store=store)
+    async with running(plane):
+        await until(lambda: before == ["1", "3", "4"])
+        await until(lambda: any("audits.v1/0/0 waits, 3 in all" in fact for fact in plane.readiness.facts))
+        assert topics.committed(AUDITS, "g") <= 0, "it is read again after a crash"
+    plane = ControlPlane("t", settings, [router(after)], store=store)
+    async with running(plane):
+        await until(lambda: [consumer.behind for consumer in plane.consumers])
+        topics.send(started("6", "a"))
+        await until(lambda: after == ["6"])
+        came = True
+        await until(lambda: after == ["6", "0", "2", "5"])
+        await until(lambda: topics.committed(AUDITS, "g") == 7)
+        await until(lambda: not plane.readiness.facts)
+    with in_a_thread(store.snapshot()) as session:
+        assert session.scalars(select(Applied.number).order_by(Applied.number)).all() == [*range(7)]
+    assert topics.read(DLQ) == []
+
+
+async def test_when_too_many_wait_the_next_stays_in_kafka_until_some_have_gone(
+    settings: KafkaSettings, store: Store, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.runtime.consumer.MOST_WAITING", 3)
+    router, got = Router("g", store, retries=QUICK), list[str]()
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted) -> None:
+        if event.audit_id < "5" and time.monotonic() < there_at:
+            raise Unavailable("not yet")
+        got.append(event.audit_id)
+
+    topics.send(*[started(str(number), f"d{number}") for number in range(8)])
+    there_at = time.monotonic() + 2
+    async with running(ControlPlane("t", settings, [router], store=store)):
+        await until(lambda: len(got) == 8)
+        assert min(got.index(str(late)) for late in (5, 6, 7)) >= 3, "they wait in Kafka behind three"
+        await until(lambda: topics.committed(AUDITS, "g") == 8)
+    assert sorted(got) == [str(number) for number in range(8)]
+    assert topics.read(DLQ) == []
+
+
 async def test_patience_ends_in_a_dead_letter(settings: KafkaSettings, store: Store, topics: Topics) -> None:
     router = Router("g", store, retries=Retries(first=0.02, longest=0.05, patience=1.2))
     got: list[str] = []
@@ -489,6 +552,32 @@ async def test_many_dead_letters_in_a_row_stop_nobody(
         await until(lambda: plane.readiness.ready)
         await until(lambda: topics.committed(AUDITS, "g") == 21)
     assert len(topics.read(DLQ)) == 20
+
+
+async def test_a_replay_that_waits_holds_back_its_own_key_alone(
+    settings: KafkaSettings, topics: Topics
+) -> None:
+    router, got, there = Router("g", retries=QUICK), list[str](), asyncio.Event()
+
+    @router.on_replay(AuditStarted)
+    async def on_audit_started(event: AuditStarted) -> None:
+        if event.digest == "late":
+            await there.wait()
+        got.append(event.audit_id)
+
+    topics.send(started("0", "late"), started("1", "a"), started("2", "late"), started("3", "b"))
+    plane = ControlPlane("t", settings, [router])
+    async with running(plane):
+        await until(lambda: got == ["1", "3"])
+        topics.send(started("4", "a"))
+        await until(lambda: got == ["1", "3", "4"])
+        await until(lambda: "events wait: audits.v1 late" in plane.readiness.facts)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(router.caught_up(AUDITS), 1.5)
+        there.set()
+        await asyncio.wait_for(router.caught_up(AUDITS), 10)
+        assert got == ["1", "3", "4", "0", "2"]
+        await until(lambda: plane.readiness.ready and not plane.readiness.facts)
 
 
 async def test_a_replay_leaves_out_what_cannot_be_applied_with_one_letter_however_often_it_is_read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -98,6 +99,18 @@ async def test_what_a_handler_logs_says_which_event_and_pipeline(store: Store) -
     await router.handle(received("1", event_id="a"))
     assert said == [{"event_id": "a", "event_type": "AuditStarted", "pipeline": "p"}]
     assert structlog.contextvars.get_contextvars() == {}
+
+
+async def test_a_handler_that_does_not_end_is_tried_again(store: Store) -> None:
+    router = Router("g", store, retries=Retries(longest_run=0.05))
+
+    @router.on(AuditStarted)
+    async def on_audit_started(event: AuditStarted) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(DeadlineExceeded, match="handler has not ended within 0 s") as caught:
+        await router.handle(received())
+    assert may_pass(caught.value)
 
 
 async def test_two_groups_apply_the_same_event_each(store: Store) -> None:

@@ -1,7 +1,7 @@
 """The control plane: FastStream over Kafka, with mends for what it does not do by itself.
 
-* A message's own offset is committed, after it was applied, rejected or skipped, and never before.
-* What fails is retried in order (`consumer.py`), then becomes a dead letter that Kafka has
+* A message's offset is committed after it was applied, rejected or skipped, and never before.
+* What fails is retried in order of its key (`consumer.py`), then becomes a dead letter that Kafka has
   acknowledged before the original is committed (`dead_letters.py`).
 * A consumer's fatal errors end the control plane with ClientFailed, and so does a consumer that
   stands still; a group that leaves a topic to nobody is formed anew (`watches.py`).
@@ -79,7 +79,7 @@ class ControlPlane:
         self.readiness = readiness or Readiness(lambda: datetime.now(UTC))
         self.consumers: list[GroupConsumer] = []
         self._owner = f"{service}/{replica}"
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._down = asyncio.Event()
 
     async def run(self, after: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -207,7 +207,7 @@ class ControlPlane:
         return broker
 
     async def _subscribe(self, router: Router) -> None:
-        consumer = GroupConsumer(router, self.kafka)
+        consumer = GroupConsumer(router, self.kafka, self.readiness, self._begin)
         self.broker.include_router(consumer.routes)
         self.consumers.append(consumer)
         await consumer.subscriber.start()
@@ -220,7 +220,9 @@ class ControlPlane:
                 log.exception("control_plane_task_failed", task=name)
                 self.fail(f"{name}: {error}")
 
-        self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
+        task = asyncio.create_task(supervised(), name=f"control-plane/{name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # -- what its parts report ---------------------------------------------------------------------
 

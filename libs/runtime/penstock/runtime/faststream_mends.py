@@ -62,8 +62,8 @@ class Client(AsyncConfluentConsumer):
             return None
         return message
 
-    def commit_own(self, message: Message) -> None:
-        """Commits this message's offset and no other. FastStream's `ack` commits what the client has
+    def commit(self, topic: str, partition: int, offset: int) -> None:  # type: ignore[override]
+        """Commits this partition's position and no other. FastStream's `ack` commits what the client has
         stored by then: of each partition the message that was polled last, also where that one is to
         come again.
 
@@ -73,7 +73,8 @@ class Client(AsyncConfluentConsumer):
         Fails without it: `test_a_message_that_comes_again_is_not_committed_with_another`.
         """
         with contextlib.suppress(KafkaException, RuntimeError):  # revoked, or closed meanwhile
-            self.consumer.commit(message=message, asynchronous=True)
+            position = TopicPartition(topic, partition, offset)
+            self.consumer.commit(offsets=[position], asynchronous=True)
 
     async def positions(self) -> list[Position]:
         """Returns the consumer's position in each partition that it holds. Raises Unavailable where

@@ -62,8 +62,11 @@ class Readiness:
             self._tell(ready=ready)
 
     def fact(self, key: str, text: str) -> None:
+        """An empty text takes the fact back."""
         with self._lock:
             self._facts[key] = text
+            if not text:
+                del self._facts[key]
 
     def on_change(self, listener: Callable[[bool], object]) -> None:
         self._changed.append(listener)

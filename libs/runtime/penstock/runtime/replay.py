@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
+import structlog
+from confluent_kafka import KafkaException
+
 from penstock.contracts import metrics
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.messages import BEGINNING, Partition
@@ -27,11 +31,17 @@ POLL_S = 1.0
 LOOK_FOR_TOPICS_S = 1.0
 ANSWER_S = 2.0  # that an answer of Kafka's is waited for, and so may delay the stop
 BATCH = 500
+OTHERS_WAIT_S = 1.0  # for an event that is being applied; then it holds back its own key alone
+MOST_WAITING = 1_000  # events that are being applied; beyond it all wait
+
+Key = tuple[Router, str, bytes | None]  # whose, topic and key
+
+log = structlog.get_logger(__name__)
 
 
 class Replay:
-    """Reads the routers' replayed topics whole, then goes on with what comes. Messages of one partition
-    arrive in order, one batch at a time.
+    """Reads the routers' replayed topics whole, then goes on with what comes. Messages of one key
+    are applied in order.
     """
 
     def __init__(
@@ -60,6 +70,8 @@ class Replay:
         self._positions: dict[Partition, int] = {}
         self._unread: dict[str, set[Partition]] = {}  # partitions whose end was not reached yet
         self._applying: Future[None] | None = None
+        self._lanes: dict[Key, asyncio.Task[None]] = {}  # the last event of each key that is being applied
+        self._waiting = 0  # events in lanes
         self._lags: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -76,7 +88,9 @@ class Replay:
             self._stop.set()
             if self._applying is not None:
                 self._applying.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+            for lane in self._lanes.values():
+                lane.cancel()
+            await asyncio.gather(reading, *self._lanes.values(), return_exceptions=True)
 
     def _session(self) -> None:
         look_at = 0.0
@@ -112,13 +126,20 @@ class Replay:
             reader.partitions(next(iter(self._positions)).topic)
 
     def _tell_progress(self) -> None:
-        for topic, partitions in self._unread.items():
+        for topic, partitions in list(self._unread.items()):
             if partitions:
                 left = self._lags.get(topic, 0)
                 self._readiness.waits_for(topic, f"reading it from the beginning, {left:,} offsets are left")
+            elif waiting := sum(lane[1] == topic for lane in list(self._lanes)):
+                self._readiness.waits_for(topic, f"{waiting} of its events wait to be applied")
+            else:
+                del self._unread[topic]
+                self._readiness.has(topic)
+                for router in self._routers:
+                    self._loop.call_soon_threadsafe(router.mark_caught_up, topic)
 
     def _apply(self, taken: Taken) -> None:
-        """Returns when all of it is applied: the next session goes on after it."""
+        """Returns when all of it is applied or in a lane: the next session goes on after it."""
         if taken.messages:
             events = [receive(message, self._kafka.topic_prefix) for message in taken.messages]
             self._applying = asyncio.run_coroutine_threadsafe(self._apply_in_order(events), self._loop)
@@ -128,16 +149,49 @@ class Replay:
             self._positions |= {Partition(event.topic, event.partition): event.offset + 1 for event in events}
         for partition, end in taken.ends.items():
             self._positions[partition] = max(self._positions[partition], end)
-            self._unread[partition.topic].discard(partition)
-            if not self._unread[partition.topic]:
-                self._readiness.has(partition.topic)
-                for router in self._routers:
-                    self._loop.call_soon_threadsafe(router.mark_caught_up, partition.topic)
+            self._unread.get(partition.topic, set()).discard(partition)
 
     async def _apply_in_order(self, events: Sequence[Received]) -> None:
+        """Returns when each is applied, or waits in its lane."""
         for event in events:
             for router in self._routers:
-                await router.replay(event, partial(self._reject, router))
+                if event.event_type in router.replays:
+                    await self._apply_or_line_up(router, event)
+
+    async def _apply_or_line_up(self, router: Router, event: Received) -> None:
+        key = router, event.topic, event.key
+        ahead = self._lanes.get(key)
+        applying = asyncio.create_task(self._apply_after(ahead, router, event))
+        full = self._waiting >= MOST_WAITING
+        await asyncio.wait([applying], timeout=None if full else 0 if ahead else OTHERS_WAIT_S)
+        if applying.done():
+            applying.result()
+        else:
+            self._lanes[key] = applying
+            self._waiting += 1
+            applying.add_done_callback(partial(self._applied, key))
+            self._say()
+
+    async def _apply_after(self, ahead: asyncio.Task[None] | None, router: Router, event: Received) -> None:
+        if ahead is not None:
+            await ahead
+        await router.replay(event, partial(self._reject, router))
+
+    def _applied(self, key: Key, applied: asyncio.Task[None]) -> None:
+        self._waiting -= 1
+        if self._lanes.get(key) is applied:
+            del self._lanes[key]
+        self._say()
 
     async def _reject(self, router: Router, received: Received, error: Exception, tries: int) -> None:
-        await asyncio.to_thread(self._letters[router].put, received, error, tries)
+        """Until Kafka has the letter: what is left out is said."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._letters[router].put, received, error, tries)
+            except (Unavailable, KafkaException) as failure:
+                log.warning("dead_letter_waits", place=received.place, why=str(failure))
+                await asyncio.sleep(LOOK_FOR_TOPICS_S)
+
+    def _say(self) -> None:
+        waiting = sorted(f"{topic} {(key or b'').decode(errors='replace')}" for _, topic, key in self._lanes)
+        self._readiness.fact("replay", f"events wait: {', '.join(waiting)}" if waiting else "")

@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from sqlalchemy.exc import OperationalError
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError
+from penstock.contracts.errors import TREATMENTS, DeadlineExceeded, Invalid, PenstockError
 from penstock.contracts.events import EVENTS, Event, decode
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received
@@ -55,12 +55,13 @@ class Retries:
 
     `first` and `longest` delay between two tries. `patience` counts from the first failure; then the
     message is rejected. A restart of the service begins to count anew, and so does its database's
-    absence.
+    absence. A handler on the event loop may take `longest_run`; it is tried again then.
     """
 
     first: float = 0.2
     longest: float = 10.0
     patience: float = 300.0
+    longest_run: float = 120.0
 
 
 class Patience:
@@ -205,12 +206,23 @@ class Router:
         assert self.store is not None
         if inspect.iscoroutinefunction(handler):
             known = await self.store.read(lambda session: has_applied(session, self.group, event_id))
-            new = not known and await self.store.apply(self.group, event_id, await handler(event) or _nothing)
+            new = False
+            if not known:
+                new = await self.store.apply(self.group, event_id, await self._prepared(event, handler))
         else:
             new = await self.store.apply(self.group, event_id, partial(cast(Applied, handler), event))
         if not new:
             log.debug("event_repeated", event_id=event_id, event_type=event.ce_type())
         return new
+
+    async def _prepared(self, event: Event, handler: Handler) -> Write:
+        """Raises DeadlineExceeded where the handler takes longer than it may."""
+        try:
+            async with asyncio.timeout(self.retries.longest_run):
+                return await cast("Callable[[Event], Awaitable[Write | None]]", handler)(event) or _nothing
+        except TimeoutError as error:
+            why = f"its handler has not ended within {self.retries.longest_run:.0f} s"
+            raise DeadlineExceeded(why, where=type(event).__name__) from error
 
     async def replay(self, received: Received, reject: Reject) -> None:
         """Hands one message of a replayed topic to its handler, within the trace that it belongs
