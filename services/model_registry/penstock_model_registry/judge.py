@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Tampered
-from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.events import AuditCompleted, ModelVersionPromoted, ReviewDecided
 from penstock.contracts.versions import version_name
 from penstock.packages import dsse, evidence
 from penstock.packages.dsse import envelope_digest
@@ -19,6 +19,14 @@ from penstock_model_registry import promotion
 from penstock_model_registry.cases import Case, Judged
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import Drop, Promoted, Reason
+
+
+def check_signed(said: AuditCompleted | ReviewDecided, keys: Keys) -> None:
+    """Raises Tampered for a forged one. To be called before what it is about is waited for."""
+    if isinstance(said, AuditCompleted):
+        verdict_of(said, keys.trust())
+    elif said.waiver:
+        dsse.verify(said.waiver, keys.trust(), Waiver)
 
 
 class Judge:

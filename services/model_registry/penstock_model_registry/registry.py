@@ -47,7 +47,7 @@ from penstock_model_registry.cases import (
     settle,
     unmoved,
 )
-from penstock_model_registry.judge import Judge
+from penstock_model_registry.judge import Judge, check_signed
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import AwaitsReview, Decision, Reason
 from penstock_model_registry.store import VersionRow
@@ -71,6 +71,7 @@ class Registry:
     ) -> None:
         self._store = store
         self._packages = packages
+        self._keys = keys
         self._clock = clock
         self._judge = Judge(packages, artifacts, keys, clock)
         self._judging = asyncio.Lock()
@@ -132,6 +133,7 @@ class Registry:
 
         Raises Unavailable while the version has not come in, Tampered for a forged verdict.
         """
+        await asyncio.to_thread(check_signed, audit, self._keys)
         async with self._judging:
             case = await self._case(audit.digest)
             if case.audit and case.audit.audit_id >= audit.audit_id:  # ULIDs: by time
@@ -147,6 +149,7 @@ class Registry:
         """Decides anew by a person's review. Raises Unavailable while the version or the audit has not
         come in, Tampered for a forged waiver.
         """
+        await asyncio.to_thread(check_signed, review, self._keys)
         async with self._judging:
             case = await self._case(review.digest)
             if case.audit is None or case.audit.audit_id < review.audit_id:

@@ -228,6 +228,19 @@ async def test_what_waited_in_three_topics_may_come_in_any_order(
     assert (promoted.version.digest, promoted.promoted_by) == (run.digest, "Ada")
 
 
+async def test_what_is_forged_is_refused_before_its_version_is_waited_for(
+    world: World, tmp_path: Path
+) -> None:
+    run = world.run()  # never comes in
+    stranger = type(world.keys)(tmp_path / "stranger")
+    stranger.ensure()
+    forged = sample.verdict(stranger, run.digest, GOOD)
+    with pytest.raises(Tampered):
+        await world.receives(world.audit(run.digest, GOOD).model_copy(update={"evidence": forged}))
+    with pytest.raises(Tampered):
+        await world.receives(world.review(run.digest, sample.waiver(stranger, run.digest, gate("fail"))))
+
+
 async def test_a_failed_audit_waits_for_its_version(world: World) -> None:
     run = world.run()
     failed = AuditFailed(
