@@ -14,12 +14,16 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pydantic import ValidationError
+from sqlalchemy.dialects import sqlite
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, Kind, NotFound, PenstockError
+from penstock.contracts.events import PartitionOffset
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime import rpc
 from penstock.runtime.settings import ServiceSettings, check_names
+from penstock.runtime.tables import Json
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.wait import until
 
@@ -245,3 +249,13 @@ def test_every_kind_has_a_status_and_comes_back_as_itself() -> None:
         assert isinstance(error, PenstockError)
         assert error.kind is kind
         assert str(error) == "there: said. Do it"
+
+
+def test_what_fits_no_event_is_the_callers_mistake_and_a_damaged_row_is_not() -> None:
+    with pytest.raises(ValidationError) as caught:
+        PartitionOffset(topic="t", partition=-1, offset=2**63)
+    told = rpc._told(caught.value, "/penstock/CreateRun")
+    assert (told.kind, told.where) == (Kind.INVALID, "partition")
+    with pytest.raises(PenstockError, match="partition: a row of the database is damaged") as damaged:
+        Json(PartitionOffset).process_result_value({"topic": "t"}, sqlite.dialect())
+    assert rpc._told(damaged.value, "").kind == Kind.INTERNAL

@@ -16,7 +16,7 @@ from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
 from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc as pb_grpc
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.rpc import timestamp
+from penstock.runtime.rpc import shown, timestamp
 from penstock.runtime.store import Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import Desk
@@ -60,10 +60,13 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
             yield pb.FetchReportResponse(chunk=data[start : start + CHUNK_BYTES])
 
     async def ListReviews(self, request: pb.ListReviewsRequest, context: Context) -> pb.ListReviewsResponse:
-        found = await self._store.read(
-            lambda session: rows.reviews(session, request.pipeline, open_only=request.open_only)
-        )
-        return pb.ListReviewsResponse(reviews=[_review(row) for row in found])
+        def listed(session: Session) -> pb.ListReviewsResponse:
+            found = rows.reviews(session, request.pipeline, open_only=request.open_only)
+            return pb.ListReviewsResponse(
+                reviews=shown(found, lambda audit_id: _review(session.get_one(ReviewRow, audit_id)))
+            )
+
+        return await self._store.read(listed)
 
     async def DecideReview(self, request: pb.DecideReviewRequest, context: Context) -> pb.Review:
         decide = partial(

@@ -108,9 +108,9 @@ def newest_audit(session: Session, digest: str) -> AuditRow | None:
     return session.scalar(query.order_by(AuditRow.audit_id.desc()).limit(1))
 
 
-def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[ReviewRow]:
-    """Lists reviews, newest first."""
-    query = select(ReviewRow).order_by(ReviewRow.audit_id.desc())
+def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[str]:
+    """Lists the audits that were or are to be reviewed, newest first."""
+    query = select(ReviewRow.audit_id).order_by(ReviewRow.audit_id.desc())
     if pipeline:
         query = query.where(ReviewRow.pipeline == pipeline)
     if open_only:

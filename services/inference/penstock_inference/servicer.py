@@ -12,12 +12,13 @@ from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
+from penstock.runtime import rpc
 from penstock_inference.door.door import PREDICTION_HEADER
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.predict import Row, features_from_store, find_model, plain, response_of, row_of
 from penstock_inference.record.origin import PARAMETER, Origins
 from penstock_inference.record.recorder import Recorder
-from penstock_inference.serving.deployment import Deployments
+from penstock_inference.serving.deployment import Deployment, Deployments
 from penstock_inference.serving.model import Model
 from penstock_inference.serving.tensors import Tensor, grpc_response_of
 from penstock_inference.serving.triton import infer_request
@@ -69,22 +70,13 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def GetServing(
         self, request: inference_pb2.GetServingRequest, context: Context
     ) -> inference_pb2.GetServingResponse:
-        response = inference_pb2.GetServingResponse(
+        known = [deployment for deployment in self._deployments if deployment.served or deployment.refused]
+        return inference_pb2.GetServingResponse(
             record_backlog_bytes=self._recorder.backlog_bytes,
             door_open=self._keeper.closed is None,
             door_reason=self._keeper.closed or "",
+            pipelines=rpc.shown(known, _serving),
         )
-        for deployment in self._deployments:
-            served, refused = deployment.served, deployment.refused
-            if not (served or refused):
-                continue
-            told = response.pipelines.add(pipeline=deployment.pipeline)
-            if served:
-                told.digest, told.generation = served.digest, served.generation
-                told.since.FromDatetime(served.since)
-            if refused:
-                told.refused_digest, told.refused_reason = refused.digest, refused.reason
-        return response
 
     async def _online(
         self, model: Model, entity: str, within: float
@@ -120,3 +112,13 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         if prediction is None:
             raise PenstockError("the door gave the prediction no id", remedy="Look at Envoy's routes")
         return str(prediction), grpc_response_of(response).tensors
+
+
+def _serving(deployment: Deployment) -> inference_pb2.Serving:
+    told = inference_pb2.Serving(pipeline=deployment.pipeline)
+    if served := deployment.served:
+        told.digest, told.generation = served.digest, served.generation
+        told.since.FromDatetime(served.since)
+    if refused := deployment.refused:
+        told.refused_digest, told.refused_reason = refused.digest, refused.reason
+    return told

@@ -11,6 +11,7 @@ from sqlalchemy import Integer, String, Text, delete, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, RefusedDeployment, Served
+from penstock.runtime.rpc import shown
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import Json, UtcDateTime
 from penstock_inference.serving.model import Layout
@@ -68,24 +69,30 @@ def promotion_of(session: Session, pipeline: str, generation: int) -> ModelVersi
 
 
 def layouts(session: Session) -> list[tuple[str, Layout]]:
-    """Pipeline and layout of every admitted generation."""
-    return [
-        (
-            row.pipeline,
-            Layout(row.digest, row.generation, row.numbers, row.strings, frozenset(row.booleans)),
+    """Pipeline and layout of every admitted generation that can be read: one that is damaged is
+    written anew when its promotion comes from Kafka once more.
+    """
+
+    def read(key: tuple[str, int]) -> tuple[str, Layout]:
+        row = session.get_one(AdmittedRow, key)
+        ModelVersionPromoted.model_validate_json(row.promotion)
+        return row.pipeline, Layout(
+            row.digest, row.generation, row.numbers, row.strings, frozenset(row.booleans)
         )
-        for row in session.scalars(select(AdmittedRow))
-    ]
+
+    keys = session.execute(select(AdmittedRow.pipeline, AdmittedRow.generation))
+    return shown([(pipeline, generation) for pipeline, generation in keys], read)
 
 
 def deployments(session: Session, now: datetime) -> list[DeploymentChanged]:
-    """State of every pipeline that serves a version, or had one refused."""
+    """State of every pipeline that serves a version, or had one refused, where it can be read."""
     pipelines = session.scalars(select(ServedRow.pipeline).union(select(RefusedRow.pipeline))).all()
-    return [_state(session, pipeline, now) for pipeline in pipelines]
+    return shown(pipelines, lambda pipeline: _state(session, pipeline, now))
 
 
 def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: datetime) -> None:
-    effect.session.merge(
+    _put(
+        effect.session,
         AdmittedRow(
             pipeline=promotion.version.pipeline,
             generation=promotion.generation,
@@ -95,17 +102,18 @@ def admit(effect: Effect, promotion: ModelVersionPromoted, layout: Layout, now: 
             strings=layout.strings,
             booleans=tuple(sorted(layout.booleans)),
             admitted_at=now,
-        )
+        ),
     )
 
 
 def serve(effect: Effect, promotion: ModelVersionPromoted, now: datetime) -> DeploymentChanged:
     """Records and publishes that a version serves; an earlier refusal is history."""
     pipeline = promotion.version.pipeline
-    effect.session.merge(
+    _put(
+        effect.session,
         ServedRow(
             pipeline=pipeline, generation=promotion.generation, digest=promotion.version.digest, since=now
-        )
+        ),
     )
     effect.session.execute(delete(RefusedRow).where(RefusedRow.pipeline == pipeline))
     return _publish(effect, pipeline, now)
@@ -122,16 +130,24 @@ def withdraw(
 def refuse(effect: Effect, promotion: ModelVersionPromoted, reason: str, now: datetime) -> DeploymentChanged:
     """Records and publishes that a promotion is not served; the version that serves goes on."""
     pipeline = promotion.version.pipeline
-    effect.session.merge(
+    _put(
+        effect.session,
         RefusedRow(
             pipeline=pipeline,
             generation=promotion.generation,
             digest=promotion.version.digest,
             reason=reason,
             at=now,
-        )
+        ),
     )
     return _publish(effect, pipeline, now)
+
+
+def _put(session: Session, row: Tables) -> None:
+    """Writes a row in place of the one with its key, which may be damaged."""
+    same = (key == getattr(row, key.name) for key in type(row).__table__.primary_key)
+    session.execute(delete(type(row)).where(*same))
+    session.add(row)
 
 
 def _publish(effect: Effect, pipeline: str, now: datetime) -> DeploymentChanged:

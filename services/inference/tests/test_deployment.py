@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted
@@ -83,6 +83,24 @@ async def test_what_serves_and_what_was_refused_outlive_the_process(
         (True, False),
         (True, True),
     ]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["UPDATE admitted SET promotion = '{' WHERE generation = 4", "UPDATE admitted SET numbers = '7'"],
+)
+async def test_a_damaged_row_is_left_out_and_mended_by_its_promotion(
+    deployments: Deployments, store: Store, model: Model, damage: str
+) -> None:
+    await deployments.admit(model)
+    await deployments.serve(model)
+    await store.write(lambda effect: effect.session.execute(text(damage)))
+    again = await restored(store)
+    deployment = again.of(model.pipeline)
+    assert (deployment.layout(4), deployment.known) == (None, None), "its promotion is admitted again"
+    assert deployment.served is not None
+    await again.admit(model)
+    assert (await restored(store)).of(model.pipeline).known == Known(4, model.digest)
 
 
 async def test_a_version_that_serves_ends_the_refusal(

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.model_registry.v1 import model_registry_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2_grpc as pb_grpc
-from penstock.runtime.rpc import timestamp
+from penstock.runtime.rpc import shown, timestamp
 from penstock.runtime.store import Store
 from penstock_model_registry import store as rows
 from penstock_model_registry.packages import Packages
@@ -63,7 +63,9 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     ) -> pb.ListPipelinesResponse:
         return await self._store.read(
             lambda session: pb.ListPipelinesResponse(
-                pipelines=[_pipeline(session, row) for row in rows.newest_pipelines(session)]
+                pipelines=shown(
+                    rows.names(session), lambda name: _pipeline(session, rows.pipeline_row(session, name))
+                )
             )
         )
 
@@ -77,8 +79,9 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
     ) -> pb.ListVersionsResponse:
         def listed(session: Session) -> pb.ListVersionsResponse:
             rows.pipeline_row(session, request.pipeline)
+            found = rows.versions_of(session, request.pipeline)
             return pb.ListVersionsResponse(
-                versions=[_version(session, row) for row in rows.versions_of(session, request.pipeline)]
+                versions=shown(found, lambda digest: _version(session, session.get_one(VersionRow, digest)))
             )
 
         return await self._store.read(listed)

@@ -125,7 +125,7 @@ def pipeline_row(session: Session, name: str, number: int = 0) -> PipelineRow:
     """Finds a pipeline's newest file, or the one of that number. Raises NotFound."""
     row = session.get(PipelineRow, (name, number)) if number else newest_pipeline(session, name)
     if row is None:
-        known = [row.name for row in newest_pipelines(session)]
+        known = names(session)
         numbered = f" number {number}" if number else ""
         raise NotFound(
             f"no pipeline `{name}`{numbered}",
@@ -155,15 +155,9 @@ def outcome_of(review: ReviewDecided) -> tuple[Envelope | None, str | None]:
     return None, f"{review.decided_by} rejected the review: {review.why}"
 
 
-def newest_pipelines(session: Session) -> list[PipelineRow]:
-    """Each pipeline as it was last applied, by name."""
-    newest = (
-        select(PipelineRow.name, func.max(PipelineRow.number).label("number"))
-        .group_by(PipelineRow.name)
-        .subquery()
-    )
-    on = (PipelineRow.name == newest.c.name) & (PipelineRow.number == newest.c.number)
-    return list(session.scalars(select(PipelineRow).join(newest, on).order_by(PipelineRow.name)))
+def names(session: Session) -> list[str]:
+    """Lists the pipelines by name."""
+    return list(session.scalars(select(PipelineRow.name).distinct().order_by(PipelineRow.name)))
 
 
 # -- versions --------------------------------------------------------------------------------------
@@ -180,9 +174,9 @@ def find_version(session: Session, reference: str) -> VersionRow:
     return session.get_one(VersionRow, asked.choose(versions, missing="no such model version"))
 
 
-def versions_of(session: Session, pipeline: str) -> list[VersionRow]:
-    """Lists a pipeline's versions, newest first."""
-    query = select(VersionRow).where(VersionRow.pipeline == pipeline)
+def versions_of(session: Session, pipeline: str) -> list[str]:
+    """Lists the digests of a pipeline's versions, newest first."""
+    query = select(VersionRow.digest).where(VersionRow.pipeline == pipeline)
     return list(session.scalars(query.order_by(VersionRow.registered_at.desc(), VersionRow.digest)))
 
 

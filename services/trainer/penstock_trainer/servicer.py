@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -67,9 +68,7 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
     ) -> trainer.ListRunsResponse:
         def listed(session: Session) -> trainer.ListRunsResponse:
             found = rows.newest(session, request.pipeline, min(request.limit or 50, MAX_LISTED))
-            return trainer.ListRunsResponse(
-                runs=[_message(run, rows.epochs(session, run.run_id)) for run in found]
-            )
+            return trainer.ListRunsResponse(runs=rpc.shown(found, partial(_run, session)))
 
         return await self._store.read(listed)
 

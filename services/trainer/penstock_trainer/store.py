@@ -88,9 +88,9 @@ def epochs(session: Session, run_id: str) -> list[EpochRow]:
     return list(session.scalars(select(EpochRow).where(EpochRow.run_id == run_id).order_by(EpochRow.number)))
 
 
-def newest(session: Session, pipeline: str, limit: int) -> list[RunRow]:
-    """Newest first; of all pipelines where `pipeline` is empty."""
-    query = select(RunRow).order_by(RunRow.run_id.desc()).limit(limit)
+def newest(session: Session, pipeline: str, limit: int) -> list[str]:
+    """Ids of runs, newest first; of all pipelines where `pipeline` is empty."""
+    query = select(RunRow.run_id).order_by(RunRow.run_id.desc()).limit(limit)
     return list(session.scalars(query.where(RunRow.pipeline == pipeline) if pipeline else query))
 
 

@@ -9,20 +9,24 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 from opentelemetry import trace
 from opentelemetry.instrumentation.grpc import aio_client_interceptors, aio_server_interceptor
+from pydantic import ValidationError
 
-from penstock.contracts import metrics
+from penstock.contracts import events, metrics
 from penstock.contracts.error_details import error_of_call, metadata_of
-from penstock.contracts.errors import TREATMENTS, Kind, PenstockError, Unavailable, error_of
+from penstock.contracts.errors import TREATMENTS, Invalid, Kind, PenstockError, Unavailable, error_of
 from penstock.runtime.metrics import histogram
+
+K = TypeVar("K")
+M = TypeVar("M")
 
 log = structlog.get_logger(__name__)
 _CALLS = histogram(metrics.CALLS)
@@ -98,6 +102,21 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
     stamp = Timestamp()
     stamp.FromDatetime(moment)
     return stamp
+
+
+def shown(found: Iterable[K], show: Callable[[K], M]) -> list[M]:
+    """Answers by what was found, keys of rows say. One that cannot be read or shown is logged, and
+    hides no other.
+    """
+    told = []
+    for one in found:
+        try:
+            told.append(show(one))
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("not_shown", found=str(one))
+    return told
 
 
 if TYPE_CHECKING:  # generic in the stubs only
@@ -231,6 +250,9 @@ def _told(error: Exception, method: str) -> PenstockError:
             return error_of(Kind.DEADLINE, why, remedy="Set a longer deadline")
         case grpc.RpcError():
             return error_of_call(error)
+        case ValidationError() if hasattr(events, error.title):  # what the caller gave fits no event
+            first = error.errors(include_url=False)[0]
+            return Invalid(first["msg"], where=".".join(map(str, first["loc"])))
     log.error("request_failed", method=method, exc_info=error)
     return PenstockError(
         "an internal error; the service's log has it", remedy="Look for request_failed in `penstock logs`"

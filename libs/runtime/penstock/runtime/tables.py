@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -20,6 +20,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from penstock.contracts.errors import PenstockError
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -47,7 +49,7 @@ class Json(TypeDecorator[Any]):
     """A value of a type that pydantic knows, kept as JSON: `mapped_column(Json(tuple[Artifact, ...]))`.
 
     None is SQL's NULL; JSON's null, as older releases wrote it, is read as None too. Reading raises
-    ValidationError for a value that is none of the type.
+    PenstockError for a value that is none of the type.
     """
 
     impl = JSON
@@ -64,7 +66,12 @@ class Json(TypeDecorator[Any]):
         return self._adapter.dump_python(value, mode="json", by_alias=True, warnings="error")
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return None if value is None else self._adapter.validate_python(value)
+        try:
+            return None if value is None else self._adapter.validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise PenstockError(f"a row of the database is damaged: {first['msg']}", where=where) from None
 
 
 class RuntimeTables(DeclarativeBase):

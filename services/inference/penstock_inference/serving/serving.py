@@ -107,6 +107,13 @@ class Serving:
     async def _reopen(self, deployment: Deployment) -> None:
         # Verified anew, since it was served before this process began; withdrawn where it does not
         # hold any more.
+        assert deployment.served is not None
+        if deployment.layout(deployment.served.generation) is None:
+            self._readiness.waits_for(
+                f"model {deployment.pipeline}",
+                "the database does not say what it serves; its promotion is awaited from Kafka",
+            )
+            return
         promotion = await self._deployments.served_promotion(deployment)
         try:
             package = await asyncio.to_thread(self._admission.reopen, promotion)
