@@ -31,11 +31,12 @@ def listening(pid: int) -> set[int]:
 def test_triton_and_envoy_listen_for_others_at_metrics_and_the_door_only(stack: StackUnderTest) -> None:
     ports = stack.stack.file.ports
     assert listening(stack.pid("triton")) == {ports["triton_metrics"]}
+    assert listening(stack.pid("gateway")) == set()
     assert listening(stack.pid("envoy")) == {ports["door"]}
-    assert not {"triton_grpc", "triton_http", "door_admin"} & DEFAULTS.keys()
+    assert not {"triton_grpc", "gateway_grpc", "gateway_http", "door_admin"} & DEFAULTS.keys()
 
 
-@pytest.mark.parametrize("name", ["triton_grpc", "triton_http", "door_admin"])
+@pytest.mark.parametrize("name", ["triton_grpc", "gateway_grpc", "gateway_http", "door_admin"])
 def test_their_sockets_are_this_users_alone(stack: StackUnderTest, name: str) -> None:
     path = Path(getattr(stack.stack.file, name).removeprefix("unix:"))
     assert path.is_socket()

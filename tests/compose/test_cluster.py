@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.compose, pytest.mark.slow]
 
 NODES = ("kafka", "kafka-2", "kafka-3")
 REPLICATED = tuple(service.container for service in PLATFORM.values() if service.replicas > 1)
-EVERYTHING = (*NODES, "redis", "postgres", "triton", "envoy", *SERVICES)
+EVERYTHING = (*NODES, "redis", "postgres", "triton", "gateway", "envoy", *SERVICES)
 TAKEN_OVER_WITHIN = 30
 BACK_WITHIN = 120
 

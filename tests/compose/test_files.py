@@ -101,21 +101,24 @@ def test_our_containers_may_do_little() -> None:
         for name, service in found["services"].items()
         if service["image"].startswith("penstock/")
     }
-    assert {name.replace("-", "_") for name in ours} == {*SERVICES, "prepare"}
+    assert {name.replace("-", "_") for name in ours} == {*SERVICES, "prepare", "gateway"}
     for name, service in ours.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["pids_limit"], name
         assert "privileged" not in service, name
-        serves = name == "inference"
-        assert set(service["networks"]) == ({"penstock", "serving"} if serves else {"penstock"}), name
+        joined = {"inference": {"penstock", "serving"}, "gateway": {"serving"}}
+        assert set(service["networks"]) == joined.get(name, {"penstock"}), name
     envoy, triton = found["services"]["envoy"], found["services"]["triton"]
     assert (envoy["user"], envoy["read_only"], envoy["cap_drop"]) == ("10001:10001", True, ["ALL"])
     assert (triton["user"], triton["read_only"], triton["cap_drop"]) == ("1000:1000", True, ["ALL"])
     assert triton["security_opt"] == ["no-new-privileges:true"]
     reach = {name for name, service in found["services"].items() if "serving" in service["networks"]}
-    assert reach == {"triton", "envoy", "inference"}, "Triton takes a model from whoever reaches it"
+    assert reach == {"triton", "gateway", "envoy", "inference"}, (
+        "Triton takes a model from whoever reaches it"
+    )
+    assert "--allow-http=false" in triton["command"], "the gateway reads HTTP, with one meaning"
     assert [volume["read_only"] for volume in triton["volumes"]] == [True], "it reads its models only"
 
 

@@ -14,7 +14,7 @@ from penstock.testing.compose import SERVICES, ComposeUnderTest
 
 pytestmark = pytest.mark.compose
 
-ALL_BUT_KAFKA = ("redis", "postgres", "triton", "envoy", *SERVICES)
+ALL_BUT_KAFKA = ("redis", "postgres", "triton", "gateway", "envoy", *SERVICES)
 
 
 def test_a_rolling_restart_fails_no_prediction_and_loses_no_event(

@@ -17,7 +17,7 @@ from penstock.testing.wait import until
 pytestmark = pytest.mark.compose
 
 STORES = ("kafka", "redis", "postgres", "triton")
-CONTAINERS = (*STORES, "envoy", *SERVICES)
+CONTAINERS = (*STORES, "gateway", "envoy", *SERVICES)
 FIRST = {"triton", "ingest"}
 """Of those that may be killed; the others, and what takes longer, are for `make test-slow`."""
 CUT_S = 30

@@ -108,7 +108,7 @@ def test_up_says_where_everything_is(parts: StackUnderTest) -> None:
     found = StackFile.read(parts.home)
     assert found.endpoint == f"127.0.0.1:{found.ports['door']}"
     assert [(one.program, one.state) for one in status(parts.home)] == [
-        (name, State.READY) for name in ("kafka", "triton", "envoy")
+        (name, State.READY) for name in ("kafka", "triton", "gateway", "envoy")
     ]
     assert (parts.home / "stack.json").stat().st_mode & 0o777 == 0o644
     assert (parts.home / "envoy" / "predictions.log").stat().st_mode & 0o777 == 0o600
@@ -146,7 +146,7 @@ async def test_a_killed_stub_is_mended_by_unloading_and_loading(parts: StackUnde
         assert await ask(server, 0, b"a") == (10.0, b"a")
 
 
-@pytest.mark.parametrize("program", ["kafka", "triton", "envoy"])
+@pytest.mark.parametrize("program", ["kafka", "triton", "gateway", "envoy"])
 def test_what_is_killed_comes_back(parts: StackUnderTest, program: str) -> None:
     killed = parts.kill(program)
     until(lambda: parts.pid(program) != killed, within=10, what=f"{program} has another process")

@@ -12,8 +12,8 @@ from typing import Final
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.feature_store.v1 import feature_store_pb2
 from penstock.inference.v1 import inference_pb2
+from penstock_inference.protocol.tensors import Tensor
 from penstock_inference.serving.model import Model
-from penstock_inference.serving.tensors import Tensor
 
 FeatureValue = float | str | bool | None  # None is missing
 

@@ -16,11 +16,12 @@ from penstock.runtime import rpc
 from penstock_inference.door.door import PREDICTION_HEADER
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.predict import Row, features_from_store, find_model, plain, response_of, row_of
-from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.protocol.checks import EVENTS
+from penstock_inference.protocol.tensors import Tensor, grpc_response_of
+from penstock_inference.record.origin import Origins
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployment, Deployments
 from penstock_inference.serving.model import Model
-from penstock_inference.serving.tensors import Tensor, grpc_response_of
 from penstock_inference.serving.triton import infer_request
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -101,7 +102,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
         # As clients do, so that there is one record, made like all others.
         request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
         if events:
-            request.parameters[PARAMETER].string_param = self._origins.seal(events)
+            request.parameters[EVENTS].string_param = self._origins.seal(events)
         call = self._infer(request, timeout=within)
         try:
             response = await call

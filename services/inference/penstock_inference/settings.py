@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field
 from penstock.contracts.durations import parse_duration
 from penstock.contracts.services import PLATFORM
 from penstock.runtime.settings import ServiceSettings, service_config
-from penstock_inference.door.door import Door, TritonAddresses
+from penstock_inference.door.door import Backends, Door
 from penstock_inference.serving.repository import Device
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]  # `7d`, `30m`, `250ms`
@@ -22,7 +22,10 @@ class Settings(ServiceSettings):
 
     triton_grpc: str = "127.0.0.1:8001"
     """Address of Triton: `host:port`, or `unix:` and the path of a socket."""
-    triton_http: str = "127.0.0.1:8000"
+    gateway_http: str = "127.0.0.1:9187"
+    """Address of the gateway, which reads the protocol's HTTP: `host:port`, or `unix:` and a path."""
+    gateway_grpc: str = "127.0.0.1:9188"
+    """Address of the gateway for calls over gRPC that Triton must not read unchecked."""
     triton_device: Device = "cpu"
     """Device on which Triton runs the models. `gpu`: one instance on each GPU that its container
     sees; needs NVIDIA's image.
@@ -74,7 +77,7 @@ class Settings(ServiceSettings):
             folder=self.platform.home.resolve() / "envoy",
             listen=self.door_listen or self.platform.endpoint,
             admin=self.door_admin,
-            triton=TritonAddresses(self.triton_grpc, self.triton_http),
+            backends=Backends(self.triton_grpc, self.gateway_grpc, self.gateway_http),
             services={service: self.platform.peer(service) for service in PLATFORM} | {"inference": own},
             admin_listen=self.door_admin_listen,
             health_listen=self.door_health_listen,

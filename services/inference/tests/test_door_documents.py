@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from penstock_inference.door.bootstrap import bootstrap
-from penstock_inference.door.door import Door, TritonAddresses
+from penstock_inference.door.door import Backends, Door
 from penstock_inference.door.files import make_log, prepare, write_clusters, write_routes
 from penstock_inference.door.routes import clusters, routes
 
+BACKENDS = {"triton", "gateway-grpc", "gateway-http"}
+INFERENCES = ("infer-grpc-read", "infer-grpc", "infer-http")
 SERVICES = {"inference": "127.0.0.1:9186", "ingest": "ingest:9181"}
 
 
@@ -23,7 +25,7 @@ def door(tmp_path: Path) -> Door:
         tmp_path / "envoy",
         "0.0.0.0:9080",
         "127.0.0.1:9199",
-        TritonAddresses("127.0.0.1:9190", "triton:8000"),
+        Backends("127.0.0.1:9190", "gateway:9188", "gateway:9187"),
         SERVICES,
         health_listen="0.0.0.0:9198",
         traces="collector:4317",
@@ -46,12 +48,12 @@ def recorded(door: Door, closed: str | None = None, *, required: bool = True) ->
 def test_every_way_leads_to_a_cluster_that_there_is(door: Door) -> None:
     there = {cluster["name"] for cluster in clusters(door)}
     led = {way["route"]["cluster"] for way in ways(door).values() if "route" in way}
-    assert led == there == {"triton-grpc", "triton-http", *SERVICES}
+    assert led == there == {*BACKENDS, *SERVICES}
 
 
 def test_inferences_are_recorded_and_nothing_else_is(door: Door) -> None:
-    assert recorded(door) == {"infer-grpc": True, "infer-http": True}
-    assert recorded(door, required=False) == {"infer-grpc": False, "infer-http": False}
+    assert recorded(door) == dict.fromkeys(INFERENCES, True)
+    assert recorded(door, required=False) == dict.fromkeys(INFERENCES, False)
     assert ways(door).keys() >= {"oip-ModelReady", "closed-grpc", "closed-statistics"}
 
 
@@ -61,15 +63,15 @@ def test_a_closed_door_predicts_nothing_and_is_not_ready(door: Door) -> None:
         for name, way in ways(door, "the disk is full").items()
         if way.get("direct_response", {}).get("status") == 503
     }
-    names = ("infer-grpc", "infer-http", "oip-ServerReady", "oip-ModelReady", "oip-http-ready")
+    names = (*INFERENCES, "oip-ServerReady", "oip-ModelReady", "oip-http-ready")
     assert shut == dict.fromkeys(names, "the disk is full")
     assert not any("route" in ways(door, "the disk is full")[name] for name in names)
 
 
 def test_while_it_is_held_nobody_is_behind_triton(door: Door) -> None:
     open_, held = ({one["name"]: one for one in clusters(door, held=state)} for state in (False, True))
-    assert {name for name, one in held.items() if one != open_[name]} == {"triton-grpc", "triton-http"}
-    assert "127.0.0.1" in json.dumps(held["triton-http"])
+    assert {name for name, one in held.items() if one != open_[name]} == BACKENDS
+    assert "127.0.0.1" in json.dumps(held["gateway-http"])
 
 
 def test_the_bootstrap_has_what_its_door_asks_for(door: Door) -> None:
@@ -118,7 +120,7 @@ def test_what_inference_keeps_already_stays(door: Door) -> None:
 def test_clusters_of_other_addresses_do_not_stay(door: Door) -> None:
     """Ports that another stack has now: a prediction must not go there."""
     prepare(door)
-    moved = replace(door, triton=TritonAddresses("127.0.0.1:9290", "127.0.0.1:9291"))
+    moved = replace(door, backends=Backends("127.0.0.1:9290", "127.0.0.1:9291", "127.0.0.1:9292"))
     prepare(moved)
     assert read(door, "cds.json")["resources"] == clusters(moved)
 

@@ -15,7 +15,7 @@ import pytest
 from penstock.stack.envoy import command as envoy_command
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
-from penstock_inference.door.door import Door, TritonAddresses
+from penstock_inference.door.door import Backends, Door
 from penstock_inference.door.files import prepare
 from penstock_inference.door.keeper import DoorKeeper
 
@@ -51,12 +51,12 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A door of its own; behind it is nothing."""
     listen, admin, nothing, health = free_ports(4)
     folder = tmp_path_factory.mktemp("envoy")
-    triton = TritonAddresses(f"127.0.0.1:{nothing}", f"127.0.0.1:{nothing}")
+    backends = Backends(*[f"127.0.0.1:{nothing}"] * 3)
     door = Door(
         folder,
         f"127.0.0.1:{listen}",
         f"127.0.0.1:{admin}",
-        triton,
+        backends,
         {},
         health_listen=f"127.0.0.1:{health}",
     )
@@ -141,9 +141,7 @@ def test_best_effort_goes_on_and_says_so(door: Door, said: Said, infer: Callable
 
 def test_without_envoy_it_waits(tmp_path: Path, said: Said) -> None:
     (port,) = free_ports(1)
-    nowhere = Door(
-        tmp_path, f"127.0.0.1:{port}", f"127.0.0.1:{port}", TritonAddresses("127.0.0.1:1", "127.0.0.1:1"), {}
-    )
+    nowhere = Door(tmp_path, f"127.0.0.1:{port}", f"127.0.0.1:{port}", Backends(*["127.0.0.1:1"] * 3), {})
     prepare(nowhere)
     keeper(nowhere, said).look()
     assert "Connection refused" in said.waiting["envoy"]
@@ -187,7 +185,7 @@ def test_predictions_wait_while_the_door_is_held(door: Door, said: Said) -> None
         keeper.hold(True)
         waiting = channel.unary_unary(INFER).future(b"", timeout=30)
         triton = grpc.server(ThreadPoolExecutor(1), handlers=[_Echo()])
-        assert triton.add_insecure_port(door.triton.grpc)
+        assert triton.add_insecure_port(door.backends.triton)
         triton.start()
         try:
             with pytest.raises(grpc.FutureTimeoutError):

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from penstock_inference.door.door import Door, TritonAddresses
+from penstock_inference.door.door import Backends, Door
 from penstock_inference.record.spool import Position, Tail, ensure_private, log_files, mended, rotate
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    return Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", TritonAddresses("127.0.0.1:3", "127.0.0.1:4"), {})
+    return Door(
+        tmp_path, "127.0.0.1:1", "127.0.0.1:2", Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"), {}
+    )
 
 
 def tail_of(door: Door, position: Position | None = None) -> Tail:

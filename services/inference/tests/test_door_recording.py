@@ -8,17 +8,19 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from typing import Any
 
+import grpc
 import orjson
 import pytest
 
 from penstock.stack import envoy
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
-from penstock_inference.door.door import PREDICTION_HEADER, Door, TritonAddresses
+from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
 from penstock_inference.door.files import prepare
 
 pytestmark = pytest.mark.process
@@ -27,10 +29,12 @@ SEED = 20_261_129
 HEADERS = {
     "traceparent": "traceparent",
     "content-encoding": "request_encoding",
-    "grpc-encoding": "request_encoding",
+    "grpc-encoding": "request_encoding",  # over gRPC alone, as content-encoding over HTTP alone
     "inference-header-content-length": "request_header_length",
 }
 """Member of the log's line by the header that it records."""
+HTTP_PATH = b"/v2/models/census/infer"
+GRPC_PATH = b"/inference.GRPCInferenceService/ModelInfer"
 FORGERY = b'","status":200,"id":"forged","grpc_status":0,"a":"'
 
 
@@ -57,18 +61,29 @@ class Answering(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
+class EveryMethod(grpc.GenericRpcHandler):
+    """Whoever is behind the door over gRPC: an empty message to everything."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")
+
+
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     behind = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=behind.serve_forever, daemon=True).start()
     address = f"127.0.0.1:{behind.server_address[1]}"
+    over_grpc = grpc.server(ThreadPoolExecutor(2))
+    over_grpc.add_generic_rpc_handlers((EveryMethod(),))
+    grpc_address = f"127.0.0.1:{over_grpc.add_insecure_port('127.0.0.1:0')}"
+    over_grpc.start()
     listen, admin = free_ports(2)
     folder = tmp_path_factory.mktemp("envoy")
     door = Door(
         folder,
         f"127.0.0.1:{listen}",
         f"127.0.0.1:{admin}",
-        TritonAddresses(address, address),
+        Backends(grpc_address, grpc_address, address),
         {"ingest": address},
     )
     prepare(door)
@@ -81,6 +96,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         process.kill()
         process.wait()
         behind.shutdown()
+        over_grpc.stop(None)
 
 
 def served(door: Door) -> bool:
@@ -90,13 +106,16 @@ def served(door: Door) -> bool:
         return False
 
 
-def call(door: Door, headers: dict[str, bytes] | None = None, query: bytes = b"") -> Answer:
+def call(
+    door: Door, headers: dict[str, bytes] | None = None, query: bytes = b"", path: bytes = HTTP_PATH
+) -> Answer:
     """Sends one inference as these bytes, which no client would let through."""
     host, _, port = door.listen.rpartition(":")
     lines = [
-        b"POST /v2/models/census/infer" + query + b" HTTP/1.1",
+        b"POST " + path + query + b" HTTP/1.1",
         b"host: door",
         b"content-length: 2",
+        *([b"content-type: application/grpc"] if path == GRPC_PATH else []),
         b"connection: close",
         *(name.encode() + b": " + value for name, value in (headers or {}).items()),
     ]
@@ -121,10 +140,12 @@ def recorded(door: Door, answer: Answer) -> dict[str, Any]:
 @pytest.mark.parametrize("name", HEADERS)
 def test_every_byte_of_a_header_is_recorded_as_it_came(door: Door, name: str) -> None:
     before = len(entries(door))
+    over_grpc = name == "grpc-encoding"
+    path = GRPC_PATH if over_grpc else HTTP_PATH
     sent = {}
     for byte in set(range(256)) - set(b"\r\n"):  # which end a header
         value = b"a" + bytes([byte]) + FORGERY
-        answer = call(door, {name: value})
+        answer = call(door, {name: value}, path=path)
         if answer.status == 200:
             sent[answer.identity] = value
     lines = entries(door)[before:]
@@ -133,7 +154,8 @@ def test_every_byte_of_a_header_is_recorded_as_it_came(door: Door, name: str) ->
     for line in lines:
         if line["id"] in sent:
             assert line[HEADERS[name]].encode("latin-1") == sent[line["id"]]
-            assert (line["protocol"], line["grpc_status"]) == ("http", None)
+            assert line["protocol"] == ("grpc" if over_grpc else "http")
+            assert (line["grpc_status"] is None) is not over_grpc
 
 
 def test_every_byte_of_the_path_is_recorded_as_it_came(door: Door) -> None:
@@ -141,7 +163,16 @@ def test_every_byte_of_the_path_is_recorded_as_it_came(door: Door) -> None:
         query = b"?a" + bytes([byte]) + FORGERY
         answer = call(door, query=query)
         if answer.status == 200:
-            assert recorded(door, answer)["path"].encode("latin-1").endswith(query)
+            seen = query.partition(b"\n")[0]  # which ends a path of HTTP/0.9
+            assert recorded(door, answer)["path"].encode("latin-1").endswith(seen)
+
+
+def test_each_protocol_has_its_own_header_of_the_bodys_encoding(door: Door) -> None:
+    """One that the reader of the body does not know must not tell the record how to read it."""
+    headers = {"content-encoding": b"gzip", "grpc-encoding": b"deflate"}
+    assert recorded(door, call(door, headers))["request_encoding"] == "gzip"
+    assert recorded(door, call(door, {"grpc-encoding": b"deflate"}))["request_encoding"] is None
+    assert recorded(door, call(door, headers, path=GRPC_PATH))["request_encoding"] == "deflate"
 
 
 def test_random_headers_and_paths_forge_no_line(door: Door) -> None:

@@ -18,7 +18,7 @@ from penstock.testing.broker import free_ports
 from penstock.testing.otlp import Receiver, Span
 from penstock.testing.wait import until
 from penstock_inference.door.bootstrap import bootstrap
-from penstock_inference.door.door import PREDICTION_HEADER, Door, TritonAddresses
+from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
 from penstock_inference.door.files import prepare
 
 pytestmark = pytest.mark.process
@@ -67,7 +67,7 @@ def door(
             folder,
             f"127.0.0.1:{listen}",
             f"127.0.0.1:{admin}",
-            TritonAddresses(address, address),
+            Backends(address, address, address),
             services,
             traces=receiver.address,
         )
@@ -121,5 +121,7 @@ def test_a_prediction_is_found_by_its_id_whoever_began_its_trace(
 
 
 def test_without_a_collector_the_door_traces_nothing(tmp_path: Path) -> None:
-    door = Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", TritonAddresses("127.0.0.1:3", "127.0.0.1:4"), {})
+    door = Door(
+        tmp_path, "127.0.0.1:1", "127.0.0.1:2", Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"), {}
+    )
     assert "tracing" not in str(bootstrap(door))

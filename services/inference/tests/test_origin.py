@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.protocol.checks import EVENTS as PARAMETER
+from penstock_inference.record.origin import Origins
 from penstock_inference.record.predictions import read_line
 from penstock_inference.serving.model import Layouts
 

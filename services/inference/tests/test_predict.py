@@ -10,8 +10,8 @@ from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.testing import packages
 from penstock_inference.predict import Row, features_from_store, find_model, response_of, row_of
+from penstock_inference.protocol.tensors import Tensor
 from penstock_inference.serving.model import Model
-from penstock_inference.serving.tensors import Tensor
 
 
 @pytest.fixture(scope="module")

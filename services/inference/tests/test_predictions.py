@@ -214,9 +214,13 @@ def test_a_response_too_large_to_keep(line: Make, framed: Make, grpc_request: Ma
     ("request_body", "reason"),
     [
         (b"{", "request: the body is no JSON"),
-        (b"[]", "request: the body is no JSON object"),
-        (b'{"inputs": [{"name": "numbers"}]}', "request: a tensor is not of the protocol's form"),
-        (b'{"inputs": []}', "request: there is no tensor numbers"),
+        (b"[]", "request: the request is no JSON object"),
+        (b'{"inputs": [{"name": "numbers"}]}', "request: input 0 lacks datatype, shape"),
+        (b'{"inputs": []}', "request: there are no inputs"),
+        (
+            b'{"inputs": [{"name": "strings", "shape": [1, 2], "datatype": "BYTES", "data": ["", ""]}]}',
+            "request: there is no tensor numbers",
+        ),
     ],
 )
 def test_undecodable_says_why(request_body: bytes, reason: str, line: Make, layouts: Layouts) -> None:
@@ -242,6 +246,34 @@ def test_a_model_that_never_was_belongs_to_nobody(
             line(framed(grpc_request(NUMBERS, STRINGS, "other").SerializeToString()), b"", grpc_status=5),
             layouts,
         )
+
+
+def test_values_are_recorded_as_they_came(
+    line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts
+) -> None:
+    """The model knows no boolean `True`, and an infinite number is not a missing one."""
+    rows = [[41.0, float("inf")], [float("-inf"), 1.0]], [["car", "True"], ["car", "false"]]
+    request = framed(grpc_request(*rows).SerializeToString())
+    _, prediction = read_line(
+        line(request, framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())), layouts
+    )
+    assert prediction["inputs"] == {
+        "age": [41.0, "-inf"],
+        "income": ["inf", 1.0],
+        "purpose": ["car", "car"],
+        "owns": ["True", False],
+    }
+
+
+def test_a_text_that_is_not_utf_8_is_not_made_into_another(
+    line: Make, framed: Make, grpc_request: Make, grpc_response: Make, layouts: Layouts
+) -> None:
+    request = grpc_request(NUMBERS, STRINGS)
+    request.raw_input_contents[1] = request.raw_input_contents[1].replace(b"car", b"c\xffr")
+    response = framed(grpc_response(PROBABILITIES, DECISIONS).SerializeToString())
+    _, prediction = read_line(line(framed(request.SerializeToString()), response), layouts)
+    assert (prediction["inputs"], prediction["decisions"]) == (None, DECISIONS)
+    assert "not UTF-8" in str(prediction["undecoded"])
 
 
 def test_a_regression(line: Make, layouts: Layouts) -> None:

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer
 
 from penstock.testing.broker import Kafka
 from penstock.testing.wait import until
-from penstock_inference.door.door import Door, TritonAddresses
+from penstock_inference.door.door import Backends, Door
 from penstock_inference.record.spool import rotate
 
 pytestmark = pytest.mark.kafka
@@ -36,7 +36,9 @@ def prefix() -> str:
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    return Door(tmp_path, "127.0.0.1:1", "127.0.0.1:2", TritonAddresses("127.0.0.1:3", "127.0.0.1:4"), {})
+    return Door(
+        tmp_path, "127.0.0.1:1", "127.0.0.1:2", Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"), {}
+    )
 
 
 @contextmanager
@@ -154,7 +156,7 @@ def test_a_recorder_elsewhere_is_fenced(
         tmp_path_factory.mktemp("elsewhere"),
         "127.0.0.1:1",
         "127.0.0.1:2",
-        TritonAddresses("127.0.0.1:3", "127.0.0.1:4"),
+        Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"),
         {},
     )
     with recording(elsewhere, kafka, prefix) as older:

@@ -26,7 +26,6 @@ class Spec:
     command: list[str]
     environment: dict[str, str]
     shared_memory: str | None = None
-    socket: str | None = None  # path of one that the program does not start over
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
@@ -37,8 +36,6 @@ def main(path: Path) -> None:
     processes.end(processes.of_stack(Path(spec.home), spec.program), grace=0)
     if spec.shared_memory:
         processes.sweep_shared_memory(spec.shared_memory)
-    if spec.socket:
-        Path(spec.socket).unlink(missing_ok=True)
     marks = {processes.HOME_VARIABLE: spec.home, processes.PROGRAM_VARIABLE: spec.program}
     os.execve(spec.command[0], spec.command, {**os.environ, **spec.environment, **marks})  # noqa: S606
 

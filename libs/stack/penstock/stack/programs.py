@@ -15,8 +15,8 @@ from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Program
 from penstock.stack.triton import Triton
 
-KAFKA, TRITON, ENVOY = "kafka", "triton", "envoy"
-PARTS = (KAFKA, TRITON, ENVOY)
+KAFKA, TRITON, GATEWAY, ENVOY = "kafka", "triton", "gateway", "envoy"
+PARTS = (KAFKA, TRITON, GATEWAY, ENVOY)
 
 # Variables that keep every library from phoning home.
 QUIET = {
@@ -53,7 +53,6 @@ def triton(stack: StackFile) -> Triton:
     return Triton(
         models=stack.home / "triton" / "models",
         grpc=stack.triton_grpc,
-        http=stack.triton_http,
         metrics_port=stack.ports["triton_metrics"],
         shared_memory=stackfile.shared_memory(stack.home),
     )
@@ -76,7 +75,8 @@ def service_settings(stack: StackFile, service: str) -> dict[str, str]:
     if PLATFORM[service].triton:
         own |= {
             "TRITON_GRPC": stack.triton_grpc,
-            "TRITON_HTTP": stack.triton_http,
+            "GATEWAY_GRPC": stack.gateway_grpc,
+            "GATEWAY_HTTP": stack.gateway_http,
             "DOOR_ADMIN": stack.door_admin,
         }
     return {f"PENSTOCK_{service.upper()}__{name}": value for name, value in own.items()}
@@ -130,7 +130,15 @@ def specs(stack: StackFile) -> list[Spec]:
             server.command(),
             server.environment(),
             server.shared_memory,
-            server.http.removeprefix("unix:"),
+        ),
+        *(
+            Spec(
+                home,
+                GATEWAY,
+                [sys.executable, "-m", f"penstock_{service}.gateway"],
+                common | service_settings(stack, service),
+            )
+            for service in preparing_services()
         ),
         Spec(home, ENVOY, envoy.command(stack.home / "envoy"), {}),
         *services,
@@ -139,6 +147,8 @@ def specs(stack: StackFile) -> list[Spec]:
 
 def supervised(spec: Spec, path: Path) -> Program:
     """Supervision of a program: its launcher and its group."""
-    group = {KAFKA: "broker", TRITON: "serving", ENVOY: "serving"}.get(spec.program, "services")
+    group = {KAFKA: "broker", TRITON: "serving", GATEWAY: "serving", ENVOY: "serving"}.get(
+        spec.program, "services"
+    )
     command = [sys.executable, "-m", "penstock.stack.launch", str(path)]
     return Program(spec.program, group, command)

@@ -19,8 +19,9 @@ FILE = "stack.json"
 
 class StackFile(BaseModel):
     """Addresses, each host:port, and the ports by the names of `penstock.stack.ports`. `home` is
-    absolute. Triton, which takes models with code in them, and `door_admin`, Envoy's administration,
-    which can close the door, are at sockets that only this user reaches: `unix:` and a path.
+    absolute. Triton, which takes models with code in them, the gateway, which records nothing, and
+    `door_admin`, Envoy's administration, which can close the door, are at sockets that only this
+    user reaches: `unix:` and a path.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -30,7 +31,8 @@ class StackFile(BaseModel):
     kafka: str
     services: dict[str, str]
     triton_grpc: str
-    triton_http: str
+    gateway_grpc: str
+    gateway_http: str
     triton_metrics: str
     door_admin: str
     ports: dict[str, int]
@@ -45,7 +47,8 @@ class StackFile(BaseModel):
             kafka=at["kafka"],
             services={service: at[service] for service in services},
             triton_grpc=f"{sockets}/triton:8001",  # Triton puts a port behind whatever address it is given
-            triton_http=f"{sockets}/triton-http",
+            gateway_grpc=f"{sockets}/gateway-grpc",
+            gateway_http=f"{sockets}/gateway-http",
             triton_metrics=at["triton_metrics"],
             door_admin=f"{sockets}/envoy",
             ports=dict(ports),

@@ -18,14 +18,13 @@ from penstock.stack.places import Places
 @dataclass(frozen=True)
 class Triton:
     """Files, command line and environment of one Triton. `models` is its repository, empty at the
-    start: models are loaded by name. `grpc` and `http` are sockets (`unix:` and a path), that of gRPC
-    with a colon and a number at its end. `shared_memory` is the prefix of its regions in /dev/shm, of
-    which a killed stub leaves one of 1 MiB; the next start removes it.
+    start: models are loaded by name. `grpc` is a socket: `unix:`, a path, a colon and a number; over
+    HTTP nobody reaches it. `shared_memory` is the prefix of its regions in /dev/shm, of which a killed
+    stub leaves one of 1 MiB; the next start removes it.
     """
 
     models: Path
     grpc: str
-    http: str
     metrics_port: int
     shared_memory: str
     places: Places = field(default_factory=Places.find)
@@ -62,7 +61,7 @@ class Triton:
             "model-control-mode": "explicit",
             "backend-directory": self.places.triton_backends,
             "cache-directory": self._server / "caches",
-            "http-address": self.http,
+            "allow-http": "false",
             "grpc-address": grpc_socket,
             "grpc-port": grpc_port,
             "metrics-address": "127.0.0.1",

@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from penstock_inference.door.door import MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
+from penstock_inference.door.limits import CONNECTION, overload_manager
 from penstock_inference.door.recording import recording_filter
 from penstock_inference.door.routes import cluster
 from penstock_inference.door.xds import (
@@ -42,6 +43,7 @@ def bootstrap(door: Door) -> Json:
         "admin": {"address": address(door.administration)},
         "dynamic_resources": {"cds_config": watched(door.folder, CLUSTERS_FILE)},
         "static_resources": {"listeners": listeners, "clusters": static},
+        "overload_manager": overload_manager(),
     }
 
 
@@ -49,6 +51,7 @@ def _door(door: Door) -> Json:
     # For everybody, over h2c and HTTP/1.1.
     manager = {
         "codec_type": "AUTO",
+        **CONNECTION,
         "generate_request_id": False,
         "early_header_mutation_extensions": [_ID],
         "normalize_path": True,
@@ -136,6 +139,7 @@ _IS_GRPC: Final[Json] = {
 }
 _TOO_LARGE: Final = f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB: send fewer rows at once"
 _UNKNOWN_PATH: Final = "there is no such method or path at this door"
+_AS_IT_IS: Final[Json] = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}}
 _LOCAL_REPLIES: Final[Json] = {
     "mappers": [
         # Envoy's own table turns 413 into UNKNOWN.
@@ -143,8 +147,17 @@ _LOCAL_REPLIES: Final[Json] = {
             "filter": {"and_filter": {"filters": [_status_is(413), _IS_GRPC]}},
             "headers_to_add": [header("grpc-status", "8")],
             "body": {"inline_string": _TOO_LARGE},
+            "body_format_override": _AS_IT_IS,
         },
+        {
+            "filter": {"and_filter": {"filters": [_status_is(404), _IS_GRPC]}},
+            "body": {"inline_string": _UNKNOWN_PATH},
+            "body_format_override": _AS_IT_IS,
+        },
+        {"filter": _IS_GRPC, "body_format_override": _AS_IT_IS},
         {"filter": _status_is(413), "body": {"inline_string": _TOO_LARGE}},
         {"filter": _status_is(404), "body": {"inline_string": _UNKNOWN_PATH}},
-    ]
+    ],
+    # Over HTTP the protocol's own form.
+    "body_format": {"json_format": {"error": "%LOCAL_REPLY_BODY%"}, "content_type": "application/json"},
 }

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a call's id, which Envoy makes
+READ_HEADER: Final = "x-penstock-read"  # of a call over gRPC that the gateway reads before Triton
+UNSERVED: Final = "x-penstock-unserved"  # of the gateway's answer to a call that reached no model
 LOG_FILE: Final = "predictions.log"
 MAX_REQUEST_BYTES: Final = 64 << 20
 # Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.
@@ -19,9 +21,12 @@ DOOR_PACKAGE: Final = "penstock.door.v1"
 
 
 @dataclass(frozen=True)
-class TritonAddresses:
-    grpc: str
-    http: str
+class Backends:
+    """Addresses of what answers inferences: Triton, and the gateway before it."""
+
+    triton: str
+    gateway_grpc: str
+    gateway_http: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Door:
     folder: Path
     listen: str
     admin: str  # where inference asks whether Envoy is ready
-    triton: TritonAddresses
+    backends: Backends
     services: Mapping[str, str]  # address by name of the service
     admin_listen: str = ""  # of Envoy's administration; by default `admin`
     # Where Envoy answers others for readiness and metrics, and nothing else of its administration;

@@ -7,7 +7,8 @@
 -- Members stand in a fixed order, `grpc_status` first: the recorder finds a line's beginning by it.
 -- What a handle gave out is void after the script has waited for a body or trailers; it is asked for again.
 
-local KEPT, HEAD, LOG = @KEPT@, @HEAD@, @LOG@
+local KEPT, HEAD, LOG, EVENTS, READ, FIELDS = @KEPT@, @HEAD@, @LOG@, @EVENTS@, @READ@, 64
+local WIDTHS = {BOOL = 1, UINT8 = 1, UINT16 = 2, UINT32 = 4, UINT64 = 8, INT8 = 1, INT16 = 2, INT32 = 4, INT64 = 8, FP16 = 2, FP32 = 4, FP64 = 8}
 
 local function escaped(character)
   return string.format("\\u%04x", character:byte())
@@ -26,6 +27,117 @@ end
 local function moment(microseconds)
   local seconds = math.floor(microseconds / 1000000)
   return os.date("!%Y-%m-%dT%H:%M:%S", seconds) .. string.format(".%06dZ", microseconds - seconds * 1000000)
+end
+
+-- Protobuf's number at `at`, and where it ends.
+local function varint(data, at)
+  local value, scale = 0, 1
+  for _ = 1, 10 do
+    local byte = data:byte(at)
+    if not byte then return nil end
+    at = at + 1
+    if byte < 128 then return value + byte * scale, at end
+    value, scale = value + (byte - 128) * scale, scale * 128
+  end
+end
+
+-- Number of the field at `at`, and where its bytes begin and end; nil where it is no field of bytes.
+local function field(data, at)
+  local key, length
+  key, at = varint(data, at)
+  if not key or key % 8 ~= 2 then return nil end
+  length, at = varint(data, at)
+  if not length then return nil end
+  return (key - 2) / 8, at, at + length
+end
+
+-- Datatype of an input, and how many values its shape has; nil where it is not plain.
+local function described(data)
+  local at, stop, datatype, count = 1, #data + 1, nil, 1
+  while at < stop do
+    local number, first, next = field(data, at)
+    if not number or next > stop then return nil end
+    if number == 2 then
+      datatype = data:sub(first, next - 1)
+    elseif number == 3 then
+      while first < next do
+        local size
+        size, first = varint(data, first)
+        if not size or first > next or size < 1 or size > 2147483647 then return nil end
+        count = count * size
+      end
+    elseif number ~= 1 then
+      return nil
+    end
+    at = next
+  end
+  return datatype, count
+end
+
+-- Whether a message has nothing but the fields `numbers`, each once and in order.
+local function consists_of(data, numbers)
+  local at = 1
+  for _, wanted in ipairs(numbers) do
+    local number, _, next = field(data, at)
+    if number ~= wanted then return false end
+    at = next
+  end
+  return at == #data + 1
+end
+
+-- The only parameter that is plain: the events behind a prediction by entity.
+local function is_events(data)
+  return consists_of(data, {1, 2}) and data:sub(3, 2 + data:byte(2)) == EVENTS
+end
+
+-- Whether a call over gRPC is of the form that Triton and the record read alike: one message, not compressed; raw contents as long as
+-- its shapes say; nothing that changes the form of the answer. Everything else is read by the gateway first, which says what is wrong.
+local function is_plain(body)
+  local size = body:length()
+  local whole = size <= KEPT and body:getBytes(0, size) or nil
+  local function get(first, length)
+    if whole then return whole:sub(first + 1, first + length) end
+    return body:getBytes(first, math.min(length, size - first))
+  end
+  if size < 5 then return false end
+  local flag, a, b, c, d = get(0, 5):byte(1, 5)
+  if flag ~= 0 or ((a * 256 + b) * 256 + c) * 256 + d ~= size - 5 then return false end
+  local at, types, counts, raws = 5, {}, {}, {}
+  for _ = 1, FIELDS do
+    if at == size then break end
+    local number, first, next = field(get(at, 20), 1)
+    if not number then return false end
+    first, next = at + first - 1, at + next - 1
+    if next > size then return false end
+    if number == 7 then
+      raws[#raws + 1] = {first, next}
+    elseif next - first > HEAD then
+      return false
+    elseif number == 4 then
+      if not is_events(get(first, next - first)) then return false end
+    elseif number == 5 then
+      local datatype, count = described(get(first, next - first))
+      if not datatype then return false end
+      types[#types + 1], counts[#counts + 1] = datatype, count
+    elseif number == 6 then
+      if not consists_of(get(first, next - first), {1}) then return false end
+    elseif number > 3 then
+      return false
+    end
+    at = next
+  end
+  if at ~= size or #types == 0 or #raws ~= #types then return false end
+  for index, raw in ipairs(raws) do
+    local length, width = raw[2] - raw[1], WIDTHS[types[index]]
+    if width then
+      if length ~= counts[index] * width then return false end
+    elseif types[index] ~= "BYTES" or length < 4 * counts[index] then
+      return false
+    elseif whole and whole:sub(raw[1] + 1, raw[2]):find("[\128-\255]") then
+      return false  -- a text that is perhaps not UTF-8
+    end
+  end
+  return true
 end
 
 -- `"request":…,"request_bytes":…`: whole, or of a longer body its beginning.
@@ -47,21 +159,19 @@ end
 
 function envoy_on_request(handle)
   local headers, began = handle:headers(), now(handle)
+  local over_grpc = headers:get(":path"):sub(1, 4) ~= "/v2/"
   local meta = handle:streamInfo():dynamicMetadata()
   meta:set("prediction", "began", tostring(began))
   meta:set("prediction", "head", string.format(
-    '"id":%s,"time":%s,"path":%s,"traceparent":%s,"request_encoding":%s,"request_header_length":%s',
-    text(headers:get("x-penstock-prediction")), text(moment(began)), text(headers:get(":path")), text(headers:get("traceparent")),
-    text(headers:get("content-encoding") or headers:get("grpc-encoding")), text(headers:get("inference-header-content-length"))))
+    '"protocol":"%s","id":%s,"time":%s,"path":%s,"traceparent":%s,"request_encoding":%s,"request_header_length":%s',
+    over_grpc and "grpc" or "http", text(headers:get("x-penstock-prediction")), text(moment(began)), text(headers:get(":path")), text(headers:get("traceparent")),
+    text(headers:get(over_grpc and "grpc-encoding" or "content-encoding")), text(headers:get("inference-header-content-length"))))
   local body = handle:body()
+  if over_grpc and body and not is_plain(body) then
+    handle:headers():replace(READ, "gateway")
+    handle:clearRouteCache()
+  end
   handle:streamInfo():dynamicMetadata():set("prediction", "request", bytes(handle, "request", body))
-end
-
--- Triton says 500 to JSON that is none, or does not fit its shape. It is the client's mistake.
-local function is_clients_mistake(status, body)
-  if status ~= "500" or not body then return false end
-  local said = body:getBytes(0, math.min(body:length(), HEAD))
-  return said:find('"error":"Unable to parse ', 1, true) ~= nil or said:find('"error":"failed to parse ', 1, true) ~= nil
 end
 
 -- The answer becomes UNAVAILABLE, or 503: nobody may have a prediction that is not recorded.
@@ -89,18 +199,14 @@ function envoy_on_response(handle)
   local header_length = headers:get("inference-header-content-length")
   local over_grpc = (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1
   local body = handle:body()
-  if is_clients_mistake(status, body) then
-    status = "400"
-    handle:headers():replace(":status", status)
-  end
   local response = bytes(handle, "response", body)
   local trailers = handle:trailers()
   if trailers then grpc_status = trailers:get("grpc-status") or grpc_status end
   local meta = handle:streamInfo():dynamicMetadata():get("prediction") or {}
   local began = tonumber(meta.began) or now(handle)
   local problem = write(string.format(
-    '{"grpc_status":%s,"status":%s,"protocol":"%s","milliseconds":%.3f,%s,%s,%s,"response_encoding":%s,"response_header_length":%s}\n',
-    tonumber(grpc_status) or "null", tonumber(status) or "null", over_grpc and "grpc" or "http", (now(handle) - began) / 1000,
+    '{"grpc_status":%s,"status":%s,"milliseconds":%.3f,%s,%s,%s,"response_encoding":%s,"response_header_length":%s}\n',
+    tonumber(grpc_status) or "null", tonumber(status) or "null", (now(handle) - began) / 1000,
     meta.head or '"id":null', meta.request or '"request":null,"request_bytes":null', response, text(encoding), text(header_length)))
   if problem then
     handle:logErr("a prediction is not recorded: " .. problem)

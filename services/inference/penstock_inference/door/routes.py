@@ -1,7 +1,8 @@
 """Envoy's routes (`rds.json`), what the door lets in, and the clusters that they lead to
-(`cds.json`): Triton and every service.
+(`cds.json`): Triton, the gateway before it, and every service.
 
-- Inferences, over gRPC and HTTP, go to Triton and are recorded (`recording.py`).
+- Inferences are recorded (`recording.py`). Over HTTP they go to the gateway, which asks Triton; over
+  gRPC to Triton, or to the gateway where the recording script finds that they are not plain.
 - Health and metadata of Triton pass; what changes or watches Triton (repository, statistics, shared
   memory) is refused by name.
 - `penstock.<service>.v1.` goes to that service, streams too. Health, reflection and status are
@@ -14,12 +15,21 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_inference.door.door import DOOR_PACKAGE, MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
+from penstock_inference.door.door import (
+    DOOR_PACKAGE,
+    MAX_REQUEST_BYTES,
+    PREDICTION_HEADER,
+    READ_HEADER,
+    UNSERVED,
+    Door,
+)
+from penstock_inference.door.limits import STILL_S
 from penstock_inference.door.recording import recorded
 from penstock_inference.door.xds import EXTENSIONS, TYPES, Json, address, header, is_ip, method_is
 
-TRITON_GRPC: Final = "triton-grpc"
-TRITON_HTTP: Final = "triton-http"
+TRITON: Final = "triton"
+GATEWAY_GRPC: Final = "gateway-grpc"
+GATEWAY_HTTP: Final = "gateway-http"
 
 # Address that refuses every connection: no program may listen there, and Envoy itself does not.
 _NOBODY: Final = "127.0.0.1:1"
@@ -57,7 +67,8 @@ _CONNECT_AGAIN: Final[Json] = {
     "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
     # Triton that ends: its models go first, and it still answers for them.
     "retriable_headers": [
-        {"name": "grpc-message", "string_match": {"contains": "has no available versions"}}
+        {"name": "grpc-message", "string_match": {"contains": "has no available versions"}},
+        {"name": UNSERVED, "present_match": True},  # the gateway says so
     ],
     "num_retries": 80,
     "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
@@ -83,9 +94,16 @@ def clusters(door: Door, *, held: bool = False) -> list[Json]:
     So Triton restarts without a failed prediction: it answers before its models are there, that it
     knows none.
     """
+    backends = door.backends
     return [
-        cluster(TRITON_GRPC, _NOBODY if held else door.triton.grpc) | _MANY_AT_ONCE,
-        cluster(TRITON_HTTP, _NOBODY if held else door.triton.http, http2=False) | _MANY_AT_ONCE,
+        *(
+            cluster(name, _NOBODY if held else at, http2=name != GATEWAY_HTTP) | _MANY_AT_ONCE
+            for name, at in (
+                (TRITON, backends.triton),
+                (GATEWAY_GRPC, backends.gateway_grpc),
+                (GATEWAY_HTTP, backends.gateway_http),
+            )
+        ),
         # A service's name may stand for several replicas: calls go to those that are ready, and to
         # all of them where none is.
         *(
@@ -152,24 +170,32 @@ def _inference(closed: str | None, *, required: bool) -> list[Json]:
             **_unless(closed, _to(cluster, "30s") | {"retry_policy": _CONNECT_AGAIN}),
         }
 
+    infer = {"path": _OIP + "ModelInfer", "grpc": {}}
     return [
-        way("infer-grpc", {"path": _OIP + "ModelInfer", "grpc": {}}, TRITON_GRPC),
-        way("infer-http", _http("POST", f"/v2{_MODEL}/infer"), TRITON_HTTP),
+        # The script sets this header on what is not plain; a client that sets it is read all the same.
+        way(
+            "infer-grpc-read",
+            infer | {"headers": [{"name": READ_HEADER, "present_match": True}]},
+            GATEWAY_GRPC,
+        ),
+        way("infer-grpc", infer, TRITON),
+        way("infer-http", _http("POST", f"/v2{_MODEL}/infer"), GATEWAY_HTTP),
     ]
 
 
 def _readiness_and_metadata(closed: str | None) -> list[Json]:
     # Readiness is refused while the door is closed; metadata is not.
-    def grpc(method: str, closed: str | None = None) -> Json:
+    def grpc(method: str, closed: str | None = None, cluster: str = TRITON) -> Json:
         match = {"path": _OIP + method, "grpc": {}}
-        return {"name": f"oip-{method}", "match": match, **_unless(closed, _to(TRITON_GRPC, "5s"))}
+        return {"name": f"oip-{method}", "match": match, **_unless(closed, _to(cluster, "5s"))}
 
     def http(name: str, path: str, closed: str | None = None) -> Json:
-        return {"name": name, "match": _http("GET", path), **_unless(closed, _to(TRITON_HTTP, "5s"))}
+        return {"name": name, "match": _http("GET", path), **_unless(closed, _to(GATEWAY_HTTP, "5s"))}
 
     return [
         *(grpc(method, closed) for method in ("ServerReady", "ModelReady")),
-        *(grpc(method) for method in ("ServerLive", "ServerMetadata", "ModelMetadata")),
+        *(grpc(method) for method in ("ServerLive", "ModelMetadata")),
+        grpc("ServerMetadata", cluster=GATEWAY_GRPC),  # it names only extensions that pass
         # Triton reads `stats` as all models' statistics, not as a model's name.
         _refused("closed-statistics", {"path_separated_prefix": "/v2/models/stats"}),
         http("oip-http-ready", f"(/v2/health|/v2{_MODEL})/ready", closed),
@@ -224,6 +250,6 @@ def _to(cluster: str, at_most: str | None) -> Json:
     return {
         "cluster": cluster,
         "timeout": "0s",
-        "idle_timeout": "0s",
+        "idle_timeout": f"{STILL_S}s" if at_most else "0s",
         "max_stream_duration": {**longest, "grpc_timeout_header_max": "0s"},
     }

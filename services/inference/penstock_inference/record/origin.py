@@ -17,8 +17,6 @@ from pathlib import Path
 
 import orjson
 
-PARAMETER = "penstock_events"  # of a request: it carries the sealed events
-
 
 class Origins:
     """Seals and opens event ids. The key lies beside the service's data, mode 0600, and is made

@@ -5,10 +5,9 @@ answered names them.
 from __future__ import annotations
 
 import binascii
-import re
 from base64 import b64decode
 from collections.abc import Mapping
-from math import isfinite
+from math import isfinite, isnan
 from typing import Any, Final
 
 import grpc
@@ -17,27 +16,30 @@ import orjson
 from penstock.contracts.dataplane import Prediction, Value
 from penstock.contracts.topics import MESSAGE_BYTES
 from penstock_inference.door.door import KEPT_BYTES
-from penstock_inference.record.origin import PARAMETER, Origins
-from penstock_inference.serving.model import Layout, Layouts
-from penstock_inference.serving.tensors import (
+from penstock_inference.protocol.checks import EVENTS
+from penstock_inference.protocol.http_request import PATH, Head, read_request
+from penstock_inference.protocol.http_response import read_response
+from penstock_inference.protocol.tensors import (
     InferMessage,
     Scalar,
     Undecodable,
     grpc_names,
     grpc_request,
+    grpc_request_of,
     grpc_response,
-    http_message,
     inflate,
     unframe,
 )
+from penstock_inference.record.origin import Origins
+from penstock_inference.serving.model import Layout, Layouts
 
 
 class Unattributed(Exception):
     """Line that belongs to no pipeline: it is counted and logged, not published."""
 
 
+_BOOLEANS: Final = ("true", "false")
 _GRPC_STATUS: Final = {code.value[0]: code.name for code in grpc.StatusCode}
-_PATH: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer(?:\?.*)?")
 
 
 def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> tuple[str, Prediction]:
@@ -69,7 +71,7 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     prediction["undecoded"] = problem
     if request is not None:
         _fill_inputs(prediction, request, layout)
-        prediction["events"] = origins.opened(request.parameters.get(PARAMETER)) if origins else None
+        prediction["events"] = origins.opened(request.parameters.get(EVENTS)) if origins else None
     if response is not None:
         _fill_outputs(prediction, response)
     return pipeline, prediction
@@ -121,7 +123,7 @@ def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, 
     # The request, its model and version, and the reason why no more can be read.
     over_grpc = entry["protocol"] == "grpc"
     asked = ("", "")
-    if not over_grpc and (found := _PATH.fullmatch(entry["path"] or "")):
+    if not over_grpc and (found := PATH.fullmatch(entry["path"] or "")):
         asked = (found[1], found[2] or "")
     body, encoding = entry["request"], entry["request_encoding"]
     if body is None:
@@ -137,8 +139,8 @@ def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, 
             asked = grpc_names(message)
             request = grpc_request(message)
             return request, (request.model, request.version), None
-        header_length = _number(entry["request_header_length"])
-        return http_message(inflate(data, encoding), header_length, "inputs"), asked, None
+        head = Head(entry["path"], encoding, entry["request_header_length"])
+        return grpc_request_of(read_request(head, data).message), asked, None
     except (Undecodable, binascii.Error) as error:
         return None, asked, f"request: {error}"
 
@@ -149,7 +151,7 @@ def _response(entry: Mapping[str, Any]) -> InferMessage:
     data, encoding = b64decode(entry["response"]), entry["response_encoding"]
     if entry["protocol"] == "grpc":
         return grpc_response(unframe(data, encoding))
-    return http_message(inflate(data, encoding), _number(entry["response_header_length"]), "outputs")
+    return read_response(inflate(data, encoding), _number(entry["response_header_length"]))
 
 
 def _number(text: str | None) -> int | None:
@@ -174,9 +176,10 @@ def _fill_inputs(prediction: Prediction, request: InferMessage, layout: Layout) 
 
 
 def _value(value: Scalar, *, boolean: bool) -> Value:
+    # As it came: a text that is no boolean stays a text, and so does a number that JSON does not have.
     if isinstance(value, str):
-        return None if value == "" else value == "true" if boolean else value
-    return float(value) if value is not None and isfinite(value) else None
+        return None if value == "" else value == "true" if boolean and value in _BOOLEANS else value
+    return None if isnan(value) else float(value) if isfinite(value) else str(float(value))
 
 
 def _fill_outputs(prediction: Prediction, response: InferMessage) -> None:

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Unavailable
-from penstock_inference.serving.tensors import Numbers, Strings, Tensor, grpc_response_of
+from penstock_inference.protocol.tensors import Numbers, Strings, Tensor, grpc_response_of
 
 ASK_S: Final = 5.0  # deadline of a question or an inference, in seconds
 # Deadline of a load or unload, in seconds: a large graph takes its time, and Triton waits for what

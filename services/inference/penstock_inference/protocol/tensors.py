@@ -1,8 +1,5 @@
-"""Tensors of the Open Inference Protocol v2, read from requests and responses over gRPC and HTTP.
-
-gRPC: frames of `inference.GRPCInferenceService/ModelInfer` (raw contents or typed ones). HTTP:
-JSON, and the binary extension, where `Inference-Header-Content-Length` says how long the JSON is
-and each tensor's `binary_data_size` how much of the rest is its own.
+"""Tensors of the protocol, read from requests and responses over gRPC: frames of
+`inference.GRPCInferenceService/ModelInfer`, with raw contents or typed ones.
 """
 
 from __future__ import annotations
@@ -14,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
-import orjson
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
@@ -23,21 +19,22 @@ Numbers = Sequence[Sequence[float | None]]  # rows of the tensor `numbers`; None
 Strings = Sequence[Sequence[str]]  # rows of the tensor `strings`; "" is missing
 
 MAX_DECODED_BYTES: Final = 64 << 20  # largest size that a compressed body may grow to
-_NUMPY: Final = {
-    "BOOL": "?",
-    "UINT8": "<u1",
-    "UINT16": "<u2",
-    "UINT32": "<u4",
-    "UINT64": "<u8",
-    "INT8": "<i1",
-    "INT16": "<i2",
-    "INT32": "<i4",
-    "INT64": "<i8",
-    "FP16": "<f2",
-    "FP32": "<f4",
-    "FP64": "<f8",
-}
-_CONTENTS: Final = {
+# Code of a value in `struct`, and in NumPy, by datatype.
+CODES: Final = dict(
+    zip(
+        (
+            "BOOL",
+            *(f"{kind}{bits}" for kind in ("UINT", "INT") for bits in (8, 16, 32, 64)),
+            "FP16",
+            "FP32",
+            "FP64",
+        ),
+        "?BHIQbhiqefd",
+        strict=True,
+    )
+)
+NUMPY: Final = {name: np.dtype(f"<{code}") for name, code in CODES.items()}
+CONTENTS: Final = {
     "BOOL": "bool_contents",
     "UINT8": "uint_contents",
     "UINT16": "uint_contents",
@@ -101,7 +98,10 @@ def unframe(body: bytes, encoding: str | None) -> bytes:
 
 def grpc_request(message: bytes) -> InferMessage:
     """Reads a ModelInferRequest. Raises Undecodable."""
-    request = _parsed(service_pb2.ModelInferRequest, message)
+    return grpc_request_of(_parsed(service_pb2.ModelInferRequest, message))
+
+
+def grpc_request_of(request: service_pb2.ModelInferRequest) -> InferMessage:
     return InferMessage(
         request.model_name,
         request.model_version,
@@ -158,11 +158,10 @@ def _grpc_tensors(described: Sequence[Any], raw: Sequence[bytes]) -> dict[str, T
 
 
 def _typed(tensor: Any) -> list[Scalar]:
-    if tensor.datatype not in _CONTENTS:
+    if tensor.datatype not in CONTENTS:
         raise Undecodable(f"{tensor.name} has the datatype {tensor.datatype}")
-    values = getattr(tensor.contents, _CONTENTS[tensor.datatype])
-    texts = tensor.datatype == "BYTES"
-    return [value.decode(errors="replace") for value in values] if texts else list(values)
+    values = getattr(tensor.contents, CONTENTS[tensor.datatype])
+    return [text(value, tensor.name) for value in values] if tensor.datatype == "BYTES" else list(values)
 
 
 def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
@@ -171,10 +170,10 @@ def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
     """
     if datatype == "BYTES":
         return _texts(data, name)
-    if datatype not in _NUMPY:
+    if datatype not in NUMPY:
         raise Undecodable(f"{name} has the datatype {datatype}")
     try:
-        values: list[Scalar] = np.frombuffer(data, _NUMPY[datatype]).tolist()
+        values: list[Scalar] = np.frombuffer(data, NUMPY[datatype]).tolist()
     except ValueError as error:
         raise Undecodable(f"{name}: {len(data)} bytes are no whole number of {datatype}") from error
     return values
@@ -189,62 +188,24 @@ def _texts(data: bytes, name: str) -> list[Scalar]:
         if end + length > len(data):
             raise Undecodable(f"{name}: a text is cut off")
         at = end + length
-        texts.append(data[end:at].decode(errors="replace"))
+        texts.append(text(data[end:at], name))
     return texts
 
 
-# -- HTTP ------------------------------------------------------------------------------------------
-
-
-def http_message(body: bytes, header_length: int | None, tensors: str) -> InferMessage:
-    """Reads a JSON body, with binary tensors after its first `header_length` bytes. `tensors` is
-    the member that lists them: `inputs` or `outputs`. Raises Undecodable.
-    """
-    length = header_length or len(body)
+def text(value: bytes, name: str) -> str:
+    """Reads a text of tensor `name`. Raises Undecodable where it is not UTF-8."""
     try:
-        said = orjson.loads(body[:length])
-    except orjson.JSONDecodeError as error:
-        raise Undecodable(f"the body is no JSON: {error.args[0]}") from error
-    if not isinstance(said, dict):
-        raise Undecodable("the body is no JSON object")
-    return InferMessage(
-        str(said.get("model_name") or ""),
-        str(said.get("model_version") or ""),
-        _http_tensors(said.get(tensors), body[length:]),
-    )
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise Undecodable(f"{name}: a text is not UTF-8: {error.reason}") from error
 
 
-def _http_tensors(listed: object, rest: bytes) -> dict[str, Tensor]:
-    found = {}
-    at = 0
-    try:
-        for tensor in listed if isinstance(listed, list) else ():
-            size = (tensor.get("parameters") or {}).get("binary_data_size")
-            if size is None:
-                values = _flat(tensor["data"])
-            else:
-                values = from_bytes(tensor["datatype"], rest[at : at + size], tensor["name"])
-                at += size
-            found[tensor["name"]] = Tensor(tuple(tensor["shape"]), values)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise Undecodable(f"a tensor is not of the protocol's form: {error}") from error
-    return found
+# -- compression -----------------------------------------------------------------------------------
 
 
-def _flat(data: object) -> list[Scalar]:
-    if not isinstance(data, list):
-        raise Undecodable("a tensor's data is no list")
-    if not any(isinstance(value, list) for value in data):
-        return data
-    return [value for part in data for value in _flat(part)]
-
-
-# -- both ------------------------------------------------------------------------------------------
-
-
-def inflate(data: bytes, encoding: str | None) -> bytes:
-    """Decompresses a body, `gzip` or `deflate`; one that is cut off gives what is there of it.
-    Raises Undecodable.
+def inflate(data: bytes, encoding: str | None, *, whole: bool = False) -> bytes:
+    """Decompresses a body, `gzip` or `deflate`. One that is cut off gives what is there of it;
+    `whole` refuses it, and what follows its end. Raises Undecodable.
     """
     if encoding in (None, "", "identity"):
         return data
@@ -257,4 +218,6 @@ def inflate(data: bytes, encoding: str | None) -> bytes:
         raise Undecodable(f"the body is no {encoding}: {error}") from error
     if inflater.unconsumed_tail:
         raise Undecodable(f"the body is larger than {MAX_DECODED_BYTES >> 20} MiB")
+    if whole and (not inflater.eof or inflater.unused_data):
+        raise Undecodable(f"the {encoding} body is cut off, or something follows it")
     return inflated

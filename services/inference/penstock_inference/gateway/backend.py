@@ -1,0 +1,67 @@
+"""Triton behind the gateway: its answers, and its refusals with the HTTP status of each."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Final
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+ASK_S: Final = 5.0  # deadline of a question, in seconds
+INFER_S: Final = 30.0  # longest time that the door gives a prediction, in seconds
+# Extensions of the protocol that pass the door, of those that Triton names.
+EXTENSIONS: Final = frozenset({"binary_tensor_data"})
+_UNSERVED: Final = ("failed to connect to all addresses", "has no available versions")
+_MAX_BYTES: Final = 64 << 20
+_OPTIONS: Final = [
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.max_receive_message_length", _MAX_BYTES),
+    ("grpc.max_send_message_length", _MAX_BYTES),
+]
+
+
+class Backend(AbstractAsyncContextManager["Backend"]):
+    """Connection to Triton. Every method raises grpc.aio.AioRpcError."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._channel.close()
+
+    async def infer(self, request: service_pb2.ModelInferRequest, within_s: float = INFER_S) -> Any:
+        return await self._stub.ModelInfer(request, timeout=within_s)
+
+    async def live(self) -> bool:
+        return bool((await self._stub.ServerLive(service_pb2.ServerLiveRequest(), timeout=ASK_S)).live)
+
+    async def ready(self) -> bool:
+        return bool((await self._stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=ASK_S)).ready)
+
+    async def model_ready(self, name: str, version: str) -> bool:
+        asked = service_pb2.ModelReadyRequest(name=name, version=version)
+        return bool((await self._stub.ModelReady(asked, timeout=ASK_S)).ready)
+
+    async def server(self) -> service_pb2.ServerMetadataResponse:
+        """Triton's description, with those of its extensions that pass the door."""
+        found = await self._stub.ServerMetadata(service_pb2.ServerMetadataRequest(), timeout=ASK_S)
+        return service_pb2.ServerMetadataResponse(
+            name=found.name,
+            version=found.version,
+            extensions=[name for name in found.extensions if name in EXTENSIONS],
+        )
+
+    async def model(self, name: str, version: str) -> Any:
+        asked = service_pb2.ModelMetadataRequest(name=name, version=version)
+        return await self._stub.ModelMetadata(asked, timeout=ASK_S)
+
+
+def is_unserved(error: grpc.aio.AioRpcError) -> bool:
+    """Tells whether a call reached no model."""
+    return any(said in (error.details() or "") for said in _UNSERVED)

@@ -1,0 +1,176 @@
+"""Protocol over HTTP, as an ASGI application. Every answer is the protocol's JSON, errors too."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import grpc
+import orjson
+
+from penstock_inference.door.door import MAX_REQUEST_BYTES, UNSERVED
+from penstock_inference.gateway.backend import Backend, is_unserved
+from penstock_inference.protocol.http_request import Head, HttpRequest, TooLarge, read_request
+from penstock_inference.protocol.http_response import write_response
+from penstock_inference.protocol.tensors import Undecodable
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+LIVE_PATH: Final = "/live"  # answers for the gateway alone, whether Triton is there or not
+MANY: Final = 64  # inferences that are read and in flight at a time
+LARGE_BYTES: Final = 1 << 20  # of bodies over this size one is read and in flight at a time
+
+_MODEL: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready)?")
+_STATUS: Final = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+
+
+class _Gone(Exception):
+    """The client has left."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+
+
+class HttpGateway:
+    """Application in front of one Triton."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._many = asyncio.Semaphore(MANY)
+        self._large = asyncio.Lock()
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            answer = await (self._infer if scope["method"] == "POST" else self._describe)(scope, receive)
+        except TooLarge as error:
+            answer = _error(413, str(error))
+        except Undecodable as error:
+            answer = _error(400, str(error))
+        except grpc.aio.AioRpcError as error:
+            answer = _refusal(error)
+        except _Gone:
+            return
+        length = (b"content-length", str(len(answer.body)).encode())
+        start = {"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]}
+        await send(start)
+        await send({"type": "http.response.body", "body": answer.body})
+
+    async def _infer(self, scope: Message, receive: Receive) -> _Answer:
+        head = _head(scope)
+        async with self._many:
+            body, whole = await _body(receive, b"", LARGE_BYTES)
+            if whole:
+                request = read_request(head, body)
+                return _answer(request, await self._backend.infer(request.message))
+            # Its rest waits in the door for its turn; it is read beside the event loop, so that others
+            # are answered meanwhile.
+            async with self._large:
+                body, whole = await _body(receive, body, MAX_REQUEST_BYTES)
+                if not whole:
+                    raise TooLarge(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB")
+                request = await asyncio.to_thread(read_request, head, body)
+                return _answer(request, await self._backend.infer(request.message))
+
+    async def _describe(self, scope: Message, receive: Receive) -> _Answer:
+        match scope["path"]:
+            case "/live":
+                return _json({})
+            case "/v2":
+                server = await self._backend.server()
+                return _json(
+                    {"name": server.name, "version": server.version, "extensions": list(server.extensions)}
+                )
+            case "/v2/health/live":
+                return _state("live", await self._backend.live())
+            case "/v2/health/ready":
+                return _state("ready", await self._backend.ready())
+        if found := _MODEL.fullmatch(scope["path"]):
+            name, version = found[1], found[2] or ""
+            if found[3]:
+                return _state("ready", await self._backend.model_ready(name, version), name=name)
+            return _json(_model(await self._backend.model(name, version)))
+        return _error(404, "there is no such path")
+
+
+def _head(scope: Message) -> Head:
+    headers: dict[bytes, str] = {}
+    for name, value in scope["headers"]:  # as Envoy tells its script of a header that came twice
+        said = value.decode("latin-1")
+        headers[name] = f"{headers[name]},{said}" if name in headers else said
+    path = scope["raw_path"].decode("latin-1")
+    return Head(path, headers.get(b"content-encoding"), headers.get(b"inference-header-content-length"))
+
+
+async def _body(receive: Receive, begun: bytes, at_most: int) -> tuple[bytes, bool]:
+    # The body, and whether that is all of it; what is longer than `at_most` is not read to its end.
+    body = bytearray(begun)
+    while len(body) <= at_most:
+        part = await receive()
+        if part["type"] == "http.disconnect":
+            raise _Gone
+        body += part.get("body", b"")
+        if not part.get("more_body", False):
+            return bytes(body), len(body) <= at_most
+    return bytes(body), False
+
+
+def _answer(request: HttpRequest, response: Any) -> _Answer:
+    try:
+        body, json_bytes = write_response(response, request.wants_binary)
+    except Undecodable as error:
+        return _error(500, str(error))
+    if json_bytes is None:
+        return _Answer(200, body)
+    binary = (
+        (b"content-type", b"application/octet-stream"),
+        (b"inference-header-content-length", str(json_bytes).encode()),
+    )
+    return _Answer(200, body, binary)
+
+
+def _json(said: dict[str, Any], status: int = 200) -> _Answer:
+    return _Answer(status, orjson.dumps(said))
+
+
+def _error(status: int, said: str) -> _Answer:
+    return _json({"error": said}, status)
+
+
+def _state(kind: str, holds: bool, **more: str) -> _Answer:
+    return _json({**more, kind: holds}, 200 if holds else 503)
+
+
+def _refusal(error: grpc.aio.AioRpcError) -> _Answer:
+    answer = _error(_STATUS.get(error.code(), 500), error.details() or "")
+    if not is_unserved(error):
+        return answer
+    return _Answer(answer.status, answer.body, (*answer.headers, (UNSERVED.encode(), b"1")))
+
+
+def _model(found: Any) -> dict[str, Any]:
+    def tensors(listed: Any) -> list[dict[str, Any]]:
+        return [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in listed]
+
+    return {
+        "name": found.name,
+        "versions": list(found.versions),
+        "platform": found.platform,
+        "inputs": tensors(found.inputs),
+        "outputs": tensors(found.outputs),
+    }

@@ -1,0 +1,61 @@
+"""Protocol over gRPC, for the calls that the door's script does not let through unread: compressed
+ones, and whatever is not of the plainest form (`door/recording.lua`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from penstock_inference.door.door import UNSERVED
+from penstock_inference.gateway.backend import INFER_S, Backend, is_unserved
+from penstock_inference.gateway.http import MANY
+from penstock_inference.protocol.checks import check
+from penstock_inference.protocol.tensors import MAX_DECODED_BYTES, Undecodable
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_OPTIONS: Final = [
+    ("grpc.max_receive_message_length", MAX_DECODED_BYTES),
+    ("grpc.max_send_message_length", MAX_DECODED_BYTES),
+    ("grpc.so_reuseport", 0),
+]
+
+
+class GrpcGateway(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # it has no stubs
+    """Servicer of ModelInfer and ServerMetadata; other methods go straight to Triton."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    async def ModelInfer(self, request: service_pb2.ModelInferRequest, context: Context) -> Any:
+        try:
+            check(request)
+        except Undecodable as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        request.DiscardUnknownFields()
+        within_s = min(context.time_remaining() or INFER_S, INFER_S)
+        try:
+            return await self._backend.infer(request, within_s)
+        except grpc.aio.AioRpcError as error:
+            await _pass_on(error, context)
+
+    async def ServerMetadata(self, request: service_pb2.ServerMetadataRequest, context: Context) -> Any:
+        try:
+            return await self._backend.server()
+        except grpc.aio.AioRpcError as error:
+            await _pass_on(error, context)
+
+
+async def _pass_on(error: grpc.aio.AioRpcError, context: Context) -> None:
+    unserved = ((UNSERVED, "1"),) if is_unserved(error) else ()
+    await context.abort(error.code(), error.details() or "", unserved)
+
+
+def server(backend: Backend, address: str) -> grpc.aio.Server:
+    """Server at `address`; not started."""
+    made = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MANY)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcGateway(backend), made)
+    made.add_insecure_port(address)
+    return made
