@@ -15,7 +15,9 @@ from penstock_inference.door.files import make_log, prepare, write_clusters, wri
 from penstock_inference.door.routes import clusters, routes
 
 BACKENDS = {"triton", "gateway-grpc", "gateway-http"}
-INFERENCES = ("infer-grpc-read", "infer-grpc", "infer-http")
+INFERENCES = tuple(
+    f"{name}{size}" for name in ("infer-grpc-read", "infer-grpc", "infer-http") for size in ("-large", "")
+)
 SERVICES = {"inference": "127.0.0.1:9186", "ingest": "ingest:9181"}
 
 

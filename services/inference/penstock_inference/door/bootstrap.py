@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Final
 
 from penstock_inference.door.door import MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
-from penstock_inference.door.limits import CONNECTION, overload_manager
+from penstock_inference.door.limits import BUFFER_BYTES, CONNECTION, overload_manager
 from penstock_inference.door.recording import recording_filter
 from penstock_inference.door.routes import cluster
 from penstock_inference.door.xds import (
@@ -62,7 +62,7 @@ def _door(door: Door) -> Json:
         "rds": {"route_config_name": "door", "config_source": watched(door.folder, ROUTES_FILE)},
         **({"tracing": _TRACING, "request_id_extension": _NO_REQUEST_ID} if door.traces else {}),
     }
-    return http_listener("door", door.listen, manager, per_connection_buffer_limit_bytes=MAX_REQUEST_BYTES)
+    return http_listener("door", door.listen, manager, per_connection_buffer_limit_bytes=BUFFER_BYTES)
 
 
 def _health(door: Door) -> Json:

@@ -6,13 +6,18 @@ at most a connection, a time and a stream; the door stays up.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from penstock_inference.door.xds import EXTENSIONS, Json
+from penstock_inference.door.xds import EXTENSIONS, TYPES, Json
 
-# Heap of Envoy; its container in docker-compose.yml has 512 MiB.
-HEAP_BYTES: Final = 384 << 20
+# Heap of Envoy; its container in docker-compose.yml has 512 MiB. From the first part of it on large
+# streams are ended, the more of them the more is taken; at the second nothing is let in.
+HEAP_BYTES: Final = 416 << 20
+SHED_FROM: Final = 0.5
+FULL_AT: Final = 0.9
 CONNECTIONS: Final = 2000
+# What is read of a connection at once, and the largest answer. A request may be longer, see `routes`.
+BUFFER_BYTES: Final = 8 << 20
 # Longest time for a request's head, and in which nothing moves in an inference, in seconds.
 HEAD_S: Final = 10
 STILL_S: Final = 30
@@ -34,13 +39,25 @@ CONNECTION: Final[Json] = {
     },
 }
 
+_IMPATIENT: Final[Json] = {
+    "@type": TYPES + "envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+    "timer_scale_factors": [
+        {"timer": timer, "min_timeout": "2s"}
+        for timer in ("HTTP_DOWNSTREAM_CONNECTION_IDLE", "HTTP_DOWNSTREAM_STREAM_IDLE")
+    ],
+}
+
 
 def overload_manager() -> Json:
-    """Part of the bootstrap: near the heap's limit the largest streams are reset, then calls and
-    connections are refused until there is room again.
+    """Part of the bootstrap.
+
+    A chance of being ended comes with each read of a connection (HTTP/1): a long body meets it often,
+    a short one once. Over HTTP/2 the largest streams are reset.
     """
+    more_and_more = {"scaled": {"scaling_threshold": SHED_FROM, "saturation_threshold": FULL_AT}}
+    full = {"threshold": {"value": FULL_AT}}
     return {
-        "refresh_interval": "0.05s",
+        "refresh_interval": "0.02s",
         "resource_monitors": [
             _monitor(_HEAP, "fixed_heap.v3.FixedHeapConfig", max_heap_size_bytes=HEAP_BYTES),
             _monitor(
@@ -51,13 +68,13 @@ def overload_manager() -> Json:
         ],
         "buffer_factory_config": {"minimum_account_to_track_power_of_two": _LARGE_STREAM},
         "actions": [
-            _action("shrink_heap", threshold={"value": 0.7}),
-            _action(
-                "reset_high_memory_stream", scaled={"scaling_threshold": 0.75, "saturation_threshold": 0.95}
-            ),
-            _action("stop_accepting_requests", threshold={"value": 0.95}),
-            _action("stop_accepting_connections", threshold={"value": 0.98}),
+            _triggered("overload_actions.reset_high_memory_stream", more_and_more),
+            _triggered("overload_actions.shrink_heap", {"threshold": {"value": SHED_FROM}}),
+            _triggered("overload_actions.reduce_timeouts", more_and_more) | {"typed_config": _IMPATIENT},
+            _triggered("overload_actions.stop_accepting_requests", full),
+            _triggered("overload_actions.stop_accepting_connections", full),
         ],
+        "loadshed_points": [_triggered("load_shed_points.http1_server_abort_dispatch", more_and_more)],
     }
 
 
@@ -65,5 +82,5 @@ def _monitor(name: str, kind: str, **config: int) -> Json:
     return {"name": name, "typed_config": {"@type": f"{EXTENSIONS}resource_monitors.{kind}", **config}}
 
 
-def _action(name: str, **trigger: Any) -> Json:
-    return {"name": f"envoy.overload_actions.{name}", "triggers": [{"name": _HEAP, **trigger}]}
+def _triggered(name: str, trigger: Json) -> Json:
+    return {"name": f"envoy.{name}", "triggers": [{"name": _HEAP, **trigger}]}

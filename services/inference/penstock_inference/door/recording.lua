@@ -7,7 +7,7 @@
 -- Members stand in a fixed order, `grpc_status` first: the recorder finds a line's beginning by it.
 -- What a handle gave out is void after the script has waited for a body or trailers; it is asked for again.
 
-local KEPT, HEAD, LOG, EVENTS, READ, FIELDS = @KEPT@, @HEAD@, @LOG@, @EVENTS@, @READ@, 64
+local KEPT, HEAD, LOG, EVENTS, READ, LARGE, FIELDS = @KEPT@, @HEAD@, @LOG@, @EVENTS@, @READ@, @LARGE@, 64
 local WIDTHS = {BOOL = 1, UINT8 = 1, UINT16 = 2, UINT32 = 4, UINT64 = 8, INT8 = 1, INT16 = 2, INT32 = 4, INT64 = 8, FP16 = 2, FP32 = 4, FP64 = 8}
 
 local function escaped(character)
@@ -167,10 +167,10 @@ function envoy_on_request(handle)
     over_grpc and "grpc" or "http", text(headers:get("x-penstock-prediction")), text(moment(began)), text(headers:get(":path")), text(headers:get("traceparent")),
     text(headers:get(over_grpc and "grpc-encoding" or "content-encoding")), text(headers:get("inference-header-content-length"))))
   local body = handle:body()
-  if over_grpc and body and not is_plain(body) then
-    handle:headers():replace(READ, "gateway")
-    handle:clearRouteCache()
-  end
+  local unread, large = over_grpc and body and not is_plain(body), body and body:length() > KEPT
+  if unread then handle:headers():replace(READ, "gateway") end
+  if large then handle:headers():replace(LARGE, "yes") end
+  if unread or large then handle:clearRouteCache() end
   handle:streamInfo():dynamicMetadata():set("prediction", "request", bytes(handle, "request", body))
 end
 

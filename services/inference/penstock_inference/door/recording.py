@@ -9,7 +9,7 @@ import json
 from importlib import resources
 from typing import Final
 
-from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES, READ_HEADER, Door
+from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES, LARGE_HEADER, READ_HEADER, Door
 from penstock_inference.door.xds import EXTENSIONS, LUA, Json
 from penstock_inference.protocol.checks import EVENTS
 
@@ -42,6 +42,7 @@ def _script(door: Door) -> str:
     constants = {
         "@KEPT@": str(KEPT_BYTES),
         "@HEAD@": str(KEPT_HEAD_BYTES),
+        "@LARGE@": json.dumps(LARGE_HEADER),
         "@READ@": json.dumps(READ_HEADER),
         "@EVENTS@": json.dumps(EVENTS),
         "@LOG@": json.dumps(str(door.log), ensure_ascii=False),

@@ -17,6 +17,7 @@ from typing import Final
 
 from penstock_inference.door.door import (
     DOOR_PACKAGE,
+    LARGE_HEADER,
     MAX_REQUEST_BYTES,
     PREDICTION_HEADER,
     READ_HEADER,
@@ -161,26 +162,36 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
 
 
 def _inference(closed: str | None, *, required: bool) -> list[Json]:
-    def way(name: str, match: Json, cluster: str) -> Json:
-        return {
-            "name": name,
-            "match": match,
-            **recorded(required=required),
-            "response_headers_to_add": [header(PREDICTION_HEADER, f"%REQ({PREDICTION_HEADER})%")],
-            **_unless(closed, _to(cluster, "30s") | {"retry_policy": _CONNECT_AGAIN}),
-        }
+    def way(name: str, match: Json, cluster: str) -> list[Json]:
+        # A large one is not sent again: that would hold its body twice.
+        once, again = _to(cluster, "30s"), {"retry_policy": _CONNECT_AGAIN}
+        return [
+            _recorded(f"{name}-large", _and(match, LARGE_HEADER), _unless(closed, once), required),
+            _recorded(name, match, _unless(closed, once | again), required),
+        ]
 
-    infer = {"path": _OIP + "ModelInfer", "grpc": {}}
+    over_grpc = {"path": _OIP + "ModelInfer", "grpc": {}}
     return [
-        # The script sets this header on what is not plain; a client that sets it is read all the same.
-        way(
-            "infer-grpc-read",
-            infer | {"headers": [{"name": READ_HEADER, "present_match": True}]},
-            GATEWAY_GRPC,
-        ),
-        way("infer-grpc", infer, TRITON),
-        way("infer-http", _http("POST", f"/v2{_MODEL}/infer"), GATEWAY_HTTP),
+        # The script sets both headers; of a client's own making they do no harm.
+        *way("infer-grpc-read", _and(over_grpc, READ_HEADER), GATEWAY_GRPC),
+        *way("infer-grpc", over_grpc, TRITON),
+        *way("infer-http", _http("POST", f"/v2{_MODEL}/infer"), GATEWAY_HTTP),
     ]
+
+
+def _recorded(name: str, match: Json, action: Json, required: bool) -> Json:
+    told = header(PREDICTION_HEADER, f"%REQ({PREDICTION_HEADER})%")
+    return {
+        "name": name,
+        "match": match,
+        **recorded(required=required),
+        "response_headers_to_add": [told],
+        **action,
+    }
+
+
+def _and(match: Json, present: str) -> Json:
+    return match | {"headers": [*match.get("headers", []), {"name": present, "present_match": True}]}
 
 
 def _readiness_and_metadata(closed: str | None) -> list[Json]:

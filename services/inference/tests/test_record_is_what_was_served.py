@@ -1,0 +1,360 @@
+"""Whatever is sent, over HTTP or gRPC: it is refused, or its record is what the model saw. A model that
+answers its own inputs tells what that was. Nothing that is sent ends a program.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import math
+import random
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2
+
+from penstock_inference.door.door import PREDICTION_HEADER
+from penstock_inference.protocol.http_response import read_response
+from penstock_inference.protocol.tensors import grpc_response
+from penstock_inference.record.predictions import Unattributed, read_line
+
+if TYPE_CHECKING:
+    from echo import Echoing
+
+pytestmark = pytest.mark.process
+
+SEED = 20_261_129
+FEW, MANY = 2_000, 100_000
+PATH = "/v2/models/echo/infer"
+METHOD = "/inference.GRPCInferenceService/ModelInfer"
+NUMBERS = [0.0, -0.0, 1.5, 2**53 + 1, -1.8e308, 1.7976931348623157e308, 5e-324, math.nan, math.inf, -math.inf]
+TEXTS = ["", "true", "True", "false", "x" * 200, "ä", "\0", "\u2028", '"', "\\", "😀"]
+Seen = dict[str, list[Any]]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echoing]:
+    from echo import echoing
+
+    with echoing(tmp_path_factory.mktemp("e")) as made:
+        yield made
+
+
+class Sender:
+    """Sends to the door; keeps what each answered call saw, by the prediction's id."""
+
+    def __init__(self, served: Echoing) -> None:
+        self.served = served
+        self.seen: dict[str, tuple[Seen, bytes]] = {}
+        self.refused = 0
+        self._connection = http.client.HTTPConnection(served.door.listen, timeout=30)
+        self._channel = grpc.insecure_channel(served.door.listen)
+        self._infer = self._channel.unary_unary(METHOD)
+
+    def http(self, body: bytes, headers: dict[str, str], path: str = PATH) -> None:
+        try:
+            self._connection.request("POST", path, body, headers)
+            answer = self._connection.getresponse()
+            data = answer.read()
+        except (http.client.HTTPException, OSError):
+            self._connection.close()  # Envoy has refused it outright
+            self.refused += 1
+            return
+        assert answer.status < 500, (answer.status, data, body, headers)
+        if answer.status != 200:
+            assert json.loads(data).keys() == {"error"}
+            self.refused += 1
+            return
+        length = answer.getheader("inference-header-content-length")
+        found = read_response(data, int(length) if length else None)
+        self._keep(str(answer.getheader(PREDICTION_HEADER)), found.tensors, body)
+
+    def grpc(self, message: bytes, compression: grpc.Compression | None) -> None:
+        try:
+            data, call = self._infer.with_call(message, timeout=30, compression=compression)
+        except grpc.RpcError as error:
+            assert error.code().name in ("INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL"), (error, message)
+            if error.code() is grpc.StatusCode.INTERNAL:  # no message of this kind at all
+                assert "parse" in error.details() or "deserializ" in error.details(), (error, message)
+            self.refused += 1
+            return
+        told = dict(call.initial_metadata())
+        self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message)
+
+    def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes) -> None:
+        seen: Seen = {}
+        for tensor, fields in (("seen_numbers", "ab"), ("seen_strings", "cde")):
+            if tensor in tensors:
+                for column, field in enumerate(fields):
+                    seen[field] = [plain(field, one) for one in tensors[tensor].values[column :: len(fields)]]
+        self.seen[identity] = (seen, sent)
+
+    def check(self) -> int:
+        """Compares every record with what the model saw; returns how many there are."""
+        found = 0
+        with self.served.door.log.open("rb") as log:
+            for line in log:
+                try:
+                    _, prediction = read_line(
+                        line, lambda pipeline, _: layout() if pipeline == "echo" else None
+                    )
+                except Unattributed:
+                    continue  # of a refused call, whose model cannot be read
+                if prediction["id"] not in self.seen:
+                    assert prediction["status"] != "OK"
+                    continue
+                seen, sent = self.seen.pop(prediction["id"])
+                inputs = prediction["inputs"]
+                assert inputs is not None, (prediction, sent)
+                assert {field: typed(inputs[field]) for field in seen} == {
+                    field: typed(values) for field, values in seen.items()
+                }, sent
+                found += 1
+        assert self.seen == {}, "answered, and not recorded"
+        assert self.served.all_run()
+        return found
+
+
+def layout() -> Any:
+    from echo import LAYOUT
+
+    return LAYOUT
+
+
+def typed(values: list[Any]) -> list[tuple[type, str]]:
+    # 1 is not True, and 0.0 not -0.0.
+    return [(type(value), repr(value)) for value in values]
+
+
+def plain(field: str, value: Any) -> Any:
+    if field in "ab":
+        number = float(value)
+        return None if math.isnan(number) else number if math.isfinite(number) else str(number)
+    if field == "d" and value in ("true", "false"):
+        return value == "true"
+    return value or None
+
+
+# -- over HTTP -------------------------------------------------------------------------------------
+
+
+def http_body(rng: random.Random) -> tuple[bytes, dict[str, str]]:
+    rows = rng.choice([1, 1, 1, 2, 3])
+    numbers = [rng.choice(NUMBERS[:7]) for _ in range(2 * rows)]
+    texts = [rng.choice(TEXTS) for _ in range(3 * rows)]
+    inputs: list[dict[str, Any]] = [
+        {"name": "numbers", "shape": [rows, 2], "datatype": "FP64", "data": numbers},
+        {"name": "strings", "shape": [rows, 3], "datatype": "BYTES", "data": texts},
+    ]
+    rest = b""
+    for one, raw in zip(inputs, (doubles(numbers), strings(texts)), strict=True):
+        if rng.random() < 0.3:
+            del one["data"]
+            one["parameters"] = {"binary_data_size": len(raw)}
+            rest += raw
+    if rng.random() < 0.2:
+        inputs.reverse()
+    said: dict[str, Any] = {"inputs": inputs}
+    if rng.random() < 0.5:
+        said["parameters"] = {"binary_data_output": True}
+    if rng.random() < 0.5:
+        for _ in range(rng.choice([1, 1, 2])):
+            spoil(rng, said)
+    head = json.dumps(said, ensure_ascii=rng.random() < 0.5).encode()
+    if rng.random() < 0.4:
+        head = mutated(rng, head)
+    headers = {"content-type": "application/json"}
+    if rest or rng.random() < 0.1:
+        headers["inference-header-content-length"] = str(len(head))
+    if rng.random() < 0.05:
+        headers["inference-header-content-length"] = rng.choice(
+            ["0", "1", "-1", "+9", " 9", "9,9", "x", "1e2"]
+        )
+    body = head + rest
+    if rng.random() < 0.2:
+        name, pack = rng.choice(
+            [("gzip", gzip.compress), ("deflate", zlib.compress), ("br", bytes), ("identity", bytes)]
+        )
+        headers["content-encoding"] = name
+        body = pack(body)
+        if rng.random() < 0.3:
+            body = mutated(rng, body)
+    if rng.random() < 0.1:
+        headers["grpc-encoding"] = "gzip"
+    return body, headers
+
+
+PIECES = [
+    (b"1.5", b"NaN"),
+    (b"0.0", b"null"),
+    (b"NaN", b"null"),
+    (b"1.5", b"1e999"),
+    (b"1.5", b"Infinity"),
+    (b"0.0", b"true"),
+    (b"true", b"True"),
+    (b'"data"', b'"shape"'),
+    (b"FP64", b"FP32"),
+    (b"FP64", b"INT64"),
+    (b"FP64", b"BF16"),
+    (b"[", b"[["),
+    (b"]", b"]]"),
+    (b", ", b",,"),
+    (b"{", b"\xef\xbb\xbf{"),
+    (b'"', b'\\"'),
+    (b'"', b"'"),
+    (b"1", b"1099511627776"),
+    (b'""', b'"\\ud800"'),
+    (b"}", b'}, "inputs": []}'),
+    (b"}", b"} "),
+    (b"{", b"/**/{"),
+]
+
+
+def mutated(rng: random.Random, data: bytes) -> bytes:
+    kind = rng.random()
+    at = rng.randrange(len(data) + 1)
+    if kind < 0.5:
+        old, new = rng.choice(PIECES)
+        where = data.find(old, at)
+        return data[:where] + new + data[where + len(old) :] if where >= 0 else data.replace(old, new, 1)
+    if kind < 0.75:
+        return data[:at] + rng.randbytes(rng.choice([0, 1, 1, 4])) + data[at + rng.choice([0, 1, 2]) :]
+    return data[:at] if kind < 0.85 else data[:at] + data[at // 2 :]
+
+
+def spoil(rng: random.Random, said: dict[str, Any]) -> None:
+    tensor = rng.choice(said["inputs"])
+    data = tensor.get("data", [])
+    columns = 2 if tensor["name"] == "numbers" else 3
+    changes: list[Callable[[], object]] = [
+        lambda: tensor.update(
+            shape=rng.choice([[0, 2], [1 << 40, 2], [-1, -2], [2], [], [1, 1, 2], [1.0, 2], [True, 2]])
+        ),
+        lambda: tensor.update(data=[data[at : at + columns] for at in range(0, len(data), columns)]),
+        lambda: tensor.update(data=[[value] for value in data]),
+        lambda: tensor.update(data=[*data, *data]),
+        lambda: tensor.update(data=[rng.choice([None, True, "1", 1, [], {}, 2**70]) for _ in data]),
+        lambda: tensor.update(parameters=rng.choice([{"binary_data_size": 16}, {"x": 1}, {}, None])),
+        lambda: tensor.update(datatype=rng.choice(["FP32", "INT64", "BOOL", "BYTES", "", "fp64", 1])),
+        lambda: tensor.update(name=rng.choice(["numbers", "strings", "", 1])),
+        lambda: said.update(outputs=[{"name": rng.choice(["seen_numbers", "seen_strings", "nope"])}]),
+        lambda: said.update(outputs=[{"name": "seen_strings", "parameters": {"classification": 1}}]),
+        lambda: said.update(outputs=[{"name": "seen_numbers", "parameters": {"binary_data": True}}]),
+        lambda: said.update(
+            parameters=rng.choice([{"sequence_id": 1}, {"binary_data_output": 1}, {"priority": 1}])
+        ),
+        lambda: said.update(id=rng.choice(["7", 7, "x" * 1000])),
+        lambda: said["inputs"].append(dict(tensor)),
+        lambda: said["inputs"].pop(),
+    ]
+    if said["inputs"]:
+        rng.choice(changes)()
+    said["inputs"] = said["inputs"] or [{}]
+
+
+def doubles(numbers: list[float]) -> bytes:
+    return struct.pack(f"<{len(numbers)}d", *numbers)
+
+
+def strings(texts: list[str]) -> bytes:
+    return b"".join(struct.pack("<I", len(text.encode())) + text.encode() for text in texts)
+
+
+# -- over gRPC -------------------------------------------------------------------------------------
+
+
+def grpc_message(rng: random.Random) -> bytes:
+    rows = rng.choice([1, 1, 1, 2, 3])
+    numbers = [rng.choice(NUMBERS) for _ in range(2 * rows)]
+    texts = [rng.choice(TEXTS) for _ in range(3 * rows)]
+    request = service_pb2.ModelInferRequest(model_name="echo")
+    request.inputs.add(name="numbers", datatype="FP64", shape=[rows, 2])
+    request.inputs.add(name="strings", datatype="BYTES", shape=[rows, 3])
+    if rng.random() < 0.7:
+        request.raw_input_contents.extend([doubles(numbers), strings(texts)])
+    else:
+        request.inputs[0].contents.fp64_contents.extend(numbers)
+        request.inputs[1].contents.bytes_contents.extend(text.encode() for text in texts)
+    if rng.random() < 0.5:
+        spoil_message(rng, request)
+    data = bytes(request.SerializeToString())
+    if rng.random() < 0.3:
+        at = rng.randrange(len(data) + 1)
+        data = data[:at] + rng.randbytes(rng.choice([0, 1, 1, 3])) + data[at + rng.choice([0, 1, 2]) :]
+    if rng.random() < 0.1:
+        more = service_pb2.ModelInferRequest(model_name=rng.choice(["echo", "nope"]), id="x")
+        spoil_message(rng, more)
+        data += more.SerializeToString()
+    return data
+
+
+def spoil_message(rng: random.Random, request: Any) -> None:
+    tensor = rng.choice(request.inputs) if request.inputs else request.inputs.add()
+    raw = request.raw_input_contents
+    changes: list[Callable[[], object]] = [
+        lambda: tensor.shape.extend([rng.choice([0, 1, 2, 1 << 40])]),
+        lambda: tensor.MergeFrom(type(tensor)(shape=[rng.choice([1, 1 << 40, -1])])),
+        lambda: tensor.ClearField("shape"),
+        lambda: tensor.shape.insert(0, rng.choice([1 << 40, -1, 0, 1 << 62])),
+        lambda: setattr(tensor, "datatype", rng.choice(["FP32", "INT64", "BYTES", "", "BF16"])),
+        lambda: setattr(tensor, "name", rng.choice(["numbers", "strings", ""])),
+        lambda: tensor.parameters["binary_data_size"].MergeFromString(b"\x10\x05"),
+        lambda: tensor.parameters["shared_memory_region"].MergeFromString(b"\x1a\x01x"),
+        lambda: tensor.contents.fp64_contents.append(1.0),
+        lambda: tensor.contents.bytes_contents.append(rng.choice([b"x", b"\xff"])),
+        lambda: raw.append(rng.choice([b"", b"x", b"\0" * 16])),
+        lambda: raw.pop() if raw else None,
+        lambda: raw.append(raw.pop()[:-1]) if raw else None,
+        lambda: raw.append(raw.pop() + b"\1\0\0\0\xff") if raw else None,
+        lambda: request.parameters[rng.choice(["x", "penstock_events", "sequence_id"])].MergeFromString(
+            b"\x1a\x01x"
+        ),
+        lambda: request.outputs.add(name=rng.choice(["seen_numbers", "seen_strings", "nope"])),
+        lambda: (
+            request.outputs.add(name="seen_strings").parameters["classification"].MergeFromString(b"\x10\x01")
+        ),
+        lambda: (
+            request.outputs.add(name="seen_numbers").parameters["binary_data"].MergeFromString(b"\x08\x01")
+        ),
+        lambda: setattr(request, "id", "x" * rng.choice([1, 1000])),
+        lambda: setattr(request, "model_version", rng.choice(["1", "01", "2", "x", "-1"])),
+    ]
+    rng.choice(changes)()
+
+
+def send(sender: Sender, rng: random.Random, count: int) -> None:
+    compressions = [None, None, None, grpc.Compression.Gzip, grpc.Compression.Deflate]
+    for _ in range(count):
+        if rng.random() < 0.6:
+            body, headers = http_body(rng)
+            sender.http(body, headers)
+        else:
+            sender.grpc(grpc_message(rng), rng.choice(compressions))
+
+
+def test_what_was_served_is_what_is_recorded(served: Echoing) -> None:
+    sender = Sender(served)
+    send(sender, random.Random(SEED), FEW)
+    answered = sender.check()
+    assert answered > FEW / 5
+    assert sender.refused > FEW / 5
+
+
+@pytest.mark.slow
+def test_so_it_is_for_a_hundred_thousand(served: Echoing) -> None:
+    sender, rng = Sender(served), random.Random()
+    held = []
+    for _ in range(2):
+        send(sender, rng, MANY // 2)
+        held.append(
+            {name: getattr(served, name).memory_info().rss for name in ("triton", "gateway", "envoy")}
+        )
+    answered = sender.check()
+    first, second = held
+    print(f"\n{answered} answered, {sender.refused} refused; held {first}, then {second}")
+    assert all(second[name] <= 1.05 * first[name] for name in first)
