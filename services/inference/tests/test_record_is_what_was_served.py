@@ -32,7 +32,7 @@ SEED = 20_261_129
 FEW, MANY = 2_000, 100_000
 PATH = "/v2/models/echo/infer"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
-NUMBERS = [0.0, -0.0, 1.5, 2**53 + 1, -1.8e308, 1.7976931348623157e308, 5e-324, math.nan, math.inf, -math.inf]
+NUMBERS = [0.0, -0.0, 1.5, 2**53 + 1, -1.7e308, 1.7976931348623157e308, 5e-324, math.nan, math.inf, -math.inf]
 TEXTS = ["", "true", "True", "false", "x" * 200, "ä", "\0", "\u2028", '"', "\\", "😀"]
 Seen = dict[str, list[Any]]
 
@@ -65,7 +65,8 @@ class Sender:
             self._connection.close()  # Envoy has refused it outright
             self.refused += 1
             return
-        assert answer.status < 500, (answer.status, data, body, headers)
+        # A number that came in a binary tensor may not go back as JSON.
+        assert answer.status < 500 or b"JSON does not have" in data, (answer.status, data, body, headers)
         if answer.status != 200:
             assert json.loads(data).keys() == {"error"}
             self.refused += 1
@@ -77,14 +78,14 @@ class Sender:
     def grpc(self, message: bytes, compression: grpc.Compression | None) -> None:
         try:
             data, call = self._infer.with_call(message, timeout=30, compression=compression)
-        except grpc.RpcError as error:
-            assert error.code().name in ("INVALID_ARGUMENT", "NOT_FOUND", "INTERNAL"), (error, message)
-            if error.code() is grpc.StatusCode.INTERNAL:  # no message of this kind at all
-                assert "parse" in error.details() or "deserializ" in error.details(), (error, message)
-            self.refused += 1
+        except grpc.RpcError as refusal:
+            said = refusal.code().name, refusal.details()
+        else:
+            told = dict(call.initial_metadata())
+            self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message)
             return
-        told = dict(call.initial_metadata())
-        self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message)
+        assert said[0] in ("INVALID_ARGUMENT", "NOT_FOUND"), (said, message)
+        self.refused += 1
 
     def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes) -> None:
         seen: Seen = {}

@@ -4,10 +4,12 @@ ones, and whatever is not of the plainest form (`door/recording.lua`).
 
 from __future__ import annotations
 
+from operator import methodcaller
 from typing import Any, Final
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
 
 from penstock_inference.door.door import UNSERVED
 from penstock_inference.gateway.backend import INFER_S, Backend, is_unserved
@@ -15,6 +17,7 @@ from penstock_inference.gateway.http import MANY
 from penstock_inference.protocol.checks import check
 from penstock_inference.protocol.tensors import MAX_DECODED_BYTES, Undecodable
 
+SERVICE: Final = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[Any, Any]
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", MAX_DECODED_BYTES),
@@ -23,15 +26,18 @@ _OPTIONS: Final = [
 ]
 
 
-class GrpcGateway(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]  # it has no stubs
-    """Servicer of ModelInfer and ServerMetadata; other methods go straight to Triton."""
+class GrpcGateway:
+    """ModelInfer and ServerMetadata; other methods go straight to Triton."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    async def ModelInfer(self, request: service_pb2.ModelInferRequest, context: Context) -> Any:
+    async def infer(self, message: bytes, context: Context) -> Any:
         try:
+            request = service_pb2.ModelInferRequest.FromString(message)
             check(request)
+        except DecodeError:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ModelInferRequest")
         except Undecodable as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         request.DiscardUnknownFields()
@@ -41,7 +47,7 @@ class GrpcGateway(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignor
         except grpc.aio.AioRpcError as error:
             await _pass_on(error, context)
 
-    async def ServerMetadata(self, request: service_pb2.ServerMetadataRequest, context: Context) -> Any:
+    async def describe(self, message: bytes, context: Context) -> Any:
         try:
             return await self._backend.server()
         except grpc.aio.AioRpcError as error:
@@ -55,7 +61,13 @@ async def _pass_on(error: grpc.aio.AioRpcError, context: Context) -> None:
 
 def server(backend: Backend, address: str) -> grpc.aio.Server:
     """Server at `address`; not started."""
+    gateway = GrpcGateway(backend)
+    # Of the requests' bytes: one that is no message is told so.
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        name: grpc.unary_unary_rpc_method_handler(method, None, methodcaller("SerializeToString"))
+        for name, method in (("ModelInfer", gateway.infer), ("ServerMetadata", gateway.describe))
+    }
     made = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=MANY)
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(GrpcGateway(backend), made)
+    made.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
     made.add_insecure_port(address)
     return made

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import onnx
 import psutil
 from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2, service_pb2_grpc
