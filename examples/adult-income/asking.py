@@ -47,8 +47,9 @@ def over_http(
 ) -> tuple[np.ndarray, str]:
     """Probabilities [N, classes] by JSON over HTTP, and the id of the prediction."""
     texts = [text.decode() for text in strings.ravel()]
+    known = [None if np.isnan(number) else number for number in numbers.ravel().tolist()]
     tensors = [
-        {"name": "numbers", "shape": numbers.shape, "datatype": "FP64", "data": numbers.ravel().tolist()},
+        {"name": "numbers", "shape": numbers.shape, "datatype": "FP64", "data": known},
         {"name": "strings", "shape": strings.shape, "datatype": "BYTES", "data": texts},
     ]
     url = f"http://{endpoint}/v2/models/{pipeline}/infer"

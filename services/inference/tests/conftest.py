@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,15 @@ LAYOUT = Layout(
     strings=("purpose", "owns"),
     booleans=frozenset({"owns"}),
 )
+
+
+@pytest.fixture(scope="session")
+def echo_served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Triton, gateway and Envoy around a model that answers its own inputs: an `echo.Echoing`."""
+    from echo import echoing
+
+    with echoing(tmp_path_factory.mktemp("e")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import math
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -35,14 +35,6 @@ METHOD = "/inference.GRPCInferenceService/ModelInfer"
 NUMBERS = [0.0, -0.0, 1.5, 2**53 + 1, -1.7e308, 1.7976931348623157e308, 5e-324, math.nan, math.inf, -math.inf]
 TEXTS = ["", "true", "True", "false", "x" * 200, "ä", "\0", "\u2028", '"', "\\", "😀"]
 Seen = dict[str, list[Any]]
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Echoing]:
-    from echo import echoing
-
-    with echoing(tmp_path_factory.mktemp("e")) as made:
-        yield made
 
 
 class Sender:
@@ -338,8 +330,8 @@ def send(sender: Sender, rng: random.Random, count: int) -> None:
             sender.grpc(grpc_message(rng), rng.choice(compressions))
 
 
-def test_what_was_served_is_what_is_recorded(served: Echoing) -> None:
-    sender = Sender(served)
+def test_what_was_served_is_what_is_recorded(echo_served: Echoing) -> None:
+    sender = Sender(echo_served)
     send(sender, random.Random(SEED), FEW)
     answered = sender.check()
     assert answered > FEW / 5
@@ -347,13 +339,13 @@ def test_what_was_served_is_what_is_recorded(served: Echoing) -> None:
 
 
 @pytest.mark.slow
-def test_so_it_is_for_a_hundred_thousand(served: Echoing) -> None:
-    sender, rng = Sender(served), random.Random()
+def test_so_it_is_for_a_hundred_thousand(echo_served: Echoing) -> None:
+    sender, rng = Sender(echo_served), random.Random()
     held = []
     for _ in range(2):
         send(sender, rng, MANY // 2)
         held.append(
-            {name: getattr(served, name).memory_info().rss for name in ("triton", "gateway", "envoy")}
+            {name: getattr(echo_served, name).memory_info().rss for name in ("triton", "gateway", "envoy")}
         )
     answered = sender.check()
     first, second = held
