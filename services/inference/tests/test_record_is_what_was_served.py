@@ -76,7 +76,9 @@ class Sender:
             told = dict(call.initial_metadata())
             self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message)
             return
-        assert said[0] in ("INVALID_ARGUMENT", "NOT_FOUND"), (said, message)
+        # Triton's word for a name that is not UTF-8.
+        unparsed = said == ("INTERNAL", "Unable to parse request")
+        assert unparsed or said[0] in ("INVALID_ARGUMENT", "NOT_FOUND"), (said, message)
         self.refused += 1
 
     def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes) -> None:

@@ -13,6 +13,7 @@ from tritonclient.grpc import service_pb2
 from penstock_inference.protocol.tensors import CONTENTS, NUMPY, Undecodable, from_bytes, text
 
 EVENTS: Final = "penstock_events"  # parameter of a request: sealed ids of the events behind it
+_SIZE: Final = "binary_data_size"
 LARGEST_DIMENSION: Final = (1 << 31) - 1
 
 
@@ -29,13 +30,21 @@ def check(request: service_pb2.ModelInferRequest) -> None:
     for output in request.outputs:
         _unknown(output.parameters, f"output {output.name}")
     for index, tensor in enumerate(request.inputs):
-        _unknown(tensor.parameters, f"input {tensor.name}")
-        _check_values(tensor, raw[index] if raw else None)
+        data = raw[index] if raw else None
+        _check_parameters(tensor, data)
+        _check_values(tensor, data)
 
 
 def _unknown(parameters: Any, of: str, known: Set[str] = frozenset()) -> None:
     if parameters and (others := sorted(set(parameters) - known)):
         raise Undecodable(f"{of} has the parameter {others[0]}, which this door does not take")
+
+
+def _check_parameters(tensor: Any, raw: bytes | None) -> None:
+    # KServe's client says of its raw contents over gRPC, too, how long they are.
+    _unknown(tensor.parameters, f"input {tensor.name}", known={_SIZE})
+    if _SIZE in tensor.parameters and tensor.parameters[_SIZE].int64_param != len(raw or b""):
+        raise Undecodable(f"the data of {tensor.name} are not as long as its {_SIZE} says")
 
 
 def _all_different(tensors: Sequence[Any], kind: str) -> None:
