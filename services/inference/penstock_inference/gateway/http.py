@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import grpc
 import orjson
+import structlog
 
 from penstock_inference.door.door import MAX_REQUEST_BYTES, UNSERVED
 from penstock_inference.gateway.backend import Backend, is_unserved
@@ -17,11 +18,12 @@ from penstock_inference.protocol.http_request import Head, HttpRequest, TooLarge
 from penstock_inference.protocol.http_response import write_response
 from penstock_inference.protocol.tensors import Undecodable
 
+log = structlog.get_logger(__name__)
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-LIVE_PATH: Final = "/live"  # answers for the gateway alone, whether Triton is there or not
 MANY: Final = 64  # inferences that are read and in flight at a time
 LARGE_BYTES: Final = 1 << 20  # of bodies over this size one is read and in flight at a time
 
@@ -66,6 +68,9 @@ class HttpGateway:
             answer = _refusal(error)
         except _Gone:
             return
+        except Exception:
+            log.exception("request_failed", path=scope["path"])
+            answer = _error(500, "the gateway failed")
         length = (b"content-length", str(len(answer.body)).encode())
         start = {"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]}
         await send(start)
@@ -89,7 +94,7 @@ class HttpGateway:
 
     async def _describe(self, scope: Message, receive: Receive) -> _Answer:
         match scope["path"]:
-            case "/live":
+            case "/live":  # of the gateway alone, whether Triton is there or not
                 return _json({})
             case "/v2":
                 server = await self._backend.server()

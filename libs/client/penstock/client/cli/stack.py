@@ -84,7 +84,7 @@ def status(as_json_: AsJson = False) -> None:
 
 
 def logs(
-    program: Annotated[str, typer.Argument(help="A service, or kafka, triton, envoy.")],
+    program: Annotated[str, typer.Argument(help="A service, or kafka, triton, gateway, envoy.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
     last: Annotated[int | None, typer.Option("--last", "-n", help="Only the last lines.")] = None,
 ) -> None:
