@@ -79,7 +79,7 @@ class ControlPlane:
         self.readiness = readiness or Readiness(lambda: datetime.now(UTC))
         self.consumers: list[GroupConsumer] = []
         self._owner = f"{service}/{replica}"
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
         self._down = asyncio.Event()
 
     async def run(self, after: Callable[[], Awaitable[None]] | None = None) -> None:
@@ -140,10 +140,7 @@ class ControlPlane:
         return [reading for group, lags in groups for reading in lag_readings(group, lags)]
 
     async def _stop_consumers(self) -> None:
-        for consumer in self.consumers:
-            consumer.stopping.set()
-        stops = [consumer.subscriber.stop() for consumer in self.consumers]
-        await asyncio.gather(*stops, return_exceptions=True)
+        await asyncio.gather(*(consumer.stop() for consumer in self.consumers), return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -207,7 +204,7 @@ class ControlPlane:
         return broker
 
     async def _subscribe(self, router: Router) -> None:
-        consumer = GroupConsumer(router, self.kafka, self.readiness, self._begin)
+        consumer = GroupConsumer(router, self.kafka, self.readiness)
         self.broker.include_router(consumer.routes)
         self.consumers.append(consumer)
         await consumer.subscriber.start()
@@ -220,9 +217,7 @@ class ControlPlane:
                 log.exception("control_plane_task_failed", task=name)
                 self.fail(f"{name}: {error}")
 
-        task = asyncio.create_task(supervised(), name=f"control-plane/{name}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.append(asyncio.create_task(supervised(), name=f"control-plane/{name}"))
 
     # -- what its parts report ---------------------------------------------------------------------
 

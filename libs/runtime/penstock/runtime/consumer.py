@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict, deque
-from collections.abc import Callable, Coroutine
+from collections import defaultdict
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
@@ -26,6 +25,7 @@ from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.faststream_mends import Client
 from penstock.runtime.kafka.clients import SESSION_MS
 from penstock.runtime.kafka.progress import Position
+from penstock.runtime.lanes import Lanes
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.router import Patience, Router
 from penstock.runtime.settings import KafkaSettings
@@ -39,33 +39,25 @@ POLL_S = 1.0
 
 # Messages in lanes; beyond it the next one is left in Kafka, and all wait.
 MOST_WAITING = 100
-
-Key = tuple[str, int, bytes | None]  # topic, partition and key
-Lane = deque[tuple[Received, Patience]]
+FINISH_WITHIN_S = 10.0
 
 
 class GroupConsumer:
     """Handles the messages of one router, and settles each."""
 
-    def __init__(
-        self,
-        router: Router,
-        kafka: KafkaSettings,
-        readiness: Readiness,
-        begin: Callable[[Coroutine[Any, Any, None], str], None],
-    ) -> None:
-        """`readiness` is told what waits; `begin` runs a task until the control plane ends."""
+    def __init__(self, router: Router, kafka: KafkaSettings, readiness: Readiness) -> None:
+        """`readiness` is told what waits."""
         self.router = router
         self.busy = False  # while a message is in its handler, or held back
         self.behind: dict[str, int] = {}  # messages before the group by topic, as `positions` found last
         self.stopping = asyncio.Event()
         self._kafka = kafka
         self._readiness = readiness
-        self._begin = begin
         self._dead_letters = DeadLetters(kafka, router.group, router.topics)
         self._turn = asyncio.Lock()  # one handler runs at a time, whatever lane it is for
-        self._lanes: dict[Key, Lane] = {}
-        self._partitions: defaultdict[tuple[str, int], Partition] = defaultdict(Partition)
+        self._lanes: Lanes[tuple[str, int, bytes | None]] = Lanes(self._say)  # by topic, partition and key
+        self._why = ""  # the last that was tried in vain waits
+        self._offsets: defaultdict[tuple[str, int], Offsets] = defaultdict(Offsets)
         self._subscribe()
         for topic in router.topics:
             for outcome in ("applied", "retried", "rejected"):
@@ -110,6 +102,12 @@ class GroupConsumer:
         if self.client is not None:
             await self.client.join_anew()
 
+    async def stop(self) -> None:
+        """Finishes what is in a handler; what waits comes again at the next start."""
+        self.stopping.set()
+        await self._lanes.close(FINISH_WITHIN_S)
+        await self.subscriber.stop()
+
     async def _unparsed(self, message: Message) -> KafkaMessage:
         """FastStream's own parser fails on a header that is no UTF-8."""
         return KafkaMessage(
@@ -125,36 +123,22 @@ class GroupConsumer:
         taken now comes again.
         """
         received = receive(message, self._kafka.topic_prefix)
-        partition = self._partitions[received.topic, received.partition]
         self.busy = True
         try:
-            if sum(map(len, self._lanes.values())) >= MOST_WAITING:
+            if self._lanes.waiting >= MOST_WAITING:
                 await self._hold(received)
-            elif partition.take(received.offset):
-                await self._line_up(received)
+            elif self._offsets[received.topic, received.partition].take(received.offset):
+                key, waits = (received.topic, received.partition, received.key), asyncio.Event()
+                await self._lanes.run(key, partial(self._settle, received, waits), waits.wait())
         finally:
             self.busy = False
 
-    async def _line_up(self, received: Received) -> None:
-        key = received.topic, received.partition, received.key
-        lane = self._lanes.setdefault(key, deque())
-        lane.append((received, patience := Patience(self.router.retries)))
-        if len(lane) == 1:
-            if await self._settled(received, patience):
-                del self._lanes[key]
-            else:
-                self._begin(self._drain(key, lane), "waiting events")
-
-    async def _drain(self, key: Key, lane: Lane) -> None:
-        while lane and not self.stopping.is_set():
-            received, patience = lane[0]
-            if patience.tries:
-                await self._pause(patience.delay())
-            if await self._settled(received, patience):
-                lane.popleft()
-        if not lane:
-            del self._lanes[key]
-            self._say("")
+    async def _settle(self, received: Received, waits: asyncio.Event) -> None:
+        """Sets `waits` after the first try that was in vain."""
+        patience = Patience(self.router.retries)
+        while not (self.stopping.is_set() or await self._settled(received, patience)):
+            waits.set()
+            await self._pause(patience.delay())
 
     async def _settled(self, received: Received, patience: Patience) -> bool:
         """Tries the message once. False where it is to be tried again."""
@@ -167,10 +151,10 @@ class GroupConsumer:
                 return False
             outcome = "rejected"
         self.router.count(received.topic, outcome)
-        partition = self._partitions[received.topic, received.partition]
-        partition.waiting.discard(received.offset)
+        offsets = self._offsets[received.topic, received.partition]
+        offsets.waiting.discard(received.offset)
         if self.client is not None:
-            self.client.commit(self._kafka.topic(received.topic), received.partition, partition.settled)
+            self.client.commit(self._kafka.topic(received.topic), received.partition, offsets.settled)
         return True
 
     async def _put_aside(self, received: Received, error: Exception, tries: int) -> bool:
@@ -192,10 +176,14 @@ class GroupConsumer:
             tries=tries,
             why=why,
         )
-        self._say(f"{received.place} waits, {sum(map(len, self._lanes.values()))} in all: {why}")
+        self._why = f"{received.place} waits: {why}"
+        if self._lanes.waiting:
+            self._say()
 
-    def _say(self, text: str) -> None:
-        self._readiness.fact(f"events of {self.router.group}", text)
+    def _say(self) -> None:
+        self._why = self._why if self._lanes.waiting else ""
+        said = f"{self._lanes.waiting} events wait; {self._why}" if self._why else ""
+        self._readiness.fact(f"events of {self.router.group}", said)
 
     async def _hold(self, received: Received) -> None:
         """Too many wait: the message comes again. Rewound before the pause: had the consumer to stop
@@ -213,7 +201,7 @@ class GroupConsumer:
                 await self.stopping.wait()
 
 
-class Partition:
+class Offsets:
     """Offsets of one partition that are taken: `waiting`, or settled."""
 
     def __init__(self) -> None:

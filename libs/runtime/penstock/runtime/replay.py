@@ -21,6 +21,7 @@ from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.messages import BEGINNING, Partition
 from penstock.runtime.kafka.reading import Reader, Taken, lags
 from penstock.runtime.kafka.recovery import RENEW_AFTER_S, Recovery
+from penstock.runtime.lanes import Lanes
 from penstock.runtime.messaging import lag_readings
 from penstock.runtime.metrics import observed
 from penstock.runtime.readiness import Readiness
@@ -33,8 +34,6 @@ ANSWER_S = 2.0  # that an answer of Kafka's is waited for, and so may delay the 
 BATCH = 500
 OTHERS_WAIT_S = 1.0  # for an event that is being applied; then it holds back its own key alone
 MOST_WAITING = 1_000  # events that are being applied; beyond it all wait
-
-Key = tuple[Router, str, bytes | None]  # whose, topic and key
 
 log = structlog.get_logger(__name__)
 
@@ -70,8 +69,7 @@ class Replay:
         self._positions: dict[Partition, int] = {}
         self._unread: dict[str, set[Partition]] = {}  # partitions whose end was not reached yet
         self._applying: Future[None] | None = None
-        self._lanes: dict[Key, asyncio.Task[None]] = {}  # the last event of each key that is being applied
-        self._waiting = 0  # events in lanes
+        self._lanes: Lanes[tuple[Router, str, bytes | None]] = Lanes(self._say)  # by topic and key
         self._lags: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -88,9 +86,8 @@ class Replay:
             self._stop.set()
             if self._applying is not None:
                 self._applying.cancel()
-            for lane in self._lanes.values():
-                lane.cancel()
-            await asyncio.gather(reading, *self._lanes.values(), return_exceptions=True)
+            await self._lanes.close()
+            await asyncio.gather(reading, return_exceptions=True)
 
     def _session(self) -> None:
         look_at = 0.0
@@ -101,7 +98,7 @@ class Replay:
                 if self._missing and time.monotonic() >= look_at:
                     self._look_for_topics(reader)
                     look_at = time.monotonic() + LOOK_FOR_TOPICS_S
-                if self._positions:
+                if self._positions and self._lanes.waiting < MOST_WAITING:
                     self._apply(reader.take(BATCH, POLL_S))
                 else:
                     self._stop.wait(LOOK_FOR_TOPICS_S)
@@ -130,8 +127,8 @@ class Replay:
             if partitions:
                 left = self._lags.get(topic, 0)
                 self._readiness.waits_for(topic, f"reading it from the beginning, {left:,} offsets are left")
-            elif waiting := sum(lane[1] == topic for lane in list(self._lanes)):
-                self._readiness.waits_for(topic, f"{waiting} of its events wait to be applied")
+            elif waiting := sum(key[1] == topic for key in self._lanes.keys):
+                self._readiness.waits_for(topic, f"events of {waiting} keys wait to be applied")
             else:
                 del self._unread[topic]
                 self._readiness.has(topic)
@@ -156,32 +153,9 @@ class Replay:
         for event in events:
             for router in self._routers:
                 if event.event_type in router.replays:
-                    await self._apply_or_line_up(router, event)
-
-    async def _apply_or_line_up(self, router: Router, event: Received) -> None:
-        key = router, event.topic, event.key
-        ahead = self._lanes.get(key)
-        applying = asyncio.create_task(self._apply_after(ahead, router, event))
-        full = self._waiting >= MOST_WAITING
-        await asyncio.wait([applying], timeout=None if full else 0 if ahead else OTHERS_WAIT_S)
-        if applying.done():
-            applying.result()
-        else:
-            self._lanes[key] = applying
-            self._waiting += 1
-            applying.add_done_callback(partial(self._applied, key))
-            self._say()
-
-    async def _apply_after(self, ahead: asyncio.Task[None] | None, router: Router, event: Received) -> None:
-        if ahead is not None:
-            await ahead
-        await router.replay(event, partial(self._reject, router))
-
-    def _applied(self, key: Key, applied: asyncio.Task[None]) -> None:
-        self._waiting -= 1
-        if self._lanes.get(key) is applied:
-            del self._lanes[key]
-        self._say()
+                    apply = partial(router.replay, event, partial(self._reject, router))
+                    key = router, event.topic, event.key
+                    await self._lanes.run(key, apply, asyncio.sleep(OTHERS_WAIT_S))
 
     async def _reject(self, router: Router, received: Received, error: Exception, tries: int) -> None:
         """Until Kafka has the letter: what is left out is said."""
@@ -193,5 +167,7 @@ class Replay:
                 await asyncio.sleep(LOOK_FOR_TOPICS_S)
 
     def _say(self) -> None:
-        waiting = sorted(f"{topic} {(key or b'').decode(errors='replace')}" for _, topic, key in self._lanes)
+        waiting = sorted(
+            f"{topic} {(key or b'').decode(errors='replace')}" for _, topic, key in self._lanes.keys
+        )
         self._readiness.fact("replay", f"events wait: {', '.join(waiting)}" if waiting else "")
