@@ -170,7 +170,8 @@ class Pipelines:
         with self._applying:
             self._owning = True
             for held in self._held.values():
-                self._follow(held.pipeline, held.number)
+                with apart("follow", pipeline=held.pipeline.pipeline):
+                    self._follow(held.pipeline, held.number)
 
     async def _apply(self, new: Applied, _old: Applied | None) -> None:
         pipeline, number = new.pipeline, new.number
