@@ -110,7 +110,7 @@ def test_up_says_where_everything_is(parts: StackUnderTest) -> None:
     assert [(one.program, one.state) for one in status(parts.home)] == [
         (name, State.READY) for name in ("kafka", "triton", "gateway", "envoy")
     ]
-    assert (parts.home / "stack.json").stat().st_mode & 0o777 == 0o644
+    assert (parts.home / "stack.json").stat().st_mode & 0o777 == 0o600
     assert (parts.home / "envoy" / "predictions.log").stat().st_mode & 0o777 == 0o600
 
 
