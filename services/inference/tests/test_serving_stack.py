@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -493,6 +495,38 @@ def test_killing_inference_under_load_loses_and_doubles_no_record(
         until(lambda done=done: len(calls.answered) > done + 100, within=30, what="calls are answered")
     assert calls.failed == []  # clients do not notice
     assert_recorded_once(published, [answer.id for answer in calls.answered])
+
+
+def test_http_survives_the_kill_of_inference_of_the_gateway_and_of_triton(
+    door: Door, house: StackUnderTest, served: int, published: Published
+) -> None:
+    """Only what was in flight in a killed gateway or Triton may fail."""
+    statuses: list[int] = []
+    ids: list[str | None] = []
+    stop = threading.Event()
+
+    def client() -> None:
+        while not stop.is_set():
+            status, _, headers = door.http_infer()
+            statuses.append(status)
+            ids.extend([headers["x-penstock-prediction"]] if status == 200 else [])
+
+    with ThreadPoolExecutor(2) as pool:
+        clients = [pool.submit(client) for _ in range(2)]
+        try:
+            for program in ("inference", "gateway", "triton"):
+                failed = len(statuses) - len(ids)
+                house.kill(program)
+                done = len(ids)
+                until(lambda done=done: len(ids) > done + 100, within=60, what="calls are answered again")
+                house.ready()
+                assert len(statuses) - len(ids) - failed <= (0 if program == "inference" else 2), program
+        finally:
+            stop.set()
+        for one in clients:
+            one.result()
+    assert set(statuses) <= {200, 503}
+    assert_recorded_once(published, ids)
 
 
 def assert_recorded_once(published: Published, answered: list[str | None]) -> None:

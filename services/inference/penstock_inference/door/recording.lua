@@ -92,9 +92,8 @@ end
 
 -- Whether a call over gRPC is of the form that Triton and the record read alike: one message, not compressed; raw contents as long as
 -- its shapes say; nothing that changes the form of the answer. Everything else is read by the gateway first, which says what is wrong.
-local function is_plain(body)
+local function is_plain(body, whole)
   local size = body:length()
-  local whole = size <= KEPT and body:getBytes(0, size) or nil
   local function get(first, length)
     if whole then return whole:sub(first + 1, first + length) end
     return body:getBytes(first, math.min(length, size - first))
@@ -105,9 +104,10 @@ local function is_plain(body)
   local at, types, counts, raws = 5, {}, {}, {}
   for _ = 1, FIELDS do
     if at == size then break end
-    local number, first, next = field(get(at, 20), 1)
+    local before = whole and 0 or at  -- of a long body a piece is looked at, of a short one all
+    local number, first, next = field(whole or get(at, 20), at - before + 1)
     if not number then return false end
-    first, next = at + first - 1, at + next - 1
+    first, next = before + first - 1, before + next - 1
     if next > size then return false end
     if number == 7 then
       raws[#raws + 1] = {first, next}
@@ -141,10 +141,16 @@ local function is_plain(body)
 end
 
 -- `"request":…,"request_bytes":…`: whole, or of a longer body its beginning.
-local function bytes(handle, name, body)
+local function bytes(handle, name, body, whole)
   local size = body and body:length() or nil
-  local kept = size and '"' .. handle:base64Escape(body:getBytes(0, size <= KEPT and size or HEAD)) .. '"' or "null"
+  local kept = size and '"' .. handle:base64Escape(whole or body:getBytes(0, HEAD)) .. '"' or "null"
   return '"' .. name .. '":' .. kept .. ',"' .. name .. '_bytes":' .. (size or "null")
+end
+
+-- The bytes of a body, unless it is too long to be kept.
+local function short(body)
+  local size = body and body:length() or KEPT + 1
+  return size <= KEPT and body:getBytes(0, size) or nil
 end
 
 local function write(line)
@@ -167,11 +173,12 @@ function envoy_on_request(handle)
     over_grpc and "grpc" or "http", text(headers:get("x-penstock-prediction")), text(moment(began)), text(headers:get(":path")), text(headers:get("traceparent")),
     text(headers:get(over_grpc and "grpc-encoding" or "content-encoding")), text(headers:get("inference-header-content-length"))))
   local body = handle:body()
-  local unread, large = over_grpc and body and not is_plain(body), body and body:length() > KEPT
+  local whole = short(body)
+  local unread, large = over_grpc and body and not is_plain(body, whole), body and not whole
   if unread then handle:headers():replace(READ, "gateway") end
   if large then handle:headers():replace(LARGE, "yes") end
   if unread or large then handle:clearRouteCache() end
-  handle:streamInfo():dynamicMetadata():set("prediction", "request", bytes(handle, "request", body))
+  handle:streamInfo():dynamicMetadata():set("prediction", "request", bytes(handle, "request", body, whole))
 end
 
 -- The answer becomes UNAVAILABLE, or 503: nobody may have a prediction that is not recorded.
@@ -199,7 +206,7 @@ function envoy_on_response(handle)
   local header_length = headers:get("inference-header-content-length")
   local over_grpc = (headers:get("content-type") or ""):find("application/grpc", 1, true) == 1
   local body = handle:body()
-  local response = bytes(handle, "response", body)
+  local response = bytes(handle, "response", body, short(body))
   local trailers = handle:trailers()
   if trailers then grpc_status = trailers:get("grpc-status") or grpc_status end
   local meta = handle:streamInfo():dynamicMetadata():get("prediction") or {}

@@ -30,6 +30,7 @@ def http_server(backend: Backend, address: str) -> uvicorn.Server:
             loop="none",
             ws="none",
             lifespan="off",
+            proxy_headers=False,
             access_log=False,
             log_config=None,
             server_header=False,

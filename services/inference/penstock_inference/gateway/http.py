@@ -114,12 +114,19 @@ class HttpGateway:
 
 
 def _head(scope: Message) -> Head:
-    headers: dict[bytes, str] = {}
-    for name, value in scope["headers"]:  # as Envoy tells its script of a header that came twice
-        said = value.decode("latin-1")
-        headers[name] = f"{headers[name]},{said}" if name in headers else said
-    path = scope["raw_path"].decode("latin-1")
-    return Head(path, headers.get(b"content-encoding"), headers.get(b"inference-header-content-length"))
+    encoding = length = None
+    for name, value in scope["headers"]:
+        # One that came twice is joined, as Envoy tells it to the script that records.
+        if name == b"content-encoding":
+            encoding = _joined(encoding, value)
+        elif name == b"inference-header-content-length":
+            length = _joined(length, value)
+    return Head(scope["raw_path"].decode("latin-1"), encoding, length)
+
+
+def _joined(before: str | None, value: bytes) -> str:
+    said = value.decode("latin-1")
+    return said if before is None else f"{before},{said}"
 
 
 async def _body(receive: Receive, begun: bytes, at_most: int) -> tuple[bytes, bool]:
