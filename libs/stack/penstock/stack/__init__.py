@@ -1,4 +1,4 @@
-"""Embedded stack: Kafka, Triton, Envoy and the services on one machine.
+"""Embedded stack: Kafka, Triton, its gateway, Envoy and the services on one machine.
 
     from penstock.stack.stack import down, status, up
 
