@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -244,17 +243,19 @@ def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
         raise Invalid(
             f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {entity}"
         ) from error
-    said = str(entity).encode(errors="replace") if isinstance(entity, str | int) else _key_of(value, key)
+    said = str(entity).encode("utf-8", "replace") if isinstance(entity, (str, int)) else _key_of(value, key)
     return value, said
 
 
 def _encoded(row: Row) -> bytes:
     """The row as it is, for ingest to judge: also what JSON has no form for, as Python writes it."""
-    with suppress(TypeError):
+    try:
         value = orjson.dumps(row, default=_plain)
-        # orjson writes null for a number that is not finite.
-        if b"null" not in value or all(map(_finite, row.values())):
-            return value
+    except TypeError:  # an integer beyond 64 bits, a lone surrogate, or what has no form at all
+        value = b""
+    nulls = value.count(b":null")  # orjson writes it for a number that is not finite, too
+    if value and (not nulls or nulls <= [*row.values()].count(None)):
+        return value
     return orjson.dumps({name: _written(value) for name, value in row.items()}, default=_plain)
 
 
@@ -266,10 +267,6 @@ def _key_of(value: bytes, key: str) -> bytes | None:
         return None
     entity = found.get(key) if isinstance(found, dict) else None
     return None if entity is None else str(entity).encode()
-
-
-def _finite(value: object) -> bool:
-    return not isinstance(value, float | Decimal) or math.isfinite(value)
 
 
 def _written(value: object) -> object:
