@@ -29,6 +29,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import InferInput, service_pb2
 
+from penstock.client.events import _message
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
@@ -50,6 +51,7 @@ from penstock_ingest.history import Restored
 from penstock_ingest.intake import Intake
 from penstock_ingest.profile import decode_profile
 from penstock_ingest.seen import SeenIds
+from penstock_ingest.validation import Accepted, Rules
 
 pytestmark = pytest.mark.process  # torch takes seconds to load
 
@@ -82,6 +84,7 @@ PIPELINE = Pipeline.model_validate(
         "trainer": {"epochs": 2, "early_stopping": None, "batch_size": 32},
     }
 )
+RULES = Rules(PIPELINE, "seen")
 FIELDS = ("x", "kind", "said", "ok")
 
 TEXTS = (
@@ -209,6 +212,19 @@ def test_what_ingest_accepts_every_later_part_holds(folder: Path, odd: list[Json
     trained = in_a_training_set(home, records)
     predicted(home, trained, list(records.values()))
     erased(home, lake, trained, records)
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()) | st.just("u1")
+
+
+@given(row=st.dictionaries(st.sampled_from(["event", "unit", "x", "kind"]), VALUES), mark=st.booleans())
+def test_the_client_keys_an_event_by_the_entity_that_ingest_reads(row: Json, mark: bool) -> None:
+    row = {"event": "e1", "unit": "u1", "at": NOW.isoformat()} | row
+    line = ("\ufeff" * mark + json.dumps(row, ensure_ascii=True)).encode()
+    for published, key in (_message(line, "unit"), _message(row, "unit")):
+        answer = RULES.check(published)
+        if isinstance(answer, Accepted):
+            assert key == answer.entity.encode()
 
 
 def in_the_lake(home: Path, values: Sequence[bytes], records: Mapping[str, Json]) -> Lake:

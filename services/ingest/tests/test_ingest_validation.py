@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from penstock.contracts.dataplane import MAX_EVENT_BYTES
+from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_EVENT_BYTES, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
 from penstock_ingest.validation import Accepted, Rejected, Rules
 
@@ -281,7 +281,8 @@ def test_any_bytes_get_one_answer_and_records_keep_the_rules(value: bytes) -> No
         return
     assert answer.id
     assert answer.entity
-    assert datetime.fromisoformat(answer.time).utcoffset() is not None
+    assert EARLIEST <= datetime.fromisoformat(answer.time) <= LATEST
+    assert not any("\0" in str(value) for value in (answer.id, answer.entity, *answer.fields.values()))
     assert list(answer.fields) == list(FIELDS)
     for name, field in FIELDS.items():
         found = answer.fields[name]
@@ -291,7 +292,7 @@ def test_any_bytes_get_one_answer_and_records_keep_the_rules(value: bytes) -> No
         match field.type:
             case "number":
                 assert type(found) is float
-                assert math.isfinite(found)
+                assert abs(found) <= MAX_NUMBER
                 assert field.range is None or field.range[0] <= found <= field.range[1]
             case "boolean":
                 assert type(found) is bool
