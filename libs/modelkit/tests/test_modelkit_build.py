@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 
+from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
 from penstock.modelkit.build import Built, build
 from penstock.modelkit.graph import Runner
@@ -103,10 +105,18 @@ def test_a_number_whose_square_is_none_is_a_sentence_before_the_first_epoch(
     )
     epochs: list[Any] = []
     with pytest.raises(
-        Invalid, match=rf"^{where}: the training split has a number .* beyond ±1e\+100: .* Start a new run"
+        Invalid, match=rf"^{where}: the training split has a number .* beyond ±1e\+30: .* Start a new run"
     ):
         build(pipeline, part, part, on_epoch=epochs.append)
     assert epochs == []
+
+
+@pytest.mark.parametrize("scale", [MAX_NUMBER, 1e-100, 5e-324])
+def test_a_target_of_any_size_that_ingest_accepts_is_learned(world: Any, scale: float) -> None:
+    pipeline = world.pipeline({"x": "number"}, {"x": {}}, {"type": "regression"}, trainer={"epochs": 2})
+    x = np.random.default_rng(3).uniform(-1, 1, 60)
+    part = world.part("part", {"x": x.tolist()}, (x * scale).tolist(), ())
+    assert all(map(math.isfinite, build(pipeline, part, part).metrics.values()))
 
 
 def test_a_class_without_a_row_is_a_sentence(world: Any) -> None:

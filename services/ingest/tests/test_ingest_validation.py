@@ -164,7 +164,7 @@ def test_what_is_no_event_is_rejected(value: bytes | None, reason: str, detail: 
         ({"income": -math.inf}, "", "not_finite", "income", "-inf"),
         ({"income": -1}, "", "out_of_range", "income", "-1"),
         ({"income": 1_000_001}, "", "out_of_range", "income", "1000001"),
-        ({"balance": 1.1e100}, "", "out_of_range", "balance", "1.1e+100"),
+        ({"balance": 1.1e30}, "", "out_of_range", "balance", "1.1e+30"),
         ({"balance": -1.7976931348623157e308}, "", "out_of_range", "balance", "-1.7976931348623157e+308"),
         ({"balance": 2**53 + 1}, "", "out_of_range", "balance", "9007199254740993"),
         ({"note": "a\0b"}, "", "wrong_type", "note", None),
@@ -191,7 +191,7 @@ def test_each_broken_rule_has_its_reason_and_field(
         ({"applicant_id": "a\0"}, "not a text with a NUL character"),
         ({"submitted_at": "1699-12-31T23:59:59Z"}, "lies before 1700 or after 2200"),
         ({"balance": 2**53 + 1}, "has more digits than a 64-bit float holds; publish it as a text"),
-        ({"balance": 1e101}, "is outside its range [-1e+100, 1e+100]"),
+        ({"balance": 1e31}, "is outside its range [-1e+30, 1e+30]"),
     ],
 )
 def test_a_reject_says_what_would_be_right(change: dict[str, Any], said: str) -> None:
@@ -200,7 +200,7 @@ def test_a_reject_says_what_would_be_right(change: dict[str, Any], said: str) ->
     assert said in answer.detail
 
 
-@pytest.mark.parametrize("number", [1e100, -1e100, -0.0, 5e-324, 2**53, 2**53 + 2, 0.1])
+@pytest.mark.parametrize("number", [1e30, -1e30, -0.0, 5e-324, 2**53, 2**53 + 2, 0.1])
 def test_a_number_within_the_bounds_is_kept_bit_by_bit(number: float) -> None:
     answer = check({"balance": number})
     assert isinstance(answer, Accepted)

@@ -41,8 +41,8 @@ MAX_EVENT_BYTES = 256 * 1024
 """Larger events are rejects."""
 MAX_IDENTIFIER = 1_000
 """Characters of an id and of an entity's key."""
-MAX_NUMBER = 1e100
-"""Largest magnitude of a number: sums of squares, and of their products, stay finite."""
+MAX_NUMBER = 1e30
+"""Largest magnitude of a number: squares add up, and what a model makes of it fits single precision."""
 EARLIEST, LATEST = datetime(1700, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 """Event times: nanoseconds in 64 bits, as pandas counts, reach from 1677 to 2262."""
 MAX_REJECT_BYTES = 4 * 1024
