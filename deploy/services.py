@@ -71,16 +71,25 @@ def settings(service: ServiceDefinition) -> list[str]:
 
 
 def mounts(service: ServiceDefinition) -> list[str]:
-    keys = {"": [], "verify": [f"trust:{VAR}/keys:ro"]}
-    signing = [f"{service.keys}-key:{VAR}/private-keys", f"trust:{VAR}/keys"]
+    trains = service.keys in ("trainer", "feature_store")
+    signing = [f"{key_volume(service)}:{VAR}/private-keys"] if service.keys != "verify" else []
+    writes = "trust-training" if trains else "trust" if signing else ""
     artifacts = {"": [], "read": [f"artifacts:{VAR}/artifacts:ro"], "write": [f"artifacts:{VAR}/artifacts"]}
     return [
         *([f"{service.container}:{VAR}/{service.name}"] if service.files else []),
-        *keys.get(service.keys, signing),
+        *signing,
+        *(
+            f"{volume}:{VAR}/{folder}{'' if volume == writes else ':ro'}"
+            for volume, folder in (("trust", "keys"), ("trust-training", "keys-training"))
+        ),
         *artifacts[service.artifacts],
         *([f"door:{VAR}/envoy", f"triton:{VAR}/triton"] if service.triton else []),
         f"traces:{VAR}/traces",
     ]
+
+
+def key_volume(service: ServiceDefinition) -> str:
+    return f"{service.keys.replace('_', '-')}-key"
 
 
 def passwords(service: ServiceDefinition) -> list[str]:
@@ -98,7 +107,7 @@ def starts_after(service: ServiceDefinition) -> list[str]:
 
 
 def volumes(_: str) -> list[str]:
-    signing = [f"{one.keys}-key:" for one in PLATFORM.values() if one.keys not in ("", "verify")]
+    signing = [f"{key_volume(one)}:" for one in PLATFORM.values() if one.keys != "verify"]
     return signing + [f"{one.container}:" for one in PLATFORM.values() if one.files]
 
 

@@ -150,6 +150,8 @@ def test_a_key_is_rotated_where_keys_lie_and_nowhere_else(tmp_path: Path) -> Non
     assert [one["role"] for one in json.loads(runner.invoke(app, ["keys", "rotate", "--json"]).output)] == [
         "registry",
         "audit",
+        "trainer",
+        "feature_store",
     ]
 
 

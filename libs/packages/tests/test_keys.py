@@ -1,5 +1,6 @@
 """Keys are made once, kept private, and a rotation cut off anywhere is finished by the next `ensure`."""
 
+import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -23,16 +24,55 @@ def test_ensure_makes_what_is_missing_and_changes_nothing_else(tmp_path: Path) -
 
 def test_files_are_private(tmp_path: Path) -> None:
     Keys(tmp_path / "keys").ensure()
-    for path in (tmp_path / "keys").iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
-    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    for folder in (tmp_path / "keys", tmp_path / "keys-training"):
+        for path in folder.iterdir():
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
 def test_services_that_start_together_make_one_set_of_keys(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         trusts = list(pool.map(lambda _: Keys(tmp_path / "keys").ensure(), range(8)))
     assert len({tuple(sorted(trust.keys)) for trust in trusts}) == 1
-    assert len(trusts[0].keys) == 2
+    assert len(trusts[0].keys) == len(ROLES)
+
+
+def test_a_release_that_knows_two_roles_can_read_their_store(tmp_path: Path) -> None:
+    trust = Keys(tmp_path / "keys").ensure(NOW)
+    stored = {
+        folder: json.loads((tmp_path / folder / "trust.json").read_text())
+        for folder in ("keys", "keys-training")
+    }
+    assert [sorted(key["role"] for key in keys.values()) for keys in stored.values()] == [
+        ["audit", "registry"],
+        ["feature_store", "trainer"],
+    ]
+    assert stored["keys"] | stored["keys-training"] == {
+        name: key.model_dump(mode="json") for name, key in trust.keys.items()
+    }
+
+
+def test_keys_of_unknown_roles_are_left_out_and_kept(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    known = keys.ensure(NOW)
+    store = tmp_path / "keys" / "trust.json"
+    stored = json.loads(store.read_text())
+    later = stored[keys.signer("audit").keyid] | {"role": "notary", "since": "the next release"}
+    store.write_text(json.dumps(stored | {"f00": later}))
+    assert keys.trust() == known
+    keys.rotate("registry", now=NOW)
+    assert json.loads(store.read_text())["f00"]["role"] == "notary"
+
+
+def test_who_trains_adds_no_key_of_the_registry(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    known = keys.ensure(NOW)
+    store = tmp_path / "keys-training" / "trust.json"
+    stored = json.loads(store.read_text())
+    trainers = stored[keys.signer("trainer").keyid]
+    forged = {"f00": trainers | {"role": "registry"}, keys.signer("registry").keyid: trainers}
+    store.write_text(json.dumps(stored | forged))
+    assert keys.trust() == known
 
 
 def test_a_retired_key_keeps_its_older_statements_and_gets_no_new_ones(tmp_path: Path) -> None:
@@ -98,7 +138,9 @@ def test_a_rotation_cut_off_is_finished(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".lock",
         "audit.pem",
+        "feature_store.pem",
         "registry.pem",
+        "trainer.pem",
         "trust.json",
     ]
 

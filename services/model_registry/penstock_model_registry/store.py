@@ -49,7 +49,7 @@ class PipelineRow(Tables):
 
     @property
     def pipeline(self) -> Pipeline:
-        return Pipeline.model_validate(self.applied.spec)
+        return Pipeline.model_validate(self.applied.spec, extra="ignore")
 
 
 class VersionRow(Tables):

@@ -31,7 +31,7 @@ class ServiceDefinition:
     files: bool = False  # Keeps files of its own, in `$PENSTOCK_HOME/<name>`: a volume.
     artifacts: Literal["", "read", "write"] = ""
     # `verify`: reads the trust store. A role of `penstock.packages.keys`: signs as that, too.
-    keys: Literal["", "verify", "registry", "audit"] = ""
+    keys: Literal["verify", "registry", "audit", "trainer", "feature_store"] = "verify"
     online_store: bool = False  # Redis in containers
     triton: bool = False  # Writes Triton's model repository and Envoy's files
 
@@ -58,6 +58,7 @@ _ROWS: Final = (
         replicas=2,
         files=True,
         artifacts="write",
+        keys="feature_store",
         online_store=True,
     ),
     ServiceDefinition(
@@ -70,6 +71,7 @@ _ROWS: Final = (
         torch=True,
         files=True,
         artifacts="write",
+        keys="trainer",
     ),
     ServiceDefinition(
         name="model_registry",
@@ -97,7 +99,6 @@ _ROWS: Final = (
         consumer_group=False,
         files=True,
         artifacts="read",
-        keys="verify",
         triton=True,
     ),
 )

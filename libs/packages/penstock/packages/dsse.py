@@ -20,16 +20,16 @@ from penstock.packages.manifest import canonical
 
 class Statement(BaseModel):
     """Base of what is signed. Each names pipeline and digest, so none can be used for another
-    model. An unknown field is an error: a verifier must not pass over what it does not understand.
+    model. What has a new meaning is a new payload type, so an unknown field changes nothing.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     payload_type: ClassVar[str]
     role: ClassVar[Role]  # Role whose key must have signed it
 
     pipeline: str
-    digest: str  # Digest of the model package
+    digest: str  # Digest of what it is about: the model package, unless the kind says otherwise.
     at: AwareDatetime
 
 

@@ -113,8 +113,9 @@ class Package:
         ).check()
 
     def _part(self, name: str, kind: type[_PartT]) -> _PartT:
+        """Keys of a newer release are passed over: the digest fixes what they say."""
         try:
-            return TypeAdapter(kind).validate_json(self.read(name))
+            return TypeAdapter(kind).validate_json(self.read(name), extra="ignore")
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

@@ -1,9 +1,14 @@
 """Keys and the trust store: who may sign what.
 
 `keys/<role>.pem` is a role's present private key (EC P-256, PKCS#8). `keys/trust.json` lists every
-public key that counts, by key id: `{keyid: {role, public_key, created_at, retired_at}}`. Two roles:
-`registry` signs packages and promotions, `audit` signs verdicts and waivers. A key counts for its
-own role only, so that neither service can speak for the other.
+public key that counts, by key id: `{keyid: {role, public_key, created_at, retired_at}}`. The roles:
+`registry` signs applied pipelines, packages and promotions, `audit` verdicts and reviews, `trainer`
+runs, `feature_store` training sets. A key counts for its own role only, so that no service can
+speak for another.
+
+The keys of trainer and feature store lie in `keys-training/trust.json`: an older release cannot read
+a store with roles that it does not know, and neither of the two may write where the registry's and
+the audit's keys are looked for. A reader leaves out keys of roles that do not belong in a store.
 
 Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no
 restart. Where each service has a file system of its own, private keys lie apart from the trust
@@ -23,7 +28,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -40,9 +45,16 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, Validati
 
 from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
 
-Role = Literal["registry", "audit"]
-ROLES: tuple[Role, ...] = get_args(Role)
+Role = Literal["registry", "audit", "trainer", "feature_store"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 TRUST_FILE = "trust.json"
+_STORES: Final[dict[str, frozenset[Role]]] = {
+    "-training": frozenset({"trainer", "feature_store"}),
+    "": frozenset({"registry", "audit"}),
+}
+"""Roles whose keys count in a store, by what its folder's name adds to `keys`. Of two keys with one
+id the later store's counts.
+"""
 _SIGNATURE = ec.ECDSA(hashes.SHA256())
 _PUBLIC = PublicFormat.SubjectPublicKeyInfo
 
@@ -50,7 +62,7 @@ _PUBLIC = PublicFormat.SubjectPublicKeyInfo
 class TrustedKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    role: Role
+    role: str  # A newer release may have more than `Role`
     public_key: str  # PEM, SubjectPublicKeyInfo
     created_at: AwareDatetime
     retired_at: AwareDatetime | None = None
@@ -155,32 +167,42 @@ class Keys:
             ) from error
 
     def trust(self) -> Trust:
-        """Reads the trust store. Raises Unavailable while there is none, Tampered where it cannot
-        be read as one.
+        """Reads the trust store, with the keys of training where they are made. Raises Unavailable
+        while there is none, Tampered where it cannot be read as one.
         """
-        path = self.directory / TRUST_FILE
-        try:
-            return Trust(_TRUST.validate_json(path.read_bytes()))
-        except FileNotFoundError as error:
+        if not (main := self._store("")).exists():
             raise Unavailable(
-                "there is no trust store", where=str(path), remedy="Make it with `penstock keys init`"
-            ) from error
-        except ValidationError as error:
-            raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(path)) from error
+                "there is no trust store", where=str(main), remedy="Make it with `penstock keys init`"
+            )
+        return Trust(
+            {
+                name: key
+                for folder, roles in _STORES.items()
+                for name, key in _read(self._store(folder)).items()
+                if key.role in roles
+            }
+        )
 
     def ensure(self, now: datetime | None = None, *, roles: Iterable[Role] = ROLES) -> Trust:
         """Makes what is missing for `roles`, and finishes a rotation that was cut off. Safe beside
         others that do the same.
         """
         now = now or datetime.now(UTC)
-        with self._locked():
-            keys = self._trusted()
+        made: dict[str, TrustedKey] = {}
+        for folder, theirs in _STORES.items():
+            if here := [role for role in roles if role in theirs]:
+                made |= self._ensure(self._store(folder), here, now)
+        return Trust(made)
+
+    def _ensure(self, store: Path, roles: Iterable[Role], now: datetime) -> Mapping[str, TrustedKey]:
+        with self._locked(store):
+            keys = _read(store)
             for role in roles:
                 if not (path := self._private / f"{role}.pem").exists():
                     self._write(path, _new_private_pem())
                 present = self.signer(role)
                 keys = _retire_all_but(present, {present.keyid: present.trusted(now), **keys}, now)
-            return self._write_trust(keys)
+            return self._write_trust(store, keys)
 
     def rotate(self, role: Role, *, revoke: bool = False, now: datetime | None = None) -> Signer:
         """Makes a new key for `role`. The old one is retired, or, when it has leaked, revoked:
@@ -191,34 +213,40 @@ class Keys:
         """
         now = now or datetime.now(UTC)
         self.ensure(now, roles=[role])
-        with self._locked():
+        store = self._store_of(role)
+        with self._locked(store):
             old = self.signer(role)
             new = Signer(role, old.path, _new_private_pem())
-            both = self._write_trust({**self._trusted(), new.keyid: new.trusted(now)}).keys
+            both = self._write_trust(store, {**_read(store), new.keyid: new.trusted(now)})
             self._write(old.path, new.pem)
             kept = {name: key for name, key in both.items() if not (revoke and name == old.keyid)}
-            self._write_trust(_retire_all_but(new, kept, now))
+            self._write_trust(store, _retire_all_but(new, kept, now))
             return new
 
     def revoke(self, name: str) -> None:
         """Takes a retired key that leaked out of the store: nothing that it signed counts any more.
         Raises NotFound, Conflict.
         """
-        with self._locked():
-            keys = self.trust().keys
-            if name not in keys:
-                raise NotFound(f"there is no key {name}", where=str(self.directory / TRUST_FILE))
-            if keys[name].retired_at is None:
-                raise Conflict(f"key {name} still signs for the {keys[name].role}", remedy="Rotate it first")
-            self._write_trust({known: key for known, key in keys.items() if known != name})
+        key = self.trust().keys.get(name)
+        if key is None:
+            raise NotFound(f"there is no key {name}", where=str(self._store("")))
+        store = self._store_of(key.role)
+        with self._locked(store):
+            keys = _read(store)
+            if name in keys and keys[name].retired_at is None:
+                raise Conflict(f"key {name} still signs for the {key.role}", remedy="Rotate it first")
+            self._write_trust(store, {known: key for known, key in keys.items() if known != name})
 
-    def _trusted(self) -> Mapping[str, TrustedKey]:
-        return self.trust().keys if (self.directory / TRUST_FILE).exists() else {}
+    def _store(self, folder: str) -> Path:
+        return self.directory.with_name(self.directory.name + folder) / TRUST_FILE
 
-    def _write_trust(self, keys: Mapping[str, TrustedKey]) -> Trust:
+    def _store_of(self, role: str) -> Path:
+        return next(self._store(folder) for folder, roles in _STORES.items() if role in roles)
+
+    def _write_trust(self, store: Path, keys: Mapping[str, TrustedKey]) -> Mapping[str, TrustedKey]:
         content = {name: key.model_dump(mode="json") for name, key in sorted(keys.items())}
-        self._write(self.directory / TRUST_FILE, (json.dumps(content, indent=2) + "\n").encode())
-        return Trust(dict(keys))
+        self._write(store, (json.dumps(content, indent=2) + "\n").encode())
+        return keys
 
     def _write(self, path: Path, content: bytes) -> None:
         """Replaces a file durably; a temporary file of mkstemp is 0600 from its first byte."""
@@ -234,15 +262,25 @@ class Keys:
             raise
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
-        for folder in (self.directory, self._private):
+    def _locked(self, store: Path) -> Iterator[None]:
+        for folder in (store.parent, self._private):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with open(os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT, 0o600)) as lock:
+        with open(os.open(store.parent / ".lock", os.O_RDWR | os.O_CREAT, 0o600)) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
 
 _TRUST: TypeAdapter[dict[str, TrustedKey]] = TypeAdapter(dict[str, TrustedKey])
+
+
+def _read(store: Path) -> dict[str, TrustedKey]:
+    """All that a store holds; nothing where it is not made yet. Raises Tampered."""
+    try:
+        return _TRUST.validate_json(store.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValidationError as error:
+        raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(store)) from error
 
 
 def _retire_all_but(present: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:

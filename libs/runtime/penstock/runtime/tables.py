@@ -48,8 +48,8 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Json(TypeDecorator[Any]):
     """A value of a type that pydantic knows, kept as JSON: `mapped_column(Json(tuple[Artifact, ...]))`.
 
-    None is SQL's NULL; JSON's null, as older releases wrote it, is read as None too. Reading raises
-    PenstockError for a value that is none of the type.
+    None is SQL's NULL; JSON's null, as older releases wrote it, is read as None too. Reading passes
+    over keys of a newer release, and raises PenstockError for a value that is none of the type.
     """
 
     impl = JSON
@@ -67,7 +67,7 @@ class Json(TypeDecorator[Any]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         try:
-            return None if value is None else self._adapter.validate_python(value)
+            return None if value is None else self._adapter.validate_python(value, extra="ignore")
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(map(str, first["loc"]))

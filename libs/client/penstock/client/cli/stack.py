@@ -16,7 +16,7 @@ from penstock.client.client import Penstock
 from penstock.client.settings import ClientSettings
 from penstock.contracts.errors import Invalid, NotFound
 
-Role = Literal["registry", "audit"]
+Role = Literal["registry", "audit", "trainer", "feature_store"]
 
 # A start takes some seconds; nobody needs to read who waits for whom meanwhile.
 PATIENCE_S = 15.0
@@ -103,7 +103,7 @@ def keys_init(as_json_: AsJson = False) -> None:
 
 @keys.command("rotate")
 def keys_rotate(
-    role: Annotated[Role | None, typer.Argument(help="By default both.")] = None,
+    role: Annotated[Role | None, typer.Argument(help="By default each.")] = None,
     revoke: Annotated[bool, typer.Option("--revoke", help="The old key leaked.")] = False,
     as_json_: AsJson = False,
 ) -> None:
