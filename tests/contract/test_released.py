@@ -5,16 +5,28 @@ applied and a package that was signed, with keys that are refused in a file now.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select, text
 
-from penstock.contracts.events import PipelineApplied
+from penstock.contracts.events import Event, PipelineApplied, decode
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.pipeline import Linear, Pipeline, Trainer
 from penstock.packages.format import PIPELINE, canonical, open_package
 from penstock.packages.keys import Keys
 from penstock.packages.signing import verify_package
+from penstock.runtime.pipelines import AppliedPipelines
+from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.store import Store
+from penstock.runtime.tables import OutboxRow
+from penstock.testing.history import restored
+from penstock.testing.packages import NOW
+from penstock.testing.threads import in_a_thread
+from penstock_model_registry.app import MIGRATIONS
+from penstock_model_registry.pipelines import Pipelines
+from penstock_model_registry.store import PipelineRow, Tables
 
 RELEASED = Path(__file__).parent / "released"
 DIGEST = "sha256:5f1e8b89bd23fb8a3858bd4f094c31b2536a6e939d24c312db6ced24635ba369"
@@ -89,3 +101,45 @@ def test_a_signed_package_opens_and_its_pipeline_is_written_as_it_was() -> None:
 def test_its_signature_holds() -> None:
     trust = Keys(RELEASED).trust()
     verify_package(RELEASED / "package", RELEASED / "package.sig", trust, DIGEST, KEYID)
+
+
+def published(store: Store) -> list[Event | None]:
+    with in_a_thread(store.snapshot()) as session:
+        rows = session.scalars(select(OutboxRow).order_by(OutboxRow.id))
+        return [decode(row.event_type, row.value) for row in rows]
+
+
+async def followed(keys: Keys, events: list[PipelineApplied]) -> dict[str, int]:
+    """Numbers by pipeline that a service acts on after these events."""
+    pipelines = AppliedPipelines("penstock.tally", keys)
+    await restored(pipelines, events)
+    return {one.pipeline.pipeline: one.number for one in pipelines.all}
+
+
+async def test_an_applied_pipeline_is_stated_again_signed_and_followed_only_then(tmp_path: Path) -> None:
+    """An upgrade: the registry's database and the topic hold what nobody signed."""
+    (tmp_path / "keys").mkdir()
+    shutil.copy(RELEASED / "trust.json", tmp_path / "keys")
+    keys = Keys(tmp_path / "keys")
+    keys.ensure()
+    store = Store.open(f"sqlite:///{tmp_path}/registry.db", Tables.metadata, migrations=MIGRATIONS)
+    before = [applied("loans"), applied("prices")]
+    with in_a_thread(store.transaction()) as effect:
+        effect.session.add_all(map(PipelineRow.of, before))
+        damaged = "INSERT INTO pipelines (name, number, text, applied) VALUES ('damaged', 1, '', '{}')"
+        effect.session.execute(text(damaged))  # it holds up no other
+    assert await followed(keys, before) == {}
+
+    pipelines = Pipelines(store, KafkaSettings(), keys, lambda: NOW)
+    for _ in range(2):  # the second start has nothing to state
+        await store.write(pipelines.state_again)
+    stated = [event for event in published(store) if isinstance(event, PipelineApplied)]
+    assert [event.model_copy(update={"evidence": None}) for event in stated] == before
+    assert await followed(keys, [*before, *stated]) == {"loans": 4, "prices": 1}
+
+    keys.rotate("registry", revoke=True)
+    assert await followed(keys, stated) == {}
+    await store.write(pipelines.state_again)
+    again = [event for event in published(store)[2:] if isinstance(event, PipelineApplied)]
+    assert await followed(keys, again) == {"loans": 4, "prices": 1}
+    store.close()

@@ -24,8 +24,7 @@ from confluent_kafka import Producer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
 
-from penstock.contracts.events import AuditCompleted, Event, ModelVersionRegistered, PipelineApplied, encode
-from penstock.contracts.load import read_data
+from penstock.contracts.events import AuditCompleted, Event, ModelVersionRegistered, encode
 from penstock.contracts.topics import SHARED, pipeline_topics
 from penstock.ethics_audit.v1 import ethics_audit_pb2, ethics_audit_pb2_grpc
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
@@ -190,7 +189,7 @@ class Services:
         """
         result = Artifacts(self._artifacts).put_bytes("audits/result.json", b"{}")
         self.publish(
-            applied("loans"),
+            sample.applied(self.keys, number=7),
             ModelVersionRegistered(version=sample.version(DIGEST, self.keys)),
             AuditCompleted(
                 audit_id="A1",
@@ -212,19 +211,6 @@ class Services:
             admit(effect, promotion, Layout(DIGEST, 1, ("income",), ("purpose",), frozenset()), sample.NOW)
             serve(effect, promotion, sample.NOW)
         store.close()
-
-
-def applied(name: str) -> PipelineApplied:
-    text = lending.PIPELINE_TEXT.replace("loans", name)
-    return PipelineApplied(
-        pipeline=name,
-        number=7,
-        spec=read_data(text),
-        text=text,
-        digest="d",
-        applied_at=sample.NOW,
-        applied_by="Ada",
-    )
 
 
 @contextlib.contextmanager
@@ -296,7 +282,9 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
                     ("ethics_audit", decide_review),
                 )
             ]
-            services.publish(applied("rents"))  # kept by whoever reads pipelines.v1
+            services.publish(
+                sample.applied(services.keys, lending.PIPELINE_TEXT.replace("loans", "rents"), 7)
+            )  # kept by whoever reads pipelines.v1
             # Another trust store: what inference served is withdrawn.
             Keys(services.home("inference") / "keys").ensure(sample.NOW)
             watches = {name: Watch(channel, READS[name]) for name, channel in services.channels.items()}

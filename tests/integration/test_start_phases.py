@@ -26,10 +26,8 @@ from penstock.contracts.events import (
     AuditCompleted,
     Event,
     ModelVersionRegistered,
-    PipelineApplied,
     encode,
 )
-from penstock.contracts.load import read_data
 from penstock.contracts.topics import SHARED, pipeline_topics
 from penstock.ethics_audit.v1 import ethics_audit_pb2, ethics_audit_pb2_grpc
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
@@ -41,7 +39,6 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.store import Store
 from penstock.status.v1 import status_pb2, status_pb2_grpc
-from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.wait import until
@@ -113,15 +110,7 @@ class Start:
         keys.ensure(sample.NOW)
         result = Artifacts(f"file://{home}/artifacts").put_bytes("audits/result.json", b"{}")
         self._published(
-            PipelineApplied(
-                pipeline="loans",
-                number=7,
-                spec=read_data(lending.PIPELINE_TEXT),
-                text=lending.PIPELINE_TEXT,
-                digest="d",
-                applied_at=sample.NOW,
-                applied_by="Ada",
-            ),
+            sample.applied(keys, number=7),
             ModelVersionRegistered(version=sample.version(DIGEST, keys)),
             AuditCompleted(
                 audit_id="A1",

@@ -5,13 +5,14 @@ applied pipelines.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 
-from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.errors import NotFound, Tampered, Unavailable
 from penstock.contracts.events import AuditStarted, PipelineApplied, encode
-from penstock.contracts.load import read_data
+from penstock.packages.keys import Keys
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import DatabaseAway
 from penstock.runtime.lifecycle import Service
@@ -20,18 +21,29 @@ from penstock.runtime.readiness import Readiness
 from penstock.runtime.restore import Phases, Restored
 from penstock.runtime.router import Router
 from penstock.runtime.settings import ServiceSettings
-from penstock.testing import lending
+from penstock.testing import lending, packages
 from penstock.testing.history import left_out, restored
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 TOPIC = PipelineApplied.topic
 
 
-def applied(name: str, number: int = 1, **spec: object) -> PipelineApplied:
-    whole = read_data(lending.PIPELINE_TEXT) | {"pipeline": name} | spec
-    return PipelineApplied(
-        pipeline=name, number=number, spec=whole, text="", digest="d", applied_at=NOON, applied_by="me"
-    )
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    made = Keys(tmp_path_factory.mktemp("keys"))
+    made.ensure()
+    return made
+
+
+Apply = Callable[..., PipelineApplied]
+
+
+@pytest.fixture
+def applied(keys: Keys) -> Apply:
+    def signed(name: str, number: int = 1, **spec: object) -> PipelineApplied:
+        return packages.applied(keys, number=number, spec=lending.spec(pipeline=name, **spec))
+
+    return signed
 
 
 class State(Restored):
@@ -135,7 +147,9 @@ async def tell(pipelines: AppliedPipelines, event: PipelineApplied) -> None:
     await pipelines.router.replay(received, left_out)
 
 
-async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_one_before() -> None:
+async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_one_before(
+    keys: Keys, applied: Apply
+) -> None:
     told: list[tuple[str, int, int | None]] = []
 
     async def follow(new: Applied, old: Applied | None) -> None:
@@ -143,7 +157,7 @@ async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_on
         seen = {one.pipeline.pipeline: one for one in pipelines.all}.get(new.pipeline.pipeline)
         assert (seen.number if seen else None) == told[-1][2], "seen once it is followed"
 
-    pipelines = AppliedPipelines("penstock.tally", follow=follow)
+    pipelines = AppliedPipelines("penstock.tally", keys, follow=follow)
     again = [applied("loans"), applied("loans", 2)]
     await restored(pipelines, [*again, applied("cards"), *again])  # published twice
     assert told == [("loans", 1, None), ("loans", 2, 1), ("cards", 1, None)]
@@ -152,8 +166,8 @@ async def test_the_newest_number_of_each_pipeline_counts_and_is_told_with_the_on
     assert pipelines.get("loans").number == 3
 
 
-async def test_a_pipeline_does_not_exist_only_once_all_are_known() -> None:
-    pipelines = AppliedPipelines("penstock.tally")
+async def test_a_pipeline_does_not_exist_only_once_all_are_known(keys: Keys, applied: Apply) -> None:
+    pipelines = AppliedPipelines("penstock.tally", keys)
     with pytest.raises(Unavailable, match="still being read"):
         pipelines.get("loans")
     await restored(pipelines, [applied("loans")])
@@ -163,12 +177,31 @@ async def test_a_pipeline_does_not_exist_only_once_all_are_known() -> None:
         pipelines.get("x")
 
 
-async def test_a_file_that_cannot_be_followed_is_left_out_and_the_others_are_there() -> None:
+async def test_a_file_that_cannot_be_followed_is_left_out_and_the_others_are_there(
+    keys: Keys, applied: Apply
+) -> None:
     def follow(new: Applied, _old: Applied | None) -> None:
         if new.number == 2:
             raise KeyError("a bug")
 
-    pipelines = AppliedPipelines("penstock.tally", follow=follow)
-    unreadable = applied("cards").model_copy(update={"spec": {"version": 9}})
+    pipelines = AppliedPipelines("penstock.tally", keys, follow=follow)
+    unreadable = applied("cards", version=9)
     await restored(pipelines, [applied("loans"), unreadable, applied("loans", 2), applied("homes")])
     assert {one.pipeline.pipeline: one.number for one in pipelines.all} == {"loans": 1, "homes": 1}
+
+
+async def test_what_the_registry_did_not_sign_is_left_out(keys: Keys, applied: Apply) -> None:
+    pipelines = AppliedPipelines("penstock.tally", keys)
+    honest = applied("loans", 2)
+    other = applied("loans", 2, targets=lending.spec()["targets"] | {"second": {"from": "applications.sex"}})
+    forged = [
+        honest.model_copy(update={"number": 3}),
+        applied("loans", 3).model_copy(update={"evidence": None}),
+        packages.applied(keys, lending.PIPELINE_TEXT + "# another file\n", 2),
+        other.model_copy(update={"evidence": honest.evidence}),
+    ]
+    await restored(pipelines, [honest, *forged, applied("cards")])
+    assert {one.pipeline.pipeline: one.number for one in pipelines.all} == {"loans": 2, "cards": 1}
+    for event in forged:
+        with pytest.raises(Tampered):
+            pipelines.verify(event)

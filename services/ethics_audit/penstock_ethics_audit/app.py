@@ -25,7 +25,7 @@ async def run(settings: Settings) -> None:
         await asyncio.to_thread(keys.ensure, roles=["audit"])
         desk = Desk(keys, settings.platform.artifacts_uri, service.clock)
 
-        await service.restores(handlers.applied(desk, store), before_calls=False)
+        await service.restores(handlers.applied(desk, store, keys), before_calls=False)
         await service.restores(History(store, desk, keys))
         service.consume(handlers.router(desk, store))
         service.serve(

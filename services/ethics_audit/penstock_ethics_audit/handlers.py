@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from penstock.contracts.events import ModelVersionRegistered
+from penstock.packages.keys import Keys
 from penstock.runtime.broker import Router
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Effect, Store
@@ -11,11 +12,11 @@ from penstock_ethics_audit.desk import Desk
 GROUP = "penstock.ethics_audit"
 
 
-def applied(desk: Desk, store: Store) -> AppliedPipelines:
+def applied(desk: Desk, store: Store, keys: Keys) -> AppliedPipelines:
     async def follow(new: Applied, _old: Applied | None) -> None:
         await store.write(lambda effect: desk.remember(new, effect))
 
-    return AppliedPipelines(GROUP, follow=follow)
+    return AppliedPipelines(GROUP, keys, follow=follow)
 
 
 def router(desk: Desk, store: Store) -> Router:

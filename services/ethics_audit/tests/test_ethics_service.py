@@ -128,9 +128,7 @@ def file(world: World, number: int) -> PipelineApplied:
     spec = world.pipeline("binary", [{"metric": "auroc", "at_least": 0.7}]).model_dump(
         mode="json", by_alias=True
     )
-    return PipelineApplied(
-        pipeline="loans", number=number, spec=spec, text="", digest="", applied_at=made.NOW, applied_by="me"
-    )
+    return made.applied(world.keys, "", number, spec=spec)
 
 
 def begin(desk: Desk, store: Store, event: ModelVersionRegistered) -> str:
@@ -312,7 +310,7 @@ def test_without_a_key_nothing_is_claimed(world: World, store: Store, desk: Desk
 async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_first(
     world: World, fresh: Store, desk: Desk
 ) -> None:
-    house, pipelines = router(desk, fresh), applied_pipelines(desk, fresh)
+    house, pipelines = router(desk, fresh), applied_pipelines(desk, fresh, world.keys)
     applied = file(world, 1)
     registered = ModelVersionRegistered(version=made.version("sha256:" + "b" * 64, world.keys))
     orders: list[dict[str, Any]] = []
@@ -341,7 +339,7 @@ def empty(databases: Databases) -> Any:
 async def lose_the_database(url: str, desk: Desk, world: World, announced: list[Event]) -> Store:
     """The service's next start, from what its topics hold."""
     found = Store.open(url, migrations="penstock_ethics_audit.migrations")
-    await restored(applied_pipelines(desk, found), announced)
+    await restored(applied_pipelines(desk, found, world.keys), announced)
     await restored(History(found, desk, world.keys), announced)
     return found
 

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from penstock.feature_store.v1 import feature_store_pb2_grpc
+from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock_feature_store import handlers, readings
 from penstock_feature_store.erasure import Erasures
@@ -30,6 +31,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
     async with AsyncExitStack() as last, Service("feature_store", settings) as service:
         last.callback(spawner.close)  # what is pushed here closes when nothing runs any more
         folder = settings.data_dir
+        keys = Keys(settings.platform.keys)
         store = await service.store(Tables.metadata, "penstock_feature_store.migrations")
         stores: OnlineStores = SqliteOnlineStores()
         if settings.redis:
@@ -42,7 +44,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
 
         arrivals = Arrivals()
         records = Records(settings, arrivals, service.readiness)
-        pipelines = Pipelines(store, lake, stores, folder / "feast", records)
+        pipelines = Pipelines(store, lake, stores, folder / "feast", records, keys)
         last.callback(pipelines.close)
         erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
         sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)

@@ -18,6 +18,7 @@ from sqlalchemy import func, select
 
 from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied, AppliedPipelines, nearest
 from penstock.runtime.store import Store
 from penstock_feature_store.lake.lake import Lake, SourceLake
@@ -137,7 +138,7 @@ class Pipelines:
     """Safe from any thread; `wait` from the event loop."""
 
     def __init__(
-        self, store: Store, lake: Lake, stores: OnlineStores, folder: Path, records: Records
+        self, store: Store, lake: Lake, stores: OnlineStores, folder: Path, records: Records, keys: Keys
     ) -> None:
         """`folder`: for Feast repositories. `records`: follows each source of the lake, once it is
         owned.
@@ -151,7 +152,7 @@ class Pipelines:
         self._owning = False
         self._held: Mapping[str, Held] = {}  # replaced by another, so it is read without a lock
         self._changed = asyncio.Condition()
-        self.applied = AppliedPipelines(GROUP, follow=self._apply)
+        self.applied = AppliedPipelines(GROUP, keys, follow=self._apply)
 
     async def reopen(self) -> bool:
         """Opens the pipelines as the database has them, from when the service ran last. False where

@@ -6,6 +6,7 @@ from functools import partial
 
 from penstock.contracts.services import PLATFORM
 from penstock.inference.v1 import inference_pb2_grpc
+from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.readiness import Readiness
@@ -34,7 +35,7 @@ async def run(settings: Settings) -> None:
         every_s = settings.reconcile_every.total_seconds()
         prepare(settings)
         store = await service.store(Tables.metadata, migrations="penstock_inference.migrations")
-        deployments = Deployments(store, service.clock)
+        deployments = Deployments(store, Keys(settings.platform.keys), service.clock)
         await deployments.restore()
         keeper = DoorKeeper(
             settings.door,

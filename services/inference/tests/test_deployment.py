@@ -28,8 +28,8 @@ def store(database: str) -> Iterator[Store]:
 
 
 @pytest.fixture
-def deployments(store: Store) -> Deployments:
-    return Deployments(store, lambda: packages.NOW)
+def deployments(store: Store, keys: Keys) -> Deployments:
+    return Deployments(store, keys, lambda: packages.NOW)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +51,8 @@ def promotion_of(keys: Keys, digest: str, generation: int) -> ModelVersionPromot
     return packages.promotion(keys, version, packages.verdict(keys, digest), generation=generation)
 
 
-async def restored(store: Store) -> Deployments:
-    made = Deployments(store, lambda: packages.NOW)
+async def restored(store: Store, keys: Keys) -> Deployments:
+    made = Deployments(store, keys, lambda: packages.NOW)
     await made.restore()
     return made
 
@@ -70,7 +70,7 @@ async def test_what_serves_and_what_was_refused_outlive_the_process(
     await deployments.admit(model)
     await deployments.serve(model)
     await deployments.refuse(refused, "it does not rise")
-    again = (await restored(store)).of("loans")
+    again = (await restored(store, keys)).of("loans")
     now = deployments.of("loans")
     assert (again.served, again.refused, again.layouts) == (now.served, now.refused, now.layouts)
     assert again.served is not None
@@ -90,17 +90,17 @@ async def test_what_serves_and_what_was_refused_outlive_the_process(
     ["UPDATE admitted SET promotion = '{' WHERE generation = 4", "UPDATE admitted SET numbers = '7'"],
 )
 async def test_a_damaged_row_is_left_out_and_mended_by_its_promotion(
-    deployments: Deployments, store: Store, model: Model, damage: str
+    deployments: Deployments, store: Store, model: Model, keys: Keys, damage: str
 ) -> None:
     await deployments.admit(model)
     await deployments.serve(model)
     await store.write(lambda effect: effect.session.execute(text(damage)))
-    again = await restored(store)
+    again = await restored(store, keys)
     deployment = again.of(model.pipeline)
     assert (deployment.layout(4), deployment.known) == (None, None), "its promotion is admitted again"
     assert deployment.served is not None
     await again.admit(model)
-    assert (await restored(store)).of(model.pipeline).known == Known(4, model.digest)
+    assert (await restored(store, keys)).of(model.pipeline).known == Known(4, model.digest)
 
 
 async def test_a_version_that_serves_ends_the_refusal(
@@ -125,7 +125,7 @@ async def test_what_is_withdrawn_serves_no_longer(deployments: Deployments, mode
 
 
 async def test_the_record_is_required_until_it_is_known_that_it_is_not(
-    store: Store, deployments: Deployments, model: Model
+    store: Store, deployments: Deployments, model: Model, keys: Keys
 ) -> None:
     assert deployments.record_required
     deployments.applied.complete = True
@@ -133,7 +133,7 @@ async def test_the_record_is_required_until_it_is_known_that_it_is_not(
     await deployments.admit(model)
     await deployments.serve(model)
     assert not deployments.record_required
-    restarted = await restored(store)
+    restarted = await restored(store, keys)
     restarted.applied.complete = True
     assert restarted.record_required  # until the served version is verified again
     deployment = restarted.of("loans")

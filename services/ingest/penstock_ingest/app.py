@@ -7,6 +7,7 @@ import asyncio
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1.ingest_pb2_grpc import add_IngestServiceServicer_to_server
+from penstock.packages.keys import Keys
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.streams import TransactionalStream
 from penstock.runtime.lifecycle import Service
@@ -43,6 +44,7 @@ async def run(settings: Settings) -> None:
 
         catalog = Catalog(
             make,
+            Keys(settings.platform.keys),
             prepare=lambda pipeline: ensure_source_topics(kafka, pipeline),
             added=lambda intake: stream.add(intake.events_topic, intake),
             removed=lambda intake: stream.remove(intake.events_topic),

@@ -13,6 +13,7 @@ import structlog
 from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics
+from penstock.packages.keys import Keys
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.settings import KafkaSettings
@@ -30,13 +31,14 @@ class Catalog:
     def __init__(
         self,
         make: Callable[[Pipeline, str], Intake],
+        keys: Keys,
         *,
         prepare: Callable[[Pipeline], Awaitable[None]],
         added: Callable[[Intake], None],
         removed: Callable[[Intake], None],
     ) -> None:
         """`prepare` returns when a pipeline's events can be read."""
-        self.applied = AppliedPipelines(GROUP, follow=self._follow)
+        self.applied = AppliedPipelines(GROUP, keys, follow=self._follow)
         self._make = make
         self._prepare = prepare
         self._added = added

@@ -1,13 +1,16 @@
 """What a replica answers about a source that it does not know."""
 
+from pathlib import Path
+
 import pytest
 
 from penstock.contracts.errors import NotFound, Unavailable
-from penstock.contracts.events import PipelineApplied, encode
+from penstock.contracts.events import encode
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.keys import Keys
 from penstock.runtime.cloud_events import Received
+from penstock.testing import packages
 from penstock.testing.history import left_out
-from penstock.testing.packages import NOW
 from penstock_ingest.catalog import Catalog
 from penstock_ingest.history import Restored
 from penstock_ingest.intake import Intake
@@ -46,19 +49,18 @@ async def there(_pipeline: Pipeline) -> None:
     """Its topics are."""
 
 
-def applied(pipeline: Pipeline) -> Received:
-    spec = pipeline.model_dump(mode="json", by_alias=True)
-    event = PipelineApplied(
-        pipeline="loans", number=1, spec=spec, text="", digest="", applied_at=NOW, applied_by="me"
-    )
+def applied(pipeline: Pipeline, keys: Keys) -> Received:
+    event = packages.applied(keys, "", spec=pipeline.model_dump(mode="json", by_alias=True))
     return Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event))
 
 
-async def test_a_source_does_not_exist_only_once_all_pipelines_are_known() -> None:
-    catalog = Catalog(make, prepare=there, added=lambda _: None, removed=lambda _: None)
+async def test_a_source_does_not_exist_only_once_all_pipelines_are_known(tmp_path: Path) -> None:
+    keys = Keys(tmp_path / "keys")
+    keys.ensure()
+    catalog = Catalog(make, keys, prepare=there, added=lambda _: None, removed=lambda _: None)
     with pytest.raises(Unavailable):
         catalog.find("loans", "applications")
-    await catalog.applied.router.replay(applied(loans()), left_out)
+    await catalog.applied.router.replay(applied(loans(), keys), left_out)
     assert catalog.find("loans", "applications").source == "applications"
     with pytest.raises(Unavailable):
         catalog.find("cards", "applications")

@@ -7,13 +7,13 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -22,12 +22,13 @@ import grpc
 import pytest
 from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
-from penstock.contracts.events import PipelineApplied
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import SHARED, pipeline_topics, source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from penstock.packages.keys import Keys
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.kafka.admin import ensure_topics
+from penstock.testing import packages
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.letters import letters
 from penstock.testing.wait import until
@@ -75,6 +76,8 @@ class World:
     def __init__(self, kafka: Kafka, home: Path) -> None:
         self.settings = kafka.settings(f"ingest-{uuid.uuid4().hex[:8]}.")
         self._home = home
+        self._keys = Keys(home / "keys")
+        self._keys.ensure()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._ports: dict[str, int] = {}
         ensure_topics(self.settings, [topic for topic in SHARED if topic.name == "pipelines.v1"])
@@ -84,22 +87,13 @@ class World:
 
     def apply(self, pipeline: Pipeline, number: int = 1) -> None:
         ensure_topics(self.settings, pipeline_topics(pipeline))
-        now = datetime.now(UTC)
         spec = pipeline.model_dump(mode="json", by_alias=True)
-        applied = PipelineApplied(
-            pipeline=pipeline.pipeline,
-            number=number,
-            spec=spec,
-            text="",
-            digest="",
-            applied_at=now,
-            applied_by="test",
-        )
+        applied = packages.applied(self._keys, "", number, spec=spec)
         headers = headers_of(
             event_id=uuid.uuid4().hex,
             source="/test",
             event_type=applied.ce_type(),
-            time=now,
+            time=applied.applied_at,
             subject=applied.key,
             traceparent=None,
         )
@@ -144,6 +138,7 @@ class World:
             "PENSTOCK_INGEST__REPLICA": replica,
             **{f"PENSTOCK_INGEST__{name.upper()}": str(value) for name, value in settings.items()},
         }
+        shutil.copytree(self._keys.directory, self._home / replica / "keys", dirs_exist_ok=True)
         with (self._home / f"{replica}.log").open("ab") as log:
             self._processes[replica] = subprocess.Popen(
                 [sys.executable, "-m", "penstock_ingest"],

@@ -26,7 +26,8 @@ async def run(settings: Settings) -> None:
         keys = Keys(settings.platform.keys, settings.platform.private_keys)
         await asyncio.to_thread(keys.ensure, roles=["registry"])
         packages = Packages(service.artifacts, keys)
-        pipelines = Pipelines(store, settings.platform.kafka, service.clock)
+        pipelines = Pipelines(store, settings.platform.kafka, keys, service.clock)
+        await store.write(pipelines.state_again)
         registry = Registry(store, packages, service.artifacts, keys, service.clock)
 
         await service.restores(History(store, keys))

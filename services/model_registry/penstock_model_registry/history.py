@@ -28,6 +28,7 @@ from penstock.contracts.events import (
 )
 from penstock.packages.dsse import verify
 from penstock.packages.evidence import Waiver, admissible, verdict_of
+from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
@@ -50,6 +51,7 @@ class History(restore.History):
     def reading(self, router: Router) -> None:
         @router.on_replay(PipelineApplied)
         def on_pipeline_applied(event: PipelineApplied) -> None:
+            verify_fact(event, self._keys.trust())
             self._pipelines[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused)

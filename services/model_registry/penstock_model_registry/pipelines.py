@@ -9,13 +9,16 @@ from datetime import datetime
 from functools import partial
 
 import structlog
+from sqlalchemy import select
 
 from penstock.contracts.digests import digest_of
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, PenstockError, Tampered
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
+from penstock.packages.facts import signed, verify_fact
+from penstock.packages.keys import Keys, Trust
 from penstock.runtime.kafka.admin import end_offsets, ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
@@ -36,9 +39,10 @@ class Applied:
 
 
 class Pipelines:
-    def __init__(self, store: Store, kafka: KafkaSettings, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, kafka: KafkaSettings, keys: Keys, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._kafka = kafka
+        self._keys = keys
         self._clock = clock
         self._reading = asyncio.Lock()  # a file takes a second of a processor: one thread, not all of them
 
@@ -71,6 +75,7 @@ class Pipelines:
                 applied_at=self._clock(),
                 applied_by=by,
             )
+            event = signed(event, self._keys.signer("registry"))
             if await self._store.write(partial(self._number, event)):
                 log.info("pipeline_applied", pipeline=event.pipeline, number=number, by=by)
                 return Applied(new.pipeline, number, changed=True)
@@ -84,6 +89,28 @@ class Pipelines:
         with_data = {topics[partition.topic] for partition, end in ends.items() if end > 0}
         return await asyncio.to_thread(place, text, file, incompatible(old, new, with_data))
 
+    def state_again(self, effect: Effect) -> None:
+        """Signs each file whose statement does not hold, and announces the newest of them: they are of
+        a release that signed none, or the key was revoked.
+        """
+        trust, signer, session = self._keys.trust(), self._keys.signer("registry"), effect.session
+        query = select(PipelineRow.name, PipelineRow.number)
+        files = session.execute(query.order_by(PipelineRow.name, PipelineRow.number)).tuples().all()
+        newest = dict(files)
+        for name, number in files:
+            told = log.bind(pipeline=name, number=number)
+            try:
+                row = session.get_one(PipelineRow, (name, number))
+                if _holds(row.applied, trust):
+                    continue
+                row.applied = signed(row.applied, signer)
+            except PenstockError as error:  # a damaged row holds up no other
+                told.error("pipeline_not_stated_again", why=str(error))
+                continue
+            if number == newest[name]:
+                effect.publish(row.applied)
+            told.info("pipeline_stated_again")
+
     def _number(self, event: PipelineApplied, effect: Effect) -> bool:
         """False where somebody else took the number."""
         if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
@@ -91,3 +118,11 @@ class Pipelines:
         effect.session.add(PipelineRow.of(event))
         effect.publish(event)
         return True
+
+
+def _holds(applied: PipelineApplied, trust: Trust) -> bool:
+    try:
+        verify_fact(applied, trust)
+    except Tampered:
+        return False
+    return True

@@ -33,7 +33,7 @@ class Tables(DeclarativeBase):
 
 
 class PipelineRow(Tables):
-    """One applied file of a pipeline. Never changed."""
+    """One applied file of a pipeline. Never changed but for its signature."""
 
     __tablename__ = "pipelines"
 

@@ -23,13 +23,11 @@ from penstock.contracts.events import (
     Event,
     GateResult,
     ModelVersionPromoted,
-    PipelineApplied,
     ReviewDecided,
     TrainingRunCompleted,
     decode,
     encode,
 )
-from penstock.contracts.load import read_data
 from penstock.packages.archive import pack
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
@@ -83,15 +81,7 @@ class World:
         await self.router.handle(received)
 
     def applies(self, text: str = lending.PIPELINE_TEXT, number: int = 1) -> None:
-        event = PipelineApplied(
-            pipeline="loans",
-            number=number,
-            spec=read_data(text),
-            text=text,
-            digest="d",
-            applied_at=sample.NOW,
-            applied_by="Ada",
-        )
+        event = sample.applied(self.keys, text, number)
         with in_a_thread(self.store.transaction()) as effect:
             effect.session.add(PipelineRow(name="loans", number=number, text=text, applied=event))
 

@@ -10,7 +10,6 @@ from sqlalchemy import select
 
 from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, encode
-from penstock.contracts.load import read_data
 from penstock.contracts.topics import SHARED
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.cloud_events import Received
@@ -25,15 +24,10 @@ if TYPE_CHECKING:
     from conftest import World
 
 TEXT = lending.PIPELINE_TEXT + "promotion: {compare: none}\n"
-APPLIED = PipelineApplied(
-    pipeline="loans",
-    number=7,
-    spec=read_data(TEXT),
-    text=TEXT,
-    digest="d",
-    applied_at=sample.NOW,
-    applied_by="Ada",
-)
+
+
+def applied(world: World) -> PipelineApplied:
+    return sample.applied(world.keys, TEXT, 7)
 
 
 async def lose_the_database(world: World, announced: list[Event]) -> None:
@@ -54,7 +48,7 @@ async def test_numbers_and_generations_go_on_rising(world: World) -> None:
     await world.receives(bad)
     await world.receives(world.audit(bad.digest, sample.AUROC_PASSED, sample.gate("fail", on_fail="block")))
     champion = world.promotions()[-1]
-    await lose_the_database(world, [APPLIED, *world.published()])
+    await lose_the_database(world, [applied(world), *world.published()])
 
     assert [world.state(digest)[0] for digest in (first, second, bad.digest)] == [
         "registered",
@@ -81,7 +75,7 @@ async def test_verdicts_that_are_read_again_undo_no_rollback(world: World) -> No
     second = await world.promotes("two", audit_id="A2")
     await world.registry.roll_back("loans", by="Ada")
     verdicts: list[Event] = [world.audit(first), world.audit(second, audit_id="A2")]
-    await lose_the_database(world, [APPLIED, *world.published(), *verdicts])
+    await lose_the_database(world, [applied(world), *world.published(), *verdicts])
     for number, verdict in enumerate(verdicts):
         await world.receives(verdict, f"again-{number}")
     assert (world.state(first)[0], world.state(second)[0]) == ("promoted", "registered")
@@ -102,7 +96,7 @@ async def test_reviews_that_are_read_again_undo_no_rollback(world: World) -> Non
         await world.receives(event)
     assert world.state(run.digest)[0] == "promoted"
     await world.registry.roll_back("loans", by="Ada")
-    await lose_the_database(world, [APPLIED, *world.published(), world.audit(first), audit, review])
+    await lose_the_database(world, [applied(world), *world.published(), world.audit(first), audit, review])
     await world.receives(audit, "again")
     await world.receives(review, "again, too")
     assert world.state(first)[0] == "promoted"
@@ -118,7 +112,7 @@ async def test_a_verdict_after_the_promotion_that_stands_is_decided_on(world: Wo
     late = world.audit(early.digest, audit_id="A2").model_copy(
         update={"completed_at": datetime.now(UTC) + timedelta(days=9999)}
     )
-    await lose_the_database(world, [APPLIED, *world.published(), late])
+    await lose_the_database(world, [applied(world), *world.published(), late])
     await world.receives(late, "read at last")
     assert world.state(early.digest)[0] == "promoted"
 
@@ -127,7 +121,7 @@ async def test_a_forged_verdict_hides_no_honest_one(world: World) -> None:
     first = await world.promotes("one")
     honest = world.audit(first)
     forged = honest.model_copy(update={"audit_id": "Z9", "result": honest.report})
-    await lose_the_database(world, [APPLIED, *world.published(), honest, forged])
+    await lose_the_database(world, [applied(world), *world.published(), honest, forged])
     with in_a_thread(world.store.snapshot()) as session:
         kept = session.get_one(VersionRow, first).audit
     assert kept == honest
@@ -136,15 +130,15 @@ async def test_a_forged_verdict_hides_no_honest_one(world: World) -> None:
 async def test_a_verdict_that_came_after_the_loss_is_decided_on(world: World) -> None:
     first = world.run(card="# one\n")
     await world.receives(first)
-    await lose_the_database(world, [APPLIED, *world.published(), world.audit(first.digest)])
+    await lose_the_database(world, [applied(world), *world.published(), world.audit(first.digest)])
     await world.receives(world.audit(first.digest), "late")
     assert world.state(first.digest)[0] == "promoted"
 
 
 async def test_a_run_by_a_file_that_went_with_the_database_is_a_version(world: World) -> None:
-    await lose_the_database(world, [APPLIED])
+    await lose_the_database(world, [applied(world)])
     run = world.run(card="# one\n")
-    assert run.pipeline_number < APPLIED.number
+    assert run.pipeline_number < applied(world).number
     await world.receives(run)
     assert world.state(run.digest)[0] == "registered"
 
@@ -153,7 +147,7 @@ async def test_a_forged_promotion_is_no_history(world: World) -> None:
     await world.promotes("one")
     [honest] = world.promotions()
     forged = honest.model_copy(update={"generation": 9})
-    await lose_the_database(world, [APPLIED, *world.published(), forged])
+    await lose_the_database(world, [applied(world), *world.published(), forged])
     assert world.state(honest.version.digest)[0] == "registered"
     assert not any(isinstance(event, ModelVersionPromoted) for event in world.published())
 
@@ -170,9 +164,10 @@ async def test_of_two_replicas_that_find_the_database_empty_one_restores_it(worl
     histories = [History(world.store, world.keys) for _ in range(2)]
     for history in histories:
         await history.look()
+    event = applied(world)
     for history in histories:
         assert history.router is not None
-        received = Received(APPLIED.topic, 0, 0, "e", APPLIED.ce_type(), {}, encode(APPLIED))
+        received = Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event))
         await history.router.replay(received, left_out)
         for topic in history.router.replayed_topics:
             history.router.mark_caught_up(topic)

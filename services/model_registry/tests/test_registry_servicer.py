@@ -41,7 +41,7 @@ async def served(
     world: World,
 ) -> AsyncIterator[ModelRegistryServiceStub]:
     server = rpc.server()
-    pipelines = Pipelines(world.store, NOBODY, lambda: datetime.now(UTC))
+    pipelines = Pipelines(world.store, NOBODY, world.keys, lambda: datetime.now(UTC))
     servicer = Servicer(world.store, pipelines, world.registry, world.packages)
     add_ModelRegistryServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

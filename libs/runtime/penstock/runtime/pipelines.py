@@ -1,6 +1,6 @@
 """The pipelines as they were last applied, for a service that acts on them.
 
-applied = AppliedPipelines("penstock.tally", follow=lakes.follow)
+applied = AppliedPipelines("penstock.tally", Keys(settings.platform.keys), follow=lakes.follow)
 await service.restores(applied)
 """
 
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import structlog
 
-from penstock.contracts.errors import Invalid, NotFound, PenstockError, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, PenstockError, Tampered, Unavailable
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
 from penstock.runtime.restore import Restored
 from penstock.runtime.router import Router
 
@@ -28,19 +30,21 @@ class Applied:
 
     pipeline: Pipeline
     number: int
+    digest: str
 
 
 Follow = Callable[[Applied, Applied | None], Awaitable[None] | None]
 
 
 class AppliedPipelines(Restored):
-    """The newest number of each pipeline. Safe from any thread."""
+    """The newest number of each pipeline that the registry signed. Safe from any thread."""
 
-    def __init__(self, group: str, *, follow: Follow = lambda new, old: None) -> None:
-        """`follow` is given each new number, in order, and the one before it, None for a new
-        pipeline; it may be async. Others see the new number once it has returned; what it raises is
-        treated as the error of a replay's handler.
+    def __init__(self, group: str, keys: Keys, *, follow: Follow = lambda new, old: None) -> None:
+        """`keys`: the trust store. `follow` is given each new number, in order, and the one before
+        it, None for a new pipeline; it may be async. Others see the new number once it has returned;
+        what it raises is treated as the error of a replay's handler.
         """
+        self._keys = keys
         self._follow = follow
         self._newest: Mapping[str, Applied] = {}  # replaced as a whole, so readers need no lock
         self.router = Router(group)
@@ -66,10 +70,21 @@ class AppliedPipelines(Restored):
         remedy = nearest(name, sorted(self._newest)) or "Apply one first"
         return NotFound(f"no pipeline `{name}`", remedy=remedy)
 
+    def verify(self, event: PipelineApplied) -> None:
+        """Raises Tampered for what the registry did not sign, or for another file under the newest
+        number.
+        """
+        verify_fact(event, self._keys.trust())
+        known = self._newest.get(event.pipeline)
+        if known and known.number == event.number and known.digest != event.digest:
+            raise Tampered(f"number {event.number} is known as {known.digest}", where=event.pipeline)
+
     async def _apply(self, event: PipelineApplied) -> None:
-        old, new = self._newest.get(event.pipeline), Applied(declared(event), event.number)
-        if old is not None and old.number >= new.number:
+        self.verify(event)
+        old = self._newest.get(event.pipeline)
+        if old is not None and old.number >= event.number:
             return  # published twice
+        new = Applied(declared(event), event.number, event.digest)
         done = self._follow(new, old)
         if inspect.isawaitable(done):
             await done
@@ -81,7 +96,7 @@ def declared(event: PipelineApplied) -> Pipeline:
     """The pipeline that the event's file declares. Raises Invalid for a file of another, and
     ValidationError.
     """
-    pipeline = Pipeline.model_validate(event.spec)
+    pipeline = Pipeline.model_validate(event.spec, extra="ignore")
     if pipeline.pipeline != event.pipeline:
         raise Invalid(f"the file declares pipeline {pipeline.pipeline!r}", where=event.pipeline)
     return pipeline

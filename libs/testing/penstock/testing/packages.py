@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.events import (
     Artifact,
     Envelope,
@@ -15,8 +16,10 @@ from penstock.contracts.events import (
     Interval,
     ModelVersion,
     ModelVersionPromoted,
+    PipelineApplied,
 )
-from penstock.packages import dsse, evidence
+from penstock.contracts.load import read_data
+from penstock.packages import dsse, evidence, facts
 from penstock.packages.format import write_package as write
 from penstock.packages.keys import Keys
 from penstock.packages.parts import (
@@ -31,7 +34,7 @@ from penstock.packages.parts import (
     StringProfile,
     TargetSignature,
 )
-from penstock.testing.lending import NOW, NOWHERE, pipeline, training_set
+from penstock.testing.lending import NOW, NOWHERE, PIPELINE_TEXT, pipeline, training_set
 
 
 def write_package(
@@ -68,6 +71,23 @@ def write_package(
         "model_card": card,
     }
     return write(directory, model, Parts(**usual | parts))
+
+
+def applied(
+    keys: Keys, text: str = PIPELINE_TEXT, number: int = 1, *, spec: dict[str, Any] | None = None
+) -> PipelineApplied:
+    """Signed by the registry. `spec`: by default what the text says."""
+    spec = read_data(text) if spec is None else spec
+    event = PipelineApplied(
+        pipeline=spec["pipeline"],
+        number=number,
+        spec=spec,
+        text=text,
+        digest=digest_of(text.encode()),
+        applied_at=NOW,
+        applied_by="Ada",
+    )
+    return facts.signed(event, keys.signer("registry"))
 
 
 def gate(

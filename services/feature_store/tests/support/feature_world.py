@@ -20,17 +20,19 @@ import grpc
 import orjson
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
-from penstock.contracts.events import Event, PipelineApplied, TrainingSet, decode
+from penstock.contracts.events import Event, TrainingSet, decode
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import SHARED, pipeline_topics, source_topic
 from penstock.feature_store.v1 import feature_store_pb2 as pb
 from penstock.feature_store.v1.feature_store_pb2_grpc import FeatureStoreServiceStub
+from penstock.packages.keys import Keys
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.status.v1.status_pb2 import GetStatusRequest, ServiceStatus
 from penstock.status.v1.status_pb2_grpc import StatusServiceStub
 from penstock.testing.broker import Kafka, free_ports
+from penstock.testing.packages import applied
 from penstock.testing.wait import until
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -195,6 +197,8 @@ class World(Replica):
         ensure_topics(
             self.settings, [topic for topic in SHARED if topic.name in ("pipelines.v1", "training-runs.v1")]
         )
+        self.keys = Keys(home / "keys")
+        self.keys.ensure()
         self._producer = Producer(self.settings.client(enable_idempotence=True))
         self._ingest = Producer(
             self.settings.client(transactional_id=f"{self.settings.topic_prefix}ingest", retry_backoff_ms=1)
@@ -213,12 +217,7 @@ class World(Replica):
     def apply(self, pipeline: Pipeline, number: int = 1) -> None:
         ensure_topics(self.settings, pipeline_topics(pipeline))
         spec = pipeline.model_dump(mode="json", by_alias=True)
-        name = pipeline.pipeline
-        self.tell(
-            PipelineApplied(
-                pipeline=name, number=number, spec=spec, text="", digest="", applied_at=NOW, applied_by="test"
-            )
-        )
+        self.tell(applied(self.keys, "", number, spec=spec))
 
     def tell(self, event: Event) -> None:
         headers = headers_of(

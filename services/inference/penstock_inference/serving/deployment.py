@@ -16,6 +16,7 @@ from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, R
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.packages.evidence import Known
+from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Store
 from penstock_inference import store as tables
@@ -115,11 +116,11 @@ class Deployments:
     database and raise DatabaseAway.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], datetime]) -> None:
+    def __init__(self, store: Store, keys: Keys, clock: Callable[[], datetime]) -> None:
         self._store = store
         self._clock = clock
         self._by_pipeline: dict[str, Deployment] = {}
-        self.applied = AppliedPipelines(GROUP, follow=self._apply)
+        self.applied = AppliedPipelines(GROUP, keys, follow=self._apply)
 
     async def restore(self) -> None:
         """Reads what the database holds, before anything else is asked of the deployments."""

@@ -19,6 +19,8 @@ class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}"):
     digest: Digest
     applied_at: Moment
     applied_by: Person
+    # Signed by the registry over all of this; without it, as before this field was, nothing follows.
+    evidence: Envelope | None = None
 
 
 class ModelVersionRegistered(Event, topic="model-versions.v1", key="{version.pipeline}@{version.digest}"):
