@@ -24,6 +24,7 @@ from penstock.contracts.events import (
 )
 from penstock.packages import dsse
 from penstock.packages.evidence import Verdict, Waiver, gate_name, may_be_waived, not_passed
+from penstock.packages.facts import Rejection
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
 from penstock.runtime.pipelines import Applied
@@ -133,8 +134,8 @@ class Desk:
     def decide(
         self, reference: str, effect: Effect, *, approve: bool, decided_by: str, why: str
     ) -> ReviewRow:
-        """Writes a person's decision, once. An approval is a signed waiver of all gates that did not
-        pass.
+        """Writes a person's decision, once. It is signed: an approval as a waiver of all gates that
+        did not pass.
 
         `decided_by` is a typed name; it proves no identity until there is access control. Raises
         Invalid, NotFound, Conflict, Refused.
@@ -150,7 +151,8 @@ class Desk:
         review = _open_review(effect, audit)
         review.state = rows.APPROVED if approve else rows.REJECTED
         review.decided_by, review.why, review.decided_at = decided_by, why, self._clock()
-        review.waiver = self._waiver(review, decided_by, why, review.decided_at) if approve else None
+        by: dict[str, Any] = {"decided_by": decided_by, "why": why, "at": review.decided_at}
+        review.waiver = self._waiver(review, by) if approve else None
         effect.publish(
             ReviewDecided(
                 pipeline=review.pipeline,
@@ -161,22 +163,22 @@ class Desk:
                 why=why,
                 waiver=review.waiver,
                 decided_at=review.decided_at,
+                rejection=None if approve else self._rejection(review, by),
             )
         )
         log.info("review_decided", version=audit.name, decision=review.state, typed_name=decided_by)
         return review
 
-    def _waiver(self, review: ReviewRow, decided_by: str, why: str, at: datetime) -> Envelope:
-        waiver = Waiver(
-            pipeline=review.pipeline,
-            digest=review.digest,
-            at=at,
-            audit_id=review.audit_id,
-            gates=tuple(gate_name(gate) for gate in review.gates),
-            decided_by=decided_by,
-            why=why,
-        )
-        return dsse.sign(waiver, self._keys.signer("audit"))
+    def _waiver(self, review: ReviewRow, by: Mapping[str, Any]) -> Envelope:
+        gates = tuple(gate_name(gate) for gate in review.gates)
+        return dsse.sign(Waiver(**_about(review), **by, gates=gates), self._keys.signer("audit"))
+
+    def _rejection(self, review: ReviewRow, by: Mapping[str, Any]) -> Envelope:
+        return dsse.sign(Rejection(**_about(review), **by), self._keys.signer("audit"))
+
+
+def _about(review: ReviewRow) -> dict[str, Any]:
+    return {"pipeline": review.pipeline, "digest": review.digest, "audit_id": review.audit_id}
 
 
 def _measure(row: AuditRow, verdict: str, effect: Effect) -> None:

@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import Tampered, Unavailable
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import (
     AuditCompleted,
     AuditStarted,
@@ -25,8 +25,9 @@ from penstock.contracts.events import (
     ModelVersionRegistered,
     ReviewDecided,
 )
-from penstock.packages import dsse, evidence
-from penstock.packages.evidence import Waiver, may_be_waived, not_passed
+from penstock.packages import evidence
+from penstock.packages.evidence import may_be_waived, not_passed
+from penstock.packages.facts import verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
@@ -65,11 +66,13 @@ class History(restore.History):
             if isinstance(event, AuditStarted):
                 self._started[event.audit_id] = event.started_at
             else:
+                evidence.verdict_of(event, self._keys.trust())
                 self._ended[event.audit_id] = event
 
         @router.on_replay(ReviewDecided)
         def on_review_decided(event: ReviewDecided) -> None:
-            self._decided[event.audit_id] = event
+            verify_review(event, self._keys.trust())
+            self._decided.setdefault(event.audit_id, event)
 
     def empty(self, session: Session) -> bool:
         return session.scalar(select(AuditRow.audit_id).limit(1)) is None
@@ -121,7 +124,7 @@ class History(restore.History):
             requested_at=ended.completed_at,
         )
         decided = self._decided.get(ended.audit_id)
-        if decided is None or (decided.decision == "approved" and not self._waives(decided)):
+        if decided is None:
             return row
         row.state = rows.APPROVED if decided.decision == "approved" else rows.REJECTED
         row.decided_by, row.why, row.decided_at = decided.decided_by, decided.why, decided.decided_at
@@ -129,21 +132,8 @@ class History(restore.History):
         return row
 
     def _holds(self, ended: AuditCompleted) -> bool:
-        """Tells whether this service signed the verdict, on a version that is known."""
-        try:
-            evidence.verdict_of(ended, self._keys.trust())
-            holds = ended.digest in self._versions
-        except Tampered:
-            holds = False
+        """Tells whether the verdict is on a version that is known."""
+        holds = ended.digest in self._versions
         if not holds:
             log.error("audit_left_out", audit_id=ended.audit_id, pipeline=ended.pipeline, digest=ended.digest)
         return holds
-
-    def _waives(self, decided: ReviewDecided) -> bool:
-        if decided.waiver is None:
-            return False
-        try:
-            waiver = dsse.verify(decided.waiver, self._keys.trust(), Waiver)
-        except Tampered:
-            return False
-        return (waiver.audit_id, waiver.digest) == (decided.audit_id, decided.digest)

@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import PenstockError, Tampered
+from penstock.contracts.errors import PenstockError
 from penstock.contracts.events import (
     AuditCompleted,
     ModelVersionPromoted,
@@ -26,9 +26,8 @@ from penstock.contracts.events import (
     PipelineApplied,
     ReviewDecided,
 )
-from penstock.packages.dsse import verify
-from penstock.packages.evidence import Waiver, admissible, verdict_of
-from penstock.packages.facts import verify_fact
+from penstock.packages.evidence import admissible, verdict_of
+from penstock.packages.facts import verify_fact, verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
@@ -64,27 +63,15 @@ class History(restore.History):
 
         @router.on_replay(AuditCompleted)
         def on_audit_completed(event: AuditCompleted) -> None:
+            verdict_of(event, self._keys.trust())
             known = self._audits.get(event.digest)
-            if known and known.audit_id >= event.audit_id:  # ULIDs: by time
-                return
-            try:
-                verdict_of(event, self._keys.trust())
-            except Tampered as error:
-                log.error("audit_left_out", pipeline=event.pipeline, digest=event.digest, why=str(error))
-            else:
+            if known is None or known.audit_id < event.audit_id:  # ULIDs: by time
                 self._audits[event.digest] = event
 
         @router.on_replay(ReviewDecided)
         def on_review_decided(event: ReviewDecided) -> None:
-            if event.audit_id in self._reviews:  # the first one stands
-                return
-            try:
-                if event.waiver:
-                    verify(event.waiver, self._keys.trust(), Waiver)
-            except Tampered as error:
-                log.error("review_left_out", pipeline=event.pipeline, digest=event.digest, why=str(error))
-            else:
-                self._reviews[event.audit_id] = event
+            verify_review(event, self._keys.trust())
+            self._reviews.setdefault(event.audit_id, event)  # the first one stands
 
     def empty(self, session: Session) -> bool:
         return all(

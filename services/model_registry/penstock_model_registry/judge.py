@@ -13,6 +13,7 @@ from penstock.contracts.versions import version_name
 from penstock.packages import dsse, evidence
 from penstock.packages.dsse import envelope_digest
 from penstock.packages.evidence import Known, PromotionGrant, Waiver, admissible, verdict_of
+from penstock.packages.facts import verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry import promotion
@@ -25,8 +26,8 @@ def check_signed(said: AuditCompleted | ReviewDecided, keys: Keys) -> None:
     """Raises Tampered for a forged one. To be called before what it is about is waited for."""
     if isinstance(said, AuditCompleted):
         verdict_of(said, keys.trust())
-    elif said.waiver:
-        dsse.verify(said.waiver, keys.trust(), Waiver)
+    else:
+        verify_review(said, keys.trust())
 
 
 class Judge:

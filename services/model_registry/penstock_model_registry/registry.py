@@ -147,7 +147,7 @@ class Registry:
 
     async def reviewed(self, review: ReviewDecided) -> Write | None:
         """Decides anew by a person's review. Raises Unavailable while the version or the audit has not
-        come in, Tampered for a forged waiver.
+        come in, Tampered for a forged decision.
         """
         await asyncio.to_thread(check_signed, review, self._keys)
         async with self._judging:

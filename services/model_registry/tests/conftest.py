@@ -133,9 +133,10 @@ class World:
             audit_id=audit_id,
             decision="approved" if waiver else "rejected",
             decided_by="Ada",
-            why="so",
+            why="too few rows" if waiver else "so",
             waiver=waiver,
             decided_at=sample.NOW,
+            rejection=None if waiver else sample.rejection(self.keys, digest, audit_id=audit_id),
         )
 
     def scores(self, name: str, quality: float, rows: int = 600) -> Artifact:

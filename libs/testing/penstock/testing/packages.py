@@ -153,6 +153,15 @@ def waiver(
     return dsse.sign(statement, keys.signer("audit"))
 
 
+def rejection(
+    keys: Keys, digest: str, *, audit_id: str = "A1", name: str = "loans", at: datetime = NOW
+) -> Envelope:
+    statement = facts.Rejection(
+        pipeline=name, digest=digest, at=at, audit_id=audit_id, decided_by="Ada", why="so"
+    )
+    return dsse.sign(statement, keys.signer("audit"))
+
+
 def version(
     digest: str, keys: Keys, package: Artifact = NOWHERE, signature: Artifact = NOWHERE, name: str = "loans"
 ) -> ModelVersion:

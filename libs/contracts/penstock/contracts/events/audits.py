@@ -55,3 +55,5 @@ class ReviewDecided(Event, topic="reviews.v1", key="{digest}"):
     why: str
     waiver: Envelope | None  # Signed, with an approval: who, why, which gates of which digest.
     decided_at: Moment
+    # Signed by the audit, with a rejection; without it, as before this field was, nothing follows.
+    rejection: Envelope | None = None
