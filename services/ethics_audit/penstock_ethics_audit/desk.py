@@ -24,7 +24,7 @@ from penstock.contracts.events import (
 )
 from penstock.packages import dsse
 from penstock.packages.evidence import Verdict, Waiver, gate_name, may_be_waived, not_passed
-from penstock.packages.facts import Rejection
+from penstock.packages.facts import Rejection, verify_version
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
 from penstock.runtime.pipelines import Applied
@@ -54,9 +54,11 @@ class Desk:
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit and returns its id; None where the version is audited already, for the same
-        package and split give the same verdict. Raises Unavailable before the pipeline's file came in.
+        package and split give the same verdict. Raises Unavailable before the pipeline's file came in,
+        Tampered where trainer and feature store did not sign what it comes from.
         """
         version = registered.version
+        verify_version(version, self._keys.trust())
         known = rows.newest_audit(effect.session, version.digest)
         if known is not None and known.state != rows.FAILED:
             return None

@@ -27,7 +27,7 @@ from penstock.contracts.events import (
 )
 from penstock.packages import evidence
 from penstock.packages.evidence import may_be_waived, not_passed
-from penstock.packages.facts import verify_review
+from penstock.packages.facts import verify_review, verify_version
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
@@ -55,11 +55,13 @@ class History(restore.History):
         def on_model_version(
             event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted,
         ) -> None:
-            self._versions[event.version.digest] = event.version
+            digest = event.version.digest
+            self._versions.setdefault(digest, event.version)
             if isinstance(event, ModelVersionRegistered):
-                self._waiting[event.version.digest] = event
+                verify_version(event.version, self._keys.trust())
+                self._versions[digest], self._waiting[digest] = event.version, event
             elif isinstance(event, ModelVersionRefused):
-                self._waiting.pop(event.version.digest, None)
+                self._waiting.pop(digest, None)
 
         @router.on_replay(AuditStarted, AuditCompleted)
         def on_audit(event: AuditStarted | AuditCompleted) -> None:

@@ -113,9 +113,9 @@ def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:
 
 
 def _split(order: Order, package: Package, artifacts: Artifacts, folder: Path) -> Path:
-    """Fetches the split that the signed package names, not the one that the event says. Raises Tampered."""
-    named = package.training_set
-    if named.fingerprint != order.version.training_set.fingerprint:
+    """Fetches the split that the feature store signed for the run. Raises Tampered."""
+    named = order.version.training_set
+    if named.fingerprint != package.training_set.fingerprint:
         raise Tampered("the version's training set is not the one that the package names")
     try:
         return artifacts.fetch(named.audit, folder / "audit.parquet")

@@ -226,9 +226,8 @@ class World:
             self.artifacts.put_file(f"packages/{number}/package.tar", tar),
             self.artifacts.put_file(f"packages/{number}/model.sig", signature),
         )
-        return version.model_copy(
-            update={"run_id": "01RUN", "training_set": training_set, "metrics": {"auroc": 0.8}}
-        )
+        said = {"run_id": "01RUN", "training_set": training_set, "metrics": {"auroc": 0.8}}
+        return packages.of_a_run(self.keys, version.model_copy(update=said))
 
     def registered(self, **options: Any) -> ModelVersionRegistered:
         return ModelVersionRegistered(version=self.version(**options))

@@ -31,7 +31,8 @@ async def run(settings: Settings, spawner: Spawner) -> None:
     async with AsyncExitStack() as last, Service("feature_store", settings) as service:
         last.callback(spawner.close)  # what is pushed here closes when nothing runs any more
         folder = settings.data_dir
-        keys = Keys(settings.platform.keys)
+        keys = Keys(settings.platform.keys, settings.platform.private_keys)
+        await asyncio.to_thread(keys.ensure, roles=["feature_store"])
         store = await service.store(Tables.metadata, "penstock_feature_store.migrations")
         stores: OnlineStores = SqliteOnlineStores()
         if settings.redis:
@@ -46,8 +47,10 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         records = Records(settings, arrivals, service.readiness)
         pipelines = Pipelines(store, lake, stores, folder / "feast", records, keys)
         last.callback(pipelines.close)
-        erasures = Erasures(store, lake, service.artifacts, stores, folder / "feast", folder / "erasures")
-        sets = TrainingSets(store, service.artifacts, spawner, folder / "work", service.clock)
+        erasures = Erasures(
+            store, lake, service.artifacts, stores, folder / "feast", folder / "erasures", keys
+        )
+        sets = TrainingSets(store, service.artifacts, spawner, folder / "work", keys, service.clock)
         role = OwnerRole(service, store, lake, arrivals, records, pipelines)
         forwarding = Forwarding(ownership)
         last.push_async_callback(forwarding.close)
@@ -55,7 +58,7 @@ async def run(settings: Settings, spawner: Spawner) -> None:
         servicer = Servicer(pipelines, barrier, sets, erasures, forwarding, online=stores.shared)
 
         await service.restores(pipelines.applied, before_calls=not await pipelines.reopen())
-        service.consume(handlers.router(arrivals, store))
+        service.consume(handlers.router(arrivals, store, keys))
         service.describe(readings.facts(pipelines))
         service.observe(readings.metrics(pipelines))
         service.serve(feature_store_pb2_grpc.add_FeatureStoreServiceServicer_to_server, servicer)

@@ -24,6 +24,8 @@ from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import NotFound, PenstockError, Tampered, Unavailable
 from penstock.contracts.events import Artifact, TrainingSet
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.facts import signed
+from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
 from penstock_feature_store import names
@@ -75,6 +77,7 @@ class Erasures:
         stores: OnlineStores,
         repositories: Path,
         folder: Path,
+        keys: Keys,
     ) -> None:
         self._store = store
         self._lake = lake
@@ -82,6 +85,7 @@ class Erasures:
         self._stores = stores
         self._repositories = repositories
         self._folder = folder
+        self._keys = keys
         folder.mkdir(parents=True, exist_ok=True)
 
     def erase(self, pipeline: str, entity: str) -> Erased:
@@ -184,6 +188,7 @@ class Erasures:
         rows = made.rows | {name: part.rows for name, part in leaving.items()}
         left = made.left | {name: part.left for name, part in leaving.items()}
         changed = made.model_copy(update={**replaced, "rows": rows, "left": left})
+        changed = signed(changed, self._keys.signer("feature_store"))
         self._artifacts.put_bytes(manifest_key(training_set), changed.model_dump_json(indent=2).encode())
         with self._store.transaction() as effect:
             effect.session.get_one(TrainingSetRow, training_set).body = changed

@@ -8,6 +8,8 @@ from penstock.contracts.events import (
     TrainingRunFailed,
     TrainingRunRequested,
 )
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_feature_store.lake.arrivals import Arrivals
@@ -15,7 +17,7 @@ from penstock_feature_store.pipelines import GROUP
 from penstock_feature_store.store import begin_run, end_run
 
 
-def router(arrivals: Arrivals, store: Store) -> Router:
+def router(arrivals: Arrivals, store: Store, keys: Keys) -> Router:
     """`arrivals`: told when a run has ended, for the labels that came during it."""
     router = Router(group=GROUP, store=store)
 
@@ -28,6 +30,8 @@ def router(arrivals: Arrivals, store: Store) -> Router:
     def on_training_run_ended(
         event: TrainingRunCompleted | TrainingRunFailed | TrainingRunCanceled, effect: Effect
     ) -> None:
+        if isinstance(event, TrainingRunCompleted):
+            verify_fact(event, keys.trust())
         end_run(effect.session, event.run_id)
         effect.after_commit(arrivals.tell)
 

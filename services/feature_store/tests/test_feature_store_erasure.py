@@ -13,6 +13,8 @@ from lending import EPOCH, append, credit_risk, record
 
 from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.events import TrainingSet
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.store import Store
 from penstock.testing.broker import free_ports
@@ -40,6 +42,8 @@ class Cut(Exception):
 class World:
     def __init__(self, folder: Path, database: str, root: str) -> None:
         self.folder = folder
+        self.keys = Keys(folder / "keys")
+        self.keys.ensure()
         self.pipeline = credit_risk()
         self.store = Store.open(database, migrations="penstock_feature_store.migrations")
         self.artifacts = Artifacts(root)
@@ -77,7 +81,13 @@ class World:
     def erasures(self, stores: OnlineStores | None = None) -> Erasures:
         lake, stores = Lake(self.folder / "lake"), stores or SqliteOnlineStores()
         return Erasures(
-            self.store, lake, self.artifacts, stores, self.folder / "feast", self.folder / "erasures"
+            self.store,
+            lake,
+            self.artifacts,
+            stores,
+            self.folder / "feast",
+            self.folder / "erasures",
+            self.keys,
         )
 
     def training_set(self) -> TrainingSet:
@@ -163,6 +173,7 @@ def test_an_erasure_goes_on_when_the_online_store_is_back(world: World) -> None:
 
 def check(world: World) -> None:
     made = world.training_set()
+    verify_fact(made, world.keys.trust())
     assert made.left == {"train": 2, "validation": 2}
     assert made.rows == {"train": 2, "validation": 2, "audit": 1}
     assert made.fingerprint == "sha256:0"

@@ -16,6 +16,7 @@ from lending import credit_risk
 
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
 from penstock.feature_store.v1 import feature_store_pb2 as pb
+from penstock.packages.facts import verify_fact
 from penstock.testing.broker import Kafka
 from penstock.testing.letters import letters
 from penstock.testing.wait import until
@@ -109,6 +110,7 @@ def test_a_training_set_waits_for_what_was_published_before(world: World) -> Non
     made = world.training_set(P, "first", below=below)
     assert sum(made.rows.values()) == 120
     assert world.training_set(P, "first") == made
+    verify_fact(made, world.keys.trust())
     assert world.training_set(P, "second").fingerprint == made.fingerprint
     with pytest.raises(grpc.RpcError, match="no pipeline"):
         world.training_set("other", "third")

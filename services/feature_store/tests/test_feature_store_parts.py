@@ -148,7 +148,8 @@ async def test_a_wish_that_the_trainer_turns_away_is_under_way_nowhere(
         requested_by="me",
     )
     with nullcontext() if under_way else pytest.raises(Invalid, match="cannot name a run"):
-        await router(None, store).handle(Received(wish.topic, 0, 0, "e", wish.ce_type(), {}, encode(wish)))  # type: ignore[arg-type]  # not asked
+        house = router(None, store, None)  # type: ignore[arg-type]  # not asked
+        await house.handle(Received(wish.topic, 0, 0, "e", wish.ce_type(), {}, encode(wish)))
     with in_a_thread(store.snapshot()) as session:
         assert runs_under_way(session, "p") == under_way
     store.close()

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from datetime import datetime
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Tampered
-from penstock.contracts.events import AuditCompleted, ModelVersionPromoted, ReviewDecided
+from penstock.contracts.events import (
+    AuditCompleted,
+    ModelVersionPromoted,
+    ReviewDecided,
+    TrainingRunCompleted,
+)
 from penstock.contracts.versions import version_name
 from penstock.packages import dsse, evidence
 from penstock.packages.dsse import envelope_digest
 from penstock.packages.evidence import Known, PromotionGrant, Waiver, admissible, verdict_of
-from penstock.packages.facts import verify_review
+from penstock.packages.facts import verify_fact, verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry import promotion
@@ -22,12 +27,15 @@ from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import Drop, Promoted, Reason
 
 
-def check_signed(said: AuditCompleted | ReviewDecided, keys: Keys) -> None:
+def check_signed(said: TrainingRunCompleted | AuditCompleted | ReviewDecided, keys: Keys) -> None:
     """Raises Tampered for a forged one. To be called before what it is about is waited for."""
-    if isinstance(said, AuditCompleted):
-        verdict_of(said, keys.trust())
-    else:
-        verify_review(said, keys.trust())
+    match said:
+        case TrainingRunCompleted():
+            verify_fact(said, keys.trust())
+        case AuditCompleted():
+            verdict_of(said, keys.trust())
+        case ReviewDecided():
+            verify_review(said, keys.trust())
 
 
 class Judge:

@@ -80,8 +80,10 @@ class Registry:
 
     async def register(self, run: TrainingRunCompleted) -> Write | None:
         """Makes a version of a run's package, signed and announced, or refused with the reason on its
-        row. Raises Unavailable while the artifact store is away.
+        row. Raises Unavailable while the artifact store is away, Tampered for a run that the trainer
+        did not sign.
         """
+        await asyncio.to_thread(check_signed, run, self._keys)
 
         def look(session: Session) -> tuple[VersionRow | None, Pipeline]:
             trained_by = rows.trained_by(session, run.pipeline, run.pipeline_number)
@@ -109,6 +111,7 @@ class Registry:
             training_set=run.training_set,
             metrics=run.metrics,
             registered_at=self._clock(),
+            run=run.evidence,
         )
         row = VersionRow.of(version, "refused" if because else "registered", because)
         row.changes = known.changes + 1 if known else 0

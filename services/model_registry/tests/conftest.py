@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from penstock.contracts.events import (
     decode,
     encode,
 )
+from penstock.packages import facts
 from penstock.packages.archive import pack
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
@@ -91,16 +93,21 @@ class World:
         digest = sample.write_package(directory, card=card)
         pack(directory, directory.with_suffix(".tar"))
         package = self.artifacts.put_file(f"packages/{digest[7:]}.tar", directory.with_suffix(".tar"))
-        return TrainingRunCompleted(
+        run = TrainingRunCompleted(
             run_id=run_id,
             pipeline="loans",
             pipeline_number=1,
-            training_set=sample.training_set(),
+            training_set=facts.signed(sample.training_set(), self.keys.signer("feature_store")),
             package=package,
             digest=digest,
             metrics={"auroc": 0.9},
             completed_at=sample.NOW,
         )
+        return self.signs(run)
+
+    def signs(self, run: TrainingRunCompleted, **changed: Any) -> TrainingRunCompleted:
+        """The run with what changed, as the trainer states it."""
+        return facts.signed(run.model_copy(update=changed), self.keys.signer("trainer"))
 
     def audit(
         self, digest: str, *gates: GateResult, audit_id: str = "A1", scores: Artifact | None = None

@@ -60,7 +60,7 @@ async def test_numbers_and_generations_go_on_rising(world: World) -> None:
     ]
     with pytest.raises(Conflict, match="was promoted before"):
         await world.registry.roll_back("loans", by="Ada")
-    run = world.run(card="# three\n").model_copy(update={"pipeline_number": 7})
+    run = world.signs(world.run(card="# three\n"), pipeline_number=7)
     await world.receives(run, "three")
     await world.receives(world.audit(run.digest, audit_id="A4"), "audit-three")
     [promoted] = world.promotions()

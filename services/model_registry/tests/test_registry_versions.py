@@ -78,7 +78,7 @@ async def test_a_broken_package_is_refused_where_people_look(world: World) -> No
 
 async def test_a_package_rebuilt_around_other_content_is_refused(world: World) -> None:
     honest, evil = world.run(), world.run(card="# evil\n")
-    await world.receives(honest.model_copy(update={"package": evil.package}))
+    await world.receives(world.signs(honest, package=evil.package))
     assert "this is package" in world.state(honest.digest)[1][0]
 
 
@@ -102,13 +102,13 @@ async def test_a_package_that_is_gone_is_refused_and_an_absent_store_is_waited_f
 async def test_a_run_cannot_soften_the_audit(world: World) -> None:
     run = world.run()
     world.applies(lending.PIPELINE_TEXT.replace("at_least: 0.7", "at_least: 0.8"), number=2)
-    await world.receives(run.model_copy(update={"pipeline_number": 2}))
+    await world.receives(world.signs(run, pipeline_number=2))
     assert "another `audit` than pipeline number 2" in world.state(run.digest)[1][0]
 
 
 async def test_a_run_of_an_unknown_pipeline_is_no_version(world: World) -> None:
     with pytest.raises(NotFound, match="no pipeline `savings`"):
-        await world.receives(world.run().model_copy(update={"pipeline": "savings"}))
+        await world.receives(world.signs(world.run(), pipeline="savings"))
 
 
 # -- evidence --------------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from penstock_trainer import handlers, readings
@@ -14,7 +17,9 @@ from penstock_trainer.store import Tables
 async def run(settings: Settings) -> None:
     async with Service("trainer", settings) as service:
         store = await service.store(Tables.metadata, "penstock_trainer.migrations")
-        runs = Runs(service.clock, settings.runs_dir, service.readiness)
+        keys = Keys(settings.platform.keys, settings.platform.private_keys)
+        await asyncio.to_thread(keys.ensure, roles=["trainer"])
+        runs = Runs(service.clock, settings.runs_dir, service.readiness, keys)
         await store.read(runs.sweep)
 
         service.consume(handlers.router(runs, store))

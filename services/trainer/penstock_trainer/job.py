@@ -29,6 +29,8 @@ from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
@@ -82,7 +84,9 @@ async def _prepare(
             ),
             settings.training_set_timeout,
         )
-    return pipeline, TrainingSet.model_validate_json(made.training_set_json)
+    training_set = TrainingSet.model_validate_json(made.training_set_json)
+    verify_fact(training_set, Keys(settings.platform.keys).trust())
+    return pipeline, training_set
 
 
 def _import_family(pipeline: Pipeline) -> None:

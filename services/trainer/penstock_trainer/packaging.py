@@ -41,7 +41,7 @@ def package(
         pipeline=pipeline,
         signature=built.signature,
         metrics=built.metrics,
-        training_set=training_set,
+        training_set=training_set.model_copy(update={"evidence": None}),  # same bytes, same package
         profile=built.profile,
         curves=Curves(metric=metric, points=points),
         model_card=model_card(pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number),

@@ -27,6 +27,8 @@ from penstock.contracts.events import (
     TrainingRunStarted,
     TrainingSet,
 )
+from penstock.packages.facts import signed
+from penstock.packages.keys import Keys
 from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Effect
@@ -53,8 +55,9 @@ TRACKING_JOB = "tracking"
 
 
 class Runs:
-    def __init__(self, clock: Callable[[], datetime], folder: Path, readiness: Readiness) -> None:
-        """`folder`: working files, one folder a run."""
+    def __init__(self, clock: Callable[[], datetime], folder: Path, readiness: Readiness, keys: Keys) -> None:
+        """`folder`: working files, one folder a run. `keys`: what runs are signed with."""
+        self._keys = keys
         self._clock = clock
         self._folder = folder
         self._readiness = readiness
@@ -146,7 +149,7 @@ class Runs:
             completed_at=ended_at,
         )
         run.digest, run.metrics = completed.digest, completed.metrics
-        effect.publish(completed)
+        effect.publish(signed(completed, self._keys.signer("trainer")))
         epochs = rows.epochs(effect.session, run_id)
         effect.enqueue(TRACKING_JOB, run_id, _told(run, completed, epochs, result["parameters"]))
 
@@ -193,17 +196,16 @@ class Runs:
 
     def _started(self, run: RunRow, training_set: TrainingSet, epochs: int, effect: Effect) -> None:
         run.state, run.epochs_planned = TRAINING, epochs
-        if run.training_set is None:
+        if run.training_set is None or run.training_set.evidence is None:  # begun before sets were signed
             run.training_set = training_set
-            effect.publish(
-                TrainingRunStarted(
-                    run_id=run.run_id,
-                    pipeline=run.pipeline,
-                    pipeline_number=run.pipeline_number,
-                    training_set=training_set,
-                    started_at=self._clock(),
-                )
+            started = TrainingRunStarted(
+                run_id=run.run_id,
+                pipeline=run.pipeline,
+                pipeline_number=run.pipeline_number,
+                training_set=training_set,
+                started_at=self._clock(),
             )
+            effect.publish(signed(started, self._keys.signer("trainer")))
 
     def _epoch(self, run: RunRow, epoch: dict[str, Any], effect: Effect) -> None:
         if effect.session.get(EpochRow, (run.run_id, epoch["number"])) is not None:

@@ -22,6 +22,8 @@ from penstock.model_registry.v1.model_registry_pb2_grpc import (
     ModelRegistryServiceServicer,
     add_ModelRegistryServiceServicer_to_server,
 )
+from penstock.packages import facts
+from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.testing import lending
@@ -38,6 +40,8 @@ class Loans:
     def __init__(self, folder: Path, root: str) -> None:
         self.folder = folder
         self.artifacts = Artifacts(root)
+        self.keys = Keys(folder / "home" / "keys")
+        self.keys.ensure()
         self.spec = lending.spec(
             features={name: {"from": f"applications.{name}"} for name in ("income", "purpose")},
             audit={"groups": {"sex": {}}},
@@ -61,7 +65,8 @@ class Loans:
         rows = {"train": train, "validation": 100, "audit": 50}
         parts = {part: self._part(name, part, count, one_class) for part, count in rows.items()}
         offsets = (OffsetRange(topic="loans.applications.events.v1", partition=0, first=0, last=550),)
-        return lending.training_set(rows=rows, offsets=offsets, **parts)
+        made = lending.training_set(rows=rows, offsets=offsets, **parts)
+        return facts.signed(made, self.keys.signer("feature_store"))
 
     def _part(self, name: str, part: str, rows: int, one_class: bool) -> Artifact:
         table = lending.applications(f"{part} {rows}", rows, one_class=one_class)

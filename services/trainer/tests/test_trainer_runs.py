@@ -22,6 +22,8 @@ from penstock.contracts.events import (
     TrainingRunStarted,
     decode,
 )
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
@@ -34,10 +36,12 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 class Desk:
     def __init__(self, folder: Path, database: str) -> None:
+        self.keys = Keys(folder / "home" / "keys")
+        self.keys.ensure()
         self.store = Store.open(database, migrations="penstock_trainer.migrations", clock=lambda: NOW)
         self.readiness = Readiness(lambda: NOW)
         self.folder = folder / "runs"
-        self.runs = Runs(lambda: NOW, self.folder, self.readiness)
+        self.runs = Runs(lambda: NOW, self.folder, self.readiness, self.keys)
 
     def wish(self, run_id: str = "01A", pipeline: str = "loans") -> TrainingRunRequested:
         return TrainingRunRequested(
@@ -160,10 +164,28 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
         TrainingRunCompleted,
     ]
     assert desk.jobs[-1] == (TRACKING_JOB, "01A", "queued")
-    completed = desk.told[-1]
+    started, completed = desk.told[1], desk.told[-1]
+    assert isinstance(started, TrainingRunStarted)
     assert isinstance(completed, TrainingRunCompleted)
+    for event in (started, completed):
+        verify_fact(event, desk.keys.trust())
     assert completed.training_set.fingerprint == training_set["fingerprint"]
     assert completed.pipeline_number == 3
+
+
+def test_a_run_that_began_on_an_unsigned_set_goes_on_with_the_signed_one(desk: Desk, loans: Any) -> None:
+    """An upgrade killed it; the feature store signs the set that it made before."""
+    desk.request(desk.wish())
+    made = loans.training_set()
+    with desk.store.transaction() as effect:
+        run = rows.run(effect.session, "01A")
+        run.state, run.training_set = "training", made.model_copy(update={"evidence": None})
+    desk.says({"training_set": made.model_dump(mode="json"), "epochs": 3})
+    with desk.store.transaction() as effect:
+        desk.runs.completed("01A", result(), effect)
+    completed = desk.told[-1]
+    assert isinstance(completed, TrainingRunCompleted)
+    verify_fact(completed, desk.keys.trust())
 
 
 def test_a_wish_from_the_feature_stores_trigger(desk: Desk) -> None:

@@ -17,6 +17,7 @@ from penstock.contracts.events import (
     ModelVersion,
     ModelVersionPromoted,
     PipelineApplied,
+    TrainingRunCompleted,
 )
 from penstock.contracts.load import read_data
 from penstock.packages import dsse, evidence, facts
@@ -165,7 +166,7 @@ def rejection(
 def version(
     digest: str, keys: Keys, package: Artifact = NOWHERE, signature: Artifact = NOWHERE, name: str = "loans"
 ) -> ModelVersion:
-    return ModelVersion(
+    made = ModelVersion(
         pipeline=name,
         digest=digest,
         package=package,
@@ -177,6 +178,16 @@ def version(
         metrics={"auroc": 0.9},
         registered_at=NOW,
     )
+    return of_a_run(keys, made)
+
+
+def of_a_run(keys: Keys, version: ModelVersion) -> ModelVersion:
+    """The version as a run made it: signed by trainer and feature store."""
+    made = facts.signed(version.training_set, keys.signer("feature_store"))
+    version = version.model_copy(update={"training_set": made})
+    said = version.model_dump(include=set(TrainingRunCompleted.model_fields) - {"evidence"})
+    run = facts.signed(TrainingRunCompleted(**said, completed_at=NOW), keys.signer("trainer"))
+    return version.model_copy(update={"run": run.evidence})
 
 
 def promotion(

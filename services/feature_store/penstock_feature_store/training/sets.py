@@ -17,6 +17,8 @@ from penstock.contracts import metrics
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.facts import signed
+from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.database import persistently
 from penstock.runtime.metrics import histogram
@@ -44,6 +46,7 @@ class TrainingSets:
         artifacts: Artifacts,
         spawner: Spawner,
         folder: Path,
+        keys: Keys,
         clock: Callable[[], datetime],
     ) -> None:
         """`folder`: scratch, one folder a set that is being built."""
@@ -51,6 +54,7 @@ class TrainingSets:
         self._artifacts = artifacts
         self._spawner = spawner
         self._folder = folder
+        self._keys = keys
         self._clock = clock
         self._building: dict[str, asyncio.Task[TrainingSet]] = {}
 
@@ -79,7 +83,7 @@ class TrainingSets:
                 where="id",
                 remedy="Choose another id",
             )
-        return row.body
+        return row.body if row.body.evidence else self._signed(row.body)  # of a release that signed none
 
     async def create(self, training_set: str, held: Owned, pipeline: Pipeline, number: int) -> TrainingSet:
         """Goes on when the caller does not wait for it; who asks again gets the same."""
@@ -105,9 +109,8 @@ class TrainingSets:
                         artifacts=self._artifacts.root,
                         created_at=started,
                     )
-                    made = TrainingSet.model_validate(
-                        await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True))
-                    )
+                    built = await self._spawner.run(WORK, order.model_dump(mode="json", by_alias=True))
+                    made = self._signed(TrainingSet.model_validate(built))
                     await persistently(
                         lambda: self._keep(
                             training_set, made, number, source_of(pipeline.target.source_field), positions
@@ -127,6 +130,9 @@ class TrainingSets:
             took_s=round((self._clock() - started).total_seconds(), 2),
         )
         return made
+
+    def _signed(self, made: TrainingSet) -> TrainingSet:
+        return signed(made, self._keys.signer("feature_store"))
 
     def _built(
         self, training_set: str, pipeline: Pipeline, began: float, done: asyncio.Task[TrainingSet]

@@ -65,6 +65,8 @@ class TrainingSet(Frozen):
     # Rows by part that an erasure took out since: the parts' digests are new, the fingerprint still
     # names what was trained on.
     left: dict[str, Count] = Field(default_factory=dict)
+    # Signed by the feature store over all of this; without it nobody trains on it.
+    evidence: Envelope | None = None
 
 
 class ModelVersion(Frozen):
@@ -81,6 +83,8 @@ class ModelVersion(Frozen):
     training_set: TrainingSet
     metrics: dict[str, float]
     registered_at: Moment
+    # The trainer's signed statement that its run made this; without it nothing is audited.
+    run: Envelope | None = None
 
 
 class GateResult(Frozen):

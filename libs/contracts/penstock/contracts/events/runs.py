@@ -19,7 +19,7 @@ from penstock.contracts.events.event import (
     PipelineName,
     RunId,
 )
-from penstock.contracts.events.parts import Artifact, TrainingSet
+from penstock.contracts.events.parts import Artifact, Envelope, TrainingSet
 
 
 class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
@@ -65,6 +65,7 @@ class TrainingRunStarted(_RunEvent):
     pipeline_number: Number
     training_set: TrainingSet
     started_at: Moment
+    evidence: Envelope | None = None  # Signed by the trainer over all of this
 
 
 class TrainingRunProgressed(_RunEvent):
@@ -85,6 +86,8 @@ class TrainingRunCompleted(_RunEvent):
     digest: Digest
     metrics: dict[str, float]
     completed_at: Moment
+    # Signed by the trainer over all of this; without it nothing is registered.
+    evidence: Envelope | None = None
 
 
 class TrainingRunFailed(_RunEvent):
