@@ -155,6 +155,7 @@ class Desk:
         review.decided_by, review.why, review.decided_at = decided_by, why, self._clock()
         by: dict[str, Any] = {"decided_by": decided_by, "why": why, "at": review.decided_at}
         review.waiver = self._waiver(review, by) if approve else None
+        review.rejection = None if approve else self._rejection(review, by)
         effect.publish(
             ReviewDecided(
                 pipeline=review.pipeline,
@@ -165,7 +166,7 @@ class Desk:
                 why=why,
                 waiver=review.waiver,
                 decided_at=review.decided_at,
-                rejection=None if approve else self._rejection(review, by),
+                rejection=review.rejection,
             )
         )
         log.info("review_decided", version=audit.name, decision=review.state, typed_name=decided_by)

@@ -130,7 +130,7 @@ class History(restore.History):
             return row
         row.state = rows.APPROVED if decided.decision == "approved" else rows.REJECTED
         row.decided_by, row.why, row.decided_at = decided.decided_by, decided.why, decided.decided_at
-        row.waiver = decided.waiver
+        row.waiver, row.rejection = decided.waiver, decided.rejection
         return row
 
     def _holds(self, ended: AuditCompleted) -> bool:

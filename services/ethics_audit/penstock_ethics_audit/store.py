@@ -89,6 +89,7 @@ class ReviewRow(Tables):
     decided_by: Mapped[str | None] = mapped_column(String(256), default=None)
     why: Mapped[str | None] = mapped_column(Text, default=None)
     waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
+    rejection: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
 
 

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Tampered
+from penstock.contracts.events import Envelope, ModelVersion
 from penstock.packages import archive, dsse, evidence, signing
+from penstock.packages.dsse import Statement
 from penstock.packages.evidence import Verdict, Waiver
+from penstock.packages.facts import AppliedPipeline, Rejection, verify_fact, verify_version
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys, Trust
 from penstock.runtime.artifacts import Artifacts
@@ -38,13 +41,14 @@ def _check(found: list[Check], what: str) -> Iterator[Callable[[str], None]]:
 
 
 def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys: Keys) -> list[Check]:
-    """Checks package, signature, verdict, result and waiver against the trust store as it is now, and
-    then whether every gate is open.
+    """Checks the whole chain against the trust store as it is now, from the pipeline file to a
+    person's review, and then whether every gate is open.
 
     Blocks for a second: fetches the package. Raises where there is no trust store at all.
     """
     trust, version = keys.trust(), audit.version
     checks: list[Check] = []
+    _origin(version, trust, checks)
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as scratch:
         directory, signature = Path(scratch, "package"), Path(scratch, archive.MODEL_SIGNATURE)
         with _check(checks, "package digest") as say:
@@ -60,7 +64,13 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
     if review and review.waiver:
         with _check(checks, "waiver signature") as say:
             waiver = dsse.verify(review.waiver, trust, Waiver)
-            say(f"waived by {waiver.decided_by} (a typed name, not a proven identity): {waiver.why}")
+            say(f"waived by {waiver.decided_by} (a typed name, not a proven identity): {waiver.why};")
+            say(_by("audit", review.waiver, waiver))
+    if review and review.rejection:
+        with _check(checks, "rejection signature") as say:
+            rejection = dsse.verify(review.rejection, trust, Rejection)
+            say(f"rejected by {rejection.decided_by} (a typed name, not a proven identity): {rejection.why};")
+            say(_by("audit", review.rejection, rejection))
     with _check(checks, "gates") as say:
         if verdict is None:
             raise Tampered("there is no verified verdict to open them")
@@ -68,6 +78,30 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
             raise Tampered("; ".join(closed))
         say("each passed" if waiver is None else "each passed or is waived")
     return checks
+
+
+def _origin(version: ModelVersion, trust: Trust, checks: list[Check]) -> None:
+    """Checks what the version comes from: pipeline file, training set, run."""
+    number, made = version.pipeline_number, version.training_set
+    with _check(checks, "pipeline signature") as say:
+        if version.applied is None:
+            raise Tampered(f"number {number} of {version.pipeline} came without a signed statement")
+        applied = dsse.verify(version.applied, trust, AppliedPipeline)
+        if (applied.pipeline, applied.number) != (version.pipeline, number):
+            raise Tampered(f"the statement is about {applied.pipeline} number {applied.number}")
+        say(f"number {number}, applied by {applied.applied_by}; {_by('registry', version.applied, applied)}")
+    with _check(checks, "training set signature") as say:
+        stated = verify_fact(made, trust)
+        say(f"{sum(made.rows.values()):,} rows in three parts, {_by('feature store', made.evidence, stated)}")
+    with _check(checks, "run signature") as say:
+        run = verify_version(version, trust)
+        say(f"run {run.run_id} made this package of that set, {_by('trainer', version.run, run)}")
+
+
+def _by(role: str, envelope: Envelope | None, stated: Statement) -> str:
+    """Says who signed a statement that was verified, and when."""
+    keyid = envelope.signatures[0].keyid if envelope else ""
+    return f"by the {role}, key {keyid}, {stated.at:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: list[Check]) -> Verdict | None:
@@ -82,10 +116,7 @@ def _verdict(audit: AuditRow, trust: Trust, artifacts: Artifacts, checks: list[C
         if (read.pipeline, read.digest, read.audit_id) != (audit.pipeline, audit.digest, audit.audit_id):
             raise Tampered(f"the verdict is about {read.pipeline}@{read.digest}, audit {read.audit_id}")
         verdict = read
-        say(
-            f"`{verdict.verdict}` on this digest, by the audit, key {envelope.signatures[0].keyid},"
-            f" {verdict.at:%Y-%m-%d %H:%M:%S} UTC"
-        )
+        say(f"`{verdict.verdict}` on this digest, {_by('audit', envelope, verdict)}")
     if verdict is None:
         return None
     with _check(checks, "result and report") as say:

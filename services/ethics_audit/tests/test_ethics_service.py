@@ -241,6 +241,9 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
         assert b"Did not pass" in html
         before = await stub.VerifyVersion(pb.VerifyVersionRequest(version=prefix))
         assert {check.what: check.holds for check in before.checks} == {
+            "pipeline signature": True,
+            "training set signature": True,
+            "run signature": True,
             "package digest": True,
             "OpenSSF model signature": True,
             "verdict signature": True,

@@ -29,7 +29,6 @@ from penstock.contracts.events import (
     ReviewDecided,
     TrainingRunCompleted,
 )
-from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
@@ -50,7 +49,7 @@ from penstock_model_registry.cases import (
 from penstock_model_registry.judge import Judge, check_signed
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import AwaitsReview, Decision, Reason
-from penstock_model_registry.store import VersionRow
+from penstock_model_registry.store import PipelineRow, VersionRow
 
 log = structlog.get_logger(__name__)
 _PACKAGES = counter(metrics.PACKAGES)
@@ -85,16 +84,16 @@ class Registry:
         """
         await asyncio.to_thread(check_signed, run, self._keys)
 
-        def look(session: Session) -> tuple[VersionRow | None, Pipeline]:
+        def look(session: Session) -> tuple[VersionRow | None, PipelineRow]:
             trained_by = rows.trained_by(session, run.pipeline, run.pipeline_number)
-            return session.get(VersionRow, run.digest), trained_by.pipeline
+            return session.get(VersionRow, run.digest), trained_by
 
-        known, applied = await self._store.read(look)
+        known, file = await self._store.read(look)
         if known is not None and known.signed:
             log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
             return None
         try:
-            signature, keyid = await asyncio.to_thread(self._packages.take_in, run, applied)
+            signature, keyid = await asyncio.to_thread(self._packages.take_in, run, file.pipeline)
             because = []
         except PenstockError as error:
             if TREATMENTS[error.kind].retry:
@@ -112,6 +111,7 @@ class Registry:
             metrics=run.metrics,
             registered_at=self._clock(),
             run=run.evidence,
+            applied=file.applied.evidence if file.number == run.pipeline_number else None,
         )
         row = VersionRow.of(version, "refused" if because else "registered", because)
         row.changes = known.changes + 1 if known else 0

@@ -98,9 +98,9 @@ def signed(fact: FactT, signer: Signer) -> FactT:
     return fact.model_copy(update={"evidence": sign(_stated_by(fact), signer)})
 
 
-def verify_fact(fact: Fact, trust: Trust) -> None:
-    """Raises Tampered where the fact is not signed by who may state it, or says other than what was
-    signed; a run's training set too.
+def verify_fact(fact: Fact, trust: Trust) -> Statement:
+    """Returns what was signed. Raises Tampered where the fact is not signed by who may state it, or
+    says other than what was signed; a run's training set too.
     """
     name = type(fact).__name__
     if isinstance(fact, TrainingRunStarted | TrainingRunCompleted):
@@ -110,6 +110,7 @@ def verify_fact(fact: Fact, trust: Trust) -> None:
     stated = _stated_by(fact)
     if verify(fact.evidence, trust, type(stated)) != stated:
         raise Tampered(f"this {name} says other than what was signed", where=fact.pipeline)
+    return stated
 
 
 def verify_version(version: ModelVersion, trust: Trust) -> CompletedRun:

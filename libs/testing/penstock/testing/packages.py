@@ -35,6 +35,7 @@ from penstock.packages.parts import (
     StringProfile,
     TargetSignature,
 )
+from penstock.testing import lending
 from penstock.testing.lending import NOW, NOWHERE, PIPELINE_TEXT, pipeline, training_set
 
 
@@ -187,7 +188,8 @@ def of_a_run(keys: Keys, version: ModelVersion) -> ModelVersion:
     version = version.model_copy(update={"training_set": made})
     said = version.model_dump(include=set(TrainingRunCompleted.model_fields) - {"evidence"})
     run = facts.signed(TrainingRunCompleted(**said, completed_at=NOW), keys.signer("trainer"))
-    return version.model_copy(update={"run": run.evidence})
+    file = applied(keys, number=version.pipeline_number, spec=lending.spec(pipeline=version.pipeline))
+    return version.model_copy(update={"run": run.evidence, "applied": file.evidence})
 
 
 def promotion(

@@ -85,6 +85,8 @@ class ModelVersion(Frozen):
     registered_at: Moment
     # The trainer's signed statement that its run made this; without it nothing is audited.
     run: Envelope | None = None
+    # The registry's signed statement of the pipeline file that the run was made by.
+    applied: Envelope | None = None
 
 
 class GateResult(Frozen):
