@@ -119,6 +119,7 @@ SERVICES: Final"""
     assert "secrets" not in services["probe"]
     assert services["probe"]["volumes"] == [
         "trust:/var/lib/penstock/keys:ro",
+        "trust-training:/var/lib/penstock/keys-training:ro",
         "traces:/var/lib/penstock/traces",
     ]
     assert services["probe"]["depends_on"].keys() == {"kafka"}

@@ -32,6 +32,7 @@ from tritonclient.grpc import InferInput, service_pb2
 from penstock.client.events import _message
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.messages import Batch, Committed, Message, Partition
 from penstock.runtime.store import Store
@@ -44,7 +45,8 @@ from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training.join import Order, build
 from penstock_feature_store.training.splits import PARTS
-from penstock_inference.record.origin import PARAMETER, Origins
+from penstock_inference.protocol.checks import EVENTS
+from penstock_inference.record.origin import Origins
 from penstock_inference.record.predictions import encoded, read_line
 from penstock_inference.serving.model import Layout
 from penstock_ingest.history import Restored
@@ -330,7 +332,7 @@ def text(value: str | bool | None) -> str:
 def logged(numbers: Any, strings: Any, events: str) -> bytes:
     """A line of the door's log."""
     request = service_pb2.ModelInferRequest(model_name="odd")
-    request.parameters[PARAMETER].string_param = events
+    request.parameters[EVENTS].string_param = events
     encoded_strings = np.array([[value.encode() for value in row] for row in strings], dtype=object)
     for name, array, datatype in (("numbers", numbers, "FP64"), ("strings", encoded_strings, "BYTES")):
         made = InferInput(name, list(array.shape), datatype)
@@ -373,7 +375,11 @@ def erased(home: Path, lake: Lake, training_set: Any, records: Mapping[str, Json
                 TrainingSetRow(id="set", pipeline="odd", number=1, body=training_set, created_at=NOW)
             )
         artifacts = Artifacts(f"file://{home}/artifacts")
-        erasures = Erasures(store, lake, artifacts, SqliteOnlineStores(), home / "feast", home / "erasures")
+        keys = Keys(home / "keys")
+        keys.ensure()
+        erasures = Erasures(
+            store, lake, artifacts, SqliteOnlineStores(), home / "feast", home / "erasures", keys
+        )
         for entity in {record["entity"] for record in records.values()} - {
             f"u{number}" for number in range(500)
         }:

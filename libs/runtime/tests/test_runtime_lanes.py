@@ -22,7 +22,7 @@ class Bench:
         self.gates[name] = asyncio.Event()
         if not waits:
             self.gates[name].set()
-        await self.lanes.run(name[0], partial(self._work, name), asyncio.sleep(within_s))
+        await self.lanes.run(name[0], partial(self._work, name), asyncio.sleep(within_s))  # the lane's time
 
     async def _work(self, name: str) -> None:
         await self.gates[name].wait()
@@ -49,9 +49,9 @@ async def test_what_fails_at_once_is_raised_and_what_is_cancelled_does_not_go_on
         raise KeyError("a bug")
 
     with pytest.raises(KeyError):
-        await bench.lanes.run("a", fails, asyncio.sleep(1))
+        await bench.lanes.run("a", fails, asyncio.sleep(1))  # the lane's time
     running = asyncio.create_task(bench.run("b1", waits=True, within_s=60))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -60,7 +60,7 @@ async def test_what_fails_at_once_is_raised_and_what_is_cancelled_does_not_go_on
     await bench.lanes.close(0.01)
     for gate in bench.gates.values():
         gate.set()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop
     assert (bench.done, bench.lanes.keys) == ([], [])
 
 
@@ -69,7 +69,7 @@ async def test_what_ends_in_time_is_finished_at_the_end() -> None:
     await bench.run("a1", waits=True)
     await bench.run("a2")
     closing = asyncio.create_task(bench.lanes.close(10))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # one turn of the loop
     bench.gates["a1"].set()
     await closing
     assert bench.done == ["a1", "a2"]

@@ -8,6 +8,7 @@ import pytest
 from lending import credit_risk
 
 from penstock.contracts.errors import Unavailable
+from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
@@ -23,9 +24,10 @@ from penstock_feature_store.settings import Settings
 async def test_a_pipeline_that_cannot_be_followed_keeps_no_other_from_being_owned(tmp_path: Path) -> None:
     store = Store.open(f"sqlite:///{tmp_path / 'fs.db'}", migrations="penstock_feature_store.migrations")
     records = Records(Settings(), Arrivals(), Readiness(lambda: NOW))
-    pipelines = Pipelines(store, Lake(tmp_path / "lake"), SqliteOnlineStores(), tmp_path / "feast", records)
+    lake, keys = Lake(tmp_path / "lake"), Keys(tmp_path / "keys")
+    pipelines = Pipelines(store, lake, SqliteOnlineStores(), tmp_path / "feast", records, keys)
     for name in ("bad", "good"):
-        await pipelines._apply(Applied(credit_risk(pipeline=name), 1), None)
+        await pipelines._apply(Applied(credit_risk(pipeline=name), 1, "sha256:1"), None)
     (tmp_path / "lake").mkdir()
     (tmp_path / "lake" / "bad").write_text("a file where its folder belongs")
     pipelines.own()

@@ -156,7 +156,7 @@ def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation:
 def _check_numbers(numbers: Array, part: str, where: str) -> None:
     if not (np.abs(numbers) <= MAX_NUMBER).all():  # nor is NaN
         raise Invalid(
-            f"the {part} split has a number beyond ±{MAX_NUMBER:g}, or none: no model computes with it",
+            f"the {part} split has a number that is none, or beyond ±{MAX_NUMBER:g}: no model takes it",
             where=where,
             remedy="Start a new run: its training set takes such a value for missing",
         )
