@@ -245,9 +245,8 @@ def test_an_image_holds_its_own_service_and_says_what_else(built: None, service:
     components = {
         canonicalize_name(component["name"]): component["version"] for component in bill["components"]
     }
-    pinned = dict(
-        line.split("==") for line in (ROOT / "deploy" / "images" / f"{service}.txt").read_text().split()
-    )
+    listed = (ROOT / "deploy" / "images" / f"{service}.txt").read_text()
+    pinned = dict(re.findall(r"^([^\s=]+)==(\S+)", listed, re.MULTILINE))
     ours = {name: version for name, version in components.items() if name.startswith("penstock-")}
     assert {name: version for name, version in components.items() if name not in ours} == {
         canonicalize_name(name): version for name, version in pinned.items()
