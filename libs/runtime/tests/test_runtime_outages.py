@@ -327,9 +327,8 @@ async def test_a_job_whose_lease_ran_out_meanwhile_is_gone_on_with_and_is_no_cra
     working = Working(store, tmp_path, attempts=1, lease=timedelta(seconds=0.3))
     async with working.running():
         await happens(lambda: working.starts)
-        [(_, process)] = working.jobs._running.values()
+        [process] = working.jobs._processes.values()
         await asyncio.to_thread(server.container.kill)
-        assert process is not None
         await happens(
             lambda: (
                 not Path(f"/proc/{process.pid}/environ").exists()
@@ -422,8 +421,6 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(
         await happens(lambda: count(store, OutboxRow) == 0)
         assert not task.done()
         assert plane.readiness.ready
-        [consumer] = plane.consumers
-        assert consumer._rejected_in_a_row == 0
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
