@@ -56,7 +56,7 @@ class Attack:
     run: TrainingRunCompleted
 
     def signer(self, role: Role, key: str) -> Signer:
-        """Who claims `role`: with the stranger's key of it, or with the platform's key of another."""
+        """Forger of `role`: with the stranger's key of it, or with the platform's key of another."""
         if key == "unknown":
             return self.stranger.signer(role)
         other: Role = next(one for one in ROLES if one != role)

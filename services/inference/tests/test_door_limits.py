@@ -37,7 +37,7 @@ HEAD = b"POST /v2/models/census/infer%s HTTP/1.1\r\nhost: door\r\ncontent-length
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-    """Whoever is behind the door; a path with `?large` has a large answer."""
+    """Backend behind the door; a path with `?large` has a large answer."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1

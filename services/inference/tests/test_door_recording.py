@@ -45,7 +45,7 @@ class Answer:
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
-    """Whoever is behind the door: 200 to everything."""
+    """Backend behind the door: 200 to everything."""
 
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # one packet an answer
@@ -62,7 +62,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 
 class EveryMethod(grpc.GenericRpcHandler):
-    """Whoever is behind the door over gRPC: an empty message to everything."""
+    """Backend behind the door over gRPC: an empty message to everything."""
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         return grpc.unary_unary_rpc_method_handler(lambda request, context: b"")

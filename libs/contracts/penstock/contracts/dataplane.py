@@ -50,7 +50,7 @@ MAX_REJECT_BYTES = 4 * 1024
 
 
 def read_json(value: bytes) -> Any:
-    """What an event's bytes say, to its publisher as to ingest. `NaN`, `Infinity` and a byte order
+    """Reads an event's bytes, for its publisher as for ingest. `NaN`, `Infinity` and a byte order
     mark are no JSON, but many programs write them: they are read, so that a reject can name the
     field. Raises json.JSONDecodeError.
     """

@@ -274,7 +274,7 @@ _TRUST: TypeAdapter[dict[str, TrustedKey]] = TypeAdapter(dict[str, TrustedKey])
 
 
 def _read(store: Path) -> dict[str, TrustedKey]:
-    """All that a store holds; nothing where it is not made yet. Raises Tampered."""
+    """Reads a store; an empty one where it is not made yet. Raises Tampered."""
     try:
         return _TRUST.validate_json(store.read_bytes())
     except FileNotFoundError:

@@ -56,7 +56,7 @@ class DeadLetters:
         self._put(received.topic, [(received, error)], tries)
 
     def put_all(self, partition: Partition, unfit: Sequence[tuple[int, Exception]]) -> None:
-        """The same for messages of the data plane, by their offsets."""
+        """Puts messages of the data plane aside, by their offsets. Raises as `put` does."""
         self._put(partition.topic, [(_placed(partition, offset), error) for offset, error in unfit])
 
     def _put(self, topic: str, letters: Sequence[tuple[Received, Exception]], tries: int = 1) -> None:

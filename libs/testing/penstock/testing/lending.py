@@ -48,7 +48,7 @@ audit:
 
 
 def spec(**changes: Any) -> dict[str, Any]:
-    """What the file says, with `changes` of its sections."""
+    """Reads the file, with `changes` of its sections."""
     return read_data(PIPELINE_TEXT) | changes
 
 

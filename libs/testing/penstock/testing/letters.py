@@ -8,7 +8,7 @@ from penstock.runtime.settings import KafkaSettings
 
 
 def letters(kafka: KafkaSettings, topic: str) -> list[Received]:
-    """All that is on a topic of dead letters now; none where there is no such topic."""
+    """Reads a topic of dead letters whole; none where there is no such topic."""
     with Reader(kafka, "test") as reader:
         for where in reader.partitions(topic):
             first, end = reader.ends(where)

@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import Any, Final
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
-ASK_S: Final = 5.0  # deadline of a question, in seconds
+from penstock_inference.protocol.connection import ASK_S, Connection
+
 INFER_S: Final = 30.0  # longest time that the door gives a prediction, in seconds
 # Extensions of the protocol that pass the door, of those that Triton names.
 EXTENSIONS: Final = frozenset({"binary_tensor_data"})
 _UNSERVED: Final = ("failed to connect to all addresses", "has no available versions")
-_MAX_BYTES: Final = 64 << 20
-_OPTIONS: Final = [
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", _MAX_BYTES),
-    ("grpc.max_send_message_length", _MAX_BYTES),
-]
 
 
-class Backend(AbstractAsyncContextManager["Backend"]):
+class Backend(Connection):
     """Connection to Triton. Every method raises grpc.aio.AioRpcError."""
-
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._channel.close()
 
     async def infer(self, request: service_pb2.ModelInferRequest, within_s: float = INFER_S) -> Any:
         return await self._stub.ModelInfer(request, timeout=within_s)

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from types import TracebackType
 from typing import Any, Final
 
 import grpc
 import numpy as np
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Unavailable
+from penstock_inference.protocol.connection import ASK_S, Connection
 from penstock_inference.protocol.tensors import Numbers, Strings, Tensor, grpc_response_of
 
-ASK_S: Final = 5.0  # deadline of a question or an inference, in seconds
 # Deadline of a load or unload, in seconds: a large graph takes its time, and Triton waits for what
 # is in flight on the old one.
 LOAD_S: Final = 120.0
-_OPTIONS: Final = [
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.max_receive_message_length", 64 << 20),
-    ("grpc.enable_http_proxy", 0),  # `http_proxy` is for what lies outside the platform
-]
 
 
 def infer_request(
@@ -44,19 +36,10 @@ def infer_request(
     return request
 
 
-class Triton(AbstractAsyncContextManager["Triton"]):
+class Triton(Connection):
     """Connection to one Triton. Every call raises Unavailable while it is away, and else the
     PenstockError of the gRPC status.
     """
-
-    def __init__(self, address: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
-        self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._channel.close()
 
     async def loaded(self) -> dict[str, frozenset[int]]:
         """Versions that Triton calls ready, by model."""
