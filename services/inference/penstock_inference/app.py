@@ -41,6 +41,7 @@ async def run(settings: Settings) -> None:
             settings.door,
             service.readiness,
             required=lambda: deployments.record_required,
+            served=lambda: deployments.served,
             reserve_bytes=settings.log_reserve_bytes,
         )
         serving = _serving(settings, deployments, triton, service, keeper)

@@ -59,6 +59,15 @@ def test_inferences_are_recorded_and_nothing_else_is(door: Door) -> None:
     assert ways(door).keys() >= {"oip-ModelReady", "closed-grpc", "closed-statistics"}
 
 
+def test_only_a_served_model_is_waited_for_where_triton_does_not_know_it(door: Door) -> None:
+    def waited_for(served: list[str]) -> set[str]:
+        (host,) = routes(door, required=True, served=served)["virtual_hosts"]
+        way = next(way for way in host["routes"] if way["name"] == "infer-http")
+        return {one["string_match"]["contains"] for one in way["route"]["retry_policy"]["retriable_headers"]}
+
+    assert waited_for(["loans"]) - waited_for([]) == {"Request for unknown model: 'loans' is not found"}
+
+
 def test_a_closed_door_predicts_nothing_and_is_not_ready(door: Door) -> None:
     shut = {
         name: way["direct_response"]["body"]["inline_string"]

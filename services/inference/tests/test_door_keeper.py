@@ -100,7 +100,7 @@ def answers(door: Door) -> bool:
 
 
 def keeper(door: Door, said: Said, *, required: bool = True, reserve: int = 0) -> DoorKeeper:
-    return DoorKeeper(door, said, required=lambda: required, reserve_bytes=reserve)
+    return DoorKeeper(door, said, required=lambda: required, served=list, reserve_bytes=reserve)
 
 
 def test_the_door_closes_before_the_disk_is_full_and_opens_again(
@@ -176,7 +176,7 @@ def test_others_may_ask_for_health_and_metrics_and_nothing_else(door: Door) -> N
 
 def test_predictions_wait_while_the_door_is_held(door: Door, said: Said) -> None:
     """Nobody behind the door: a call waits for its own deadline, and goes on as soon as somebody answers."""
-    keeper = DoorKeeper(door, said, required=lambda: False, reserve_bytes=0)
+    keeper = DoorKeeper(door, said, required=lambda: False, served=list, reserve_bytes=0)
     keeper.look()
     with grpc.insecure_channel(door.listen) as channel:
         with pytest.raises(grpc.RpcError) as error:

@@ -4,6 +4,7 @@ killed comes back: on the real parts.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from confluent_kafka import Consumer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from penstock.contracts.errors import Unavailable
 from penstock.contracts.services import PLATFORM
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.packages.keys import Keys
@@ -566,6 +568,39 @@ def test_triton_comes_back_empty_and_serves_again_without_an_event(
     until(lambda: answers(door), within=40, what="the model is served again")
     assert door.infer().version == served
     house.ready()
+
+
+def test_a_call_waits_for_a_served_model_that_triton_does_not_know_yet(
+    door: Door, house: StackUnderTest, served: int
+) -> None:
+    """Triton that has just started says that it knows no model, before inference has seen it."""
+    routes = house.home / "envoy" / "rds.json"
+    until(lambda: "'loans'" in routes.read_text(), within=10, what="the door knows what is served")
+    house.stop("inference")
+    house.kill("triton")
+    until(lambda: triton_knows(house) == {}, within=20, what="Triton is back, and empty")
+    with ThreadPoolExecutor(2) as pool:
+        calls = pool.submit(door.http_infer), pool.submit(door.infer, timeout=30)
+        assert status_of(lambda: door.infer(model="nobody"))[0] == "NOT_FOUND"
+        house.start("inference")
+        (status, body, _), answer = (call.result() for call in calls)
+    assert status == 200, body
+    assert answer.version == served
+    house.ready()
+
+
+def triton_knows(house: StackUnderTest) -> dict[str, frozenset[int]] | None:
+    """Versions by model; None while Triton is away."""
+    from penstock_inference.serving.triton import Triton
+
+    async def ask() -> dict[str, frozenset[int]]:
+        async with Triton(house.stack.file.triton_grpc) as triton:
+            return await triton.loaded()
+
+    try:
+        return asyncio.run(ask())
+    except Unavailable:
+        return None
 
 
 def test_a_restart_serves_what_was_served_and_takes_nothing_older(

@@ -10,7 +10,7 @@ from typing import Final
 PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a call's id, which Envoy makes
 READ_HEADER: Final = "x-penstock-read"  # of a call over gRPC that the gateway reads before Triton
 LARGE_HEADER: Final = "x-penstock-large"  # of a call whose body is longer than KEPT_BYTES
-UNSERVED: Final = "x-penstock-unserved"  # of the gateway's answer to a call that reached no model
+REFUSAL_HEADER: Final = "x-penstock-refusal"  # why Triton refused a call, from the gateway to the door
 LOG_FILE: Final = "predictions.log"
 MAX_REQUEST_BYTES: Final = 64 << 20
 # Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,11 +50,13 @@ def write_clusters(door: Door, *, held: bool = False) -> None:
     _write(door, CLUSTERS_FILE, clusters(door, held=held))
 
 
-def write_routes(door: Door, closed: str | None = None, *, required: bool) -> bool:
+def write_routes(
+    door: Door, closed: str | None = None, *, required: bool, served: Collection[str] = ()
+) -> bool:
     """Replaces the routes unless they are the same; returns whether it did. Routes name clusters:
     on a change of both, clusters go first.
     """
-    wanted = [routes(door, closed, required=required)]
+    wanted = [routes(door, closed, required=required, served=served)]
     if _resources(door, ROUTES_FILE) == wanted:
         return False
     _write(door, ROUTES_FILE, wanted)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import structlog
@@ -33,14 +33,21 @@ class DoorKeeper:
     """Keeper of one door."""
 
     def __init__(
-        self, door: Door, readiness: Readiness, *, required: Callable[[], bool], reserve_bytes: int
+        self,
+        door: Door,
+        readiness: Readiness,
+        *,
+        required: Callable[[], bool],
+        served: Callable[[], Collection[str]],
+        reserve_bytes: int,
     ) -> None:
-        """`required`: whether any served pipeline requires the record. With less than
+        """`required`: whether any of the `served` pipelines requires the record. With less than
         `reserve_bytes` of free disk the log counts as not writable.
         """
         self._door = door
         self._readiness = readiness
         self._required = required
+        self._served = served
         self._reserve = reserve_bytes
         self._told = False
         self.closed: str | None = None  # reason why the door is closed; None while it is open
@@ -83,7 +90,7 @@ class DoorKeeper:
                 self.closed or f"predictions cannot be recorded, and a pipeline requires it: {problem}"
             )
             self._readiness.waits_for("door's log", problem)
-        if write_routes(self._door, self.closed, required=required):
+        if write_routes(self._door, self.closed, required=required, served=self._served()):
             log.info("door_written", closed=self.closed, record="required" if required else "best_effort")
         self._look_for_envoy()
 

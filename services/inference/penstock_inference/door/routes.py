@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 from penstock_inference.door.door import (
@@ -21,7 +22,7 @@ from penstock_inference.door.door import (
     MAX_REQUEST_BYTES,
     PREDICTION_HEADER,
     READ_HEADER,
-    UNSERVED,
+    REFUSAL_HEADER,
     Door,
 )
 from penstock_inference.door.limits import STILL_S
@@ -62,18 +63,6 @@ _OIP: Final = "/inference.GRPCInferenceService/"
 _NAME: Final = "[a-z][a-z0-9-]*"
 _MODEL: Final = f"/models/{_NAME}(/versions/[0-9]+)?"
 
-# Sends again only what never reached a model, for some 20 s or until the client gives up: longer
-# than Triton takes to start again.
-_CONNECT_AGAIN: Final[Json] = {
-    "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
-    # Triton that ends: its models go first, and it still answers for them.
-    "retriable_headers": [
-        {"name": "grpc-message", "string_match": {"contains": "has no available versions"}},
-        {"name": UNSERVED, "present_match": True},  # the gateway says so
-    ],
-    "num_retries": 80,
-    "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
-}
 # Sends what never reached a service to another replica of it, or to the same one again.
 _ANOTHER_REPLICA: Final[Json] = {
     "retry_on": "connect-failure,refused-stream,reset-before-request",
@@ -86,6 +75,27 @@ _ANOTHER_REPLICA: Final[Json] = {
     ],
     "host_selection_retry_max_attempts": 3,
 }
+
+
+def _connect_again(served: Collection[str]) -> Json:
+    # Sends again only what never reached a model, for some 20 s or until the client gives up: longer
+    # than Triton takes to start again and to load its models.
+    reached_none = [
+        "has no available versions",  # Triton that ends: its models go first, and it still answers
+        "failed to connect to all addresses",  # the gateway, of Triton
+        # Triton that has just started; `held` comes up to a second later.
+        *(f"Request for unknown model: '{pipeline}' is not found" for pipeline in sorted(served)),
+    ]
+    return {
+        "retry_on": "connect-failure,refused-stream,reset-before-request,retriable-headers",
+        "retriable_headers": [
+            {"name": name, "string_match": {"contains": said}}
+            for name in ("grpc-message", REFUSAL_HEADER)
+            for said in reached_none
+        ],
+        "num_retries": 80,
+        "retry_back_off": {"base_interval": "0.1s", "max_interval": "0.5s"},
+    }
 
 
 def clusters(door: Door, *, held: bool = False) -> list[Json]:
@@ -134,14 +144,15 @@ def cluster(name: str, at: str, *, http2: bool = True) -> Json:
     }
 
 
-def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
+def routes(door: Door, closed: str | None = None, *, required: bool, served: Collection[str] = ()) -> Json:
     """Routes of the door. With `required` an answer that cannot be recorded is withheld; `closed`
-    is why nothing is predicted at all.
+    is why nothing is predicted at all; a call to a `served` pipeline waits while Triton has not
+    loaded it.
 
-    Both hold for every pipeline: the model's name is in the body, where no route can see it.
+    The first two hold for every pipeline: the model's name is in the body, where no route can see it.
     """
     ways = [
-        *_inference(closed, required=required),
+        *_inference(closed, served, required=required),
         *_readiness_and_metadata(closed),
         _refused("closed-grpc", {"prefix": _OIP}),
         *(_rewritten(path, to) for path, to in _REWRITTEN.items()),
@@ -150,6 +161,7 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
     return {
         "@type": TYPES + "envoy.config.route.v3.RouteConfiguration",
         "name": "door",
+        "response_headers_to_remove": [REFUSAL_HEADER],
         "virtual_hosts": [
             {
                 "name": "door",
@@ -161,10 +173,10 @@ def routes(door: Door, closed: str | None = None, *, required: bool) -> Json:
     }
 
 
-def _inference(closed: str | None, *, required: bool) -> list[Json]:
+def _inference(closed: str | None, served: Collection[str], *, required: bool) -> list[Json]:
     def way(name: str, match: Json, cluster: str) -> list[Json]:
         # A large one is not sent again: that would hold its body twice.
-        once, again = _to(cluster, "30s"), {"retry_policy": _CONNECT_AGAIN}
+        once, again = _to(cluster, "30s"), {"retry_policy": _connect_again(served)}
         return [
             _recorded(f"{name}-large", _and(match, LARGE_HEADER), _unless(closed, once), required),
             _recorded(name, match, _unless(closed, once | again), required),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import grpc
 from tritonclient.grpc import service_pb2
 
 from penstock_inference.protocol.connection import ASK_S, Connection
@@ -12,7 +11,6 @@ from penstock_inference.protocol.connection import ASK_S, Connection
 INFER_S: Final = 30.0  # longest time that the door gives a prediction, in seconds
 # Extensions of the protocol that pass the door, of those that Triton names.
 EXTENSIONS: Final = frozenset({"binary_tensor_data"})
-_UNSERVED: Final = ("failed to connect to all addresses", "has no available versions")
 
 
 class Backend(Connection):
@@ -43,8 +41,3 @@ class Backend(Connection):
     async def model(self, name: str, version: str) -> Any:
         asked = service_pb2.ModelMetadataRequest(name=name, version=version)
         return await self._stub.ModelMetadata(asked, timeout=ASK_S)
-
-
-def is_unserved(error: grpc.aio.AioRpcError) -> bool:
-    """Tells whether a call reached no model."""
-    return any(said in (error.details() or "") for said in _UNSERVED)

@@ -7,13 +7,14 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import grpc
 import orjson
 import structlog
 
-from penstock_inference.door.door import MAX_REQUEST_BYTES, UNSERVED
-from penstock_inference.gateway.backend import Backend, is_unserved
+from penstock_inference.door.door import MAX_REQUEST_BYTES, REFUSAL_HEADER
+from penstock_inference.gateway.backend import Backend
 from penstock_inference.protocol.http_request import Head, HttpRequest, TooLarge, read_request
 from penstock_inference.protocol.http_response import write_response
 from penstock_inference.protocol.tensors import Undecodable
@@ -27,6 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 MANY: Final = 64  # inferences that are read and in flight at a time
 LARGE_BYTES: Final = 1 << 20  # of bodies over this size one is read and in flight at a time
 
+_REASON_BYTES: Final = 400
 _MODEL: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready)?")
 _STATUS: Final = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
@@ -169,10 +171,10 @@ def _state(kind: str, holds: bool, **more: str) -> _Answer:
 
 
 def _refusal(error: grpc.aio.AioRpcError) -> _Answer:
-    answer = _error(_STATUS.get(error.code(), 500), error.details() or "")
-    if not is_unserved(error):
-        return answer
-    return _Answer(answer.status, answer.body, (*answer.headers, (UNSERVED.encode(), b"1")))
+    said = error.details() or ""
+    answer = _error(_STATUS.get(error.code(), 500), said)
+    reason = quote(said, safe=" ':").encode()[:_REASON_BYTES]
+    return _Answer(answer.status, answer.body, (*answer.headers, (REFUSAL_HEADER.encode(), reason)))
 
 
 def _model(found: Any) -> dict[str, Any]:

@@ -11,8 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.door.door import UNSERVED
-from penstock_inference.gateway.backend import INFER_S, Backend, is_unserved
+from penstock_inference.gateway.backend import INFER_S, Backend
 from penstock_inference.gateway.http import MANY
 from penstock_inference.protocol.checks import check
 from penstock_inference.protocol.tensors import MAX_DECODED_BYTES, Undecodable
@@ -45,18 +44,13 @@ class GrpcGateway:
         try:
             return await self._backend.infer(request, within_s)
         except grpc.aio.AioRpcError as error:
-            await _pass_on(error, context)
+            await context.abort(error.code(), error.details() or "")
 
     async def describe(self, message: bytes, context: Context) -> Any:
         try:
             return await self._backend.server()
         except grpc.aio.AioRpcError as error:
-            await _pass_on(error, context)
-
-
-async def _pass_on(error: grpc.aio.AioRpcError, context: Context) -> None:
-    unserved = ((UNSERVED, "1"),) if is_unserved(error) else ()
-    await context.abort(error.code(), error.details() or "", unserved)
+            await context.abort(error.code(), error.details() or "")
 
 
 def server(backend: Backend, address: str) -> grpc.aio.Server:

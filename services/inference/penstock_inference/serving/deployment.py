@@ -149,6 +149,11 @@ class Deployments:
         return {deployment.pipeline: deployment.model for deployment in self if deployment.model}
 
     @property
+    def served(self) -> list[str]:
+        """Pipelines that serve, whether Triton has loaded them or not."""
+        return [deployment.pipeline for deployment in self if deployment.served]
+
+    @property
     def record_required(self) -> bool:
         """Whether any served pipeline requires the record; also while that is not known."""
         return not self.applied.complete or any(deployment.requires_record for deployment in self)
