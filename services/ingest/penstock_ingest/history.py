@@ -82,12 +82,12 @@ class History:
         profile: Profile | None = None
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
-                messages = _sound(span, unfit, headers=profile is None)
-                found = [(message.value or b"", message.timestamp) for message in messages]
+                sound = _sound(span, unfit, headers=profile is None)
+                found = [(raw.value() or b"", raw.timestamp()[1]) for raw in sound]
                 chunks[:0] = found
                 ids += sum(len(joined) for joined, _ in found) // DIGEST_BYTES
                 if profile is None:
-                    newest = [*messages, *newest]
+                    newest = [*map(_message, sound), *newest]
                     profile = whole_profile(newest)
                 if profile is not None and (ids >= capacity or (found and found[0][1] < now - window_ms)):
                     break
@@ -110,7 +110,7 @@ class History:
         messages: list[Message] = []
         with closing(self._spans(partition, until_total=records)) as spans:
             for span in spans:
-                messages = [*_sound(span, []), *messages]
+                messages = [*map(_message, _sound(span, [])), *messages]
                 if (found := whole_profile(messages)) is not None:
                     return found
         return {}
@@ -127,8 +127,7 @@ class History:
             low, end = anybody.ends(where)  # read committed, the log ends before an open transaction
 
         def reached(last: RawMessage) -> bool:
-            message = _message(last)
-            return _wrong(message) is None and _total(message) >= until_total
+            return _wrong(last) is None and _total(_message(last)) >= until_total
 
         span, start = FIRST_SPAN, end
         with Reader(self.kafka, NAME, fetch_wait_ms=FETCH_WAIT_MS) as reader:
@@ -140,19 +139,21 @@ class History:
 
 def _sound(
     span: Sequence[RawMessage], unfit: list[tuple[int, Exception]], *, headers: bool = True
-) -> list[Message]:
-    """The span's messages, with `headers` where those, which are the larger part, are needed. The
-    offsets of what ingest did not write are added to `unfit`, with the reason.
+) -> list[RawMessage]:
+    """The span's messages that ingest can have written; their `headers`, which are the larger part,
+    are looked at where they are needed. Offsets of the others are added to `unfit`, with the reason.
     """
-    found = [_message(raw, headers=headers) for raw in span]
-    wrong = {message.offset: error for message in found if (error := _wrong(message))}
+    wrong = {raw.offset() or 0: error for raw in span if (error := _wrong(raw, headers=headers))}
     unfit += wrong.items()
-    return [message for message in found if message.offset not in wrong]
+    return [raw for raw in span if raw.offset() not in wrong] if wrong else list(span)
 
 
-def _wrong(message: Message) -> Invalid | None:
-    if len(message.value or b"") % DIGEST_BYTES:
+def _wrong(raw: RawMessage, *, headers: bool = True) -> Invalid | None:
+    if len(raw.value() or b"") % DIGEST_BYTES:
         return Invalid(f"ids have {DIGEST_BYTES} bytes each")
+    if not headers:
+        return None
+    message = _message(raw)
     try:
         _total(message)
         for name in ("profile", "delta"):
@@ -167,6 +168,6 @@ def _total(message: Message) -> int:
     return int(message.header("total") or 0)
 
 
-def _message(raw: RawMessage, *, headers: bool = True) -> Message:
-    said: Any = raw.headers() or () if headers else ()
+def _message(raw: RawMessage) -> Message:
+    said: Any = raw.headers() or ()
     return Message(raw.offset() or 0, None, raw.value(), raw.timestamp()[1], said)
