@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from census import Served
 
+from penstock.stack.stackfile import shared_memory
 from penstock.testing.stack import StackUnderTest
 
 pytestmark = pytest.mark.stack
@@ -23,6 +25,13 @@ def test_a_stack_s_files_are_its_user_s_alone(served: Served, stack: StackUnderT
         if not path.is_symlink() and path.exists() and path.stat().st_mode & 0o077
     ]
     assert open_to_others == []
+
+
+def test_requests_on_their_way_to_a_model_are_the_stack_s_alone(
+    served: Served, stack: StackUnderTest
+) -> None:
+    regions = list(Path("/dev/shm").glob(f"{shared_memory(stack.home)}*"))
+    assert {stat.S_IMODE(region.stat().st_mode) for region in regions} == {0o600}
 
 
 def test_a_report_is_its_reader_s_alone(served: Served, stack: StackUnderTest, tmp_path: Path) -> None:
