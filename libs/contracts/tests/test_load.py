@@ -94,6 +94,13 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ("seed: 7", "workers: 4", 23, "training.workers", "one worker"),
         ("seed: 7", "accelerator: gpu", 23, "training.accelerator", "does not train on GPUs"),
         ("seed: 7", "seed: seven", 23, "training.seed", "not 'seven'"),
+        ("seed: 7", f"seed: 0x{'F' * 4000}", 23, "training.seed", "has more digits than a number may have"),
+        ("note: {", "true: {", 14, "sources.applications.fields[True]", "this key is no text"),
+        ("note: {", "null: {", 14, "sources.applications.fields.None", "this key is no text"),
+        ("USD/month", "!x USD", 12, "sources.applications.fields.income.unit", "has a tag of YAML's"),
+        ("USD/month", "!!binary aGk=", 12, "sources.applications.fields.income.unit", "as a bytes; write"),
+        ("[home, car, other]", "!x [home]", 13, "sources.applications.fields.purpose.values", "has a tag"),
+        ("home,", "2026-01-01T00:00:00Z,", 13, "sources.applications.fields.purpose.values[0]", "timestamp"),
         ("train: 0.6", "train: 0.7", 22, "split.parts", "add up to 1.1"),
         ("pipeline: credit-risk", "pipeline: stats", 2, "pipeline", "reserved"),
         ("pipeline: credit-risk", "pipeline: Credit", 2, "pipeline", "small letters"),
@@ -428,3 +435,26 @@ def test_brackets_without_end_are_refused_at_once(text: str) -> None:
     with pytest.raises(BadPipeline, match="more than 100 brackets are open at once"):
         read(text)
     assert time.perf_counter() - began < 1
+
+
+ALIASES = "a0: &a0 {b: 1}\n" + "".join(f"a{n}: &a{n} {{*a{n - 1} : 1}}\n" for n in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x:\n  " + "? " * 60 + "a\n", "x: " + "{" * 40 + "a" + ": 1}" * 40, ALIASES],
+    ids=["on a line", "in brackets", "by aliases"],
+)
+def test_a_key_that_is_a_mapping_is_refused_at_once(text: str) -> None:
+    """Each level of it took thrice as long: sixty would have taken for ever."""
+    began = time.thread_time()
+    with pytest.raises(BadPipeline, match="this key is a list or a mapping"):
+        read(text)
+    assert time.thread_time() - began < 1
+
+
+def test_values_without_end_are_refused_soon() -> None:
+    began = time.thread_time()
+    with pytest.raises(BadPipeline, match="more than 20,000 values"):
+        read("x: [" + "1," * 120_000 + "1]")
+    assert time.thread_time() - began < 2

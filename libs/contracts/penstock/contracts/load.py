@@ -12,13 +12,16 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import date, datetime
+from typing import Any, NoReturn
 
 from pydantic import JsonValue, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import Node, ScalarNode
 
 from penstock.contracts import rules
 from penstock.contracts.errors import Invalid
@@ -28,6 +31,7 @@ from penstock.contracts.pipeline.variants import Path, Place, choice, locate
 MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000
 _MAX_OPEN = 100
+_MAX_BITS = 1024  # of a whole number: as far as one with a fraction reaches
 _BRACKET = re.compile(r"[\[\]{}]")
 _BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 
@@ -121,6 +125,7 @@ def _parse(text: str, file: str) -> CommentedMap:
         raise BadPipeline.whole(f"more than {_MAX_OPEN} brackets are open at once", file)
     yaml = YAML(typ="rt")
     yaml.version = (1, 2)
+    yaml.Composer = _Composer
     try:
         document = yaml.load(text)
     except MarkedYAMLError as error:
@@ -134,26 +139,56 @@ def _parse(text: str, file: str) -> CommentedMap:
     return document
 
 
+class _Composer(Composer):
+    """Refuses what takes long to make values of: more nodes than a file may have, and keys that are
+    lists or mappings, which take thrice as long with each level of them.
+    """
+
+    nodes = 0
+
+    def compose_node(self, parent: Node | None, index: Node | int | None) -> Node:
+        self.nodes += 1
+        node: Node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        is_key = parent is not None and index is None
+        if self.nodes > _MAX_NODES or (is_key and not isinstance(node, ScalarNode)):
+            said = "this key is a list or a mapping" if is_key else f"it has more than {_MAX_NODES:,} values"
+            raise MarkedYAMLError(problem=said, problem_mark=node.start_mark)  # type: ignore[no-untyped-call]
+        return node
+
+
 def _plain(document: CommentedMap, file: str) -> dict[str, JsonValue]:
-    """Plain data of the tree. Aliases are expanded, but not without end."""
+    """Plain data of the tree. Aliases are expanded, but not without end. Raises BadPipeline for what
+    is neither text, number, truth value, list nor mapping by texts: YAML has more.
+    """
     count = itertools.count(1)
 
-    def plain(node: object) -> Any:
+    def refuse(path: Path, message: str, *, key: bool = False) -> NoReturn:
+        raise BadPipeline((_at(document, path, message, key=key),), file)
+
+    def plain(node: object, path: Path) -> Any:
         if next(count) > _MAX_NODES:
             raise BadPipeline.whole(f"the file has more than {_MAX_NODES} values, aliases expanded", file)
+        if getattr(getattr(node, "tag", None), "value", None):
+            refuse(path, "has a tag of YAML's (`!…`), which means nothing here; leave it out")
         match node:
             case Mapping():
-                return {str(key): plain(value) for key, value in node.items()}
+                if odd := [key for key in node if not isinstance(key, str)]:
+                    refuse((*path, odd[0]), "this key is no text; write it in quotes", key=True)
+                return {str(key): plain(value, (*path, key)) for key, value in node.items()}
             case list():
-                return [plain(value) for value in node]
+                return [plain(value, (*path, index)) for index, value in enumerate(node)]
             case bool() | None:
                 return node
+            case int() if node.bit_length() > _MAX_BITS:
+                refuse(path, "has more digits than a number may have")
             case int() | float():
                 return int(node) if isinstance(node, int) else float(node)
-            case _:
+            case str() | date() if not isinstance(node, datetime):
                 return str(node)
+            case _:
+                refuse(path, f"YAML reads this as a {type(node).__name__.lower()}; write it in quotes")
 
-    data: dict[str, JsonValue] = plain(document)
+    data: dict[str, JsonValue] = plain(document, ())
     return data
 
 
