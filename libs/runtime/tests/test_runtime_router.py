@@ -226,10 +226,15 @@ async def test_a_replay_retries_what_may_pass_and_leaves_out_the_rest() -> None:
     for audit in ("later", "bug", "fine"):
         await router.replay(received(audit), reject)
     await router.replay(received(value=b"broken"), reject)
+    await router.replay(received(topic="reviews.v1"), reject)
     await router.replay(received(value=None), reject)
     await router.replay(received(event_type=None), reject)
     assert calls == ["later", "later", "later", "bug", "fine"]
-    assert letters == [("audits.v1/0/0", "KeyError", 1), ("audits.v1/0/0", "Invalid", 1)]
+    assert letters == [
+        ("audits.v1/0/0", "KeyError", 1),
+        ("audits.v1/0/0", "Invalid", 1),
+        ("reviews.v1/0/0", "Invalid", 1),
+    ]
 
 
 def test_one_handler_for_an_event(store: Store) -> None:

@@ -37,6 +37,7 @@ Reject = Callable[[Partition, Sequence[tuple[int, Exception]]], None]  # `put_al
 KEPT_MS: Final = 90 * DAY_MS
 DELIVERY_S: Final = 10.0
 KNOWN: Final = 10_000  # of the newest letters it is known whether they are there
+AT_ONCE: Final = 100  # letters in memory while those are read, up to 1 MB each
 
 
 class DeadLetters:
@@ -49,7 +50,8 @@ class DeadLetters:
         self._kafka = kafka
         self._group = group
         self._lock = threading.Lock()
-        self._written: dict[str, set[tuple[str, str]]] = {}  # partitions and offsets by topic
+        # By topic, partitions and offsets of the newest letters, in their order.
+        self._written: dict[str, dict[tuple[str, str], None]] = {}
 
     def put(self, received: Received, error: Exception, tries: int = 1) -> None:
         """Returns once Kafka has acknowledged the letter. Raises KafkaException and Unavailable."""
@@ -70,7 +72,10 @@ class DeadLetters:
                 if (place := (str(letter[0].partition), str(letter[0].offset))) not in self._written[name]
             }
             self._send(name, new.values(), tries)
-            self._written[name] |= new.keys()
+            known = self._written[name]
+            known |= dict.fromkeys(new)
+            while len(known) > KNOWN:
+                del known[next(iter(known))]
         _LETTERS.add(len(letters), {DESTINATION: topic, GROUP: self._group})
         for received, error in letters:
             log.error(
@@ -133,7 +138,7 @@ class DeadLetters:
             },
         )
 
-    def _open(self, name: str) -> set[tuple[str, str]]:
+    def _open(self, name: str) -> dict[tuple[str, str], None]:
         """Makes the topic where it is missing; returns the places that its newest letters name."""
         topic = Topic(
             name,
@@ -145,13 +150,15 @@ class DeadLetters:
             retention_ms=KEPT_MS,
         )
         ensure_topics(self._kafka, [topic])
+        found: dict[tuple[str, str], None] = {}
         with Reader(self._kafka, self._group) as reader:
             where = Partition(name, 0)
             low, end = reader.ends(where)
-            start = max(low, end - KNOWN)
-            letters = reader.span(where, start, end, lambda _: False) if start < end else []
-        found = (receive(letter, self._kafka.topic_prefix).headers for letter in letters)
-        return {(said.get("dlq-partition", ""), said.get("dlq-offset", "")) for said in found}
+            for start in range(max(low, end - KNOWN), end, AT_ONCE):
+                for letter in reader.span(where, start, min(start + AT_ONCE, end), lambda _: False):
+                    said = receive(letter, self._kafka.topic_prefix).headers
+                    found[said.get("dlq-partition", ""), said.get("dlq-offset", "")] = None
+        return found
 
 
 def _placed(partition: Partition, offset: int) -> Received:

@@ -181,8 +181,6 @@ class Router:
             return False
         declared, handler = self.handlers[kind]
         event = _decoded(received)
-        if declared.topic != received.topic:
-            raise Invalid(f"{declared.__name__} belongs on {declared.topic}", where=received.place)
         about = {"event_id": received.event_id, "event_type": declared.__name__}
         if pipeline := getattr(event, "pipeline", None):
             about["pipeline"] = pipeline
@@ -273,4 +271,6 @@ def _decoded(received: Received) -> Event:
         field = ".".join(map(str, first["loc"]))
         raise Invalid(f"{first['msg']}{f' at {field}' if field else ''}", where=received.place) from error
     assert event is not None
+    if event.topic != received.topic:
+        raise Invalid(f"{type(event).__name__} belongs on {event.topic}", where=received.place)
     return event
