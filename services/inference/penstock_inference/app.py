@@ -35,7 +35,8 @@ async def run(settings: Settings) -> None:
         every_s = settings.reconcile_every.total_seconds()
         prepare(settings)
         store = await service.store(Tables.metadata, migrations="penstock_inference.migrations")
-        deployments = Deployments(store, Keys(settings.platform.keys), service.clock)
+        keys = Keys(settings.platform.keys)
+        deployments = Deployments(store, keys, service.clock)
         await deployments.restore()
         keeper = DoorKeeper(
             settings.door,
@@ -48,9 +49,8 @@ async def run(settings: Settings) -> None:
         origins = Origins(settings.data_dir)
         recorder = _recorder(settings, deployments, service.readiness, origins)
 
-        await service.restores(
-            deployments.applied, handlers.Promotions(serving), before_calls=not deployments.remembered
-        )
+        promotions = handlers.Promotions(serving, keys)
+        await service.restores(deployments.applied, promotions, before_calls=not deployments.remembered)
         servicer = Servicer(
             deployments,
             recorder,
