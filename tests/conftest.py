@@ -1,4 +1,4 @@
-"""`census`, `load`, `compatibility` and `files` are modules beside the tests; `served` is one
+"""`census`, `load`, `wire`, `compatibility` and `files` are modules beside the tests; `served` is one
 pipeline for all tests of a session.
 """
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE / "contract"), str(HERE / "observability")]
+sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("attack", "contract", "observability"))]
 
 from census import Served, Succession, serve, succession  # noqa: E402  found through the path above
 

@@ -34,6 +34,9 @@ PATH = "/v2/models/echo/infer"
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
 NUMBERS = [0.0, -0.0, 1.5, 2**53 + 1, -1.7e308, 1.7976931348623157e308, 5e-324, math.nan, math.inf, -math.inf]
 TEXTS = ["", "true", "True", "false", "x" * 200, "ä", "\0", "\u2028", '"', "\\", "😀"]
+HEADERS = ["traceparent", "tracestate", PREDICTION_HEADER, "x-request-id", "x-forwarded-for", "authorization"]
+SIGNS = [chr(code) for code in range(32, 127)]
+NO_HEADERS: dict[str, str] = {}
 Seen = dict[str, list[Any]]
 
 
@@ -68,9 +71,13 @@ class Sender:
         found = read_response(data, int(length) if length else None)
         self._keep(str(answer.getheader(PREDICTION_HEADER)), found.tensors, body)
 
-    def grpc(self, message: bytes, compression: grpc.Compression | None) -> None:
+    def grpc(
+        self, message: bytes, compression: grpc.Compression | None, metadata: dict[str, str] = NO_HEADERS
+    ) -> None:
         try:
-            data, call = self._infer.with_call(message, timeout=30, compression=compression)
+            data, call = self._infer.with_call(
+                message, timeout=30, compression=compression, metadata=[*metadata.items()]
+            )
         except grpc.RpcError as refusal:
             said = refusal.code().name, refusal.details()
         else:
@@ -324,14 +331,21 @@ def spoil_message(rng: random.Random, request: Any) -> None:
     rng.choice(changes)()
 
 
+def odd_headers(rng: random.Random) -> dict[str, str]:
+    """Such as the door logs or passes on; seldom any."""
+    if rng.random() < 0.7:
+        return NO_HEADERS
+    return {rng.choice(HEADERS): "".join(rng.choices(SIGNS, k=rng.choice([0, 1, 36, 55, 300])))}
+
+
 def send(sender: Sender, rng: random.Random, count: int) -> None:
     compressions = [None, None, None, grpc.Compression.Gzip, grpc.Compression.Deflate]
     for _ in range(count):
         if rng.random() < 0.6:
             body, headers = http_body(rng)
-            sender.http(body, headers)
+            sender.http(body, headers | odd_headers(rng))
         else:
-            sender.grpc(grpc_message(rng), rng.choice(compressions))
+            sender.grpc(grpc_message(rng), rng.choice(compressions), odd_headers(rng))
 
 
 def test_what_was_served_is_what_is_recorded(echo_served: Echoing) -> None:
@@ -344,7 +358,9 @@ def test_what_was_served_is_what_is_recorded(echo_served: Echoing) -> None:
 
 @pytest.mark.slow
 def test_so_it_is_for_a_hundred_thousand(echo_served: Echoing) -> None:
-    sender, rng = Sender(echo_served), random.Random()
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    sender, rng = Sender(echo_served), random.Random(seed)
     held = []
     for _ in range(2):
         send(sender, rng, MANY // 2)
