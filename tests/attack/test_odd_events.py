@@ -26,6 +26,8 @@ from penstock.testing.mutations import Mutations
 from penstock.testing.stack import StackUnderTest, running_stack
 from penstock.testing.wait import until
 
+pytestmark = pytest.mark.stack
+
 SEED = 20_261_130
 FEW, MANY = 500, 100_000
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -266,7 +268,6 @@ def answers(client: Penstock, kind: Any, source: str) -> dict[tuple[int, int], A
     return by_event
 
 
-@pytest.mark.stack
 def test_odd_events_are_all_accounted_for(served: Served, stack: StackUnderTest) -> None:
     client, wire = served.client, Wire(stack.stack.kafka)
     client.pipelines.apply(TEXT, by="test")

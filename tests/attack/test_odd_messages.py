@@ -44,6 +44,8 @@ from penstock.testing.otlp import Receiver
 from penstock.testing.stack import StackUnderTest, running_stack
 from penstock.testing.wait import until
 
+pytestmark = pytest.mark.stack
+
 SEED = 20_261_129
 FEW, MANY = 300, 20_000
 NAME = "odd"
@@ -234,7 +236,6 @@ def journey(served: Served, name: str) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.stack
 def test_odd_messages_on_every_topic_stop_nobody(
     served: Served, stack: StackUnderTest, tmp_path: Path
 ) -> None:

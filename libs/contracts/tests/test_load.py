@@ -150,6 +150,7 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ),
         ("positive: true", "positive: maybe", 21, "targets.default.positive", "`maybe` never equals"),
         ("positive: true", "positive: 1", 21, "targets.default.positive", "`1` never equals"),
+        ("deduplicate: 7d", "deduplicate: \uff17d", 10, "sources.applications.deduplicate", "is no duration"),
         ("deduplicate: 7d", "deduplicate: 0d", 10, "sources.applications.deduplicate", "for how long"),
         (
             "deduplicate: 7d",

@@ -11,7 +11,7 @@ _UNITS = {
     "d": timedelta(days=1),
 }
 _LONGEST = timedelta(days=36_500)
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 
 
 def parse_duration(text: object) -> timedelta:
