@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
-from penstock.packages.keys import ROLES, Keys
+from penstock.contracts.errors import TREATMENTS, Conflict, NotFound, Tampered, Unavailable
+from penstock.packages.keys import ROLES, Keys, NoKey
 from penstock.testing.packages import NOW
 
 
@@ -152,6 +152,19 @@ def test_a_key_speaks_for_its_role_only(tmp_path: Path) -> None:
         trust.key(registry.keyid, "audit")
 
 
+def test_a_role_without_any_key_is_waited_for(tmp_path: Path) -> None:
+    """A lost store that others fill first; from then on an unknown key is a stranger's."""
+    keys = Keys(tmp_path / "keys")
+    keys.ensure(NOW, roles=["audit"])
+    for role in ("registry", "trainer"):
+        with pytest.raises(NoKey, match=f"no key of role {role}"):
+            keys.trust().key("f00", role)
+    keys.ensure(NOW)
+    for role in ("registry", "trainer"):
+        with pytest.raises(Tampered, match="not in the trust store"):
+            keys.trust().key("f00", role)
+
+
 def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
     keys = Keys(tmp_path)
     with pytest.raises(Unavailable, match="penstock keys init"):
@@ -159,8 +172,9 @@ def test_what_is_missing_or_broken_is_said(tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="no trust store"):
         keys.trust()
     (tmp_path / "trust.json").write_text("{]")
-    with pytest.raises(Tampered, match="no trust store"):
+    with pytest.raises(Tampered, match="no trust store") as damaged:
         keys.trust()
+    assert TREATMENTS[damaged.value.kind].retry, "nothing is judged by it, and nothing refused"
 
 
 def test_each_service_keeps_its_private_key_to_itself(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import grpc
 import pytest
@@ -19,10 +22,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.contracts.events import AuditFailed, AuditStarted, PipelineApplied, encode
+from penstock.packages.keys import Keys
 from penstock.runtime.cloud_events import Received
+from penstock.runtime.pipelines import AppliedPipelines
 from penstock.runtime.router import Retries, Router, may_pass
 from penstock.runtime.store import Effect, Store, Write
 from penstock.runtime.tables import OutboxRow
+from penstock.testing import packages as sample
 from penstock.testing.plugin import Databases
 from penstock.testing.threads import in_a_thread
 
@@ -235,6 +241,33 @@ async def test_a_replay_retries_what_may_pass_and_leaves_out_the_rest() -> None:
         ("audits.v1/0/0", "Invalid", 1),
         ("reviews.v1/0/0", "Invalid", 1),
     ]
+
+
+async def test_what_cannot_be_judged_for_want_of_a_key_waits_for_it(tmp_path: Path) -> None:
+    """Without a trust store, and with one that the registry has not added its key to yet."""
+    registry, keys = Keys(tmp_path / "registry"), Keys(tmp_path / "keys")
+    registry.ensure()
+    applied, letters = AppliedPipelines("g", keys), list[Exception]()
+    router = applied.router
+    assert router is not None
+    router.retries = Retries(first=0.01, longest=0.02, patience=0.05)
+    event = sample.applied(registry)
+    message = Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event))
+
+    async def reject(_message: Received, error: Exception, _tries: int) -> None:
+        letters.append(error)
+
+    waiting = asyncio.create_task(router.replay(message, reject))
+    for change, why in (
+        (lambda: None, "there is no trust store"),
+        (partial(keys.ensure, roles=["audit"]), "no key of role registry"),
+    ):
+        change()
+        assert not (await asyncio.wait({waiting}, timeout=0.5))[0], "ten times its patience"
+        assert why in router.why
+    shutil.copy(tmp_path / "registry" / "trust.json", tmp_path / "keys")
+    await asyncio.wait_for(waiting, 10)
+    assert (applied.get("loans").number, letters) == (1, [])
 
 
 def test_one_handler_for_an_event(store: Store) -> None:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from penstock.contracts.errors import PenstockError, Tampered
+from penstock.contracts.errors import Tampered
 from penstock.contracts.events import AuditCompleted, Envelope, GateResult, ModelVersionPromoted
 from penstock.contracts.pipeline import Gate
 from penstock.packages.dsse import Statement, envelope_digest, verify
@@ -138,7 +138,8 @@ def admissible(
     the promotion and the evidence name one digest and one pipeline; the evidence is what the
     promotion was granted on, is signed by the audit, and opens every gate.
 
-    `package_digest` is the one that `open_package` found on disk, never one from an event.
+    `package_digest` is the one that `open_package` found on disk, never one from an event. Raises
+    NoKey while there is no key to judge by.
     """
     version = promotion.version
     subject = (version.pipeline, version.digest)
@@ -180,7 +181,7 @@ def _ungranted(promotion: ModelVersionPromoted, grant: PromotionGrant) -> list[s
 def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, str]) -> list[str]:
     try:
         verdict, waiver = read_evidence(evidence, trust)
-    except PenstockError as error:
+    except Tampered as error:
         return [error.message]
     strangers = [
         f"the {type(statement).__name__.lower()} is about {statement.pipeline}@{statement.digest}, not about"

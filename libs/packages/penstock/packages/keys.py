@@ -59,6 +59,16 @@ _SIGNATURE = ec.ECDSA(hashes.SHA256())
 _PUBLIC = PublicFormat.SubjectPublicKeyInfo
 
 
+class NoKey(Unavailable):
+    """A key is missing, so nothing can be signed, or judged, that needs it: it waits, however long.
+    Whoever made a forgery waits with it, and is told apart once the key is there.
+    """
+
+
+class NoTrust(NoKey, Tampered):
+    """A trust store that cannot be read as one: what it held counts again once it is mended."""
+
+
 class TrustedKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -86,7 +96,8 @@ class Trust:
 
     def key(self, keyid: str, role: Role, at: datetime | None = None) -> TrustedKey:
         """Finds the key, if it may have signed as `role` at `at`, the time that the signed
-        statement gives. Raises Tampered.
+        statement gives. Raises Tampered, and NoKey while the store has no key of the role at all: a
+        lost store is filled again by each service at its start, as that of training is by an upgrade.
 
         A retired key's older statements stay good: evidence is kept for years, and what is served
         today may have been promoted before the last rotation. The time is the signer's own word, so
@@ -100,6 +111,8 @@ class Trust:
         """
         trusted = self.keys.get(keyid)
         if trusted is None:
+            if all(known.role != role for known in self.keys.values()):
+                raise NoKey(f"the trust store has no key of role {role}", remedy=f"Start the {role}")
             raise Tampered(f"key {keyid} is not in the trust store")
         if trusted.role != role:
             raise Tampered(f"key {keyid} may sign as {trusted.role}, not as {role}")
@@ -155,23 +168,23 @@ class Keys:
         self._private = private or directory
 
     def signer(self, role: Role) -> Signer:
-        """Reads the role's private key. Raises Unavailable while there is none: it can be made at
-        any time, and what waits for it goes on.
+        """Reads the role's private key. Raises NoKey while there is none: it can be made at any
+        time, and what waits for it goes on.
         """
         path = self._private / f"{role}.pem"
         try:
             return Signer(role, path, path.read_bytes())
         except FileNotFoundError as error:
-            raise Unavailable(
+            raise NoKey(
                 f"there is no key of role {role}", where=str(path), remedy="Make it with `penstock keys init`"
             ) from error
 
     def trust(self) -> Trust:
-        """Reads the trust store, with the keys of training where they are made. Raises Unavailable
-        while there is none, Tampered where it cannot be read as one.
+        """Reads the trust store, with the keys of training where they are made. Raises NoKey
+        while there is none, NoTrust where it cannot be read as one.
         """
         if not (main := self._store("")).exists():
-            raise Unavailable(
+            raise NoKey(
                 "there is no trust store", where=str(main), remedy="Make it with `penstock keys init`"
             )
         return Trust(
@@ -274,13 +287,13 @@ _TRUST: TypeAdapter[dict[str, TrustedKey]] = TypeAdapter(dict[str, TrustedKey])
 
 
 def _read(store: Path) -> dict[str, TrustedKey]:
-    """Reads a store; an empty one where it is not made yet. Raises Tampered."""
+    """Reads a store; an empty one where it is not made yet. Raises NoTrust."""
     try:
         return _TRUST.validate_json(store.read_bytes())
     except FileNotFoundError:
         return {}
     except ValidationError as error:
-        raise Tampered(f"no trust store: {error.errors()[0]['msg']}", where=str(store)) from error
+        raise NoTrust(f"no trust store: {error.errors()[0]['msg']}", where=str(store)) from error
 
 
 def _retire_all_but(present: Signer, keys: Mapping[str, TrustedKey], now: datetime) -> dict[str, TrustedKey]:

@@ -128,7 +128,8 @@ class Replay:
                 left = self._lags.get(topic, 0)
                 self._readiness.waits_for(topic, f"reading it from the beginning, {left:,} offsets are left")
             elif waiting := sum(key[1] == topic for key in self._lanes.keys):
-                self._readiness.waits_for(topic, f"events of {waiting} keys wait to be applied")
+                why = f"events of {waiting} keys wait to be applied{self._why()}"
+                self._readiness.waits_for(topic, why)
             else:
                 del self._unread[topic]
                 self._readiness.has(topic)
@@ -170,4 +171,8 @@ class Replay:
         waiting = sorted(
             f"{topic} {(key or b'').decode(errors='replace')}" for _, topic, key in self._lanes.keys
         )
-        self._readiness.fact("replay", f"events wait: {', '.join(waiting)}" if waiting else "")
+        said = f"events wait: {', '.join(waiting)}{self._why()}" if waiting else ""
+        self._readiness.fact("replay", said)
+
+    def _why(self) -> str:
+        return "".join({f"; {router.why}": None for router, _, _ in self._lanes.keys if router.why})

@@ -26,6 +26,7 @@ from sqlalchemy.exc import OperationalError
 from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, DeadlineExceeded, Invalid, PenstockError
 from penstock.contracts.events import EVENTS, Event, decode
+from penstock.packages.keys import NoKey
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import DatabaseAway
@@ -54,8 +55,9 @@ class Retries:
     """Bounds on how long a message may hold up those behind it, in seconds.
 
     `first` and `longest` delay between two tries. `patience` counts from the first failure; then the
-    message is rejected. A restart of the service begins to count anew, and so does its database's
-    absence. A handler on the event loop may take `longest_run`; it is tried again then.
+    message is rejected. A restart of the service begins to count anew, and so does the absence of
+    its database, or of the keys to judge by. A handler on the event loop may take `longest_run`; it
+    is tried again then.
     """
 
     first: float = 0.2
@@ -76,8 +78,8 @@ class Patience:
     def lasts(self, error: Exception) -> bool:
         """Counts a failure; whether the message is to be tried again."""
         self.tries += 1
-        if isinstance(error, DatabaseAway):
-            self._since = time.monotonic()  # nothing can be applied meanwhile, this message or another
+        if isinstance(error, DatabaseAway | NoKey):
+            self._since = time.monotonic()  # nothing can be applied, or judged, meanwhile
         return may_pass(error) and time.monotonic() - self._since < self._patience
 
     def delay(self) -> float:
@@ -94,6 +96,7 @@ class Router:
         self.retries = retries
         self.handlers: dict[str, tuple[type[Event], Handler]] = {}
         self.replays: dict[str, tuple[type[Event], Replayed]] = {}
+        self.why = ""  # the last event of a replay that was tried in vain waits
         self._caught_up: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     @property
@@ -245,8 +248,8 @@ class Router:
                 if not patience.lasts(error):
                     await reject(received, error, patience.tries)
                     return False
-                why = f"{type(error).__name__}: {error}"
-            log.warning("replay_retried", place=received.place, event_type=received.event_type, why=why)
+                self.why = f"{type(error).__name__}: {error}"
+            log.warning("replay_retried", place=received.place, event_type=received.event_type, why=self.why)
             await asyncio.sleep(patience.delay())
 
 
