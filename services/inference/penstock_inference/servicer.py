@@ -51,6 +51,11 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
     async def Predict(
         self, request: inference_pb2.PredictRequest, context: Context
     ) -> inference_pb2.PredictResponse:
+        if any(one.unverified for one in self._deployments if one.pipeline == request.pipeline):
+            raise Unavailable(
+                f"{request.pipeline} is served, but not verified yet",
+                remedy="Try again; `penstock status` says what is missing",
+            )
         model = find_model(self._deployments.models, request.pipeline)
         timeout = min(context.time_remaining() or LONGEST_S, LONGEST_S)
         events: Mapping[str, str] = {}

@@ -78,6 +78,7 @@ async def test_what_serves_and_what_was_refused_outlive_the_process(
     assert again.refused is not None
     assert again.refused.reason == "it does not rise"
     assert again.known == now.known == Known(4, model.digest)
+    assert (now.unverified, again.unverified) == (False, True)
     assert await deployments.served_promotion(again) == model.promotion
     assert [(changed.serving is not None, changed.refused is not None) for changed in published(store)] == [
         (True, False),
@@ -98,6 +99,7 @@ async def test_a_damaged_row_is_left_out_and_mended_by_its_promotion(
     again = await restored(store, keys)
     deployment = again.of(model.pipeline)
     assert (deployment.layout(4), deployment.known) == (None, None), "its promotion is admitted again"
+    assert not deployment.unverified, "what nothing is known of cannot be recorded"
     assert deployment.served is not None
     await again.admit(model)
     assert (await restored(store, keys)).of(model.pipeline).known == Known(4, model.digest)

@@ -49,6 +49,11 @@ def test_each_difference_has_its_repair(
     )
 
 
+def test_what_cannot_be_verified_for_now_stays_loaded() -> None:
+    loaded = {"loans": frozenset({2}), "loans.candidate.x": frozenset({3}), "gone": frozenset({1})}
+    assert plan({}, loaded, [], [], ["loans"]) == [Drop("gone"), Drop("loans.candidate.x")]
+
+
 @given(SERVED, LOADED, st.frozensets(NAMES), st.frozensets(NAMES))
 def test_what_is_served_is_never_dropped_and_clients_come_first(
     served: dict[str, int],

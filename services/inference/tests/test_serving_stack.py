@@ -619,6 +619,27 @@ def test_a_restart_serves_what_was_served_and_takes_nothing_older(
     assert serving().generation == served
 
 
+def test_a_restart_without_the_trust_store_goes_on_serving(
+    door: Door, house: StackUnderTest, served: int, serving: Callable[[], inference_pb2.Serving]
+) -> None:
+    """What Triton has was verified before it was loaded, and stays until that can be judged again."""
+    keys = house.home / "keys"
+    house.stop("inference")
+    away = keys.rename(keys.with_name("keys-away"))
+    try:
+        house.start("inference")
+        house.waits("inference", "model loans")
+        for _ in range(20):
+            assert door.infer().version == served
+        code, why = status_of(lambda: predict(door, income=("number", 1.0)))
+        assert (code, "not verified yet" in why) == ("UNAVAILABLE", True)
+    finally:
+        away.rename(keys)
+    house.ready()
+    assert door.infer().version == served
+    assert serving().generation == served
+
+
 def answers(door: Door) -> bool:
     try:
         door.infer(timeout=2)

@@ -13,12 +13,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.contracts.errors import Conflict, PenstockError, Refused, Unavailable
+from penstock.contracts.errors import PenstockError, Refused
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.packages.archive import MODEL_SIGNATURE, PACKAGE_FOLDER, unpack
 from penstock.packages.evidence import Known, admissible
 from penstock.packages.format import Package, open_package
-from penstock.packages.keys import Keys, Trust
+from penstock.packages.keys import Keys
 from penstock.packages.signing import verify_package
 from penstock.runtime.artifacts import Artifacts
 
@@ -41,7 +41,8 @@ class Admission:
         the trust store is away.
         """
         version = promotion.version
-        _refuse(admissible(promotion, self._trust(), version.digest, known))  # before anything is fetched
+        trust = Keys(self.keys).trust()
+        _refuse(admissible(promotion, trust, version.digest, known))  # before anything is fetched
         kept = self._place(promotion)
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".incoming-") as name:
@@ -73,7 +74,7 @@ class Admission:
     def _verify(
         self, directory: Path, signature: Path, promotion: ModelVersionPromoted, known: Known | None
     ) -> Package:
-        trust, version = self._trust(), promotion.version
+        trust, version = Keys(self.keys).trust(), promotion.version
         package = open_package(directory, version.digest)
         _refuse(admissible(promotion, trust, package.digest, known))
         verify_package(directory, signature, trust, version.digest, version.keyid)
@@ -85,12 +86,6 @@ class Admission:
 
     def _place(self, promotion: ModelVersionPromoted) -> Path:
         return self.folder / promotion.version.pipeline / str(promotion.generation)
-
-    def _trust(self) -> Trust:
-        try:
-            return Keys(self.keys).trust()
-        except Conflict as error:
-            raise Unavailable(error.message, where=error.where, remedy=error.remedy) from error
 
 
 def _refuse(reasons: list[str]) -> None:

@@ -69,6 +69,13 @@ class Deployment:
         self.promotions += promotions
         self.not_before = now + min(2.0 ** (self.failures - 1), LONGEST_BACKOFF_S)
 
+    @property
+    def unverified(self) -> bool:
+        """Whether the database alone says what serves: it was verified before this process began, and
+        cannot be for now.
+        """
+        return self.served is not None and self.model is None and self.served.generation in self.layouts
+
     def serves(self, promotion: ModelVersionPromoted) -> bool:
         return self.model is not None and _identity(self.model.promotion) == _identity(promotion)
 

@@ -58,12 +58,14 @@ def plan(
     loaded: Mapping[str, frozenset[int]],
     silent: Collection[str],
     promoted: Collection[str],
+    unverified: Collection[str] = (),
 ) -> list[Step]:
     """Plans the steps in order: first what clients miss, then what is too much, then what is new.
 
     `served`: generation that each pipeline should serve. `loaded`: generations that Triton has, by
     model. `silent`: pipelines whose loaded version did not answer a real inference. `promoted`:
-    pipelines with a promotion that may be tried now.
+    pipelines with a promotion that may be tried now. `unverified`: pipelines that served, and cannot
+    be verified for now: what Triton has of them was verified before it was loaded, and stays.
     """
     steps: list[Step] = []
     for pipeline, generation in sorted(served.items()):
@@ -76,7 +78,7 @@ def plan(
             steps.append(Trim(pipeline, generation))
     steps += [
         Drop(model)
-        for model in sorted(loaded.keys() - served.keys())
+        for model in sorted(loaded.keys() - served.keys() - set(unverified))
         if CANDIDATE in model or model not in promoted
     ]
     return steps + [Deploy(pipeline) for pipeline in sorted(promoted)]

@@ -148,6 +148,7 @@ class Serving:
             loaded,
             [deployment.pipeline for deployment in self._deployments if not deployment.answering],
             [d.pipeline for d in self._deployments if self._live and d.is_due(now)],
+            [d.pipeline for d in self._deployments if d.unverified],
         )
 
     # -- repairing ---------------------------------------------------------------------------------
