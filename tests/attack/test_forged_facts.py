@@ -20,13 +20,26 @@ from ulid import ULID
 
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import (
+    EVENTS,
     AuditCompleted,
+    AuditFailed,
+    AuditStarted,
+    DeploymentChanged,
     Envelope,
     Event,
+    ModelVersion,
+    ModelVersionPromoted,
+    ModelVersionRefused,
     ModelVersionRegistered,
     PipelineApplied,
     ReviewDecided,
+    ReviewRequested,
+    TrainingRunCanceled,
     TrainingRunCompleted,
+    TrainingRunFailed,
+    TrainingRunProgressed,
+    TrainingRunRequested,
+    TrainingRunStarted,
     encode,
 )
 from penstock.contracts.pipeline import Audit
@@ -35,6 +48,7 @@ from penstock.packages.keys import ROLES, Keys, Role, Signer
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.pipelines import AppliedPipelines
+from penstock.runtime.restore import History
 from penstock.runtime.router import Router, may_pass
 from penstock.runtime.store import Store
 from penstock.runtime.tables import InboxRow, RuntimeTables
@@ -42,6 +56,12 @@ from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.threads import in_a_thread
 
+NOT_SIGNED: dict[type[Event], str] = {
+    TrainingRunRequested: "a wish, which whoever reaches the door may have; what its run makes is judged",
+    TrainingRunProgressed: "no service reads it: curves are the trainer's own rows",
+    ReviewRequested: "no service reads it: reviews are the audit's own rows",
+    DeploymentChanged: "no service reads it, nor does the command line: inference tells what it serves",
+}
 LATER = sample.NOW + timedelta(days=1)
 
 
@@ -202,6 +222,55 @@ def follower(attack: Attack) -> Iterator[Reader]:
     store.close()
 
 
+@contextmanager
+def history_of_the_registry(attack: Attack) -> Iterator[Reader]:
+    """A registry whose database is lost, while it reads what it announced."""
+    from penstock_model_registry.app import MIGRATIONS
+    from penstock_model_registry.history import History
+    from penstock_model_registry.store import Tables
+
+    store = Store.open(f"sqlite:///{attack.folder}/lost.db", Tables.metadata, migrations=MIGRATIONS)
+    yield reading(History(store, attack.keys), store, Tables.metadata)
+    store.close()
+
+
+@contextmanager
+def history_of_the_audit(attack: Attack) -> Iterator[Reader]:
+    from penstock_ethics_audit.desk import Desk
+    from penstock_ethics_audit.history import History
+    from penstock_ethics_audit.store import Tables
+
+    store = Store.open(f"sqlite:///{attack.folder}/lost.db", migrations="penstock_ethics_audit.migrations")
+    desk = Desk(attack.keys, attack.artifacts.root, lambda: datetime.now(UTC))
+    yield reading(History(store, desk, attack.keys), store, Tables.metadata)
+    store.close()
+
+
+def reading(history: History, store: Store, tables: MetaData) -> Reader:
+    history.router = Router("history")
+    history.reading(history.router)
+    return Reader(history.router, store, tables)
+
+
+class Anybody(Reader):
+    """No service reads it; whoever will, asks this first."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.trust = attack.keys.trust()
+
+    async def receives(self, event: Event) -> None:
+        facts.verify_fact(event, self.trust)  # type: ignore[arg-type]
+
+    async def refuses(self, event: Event) -> None:
+        with pytest.raises(Tampered):
+            await self.receives(event)
+
+
+@contextmanager
+def anybody(attack: Attack) -> Iterator[Reader]:
+    yield Anybody(attack)
+
+
 # -- what they read --------------------------------------------------------------------------------
 
 Forge = Callable[[Attack, Signer], Event]
@@ -222,17 +291,72 @@ def on_other_rows(attack: Attack, by: Signer) -> TrainingRunCompleted:
     return facts.signed(run, attack.keys.signer("trainer"))
 
 
+def started(attack: Attack, by: Signer) -> TrainingRunStarted:
+    said = attack.run.model_dump(include=set(TrainingRunStarted.model_fields) - {"evidence"})
+    return facts.signed(TrainingRunStarted(**said, started_at=sample.NOW), by)
+
+
+def failed(_attack: Attack, by: Signer) -> TrainingRunFailed:
+    said = {"kind": "conflict", "reason": "no rows", "remedy": "Publish more", "failed_at": sample.NOW}
+    return facts.signed(TrainingRunFailed(run_id="R1", pipeline="loans", **said), by)  # type: ignore[arg-type]
+
+
+def canceled(_attack: Attack, by: Signer) -> TrainingRunCanceled:
+    event = TrainingRunCanceled(run_id="R1", pipeline="loans", canceled_at=sample.NOW, canceled_by="Ada")
+    return facts.signed(event, by)
+
+
+def honest_version(attack: Attack) -> ModelVersion:
+    return sample.version(attack.run.digest, attack.keys)
+
+
 def version(attack: Attack, by: Signer) -> ModelVersionRegistered:
-    honest = sample.version(attack.run.digest, attack.keys)
+    honest = honest_version(attack)
     said = honest.model_dump(include=set(TrainingRunCompleted.model_fields) - {"evidence"})
     run = facts.signed(TrainingRunCompleted(**said, completed_at=sample.NOW), by)
-    return ModelVersionRegistered(version=honest.model_copy(update={"run": run.evidence}))
+    return sample.registered(attack.keys, honest.model_copy(update={"run": run.evidence}))
 
 
 def version_of_a_set(attack: Attack, by: Signer) -> ModelVersionRegistered:
-    honest = sample.version(attack.run.digest, attack.keys)
+    honest = honest_version(attack)
     made = facts.signed(honest.training_set, by)
-    return ModelVersionRegistered(version=honest.model_copy(update={"training_set": made}))
+    return sample.registered(attack.keys, honest.model_copy(update={"training_set": made}))
+
+
+def registered_version(attack: Attack, by: Signer) -> ModelVersionRegistered:
+    return facts.signed(ModelVersionRegistered(version=honest_version(attack)), by)
+
+
+def refused(attack: Attack, by: Signer) -> ModelVersionRefused:
+    event = ModelVersionRefused(version=honest_version(attack), because=("so",), refused_at=sample.NOW)
+    return facts.signed(event, by)
+
+
+def promotion(attack: Attack) -> ModelVersionPromoted:
+    proof = sample.verdict(attack.keys, attack.run.digest)
+    return sample.promotion(attack.keys, honest_version(attack), proof)
+
+
+def promoted(attack: Attack, by: Signer) -> ModelVersionPromoted:
+    return facts.signed(promotion(attack).model_copy(update={"promoted_by": "Ada"}), by)
+
+
+def granted(attack: Attack, by: Signer) -> ModelVersionPromoted:
+    """The registry's own statement, over a grant that it did not sign."""
+    honest, proof = promotion(attack), sample.verdict(attack.keys, attack.run.digest)
+    grant = sample.promotion(Signing(by), honest.version, proof).promotion  # type: ignore[arg-type]
+    return facts.signed(honest.model_copy(update={"promotion": grant}), attack.keys.signer("registry"))
+
+
+def audit_started(attack: Attack, by: Signer) -> AuditStarted:
+    event = AuditStarted(audit_id="A1", pipeline="loans", digest=attack.run.digest, started_at=sample.NOW)
+    return facts.signed(event, by)
+
+
+def audit_failed(attack: Attack, by: Signer) -> AuditFailed:
+    said: dict[str, Any] = {"audit_id": "A1", "pipeline": "loans", "digest": attack.run.digest}
+    event = AuditFailed(**said, reason="no rows", remedy="Publish more", failed_at=sample.NOW)
+    return facts.signed(event, by)
 
 
 def verdict(attack: Attack, by: Signer) -> AuditCompleted:
@@ -310,13 +434,34 @@ CASES: dict[str, tuple[Open, Before, Forge, Role]] = {
     "pipeline": (follower, nothing, pipeline, "registry"),
     "run, to the registry": (registry, nothing, completed, "trainer"),
     "run, to the feature store": (feature_store, nothing, completed, "trainer"),
+    "run that began": (anybody, nothing, started, "trainer"),
+    "failed run": (feature_store, nothing, failed, "trainer"),
+    "canceled run": (feature_store, nothing, canceled, "trainer"),
     "training set of a run": (registry, nothing, on_other_rows, "feature_store"),
     "version": (audit, nothing, version, "trainer"),
     "training set of a version": (audit, nothing, version_of_a_set, "feature_store"),
+    "registered version": (audit, nothing, registered_version, "registry"),
+    "registered version, read again": (history_of_the_registry, nothing, registered_version, "registry"),
+    "refused version, to the registry": (history_of_the_registry, nothing, refused, "registry"),
+    "refused version, to the audit": (history_of_the_audit, nothing, refused, "registry"),
+    "promotion, to the audit": (audit, nothing, promoted, "registry"),
+    "promotion, read again": (history_of_the_registry, nothing, promoted, "registry"),
+    "grant, to the audit": (audit, nothing, granted, "registry"),
+    "grant, read again": (history_of_the_audit, nothing, granted, "registry"),
+    "audit that began": (history_of_the_audit, nothing, audit_started, "audit"),
+    "failed audit": (registry, registered, audit_failed, "audit"),
     "verdict": (registry, registered, verdict, "audit"),
     "rejection": (registry, in_review, rejected, "audit"),
     "approval": (registry, in_review, approved, "audit"),
 }
+
+
+def test_every_event_is_signed_or_it_is_said_why_not(attack: Attack) -> None:
+    stated = {type(forge(attack, attack.keys.signer(role))) for _, _, forge, role in CASES.values()}
+    assert stated.isdisjoint(NOT_SIGNED)
+    assert stated | NOT_SIGNED.keys() == set(EVENTS.values())
+
+
 each = pytest.mark.parametrize("case", CASES)
 
 
@@ -357,27 +502,29 @@ async def test_a_signed_fact_says_nothing_else(attack: Attack, case: str) -> Non
     with opened(attack) as reader:
         await before(reader, attack)
         honest = forge(attack, attack.keys.signer(role))
-        if isinstance(honest, ModelVersionRegistered):
-            forged = [
+        forged = [honest.model_copy(update=change) for change in changed(honest)]
+        if isinstance(honest, ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted):
+            forged += [
                 honest.model_copy(update={"version": honest.version.model_copy(update=change)})
-                for change in changed(honest.version, {"signature", "keyid", "registered_at"})
+                for change in changed(honest.version)
             ]
-        else:
-            forged = [honest.model_copy(update=change) for change in changed(honest, set())]
         assert len(forged) >= 4
         for event in forged:
             await reader.refuses(event)
 
 
-def changed(fact: Any, free: set[str]) -> list[dict[str, Any]]:
-    if isinstance(fact, AuditCompleted | ReviewDecided):
-        free = free | UNSIGNED
+def changed(fact: Any) -> list[dict[str, Any]]:
+    free = UNSIGNED if isinstance(fact, AuditCompleted | ReviewDecided) else set()
     found = [
         {name: other}
         for name in type(fact).model_fields
         if name not in free and (other := changes(getattr(fact, name))) is not None
     ]
-    taken = [] if isinstance(fact, AuditCompleted) else ["evidence", "run", "rejection", "waiver"]
+    taken = (
+        []
+        if isinstance(fact, AuditCompleted)
+        else ["evidence", "run", "applied", "rejection", "waiver", "statement"]
+    )
     return found + [{name: None} for name in taken if isinstance(getattr(fact, name, None), Envelope)]
 
 
@@ -415,7 +562,8 @@ async def test_a_true_run_is_not_audited_on_other_rows(attack: Attack) -> None:
     rows = honest.training_set.model_copy(update={"audit": attack.run.package})
     made = facts.signed(rows, attack.keys.signer("feature_store"))
     with audit(attack) as reader:
-        await reader.refuses(ModelVersionRegistered(version=honest.model_copy(update={"training_set": made})))
+        other = honest.model_copy(update={"training_set": made})
+        await reader.refuses(sample.registered(attack.keys, other))
 
 
 async def test_a_statement_of_one_kind_is_none_of_another(attack: Attack) -> None:

@@ -6,27 +6,35 @@ from __future__ import annotations
 
 import json
 import shutil
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from sqlalchemy import select, text
 
-from penstock.contracts.events import Event, PipelineApplied, decode
+from penstock.contracts.errors import Tampered
+from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, decode
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.pipeline import Linear, Pipeline, Trainer
+from penstock.packages.facts import check_granted
 from penstock.packages.format import PIPELINE, canonical, open_package
 from penstock.packages.keys import Keys
 from penstock.packages.signing import verify_package
+from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.pipelines import AppliedPipelines
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
+from penstock.testing import packages as sample
 from penstock.testing.history import restored
 from penstock.testing.packages import NOW
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry.app import MIGRATIONS
+from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
-from penstock_model_registry.store import PipelineRow, Tables
+from penstock_model_registry.registry import Registry
+from penstock_model_registry.store import PipelineRow, PromotionRow, Tables
 
 RELEASED = Path(__file__).parent / "released"
 DIGEST = "sha256:5f1e8b89bd23fb8a3858bd4f094c31b2536a6e939d24c312db6ced24635ba369"
@@ -143,3 +151,48 @@ async def test_an_applied_pipeline_is_stated_again_signed_and_followed_only_then
     again = [event for event in published(store)[2:] if isinstance(event, PipelineApplied)]
     assert await followed(keys, again) == {"loans": 4, "prices": 1}
     store.close()
+
+
+async def test_a_promotion_that_stands_is_stated_again_with_who_asked_for_it(tmp_path: Path) -> None:
+    """The grant alone names nobody; a version of then came of no signed run."""
+    keys = Keys(tmp_path / "keys")
+    keys.ensure()
+    store = Store.open(f"sqlite:///{tmp_path}/registry.db", Tables.metadata, migrations=MIGRATIONS)
+    version = sample.version(DIGEST, keys).model_copy(update={"run": None, "applied": None})
+    known = sample.promotion(keys, version, sample.verdict(keys, DIGEST))
+    before = known.model_copy(update={"statement": None})
+    with in_a_thread(store.transaction()) as effect:
+        effect.session.add_all([PipelineRow.of(applied("loans")), PromotionRow.of(before)])
+    artifacts = Artifacts(f"file://{tmp_path}/artifacts")
+    registry = Registry(store, Packages(artifacts, keys), artifacts, keys, lambda: NOW)
+    for _ in range(2):  # the second start has nothing to state
+        await store.write(registry.state_again)
+    (stated,) = published(store)
+    assert isinstance(stated, ModelVersionPromoted)
+    assert stated.model_copy(update={"statement": None}) == before
+    with pytest.raises(Tampered, match="is not signed"):
+        check_granted(before, keys.trust())
+    check_granted(stated, keys.trust())
+    store.close()
+
+
+def test_the_release_before_reads_what_is_written(tmp_path: Path) -> None:
+    """Its models took no key that they did not know. They are `readers.json`, as JSON Schema."""
+    readers = json.loads((RELEASED / "readers.json").read_text())
+    keys = Keys(tmp_path / "keys")
+    keys.ensure()
+    digest = sample.write_package(tmp_path / "package")
+    gates = (sample.AUROC_PASSED, sample.gate("fail"))
+    verdict = sample.verdict(keys, digest, *gates)
+    promotion = sample.promotion(keys, sample.version(digest, keys), verdict)
+    written = {
+        "trust": (tmp_path / "keys" / "trust.json").read_bytes(),
+        "verdict": b64decode(verdict.payload),
+        "waiver": b64decode(sample.waiver(keys, digest, gates[1]).payload),
+        "promotion": b64decode(promotion.promotion.payload),
+    } | {path.name: path.read_bytes() for path in (tmp_path / "package").glob("*.json")}
+    assert written.keys() == readers.keys()
+    for name, content in written.items():
+        assert [
+            error.message for error in Draft202012Validator(readers[name]).iter_errors(json.loads(content))
+        ] == []

@@ -24,7 +24,7 @@ from confluent_kafka import Producer
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
 
-from penstock.contracts.events import AuditCompleted, Event, ModelVersionRegistered, encode
+from penstock.contracts.events import AuditCompleted, Event, encode
 from penstock.contracts.topics import SHARED, pipeline_topics
 from penstock.ethics_audit.v1 import ethics_audit_pb2, ethics_audit_pb2_grpc
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
@@ -190,7 +190,7 @@ class Services:
         result = Artifacts(self._artifacts).put_bytes("audits/result.json", b"{}")
         self.publish(
             sample.applied(self.keys, number=7),
-            ModelVersionRegistered(version=sample.version(DIGEST, self.keys)),
+            sample.registered(self.keys, sample.version(DIGEST, self.keys)),
             AuditCompleted(
                 audit_id="A1",
                 pipeline="loans",

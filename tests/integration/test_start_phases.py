@@ -25,7 +25,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from penstock.contracts.events import (
     AuditCompleted,
     Event,
-    ModelVersionRegistered,
     encode,
 )
 from penstock.contracts.topics import SHARED, pipeline_topics
@@ -111,7 +110,7 @@ class Start:
         result = Artifacts(f"file://{home}/artifacts").put_bytes("audits/result.json", b"{}")
         self._published(
             sample.applied(keys, number=7),
-            ModelVersionRegistered(version=sample.version(DIGEST, keys)),
+            sample.registered(keys, sample.version(DIGEST, keys)),
             AuditCompleted(
                 audit_id="A1",
                 pipeline="loans",

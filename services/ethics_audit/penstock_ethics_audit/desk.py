@@ -18,19 +18,20 @@ from penstock.contracts.events import (
     AuditFailed,
     AuditStarted,
     Envelope,
+    ModelVersionPromoted,
     ModelVersionRegistered,
     ReviewDecided,
     ReviewRequested,
 )
 from penstock.packages import dsse
 from penstock.packages.evidence import Verdict, Waiver, gate_name, may_be_waived, not_passed
-from penstock.packages.facts import Rejection, verify_version
+from penstock.packages.facts import Rejection, check_granted, signed, verify_fact
 from penstock.packages.keys import Keys
 from penstock.runtime.metrics import histogram
 from penstock.runtime.pipelines import Applied
 from penstock.runtime.store import Effect
 from penstock_ethics_audit import store as rows
-from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow
+from penstock_ethics_audit.store import AskedRow, AuditRow, PromotionRow, ReviewRow
 
 log = structlog.get_logger(__name__)
 _DURATION = histogram(metrics.AUDITS)
@@ -55,10 +56,10 @@ class Desk:
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit and returns its id; None where the version is audited already, for the same
         package and split give the same verdict. Raises Unavailable before the pipeline's file came in,
-        Tampered where trainer and feature store did not sign what it comes from.
+        Tampered where the registry did not sign it, or trainer and feature store what it comes from.
         """
         version = registered.version
-        verify_version(version, self._keys.trust())
+        verify_fact(registered, self._keys.trust())
         known = rows.newest_audit(effect.session, version.digest)
         if known is not None and known.state != rows.FAILED:
             return None
@@ -87,10 +88,18 @@ class Desk:
                 "keys": str(self._keys.directory),
             },
         )
-        effect.publish(
-            AuditStarted(audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now)
+        started = AuditStarted(
+            audit_id=audit_id, pipeline=version.pipeline, digest=version.digest, started_at=now
         )
+        effect.publish(signed(started, self._keys.signer("audit")))
         return audit_id
+
+    def promoted(self, event: ModelVersionPromoted, effect: Effect) -> None:
+        """Keeps a promotion, for `penstock verify`. Raises Tampered where the registry did not grant it
+        on evidence that opens the gates.
+        """
+        check_granted(event, self._keys.trust())
+        effect.session.merge(PromotionRow.of(event))
 
     def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
         """Signs a job's findings. Raises Unavailable while no key signs: the result waits for it."""
@@ -120,16 +129,15 @@ class Desk:
         """Ends an audit without evidence: nothing is known about the model, so it does not serve."""
         row, now = _running(effect, audit_id), self._clock()
         row.state, row.failure, row.remedy, row.ended_at = rows.FAILED, message, remedy, now
-        effect.publish(
-            AuditFailed(
-                audit_id=audit_id,
-                pipeline=row.pipeline,
-                digest=row.digest,
-                reason=message,
-                remedy=remedy,
-                failed_at=now,
-            )
+        failed = AuditFailed(
+            audit_id=audit_id,
+            pipeline=row.pipeline,
+            digest=row.digest,
+            reason=message,
+            remedy=remedy,
+            failed_at=now,
         )
+        effect.publish(signed(failed, self._keys.signer("audit")))
         _measure(row, "none", effect)
         log.error("audit_failed", version=row.name, kind=kind.value, why=message)
 

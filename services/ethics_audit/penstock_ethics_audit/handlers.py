@@ -1,8 +1,8 @@
-"""Kafka in: applied pipelines and registered versions."""
+"""Kafka in: applied pipelines, registered and promoted versions."""
 
 from __future__ import annotations
 
-from penstock.contracts.events import ModelVersionRegistered
+from penstock.contracts.events import ModelVersionPromoted, ModelVersionRegistered
 from penstock.packages.keys import Keys
 from penstock.runtime.broker import Router
 from penstock.runtime.pipelines import Applied, AppliedPipelines
@@ -25,5 +25,9 @@ def router(desk: Desk, store: Store) -> Router:
     @router.on(ModelVersionRegistered)
     def on_model_version_registered(event: ModelVersionRegistered, effect: Effect) -> None:
         desk.begin(event, effect)
+
+    @router.on(ModelVersionPromoted)
+    def on_model_version_promoted(event: ModelVersionPromoted, effect: Effect) -> None:
+        desk.promoted(event, effect)
 
     return router

@@ -27,14 +27,14 @@ from penstock.contracts.events import (
 )
 from penstock.packages import evidence
 from penstock.packages.evidence import may_be_waived, not_passed
-from penstock.packages.facts import verify_review, verify_version
+from penstock.packages.facts import check_granted, verify_fact, verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
 from penstock_ethics_audit import store as rows
 from penstock_ethics_audit.desk import Desk
-from penstock_ethics_audit.store import AuditRow, ReviewRow
+from penstock_ethics_audit.store import AuditRow, PromotionRow, ReviewRow
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +44,7 @@ class History(restore.History):
         self._desk = desk
         self._keys = keys
         self._versions: dict[str, ModelVersion] = {}
+        self._promoted: dict[str, ModelVersionPromoted] = {}
         self._waiting: dict[str, ModelVersionRegistered] = {}
         self._started: dict[str, datetime] = {}
         self._ended: dict[str, AuditCompleted] = {}
@@ -55,17 +56,24 @@ class History(restore.History):
         def on_model_version(
             event: ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted,
         ) -> None:
-            digest = event.version.digest
-            self._versions.setdefault(digest, event.version)
+            digest, trust = event.version.digest, self._keys.trust()
+            if isinstance(event, ModelVersionPromoted):
+                check_granted(event, trust)
+                known = self._promoted.get(event.version.pipeline)
+                if known is None or known.generation < event.generation:
+                    self._promoted[event.version.pipeline] = event
+            else:
+                verify_fact(event, trust)
+            self._versions[digest] = event.version
             if isinstance(event, ModelVersionRegistered):
-                verify_version(event.version, self._keys.trust())
-                self._versions[digest], self._waiting[digest] = event.version, event
+                self._waiting[digest] = event
             elif isinstance(event, ModelVersionRefused):
                 self._waiting.pop(digest, None)
 
         @router.on_replay(AuditStarted, AuditCompleted)
         def on_audit(event: AuditStarted | AuditCompleted) -> None:
             if isinstance(event, AuditStarted):
+                verify_fact(event, self._keys.trust())
                 self._started[event.audit_id] = event.started_at
             else:
                 evidence.verdict_of(event, self._keys.trust())
@@ -80,6 +88,8 @@ class History(restore.History):
         return session.scalar(select(AuditRow.audit_id).limit(1)) is None
 
     def write(self, effect: Effect) -> None:
+        for promoted in self._promoted.values():
+            effect.session.merge(PromotionRow.of(promoted))
         held = [ended for ended in self._ended.values() if self._holds(ended)]
         for ended in held:
             effect.session.add(

@@ -11,7 +11,7 @@ import grpc
 from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.events import GateResult
+from penstock.contracts.events import GateResult, ModelVersionPromoted
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
 from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc as pb_grpc
 from penstock.packages.keys import Keys
@@ -81,12 +81,13 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
     async def VerifyVersion(
         self, request: pb.VerifyVersionRequest, context: Context
     ) -> pb.VerifyVersionResponse:
-        def look(session: Session) -> tuple[AuditRow, ReviewRow | None]:
+        def look(session: Session) -> tuple[AuditRow, ReviewRow | None, ModelVersionPromoted | None]:
             audit = rows.find_audit(session, request.version)
-            return audit, session.get(ReviewRow, audit.audit_id)
+            review = session.get(ReviewRow, audit.audit_id)
+            return audit, review, rows.last_promotion(session, audit.digest)
 
-        audit, review = await self._store.read(look)
-        checks = await asyncio.to_thread(verify, audit, review, self._artifacts, self._keys)
+        audit, review, promotion = await self._store.read(look)
+        checks = await asyncio.to_thread(verify, audit, review, promotion, self._artifacts, self._keys)
         return pb.VerifyVersionResponse(
             valid=all(check.holds for check in checks),
             checks=[pb.Check(what=check.what, holds=check.holds, detail=check.detail) for check in checks],

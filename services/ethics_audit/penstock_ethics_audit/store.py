@@ -1,4 +1,6 @@
-"""The audit's tables and the queries over them: `audit` sections of pipelines, audits, reviews."""
+"""The audit's tables and the queries over them: `audit` sections of pipelines, audits, reviews,
+promotions.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import Conflict, Unavailable
-from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion
+from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion, ModelVersionPromoted
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
 from penstock.runtime.tables import Json, UtcDateTime
@@ -91,6 +93,30 @@ class ReviewRow(Tables):
     waiver: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
     rejection: Mapped[Envelope | None] = mapped_column(Json(Envelope), default=None)
     decided_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+
+
+class PromotionRow(Tables):
+    """One generation of a pipeline, as the registry granted it. Never changed."""
+
+    __tablename__ = "promotions"
+
+    pipeline: Mapped[str] = mapped_column(String(64), primary_key=True)
+    generation: Mapped[int] = mapped_column(Integer, primary_key=True)
+    digest: Mapped[str] = mapped_column(String(80), index=True)
+    promoted: Mapped[ModelVersionPromoted] = mapped_column(Json(ModelVersionPromoted))
+
+    @classmethod
+    def of(cls, event: ModelVersionPromoted) -> PromotionRow:
+        version = event.version
+        return cls(
+            pipeline=version.pipeline, generation=event.generation, digest=version.digest, promoted=event
+        )
+
+
+def last_promotion(session: Session, digest: str) -> ModelVersionPromoted | None:
+    query = select(PromotionRow).where(PromotionRow.digest == digest)
+    row = session.scalar(query.order_by(PromotionRow.generation.desc()).limit(1))
+    return row.promoted if row else None
 
 
 def asked(session: Session, pipeline: str, number: int) -> Audit | None:

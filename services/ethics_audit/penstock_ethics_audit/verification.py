@@ -10,11 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Tampered
-from penstock.contracts.events import Envelope, ModelVersion
+from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted
+from penstock.contracts.versions import version_name
 from penstock.packages import archive, dsse, evidence, signing
 from penstock.packages.dsse import Statement
 from penstock.packages.evidence import Verdict, Waiver
-from penstock.packages.facts import AppliedPipeline, Rejection, verify_fact, verify_version
+from penstock.packages.facts import (
+    AppliedPipeline,
+    Rejection,
+    check_granted,
+    verify_fact,
+    verify_version,
+)
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys, Trust
 from penstock.runtime.artifacts import Artifacts
@@ -40,9 +47,15 @@ def _check(found: list[Check], what: str) -> Iterator[Callable[[str], None]]:
         found.append(Check(what, True, " ".join(said)))
 
 
-def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys: Keys) -> list[Check]:
+def verify(
+    audit: AuditRow,
+    review: ReviewRow | None,
+    promotion: ModelVersionPromoted | None,
+    artifacts: Artifacts,
+    keys: Keys,
+) -> list[Check]:
     """Checks the whole chain against the trust store as it is now, from the pipeline file to a
-    person's review, and then whether every gate is open.
+    person's review, then whether every gate is open, and the promotion where the version was promoted.
 
     Blocks for a second: fetches the package. Raises where there is no trust store at all.
     """
@@ -77,7 +90,24 @@ def verify(audit: AuditRow, review: ReviewRow | None, artifacts: Artifacts, keys
         if closed := evidence.closed_gates(verdict, waiver):
             raise Tampered("; ".join(closed))
         say("each passed" if waiver is None else "each passed or is waived")
+    if promotion is not None:
+        with _check(checks, "promotion signature") as say:
+            _promotion(promotion, audit, trust, say)
     return checks
+
+
+def _promotion(
+    promotion: ModelVersionPromoted, audit: AuditRow, trust: Trust, say: Callable[[str], None]
+) -> None:
+    """Checks that the registry granted it for this version, and says who asked for it."""
+    check_granted(promotion, trust)
+    subject = promotion.version.pipeline, promotion.version.digest
+    if subject != (audit.pipeline, audit.digest):
+        raise Tampered(f"the promotion is of {version_name(*subject)}")
+    stated = verify_fact(promotion, trust)
+    said = "rolled back to" if promotion.reason == "rolled_back" else "promoted"
+    say(f"generation {promotion.generation}, {said} by {promotion.promoted_by} (not a proven identity);")
+    say(_by("registry", promotion.statement, stated))
 
 
 def _origin(version: ModelVersion, trust: Trust, checks: list[Check]) -> None:

@@ -230,7 +230,7 @@ class World:
         return packages.of_a_run(self.keys, version.model_copy(update=said))
 
     def registered(self, **options: Any) -> ModelVersionRegistered:
-        return ModelVersionRegistered(version=self.version(**options))
+        return packages.registered(self.keys, self.version(**options))
 
     def __post_init__(self) -> None:
         self._numbers: Iterator[int] = iter(range(1000))

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -55,6 +56,7 @@ from penstock.ethics_audit.v1.ethics_audit_pb2_grpc import (
 )
 from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
+from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.cloud_events import headers_of
 from penstock.runtime.jobs import JobContext
@@ -74,7 +76,7 @@ from penstock_ethics_audit.handlers import applied as applied_pipelines
 from penstock_ethics_audit.handlers import router
 from penstock_ethics_audit.history import History
 from penstock_ethics_audit.servicer import Servicer
-from penstock_ethics_audit.store import AskedRow, AuditRow, ReviewRow, Tables
+from penstock_ethics_audit.store import AskedRow, AuditRow, PromotionRow, ReviewRow, Tables
 
 World = Any  # the fixture's class lives in conftest.py
 
@@ -143,12 +145,18 @@ def decide(desk: Desk, store: Store, reference: str, **said: Any) -> ReviewRow:
         return desk.decide(reference, effect, **said)
 
 
-def completed(desk: Desk, store: Store, world: World, *gates: Any, version: Any = None) -> AuditCompleted:
-    """An audit that the job is said to have done with these gates."""
-    registered = ModelVersionRegistered(
-        version=version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys)
-    )
-    audit_id = begin(desk, store, registered)
+def completed(
+    desk: Desk,
+    store: Store,
+    world: World,
+    *gates: Any,
+    version: Any = None,
+    begun: Callable[[], None] = lambda: None,
+) -> AuditCompleted:
+    """An audit that the job is said to have done with these gates; `begun` is called before."""
+    version = version or made.version("sha256:" + uuid.uuid4().hex * 2, world.keys)
+    audit_id = begin(desk, store, made.registered(world.keys, version))
+    begun()
     said = {gate.verdict for gate in gates}
     report = world.artifacts.put_bytes(f"audits/{audit_id}/report.html", b"<p>report</p>").model_dump(
         mode="json"
@@ -278,6 +286,39 @@ async def test_a_registered_version_becomes_signed_evidence(world: World, store:
     assert evidence.closed_gates(verdict, dsse.verify(waiver, world.keys.trust(), Waiver)) == []
 
 
+async def test_verify_says_who_promoted_it_and_sees_a_forged_grant(
+    world: World, store: Store, desk: Desk, tmp_path: Path
+) -> None:
+    proof = completed(desk, store, world, made.AUROC_PASSED).evidence
+    stranger = Keys(tmp_path / "stranger")
+    stranger.ensure()
+    (version,) = (row.version for row in audits(store))
+    honest = made.promotion(world.keys, version, proof)
+    hear = router(desk, store).handlers[honest.ce_type()][1]
+
+    async def said() -> list[tuple[bool, str]]:
+        async with serving(desk, store, world) as stub:
+            found = await stub.VerifyVersion(pb.VerifyVersionRequest(version=version.digest))
+        return [(one.holds, one.detail) for one in found.checks if one.what == "promotion signature"]
+
+    assert await said() == []
+    with in_a_thread(store.transaction()) as effect:
+        hear(honest, effect)
+    ((holds, detail),) = await said()
+    assert holds
+    assert detail.startswith(
+        "generation 1, promoted by penstock (not a proven identity); by the registry, key"
+    )
+    other = made.promotion(stranger, version, proof)
+    for forged in (other, *({"promoted_by": "Mallory"}, {"promotion": other.promotion}, {"statement": None})):
+        event = honest.model_copy(update=forged) if isinstance(forged, dict) else forged
+        with pytest.raises(Tampered), in_a_thread(store.transaction()) as effect:
+            hear(event, effect)
+        with in_a_thread(store.transaction()) as effect:  # whoever can write to the database
+            effect.session.merge(PromotionRow.of(event))
+        assert [holds for holds, _ in await said()] == [False]
+
+
 def test_a_flipped_byte_of_the_verdict_does_not_verify(world: World, store: Store, desk: Desk) -> None:
     envelope = completed(desk, store, world, made.AUROC_PASSED).evidence
     dsse.verify(envelope, world.keys.trust(), Verdict)
@@ -293,7 +334,7 @@ def test_a_flipped_byte_of_the_verdict_does_not_verify(world: World, store: Stor
 def test_a_version_is_audited_once_and_again_only_after_a_failure(
     world: World, store: Store, desk: Desk
 ) -> None:
-    event = ModelVersionRegistered(version=made.version("sha256:" + "a" * 64, world.keys))
+    event = made.registered(world.keys, made.version("sha256:" + "a" * 64, world.keys))
     first = begin(desk, store, event)
     with store.transaction() as effect:
         assert desk.begin(event, effect) is None
@@ -304,9 +345,8 @@ def test_a_version_is_audited_once_and_again_only_after_a_failure(
 
 
 def test_without_a_key_nothing_is_claimed(world: World, store: Store, desk: Desk) -> None:
-    (world.keys.directory / "audit.pem").unlink()
     with pytest.raises(Unavailable, match="no key of role audit"):
-        completed(desk, store, world, made.AUROC_PASSED)
+        completed(desk, store, world, made.AUROC_PASSED, begun=(world.keys.directory / "audit.pem").unlink)
     assert audits(store)[0].state == "running"  # nothing was committed: the result waits for the key
 
 
@@ -315,7 +355,7 @@ async def test_the_job_is_told_what_the_applied_file_asks_whichever_comes_in_fir
 ) -> None:
     house, pipelines = router(desk, fresh), applied_pipelines(desk, fresh, world.keys)
     applied = file(world, 1)
-    registered = ModelVersionRegistered(version=made.version("sha256:" + "b" * 64, world.keys))
+    registered = made.registered(world.keys, made.version("sha256:" + "b" * 64, world.keys))
     orders: list[dict[str, Any]] = []
     hear = house.handlers[registered.ce_type()][1]
     with (
@@ -357,9 +397,9 @@ async def test_after_a_lost_database_verdicts_and_decisions_are_there_and_what_w
     decide(desk, store, approved.digest, approve=True, decided_by="Ada", why="pilot")
     decide(desk, store, rejected.digest, approve=False, decided_by="Bob", why="no")
     digest = "sha256:" + "c" * 64
-    waits = ModelVersionRegistered(version=made.version(digest, world.keys))
+    waits = made.registered(world.keys, made.version(digest, world.keys))
     begin(desk, store, waits)  # its job goes with the database
-    versions = [ModelVersionRegistered(version=row.version) for row in audits(store)]
+    versions = [made.registered(world.keys, row.version) for row in audits(store)]
     found = await lose_the_database(empty, desk, world, [file(world, 1), *versions, *published(store)])
 
     def rows(of: Store) -> list[tuple[Any, ...]]:
@@ -392,7 +432,7 @@ async def test_what_it_did_not_sign_is_not_its_history(
 ) -> None:
     honest = completed(desk, store, world, made.AUROC_PASSED, BLOCK)
     forged = honest.model_copy(update={"verdict": "pass"})
-    registered = ModelVersionRegistered(version=audits(store)[0].version)
+    registered = made.registered(world.keys, audits(store)[0].version)
     found = await lose_the_database(empty, desk, world, [file(world, 1), registered, forged])
     assert [(row.state, row.verdict) for row in audits(found)] == [("running", None)], "it is audited anew"
     found.close()
@@ -456,7 +496,7 @@ async def test_versions_are_found_by_a_prefix_that_is_not_ambiguous(
 
 
 async def test_a_running_audit_has_no_report_yet_and_says_so(world: World, store: Store, desk: Desk) -> None:
-    begin(desk, store, ModelVersionRegistered(version=made.version("sha256:" + "c" * 64, world.keys)))
+    begin(desk, store, made.registered(world.keys, made.version("sha256:" + "c" * 64, world.keys)))
     async with serving(desk, store, world) as stub:
         assert (await stub.GetAudit(pb.GetAuditRequest(version="cccc"))).state == pb.Audit.STATE_RUNNING
         fetching = stub.FetchReport(pb.FetchReportRequest(version="cccc"))

@@ -30,8 +30,7 @@ def router(arrivals: Arrivals, store: Store, keys: Keys) -> Router:
     def on_training_run_ended(
         event: TrainingRunCompleted | TrainingRunFailed | TrainingRunCanceled, effect: Effect
     ) -> None:
-        if isinstance(event, TrainingRunCompleted):
-            verify_fact(event, keys.trust())
+        verify_fact(event, keys.trust())
         end_run(effect.session, event.run_id)
         effect.after_commit(arrivals.tell)
 

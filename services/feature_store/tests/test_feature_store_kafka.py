@@ -16,6 +16,7 @@ from lending import credit_risk
 
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
 from penstock.feature_store.v1 import feature_store_pb2 as pb
+from penstock.packages import facts
 from penstock.packages.facts import verify_fact
 from penstock.testing.broker import Kafka
 from penstock.testing.letters import letters
@@ -210,7 +211,7 @@ def test_every_so_many_labels_there_is_a_run(world: World) -> None:
         failed = TrainingRunFailed(
             run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW
         )
-        world.tell(failed)
+        world.tell(facts.signed(failed, world.keys.signer("trainer")))
         until(
             lambda: len(requests()) == 2, within=20, what="labels that came during the run count for the next"
         )

@@ -19,6 +19,7 @@ from redis_server import RedisServer
 
 from penstock.contracts.events import TrainingRunFailed, TrainingRunRequested
 from penstock.feature_store.v1 import feature_store_pb2 as pb
+from penstock.packages import facts
 from penstock.testing.broker import Kafka
 from penstock.testing.s3 import S3
 from penstock.testing.wait import until
@@ -198,7 +199,7 @@ def test_labels_that_came_during_a_run_count_whoever_hears_of_its_end(pair: Pair
         failed = TrainingRunFailed(
             run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW
         )
-        pair.world.tell(failed)
+        pair.world.tell(facts.signed(failed, pair.world.keys.signer("trainer")))
         until(lambda: len(requests()) == 2, within=30, what="a second run is requested")
 
 

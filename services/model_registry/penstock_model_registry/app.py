@@ -29,6 +29,7 @@ async def run(settings: Settings) -> None:
         pipelines = Pipelines(store, settings.platform.kafka, keys, service.clock)
         await store.write(pipelines.state_again)
         registry = Registry(store, packages, service.artifacts, keys, service.clock)
+        await store.write(registry.state_again)
 
         await service.restores(History(store, keys))
         service.consume(handlers.router(registry, store))

@@ -21,6 +21,8 @@ from penstock.contracts.events import (
 )
 from penstock.contracts.pipeline import Gate, Pipeline
 from penstock.contracts.versions import version_name
+from penstock.packages.facts import signed
+from penstock.packages.keys import Signer
 from penstock.runtime.metrics import counter
 from penstock.runtime.store import Effect
 from penstock_model_registry import promotion
@@ -139,9 +141,11 @@ def registered(session: Session, digest: str) -> VersionRow:
     return row
 
 
-def settle(effect: Effect, row: VersionRow, case: Case, judged: Judged, now: datetime) -> None:
-    """Writes a decision and publishes what follows from it. The version that serves keeps serving,
-    whatever a later audit says: a person rolls back.
+def settle(
+    effect: Effect, row: VersionRow, case: Case, judged: Judged, now: datetime, signer: Signer
+) -> None:
+    """Writes a decision and publishes what follows from it, a refusal signed. The version that
+    serves keeps serving, whatever a later audit says: a person rolls back.
     """
     row.changes += 1
     match judged.decision:
@@ -151,18 +155,21 @@ def settle(effect: Effect, row: VersionRow, case: Case, judged: Judged, now: dat
             promote(effect, row, case, judged.promoted)
             outcome: str = judged.promoted.reason
         case AwaitsReview(because=because):
-            _refuse(effect, row, case, (*because, "waits for a review"), now)
+            _refuse(effect, row, case, (*because, "waits for a review"), now, signer)
             outcome = "awaits_review"
         case promotion.Refused(because=because):
-            _refuse(effect, row, case, because, now)
+            _refuse(effect, row, case, because, now, signer)
             outcome = "refused"
     decided = {"pipeline": row.pipeline, "decision": outcome}
     effect.after_commit(lambda: _DECISIONS.add(1, decided))
 
 
-def _refuse(effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...], now: datetime) -> None:
+def _refuse(
+    effect: Effect, row: VersionRow, case: Case, because: tuple[str, ...], now: datetime, signer: Signer
+) -> None:
     if list(because) != row.because and row.state in ("registered", "refused"):
-        effect.publish(ModelVersionRefused(version=case.version, because=because, refused_at=now))
+        refused = ModelVersionRefused(version=case.version, because=because, refused_at=now)
+        effect.publish(signed(refused, signer))
     row.because = list(because)
     if row.state == "registered":
         row.state = "refused"

@@ -1,8 +1,15 @@
-"""Kafka in: finished runs, audits and reviews."""
+"""Kafka in: finished runs, audits and reviews, and what the registry announced itself."""
 
 from __future__ import annotations
 
-from penstock.contracts.events import AuditCompleted, AuditFailed, ReviewDecided, TrainingRunCompleted
+from penstock.contracts.events import (
+    AuditCompleted,
+    AuditFailed,
+    ModelVersionPromoted,
+    PipelineApplied,
+    ReviewDecided,
+    TrainingRunCompleted,
+)
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store, Write
 from penstock_model_registry.registry import Registry
@@ -26,5 +33,9 @@ def router(registry: Registry, store: Store) -> Router:
     @router.on(ReviewDecided)
     async def on_review_decided(event: ReviewDecided) -> Write | None:
         return await registry.reviewed(event)
+
+    @router.on(PipelineApplied, ModelVersionPromoted)
+    def on_announced(event: PipelineApplied | ModelVersionPromoted, effect: Effect) -> None:
+        registry.announced(event, effect)
 
     return router

@@ -2,9 +2,10 @@
 and generations must go on rising.
 
 `pipelines.v1` and `model-versions.v1` are compacted, so they hold each pipeline's newest file, each
-version, and each pipeline's newest promotion; `audits.v1` holds every verdict. Older files and the
-promotions before the newest are gone with the database: what was promoted serves on and can be
-replaced, but there is nothing to roll back to. A database that holds anything is never touched.
+version, and each pipeline's newest promotion; `audits.v1` holds every verdict. What is not signed by
+who may state it is none of it. Older files and the promotions before the newest are gone with the
+database: what was promoted serves on and can be replaced, but there is nothing to roll back to. A
+database that holds anything is never touched.
 
 What was known of a version when the promotion that stands was made was decided on by then: verdict
 and review come back as they are, and promote nothing, however often they are read again. Whoever
@@ -13,11 +14,12 @@ wants the version names it: `penstock promote`.
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import structlog
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import PenstockError
 from penstock.contracts.events import (
     AuditCompleted,
     ModelVersionPromoted,
@@ -26,8 +28,8 @@ from penstock.contracts.events import (
     PipelineApplied,
     ReviewDecided,
 )
-from penstock.packages.evidence import admissible, verdict_of
-from penstock.packages.facts import verify_fact, verify_review
+from penstock.packages.evidence import verdict_of
+from penstock.packages.facts import check_granted, verify_fact, verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
@@ -42,6 +44,7 @@ class History(restore.History):
         self._keys = keys
         self._pipelines: dict[str, PipelineApplied] = {}
         self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
+        self._as_of: dict[str, datetime] = {}  # when a version's state was stated
         self._promoted: dict[str, ModelVersionPromoted] = {}
         self._audits: dict[str, AuditCompleted] = {}
         self._reviews: dict[str, ReviewDecided] = {}
@@ -51,15 +54,22 @@ class History(restore.History):
         @router.on_replay(PipelineApplied)
         def on_pipeline_applied(event: PipelineApplied) -> None:
             verify_fact(event, self._keys.trust())
-            self._pipelines[event.pipeline] = event
+            known = self._pipelines.get(event.pipeline)
+            if known is None or known.number < event.number:  # an older file may be published again
+                self._pipelines[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused)
         def on_model_version(event: ModelVersionRegistered | ModelVersionRefused) -> None:
-            self._versions[event.version.digest] = event
+            at = verify_fact(event, self._keys.trust()).at
+            if self._as_of.get(event.version.digest, at) <= at:
+                self._versions[event.version.digest], self._as_of[event.version.digest] = event, at
 
         @router.on_replay(ModelVersionPromoted)
         def on_model_version_promoted(event: ModelVersionPromoted) -> None:
-            self._promoted[event.version.pipeline] = event
+            check_granted(event, self._keys.trust())
+            known = self._promoted.get(event.version.pipeline)
+            if known is None or known.generation < event.generation:
+                self._promoted[event.version.pipeline] = event
 
         @router.on_replay(AuditCompleted)
         def on_audit_completed(event: AuditCompleted) -> None:
@@ -79,13 +89,14 @@ class History(restore.History):
         )
 
     def write(self, effect: Effect) -> None:
-        promoted = {name: event for name, event in self._promoted.items() if self._holds(event)}
-        versions = {event.version.digest: event for event in promoted.values()} | self._versions
+        promoted = self._promoted.values()
+        versions = {event.version.digest: event for event in promoted} | self._versions
         effect.session.add_all(map(PipelineRow.of, self._pipelines.values()))
         effect.session.add_all(
-            self._version_row(event, promoted.get(event.version.pipeline)) for event in versions.values()
+            self._version_row(event, self._promoted.get(event.version.pipeline))
+            for event in versions.values()
         )
-        effect.session.add_all(map(PromotionRow.of, promoted.values()))
+        effect.session.add_all(map(PromotionRow.of, promoted))
         if self._pipelines:
             log.warning(
                 "history_restored",
@@ -116,18 +127,3 @@ class History(restore.History):
             if review and standing and review.decided_at <= standing.promoted_at:
                 row.waiver, row.rejected = outcome_of(review)
         return row
-
-    def _holds(self, event: ModelVersionPromoted) -> bool:
-        """Tells whether this registry signed the promotion, on evidence that opens the gates."""
-        try:
-            wrong = admissible(event, self._keys.trust(), event.version.digest)
-        except PenstockError as error:
-            wrong = [str(error)]
-        if wrong:
-            log.error(
-                "promotion_left_out",
-                pipeline=event.version.pipeline,
-                generation=event.generation,
-                because=wrong,
-            )
-        return not wrong

@@ -10,6 +10,7 @@ from datetime import datetime
 from penstock.contracts.errors import TREATMENTS, PenstockError, Tampered
 from penstock.contracts.events import (
     AuditCompleted,
+    AuditFailed,
     ModelVersionPromoted,
     ReviewDecided,
     TrainingRunCompleted,
@@ -18,7 +19,7 @@ from penstock.contracts.versions import version_name
 from penstock.packages import dsse, evidence
 from penstock.packages.dsse import envelope_digest
 from penstock.packages.evidence import Known, PromotionGrant, Waiver, admissible, verdict_of
-from penstock.packages.facts import verify_fact, verify_review
+from penstock.packages.facts import signed, verify_fact, verify_review
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry import promotion
@@ -27,10 +28,12 @@ from penstock_model_registry.packages import Packages
 from penstock_model_registry.promotion import Drop, Promoted, Reason
 
 
-def check_signed(said: TrainingRunCompleted | AuditCompleted | ReviewDecided, keys: Keys) -> None:
+def check_signed(
+    said: TrainingRunCompleted | AuditCompleted | AuditFailed | ReviewDecided, keys: Keys
+) -> None:
     """Raises Tampered for a forged one. To be called before what it is about is waited for."""
     match said:
-        case TrainingRunCompleted():
+        case TrainingRunCompleted() | AuditFailed():
             verify_fact(said, keys.trust())
         case AuditCompleted():
             verdict_of(said, keys.trust())
@@ -108,12 +111,14 @@ class Judge:
             generation=case.generation,
             evidence=tuple(envelope_digest(envelope) for envelope in case.proof),
         )
-        return ModelVersionPromoted(
+        signer = self._keys.signer("registry")
+        promoted = ModelVersionPromoted(
             version=case.version,
             generation=case.generation,
             evidence=case.proof,
-            promotion=dsse.sign(grant, self._keys.signer("registry")),
+            promotion=dsse.sign(grant, signer),
             reason=reason,
             promoted_at=now,
             promoted_by=by,
         )
+        return signed(promoted, signer)

@@ -25,11 +25,15 @@ from penstock.contracts.events import (
     AuditCompleted,
     AuditFailed,
     ModelVersion,
+    ModelVersionPromoted,
     ModelVersionRegistered,
+    PipelineApplied,
     ReviewDecided,
     TrainingRunCompleted,
+    encode,
 )
 from penstock.contracts.versions import version_name
+from penstock.packages.facts import signed
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.metrics import counter
@@ -122,7 +126,8 @@ class Registry:
         effect.after_commit(partial(_PACKAGES.add, 1, {"pipeline": row.pipeline, "outcome": row.state}))
         told = log.bind(pipeline=row.pipeline, digest=row.digest, run_id=row.run_id)
         if row.signed:
-            effect.publish(ModelVersionRegistered(version=row.version))
+            registered = ModelVersionRegistered(version=row.version)
+            effect.publish(signed(registered, self._keys.signer("registry")))
             told.info("version_registered", keyid=row.version.keyid)
         else:
             told.error("package_refused", reason=row.because[0])
@@ -176,11 +181,46 @@ class Registry:
 
     def audit_failed(self, failed: AuditFailed, effect: Effect) -> None:
         """Notes on the version that nothing is known about it. Raises Unavailable while the version
-        has not come in.
+        has not come in, Tampered for what the audit did not sign.
         """
+        check_signed(failed, self._keys)
         row = registered(effect.session, failed.digest)
         if row.state == "registered" and row.audit is None:
             row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
+
+    # -- what is announced stays -------------------------------------------------------------------
+
+    def state_again(self, effect: Effect) -> None:
+        """Signs the promotions that stand and are of a release that did not say by whom, and announces
+        them again.
+        """
+        signer = self._keys.signer("registry")
+        for name in rows.names(effect.session):
+            try:
+                champion = rows.champion_of(effect.session, name)
+                if champion is None or champion.promoted.statement is not None:
+                    continue
+                champion.promoted = signed(champion.promoted, signer)
+            except PenstockError as error:  # a damaged row holds up no other
+                log.error("promotion_not_stated_again", pipeline=name, why=str(error))
+                continue
+            effect.publish(champion.promoted)
+            log.info("promotion_stated_again", pipeline=name, generation=champion.generation)
+
+    def announced(self, event: PipelineApplied | ModelVersionPromoted, effect: Effect) -> None:
+        """Announces a pipeline's newest file or promotion again where another came after it. The
+        topics are compacted: who reads them anew would find the other one alone, an old file once
+        more or a forged one.
+        """
+        newest: PipelineApplied | ModelVersionPromoted | None = None
+        if isinstance(event, PipelineApplied):
+            file = rows.newest_pipeline(effect.session, event.pipeline)
+            newest = file.applied if file else None
+        elif champion := rows.champion_of(effect.session, event.version.pipeline):
+            newest = champion.promoted
+        if newest is not None and encode(newest) != encode(event):
+            effect.publish(newest)
+            log.warning("newest_announced_again", topic=event.topic, key=newest.key)
 
     # -- people ask --------------------------------------------------------------------------------
 
@@ -233,7 +273,7 @@ class Registry:
         """Writes the evidence and the decision on it. Raises Moved."""
         row = unmoved(effect.session, case)
         row.audit, row.waiver, row.rejected = case.audit, case.waiver, case.rejected
-        settle(effect, row, case, judged, self._clock())
+        settle(effect, row, case, judged, self._clock(), self._keys.signer("registry"))
 
 
 def _raise_unless_audited(case: Case) -> None:

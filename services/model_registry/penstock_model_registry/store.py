@@ -94,7 +94,7 @@ class VersionRow(Tables):
 
 
 class PromotionRow(Tables):
-    """One generation of a pipeline. Never changed."""
+    """One generation of a pipeline. Never changed but for its signature."""
 
     __tablename__ = "promotions"
 

@@ -18,7 +18,7 @@ from penstock.testing import packages as sample
 from penstock.testing.history import left_out, restored
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry.history import History
-from penstock_model_registry.store import PipelineRow, VersionRow
+from penstock_model_registry.store import PipelineRow, PromotionRow, VersionRow
 
 if TYPE_CHECKING:
     from conftest import World
@@ -141,6 +141,39 @@ async def test_a_run_by_a_file_that_went_with_the_database_is_a_version(world: W
     assert run.pipeline_number < applied(world).number
     await world.receives(run)
     assert world.state(run.digest)[0] == "registered"
+
+
+async def test_older_ones_that_are_published_again_are_no_newer_ones(world: World) -> None:
+    await world.promotes("one")
+    second = await world.promotes("two", audit_id="A2")
+    announced, old = world.published(), world.promotions()[0]
+    world.lose_database()
+    files = [applied(world), sample.applied(world.keys, number=3)]
+    await restored(History(world.store, world.keys), [*files, *announced, old])
+    with in_a_thread(world.store.snapshot()) as session:
+        assert session.scalars(select(PipelineRow.number)).all() == [7]
+        assert session.scalars(select(PromotionRow.generation)).all() == [2]
+    assert world.state(second)[0] == "promoted"
+
+
+async def test_what_came_after_the_newest_is_not_what_stays(world: World) -> None:
+    """Compaction keeps the last of a key: an old one once more, or a forged one."""
+    await world.promotes("one")
+    await world.promotes("two", audit_id="A2")
+    world.applies(TEXT, number=2)
+    old, newest = world.promotions()
+    with in_a_thread(world.store.snapshot()) as session:
+        file = session.get_one(PipelineRow, ("loans", 2)).applied
+    for event in (newest, file):
+        await world.receives(event)
+    assert world.promotions() == [old, newest]
+    for event in (old, newest.model_copy(update={"promoted_by": "Mallory"}), sample.applied(world.keys)):
+        await world.receives(event)
+    assert world.promotions()[2:] == [newest, newest]
+    assert world.published(PipelineApplied) == [file]
+    for event in (newest, file):
+        await world.receives(event)
+    assert (len(world.promotions()), len(world.published(PipelineApplied))) == (4, 1)
 
 
 async def test_a_forged_promotion_is_no_history(world: World) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from penstock.contracts.errors import Conflict, Invalid, NotFound, Refused, Tampered, Unavailable
 from penstock.contracts.events import AuditFailed, ModelVersionRefused, ModelVersionRegistered
+from penstock.packages import facts
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.store import assert_migrations_match
 from penstock.testing import lending
@@ -251,6 +252,7 @@ async def test_a_failed_audit_waits_for_its_version(world: World) -> None:
         remedy="Train again",
         failed_at=sample.NOW,
     )
+    failed = facts.signed(failed, world.keys.signer("audit"))
     with pytest.raises(Unavailable, match="has not come in yet"):
         await world.receives(failed)
     await world.receives(run)
@@ -302,6 +304,7 @@ async def test_an_audit_that_could_not_be_carried_out_is_said(world: World) -> N
         remedy="Publish more",
         failed_at=sample.NOW,
     )
+    failed = facts.signed(failed, world.keys.signer("audit"))
     await world.receives(failed)
     assert world.state(run.digest) == (
         "registered",

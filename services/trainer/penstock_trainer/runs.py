@@ -106,9 +106,10 @@ class Runs:
             raise Conflict(f"run {run_id} is {run.state} already")
         effect.cancel(JOB, run_id)
         ended_at = self._end(run, CANCELED, effect)
-        effect.publish(
-            TrainingRunCanceled(run_id=run_id, pipeline=run.pipeline, canceled_at=ended_at, canceled_by=by)
+        canceled = TrainingRunCanceled(
+            run_id=run_id, pipeline=run.pipeline, canceled_at=ended_at, canceled_by=by
         )
+        effect.publish(signed(canceled, self._keys.signer("trainer")))
 
     # -- what the job says -------------------------------------------------------------------------
 
@@ -157,16 +158,15 @@ class Runs:
         run = rows.run(effect.session, run_id)
         run.failure, run.remedy = message, remedy
         ended_at = self._end(run, FAILED, effect)
-        effect.publish(
-            TrainingRunFailed(
-                run_id=run_id,
-                pipeline=run.pipeline,
-                kind=kind.value,
-                reason=message,
-                remedy=remedy,
-                failed_at=ended_at,
-            )
+        failed = TrainingRunFailed(
+            run_id=run_id,
+            pipeline=run.pipeline,
+            kind=kind.value,
+            reason=message,
+            remedy=remedy,
+            failed_at=ended_at,
         )
+        effect.publish(signed(failed, self._keys.signer("trainer")))
 
     # -- what a run leaves -------------------------------------------------------------------------
 

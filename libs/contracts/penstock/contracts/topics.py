@@ -50,7 +50,7 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "pipelines.v1",
         owner="model_registry",
-        consumers=("ingest", "feature_store", "ethics_audit", "inference"),
+        consumers=("ingest", "feature_store", "ethics_audit", "inference", "model_registry"),
         key="pipeline",
         about="Each pipeline as it was last applied.",
         messages=("PipelineApplied",),
@@ -78,7 +78,7 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "model-versions.v1",
         owner="model_registry",
-        consumers=("ethics_audit", "inference"),
+        consumers=("ethics_audit", "inference", "model_registry"),
         key="pipeline@digest; a promotion: pipeline",
         about="Each version's state, and each pipeline's promoted version.",
         messages=("ModelVersionRegistered", "ModelVersionRefused", "ModelVersionPromoted"),

@@ -16,6 +16,7 @@ from penstock.contracts.events import (
     Interval,
     ModelVersion,
     ModelVersionPromoted,
+    ModelVersionRegistered,
     PipelineApplied,
     TrainingRunCompleted,
 )
@@ -203,7 +204,7 @@ def promotion(
         generation=generation,
         evidence=tuple(dsse.envelope_digest(envelope) for envelope in proof),
     )
-    return ModelVersionPromoted(
+    event = ModelVersionPromoted(
         version=promoted,
         generation=generation,
         evidence=proof,
@@ -212,3 +213,9 @@ def promotion(
         promoted_at=at,
         promoted_by="penstock",
     )
+    return facts.signed(event, keys.signer("registry"))
+
+
+def registered(keys: Keys, version: ModelVersion) -> ModelVersionRegistered:
+    """Signed by the registry."""
+    return facts.signed(ModelVersionRegistered(version=version), keys.signer("registry"))

@@ -16,6 +16,7 @@ class _AuditEvent(Event, topic="audits.v1", key="{digest}"):
 
 class AuditStarted(_AuditEvent):
     started_at: Moment
+    evidence: Envelope | None = None  # Signed by the audit over all of this
 
 
 class AuditCompleted(_AuditEvent):
@@ -36,6 +37,7 @@ class AuditFailed(_AuditEvent):
     reason: str
     remedy: str
     failed_at: Moment
+    evidence: Envelope | None = None  # Signed by the audit over all of this
 
 
 class ReviewRequested(Event, topic="reviews.v1", key="{digest}"):

@@ -95,8 +95,10 @@ class TrainingRunFailed(_RunEvent):
     reason: str
     remedy: str  # Advice: what the user can change.
     failed_at: Moment
+    evidence: Envelope | None = None  # Signed by the trainer over all of this
 
 
 class TrainingRunCanceled(_RunEvent):
     canceled_at: Moment
     canceled_by: Person
+    evidence: Envelope | None = None  # Signed by the trainer over all of this

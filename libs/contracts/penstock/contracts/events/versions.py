@@ -25,6 +25,7 @@ class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}"):
 
 class ModelVersionRegistered(Event, topic="model-versions.v1", key="{version.pipeline}@{version.digest}"):
     version: ModelVersion
+    evidence: Envelope | None = None  # Signed by the registry; without it nothing is audited
 
 
 class ModelVersionRefused(Event, topic="model-versions.v1", key="{version.pipeline}@{version.digest}"):
@@ -33,6 +34,7 @@ class ModelVersionRefused(Event, topic="model-versions.v1", key="{version.pipeli
     version: ModelVersion
     because: tuple[str, ...]
     refused_at: Moment
+    evidence: Envelope | None = None  # Signed by the registry
 
 
 class ModelVersionPromoted(Event, topic="model-versions.v1", key="{version.pipeline}"):
@@ -47,6 +49,8 @@ class ModelVersionPromoted(Event, topic="model-versions.v1", key="{version.pipel
     reason: Literal["promoted", "rolled_back"]
     promoted_at: Moment
     promoted_by: Person
+    # Signed by the registry over all of this, the grant in `promotion` with who asked for it.
+    statement: Envelope | None = None
 
 
 class Served(Frozen):
