@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from dataclasses import replace
 
@@ -63,3 +64,11 @@ def test_a_letter_that_was_given_back_is_marked_and_its_event_is_on_its_topic(
         }
         with pytest.raises(NotFound, match="no dead letter `audits/0/9`"):
             client.dead_letters.replay("audits/0/9")
+
+
+def test_a_topic_is_read_to_its_end_without_waiting_for_more(settings: KafkaSettings) -> None:
+    with Penstock(ClientSettings(endpoint="127.0.0.1:1", kafka=settings)) as client:
+        began = time.monotonic()
+        for _ in range(10):
+            assert [message.value() for message in client.events.read(LETTERS)] == [b"first", b"second"]
+        assert time.monotonic() - began < 5.0

@@ -23,6 +23,7 @@ from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 TIMEOUT_S = 30.0
+GATHER_S = 0.05  # that a read waits for a thousand messages: most topics hold fewer
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,7 @@ class Events:
             ends = {number: end for number, (first, end) in found.items() if end > first}
             consumer.assign([TopicPartition(name, number, 0) for number in ends])
             while ends:
-                for message in consumer.consume(1000, timeout=1.0):
+                for message in consumer.consume(1000, timeout=GATHER_S):
                     if problem := message.error():
                         raise KafkaException(problem)
                     yield message
