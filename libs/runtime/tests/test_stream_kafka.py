@@ -323,9 +323,9 @@ def test_one_that_has_no_topic_yet_says_when_kafka_is_away_and_when_it_is_back()
         EmbeddedKafka() as kafka,
         running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", readiness=readiness)),
     ):
-        for _ in range(2):
+        for end in (kafka.kill, kafka.stop):
             until(lambda: readiness.ready, within=30, what="it waits for nothing")
-            kafka.kill()
+            end()
             until(lambda: not readiness.ready, within=30, what="it says that Kafka is away")
             kafka.start()
         until(lambda: readiness.ready, within=30, what="it says that Kafka is back")
