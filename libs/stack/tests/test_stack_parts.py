@@ -21,7 +21,7 @@ from tritonclient.utils import InferenceServerException
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.stack import processes, stackfile
 from penstock.stack.inspection import State
-from penstock.stack.stack import down, logs, status, up
+from penstock.stack.stack import Stack, down, logs, status, up
 from penstock.stack.stackfile import StackFile
 from penstock.testing.stack import PORTS, StackUnderTest, running_stack
 from penstock.testing.wait import until
@@ -166,54 +166,57 @@ def test_logs_tell_what_a_program_said(parts: StackUnderTest) -> None:
         logs(parts.home, "tritn")
 
 
+@pytest.fixture(scope="module")
+def other_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    home = tmp_path_factory.mktemp("another home")
+    yield home
+    down(home)
+
+
+@pytest.fixture
+def second(parts: StackUnderTest, other_home: Path) -> Stack:
+    """A stack beside the first, which a test leaves up or down."""
+    return up(other_home, [], ports_wanted=PORTS, within=60)
+
+
 def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(
-    parts: StackUnderTest, tmp_path: Path
+    parts: StackUnderTest, second: Stack
 ) -> None:
-    try:
-        second = up(tmp_path / "another home", [], ports_wanted=PORTS, within=60)
-        assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
-    finally:
-        down(tmp_path / "another home")
-    assert_nothing_left(tmp_path / "another home")
+    assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
+    down(second.home)
+    assert_nothing_left(second.home)
     parts.ready(within=1)
 
 
-def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
-    stack = up(tmp_path, [], ports_wanted=PORTS, within=60)
-    load(StackUnderTest(stack))
-    subprocess.run([sys.executable, "-c", LOAD, stack.file.triton_grpc], check=True)
-    supervisors = processes.of_stack(tmp_path, processes.SUPERVISOR)
+def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(second: Stack) -> None:
+    for process in processes.of_stack(second.home, processes.SUPERVISOR):
+        os.kill(process.pid, signal.SIGKILL)
+    again = up(second.home, [], within=60)
+    again.wait(within=1)
+    assert again.file.ports == second.file.ports
+
+
+def test_down_ends_what_a_killed_supervisor_left(second: Stack) -> None:
+    load(StackUnderTest(second))
+    subprocess.run([sys.executable, "-c", LOAD, second.file.triton_grpc], check=True)
+    supervisors = processes.of_stack(second.home, processes.SUPERVISOR)
+    triton = second.pid("triton")
     for process in [
         *supervisors,
-        *(one for one in processes.of_stack(tmp_path, "triton") if one.pid == stack.pid("triton")),
+        *(one for one in processes.of_stack(second.home, "triton") if one.pid == triton),
     ]:
         os.kill(process.pid, signal.SIGKILL)
-    assert {one.state for one in status(tmp_path)} == {State.STOPPED}
-    down(tmp_path)
-    assert_nothing_left(tmp_path)
+    assert {one.state for one in status(second.home)} == {State.STOPPED}
+    down(second.home)
+    assert_nothing_left(second.home)
 
 
-def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(tmp_path: Path) -> None:
-    ports = up(tmp_path, [], ports_wanted=PORTS, within=60).file.ports
-    for process in processes.of_stack(tmp_path, processes.SUPERVISOR):
-        os.kill(process.pid, signal.SIGKILL)
-    try:
-        again = up(tmp_path, [], within=60)
-        again.wait(within=1)
-        assert again.file.ports == ports
-    finally:
-        down(tmp_path)
-    assert_nothing_left(tmp_path)
-
-
-def test_what_does_not_get_ready_is_named(tmp_path: Path) -> None:
-    try:
-        stack = up(tmp_path, [], ports_wanted=PORTS)
-        stack.stop("kafka")
-        with pytest.raises(Unavailable, match=r"not ready within 1 s: kafka is stopped.*penstock logs kafka"):
-            stack.wait(1)
-    finally:
-        down(tmp_path)
+def test_what_does_not_get_ready_is_named(parts: StackUnderTest) -> None:
+    with (
+        parts.without("kafka"),
+        pytest.raises(Unavailable, match=r"not ready within 1 s: kafka is stopped.*penstock logs kafka"),
+    ):
+        parts.stack.wait(1)
 
 
 LOAD = "import sys, tritonclient.grpc as g; g.InferenceServerClient(sys.argv[1]).load_model('parity')"
