@@ -165,14 +165,14 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
     loans.start_registry()
     loans.start_feature_store()
     with start() as trainer:
-        loans.spec["trainer"] |= {"epochs": 20, "batch_size": 2}  # some seconds
+        loans.spec["trainer"] |= {"epochs": 10, "batch_size": 2}  # some seconds
         killed = trainer.create()
         until(lambda: len(trainer.run(killed).epochs) >= 2, within=WITHIN_S, what="two epochs")
         trainer.child().kill()
         run = trainer.ended(killed)
         assert run.state == pb.Run.STATE_COMPLETED, run.failure
         assert run.attempts == 2
-        assert [epoch.number for epoch in run.epochs] == list(range(1, 21))
+        assert [epoch.number for epoch in run.epochs] == list(range(1, 11))
         whole = trainer.ended(trainer.create())
         assert whole.attempts == 1
         events = trainer.events(TrainingRunCompleted, 2)
@@ -186,7 +186,7 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
         assert told == [
             "TrainingRunRequested",
             "TrainingRunStarted",
-            *["TrainingRunProgressed"] * 20,
+            *["TrainingRunProgressed"] * 10,
             "TrainingRunCompleted",
         ]
         assert one.digest == completed[killed].digest == run.digest
