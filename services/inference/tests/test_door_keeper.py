@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import http.client
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+from real_envoy import prepared, running
 
-from penstock.stack.envoy import command as envoy_command
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import Backends, Door
@@ -49,26 +48,11 @@ class Said:
 @pytest.fixture(scope="module")
 def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     """A door of its own; behind it is nothing."""
-    listen, admin, nothing, health = free_ports(4)
-    folder = tmp_path_factory.mktemp("envoy")
-    backends = Backends(*[f"127.0.0.1:{nothing}"] * 3)
-    door = Door(
-        folder,
-        f"127.0.0.1:{listen}",
-        f"127.0.0.1:{admin}",
-        backends,
-        {},
-        health_listen=f"127.0.0.1:{health}",
-    )
-    prepare(door)
-    with (folder / "log").open("wb") as log:
-        envoy = subprocess.Popen(envoy_command(folder), stdout=log, stderr=log)
-    try:
+    (nothing,) = free_ports(1)
+    door = prepared(tmp_path_factory.mktemp("envoy"), Backends(*[f"127.0.0.1:{nothing}"] * 3), {})
+    with running(door):
         until(lambda: answers(door), within=20, what="Envoy answers")
         yield door
-    finally:
-        envoy.kill()
-        envoy.wait()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import http.client
 import http.server
 import json
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,12 +17,10 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
+import real_envoy
 
-from penstock.stack import envoy
-from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import Backends, Door
-from penstock_inference.door.files import prepare
 from penstock_inference.door.limits import HEAD_S, IDLE_S, STILL_S
 
 pytestmark = pytest.mark.process
@@ -82,26 +79,18 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     behind = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering)
     threading.Thread(target=behind.serve_forever, daemon=True).start()
     address = f"127.0.0.1:{behind.server_address[1]}"
-    listen, admin = free_ports(2)
-    folder = tmp_path_factory.mktemp("envoy")
     backends = Backends(address, address, address)
-    door = Door(folder, f"127.0.0.1:{listen}", f"127.0.0.1:{admin}", backends, {"ingest": address})
-    prepare(door)
+    door = real_envoy.prepared(tmp_path_factory.mktemp("envoy"), backends, {"ingest": address})
     for name in ("envoy.json", "rds.json"):
-        text = (folder / name).read_text()
+        text = (door.folder / name).read_text()
         for seconds in (HEAD_S, STILL_S, IDLE_S):
             text = text.replace(f'"{seconds}s"', f'"{SHORT_S}s"')
-        (folder / name).write_text(text)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(envoy.command(folder), stdout=log, stderr=log)
-    made = Running(door, psutil.Process(process.pid))
-    try:
+        (door.folder / name).write_text(text)
+    with real_envoy.running(door) as process:
+        made = Running(door, psutil.Process(process.pid))
         until(lambda: serves(made), within=20, what="the door answers")
         yield made
-    finally:
-        process.kill()
-        process.wait()
-        behind.shutdown()
+    behind.shutdown()
 
 
 def serves(running: Running) -> bool:

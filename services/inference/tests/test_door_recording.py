@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import random
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +15,10 @@ from typing import Any
 import grpc
 import orjson
 import pytest
+from real_envoy import prepared, running
 
-from penstock.stack import envoy
-from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
-from penstock_inference.door.files import prepare
 
 pytestmark = pytest.mark.process
 
@@ -77,26 +74,13 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     over_grpc.add_generic_rpc_handlers((EveryMethod(),))
     grpc_address = f"127.0.0.1:{over_grpc.add_insecure_port('127.0.0.1:0')}"
     over_grpc.start()
-    listen, admin = free_ports(2)
-    folder = tmp_path_factory.mktemp("envoy")
-    door = Door(
-        folder,
-        f"127.0.0.1:{listen}",
-        f"127.0.0.1:{admin}",
-        Backends(grpc_address, grpc_address, address),
-        {"ingest": address},
-    )
-    prepare(door)
-    with (folder / "envoy.txt").open("wb") as log:
-        process = subprocess.Popen(envoy.command(folder), stdout=log, stderr=log)
-    try:
+    backends = Backends(grpc_address, grpc_address, address)
+    door = prepared(tmp_path_factory.mktemp("envoy"), backends, {"ingest": address})
+    with running(door):
         until(lambda: served(door), within=20, what="the door answers")
         yield door
-    finally:
-        process.kill()
-        process.wait()
-        behind.shutdown()
-        over_grpc.stop(None)
+    behind.shutdown()
+    over_grpc.stop(None)
 
 
 def served(door: Door) -> bool:

@@ -4,7 +4,6 @@ real Envoy.
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any
 
 import grpc
 import pytest
+from real_envoy import prepared, running
 
-from penstock.stack.envoy import command as envoy_command
-from penstock.testing.broker import free_ports
 from penstock.testing.otlp import Receiver, Span
 from penstock.testing.wait import until
 from penstock_inference.door.bootstrap import bootstrap
 from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
-from penstock_inference.door.files import prepare
 
 pytestmark = pytest.mark.process
 
@@ -59,29 +56,13 @@ def door(
     server = grpc.server(ThreadPoolExecutor(2), handlers=[behind])
     address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     server.start()
-    listen, admin = free_ports(2)
-    folder = tmp_path_factory.mktemp("envoy")
     services = {"ingest": address, "inference": address}
-    prepare(
-        Door(
-            folder,
-            f"127.0.0.1:{listen}",
-            f"127.0.0.1:{admin}",
-            Backends(address, address, address),
-            services,
-            traces=receiver.address,
-        )
-    )
-    with (folder / "log").open("wb") as log:
-        envoy = subprocess.Popen(envoy_command(folder), stdout=log, stderr=log)
-    try:
-        with grpc.insecure_channel(f"127.0.0.1:{listen}") as channel:
-            grpc.channel_ready_future(channel).result(20)
-            yield channel
-    finally:
-        envoy.kill()
-        envoy.wait()
-        server.stop(0)
+    backends = Backends(address, address, address)
+    made = prepared(tmp_path_factory.mktemp("envoy"), backends, services, traces=receiver.address)
+    with running(made), grpc.insecure_channel(made.listen) as channel:
+        grpc.channel_ready_future(channel).result(20)
+        yield channel
+    server.stop(0)
 
 
 def told(receiver: Receiver, **attributes: str) -> Span:
