@@ -64,8 +64,8 @@ def environment(text: str, service: ServiceDefinition) -> str:
 
 def settings(service: ServiceDefinition) -> list[str]:
     database = [
-        f"DATABASE: postgresql+psycopg://penstock@postgres:5432/{service.name}",
-        "DATABASE_PASSWORD_FILE: /run/secrets/postgres_password",
+        f"DATABASE: postgresql+psycopg://{service.name}@postgres:5432/{service.name}",
+        f"DATABASE_PASSWORD_FILE: /run/secrets/postgres_{service.name}_password",
     ]
     return ["HOST: 0.0.0.0", *(database if service.database else [])]
 
@@ -93,8 +93,8 @@ def key_volume(service: ServiceDefinition) -> str:
 
 
 def passwords(service: ServiceDefinition) -> list[str]:
-    needed = {"postgres_password": service.database, "redis_password": service.online_store}
-    return [name for name, needs in needed.items() if needs]
+    needed = {"postgres": service.database, "redis": service.online_store}
+    return [f"{store}_{service.name}_password" for store, needs in needed.items() if needs]
 
 
 def starts_after(service: ServiceDefinition) -> list[str]:
@@ -109,6 +109,18 @@ def starts_after(service: ServiceDefinition) -> list[str]:
 def volumes(_: str) -> list[str]:
     signing = [f"{key_volume(one)}:" for one in PLATFORM.values() if one.keys != "verify"]
     return signing + [f"{one.container}:" for one in PLATFORM.values() if one.files]
+
+
+def all_passwords() -> list[str]:
+    return [name for one in PLATFORM.values() for name in passwords(one)]
+
+
+def secrets(_: str) -> list[str]:
+    return [f"{name}: {{file: ./deploy/compose/secrets/{name}}}" for name in all_passwords()]
+
+
+def database_passwords(_: str) -> list[str]:
+    return [f"- {name}" for name in all_passwords() if name.startswith("postgres_")]
 
 
 # -- overlays --------------------------------------------------------------------------------------
@@ -158,7 +170,11 @@ def of_another_kafka(_: str) -> list[str]:
 
 
 def databases(_: str) -> list[str]:
-    return [f"CREATE DATABASE {one.name};" for one in PLATFORM.values() if one.database]
+    return [f"own {one.name}" for one in PLATFORM.values() if one.database]
+
+
+def made_passwords(_: str) -> list[str]:
+    return [f"password {name.removesuffix('_password')}" for name in all_passwords()]
 
 
 def paths(_: str) -> list[str]:
@@ -174,11 +190,18 @@ def without_torch(_: str) -> list[str]:
 
 
 FILES: dict[str, dict[str, Section]] = {
-    "docker-compose.yml": {"peers": peers, "services": blocks, "volumes": volumes},
+    "docker-compose.yml": {
+        "peers": peers,
+        "database-passwords": database_passwords,
+        "services": blocks,
+        "volumes": volumes,
+        "secrets": secrets,
+    },
     "deploy/compose/cluster.yaml": {"services": replicas},
     "deploy/compose/observability.yaml": {"services": environments},
     "deploy/compose/s3.yaml": {"services": with_artifacts},
-    "deploy/compose/postgres/databases.sql": {"databases": databases},
+    "deploy/compose/postgres/roles.sh": {"databases": databases},
+    "deploy/compose/secrets.sh": {"passwords": made_passwords},
     ".env": {"memory": memory},
     "README.md": {"services": links},
     "docs/operations.md": {"databases": restart, "services": of_another_kafka},

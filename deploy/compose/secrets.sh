@@ -5,11 +5,23 @@ set -eu
 folder=$(dirname "$0")/secrets
 mkdir -p "$folder"
 chmod 700 "$folder"
-for name in postgres_password redis_password grafana_admin_password; do
-  [ -s "$folder/$name" ] && continue
-  rm -f "$folder/.$name"  # half-written by one that was ended
-  head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n' > "$folder/.$name"
-  chmod 444 "$folder/.$name"
-  mv "$folder/.$name" "$folder/$name"
-  echo "made $folder/$name"
-done
+
+password() {
+  [ -s "$folder/$1_password" ] && return
+  rm -f "$folder/.$1"  # half-written by one that was ended
+  head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n' > "$folder/.$1"
+  chmod 444 "$folder/.$1"
+  mv "$folder/.$1" "$folder/$1_password"
+  echo "made $folder/$1_password"
+}
+
+password postgres  # of its administrator, whom no service is
+password grafana_admin
+# begin passwords: made by `make gen` from contracts/services.py
+password postgres_feature_store
+password redis_feature_store
+password postgres_trainer
+password postgres_model_registry
+password postgres_ethics_audit
+password postgres_inference
+# end passwords

@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from packaging.utils import canonicalize_name
 
 from penstock.contracts.metrics import SERVICES as MEASURED
 from penstock.contracts.services import PLATFORM as SERVICES
-from penstock.testing.compose import environment_of
+from penstock.testing.compose import clone_into, environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = [ROOT / "docker-compose.yml", *sorted((ROOT / "deploy" / "compose").glob("*.yaml"))]
+WRITTEN = "digests.yaml"  # by who runs the stack
+FILES = [
+    ROOT / "docker-compose.yml",
+    *(path for path in sorted((ROOT / "deploy" / "compose").glob("*.yaml")) if path.name != WRITTEN),
+]
 OVERLAYS = [path.stem for path in FILES[1:]]
 NEEDS = {"dashboards": {"observability"}}
 """What an overlay is put on top of."""
@@ -44,14 +49,14 @@ def compose_only(test: Any) -> Any:
     return pytest.mark.compose(pytest.mark.usefixtures("engine")(test))
 
 
-def resolved(*overlays: str, passwords: bool = True) -> dict[str, Any]:
+def resolved(*overlays: str, passwords: bool = True, root: Path = ROOT) -> dict[str, Any]:
     """`docker compose config`."""
     if passwords:
         subprocess.run([ROOT / "deploy" / "compose" / "secrets.sh"], check=True, stdout=subprocess.DEVNULL)
     done = subprocess.run(
         ["docker", "compose", "--profile", "*", "config", "--format", "json"],
-        cwd=ROOT,
-        env=environment_of(*overlays),
+        cwd=root,
+        env=environment_of(*overlays, root=root),
         capture_output=True,
         text=True,
         check=False,
@@ -128,7 +133,7 @@ def test_each_service_is_reached_has_its_database_and_is_seen() -> None:
     peers = {f"PENSTOCK_PEERS__{service.upper()}" for service in SERVICES}
     databases = set(
         re.findall(
-            r"CREATE DATABASE (\w+)", (ROOT / "deploy" / "compose" / "postgres" / "databases.sql").read_text()
+            r"^own (\w+)$", (ROOT / "deploy" / "compose" / "postgres" / "roles.sh").read_text(), re.MULTILINE
         )
     )
     for service in SERVICES:
@@ -138,7 +143,8 @@ def test_each_service_is_reached_has_its_database_and_is_seen() -> None:
         database = environment.get(f"PENSTOCK_{service.upper()}__DATABASE")
         assert bool(database) == SERVICES[service].database
         if database:
-            assert database.rpartition("/")[2] in databases
+            assert service in databases
+            assert database == f"postgresql+psycopg://{service}@postgres:5432/{service}", "its own user's"
     assert set(MEASURED) == set(SERVICES)
 
 
@@ -156,6 +162,65 @@ def test_passwords_are_files_and_nothing_else() -> None:
     )
     assert ignored.returncode == 0
     assert (ROOT / "deploy" / "compose" / "secrets").stat().st_mode & 0o077 == 0
+
+
+@compose_only
+def test_each_password_is_known_to_one_service_and_to_who_makes_its_user() -> None:
+    services = resolved(*COMBINATIONS[-1])["services"]
+    known: dict[str, set[str]] = {}
+    for name, service in services.items():
+        for secret in service.get("secrets", []):
+            known.setdefault(secret["source"], set()).add(name)
+    for service in SERVICES.values():
+        if service.database:
+            assert known[f"postgres_{service.name}_password"] == {service.container, "roles"}
+        if service.online_store:
+            assert known[f"redis_{service.name}_password"] == {service.container, "redis"}
+    assert known["postgres_password"] == {"postgres", "roles"}, "the administrator's"
+
+
+DOCKER = """\
+#!/bin/sh
+case "$1" in
+  compose) exec {real} "$@" ;;
+  image) echo "somewhere/else@sha256:$(echo "$5" | sha256sum | cut -c1-64)" ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+@compose_only
+def test_digests_pin_every_image_that_others_made(tmp_path: Path) -> None:
+    """With an engine that pulled them, and then with one that knows none of them."""
+    clone, overlays = clone_into(tmp_path / "clone"), COMBINATIONS[-1]
+    (clone / "deploy" / "compose" / WRITTEN).unlink(missing_ok=True)
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    environment = environment_of(*overlays, root=clone)
+    environment["PATH"] = f"{docker.parent}:{environment['PATH']}"
+    text = DOCKER.format(real=shutil.which("docker"))
+
+    def write(text: str) -> subprocess.CompletedProcess[str]:
+        docker.write_text(text)
+        docker.chmod(0o755)
+        command = [clone / "deploy" / "compose" / "digests.sh"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    none = write(text.replace("  image)", "  pictures)"))
+    assert none.returncode == 1
+    assert "knows the digest of" in none.stderr
+    assert not list((clone / "deploy" / "compose").glob(f"{WRITTEN}*"))
+    done = write(text)
+    assert done.returncode == 0, done.stderr
+    plain = resolved(*overlays)["services"]
+    pinned = resolved(*overlays, WRITTEN.removesuffix(".yaml"), root=clone)["services"]
+    assert pinned.keys() == plain.keys()
+    for name, service in pinned.items():
+        tag, _, digest = service["image"].partition("@")
+        assert tag == plain[name]["image"]
+        assert bool(re.fullmatch("sha256:[0-9a-f]{64}", digest)) != tag.startswith("penstock/"), name
+    again = write(text)  # with the overlay in use
+    assert again.returncode == 0, again.stderr
 
 
 def test_env_tells_every_variable_with_its_default() -> None:

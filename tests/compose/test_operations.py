@@ -163,16 +163,16 @@ def test_a_prediction_is_followed_to_its_event(operator: Operator) -> None:
 
 
 def test_a_rotated_password_is_the_only_one(operator: Operator) -> None:
-    before = {name: operator.password(name) for name in ("postgres", "redis")}
+    names = ("postgres", "postgres_trainer", "redis_feature_store")
+    before = {name: operator.password(name) for name in names}
     operator.follow("Rotate a password")
-    assert before["postgres"] != operator.password("postgres")
-    assert before["redis"] != operator.password("redis")
+    assert not [name for name in names if operator.password(name) == before[name]]
     operator.stack.ready()
 
-    def postgres(password: str) -> list[str]:
+    def postgres(user: str, password: str) -> list[str]:
         # By its name on the network: on the loopback, the image asks for none.
         command = (
-            "psql --host postgres --username penstock --dbname trainer --tuples-only --command 'SELECT 1'"
+            f"psql --host postgres --username {user} --dbname trainer --tuples-only --command 'SELECT 1'"
         )
         return [
             "docker",
@@ -187,11 +187,13 @@ def test_a_rotated_password_is_the_only_one(operator: Operator) -> None:
             command,
         ]
 
-    assert "authentication failed" in operator.run(*postgres(before["postgres"]), fails=True)
-    assert operator.run(*postgres(operator.password("postgres"))).strip() == "1"
-    redis = ("docker", "compose", "exec", "-T", "redis", "redis-cli", "--no-auth-warning", "-a")
-    assert "NOAUTH" in operator.run(*redis, before["redis"], "ping")
-    assert "PONG" in operator.run(*redis, operator.password("redis"), "ping")
+    for user, name in (("penstock", "postgres"), ("trainer", "postgres_trainer")):
+        assert "authentication failed" in operator.run(*postgres(user, before[name]), fails=True)
+        assert operator.run(*postgres(user, operator.password(name))).strip() == "1"
+    redis = ("docker", "compose", "exec", "-T", "redis", "redis-cli", "--no-auth-warning")
+    redis = (*redis, "--user", "feature_store", "-a")
+    assert "NOAUTH" in operator.run(*redis, before["redis_feature_store"], "ping")
+    assert "PONG" in operator.run(*redis, operator.password("redis_feature_store"), "ping")
     person = str(operator.served.events[3]["person_id"])
     assert (
         operator.served.client.predictions.by_entity(PIPELINE, person).digest

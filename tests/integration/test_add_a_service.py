@@ -112,7 +112,7 @@ SERVICES: Final"""
         [sys.executable, "deploy/services.py"], cwd=folder, env=environment(folder), check=True, timeout=30
     )
     assert '"penstock_outpost",' in (folder / "pyproject.toml").read_text()
-    assert "probe" not in (folder / "deploy" / "compose" / "postgres" / "databases.sql").read_text()
+    assert "probe" not in (folder / "deploy" / "compose" / "postgres" / "roles.sh").read_text()
     services = YAML(typ="safe").load(folder / "docker-compose.yml")["services"]
     assert "outpost" not in str(services)
     assert "PENSTOCK_PROBE__DATABASE" not in services["probe"]["environment"]

@@ -65,7 +65,7 @@ def test_a_list_of_services_that_was_changed_by_hand_is_named(spoil: Path) -> No
         "deploy/compose/cluster.yaml": "PENSTOCK_TRAINER__REPLICA",
         "deploy/compose/observability.yaml": "  ethics-audit: {environment",
         "deploy/compose/s3.yaml": "  ethics-audit: *there",
-        "deploy/compose/postgres/databases.sql": "CREATE DATABASE ethics_audit",
+        "deploy/compose/postgres/roles.sh": "own ethics_audit",
         ".env": "# ETHICS_AUDIT_MEMORY=2g",
         "pyproject.toml": '    "services/ethics_audit"',
     }

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from lending import EPOCH, append, credit_risk, record
 from online_worlds import RedisWorld
+from redis import AuthenticationError
+from redis.exceptions import NoPermissionError
 from redis_server import PASSWORD, RedisServer
 
 from penstock.contracts.errors import Invalid, Unavailable
@@ -29,6 +31,24 @@ from penstock_feature_store.pipelines import Gate, Owned
 from penstock_feature_store.settings import Settings
 
 PIPELINE = credit_risk()
+FORBIDDEN = """\
+FLUSHALL
+FLUSHDB
+CONFIG SET appendonly no
+CONFIG REWRITE
+ACL LIST
+ACL SETUSER other on
+KEYS *
+EVAL 0 0
+SAVE
+SHUTDOWN NOSAVE
+REPLICAOF 127.0.0.1 1
+MODULE LIST
+MONITOR
+CLIENT LIST
+CLIENT KILL TYPE normal
+HSET other a b
+SET penstock:positions:census 1""".splitlines()
 
 
 @pytest.fixture
@@ -187,7 +207,27 @@ def test_the_password_is_told_to_nobody_and_read_at_each_connect(world: RedisWor
     stores.check()
     stores.close()
     with pytest.raises(Unavailable, match="Authentication required"):
-        RedisOnlineStores(world.server.address(), None).check()
+        RedisOnlineStores(world.server.address()._replace(user=None), None).check()
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("command", FORBIDDEN)
+def test_its_user_does_nothing_but_its_work(world: RedisWorld, command: str) -> None:
+    """Whoever has taken over the feature store."""
+    with redis_server.connect(world.server.address(), world.server.password_file) as redis:
+        assert redis.execute_command("PING")
+        with pytest.raises(NoPermissionError):
+            redis.execute_command(*command.split())
+
+
+@pytest.mark.docker
+def test_nobody_comes_in_by_default(world: RedisWorld) -> None:
+    address = world.server.address()._replace(user=None)
+    with (
+        redis_server.connect(address, world.server.password_file) as redis,
+        pytest.raises(AuthenticationError),
+    ):
+        redis.ping()
 
 
 @pytest.mark.docker

@@ -1,4 +1,6 @@
-"""A Redis that a test may kill, start again and set back to what it had written before."""
+"""A Redis that a test may kill, start again and set back to what it had written before. The feature
+store is the user that it is in docker-compose.yml; the tests have one who may do everything.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.testing import containers
+from penstock.testing.checkout import ROOT
 from penstock.testing.compose import image_of
 from penstock.testing.containers import Container
 from penstock.testing.wait import until
@@ -15,10 +18,16 @@ from penstock_feature_store.online.redis_server import Address
 
 PASSWORD = "correct-horse-battery-staple"
 _LOG = "$(ls -t /data/appendonlydir/*.incr.aof | head -1)"
+_START = (ROOT / "deploy" / "compose" / "redis" / "start.sh").read_text()
 _RUN = f"""
+mkdir -p /run/secrets /run/redis
+echo {PASSWORD} > /run/secrets/redis_feature_store_password
+cat > /tmp/start.sh <<'END'
+{_START}
+END
 while :; do
-    [ -e /tmp/held ] || redis-server --requirepass {PASSWORD} --appendonly yes \\
-      --pidfile /tmp/redis.pid --dir /data --save '' --databases 64
+    [ -e /tmp/held ] || sh /tmp/start.sh --pidfile /tmp/redis.pid --dir /data --save '' --databases 64 \\
+      --user tests on '>{PASSWORD}' '~*' '+@all'
     sleep 0.05
 done
 """
@@ -32,13 +41,14 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return f"redis://{self._container.address}"
+        return f"redis://feature_store@{self._container.address}"
 
     def address(self, database: int = 0) -> Address:
         return Address.read(f"{self.url}/{database}")
 
     def ask(self, *command: str) -> str:
-        return self._container.execute("redis-cli", "--no-auth-warning", "-a", PASSWORD, *command)
+        login = ("--no-auth-warning", "--user", "tests", "-a", PASSWORD)
+        return self._container.execute("redis-cli", *login, *command)
 
     def kill(self) -> None:
         """SIGKILL; it stays down until `start`."""
@@ -75,7 +85,7 @@ class RedisServer:
 def answers(container: Container) -> bool:
     try:
         with socket.create_connection(("127.0.0.1", container.port), timeout=5) as connection:
-            connection.sendall(f"AUTH {PASSWORD}\r\nPING\r\n".encode())
+            connection.sendall(f"AUTH tests {PASSWORD}\r\nPING\r\n".encode())
             said = b""
             while len(said.split(b"\r\n")) < 3 and (more := connection.recv(100)):
                 said += more
