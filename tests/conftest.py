@@ -1,5 +1,6 @@
-"""`census`, `load`, `wire`, `compatibility` and `files` are modules beside the tests; `served` is one
-pipeline for all tests of a session.
+"""`attacked`, `census`, `load`, `wire`, `compatibility` and `files` are modules beside the tests;
+`served` is one pipeline for all tests of a session, on the embedded stack, and `served_by_compose` on
+the one in containers.
 """
 
 import sys
@@ -12,6 +13,7 @@ sys.path[:0] = [str(HERE), *(str(HERE / name) for name in ("attack", "contract",
 
 from census import Served, Succession, serve, succession  # noqa: E402  found through the path above
 
+from penstock.testing.compose import ComposeUnderTest  # noqa: E402
 from penstock.testing.stack import StackUnderTest  # noqa: E402
 
 
@@ -19,6 +21,12 @@ from penstock.testing.stack import StackUnderTest  # noqa: E402
 def served(stack: StackUnderTest) -> Served:
     """Published, trained, audited, promoted and served."""
     return serve(stack.client)
+
+
+@pytest.fixture(scope="session")
+def served_by_compose(compose: ComposeUnderTest) -> Served:
+    """Published, trained, audited, promoted and served, by the stack as docker-compose.yml has it."""
+    return serve(compose.client)
 
 
 @pytest.fixture(scope="session")

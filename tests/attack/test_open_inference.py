@@ -8,10 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
-from census import PIPELINE, Served
+from attacked import Attacked
+from census import PIPELINE
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-from penstock.testing.stack import StackUnderTest
 
 pytestmark = pytest.mark.stack
 
@@ -42,22 +41,22 @@ def tensor(data: str, shape: str = "[1,5]") -> bytes:
     ],
     ids=["2^40 rows", "5 MB of JSON", "NaN", "1e999", "a mark before it", "a member twice", "deep"],
 )
-def test_over_http(stack: StackUnderTest, served: Served, body: bytes) -> None:
-    triton = stack.pid("triton")
-    status, said = post(stack.endpoint, body)
+def test_over_http(attacked: Attacked, body: bytes) -> None:
+    triton = attacked.stack.pid("triton")
+    status, said = post(attacked.stack.endpoint, body)
     assert status in (400, 413)
     assert said["error"]
-    assert stack.pid("triton") == triton
+    assert attacked.stack.pid("triton") == triton
 
 
 @pytest.mark.parametrize("output", ["decision", "probabilities"])
-def test_classes_over_grpc(stack: StackUnderTest, served: Served, output: str) -> None:
-    triton = stack.pid("triton")
+def test_classes_over_grpc(attacked: Attacked, output: str) -> None:
+    triton = attacked.stack.pid("triton")
     request = service_pb2.ModelInferRequest(model_name=PIPELINE)
     request.inputs.add(name="numbers", datatype="FP64", shape=[1, 5])
     request.raw_input_contents.append(bytes(40))
     request.outputs.add(name=output).parameters["classification"].int64_param = 1
-    with grpc.insecure_channel(stack.endpoint) as channel, pytest.raises(grpc.RpcError) as refused:
+    with grpc.insecure_channel(attacked.stack.endpoint) as channel, pytest.raises(grpc.RpcError) as refused:
         service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=10)
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert stack.pid("triton") == triton
+    assert attacked.stack.pid("triton") == triton

@@ -43,8 +43,9 @@ PORTS = ("", "KAFKA_", "KAFKA_2_", "KAFKA_3_", "PROMETHEUS_", "GRAFANA_", "JAEGE
 
 
 class ComposeUnderTest:
-    """A running stack. Containers are named by their service in the compose file: `kafka`,
-    `feature-store` … `home` is the folder for the client's files; `up -d --wait` took `seconds_up`.
+    """A running stack. Containers are named by their service in the compose file, `kafka`,
+    `feature-store` …, ours by their name in Python too. `home` is the folder for the client's
+    files; `up -d --wait` took `seconds_up`.
     """
 
     def __init__(self, environment: dict[str, str], home: Path, seconds: float) -> None:
@@ -61,9 +62,12 @@ class ComposeUnderTest:
         return ",".join(f"127.0.0.1:{port['published']}" for node in nodes for port in node["ports"])
 
     @cached_property
+    def kafka(self) -> KafkaSettings:
+        return KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+
+    @cached_property
     def client(self) -> Penstock:
-        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
-        return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=kafka))
+        return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=self.kafka))
 
     # -- what it says of itself --------------------------------------------------------------------
 
@@ -77,10 +81,18 @@ class ComposeUnderTest:
 
     def containers(self, service: str) -> list[str]:
         """Ids of a service's containers, stopped ones too; one each unless it is scaled."""
-        return sorted(self.compose("ps", "--all", "--quiet", service).split())
+        return sorted(self.compose("ps", "--all", "--quiet", service.replace("_", "-")).split())
 
     def inspect(self, service: str, number: int = 0) -> Any:
         return json.loads(docker("inspect", self.containers(service)[number]))[0]
+
+    def pid(self, service: str) -> int:
+        """Id of its container's main process on this machine."""
+        return int(self.inspect(service)["State"]["Pid"])
+
+    def execute(self, service: str, *command: str) -> str:
+        """Runs a command in its container, as its user; its standard output. Raises RuntimeError."""
+        return self.compose("exec", "-T", service.replace("_", "-"), *command)
 
     def waiting(self) -> dict[str, list[str]]:
         """Asks through the front door what each Penstock service, by its name in Python, waits for;

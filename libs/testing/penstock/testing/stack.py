@@ -35,6 +35,7 @@ class StackUnderTest:
         self.home = stack.home
         self.endpoint = stack.endpoint
         self.bootstrap_servers = stack.file.kafka
+        self.kafka = stack.kafka
 
     @cached_property
     def client(self) -> Penstock:

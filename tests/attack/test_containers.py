@@ -1,0 +1,153 @@
+"""A program of another user of the machine, or one container that was taken over, reaches no more than
+the platform's own work needs.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+
+import pytest
+from census import Served
+
+from penstock.contracts.services import PLATFORM
+from penstock.testing.compose import SERVICES, ComposeUnderTest
+
+pytestmark = pytest.mark.compose
+
+LOCKED = (*SERVICES, "gateway", "envoy", "triton")  # may do nothing that needs a capability
+OPEN = {("envoy", "9080/tcp"), ("kafka", "9092/tcp")}
+CLOSED = {
+    "triton": (8000, 8001, 8002),
+    "gateway": (9187, 9188),
+    "postgres": (5432,),
+    "redis": (6379,),
+    **{service.container: (service.port,) for service in PLATFORM.values()},
+}
+SERVING = [("triton", 8001), ("triton", 8002), ("gateway", 9187), ("gateway", 9188), ("envoy", 9199)]
+REACHED = """
+import json, socket, sys
+def reaches(host, port):
+    try:
+        socket.create_connection((host, port), 2).close()
+    except OSError:
+        return False
+    return True
+print(json.dumps([place for place in json.loads(sys.argv[1]) if reaches(*place)]))
+"""
+CONNECT = """
+import pathlib, psycopg, sys
+from sqlalchemy import make_url
+url, password = make_url(sys.argv[1]), pathlib.Path(sys.argv[2]).read_text().strip()
+psycopg.connect(host=url.host, user=url.username, dbname=sys.argv[3], password=password)
+"""
+
+
+def addresses(compose: ComposeUnderTest, service: str) -> list[str]:
+    networks = compose.inspect(service)["NetworkSettings"]["Networks"]
+    return [str(network["IPAddress"]) for network in networks.values()]
+
+
+def test_the_door_and_kafka_are_published_here_and_nothing_else(compose: ComposeUnderTest) -> None:
+    published = {
+        (service, port): {binding["HostIp"] for binding in bindings}
+        for service in compose.compose("ps", "--services").split()
+        for port, bindings in compose.inspect(service)["NetworkSettings"]["Ports"].items()
+        if bindings
+    }
+    assert published == {port: {"127.0.0.1"} for port in OPEN}
+
+
+@pytest.mark.parametrize("service", CLOSED)
+def test_no_program_of_this_machine_reaches_the_networks_inside(
+    compose: ComposeUnderTest, service: str
+) -> None:
+    """By a container's own address, which the engine's machine would route to."""
+    for address in addresses(compose, service):
+        for port in CLOSED[service]:
+            with pytest.raises(OSError):  # noqa: PT011  whichever way it does not arrive
+                socket.create_connection((address, port), 2)
+
+
+@pytest.mark.parametrize("service", sorted({*SERVICES} - {"inference"}))
+def test_a_service_without_business_there_does_not_reach_triton(
+    compose: ComposeUnderTest, service: str
+) -> None:
+    """By name or address: Triton takes models with code in them."""
+    places = [*SERVING]
+    places += [(address, port) for name, port in SERVING for address in addresses(compose, name)]
+    said = compose.execute(service, "python", "-c", REACHED, json.dumps(places))
+    assert json.loads(said) == []
+
+
+def test_who_may_ask_triton_reaches_no_administration_of_envoy(compose: ComposeUnderTest) -> None:
+    places = [("triton", 8001), ("triton", 8000), ("envoy", 9199)]
+    assert json.loads(compose.execute("inference", "python", "-c", REACHED, json.dumps(places))) == [
+        ["triton", 8001]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/v2/repository/models/evil/load"),
+        ("POST", "/v2/repository/models/census/unload"),
+        ("POST", "/v2/repository/index"),
+        ("POST", "/drain_listeners"),
+        ("POST", "/quitquitquit"),
+    ],
+)
+def test_the_door_takes_no_model_and_is_not_closed(compose: ComposeUnderTest, method: str, path: str) -> None:
+    connection = http.client.HTTPConnection(compose.endpoint, timeout=5)
+    connection.request(method, path, b'{"parameters":{"config":"{}"}}')
+    assert connection.getresponse().status >= 400
+    connection.close()
+    compose.ready(within=5)
+
+
+@pytest.mark.parametrize("service", LOCKED)
+def test_its_programs_have_no_capability_and_gain_none(compose: ComposeUnderTest, service: str) -> None:
+    said = compose.execute(service, "sh", "-c", "cat /proc/[0-9]*/status")
+    found = set(re.findall(r"^(?:Cap(?:Inh|Prm|Eff|Bnd|Amb)|NoNewPrivs|Uid):.*", said, re.MULTILINE))
+    uids = {line for line in found if line.startswith("Uid")}
+    assert uids
+    assert not any(re.search(r"\b0\b", line) for line in uids), "no program is root's"
+    assert {re.split(r":\s*", line)[1] for line in found - uids} == {"0" * 16, "1"}
+    with pytest.raises(RuntimeError, match="Read-only file system"):
+        compose.execute(service, "sh", "-c", "echo > /here")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_it_has_its_own_secrets_alone(
+    compose: ComposeUnderTest, served_by_compose: Served, service: str
+) -> None:
+    row = next(one for one in PLATFORM.values() if one.container == service)
+    own = [f"postgres_{row.name}_password"] * row.database + [f"redis_{row.name}_password"] * row.online_store
+    assert compose.execute(service, "sh", "-c", "ls /run/secrets 2>/dev/null || true").split() == sorted(own)
+    keys = compose.execute(service, "sh", "-c", "find / -name '*.pem' -path '*private*' 2>/dev/null || true")
+    held = [] if row.keys == "verify" else [f"/var/lib/penstock/private-keys/{row.keys}.pem"]
+    assert keys.split() == held
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_it_writes_is_its_user_s_alone(
+    compose: ComposeUnderTest, served_by_compose: Served, service: str
+) -> None:
+    """But what Triton and Envoy, of other users, read."""
+    find = "find /var/lib/penstock -type f -perm /077 ! -path '*/triton/*' ! -path '*/envoy/*'"
+    assert compose.execute(service, "sh", "-c", find).split() == []
+
+
+@pytest.mark.parametrize("service", [one.container for one in PLATFORM.values() if one.database])
+def test_its_password_opens_its_own_database_alone(compose: ComposeUnderTest, service: str) -> None:
+    environment = compose.config()["services"][service]["environment"]
+    setting = f"PENSTOCK_{service.upper().replace('-', '_')}__DATABASE"
+    url, file = environment[setting], environment[f"{setting}_PASSWORD_FILE"]
+    own = url.rpartition("/")[2]
+    compose.execute(service, "python", "-c", CONNECT, url, file, own)
+    others = {one.name for one in PLATFORM.values() if one.database} - {own}
+    for database in sorted(others | {"penstock", "postgres"}):
+        with pytest.raises(RuntimeError, match="permission denied for database"):
+            compose.execute(service, "python", "-c", CONNECT, url, file, database)
