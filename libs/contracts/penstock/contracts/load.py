@@ -148,11 +148,11 @@ class _Composer(Composer):
 
     def compose_node(self, parent: Node | None, index: Node | int | None) -> Node:
         self.nodes += 1
-        node: Node = super().compose_node(parent, index)  # type: ignore[no-untyped-call]
+        node: Node = super().compose_node(parent, index)
         is_key = parent is not None and index is None
         if self.nodes > _MAX_NODES or (is_key and not isinstance(node, ScalarNode)):
             said = "this key is a list or a mapping" if is_key else f"it has more than {_MAX_NODES:,} values"
-            raise MarkedYAMLError(problem=said, problem_mark=node.start_mark)  # type: ignore[no-untyped-call]
+            raise MarkedYAMLError(problem=said, problem_mark=node.start_mark)
         return node
 
 

@@ -7,7 +7,7 @@ The envelope is optional on the wire, for events of a release without it; here i
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 from pydantic import AwareDatetime, Field
 
@@ -188,8 +188,7 @@ StatementT = TypeVar("StatementT", bound=Statement)
 
 def signed(fact: FactT, signer: Signer) -> FactT:
     """The fact with its statement, signed. A run's training set must be signed already."""
-    said: FactT = fact.model_copy(update={_envelope_in(fact): sign(_stated_by(fact), signer)})
-    return said
+    return cast(FactT, fact.model_copy(update={_envelope_in(fact): sign(_stated_by(fact), signer)}))
 
 
 def verify_fact(fact: Fact, trust: Trust) -> Statement:
