@@ -8,6 +8,6 @@ digest=$(printf %s "$(cat /run/secrets/redis_feature_store_password)" | sha256su
   # Keys are Feast's and the positions; what is told besides rows: what an erasure needs to have the files written anew.
   printf 'user feature_store on #%s %s %s %s\n' "$digest" '~*__entity* ~penstock:positions:*' \
     '+hset +hget +hmget +hgetall +hkeys +hdel +scan' \
-    '+info +config|get +bgrewriteaof +bgsave +ping +select +client|setname +client|setinfo'
+    '+info +config|get +bgrewriteaof +bgsave +ping +select +client|setname'
 } > /run/redis/redis.conf
 exec docker-entrypoint.sh redis-server /run/redis/redis.conf "$@"

@@ -98,6 +98,7 @@ def connect(address: Address, password_file: Path | None) -> Redis:
         socket_timeout=ANSWER_S,
         retry=Retry(NoBackoff(), 1),
         client_name="penstock-feature-store",
+        driver_info=None,  # would be told by a command that the feature store's user may not give
         username=None if password_file else address.user,
         credential_provider=PasswordFile(password_file, address.user) if password_file else None,
     )
