@@ -7,6 +7,7 @@ from census import Served
 from confluent_kafka import Producer
 
 from penstock.contracts.events import Event
+from penstock.runtime.settings import KafkaSettings
 from penstock.testing.compose import ComposeUnderTest
 from penstock.testing.stack import StackUnderTest
 
@@ -16,11 +17,18 @@ class Attacked:
     stack: StackUnderTest | ComposeUnderTest
     served: Served
 
+    @property
+    def kafka(self) -> KafkaSettings:
+        """Kafka as somebody reaches it who may write to every topic."""
+        if isinstance(self.stack, ComposeUnderTest):
+            return KafkaSettings(bootstrap_servers=self.stack.bootstrap_servers)
+        return self.stack.stack.kafka
+
     def says(self, messages: Iterable[tuple[type[Event], bytes]]) -> None:
-        """Writes to Kafka what is said to be such events, as one who may write to every topic. The key
-        is nobody's, so that nothing genuine is compacted away.
+        """Writes to Kafka what is said to be such events. The key is nobody's, so that nothing genuine
+        is compacted away.
         """
-        kafka = self.stack.kafka
+        kafka = self.kafka
         producer = Producer(kafka.client())
         for event, value in messages:
             producer.produce(kafka.topic(event.topic), value, "odd", headers={"ce_type": event.ce_type()})

@@ -26,7 +26,7 @@ def test_rubbish_on_every_topic_stops_nobody(attacked: Attacked) -> None:
     client.pipelines.apply(pipeline_text(name), by="test")
     served.journey.publish(name, "people", served.events[:100])
     pids = {service: stack.pid(service) for service in SERVICES}
-    kafka = stack.kafka
+    kafka = attacked.kafka
     producer = Producer(kafka.client())
     records, seen = source_topic("records", name, "people"), source_topic("seen", name, "people")
     attacked.says((event, value) for value in ODD for event in EVENTS.values())

@@ -62,12 +62,9 @@ class ComposeUnderTest:
         return ",".join(f"127.0.0.1:{port['published']}" for node in nodes for port in node["ports"])
 
     @cached_property
-    def kafka(self) -> KafkaSettings:
-        return KafkaSettings(bootstrap_servers=self.bootstrap_servers)
-
-    @cached_property
     def client(self) -> Penstock:
-        return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=self.kafka))
+        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+        return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=kafka))
 
     # -- what it says of itself --------------------------------------------------------------------
 

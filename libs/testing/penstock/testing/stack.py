@@ -35,7 +35,6 @@ class StackUnderTest:
         self.home = stack.home
         self.endpoint = stack.endpoint
         self.bootstrap_servers = stack.file.kafka
-        self.kafka = stack.kafka
 
     @cached_property
     def client(self) -> Penstock:
