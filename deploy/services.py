@@ -174,7 +174,7 @@ def databases(_: str) -> list[str]:
 
 
 def made_passwords(_: str) -> list[str]:
-    return [f"password {name.removesuffix('_password')}" for name in all_passwords()]
+    return [f"password {name}" for name in all_passwords()]
 
 
 def paths(_: str) -> list[str]:

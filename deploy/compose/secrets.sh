@@ -7,21 +7,21 @@ mkdir -p "$folder"
 chmod 700 "$folder"
 
 password() {
-  [ -s "$folder/$1_password" ] && return
+  [ -s "$folder/$1" ] && return
   rm -f "$folder/.$1"  # half-written by one that was ended
   head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n' > "$folder/.$1"
   chmod 444 "$folder/.$1"
-  mv "$folder/.$1" "$folder/$1_password"
-  echo "made $folder/$1_password"
+  mv "$folder/.$1" "$folder/$1"
+  echo "made $folder/$1"
 }
 
-password postgres  # of its administrator, whom no service is
-password grafana_admin
+password postgres_password  # of its administrator, whom no service is
+password grafana_admin_password
 # begin passwords: made by `make gen` from contracts/services.py
-password postgres_feature_store
-password redis_feature_store
-password postgres_trainer
-password postgres_model_registry
-password postgres_ethics_audit
-password postgres_inference
+password postgres_feature_store_password
+password redis_feature_store_password
+password postgres_trainer_password
+password postgres_model_registry_password
+password postgres_ethics_audit_password
+password postgres_inference_password
 # end passwords
