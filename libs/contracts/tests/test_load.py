@@ -333,6 +333,7 @@ def test_all_mistakes_are_shown_at_once() -> None:
          "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
          f"f: [{','.join(['*d'] * 26)}]", "aliases expanded"),
         ("x: " + "a" * 300_000, "larger than"),
+        ("x: \ud800", "not YAML"),
     ],
 )  # fmt: skip
 def test_what_is_no_pipeline_file_is_refused_in_words(text: str, said: str) -> None:

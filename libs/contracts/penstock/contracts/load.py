@@ -117,7 +117,7 @@ def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
 
 
 def _parse(text: str, file: str) -> CommentedMap:
-    if len(text.encode()) > MAX_BYTES:
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise BadPipeline.whole(f"the file is larger than {MAX_BYTES // 1024} KiB", file)
     # What is open is looked at anew for each that follows: thousands at once take seconds.
     steps = (_BRACKETS[found] for found in _BRACKET.findall(text))
