@@ -30,7 +30,7 @@ def test_some_are_valid_and_some_no_json_and_all_leave_the_seed_as_it_was() -> N
     messages = [mutations.message(EVENT) for _ in range(500)]
     assert json.dumps(EVENT) == before
     assert 25 < sum(message == before.encode() for message in messages) < 100
-    assert len(set(messages)) > 400
+    assert len(set(messages)) > 300
     assert 25 < sum(not _reads(message) for message in messages) < 300
 
 
