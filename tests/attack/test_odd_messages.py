@@ -158,7 +158,11 @@ class Attack:
         value = value or self.mutations.message(event)
         made = f"{seed.event_type.rsplit('.', 2)[-2]}, {how}"
         return Sent(
-            topic, value if draw.random() < 0.99 else None, self.mutations.key(seed.key), list(headers), made
+            topic,
+            value if draw.random() < 0.99 else None,
+            self.mutations.key(seed.key) or b"",
+            list(headers),
+            made,
         )
 
     def _forged(self, event: Any) -> tuple[Any, str]:

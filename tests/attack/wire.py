@@ -71,10 +71,9 @@ class Wire:
         self._producer.poll(0)
 
     def flush(self) -> None:
-        """Kafka has it all, but for what it refuses: what has no key, on a compacted topic."""
+        """Kafka has it all."""
         assert self._producer.flush(60) == 0
-        assert all(one.key is None for one in self.sent if one.place[2] < 0)
-        self.sent = [one for one in self.sent if one.place[2] >= 0]
+        assert all(one.place[2] >= 0 for one in self.sent)
 
     def until_read(self, group: str, topics: list[str], within: float) -> None:
         """Waits until the group has settled all that these topics hold now; of a topic that it reads
@@ -102,8 +101,8 @@ class Wire:
 
 
 def _placed(one: Sent, error: object, message: Message) -> None:
-    if error is None:
-        one.place = one.topic, message.partition() or 0, message.offset() or 0
+    assert error is None, (error, one)
+    one.place = one.topic, message.partition() or 0, message.offset() or 0
 
 
 def readers() -> dict[str, list[str]]:
@@ -131,7 +130,7 @@ class Letters:
             end = self._consumer.get_watermark_offsets(TopicPartition(name, 0), timeout=30)[1]
             self._consumer.assign([TopicPartition(name, 0, start)])
             while start < end:
-                for letter in self._consumer.consume(1000, timeout=1.0):
+                for letter in self._consumer.consume(min(1000, end - start), timeout=1.0):
                     self._take(dict(letter.headers() or []))
                     start = (letter.offset() or 0) + 1
             self._next[name] = start
