@@ -125,6 +125,7 @@ class Serving:
             await self._deployments.withdraw(promotion, str(error))
         else:
             deployment.model = Model(promotion, package)
+            self._readiness.has(f"model {deployment.pipeline}")
 
     async def _answers(self, deployment: Deployment, loaded: dict[str, frozenset[int]]) -> bool:
         # Whether Triton has the served version and it answers. Raises Unavailable.
