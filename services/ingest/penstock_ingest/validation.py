@@ -98,13 +98,7 @@ class Rules:
             if field.type == "number"
         )
         self._texts = tuple(
-            (
-                name,
-                field.max_length,
-                None if field.values is None else frozenset(field.values),
-                _held(field),
-                field,
-            )
+            (name, field.max_length, frozenset(field.values) if field.values is not None else None, field)
             for name, field in declared.fields.items()
             if field.type in ("category", "text")
         )
@@ -202,15 +196,13 @@ class Rules:
     def _take_numbers(self, event: dict[str, Any], found: dict[str, Value]) -> None:
         for name, low, high, field in self._numbers:
             value = event.get(name)
-            if type(value) is float and low <= value <= high:  # NaN is not
-                found[name] = value
-            elif value is None:
+            if value is None:
                 continue
-            elif type(value) is not float and type(value) is not int:
+            if type(value) is not float and type(value) is not int:
                 self._violated(
                     field, "wrong_type", f"`{name}` must be a number, not {_kind(value)}", name, value
                 )
-            elif low <= value <= high and (number := float(value)) == value:
+            elif low <= value <= high and (number := float(value)) == value:  # nor is NaN
                 found[name] = number
             elif isinstance(value, float) and not math.isfinite(value):
                 self._violated(field, "not_finite", f"`{name}` must be a finite number", name, value)
@@ -223,13 +215,11 @@ class Rules:
                 self._violated(field, "out_of_range", f"`{name}` {wrong}", name, value)
 
     def _take_texts(self, event: dict[str, Any], found: dict[str, Value]) -> None:
-        for name, max_length, values, held, field in self._texts:
+        for name, max_length, values, field in self._texts:
             value = event.get(name)
-            if type(value) is str and value in held:
-                found[name] = value
-            elif value is None or value == "":
+            if value is None or value == "":
                 continue
-            elif type(value) is not str or "\0" in value:
+            if type(value) is not str or "\0" in value:
                 self._violated(
                     field, "wrong_type", f"`{name}` must be a text, not {_kind(value)}", name, value
                 )
@@ -292,12 +282,6 @@ def _nearest(name: str, known: frozenset[str]) -> str | None:
 def _bounds(field: SourceField) -> tuple[float, float]:
     low, high = field.range or (-MAX_NUMBER, MAX_NUMBER)
     return max(low, -MAX_NUMBER), min(high, MAX_NUMBER)
-
-
-def _held(field: SourceField) -> frozenset[str]:
-    """Declared values that keep to the other bounds: most texts need no other look."""
-    declared = field.values or ()
-    return frozenset(one for one in declared if 0 < len(one) <= field.max_length and "\0" not in one)
 
 
 def _kind(value: object) -> str:
