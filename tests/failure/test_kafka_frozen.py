@@ -15,7 +15,7 @@ from penstock.testing.stack import StackUnderTest
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stack("failures")
 
 WITHIN_S = 60.0
 

@@ -78,6 +78,18 @@ def test_one_worker_has_the_stack_and_begins_with_it(tmp_path: Path) -> None:
     assert [file for who, file in told if who == worker][:12] == ["test_y"] * 6 + ["test_z"] * 6
 
 
+def test_a_second_stack_has_a_worker_of_its_own(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"test_{name}.py").write_text(SHARING + USES_IT)
+    for name in "cd":
+        (tmp_path / f"test_{name}.py").write_text(SHARING + USES_IT.replace("stack\n", 'stack("other")\n'))
+    said = run(tmp_path, "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder")
+    assert "24 passed" in said, said
+    told = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
+    files = {worker: {file for who, file in told if who == worker} for worker, _ in told}
+    assert sorted(map(sorted, files.values())) == [["test_a", "test_b"], ["test_c", "test_d"]]
+
+
 def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(SHARING + USES_IT.replace("pytestmark", "marks"))
     said = run(tmp_path)

@@ -13,7 +13,7 @@ from penstock.stack.stackfile import shared_memory
 from penstock.testing.stack import StackUnderTest
 from penstock.testing.wait import until
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.stack("failures")
 
 OWNER = """
 import sys

@@ -1,5 +1,6 @@
 """Spreads tests over pytest-xdist's workers: a file's tests stay together, and all files
-that share a running stack go to one worker. What takes long begins first.
+that share a running stack go to one worker: those marked `stack` to one, those marked
+`stack("failures")` to another, with a stack of its own. What takes long begins first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from xdist.scheduler import LoadFileScheduling
 
 STACKS = ("stack", "compose")  # marks of what shares a session's stack, and fixtures that bring it up
 LONG = (*STACKS, "kafka", "process", "slow")  # marks, the longest first
+MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w+"\))?', re.MULTILINE)
 
 
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
@@ -26,8 +28,8 @@ class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no t
 @functools.cache
 def shared_by(file: Path) -> str | None:
     """The stack that a file's tests share, by its `pytestmark`; workers alone know the tests'."""
-    marked = re.search(r"^pytestmark = .*?pytest\.mark\.(stack|compose)\b", file.read_text(), re.MULTILINE)
-    return marked[1] if marked else None
+    marked = MARKED.search(file.read_text())
+    return marked[0].rpartition(".")[2] if marked else None
 
 
 def arrange(items: list[pytest.Item]) -> None:
