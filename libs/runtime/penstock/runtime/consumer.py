@@ -48,7 +48,7 @@ class GroupConsumer:
     def __init__(self, router: Router, kafka: KafkaSettings, readiness: Readiness) -> None:
         """`readiness` is told what waits."""
         self.router = router
-        self.busy = False  # while a message is in its handler, or held back
+        self._in_hand = False  # while a message is in its handler, or held back
         self.behind: dict[str, int] = {}  # messages before the group by topic, as `positions` found last
         self.stopping = asyncio.Event()
         self._kafka = kafka
@@ -80,6 +80,15 @@ class GroupConsumer:
             heartbeat_interval_ms=SESSION_MS // 3,
         )
         self.subscriber(self._handle)
+
+    @property
+    def busy(self) -> bool:
+        """Whether no other message can be taken now: one is in hand, or too many wait."""
+        return self._in_hand or self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        return self._lanes.waiting >= MOST_WAITING
 
     @property
     def client(self) -> Client | None:
@@ -123,15 +132,15 @@ class GroupConsumer:
         taken now comes again.
         """
         received = receive(message, self._kafka.topic_prefix)
-        self.busy = True
+        self._in_hand = True
         try:
-            if self._lanes.waiting >= MOST_WAITING:
+            if self._is_full:
                 await self._hold(received)
             elif self._offsets[received.topic, received.partition].take(received.offset):
                 key, waits = (received.topic, received.partition, received.key), asyncio.Event()
                 await self._lanes.run(key, partial(self._settle, received, waits), waits.wait())
         finally:
-            self.busy = False
+            self._in_hand = False
 
     async def _settle(self, received: Received, waits: asyncio.Event) -> None:
         """Sets `waits` after the first try that was in vain."""
