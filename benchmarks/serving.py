@@ -133,7 +133,7 @@ def own_stack() -> Iterator[tuple[Stack, str]]:
     from loans import NAME, Registry
 
     with running_stack(["inference"]) as under_test:
-        Registry.at(under_test.home, under_test.stack.kafka).promote()
+        Registry.at(under_test.home, under_test.stack.admin).promote()
         with grpc.insecure_channel(under_test.endpoint) as channel:
             stub = inference_pb2_grpc.InferenceServiceStub(channel)
             until(

@@ -169,14 +169,14 @@ def publishing(
     On leaving, what is in flight has been acknowledged or given up.
     """
     published, stop = Publishing(), threading.Event()
-    servers = bootstrap_servers or served.client.settings.kafka.bootstrap_servers
+    kafka = served.client.settings.kafka
     producer = Producer(
-        {
-            "bootstrap.servers": servers,
-            "enable.idempotence": True,
-            "linger.ms": 5,
-            "message.timeout.ms": 120_000,
-        }
+        kafka.client(
+            bootstrap_servers=bootstrap_servers or kafka.bootstrap_servers,
+            enable_idempotence=True,
+            linger_ms=5,
+            message_timeout_ms=120_000,
+        )
     )
     topic = source_topic("events", pipeline, "people")
 

@@ -34,6 +34,17 @@ def test_the_stack_of_a_home_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ClientSettings(endpoint="127.0.0.1:9001").endpoint == "127.0.0.1:9001"
 
 
+def test_an_operator_of_the_embedded_stack_comes_with_its_password(tmp_path: Path) -> None:
+    stack = {"home": str(tmp_path), "endpoint": "127.0.0.1:1", "kafka": "127.0.0.1:2"}
+    (tmp_path / "stack.json").write_text(json.dumps(stack | {"kafka_services": "127.0.0.1:3"}))
+    settings = ClientSettings(home=tmp_path)
+    assert settings.kafka.security_protocol is None
+    operator = settings.operator
+    assert (operator.bootstrap_servers, operator.sasl_username) == ("127.0.0.1:3", "admin")
+    elsewhere = ClientSettings(home=tmp_path, kafka=KafkaSettings(bootstrap_servers="127.0.0.1:4"))
+    assert elsewhere.operator == elsewhere.kafka
+
+
 def test_security_settings_carry_librdkafkas_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PENSTOCK_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
     monkeypatch.setenv("PENSTOCK_KAFKA__SASL_PASSWORD", "secret")

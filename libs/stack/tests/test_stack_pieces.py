@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.errors import Conflict, NotFound, Tampered, Unavailable
-from penstock.stack import fitness, jars, logfiles, ports, processes, programs
+from penstock.stack import fitness, jars, logfiles, passwords, ports, processes, programs
 from penstock.stack.launch import Spec
 from penstock.stack.places import Places
 from penstock.stack.stackfile import StackFile, shared_memory
@@ -87,6 +87,10 @@ def test_programs_get_the_stacks_addresses_and_not_the_callers(tmp_path: Path) -
     assert (
         programs.service_settings(stack, "inference")["PENSTOCK_INFERENCE__TRITON_GRPC"] == stack.triton_grpc
     )
+    kafka = programs.service_settings(stack, "ingest")
+    assert kafka["PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"] == stack.kafka_services
+    assert kafka["PENSTOCK_KAFKA__SASL_USERNAME"] == "ingest"
+    assert passwords.ensure(tmp_path / "kafka")["ingest"] not in str(kafka)
     callers = {
         "PENSTOCK_KAFKA__SASL_USERNAME": "x",
         "PENSTOCK_ENDPOINT": "elsewhere:1",

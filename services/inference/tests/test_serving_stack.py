@@ -54,7 +54,7 @@ def house() -> Iterator[StackUnderTest]:
 def registry(house: StackUnderTest) -> Registry:
     from loans import Registry
 
-    return Registry.at(house.home, house.stack.kafka)
+    return Registry.at(house.home, house.stack.admin)
 
 
 @pytest.fixture(scope="module")

@@ -38,4 +38,5 @@ async def run(settings: Settings) -> None:
         )
         service.describe(partial(readings.facts, store))
         service.observe(readings.metrics(store))
+        service.background("topics", pipelines.make_topics_again)
         await service.until_stopped()

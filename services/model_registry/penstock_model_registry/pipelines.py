@@ -12,22 +12,25 @@ import structlog
 from sqlalchemy import select
 
 from penstock.contracts.digests import digest_of
-from penstock.contracts.errors import Conflict, PenstockError, Tampered
+from penstock.contracts.errors import Conflict, PenstockError, Tampered, Unavailable
 from penstock.contracts.events import PipelineApplied
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
 from penstock.packages.facts import signed, verify_fact
 from penstock.packages.keys import Keys, Trust
+from penstock.runtime.kafka.access import grant_topics
 from penstock.runtime.kafka.admin import end_offsets, ensure_topics
+from penstock.runtime.rpc import shown
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
-from penstock_model_registry.store import PipelineRow, newest_pipeline
+from penstock_model_registry.store import PipelineRow, names, newest_pipeline, pipeline_row
 
 log = structlog.get_logger(__name__)
 
 _TRIES = 5
+_RETRY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Pipelines:
             number = newest.number + 1 if newest else 1
             if dry_run:
                 return Applied(new.pipeline, number, changed=True)
-            await asyncio.to_thread(ensure_topics, self._kafka, pipeline_topics(new))
+            await asyncio.to_thread(self._make_topics, new)
             event = PipelineApplied(
                 pipeline=new.pipeline,
                 number=number,
@@ -80,6 +83,27 @@ class Pipelines:
                 log.info("pipeline_applied", pipeline=event.pipeline, number=number, by=by)
                 return Applied(new.pipeline, number, changed=True)
         raise Conflict("others apply this pipeline all the time", where=new.pipeline, remedy="Apply it again")
+
+    async def make_topics_again(self) -> None:
+        """Makes what topics and rights are missing of each pipeline that is applied: Kafka had no rights
+        in the release before. Waits while Kafka is away.
+        """
+        for pipeline in await self._store.read(
+            lambda session: shown(names(session), lambda name: pipeline_row(session, name).pipeline)
+        ):
+            while True:
+                try:
+                    await asyncio.to_thread(self._make_topics, pipeline)
+                    break
+                except Unavailable as error:
+                    log.warning("topics_not_made", pipeline=pipeline.pipeline, why=str(error))
+                    await asyncio.sleep(_RETRY_S)
+
+    def _make_topics(self, pipeline: Pipeline) -> None:
+        """Who may use them is settled before anybody hears of them."""
+        topics = pipeline_topics(pipeline)
+        ensure_topics(self._kafka, topics)
+        grant_topics(self._kafka, topics)
 
     async def _incompatible(self, old: Pipeline, new: Pipeline, text: str, file: str) -> tuple[Problem, ...]:
         if not incompatible(old, new, with_data=old.sources.keys()):

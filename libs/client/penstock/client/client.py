@@ -42,7 +42,7 @@ class Penstock:
         self.models = Models(self._connection)
         self.audits = Audits(self._connection)
         self.predictions = Predictions(self._connection)
-        self.dead_letters = DeadLetters(self.settings.kafka, self.events)
+        self.dead_letters = DeadLetters(self.settings.operator, self.events)
         self.status = Status(self._connection)
         self.lineage = Tracing(self)
 

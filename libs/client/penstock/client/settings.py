@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from penstock.contracts.connection import KafkaSettings
+from penstock.contracts.connection import SCRAM, KafkaSettings
 
 DEFAULT_HOME = Path(".penstock")
 
@@ -30,6 +30,24 @@ class ClientSettings(BaseSettings):
     endpoint: str = "127.0.0.1:9080"
     """host:port of the front door."""
     kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+
+    @property
+    def operator(self) -> KafkaSettings:
+        """Settings to reach Kafka as who may write every topic: the embedded stack's `admin`, by a
+        password that only its user reads. With another Kafka, `kafka` says who comes.
+        """
+        found = _stack(self.home)
+        if self.kafka.bootstrap_servers != found.get("kafka") or "kafka_services" not in found:
+            return self.kafka
+        return self.kafka.model_copy(
+            update={
+                "bootstrap_servers": found["kafka_services"],
+                "security_protocol": "SASL_PLAINTEXT",
+                "sasl_mechanism": SCRAM,
+                "sasl_username": "admin",
+                "sasl_password_file": Path(found["home"]) / "kafka" / "passwords" / "admin",
+            }
+        )
 
     @classmethod
     def settings_customise_sources(
@@ -46,9 +64,16 @@ class ClientSettings(BaseSettings):
 
 
 def _addresses(home: Path) -> dict[str, Any]:
+    found = _stack(home)
+    if "endpoint" not in found or "kafka" not in found:
+        return {}
+    return {"endpoint": found["endpoint"], "kafka": {"bootstrap_servers": found["kafka"]}}
+
+
+def _stack(home: Path) -> dict[str, Any]:
     """Addresses that the embedded stack wrote down when it came up; none where there is no stack."""
     try:
         found = json.loads((home / "stack.json").read_text())
-        return {"endpoint": found["endpoint"], "kafka": {"bootstrap_servers": found["kafka"]}}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.rules import nearest
+
+SCRAM: Final = "SCRAM-SHA-256"
+"""SASL mechanism of our own Kafka's users."""
 
 FURTHER_SECURITY = frozenset(
     {
@@ -59,6 +62,8 @@ class KafkaSettings(BaseModel):
     topic_prefix: str = ""
     replication: int = Field(default=1, ge=1)
     """Replication factor of the topics that a service creates."""
+    grants: bool = False
+    """Whether the registry grants the services' users the rights on each pipeline's topics."""
     security_protocol: str | None = None
     sasl_mechanism: str | None = None
     sasl_username: str | None = None

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from penstock.contracts.errors import PenstockError
 from penstock.stack import fitness, jars, ports
-from penstock.stack.kafka import Broker, topics
+from penstock.stack.kafka import GUARDED, Broker, topics
 from penstock.stack.places import Places
 
 # Megabytes of the wheels of deploy/triton.lock, and of the environment that is made of them.
@@ -102,16 +102,18 @@ def _aot_stamp(places: Places) -> Path:
 
 
 def _aot_identity(places: Places) -> str:
-    """Identity of the cache: it holds for one JVM, one class path and one set of flags."""
-    broker = Broker(Path("/nowhere"), 1, 2, places=places)
-    return hashlib.sha256("\0".join(broker.java()).encode() + _digest(places.kafka_lock).encode()).hexdigest()
+    """Identity of the cache: it holds for one JVM, one class path and one set of flags, and has the
+    classes that one configuration needs.
+    """
+    flags = "\0".join(Broker(Path("/nowhere"), 1, 2, places=places).java())
+    return hashlib.sha256(f"{flags}{_digest(places.kafka_lock)}{GUARDED}".encode()).hexdigest()
 
 
 def _record_aot(places: Places) -> None:
     """Starts and stops a broker that nobody uses, so that the JVM writes down what it loads."""
     with tempfile.TemporaryDirectory(prefix="penstock-kafka-") as home:
-        chosen = ports.choose({"kafka": 19592, "controller": 19593})
-        broker = Broker(Path(home), chosen["kafka"], chosen["controller"], places=places)
+        chosen = ports.choose({"kafka": 19592, "controller": 19593, "services": 19594})
+        broker = Broker(Path(home), *chosen.values(), places=places)
         broker.prepare()
         new = places.kafka / f"kafka.aot.{os.getpid()}"
         with (Path(home) / "broker.log").open("wb") as log:

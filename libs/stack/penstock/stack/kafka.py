@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from penstock.contracts.errors import NotFound, PenstockError
-from penstock.stack import jars
+from penstock.stack import jars, passwords
 from penstock.stack.places import Places
 
 CLUSTER_ID = "ahrOPx5VSH-jyCUOj3DKLA"
@@ -20,9 +20,7 @@ _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
 log.dirs={data}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -45,16 +43,45 @@ broker.session.timeout.ms=6000
 broker.heartbeat.interval.ms=250
 """
 
+_OPEN = """\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+"""
+# The broker itself, and who makes the users, come by a password in this file: a user of SCRAM's can only
+# be made once the broker runs.
+GUARDED = """\
+listeners=PLAINTEXT://127.0.0.1:{port},SERVICES://127.0.0.1:{services},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SERVICES:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+inter.broker.listener.name=SERVICES
+sasl.mechanism.inter.broker.protocol=PLAIN
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.services.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256
+listener.name.services.plain.sasl.jaas.config={plain}
+listener.name.services.scram-sha-256.sasl.jaas.config={scram}
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config={plain}
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:broker;User:admin
+"""
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+_PLAIN = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    ' username="broker" password="{password}" user_broker="{password}";'
+)
+
 
 @dataclass(frozen=True)
 class Broker:
     """Files and command line of one broker, which runs in the foreground; its configuration and data
     are in `home`. SIGTERM stops it in a second or two.
+
+    `services` is the port of those with a password. Without it everybody may do everything.
     """
 
     home: Path
     port: int
     controller: int
+    services: int | None = None
     places: Places = field(default_factory=Places.find)
 
     @property
@@ -76,7 +103,7 @@ class Broker:
             )
         self.home.mkdir(parents=True, exist_ok=True)
         data = self.home / "data"
-        self._config.write_text(_PROPERTIES.format(port=self.port, controller=self.controller, data=data))
+        passwords.write(self._config, self._properties(data))
         if not (data / "meta.properties").exists():
             self._format()
 
@@ -105,6 +132,18 @@ class Broker:
             "-cp",
             jars.class_path(self.places),
         ]
+
+    def _properties(self, data: Path) -> str:
+        text = _PROPERTIES + (_OPEN if self.services is None else GUARDED)
+        password = "" if self.services is None else passwords.ensure(self.home)[passwords.BROKER]
+        return text.format(
+            port=self.port,
+            services=self.services,
+            controller=self.controller,
+            data=data,
+            plain=_PLAIN.format(password=password),
+            scram=_SCRAM,
+        )
 
     def _format(self) -> None:
         command = [

@@ -18,6 +18,7 @@ DEFAULTS: dict[str, int] = {
     "door": defaults.DOOR,
     "kafka": defaults.KAFKA,
     "kafka_controller": defaults.KAFKA + 1,
+    "kafka_services": defaults.KAFKA + 2,
     "triton_metrics": defaults.TRITON_METRICS,
     **{name: service.port for name, service in PLATFORM.items()},
 }

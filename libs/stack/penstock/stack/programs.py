@@ -8,7 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from penstock.contracts.services import PLATFORM
-from penstock.stack import envoy, stackfile
+from penstock.runtime.settings import KafkaSettings, Platform
+from penstock.stack import envoy, passwords, stackfile
 from penstock.stack.kafka import Broker
 from penstock.stack.launch import Spec
 from penstock.stack.stackfile import StackFile
@@ -46,7 +47,14 @@ def _installed(service: str) -> bool:
 
 
 def broker(stack: StackFile) -> Broker:
-    return Broker(stack.home / "kafka", stack.ports["kafka"], stack.ports["kafka_controller"])
+    ports = (stack.ports[name] for name in ("kafka", "kafka_controller", "kafka_services"))
+    return Broker(stack.home / KAFKA, *ports)
+
+
+def kafka_user(stack: StackFile, user: str) -> KafkaSettings:
+    """Settings by which a user of the stack's broker reaches it."""
+    prefix = Platform().kafka.topic_prefix
+    return passwords.settings(stack.home / KAFKA, stack.kafka_services, user, prefix)
 
 
 def triton(stack: StackFile) -> Triton:
@@ -62,7 +70,6 @@ def platform(stack: StackFile) -> dict[str, str]:
     """Settings that all services of the stack share, and the tools that run beside them."""
     return {
         "PENSTOCK_HOME": str(stack.home),
-        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": stack.kafka,
         "PENSTOCK_ENDPOINT": stack.endpoint,
         **{f"PENSTOCK_PEERS__{service.upper()}": address for service, address in stack.services.items()},
         **QUIET,
@@ -70,7 +77,8 @@ def platform(stack: StackFile) -> dict[str, str]:
 
 
 def service_settings(stack: StackFile, service: str) -> dict[str, str]:
-    """Settings of one service: `PENSTOCK_<SERVICE>__…`."""
+    """Settings of one service: `PENSTOCK_<SERVICE>__…`, and who it is to Kafka."""
+    user = kafka_user(stack, service).model_dump(exclude={"topic_prefix"}, exclude_none=True)
     own = {"PORT": str(stack.ports[service])}
     if PLATFORM[service].triton:
         own |= {
@@ -79,7 +87,9 @@ def service_settings(stack: StackFile, service: str) -> dict[str, str]:
             "GATEWAY_HTTP": stack.gateway_http,
             "DOOR_ADMIN": stack.door_admin,
         }
-    return {f"PENSTOCK_{service.upper()}__{name}": value for name, value in own.items()}
+    return {f"PENSTOCK_{service.upper()}__{name}": value for name, value in own.items()} | {
+        f"PENSTOCK_KAFKA__{name.upper()}": str(value) for name, value in user.items()
+    }
 
 
 def inherited(environment: Mapping[str, str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from penstock.contracts.errors import Conflict, NotFound, Unavailable
 from penstock.runtime.settings import KafkaSettings, Platform
-from penstock.stack import fitness, ports, processes, programs, stackfile, startup
+from penstock.stack import fitness, passwords, ports, processes, programs, stackfile, startup
 from penstock.stack.inspection import ProgramStatus, State
 from penstock.stack.inspection import status as status
 from penstock.stack.logfiles import logs as logs
@@ -41,7 +41,13 @@ class Stack:
 
     @property
     def kafka(self) -> KafkaSettings:
+        """Settings of whoever has no password."""
         return KafkaSettings(bootstrap_servers=self.file.kafka, topic_prefix=Platform().kafka.topic_prefix)
+
+    @property
+    def admin(self) -> KafkaSettings:
+        """Settings to reach Kafka as who may do everything there."""
+        return programs.kafka_user(self.file, passwords.ADMIN)
 
     def status(self) -> list[ProgramStatus]:
         return status(self.home)

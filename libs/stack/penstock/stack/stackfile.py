@@ -28,7 +28,8 @@ class StackFile(BaseModel):
 
     home: Path
     endpoint: str
-    kafka: str
+    kafka: str  # without a password
+    kafka_services: str  # with one
     services: dict[str, str]
     triton_grpc: str
     gateway_grpc: str
@@ -45,6 +46,7 @@ class StackFile(BaseModel):
             home=home,
             endpoint=at["door"],
             kafka=at["kafka"],
+            kafka_services=at["kafka_services"],
             services={service: at[service] for service in services},
             triton_grpc=f"{sockets}/triton:8001",  # Triton puts a port behind whatever address it is given
             gateway_grpc=f"{sockets}/gateway-grpc",

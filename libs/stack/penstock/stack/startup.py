@@ -15,13 +15,14 @@ from pathlib import Path
 
 from penstock.contracts.errors import PenstockError
 from penstock.packages.keys import Keys
-from penstock.stack import ports, processes, programs, stackfile
+from penstock.stack import passwords, ports, processes, programs, stackfile
 from penstock.stack.stackfile import StackFile
 from penstock.stack.supervisor import Supervisor, configuration
 
 _POLL_S = 0.04
 _PORTS = "ports.json"
 _SUPERVISOR_WITHIN_S = 15.0
+_KAFKA_WITHIN_S = 60.0
 
 
 def lay_out(home: Path, services: tuple[str, ...], wanted: Mapping[str, int]) -> StackFile:
@@ -101,6 +102,7 @@ def start(stack: StackFile) -> None:
         programs.ENVOY: lambda: _prepare_services(stack),
     }
     Keys(stack.home / "keys").ensure()
+    users = passwords.ensure(stack.home / programs.KAFKA)
 
     def start_one(program: str) -> None:
         if program in preparations:
@@ -108,8 +110,20 @@ def start(stack: StackFile) -> None:
         Supervisor(stackfile.socket(stack.home)).start(program)
 
     wanted = [program for program in (*programs.PARTS, *stack.services) if program not in running]
-    with ThreadPoolExecutor(max(1, len(wanted))) as pool:
+    with ThreadPoolExecutor(len(wanted) + 1) as pool:
+        opened = pool.submit(_open_kafka, stack, users)
         list(pool.map(start_one, wanted))
+        opened.result()
+
+
+def _open_kafka(stack: StackFile, users: Mapping[str, str]) -> None:
+    """Makes Kafka's users, with their rights, as soon as it answers. Raises Unavailable."""
+    from penstock.runtime.kafka.access import open_for  # kafka-python, for this verb alone
+
+    broker = programs.kafka_user(stack, passwords.BROKER)
+    open_for(
+        broker, {user: users[user] for user in users if user != passwords.BROKER}, within_s=_KAFKA_WITHIN_S
+    )
 
 
 def _prepare_services(stack: StackFile) -> None:

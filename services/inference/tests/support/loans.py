@@ -20,11 +20,14 @@ from onnx import TensorProto, helper, numpy_helper
 from ulid import ULID
 
 from penstock.contracts.events import Event, ModelVersionPromoted, encode
+from penstock.contracts.topics import pipeline_topics
 from penstock.packages.archive import pack
 from penstock.packages.keys import Keys
 from penstock.packages.signing import sign_package
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import headers_of
+from penstock.runtime.kafka.access import grant_topics
+from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing import lending, packages
 
@@ -139,6 +142,10 @@ class Registry:
         return promoted
 
     def promote(self, **how: Any) -> ModelVersionPromoted:
+        if self.kafka.grants:
+            topics = pipeline_topics(lending.pipeline())
+            ensure_topics(self.kafka, topics)
+            grant_topics(self.kafka, topics)
         promoted = self.version(**how)
         self.publish(promoted)
         return promoted

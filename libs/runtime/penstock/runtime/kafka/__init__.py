@@ -1,7 +1,8 @@
 """The way to Kafka: for the data plane (many messages, alike, in batches of thousands) all of it, and
 what both planes ask of Kafka.
 
-- `clients.py` makes librdkafka's clients, `admin.py` asks Kafka's admin side by kafka-python
+- `clients.py` makes librdkafka's clients, `admin.py` asks Kafka's admin side by kafka-python,
+  `access.py` says there who may do what
 - `recovery.py` runs sessions: whatever fails ends one, and the next goes on at what is durable
 - `group.py` is a member of a consumer group, `positions.py` where it stands; `assignment.py` watches
   for partitions that a group leaves out, `progress.py` for consumers that stand still

@@ -6,6 +6,7 @@ are lost.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 
@@ -20,6 +21,8 @@ from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.settings import KafkaSettings
 
 log = structlog.get_logger(__name__)
+# It warns at each connection without TLS; SECURITY.md says what is not encrypted.
+logging.getLogger("kafka.net.sasl").setLevel(logging.ERROR)
 
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000  # for one request that changes something; Kafka writes it on all replicas first
@@ -140,5 +143,12 @@ def _adjust(admin: KafkaAdminClient, name: str, topic: Topic, partitions: int) -
     if topic.partitions > partitions:
         admin.create_partitions({name: NewPartitions(total_count=topic.partitions)})
         log.info("topic_widened", topic=name, partitions=topic.partitions)
-    if topic.cleanup == "delete" and topic.retention_ms > 0:
+    if topic.cleanup == "delete" and topic.retention_ms > 0 and _differs(admin, name, topic.config):
         admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, configs=topic.config)])
+
+
+def _differs(admin: KafkaAdminClient, name: str, config: dict[str, str]) -> bool:
+    """Asks first: most services may look at a topic's settings, and not change them."""
+    found = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, name)], config_filter="all")
+    now = found["topic"][name]
+    return any(now[key]["value"] != value for key, value in config.items())

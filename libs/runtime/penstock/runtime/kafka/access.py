@@ -1,0 +1,98 @@
+"""Says in Kafka who may do what: users with passwords (SCRAM), and rights from the catalogue.
+
+Only who is told so grants (`PENSTOCK_KAFKA__GRANTS`): a Kafka of somebody else's is left as it is.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from kafka.admin import (
+    ACL,
+    ACLOperation,
+    ACLPermissionType,
+    ACLResourcePatternType,
+    ResourcePattern,
+    ResourceType,
+    UserScramCredentialUpsertion,
+)
+
+from penstock.contracts.connection import SCRAM
+from penstock.contracts.errors import Unavailable
+from penstock.contracts.rights import Right, standing_rights, topic_rights
+from penstock.contracts.topics import SHARED, Topic
+from penstock.runtime.kafka.admin import admin_client, ensure_topics
+from penstock.runtime.settings import KafkaSettings, Platform
+
+_POLL_S: Final = 0.05
+_CONTAINERS_WITHIN_S: Final = 60.0
+_FILES: Final = "kafka_"  # in containers the name of each password's file begins so
+
+
+def open_for(kafka: KafkaSettings, passwords: Mapping[str, str], *, within_s: float) -> None:
+    """Makes the shared topics, the rights on them, and a user for each password, as soon as Kafka
+    answers. Changes nothing where all are there. `kafka` is somebody's who may do everything.
+
+    Blocks; raises Unavailable after `within_s` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return _open_for(kafka, passwords)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+
+
+def _open_for(kafka: KafkaSettings, passwords: Mapping[str, str]) -> None:
+    """Users come last: who can log in has its rights."""
+    ensure_topics(kafka, SHARED)
+    grant(kafka, standing_rights(kafka.topic_prefix))
+    with admin_client(kafka, "users") as admin:
+        users = [UserScramCredentialUpsertion(user, SCRAM, secret) for user, secret in passwords.items()]
+        refused = {user: why for user, why in admin.alter_user_scram_credentials(users).items() if why}
+    if refused:
+        raise Unavailable(f"Kafka made no users: {refused}")
+
+
+def grant_topics(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
+    """Grants the rights on `topics`, where this Kafka's rights are ours to grant. Blocks; raises
+    Unavailable.
+    """
+    if kafka.grants:
+        grant(kafka, topic_rights(topics, kafka.topic_prefix))
+
+
+def grant(kafka: KafkaSettings, rights: Iterable[Right]) -> None:
+    with admin_client(kafka, "rights") as admin:
+        failed = admin.create_acls([_entry(right) for right in rights])["failed"]
+    if failed:
+        raise Unavailable(f"Kafka does not grant rights: {failed[0].__name__}")
+
+
+def _entry(right: Right) -> ACL:
+    pattern = ACLResourcePatternType.PREFIXED if right.prefixed else ACLResourcePatternType.LITERAL
+    return ACL(
+        principal=f"User:{right.user}",
+        host="*",
+        operation=ACLOperation[right.operation],
+        permission_type=ACLPermissionType.DENY if right.denied else ACLPermissionType.ALLOW,
+        resource_pattern=ResourcePattern(ResourceType[right.resource], right.name, pattern),
+    )
+
+
+def main(secrets: Path) -> None:
+    """Opens the Kafka that the environment names for every user with a password in this folder."""
+    kafka = Platform().kafka
+    passwords = {path.name.removeprefix(_FILES): path.read_text() for path in secrets.glob(f"{_FILES}*")}
+    passwords.pop(str(kafka.sasl_username), None)
+    open_for(kafka, passwords, within_s=_CONTAINERS_WITHIN_S)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
