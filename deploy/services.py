@@ -37,7 +37,6 @@ def blocks(text: str) -> list[str]:
 
 
 def block(service: ServiceDefinition, told: str) -> list[str]:
-    secrets = passwords(service)
     return [
         f"{service.container}:",
         "  <<: *penstock",
@@ -47,9 +46,10 @@ def block(service: ServiceDefinition, told: str) -> list[str]:
         "  environment:",
         f"    <<: {told}",
         *(f"    PENSTOCK_{service.name.upper()}__{setting}" for setting in settings(service)),
+        *(f"    PENSTOCK_KAFKA__{setting}" for setting in kafka_user(service)),
         "  volumes:",
         *(f"    - {volume}" for volume in mounts(service)),
-        *([f"  secrets: [{', '.join(secrets)}]"] if secrets else []),
+        f"  secrets: [{', '.join(passwords(service))}]",
         *(["  networks: [penstock, serving]"] if service.triton else []),
         "  depends_on:",
         *(f"    {condition}" for condition in starts_after(service)),
@@ -68,6 +68,15 @@ def settings(service: ServiceDefinition) -> list[str]:
         f"DATABASE_PASSWORD_FILE: /run/secrets/postgres_{service.name}_password",
     ]
     return ["HOST: 0.0.0.0", *(database if service.database else [])]
+
+
+def kafka_user(service: ServiceDefinition) -> list[str]:
+    password = f"/run/secrets/kafka_{service.name}_password"
+    return [f"SASL_USERNAME: {service.name}", f"SASL_PASSWORD_FILE: {password}"]
+
+
+def kafka_passwords(_: str) -> list[str]:
+    return [f"- {name}" for name in all_passwords() if name.startswith("kafka_")]
 
 
 def mounts(service: ServiceDefinition) -> list[str]:
@@ -93,7 +102,7 @@ def key_volume(service: ServiceDefinition) -> str:
 
 
 def passwords(service: ServiceDefinition) -> list[str]:
-    needed = {"postgres": service.database, "redis": service.online_store}
+    needed = {"kafka": True, "postgres": service.database, "redis": service.online_store}
     return [f"{store}_{service.name}_password" for store, needs in needed.items() if needs]
 
 
@@ -193,6 +202,7 @@ FILES: dict[str, dict[str, Section]] = {
     "docker-compose.yml": {
         "peers": peers,
         "database-passwords": database_passwords,
+        "users": kafka_passwords,
         "services": blocks,
         "volumes": volumes,
         "secrets": secrets,

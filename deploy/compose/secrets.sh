@@ -17,11 +17,20 @@ password() {
 
 password postgres_password  # of its administrator, whom no service is
 password grafana_admin_password
+password kafka_broker_password  # and of who makes the other users
+password kafka_admin_password
+password kafka_publisher_password
 # begin passwords: made by `make gen` from contracts/services.py
+password kafka_ingest_password
+password kafka_feature_store_password
 password postgres_feature_store_password
 password redis_feature_store_password
+password kafka_trainer_password
 password postgres_trainer_password
+password kafka_model_registry_password
 password postgres_model_registry_password
+password kafka_ethics_audit_password
 password postgres_ethics_audit_password
+password kafka_inference_password
 password postgres_inference_password
 # end passwords

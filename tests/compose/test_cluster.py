@@ -65,7 +65,7 @@ def test_it_is_seen_as_one(cluster: ComposeUnderTest) -> None:
 def test_every_topic_is_on_all_nodes_and_acknowledged_by_two(
     cluster: ComposeUnderTest, served_by_cluster: Served
 ) -> None:
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+    admin = AdminClient(cluster.kafka("admin").client())
     topics = admin.list_topics(timeout=30).topics
     assert {
         "__consumer_offsets",
@@ -248,7 +248,7 @@ def none_acknowledged(published: Publishing, *, for_s: float) -> None:
 
 def in_sync(cluster: ComposeUnderTest) -> None:
     """Each partition is on all nodes again: another one may go."""
-    admin = AdminClient({"bootstrap.servers": cluster.bootstrap_servers})
+    admin = AdminClient(cluster.kafka("admin").client())
 
     def behind() -> list[str]:
         topics = admin.list_topics(timeout=30).topics.values()

@@ -106,7 +106,7 @@ def test_our_containers_may_do_little() -> None:
         for name, service in found["services"].items()
         if service["image"].startswith("penstock/")
     }
-    assert {name.replace("-", "_") for name in ours} == {*SERVICES, "prepare", "gateway"}
+    assert {name.replace("-", "_") for name in ours} == {*SERVICES, "access", "prepare", "gateway"}
     for name, service in ours.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name

@@ -23,6 +23,7 @@ import pytest
 from census import PIPELINE, Served, model_fields, pipeline_text, serve
 from load import all_recorded_once, all_records_once, predicting, publishing
 
+from penstock.contracts.connection import SCRAM
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import source_topic
 from penstock.contracts.versions import version_name
@@ -84,6 +85,10 @@ class Operator:
             "PENSTOCK_HOME": str(self.stack.home),
             "PENSTOCK_ENDPOINT": self.stack.endpoint,
             "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": self.stack.bootstrap_servers,
+            "PENSTOCK_KAFKA__SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+            "PENSTOCK_KAFKA__SASL_MECHANISM": SCRAM,
+            "PENSTOCK_KAFKA__SASL_USERNAME": "admin",
+            "PENSTOCK_KAFKA__SASL_PASSWORD_FILE": "deploy/compose/secrets/kafka_admin_password",
             "COLUMNS": "200",
         }
 

@@ -24,6 +24,7 @@ from typing import Any
 from pydantic import ByteSize, TypeAdapter
 
 from penstock.client import ClientSettings, Penstock
+from penstock.contracts.connection import SCRAM
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.services import PLATFORM
 from penstock.runtime.settings import KafkaSettings
@@ -63,8 +64,19 @@ class ComposeUnderTest:
 
     @cached_property
     def client(self) -> Penstock:
-        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers)
+        kafka = self.kafka("publisher")
         return Penstock(ClientSettings(home=self.home, endpoint=self.endpoint, kafka=kafka))
+
+    def kafka(self, user: str) -> KafkaSettings:
+        """Settings by which one of Kafka's users reaches it from this machine."""
+        root = Path(self.environment["COMPOSE_FILE"].split(":")[0]).parent
+        return KafkaSettings(
+            bootstrap_servers=self.bootstrap_servers,
+            security_protocol="SASL_PLAINTEXT",
+            sasl_mechanism=SCRAM,
+            sasl_username=user,
+            sasl_password_file=root / "deploy" / "compose" / "secrets" / f"kafka_{user}_password",
+        )
 
     # -- what it says of itself --------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from penstock.runtime.settings import KafkaSettings, Platform
 
 _POLL_S: Final = 0.05
 _CONTAINERS_WITHIN_S: Final = 60.0
-_FILES: Final = "kafka_"  # in containers the name of each password's file begins so
+_BEFORE, _AFTER = "kafka_", "_password"  # a user's name, in that of the password's file in containers
 
 
 def open_for(kafka: KafkaSettings, passwords: Mapping[str, str], *, within_s: float) -> None:
@@ -89,7 +89,10 @@ def _entry(right: Right) -> ACL:
 def main(secrets: Path) -> None:
     """Opens the Kafka that the environment names for every user with a password in this folder."""
     kafka = Platform().kafka
-    passwords = {path.name.removeprefix(_FILES): path.read_text() for path in secrets.glob(f"{_FILES}*")}
+    passwords = {
+        path.name.removeprefix(_BEFORE).removesuffix(_AFTER): path.read_text()
+        for path in secrets.glob(f"{_BEFORE}*{_AFTER}")
+    }
     passwords.pop(str(kafka.sasl_username), None)
     open_for(kafka, passwords, within_s=_CONTAINERS_WITHIN_S)
 
