@@ -21,8 +21,8 @@ class Attacked:
     def kafka(self) -> KafkaSettings:
         """Kafka as somebody reaches it who may write to every topic."""
         if isinstance(self.stack, ComposeUnderTest):
-            return KafkaSettings(bootstrap_servers=self.stack.bootstrap_servers)
-        return self.stack.stack.kafka
+            return self.stack.kafka("admin")
+        return self.stack.stack.admin
 
     def says(self, messages: Iterable[tuple[type[Event], bytes]]) -> None:
         """Writes to Kafka what is said to be such events. The key is nobody's, so that nothing genuine

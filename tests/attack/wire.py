@@ -51,8 +51,7 @@ class Sent:
 
 def unbounded(stack: StackUnderTest) -> KafkaSettings:
     """Kafka as somebody reaches it who may write every topic."""
-    found: KafkaSettings = getattr(stack.stack, "admin", stack.stack.kafka)
-    return found
+    return stack.stack.admin
 
 
 class Wire:
