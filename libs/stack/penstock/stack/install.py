@@ -113,7 +113,9 @@ def _record_aot(places: Places) -> None:
     """Starts and stops a broker that nobody uses, so that the JVM writes down what it loads."""
     with tempfile.TemporaryDirectory(prefix="penstock-kafka-") as home:
         chosen = ports.choose({"kafka": 19592, "controller": 19593, "services": 19594})
-        broker = Broker(Path(home), *chosen.values(), places=places)
+        broker = Broker(
+            Path(home), chosen["kafka"], chosen["controller"], services=chosen["services"], places=places
+        )
         broker.prepare()
         new = places.kafka / f"kafka.aot.{os.getpid()}"
         with (Path(home) / "broker.log").open("wb") as log:

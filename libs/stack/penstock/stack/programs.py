@@ -47,8 +47,10 @@ def _installed(service: str) -> bool:
 
 
 def broker(stack: StackFile) -> Broker:
-    ports = (stack.ports[name] for name in ("kafka", "kafka_controller", "kafka_services"))
-    return Broker(stack.home / KAFKA, *ports)
+    ports = stack.ports
+    return Broker(
+        stack.home / KAFKA, ports["kafka"], ports["kafka_controller"], services=ports["kafka_services"]
+    )
 
 
 def kafka_user(stack: StackFile, user: str) -> KafkaSettings:
