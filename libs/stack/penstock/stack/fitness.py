@@ -51,7 +51,10 @@ def _versions() -> Iterator[str]:
 
 
 def _libraries() -> Iterator[str]:
-    needed = {"libstdc++.so.6": "Install it (Debian: libstdc++6)"}
+    needed = {
+        "libstdc++.so.6": "Install it (Debian: libstdc++6)",
+        "libgomp.so.1": "Install it (Debian: libgomp1)",  # LightGBM's
+    }
     # Triton's stub embeds Python as a library, which some builds leave out.
     libpython = f"libpython3.{sys.version_info.minor}.so.1.0"
     if not (Path(str(sysconfig.get_config_var("LIBDIR"))) / libpython).is_file():
