@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.contracts.load import BadPipeline, read, read_data
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import BoostedTrees, Pipeline
 
 GOOD = """\
 version: 1
@@ -460,3 +460,103 @@ def test_values_without_end_are_refused_soon() -> None:
     with pytest.raises(BadPipeline, match="more than 20,000 values"):
         read("x: [" + "1," * 120_000 + "1]")
     assert time.thread_time() - began < 2
+
+
+TREES = (
+    GOOD.replace(", clip: [p01, p99]", "")
+    .replace("trainer: {epochs: 5, optimizer: {learning_rate: 1e-3}}", "trainer: {epochs: 5}")
+    .replace("training: {seed: 7}", "training: {seed: 7}\nmodel: {type: boosted_trees}")
+)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "line", "key", "said"),
+    [
+        (
+            "epochs: 5",
+            "fairness: {notion: equalized_odds, by: sex}",
+            25,
+            "trainer.fairness",
+            "`boosted_trees` is not trained by `fairness`",
+        ),
+        ("epochs: 5", "batch_size: 64", 25, "trainer.batch_size", "is not trained by `batch_size`"),
+        ("boosted_trees}", "boosted_trees, hidden: [8]}", 24, "model.hidden", "`hidden` is for `type: mlp`"),
+        (
+            "boosted_trees}",
+            "boosted_trees, num_leaves: 1}",
+            24,
+            "model.num_leaves",
+            "greater than or equal to 2",
+        ),
+        (
+            "boosted_trees}",
+            "boosted_trees, monotone: {incom: decreasing}}",
+            24,
+            "model.monotone.incom",
+            "no feature `incom`; did you mean `income`?",
+        ),
+        (
+            "boosted_trees}",
+            "boosted_trees, monotone: {purpose: increasing}}",
+            24,
+            "model.monotone.purpose",
+            "`purpose` is no number: its values have no order to rise in",
+        ),
+        (
+            "boosted_trees}",
+            "boosted_trees, monotone: {income: falling}}",
+            24,
+            "model.monotone.income",
+            "`falling` is not allowed; there is `increasing`, `decreasing`",
+        ),
+        (
+            "{type: boosted_trees}",
+            "{type: mlp, monotone: {income: decreasing}}",
+            24,
+            "model.monotone",
+            "`monotone` is for `type: boosted_trees` and means nothing with `type: mlp`",
+        ),
+        (
+            "from: applications.income",
+            "from: applications.income, impute: zero",
+            18,
+            "features.income.impute",
+            "`boosted_trees` takes numbers as they are; leave `impute` out",
+        ),
+        (
+            "one_hot",
+            "embedding",
+            19,
+            "features.purpose",
+            "takes no `embedding`; leave the feature out, or use",
+        ),
+        (
+            "encode: one_hot}",
+            "encode: one_hot}\n  note: {from: applications.note}",
+            20,
+            "features.note",
+            "`boosted_trees` takes no `bag_of_words`; leave the feature out",
+        ),
+    ],
+)
+def test_what_trees_do_not_do_is_refused_by_name(
+    right: str, wrong: str, line: int, key: str, said: str
+) -> None:
+    assert right in TREES
+    found = problems(TREES.replace(right, wrong, 1))
+    assert any(at == line and name == key and said in message for at, name, message in found), found
+
+
+def test_a_constraint_is_for_a_target_that_can_rise() -> None:
+    text = TREES[: TREES.index("audit:\n")].replace(
+        "boosted_trees}", "boosted_trees, monotone: {income: decreasing}}"
+    )
+    several = text.replace("defaulted: {type: boolean}", "defaulted: {type: category}").replace(
+        "type: binary, positive: true", "type: multiclass"
+    )
+    assert problems(several) == [
+        (24, "model.monotone.income", "`monotone` is for a binary target or a regression")
+    ]
+    model = read(text).model
+    assert isinstance(model, BoostedTrees)
+    assert model.monotone == {"income": "decreasing"}

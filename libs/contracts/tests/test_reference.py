@@ -43,7 +43,7 @@ def kinds(schema: Any) -> set[str]:
             return {",".join("|".join(sorted(kinds(p), reverse=True)) for p in schema["prefixItems"])}
         return {f"[{'|'.join(kinds(schema['items']))}]"}
     if schema["type"] == "object" and (inner := named(schema)):
-        return {f"{{{'|'.join(kinds(inner))}}}"}
+        return {f"{{{'|'.join(sorted(kinds(inner)))}}}"}
     return {"duration" if "(ms|s|m|h|d)" in schema.get("pattern", "") else schema["type"]}
 
 
@@ -120,6 +120,9 @@ def test_a_key_takes_what_the_schema_takes(key: Key) -> None:
         assert len(
             [place for place in sections(SCHEMA, "") if place[0] == ".".join(k for k in key[::2] if k)]
         )
+    elif takes.startswith("names to `"):
+        words = sorted(takes.removeprefix("names to ").split(" \\| "))
+        assert kinds(field) == {f"{{{'|'.join(words)}}}"}
     else:
         assert kinds(field) == TAKES.get(takes, set(takes.split(" \\| ")))
     assert (left_out == "**required**") == required

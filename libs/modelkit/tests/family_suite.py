@@ -102,7 +102,8 @@ def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
     assert built.parity <= TOLERANCE
     _answers_alike(spec, built, files)
     _goes_on(spec, files, folder, built)
-    assert all(built.description)
+    told = built.description
+    assert all((told.kind, told.training, told.library))
     return built
 
 

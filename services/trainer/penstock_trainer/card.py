@@ -23,7 +23,7 @@ def model_card(
         _model(pipeline, built),
         ["## Intended use", "", NOT_STATED, "", "Uses that must not be made of it:", "", NOT_STATED],
         _data(pipeline, training_set),
-        _features(pipeline),
+        _features(pipeline, built),
         _performance(built),
         _fairness(pipeline),
         _limits(pipeline, built),
@@ -48,15 +48,15 @@ def _head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: in
 
 
 def _model(pipeline: Pipeline, built: Built) -> list[str]:
-    kind, training, library = built.description
+    told = built.description
     lines = [
         "## Model",
         "",
-        f"- Type: {kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
-        f"- {training}, seed {pipeline.training.seed}.",
+        f"- Type: {told.kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
+        f"- {told.training}, seed {pipeline.training.seed}.",
         (
-            f"- Between {library} and the graph in ONNX Runtime: at most {built.parity:.1e} over all training"
-            " and validation rows."
+            f"- Between {told.library} and the graph in ONNX Runtime: at most {built.parity:.1e} over all"
+            " training and validation rows."
         ),
     ]
     if built.threshold is not None:
@@ -90,26 +90,35 @@ def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
     ]
 
 
-def _features(pipeline: Pipeline) -> list[str]:
-    lines = ["## What it looks at", "", "| feature | from | treated |", "|---|---|---|"]
+def _features(pipeline: Pipeline, built: Built) -> list[str]:
+    shares = built.description.importance
+    heads = ["feature", "from", "treated", *(["share of the gain"] if shares else [])]
+    lines = ["## What it looks at", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, feature in pipeline.resolved_features().items():
         field = pipeline.field(feature.source_field)
         marks = "".join(f", **{mark}**" for mark in ("protected", "personal") if getattr(field, mark))
+        share = f" {shares.get(name, 0):.1%} |" if shares else ""
         lines.append(
             f"| `{name}` | `{feature.source_field}` ({field.type}{marks}) |"
-            f" {', '.join(_treatment(feature))} |"
+            f" {', '.join(_treatment(feature, pipeline.model.treatments))} |{share}"
         )
+    if shares:
+        lines += ["", "A feature's gain is by how much the splits on it lowered the loss in training."]
     return lines
 
 
-def _treatment(feature: Treatment) -> Iterator[str]:
+def _treatment(feature: Treatment, taken: frozenset[str]) -> Iterator[str]:
     if not isinstance(feature, Number):
         yield feature.encode.replace("_", " ")
         return
+    if not taken & {"clip", "impute", "scale"}:
+        yield "as it is"
     if feature.clip:
         yield f"clipped to [{feature.clip[0]}, {feature.clip[1]}]"
-    yield f"missing → {feature.impute}"
-    yield f"scaled: {feature.scale}"
+    if "impute" in taken:
+        yield f"missing → {feature.impute}"
+    if "scale" in taken:
+        yield f"scaled: {feature.scale}"
 
 
 def _performance(built: Built) -> list[str]:
@@ -162,6 +171,7 @@ def _limits(pipeline: Pipeline, built: Built) -> list[str]:
         "Training ended with its last planned epoch, not by early stopping: more epochs might have helped.": (
             len(built.history) == trainer.epochs and trainer.early_stopping
         ),
+        **dict.fromkeys(built.description.limits, True),
         f"Further limits, ethical considerations, contact: {NOT_STATED}": True,
     }
     return ["## Limits", "", *(f"- {limit}" for limit, holds in limits.items() if holds)]

@@ -82,7 +82,7 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
             {"trainer.optimizer.momentum": 0.5},
             "trainer.optimizer.momentum: `momentum` is for `type: sgd` and means nothing with `type: adamw`",
         ),
-        ({"model.type": "liner"}, "model.type: input should be 'mlp' or 'linear'"),
+        ({"model.type": "liner"}, "model.type: input should be 'mlp', 'linear' or 'boosted_trees'"),
         ({"model.layers": 3}, "model.layers: no key `layers`; there is `type`, `hidden`, `dropout`"),
         (
             {"features.purpose.encode": "one_hot", "features.purpose.dimension": 3},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,26 @@ def test_a_model_without_epochs_has_curves_without_points(loans: Any) -> None:
     solved = replace(built, history=())
     digest = write(directory, loans.pipeline, training_set, solved, run_id="01A", pipeline_number=3)
     assert open_package(directory, digest).curves == Curves(metric="auroc", points=())
+
+
+def test_the_card_of_trees_says_what_they_are_and_what_they_cannot(loans: Any) -> None:
+    from penstock.modelkit.build import build
+    from penstock_trainer.card import model_card
+
+    loans.spec["model"] = {"type": "boosted_trees", "monotone": {"income": "decreasing"}}
+    training_set = loans.training_set()
+    built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
+    card = model_card(loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
+    for line in (
+        r"- Type: boosted trees, \d+ of at most 31 leaves, never rising with `income`\. All",
+        r"- Trained 3 of at most 3 epochs of 10 rounds, learning rate 0\.\d+, seed 7\.",
+        r"- Between LightGBM and the graph in ONNX Runtime: at most \d",
+        r"\| feature \| from \| treated \| share of the gain \|\n\|---\|---\|---\|---\|\n",
+        r"\| `income` \| `applications.income` \(number\) \| as it is \| \d+\.\d% \|",
+        r"\| `purpose` \| `applications.purpose` \(category\) \| one hot \| \d+\.\d% \|",
+        r"beyond the least and the greatest value of training it stays what it is there",
+    ):
+        assert re.search(line, card), f"{line}\n{card}"
 
 
 TOLD = {

@@ -77,6 +77,8 @@ def _scalar(annotation: Any) -> str:
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " \\| ".join(f"`{value}`" for value in parts)
+    if origin is dict:
+        return f"names to {_scalar(parts[1])}"
     if origin is tuple and ... in parts:
         return f"a list of {_MANY[_scalar(parts[0])]}"
     if origin is tuple:

@@ -73,6 +73,8 @@ class Description(NamedTuple):
     kind: str  # mlp, hidden layers 64, 32, dropout 0.1
     training: str  # Trained 12 of at most 30 epochs with adamw
     library: str
+    limits: tuple[str, ...] = ()  # sentences on what no model of this kind can do
+    importance: Mapping[str, float] = {}  # by feature, shares of 1; empty where it has no such measure
 
 
 class Trained(Protocol):

@@ -35,7 +35,7 @@ from penstock.contracts.pipeline.file import (
     Training,
     Trigger,
 )
-from penstock.contracts.pipeline.model import FamilySpec, Linear, Mlp, ModelSpec
+from penstock.contracts.pipeline.model import BoostedTrees, FamilySpec, Linear, Mlp, ModelSpec, Monotone
 from penstock.contracts.pipeline.sources import Entity, Format, Json, Source, SourceField
 from penstock.contracts.pipeline.trainer import (
     Adam,
@@ -57,6 +57,7 @@ __all__ = [
     "Audit",
     "BagOfWords",
     "Batch",
+    "BoostedTrees",
     "ByField",
     "ConstantSchedule",
     "CosineSchedule",
@@ -79,6 +80,7 @@ __all__ = [
     "Mlp",
     "Model",
     "ModelSpec",
+    "Monotone",
     "Name",
     "Number",
     "OneHot",

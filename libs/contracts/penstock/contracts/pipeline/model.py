@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field
 
 from penstock.contracts.measures import Task
-from penstock.contracts.pipeline.base import Model
+from penstock.contracts.pipeline.base import FieldName, Model
 from penstock.contracts.pipeline.features import ENCODINGS
 from penstock.contracts.pipeline.trainer import Trainer
 from penstock.contracts.pipeline.variants import OneOf, Unused
@@ -43,5 +43,43 @@ class Linear(FamilySpec):
     dropout: Unused[Dropout] = 0.1
 
 
-ModelSpec = Annotated[Mlp | Linear, OneOf()]
+class Monotone(Model):
+    """A family whose answer can be held to rise, or to fall, with a number."""
+
+    monotone: dict[FieldName, Literal["increasing", "decreasing"]] = Field(default_factory=dict)
+    """Numbers among the features, each with what the positive class's probability, or the value, does
+    when that number rises and all else stays: no tree may contradict it.
+    """
+
+
+class BoostedTrees(FamilySpec, Monotone):
+    """Gradient boosting of decision trees, by LightGBM (Ke et al. 2017): each tree is fitted on what
+    those before it left over. Keys but `monotone` and `rounds_per_epoch` go by LightGBM's names.
+    """
+
+    treatments = frozenset({"one_hot"})
+    trainer_keys = frozenset({"epochs", "early_stopping", "class_weights"})
+
+    type: Literal["boosted_trees"]
+    rounds_per_epoch: int = Field(default=10, ge=1, le=1000)
+    """Rounds between two looks at the validation split; a round adds one tree, with several classes
+    one for each.
+    """
+    learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Share of each tree's answer that counts; by default from the training rows, 0.03 to 0.1."""
+    num_leaves: int = Field(default=31, ge=2, le=1024)
+    """Leaves of a tree at most."""
+    min_data_in_leaf: int = Field(default=20, ge=1)
+    """Training rows in a leaf at least."""
+    lambda_l2: float = Field(default=1.0, ge=0)
+    """Draws each leaf's answer towards 0."""
+    max_bin: int = Field(default=255, ge=2, le=65_535)
+    """Pieces that a number is cut into; a tree asks at their edges."""
+    max_cat_to_onehot: int = Field(default=32, ge=1)
+    """A category of at most so many values is split into one value and the others; one of more into
+    two sets of values, in the order of their gradients (Fisher 1958).
+    """
+
+
+ModelSpec = Annotated[Mlp | Linear | BoostedTrees, OneOf()]
 """`penstock.modelkit.families` has a file for each, named by its type."""

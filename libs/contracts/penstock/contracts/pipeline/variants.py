@@ -181,8 +181,9 @@ def locate(root: type[BaseModel], error: ErrorDetails) -> Place:
         field = own_fields(model).get(str(path[-1]))
         if field is None:
             break
-        section, model = section_of(field.rebuild_annotation()), None
-        if section and section.held and steps:
+        annotation = field.rebuild_annotation()
+        section, model = section_of(annotation), None
+        if steps and (section.held if section else get_origin(annotation) is dict):
             path.append(steps.pop(0))
         if section and not section.union:
             (model,) = section.models
