@@ -37,9 +37,9 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from penstock.contracts.load import read as read_pipeline
 from penstock.contracts.pipeline import Pipeline
-from penstock.modelkit.build import build
+from penstock.modelkit.build import Built, build
 from penstock.modelkit.model import run
-from penstock.modelkit.rows import read
+from penstock.modelkit.rows import Rows, read
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 sys.path.insert(0, str(EXAMPLES))
@@ -123,8 +123,8 @@ def _data(
 # -- the models ------------------------------------------------------------------------------------
 
 
-def penstock(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> np.ndarray[Any, Any]:
-    """Probabilities of the audit part, by the trainer's own way."""
+def trained(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> tuple[Built, Rows]:
+    """A model by the trainer's own way, and the audit part; the three parts stay in the folder."""
     for part, rows in parts.items():
         columns = {
             name: pa.array(data.features[name].to_numpy()[rows], from_pandas=True) for name in data.features
@@ -134,7 +134,13 @@ def penstock(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> np.n
         pq.write_table(table, folder / f"{part}.parquet")
     pipeline = data.pipeline(seed)
     built = build(pipeline, folder / "train.parquet", folder / "validation.parquet")
-    return run(built.model, read(folder / "audit.parquet", built.signature, pipeline))["probabilities"][:, 1]
+    return built, read(folder / "audit.parquet", built.signature, pipeline)
+
+
+def penstock(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> np.ndarray[Any, Any]:
+    """Probabilities of the audit part."""
+    built, rows = trained(data, parts, seed, folder)
+    return run(built.model, rows)["probabilities"][:, 1]
 
 
 def logistic(data: Data) -> Any:
