@@ -37,7 +37,7 @@ def trees(world: Any, count: int = 1500, *, target: str = "binary", **model: Any
     spec = world.pipeline(
         {"amount": "number", "since": "number", "gap": "number", "kind": "category", "city": "category"},
         target={"type": target},
-        model={"type": "boosted_trees", **model},
+        model={"type": "boosted_trees", "max_cat_to_onehot": 32, **model},
         trainer={"epochs": 10},
     )
     files = []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 from onnx import numpy_helper
@@ -12,6 +14,13 @@ from penstock.modelkit.graph import DOUBLE, ML, Array, Graph
 
 # Bits of LightGBM's `decision_type`. Missing type, two bits: none in training 0, NaN 2.
 CATEGORY, DEFAULT_LEFT, MISSING_IS_NAN = 1, 2, 8
+
+
+class Buckets(NamedTuple):
+    """A set of a column's buckets."""
+
+    column: int
+    members: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,12 @@ class Tree:
         """Equal for equal trees alone."""
         arrays = (self.columns, self.thresholds, self.missing_left, self.left, self.right, self.leaves)
         return b"".join([repr(self.sets).encode(), *(values.tobytes() for values in arrays)])
+
+    def wide(self) -> Iterator[Buckets]:
+        """Sets of more than one bucket."""
+        for column, members in zip(self.columns, self.sets, strict=True):
+            if len(members) > 1:
+                yield Buckets(int(column), members)
 
 
 def read_trees(text: str) -> tuple[Tree, ...]:
@@ -81,22 +96,23 @@ class Columns:
     numbers: int
     sizes: tuple[int, ...]
 
-    def compile(
-        self,
-        graph: Graph,
-        numbers: str | None,
-        buckets: str | None,
-        sets: Iterable[tuple[int, tuple[int, ...]]],
-    ) -> str:
-        """Nodes for FP64 [N, columns + sets]: the columns, and for each set, of a column's buckets,
-        1 where the row's is one of them. numbers: FP64, buckets: INT64 in the graph.
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """The columns of buckets."""
+        return tuple(range(self.numbers, self.numbers + len(self.sizes)))
+
+    def compile(self, graph: Graph, raw: str | None, buckets: str | None, sets: Sequence[Buckets]) -> str:
+        """Nodes for FP64 [N, columns + sets]: the columns, and for each set 1 where the row's bucket
+        is one of it. raw: FP64, buckets: INT64 in the graph. Sets of one column lie together.
         """
-        parts = [numbers] if numbers else []
+        parts = [raw] if raw else []
         if buckets:
             parts.append(graph.op("Cast", buckets, to=DOUBLE))
-            for column, members in sets:
-                table = np.zeros((self.sizes[column - self.numbers], 1))
-                table[[member for member in members if member < len(table)]] = 1
+            for column, of_column in groupby(sets, key=lambda one: one.column):
+                members = [one.members for one in of_column]
+                table = np.zeros((self.sizes[column - self.numbers], len(members)))
+                for index, chosen in enumerate(members):
+                    table[list(chosen), index] = 1
                 bucket = graph.columns(buckets, [column - self.numbers])
                 flat = graph.op("Reshape", bucket, graph.constant([-1], np.int64))
                 parts.append(graph.op("Gather", graph.constant(table, np.float64), flat, axis=0))
@@ -107,7 +123,7 @@ def compile_trees(
     graph: Graph,
     trees: Sequence[Tree],
     columns: Columns,
-    numbers: str | None,
+    raw: str | None,
     buckets: str | None,
     *,
     outputs: int = 1,
@@ -121,14 +137,8 @@ def compile_trees(
     with cents falls on the other side. A split by one bucket asks whether the column equals it, one
     by more whether the set's own column equals 1.
     """
-    width = columns.numbers + len(columns.sizes)
-    wide = dict.fromkeys(
-        (int(column), members)
-        for tree in trees
-        for column, members in zip(tree.columns, tree.sets, strict=True)
-        if len(members) > 1
-    )
-    places = {one: width + index for index, one in enumerate(wide)}
+    wide = sorted({one for tree in trees for one in tree.wide()})
+    places = {one: index for index, one in enumerate(wide, columns.numbers + len(columns.sizes))}
     nodes = [_nodes(tree, places) for tree in trees]
     leaves = [len(tree.leaves) for tree in trees]
     numbered = range(len(trees))
@@ -138,7 +148,7 @@ def compile_trees(
 
     return graph.op(
         "TreeEnsembleRegressor",
-        columns.compile(graph, numbers, buckets, wide),
+        columns.compile(graph, raw, buckets, wide),
         domain=ML,
         n_targets=outputs,
         base_values_as_tensor=numpy_helper.from_array(np.full(outputs, offset)),
@@ -153,7 +163,7 @@ def compile_trees(
     )
 
 
-def _nodes(tree: Tree, places: dict[tuple[int, tuple[int, ...]], int]) -> dict[str, Array]:
+def _nodes(tree: Tree, places: Mapping[Buckets, int]) -> dict[str, Array]:
     """A tree's attributes of the node: its splits first, then its leaves."""
     splits, count = len(tree.columns), len(tree.leaves)
     features, values = tree.columns.copy(), tree.thresholds.copy()
@@ -163,7 +173,7 @@ def _nodes(tree: Tree, places: dict[tuple[int, tuple[int, ...]], int]) -> dict[s
         if members:
             modes[split] = "BRANCH_EQ"
             values[split] = members[0] if len(members) == 1 else 1.0
-            features[split] = places.get((int(tree.columns[split]), members), features[split])
+            features[split] = places.get(Buckets(int(features[split]), members), features[split])
     none, whole = np.zeros(count), np.zeros(count, dtype=np.int64)
     yes, no = (np.where(child < 0, splits + ~child, child) for child in (tree.left, tree.right))
     return {

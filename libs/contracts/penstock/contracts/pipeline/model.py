@@ -75,7 +75,7 @@ class BoostedTrees(FamilySpec, Monotone):
     """Draws each leaf's answer towards 0."""
     max_bin: int = Field(default=255, ge=2, le=65_535)
     """Pieces that a number is cut into; a tree asks at their edges."""
-    max_cat_to_onehot: int = Field(default=32, ge=1)
+    max_cat_to_onehot: int = Field(default=256, ge=1)
     """A category of at most so many values is split into one value and the others; one of more into
     two sets of values, in the order of their gradients (Fisher 1958).
     """

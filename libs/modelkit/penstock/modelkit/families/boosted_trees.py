@@ -42,8 +42,7 @@ class TrainedTrees:
     columns: Columns
     task: Task
     outputs: int
-    offset: float
-    spread: float
+    scale: tuple[float, float]  # offset and spread; 0 and 1 where there are classes
     history: tuple[Epoch, ...]
     description: Description = field(compare=False)
 
@@ -52,7 +51,8 @@ class TrainedTrees:
         scores = np.asarray(booster.predict(_matrix(inputs), raw_score=True, num_threads=1))
         scores = scores.reshape(-1, self.outputs)
         if self.task == "regression":
-            return scores * self.spread + self.offset
+            offset, spread = self.scale
+            return scores * spread + offset
         if self.task == "binary":
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
         answers: Array = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
@@ -66,13 +66,13 @@ class TrainedTrees:
             inputs.get("raw"),
             inputs.get("buckets"),
             outputs=self.outputs,
-            offset=self.offset,
-            spread=self.spread,
+            offset=self.scale[0],
+            spread=self.scale[1],
         )
         return scores if self.task == "regression" else probabilities(graph, scores, self.task)
 
     def digest(self) -> str:
-        digest = hashlib.sha256(f"{self.task} {self.outputs} {self.offset!r} {self.spread!r}".encode())
+        digest = hashlib.sha256(f"{self.task} {self.outputs} {self.scale!r}".encode())
         for tree in self.trees:
             digest.update(tree.content())
         return f"sha256:{digest.hexdigest()}"
@@ -100,36 +100,27 @@ class BoostedTreesFamily:
         spec, trainer = pipeline.model, pipeline.trainer
         assert isinstance(spec, BoostedTrees)
         columns = _columns(prepared)
-        offset, spread = prepared.scale()
         plan = Plan(
             task=pipeline.target.type,
             parameters=_parameters(spec, pipeline, prepared),
-            categories=tuple(range(columns.numbers, columns.numbers + len(columns.sizes))),
+            categories=columns.categories,
             rounds=spec.rounds_per_epoch,
             epochs=trainer.epochs,
             stopping=trainer.early_stopping,
-            spread=spread,
+            spread=prepared.scale()[1],
         )
         training, validation = (
             _split(pipeline, prepared, part) for part in (prepared.train, prepared.validation)
         )
         text, history = boost(plan, training, validation, checkpoint=checkpoint, on_epoch=on_epoch)
-        trees = read_trees(text)
-        if not any(len(tree.columns) for tree in trees):
-            raise Invalid(
-                f"no feature divides the {len(training.labels)} training rows into parts of"
-                f" {spec.min_data_in_leaf} rows or more that differ in the target",
-                where="model.min_data_in_leaf",
-                remedy="Lower it, or name features that vary",
-            )
+        trees = _learned(text, spec, len(training.labels))
         return TrainedTrees(
             text=text,
             trees=trees,
             columns=columns,
             task=plan.task,
             outputs=plan.parameters.get("num_class", 1),
-            offset=offset,
-            spread=spread,
+            scale=prepared.scale(),
             history=history,
             description=_description(spec, plan, text, len(trees), len(history), prepared),
         )
@@ -158,6 +149,19 @@ def _parameters(spec: BoostedTrees, pipeline: Pipeline, prepared: Prepared) -> d
         ways = [SIGNS.get(spec.monotone.get(name, ""), 0) for name in prepared.signature.inputs.numbers]
         found["monotone_constraints"] = [*ways, *[0] * len(columns.sizes)]
     return found
+
+
+def _learned(text: str, spec: BoostedTrees, rows: int) -> tuple[Tree, ...]:
+    """Raises Invalid where no tree has a split."""
+    trees = read_trees(text)
+    if not any(len(tree.columns) for tree in trees):
+        raise Invalid(
+            f"no feature divides the {rows} training rows into parts of {spec.min_data_in_leaf} rows or"
+            " more that differ in the target",
+            where="model.min_data_in_leaf",
+            remedy="Lower it, or name features that vary",
+        )
+    return trees
 
 
 def _columns(prepared: Prepared) -> Columns:
