@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from census import ROOT
 
+from penstock.contracts.load import read
+from penstock.contracts.pipeline import BoostedTrees
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.testing.journey import Journey
 from penstock.testing.stack import StackUnderTest
@@ -144,3 +146,16 @@ def test_the_two_census_pipelines_differ_by_the_constraint_alone() -> None:
         "  fairness: {notion: equalized_odds, by: sex, strength: 0.3}"
     ]
     assert [line for line in plain if line not in fair] == []
+
+
+def test_the_monotone_credit_file_differs_by_the_model_alone() -> None:
+    plain, held = (
+        (ROOT / "examples" / "credit-risk" / name).read_text()
+        for name in ("pipeline.yaml", "pipeline-monotone.yaml")
+    )
+    start, end = plain.index("model:"), plain.index("audit:\n")
+    assert held.startswith(plain[:start])
+    assert held.endswith(plain[end:])
+    model = read(held).model
+    assert isinstance(model, BoostedTrees)
+    assert model.monotone["income"] == "decreasing"
