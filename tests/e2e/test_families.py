@@ -29,7 +29,7 @@ def test_boosted_trees_go_from_events_to_a_served_and_audited_version(served: Se
     version = served.journey.train(NAME)
     assert version.state == registry.Version.STATE_PROMOTED, version.because
     assert client.audits.get(version.digest).verdict == "pass"
-    assert version.metrics["auroc"] > 0.85
+    assert version.metrics["auroc"] > 0.8  # of 200 rows
     served.journey.until_served(NAME, version.digest)
     asked = [
         asking.model_fields(client.pipelines.spec(NAME), served.events[7] | {"education_years": years})
