@@ -67,7 +67,11 @@ def told(served: Served) -> list[Any]:
     return [
         client.pipelines.get(PIPELINE).number,
         client.models.list(PIPELINE),
-        [one for one in client.predictions.serving().pipelines if one.pipeline == PIPELINE],
+        [
+            (one.digest, one.generation)
+            for one in client.predictions.serving().pipelines
+            if one.pipeline == PIPELINE
+        ],
         client.audits.get(served.version.digest),
     ]
 
