@@ -183,32 +183,35 @@ def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(
     parts: StackUnderTest, second: Stack
 ) -> None:
     assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
-    down(second.home)
-    assert_nothing_left(second.home)
     parts.ready(within=1)
 
 
-def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(second: Stack) -> None:
+def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(
+    parts: StackUnderTest, second: Stack
+) -> None:
     for process in processes.of_stack(second.home, processes.SUPERVISOR):
         os.kill(process.pid, signal.SIGKILL)
     again = up(second.home, [], within=60)
     again.wait(within=1)
     assert again.file.ports == second.file.ports
-
-
-def test_down_ends_what_a_killed_supervisor_left(second: Stack) -> None:
-    load(StackUnderTest(second))
-    subprocess.run([sys.executable, "-c", LOAD, second.file.triton_grpc], check=True)
-    supervisors = processes.of_stack(second.home, processes.SUPERVISOR)
-    triton = second.pid("triton")
-    for process in [
-        *supervisors,
-        *(one for one in processes.of_stack(second.home, "triton") if one.pid == triton),
-    ]:
-        os.kill(process.pid, signal.SIGKILL)
-    assert {one.state for one in status(second.home)} == {State.STOPPED}
     down(second.home)
     assert_nothing_left(second.home)
+    parts.ready(within=1)
+
+
+def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
+    stack = up(tmp_path, [], ports_wanted=PORTS, within=60)
+    load(StackUnderTest(stack))
+    subprocess.run([sys.executable, "-c", LOAD, stack.file.triton_grpc], check=True)
+    supervisors = processes.of_stack(tmp_path, processes.SUPERVISOR)
+    for process in [
+        *supervisors,
+        *(one for one in processes.of_stack(tmp_path, "triton") if one.pid == stack.pid("triton")),
+    ]:
+        os.kill(process.pid, signal.SIGKILL)
+    assert {one.state for one in status(tmp_path)} == {State.STOPPED}
+    down(tmp_path)
+    assert_nothing_left(tmp_path)
 
 
 def test_what_does_not_get_ready_is_named(parts: StackUnderTest) -> None:
