@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from attacked import Attacked
 from census import PIPELINE, Served
+from load import everything
 
 from penstock.contracts.events import (
     AuditCompleted,
@@ -54,7 +55,7 @@ OTHER: dict[type[Event], tuple[Callable[[Any], Event], set[str]]] = {
 def genuine(served: Served, kind: type[Event]) -> Event:
     """The newest of its kind about the pipeline that is served."""
     found = []
-    for message in served.client.events.read(kind.topic):
+    for message in everything(served).read(kind.topic):
         ce_type = dict(message.headers() or ()).get("ce_type", b"").decode()
         if ce_type == kind.ce_type() and f'"{PIPELINE}"'.encode() in message.value():
             found.append(decode(ce_type, message.value()))

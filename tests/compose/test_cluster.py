@@ -14,7 +14,7 @@ import orjson
 import pytest
 from census import Served, pipeline_text, serve
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
-from load import Publishing, record_ids, under_load
+from load import Publishing, everything, record_ids, under_load
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.events import TrainingRunCompleted
@@ -271,7 +271,7 @@ def working(cluster: ComposeUnderTest) -> int:
 
 def told_of(served: Served, topic: str, key: str) -> Counter[str]:
     """How often each kind of event is on a topic under a key."""
-    messages = (message for message in served.client.events.read(topic) if message.key() == key.encode())
+    messages = (message for message in everything(served).read(topic) if message.key() == key.encode())
     return Counter(dict(message.headers() or ())["ce_type"].decode() for message in messages)
 
 

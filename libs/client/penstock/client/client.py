@@ -36,7 +36,7 @@ class Penstock:
         self.settings = settings or ClientSettings()
         self._connection = Connection(self.settings.endpoint)
         self.pipelines = Pipelines(self._connection)
-        self.events = Events(self._connection, self.settings.kafka, self.pipelines)
+        self.events = Events(self._connection, self.settings, self.pipelines)
         self.features = Features(self._connection)
         self.runs = Runs(self._connection)
         self.models = Models(self._connection)

@@ -16,9 +16,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from penstock.client.connection import Connection
 from penstock.client.files import Row
 from penstock.client.pipelines import Pipelines
-from penstock.contracts.connection import KafkaSettings
+from penstock.client.settings import ClientSettings
 from penstock.contracts.dataplane import Reject, read_json
-from penstock.contracts.errors import Invalid, NotFound, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, Refused, Unavailable
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
@@ -64,9 +64,10 @@ class _Tally:
 class Events:
     """`penstock.events`: events out, rejects and counts back."""
 
-    def __init__(self, connection: Connection, kafka: KafkaSettings, pipelines: Pipelines) -> None:
+    def __init__(self, connection: Connection, settings: ClientSettings, pipelines: Pipelines) -> None:
         self._connection = connection
-        self._kafka = kafka
+        self._kafka = settings.kafka
+        self._operator = settings.operator
         self._pipelines = pipelines
         self._ingest = ingest_pb2_grpc.IngestServiceStub(connection.channel)
 
@@ -184,7 +185,9 @@ class Events:
         )
 
     def read(self, topic: str) -> Iterator[Message]:
-        """The committed messages of a topic (without prefix) from its beginning to its end as of now."""
+        """The committed messages of a topic (without prefix) from its beginning to its end as of now.
+        Raises NotFound, Unavailable, and Refused where Kafka does not let this user read it.
+        """
         name = self._kafka.topic(topic)
         with self._consumer() as consumer:
             found = _watermarks(consumer, name)
@@ -203,7 +206,7 @@ class Events:
     def _consumer(self) -> Iterator[Consumer]:
         """Consumer of no group. A KafkaException of the block is raised as Unavailable."""
         consumer = Consumer(
-            self._kafka.client(
+            self._operator.client(
                 group_id=f"penstock.client.{uuid.uuid4().hex}",
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
@@ -213,8 +216,13 @@ class Events:
         try:
             yield consumer
         except KafkaException as error:
+            if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise Refused(
+                    f"Kafka does not let this user read it: {error.args[0].str()}",
+                    remedy="Come as a user who may, by PENSTOCK_KAFKA__SASL_USERNAME and …_PASSWORD_FILE",
+                ) from error
             raise Unavailable(
-                f"Kafka at {self._kafka.bootstrap_servers} does not answer: {error}",
+                f"Kafka at {self._operator.bootstrap_servers} does not answer: {error}",
                 remedy="See `penstock status`",
             ) from error
         finally:
