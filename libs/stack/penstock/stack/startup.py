@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -118,8 +119,12 @@ def start(stack: StackFile) -> None:
 
 def _open_kafka(stack: StackFile, users: Mapping[str, str]) -> None:
     """Makes Kafka's users, with their rights, as soon as it answers. Raises Unavailable."""
+    import structlog
+
     from penstock.runtime.kafka.access import open_for  # kafka-python, for this verb alone
 
+    if not structlog.is_configured():  # who starts a stack shows its status, and no log
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     broker = programs.kafka_user(stack, passwords.BROKER)
     open_for(
         broker, {user: users[user] for user in users if user != passwords.BROKER}, within_s=_KAFKA_WITHIN_S
