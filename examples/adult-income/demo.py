@@ -30,7 +30,7 @@ from penstock.client.cli.audits import gates
 from penstock.client.cli.predictions import steps
 from penstock.client.cli.stack import show_program
 from penstock.client.lineage import Lineage
-from penstock.contracts.connection import KafkaSettings
+from penstock.contracts.connection import SCRAM, KafkaSettings
 from penstock.contracts.measures import words
 from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
@@ -180,7 +180,13 @@ def bring_up(compose: bool) -> ClientSettings:
     return ClientSettings(
         home=ROOT / ".penstock-compose",
         endpoint=ports["envoy"],
-        kafka=KafkaSettings(bootstrap_servers=ports["kafka"]),
+        kafka=KafkaSettings(
+            bootstrap_servers=ports["kafka"],
+            security_protocol="SASL_PLAINTEXT",
+            sasl_mechanism=SCRAM,
+            sasl_username="publisher",
+            sasl_password_file=ROOT / "deploy" / "compose" / "secrets" / "kafka_publisher_password",
+        ),
     )
 
 
@@ -366,6 +372,8 @@ def summary(
     bin_ = _in_reach(Path(sys.executable).parent / "penstock")
     home = f"PENSTOCK_HOME={_in_reach(demo.home)} " if compose else ""
     console.print("\ntry next:")
+    if compose:
+        console.print("  set -a; . deploy/compose/publisher.env; set +a")
     console.print(f"  {home}{bin_} status")
     console.print(f"  {home}{bin_} rejects {PIPELINE}")
     console.print(f"  {home}{bin_} models {PIPELINE}")

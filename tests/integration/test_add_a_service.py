@@ -116,13 +116,13 @@ SERVICES: Final"""
     services = YAML(typ="safe").load(folder / "docker-compose.yml")["services"]
     assert "outpost" not in str(services)
     assert "PENSTOCK_PROBE__DATABASE" not in services["probe"]["environment"]
-    assert "secrets" not in services["probe"]
+    assert services["probe"]["secrets"] == ["kafka_probe_password"]
     assert services["probe"]["volumes"] == [
         "trust:/var/lib/penstock/keys:ro",
         "trust-training:/var/lib/penstock/keys-training:ro",
         "traces:/var/lib/penstock/traces",
     ]
-    assert services["probe"]["depends_on"].keys() == {"kafka"}
+    assert services["probe"]["depends_on"].keys() == {"access"}
 
 
 @pytest.mark.kafka

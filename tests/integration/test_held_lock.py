@@ -150,7 +150,8 @@ class Services:
         home = self.home(name)
         home.mkdir(exist_ok=True)
         if name != "inference":
-            shutil.copytree(self.keys.directory, home / "keys")
+            for keys in ("keys", "keys-training"):
+                shutil.copytree(self.folder / keys, home / keys)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PENSTOCK_")}
         environment |= {
             "PENSTOCK_HOME": str(home),
