@@ -74,7 +74,7 @@ bench: setup ## The figures of docs/performance.md
 
 # Three workers for two cores: these tests wait half of their time.
 test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
-	@$(PYTEST) -n 3 $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
+	@$(PYTEST) -n 2 $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
 	@$(PYTEST) -n 2 $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
