@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from census import Served, Succession
-from wire import Genuine, Letters, Sent, Wire, forge, pids, state, told, unbounded
+from wire import Genuine, Letters, Sent, Wire, forge, pids, state, told
 
 from penstock.contracts.events import EVENTS
 from penstock.packages.keys import ROLES, Keys, Signer
@@ -29,7 +29,7 @@ CHANGED = {
     "ModelVersionPromoted": ("generation",),
     "AuditCompleted": ("audit_id",),
 }
-"""What is forged, and a field of it that is signed."""
+"""Facts that are forged, with a field of each that is signed."""
 
 
 def signer(keys: Keys, roles: dict[str, Any], envelope: dict[str, Any], *, same: bool) -> Signer:
@@ -65,7 +65,7 @@ def test_forged_facts_on_the_real_topics_have_no_effect(
     stack: StackUnderTest,
     ways: dict[str, Callable[[Any, str], Any]],
 ) -> None:
-    client, kafka = served.client, unbounded(stack)
+    client, kafka = served.client, stack.stack.admin
     wire, seen = Wire(kafka), Letters(client, kafka)
     before, running = state(client), pids(stack)
     genuine = told(client)

@@ -120,7 +120,7 @@ def test_without_a_password_nothing_is_administered(
 
 
 def test_anybody_publishes_events_of_an_applied_pipeline(served: Served, stack: StackUnderTest) -> None:
-    """Of one that is applied later, too, and in a transaction."""
+    """Publishing works for a pipeline applied later, too, and in a transaction."""
     name, client = "rights", served.client
     client.pipelines.apply(pipeline_text(name), by="test")
     kafka = stack.stack.kafka

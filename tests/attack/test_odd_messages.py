@@ -28,7 +28,6 @@ from wire import (
     state,
     summary,
     told,
-    unbounded,
     unsigned,
     until_no_more,
 )
@@ -65,7 +64,7 @@ class Attack:
 
     def __init__(self, served: Served, stack: StackUnderTest, folder: Path, seed: int = SEED) -> None:
         self.client, self.stack = served.client, stack
-        kafka = unbounded(stack)
+        kafka = stack.stack.admin
         self.wire, self.letters = Wire(kafka), Letters(served.client, kafka)
         self.mutations = Mutations(seed)
         self.draw = self.mutations.draw
@@ -207,7 +206,7 @@ class Attack:
     # -- what became of it -------------------------------------------------------------------------
 
     def check(self) -> None:
-        """What had to be put aside was, by each of its readers."""
+        """Asserts that each reader has put aside what it had to."""
         found = self.letters.look()
         for one in self.wire.sent:
             if not one.fails or one.topic == SEEN:

@@ -49,11 +49,6 @@ class Sent:
         return found[-1].decode(errors="backslashreplace") if found else None
 
 
-def unbounded(stack: StackUnderTest) -> KafkaSettings:
-    """Kafka as somebody reaches it who may write every topic."""
-    return stack.stack.admin
-
-
 class Wire:
     """A producer, and what it sent."""
 
@@ -148,7 +143,7 @@ class Letters:
 
 
 def state(client: Penstock) -> dict[str, Any]:
-    """All that the services answer about what there is. A refusal that inference tells is none of
+    """Answers of the services about what there is. A refusal that inference tells is none of
     it: that is how a forged promotion is seen.
     """
     pipelines = client.pipelines.list()

@@ -213,7 +213,7 @@ def test_the_password_is_told_to_nobody_and_read_at_each_connect(world: RedisWor
 @pytest.mark.docker
 @pytest.mark.parametrize("command", FORBIDDEN)
 def test_its_user_does_nothing_but_its_work(world: RedisWorld, command: str) -> None:
-    """Whoever has taken over the feature store."""
+    """Attack by a feature store that somebody has taken over."""
     with redis_server.connect(world.server.address(), world.server.password_file) as redis:
         assert redis.execute_command("PING")
         with pytest.raises(NoPermissionError):

@@ -622,7 +622,7 @@ def test_a_restart_serves_what_was_served_and_takes_nothing_older(
 def test_a_restart_without_the_trust_store_goes_on_serving(
     door: Door, house: StackUnderTest, served: int, serving: Callable[[], inference_pb2.Serving]
 ) -> None:
-    """What Triton has was verified before it was loaded, and stays until that can be judged again."""
+    """Models that Triton has were verified before, and stay until they can be judged again."""
     keys = house.home / "keys"
     house.stop("inference")
     away = keys.rename(keys.with_name("keys-away"))

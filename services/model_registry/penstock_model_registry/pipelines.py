@@ -100,7 +100,7 @@ class Pipelines:
                     await asyncio.sleep(_RETRY_S)
 
     def _make_topics(self, pipeline: Pipeline) -> None:
-        """Who may use them is settled before anybody hears of them."""
+        """Makes a pipeline's topics and grants the rights on them, before anybody hears of them."""
         topics = pipeline_topics(pipeline)
         ensure_topics(self._kafka, topics)
         grant_topics(self._kafka, topics)

@@ -204,7 +204,9 @@ class Events:
 
     @contextmanager
     def _consumer(self) -> Iterator[Consumer]:
-        """Consumer of no group. A KafkaException of the block is raised as Unavailable."""
+        """Consumer of no group. A KafkaException of the block is raised as Unavailable,
+        or as Refused where this user may not read.
+        """
         consumer = Consumer(
             self._operator.client(
                 group_id=f"penstock.client.{uuid.uuid4().hex}",

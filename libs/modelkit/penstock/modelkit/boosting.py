@@ -40,7 +40,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is trained, and for how long. `spread`: one standard deviation of a regression's target."""
+    """Plan of one training. `spread`: one standard deviation of a regression's target."""
 
     task: Task
     parameters: Mapping[str, Any]  # LightGBM's

@@ -89,8 +89,8 @@ def _members(words: Array) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What trees ask about: `numbers` columns, then a column of buckets for each entry of `sizes`,
-    which says how many buckets it has.
+    """Layout of the columns that trees ask about: `numbers` columns, then a column of buckets for
+    each entry of `sizes`, which says how many buckets it has.
     """
 
     numbers: int

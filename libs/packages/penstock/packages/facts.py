@@ -73,15 +73,11 @@ class StartedRun(Statement):
     training_set: str  # Digest of the feature store's statement about it
 
 
-class CompletedRun(Statement):
+class CompletedRun(StartedRun):
     """A run that made a model package."""
 
     payload_type: ClassVar = "application/vnd.penstock.run-completed.v1+json"
-    role: ClassVar[Role] = "trainer"
 
-    run_id: str
-    number: int  # Of the pipeline
-    training_set: str  # Digest of the feature store's statement about it
     package: Artifact
     metrics: dict[str, float]
 
