@@ -96,6 +96,7 @@ def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
     """Raises AssertionError for the first promise that the family breaks."""
     files = parts(folder, spec.target.type)
     built = build(spec, *files)
+    _losses_are_plain(spec, built, files)
     again = build(spec, *files)
     assert again.weights == built.weights, "a seed decides everything"
     assert again.model == built.model
@@ -105,6 +106,19 @@ def keeps_its_promises(spec: Pipeline, folder: Path) -> Built:
     told = built.description
     assert all((told.kind, told.training, told.library))
     return built
+
+
+def _losses_are_plain(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> None:
+    """Those of the answers to both parts, whatever was added to them in training."""
+    prepared = prepare(spec, *files)
+    for name, part in (("train", prepared.train), ("validation", prepared.validation)):
+        said, labels = run(built.model, part.rows), part.rows.labels
+        if spec.target.type == "regression":
+            expected = np.mean((said["value"][:, 0] - labels) ** 2)
+        else:
+            truth = said["probabilities"][np.arange(len(labels)), labels].astype(np.float64)
+            expected = -np.mean(np.log(np.maximum(truth, 2.3e-16)))
+        assert np.isclose(built.metrics[f"{name}_loss"], expected, rtol=1e-6)
 
 
 def _answers_alike(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> None:

@@ -121,7 +121,12 @@ def _treatment(feature: Treatment, taken: frozenset[str]) -> Iterator[str]:
         yield f"scaled: {feature.scale}"
 
 
+LOSSES = ("train_loss", "validation_loss")
+
+
 def _performance(built: Built) -> list[str]:
+    train, validation = (built.metrics[name] for name in LOSSES)
+    kind = "log loss" if built.signature.classes else "squared error"
     return [
         "## On the validation split",
         "",
@@ -132,7 +137,12 @@ def _performance(built: Built) -> list[str]:
         "",
         "| figure | value |",
         "|---|---|",
-        *(f"| {name} | {value:.4f} |" for name, value in built.metrics.items()),
+        *(f"| {name} | {value:.4f} |" for name, value in built.metrics.items() if name not in LOSSES),
+        "",
+        (
+            f"Its {kind} is {train:.4f} on the training rows and {validation:.4f} on the validation rows,"
+            " without dropout, class weights or penalty; the training curve's losses have those."
+        ),
     ]
 
 

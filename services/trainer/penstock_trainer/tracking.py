@@ -23,6 +23,8 @@ from penstock.runtime.jobs import JobContext, job_main
 from penstock_trainer.settings import Settings
 
 BATCH = 1000  # MLflow's own limit of metrics in a call
+# A run's losses beside its curve's, which MLflow knows by the names of each epoch's.
+PLAIN = {name: f"plain_{name}" for name in ("train_loss", "validation_loss")}
 
 
 def run(job: JobContext) -> dict[str, Any]:
@@ -64,7 +66,10 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
     identity: str = created.info.run_id
     metrics = [
         *_curves(told),
-        *(Metric(name, value, _ms(told["ended_at"]), 0) for name, value in told["metrics"].items()),
+        *(
+            Metric(PLAIN.get(name, name), value, _ms(told["ended_at"]), 0)
+            for name, value in told["metrics"].items()
+        ),
     ]
     for start in range(0, len(metrics), BATCH):
         client.log_batch(identity, metrics=metrics[start : start + BATCH])

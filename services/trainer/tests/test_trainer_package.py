@@ -99,7 +99,7 @@ TOLD = {
     "started_at": 1_700_000_000.0,
     "ended_at": 1_700_000_009.0,
     "parameters": {"trainer.epochs": "3"},
-    "metrics": {"auroc": 0.9},
+    "metrics": {"auroc": 0.9, "validation_loss": 0.35},
     "epochs": [
         {
             "number": number,
@@ -139,6 +139,7 @@ def test_mlflow_reads_the_run_back(database: str, tmp_path: Path, monkeypatch: p
     assert run.info.status == "FINISHED"
     assert run.data.params == {"trainer.epochs": "3"}
     assert run.data.metrics["auroc"] == 0.9
+    assert run.data.metrics["plain_validation_loss"] == 0.35  # no point of the curve
     assert run.data.tags["penstock.digest"] == "sha256:d"
     curve = client.get_metric_history(identity, "validation_loss")
     assert [(point.step, point.value) for point in curve] == [

@@ -31,7 +31,8 @@ MIN_VALIDATION_ROWS = 5
 @dataclass(frozen=True, slots=True)
 class Built:
     """A trained model, all of it that goes into the package: the ONNX graph, measures of the
-    validation split, the threshold from which two classes' answer is positive.
+    validation split with `train_loss` and `validation_loss` (`metrics.plain_losses`), the threshold
+    from which two classes' answer is positive.
 
     `parity` is the largest difference between the family's library and ONNX Runtime over all rows,
     `weights` the digest of all that was learned.
@@ -97,15 +98,17 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
         threshold = choose_threshold(pipeline.decision, validation.labels, scores)
     graph = compile_model(fitted, family, model, threshold=threshold, abstain=pipeline.decision.abstain)
     content = graph.SerializeToString(deterministic=True)
-    answers = run(content, validation)
+    answers, learned = run(content, validation), run(content, training)
     parity = max(
         check_parity(model.predict(part.inputs), found, spread)
-        for part, found in ((prepared.validation, answers), (prepared.train, run(content, training)))
+        for part, found in ((prepared.validation, answers), (prepared.train, learned))
     )
     numbers, strings = describe(pipeline, fitted, training)
     drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
     expected = probes(drawn, run(content, drawn), fitted, TOLERANCE * max(1.0, spread))
+    parts = {"train": (training.labels, learned), "validation": (validation.labels, answers)}
     measured = metrics.of_split(target, validation.labels, answers, threshold)
+    measured |= metrics.plain_losses(target, parts)
     return Built(
         model=content,
         signature=prepared.signature,

@@ -84,6 +84,8 @@ class TrainingRunCompleted(_RunEvent):
     training_set: TrainingSet
     package: Artifact
     digest: Digest
+    # Of the model that was kept, on the validation split. `train_loss` and `validation_loss`: log loss
+    # or squared error, without the dropout, weights and penalty that an epoch's losses have.
     metrics: dict[str, float]
     completed_at: Moment
     # Signed by the trainer over all of this; without it nothing is registered.
