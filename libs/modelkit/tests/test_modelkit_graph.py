@@ -15,7 +15,7 @@ from penstock.modelkit.family import family_of
 from penstock.modelkit.features import transform
 from penstock.modelkit.graph import Runner
 from penstock.modelkit.model import NotAlike, check_parity, compile_model, run
-from penstock.modelkit.network import Network
+from penstock.modelkit.network import Layers, Shape
 from penstock.modelkit.neural import TrainedNetwork
 from penstock.modelkit.preprocessing import fit
 from penstock.modelkit.rows import read, signature
@@ -189,7 +189,7 @@ def test_a_graph_that_says_something_else_is_refused(world: Any, rows: Any) -> N
     train = rows([np.linspace(-1, 1, 50)])
     fitted = fit(pipeline, named, train)
     family = family_of(pipeline.model)
-    network, other = (TrainedNetwork(Network(1, (), 1), "binary") for _ in range(2))
+    network, other = (TrainedNetwork(Layers(Shape((), 1, 1)), "binary") for _ in range(2))
     expected = network.predict(transform(fitted, train, family.inputs))
     answers = run(compile_model(fitted, family, other, threshold=0.5), train)
     with pytest.raises(NotAlike, match="differs from the trained model") as caught:

@@ -20,7 +20,7 @@ from penstock.contracts.pipeline import EarlyStopping, Trainer
 from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch
 from penstock.modelkit.features import WordWeights
-from penstock.modelkit.network import Network, Tensors
+from penstock.modelkit.network import Layers, Network, Shape, Tensors
 from penstock.modelkit.optimizer import Optimizer, learning_rate
 from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.training import (
@@ -64,7 +64,7 @@ def split(count: int, seed: int) -> Split:
 
 def network(seed: int = 7, dropout: float = 0.2) -> Network:
     seed_everything(seed)
-    return Network(10, EMBEDDED, 1, hidden=(8,), dropout=dropout)
+    return Layers(Shape(EMBEDDED, 10, 1), hidden=(8,), dropout=dropout)
 
 
 class Killed(BaseException):

@@ -1,13 +1,14 @@
-"""The network behind the preprocessing, once as a torch module and once as ONNX nodes from its weights.
+"""Networks behind the preprocessing, each once as a torch module and once as ONNX nodes from its weights.
 
-Written out by hand instead of exported by tracing: these few layers take ten nodes, the bytes are
-the same each time, and the parity check of every package compares both over all its rows.
+Written out by hand instead of exported by tracing: a few layers take ten nodes, the bytes are the
+same each time, and the parity check of every package compares both over all its rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from penstock.modelkit.features import Inputs, WordWeights
 from penstock.modelkit.graph import Graph
-from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.preprocessing import Category, Text
 
 # Standard deviation of embeddings before training. torch's own 1 is noise that thousands of rows
 # cannot unlearn: 0.8407 → 0.8430 AUROC on 2,700 loans [M].
@@ -66,23 +67,52 @@ class Tensors:
         return (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), self.buckets[rows]
 
 
+class Shape(NamedTuple):
+    """Sizes that a network is made for. `strings`: categories and texts; `dense`: columns of
+    `Tensors.batch`, words included; `outputs`: logits, one of two classes or of a regression, else
+    one a class.
+    """
+
+    strings: tuple[Category | Text, ...]
+    dense: int
+    outputs: int
+
+    @property
+    def embedded(self) -> tuple[Category, ...]:
+        """Categories whose buckets are embedded, in the order of `Tensors.buckets`."""
+        return tuple(part for part in self.strings if isinstance(part, Category) and part.dimension)
+
+
 class Network(nn.Module):
+    """A torch module from a batch, dense and buckets as `Tensors.batch` gives them, to logits or
+    standardised values, float32 [B, outputs].
+    """
+
+    def average_unseen(self) -> None:
+        """Gives buckets that the training split never filled the average weights of those it did.
+        Called when the network is made and after each epoch.
+        """
+
+    @torch.no_grad()
+    def predict(self, tensors: Tensors, chunk: int = 4096) -> Tensor:
+        """Logits of all rows, without dropout."""
+        self.eval()
+        rows = torch.arange(len(tensors.dense))
+        return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
+
+    def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+        """Nodes for logits FP32 [N, outputs]. `inputs`: as `Features.tensors` names them."""
+        raise NotImplementedError
+
+
+class Layers(Network):
     """Embeddings of the categories beside the dense columns, then `hidden` layers with ReLU and
     dropout (none: a linear model).
     """
 
-    def __init__(
-        self,
-        dense: int,
-        embedded: Sequence[Category],
-        outputs: int,
-        hidden: Sequence[int] = (),
-        dropout: float = 0.0,
-    ) -> None:
-        """`dense`: columns of `Tensors.batch`, words included. `outputs`: logits, one of two classes or
-        of a regression, else one a class.
-        """
+    def __init__(self, shape: Shape, hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
         super().__init__()
+        dense, embedded, outputs = shape.dense, shape.embedded, shape.outputs
         tables = [nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded]
         for table in tables:
             nn.init.normal_(table.weight, std=EMBEDDING_SPREAD)
@@ -98,26 +128,16 @@ class Network(nn.Module):
         self.average_unseen()
 
     def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
-        """Logits (or standardised values) float32 [B, outputs]."""
         parts = [dense, *(embedding(buckets[:, index]) for index, embedding in enumerate(self.embeddings))]
         found: Tensor = self.layers(torch.cat(parts, dim=1))
         return found
 
     def average_unseen(self) -> None:
-        """Gives buckets that the training split never filled the average embedding of those it did."""
         with torch.no_grad():
             for table, shares in zip(self.embeddings.parameters(), self._shares, strict=True):
                 table[shares == 0] = shares @ table
 
-    @torch.no_grad()
-    def predict(self, tensors: Tensors, chunk: int = 4096) -> Tensor:
-        """Logits of all rows, without dropout."""
-        self.eval()
-        rows = torch.arange(len(tensors.dense))
-        return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
-
     def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
-        """Nodes for logits FP32 [N, outputs]. `inputs`: as `Features.tensors` names them."""
         parts = [value for name, value in inputs.items() if name != "buckets"]
         for index, table in enumerate(self.embeddings.parameters()):
             column = graph.columns(inputs["buckets"], [index])

@@ -17,8 +17,7 @@ from penstock.modelkit.fairness import Penalty, groups_of
 from penstock.modelkit.family import Description, Epoch, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
-from penstock.modelkit.network import Network, Tensors
-from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.network import Network, Shape, Tensors
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
 
 SpecT = TypeVar("SpecT", bound=FamilySpec)
@@ -63,12 +62,12 @@ class TrainedNetwork:
 @dataclass(frozen=True)
 class Neural(Generic[SpecT]):
     """A family of networks that take numbers in `pieces`, too, or not: see `Features.tensors`.
-    `layers` gives the widths of the hidden ones and the dropout, `kind` words for the model card.
+    `network` makes one with new weights, `kind` gives words for the model card.
     """
 
     spec: type[SpecT]
     pieces: bool
-    layers: Callable[[SpecT], tuple[tuple[int, ...], float]]
+    network: Callable[[SpecT, Shape], Network]
     kind: Callable[[SpecT], str]
 
     def inputs(self, features: Features) -> dict[str, Value]:
@@ -88,9 +87,7 @@ class Neural(Generic[SpecT]):
         objective, training, validation = _learning(pipeline, prepared)
         dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
         outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
-        strings = prepared.preprocessing.strings
-        embedded = tuple(part for part in strings if isinstance(part, Category) and part.dimension)
-        network = Network(dense, embedded, outputs, *self.layers(spec))
+        network = self.network(spec, Shape(prepared.preprocessing.strings, dense, outputs))
         history = train(
             network,
             objective,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from penstock.contracts.pipeline import Linear
 from penstock.modelkit.family import Family
+from penstock.modelkit.network import Layers, Shape
 from penstock.modelkit.neural import Neural
 
 
-def layers(_spec: Linear) -> tuple[tuple[int, ...], float]:
-    return (), 0.0
+def network(_spec: Linear, shape: Shape) -> Layers:
+    return Layers(shape)
 
 
 def kind(_spec: Linear) -> str:
     return "linear"
 
 
-FAMILY: Family = Neural[Linear](Linear, pieces=False, layers=layers, kind=kind)
+FAMILY: Family = Neural[Linear](Linear, pieces=False, network=network, kind=kind)

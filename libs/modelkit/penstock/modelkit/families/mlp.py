@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from penstock.contracts.pipeline import Mlp
 from penstock.modelkit.family import Family
+from penstock.modelkit.network import Layers, Shape
 from penstock.modelkit.neural import Neural
 
 
-def layers(spec: Mlp) -> tuple[tuple[int, ...], float]:
-    return spec.hidden, spec.dropout
+def network(spec: Mlp, shape: Shape) -> Layers:
+    return Layers(shape, spec.hidden, spec.dropout)
 
 
 def kind(spec: Mlp) -> str:
     return f"mlp, hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
 
 
-FAMILY: Family = Neural[Mlp](Mlp, pieces=True, layers=layers, kind=kind)
+FAMILY: Family = Neural[Mlp](Mlp, pieces=True, network=network, kind=kind)
