@@ -77,6 +77,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             findings=findings,
             pictures=pictures(scores, groupings, findings),
             training=package.curves,
+            explanation=package.explanation,
             software=software(),
         )
         write_scores(split, scores, folder / "scores.npz")

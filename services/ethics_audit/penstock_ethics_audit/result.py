@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from penstock.contracts.events import ModelVersion
-from penstock.packages.parts import Curves
+from penstock.packages.parts import Curves, Explanation
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.report.pictures import Pictures
 
@@ -27,6 +27,7 @@ class Result(Finding):
     findings: Findings
     pictures: Pictures
     training: Curves
+    explanation: Explanation | None = None  # what the model's family shows of it
     software: dict[str, str]
     # `sha256:…` of the HTML report: the signed verdict names this result, this result names
     # the report and the scores.

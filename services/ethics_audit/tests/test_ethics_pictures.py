@@ -8,8 +8,11 @@ from xml.etree import ElementTree
 import pytest
 
 from penstock.contracts.events import Interval
+from penstock.packages.parts import Bar, Bars, Explanation, Series
+from penstock.packages.parts import Histogram as HistogramShown
 from penstock_ethics_audit.audit import GroupFindings, GroupingFindings
 from penstock_ethics_audit.report.curves import curves, distributions
+from penstock_ethics_audit.report.explanations import explained
 from penstock_ethics_audit.report.figures import errors
 from penstock_ethics_audit.report.pictures import Curve, Histogram, Pictures
 
@@ -41,3 +44,39 @@ def test_a_group_may_have_any_name(name: str) -> None:
         assert picture is not None
         assert escape(name, quote=False) in picture.svg
         ElementTree.fromstring(picture.svg)
+
+
+@pytest.mark.parametrize("name", ["_age", "$x^{$", "<b>&amp;", "日本\u202e", "w" * 1000])
+def test_a_family_shows_bars_and_histograms_under_any_name(name: str) -> None:
+    words = Bars(title=name, about=name, axis=name, bars=(Bar(name=name, value=2), Bar(name="b", value=-1)))
+    errors = Explanation.model_validate(
+        {
+            "gain": {name: 0.75, "b": 0.25},
+            "pictures": [
+                words.model_dump(),
+                {
+                    "kind": "histogram",
+                    "title": "Errors",
+                    "about": "Of validation rows.",
+                    "axis": "Error",
+                    "edges": [0, 1, 2],
+                    "series": [{"name": name, "shares": [0.25, 0.75]}],
+                    "marks": {"threshold": 1.5},
+                },
+            ],
+        }
+    )
+    (_, _, gain), (title, about, drawn), (_, _, spread) = explained(errors)
+    assert (title, about) == (name, name)
+    assert f"{name} 2.000, b -1.000" in drawn.alt
+    assert f"{name}: most often 1.000 to 2.000; threshold at 1.500" in spread.alt
+    for picture in (gain, drawn, spread):
+        ElementTree.fromstring(picture.svg)
+        assert escape(name[:20], quote=False) in picture.svg
+
+
+def test_a_histogram_has_a_share_a_bin() -> None:
+    with pytest.raises(ValueError, match="one share a bin"):
+        HistogramShown(
+            title="t", about="a", axis="x", edges=(0, 1, 2), series=(Series(name="s", shares=(1,)),)
+        )

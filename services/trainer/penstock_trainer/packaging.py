@@ -1,5 +1,5 @@
-"""A trained model becomes a package: nine files, named by the digest of their manifest. The
-registry signs it.
+"""A trained model becomes a package: nine files, and what its family shows of it, named by the digest
+of their manifest. The registry signs it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
 from penstock.modelkit.metrics import CURVE
 from penstock.packages.format import write_package
-from penstock.packages.parts import CurvePoint, Curves, Parts
+from penstock.packages.parts import CurvePoint, Curves, Explanation, Parts
 from penstock_trainer.card import model_card
 
 
@@ -37,6 +37,8 @@ def package(
         for epoch in built.history
     )
     metric = built.history[-1].metric if built.history else CURVE[pipeline.target.type]
+    told = built.description
+    shown = Explanation(gain=dict(told.importance), pictures=told.pictures)
     parts = Parts(
         pipeline=pipeline,
         signature=built.signature,
@@ -45,5 +47,6 @@ def package(
         profile=built.profile,
         curves=Curves(metric=metric, points=points),
         model_card=model_card(pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number),
+        explanation=shown if shown != Explanation() else None,
     )
     return write_package(directory, built.model, parts)

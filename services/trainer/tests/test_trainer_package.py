@@ -39,6 +39,7 @@ def test_the_package_holds_what_was_trained(package: Any, loans: Any) -> None:
     assert package.metrics["auroc"] > 0.6
     assert [point.epoch for point in package.curves.points] == [1, 2, 3]
     assert package.signature.classes == ("false", "true")
+    assert package.explanation is None, "a network shows nothing"
 
 
 def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
@@ -76,6 +77,7 @@ def test_a_model_without_epochs_has_curves_without_points(loans: Any) -> None:
 def test_the_card_of_trees_says_what_they_are_and_what_they_cannot(loans: Any) -> None:
     from penstock.modelkit.build import build
     from penstock_trainer.card import model_card
+    from penstock_trainer.packaging import package as write
 
     loans.spec["model"] = {"type": "boosted_trees", "monotone": {"income": "decreasing"}}
     training_set = loans.training_set()
@@ -91,6 +93,11 @@ def test_the_card_of_trees_says_what_they_are_and_what_they_cannot(loans: Any) -
         r"beyond the least and the greatest value of training it stays what it is there",
     ):
         assert re.search(line, card), f"{line}\n{card}"
+    directory = loans.folder / "package"
+    digest = write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
+    shown = open_package(directory, digest).explanation
+    assert shown is not None
+    assert shown.gain.keys() == {"income", "purpose"}
 
 
 TOLD = {

@@ -18,7 +18,7 @@ from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.preprocessing import Preprocessing
 from penstock.modelkit.rows import Rows
-from penstock.packages.parts import ModelSignature
+from penstock.packages.parts import ModelSignature, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +68,16 @@ class Prepared:
 
 
 class Description(NamedTuple):
-    """Words for the model card. `library`: the one whose answer the graph is compared with."""
+    """Words for the model card, and what the audit's report shows of the model. `library`: the one
+    whose answer the graph is compared with.
+    """
 
     kind: str  # mlp, hidden layers 64, 32, dropout 0.1
     training: str  # Trained 12 of at most 30 epochs with adamw
     library: str
     limits: tuple[str, ...] = ()  # sentences on what no model of this kind can do
     importance: Mapping[str, float] = {}  # by feature, shares of 1; empty where it has no such measure
+    pictures: tuple[Picture, ...] = ()  # aggregates of training or validation rows, no person's own
 
 
 class Trained(Protocol):

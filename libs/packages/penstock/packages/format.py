@@ -30,11 +30,13 @@ from penstock.packages.manifest import (
 )
 from penstock.packages.parts import (
     CURVES,
+    EXPLANATION,
     PIPELINE,
     PROFILE,
     SIGNATURE,
     TRAINING_SET,
     Curves,
+    Explanation,
     ModelSignature,
     Parts,
     Profile,
@@ -84,6 +86,12 @@ class Package:
     def curves(self) -> Curves:
         return self._part(CURVES, Curves)
 
+    @cached_property
+    def explanation(self) -> Explanation | None:
+        """None where the family shows nothing of its models."""
+        listed = EXPLANATION in self.manifest.files
+        return self._part(EXPLANATION, Explanation) if listed else None
+
     @property
     def model_card(self) -> str:
         return self.read(MODEL_CARD).decode()
@@ -110,6 +118,7 @@ class Package:
             profile=self.profile,
             curves=self.curves,
             model_card=self.model_card,
+            explanation=self.explanation,
         ).check()
 
     def _part(self, name: str, kind: type[_PartT]) -> _PartT:
@@ -154,8 +163,10 @@ def write_package(directory: Path, model: bytes, parts: Parts) -> str:
         (TRAINING_SET, parts.training_set),
         (PROFILE, parts.profile),
         (CURVES, parts.curves),
+        (EXPLANATION, parts.explanation),
     ):
-        files[name] = canonical(part.model_dump(mode="json", by_alias=True))
+        if part is not None:
+            files[name] = canonical(part.model_dump(mode="json", by_alias=True))
     for name, content in files.items():
         (directory / name).write_bytes(content)
     digest = write_manifest(directory)

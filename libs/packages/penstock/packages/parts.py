@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import TrainingSet
@@ -17,6 +17,7 @@ SIGNATURE = "signature.json"
 TRAINING_SET = "training_set.json"
 PROFILE = "profile.json"
 CURVES = "curves.json"
+EXPLANATION = "explanation.json"
 
 
 class Part(BaseModel):
@@ -122,6 +123,57 @@ class Curves(Part):
     points: tuple[CurvePoint, ...]
 
 
+# -- explanation.json, where there is one: what the family shows of a model ------------------------
+
+
+class Bar(Part):
+    name: str
+    value: float  # Below 0 it goes to the left
+
+
+class Bars(Part):
+    """Named values side by side, in the order given: words that speak for and against, say."""
+
+    kind: Literal["bars"] = "bars"
+    title: str
+    about: str  # Sentences: what is shown, of which rows
+    axis: str  # Name of the values, with their unit
+    bars: tuple[Bar, ...] = Field(min_length=1, max_length=60)
+
+
+class Series(Part):
+    name: str
+    shares: tuple[float, ...]  # Of its rows in each of the len(edges) - 1 bins
+
+
+class Histogram(Part):
+    """Distributions on one axis: errors of normal and of other rows, say."""
+
+    kind: Literal["histogram"] = "histogram"
+    title: str
+    about: str
+    axis: str
+    edges: tuple[float, ...] = Field(min_length=2, max_length=201)  # Rising
+    series: tuple[Series, ...] = Field(min_length=1, max_length=8)
+    marks: dict[str, float] = Field(default_factory=dict)  # Places on the axis by name: a threshold
+
+    @model_validator(mode="after")
+    def _a_share_a_bin(self) -> Self:
+        if any(len(one.shares) != len(self.edges) - 1 for one in self.series):
+            raise ValueError("each series must have one share a bin")
+        return self
+
+
+Picture = Annotated[Bars | Histogram, Field(discriminator="kind")]
+
+
+class Explanation(Part):
+    """Aggregates only: a package is read by more people than its training rows are."""
+
+    gain: dict[str, float] = Field(default_factory=dict)  # Shares of 1 by feature; of trees
+    pictures: tuple[Picture, ...] = Field(default=(), max_length=8)
+
+
 # -- together --------------------------------------------------------------------------------------
 
 
@@ -139,6 +191,7 @@ class Parts:
     profile: Profile
     curves: Curves
     model_card: str
+    explanation: Explanation | None = None
 
     def check(self) -> None:
         """Compares the parts with one another. Raises Invalid for the first that does not fit."""

@@ -17,7 +17,7 @@ from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.versions import version_name
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
-from penstock_ethics_audit.report import curves, figures
+from penstock_ethics_audit.report import curves, explanations, figures
 from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.result import Result
 
@@ -68,6 +68,7 @@ def render(result: Result) -> str:
         ],
         overall=_curves(result, "", {"": found.performance.get("auroc")}),
         groupings=[(grouping, list(_grouping_pictures(result, grouping))) for grouping in found.groupings],
+        explained=explanations.explained(result.explanation),
         training=figures.training(result.training),
         names={name: measure.title for name, measure in MEASURES.items()},
         rates=RATES,
