@@ -306,6 +306,17 @@ def test_a_regression_has_no_classes_to_weigh() -> None:
     assert read(text.replace("balanced", "none")).trainer.class_weights == "none"
 
 
+def test_a_plateau_must_be_seen_before_training_ends() -> None:
+    schedule = "schedule: {type: reduce_on_plateau, patience: 4}"
+    text = GOOD.replace("epochs: 5", f"epochs: 5, {schedule}")
+    ((_, key, said),) = problems(text)
+    assert key == "trainer.schedule.patience"
+    assert said.startswith("early stopping would end training before the rate falls")
+    for mended in ("patience: 3", "patience: 4}, early_stopping: {patience: 6"):
+        assert read(text.replace("patience: 4", mended))
+    assert read(text.replace("epochs: 5", "early_stopping: null, epochs: 5"))
+
+
 @pytest.mark.parametrize("said", ["json", "{type: json}", "{}"])
 def test_a_source_says_how_its_events_are_written(said: str) -> None:
     assert read(GOOD.replace("deduplicate: 7d", f"format: {said}")) == read(

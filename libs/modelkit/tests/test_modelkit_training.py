@@ -21,8 +21,9 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch
 from penstock.modelkit.features import WordWeights
 from penstock.modelkit.network import Layers, Network, Shape, Tensors
-from penstock.modelkit.optimizer import Optimizer, learning_rate
+from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.preprocessing import Category
+from penstock.modelkit.schedules import Moment, learning_rate
 from penstock.modelkit.training import (
     Objective,
     Split,
@@ -94,9 +95,17 @@ def trained(
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
 @pytest.mark.parametrize("stopping", [None, EarlyStopping(patience=2)])
-def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: Any, stopping: EarlyStopping | None) -> None:
+@pytest.mark.parametrize("kind", ["cosine", "reduce_on_plateau"])
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, optimizer: Any, stopping: EarlyStopping | None, kind: str
+) -> None:
+    shape = {"patience": 0, "threshold": 0.1} if kind == "reduce_on_plateau" else {}
     plan = PLAN.model_copy(
-        update={"optimizer": spec(type=optimizer, learning_rate=0.03), "early_stopping": stopping}
+        update={
+            "optimizer": spec(type=optimizer, learning_rate=0.03),
+            "schedule": schedule(type=kind, **shape),
+            "early_stopping": stopping,
+        }
     )
     whole, history = trained(plan)
     checkpoint = tmp_path / "checkpoint.pt"
@@ -105,7 +114,10 @@ def test_resumed_equals_uninterrupted(tmp_path: Path, optimizer: Any, stopping: 
             trained(plan, checkpoint=checkpoint, kill_after=moment)
     resumed, again = trained(plan, checkpoint=checkpoint)
     assert weights_digest(resumed) == weights_digest(whole)
-    assert [epoch.train_loss for epoch in again] == [epoch.train_loss for epoch in history]
+    for name in ("train_loss", "learning_rate"):
+        assert [getattr(epoch, name) for epoch in again] == [getattr(epoch, name) for epoch in history]
+    if kind == "reduce_on_plateau" and stopping is None:
+        assert history[-1].learning_rate < 0.03
     ended, _ = trained(plan, checkpoint=checkpoint)  # killed after the last epoch
     assert weights_digest(ended) == weights_digest(whole)
 
@@ -182,31 +194,107 @@ def test_a_loss_that_is_no_number_is_a_sentence() -> None:
         trained(plan)
 
 
+STEPS = 40
+AN_EPOCH = 4
+LOSSES = (0.9, 0.8, 0.85, 0.81, 0.7, 0.7, 0.69999, 0.71, 0.5, 0.5)  # validation losses of ten epochs
+
+
+def rates(base: float = 2.0, steps: int = STEPS, **keys: Any) -> list[float]:
+    """The rate of every step."""
+    return [
+        learning_rate(schedule(**keys), base, Moment(step, steps, AN_EPOCH, LOSSES[: step // AN_EPOCH]))
+        for step in range(steps)
+    ]
+
+
 def test_schedules() -> None:
-    steps = 100
-    cosine = [learning_rate(schedule(type="cosine", warmup=0.1), 2.0, step, steps) for step in range(steps)]
+    cosine = rates(type="cosine", warmup=0.1, steps=100)
     assert cosine[0] == pytest.approx(0.2)
     assert cosine[9] == cosine[10] == pytest.approx(2.0)
     assert cosine[55] == pytest.approx(1.0)
     assert cosine[99] < 0.01
     assert all(later <= earlier for earlier, later in itertools.pairwise(cosine[10:]))
-    linear = [learning_rate(schedule(type="linear", warmup=0), 1.0, step, steps) for step in range(steps)]
+    linear = rates(1.0, type="linear", warmup=0, steps=100)
     assert linear[0] == 1.0
     assert linear[50] == pytest.approx(0.5)
-    assert learning_rate(schedule(type="constant", warmup=0), 0.3, 99, steps) == 0.3
+    assert set(rates(0.3, type="constant", warmup=0)) == {0.3}
+    assert rates(type="step", warmup=0, step_size=3, gamma=0.5)[11:13] == [2.0, 1.0]
+    cycle = rates(type="one_cycle", steps=100)
+    assert cycle[0] == pytest.approx(2.0 / 25)
+    assert max(cycle) == cycle[29] == pytest.approx(2.0)
+    assert cycle[99] == pytest.approx(2.0 / 25 / 1e4)
+    plateau = rates(type="reduce_on_plateau", warmup=0, patience=1)
+    falls = [at // AN_EPOCH for at in range(1, STEPS) if plateau[at] < plateau[at - 1]]
+    assert falls == [4, 7]  # after two epochs each that were no better; 0.69999 is no better than 0.7
+    assert rates(type="reduce_on_plateau", warmup=0, patience=1, min_learning_rate=0.5)[-1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "first"),
+    [
+        *((kind, 2.0) for kind in ("constant", "linear", "cosine", "step", "reduce_on_plateau")),
+        ("one_cycle", 2.0 / 25),
+    ],
+)
+def test_every_schedule_warms_up_in_a_straight_line(kind: str, first: float) -> None:
+    """And goes on as it would without, on the steps that are left."""
+    warmed = rates(type=kind, warmup=0.2)
+    assert warmed[:8] == pytest.approx([first * (step + 1) / 8 for step in range(8)])
+    assert warmed[8] == pytest.approx(first)
+    if kind != "reduce_on_plateau":  # its epochs count from the first
+        assert warmed[8:] == pytest.approx(rates(type=kind, warmup=0, steps=STEPS - 8))
+    assert all(rate >= 0 for rate in rates(type=kind, warmup=0.9, steps=1))
 
 
 @pytest.mark.slow  # torch's own optimizers load its compiler
-@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
-def test_optimizers_are_those_of_torch(kind: Any) -> None:
+@pytest.mark.parametrize("kind", ["constant", "linear", "cosine", "step", "one_cycle", "reduce_on_plateau"])
+def test_schedules_are_those_of_torch(kind: str) -> None:
+    from torch.optim import lr_scheduler
+
+    keys: Any = {"step": {"step_size": 3, "gamma": 0.5}, "reduce_on_plateau": {"patience": 1}}.get(kind, {})
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    torchs: Any = {
+        "constant": lambda: lr_scheduler.ConstantLR(optimizer, factor=1.0),
+        "linear": lambda: lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=STEPS),
+        "cosine": lambda: lr_scheduler.CosineAnnealingLR(optimizer, T_max=STEPS),
+        "step": lambda: lr_scheduler.StepLR(optimizer, **keys),
+        "one_cycle": lambda: lr_scheduler.OneCycleLR(
+            optimizer, max_lr=2.0, total_steps=STEPS, cycle_momentum=False
+        ),
+        "reduce_on_plateau": lambda: lr_scheduler.ReduceLROnPlateau(optimizer, **keys),
+    }[kind]()
+    expected = []
+    for step in range(STEPS):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        ends = (step + 1) % AN_EPOCH == 0
+        if kind == "reduce_on_plateau" and ends:
+            torchs.step(LOSSES[step // AN_EPOCH])
+        elif kind not in ("step", "reduce_on_plateau") or (kind == "step" and ends):
+            torchs.step()
+    assert rates(type=kind, warmup=0, **keys) == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.slow  # torch's own optimizers load its compiler
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [
+        ("adamw", {}),
+        ("adamw", {"beta1": 0.8, "beta2": 0.95}),
+        ("adam", {}),
+        ("sgd", {"momentum": 0.0}),
+        ("sgd", {"momentum": 0.9}),
+        ("sgd", {"momentum": 0.9, "nesterov": True}),
+    ],
+)
+def test_optimizers_are_those_of_torch(kind: Any, keys: dict[str, Any]) -> None:
     ours, theirs = (torch.nn.Linear(5, 3) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
-    mine = Optimizer(ours.parameters(), spec(type=kind, learning_rate=0.01, weight_decay=0.1))
-    torchs: Any = {
-        "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
-        "adam": lambda p: torch.optim.Adam(p, lr=0.01, weight_decay=0.1),
-        "sgd": lambda p: torch.optim.SGD(p, lr=0.01, weight_decay=0.1, momentum=0.9),
-    }[kind](theirs.parameters())
+    mine = optimizer_of(ours.parameters(), spec(type=kind, learning_rate=0.01, weight_decay=0.1, **keys))
+    if "beta1" in keys:
+        keys = {"betas": (keys["beta1"], keys["beta2"])}
+    named: Any = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}[kind]
+    torchs = named(theirs.parameters(), lr=0.01, weight_decay=0.1, **keys)
     data = torch.randn(20, 16, 5)
     for batch in data:
         for module, optimizer in ((ours, mine), (theirs, torchs)):
@@ -223,7 +311,7 @@ def test_gradient_clip_is_torchs() -> None:
     for parameter, twin in zip(layer.parameters(), other.parameters(), strict=True):
         parameter.grad = torch.randn_like(parameter) * 10
         twin.grad = parameter.grad.clone()
-    Optimizer(layer.parameters(), spec()).clip(0.5)
+    optimizer_of(layer.parameters(), spec()).clip(0.5)
     torch.nn.utils.clip_grad_norm_(other.parameters(), 0.5)
     for parameter, twin in zip(layer.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, twin.grad)

@@ -27,7 +27,8 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.metrics import of_epoch
 from penstock.modelkit.network import Network, Tensors
-from penstock.modelkit.optimizer import Optimizer, learning_rate
+from penstock.modelkit.optimizers import optimizer_of
+from penstock.modelkit.schedules import Moment, learning_rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class _Loop:
         self._network, self._objective = network, objective
         self._training, self._validation, self._plan = training, validation, plan
         self._identity = _identity(network, training, validation, plan, seed)
-        self._optimizer = Optimizer(network.parameters(), plan.optimizer)
+        self._optimizer = optimizer_of(network.parameters(), plan.optimizer)
         self._order = torch.Generator().manual_seed(seed)
         self._began = time.monotonic()
         self.history: list[Epoch] = []
@@ -172,6 +173,7 @@ class _Loop:
         count = len(training.labels)
         shuffled = torch.split(torch.randperm(count, generator=self._order), plan.batch_size)
         total = rate = 0.0
+        losses = [epoch.validation_loss for epoch in self.history]
         network.train()
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
             network.zero_grad()
@@ -181,9 +183,8 @@ class _Loop:
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
-            rate = learning_rate(
-                plan.schedule, plan.optimizer.learning_rate, step, len(shuffled) * plan.epochs
-            )
+            moment = Moment(step, len(shuffled) * plan.epochs, len(shuffled), losses)
+            rate = learning_rate(plan.schedule, plan.optimizer.learning_rate, moment)
             optimizer.step(rate)
             total += loss.item() * len(rows)
         network.average_unseen()

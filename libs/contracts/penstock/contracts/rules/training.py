@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Pipeline, PlateauSchedule
 from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.problem import Problem, failing, nearest
 
@@ -62,6 +62,7 @@ def _family(pipeline: Pipeline) -> Iterator[Problem]:
 def _fitting(pipeline: Pipeline) -> Iterator[Problem]:
     """Parts of `trainer` that do not fit the target or the audit's groups."""
     kind, constraint, groups = pipeline.target.type, pipeline.trainer.fairness, pipeline.audit.groups
+    schedule, stopping = pipeline.trainer.schedule, pipeline.trainer.early_stopping
     by = constraint.by if constraint else ""
     at: Path = ("trainer", "fairness")
     return failing(
@@ -69,6 +70,14 @@ def _fitting(pipeline: Pipeline) -> Iterator[Problem]:
             pipeline.trainer.class_weights != "none" and kind == "regression",
             ("trainer", "class_weights"),
             "a regression has no classes to weigh; leave it out",
+        ),
+        (
+            isinstance(schedule, PlateauSchedule)
+            and stopping is not None
+            and stopping.patience <= schedule.patience + 1,
+            ("trainer", "schedule", "patience"),
+            "early stopping would end training before the rate falls; give it more patience than"
+            f" {getattr(schedule, 'patience', 0) + 1} epochs, or the schedule less",
         ),
         (constraint and kind != "binary", at, "a fairness constraint needs a binary target"),
         (
