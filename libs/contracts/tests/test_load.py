@@ -195,14 +195,14 @@ def problems(text: str) -> list[tuple[int, str, str]]:
             "model: {type: linear, hidden: [64, 32]}\ntrainer: {",
             24,
             "model.hidden",
-            "`hidden` is for `type: mlp` and means nothing with `type: linear`; there is `type`",
+            "` and means nothing with `type: linear`; there is `type`",
         ),
         (
             "trainer: {",
             "model:\n  type: linear\n  dropout: 0.1\ntrainer: {",
             26,
             "model.dropout",
-            "`dropout` is for `type: mlp`",
+            "`dropout` is for `type: mlp or ",
         ),
         ("trainer: {", "model: {hiden: [8]}\ntrainer: {", 24, "model.hiden", "did you mean `hidden`?"),
         ("trainer: {", "model: {type: liner}\ntrainer: {", 24, "model.type", "did you mean `linear`?"),
@@ -491,7 +491,13 @@ TREES = (
             "`boosted_trees` is not trained by `fairness`",
         ),
         ("epochs: 5", "batch_size: 64", 25, "trainer.batch_size", "is not trained by `batch_size`"),
-        ("boosted_trees}", "boosted_trees, hidden: [8]}", 24, "model.hidden", "`hidden` is for `type: mlp`"),
+        (
+            "boosted_trees}",
+            "boosted_trees, hidden: [8]}",
+            24,
+            "model.hidden",
+            "`hidden` is for `type: mlp or ",
+        ),
         (
             "boosted_trees}",
             "boosted_trees, num_leaves: 1}",
@@ -571,3 +577,25 @@ def test_a_constraint_is_for_a_target_that_can_rise() -> None:
     model = read(text).model
     assert isinstance(model, BoostedTrees)
     assert model.monotone == {"income": "decreasing"}
+
+
+@pytest.mark.parametrize(
+    ("crosses", "key", "said"),
+    [
+        ("[[purpose, owned], [owned, purpose]]", "model.crosses[1]", "this cross stands above"),
+        ("[[purpose, purpose]]", "model.crosses[0]", "a cross is of different features"),
+        ("[[purpose]]", "model.crosses[0]", "at least 2 items"),
+        ("[[purpose, purpos]]", "model.crosses[0][1]", "no feature `purpos`; did you mean `purpose`?"),
+        ("[[income, purpose]]", "model.crosses[0][0]", "`income` is no category"),
+        ("[[purpose, note]]", "model.crosses[0][1]", "`note` is no category"),
+    ],
+)
+def test_a_cross_is_of_categories(crosses: str, key: str, said: str) -> None:
+    text = (
+        GOOD.replace("training: {seed: 7}", f"model: {{type: wide_deep, crosses: {crosses}}}")
+        .replace("      sex:", "      owned: {type: boolean}\n      sex:")
+        .replace(
+            "targets:", "  owned: {from: applications.owned}\n  note: {from: applications.note}\ntargets:"
+        )
+    )
+    assert any(name == key and said in message for _, name, message in problems(text)), problems(text)

@@ -96,7 +96,12 @@ _WORDS = {
     str: "text",
     timedelta: "a duration",
 }
-_MANY = {"a whole number": "whole numbers", "a number": "numbers", "text": "texts"}
+_MANY = {
+    "a whole number": "whole numbers",
+    "a number": "numbers",
+    "text": "texts",
+    "a list of texts": "lists of texts",
+}
 
 
 def _left_out(field: FieldInfo) -> str:

@@ -61,17 +61,14 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class Neural(Generic[SpecT]):
-    """A family of networks that take numbers in `pieces`, too, or not: see `Features.tensors`.
-    `network` makes one with new weights, `kind` gives words for the model card.
+    """A family of networks. `inputs` are those of `Features.tensors`, or named alike; `network` makes
+    one with new weights, `kind` gives words for the model card.
     """
 
     spec: type[SpecT]
-    pieces: bool
+    inputs: Callable[[Features], dict[str, Value]]
     network: Callable[[SpecT, Shape], Network]
     kind: Callable[[SpecT], str]
-
-    def inputs(self, features: Features) -> dict[str, Value]:
-        return features.tensors(pieces=self.pieces)
 
     def fit(
         self,

@@ -35,7 +35,15 @@ from penstock.contracts.pipeline.file import (
     Training,
     Trigger,
 )
-from penstock.contracts.pipeline.model import BoostedTrees, FamilySpec, Linear, Mlp, ModelSpec, Monotone
+from penstock.contracts.pipeline.model import (
+    BoostedTrees,
+    FamilySpec,
+    Linear,
+    Mlp,
+    ModelSpec,
+    Monotone,
+    WideDeep,
+)
 from penstock.contracts.pipeline.sources import Entity, Format, Json, Source, SourceField
 from penstock.contracts.pipeline.trainer import (
     Adam,
@@ -107,4 +115,5 @@ __all__ = [
     "Training",
     "Treatment",
     "Trigger",
+    "WideDeep",
 ]

@@ -43,6 +43,25 @@ class Linear(FamilySpec):
     dropout: Unused[Dropout] = 0.1
 
 
+Cross = Annotated[tuple[FieldName, ...], Field(min_length=2, max_length=4)]
+
+
+class WideDeep(FamilySpec):
+    """A linear part over every value of a category and over crosses, beside a network of fully
+    connected layers; both are learned together (Cheng et al. 2016).
+    """
+
+    type: Literal["wide_deep"]
+    crosses: tuple[Cross, ...] = ()
+    """Features, `[[education, occupation]]`: each combination of their values has a weight of its own
+    in the linear part. Categories and booleans.
+    """
+    hidden: Hidden = (64, 32)
+    """Width of each layer of the network."""
+    dropout: Dropout = 0.1
+    """Share of each layer's outputs that a training step leaves out."""
+
+
 class Monotone(Model):
     """A family whose answer can be held to rise, or to fall, with a number."""
 
@@ -81,5 +100,5 @@ class BoostedTrees(FamilySpec, Monotone):
     """
 
 
-ModelSpec = Annotated[Mlp | Linear | BoostedTrees, OneOf()]
+ModelSpec = Annotated[Mlp | Linear | WideDeep | BoostedTrees, OneOf()]
 """`penstock.modelkit.families` has a file for each, named by its type."""

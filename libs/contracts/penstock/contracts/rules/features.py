@@ -10,21 +10,21 @@ from penstock.contracts.pipeline import (
     ByField,
     FamilySpec,
     Feature,
-    Monotone,
     Number,
     Pipeline,
     SourceField,
 )
 from penstock.contracts.pipeline.features import ENCODINGS, encoding, fitting
 from penstock.contracts.pipeline.variants import Path, own_fields
-from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_reference
+from penstock.contracts.rules.model import model
+from penstock.contracts.rules.problem import Problem, failing, unknown_reference
 
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
 def features(pipeline: Pipeline) -> Iterator[Problem]:
     found = [*(_declared(pipeline) if pipeline.features else _default(pipeline))]
-    yield from found or [*_family(pipeline), *_monotone(pipeline)]
+    yield from found or [*_family(pipeline), *model(pipeline)]
 
 
 def _declared(pipeline: Pipeline) -> Iterator[Problem]:
@@ -73,24 +73,6 @@ def _family(pipeline: Pipeline) -> Iterator[Problem]:
             if getattr(pipeline.features.get(name), key, None) is not None:
                 told = f"`{family.type}` takes numbers as they are; leave `{key}` out"
                 yield Problem((*at, key), told)
-
-
-def _monotone(pipeline: Pipeline) -> Iterator[Problem]:
-    """Constraints on what is no number, or that the target gives no meaning."""
-    if not isinstance(pipeline.model, Monotone):
-        return
-    known, kind = pipeline.resolved_features(), pipeline.target.type
-    for name in pipeline.model.monotone:
-        at: Path = ("model", "monotone", name)
-        yield from failing(
-            (name not in known, at, f"no feature `{name}`{nearest(name, known)}"),
-            (
-                name in known and not isinstance(known[name], Number),
-                at,
-                f"`{name}` is no number: its values have no order to rise in",
-            ),
-            (kind == "multiclass", at, "`monotone` is for a binary target or a regression"),
-        )
 
 
 def _treatment(at: Path, feature: Feature, field: SourceField, family: FamilySpec) -> Iterator[Problem]:

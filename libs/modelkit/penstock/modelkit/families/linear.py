@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from penstock.contracts.pipeline import Linear
 from penstock.modelkit.family import Family
+from penstock.modelkit.features import Features
 from penstock.modelkit.network import Layers, Shape
 from penstock.modelkit.neural import Neural
 
@@ -16,4 +19,6 @@ def kind(_spec: Linear) -> str:
     return "linear"
 
 
-FAMILY: Family = Neural[Linear](Linear, pieces=False, network=network, kind=kind)
+FAMILY: Family = Neural[Linear](
+    Linear, inputs=partial(Features.tensors, pieces=False), network=network, kind=kind
+)

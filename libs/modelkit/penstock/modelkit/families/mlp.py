@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from penstock.contracts.pipeline import Mlp
 from penstock.modelkit.family import Family
+from penstock.modelkit.features import Features
 from penstock.modelkit.network import Layers, Shape
 from penstock.modelkit.neural import Neural
 
@@ -16,4 +19,4 @@ def kind(spec: Mlp) -> str:
     return f"mlp, hidden layers {', '.join(map(str, spec.hidden))}, dropout {spec.dropout:g}"
 
 
-FAMILY: Family = Neural[Mlp](Mlp, pieces=True, network=network, kind=kind)
+FAMILY: Family = Neural[Mlp](Mlp, inputs=partial(Features.tensors, pieces=True), network=network, kind=kind)
