@@ -6,7 +6,10 @@ After M. Mitchell et al., *Model Cards for Model Reporting* (FAT* 2019).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from pydantic import JsonValue
 
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Number, Pipeline, Treatment
@@ -16,11 +19,17 @@ NOT_STATED = "*Not stated. Whoever owns this pipeline should say.*"
 
 
 def model_card(
-    pipeline: Pipeline, training_set: TrainingSet, built: Built, *, run_id: str, pipeline_number: int
+    pipeline: Pipeline,
+    training_set: TrainingSet,
+    built: Built,
+    *,
+    run_id: str,
+    pipeline_number: int,
+    chosen: Mapping[str, JsonValue] = MappingProxyType({}),
 ) -> str:
     sections = [
         _head(pipeline, training_set, run_id, pipeline_number),
-        _model(pipeline, built),
+        _model(pipeline, built, chosen),
         ["## Intended use", "", NOT_STATED, "", "Uses that must not be made of it:", "", NOT_STATED],
         _data(pipeline, training_set),
         _features(pipeline, built),
@@ -47,13 +56,14 @@ def _head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: in
     ]
 
 
-def _model(pipeline: Pipeline, built: Built) -> list[str]:
+def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) -> list[str]:
     told = built.description
     lines = [
         "## Model",
         "",
         f"- Type: {told.kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
         f"- {told.training}, seed {pipeline.training.seed}.",
+        *([f"- Chosen by the number of training rows: {_listed(chosen)}."] if chosen else []),
         (
             f"- Between {told.library} and the graph in ONNX Runtime: at most {built.parity:.1e} over all"
             " training and validation rows."
@@ -69,6 +79,10 @@ def _model(pipeline: Pipeline, built: Built) -> list[str]:
         low, high = pipeline.decision.abstain
         lines.append(f"- Abstains where the probability lies in [{low:g}, {high:g}].")
     return lines
+
+
+def _listed(chosen: Mapping[str, JsonValue]) -> str:
+    return ", ".join(f"`{key}` {value}" for key, value in chosen.items())
 
 
 def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:

@@ -25,6 +25,7 @@ from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
 from penstock.contracts.events import TrainingRunRequested, TrainingSet
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.planning import Plan, planned
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -47,10 +48,11 @@ def run(job: JobContext) -> dict[str, Any]:
     settings: Settings = job.settings
     requested = TrainingRunRequested.model_validate(job.payload)
     job.progress({"attempt": job.attempt})
-    pipeline, training_set = asyncio.run(_prepare(job, settings, requested))
-    job.progress({"training_set": training_set, "epochs": pipeline.trainer.epochs})
+    applied, training_set = asyncio.run(_prepare(job, settings, requested))
+    plan = planned(applied, training_set.rows.get("train", 0))
+    job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs})
     artifacts = Artifacts(settings.platform.artifacts_uri)
-    return _train(job, pipeline, training_set, settings.runs_dir / job.id, artifacts)
+    return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts)
 
 
 async def _prepare(
@@ -122,7 +124,7 @@ async def _patiently(
 
 def _train(
     job: JobContext,
-    pipeline: Pipeline,
+    plan: Plan,
     training_set: TrainingSet,
     work: Path,
     artifacts: Artifacts,
@@ -131,6 +133,7 @@ def _train(
     from penstock.packages import archive
     from penstock_trainer.packaging import package
 
+    pipeline = plan.pipeline
     built = build(
         pipeline,
         artifacts.fetch(training_set.train, work / "train.parquet"),
@@ -148,6 +151,7 @@ def _train(
         built,
         run_id=job.id,
         pipeline_number=job.payload["pipeline_number"],
+        chosen=plan.chosen,
     )
     tar = work / "package.tar"
     archive.pack(directory, tar)

@@ -4,7 +4,11 @@ of their manifest. The registry signs it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import JsonValue
 
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
@@ -23,8 +27,14 @@ def package(
     *,
     run_id: str,
     pipeline_number: int,
+    chosen: Mapping[str, JsonValue] = MappingProxyType({}),
 ) -> str:
-    """Writes the package into `directory`, which must be empty or missing, and returns its digest."""
+    """Writes the package into `directory`, which must be empty or missing, and returns its digest.
+    `chosen`: what the pipeline file left open, by dotted key.
+    """
+    card = model_card(
+        pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number, chosen=chosen
+    )
     points = tuple(
         CurvePoint(
             epoch=epoch.number,
@@ -46,7 +56,7 @@ def package(
         training_set=training_set.model_copy(update={"evidence": None}),  # same bytes, same package
         profile=built.profile,
         curves=Curves(metric=metric, points=points),
-        model_card=model_card(pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number),
+        model_card=card,
         explanation=shown if shown != Explanation() else None,
     )
     return write_package(directory, built.model, parts)

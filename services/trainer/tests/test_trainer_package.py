@@ -28,7 +28,16 @@ def package(loans: Any) -> Any:
     built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
     directory = loans.folder / "package"
     return open_package(
-        directory, write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
+        directory,
+        write(
+            directory,
+            loans.pipeline,
+            training_set,
+            built,
+            run_id="01A",
+            pipeline_number=3,
+            chosen={"trainer.batch_size": 32},
+        ),
     )
 
 
@@ -51,6 +60,7 @@ def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
         "400 rows to train on, 100 to validate, 50 for the audit alone; divided by applicant.",
         "`loans.applications.events.v1`/0: 0 to 550",
         "| `purpose` | `applications.purpose` (category) | embedding |",
+        "- Chosen by the number of training rows: `trainer.batch_size` 32.",
         "Protected fields: `applications.sex`.",
         "penalty on equalized odds by `sex`, strength 0.1",
         "*Not stated. Whoever owns this pipeline should say.*",

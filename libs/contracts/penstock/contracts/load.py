@@ -27,6 +27,7 @@ from penstock.contracts import rules
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import Path, Place, choice, locate
+from penstock.contracts.planning import BY_ROWS
 
 MAX_BYTES = 256 * 1024
 _MAX_NODES = 20_000
@@ -96,12 +97,14 @@ def read(text: str, file: str = "pipeline.yaml") -> Pipeline:
 
 
 def read_data(text: str, file: str = "pipeline.yaml") -> dict[str, JsonValue]:
-    """Reads a pipeline file as checked plain data, as an event carries it. Raises BadPipeline."""
+    """Reads a pipeline file as checked plain data, as an event carries it, with the generation of
+    defaults that it goes by from now on. Raises BadPipeline.
+    """
     document = _parse(text, file)
     data = _plain(document, file)
     if found := _sorted(_checked(document, data)):
         raise BadPipeline(found, file)
-    return data
+    return {"defaults": BY_ROWS, **data}
 
 
 def place(text: str, file: str, found: Iterable[rules.Problem]) -> tuple[Problem, ...]:

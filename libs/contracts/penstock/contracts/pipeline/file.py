@@ -77,6 +77,10 @@ class Serving(Model):
 
 class Pipeline(Model):
     version: Literal[1]
+    defaults: Literal[1, 2] = Field(default=1, exclude_if=lambda said: said == 1)
+    """Generation of defaults. 2, which `apply` gives a file that names none, chooses many from the
+    number of training rows; with 1, that of releases up to 0.1, they are as in these tables.
+    """
     pipeline: Name
     entities: dict[Name, Entity] = Field(min_length=1)
     sources: dict[Name, Source] = Field(min_length=1)

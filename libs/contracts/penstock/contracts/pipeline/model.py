@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline.base import FieldName, Model
 from penstock.contracts.pipeline.features import ENCODINGS
-from penstock.contracts.pipeline.trainer import Trainer
+from penstock.contracts.pipeline.trainer import Trainer, by_steps
 from penstock.contracts.pipeline.variants import OneOf, Unused
 
 Hidden = tuple[Annotated[int, Field(ge=1, le=4096)], ...]
@@ -23,6 +23,11 @@ class FamilySpec(Model):
     # Keys of `features` that it honours: those of numbers, and encodings.
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
+
+    @classmethod
+    def by_rows(cls, rows: int) -> dict[str, Any]:
+        """Chooses parts of the file for so many training rows; what the file says itself comes first."""
+        return {"trainer": by_steps(rows)} if "batch_size" in cls.trainer_keys else {}
 
 
 class Mlp(FamilySpec):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -141,10 +142,23 @@ class FairnessConstraint(Model):
 
 class Trainer(Model):
     epochs: int = Field(default=30, ge=1, le=10_000)
+    """From `defaults: 2` on as many as make some 2,000 steps, 20 at least, where a family is trained in
+    batches.
+    """
     batch_size: int = Field(default=256, ge=1)
+    """From `defaults: 2` on a sixteenth of the training rows, 32 to 256."""
     optimizer: Optimizer = Adamw()
     schedule: Schedule = CosineSchedule()
     early_stopping: EarlyStopping | None = EarlyStopping()
     class_weights: Literal["balanced", "none"] = "none"
     gradient_clip: float | None = Field(default=None, gt=0)
     fairness: FairnessConstraint | None = None
+
+
+def by_steps(rows: int, steps: int = 2000, batch: int = 256) -> dict[str, Any]:
+    """Plans batches and epochs for so many training rows: `steps` steps at least in batches of at most
+    `batch` rows, and 20 epochs at least.
+    """
+    size = int(min(batch, max(32, 2 ** round(math.log2(max(1, rows) / 16)))))
+    epochs = max(20, min(200, round(steps * size / max(1, rows))))
+    return {"batch_size": size, "epochs": epochs, "early_stopping": {"patience": max(5, epochs // 5)}}

@@ -1,0 +1,56 @@
+"""Values that a pipeline file leaves open, chosen from the number of rows that a run trains on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from pydantic import JsonValue
+
+from penstock.contracts.pipeline import Pipeline
+
+BY_ROWS = 2
+"""The generation of defaults that is chosen so; before it, defaults were fixed."""
+
+
+class Plan(NamedTuple):
+    """A pipeline with every choice made, and the choices by dotted key: `{"trainer.epochs": 40}`."""
+
+    pipeline: Pipeline
+    chosen: Mapping[str, JsonValue]
+
+
+def planned(pipeline: Pipeline, rows: int) -> Plan:
+    """Chooses for so many training rows what the file leaves open; a key that it names stays as it is,
+    and so does all of a pipeline with fixed defaults.
+    """
+    if pipeline.defaults < BY_ROWS:
+        return Plan(pipeline, {})
+    said = pipeline.model_dump(exclude_unset=True, by_alias=True)
+    model = said.get("model", {})
+    made = _beside(pipeline.model.by_rows(rows), {**said, "model": {"type": pipeline.model.type, **model}})
+    found = Pipeline.model_validate(made)
+    return Plan(found, dict(_new(made, said)))
+
+
+def _beside(chosen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+    """All that was said, and of what was chosen the rest; of a section that was said to be of another
+    type, nothing.
+    """
+    found = {**chosen, **said}
+    for key, mine in chosen.items():
+        if isinstance(mine, Mapping) and isinstance(theirs := said.get(key), Mapping):
+            other = "type" in mine and theirs.get("type", mine["type"]) != mine["type"]
+            found[key] = theirs if other else _beside(mine, theirs)
+    return found
+
+
+def _new(
+    made: Mapping[str, Any], said: Mapping[str, Any], before: str = ""
+) -> Iterator[tuple[str, JsonValue]]:
+    for key, value in made.items():
+        if isinstance(value, Mapping):
+            inner = said.get(key)
+            yield from _new(value, inner if isinstance(inner, Mapping) else {}, f"{before}{key}.")
+        elif key not in said:
+            yield f"{before}{key}", value

@@ -1,0 +1,67 @@
+"""Defaults by the number of training rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.contracts.load import read
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.planning import planned
+
+TEXT = """
+version: 1
+pipeline: loans
+entities: {applicant: {key: applicant_id}}
+sources:
+  applications:
+    entity: applicant
+    id: application_id
+    timestamp: at
+    fields: {income: {type: number}, defaulted: {type: boolean}}
+targets: {default: {from: applications.defaulted, type: binary}}
+"""
+
+
+def file(**sections: Any) -> Pipeline:
+    return read(TEXT + "".join(f"{name}: {value}\n" for name, value in sections.items()))
+
+
+@pytest.mark.parametrize("rows", [300, 2_500, 30_000, 1_000_000])
+def test_steps_are_planned_and_not_epochs(rows: int) -> None:
+    trainer = planned(file(model="{type: linear}"), rows).pipeline.trainer
+    assert trainer.early_stopping is not None
+    assert trainer.epochs * rows / trainer.batch_size >= 1_500
+    assert 32 <= trainer.batch_size <= 256
+    assert trainer.batch_size <= max(32, rows / 8)
+    assert trainer.early_stopping.patience < trainer.epochs
+
+
+def test_a_key_that_the_file_names_stays_and_the_rest_is_told() -> None:
+    said = file(
+        model="{type: mlp, hidden: [8]}",
+        trainer="{batch_size: 7, optimizer: {type: sgd}, early_stopping: null}",
+    )
+    pipeline, chosen = planned(said, 500)
+    assert (pipeline.trainer.batch_size, pipeline.trainer.early_stopping) == (7, None)
+    assert (pipeline.model.type, pipeline.trainer.optimizer.type) == ("mlp", "sgd")
+    assert chosen["trainer.epochs"] == pipeline.trainer.epochs
+    assert not chosen.keys() & {"trainer.batch_size", "trainer.early_stopping.patience", "model.hidden"}
+    assert not [key for key in chosen if key.startswith("trainer.optimizer")]
+    assert planned(pipeline, 9_000_000) == (pipeline, {}), "what was chosen is as good as said"
+
+
+def test_a_family_that_is_not_trained_in_steps_has_none_planned() -> None:
+    assert planned(file(model="{type: boosted_trees}"), 500).chosen == {}
+
+
+def test_fixed_defaults_stay_what_they_were() -> None:
+    """So has a pipeline that was applied before there were others: its data says nothing of them."""
+    stored = file().model_dump(exclude={"defaults"}, exclude_unset=True, by_alias=True)
+    applied = Pipeline.model_validate(stored)
+    assert planned(applied, 500) == (applied, {})
+    assert (applied.trainer.batch_size, applied.trainer.epochs) == (256, 30)
+    pinned = file(defaults="1")
+    assert planned(pinned, 500).pipeline.trainer == applied.trainer
+    assert "defaults" not in pinned.model_dump()
