@@ -306,6 +306,20 @@ def test_a_regression_has_no_classes_to_weigh() -> None:
     assert read(text.replace("balanced", "none")).trainer.class_weights == "none"
 
 
+def test_a_weight_is_a_number_of_its_own() -> None:
+    for field, said in (
+        ("incom", "no field `applications.incom`; did you mean `applications.income`?"),
+        ("purpose", "a weight is a number; `applications.purpose` is category"),
+        ("defaulted", "this is what is predicted; name another field"),
+    ):
+        found = problems(GOOD.replace("{seed: 7}", f"{{sample_weight: applications.{field}}}"))
+        assert (23, "training.sample_weight", said) in found
+    good = GOOD.replace("{seed: 7}", "{sample_weight: applications.income}")
+    text = good[: good.index("features:")] + good[good.index("targets:") :]
+    assert "income" not in read(text).resolved_features()
+    assert "income" in read(good).resolved_features()  # named as a feature, it is one too
+
+
 def test_a_plateau_must_be_seen_before_training_ends() -> None:
     schedule = "schedule: {type: reduce_on_plateau, patience: 4}"
     text = GOOD.replace("epochs: 5", f"epochs: 5, {schedule}")

@@ -17,6 +17,7 @@ from penstock.modelkit.build import Built, build, prepare
 from penstock.modelkit.family import Epoch, family_of
 from penstock.modelkit.features import transform
 from penstock.modelkit.graph import Runner
+from penstock.modelkit.metrics import of_split
 from penstock.modelkit.model import TOLERANCE, run
 from penstock.modelkit.rows import Rows
 
@@ -27,7 +28,7 @@ FIELDS = dict.fromkeys(NUMBERS, "number") | {"purpose": "category", "owner": "bo
 
 def pipeline(model: dict[str, Any], target: str = "binary", **sections: Any) -> Pipeline:
     label = "number" if target == "regression" else "boolean" if target == "binary" else "category"
-    fields = {name: {"type": kind} for name, kind in {**FIELDS, "y": label}.items()}
+    fields = {name: {"type": kind} for name, kind in {**FIELDS, "y": label, "counts": "number"}.items()}
     source = {"entity": "row", "id": "id", "timestamp": "at", "fields": fields}
     return Pipeline.model_validate(
         {
@@ -36,6 +37,7 @@ def pipeline(model: dict[str, Any], target: str = "binary", **sections: Any) -> 
             "entities": {"row": {"key": "row_id"}},
             "sources": {"rows": source},
             "targets": {"y": {"from": "rows.y", "type": target}},
+            "features": {name: {"from": f"rows.{name}"} for name in FIELDS},
             "model": model,
             **sections,
         }
@@ -76,6 +78,32 @@ def _part(folder: Path, name: str, count: int, seed: int, target: str) -> Path:
     metadata = {"penstock": json.dumps({"classes": classes, "target": "y"})}
     pq.write_table(table.replace_schema_metadata(metadata), path)
     return path
+
+
+def honours_weights(spec: Pipeline, folder: Path) -> None:
+    """Half of the rows of both parts are labelled wrongly and count nothing: the model is as if they
+    were not there. Raises AssertionError.
+    """
+    clean = parts(folder, spec.target.type)
+    told = {}
+    for name, counts in (("weighed", (0.0, 3.0)), ("alike", (3.0, 3.0))):
+        files = []
+        for file in clean:
+            table = pq.read_table(file)
+            wrong = np.arange(table.num_rows) % 2 == 0
+            labels = np.where(wrong, 1 - table["__label"].to_numpy(), table["__label"].to_numpy())
+            table = table.set_column(table.column_names.index("__label"), "__label", pa.array(labels))
+            table = table.append_column("__weight", pa.array(np.where(wrong, *counts)))
+            files.append(file.with_name(f"{name}-{file.name}"))
+            pq.write_table(table, files[-1])
+        weighed = Pipeline.model_validate(
+            spec.model_dump(by_alias=True, exclude_unset=True)
+            | {"training": {"sample_weight": "rows.counts"}}
+        )
+        built = build(weighed, *files)
+        rows = prepare(spec, *clean).validation.rows
+        told[name] = of_split("binary", rows.labels, run(built.model, rows), 0.5)["auroc"]
+    assert told["weighed"] > max(0.75, told["alike"] + 0.1), told
 
 
 def odd_rows() -> Rows:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from family_suite import keeps_its_promises, pipeline
+from family_suite import honours_weights, keeps_its_promises, pipeline
 
-from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import section_at
 from penstock.modelkit.family import family_of
@@ -25,10 +24,19 @@ def test_every_type_of_model_has_a_family() -> None:
         assert family_of(spec(type=name)).spec is spec
 
 
-@pytest.mark.parametrize("target", get_args(Task))
-@pytest.mark.parametrize("name", TYPES)
-def test_a_family_keeps_its_promises(tmp_path: Path, name: str, target: str) -> None:
-    assert target in TYPES[name].targets
+def of(name: str, target: str = "binary") -> Pipeline:
     trainer = {key: value for key, value in QUICK.items() if key in TYPES[name].trainer_keys}
-    built = keeps_its_promises(pipeline({"type": name}, target, trainer=trainer), tmp_path)
+    return pipeline({"type": name}, target, trainer=trainer)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [(name, t) for name, spec in TYPES.items() for t in spec.targets]
+)
+def test_a_family_keeps_its_promises(tmp_path: Path, name: str, target: str) -> None:
+    built = keeps_its_promises(of(name, target), tmp_path)
     assert built.metrics["r2" if target == "regression" else "auroc"] > 0.7
+
+
+@pytest.mark.parametrize("name", [name for name, spec in TYPES.items() if spec.sample_weight])
+def test_a_family_counts_rows_by_their_weights(tmp_path: Path, name: str) -> None:
+    honours_weights(of(name), tmp_path)

@@ -27,6 +27,7 @@ class Result(Finding):
     findings: Findings
     pictures: Pictures
     training: Curves
+    sample_weight: str | None = None  # field by which training weighed rows; the audit does not
     explanation: Explanation | None = None  # what the model's family shows of it
     software: dict[str, str]
     # `sha256:…` of the HTML report: the signed verdict names this result, this result names

@@ -212,6 +212,19 @@ def test_what_the_parts_hold(tmp_path: Path) -> None:
     ]
 
 
+def test_a_row_brings_its_weight(tmp_path: Path) -> None:
+    """And is no other training set for a pipeline that names none."""
+    weighed = credit_risk(training={"sample_weight": "applications.income"})
+    made, plain = (
+        make(pipeline, tmp_path / str(number), population())
+        for number, pipeline in enumerate((weighed, credit_risk()))
+    )
+    rows = rows_of(made)
+    assert all(row["__weight"] == row["income"] for row in rows)
+    assert made.fingerprint != plain.fingerprint
+    assert "__weight" not in rows_of(plain)[0]
+
+
 def test_a_label_without_features_keeps_its_place(tmp_path: Path) -> None:
     sources = population()
     sources["outcomes"] += [

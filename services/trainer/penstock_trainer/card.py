@@ -64,6 +64,7 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) ->
         f"- Type: {told.kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
         f"- {told.training}, seed {pipeline.training.seed}.",
         *([f"- Chosen by the number of training rows: {_listed(chosen)}."] if chosen else []),
+        *(f"- Rows counted in training as `{weight}` says." for weight in _weight(pipeline)),
         (
             f"- Between {told.library} and the graph in ONNX Runtime: at most {built.parity:.1e} over all"
             " training and validation rows."
@@ -83,6 +84,11 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) ->
 
 def _listed(chosen: Mapping[str, JsonValue]) -> str:
     return ", ".join(f"`{key}` {value}" for key, value in chosen.items())
+
+
+def _weight(pipeline: Pipeline) -> tuple[str, ...]:
+    """The field that weighs rows, if any."""
+    return (pipeline.training.sample_weight,) if pipeline.training.sample_weight else ()
 
 
 def _data(pipeline: Pipeline, training_set: TrainingSet) -> list[str]:
@@ -189,6 +195,7 @@ def _limits(pipeline: Pipeline, built: Built) -> list[str]:
         "It knows rows like those it was trained on; `profile.json` says what they looked like.": True,
         "A category or word that the training split did not hold is treated as unknown, on average.": True,
         "Probabilities come as trained; no calibration was applied.": pipeline.target.type != "regression",
+        "Its figures count all rows alike; training weighed them.": bool(_weight(pipeline)),
         "Classes were weighted to count alike, so probabilities of rare classes are too high.": (
             trainer.class_weights == "balanced"
         ),

@@ -121,10 +121,12 @@ def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split,
         labels = part.rows.labels
         if pipeline.target.type == "regression":
             labels = ((labels - offset) / spread).astype(np.float32)
+        rows = part.rows.weights
         return Split(
             Tensors.of(part.inputs),
             torch.from_numpy(labels),
             None if groups is None else torch.from_numpy(groups),
+            None if rows is None else torch.from_numpy(rows.astype(np.float32)),
         )
 
     objective = Objective(pipeline.target.type, weights, penalty, spread)

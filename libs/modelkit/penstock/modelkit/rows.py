@@ -24,13 +24,14 @@ class Rows:
 
     numbers: float64 [N, n], missing is NaN. strings: object [N, m] of str, missing is "". labels:
     float64 [N] (regression) or int64 [N] (index into the signature's classes). groups: by field,
-    object [N] of str, float or None.
+    object [N] of str, float or None. weights: float64 [N] with mean 1, where the pipeline names some.
     """
 
     numbers: np.ndarray[tuple[int, int], np.dtype[np.float64]]
     strings: np.ndarray[tuple[int, int], np.dtype[np.object_]]
     labels: np.ndarray[tuple[int], np.dtype[Any]]
     groups: dict[str, np.ndarray[tuple[int], np.dtype[np.object_]]]
+    weights: np.ndarray[tuple[int], np.dtype[np.float64]] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -98,4 +99,26 @@ def read(path: Path, signature: ModelSignature, pipeline: Pipeline) -> Rows:
     if label.null_count:
         raise Invalid(f"{label.null_count} of {table.num_rows} rows have no label", where=path.name)
     dtype = np.float64 if pipeline.target.type == "regression" else np.int64
-    return Rows(numbers, strings, label.to_numpy(zero_copy_only=False).astype(dtype), groups)
+    labels = label.to_numpy(zero_copy_only=False).astype(dtype)
+    return Rows(numbers, strings, labels, groups, _weights(table, path, pipeline.training.sample_weight))
+
+
+def _weights(table: pa.Table, path: Path, named: str | None) -> np.ndarray[tuple[int], Any] | None:
+    """The rows' weights, scaled to a mean of 1: a family's other settings go on meaning what they mean
+    without weights. Raises Invalid where one is none.
+    """
+    if named is None:
+        return None
+    if "__weight" not in table.column_names:
+        raise Invalid(f"the training set has no weights from `{named}`", where=path.name)
+    weights: np.ndarray[tuple[int], Any] = table["__weight"].cast(pa.float64()).to_numpy().copy()
+    wrong = int((~(np.isfinite(weights) & (weights >= 0))).sum())
+    if wrong or not weights.sum():
+        told = f"is missing or below 0 in {wrong} of {len(weights)} rows" if wrong else "is 0 in all rows"
+        raise Invalid(
+            f"`{named}` {told} of {path.name}",
+            where="training.sample_weight",
+            remedy="Declare the field `required` with a range from 0 up, or leave sample_weight out",
+        )
+    weights /= weights.mean()
+    return weights

@@ -30,16 +30,19 @@ from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.schedules import Moment, learning_rate
 
+LEAST = 1e-12  # weight of a batch whose rows all have none
+
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """One part, ready for the network. Labels: int64 class indices, or float32 standardised values,
-    [N]. Groups: int64 [N], only with a penalty.
+    [N]. Groups: int64 [N], only with a penalty. Weights: float32 [N], where rows have some.
     """
 
     features: Tensors
     labels: Tensor
     groups: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +54,30 @@ class Objective:
     penalty: Penalty | None = None
     spread: float = 1.0
 
-    def loss(self, logits: Tensor, labels: Tensor, groups: Tensor | None) -> Tensor:
-        if self.task == "regression":
-            return functional.mse_loss(logits[:, 0], labels)
-        if self.task == "multiclass":
-            return functional.cross_entropy(logits, labels, weight=self.class_weights)
-        rows = functional.binary_cross_entropy_with_logits(
-            logits[:, 0], labels.to(logits.dtype), reduction="none"
-        )
+    def loss(
+        self, logits: Tensor, labels: Tensor, groups: Tensor | None, weights: Tensor | None = None
+    ) -> Tensor:
+        """The mean over rows, each weighed by its own weight and its class's; plus the penalty, which
+        compares groups as they are.
+        """
+        rows = self._of_rows(logits, labels)
         if self.class_weights is not None:
-            weights = self.class_weights[labels]
-            loss = (rows * weights).sum() / weights.sum()
-        else:
-            loss = rows.mean()
+            of_class = self.class_weights[labels]
+            weights = of_class if weights is None else weights * of_class
+        loss = rows.mean() if weights is None else (rows * weights).sum() / weights.sum().clamp_min(LEAST)
         if self.penalty is not None and groups is not None:
             loss = loss + self.penalty(torch.sigmoid(logits[:, 0]), labels, groups)
         return loss
+
+    def _of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[B]"""
+        if self.task == "regression":
+            return functional.mse_loss(logits[:, 0], labels, reduction="none")
+        if self.task == "multiclass":
+            return functional.cross_entropy(logits, labels, reduction="none")
+        return functional.binary_cross_entropy_with_logits(
+            logits[:, 0], labels.to(logits.dtype), reduction="none"
+        )
 
 
 def seed_everything(seed: int) -> None:
@@ -141,8 +152,12 @@ class _Loop:
         """
         train_loss, rate = self._pass()
         logits = self._network.predict(self._validation.features)
-        labels, groups = self._validation.labels, self._validation.groups
-        validation_loss = self._objective.loss(logits, labels, groups).item()
+        labels, groups, weights = (
+            self._validation.labels,
+            self._validation.groups,
+            self._validation.weights,
+        )
+        validation_loss = self._objective.loss(logits, labels, groups, weights).item()
         number = len(self.history) + 1
         if not (math.isfinite(train_loss) and math.isfinite(validation_loss)):
             raise Invalid(
@@ -178,8 +193,9 @@ class _Loop:
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
             network.zero_grad()
             groups = training.groups[rows] if training.groups is not None else None
+            weights = training.weights[rows] if training.weights is not None else None
             logits = network(*training.features.batch(rows))
-            loss = self._objective.loss(logits, training.labels[rows], groups)
+            loss = self._objective.loss(logits, training.labels[rows], groups, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)
@@ -232,7 +248,7 @@ def _identity(network: Network, training: Split, validation: Split, plan: Traine
     """
     digest = hashlib.sha256(f"{plan.model_dump_json()} {seed} {weights_digest(network)}".encode())
     for part in (training, validation):
-        for tensor in (part.features.dense, part.features.buckets, part.labels, part.groups):
+        for tensor in (part.features.dense, part.features.buckets, part.labels, part.groups, part.weights):
             if tensor is not None:
                 digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -1,5 +1,5 @@
-"""Fields that a training set is made of: features, and the raw groups that an audit and a fairness
-constraint need. Pure.
+"""Fields that a training set is made of: features, the raw groups that an audit and a fairness
+constraint need, and the rows' weight. Pure.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ class Columns(NamedTuple):
 
     features: Mapping[str, str]
     groups: Mapping[str, str]
+    weight: str | None = None
 
     @property
     def references(self) -> list[str]:
-        return list(dict.fromkeys([*self.features.values(), *self.groups.values()]))
+        weight = [self.weight] if self.weight else []
+        return list(dict.fromkeys([*self.features.values(), *self.groups.values(), *weight]))
 
 
 def columns_of(pipeline: Pipeline) -> Columns:
@@ -41,7 +43,8 @@ def columns_of(pipeline: Pipeline) -> Columns:
     ]
     if pipeline.trainer.fairness:
         wanted.append(pipeline.trainer.fairness.by)
-    columns = Columns(features, {name: _reference(pipeline, name, sources) for name in wanted})
+    groups = {name: _reference(pipeline, name, sources) for name in wanted}
+    columns = Columns(features, groups, pipeline.training.sample_weight)
     entity = pipeline.sources[target].entity
     for reference in columns.references:
         other = pipeline.sources[source_of(reference)].entity

@@ -183,6 +183,7 @@ def _table(
         **{name: _plain(joined.column(reference)) for name, reference in columns.features.items()},
         "__label": labels.values,
         **{f"__group_{name}": _plain(joined.column(reference)) for name, reference in columns.groups.items()},
+        **({"__weight": _plain(joined.column(columns.weight))} if columns.weight else {}),
     }
     described = {
         "features": {
@@ -254,4 +255,5 @@ def _asked(pipeline: Pipeline, columns: Columns, classes: Sequence[str]) -> dict
         "split": pipeline.split.model_dump(mode="json") if pipeline.split else None,
         "seed": pipeline.training.seed,
         "max_age": pipeline.training.max_age.total_seconds(),
+        **({"weight": columns.weight} if columns.weight else {}),
     }

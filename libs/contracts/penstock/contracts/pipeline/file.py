@@ -49,6 +49,10 @@ class Training(Model):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     max_age: Duration = timedelta(days=365)
     """Join: how old a feature row may be when its label is observed."""
+    sample_weight: FieldReference | None = Field(default=None, exclude_if=lambda said: said is None)
+    """Field that says how much a row counts in the losses, of training and of early stopping: a number
+    from 0 up. No feature unless it is named as one. Measures, the audit's too, count rows alike.
+    """
 
 
 class Threshold(Model):
@@ -85,7 +89,9 @@ class Pipeline(Model):
     entities: dict[Name, Entity] = Field(min_length=1)
     sources: dict[Name, Source] = Field(min_length=1)
     features: dict[FieldName, Feature] = Field(default_factory=dict)
-    """Empty: every field of the target's-entity sources that is neither protected, personal nor target."""
+    """Empty: every field of the target's-entity sources that is neither protected, personal, target nor
+    the rows' weight.
+    """
     targets: dict[FieldName, Target] = Field(min_length=1, max_length=1)
     split: Split | None = None
     """Default: by the first entity."""
@@ -126,13 +132,14 @@ class Pipeline(Model):
         return found[0]
 
     def default_features(self) -> list[str]:
-        """Lists as `source.field` all that may be seen and is not the target."""
+        """Lists as `source.field` all that may be seen and is neither the target nor the rows' weight."""
         return [
             reference
             for source_name, source in self.sources.items()
             for name, field in source.fields.items()
             if not (field.protected or field.personal)
             and (reference := f"{source_name}.{name}") != self.target.source_field
+            and reference != self.training.sample_weight
         ]
 
     def resolved_features(self) -> dict[str, Treatment]:

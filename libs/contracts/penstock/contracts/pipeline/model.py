@@ -23,6 +23,7 @@ class FamilySpec(Model):
     # Keys of `features` that it honours: those of numbers, and encodings.
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
+    sample_weight: ClassVar[bool] = True  # honours `training.sample_weight`
 
     @classmethod
     def by_rows(cls, rows: int) -> dict[str, Any]:

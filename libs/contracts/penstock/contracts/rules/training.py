@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from penstock.contracts.pipeline import Pipeline, PlateauSchedule
 from penstock.contracts.pipeline.variants import Path
-from penstock.contracts.rules.problem import Problem, failing, nearest
+from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_reference
 
 
 def training(pipeline: Pipeline) -> Iterator[Problem]:
@@ -24,6 +24,7 @@ def training(pipeline: Pipeline) -> Iterator[Problem]:
             "this release does not train on GPUs; use `auto` or `cpu`",
         ),
     )
+    yield from _sample_weight(pipeline)
     yield from _family(pipeline)
     yield from _fitting(pipeline)
 
@@ -36,6 +37,21 @@ def _split(pipeline: Pipeline) -> Iterable[Problem]:
     return failing(
         (by not in known, ("split", "by"), f"no such split{nearest(by, known)}"),
         (abs(total - 1) > 1e-6, ("split", "parts"), f"the parts add up to {total:g}; they must make 1"),
+    )
+
+
+def _sample_weight(pipeline: Pipeline) -> Iterable[Problem]:
+    reference, family = pipeline.training.sample_weight, pipeline.model
+    at: Path = ("training", "sample_weight")
+    if reference is None:
+        return ()
+    if missing := unknown_reference(pipeline, reference):
+        return [Problem(at, missing)]
+    kind = pipeline.field(reference).type
+    return failing(
+        (kind != "number", at, f"a weight is a number; `{reference}` is {kind}"),
+        (reference == pipeline.target.source_field, at, "this is what is predicted; name another field"),
+        (not family.sample_weight, at, f"`{family.type}` counts all rows alike; leave it out"),
     )
 
 

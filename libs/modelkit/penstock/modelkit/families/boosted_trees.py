@@ -177,13 +177,14 @@ def _matrix(inputs: Inputs) -> Array:
 
 
 def _split(pipeline: Pipeline, prepared: Prepared, part: Part) -> Split:
-    labels, weights = part.rows.labels, None
+    labels, weights = part.rows.labels, part.rows.weights
     if pipeline.target.type == "regression":
         offset, spread = prepared.scale()
         labels = (labels - offset) / spread
     elif pipeline.trainer.class_weights == "balanced":
         counts = np.bincount(prepared.train.rows.labels, minlength=len(prepared.signature.classes))
-        weights = (len(prepared.train.rows) / (len(counts) * counts))[labels]
+        of_class = (len(prepared.train.rows) / (len(counts) * counts))[labels]
+        weights = of_class if weights is None else weights * of_class
     return Split(_matrix(part.inputs), labels, weights)
 
 
