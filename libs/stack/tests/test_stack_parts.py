@@ -111,7 +111,7 @@ def test_up_says_where_everything_is(parts: StackUnderTest) -> None:
         (name, State.READY) for name in ("kafka", "triton", "gateway", "envoy")
     ]
     assert (parts.home / "stack.json").stat().st_mode & 0o777 == 0o600
-    assert (parts.home / "envoy" / "predictions.log").stat().st_mode & 0o777 == 0o600
+    assert (parts.home / "envoy" / "log" / "predictions.log").stat().st_mode & 0o777 == 0o600
 
 
 async def test_strings_go_through_triton_and_a_poisoned_request_fails_alone(parts: StackUnderTest) -> None:

@@ -87,7 +87,7 @@ def _recorder(
 ) -> Recorder:
     kafka, door = settings.platform.kafka, settings.door
     return Recorder(
-        door.folder,
+        door.logs,
         partial(Publisher, kafka, settings.replica, settings.data_dir / "recorder.json"),
         layouts=deployments.layout,
         ensure_topic=lambda pipeline: ensure_predictions_topic(kafka, deployments.of(pipeline).declared),

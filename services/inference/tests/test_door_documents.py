@@ -11,8 +11,9 @@ import pytest
 
 from penstock_inference.door.bootstrap import bootstrap
 from penstock_inference.door.door import Backends, Door
-from penstock_inference.door.files import make_log, prepare, write_clusters, write_routes
+from penstock_inference.door.files import adopt, make_log, prepare, write_clusters, write_routes
 from penstock_inference.door.routes import clusters, routes
+from penstock_inference.record.spool import log_files
 
 BACKENDS = {"triton", "gateway-grpc", "gateway-http"}
 INFERENCES = tuple(
@@ -93,6 +94,9 @@ def test_the_bootstrap_has_what_its_door_asks_for(door: Door) -> None:
     assert [listener["name"] for listener in small["listeners"]] == ["door"]
     assert small["clusters"] == []
     script = json.dumps(whole["listeners"][0])
+    dynamic = bootstrap(door)["dynamic_resources"]["cds_config"]
+    watched = dynamic["path_config_source"]["watched_directory"]["path"]
+    assert Path(watched) != door.log.parent  # each line would wake Envoy's main thread
     assert str(door.log) in script
     assert "@LOG@" not in script
 
@@ -110,9 +114,11 @@ def test_the_first_files_are_all_there_and_private(door: Door) -> None:
         "envoy.json",
         "cds.json",
         "rds.json",
-        "predictions.log",
+        "log",
     }
-    assert (door.folder.stat().st_mode & 0o777, door.log.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert [path.name for path in door.logs.iterdir()] == ["predictions.log"]
+    modes = [path.stat().st_mode & 0o777 for path in (door.folder, door.logs, door.log)]
+    assert modes == [0o700, 0o700, 0o600]
     assert read(door, "rds.json")["resources"] == [routes(door, required=True)]
 
 
@@ -152,3 +158,17 @@ def test_a_log_that_is_a_link_is_left_to_the_keeper(door: Door) -> None:
     assert door.log.is_symlink()
     with pytest.raises(OSError, match="symbolic"):
         make_log(door)
+
+
+def test_the_log_of_the_release_before_is_taken_in_oldest_first(door: Door) -> None:
+    """It lay in the door's folder itself; an Envoy that was not started again still writes there."""
+    door.folder.mkdir()
+    for name in ("predictions-00000000000000000001.log", "predictions.log"):
+        (door.folder / name).write_text(name)
+    prepare(door)
+    door.log.write_text("new")
+    (door.folder / "predictions.log").write_text("late")
+    adopt(door)
+    found = [path.read_text() for path in log_files(door.logs)]
+    assert found == ["predictions-00000000000000000001.log", "predictions.log", "late", "new"]
+    assert not list(door.folder.glob("*.log"))

@@ -12,13 +12,15 @@ from penstock_inference.record.spool import Position, Tail, ensure_private, log_
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    return Door(
+    door = Door(
         tmp_path, "127.0.0.1:1", "127.0.0.1:2", Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"), {}
     )
+    door.logs.mkdir()
+    return door
 
 
 def tail_of(door: Door, position: Position | None = None) -> Tail:
-    return Tail(door.folder, position, leave_after_s=0)
+    return Tail(door.logs, position, leave_after_s=0)
 
 
 def write(path: Path, *lines: str, end: str = "\n") -> None:
@@ -105,7 +107,7 @@ def test_a_very_long_line(door: Door) -> None:
 def test_the_log_is_its_owners_alone(door: Door) -> None:
     ensure_private(door)
     rotate(door)
-    assert [path.stat().st_mode & 0o777 for path in log_files(door.folder)] == [0o600, 0o600]
+    assert [path.stat().st_mode & 0o777 for path in log_files(door.logs)] == [0o600, 0o600]
     door.log.chmod(0o644)
     ensure_private(door)
     assert door.log.stat().st_mode & 0o777 == 0o600

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import os
 import random
 import socket
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPResponse
+from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 import grpc
@@ -19,6 +22,7 @@ from real_envoy import prepared, running
 
 from penstock.testing.wait import until
 from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
+from penstock_inference.record.spool import LEAVE_AFTER_S
 
 pytestmark = pytest.mark.process
 
@@ -76,11 +80,16 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     over_grpc.start()
     backends = Backends(grpc_address, grpc_address, address)
     door = prepared(tmp_path_factory.mktemp("envoy"), backends, {"ingest": address})
-    with running(door):
-        until(lambda: served(door), within=20, what="the door answers")
-        yield door
+    yield door
     behind.shutdown()
     over_grpc.stop(None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def envoy(door: Door) -> Iterator[Popen[bytes]]:
+    with running(door) as process:
+        until(lambda: served(door), within=20, what="the door answers")
+        yield process
 
 
 def served(door: Door) -> bool:
@@ -119,6 +128,23 @@ def entries(door: Door) -> list[dict[str, Any]]:
 def recorded(door: Door, answer: Answer) -> dict[str, Any]:
     (entry,) = [entry for entry in entries(door) if entry["id"] == answer.identity]
     return entry
+
+
+def test_the_log_stays_open_and_a_renamed_one_is_left_soon(door: Door, envoy: Popen[bytes]) -> None:
+    """Opening it for each line costs more than writing the line."""
+
+    def is_open() -> bool:
+        files = Path(f"/proc/{envoy.pid}/fd").iterdir()
+        return any(file.is_symlink() and os.readlink(file) == str(door.log.resolve()) for file in files)
+
+    recorded(door, call(door))
+    assert is_open()
+    aside = door.logs / "aside.log"
+    door.log.rename(aside)
+    until(lambda: call(door) and door.log.exists(), within=LEAVE_AFTER_S / 2, what="another log is written")
+    assert door.log.stat().st_mode & 0o777 == 0o600
+    assert is_open()
+    aside.unlink()
 
 
 @pytest.mark.parametrize("name", HEADERS)

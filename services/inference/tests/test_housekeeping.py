@@ -17,9 +17,11 @@ AT_ONCE = timedelta(0)
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    return Door(
+    door = Door(
         tmp_path, "127.0.0.1:1", "127.0.0.1:2", Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"), {}
     )
+    door.logs.mkdir()
+    return door
 
 
 def tidy(
@@ -36,40 +38,40 @@ def tidy(
 
 def test_a_large_file_is_put_aside_and_goes_once_it_is_published(door: Door) -> None:
     door.log.write_text("a\nb\n")
-    tail = Tail(door.folder, None, leave_after_s=0)
+    tail = Tail(door.logs, None, leave_after_s=0)
     tidy(door, tail, None, rotate_bytes=4)
-    assert [path.name == "predictions.log" for path in log_files(door.folder)] == [False, True]
+    assert [path.name == "predictions.log" for path in log_files(door.logs)] == [False, True]
     assert door.log.stat().st_mode & 0o777 == 0o600
     lines = tail.read()
     assert lines
     tidy(door, tail, None)
-    assert len(log_files(door.folder)) == 2  # read, not published
+    assert len(log_files(door.logs)) == 2  # read, not published
     tidy(door, tail, lines.position, keep=NEVER)
-    assert len(log_files(door.folder)) == 2  # published, and kept for a while
+    assert len(log_files(door.logs)) == 2  # published, and kept for a while
     tidy(door, tail, lines.position)
-    assert log_files(door.folder) == [door.log]
+    assert log_files(door.logs) == [door.log]
 
 
 def test_a_file_that_is_only_half_published_stays(door: Door) -> None:
     door.log.write_text("a\n")
-    tail = Tail(door.folder, None, leave_after_s=0)
+    tail = Tail(door.logs, None, leave_after_s=0)
     lines = tail.read()
     assert lines
     with door.log.open("a") as opened:
         opened.write("b\n")
     tidy(door, tail, lines.position, rotate_bytes=4)
     tidy(door, tail, lines.position)
-    assert len(log_files(door.folder)) == 2
+    assert len(log_files(door.logs)) == 2
 
 
 def test_after_its_last_file_was_removed_the_tail_goes_on(door: Door) -> None:
     door.log.write_text("a\n")
-    tail = Tail(door.folder, None, leave_after_s=0)
+    tail = Tail(door.logs, None, leave_after_s=0)
     lines = tail.read()
     assert lines
     tidy(door, tail, lines.position, rotate_bytes=1)
     tidy(door, tail, lines.position)
-    assert log_files(door.folder) == [door.log]
+    assert log_files(door.logs) == [door.log]
     with door.log.open("a") as opened:
         opened.write("b\n")
     found = tail.read()
@@ -82,9 +84,9 @@ def test_a_log_that_is_a_link_is_left_alone(door: Door, tmp_path: Path) -> None:
     elsewhere.write_text("not ours\n")
     elsewhere.chmod(0o644)
     door.log.symlink_to(elsewhere)
-    tidy(door, Tail(door.folder, None), None)
+    tidy(door, Tail(door.logs, None), None)
     assert elsewhere.stat().st_mode & 0o777 == 0o644
-    assert log_files(door.folder) == []
+    assert log_files(door.logs) == []
 
 
 def test_settings_say_times_as_people_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,15 +36,17 @@ def prefix() -> str:
 
 @pytest.fixture
 def door(tmp_path: Path) -> Door:
-    return Door(
+    door = Door(
         tmp_path, "127.0.0.1:1", "127.0.0.1:2", Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"), {}
     )
+    door.logs.mkdir()
+    return door
 
 
 @contextmanager
 def recording(door: Door, kafka: Kafka, prefix: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, str(PROCESS), str(door.folder), kafka.bootstrap_servers, prefix]
+        [sys.executable, str(PROCESS), str(door.logs), kafka.bootstrap_servers, prefix]
     )
     try:
         yield process
@@ -166,7 +168,7 @@ def test_a_recorder_elsewhere_is_fenced(
         with recording(door, kafka, prefix):
             door.log.write_bytes(numbered(1))
             until(
-                lambda: (door.folder / "position.json").exists(),
+                lambda: (door.logs / "position.json").exists(),
                 within=20,
                 what="the newer one has published",
             )
@@ -217,4 +219,4 @@ def test_lines_nobody_can_read_stop_nothing(
     )
     with recording(door, kafka, prefix):
         until(lambda: len(published()) == 1, within=20, what="what can be read is published")
-    assert os.path.exists(door.folder / "position.json")
+    assert os.path.exists(door.logs / "position.json")

@@ -11,6 +11,7 @@ PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a call's id, which
 READ_HEADER: Final = "x-penstock-read"  # of a call over gRPC that the gateway reads before Triton
 LARGE_HEADER: Final = "x-penstock-large"  # of a call whose body is longer than KEPT_BYTES
 REFUSAL_HEADER: Final = "x-penstock-refusal"  # why Triton refused a call, from the gateway to the door
+LOGS: Final = "log"  # a folder of its own: Envoy wakes at each change in the one that it watches
 LOG_FILE: Final = "predictions.log"
 MAX_REQUEST_BYTES: Final = 64 << 20
 # Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.
@@ -46,8 +47,13 @@ class Door:
     traces: str = ""  # collector (OTLP over gRPC) of a span for each call; by default none
 
     @property
+    def logs(self) -> Path:
+        """Folder of the log that Envoy writes and of those that were rotated."""
+        return self.folder / LOGS
+
+    @property
     def log(self) -> Path:
-        return self.folder / LOG_FILE
+        return self.logs / LOG_FILE
 
     @property
     def administration(self) -> str:

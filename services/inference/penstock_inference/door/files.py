@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
 from penstock_inference.door.bootstrap import CLUSTERS_FILE, ROUTES_FILE, bootstrap
-from penstock_inference.door.door import Door
+from penstock_inference.door.door import LOG_FILE, Door
 from penstock_inference.door.routes import clusters, routes
 
 BOOTSTRAP_FILE: Final = "envoy.json"
@@ -23,10 +24,12 @@ def prepare(door: Door) -> None:
     then.
 
     Routes that inference keeps already stay, and so do its clusters unless their addresses are
-    others than this door's. Folder and log are readable by nobody else: they hold what people sent.
+    others than this door's. Folders and log are readable by nobody else: they hold what people sent.
     """
-    door.folder.mkdir(parents=True, exist_ok=True)
-    door.folder.chmod(0o700)
+    for folder in (door.folder, door.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+    adopt(door)
     if not os.path.lexists(door.log):
         make_log(door)
     if _resources(door, CLUSTERS_FILE) not in (clusters(door), clusters(door, held=True)):
@@ -43,6 +46,21 @@ def make_log(door: Door) -> None:
     flags = os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_NOFOLLOW
     with os.fdopen(os.open(door.log, flags, 0o600), "ab") as log:
         os.fchmod(log.fileno(), 0o600)
+
+
+def adopt(door: Door) -> None:
+    """Takes in the log of an Envoy that was started by the release before, which has it in the door's
+    folder itself, and what was rotated there. That Envoy opens its log for each line, and so makes
+    another.
+    """
+    for path in sorted(door.folder.glob("predictions*.log")):
+        if path.is_file() and not path.is_symlink():
+            path.rename(aside_of(door) if path.name == LOG_FILE else door.logs / path.name)
+
+
+def aside_of(door: Door) -> Path:
+    """Path to which the log that Envoy writes is renamed now."""
+    return door.logs / f"predictions-{time.time_ns():020d}.log"
 
 
 def write_clusters(door: Door, *, held: bool = False) -> None:

@@ -98,9 +98,9 @@ class DoorKeeper:
         # Reason why the log cannot be written; None while it can.
         if self._door.log.is_symlink() or (self._door.log.exists() and not self._door.log.is_file()):
             return f"{self._door.log} is no file"
-        trial = self._door.folder / "trial"
+        trial = self._door.logs / "trial"
         try:
-            free = shutil.disk_usage(self._door.folder).free
+            free = shutil.disk_usage(self._door.logs).free
             if free < self._reserve:
                 return f"{free >> 20} MiB are free where {self._reserve >> 20} are kept in reserve"
             trial.write_bytes(b"\0" * _TRIAL_BYTES)

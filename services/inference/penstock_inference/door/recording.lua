@@ -2,10 +2,23 @@
 --
 -- Envoy's own access log is written by another thread, after the answer: a kill in between lost answered predictions. So the line is
 -- written here, by the thread that holds the answer back, with one write(2) to a file opened for appending: what the kernel has taken
--- survives the process. Each line opens the file anew, so that a rename is all that a rotation takes.
+-- survives the process. The file is opened anew when it has been open for REOPEN seconds, so that a rename is all that a rotation takes.
 --
 -- Members stand in a fixed order, `grpc_status` first: the recorder finds a line's beginning by it.
 -- What a handle gave out is void after the script has waited for a body or trailers; it is asked for again.
+
+local ffi = require("ffi")
+ffi.cdef[[
+  typedef struct { long seconds, nanoseconds; } moment_t;
+  int clock_gettime(int clock, moment_t *now);
+  int open(const char *path, int flags, ...);
+  long write(int file, const void *data, size_t length);
+  int close(int file);
+  char *strerror(int number);
+]]
+local C, REOPEN = ffi.C, 0.1
+local APPENDING = 0x80441  -- O_WRONLY, O_CREAT, O_APPEND, O_CLOEXEC
+local PRIVATE = ffi.new("int", 384)  -- 0600
 
 local KEPT, HEAD, LOG, EVENTS, READ, LARGE, FIELDS = @KEPT@, @HEAD@, @LOG@, @EVENTS@, @READ@, @LARGE@, 64
 local WIDTHS = {BOOL = 1, UINT8 = 1, UINT16 = 2, UINT32 = 4, UINT64 = 8, INT8 = 1, INT16 = 2, INT32 = 4, INT64 = 8, FP16 = 2, FP32 = 4, FP64 = 8}
@@ -20,8 +33,11 @@ local function text(value)
   return '"' .. value:gsub('[^ !#-Z%[%]^-~]', escaped) .. '"'
 end
 
-local function now(handle)
-  return tonumber(handle:timestampString(EnvoyTimestampResolution.MICROSECOND))
+-- In microseconds since the epoch.
+local clock = ffi.new("moment_t")
+local function now()
+  C.clock_gettime(0, clock)
+  return tonumber(clock.seconds) * 1000000 + math.floor(tonumber(clock.nanoseconds) / 1000)
 end
 
 local function moment(microseconds)
@@ -153,18 +169,32 @@ local function short(body)
   return size <= KEPT and body:getBytes(0, size) or nil
 end
 
-local function write(line)
-  local log, problem = io.open(LOG, "ab")
-  if not log then return problem end
-  log:setvbuf("no")
-  local written
-  written, problem = log:write(line)
-  log:close()
-  return not written and problem or nil
+local function reason()
+  return ffi.string(C.strerror(ffi.errno()))
+end
+
+local log, opened = -1, 0
+local function leave_log()
+  if log >= 0 then C.close(log) end
+  log = -1
+end
+
+-- Why the line is not in the log as a whole; nil when it is.
+local function write(line, at)
+  if at < opened or at - opened > REOPEN * 1000000 then leave_log() end
+  if log < 0 then
+    log, opened = C.open(LOG, APPENDING, PRIVATE), at
+    if log < 0 then return LOG .. ": " .. reason() end
+  end
+  local written = tonumber(C.write(log, line, #line))
+  if written == #line then return nil end
+  local problem = written < 0 and reason() or "only a part of the line was written"
+  leave_log()
+  return LOG .. ": " .. problem
 end
 
 function envoy_on_request(handle)
-  local headers, began = handle:headers(), now(handle)
+  local headers, began = handle:headers(), now()
   local over_grpc = headers:get(":path"):sub(1, 4) ~= "/v2/"
   local meta = handle:streamInfo():dynamicMetadata()
   meta:set("prediction", "began", tostring(began))
@@ -210,11 +240,12 @@ function envoy_on_response(handle)
   local trailers = handle:trailers()
   if trailers then grpc_status = trailers:get("grpc-status") or grpc_status end
   local meta = handle:streamInfo():dynamicMetadata():get("prediction") or {}
-  local began = tonumber(meta.began) or now(handle)
+  local ended = now()
+  local began = tonumber(meta.began) or ended
   local problem = write(string.format(
     '{"grpc_status":%s,"status":%s,"milliseconds":%.3f,%s,%s,%s,"response_encoding":%s,"response_header_length":%s}\n',
-    tonumber(grpc_status) or "null", tonumber(status) or "null", (now(handle) - began) / 1000,
-    meta.head or '"id":null', meta.request or '"request":null,"request_bytes":null', response, text(encoding), text(header_length)))
+    tonumber(grpc_status) or "null", tonumber(status) or "null", (ended - began) / 1000,
+    meta.head or '"id":null', meta.request or '"request":null,"request_bytes":null', response, text(encoding), text(header_length)), ended)
   if problem then
     handle:logErr("a prediction is not recorded: " .. problem)
     local predicted = over_grpc and grpc_status == "0" or not over_grpc and status == "200"

@@ -1,7 +1,7 @@
 """Recorder: publishes each line of the door's log to `<p>.predictions.v1` exactly once
 (`publisher.py` says how).
 
-One recorder per door: a lock on the door's folder keeps a second one of this machine waiting; the
+One recorder per door: a lock in the log's folder keeps a second one of this machine waiting; the
 transactional id fences one that is still running elsewhere, which then stops for good.
 """
 
@@ -58,7 +58,7 @@ class Recorder:
         origins: Origins | None = None,
         status: Readiness | None = None,
     ) -> None:
-        """`folder` holds the door's files; `publisher` makes the publisher of a session, and blocks;
+        """`folder` holds the door's log; `publisher` makes the publisher of a session, and blocks;
         `ensure_topic` makes a pipeline's topic when it is missing, and raises Unavailable;
         `tidy` is called between batches: rotation, deletion; `origins` believes which events a
         prediction by entity was made from.

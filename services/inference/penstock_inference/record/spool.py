@@ -1,10 +1,10 @@
 """Spool of predictions: the door's log, read in order across rotation without losing a line, and
 removed once it is published: personal data lie there no longer than they must.
 
-Envoy appends to `predictions.log`, which it opens anew for each line. To rotate, the file is
-renamed to `predictions-<nanoseconds>.log` and a new one is made (0600). A line for which the old
-name was opened just before may still come; so a file is left only a second after its renaming and
-when a later one has a line, and is read once more before.
+Envoy appends to `predictions.log`, which it opens anew ten times a second. To rotate, the file is
+renamed to `predictions-<nanoseconds>.log` and a new one is made (0600). Lines for which the old
+name was opened before may still come; so a file is left only a second after its renaming and when a
+later one has a line, and is read once more before.
 
 A file is known by the hash of its first line, which holds an id that no other line has: a name
 changes, an inode is used again.
@@ -23,7 +23,7 @@ from typing import BinaryIO, Final
 import structlog
 
 from penstock_inference.door.door import LOG_FILE, Door
-from penstock_inference.door.files import make_log
+from penstock_inference.door.files import adopt, aside_of, make_log
 
 log = structlog.get_logger(__name__)
 
@@ -196,7 +196,7 @@ def _renamed_at(path: Path) -> float:
 
 def rotate(door: Door) -> Path:
     """Renames the file that Envoy writes and makes a new one. Returns the renamed file."""
-    aside = door.folder / f"predictions-{time.time_ns():020d}.log"
+    aside = aside_of(door)
     door.log.rename(aside)
     make_log(door)
     return aside
@@ -227,6 +227,7 @@ class Housekeeping:
             return
         self._next = now + TIDY_EVERY_S
         try:
+            adopt(self.door)
             ensure_private(self.door)
             if self._is_due(now):
                 aside = rotate(self.door)
