@@ -161,10 +161,11 @@ def test_a_recorder_elsewhere_is_fenced(
         Backends("127.0.0.1:3", "127.0.0.1:4", "127.0.0.1:5"),
         {},
     )
+    elsewhere.logs.mkdir()
     with recording(elsewhere, kafka, prefix) as older:
-        until(lambda: (elsewhere.folder / "recorder.lock").exists(), within=20, what="the older one begins")
+        until(lambda: (elsewhere.logs / "recorder.lock").exists(), within=20, what="the older one begins")
         elsewhere.log.write_bytes(numbered(0))
-        until(lambda: (elsewhere.folder / "position.json").exists(), within=20, what="it has published")
+        until(lambda: (elsewhere.logs / "position.json").exists(), within=20, what="it has published")
         with recording(door, kafka, prefix):
             door.log.write_bytes(numbered(1))
             until(
