@@ -613,3 +613,28 @@ def test_a_cross_is_of_categories(crosses: str, key: str, said: str) -> None:
         )
     )
     assert any(name == key and said in message for _, name, message in problems(text)), problems(text)
+
+
+@pytest.mark.parametrize(
+    ("model", "line", "key", "said"),
+    [
+        ("d: 30", 24, "model.d", "a token of 30 numbers has no 8 equal parts (`heads`)"),
+        ("attention_dropout: 1", 24, "model.attention_dropout", "less than 1"),
+        ("blocks: 0", 24, "model.blocks", "greater than or equal to 1"),
+    ],
+)
+def test_a_transformer_of_no_shape_is_refused(model: str, line: int, key: str, said: str) -> None:
+    text = GOOD.replace(
+        "training: {seed: 7}", f"training: {{seed: 7}}\nmodel: {{type: ft_transformer, {model}}}"
+    )
+    assert [(line, key)] == [found[:2] for found in problems(text)]
+    assert said in problems(text)[0][2]
+
+
+def test_a_token_has_one_width() -> None:
+    text = GOOD.replace("encode: one_hot", "encode: embedding, dimension: 3").replace(
+        "training: {seed: 7}", "model: {type: ft_transformer}"
+    )
+    ((line, key, said),) = problems(text)
+    assert (line, key) == (19, "features.purpose")
+    assert said.startswith("`ft_transformer` takes no `embedding`; leave the feature out, or use ")

@@ -78,10 +78,10 @@ class Features:
         ]
         return self._beside(buckets, INT64)
 
-    def tensors(self, *, pieces: bool) -> dict[str, Value]:
+    def tensors(self, *, pieces: bool, one_hot: bool = True) -> dict[str, Value]:
         """Inputs of a network, as far as there are any: `dense` FP32 [N, d], scaled numbers, with
         `pieces` in pieces too, absences and one-hot columns; `buckets` INT64 [N, c] of embedded
-        categories; `words0`, … FP32 [N, words] of each text, weighted counts.
+        categories, of all without `one_hot`; `words0`, … FP32 [N, words] of each text, weighted counts.
         """
         dense = self._dense_numbers(pieces) if self.fitted.numbers else []
         buckets, words = [], []
@@ -90,7 +90,7 @@ class Features:
                 if part.indicator:
                     dense.append(self.graph.op("Cast", self._encoded(index, {"": 1}, 0), to=FLOAT))
                 words.append(Value(self._weighed(index, part), FLOAT, sparse=True))
-            elif part.dimension:
+            elif part.dimension or not one_hot:
                 buckets.append(self._bucket(index, part))
             else:
                 flat = self.graph.op(

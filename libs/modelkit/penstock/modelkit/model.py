@@ -46,7 +46,7 @@ def compile_model(
     return graph.build(signature.target.name)
 
 
-def run(model: onnx.ModelProto | bytes, rows: Rows, chunk: int = 4096) -> dict[str, Array]:
+def run(model: onnx.ModelProto | bytes, rows: Rows, chunk: int = 512) -> dict[str, Array]:
     """All rows through ONNX Runtime, by output name."""
     runner = Runner(model)
     parts = [

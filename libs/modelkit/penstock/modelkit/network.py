@@ -6,7 +6,7 @@ same each time, and the parity check of every package compares both over all its
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -92,6 +92,10 @@ class Network(nn.Module):
         """Gives buckets that the training split never filled the average weights of those it did.
         Called when the network is made and after each epoch.
         """
+
+    def undecayed(self) -> Iterable[nn.Parameter]:
+        """Parameters that weight decay does not draw to 0."""
+        return ()
 
     @torch.no_grad()
     def predict(self, tensors: Tensors, chunk: int = 4096) -> Tensor:

@@ -136,7 +136,9 @@ class _Loop:
         self._network, self._objective = network, objective
         self._training, self._validation, self._plan = training, validation, plan
         self._identity = _identity(network, training, validation, plan, seed)
-        self._optimizer = optimizer_of(network.parameters(), plan.optimizer)
+        spared = {id(parameter) for parameter in network.undecayed()}
+        decays = [id(parameter) not in spared for parameter in network.parameters()]
+        self._optimizer = optimizer_of(network.parameters(), plan.optimizer, decays)
         self._order = torch.Generator().manual_seed(seed)
         self._began = time.monotonic()
         self.history: list[Epoch] = []

@@ -38,6 +38,7 @@ from penstock.contracts.pipeline.file import (
 from penstock.contracts.pipeline.model import (
     BoostedTrees,
     FamilySpec,
+    FtTransformer,
     Linear,
     Mlp,
     ModelSpec,
@@ -83,6 +84,7 @@ __all__ = [
     "FieldName",
     "FieldReference",
     "Format",
+    "FtTransformer",
     "Gate",
     "Group",
     "Json",

@@ -68,6 +68,33 @@ class WideDeep(FamilySpec):
     """Share of each layer's outputs that a training step leaves out."""
 
 
+class FtTransformer(FamilySpec):
+    """A transformer that looks at a row's features as tokens (Gorishniy et al. 2021), with its authors'
+    defaults. Weight decay leaves out tokens, norms and biases.
+    """
+
+    treatments = FamilySpec.treatments - {"embedding"}  # each value has a token's width
+
+    type: Literal["ft_transformer"]
+    d: int = Field(default=192, ge=1, le=1024)
+    """Width of a token; a multiple of `heads`."""
+    blocks: int = Field(default=3, ge=1, le=12)
+    """Layers of attention, each with one of ReGLU behind it."""
+    heads: int = Field(default=8, ge=1, le=64)
+    """Parts of a token that look at the other tokens each for itself."""
+    attention_dropout: Dropout = 0.2
+    """Share of looks between tokens that a training step leaves out."""
+    ffn_dropout: Dropout = 0.1
+    """Share of hidden outputs that a training step leaves out."""
+    residual_dropout: Dropout = 0.0
+    """Share of each block's outputs that a training step leaves out."""
+
+    @classmethod
+    def by_rows(cls, rows: int) -> dict[str, Any]:
+        authors = {"type": "adamw", "learning_rate": 1e-4, "weight_decay": 1e-5}
+        return {"trainer": {**by_steps(rows), "optimizer": authors}}
+
+
 class Monotone(Model):
     """A family whose answer can be held to rise, or to fall, with a number."""
 
@@ -106,5 +133,5 @@ class BoostedTrees(FamilySpec, Monotone):
     """
 
 
-ModelSpec = Annotated[Mlp | Linear | WideDeep | BoostedTrees, OneOf()]
+ModelSpec = Annotated[Mlp | Linear | WideDeep | FtTransformer | BoostedTrees, OneOf()]
 """`penstock.modelkit.families` has a file for each, named by its type."""

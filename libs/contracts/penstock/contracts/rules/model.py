@@ -1,18 +1,19 @@
-"""Rules for `model`: features that its keys name must be there and of a type that fits."""
+"""Rules for `model`: keys that fit each other, and the features that they name."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from penstock.contracts.pipeline import Embedding, Monotone, Number, OneHot, Pipeline, WideDeep
+from penstock.contracts.pipeline import Embedding, FtTransformer, Monotone, Number, OneHot, Pipeline, WideDeep
 from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.problem import Problem, failing, nearest
 
 
 def model(pipeline: Pipeline) -> Iterator[Problem]:
-    """Finds problems of keys that name features, all of which are good."""
+    """Finds problems of a model whose features are good."""
     yield from _monotone(pipeline)
     yield from _crosses(pipeline)
+    yield from _heads(pipeline)
 
 
 def _monotone(pipeline: Pipeline) -> Iterator[Problem]:
@@ -57,3 +58,11 @@ def _crosses(pipeline: Pipeline) -> Iterator[Problem]:
                     f"`{name}` is no category: it has no values to combine",
                 ),
             )
+
+
+def _heads(pipeline: Pipeline) -> Iterator[Problem]:
+    model = pipeline.model
+    if isinstance(model, FtTransformer) and model.d % model.heads:
+        yield Problem(
+            ("model", "d"), f"a token of {model.d} numbers has no {model.heads} equal parts (`heads`)"
+        )

@@ -8,7 +8,7 @@ which costs a short run seconds and 160 MB.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
@@ -22,12 +22,17 @@ Tensors = list[Tensor]
 
 
 class Optimizer(ABC, Generic[SpecT]):
-    """Steps on parameters; `moments` running means of as many kinds, zeros at first."""
+    """Steps on parameters; `moments` running means of as many kinds, zeros at first. `decays` says of
+    each parameter whether weight decay is for it; by default of all.
+    """
 
     moments = 1
 
-    def __init__(self, parameters: Iterable[Tensor], spec: SpecT) -> None:
+    def __init__(
+        self, parameters: Iterable[Tensor], spec: SpecT, decays: Sequence[bool] | None = None
+    ) -> None:
         self._parameters = list(parameters)
+        self._decays = decays or [True] * len(self._parameters)
         self._spec = spec
         self._step = 0
         self._first = [torch.zeros_like(parameter) for parameter in self._parameters]
@@ -55,8 +60,10 @@ class Optimizer(ABC, Generic[SpecT]):
 
     def decayed(self, gradients: Tensors) -> Tensors:
         """Gradients with weight decay as part of them: that of a penalty on the weights' squares."""
-        decay = self._spec.weight_decay
-        return list(torch._foreach_add(gradients, self._parameters, alpha=decay)) if decay else gradients
+        if not (decay := self._spec.weight_decay):
+            return gradients
+        drawn = [decay * drawn for drawn in self._decays]
+        return list(torch._foreach_add(gradients, torch._foreach_mul(self._parameters, drawn)))
 
     def state(self) -> dict[str, Any]:
         return {"step": self._step, "first": self._first, "second": self._second}
@@ -67,6 +74,8 @@ class Optimizer(ABC, Generic[SpecT]):
         self._second = state["second"]
 
 
-def optimizer_of(parameters: Iterable[Tensor], spec: Spec) -> Optimizer[Any]:
+def optimizer_of(
+    parameters: Iterable[Tensor], spec: Spec, decays: Sequence[bool] | None = None
+) -> Optimizer[Any]:
     found: type[Optimizer[Any]] = import_module(f"{__name__}.{spec.type}").OPTIMIZER
-    return found(parameters, spec)
+    return found(parameters, spec, decays)

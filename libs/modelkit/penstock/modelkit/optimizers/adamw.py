@@ -14,7 +14,8 @@ from penstock.modelkit.optimizers.adam import AdaptiveMoments
 
 class DecayBeside(AdaptiveMoments[Adamw]):
     def update(self, gradients: Tensors, rate: float) -> None:
-        torch._foreach_mul_(self._parameters, 1 - rate * self._spec.weight_decay)
+        kept = 1 - rate * self._spec.weight_decay
+        torch._foreach_mul_(self._parameters, [kept if drawn else 1.0 for drawn in self._decays])
         self.adapt(gradients, rate)
 
 
