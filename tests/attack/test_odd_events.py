@@ -86,7 +86,7 @@ class Wrong(Exception):
 def judged(value: bytes, source: Source, pipeline: Pipeline = PIPELINE) -> Read | None:
     """The record of an event's bytes by the standard library's JSON; None for what is none."""
     try:
-        event = json.loads(value.decode("utf-8-sig"))
+        event = json.loads(value.decode("utf-8-sig"), parse_int=_whole)
         json.dumps(event, ensure_ascii=False).encode()  # a lone surrogate is no text
         if len(value) > 256 * 1024 or type(event) is not dict:
             return None
@@ -97,6 +97,10 @@ def judged(value: bytes, source: Source, pipeline: Pipeline = PIPELINE) -> Read 
         return Read(_name(event.get(source.id)), _name(event.get(key)), _time(event, source), fields)
     except (Wrong, ValueError, OverflowError, RecursionError):
         return None
+
+
+def _whole(digits: str) -> float:
+    return int(digits) if len(digits) < 1000 else float(digits)  # int() refuses thousands of digits
 
 
 def _name(value: Any) -> str:

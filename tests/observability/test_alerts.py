@@ -113,6 +113,7 @@ CASES = [
     Case("DeadLetter", [Told(metrics.DEAD_LETTERS, [7.0] * (2 * STEPS - 20) + [8.0] * 20, GROUP)]),
     Case("ManyDeadLetters", [Told(metrics.DEAD_LETTERS, level(None, 10), GROUP)]),
     Case("ManyDeadLetters", [Told(metrics.DEAD_LETTERS, [7.0] * (2 * STEPS - 20) + [20.0] * 20, GROUP)]),
+    Case("ManyDeadLetters", [Told(metrics.DEAD_LETTERS, count(9 / 900, 11 / 900), GROUP)]),
     Case("OutboxStuck", [Told(metrics.OUTBOX_AGE, level(50, 70))]),
     Case(
         "RejectsRising",

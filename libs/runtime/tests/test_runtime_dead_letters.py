@@ -7,7 +7,7 @@ import pytest
 from penstock.contracts.errors import Invalid
 from penstock.runtime import dead_letters
 from penstock.runtime.cloud_events import Received
-from penstock.runtime.dead_letters import DeadLetters
+from penstock.runtime.dead_letters import DeadLetters, Letter
 from penstock.testing.broker import Kafka
 from penstock.testing.letters import letters
 
@@ -23,7 +23,7 @@ def test_places_of_the_newest_letters_are_known_after_a_restart_too(
 
     def put(into: DeadLetters, offset: int) -> int:
         received = Received("audits.v1", 0, offset, str(offset), "odd", {}, b"{}")
-        into.put(received, Invalid("no event"))
+        assert not into.put([Letter(received, Invalid("no event"))])
         return len(letters(settings, "audits.v1.g.dlq"))
 
     first = DeadLetters(settings, "g")

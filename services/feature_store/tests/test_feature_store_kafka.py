@@ -292,7 +292,7 @@ def test_a_field_that_comes_later_is_used_at_once(world: World) -> None:
 def test_records_that_are_none_are_left_out_with_place_and_reason(world: World) -> None:
     before = world.positions(P)["applications"].rows
     world.ingest(P, "applications", [application("odd-1", 5)])
-    for value in (b"rubbish", b'{"id": "1"}', b"[]"):
+    for value in (b"rubbish", b'{"id": "1"}', b"[]", b"", None):
         world.produce("credit-risk.applications.records.v1", value)
     world.ingest(P, "applications", [application("odd-2", 5)])
     world.holds(P, "applications", before + 2)
@@ -303,5 +303,5 @@ def test_records_that_are_none_are_left_out_with_place_and_reason(world: World) 
         what="both are online",
     )
     found = letters(world.settings, "credit-risk.applications.records.v1.penstock.feature_store.records.dlq")
-    assert [letter.headers["dlq-partition"] for letter in found] == ["0"] * 3
+    assert [letter.headers["dlq-partition"] for letter in found] == ["0"] * 5
     assert all("no record" in letter.headers["dlq-reason"] and not letter.value for letter in found)

@@ -58,12 +58,18 @@ def read_json(value: bytes) -> Any:
         return orjson.loads(value)
     except orjson.JSONDecodeError as strict:
         try:
-            read = json.loads(value.decode("utf-8-sig"))
-            # Lone surrogates and huge integers, which the lenient reader takes, are no JSON downstream.
-            orjson.dumps(read)
+            read = json.loads(value.decode("utf-8-sig"), parse_int=_whole)
+            orjson.dumps(read)  # lone surrogates, which the lenient reader takes, are no JSON downstream
         except (ValueError, TypeError, RecursionError):
             raise strict from None
         return read
+
+
+def _whole(digits: str) -> float:
+    """A number of 64 bits, or as the strict reader has it: rounded, and infinite at last."""
+    if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**64:
+        return number
+    return float(digits)
 
 
 class Record(TypedDict):

@@ -31,6 +31,11 @@ class Received:
     def place(self) -> str:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
+    @property
+    def lane(self) -> tuple[str, int, bytes | None]:
+        """Messages of one are applied in their order."""
+        return self.topic, self.partition, self.key
+
 
 def receive(message: Message, prefix: str) -> Received:
     """Never raises: bytes in a header that are no UTF-8 are shown escaped."""

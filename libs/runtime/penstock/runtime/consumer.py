@@ -1,5 +1,7 @@
 """One group's consumer: each message is applied, skipped, becomes a dead letter, or waits.
 
+Dead letters of what comes in a row are made durable together. Until then their messages are not
+settled, and one behind them, of their key, has no effect: it comes again after a crash as they do.
 A message that waits (what it needs may come) holds back its own key: later ones of that key stand in
 a lane behind it, in memory, and those of other keys go on. Of each partition that is committed below
 which all are settled. So whoever reads on after a crash begins with the message that waited; what
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
@@ -21,11 +24,12 @@ from faststream import AckPolicy, BaseMiddleware
 from faststream.confluent import KafkaMessage, KafkaRouter
 
 from penstock.runtime.cloud_events import Received, receive
-from penstock.runtime.dead_letters import DeadLetters
+from penstock.runtime.dead_letters import DeadLetters, Letter
 from penstock.runtime.faststream_mends import Client
 from penstock.runtime.kafka.clients import SESSION_MS
 from penstock.runtime.kafka.progress import Position
 from penstock.runtime.lanes import Lanes
+from penstock.runtime.letter_box import Behind, LetterBox
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.router import Patience, Router
 from penstock.runtime.settings import KafkaSettings
@@ -53,9 +57,10 @@ class GroupConsumer:
         self.stopping = asyncio.Event()
         self._kafka = kafka
         self._readiness = readiness
-        self._dead_letters = DeadLetters(kafka, router.group, router.topics)
+        letters = DeadLetters(kafka, router.group, router.topics)
+        self._letters = LetterBox(letters, written=partial(self._finish, "rejected"), changed=self._say)
         self._turn = asyncio.Lock()  # one handler runs at a time, whatever lane it is for
-        self._lanes: Lanes[tuple[str, int, bytes | None]] = Lanes(self._say)  # by topic, partition and key
+        self._lanes: Lanes[tuple[str, int, bytes | None]] = Lanes(self._say)
         self._why = ""  # the last that was tried in vain waits
         self._offsets: defaultdict[tuple[str, int], Offsets] = defaultdict(Offsets)
         self._subscribe()
@@ -114,7 +119,7 @@ class GroupConsumer:
     async def stop(self) -> None:
         """Finishes what is in a handler; what waits comes again at the next start."""
         self.stopping.set()
-        await self._lanes.close(FINISH_WITHIN_S)
+        await asyncio.gather(self._lanes.close(FINISH_WITHIN_S), self._letters.close())
         await self.subscriber.stop()
 
     async def _unparsed(self, message: Message) -> KafkaMessage:
@@ -137,42 +142,50 @@ class GroupConsumer:
             if self._is_full:
                 await self._hold(received)
             elif self._offsets[received.topic, received.partition].take(received.offset):
-                key, waits = (received.topic, received.partition, received.key), asyncio.Event()
-                await self._lanes.run(key, partial(self._settle, received, waits), waits.wait())
+                waits = asyncio.Event()
+                await self._lanes.run(received.lane, partial(self._settle, received, waits), waits.wait())
         finally:
             self._in_hand = False
 
     async def _settle(self, received: Received, waits: asyncio.Event) -> None:
         """Sets `waits` after the first try that was in vain."""
         patience = Patience(self.router.retries)
-        while not (self.stopping.is_set() or await self._settled(received, patience)):
+        while not self.stopping.is_set():
+            try:
+                if await self._settled(received, patience):
+                    return
+                pause = self._pause(patience.delay())
+            except Behind:
+                pause = self._letters.written(before=received)
             waits.set()
-            await self._pause(patience.delay())
+            await pause
 
     async def _settled(self, received: Received, patience: Patience) -> bool:
-        """Tries the message once. False where it is to be tried again."""
+        """Tries the message once: it is applied, or its dead letter on its way. False where it is to be
+        tried again. Raises Behind.
+        """
         try:
             async with self._turn:
-                outcome = "applied" if await self.router.handle(received) else "skipped"
+                new = await self.router.handle(received, partial(self._letters.pass_by, received))
+        except Behind:
+            raise
         except Exception as error:
-            if patience.lasts(error) or not await self._put_aside(received, error, patience.tries):
+            if patience.lasts(error):
                 self._waits(received, error, patience.tries)
                 return False
-            outcome = "rejected"
-        self.router.count(received.topic, outcome)
-        offsets = self._offsets[received.topic, received.partition]
-        offsets.waiting.discard(received.offset)
-        if self.client is not None:
-            self.client.commit(self._kafka.topic(received.topic), received.partition, offsets.settled)
+            await self._letters.put(Letter(received, error, patience.tries))
+        else:
+            self._finish("applied" if new else "skipped", [received])
         return True
 
-    async def _put_aside(self, received: Received, error: Exception, tries: int) -> bool:
-        try:
-            await asyncio.to_thread(self._dead_letters.put, received, error, tries)
-        except Exception as failure:
-            log.warning("dead_letter_waits", place=received.place, why=str(failure))
-            return False
-        return True
+    def _finish(self, outcome: str, settled: Sequence[Received]) -> None:
+        for one in settled:
+            self.router.count(one.topic, outcome)
+            self._offsets[one.topic, one.partition].waiting.discard(one.offset)
+        for topic, partition in {(one.topic, one.partition) for one in settled}:
+            if self.client is not None:
+                offset = self._offsets[topic, partition].settled
+                self.client.commit(self._kafka.topic(topic), partition, offset)
 
     def _waits(self, received: Received, error: Exception, tries: int) -> None:
         why = f"{type(error).__name__}: {error}"
@@ -191,7 +204,8 @@ class GroupConsumer:
 
     def _say(self) -> None:
         self._why = self._why if self._lanes.waiting else ""
-        said = f"{self._lanes.waiting} events wait; {self._why}" if self._why else ""
+        waiting = f"{self._lanes.waiting} events wait; {self._why}" if self._why else ""
+        said = "; ".join(filter(None, [waiting, self._letters.why]))
         self._readiness.fact(f"events of {self.router.group}", said)
 
     async def _hold(self, received: Received) -> None:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from functools import cached_property
-from typing import Final
+from functools import cached_property, partial
+from typing import Final, NamedTuple
 
 import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -37,7 +37,18 @@ Reject = Callable[[Partition, Sequence[tuple[int, Exception]]], None]  # `put_al
 KEPT_MS: Final = 90 * DAY_MS
 DELIVERY_S: Final = 10.0
 KNOWN: Final = 10_000  # of the newest letters it is known whether they are there
-AT_ONCE: Final = 100  # letters in memory while those are read, up to 1 MB each
+AT_ONCE: Final = 100  # letters in memory at a time, up to 1 MB each
+
+
+class Letter(NamedTuple):
+    """A message that could not be applied, with the reason why."""
+
+    received: Received
+    error: Exception
+    tries: int = 1
+
+
+Refused = list[tuple[Letter, Exception]]  # that Kafka did not take, with the reason why
 
 
 class DeadLetters:
@@ -50,66 +61,82 @@ class DeadLetters:
         self._kafka = kafka
         self._group = group
         self._lock = threading.Lock()
-        # By topic, partitions and offsets of the newest letters, in their order.
-        self._written: dict[str, dict[tuple[str, str], None]] = {}
+        # By topic of letters, the places that the newest ones name, in their order.
+        self._written: dict[str, dict[str, None]] = {}
 
-    def put(self, received: Received, error: Exception, tries: int = 1) -> None:
-        """Returns once Kafka has acknowledged the letter. Raises KafkaException and Unavailable."""
-        self._put(received.topic, [(received, error)], tries)
+    def put(self, letters: Sequence[Letter]) -> Refused:
+        """Makes letters durable together, with one flush: Kafka has acknowledged all but those that are
+        returned. Raises KafkaException and Unavailable where it takes none.
+        """
+        with self._lock:
+            new = {one.received.place: one for one in letters if one.received.place not in self._known(one)}
+            refused = self._send(list(new.values())) if new else []
+            missing = {letter.received.place for letter, _ in refused}
+            durable = [letter for letter in letters if letter.received.place not in missing]
+            for letter in durable:
+                self._remember(letter)
+        for letter in durable:
+            self._tell(letter)
+        return refused
 
     def put_all(self, partition: Partition, unfit: Sequence[tuple[int, Exception]]) -> None:
-        """Puts messages of the data plane aside, by their offsets. Raises as `put` does."""
-        self._put(partition.topic, [(_placed(partition, offset), error) for offset, error in unfit])
+        """Puts messages of the data plane aside, by their offsets. Raises where Kafka did not take one."""
+        for _, why in self.put([Letter(_placed(partition, offset), error) for offset, error in unfit]):
+            raise why
 
-    def _put(self, topic: str, letters: Sequence[tuple[Received, Exception]], tries: int = 1) -> None:
-        name = dead_letter_topic(topic, self._group)
-        with self._lock:
-            if name not in self._written:
-                self._written[name] = self._open(name)
-            new = {
-                place: letter
-                for letter in letters
-                if (place := (str(letter[0].partition), str(letter[0].offset))) not in self._written[name]
-            }
-            self._send(name, new.values(), tries)
-            known = self._written[name]
-            known |= dict.fromkeys(new)
-            while len(known) > KNOWN:
-                del known[next(iter(known))]
-        _LETTERS.add(len(letters), {DESTINATION: topic, GROUP: self._group})
-        for received, error in letters:
-            log.error(
-                "event_rejected",
-                place=received.place,
-                event_id=received.event_id,
-                event_type=received.event_type,
-                dead_letter=name,
-                why=f"{type(error).__name__}: {error}",
-                exc_info=None if isinstance(error, PenstockError) else error,
-            )
+    def _tell(self, letter: Letter) -> None:
+        received, error, _ = letter
+        _LETTERS.add(1, {DESTINATION: received.topic, GROUP: self._group})
+        log.error(
+            "event_rejected",
+            place=received.place,
+            event_id=received.event_id,
+            event_type=received.event_type,
+            dead_letter=self._topic(letter),
+            why=f"{type(error).__name__}: {error}",
+            exc_info=None if isinstance(error, PenstockError) else error,
+        )
+
+    def _topic(self, letter: Letter) -> str:
+        return dead_letter_topic(letter.received.topic, self._group)
+
+    def _known(self, letter: Letter) -> dict[str, None]:
+        name = self._topic(letter)
+        if name not in self._written:
+            self._written[name] = self._open(name)
+        return self._written[name]
+
+    def _remember(self, letter: Letter) -> None:
+        known = self._known(letter)
+        known[letter.received.place] = None
+        if len(known) > KNOWN:
+            del known[next(iter(known))]
 
     @cached_property
     def _producer(self) -> Producer:
         return producer(self._kafka, within_s=DELIVERY_S)
 
-    def _send(self, name: str, letters: Iterable[tuple[Received, Exception]], tries: int) -> None:
-        refused: list[KafkaError] = []
-        for received, error in letters:
-            key, value, headers = self._letter(received, error, tries)
+    def _send(self, letters: Sequence[Letter]) -> Refused:
+        silent = Unavailable("Kafka has not acknowledged a dead letter", where=self._topic(letters[0]))
+        said: dict[int, Exception | None] = dict.fromkeys(range(len(letters)), silent)
+
+        def told(number: int, failure: KafkaError | None, _: object) -> None:
+            said[number] = KafkaException(failure) if failure else None
+
+        for number, letter in enumerate(letters):
+            key, value, headers = self._letter(*letter)
             self._producer.produce(
-                self._kafka.topic(name),
+                self._kafka.topic(self._topic(letter)),
                 value,
                 key,
                 headers=headers,
-                on_delivery=lambda failure, _: refused.append(failure) if failure else None,
+                on_delivery=partial(told, number),
             )
-        left = self._producer.flush(DELIVERY_S + 1)
-        if left or refused:
-            del self._producer  # Kafka may answer another, see kafka/recovery.py
+        self._producer.flush(DELIVERY_S + 1)
+        refused = [(letters[number], why) for number, why in said.items() if why is not None]
         if refused:
-            raise KafkaException(refused[0])
-        if left:
-            raise Unavailable("Kafka has not acknowledged a dead letter", where=name)
+            del self._producer  # Kafka may answer another, see kafka/recovery.py
+        return refused
 
     def _letter(
         self, received: Received, error: Exception, tries: int
@@ -138,7 +165,7 @@ class DeadLetters:
             },
         )
 
-    def _open(self, name: str) -> dict[tuple[str, str], None]:
+    def _open(self, name: str) -> dict[str, None]:
         """Makes the topic where it is missing; returns the places that its newest letters name."""
         topic = Topic(
             name,
@@ -150,14 +177,16 @@ class DeadLetters:
             retention_ms=KEPT_MS,
         )
         ensure_topics(self._kafka, [topic])
-        found: dict[tuple[str, str], None] = {}
+        found: dict[str, None] = {}
         with Reader(self._kafka, self._group) as reader:
             where = Partition(name, 0)
             low, end = reader.ends(where)
             for start in range(max(low, end - KNOWN), end, AT_ONCE):
                 for letter in reader.span(where, start, min(start + AT_ONCE, end), lambda _: False):
                     said = receive(letter, self._kafka.topic_prefix).headers
-                    found[said.get("dlq-partition", ""), said.get("dlq-offset", "")] = None
+                    found[
+                        "/".join(said.get(f"dlq-{part}", "") for part in ("topic", "partition", "offset"))
+                    ] = None
         return found
 
 

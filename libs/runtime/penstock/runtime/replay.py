@@ -5,23 +5,21 @@ group, no commits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
-import structlog
-from confluent_kafka import KafkaException
-
 from penstock.contracts import metrics
-from penstock.contracts.errors import Unavailable
 from penstock.runtime.cloud_events import Received, receive
-from penstock.runtime.dead_letters import DeadLetters
+from penstock.runtime.dead_letters import DeadLetters, Letter
 from penstock.runtime.kafka.messages import BEGINNING, Partition
 from penstock.runtime.kafka.reading import Reader, Taken, lags
 from penstock.runtime.kafka.recovery import RENEW_AFTER_S, Recovery
 from penstock.runtime.lanes import Lanes
+from penstock.runtime.letter_box import LetterBox
 from penstock.runtime.messaging import lag_readings
 from penstock.runtime.metrics import observed
 from penstock.runtime.readiness import Readiness
@@ -34,8 +32,6 @@ ANSWER_S = 2.0  # that an answer of Kafka's is waited for, and so may delay the 
 BATCH = 500
 OTHERS_WAIT_S = 1.0  # for an event that is being applied; then it holds back its own key alone
 MOST_WAITING = 1_000  # events that are being applied; beyond it all wait
-
-log = structlog.get_logger(__name__)
 
 
 class Replay:
@@ -62,7 +58,8 @@ class Replay:
         self._name = f"{owner}/replay"
         self._recovery = Recovery(self._name, measured=False)
         self._letters = {
-            router: DeadLetters(kafka, router.group, router.replayed_topics) for router in routers
+            router: LetterBox(DeadLetters(kafka, router.group, router.replayed_topics), changed=self._say)
+            for router in routers
         }
         self._stop = threading.Event()
         self._missing = {topic for router in routers for topic in router.replayed_topics}
@@ -87,6 +84,7 @@ class Replay:
             if self._applying is not None:
                 self._applying.cancel()
             await self._lanes.close()
+            await asyncio.gather(*(letters.close() for letters in self._letters.values()))
             await asyncio.gather(reading, return_exceptions=True)
 
     def _session(self) -> None:
@@ -130,6 +128,8 @@ class Replay:
             elif waiting := sum(key[1] == topic for key in self._lanes.keys):
                 why = f"events of {waiting} keys wait to be applied{self._why()}"
                 self._readiness.waits_for(topic, why)
+            elif any(topic in letters.topics for letters in self._letters.values()):
+                self._readiness.waits_for(topic, "dead letters are being written")
             else:
                 del self._unread[topic]
                 self._readiness.has(topic)
@@ -150,29 +150,27 @@ class Replay:
             self._unread.get(partition.topic, set()).discard(partition)
 
     async def _apply_in_order(self, events: Sequence[Received]) -> None:
-        """Returns when each is applied, or waits in its lane."""
+        """Returns when each is applied, or waits in its lane, and dead letters are durable, or wait."""
         for event in events:
             for router in self._routers:
                 if event.event_type in router.replays:
                     apply = partial(router.replay, event, partial(self._reject, router))
                     key = router, event.topic, event.key
                     await self._lanes.run(key, apply, asyncio.sleep(OTHERS_WAIT_S))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OTHERS_WAIT_S):
+                await asyncio.gather(*(letters.written() for letters in self._letters.values()))
 
     async def _reject(self, router: Router, received: Received, error: Exception, tries: int) -> None:
-        """Until Kafka has the letter: what is left out is said."""
-        while True:
-            try:
-                return await asyncio.to_thread(self._letters[router].put, received, error, tries)
-            except (Unavailable, KafkaException) as failure:
-                log.warning("dead_letter_waits", place=received.place, why=str(failure))
-                await asyncio.sleep(LOOK_FOR_TOPICS_S)
+        await self._letters[router].put(Letter(received, error, tries))
 
     def _say(self) -> None:
         waiting = sorted(
             f"{topic} {(key or b'').decode(errors='replace')}" for _, topic, key in self._lanes.keys
         )
-        said = f"events wait: {', '.join(waiting)}{self._why()}" if waiting else ""
-        self._readiness.fact("replay", said)
+        said = [f"events wait: {', '.join(waiting)}{self._why()}"] if waiting else []
+        said += [letters.why for letters in self._letters.values() if letters.why]
+        self._readiness.fact("replay", "; ".join(said))
 
     def _why(self) -> str:
         return "".join({f"; {router.why}": None for router, _, _ in self._lanes.keys if router.why})

@@ -164,9 +164,10 @@ class Router:
     def mark_caught_up(self, topic: str) -> None:
         self._caught_up[topic].set()
 
-    async def handle(self, received: Received) -> bool:
+    async def handle(self, received: Received, allow: Callable[[], None] = lambda: None) -> bool:
         """Applies one message once; False for one that was skipped. Raises what the handler raises,
-        and Invalid for what is no event.
+        and Invalid for what is no event. `allow` is called when the handler has done its work, in the
+        transaction that would keep it; what it raises undoes all.
         """
         kind = received.event_type
         if kind is None:
@@ -201,17 +202,24 @@ class Router:
             structlog.contextvars.bound_contextvars(**about),
             processing(received.topic, self.group),
         ):
-            return await self._apply(received.event_id, event, handler)
+            return await self._apply(received.event_id, event, handler, allow)
 
-    async def _apply(self, event_id: str, event: Event, handler: Handler) -> bool:
+    async def _apply(self, event_id: str, event: Event, handler: Handler, allow: Callable[[], None]) -> bool:
         assert self.store is not None
+
+        def kept(work: Write, effect: Effect) -> None:
+            work(effect)
+            allow()
+
         if inspect.iscoroutinefunction(handler):
             known = await self.store.read(lambda session: has_applied(session, self.group, event_id))
             new = False
             if not known:
-                new = await self.store.apply(self.group, event_id, await self._prepared(event, handler))
+                work = await self._prepared(event, handler)
+                new = await self.store.apply(self.group, event_id, partial(kept, work))
         else:
-            new = await self.store.apply(self.group, event_id, partial(cast(Applied, handler), event))
+            work = partial(cast(Applied, handler), event)
+            new = await self.store.apply(self.group, event_id, partial(kept, work))
         if not new:
             log.debug("event_repeated", event_id=event_id, event_type=event.ce_type())
         return new

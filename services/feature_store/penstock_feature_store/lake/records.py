@@ -74,9 +74,7 @@ class Records:
     def write(self, batch: Batch) -> None:
         lake, schema = self._topics[batch.partition.topic]
         received = [
-            Received(message.offset, message.timestamp, message.value)
-            for message in batch.messages
-            if message.value
+            Received(message.offset, message.timestamp, message.value or b"") for message in batch.messages
         ]
         table, unfit = divided(received, schema)
         if unfit and not table.num_rows and not lake.positions():
