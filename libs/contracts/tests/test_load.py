@@ -74,13 +74,7 @@ def problems(text: str) -> list[tuple[int, str, str]]:
             "sources.applications.entity",
             "did you mean `applicant`?",
         ),
-        (
-            "encode: one_hot",
-            "encode: text_cnn",
-            19,
-            "features.purpose.encode",
-            "this release has no `text_cnn` yet",
-        ),
+        ("encode: one_hot", "encode: text_cnn", 19, "features.purpose.encode", "a category field takes"),
         ("encode: one_hot", "encode: bag_of_words", 19, "features.purpose.encode", "a category field takes"),
         ("clip: [p01, p99]", "clip: [p99, p01]", 18, "features.income.clip", "below the upper one"),
         ("clip: [p01, p99]", "encode: one_hot", 18, "features.income.encode", "does not fit a number field"),
@@ -240,14 +234,14 @@ def problems(text: str) -> list[tuple[int, str, str]]:
             "encode: one_hot, dimension: 4",
             19,
             "features.purpose.dimension",
-            "`dimension` is for `encode: embedding` and means nothing with `encode: one_hot`",
+            "`dimension` is for `encode: embedding or text_average or text_cnn` and means nothing with",
         ),
         (
             "encode: one_hot",
             "encode: embedding, vocabulary: 4",
             19,
             "features.purpose.vocabulary",
-            "`vocabulary` is for `encode: bag_of_words`",
+            "`vocabulary` is for `encode: bag_of_words or text_average or text_cnn`",
         ),
         ("encode: one_hot", "vocabulary: 4", 19, "features.purpose.vocabulary", "not fit a category field"),
         ("encode: one_hot", "encode: one_hott", 19, "features.purpose.encode", "did you mean `one_hot`?"),
@@ -638,3 +632,21 @@ def test_a_token_has_one_width() -> None:
     ((line, key, said),) = problems(text)
     assert (line, key) == (19, "features.purpose")
     assert said.startswith("`ft_transformer` takes no `embedding`; leave the feature out, or use ")
+
+
+@pytest.mark.parametrize(
+    ("keys", "key", "said"),
+    [
+        ("widths: [3, 5], words: 4", "widths", "a filter over 5 words does not fit into `words: 4`"),
+        ("filters: 400", "pool", "makes 303,600 columns of this text, at most 131,072 may be; lower `words`"),
+        ("vocabulary: 0", "vocabulary", "greater than or equal to 1"),
+        ("widths: []", "widths", "at least 1"),
+        ("width: 3", "width", "did you mean `widths`?"),
+        ("scale: none", "scale", "no key `scale`; there is"),
+    ],
+)
+def test_a_text_read_in_its_order_has_its_limits(keys: str, key: str, said: str) -> None:
+    head = f"features:\n  note: {{from: applications.note, encode: text_cnn, pool: flatten, {keys}}}\n"
+    start, end = GOOD.index("features:"), GOOD.index("targets:")
+    found = problems(GOOD[:start] + head + GOOD[end:])
+    assert any(name == f"features.note.{key}" and said in message for _, name, message in found), found

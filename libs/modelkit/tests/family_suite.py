@@ -23,12 +23,20 @@ from penstock.modelkit.rows import Rows
 
 NUMBERS = ("amount", "since", "gap", "constant")
 STRINGS = ("purpose", "owner")
+WORDS = {"home": "a house, with garden", "car": "Car! fast", "日本": "日本の車 fast"}
 FIELDS = dict.fromkeys(NUMBERS, "number") | {"purpose": "category", "owner": "boolean"}
 
 
-def pipeline(model: dict[str, Any], target: str = "binary", **sections: Any) -> Pipeline:
+def pipeline(
+    model: dict[str, Any], target: str = "binary", text: dict[str, Any] | None = None, **sections: Any
+) -> Pipeline:
+    """`text`: how a field of texts enters, beside all others; without it there is none."""
     label = "number" if target == "regression" else "boolean" if target == "binary" else "category"
     fields = {name: {"type": kind} for name, kind in {**FIELDS, "y": label, "counts": "number"}.items()}
+    if text is not None:
+        fields["note"] = {"type": "text"}
+        sections["features"] = {name: {"from": f"rows.{name}"} for name in FIELDS}
+        sections["features"]["note"] = {"from": "rows.note", **text}
     source = {"entity": "row", "id": "id", "timestamp": "at", "fields": fields}
     return Pipeline.model_validate(
         {
@@ -71,6 +79,7 @@ def _part(folder: Path, name: str, count: int, seed: int, target: str) -> Path:
             "constant": np.full(count, 3.0),
             "purpose": [None if random.random() < 0.1 else str(value) for value in purpose],
             "owner": random.choice(["true", "false"], count).tolist(),
+            "note": [_note(str(each), row) for row, each in enumerate(purpose)],
             "__label": labels,
         }
     )
@@ -106,13 +115,18 @@ def honours_weights(spec: Pipeline, folder: Path) -> None:
     assert told["weighed"] > max(0.75, told["alike"] + 0.1), told
 
 
-def odd_rows() -> Rows:
+def _note(purpose: str, row: int) -> str:
+    words = [WORDS[purpose], "the", f"n{row % 97}", ""]
+    return " ".join(words[row % 4 :] + words[: row % 4]) if row % 11 else ""
+
+
+def odd_rows(strings: int = len(STRINGS)) -> Rows:
     """Rows that no training split holds, each beside the others."""
     numbers = [np.nan, np.inf, -np.inf, 0.0, 1e300, -1e300, 19.99, 1234567.89, 1.7e9, 1_715_000_000.0]
-    strings = ["", "never seen", "car", "日本", "true", "a" * 1000, "home", "\n", "🙂", "false"]
+    values = ["", "never seen", "car", "日本", "true", "a" * 1000, "home", "\n", "🙂", "fast " * 700 + "车"]
     count = len(numbers)
     matrix = np.array([np.roll(numbers, shift) for shift in range(len(NUMBERS))]).T.copy()
-    texts = np.array([np.roll(strings, shift) for shift in range(len(STRINGS))], dtype=object).T.copy()
+    texts = np.array([np.roll(values, shift) for shift in range(strings)], dtype=object).T.copy()
     return Rows(matrix, texts, np.zeros(count), {})
 
 
@@ -151,7 +165,8 @@ def _losses_are_plain(spec: Pipeline, built: Built, files: tuple[Path, Path]) ->
 
 def _answers_alike(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> None:
     """Graph and library, on odd rows, one by one, together, and on none."""
-    family, prepared, odd = family_of(spec.model), prepare(spec, *files), odd_rows()
+    family, prepared = family_of(spec.model), prepare(spec, *files)
+    odd = odd_rows(len(prepared.signature.inputs.strings))
     model = family.fit(spec, prepared)
     output = "value" if spec.target.type == "regression" else "probabilities"
     expected = model.predict(transform(prepared.preprocessing, odd, family.inputs))

@@ -44,9 +44,6 @@ _NOT_SERVED: dict[Path, str] = {
     ("features", "*", "window"): _WINDOWS,
     ("features", "*", "windows"): _WINDOWS,
 }
-_NOT_SERVED_VALUES: dict[tuple[Path, str], str] = {
-    (("features", "*", "encode"), "text_cnn"): "this release has no `text_cnn` yet; use `bag_of_words`",
-}
 
 _PATTERNS = {
     "^[a-z][a-z0-9-]{0,62}$": "small letters, digits and `-`, a letter first, at most 63",
@@ -220,8 +217,7 @@ def _message(place: Place, detail: ErrorDetails) -> str:
             return "is missing"
         case "literal_error" | "union_tag_invalid":
             value, allowed = choice(place, detail)
-            told = f"`{value}` is not allowed{rules.nearest(value, allowed)}"
-            return _NOT_SERVED_VALUES.get((pattern, value), told)
+            return f"`{value}` is not allowed{rules.nearest(value, allowed)}"
         case "string_pattern_mismatch":
             regex = detail["ctx"]["pattern"]
             return f"`{detail['input']}` does not fit; write {_PATTERNS.get(regex, regex)}"

@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from penstock.modelkit import sequences
 from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
-from penstock.modelkit.preprocessing import Category, Preprocessing, Text
+from penstock.modelkit.preprocessing import Category, Preprocessing, Text, TextSequence
 from penstock.modelkit.rows import Rows
 from penstock.modelkit.words import count_words
 
@@ -23,7 +24,7 @@ CHUNK_CELLS = 16_000_000  # floats in one chunk of word counts while rows are tr
 
 class Value(NamedTuple):
     """A matrix [N, width] in the graph: DOUBLE, FLOAT or INT64. One that is `sparse`, mostly zeros,
-    is kept as WordWeights in memory.
+    is kept as WordWeights in memory, or, of INT64, as WordNumbers.
     """
 
     name: str
@@ -43,8 +44,16 @@ class WordWeights:
     width: int
 
 
+@dataclass(frozen=True, slots=True)
+class WordNumbers:
+    """Words in their order: row `i` has `numbers[starts[i]:starts[i + 1]]`, int64."""
+
+    starts: Array
+    numbers: Array
+
+
 # Inputs of a family, by the names that it gave: [N, width] each.
-Inputs = Mapping[str, Array | WordWeights]
+Inputs = Mapping[str, Array | WordWeights | WordNumbers]
 
 
 class Features:
@@ -81,12 +90,17 @@ class Features:
     def tensors(self, *, pieces: bool, one_hot: bool = True) -> dict[str, Value]:
         """Inputs of a network, as far as there are any: `dense` FP32 [N, d], scaled numbers, with
         `pieces` in pieces too, absences and one-hot columns; `buckets` INT64 [N, c] of embedded
-        categories, of all without `one_hot`; `words0`, … FP32 [N, words] of each text, weighted counts.
+        categories, of all without `one_hot`; `words0`, … FP32 [N, words] of each text as weighted
+        counts; `sequence0`, … INT64 [N, longest] of each as words in their order.
         """
         dense = self._dense_numbers(pieces) if self.fitted.numbers else []
-        buckets, words = [], []
+        buckets, words, ordered = [], [], []
         for index, part in enumerate(self.fitted.strings):
-            if isinstance(part, Text):
+            if isinstance(part, TextSequence):
+                texts = self._flat(index)
+                numbers = sequences.numbered(self.graph, texts, part.words, part.reading)
+                ordered.append(Value(numbers, INT64, sparse=True))
+            elif isinstance(part, Text):
                 if part.indicator:
                     dense.append(self.graph.op("Cast", self._encoded(index, {"": 1}, 0), to=FLOAT))
                 words.append(Value(self._weighed(index, part), FLOAT, sparse=True))
@@ -102,6 +116,7 @@ class Features:
             "dense": self._beside(dense, FLOAT),
             "buckets": self._beside(buckets, INT64),
             **{f"words{index}": value for index, value in enumerate(words)},
+            **{f"sequence{index}": value for index, value in enumerate(ordered)},
         }
         return {name: value for name, value in found.items() if value}
 
@@ -144,6 +159,10 @@ class Features:
             found.append(graph.op("Cast", graph.op("Min", graph.op("Max", share, none), whole), to=FLOAT))
         return found
 
+    def _flat(self, index: int) -> str:
+        column = self.graph.columns(self._strings, [index])
+        return self.graph.op("Reshape", column, self.graph.constant([-1], np.int64))
+
     def _encoded(self, index: int, values: Mapping[str, int], default: int) -> str:
         return self.graph.op(
             "LabelEncoder",
@@ -160,8 +179,7 @@ class Features:
 
     def _weighed(self, index: int, part: Text) -> str:
         graph = self.graph
-        column = graph.columns(self._strings, [index])
-        counts = count_words(graph, graph.op("Reshape", column, graph.constant([-1], np.int64)), part.words)
+        counts = count_words(graph, self._flat(index), part.words)
         one = graph.constant(1.0, np.float32)
         damped = graph.op("Add", graph.op("Log", graph.op("Max", counts, one)), graph.op("Min", counts, one))
         weighted = graph.op("Mul", damped, graph.constant([part.rarity], np.float32))
@@ -181,21 +199,22 @@ def transform(fitted: Preprocessing, rows: Rows, wanted: Callable[[Features], di
     run = Runner(graph.build("preprocessing"))
     widths = [len(part.words) for part in fitted.strings if isinstance(part, Text)]
     chunk = max(64, CHUNK_CELLS // max(widths)) if widths else max(1, len(rows))
+    if any(isinstance(part, TextSequence) for part in fitted.strings):
+        chunk = min(chunk, sequences.CHUNK)
     found = [
         run(rows.numbers[at : at + chunk], rows.strings[at : at + chunk])
         for at in range(0, max(1, len(rows)), chunk)
     ]
-    return {
-        name: (_sparse if value.sparse else np.concatenate)([part[name] for part in found])
-        for name, value in values.items()
-    }
+    return {name: _kept(value, [part[name] for part in found]) for name, value in values.items()}
 
 
-def _sparse(chunks: list[Array]) -> WordWeights:
+def _kept(value: Value, chunks: list[Array]) -> Array | WordWeights | WordNumbers:
+    if not value.sparse:
+        return np.concatenate(chunks)
     counts = np.concatenate([(chunk != 0).sum(axis=1) for chunk in chunks])
-    return WordWeights(
-        starts=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
-        columns=np.concatenate([np.nonzero(chunk)[1] for chunk in chunks]).astype(np.int64),
-        weights=np.concatenate([chunk[np.nonzero(chunk)] for chunk in chunks]).astype(np.float32),
-        width=chunks[0].shape[1],
-    )
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    present = np.concatenate([chunk[np.nonzero(chunk)] for chunk in chunks])
+    if value.kind == INT64:
+        return WordNumbers(starts, present)
+    columns = np.concatenate([np.nonzero(chunk)[1] for chunk in chunks]).astype(np.int64)
+    return WordWeights(starts, columns, present, width=chunks[0].shape[1])

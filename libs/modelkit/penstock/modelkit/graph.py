@@ -6,6 +6,7 @@ and NVIDIA's ONNX Runtime backend all take the same bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,10 @@ class Graph:
             self._constants.append(numpy_helper.from_array(value, self._known[key]))
         return self._known[key]
 
-    def texts(self, values: list[str]) -> str:
-        """A string constant [len(values)]."""
+    def texts(self, values: Sequence[str | bytes]) -> str:
+        """A string constant [len(values)]; bytes may be part of a character."""
         name = f"c{len(self._constants)}"
-        encoded: list[Any] = [value.encode() for value in values]
+        encoded: list[Any] = [value.encode() if isinstance(value, str) else value for value in values]
         self._constants.append(helper.make_tensor(name, STRING, [len(values)], encoded))
         return name
 

@@ -6,17 +6,18 @@ same each time, and the parity check of every package compares both over all its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from penstock.modelkit.features import Inputs, WordWeights
+from penstock.modelkit.features import Inputs, WordNumbers, WordWeights
 from penstock.modelkit.graph import Graph
-from penstock.modelkit.preprocessing import Category, Text
+from penstock.modelkit.preprocessing import Category, Text, TextSequence
 
 # Standard deviation of embeddings before training. torch's own 1 is noise that thousands of rows
 # cannot unlearn: 0.8407 → 0.8430 AUROC on 2,700 loans [M].
@@ -26,19 +27,22 @@ EMBEDDING_SPREAD = 0.1
 @dataclass(frozen=True, slots=True)
 class Tensors:
     """Inputs in torch, whole in memory; batches are cut from them. `words`: per text starts,
-    columns, weights, width of a sparse matrix.
+    columns, weights, width of a sparse matrix. `sequences`: per text starts and word numbers.
     """
 
     dense: Tensor
     buckets: Tensor
-    words: tuple[tuple[Tensor, Tensor, Tensor, int], ...]
+    words: tuple[tuple[Tensor, Tensor, Tensor, int], ...] = ()
+    sequences: tuple[tuple[Tensor, Tensor], ...] = ()
 
     @classmethod
     def of(cls, inputs: Inputs) -> Tensors:
         """`inputs`: as `Features.tensors` names them."""
         words = [part for part in inputs.values() if isinstance(part, WordWeights)]
-        plain = {name: part for name, part in inputs.items() if not isinstance(part, WordWeights)}
-        rows = len(words[0].starts) - 1 if words else len(next(iter(plain.values())))
+        sequences = [part for part in inputs.values() if isinstance(part, WordNumbers)]
+        plain = {name: part for name, part in inputs.items() if isinstance(part, np.ndarray)}
+        ragged: list[WordWeights | WordNumbers] = [*words, *sequences]
+        rows = len(ragged[0].starts) - 1 if ragged else len(next(iter(plain.values())))
         return cls(
             torch.from_numpy(plain.get("dense", np.empty((rows, 0), np.float32))),
             torch.from_numpy(plain.get("buckets", np.empty((rows, 0), np.int64))),
@@ -51,29 +55,54 @@ class Tensors:
                 )
                 for part in words
             ),
+            tuple((torch.from_numpy(part.starts), torch.from_numpy(part.numbers)) for part in sequences),
         )
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """dense [B, d + widths], words made dense, and buckets [B, c] of these rows."""
+    def contents(self) -> Iterator[Tensor]:
+        """Every tensor, in order."""
+        yield from (self.dense, self.buckets)
+        for starts, columns, weights, _ in self.words:
+            yield from (starts, columns, weights)
+        yield from chain.from_iterable(self.sequences)
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """dense [B, d + widths], words made dense, buckets [B, c], and of each sequence word numbers
+        [B, longest], of these rows.
+        """
         parts = [self.dense[rows]]
         for starts, columns, weights, width in self.words:
-            counts = starts[rows + 1] - starts[rows]
+            counts, at = _entries(starts, rows)
             owner = torch.repeat_interleave(torch.arange(len(rows)), counts)
-            first = torch.repeat_interleave(starts[rows] - (counts.cumsum(0) - counts), counts)
-            at = torch.arange(len(owner)) + first
             matrix = torch.zeros(len(rows), width)
             matrix[owner, columns[at]] = weights[at]
             parts.append(matrix)
-        return (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]), self.buckets[rows]
+        dense = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        return dense, self.buckets[rows], *(_padded(*sequence, rows) for sequence in self.sequences)
+
+
+def _entries(starts: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries of these rows of a sparse matrix: how many each row has, and their places among all."""
+    counts = starts[rows + 1] - starts[rows]
+    first = torch.repeat_interleave(starts[rows] - (counts.cumsum(0) - counts), counts)
+    return counts, torch.arange(len(first)) + first
+
+
+def _padded(starts: Tensor, numbers: Tensor, rows: Tensor) -> Tensor:
+    """int64 [B, longest], 0 behind each row's numbers."""
+    counts, at = _entries(starts, rows)
+    longest = max(1, int(counts.max())) if len(rows) else 1
+    found = torch.zeros(len(rows), longest, dtype=torch.int64)
+    found[torch.arange(longest) < counts[:, None]] = numbers[at]
+    return found
 
 
 class Shape(NamedTuple):
     """Sizes that a network is made for. `strings`: categories and texts; `dense`: columns of
-    `Tensors.batch`, words included; `outputs`: logits, one of two classes or of a regression, else
-    one a class.
+    `Tensors.batch`, words included, and those of texts; `outputs`: logits, one of two classes or of
+    a regression, else one a class.
     """
 
-    strings: tuple[Category | Text, ...]
+    strings: tuple[Category | Text | TextSequence, ...]
     dense: int
     outputs: int
 
@@ -81,6 +110,13 @@ class Shape(NamedTuple):
     def embedded(self) -> tuple[Category, ...]:
         """Categories whose buckets are embedded, in the order of `Tensors.buckets`."""
         return tuple(part for part in self.strings if isinstance(part, Category) and part.dimension)
+
+    @property
+    def texts(self) -> tuple[int, ...]:
+        """Columns of each text, the last ones of `dense`: weighted words, then what layers read."""
+        words = (len(part.words) for part in self.strings if isinstance(part, Text))
+        read = (part.treatment.columns for part in self.strings if isinstance(part, TextSequence))
+        return (*words, *read)
 
 
 class Network(nn.Module):

@@ -18,6 +18,7 @@ from penstock.modelkit.family import Description, Epoch, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.network import Network, Shape, Tensors
+from penstock.modelkit.texts import Reading, text_parts
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
 
 SpecT = TypeVar("SpecT", bound=FamilySpec)
@@ -84,7 +85,12 @@ class Neural(Generic[SpecT]):
         objective, training, validation = _learning(pipeline, prepared)
         dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
         outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
-        network = self.network(spec, Shape(prepared.preprocessing.strings, dense, outputs))
+        strings = prepared.preprocessing.strings
+        texts = text_parts(strings)
+        dense += sum(text.width for text in texts)
+        network = self.network(spec, Shape(strings, dense, outputs))
+        if texts:
+            network = Reading(texts, network)
         history = train(
             network,
             objective,

@@ -1,26 +1,37 @@
 """Preprocessing: all that is learned about raw values, fitted on the training split alone.
 
 Numbers: clip, then impute, then scale. Categories: known values in order of frequency, one bucket
-for missing and one for unknown. Texts: weighted word counts. A bucket that the training split never
-filled behaves like the average row, so that a first unknown value after deployment does not meet
-untrained weights. `features` adds all of it to a graph.
+for missing and one for unknown. Texts: weighted word counts, or words in their order. A bucket that
+the training split never filled behaves like the average row, so that a first unknown value after
+deployment does not meet untrained weights. `features` adds all of it to a graph.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import BagOfWords, Embedding, OneHot, Pipeline, Treatment
+from penstock.contracts.pipeline import (
+    BagOfWords,
+    Embedding,
+    OneHot,
+    Pipeline,
+    TextAverage,
+    TextCnn,
+    Treatment,
+)
 from penstock.contracts.pipeline import Number as NumberTreatment
 from penstock.contracts.rules import clip_bounds
 from penstock.modelkit.graph import Array
 from penstock.modelkit.rows import Rows
+from penstock.modelkit.sequences import Reading, has_characters, read_texts
 from penstock.modelkit.words import split_words
 from penstock.packages.parts import ModelSignature
 
@@ -86,12 +97,24 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class TextSequence:
+    """text → the numbers of its first words, in their order: 1 … K those of `words`, K + 1 unknown."""
+
+    name: str
+    words: tuple[str, ...]
+    rows: tuple[int, ...]  # of training, that contain the word
+    counts: tuple[int, ...]  # in all of training, the last one of unknown words
+    reading: Reading
+    treatment: TextAverage | TextCnn
+
+
+@dataclass(frozen=True, slots=True)
 class Preprocessing:
     """Inputs of both tensors in the signature's order."""
 
     signature: ModelSignature
     numbers: tuple[Number, ...]
-    strings: tuple[Category | Text, ...]
+    strings: tuple[Category | Text | TextSequence, ...]
 
 
 def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int = 0) -> Preprocessing:
@@ -166,9 +189,11 @@ def _edges(values: Array, bins: int) -> Array:
     return np.unique(np.concatenate([np.quantile(values, shares), np.quantile(np.unique(values), shares)]))
 
 
-def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text:
+def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text | TextSequence:
     if isinstance(feature, BagOfWords):
         return _fit_text(name, feature, column)
+    if isinstance(feature, TextAverage | TextCnn):
+        return _fit_sequence(name, feature, column)
     assert isinstance(feature, Embedding | OneHot)
     seen = Counter(column.tolist())
     missing = seen.pop("", 0)
@@ -189,15 +214,43 @@ def frequent(seen: Counter[str], least: int | None) -> tuple[str, ...]:
 
 
 def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
-    missing = int((column == "").sum())
-    if missing == len(column):
+    split = chain.from_iterable(split_words(column))
+    vocabulary = _vocabulary(name, feature, column, split, feature.vocabulary or 1000)
+    words, rows = vocabulary.words, vocabulary.rows
+    rarity = tuple(float(np.log((1 + len(column)) / (1 + count)) + 1) for count in rows)
+    return Text(name, words, rows, rarity, bool((column == "").any()))
+
+
+def _fit_sequence(name: str, feature: TextAverage | TextCnn, column: Array) -> TextSequence:
+    reading = Reading(feature.words, has_characters(column))
+    found = _vocabulary(name, feature, column, read_texts(column, reading), feature.vocabulary)
+    return TextSequence(name, found.words, found.rows, found.counts, reading, feature)
+
+
+class _Vocabulary(NamedTuple):
+    """Words, the rows that contain each, how often each occurs, and how often any other word does."""
+
+    words: tuple[str, ...]
+    rows: tuple[int, ...]
+    counts: tuple[int, ...]
+
+
+def _vocabulary(
+    name: str,
+    feature: BagOfWords | TextAverage | TextCnn,
+    column: Array,
+    texts: Iterable[list[str]],
+    size: int,
+) -> _Vocabulary:
+    """Raises Invalid where there is none. `texts`: the words of each text of `column`."""
+    if not column.any():
         raise _always_missing(name, feature, len(column))
     total: Counter[str] = Counter()
     rows: Counter[str] = Counter()
-    for words in chain.from_iterable(split_words(column)):
+    for words in texts:
         total.update(words)
         rows.update(set(words))
-    kept = frequent(total, feature.min_count)[: feature.vocabulary or 1000]
+    kept = frequent(total, feature.min_count)[:size]
     if not kept:
         raise Invalid(
             f"no word of `{feature.source_field}` occurs {feature.min_count or 1} times in the"
@@ -205,5 +258,5 @@ def _fit_text(name: str, feature: BagOfWords, column: Array) -> Text:
             where=f"features.{name}.min_count",
             remedy="Lower min_count, or leave the feature out",
         )
-    rarity = tuple(float(np.log((1 + len(column)) / (1 + rows[word])) + 1) for word in kept)
-    return Text(name, kept, tuple(rows[word] for word in kept), rarity, missing > 0)
+    counts = [total[word] for word in kept]
+    return _Vocabulary(kept, tuple(rows[word] for word in kept), (*counts, total.total() - sum(counts)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.graph import Array
-from penstock.modelkit.preprocessing import Preprocessing, Text, frequent
+from penstock.modelkit.preprocessing import Category, Preprocessing, frequent
 from penstock.modelkit.rows import Rows
 from penstock.packages.parts import NumberProfile, Probes, StringProfile
 
@@ -33,7 +33,7 @@ def describe(
         for part, column in zip(fitted.numbers, rows.numbers.T, strict=True)
     }
     strings = {
-        part.name: _string(column, listed=not isinstance(part, Text))
+        part.name: _string(column, listed=isinstance(part, Category))
         for part, column in zip(fitted.strings, rows.strings.T, strict=True)
     }
     return numbers, strings
@@ -81,7 +81,7 @@ def draw_probes(
         matrix[-1, index] = float(edges[-1])
     for index, part in enumerate(fitted.strings):
         profile = strings[part.name]
-        if isinstance(part, Text):
+        if not isinstance(part, Category):
             shared = [
                 (word, rows) for word, rows in zip(part.words, part.rows, strict=True) if rows >= MIN_ROWS
             ]

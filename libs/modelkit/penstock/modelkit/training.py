@@ -250,7 +250,7 @@ def _identity(network: Network, training: Split, validation: Split, plan: Traine
     """
     digest = hashlib.sha256(f"{plan.model_dump_json()} {seed} {weights_digest(network)}".encode())
     for part in (training, validation):
-        for tensor in (part.features.dense, part.features.buckets, part.labels, part.groups, part.weights):
+        for tensor in (*part.features.contents(), part.labels, part.groups, part.weights):
             if tensor is not None:
                 digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -6,7 +6,7 @@ at one separator after the other, keeping a flat list of words and, beside it, t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -24,25 +24,41 @@ def tokenise(graph: Graph, texts: str) -> tuple[str, str, str]:
 
     Row N is an empty text that is always appended, because StringNormalizer fails on an empty list.
     """
+    words, rows, count = lower(graph, texts)
+    for separator in SEPARATORS:
+        words, rows = split(graph, words, rows, separator, MAX_WORDS if separator == " " else MAX_PIECES)
+    return words, rows, count
+
+
+def lower(graph: Graph, texts: str) -> tuple[str, str, str]:
+    """Nodes for `texts` [N] → (texts in lower case [N + 1], their rows, N + 1 as int64 [1])."""
     padded = graph.op("Concat", texts, graph.texts([""]), axis=0)
     count = graph.op("Shape", padded)
     words = graph.op("StringNormalizer", padded, case_change_action="LOWER", locale="C.UTF-8")
-    rows = graph.op(
-        "Range",
-        graph.constant(0, np.int64),
-        graph.op("Squeeze", count, graph.constant([0], np.int64)),
-        graph.constant(1, np.int64),
-    )
-    for separator in SEPARATORS:
-        most = MAX_WORDS if separator == " " else MAX_PIECES
-        pieces = graph.op("StringSplit", words, outputs=2, delimiter=separator, maxsplit=most - 1)
-        some = graph.op(
-            "LabelEncoder", pieces, domain=ML, keys_strings=[""], values_int64s=[0], default_int64=1
-        )
-        where = graph.op("NonZero", some)
-        words = graph.op("GatherND", pieces, graph.op("Transpose", where, perm=[1, 0]))
-        rows = graph.op("Gather", rows, graph.op("Gather", where, graph.constant(0, np.int64), axis=0))
-    return words, rows, count
+    return words, counted(graph, graph.op("Squeeze", count, graph.constant([0], np.int64))), count
+
+
+def counted(graph: Graph, count: str) -> str:
+    """Nodes for `count` (int64, no dimension) → 0, 1, … count - 1."""
+    return graph.op("Range", graph.constant(0, np.int64), count, graph.constant(1, np.int64))
+
+
+def split(
+    graph: Graph, words: str, rows: str, separator: str | bytes, most: int, *, keep: bool = False
+) -> tuple[str, str]:
+    """Splits each word [T] into at most so many pieces, none of them empty, and gives each its row.
+    `keep`: the separator stays, at the head of the piece that it stood before.
+    """
+    pieces = graph.op("StringSplit", words, outputs=2, delimiter=separator, maxsplit=most - 1)
+    some = graph.op("LabelEncoder", pieces, domain=ML, keys_strings=[""], values_int64s=[0], default_int64=1)
+    where = graph.op("NonZero", some)
+    words = graph.op("GatherND", pieces, graph.op("Transpose", where, perm=[1, 0]))
+    if keep:
+        later = graph.op("Gather", where, graph.constant(1, np.int64), axis=0)
+        heads = graph.texts([b"", separator])
+        head = graph.op("Gather", heads, graph.op("Min", later, graph.constant(1, np.int64)))
+        words = graph.op("StringConcat", head, words)
+    return words, graph.op("Gather", rows, graph.op("Gather", where, graph.constant(0, np.int64), axis=0))
 
 
 def count_words(graph: Graph, texts: str, vocabulary: tuple[str, ...]) -> str:
@@ -73,11 +89,15 @@ def count_words(graph: Graph, texts: str, vocabulary: tuple[str, ...]) -> str:
     )
 
 
-def split_words(texts: Array, chunk: int = 4096) -> Iterator[list[list[str]]]:
-    """The words of each text, chunk by chunk, as the graph sees them. `texts`: object [N] of str."""
+def split_words(
+    texts: Array, chunk: int = 4096, read: Callable[[Graph, str], tuple[str, str, str]] = tokenise
+) -> Iterator[list[list[str]]]:
+    """The words of each text, chunk by chunk, as the graph sees them. `texts`: object [N] of str;
+    `read`: `tokenise`, or what gives as much.
+    """
     graph = Graph()
     column = graph.op("Reshape", graph.input("strings", STRING, ["N", 1]), graph.constant([-1], np.int64))
-    words, rows, _ = tokenise(graph, column)
+    words, rows, _ = read(graph, column)
     graph.output(words, "words", STRING, ["T"])
     graph.output(rows, "rows", INT64, ["T"])
     run = Runner(graph.build("words"))

@@ -21,6 +21,8 @@ from penstock.contracts.pipeline.features import (
     Feature,
     Number,
     OneHot,
+    TextAverage,
+    TextCnn,
     Treatment,
 )
 from penstock.contracts.pipeline.file import (
@@ -112,6 +114,8 @@ __all__ = [
     "SplitParts",
     "StepSchedule",
     "Target",
+    "TextAverage",
+    "TextCnn",
     "Threshold",
     "Trainer",
     "Training",

@@ -97,7 +97,61 @@ class BagOfWords(_Encoding):
     """Words kept, most frequent first; default 1000."""
 
 
-Encoding = Embedding | OneHot | BagOfWords
+class _Sequence(_Encoding):
+    """A text as its words in their order, each a few numbers that the model learns."""
+
+    fields = frozenset({"text"})
+
+    dimension: int = Field(default=64, ge=1, le=256)
+    """Numbers that a word becomes."""
+    vocabulary: int = Field(default=10_000, ge=1, le=50_000)
+    """Words kept, most frequent first."""
+    min_count: int = Field(default=2, ge=1)
+    """A word rarer than this in the training split counts as unknown."""
+    words: int = Field(default=256, ge=1, le=1024)
+    """Words of a text that are read, from its beginning."""
+
+
+class TextAverage(_Sequence):
+    """A text as the mean of its words' embeddings."""
+
+    encode: Literal["text_average"]
+
+    @property
+    def columns(self) -> int:
+        """Numbers that a text becomes."""
+        return self.dimension
+
+
+class TextCnn(_Sequence):
+    """A text by 1-D convolutions over its words' embeddings (Y. Kim, *Convolutional Neural Networks for
+    Sentence Classification*, EMNLP 2014): each filter looks for a phrase.
+    """
+
+    encode: Literal["text_cnn"]
+    widths: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field(
+        default=(3, 4, 5), min_length=1, max_length=8
+    )
+    """Words that a filter looks at, one number for each kind of filter; one alone is
+    `widths: [3]`.
+    """
+    filters: int = Field(default=100, ge=1, le=1024)
+    """Filters of each width."""
+    pool: Literal["max", "flatten"] = "max"
+    """What the model sees of a filter: `max` its strongest answer, wherever in the text; `flatten`
+    its answer at each of the first `words` places.
+    """
+    dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Share of what the model sees that a training step leaves out."""
+
+    @property
+    def columns(self) -> int:
+        """Numbers that a text becomes."""
+        places = [1 if self.pool == "max" else max(0, self.words - width + 1) for width in self.widths]
+        return self.filters * sum(places)
+
+
+Encoding = Embedding | OneHot | BagOfWords | TextAverage | TextCnn
 """Encodings; of two that take a field's type, the earlier one that the family takes is its default."""
 Feature = Annotated[ByField | Encoding, OneOf("encode")]
 Treatment = Number | Encoding

@@ -13,12 +13,14 @@ from penstock.contracts.pipeline import (
     Number,
     Pipeline,
     SourceField,
+    TextCnn,
 )
 from penstock.contracts.pipeline.features import ENCODINGS, encoding, fitting
 from penstock.contracts.pipeline.variants import Path, own_fields
 from penstock.contracts.rules.model import model
 from penstock.contracts.rules.problem import Problem, failing, unknown_reference
 
+MAX_COLUMNS = 131_072
 _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 
@@ -87,6 +89,21 @@ def _treatment(at: Path, feature: Feature, field: SourceField, family: FamilySpe
     elif type(feature) not in fitting(field):
         named = " or ".join(f"`{encoding(model)}`" for model in taken)
         yield Problem((*at, "encode"), f"a {field.type} field takes {named}")
+    if isinstance(feature, TextCnn) and feature.pool == "flatten":
+        widest = max(feature.widths)
+        yield from failing(
+            (
+                widest > feature.words,
+                (*at, "widths"),
+                f"a filter over {widest} words does not fit into `words: {feature.words}`",
+            ),
+            (
+                feature.columns > MAX_COLUMNS,
+                (*at, "pool"),
+                f"`flatten` makes {feature.columns:,} columns of this text, at most {MAX_COLUMNS:,} may be;"
+                " lower `words` or `filters`, or use `max`",
+            ),
+        )
     if isinstance(feature, Number):
         try:
             clip_bounds(feature)

@@ -24,7 +24,7 @@ from penstock.modelkit.features import Features
 from penstock.modelkit.graph import DOUBLE, FLOAT, Graph
 from penstock.modelkit.network import Network, Shape, Tensors
 from penstock.modelkit.neural import Neural, TrainedNetwork
-from penstock.modelkit.preprocessing import Category, Text
+from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.transformer import Attention, FeedForward, Linear, Norm, constant
 
 SPEED = 1e10  # operations a second that one core does at least
@@ -38,7 +38,7 @@ class Tokens(nn.Module):
     def __init__(self, shape: Shape, d: int) -> None:
         super().__init__()
         categories = [part for part in shape.strings if isinstance(part, Category)]
-        texts = [len(part.words) for part in shape.strings if isinstance(part, Text)]
+        texts = shape.texts
         self._plain = shape.dense - sum(texts)
         self._widths = [self._plain, *texts]
         self._sizes = [len(part.counts) for part in categories]
