@@ -60,6 +60,20 @@ def test_the_version_is_promoted_on_signed_evidence(served: Served) -> None:
     assert len(verified.checks) >= 4
 
 
+def test_run_and_audit_state_what_they_cost(served: Served, stack: StackUnderTest) -> None:
+    run = served.client.runs.get(served.version.run_id)
+    audited = served.client.audits.get(served.version.digest)
+    version = json.loads(served.version.version_json)
+    assert version["cost"]["processor_s"] == run.cost.processor_s > 1  # torch alone takes more to import
+    assert run.cost.peak_memory > 100_000_000
+    assert audited.cost.processor_s > 0.5
+    assert run.cost.gpu_s == audited.cost.gpu_s == 0
+    months = json.loads(run_penstock(stack, "costs", PIPELINE, "--json").stdout)
+    for work, cost in (("training", run.cost), ("audits", audited.cost)):
+        sums = [month["cost"]["processor_s"] for month in months[work]]
+        assert sum(sums) >= cost.processor_s
+
+
 def test_four_ways_to_ask_give_one_answer(served: Served) -> None:
     event = served.events[7]
     numbers, strings = tensors(served, [event])

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import select, update
 
 from penstock.contracts.errors import Kind, Unavailable
+from penstock.contracts.events import Cost
 from penstock.runtime.jobs import Callbacks, Child, Jobs, OnResult, Policy
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
@@ -79,6 +80,15 @@ JOB = """
             elif step == "trace":
                 from opentelemetry import trace
                 return {"trace": format(trace.get_current_span().get_span_context().trace_id, "032x")}
+            elif step == "work":
+                began = time.process_time()
+                ballast = b"x" * (64 << 20)
+                while time.process_time() - began < 0.2:
+                    pass
+                del ballast
+                code = "import time\\nwhile time.process_time() < 0.3: pass"
+                subprocess.run([sys.executable, "-S", "-c", code], check=True)
+                Path(arguments[0]).read_bytes()
             elif step == "settings":
                 return {"settings": job.settings}
         return {"attempt": job.attempt, "big": "x" * job.payload.get("big", 0)}
@@ -255,6 +265,45 @@ async def test_what_may_pass_is_tried_again(
     found = await ended(store)
     assert (found.state, found.refusals, found.crashes) == ("done", 2, 0)
     assert heard.failures == []
+
+
+async def test_a_job_costs_what_its_attempts_used_together(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Children's time too, and that of an attempt that was killed."""
+    (tmp_path / "file").write_bytes(b"x" * 3_000_000)
+    told: list[Cost] = []
+
+    def on_result(job_id: str, _result: dict[str, Any], effect: Effect) -> None:
+        told.append(effect.spent("steps", job_id))
+
+    jobs = {"once": ("unavailable", 0), "twice": ("die", 1), "refused": ("unavailable", 1)}
+    for job, last in jobs.items():
+        enqueue(store, tmp_path / "marks", ("work", str(tmp_path / "file")), last, job=job)
+    start(on_result=on_result)
+    for job in jobs:
+        await ended(store, job)
+    once, *twice = told
+    assert 0.5 <= once.processor_s < 5
+    assert once.peak_memory > 64 << 20
+    assert 3_000_000 < once.bytes_read < 100_000_000
+    assert once.gpu_s == 0
+    for cost in twice:
+        assert cost.processor_s >= 1.0
+        assert cost.bytes_read > 6_000_000
+        assert 64 << 20 < cost.peak_memory < 2 * once.peak_memory
+    settled = row(store, "once").cost
+    assert settled is not None
+    assert settled.processor_s >= once.processor_s
+
+
+async def test_a_failed_job_has_its_cost_too(store: Store, start: Callable[..., Any], tmp_path: Path) -> None:
+    enqueue(store, tmp_path / "marks", ("invalid",))
+    start()
+    cost = (await ended(store)).cost
+    assert cost is not None
+    assert cost.processor_s > 0
+    assert cost.peak_memory > 0
 
 
 async def test_one_at_a_time_in_order(

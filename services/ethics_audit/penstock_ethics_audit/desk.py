@@ -104,6 +104,7 @@ class Desk:
     def complete(self, audit_id: str, result: Mapping[str, Any], effect: Effect) -> None:
         """Signs a job's findings. Raises Unavailable while no key signs: the result waits for it."""
         row, now = _running(effect, audit_id), self._clock()
+        row.cost = effect.spent(JOB, audit_id)
         about: dict[str, Any] = {"audit_id": audit_id, "pipeline": row.pipeline, "digest": row.digest}
         verdict = Verdict(
             **about,
@@ -113,7 +114,7 @@ class Desk:
             result_digest=result["result"]["digest"],
         )
         envelope = dsse.sign(verdict, self._keys.signer("audit"))
-        audit = AuditCompleted(**about, **result, evidence=envelope, completed_at=now)
+        audit = AuditCompleted(**about, **result, evidence=envelope, completed_at=now, cost=row.cost)
         row.state, row.verdict, row.ended_at = rows.COMPLETED, audit.verdict, now
         row.gates, row.evidence = audit.gates, envelope
         row.report, row.result, row.scores = audit.report, audit.result, audit.scores
@@ -129,6 +130,7 @@ class Desk:
         """Ends an audit without evidence: nothing is known about the model, so it does not serve."""
         row, now = _running(effect, audit_id), self._clock()
         row.state, row.failure, row.remedy, row.ended_at = rows.FAILED, message, remedy, now
+        row.cost = effect.spent(JOB, audit_id)
         failed = AuditFailed(
             audit_id=audit_id,
             pipeline=row.pipeline,
@@ -136,6 +138,7 @@ class Desk:
             reason=message,
             remedy=remedy,
             failed_at=now,
+            cost=row.cost,
         )
         effect.publish(signed(failed, self._keys.signer("audit")))
         _measure(row, "none", effect)

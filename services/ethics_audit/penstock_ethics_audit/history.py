@@ -107,6 +107,7 @@ class History(restore.History):
                     report=ended.report,
                     result=ended.result,
                     scores=ended.scores,
+                    cost=ended.cost,
                 )
             )
             if may_be_waived(ended.gates):

@@ -12,10 +12,12 @@ from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import GateResult, ModelVersionPromoted
+from penstock.cost.v1 import cost_pb2
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as pb
 from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc as pb_grpc
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.costs import cost_message, summed
 from penstock.runtime.rpc import shown, timestamp
 from penstock.runtime.store import Store
 from penstock_ethics_audit import store as rows
@@ -93,6 +95,11 @@ class Servicer(pb_grpc.EthicsAuditServiceServicer):
             checks=[pb.Check(what=check.what, holds=check.holds, detail=check.detail) for check in checks],
         )
 
+    async def SumCosts(
+        self, request: cost_pb2.SumCostsRequest, context: Context
+    ) -> cost_pb2.SumCostsResponse:
+        return await self._store.read(lambda session: summed(rows.costs(session), request))
+
     async def _find(self, reference: str) -> AuditRow:
         return await self._store.read(lambda session: rows.find_audit(session, reference))
 
@@ -111,6 +118,7 @@ def _audit(row: AuditRow, result: str) -> pb.Audit:
         remedy=row.remedy or "",
         completed_at=timestamp(row.ended_at) if row.state == rows.COMPLETED else None,
         result_json=result,
+        cost=cost_message(row.cost),
     )
 
 

@@ -4,13 +4,21 @@ promotions.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from sqlalchemy import Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import Conflict, Unavailable
-from penstock.contracts.events import Artifact, Envelope, GateResult, ModelVersion, ModelVersionPromoted
+from penstock.contracts.events import (
+    Artifact,
+    Cost,
+    Envelope,
+    GateResult,
+    ModelVersion,
+    ModelVersionPromoted,
+)
 from penstock.contracts.pipeline import Audit
 from penstock.contracts.versions import VersionReference, version_name
 from penstock.runtime.tables import Json, UtcDateTime
@@ -55,6 +63,7 @@ class AuditRow(Tables):
     failure: Mapped[str | None] = mapped_column(Text, default=None)
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
 
     @property
     def name(self) -> str:
@@ -133,6 +142,14 @@ def asked(session: Session, pipeline: str, number: int) -> Audit | None:
 def newest_audit(session: Session, digest: str) -> AuditRow | None:
     query = select(AuditRow).where(AuditRow.digest == digest)
     return session.scalar(query.order_by(AuditRow.audit_id.desc()).limit(1))
+
+
+def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:
+    """Pipeline, end and cost of each audit that ended."""
+    ended = select(AuditRow.pipeline, AuditRow.ended_at, AuditRow.cost).where(AuditRow.ended_at.is_not(None))
+    for pipeline, ended_at, cost in session.execute(ended).tuples():
+        if ended_at is not None and cost is not None:  # not of a release before
+            yield pipeline, ended_at, cost
 
 
 def reviews(session: Session, pipeline: str = "", *, open_only: bool = False) -> list[str]:

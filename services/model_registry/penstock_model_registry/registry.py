@@ -113,6 +113,7 @@ class Registry:
             pipeline_number=run.pipeline_number,
             training_set=run.training_set,
             metrics=run.metrics,
+            cost=run.cost,
             registered_at=self._clock(),
             run=run.evidence,
             applied=file.applied.evidence if file.number == run.pipeline_number else None,

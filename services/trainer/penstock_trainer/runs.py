@@ -107,7 +107,7 @@ class Runs:
         effect.cancel(JOB, run_id)
         ended_at = self._end(run, CANCELED, effect)
         canceled = TrainingRunCanceled(
-            run_id=run_id, pipeline=run.pipeline, canceled_at=ended_at, canceled_by=by
+            run_id=run_id, pipeline=run.pipeline, canceled_at=ended_at, canceled_by=by, cost=run.cost
         )
         effect.publish(signed(canceled, self._keys.signer("trainer")))
 
@@ -148,6 +148,7 @@ class Runs:
             digest=result["digest"],
             metrics=result["metrics"],
             completed_at=ended_at,
+            cost=run.cost,
         )
         run.digest, run.metrics = completed.digest, completed.metrics
         effect.publish(signed(completed, self._keys.signer("trainer")))
@@ -165,6 +166,7 @@ class Runs:
             reason=message,
             remedy=remedy,
             failed_at=ended_at,
+            cost=run.cost,
         )
         effect.publish(signed(failed, self._keys.signer("trainer")))
 
@@ -219,6 +221,7 @@ class Runs:
         """Ends the run now; its working files go with the commit."""
         ended_at = self._clock()
         run.state, run.ended_at = state, ended_at
+        run.cost = effect.spent(JOB, run.run_id)
 
         def forget() -> None:
             # A process that is being killed may still write: see sweep.

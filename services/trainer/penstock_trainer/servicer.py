@@ -13,9 +13,11 @@ from ulid import ULID
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import PartitionOffset, TrainingRunRequested
+from penstock.cost.v1 import cost_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
 from penstock.runtime import rpc
+from penstock.runtime.costs import cost_message, summed
 from penstock.runtime.store import Effect, Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
@@ -91,6 +93,9 @@ class Servicer(trainer_pb2_grpc.TrainerServiceServicer):
 
         return await self._store.write(cancel)
 
+    async def SumCosts(self, request: pb.SumCostsRequest, context: rpc.Context) -> pb.SumCostsResponse:
+        return await self._store.read(lambda session: summed(rows.costs(session), request))
+
     async def _read(self, run_id: str) -> trainer.Run:
         return await self._store.read(lambda session: _run(session, run_id))
 
@@ -134,4 +139,5 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         ended_at=rpc.timestamp(run.ended_at),
         attempts=run.attempts,
         requested_by=run.requested_by,
+        cost=cost_message(run.cost),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from sqlalchemy import Float, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import NotFound
-from penstock.contracts.events import TrainingSet
+from penstock.contracts.events import Cost, TrainingSet
 from penstock.runtime.tables import Json, UtcDateTime
 
 REQUESTED, PREPARING, TRAINING, PACKAGING = "requested", "preparing", "training", "packaging"
@@ -39,6 +40,7 @@ class RunRow(Tables):
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
 
 
 # What an epoch tells beside its run.
@@ -92,6 +94,14 @@ def newest(session: Session, pipeline: str, limit: int) -> list[str]:
     """Ids of runs, newest first; of all pipelines where `pipeline` is empty."""
     query = select(RunRow.run_id).order_by(RunRow.run_id.desc()).limit(limit)
     return list(session.scalars(query.where(RunRow.pipeline == pipeline) if pipeline else query))
+
+
+def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:
+    """Pipeline, end and cost of each run that ended."""
+    ended = select(RunRow.pipeline, RunRow.ended_at, RunRow.cost).where(RunRow.ended_at.is_not(None))
+    for pipeline, ended_at, cost in session.execute(ended).tuples():
+        if ended_at is not None and cost is not None:  # not of a release before
+            yield pipeline, ended_at, cost
 
 
 def counts(session: Session) -> dict[str, int]:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound
 from penstock.contracts.events import (
+    Cost,
     Event,
     TrainingRunCanceled,
     TrainingRunCompleted,
@@ -171,6 +172,7 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
         verify_fact(event, desk.keys.trust())
     assert completed.training_set.fingerprint == training_set["fingerprint"]
     assert completed.pipeline_number == 3
+    assert completed.cost == desk.run.cost == Cost(), "no job has run here"
 
 
 def test_a_run_that_began_on_an_unsigned_set_goes_on_with_the_signed_one(desk: Desk, loans: Any) -> None:

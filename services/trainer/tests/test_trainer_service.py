@@ -190,6 +190,11 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
             "TrainingRunCompleted",
         ]
         assert one.digest == completed[killed].digest == run.digest
+        cost, whole_cost = completed[killed].cost, completed[whole.run_id].cost
+        assert cost is not None
+        assert whole_cost is not None
+        assert cost.processor_s == run.cost.processor_s
+        assert cost.processor_s > whole_cost.processor_s, "the attempt that was killed is in it"
         assert "torch" not in Path(f"/proc/{trainer.process.pid}/maps").read_text()  # only the job's process
         assert list((trainer.home / "trainer" / "runs").glob("*")) == []
 

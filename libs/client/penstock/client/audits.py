@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from penstock.client.connection import Connection
+from penstock.cost.v1 import cost_pb2
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.ethics_audit.v1 import ethics_audit_pb2_grpc
 
@@ -36,6 +38,11 @@ class Audits:
         """
         request = audit.DecideReviewRequest(version=version, approve=approve, decided_by=by, why=why)
         return self._connection.call(self._stub.DecideReview, request)
+
+    def costs(self, pipeline: str = "", *, month: str = "") -> Sequence[cost_pb2.MonthlyCost]:
+        """Sums the costs of audits that ended, by pipeline and month (`2026-11`, UTC), newest first."""
+        request = cost_pb2.SumCostsRequest(pipeline=pipeline, month=month)
+        return self._connection.call(self._stub.SumCosts, request).months
 
     def verify(self, version: str) -> audit.VerifyVersionResponse:
         """Digest, signatures and verdict, checked anew from the stored bytes."""

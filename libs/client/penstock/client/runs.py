@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from penstock.client.connection import Connection
 from penstock.client.events import Offset
+from penstock.cost.v1 import cost_pb2
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 
@@ -56,6 +57,11 @@ class Runs:
                 self._stub.ListRuns, trainer.ListRunsRequest(pipeline=pipeline, limit=limit)
             ).runs
         )
+
+    def costs(self, pipeline: str = "", *, month: str = "") -> Sequence[cost_pb2.MonthlyCost]:
+        """Sums the costs of runs that ended, by pipeline and month (`2026-11`, UTC), newest first."""
+        request = cost_pb2.SumCostsRequest(pipeline=pipeline, month=month)
+        return self._connection.call(self._stub.SumCosts, request).months
 
     def watch(self, run_id: str, *, timeout: float | None = None) -> Iterator[trainer.Run]:
         """The run as it is, then each change, until it has ended."""

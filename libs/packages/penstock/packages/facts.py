@@ -17,6 +17,7 @@ from penstock.contracts.events import (
     Artifact,
     AuditFailed,
     AuditStarted,
+    Cost,
     Envelope,
     ModelVersion,
     ModelVersionPromoted,
@@ -80,6 +81,7 @@ class CompletedRun(StartedRun):
 
     package: Artifact
     metrics: dict[str, float]
+    cost: Cost | None = None
 
 
 class FailedRun(Statement):
@@ -92,6 +94,7 @@ class FailedRun(Statement):
     kind: str
     reason: str
     remedy: str
+    cost: Cost | None = None
 
 
 class CanceledRun(Statement):
@@ -102,6 +105,7 @@ class CanceledRun(Statement):
 
     run_id: str
     canceled_by: str
+    cost: Cost | None = None
 
 
 class RegisteredVersion(Statement):
@@ -153,6 +157,7 @@ class FailedAudit(StartedAudit):
 
     reason: str
     remedy: str
+    cost: Cost | None = None
 
 
 class Rejection(Statement):

@@ -24,6 +24,7 @@ from typing import IO, Any, NoReturn
 from pydantic_core import to_jsonable_python
 
 from penstock.contracts.errors import Kind, PenstockError, error_of
+from penstock.runtime.spent import spent
 
 _PR_SET_PDEATHSIG = 1
 _STOPPED = 128 + signal.SIGTERM
@@ -74,12 +75,19 @@ def job_main(
         try:
             about = (request["job_id"], request["kind"], request["payload"], request["attempt"])
             job = JobContext(*about, settings() if settings is not None else None, channel)
-            _say(channel, {"result": dict(_traced(run, job, request))})
+            _say(channel, {"result": dict(_traced(run, job, request)), **_cost()})
         except Exception as error:
             traceback.print_exc()
-            _say(channel, {"error": error_said(error)})
+            _say(channel, {"error": error_said(error), **_cost()})
         finally:
             flush()
+
+
+def _cost() -> dict[str, Any]:
+    try:
+        return {"cost": spent("self")}
+    except OSError:  # a kernel without /proc
+        return {}
 
 
 def error_said(error: BaseException) -> dict[str, Any]:

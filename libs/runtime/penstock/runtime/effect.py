@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from ulid import ULID
 
 from penstock.contracts.errors import TooLarge
-from penstock.contracts.events import Event, encode
+from penstock.contracts.events import Cost, Event, encode
 from penstock.runtime.tables import InboxRow, JobRow, OutboxRow, RuntimeTables
 from penstock.runtime.telemetry import current_traceparent
 
@@ -101,6 +101,11 @@ class Effect:
         row.state, row.owner, row.lease_until, row.updated_at = "canceled", None, None, self._clock()
         self._wishes.add("cancel")
         return True
+
+    def spent(self, kind: str, job_id: str) -> Cost:
+        """Cost of a job over all its starts, the one that calls back included."""
+        cost = select(JobRow.cost).where(JobRow.kind == kind, JobRow.job_id == job_id)
+        return self.session.scalar(cost) or Cost()
 
     def forget(self, older_than: timedelta) -> int:
         """Deletes old inbox rows and ended jobs; returns how many. An event that comes again after

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from penstock.contracts.errors import PenstockError
+from penstock.contracts.events import Cost
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -112,7 +113,7 @@ class OutboxRow(RuntimeTables):
 class JobRow(RuntimeTables):
     """One job from wish to end. `state` is queued, running, done, failed or canceled; `attempt` counts
     its starts, `crashes` those whose process died by itself, `refusals` those that ended in an error
-    of a kind that may pass.
+    of a kind that may pass; `cost` is that of all its starts.
     """
 
     __tablename__ = "penstock_jobs"
@@ -138,6 +139,7 @@ class JobRow(RuntimeTables):
     updated_at: Mapped[datetime] = mapped_column(UtcDateTime)
     failure_kind: Mapped[str | None] = mapped_column(String(32))
     failure: Mapped[str | None] = mapped_column(Text)
+    cost: Mapped[Cost | None] = mapped_column(Json(Cost))
 
 
 class LeaseRow(RuntimeTables):

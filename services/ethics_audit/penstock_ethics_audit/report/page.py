@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import jinja2
 
-from penstock.contracts.events import GateResult, Interval
+from penstock.contracts.events import Cost, GateResult, Interval
 from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.versions import version_name
 from penstock.packages.evidence import may_be_waived, not_passed
@@ -54,7 +54,7 @@ def render(result: Result) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "count": lambda count: f"{count:,}"}
+    environment.filters |= {"number": number, "count": lambda count: f"{count:,}", "cost": _cost}
     return environment.get_template("report.html.j2").render(
         result=result,
         found=found,
@@ -156,6 +156,14 @@ def _spread_label(found: Findings) -> str:
     if found.task == "binary":
         return f"Probability of {found.classes[1]}"
     return "Confidence of the likeliest class" if found.task == "multiclass" else "Error (said - true)"
+
+
+def _cost(cost: Cost) -> str:
+    memory, read = (f"{count / 1e6:,.0f} MB" for count in (cost.peak_memory, cost.bytes_read))
+    return (
+        f"{cost.processor_s:,.1f} processor seconds, {cost.gpu_s:,.1f} GPU seconds, {memory} of memory at its"
+        f" peak, {read} read; all attempts together"
+    )
 
 
 def _words(found: Findings) -> dict[str, str]:

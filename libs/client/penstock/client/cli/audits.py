@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from penstock.client.cli import costs
 from penstock.client.cli.output import EXIT_REFUSED, AsJson, console, show, state_of, table
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
@@ -52,7 +53,9 @@ def audit(version: Version, as_json_: AsJson = False) -> None:
         found = penstock.audits.get(version)
     named = f"audit {found.audit_id} of {version_name(found.pipeline, found.digest)}"
     failure = [Text(f"{found.failure}. {found.remedy}", style="red")] if found.failure else []
-    show(found, f"{named}: {found.verdict or state_of(found)}", *failure, gates(found), as_json=as_json_)
+    used = [f"cost: {costs.words(found.cost)}"] if found.HasField("cost") else []
+    verdict = f"{named}: {found.verdict or state_of(found)}"
+    show(found, verdict, *failure, gates(found), *used, as_json=as_json_)
     if found.verdict and found.verdict != "pass":
         raise typer.Exit(EXIT_REFUSED)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli import audits, events, models, pipelines, predictions, stack, training
+from penstock.client.cli import audits, costs, events, models, pipelines, predictions, stack, training
 from penstock.client.cli.output import Reporting
 
 
@@ -50,6 +50,7 @@ for verb in (
     events.erase,
     training.train,
     training.runs,
+    costs.costs,
     models.models,
     models.promote,
     models.rollback,

@@ -113,9 +113,15 @@ def _with_numbers(message: Message) -> dict[str, Any]:
     """Protobuf's JSON writes int64 as text; here every count fits a double, and programs want numbers."""
     data = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     for field in message.DESCRIPTOR.fields:
-        if field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64) and field.name in data:
+        if field.name not in data:
+            continue
+        kind, many = field.message_type, isinstance(data[field.name], list)
+        if kind and kind.full_name.startswith("penstock.") and not kind.GetOptions().map_entry:
+            found = getattr(message, field.name)
+            data[field.name] = [*map(_with_numbers, found)] if many else _with_numbers(found)
+        elif field.cpp_type in (field.CPPTYPE_INT64, field.CPPTYPE_UINT64):
             found = data[field.name]
-            data[field.name] = [int(part) for part in found] if isinstance(found, list) else int(found)
+            data[field.name] = [int(part) for part in found] if many else int(found)
     return data
 
 

@@ -13,6 +13,7 @@ import typer
 from rich.text import Text
 
 from penstock.client.cli.audits import gates
+from penstock.client.cli.costs import FIGURES, NO_FIGURES, figures
 from penstock.client.cli.output import (
     EXIT_FAILED,
     EXIT_REFUSED,
@@ -82,10 +83,11 @@ def runs(
             short_digest(r.digest),
             r.failure or r.reason,
             r.requested_at,
+            *(figures(r.cost) if r.HasField("cost") else NO_FIGURES),
         )
         for r in found
     ]
-    columns = ("run", "pipeline", "state", "epochs", "loss", "version", "why", "requested")
+    columns = ("run", "pipeline", "state", "epochs", "loss", "version", "why", "requested", *FIGURES)
     show(found, table(columns, rows, empty="none yet: penstock train PIPELINE"), as_json=as_json_)
 
 

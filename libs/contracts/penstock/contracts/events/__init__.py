@@ -15,6 +15,7 @@ from penstock.contracts.events.audits import (
 from penstock.contracts.events.event import Count, Event
 from penstock.contracts.events.parts import (
     Artifact,
+    Cost,
     Envelope,
     EnvelopeSignature,
     GateResult,
@@ -48,6 +49,7 @@ __all__ = [
     "AuditCompleted",
     "AuditFailed",
     "AuditStarted",
+    "Cost",
     "Count",
     "DeploymentChanged",
     "Envelope",

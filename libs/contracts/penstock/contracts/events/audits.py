@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from penstock.contracts.events.event import AuditId, Digest, Event, Moment, Person, PipelineName
-from penstock.contracts.events.parts import Artifact, Envelope, GateResult
+from penstock.contracts.events.parts import Artifact, Cost, Envelope, GateResult
 
 
 class _AuditEvent(Event, topic="audits.v1", key="{digest}"):
@@ -29,6 +29,7 @@ class AuditCompleted(_AuditEvent):
     # champion comparison reads.
     scores: Artifact | None = None
     completed_at: Moment
+    cost: Cost | None = None  # Not in the verdict, whose reader in the release before knows no such key
 
 
 class AuditFailed(_AuditEvent):
@@ -37,6 +38,7 @@ class AuditFailed(_AuditEvent):
     reason: str
     remedy: str
     failed_at: Moment
+    cost: Cost | None = None
     evidence: Envelope | None = None  # Signed by the audit over all of this
 
 

@@ -40,6 +40,25 @@ class Interval(Frozen):
     upper: float
 
 
+class Cost(Frozen):
+    """Use of a job's process and its children, over all its attempts; of attempts whose service
+    died with them, as of some seconds before.
+    """
+
+    processor_s: float = Field(default=0.0, ge=0)  # Processor time, user and system
+    gpu_s: float = Field(default=0.0, ge=0)  # Time for which GPUs were held, times their number
+    peak_memory: Count = 0  # Bytes resident at once, of the largest process
+    bytes_read: Count = 0  # By read calls, from disk or page cache; not from sockets, not mapped
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            processor_s=round(self.processor_s + other.processor_s, 3),
+            gpu_s=round(self.gpu_s + other.gpu_s, 3),
+            peak_memory=max(self.peak_memory, other.peak_memory),
+            bytes_read=self.bytes_read + other.bytes_read,
+        )
+
+
 class OffsetRange(Frozen):
     """Offsets [first, last) of one partition that a training set was made of."""
 
@@ -87,6 +106,7 @@ class ModelVersion(Frozen):
     run: Envelope | None = None
     # The registry's signed statement of the pipeline file that the run was made by.
     applied: Envelope | None = None
+    cost: Cost | None = None  # Of the run
 
 
 class GateResult(Frozen):

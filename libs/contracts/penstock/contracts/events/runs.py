@@ -19,7 +19,7 @@ from penstock.contracts.events.event import (
     PipelineName,
     RunId,
 )
-from penstock.contracts.events.parts import Artifact, Envelope, TrainingSet
+from penstock.contracts.events.parts import Artifact, Cost, Envelope, TrainingSet
 
 
 class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
@@ -88,6 +88,7 @@ class TrainingRunCompleted(_RunEvent):
     # or squared error, without the dropout, weights and penalty that an epoch's losses have.
     metrics: dict[str, float]
     completed_at: Moment
+    cost: Cost | None = None
     # Signed by the trainer over all of this; without it nothing is registered.
     evidence: Envelope | None = None
 
@@ -97,10 +98,12 @@ class TrainingRunFailed(_RunEvent):
     reason: str
     remedy: str  # Advice: what the user can change.
     failed_at: Moment
+    cost: Cost | None = None
     evidence: Envelope | None = None  # Signed by the trainer over all of this
 
 
 class TrainingRunCanceled(_RunEvent):
     canceled_at: Moment
     canceled_by: Person
+    cost: Cost | None = None
     evidence: Envelope | None = None  # Signed by the trainer over all of this

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from penstock.contracts.events import Cost
 from penstock.runtime.jobs.queue import Claim
+from penstock.runtime.spent import spent
 from penstock.runtime.telemetry import current_traceparent
 
 LAST_LINES = 20
@@ -54,12 +56,15 @@ class Child:
 
 
 class JobProcess:
-    """One child. Make it with `start`; read each `message`; `ended` says how it died."""
+    """One child. Make it with `start`; read each `message`; `ended` says how it died, `cost` what it
+    used as far as it is known.
+    """
 
     def __init__(
         self, popen: subprocess.Popen[bytes], messages: asyncio.StreamReader, errors: asyncio.StreamReader
     ) -> None:
         self.pid = popen.pid
+        self.cost = Cost()
         self._popen = popen
         self._messages = messages
         self._gone = asyncio.Event()
@@ -109,10 +114,16 @@ class JobProcess:
                 self.signal(signal.SIGKILL)
                 await asyncio.wait({line}, timeout=DRAIN_S)
             text = line.result() if line.done() else b""
-            return json.loads(text) if text.endswith(b"\n") else None
+            return self._said(json.loads(text)) if text.endswith(b"\n") else None
         finally:
             line.cancel()
             gone.cancel()
+
+    def look(self) -> Cost:
+        """Reads what it has used so far, and returns the cost."""
+        with contextlib.suppress(OSError):  # it is gone, or the kernel has no /proc
+            self._know(spent(self.pid))
+        return self.cost
 
     async def ended(self, within: float | None) -> int:
         """The exit code, negative for a signal. Whatever the child left running in its group is killed,
@@ -141,8 +152,20 @@ class JobProcess:
     def _exited(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
+        self.look()  # the kernel still knows its time, also of one that was killed
         self._popen.wait()
         self._gone.set()
+
+    def _said(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Takes the cost out of a child's last message."""
+        if "cost" in message:
+            self._know(Cost.model_validate(message.pop("cost")))
+        return message
+
+    def _know(self, cost: Cost) -> None:
+        """Takes the larger figures: nothing of a cost falls, and a process that has ended has no memory."""
+        known = self.cost
+        self.cost = Cost(**{name: max(value, getattr(known, name)) for name, value in cost})
 
     async def _echo_errors(self, errors: asyncio.StreamReader) -> None:
         async for line in errors:

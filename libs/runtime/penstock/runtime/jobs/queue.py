@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from penstock.contracts import metrics
+from penstock.contracts.events import Cost
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.database import DatabaseAway
 from penstock.runtime.jobs.policy import REFUSALS
@@ -31,15 +32,21 @@ class NotOurs(Exception):
     """Somebody canceled the job or took it over."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Claim:
-    """One start of one job."""
+    """One start of one job: what the starts before cost, and, as it goes on, what this one does."""
 
     row: int
     job_id: str
     attempt: int
     payload: dict[str, Any]
     traceparent: str | None
+    before: Cost
+    spent: Cost = field(default_factory=Cost)
+
+    @property
+    def cost(self) -> Cost:
+        return self.before + self.spent
 
 
 class JobQueue:
@@ -84,7 +91,7 @@ class JobQueue:
             log.warning("job_taken_over", kind=self.kind, job=row.job_id, of=row.owner)
         row.state, row.owner, row.attempt, row.updated_at = "running", self._owner, row.attempt + 1, now
         row.lease_until = now + self._lease
-        return Claim(row.id, row.job_id, row.attempt, row.payload, row.traceparent)
+        return Claim(row.id, row.job_id, row.attempt, row.payload, row.traceparent, row.cost or Cost())
 
     def _claimable(self, in_hand: Collection[int]) -> Select[JobRow]:
         now = self.now()
@@ -112,6 +119,7 @@ class JobQueue:
         def renew(effect: Effect) -> datetime:
             row = self._ours(effect.session, claim)
             row.lease_until = until = self.now() + self._lease
+            row.cost = claim.cost
             return until
 
         return await self._store.write(renew)
@@ -144,6 +152,9 @@ class JobQueue:
             row = effect.session.get(JobRow, claim.row)
             if tries and row is not None and (row.state, row.attempt) == (state, claim.attempt):
                 return  # an earlier try was committed, and only the database's answer was lost
+            if row is not None:
+                row.cost = claim.cost
+                effect.session.flush()
             do(effect)
             row = self._ours(effect.session, claim)
             row.updated_at = self.now()

@@ -173,6 +173,7 @@ class Jobs:
         try:
             done, failure = await self._listen(claim, process)
             code = await process.ended(GRACE_S if done or failure is not None else None)
+            claim.spent = process.cost
         finally:
             renewing.cancel()
             del self._processes[claim.row]
@@ -196,11 +197,12 @@ class Jobs:
         while (message := await process.message()) is not None:
             if "progress" in message:
                 await self._apply_progress(claim, message["progress"])
-            elif "error" in message:
+                continue
+            claim.spent = process.cost
+            if "error" in message:
                 return False, Failure.of(message["error"])
-            else:
-                failure = await self._apply_result(claim, message["result"])
-                return failure is None, failure
+            failure = await self._apply_result(claim, message["result"])
+            return failure is None, failure
         return False, None
 
     async def _renew(self, claim: Claim, process: JobProcess) -> bool:
@@ -211,6 +213,7 @@ class Jobs:
         held_until = self._queue.now() + self._policy.lease
         while True:
             await asyncio.sleep(self._policy.lease.total_seconds() / 3)
+            claim.spent = process.look()
             try:
                 held_until = await self._queue.hold(claim)
             except NotOurs:

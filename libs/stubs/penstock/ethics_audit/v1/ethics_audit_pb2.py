@@ -23,43 +23,44 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from penstock.cost.v1 import cost_pb2 as penstock_dot_cost_dot_v1_dot_cost__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+penstock/ethics_audit/v1/ethics_audit.proto\x12\x18penstock.ethics_audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x08Interval\x12\x10\n\x08\x65stimate\x18\x01 \x01(\x01\x12\r\n\x05lower\x18\x02 \x01(\x01\x12\r\n\x05upper\x18\x03 \x01(\x01\"\xb4\x01\n\x04Gate\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x01\x12\r\n\x05judge\x18\x05 \x01(\t\x12\x31\n\x05value\x18\x06 \x01(\x0b\x32\".penstock.ethics_audit.v1.Interval\x12\x0f\n\x07verdict\x18\x07 \x01(\t\x12\x0f\n\x07on_fail\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\"\x82\x03\n\x05\x41udit\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32%.penstock.ethics_audit.v1.Audit.State\x12\x0f\n\x07verdict\x18\x05 \x01(\t\x12-\n\x05gates\x18\x06 \x03(\x0b\x32\x1e.penstock.ethics_audit.v1.Gate\x12\r\n\x05keyid\x18\x07 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x08 \x01(\t\x12\x0e\n\x06remedy\x18\t \x01(\t\x12\x30\n\x0c\x63ompleted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresult_json\x18\x0b \x01(\t\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\"\n\x0fGetAuditRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"5\n\x12\x46\x65tchReportRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"$\n\x13\x46\x65tchReportResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"\xfd\x01\n\x06Review\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x61udit_id\x18\x03 \x01(\t\x12-\n\x05gates\x18\x04 \x03(\x0b\x32\x1e.penstock.ethics_audit.v1.Gate\x12\r\n\x05state\x18\x05 \x01(\t\x12\x12\n\ndecided_by\x18\x06 \x01(\t\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x30\n\x0crequested_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndecided_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x12ListReviewsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\"H\n\x13ListReviewsResponse\x12\x31\n\x07reviews\x18\x01 \x03(\x0b\x32 .penstock.ethics_audit.v1.Review\"X\n\x13\x44\x65\x63ideReviewRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x12\n\ndecided_by\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\"\'\n\x14VerifyVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"W\n\x15VerifyVersionResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12/\n\x06\x63hecks\x18\x02 \x03(\x0b\x32\x1f.penstock.ethics_audit.v1.Check\"4\n\x05\x43heck\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05holds\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\x99\x04\n\x12\x45thicsAuditService\x12V\n\x08GetAudit\x12).penstock.ethics_audit.v1.GetAuditRequest\x1a\x1f.penstock.ethics_audit.v1.Audit\x12l\n\x0b\x46\x65tchReport\x12,.penstock.ethics_audit.v1.FetchReportRequest\x1a-.penstock.ethics_audit.v1.FetchReportResponse0\x01\x12j\n\x0bListReviews\x12,.penstock.ethics_audit.v1.ListReviewsRequest\x1a-.penstock.ethics_audit.v1.ListReviewsResponse\x12_\n\x0c\x44\x65\x63ideReview\x12-.penstock.ethics_audit.v1.DecideReviewRequest\x1a .penstock.ethics_audit.v1.Review\x12p\n\rVerifyVersion\x12..penstock.ethics_audit.v1.VerifyVersionRequest\x1a/.penstock.ethics_audit.v1.VerifyVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+penstock/ethics_audit/v1/ethics_audit.proto\x12\x18penstock.ethics_audit.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpenstock/cost/v1/cost.proto\":\n\x08Interval\x12\x10\n\x08\x65stimate\x18\x01 \x01(\x01\x12\r\n\x05lower\x18\x02 \x01(\x01\x12\r\n\x05upper\x18\x03 \x01(\x01\"\xb4\x01\n\x04Gate\x12\x0e\n\x06metric\x18\x01 \x01(\t\x12\n\n\x02\x62y\x18\x02 \x01(\t\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\r\n\x05limit\x18\x04 \x01(\x01\x12\r\n\x05judge\x18\x05 \x01(\t\x12\x31\n\x05value\x18\x06 \x01(\x0b\x32\".penstock.ethics_audit.v1.Interval\x12\x0f\n\x07verdict\x18\x07 \x01(\t\x12\x0f\n\x07on_fail\x18\x08 \x01(\t\x12\x0e\n\x06reason\x18\t \x01(\t\"\xa8\x03\n\x05\x41udit\x12\x10\n\x08\x61udit_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x34\n\x05state\x18\x04 \x01(\x0e\x32%.penstock.ethics_audit.v1.Audit.State\x12\x0f\n\x07verdict\x18\x05 \x01(\t\x12-\n\x05gates\x18\x06 \x03(\x0b\x32\x1e.penstock.ethics_audit.v1.Gate\x12\r\n\x05keyid\x18\x07 \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x08 \x01(\t\x12\x0e\n\x06remedy\x18\t \x01(\t\x12\x30\n\x0c\x63ompleted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bresult_json\x18\x0b \x01(\t\x12$\n\x04\x63ost\x18\x0c \x01(\x0b\x32\x16.penstock.cost.v1.Cost\"X\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\"\"\n\x0fGetAuditRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"5\n\x12\x46\x65tchReportRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0e\n\x06\x66ormat\x18\x02 \x01(\t\"$\n\x13\x46\x65tchReportResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"\xfd\x01\n\x06Review\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x10\n\x08\x61udit_id\x18\x03 \x01(\t\x12-\n\x05gates\x18\x04 \x03(\x0b\x32\x1e.penstock.ethics_audit.v1.Gate\x12\r\n\x05state\x18\x05 \x01(\t\x12\x12\n\ndecided_by\x18\x06 \x01(\t\x12\x0b\n\x03why\x18\x07 \x01(\t\x12\x30\n\x0crequested_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\ndecided_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x12ListReviewsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x11\n\topen_only\x18\x02 \x01(\x08\"H\n\x13ListReviewsResponse\x12\x31\n\x07reviews\x18\x01 \x03(\x0b\x32 .penstock.ethics_audit.v1.Review\"X\n\x13\x44\x65\x63ideReviewRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x61pprove\x18\x02 \x01(\x08\x12\x12\n\ndecided_by\x18\x03 \x01(\t\x12\x0b\n\x03why\x18\x04 \x01(\t\"\'\n\x14VerifyVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"W\n\x15VerifyVersionResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12/\n\x06\x63hecks\x18\x02 \x03(\x0b\x32\x1f.penstock.ethics_audit.v1.Check\"4\n\x05\x43heck\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\r\n\x05holds\x18\x02 \x01(\x08\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t2\xec\x04\n\x12\x45thicsAuditService\x12V\n\x08GetAudit\x12).penstock.ethics_audit.v1.GetAuditRequest\x1a\x1f.penstock.ethics_audit.v1.Audit\x12l\n\x0b\x46\x65tchReport\x12,.penstock.ethics_audit.v1.FetchReportRequest\x1a-.penstock.ethics_audit.v1.FetchReportResponse0\x01\x12j\n\x0bListReviews\x12,.penstock.ethics_audit.v1.ListReviewsRequest\x1a-.penstock.ethics_audit.v1.ListReviewsResponse\x12_\n\x0c\x44\x65\x63ideReview\x12-.penstock.ethics_audit.v1.DecideReviewRequest\x1a .penstock.ethics_audit.v1.Review\x12p\n\rVerifyVersion\x12..penstock.ethics_audit.v1.VerifyVersionRequest\x1a/.penstock.ethics_audit.v1.VerifyVersionResponse\x12Q\n\x08SumCosts\x12!.penstock.cost.v1.SumCostsRequest\x1a\".penstock.cost.v1.SumCostsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock.ethics_audit.v1.ethics_audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_INTERVAL']._serialized_start=106
-  _globals['_INTERVAL']._serialized_end=164
-  _globals['_GATE']._serialized_start=167
-  _globals['_GATE']._serialized_end=347
-  _globals['_AUDIT']._serialized_start=350
-  _globals['_AUDIT']._serialized_end=736
-  _globals['_AUDIT_STATE']._serialized_start=648
-  _globals['_AUDIT_STATE']._serialized_end=736
-  _globals['_GETAUDITREQUEST']._serialized_start=738
-  _globals['_GETAUDITREQUEST']._serialized_end=772
-  _globals['_FETCHREPORTREQUEST']._serialized_start=774
-  _globals['_FETCHREPORTREQUEST']._serialized_end=827
-  _globals['_FETCHREPORTRESPONSE']._serialized_start=829
-  _globals['_FETCHREPORTRESPONSE']._serialized_end=865
-  _globals['_REVIEW']._serialized_start=868
-  _globals['_REVIEW']._serialized_end=1121
-  _globals['_LISTREVIEWSREQUEST']._serialized_start=1123
-  _globals['_LISTREVIEWSREQUEST']._serialized_end=1180
-  _globals['_LISTREVIEWSRESPONSE']._serialized_start=1182
-  _globals['_LISTREVIEWSRESPONSE']._serialized_end=1254
-  _globals['_DECIDEREVIEWREQUEST']._serialized_start=1256
-  _globals['_DECIDEREVIEWREQUEST']._serialized_end=1344
-  _globals['_VERIFYVERSIONREQUEST']._serialized_start=1346
-  _globals['_VERIFYVERSIONREQUEST']._serialized_end=1385
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=1387
-  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=1474
-  _globals['_CHECK']._serialized_start=1476
-  _globals['_CHECK']._serialized_end=1528
-  _globals['_ETHICSAUDITSERVICE']._serialized_start=1531
-  _globals['_ETHICSAUDITSERVICE']._serialized_end=2068
+  _globals['_INTERVAL']._serialized_start=135
+  _globals['_INTERVAL']._serialized_end=193
+  _globals['_GATE']._serialized_start=196
+  _globals['_GATE']._serialized_end=376
+  _globals['_AUDIT']._serialized_start=379
+  _globals['_AUDIT']._serialized_end=803
+  _globals['_AUDIT_STATE']._serialized_start=715
+  _globals['_AUDIT_STATE']._serialized_end=803
+  _globals['_GETAUDITREQUEST']._serialized_start=805
+  _globals['_GETAUDITREQUEST']._serialized_end=839
+  _globals['_FETCHREPORTREQUEST']._serialized_start=841
+  _globals['_FETCHREPORTREQUEST']._serialized_end=894
+  _globals['_FETCHREPORTRESPONSE']._serialized_start=896
+  _globals['_FETCHREPORTRESPONSE']._serialized_end=932
+  _globals['_REVIEW']._serialized_start=935
+  _globals['_REVIEW']._serialized_end=1188
+  _globals['_LISTREVIEWSREQUEST']._serialized_start=1190
+  _globals['_LISTREVIEWSREQUEST']._serialized_end=1247
+  _globals['_LISTREVIEWSRESPONSE']._serialized_start=1249
+  _globals['_LISTREVIEWSRESPONSE']._serialized_end=1321
+  _globals['_DECIDEREVIEWREQUEST']._serialized_start=1323
+  _globals['_DECIDEREVIEWREQUEST']._serialized_end=1411
+  _globals['_VERIFYVERSIONREQUEST']._serialized_start=1413
+  _globals['_VERIFYVERSIONREQUEST']._serialized_end=1452
+  _globals['_VERIFYVERSIONRESPONSE']._serialized_start=1454
+  _globals['_VERIFYVERSIONRESPONSE']._serialized_end=1541
+  _globals['_CHECK']._serialized_start=1543
+  _globals['_CHECK']._serialized_end=1595
+  _globals['_ETHICSAUDITSERVICE']._serialized_start=1598
+  _globals['_ETHICSAUDITSERVICE']._serialized_end=2218
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.cost.v1 import cost_pb2 as _cost_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -124,6 +125,7 @@ class Audit(_message.Message):
     REMEDY_FIELD_NUMBER: _builtins.int
     COMPLETED_AT_FIELD_NUMBER: _builtins.int
     RESULT_JSON_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     audit_id: _builtins.str
     pipeline: _builtins.str
     digest: _builtins.str
@@ -138,6 +140,10 @@ class Audit(_message.Message):
     def gates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Gate]: ...
     @_builtins.property
     def completed_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def cost(self) -> _cost_pb2.Cost:
+        """When ended, over all attempts."""
+
     def __init__(
         self,
         *,
@@ -152,10 +158,11 @@ class Audit(_message.Message):
         remedy: _builtins.str = ...,
         completed_at: _timestamp_pb2.Timestamp | None = ...,
         result_json: _builtins.str = ...,
+        cost: _cost_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "cost", b"cost"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "completed_at", b"completed_at", "digest", b"digest", "failure", b"failure", "gates", b"gates", "keyid", b"keyid", "pipeline", b"pipeline", "remedy", b"remedy", "result_json", b"result_json", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audit_id", b"audit_id", "completed_at", b"completed_at", "cost", b"cost", "digest", b"digest", "failure", b"failure", "gates", b"gates", "keyid", b"keyid", "pipeline", b"pipeline", "remedy", b"remedy", "result_json", b"result_json", "state", b"state", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

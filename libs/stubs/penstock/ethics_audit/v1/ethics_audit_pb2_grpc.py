@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from penstock.cost.v1 import cost_pb2 as penstock_dot_cost_dot_v1_dot_cost__pb2
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -59,6 +60,11 @@ class EthicsAuditServiceStub:
                 request_serializer=penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2.VerifyVersionRequest.SerializeToString,
                 response_deserializer=penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2.VerifyVersionResponse.FromString,
                 _registered_method=True)
+        self.SumCosts = channel.unary_unary(
+                '/penstock.ethics_audit.v1.EthicsAuditService/SumCosts',
+                request_serializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsRequest.SerializeToString,
+                response_deserializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsResponse.FromString,
+                _registered_method=True)
 
 
 class EthicsAuditServiceServicer:
@@ -97,6 +103,13 @@ class EthicsAuditServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SumCosts(self, request, context):
+        """Costs of audits that ended, by pipeline and month.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EthicsAuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -124,6 +137,11 @@ def add_EthicsAuditServiceServicer_to_server(servicer, server):
                     servicer.VerifyVersion,
                     request_deserializer=penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2.VerifyVersionRequest.FromString,
                     response_serializer=penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2.VerifyVersionResponse.SerializeToString,
+            ),
+            'SumCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumCosts,
+                    request_deserializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsRequest.FromString,
+                    response_serializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -261,6 +279,33 @@ class EthicsAuditService:
             '/penstock.ethics_audit.v1.EthicsAuditService/VerifyVersion',
             penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2.VerifyVersionRequest.SerializeToString,
             penstock_dot_ethics__audit_dot_v1_dot_ethics__audit__pb2.VerifyVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.ethics_audit.v1.EthicsAuditService/SumCosts',
+            penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsRequest.SerializeToString,
+            penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

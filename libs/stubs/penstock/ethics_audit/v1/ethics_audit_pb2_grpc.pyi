@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from penstock.cost.v1 import cost_pb2 as _cost_pb2
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as _ethics_audit_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -39,6 +40,8 @@ class EthicsAuditServiceStub:
     """A person decides on the gates that may be waived."""
     VerifyVersion: _grpc.UnaryUnaryMultiCallable[_ethics_audit_pb2.VerifyVersionRequest, _ethics_audit_pb2.VerifyVersionResponse]
     """Checks signature, digest and verdict of a version's evidence anew."""
+    SumCosts: _grpc.UnaryUnaryMultiCallable[_cost_pb2.SumCostsRequest, _cost_pb2.SumCostsResponse]
+    """Costs of audits that ended, by pipeline and month."""
 
 @_typing.type_check_only
 class EthicsAuditServiceAsyncStub(EthicsAuditServiceStub):
@@ -51,6 +54,8 @@ class EthicsAuditServiceAsyncStub(EthicsAuditServiceStub):
     """A person decides on the gates that may be waived."""
     VerifyVersion: _aio.UnaryUnaryMultiCallable[_ethics_audit_pb2.VerifyVersionRequest, _ethics_audit_pb2.VerifyVersionResponse]  # type: ignore[assignment]
     """Checks signature, digest and verdict of a version's evidence anew."""
+    SumCosts: _aio.UnaryUnaryMultiCallable[_cost_pb2.SumCostsRequest, _cost_pb2.SumCostsResponse]  # type: ignore[assignment]
+    """Costs of audits that ended, by pipeline and month."""
 
 class EthicsAuditServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -90,5 +95,13 @@ class EthicsAuditServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ethics_audit_pb2.VerifyVersionResponse, _abc.Awaitable[_ethics_audit_pb2.VerifyVersionResponse]]:
         """Checks signature, digest and verdict of a version's evidence anew."""
+
+    @_abc_1.abstractmethod
+    def SumCosts(
+        self,
+        request: _cost_pb2.SumCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_pb2.SumCostsResponse, _abc.Awaitable[_cost_pb2.SumCostsResponse]]:
+        """Costs of audits that ended, by pipeline and month."""
 
 def add_EthicsAuditServiceServicer_to_server(servicer: EthicsAuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

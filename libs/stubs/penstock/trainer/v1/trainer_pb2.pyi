@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.cost.v1 import cost_pb2 as _cost_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -145,6 +146,7 @@ class Run(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -171,6 +173,10 @@ class Run(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def cost(self) -> _cost_pb2.Cost:
+        """When ended, over all attempts."""
+
     def __init__(
         self,
         *,
@@ -191,10 +197,11 @@ class Run(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         attempts: _builtins.int = ...,
         requested_by: _builtins.str = ...,
+        cost: _cost_pb2.Cost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 import grpc
 import warnings
 
+from penstock.cost.v1 import cost_pb2 as penstock_dot_cost_dot_v1_dot_cost__pb2
 from penstock.trainer.v1 import trainer_pb2 as penstock_dot_trainer_dot_v1_dot_trainer__pb2
 
 GRPC_GENERATED_VERSION = '1.81.1'
@@ -59,6 +60,11 @@ class TrainerServiceStub:
                 request_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunRequest.SerializeToString,
                 response_deserializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.FromString,
                 _registered_method=True)
+        self.SumCosts = channel.unary_unary(
+                '/penstock.trainer.v1.TrainerService/SumCosts',
+                request_serializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsRequest.SerializeToString,
+                response_deserializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsResponse.FromString,
+                _registered_method=True)
 
 
 class TrainerServiceServicer:
@@ -95,6 +101,13 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SumCosts(self, request, context):
+        """Costs of runs that ended, by pipeline and month.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +135,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.CancelRun,
                     request_deserializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunRequest.FromString,
                     response_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.SerializeToString,
+            ),
+            'SumCosts': grpc.unary_unary_rpc_method_handler(
+                    servicer.SumCosts,
+                    request_deserializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsRequest.FromString,
+                    response_serializer=penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +277,33 @@ class TrainerService:
             '/penstock.trainer.v1.TrainerService/CancelRun',
             penstock_dot_trainer_dot_v1_dot_trainer__pb2.CancelRunRequest.SerializeToString,
             penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SumCosts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.trainer.v1.TrainerService/SumCosts',
+            penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsRequest.SerializeToString,
+            penstock_dot_cost_dot_v1_dot_cost__pb2.SumCostsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from grpc import aio as _aio
+from penstock.cost.v1 import cost_pb2 as _cost_pb2
 from penstock.trainer.v1 import trainer_pb2 as _trainer_pb2
 import abc as _abc_1
 import grpc as _grpc
@@ -37,6 +38,8 @@ class TrainerServiceStub:
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.Run]
     """The run as it is, then each change, until it ends."""
     CancelRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.Run]
+    SumCosts: _grpc.UnaryUnaryMultiCallable[_cost_pb2.SumCostsRequest, _cost_pb2.SumCostsResponse]
+    """Costs of runs that ended, by pipeline and month."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -47,6 +50,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
     """The run as it is, then each change, until it ends."""
     CancelRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CancelRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
+    SumCosts: _aio.UnaryUnaryMultiCallable[_cost_pb2.SumCostsRequest, _cost_pb2.SumCostsResponse]  # type: ignore[assignment]
+    """Costs of runs that ended, by pipeline and month."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +89,13 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CancelRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.Run, _abc.Awaitable[_trainer_pb2.Run]]: ...
+
+    @_abc_1.abstractmethod
+    def SumCosts(
+        self,
+        request: _cost_pb2.SumCostsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cost_pb2.SumCostsResponse, _abc.Awaitable[_cost_pb2.SumCostsResponse]]:
+        """Costs of runs that ended, by pipeline and month."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

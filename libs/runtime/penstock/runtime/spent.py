@@ -1,0 +1,52 @@
+"""Cost of a process so far, read from the kernel. Little is imported: a job's child uses it too."""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+from penstock.contracts.events.parts import Cost
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_GPU = re.compile(r"/dev/nvidia\d+")
+
+
+def spent(process: int | str) -> Cost:
+    """Cost of a process, by its pid or `self`, and of those of its children that ended. Memory of
+    children counts for `self` alone. Raises OSError when there is none.
+    """
+    folder = Path(f"/proc/{process}")
+    # Fields from the third on: the second, the program's name, may hold anything.
+    times = (folder / "stat").read_text().rpartition(")")[2].split()
+    began, ticks = int(times[19]) / _TICKS, sum(map(int, times[11:15]))
+    memory = _number(folder / "status", "VmHWM") * 1024
+    if process == "self":  # after the `exec` of a child it holds that child's parent's, which is here
+        memory = max(memory, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+    gpus = len(_gpus(folder / "fd"))
+    up = float(Path("/proc/uptime").read_text().split()[0]) if gpus else began
+    return Cost(
+        processor_s=ticks / _TICKS,
+        gpu_s=round(gpus * (up - began), 3),
+        peak_memory=memory,
+        bytes_read=_number(folder / "io", "rchar"),
+    )
+
+
+def _number(file: Path, key: str) -> int:
+    """Reads `key: 123 kB`; 0 where there is no such line, as of a process that has just ended."""
+    found = re.search(rf"^{key}:\s*(\d+)", file.read_text(), re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def _gpus(descriptors: Path) -> set[str]:
+    """Names the GPUs that the process has open: each is held for as long as it lives."""
+    found = set()
+    for descriptor in descriptors.iterdir():
+        with suppress(OSError):  # closed meanwhile
+            target = os.readlink(descriptor)
+            if _GPU.fullmatch(target):
+                found.add(target)
+    return found

@@ -1,0 +1,50 @@
+"""Costs by pipeline and month."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from penstock.contracts.errors import Invalid
+from penstock.contracts.events import Cost
+from penstock.cost.v1.cost_pb2 import SumCostsRequest
+from penstock.runtime.costs import summed
+
+LATE = datetime(2026, 11, 1, 1, tzinfo=timezone(timedelta(hours=2)))  # still October in UTC
+JOBS = [
+    ("loans", datetime(2026, 11, 3, tzinfo=UTC), Cost(processor_s=1.5, peak_memory=7, bytes_read=2)),
+    ("loans", datetime(2026, 11, 9, tzinfo=UTC), Cost(processor_s=2.25, peak_memory=5, gpu_s=1)),
+    ("loans", LATE, Cost(processor_s=8)),
+    ("fraud", datetime(2026, 11, 9, tzinfo=UTC), Cost(processor_s=4)),
+]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "month", "expected"),
+    [
+        (
+            "",
+            "",
+            [("2026-11", "loans", 2, 3.75), ("2026-11", "fraud", 1, 4.0), ("2026-10", "loans", 1, 8.0)],
+        ),
+        ("loans", "", [("2026-11", "loans", 2, 3.75), ("2026-10", "loans", 1, 8.0)]),
+        ("", "2026-10", [("2026-10", "loans", 1, 8.0)]),
+        ("fraud", "2026-10", []),
+    ],
+)
+def test_costs_are_summed_by_pipeline_and_month(
+    pipeline: str, month: str, expected: list[tuple[str, str, int, float]]
+) -> None:
+    found = summed(JOBS, SumCostsRequest(pipeline=pipeline, month=month)).months
+    assert [(one.month, one.pipeline, one.jobs, one.cost.processor_s) for one in found] == expected
+
+
+def test_peaks_are_not_added() -> None:
+    cost = summed(JOBS, SumCostsRequest(pipeline="loans", month="2026-11")).months[0].cost
+    assert (cost.peak_memory, cost.bytes_read, cost.gpu_s) == (7, 2, 1)
+
+
+def test_what_is_no_month_is_refused() -> None:
+    with pytest.raises(Invalid, match="`2026-13` is no month"):
+        summed(JOBS, SumCostsRequest(month="2026-13"))
