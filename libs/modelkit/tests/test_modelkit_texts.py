@@ -15,15 +15,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.errors import Invalid
+from penstock.modelkit.attribution import attributions
 from penstock.modelkit.build import build
 from penstock.modelkit.features import WordNumbers, transform
 from penstock.modelkit.graph import INT64, STRING, Graph, Runner
 from penstock.modelkit.model import TOLERANCE
+from penstock.modelkit.network import Layers, Shape, Tensors
 from penstock.modelkit.preprocessing import TextSequence, fit
 from penstock.modelkit.rows import signature
 from penstock.modelkit.sequences import FULL_WIDTH, Reading, has_characters, numbered, read_texts
 from penstock.modelkit.texts import Convolutions, text_parts
+from penstock.modelkit.texts import Reading as ReadingNetwork
 from penstock.modelkit.words import SEPARATORS
+from penstock.packages.parts import Bars
 
 odd = st.sampled_from(
     list("abÉßİΣΔя日本車のツ가나ﬁ🙂é\u0301\u200d\u00a0 \t\n.,;:!?()[]\"/'-_。、，！Ａ１　\U00020000")
@@ -180,3 +184,45 @@ def test_a_text_of_a_million_characters_is_read_from_its_beginning(world: Any, r
     assert isinstance(numbers, WordNumbers)
     assert numbers.starts[1] <= 256
     assert len(numbers.numbers) == numbers.starts[1] + 1
+
+
+@pytest.mark.parametrize("text", [CNN, FLAT, AVERAGE], ids=["cnn", "flat", "average"])
+def test_words_share_what_they_change_together(world: Any, rows: Any, text: dict[str, Any]) -> None:
+    """Completeness of integrated gradients, and 0 for what is no word."""
+    spec = world.pipeline({"t": "text", "u": "text"}, {"t": text, "u": AVERAGE})
+    part = rows((), [["a b c d", "b", ""], ["x", "", "y x"]])
+    fitted = fit(spec, signature(spec, ("false", "true")), part)
+    torch.manual_seed(3)
+    texts = text_parts(fitted.strings)
+    made = Shape(fitted.strings, sum(each.width for each in texts), 1)
+    network = ReadingNetwork(texts, Layers(made))
+    batch = Tensors.of(transform(fitted, part, lambda features: features.tensors(pieces=False))).batch(
+        torch.arange(3)
+    )
+    shares = attributions(network, batch, 0)
+    with torch.no_grad():
+        dense, buckets, *numbers = batch
+        change = network(*batch) - network(dense, buckets, *(torch.zeros_like(each) for each in numbers))
+    together = sum(share.sum(dim=1) for share in shares)
+    torch.testing.assert_close(together, change[:, 0], atol=0.02 * float(change.abs().max()), rtol=0)
+    for share, each in zip(shares, numbers, strict=True):
+        assert not share[each == 0].any()
+
+
+def test_the_words_that_speak_for_an_answer_are_shown(world: Any) -> None:
+    columns = {"t": [f"it is {('good', 'bad')[row % 2]} n{row}" for row in range(120)]}
+    labels = [row % 2 == 0 for row in range(120)]
+    files = [world.part(part, columns, labels) for part in ("train", "validation")]
+    spec = world.pipeline({"t": "text"}, {"t": AVERAGE}, model={"type": "linear"}, trainer=QUICK)
+    told = build(spec, *files).description
+    (picture,) = told.pictures
+    assert isinstance(picture, Bars)
+    assert picture.title == "Words of `t` for and against the logit of `y` = true"
+    assert (picture.bars[0].name, picture.bars[-1].name) != ("bad", "good")
+    values = {bar.name: bar.value for bar in picture.bars}
+    assert max(values, key=values.__getitem__) == "good"
+    assert min(values, key=values.__getitem__) == "bad"
+    assert not any(name.startswith("n") for name in values), "a word of one text is nobody's business"
+    assert told.limits == (
+        "Of `t` it reads the first 256 words and knows 124; all others are one unknown word.",
+    )

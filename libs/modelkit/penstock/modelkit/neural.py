@@ -12,6 +12,7 @@ import torch
 
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import FamilySpec, Pipeline
+from penstock.modelkit.attribution import word_pictures
 from penstock.modelkit.decision import probabilities
 from penstock.modelkit.fairness import Penalty, groups_of
 from penstock.modelkit.family import Description, Epoch, Part, Prepared
@@ -20,6 +21,7 @@ from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.network import Network, Shape, Tensors
 from penstock.modelkit.texts import Reading, text_parts
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
+from penstock.packages.parts import Picture
 
 SpecT = TypeVar("SpecT", bound=FamilySpec)
 
@@ -35,6 +37,8 @@ class TrainedNetwork:
     history: tuple[Epoch, ...] = ()
     kind: str = ""
     training: str = ""
+    limits: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     def predict(self, inputs: Inputs) -> Array:
         logits = self.network.predict(Tensors.of(inputs))
@@ -57,7 +61,7 @@ class TrainedNetwork:
         return weights_digest(self.network)
 
     def describe(self) -> Description:
-        return Description(self.kind, self.training, "torch")
+        return Description(self.kind, self.training, "torch", limits=self.limits, pictures=self.pictures)
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,24 @@ class Neural(Generic[SpecT]):
             f"Trained {len(history)} of at most {plan.epochs} epochs with {plan.optimizer.type}, learning"
             f" rate {plan.optimizer.learning_rate:g}, batches of {plan.batch_size}"
         )
-        return TrainedNetwork(network, objective.task, *prepared.scale(), history, self.kind(spec), told)
+        limits: tuple[str, ...] = ()
+        pictures: tuple[Picture, ...] = ()
+        if isinstance(network, Reading):
+            names = _outputs(pipeline, prepared)
+            limits = network.limits()
+            pictures = word_pictures(network, validation.features, names)
+        return TrainedNetwork(
+            network, objective.task, *prepared.scale(), history, self.kind(spec), told, limits, pictures
+        )
+
+
+def _outputs(pipeline: Pipeline, prepared: Prepared) -> tuple[str, ...]:
+    """Each output of the network, in words."""
+    name, classes = next(iter(pipeline.targets)), prepared.signature.classes
+    if not classes:
+        return (f"`{name}`, in standard deviations",)
+    shown = classes[1:] if len(classes) == 2 else classes
+    return tuple(f"the logit of `{name}` = {each}" for each in shown)
 
 
 def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, Split]:

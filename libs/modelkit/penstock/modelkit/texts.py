@@ -21,11 +21,17 @@ from penstock.modelkit.preprocessing import Category, Text, TextSequence
 
 
 class Part(nn.Module):
-    """One text: word numbers int64 [B, longest] → float32 [B, width]."""
+    """One text: word numbers int64 [B, longest] → float32 [B, width], by way of `table` and places
+    without words `before` them and after.
+    """
+
+    before = 0
+    _after = 0
 
     def __init__(self, words: TextSequence) -> None:
         super().__init__()
         self.width = words.treatment.columns
+        self.words = words
         self.table = nn.Embedding(len(words.counts) + 1, words.treatment.dimension, padding_idx=0)
         nn.init.normal_(self.table.weight[1:], std=EMBEDDING_SPREAD)
         self._shares = torch.tensor(words.counts, dtype=torch.float32) / sum(words.counts)
@@ -47,7 +53,9 @@ class Average(Part):
     """Mean of the words' embeddings; 0 of a text without words."""
 
     def forward(self, numbers: Tensor) -> Tensor:
-        return functional.embedding_bag(numbers, self.table.weight, mode="mean", padding_idx=0)
+        count = (numbers > 0).sum(dim=1, keepdim=True).clamp(min=1)
+        found: Tensor = self.table(numbers).sum(dim=1) / count
+        return found
 
     def compile_into(self, graph: Graph, numbers: str) -> str:
         axis = graph.constant([1], np.int64)
@@ -65,12 +73,13 @@ class Convolutions(Part):
         spec = words.treatment
         assert isinstance(spec, TextCnn)
         self._spec = spec
+        if spec.pool == "max":
+            self.before, self._after = max(spec.widths) - 1, max(spec.widths)
         self.filters = nn.ModuleList(nn.Conv1d(spec.dimension, spec.filters, width) for width in spec.widths)
         self.dropout = nn.Dropout(spec.dropout)
 
     def forward(self, numbers: Tensor) -> Tensor:
-        before, after = self._margins()
-        longer = functional.pad(numbers, (before, after))
+        longer = functional.pad(numbers, (self.before, self._after))
         if self._spec.pool == "flatten":
             longer = functional.pad(longer, (0, self._spec.words - longer.shape[1]))
         embedded = self.table(longer).transpose(1, 2)
@@ -80,8 +89,7 @@ class Convolutions(Part):
         return found
 
     def compile_into(self, graph: Graph, numbers: str) -> str:
-        before, after = self._margins()
-        margins = graph.constant([0, before, 0, after], np.int64)
+        margins = graph.constant([0, self.before, 0, self._after], np.int64)
         if self._spec.pool == "flatten":
             margins = self._up_to(graph, numbers)
         embedded = graph.op(
@@ -104,11 +112,6 @@ class Convolutions(Part):
             else:
                 answers.append(graph.op("Flatten", answer, axis=1))
         return graph.op("Concat", *answers, axis=1) if len(answers) > 1 else answers[0]
-
-    def _margins(self) -> tuple[int, int]:
-        """Places without words before and after a text."""
-        widest = max(self._spec.widths)
-        return (widest - 1, widest) if self._spec.pool == "max" else (0, 0)
 
     def _up_to(self, graph: Graph, numbers: str) -> str:
         """Margins that make every text `words` long."""
@@ -133,7 +136,7 @@ class Reading(Network):
 
     def average_unseen(self) -> None:
         with torch.no_grad():
-            for text in self._parts():
+            for text in self.parts():
                 text.average_unseen()
         self.network.average_unseen()
 
@@ -155,12 +158,21 @@ class Reading(Network):
         numbers = {name: value for name, value in inputs.items() if name.startswith("sequence")}
         columns = {
             name: text.compile_into(graph, value)
-            for text, (name, value) in zip(self._parts(), numbers.items(), strict=True)
+            for text, (name, value) in zip(self.parts(), numbers.items(), strict=True)
         }
         others = {name: value for name, value in inputs.items() if name not in numbers}
         return self.network.compile_into(graph, others | columns)
 
-    def _parts(self) -> list[Part]:
+    def limits(self) -> tuple[str, ...]:
+        """What it does not read, in sentences for the model card."""
+        return tuple(
+            f"Of `{text.words.name}` it reads the first {text.words.reading.words} words and knows"
+            f" {len(text.words.words):,}; all others are one unknown word."
+            for text in self.parts()
+        )
+
+    def parts(self) -> list[Part]:
+        """The layers of each text."""
         return [part for part in self.texts if isinstance(part, Part)]
 
 
