@@ -314,6 +314,31 @@ def test_a_weight_is_a_number_of_its_own() -> None:
     assert "income" in read(good).resolved_features()  # named as a feature, it is one too
 
 
+def test_an_interval_lies_between_two_quantiles() -> None:
+    binary = GOOD.replace("positive: true", "positive: true, quantiles: [0.1, 0.9]")
+    assert (21, "targets.default.quantiles", "`quantiles` are for a regression") in problems(binary)
+    good = (
+        binary.replace("{type: boolean}", "{type: number}")
+        .replace("type: binary, positive: true", "type: regression")
+        .partition("\naudit:")[0]
+    )
+    assert read(good).target.quantiles == (0.1, 0.9)
+    for wrong in ("[0.9, 0.1]", "[0, 0.9]", "[0.5, 0.5]"):
+        ((_, key, said),) = problems(good.replace("[0.1, 0.9]", wrong))
+        assert (key, said) == (
+            "targets.default.quantiles",
+            "give two shares between 0 and 1, the lower one first",
+        )
+    trees = good + "\nmodel: {type: boosted_trees, monotone: {income: increasing}}\n"
+    trees = trees.replace(", optimizer: {learning_rate: 1e-3}", "").replace(", clip: [p01, p99]", "")
+    assert "cannot be held to `monotone`" in problems(trees)[0][2]
+    gated = good + "\naudit: {gates: [{metric: coverage, at_least: 0.7}]}\n"
+    assert read(gated)
+    ((_, key, said),) = problems(gated.replace(", quantiles: [0.1, 0.9]", ""))
+    assert key == "audit.gates[0].metric"
+    assert said.startswith("`coverage` is about an interval: give the target `quantiles`")
+
+
 def test_a_plateau_must_be_seen_before_training_ends() -> None:
     schedule = "schedule: {type: reduce_on_plateau, patience: 4}"
     text = GOOD.replace("epochs: 5", f"epochs: 5, {schedule}")

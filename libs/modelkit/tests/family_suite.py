@@ -120,6 +120,20 @@ def _note(purpose: str, row: int) -> str:
     return " ".join(words[row % 4 :] + words[: row % 4]) if row % 11 else ""
 
 
+def gives_intervals(spec: Pipeline, folder: Path) -> None:
+    """They hold about as many true values as asked, and never cross. Raises AssertionError."""
+    (name, target), *_ = spec.model_dump(by_alias=True, exclude_unset=True)["targets"].items()
+    asked = Pipeline.model_validate(
+        spec.model_dump(by_alias=True, exclude_unset=True)
+        | {"targets": {name: target | {"quantiles": [0.1, 0.9]}}}
+    )
+    built = keeps_its_promises(asked, folder)
+    assert 0.6 < built.metrics["coverage"] < 0.97, built.metrics
+    assert 0 < built.metrics["interval_width"] < 400  # the values' own 0.1 and 0.9 quantiles: 290 apart
+    ends = run(built.model, odd_rows())["interval"]
+    assert (ends[:, 0] <= ends[:, 1]).all()
+
+
 def odd_rows(strings: int = len(STRINGS)) -> Rows:
     """Rows that no training split holds, each beside the others."""
     numbers = [np.nan, np.inf, -np.inf, 0.0, 1e300, -1e300, 19.99, 1234567.89, 1.7e9, 1_715_000_000.0]
@@ -168,19 +182,22 @@ def _answers_alike(spec: Pipeline, built: Built, files: tuple[Path, Path]) -> No
     family, prepared = family_of(spec.model), prepare(spec, *files)
     odd = odd_rows(len(prepared.signature.inputs.strings))
     model = family.fit(spec, prepared)
-    output = "value" if spec.target.type == "regression" else "probabilities"
+    outputs = [name for name in prepared.signature.outputs if name != "decision"]
     expected = model.predict(transform(prepared.preprocessing, odd, family.inputs))
-    found = run(built.model, odd)[output]
+    answers = run(built.model, odd)
+    found = np.concatenate([answers[name] for name in outputs], axis=1)
     assert expected.dtype == np.float64
     assert expected.shape == found.shape
     assert np.isfinite(found).all()
-    unit = np.maximum(prepared.scale()[1], np.abs(expected)) if output == "value" else 1.0
+    largest = np.abs(expected).max(axis=1, keepdims=True)  # of a row's value and interval
+    unit = np.maximum(prepared.scale()[1], largest) if "value" in outputs else 1.0
     assert (np.abs(found - expected) / unit).max() <= TOLERANCE
     runner = Runner(built.model)
     for row in range(len(odd)):
-        one = runner(odd.numbers[row : row + 1], odd.strings[row : row + 1])[output]
+        said = runner(odd.numbers[row : row + 1], odd.strings[row : row + 1])
+        one = np.concatenate([said[name] for name in outputs], axis=1)
         assert (np.abs(one - found[row]) / unit).max() <= TOLERANCE, "a row's answer is its own"
-    assert len(runner(odd.numbers[:0], odd.strings[:0])[output]) == 0
+    assert len(runner(odd.numbers[:0], odd.strings[:0])[outputs[0]]) == 0
 
 
 def _goes_on(spec: Pipeline, files: tuple[Path, Path], folder: Path, whole: Built) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from family_suite import honours_weights, keeps_its_promises, pipeline
+from family_suite import gives_intervals, honours_weights, keeps_its_promises, pipeline
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import section_at
@@ -41,3 +41,8 @@ def test_a_family_keeps_its_promises(tmp_path: Path, name: str, target: str) -> 
 @pytest.mark.parametrize("name", [name for name, spec in TYPES.items() if spec.sample_weight])
 def test_a_family_counts_rows_by_their_weights(tmp_path: Path, name: str) -> None:
     honours_weights(of(name), tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in TYPES.items() if spec.quantiles])
+def test_a_family_gives_intervals(tmp_path: Path, name: str) -> None:
+    gives_intervals(of(name, "regression"), tmp_path)

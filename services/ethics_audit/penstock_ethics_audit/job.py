@@ -77,6 +77,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             findings=findings,
             pictures=pictures(scores, groupings, findings),
             training=package.curves,
+            quantiles=package.pipeline.target.quantiles,
             sample_weight=package.pipeline.training.sample_weight,
             explanation=package.explanation,
             software=software(),

@@ -27,6 +27,7 @@ class Result(Finding):
     findings: Findings
     pictures: Pictures
     training: Curves
+    quantiles: tuple[float, float] | None = None  # that the interval goes between, where there is one
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
     explanation: Explanation | None = None  # what the model's family shows of it
     software: dict[str, str]

@@ -101,7 +101,9 @@ def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
     outputs = {name: np.concatenate([answer[name] for answer in answers]) for name in signature.outputs}
     units = np.unique(np.array(split.entities, dtype=object), return_inverse=True)[1].astype(np.int64)
     if signature.target.type == "regression":
-        return Scores("regression", split.labels, units, values=_finite(outputs["value"][:, 0], "value"))
+        intervals = _finite(outputs["interval"], "interval") if "interval" in outputs else None
+        values = _finite(outputs["value"][:, 0], "value")
+        return Scores("regression", split.labels, units, values=values, intervals=intervals)
     probabilities = _finite(outputs["probabilities"], "probabilities")
     if not np.isin(split.labels, np.arange(len(signature.classes))).all():
         raise Invalid(

@@ -93,6 +93,8 @@ def response_of(
         )
     if tensor := answers.get("value"):
         response.value = float(tensor.values[0])
+    if tensor := answers.get("interval"):
+        response.interval.lower, response.interval.upper = map(float, tensor.values)
     return response
 
 

@@ -118,6 +118,7 @@ class Prediction(TypedDict):
     inputs: dict[str, list[Value]] | None
     probabilities: list[list[float]] | None
     values: list[float] | None
+    intervals: NotRequired[list[list[float]]]  # Around the values, from a version that gives some
     decisions: list[str] | None
     # Ids of the events behind the features, by source, where the prediction was asked by entity.
     events: NotRequired[dict[str, str] | None]

@@ -31,6 +31,7 @@ class Measure:
     undefined: str  # Clause that completes "it is undefined where …"
     # Compares groups; the other measures are over all rows, and over each group's own.
     between_groups: bool = False
+    of_intervals: bool = False  # Of models whose target has `quantiles`
     # Target types for which a gate may ask it. The package's metrics are those that a gate may ask.
     gate: tuple[Task, ...] = ()
     # Target types for which champion and challenger may be compared by it.
@@ -161,6 +162,29 @@ MEASURES: dict[str, Measure] = {
             higher_is_better=True,
             range=(-inf, 1),
             undefined="the target is the same in all rows",
+            gate=NUMBERS,
+        ),
+        Measure(
+            "coverage",
+            "Coverage",
+            "the share of true values that lie within the interval; as much as the quantiles are apart is"
+            " meant",
+            NUMBERS,
+            higher_is_better=True,
+            range=(0, 1),
+            undefined="the model gives no interval",
+            of_intervals=True,
+            gate=NUMBERS,
+        ),
+        Measure(
+            "interval_width",
+            "Interval width",
+            "the mean width of the interval, in the target's unit",
+            NUMBERS,
+            higher_is_better=False,
+            range=(0, inf),
+            undefined="the model gives no interval",
+            of_intervals=True,
             gate=NUMBERS,
         ),
         Measure(

@@ -125,6 +125,18 @@ def r2(scores: Scores) -> Meter:
 
 
 @formula
+def coverage(scores: Scores) -> Meter | None:
+    if scores.intervals is None:
+        return None
+    return mean((scores.intervals[:, 0] <= scores.labels) & (scores.labels <= scores.intervals[:, 1]))
+
+
+@formula
+def interval_width(scores: Scores) -> Meter | None:
+    return None if scores.intervals is None else mean(scores.intervals[:, 1] - scores.intervals[:, 0])
+
+
+@formula
 def mean_error(scores: Scores) -> Meter:
     return mean(scores.said - scores.labels)
 

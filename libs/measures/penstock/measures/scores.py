@@ -29,6 +29,7 @@ class Scores:
     # ABSTAINED; without it the likeliest class counts.
     decisions: Codes | None = None
     values: Floats | None = None
+    intervals: Floats | None = None  # [N, 2]: around `values`, where the model gives some
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -69,4 +70,5 @@ class Scores:
             probabilities=None if self.probabilities is None else self.probabilities[rows],
             decisions=None if self.decisions is None else self.decisions[rows],
             values=None if self.values is None else self.values[rows],
+            intervals=None if self.intervals is None else self.intervals[rows],
         )

@@ -49,6 +49,7 @@ class Plan:
     epochs: int
     stopping: EarlyStopping | None
     spread: float = 1.0
+    quantile: float | None = None  # that a regression is fitted to, instead of the mean
 
 
 def boost(
@@ -149,8 +150,8 @@ class _Loop:
             Epoch(
                 number=len(self.history) + 1,
                 epochs=plan.epochs,
-                train_loss=_loss(plan.task, self._training, learned),
-                validation_loss=_loss(plan.task, validation, seen),
+                train_loss=_loss(plan, self._training, learned),
+                validation_loss=_loss(plan, validation, seen),
                 validation_metric=value,
                 metric=metric,
                 learning_rate=plan.parameters["learning_rate"],
@@ -201,10 +202,12 @@ def _answers(booster: lightgbm.Booster) -> tuple[Array, Array]:
     return learned, seen
 
 
-def _loss(task: Task, split: Split, answers: Array) -> float:
-    """Log loss, or squared error of standardised values."""
+def _loss(plan: Plan, split: Split, answers: Array) -> float:
+    """Log loss, or squared error or quantile loss of standardised values."""
     labels = split.labels
-    if task == "regression":
+    if plan.quantile is not None:
+        rows = np.maximum(plan.quantile * (labels - answers), (plan.quantile - 1) * (labels - answers))
+    elif plan.task == "regression":
         rows = (answers - labels) ** 2
     else:
         chosen = np.where(labels == 1, answers, 1 - answers) if answers.ndim == 1 else None
@@ -224,6 +227,7 @@ def _identity(plan: Plan, *parts: Split) -> str:
         plan.epochs,
         stopping,
         plan.spread,
+        *([plan.quantile] if plan.quantile is not None else []),
     ]
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
     for part in parts:

@@ -81,7 +81,9 @@ class Description(NamedTuple):
 
 
 class Trained(Protocol):
-    """A fitted model. Its answers are probabilities of each class, or values, [N, k]."""
+    """A fitted model. Its answers are probabilities of each class [N, k], or values [N, 1]; with the
+    target's quantiles [N, 3], both of them after the value, the lower one first.
+    """
 
     @property
     def history(self) -> Sequence[Epoch]:

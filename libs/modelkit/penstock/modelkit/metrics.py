@@ -29,7 +29,7 @@ def of_split(
     abstaining is left aside.
     """
     if task == "regression":
-        scores = _scores(task, labels, answers["value"][:, 0])
+        scores = _scores(task, labels, answers["value"][:, 0], intervals=answers.get("interval"))
     else:
         said = answers["probabilities"]
         decided = said.argmax(axis=1) if threshold is None else said[:, 1] >= np.float32(threshold)
@@ -69,7 +69,9 @@ def of_epoch(task: Task, labels: Array, outputs: Array) -> tuple[str, float]:
     return CURVE[task], float(meter(np.ones((1, len(labels))))[0])
 
 
-def _scores(task: Task, labels: Array, said: Array, decided: Array | None = None) -> Scores:
+def _scores(
+    task: Task, labels: Array, said: Array, decided: Array | None = None, intervals: Array | None = None
+) -> Scores:
     said = said.astype(np.float64)
     return Scores(
         task,
@@ -78,4 +80,5 @@ def _scores(task: Task, labels: Array, said: Array, decided: Array | None = None
         probabilities=None if task == "regression" else said,
         decisions=None if decided is None else decided.astype(np.int64),
         values=said if task == "regression" else None,
+        intervals=None if intervals is None else intervals.astype(np.float64),
     )

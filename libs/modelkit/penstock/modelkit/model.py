@@ -37,7 +37,10 @@ def compile_model(
     graph = Graph()
     inputs = family.inputs(Features(graph, fitted))
     answers = model.compile(graph, {name: value.name for name, value in inputs.items()})
-    if signature.target.type == "regression":
+    if "interval" in signature.outputs:
+        graph.output(graph.columns(answers, [0]), "value", FLOAT, ["N", 1])
+        graph.output(graph.columns(answers, [1, 2]), "interval", FLOAT, ["N", 2])
+    elif signature.target.type == "regression":
         graph.output(answers, "value", FLOAT, ["N", 1])
     else:
         decision = compile_decision(graph, answers, signature.classes, threshold, abstain)
@@ -60,7 +63,8 @@ def check_parity(expected: Array, answers: dict[str, Array], spread: float) -> f
     """The largest difference over all rows between the library's answers and the graph's. Raises
     NotAlike above TOLERANCE. `spread`: one standard deviation of a regression's target.
     """
-    found = answers["value" if "value" in answers else "probabilities"].astype(np.float64)
+    parts = [answers[name] for name in ("probabilities", "value", "interval") if name in answers]
+    found = np.concatenate(parts, axis=1).astype(np.float64)
     unit = np.maximum(spread, np.abs(expected)) if "value" in answers else 1.0
     worst = float((np.abs(expected - found) / unit).max(initial=0.0))
     if not worst <= TOLERANCE:

@@ -18,6 +18,7 @@ from penstock.modelkit.fairness import Penalty, groups_of
 from penstock.modelkit.family import Description, Epoch, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
+from penstock.modelkit.intervals import ordered
 from penstock.modelkit.network import Network, Shape, Tensors
 from penstock.modelkit.texts import Reading, text_parts
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
@@ -39,11 +40,13 @@ class TrainedNetwork:
     training: str = ""
     limits: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    intervals: bool = False
 
     def predict(self, inputs: Inputs) -> Array:
         logits = self.network.predict(Tensors.of(inputs))
         if self.task == "regression":
-            found = logits * self.spread + self.offset
+            in_order = torch.cat([logits[:, :1], logits[:, 1:].sort(dim=1).values], dim=1)
+            found = in_order * self.spread + self.offset
         elif self.task == "binary":
             found = torch.sigmoid(torch.cat([-logits, logits], dim=1))
         else:
@@ -54,6 +57,8 @@ class TrainedNetwork:
         logits = self.network.compile_into(graph, inputs)
         if self.task != "regression":
             return probabilities(graph, logits, self.task)
+        if self.intervals:
+            logits = ordered(graph, logits)
         scaled = graph.op("Mul", logits, graph.constant(self.spread, np.float32))
         return graph.op("Add", scaled, graph.constant(self.offset, np.float32))
 
@@ -88,7 +93,9 @@ class Neural(Generic[SpecT]):
         seed_everything(seed)
         objective, training, validation = _learning(pipeline, prepared)
         dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
-        outputs = len(prepared.signature.classes) if objective.task == "multiclass" else 1
+        outputs = 3 if objective.quantiles else 1
+        if objective.task == "multiclass":
+            outputs = len(prepared.signature.classes)
         strings = prepared.preprocessing.strings
         texts = text_parts(strings)
         dense += sum(text.width for text in texts)
@@ -116,7 +123,15 @@ class Neural(Generic[SpecT]):
             limits = network.limits()
             pictures = word_pictures(network, validation.features, names)
         return TrainedNetwork(
-            network, objective.task, *prepared.scale(), history, self.kind(spec), told, limits, pictures
+            network,
+            objective.task,
+            *prepared.scale(),
+            history,
+            self.kind(spec),
+            told,
+            limits,
+            pictures,
+            intervals=objective.quantiles is not None,
         )
 
 
@@ -124,7 +139,8 @@ def _outputs(pipeline: Pipeline, prepared: Prepared) -> tuple[str, ...]:
     """Each output of the network, in words."""
     name, classes = next(iter(pipeline.targets)), prepared.signature.classes
     if not classes:
-        return (f"`{name}`, in standard deviations",)
+        quantiles = [f"the {share:g} quantile of `{name}`" for share in pipeline.target.quantiles or ()]
+        return tuple(f"{each}, in standard deviations" for each in (f"`{name}`", *quantiles))
     shown = classes[1:] if len(classes) == 2 else classes
     return tuple(f"the logit of `{name}` = {each}" for each in shown)
 
@@ -156,5 +172,5 @@ def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split,
             None if rows is None else torch.from_numpy(rows.astype(np.float32)),
         )
 
-    objective = Objective(pipeline.target.type, weights, penalty, spread)
+    objective = Objective(pipeline.target.type, weights, penalty, spread, pipeline.target.quantiles)
     return objective, split(train, train_groups), split(validation, validation_groups)

@@ -48,7 +48,8 @@ def signature(pipeline: Pipeline, classes: tuple[str, ...]) -> ModelSignature:
     the pipeline file.
 
     `classes` names the columns of `probabilities`: binary, the negative class and then the positive
-    one. A regression has none, gives `value` instead, and decides nothing.
+    one. A regression has none, gives `value` instead, with quantiles `interval` too, and decides
+    nothing.
     """
     target = pipeline.target
     regression = target.type == "regression"
@@ -61,7 +62,10 @@ def signature(pipeline: Pipeline, classes: tuple[str, ...]) -> ModelSignature:
             numbers=tuple(name for name, kind in types.items() if kind == "number"),
             strings=tuple(name for name, kind in types.items() if kind != "number"),
         ),
-        outputs={"value": Output(datatype="FP32", columns=1)}
+        outputs={
+            "value": Output(datatype="FP32", columns=1),
+            **({"interval": Output(datatype="FP32", columns=2)} if target.quantiles else {}),
+        }
         if regression
         else {
             "probabilities": Output(datatype="FP32", columns=len(classes)),

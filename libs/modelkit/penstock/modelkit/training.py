@@ -25,6 +25,7 @@ from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Trainer
 from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch, kept, write_whole
+from penstock.modelkit.intervals import Quantiles
 from penstock.modelkit.metrics import of_epoch
 from penstock.modelkit.network import Network, Tensors
 from penstock.modelkit.optimizers import optimizer_of
@@ -47,12 +48,15 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A loss to minimise. `spread`: one standard deviation of a regression's target, in its unit."""
+    """A loss to minimise. `spread`: one standard deviation of a regression's target, in its unit.
+    `quantiles`: those that a regression's second and third output are fitted to.
+    """
 
     task: Task
     class_weights: Tensor | None = None  # float32 [k]
     penalty: Penalty | None = None
     spread: float = 1.0
+    quantiles: Quantiles | None = None
 
     def loss(
         self, logits: Tensor, labels: Tensor, groups: Tensor | None, weights: Tensor | None = None
@@ -72,7 +76,12 @@ class Objective:
     def _of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         """[B]"""
         if self.task == "regression":
-            return functional.mse_loss(logits[:, 0], labels, reduction="none")
+            rows = functional.mse_loss(logits[:, 0], labels, reduction="none")
+            if self.quantiles:
+                away = labels[:, None] - logits[:, 1:].sort(dim=1).values
+                shares = torch.tensor(self.quantiles)
+                rows = rows + torch.maximum(shares * away, (shares - 1) * away).sum(dim=1)
+            return rows
         if self.task == "multiclass":
             return functional.cross_entropy(logits, labels, reduction="none")
         return functional.binary_cross_entropy_with_logits(

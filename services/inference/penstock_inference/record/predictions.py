@@ -193,6 +193,8 @@ def _fill_outputs(prediction: Prediction, response: InferMessage) -> None:
                     ]
                 case "value":
                     prediction["values"] = [float(row[0]) for row in tensor.matrix(1, name)]
+                case "interval":
+                    prediction["intervals"] = [[float(end) for end in row] for row in tensor.matrix(2, name)]
                 case "decision":
                     prediction["decisions"] = [str(row[0]) for row in tensor.matrix(1, name)]
             prediction["rows"] = tensor.shape[0] if tensor.shape else 0

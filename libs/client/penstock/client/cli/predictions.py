@@ -35,6 +35,8 @@ def predict(
         )
     probabilities = ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items())
     said = probabilities or f"{found.value:.4f}"
+    if found.HasField("interval"):
+        said += f", {found.interval.lower:.4f} to {found.interval.upper:.4f}"
     show(
         found,
         f"{found.decision or said}   ({said})",

@@ -21,6 +21,10 @@ class Target(Model):
     type: Task
     positive: Scalar | None = None
     """Binary: the value that counts as 1 (default true for a boolean)."""
+    quantiles: tuple[float, float] | None = Field(default=None, exclude_if=lambda said: said is None)
+    """Regression: answers with an interval, too, from one of these quantiles of what is to be expected
+    to the other: `[0.1, 0.9]` is to hold eight of ten true values. The audit measures its `coverage`.
+    """
 
 
 class SplitParts(Model):

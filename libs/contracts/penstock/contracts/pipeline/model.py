@@ -24,6 +24,7 @@ class FamilySpec(Model):
     treatments: ClassVar[frozenset[str]] = frozenset({"impute", "clip", "scale", *ENCODINGS})
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
     sample_weight: ClassVar[bool] = True  # honours `training.sample_weight`
+    quantiles: ClassVar[bool] = True  # honours a target's `quantiles`
 
     @classmethod
     def by_rows(cls, rows: int) -> dict[str, Any]:

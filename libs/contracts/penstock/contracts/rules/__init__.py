@@ -236,6 +236,11 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
             f"`{gate.metric}` is judged over all rows; leave `by` out",
         ),
         (
+            measure.of_intervals and not pipeline.target.quantiles,
+            (*at, "metric"),
+            f"`{gate.metric}` is about an interval: give the target `quantiles`, as in [0.1, 0.9]",
+        ),
+        (
             kind not in measure.gate,
             (*at, "metric"),
             _unfit(gate.metric, kind, [fit for fit in over_rows(kind) if kind in fit.gate]),

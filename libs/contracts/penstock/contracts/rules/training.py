@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from penstock.contracts.pipeline import Pipeline, PlateauSchedule
+from penstock.contracts.pipeline import Monotone, Pipeline, PlateauSchedule
 from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_reference
 
 
 def training(pipeline: Pipeline) -> Iterator[Problem]:
     """Finds problems of training, in the file's order of sections."""
+    yield from _quantiles(pipeline)
     yield from _split(pipeline)
     yield from failing(
         (
@@ -27,6 +28,24 @@ def training(pipeline: Pipeline) -> Iterator[Problem]:
     yield from _sample_weight(pipeline)
     yield from _family(pipeline)
     yield from _fitting(pipeline)
+
+
+def _quantiles(pipeline: Pipeline) -> Iterable[Problem]:
+    (name, target), family = next(iter(pipeline.targets.items())), pipeline.model
+    at: Path = ("targets", name, "quantiles")
+    if target.quantiles is None:
+        return ()
+    low, high = target.quantiles
+    return failing(
+        (target.type != "regression", at, "`quantiles` are for a regression"),
+        (not 0 < low < high < 1, at, "give two shares between 0 and 1, the lower one first"),
+        (not family.quantiles, at, f"`{family.type}` gives no interval; leave it out"),
+        (
+            isinstance(family, Monotone) and family.monotone,
+            at,
+            "an interval cannot be held to `monotone`; leave one of the two out",
+        ),
+    )
 
 
 def _split(pipeline: Pipeline) -> Iterable[Problem]:

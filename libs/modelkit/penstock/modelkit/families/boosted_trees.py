@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from penstock.modelkit.decision import probabilities
 from penstock.modelkit.family import Description, Epoch, Family, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import Array, Graph
+from penstock.modelkit.intervals import ordered
 from penstock.modelkit.preprocessing import Category
 from penstock.modelkit.trees import Columns, Tree, compile_trees, read_trees
 
@@ -45,36 +46,51 @@ class TrainedTrees:
     scale: tuple[float, float]  # offset and spread; 0 and 1 where there are classes
     history: tuple[Epoch, ...]
     description: Description = field(compare=False)
+    bounds: tuple[tuple[str, tuple[Tree, ...]], ...] = ()  # text and trees of each quantile
 
     def predict(self, inputs: Inputs) -> Array:
-        booster = lightgbm.Booster(model_str=self.text)
-        scores = np.asarray(booster.predict(_matrix(inputs), raw_score=True, num_threads=1))
-        scores = scores.reshape(-1, self.outputs)
+        matrix = _matrix(inputs)
+
+        def of(text: str) -> Array:
+            booster = lightgbm.Booster(model_str=text)
+            found: Array = np.asarray(booster.predict(matrix, raw_score=True, num_threads=1))
+            return found.reshape(len(matrix), -1)
+
+        scores = of(self.text)
         if self.task == "regression":
             offset, spread = self.scale
-            return scores * spread + offset
+            bounds = [of(text) for text, _ in self.bounds]
+            in_order = np.sort(np.concatenate(bounds, axis=1), axis=1) if bounds else scores[:, :0]
+            return np.concatenate([scores, in_order], axis=1) * spread + offset
         if self.task == "binary":
             scores = np.concatenate([np.zeros_like(scores), scores], axis=1)
         answers: Array = np.exp(scores - np.logaddexp.reduce(scores, axis=1, keepdims=True))
         return answers
 
     def compile(self, graph: Graph, inputs: Mapping[str, str]) -> str:
-        scores = compile_trees(
-            graph,
-            self.trees,
-            self.columns,
-            inputs.get("raw"),
-            inputs.get("buckets"),
-            outputs=self.outputs,
-            offset=self.scale[0],
-            spread=self.scale[1],
+        forests = (self.trees, *(trees for _, trees in self.bounds))
+        scores, *bounds = (
+            compile_trees(
+                graph,
+                trees,
+                self.columns,
+                inputs.get("raw"),
+                inputs.get("buckets"),
+                outputs=self.outputs,
+                offset=self.scale[0],
+                spread=self.scale[1],
+            )
+            for trees in forests
         )
+        if bounds:
+            return ordered(graph, graph.op("Concat", scores, *bounds, axis=1))
         return scores if self.task == "regression" else probabilities(graph, scores, self.task)
 
     def digest(self) -> str:
         digest = hashlib.sha256(f"{self.task} {self.outputs} {self.scale!r}".encode())
-        for tree in self.trees:
-            digest.update(tree.content())
+        for trees in (self.trees, *(trees for _, trees in self.bounds)):
+            for tree in trees:
+                digest.update(tree.content())
         return f"sha256:{digest.hexdigest()}"
 
     def describe(self) -> Description:
@@ -114,6 +130,16 @@ class BoostedTreesFamily:
         )
         text, history = boost(plan, training, validation, checkpoint=checkpoint, on_epoch=on_epoch)
         trees = _learned(text, spec, len(training.labels))
+        bounds = []
+        for quantile in pipeline.target.quantiles or ():
+            asked = replace(
+                plan,
+                parameters={**plan.parameters, "objective": "quantile", "alpha": quantile},
+                quantile=quantile,
+            )
+            own = checkpoint and checkpoint.with_name(f"{checkpoint.name}-{quantile:g}")
+            found, _ = boost(asked, training, validation, checkpoint=own)
+            bounds.append((found, _learned(found, spec, len(training.labels))))
         return TrainedTrees(
             text=text,
             trees=trees,
@@ -123,6 +149,7 @@ class BoostedTreesFamily:
             scale=prepared.scale(),
             history=history,
             description=_description(spec, plan, text, len(trees), len(history), prepared),
+            bounds=tuple(bounds),
         )
 
 

@@ -168,6 +168,7 @@ class PredictResponse(_message.Message):
     DIGEST_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
     prediction: _builtins.str
     """`x-penstock-prediction`: what `penstock trace` takes."""
     decision: _builtins.str
@@ -182,6 +183,10 @@ class PredictResponse(_message.Message):
     def events(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Ids of the events behind the features, by source, when asked by entity."""
 
+    @_builtins.property
+    def interval(self) -> Global___Interval:
+        """Around `value`, for a regression with quantiles."""
+
     def __init__(
         self,
         *,
@@ -192,16 +197,39 @@ class PredictResponse(_message.Message):
         digest: _builtins.str = ...,
         generation: _builtins.int = ...,
         events: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        interval: Global___Interval | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "interval", b"interval", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "decision", b"decision", "digest", b"digest", "events", b"events", "generation", b"generation", "prediction", b"prediction", "probabilities", b"probabilities", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "decision", b"decision", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "prediction", b"prediction", "probabilities", b"probabilities", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
 
 Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
+
+@_typing.final
+class Interval(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOWER_FIELD_NUMBER: _builtins.int
+    UPPER_FIELD_NUMBER: _builtins.int
+    lower: _builtins.float
+    upper: _builtins.float
+    def __init__(
+        self,
+        *,
+        lower: _builtins.float = ...,
+        upper: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lower", b"lower", "upper", b"upper"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Interval: _TypeAlias = Interval  # noqa: Y015
 
 @_typing.final
 class GetServingRequest(_message.Message):
