@@ -92,6 +92,11 @@ def credit_risk() -> Data:
     return _data("credit-risk", applications, outcomes["defaulted"], 20, ("logistic",))
 
 
+def machine_telemetry() -> Data:
+    readings = _module("machine-telemetry").readings()
+    return _data("machine-telemetry", readings, readings["anomaly"], 5, ())
+
+
 def _module(example: str) -> Any:
     """The example's data.py; it downloads the data once."""
     spec = importlib.util.spec_from_file_location(

@@ -100,6 +100,32 @@ def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
     assert (counts.records, counts.events) == (4454, 4454)
 
 
+@pytest.mark.slow  # 49,097 readings
+def test_machine_telemetry_runs_through_by_its_readme(stack: StackUnderTest) -> None:
+    """An autoencoder goes from events to a served, audited version."""
+    page = (ROOT / "examples" / "machine-telemetry" / "README.md").read_text()
+    commands = "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).strip().splitlines()
+    assert len(commands) == 5
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-c", command.replace(".venv/bin", str(BIN))],
+            cwd=ROOT,
+            env=environment(stack),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        if " train " in command:
+            (name,) = re.findall(r"^version (machine-telemetry@\w+)", done.stdout, re.MULTILINE)
+    assert name in done.stdout, "a prediction says which version made it"
+    version = stack.client.models.get(name)
+    assert version.metrics["auroc"] > 0.99
+    audited = stack.client.audits.get(version.digest)
+    assert audited.verdict == "pass"
+    assert {gate.metric for gate in audited.gates} == {"auroc", "precision"}
+
+
 def test_a_file_at_hand_becomes_a_model_by_the_readme(stack: StackUnderTest, tmp_path: Path) -> None:
     """With times as most exports write them, without a zone."""
     rows = random.Random(7)

@@ -74,6 +74,11 @@ def test_two_classes(rows: Rows) -> None:
         assert ours["f1"] == pytest.approx(sk.f1_score(*positive, sample_weight=w), abs=1e-12)
     else:
         assert np.isnan(ours["f1"])
+    if positive[1].any():
+        theirs = sk.precision_score(*positive, sample_weight=w)
+        assert ours["precision"] == pytest.approx(theirs, abs=1e-12)
+    else:
+        assert np.isnan(ours["precision"])
     theirs = sk.brier_score_loss(of.labels, p, sample_weight=w, pos_label=1)
     assert ours["brier"] == pytest.approx(theirs, abs=1e-12)
     _alike(rows, ours, decided)
@@ -126,8 +131,12 @@ def test_numbers(drawn: list[tuple[int, int, float]]) -> None:
     y, said, weights = np.array(drawn, dtype=float).T
     if not weights.any():
         return
-    rows = Rows(Scores("regression", y / 2, np.arange(len(y)), values=said / 2), weights)
+    ends = np.stack([said / 2 - 1, said / 2 + 2], axis=1)
+    rows = Rows(Scores("regression", y / 2, np.arange(len(y)), values=said / 2, intervals=ends), weights)
     ours, of, w = rows.found(), rows.of, rows.weight
+    above = of.labels - of.said
+    assert ours["coverage"] == pytest.approx(np.average((above >= -1) & (above <= 2), weights=w))
+    assert ours["interval_width"] == pytest.approx(3)
     error = (of.labels, of.said)
     assert ours["rmse"] == pytest.approx(sk.root_mean_squared_error(*error, sample_weight=w), abs=1e-12)
     assert ours["mae"] == pytest.approx(sk.mean_absolute_error(*error, sample_weight=w), abs=1e-12)

@@ -47,6 +47,17 @@ def test_a_threshold_lies_between_scores(rows: list[tuple[int, float]]) -> None:
     assert np.abs(scores - chosen).min() >= 4e-7
 
 
+@quick
+@given(rows=scored, rate=st.floats(0.01, 0.99))
+def test_a_rate_decides_that_share_positive(rows: list[tuple[int, float]], rate: float) -> None:
+    """As near as equal scores let it."""
+    labels, scores = arrays(rows)
+    decision = Decision(threshold=Threshold(choose="rate", value=rate))
+    chosen = np.float32(choose_threshold(decision, labels, scores))
+    off = [abs(np.mean(scores >= cut) - rate) for cut in (*np.unique(scores), 1.1)]
+    assert abs(np.mean(scores >= chosen) - rate) == pytest.approx(min(off))
+
+
 def test_a_fixed_threshold_is_as_given() -> None:
     decision = Decision(threshold=Threshold(choose="fixed", value=0.8))
     assert choose_threshold(decision, np.array([0, 1]), np.array([0.1, 0.2])) == 0.8
@@ -115,7 +126,7 @@ def test_what_is_undefined_on_the_split_is_left_out() -> None:
     """A class without a row has no AUROC; the target that never varies has no R²."""
     labels, probabilities = np.array([0, 1, 1, 0]), np.random.default_rng(1).dirichlet([1, 1, 1], 4)
     found = metrics.of_split("multiclass", labels, {"probabilities": probabilities}, None)
-    assert set(found) == {"accuracy", "f1", "log_loss", "brier"}
+    assert set(found) == {"accuracy", "f1", "precision", "log_loss", "brier"}
     assert set(metrics.of_split("regression", np.ones(4), {"value": np.zeros((4, 1))}, None)) == {
         "rmse",
         "mae",

@@ -194,7 +194,9 @@ def _limits(pipeline: Pipeline, built: Built) -> list[str]:
     limits = {
         "It knows rows like those it was trained on; `profile.json` says what they looked like.": True,
         "A category or word that the training split did not hold is treated as unknown, on average.": True,
-        "Probabilities come as trained; no calibration was applied.": pipeline.target.type != "regression",
+        "Probabilities come as trained; no calibration was applied.": (
+            pipeline.target.type != "regression" and not built.description.calibrated
+        ),
         "Its figures count all rows alike; training weighed them.": bool(_weight(pipeline)),
         "Classes were weighted to count alike, so probabilities of rare classes are too high.": (
             trainer.class_weights == "balanced"

@@ -90,6 +90,17 @@ MEASURES: dict[str, Measure] = {
             several_classes=f"{_ONE_AGAINST_THE_REST} of those that are defined",
         ),
         Measure(
+            "precision",
+            "Precision",
+            "the share of rows decided positive that are positive",
+            CLASSES,
+            higher_is_better=True,
+            range=(0, 1),
+            undefined="no row is decided positive",
+            gate=TWO_CLASSES,
+            several_classes=f"{_ONE_AGAINST_THE_REST} of those that are defined",
+        ),
+        Measure(
             "log_loss",
             "Log loss",
             "the mean surprise at the true label, in nats",

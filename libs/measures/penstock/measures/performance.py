@@ -48,21 +48,12 @@ def accuracy(scores: Scores) -> Meter:
 
 @formula
 def f1(scores: Scores) -> Meter:
-    """A row on which the model abstained was given no class."""
-    columns = []
-    for c in scores.of_interest:
-        true, chosen = scores.labels == c, scores.chosen == c
-        columns += [true & chosen, true, chosen]
+    return _over_classes(scores, lambda both, true, chosen: ratio(2 * both, true + chosen))
 
-    def value(*sums: Floats) -> Floats:
-        by_class = [
-            ratio(2 * both, true + chosen)
-            for both, true, chosen in zip(sums[::3], sums[1::3], sums[2::3], strict=True)
-        ]
-        defined = ~np.isnan(by_class)
-        return ratio(np.where(defined, by_class, 0.0).sum(axis=0), defined.sum(axis=0))
 
-    return Summed(tuple(columns), value)
+@formula
+def precision(scores: Scores) -> Meter:
+    return _over_classes(scores, lambda both, _true, chosen: ratio(both, chosen))
 
 
 @formula
@@ -142,6 +133,23 @@ def mean_error(scores: Scores) -> Meter:
 
 
 # -- parts of several measures and of the report's pictures -------------------------------------
+
+
+def _over_classes(scores: Scores, of: Callable[[Floats, Floats, Floats], Floats]) -> Meter:
+    """The mean over classes of `of`: rows of the class that were given it, rows of the class, rows that
+    were given it. A row on which the model abstained was given none.
+    """
+    columns = []
+    for c in scores.of_interest:
+        true, chosen = scores.labels == c, scores.chosen == c
+        columns += [true & chosen, true, chosen]
+
+    def value(*sums: Floats) -> Floats:
+        by_class = [of(*sums[at : at + 3]) for at in range(0, len(sums), 3)]
+        defined = ~np.isnan(by_class)
+        return ratio(np.where(defined, by_class, 0.0).sum(axis=0), defined.sum(axis=0))
+
+    return Summed(tuple(columns), value)
 
 
 def ranks(positive: NDArray[np.bool_], score: Floats) -> Meter:

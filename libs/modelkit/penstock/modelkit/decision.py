@@ -19,7 +19,7 @@ def choose_threshold(decision: Decision, labels: Array, probability: Array) -> f
 
     `max_f1` and `max_accuracy` try every cut between two neighbouring scores and put the threshold
     half-way between them, so that rounding decides nobody. Of equal cuts the one nearest to 0.5 is
-    taken.
+    taken. `rate` takes the cut that decides as near to that share of rows positive as there is.
     """
     if decision.threshold.choose == "fixed":
         return decision.threshold.value if decision.threshold.value is not None else 0.5
@@ -28,7 +28,9 @@ def choose_threshold(decision: Decision, labels: Array, probability: Array) -> f
     hits = np.concatenate([[0], np.cumsum(truth)])  # true positives when the first i rows are positive
     taken = np.arange(len(scores) + 1)
     positives = hits[-1]
-    if decision.threshold.choose == "max_f1":
+    if decision.threshold.choose == "rate":
+        value = -np.abs(taken / len(truth) - (decision.threshold.value or 0.0))
+    elif decision.threshold.choose == "max_f1":
         value = 2 * hits / np.maximum(taken + positives, 1)
     else:
         value = (hits + (len(truth) - positives) - (taken - hits)) / len(truth)

@@ -78,6 +78,7 @@ class Description(NamedTuple):
     limits: tuple[str, ...] = ()  # sentences on what no model of this kind can do
     importance: Mapping[str, float] = {}  # by feature, shares of 1; empty where it has no such measure
     pictures: tuple[Picture, ...] = ()  # aggregates of training or validation rows, no person's own
+    calibrated: bool = False  # its probabilities were fitted to the validation rows after training
 
 
 class Trained(Protocol):

@@ -64,7 +64,7 @@ class Objective:
         """The mean over rows, each weighed by its own weight and its class's; plus the penalty, which
         compares groups as they are.
         """
-        rows = self._of_rows(logits, labels)
+        rows = self.of_rows(logits, labels)
         if self.class_weights is not None:
             of_class = self.class_weights[labels]
             weights = of_class if weights is None else weights * of_class
@@ -73,8 +73,8 @@ class Objective:
             loss = loss + self.penalty(torch.sigmoid(logits[:, 0]), labels, groups)
         return loss
 
-    def _of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """[B]"""
+    def of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each row, [B]."""
         if self.task == "regression":
             rows = functional.mse_loss(logits[:, 0], labels, reduction="none")
             if self.quantiles:
@@ -87,6 +87,10 @@ class Objective:
         return functional.binary_cross_entropy_with_logits(
             logits[:, 0], labels.to(logits.dtype), reduction="none"
         )
+
+    def measured(self, logits: Tensor, labels: Tensor) -> tuple[str, float]:
+        """Name and value of the training curve's measure."""
+        return of_epoch(self.task, labels.numpy() * self.spread, logits.numpy() * self.spread)
 
 
 def seed_everything(seed: int) -> None:
@@ -176,8 +180,7 @@ class _Loop:
                 where="trainer.optimizer.learning_rate",
                 remedy="Lower the learning rate, or set trainer.gradient_clip to 1",
             )
-        spread = self._objective.spread
-        metric, value = of_epoch(self._objective.task, labels.numpy() * spread, logits.numpy() * spread)
+        metric, value = self._objective.measured(logits, labels)
         self.history.append(
             Epoch(
                 number=number,

@@ -38,6 +38,7 @@ from penstock.contracts.pipeline.file import (
     Trigger,
 )
 from penstock.contracts.pipeline.model import (
+    Autoencoder,
     BoostedTrees,
     FamilySpec,
     FtTransformer,
@@ -69,6 +70,7 @@ __all__ = [
     "Adam",
     "Adamw",
     "Audit",
+    "Autoencoder",
     "BagOfWords",
     "Batch",
     "BoostedTrees",

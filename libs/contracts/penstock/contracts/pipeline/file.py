@@ -60,10 +60,12 @@ class Training(Model):
 
 
 class Threshold(Model):
-    choose: Literal["max_f1", "max_accuracy", "fixed"] = "max_f1"
+    choose: Literal["max_f1", "max_accuracy", "fixed", "rate"] = "max_f1"
     on: Literal["validation"] = "validation"
     value: float | None = Field(default=None, gt=0, lt=1)
-    """Threshold itself, with `choose: fixed`."""
+    """Threshold itself, with `choose: fixed`; with `choose: rate` the share of the validation rows that
+    are decided positive.
+    """
 
 
 class Decision(Model):

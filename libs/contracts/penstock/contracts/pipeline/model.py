@@ -134,5 +134,27 @@ class BoostedTrees(FamilySpec, Monotone):
     """
 
 
-ModelSpec = Annotated[Mlp | Linear | WideDeep | FtTransformer | BoostedTrees, OneOf()]
+class Autoencoder(FamilySpec):
+    """A detector of anomalies: a network that learns to give the negative class's rows back through a
+    few numbers (Rumelhart, Hinton and Williams 1986). How wrongly a row comes back becomes the
+    positive class's probability, on the validation rows (Platt 1999).
+    """
+
+    targets = frozenset({"binary"})
+    treatments = frozenset({"impute", "clip", "scale", "one_hot"})
+    trainer_keys = frozenset(
+        {"epochs", "batch_size", "optimizer", "schedule", "early_stopping", "gradient_clip"}
+    )
+    quantiles = False
+
+    type: Literal["autoencoder"]
+    hidden: Hidden = (64, 16)
+    """Width of each layer on the way to the code; on the way back they come in reverse."""
+    code: int | None = Field(default=None, ge=1, le=4096)
+    """Numbers that a row is pressed into; by default about the root of its columns. At most half as many
+    as columns: else there is nothing to learn.
+    """
+
+
+ModelSpec = Annotated[Mlp | Linear | WideDeep | FtTransformer | BoostedTrees | Autoencoder, OneOf()]
 """`penstock.modelkit.families` has a file for each, named by its type."""

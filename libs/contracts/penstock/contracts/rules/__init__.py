@@ -168,7 +168,11 @@ def _decision(pipeline: Pipeline) -> Iterator[Problem]:
     at: Path = ("decision", "threshold")
     fixed = threshold.choose == "fixed"
     return failing(
-        (fixed != (threshold.value is not None), at, "`choose: fixed` and `value` go together"),
+        (
+            (threshold.choose in ("fixed", "rate")) != (threshold.value is not None),
+            at,
+            f"`choose: {'rate' if threshold.choose == 'rate' else 'fixed'}` and `value` go together",
+        ),
         (
             fixed and "on" in threshold.model_fields_set,
             (*at, "on"),
@@ -236,7 +240,7 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
             f"`{gate.metric}` is judged over all rows; leave `by` out",
         ),
         (
-            measure.of_intervals and not pipeline.target.quantiles,
+            measure.of_intervals and kind in measure.gate and not pipeline.target.quantiles,
             (*at, "metric"),
             f"`{gate.metric}` is about an interval: give the target `quantiles`, as in [0.1, 0.9]",
         ),
