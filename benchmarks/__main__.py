@@ -62,6 +62,8 @@ def main() -> int:
     trees = script("trees")
     say("anomalies, 5 seeds")
     anomalies = script("anomalies")
+    say("twenty tables, 3 splits")
+    tables = script("twenty_tables")
     say("make test")
     began = time.monotonic()
     subprocess.run(["make", "test"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -69,6 +71,7 @@ def main() -> int:
         *table(demo_s, time.monotonic() - began, idle, parity, quality),
         *of_trees(trees),
         *of_anomalies(anomalies),
+        *of_tables(tables),
     ]
     PAGE.write_text(page(figures, idle, serving, ingest, quality))
     print(f"\nwrote {PAGE.relative_to(ROOT)}")
@@ -174,6 +177,19 @@ def of_trees(found: dict[str, Any]) -> Iterator[Figure]:
         f"{found['parity']:.1e}",
         found["parity"] <= 1e-6,
     )
+
+
+def of_tables(found: list[dict[str, Any]]) -> Iterator[Figure]:
+    for one in found:
+        catboost = one["against"] == "catboost"
+        yield Figure(
+            f"errors of a file's defaults on {one['tables']} tables, against {one['against']}'s defaults",
+            "–" if catboost else "≤ 1.01 (upper bound)",
+            "≤ 1.00 (upper bound)" if catboost else "–",
+            f"{one['ratio']:.3f} [{one['lower']:.3f}, {one['upper']:.3f}]",
+            catboost or one["upper"] <= 1.01,
+            not catboost or one["upper"] <= 1.0,
+        )
 
 
 def page(
