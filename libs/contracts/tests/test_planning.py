@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.contracts.load import read
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Mlp, Pipeline
 from penstock.contracts.planning import planned
 
 TEXT = """
@@ -19,7 +19,10 @@ sources:
     entity: applicant
     id: application_id
     timestamp: at
-    fields: {income: {type: number}, defaulted: {type: boolean}}
+    fields:
+      income: {type: number}
+      defaulted: {type: boolean}
+      sex: {type: category, protected: true}
 targets: {default: {from: applications.defaulted, type: binary}}
 """
 
@@ -54,6 +57,37 @@ def test_a_key_that_the_file_names_stays_and_the_rest_is_told() -> None:
 
 def test_a_family_that_is_not_trained_in_steps_has_none_planned() -> None:
     assert planned(file(model="{type: boosted_trees}"), 500).chosen == {}
+
+
+def test_the_family_is_one_that_does_all_that_the_file_asks_for() -> None:
+    pipeline, chosen = planned(file(), 5_000)
+    assert pipeline.model.type == chosen["model.type"] == "boosted_trees"
+    fair = file(
+        trainer="{fairness: {notion: equalized_odds, by: sex}}",
+        audit="{groups: {sex: {}}}",
+    )
+    assert planned(fair, 5_000).chosen["model.type"] == "mlp"
+    assert planned(file(trainer="{batch_size: 64}"), 5_000).pipeline.model.type == "mlp"
+    assert planned(file(model="{dropout: 0.5}"), 5_000).pipeline.model.type == "mlp", "its section is named"
+
+
+def test_the_recipe_of_an_mlp_comes_whole_or_not_at_all() -> None:
+    whole, chosen = planned(file(model="{type: mlp, hidden: [8]}"), 5_000)
+    assert isinstance(whole.model, Mlp)
+    assert (whole.model.recipe, whole.model.hidden) == ("realmlp", (8,))
+    assert chosen["trainer.optimizer.learning_rate"] == whole.trainer.optimizer.learning_rate > 1e-3
+    assert whole.resolved_features()["income"].scale == "robust"
+    for named in (
+        {"model": "{type: mlp, recipe: plain}"},
+        {"model": "{type: mlp}", "trainer": "{optimizer: {beta2: 0.999}}"},
+    ):
+        model = planned(file(**named), 5_000).pipeline.model
+        assert isinstance(model, Mlp)
+        assert model.recipe == "plain", "a default that the file names is named"
+    plain = planned(file(model="{type: mlp}", trainer="{optimizer: {learning_rate: 0.001}}"), 5_000).pipeline
+    assert isinstance(plain.model, Mlp)
+    assert (plain.model.recipe, plain.model.hidden) == ("plain", (64, 32))
+    assert plain.resolved_features()["income"].scale == "standard"
 
 
 def test_fixed_defaults_stay_what_they_were() -> None:

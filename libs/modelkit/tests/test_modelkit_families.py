@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from family_suite import gives_intervals, honours_weights, keeps_its_promises, pipeline
+from family_suite import gives_intervals, honours_weights, keeps_its_promises, parts, pipeline
 
+from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import section_at
+from penstock.contracts.planning import BY_ROWS, planned
+from penstock.modelkit.build import build
 from penstock.modelkit.family import family_of
 
 SECTION = section_at(Pipeline, ["model"])
 assert SECTION is not None
 TYPES: dict[str, Any] = SECTION.types()
 QUICK: dict[str, Any] = {"epochs": 8, "batch_size": 32, "optimizer": {"learning_rate": 0.02}}
-SMALL: dict[str, dict[str, Any]] = {"ft_transformer": {"d": 16, "blocks": 2, "heads": 4}}
+SMALL: dict[str, dict[str, Any]] = {
+    "ft_transformer": {"d": 16, "blocks": 2, "heads": 4},
+    "tabm": {"k": 4, "hidden": [16]},
+}
 
 
 def test_every_type_of_model_has_a_family() -> None:
@@ -46,3 +52,17 @@ def test_a_family_counts_rows_by_their_weights(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("name", [name for name, spec in TYPES.items() if spec.quantiles])
 def test_a_family_gives_intervals(tmp_path: Path, name: str) -> None:
     gives_intervals(of(name, "regression"), tmp_path)
+
+
+@pytest.mark.parametrize("target", get_args(Task))
+def test_the_recipe_of_realmlp_keeps_them_too(tmp_path: Path, target: str) -> None:
+    model = {"type": "mlp", "recipe": "realmlp", "hidden": [16], "dropout": 0.1}
+    built = keeps_its_promises(pipeline(model, target, trainer=QUICK), tmp_path)
+    assert built.metrics["r2" if target == "regression" else "auroc"] > 0.7
+
+
+def test_a_few_hundred_rows_are_trained_for_as_many_steps_as_they_need(tmp_path: Path) -> None:
+    files = parts(tmp_path)
+    fixed, by_rows = (pipeline({"type": "linear"}, defaults=defaults) for defaults in (1, BY_ROWS))
+    least, most = (build(planned(spec, 500).pipeline, *files).metrics["auroc"] for spec in (fixed, by_rows))
+    assert most > least + 0.05

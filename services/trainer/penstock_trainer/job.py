@@ -40,6 +40,7 @@ from penstock_trainer.overrides import overridden
 from penstock_trainer.settings import Settings
 
 REGISTRY_TIMEOUT_S = 10.0
+LIKELY_ROWS = 10_000  # of a training set that is still being put together
 
 T = TypeVar("T")
 
@@ -72,7 +73,8 @@ async def _prepare(
         )
     pipeline = overridden(json.loads(found.spec_json), requested.overrides)
     # torch takes 3 s to import; the feature store needs some to join. Both at once.
-    threading.Thread(target=_import_family, args=(pipeline,), daemon=True).start()
+    likely = planned(pipeline, LIKELY_ROWS).pipeline
+    threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
     async with rpc.connect(settings.platform.peer("feature_store")) as channel:
         made = await _patiently(
             job,

@@ -83,7 +83,10 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
             "trainer.optimizer.momentum: `momentum` is for `type: sgd` and means nothing with `type: adamw`",
         ),
         ({"model.type": "liner"}, "model.type: input should be 'mlp', 'linear', "),
-        ({"model.layers": 3}, "model.layers: no key `layers`; there is `type`, `hidden`, `dropout`"),
+        (
+            {"model.layers": 3},
+            "model.layers: no key `layers`; there is `type`, `recipe`, `hidden`, `dropout`",
+        ),
         (
             {"features.purpose.encode": "one_hot", "features.purpose.dimension": 3},
             "features.purpose.dimension: `dimension` is for `encode: embedding`",

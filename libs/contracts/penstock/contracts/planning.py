@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 
+from penstock.contracts import rules
 from penstock.contracts.pipeline import Pipeline
 
 BY_ROWS = 2
@@ -26,11 +27,39 @@ def planned(pipeline: Pipeline, rows: int) -> Plan:
     """
     if pipeline.defaults < BY_ROWS:
         return Plan(pipeline, {})
-    said = pipeline.model_dump(exclude_unset=True, by_alias=True)
-    model = said.get("model", {})
-    made = _beside(pipeline.model.by_rows(rows), {**said, "model": {"type": pipeline.model.type, **model}})
+    said = pipeline.model_dump(exclude_unset=True, by_alias=True) | {
+        section: _said(getattr(pipeline, section))
+        for section in ("model", "trainer")
+        if section in pipeline.model_fields_set
+    }
+    kind = pipeline.model.type if "model" in said else _family(said, rows) or pipeline.model.type
+    typed = {**said, "model": {"type": kind, **said.get("model", {})}}
+    family = Pipeline.model_validate(typed).model
+    made = _beside(family.by_rows(rows, typed), typed)
     found = Pipeline.model_validate(made)
     return Plan(found, dict(_new(made, said)))
+
+
+def _said(value: Any) -> Any:
+    """All that was named, also what is not written because it is the default."""
+    if not isinstance(value, BaseModel):
+        return value
+    return {name: _said(getattr(value, name)) for name in value.model_fields_set}
+
+
+def _family(said: Mapping[str, Any], rows: int) -> str | None:
+    """The first of the families for so many rows that does all that the file asks for."""
+    for kind in families(rows):
+        if not rules.problems(Pipeline.model_validate({**said, "model": {"type": kind}})):
+            return kind
+    return None
+
+
+def families(rows: int) -> tuple[str, ...]:
+    """Types of models that are taken for so many training rows where the file names none, the best
+    first.
+    """
+    return ("boosted_trees", "mlp")
 
 
 def _beside(chosen: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def prepare(pipeline: Pipeline, train_part: Path, validation_part: Path) -> Prep
     named = signature(pipeline, classes(train_part))
     training, validation = read(train_part, named, pipeline), read(validation_part, named, pipeline)
     check(pipeline, named, training, validation)
-    fitted = fit(pipeline, named, training, bins=bins(len(training)))
+    fitted = fit(pipeline, named, training, bins=bins(len(training)) if pipeline.model.pieces else 0)
     wanted = family_of(pipeline.model).inputs
     parts = (Part(rows, transform(fitted, rows, wanted)) for rows in (training, validation))
     return Prepared(named, fitted, *parts)

@@ -99,12 +99,14 @@ def _padded(starts: Tensor, numbers: Tensor, rows: Tensor) -> Tensor:
 class Shape(NamedTuple):
     """Sizes that a network is made for. `strings`: categories and texts; `dense`: columns of
     `Tensors.batch`, words included, and those of texts; `outputs`: logits, one of two classes or of
-    a regression, else one a class.
+    a regression, else one a class; `numbers`: those of the dense columns, the first, that are
+    scaled numbers.
     """
 
     strings: tuple[Category | Text | TextSequence, ...]
     dense: int
     outputs: int
+    numbers: int = 0
 
     @property
     def embedded(self) -> tuple[Category, ...]:
@@ -121,8 +123,10 @@ class Shape(NamedTuple):
 
 class Network(nn.Module):
     """A torch module from a batch, dense and buckets as `Tensors.batch` gives them, to logits or
-    standardised values, float32 [B, outputs].
+    standardised values, float32 [B, outputs]; in training of each of its `members`, [B members, …].
     """
+
+    members = 1
 
     def average_unseen(self) -> None:
         """Gives buckets that the training split never filled the average weights of those it did.
@@ -145,46 +149,60 @@ class Network(nn.Module):
         raise NotImplementedError
 
 
-class Layers(Network):
-    """Embeddings of the categories beside the dense columns, then `hidden` layers with ReLU and
-    dropout (none: a linear model).
-    """
+class Embedded(Network):
+    """A network with embeddings of the categories beside the dense columns: `width` columns together."""
 
-    def __init__(self, shape: Shape, hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
+    def __init__(self, shape: Shape, spread: float = EMBEDDING_SPREAD) -> None:
+        """`spread`: standard deviation of embeddings before training."""
         super().__init__()
-        dense, embedded, outputs = shape.dense, shape.embedded, shape.outputs
-        tables = [nn.Embedding(len(part.counts), part.dimension or 1) for part in embedded]
+        tables = [nn.Embedding(len(part.counts), part.dimension or 1) for part in shape.embedded]
         for table in tables:
-            nn.init.normal_(table.weight, std=EMBEDDING_SPREAD)
+            nn.init.normal_(table.weight, std=spread)
         self.embeddings = nn.ModuleList(tables)
-        self._shares = [torch.tensor(part.weights, dtype=torch.float32) for part in embedded]
-        width = dense + sum(part.dimension or 1 for part in embedded)
-        layers: list[nn.Module] = []
-        for size in hidden:
-            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
-            width = size
-        layers.append(nn.Linear(width, outputs))
-        self.layers = nn.Sequential(*layers)
-        self.average_unseen()
+        self._shares = [torch.tensor(part.weights, dtype=torch.float32) for part in shape.embedded]
+        self.width = shape.dense + sum(part.dimension or 1 for part in shape.embedded)
 
-    def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
-        parts = [dense, *(embedding(buckets[:, index]) for index, embedding in enumerate(self.embeddings))]
-        found: Tensor = self.layers(torch.cat(parts, dim=1))
-        return found
+    def embedded(self, dense: Tensor, buckets: Tensor) -> Tensor:
+        """float32 [B, width]: the dense columns, then the embeddings."""
+        found = [embedding(buckets[:, index]) for index, embedding in enumerate(self.embeddings)]
+        return torch.cat([dense, *found], dim=1)
 
     def average_unseen(self) -> None:
         with torch.no_grad():
             for table, shares in zip(self.embeddings.parameters(), self._shares, strict=True):
                 table[shares == 0] = shares @ table
 
-    def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+    def compile_embedded(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+        """Nodes for `embedded`."""
         parts = [value for name, value in inputs.items() if name != "buckets"]
         for index, table in enumerate(self.embeddings.parameters()):
             column = graph.columns(inputs["buckets"], [index])
             bucket = graph.op("Reshape", column, graph.constant([-1], np.int64))
             known = graph.constant(table.detach().numpy(), np.float32)
             parts.append(graph.op("Gather", known, bucket, axis=0))
-        value = graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+        return graph.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]
+
+
+class Layers(Embedded):
+    """`hidden` layers with ReLU and dropout (none: a linear model)."""
+
+    def __init__(self, shape: Shape, hidden: Sequence[int] = (), dropout: float = 0.0) -> None:
+        super().__init__(shape)
+        width = self.width
+        layers: list[nn.Module] = []
+        for size in hidden:
+            layers += [nn.Linear(width, size), nn.ReLU(), nn.Dropout(dropout)]
+            width = size
+        layers.append(nn.Linear(width, shape.outputs))
+        self.layers = nn.Sequential(*layers)
+        self.average_unseen()
+
+    def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
+        found: Tensor = self.layers(self.embedded(dense, buckets))
+        return found
+
+    def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
+        value = self.compile_embedded(graph, inputs)
         for layer in self.layers:  # a dropout adds no node
             if isinstance(layer, nn.Linear):
                 weight = graph.constant(layer.weight.detach().numpy().T, np.float32)

@@ -99,7 +99,7 @@ class Neural(Generic[SpecT]):
         strings = prepared.preprocessing.strings
         texts = text_parts(strings)
         dense += sum(text.width for text in texts)
-        network = self.network(spec, Shape(strings, dense, outputs))
+        network = self.network(spec, Shape(strings, dense, outputs, len(prepared.preprocessing.numbers)))
         if texts:
             network = Reading(texts, network)
         history = train(

@@ -21,6 +21,7 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import (
     BagOfWords,
     Embedding,
+    FamilySpec,
     OneHot,
     Pipeline,
     TextAverage,
@@ -129,7 +130,7 @@ def fit(pipeline: Pipeline, signature: ModelSignature, rows: Rows, *, bins: int 
     return Preprocessing(
         signature,
         tuple(_fit_number(name, features[name], column, bins) for name, column in numbers),
-        tuple(_fit_string(name, features[name], column) for name, column in strings),
+        tuple(_fit_string(name, features[name], column, pipeline.model) for name, column in strings),
     )
 
 
@@ -159,10 +160,12 @@ def _fit_number(name: str, feature: Treatment, column: Array, bins: int) -> Numb
     )
     clipped = np.clip(present, low, high)
     least, mean = clipped.min(), clipped.mean()
+    quartiles = np.diff(np.quantile(clipped, [0.25, 0.75])).item()
     fills = {"mean": mean, "zero": 0.0, "median": np.median(clipped)}
     scales = {
         "standard": (mean, clipped.std()),
         "minmax": (least, clipped.max() - least),
+        "robust": (np.median(clipped), quartiles or np.ptp(clipped) / 2),
         "none": (0.0, 1.0),
     }
     offset, scale = map(float, scales[feature.scale or "standard"])
@@ -189,7 +192,9 @@ def _edges(values: Array, bins: int) -> Array:
     return np.unique(np.concatenate([np.quantile(values, shares), np.quantile(np.unique(values), shares)]))
 
 
-def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text | TextSequence:
+def _fit_string(
+    name: str, feature: Treatment, column: Array, family: FamilySpec
+) -> Category | Text | TextSequence:
     if isinstance(feature, BagOfWords):
         return _fit_text(name, feature, column)
     if isinstance(feature, TextAverage | TextCnn):
@@ -203,7 +208,7 @@ def _fit_string(name: str, feature: Treatment, column: Array) -> Category | Text
     counts = [seen[value] for value in known]
     dimension = None
     if isinstance(feature, Embedding):
-        dimension = feature.dimension or min(32, max(1, (len(known) + 1) // 2))
+        dimension = feature.dimension or family.dimension(len(known))
     return Category(name, known, (missing, *counts, seen.total() - sum(counts)), dimension)
 
 

@@ -126,7 +126,7 @@ class Reading(Network):
     def __init__(self, texts: Sequence[Part], network: Network) -> None:
         super().__init__()
         self.texts = nn.ModuleList(texts)
-        self.network = network
+        self.network, self.members = network, network.members
         self.average_unseen()
 
     def forward(self, dense: Tensor, buckets: Tensor, *numbers: Tensor) -> Tensor:

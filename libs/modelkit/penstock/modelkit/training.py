@@ -206,10 +206,11 @@ class _Loop:
         network.train()
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
             network.zero_grad()
-            groups = training.groups[rows] if training.groups is not None else None
-            weights = training.weights[rows] if training.weights is not None else None
             logits = network(*training.features.batch(rows))
-            loss = self._objective.loss(logits, training.labels[rows], groups, weights)
+            told = rows.repeat_interleave(network.members)
+            groups = training.groups[told] if training.groups is not None else None
+            weights = training.weights[told] if training.weights is not None else None
+            loss = self._objective.loss(logits, training.labels[told], groups, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)

@@ -46,6 +46,7 @@ from penstock.contracts.pipeline.model import (
     Mlp,
     ModelSpec,
     Monotone,
+    TabM,
     WideDeep,
 )
 from penstock.contracts.pipeline.sources import Entity, Format, Json, Source, SourceField
@@ -115,6 +116,7 @@ __all__ = [
     "Split",
     "SplitParts",
     "StepSchedule",
+    "TabM",
     "Target",
     "TextAverage",
     "TextCnn",

@@ -13,7 +13,7 @@ from penstock.contracts.pipeline.variants import OneOf, Unused, own_fields
 
 Impute = Literal["median", "mean", "zero"] | None
 Clip = tuple[str | float, str | float] | None
-Scale = Literal["standard", "minmax", "none"] | None
+Scale = Literal["standard", "minmax", "robust", "none"] | None
 Dimension = Annotated[int | None, Field(ge=1, le=256)]
 Vocabulary = Annotated[int | None, Field(ge=1, le=50_000)]
 MinCount = Annotated[int | None, Field(ge=1)]
@@ -37,8 +37,8 @@ class Number(_Treatment):
     clip: Clip = None
     """Numbers: bounds, as values or as percentiles of the training split (`p01`)."""
     scale: Scale = None
-    """Numbers: to mean 0 and standard deviation 1 (`standard`, the default), to [0, 1] (`minmax`), or
-    left as they are.
+    """Numbers: to mean 0 and standard deviation 1 (`standard`, most families' default), to [0, 1]
+    (`minmax`), to median 0 and quartiles 1 apart (`robust`), or left as they are.
     """
 
 
@@ -157,7 +157,7 @@ Feature = Annotated[ByField | Encoding, OneOf("encode")]
 Treatment = Number | Encoding
 """A feature whose field's type is known."""
 
-_DEFAULTS = {"impute": "median", "scale": "standard", "vocabulary": 1000, "min_count": 1}
+_DEFAULTS = {"impute": "median", "vocabulary": 1000, "min_count": 1}
 
 
 def encoding(model: type[Treatment]) -> str:
@@ -177,12 +177,19 @@ def fitting(field: SourceField, family: Container[str] = ENCODINGS) -> tuple[typ
     )
 
 
-def treated(feature: Feature, field: SourceField, family: Container[str]) -> Treatment:
-    """The feature with every choice made. Where the family takes no encoding of the field's type, as
-    any family would.
+def treated(
+    feature: Feature, field: SourceField, family: Container[str], scale: Scale = "standard"
+) -> Treatment:
+    """The feature with every choice made; `scale` where it names none. Where the family takes no
+    encoding of the field's type, as any family would.
     """
     default = (fitting(field, family) or fitting(field))[0]
     model = default if isinstance(feature, ByField) else type(feature)
-    said = {**_DEFAULTS, **feature.model_dump(by_alias=True, exclude_none=True), "encode": encoding(model)}
+    said = {
+        **_DEFAULTS,
+        "scale": scale,
+        **feature.model_dump(by_alias=True, exclude_none=True),
+        "encode": encoding(model),
+    }
     own = own_fields(model)
     return model.model_validate({key: value for key, value in said.items() if key in own})

@@ -156,5 +156,8 @@ class Pipeline(Model):
             reference.partition(".")[2]: ByField(source_field=reference)
             for reference in self.default_features()
         }
-        taken = self.model.treatments
-        return {name: treated(one, self.field(one.source_field), taken) for name, one in declared.items()}
+        model = self.model
+        return {
+            name: treated(one, self.field(one.source_field), model.treatments, model.scale)
+            for name, one in declared.items()
+        }

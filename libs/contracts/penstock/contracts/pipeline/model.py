@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline.base import FieldName, Model
-from penstock.contracts.pipeline.features import ENCODINGS
+from penstock.contracts.pipeline.features import ENCODINGS, Scale
 from penstock.contracts.pipeline.trainer import Trainer, by_steps
 from penstock.contracts.pipeline.variants import OneOf, Unused
 
@@ -26,20 +27,88 @@ class FamilySpec(Model):
     sample_weight: ClassVar[bool] = True  # honours `training.sample_weight`
     quantiles: ClassVar[bool] = True  # honours a target's `quantiles`
 
+    @property
+    def scale(self) -> Scale:
+        """Scale of a number that names none."""
+        return "standard"
+
+    @property
+    def pieces(self) -> bool:
+        """Tells whether numbers are taken in pieces too, by a family that can."""
+        return True
+
+    def dimension(self, values: int) -> int | None:
+        """Width of an embedding of so many values, where the file names none; None for one column a
+        value.
+        """
+        return min(32, max(1, (values + 1) // 2))
+
     @classmethod
-    def by_rows(cls, rows: int) -> dict[str, Any]:
-        """Chooses parts of the file for so many training rows; what the file says itself comes first."""
+    def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Chooses parts of the file for so many training rows. What the file says (`said`) stands
+        before what is chosen.
+        """
         return {"trainer": by_steps(rows)} if "batch_size" in cls.trainer_keys else {}
 
 
 class Mlp(FamilySpec):
-    """A network of fully connected layers with ReLU and dropout."""
+    """A network of fully connected layers with dropout."""
 
     type: Literal["mlp"] = "mlp"
+    recipe: Literal["plain", "realmlp"] = Field(default="plain", exclude_if=lambda said: said == "plain")
+    """`plain`: ReLU, numbers in pieces. `realmlp` (Holzmüller et al. 2024): SELU, numbers scaled by
+    quartiles and as waves of learned lengths; it wants ten times the learning rate. `defaults: 2`
+    chooses it, with its optimizer, where the file names no optimizer.
+    """
     hidden: Hidden = (64, 32)
     """Width of each layer."""
     dropout: Dropout = 0.1
     """Share of each layer's outputs that a training step leaves out."""
+
+    @property
+    def scale(self) -> Scale:
+        return "robust" if self.recipe == "realmlp" else super().scale
+
+    @property
+    def pieces(self) -> bool:
+        return self.recipe == "plain"
+
+    def dimension(self, values: int) -> int | None:
+        if self.recipe == "plain":
+            return super().dimension(values)
+        return 8 if values > 8 else None
+
+    @classmethod
+    def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe as a whole, or none of it: its learning rate suits no other."""
+        if "optimizer" in said.get("trainer", {}) or said["model"].get("recipe") == "plain":
+            return super().by_rows(rows, said)
+        steps = by_steps(rows, patience=0.5)  # the last epochs are the best, as their rate is low
+        optimizer = {"type": "adamw", "learning_rate": 0.02, "weight_decay": 0.02, "beta2": 0.95}
+        return {
+            "model": {"recipe": "realmlp", "hidden": (128, 128), "dropout": 0.15},
+            "trainer": {**steps, "optimizer": optimizer},
+        }
+
+
+class TabM(FamilySpec):
+    """Networks that share their weights and are trained side by side (Gorishniy et al. 2025), with its
+    authors' defaults. A step costs `k` times that of an `mlp` as wide.
+    """
+
+    type: Literal["tabm"]
+    k: int = Field(default=32, ge=1, le=256)
+    """Members."""
+    hidden: Annotated[Hidden, Field(min_length=1)] = (512, 512)
+    """Width of each layer."""
+    dropout: Dropout = 0.1
+    """Share of each layer's outputs that a training step leaves out."""
+
+    @classmethod
+    def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        """Its authors' optimizer; half the steps that others have, as each is dear."""
+        optimizer = {"type": "adamw", "learning_rate": 0.002, "weight_decay": 3e-4}
+        return {"trainer": {**by_steps(rows, steps=1000), "optimizer": optimizer}}
 
 
 class Linear(FamilySpec):
@@ -91,7 +160,7 @@ class FtTransformer(FamilySpec):
     """Share of each block's outputs that a training step leaves out."""
 
     @classmethod
-    def by_rows(cls, rows: int) -> dict[str, Any]:
+    def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
         authors = {"type": "adamw", "learning_rate": 1e-4, "weight_decay": 1e-5}
         return {"trainer": {**by_steps(rows), "optimizer": authors}}
 
@@ -156,5 +225,5 @@ class Autoencoder(FamilySpec):
     """
 
 
-ModelSpec = Annotated[Mlp | Linear | WideDeep | FtTransformer | BoostedTrees | Autoencoder, OneOf()]
+ModelSpec = Annotated[Mlp | Linear | WideDeep | FtTransformer | TabM | BoostedTrees | Autoencoder, OneOf()]
 """`penstock.modelkit.families` has a file for each, named by its type."""

@@ -155,10 +155,14 @@ class Trainer(Model):
     fairness: FairnessConstraint | None = None
 
 
-def by_steps(rows: int, steps: int = 2000, batch: int = 256) -> dict[str, Any]:
+def by_steps(rows: int, steps: int = 2000, patience: float = 0.2) -> dict[str, Any]:
     """Plans batches and epochs for so many training rows: `steps` steps at least in batches of at most
-    `batch` rows, and 20 epochs at least.
+    256 rows, and 20 epochs at least. `patience`: share of the epochs that early stopping waits.
     """
-    size = int(min(batch, max(32, 2 ** round(math.log2(max(1, rows) / 16)))))
+    size = int(min(256, max(32, 2 ** round(math.log2(max(1, rows) / 16)))))
     epochs = max(20, min(200, round(steps * size / max(1, rows))))
-    return {"batch_size": size, "epochs": epochs, "early_stopping": {"patience": max(5, epochs // 5)}}
+    return {
+        "batch_size": size,
+        "epochs": epochs,
+        "early_stopping": {"patience": max(5, round(patience * epochs))},
+    }
