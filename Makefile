@@ -18,6 +18,8 @@ export FEAST_USAGE := False
 export MLFLOW_DISABLE_TELEMETRY := true
 export ORT_DISABLE_TELEMETRY := 1
 export RAY_USAGE_STATS_ENABLED := 0
+# Kept bytecode: without it each process that a test starts compiles Penstock anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

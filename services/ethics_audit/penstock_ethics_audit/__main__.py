@@ -1,8 +1,11 @@
 """`python -m penstock_ethics_audit`"""
 
-from penstock.runtime.lifecycle import start
-from penstock_ethics_audit.app import run
-from penstock_ethics_audit.settings import Settings
+from penstock.runtime.loading import loading
+
+with loading():
+    from penstock.runtime.lifecycle import start
+    from penstock_ethics_audit.app import run
+    from penstock_ethics_audit.settings import Settings
 
 if __name__ == "__main__":
     start(run, Settings)

@@ -25,7 +25,7 @@ from penstock.packages import archive, signing
 from penstock.packages.format import Package, open_package
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.jobs import JobContext, job_main
+from penstock.runtime.child import JobContext, job_main
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
 from penstock_ethics_audit.report.page import render

@@ -13,7 +13,7 @@ import pytest
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import Artifact, ModelVersion
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.jobs import JobContext
+from penstock.runtime.child import JobContext
 from penstock.testing.packages import NOW
 from penstock_ethics_audit.job import run
 from penstock_ethics_audit.result import Result

@@ -58,8 +58,8 @@ from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Verdict, Waiver
 from penstock.packages.keys import Keys
 from penstock.runtime import rpc
+from penstock.runtime.child import JobContext
 from penstock.runtime.cloud_events import headers_of
-from penstock.runtime.jobs import JobContext
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store, assert_migrations_match

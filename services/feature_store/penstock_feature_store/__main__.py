@@ -6,12 +6,14 @@ is imported.
 
 from __future__ import annotations
 
+from penstock.runtime.loading import loading
 from penstock_feature_store.training.spawner import Spawner
 
 if __name__ == "__main__":
     spawner = Spawner.start(warm="penstock_feature_store.training.join")
-    from penstock.runtime.lifecycle import start
-    from penstock_feature_store.app import run
-    from penstock_feature_store.settings import Settings
+    with loading():
+        from penstock.runtime.lifecycle import start
+        from penstock_feature_store.app import run
+        from penstock_feature_store.settings import Settings
 
     start(lambda settings: run(settings, spawner), Settings)

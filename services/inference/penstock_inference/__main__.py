@@ -1,8 +1,11 @@
 """`python -m penstock_inference`"""
 
-from penstock.runtime.lifecycle import start
-from penstock_inference.app import run
-from penstock_inference.settings import Settings
+from penstock.runtime.loading import loading
+
+with loading():
+    from penstock.runtime.lifecycle import start
+    from penstock_inference.app import run
+    from penstock_inference.settings import Settings
 
 if __name__ == "__main__":
     start(run, Settings)

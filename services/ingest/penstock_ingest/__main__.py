@@ -1,8 +1,11 @@
 """`python -m penstock_ingest`"""
 
-from penstock.runtime.lifecycle import start
-from penstock_ingest.app import run
-from penstock_ingest.settings import Settings
+from penstock.runtime.loading import loading
+
+with loading():
+    from penstock.runtime.lifecycle import start
+    from penstock_ingest.app import run
+    from penstock_ingest.settings import Settings
 
 if __name__ == "__main__":
     start(run, Settings)

@@ -35,7 +35,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
-from penstock.runtime.jobs import JobContext, job_main
+from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.overrides import overridden
 from penstock_trainer.settings import Settings
 

@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.contracts.errors import Unavailable
-from penstock.runtime.jobs import JobContext, job_main
+from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.settings import Settings
 
 BATCH = 1000  # MLflow's own limit of metrics in a call

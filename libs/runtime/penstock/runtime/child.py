@@ -9,6 +9,7 @@ the child is tied to its parent's life.
 from __future__ import annotations
 
 import ctypes
+import gc
 import json
 import os
 import runpy
@@ -67,6 +68,8 @@ def job_main(
     error, its traceback in the log. SIGTERM raises SystemExit in `run`: clean up within a few
     seconds, the job goes back to the queue.
     """
+    gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGTERM, _on_sigterm)
     request = json.load(sys.stdin)
     with os.fdopen(request["channel"], "w") as channel:
@@ -153,4 +156,5 @@ if __name__ == "__main__":
     tie_to(parent)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.argv = [module]
+    gc.disable()  # until the module has loaded, as penstock.runtime.loading says
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -10,11 +10,10 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy import URL
 
 from penstock.contracts.connection import FURTHER_SECURITY
 from penstock.contracts.connection import KafkaSettings as KafkaSettings
@@ -22,7 +21,9 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.services import SERVICES
 from penstock.runtime import ports
 from penstock.runtime.artifacts import checked_root
-from penstock.runtime.database import with_password
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 S = TypeVar("S")
 
@@ -136,6 +137,9 @@ class ServiceSettings(BaseSettings):
 
     def with_password(self, url: str, setting: str = "database") -> URL:
         """Raises Invalid that names the setting which holds `url`."""
+        # A job's child reads settings and opens no database: SQLAlchemy is half of its imports.
+        from penstock.runtime.database import with_password
+
         return with_password(url, self.database_password_file, where=f"{self._prefix}{setting.upper()}")
 
     @model_validator(mode="after")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import pytest
 
+from penstock.runtime.loading import loading
 from penstock.testing import spread
-from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.containers import or_skip, require_engine
 
 if TYPE_CHECKING:
     from xdist.remote import Producer
 
+    from penstock.testing.broker import Kafka
     from penstock.testing.compose import ComposeUnderTest
     from penstock.testing.postgres import Postgres
     from penstock.testing.s3 import S3
@@ -34,6 +35,12 @@ class Logged(Protocol):
 
 
 _RUNNING = pytest.StashKey[dict[str, Logged]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    with loading():  # every worker imports every test's modules
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,6 +89,8 @@ def kafka() -> Iterator[Kafka]:
     """A broker for the session: the one at $PENSTOCK_TEST_KAFKA, else an embedded one on a free
     port, ended with the session.
     """
+    from penstock.testing.broker import EmbeddedKafka, Kafka
+
     if given := os.environ.get("PENSTOCK_TEST_KAFKA"):
         yield Kafka(given)
         return

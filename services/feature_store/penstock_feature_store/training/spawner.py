@@ -25,6 +25,7 @@ from typing import Any, Self
 
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.runtime.child import error_heard, error_said, tie_to
+from penstock.runtime.loading import loading
 
 
 class Spawner:
@@ -37,9 +38,8 @@ class Spawner:
     @classmethod
     def start(cls, warm: str) -> Self:
         """Imports the module `warm`, then forks. Call it before the process has threads."""
-        importlib.import_module(warm)
-        gc.collect()
-        gc.freeze()
+        with loading():
+            importlib.import_module(warm)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         pid = os.fork()
         if pid == 0:

@@ -4,9 +4,10 @@ A job is a row (`queue`). A worker claims it under a lease, starts the child, an
 child says: each message in one transaction with the events that follow from it (`worker`). A job
 whose result was applied never runs again; one whose child crashed, or whose service died, does, as
 often as `policy` allows.
+
+The child's side is `penstock.runtime.child`, which imports nothing of this.
 """
 
-from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.jobs.policy import Failure, Policy
 from penstock.runtime.jobs.process import Child
 from penstock.runtime.jobs.worker import Callbacks, Jobs, OnFailure, OnProgress, OnResult
@@ -15,11 +16,9 @@ __all__ = [
     "Callbacks",
     "Child",
     "Failure",
-    "JobContext",
     "Jobs",
     "OnFailure",
     "OnProgress",
     "OnResult",
     "Policy",
-    "job_main",
 ]
