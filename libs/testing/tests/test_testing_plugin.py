@@ -28,19 +28,28 @@ def test_whose_preparation_fails(prepared):
 def test_that_passes(program):
     pass
 """
-SHARING = """
+STACK = """
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
+from types import SimpleNamespace
 
 def tell(what):
     with Path("told").open("a") as out:
         out.write(f"{os.environ['PYTEST_XDIST_WORKER']} {what}\\n")
 
-@pytest.fixture(scope="session")
-def stack():
-    pass
+@contextmanager
+def running_stack():
+    tell("up")
+    yield
+    tell("down")
+
+sys.modules["penstock.testing.stack"] = SimpleNamespace(running_stack=running_stack)
+"""
+SHARING = """
+import pytest
+from conftest import tell
 
 @pytest.mark.parametrize("n", range(3))
 def test_alone(n):
@@ -75,7 +84,8 @@ def test_one_worker_has_the_stack_and_begins_with_it(tmp_path: Path) -> None:
     assert [file for file, those in workers.items() if len(those) > 1] == []
     assert workers["test_y"] == workers["test_z"]
     (worker,) = workers["test_z"]
-    assert [file for who, file in told if who == worker][:12] == ["test_y"] * 6 + ["test_z"] * 6
+    begun = ["test_y"] * 3 + ["up"] + ["test_y"] * 3 + ["test_z"] * 6 + ["down"]
+    assert [what for who, what in told if who == worker][:14] == begun, "the stack ends with its last test"
 
 
 def test_a_second_stack_has_a_worker_of_its_own(tmp_path: Path) -> None:
@@ -87,7 +97,8 @@ def test_a_second_stack_has_a_worker_of_its_own(tmp_path: Path) -> None:
     assert "24 passed" in said, said
     told = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
     files = {worker: {file for who, file in told if who == worker} for worker, _ in told}
-    assert sorted(map(sorted, files.values())) == [["test_a", "test_b"], ["test_c", "test_d"]]
+    alone = {frozenset({"up", "test_a", "test_b", "down"}), frozenset({"up", "test_c", "test_d", "down"})}
+    assert set(map(frozenset, files.values())) == alone
 
 
 def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path) -> None:
@@ -98,6 +109,7 @@ def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path)
 
 def run(folder: Path, *options: str) -> str:
     """What pytest prints of the folder's tests."""
+    (folder / "conftest.py").write_text(STACK)
     command = [sys.executable, "-m", "pytest", "-p", "penstock.testing.plugin", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, *options], cwd=folder, capture_output=True, text=True, timeout=60, check=False

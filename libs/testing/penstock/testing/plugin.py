@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -35,6 +35,7 @@ class Logged(Protocol):
 
 
 _RUNNING = pytest.StashKey[dict[str, Logged]]()
+_STACK = pytest.StashKey[ExitStack]()
 
 
 @pytest.hookimpl(wrapper=True)
@@ -82,6 +83,15 @@ def pytest_runtest_makereport(
             if name in getattr(item, "fixturenames", ()):
                 report.sections.append((f"what {name} logged last", programs.last_words()))
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
+    """The stack ends with the last test that may use it: idle it takes a twelfth of a core."""
+    yield
+    if nextitem is not None and not spread.shared_by(nextitem.path):
+        item.session.stash.get(_RUNNING, {}).pop("stack", None)
+        item.session.stash.get(_STACK, ExitStack()).close()
 
 
 @pytest.fixture(scope="session")
@@ -162,15 +172,16 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[StackUnderTest]:
+def stack(request: pytest.FixtureRequest) -> Iterator[StackUnderTest]:
     """The whole embedded stack, brought up once a session on ports of its own.
 
     A test that stops or kills something waits until it is ready again.
     """
     from penstock.testing.stack import running_stack
 
-    with running_stack() as under_test:
-        yield under_test
+    with ExitStack() as running:
+        request.session.stash[_STACK] = running
+        yield running.enter_context(running_stack())
 
 
 @pytest.fixture(scope="session")
