@@ -21,6 +21,7 @@ import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 from faststream.confluent import KafkaRouter
+from kafka import KafkaAdminClient
 from sqlalchemy import String, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -37,6 +38,7 @@ from penstock.contracts.topics import SHARED
 from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
@@ -771,6 +773,46 @@ async def test_a_replay_reads_all_and_goes_on(settings: KafkaSettings, store: St
             assert {key: state[key] for key in ("a", "b")} == {"a": 2, "b": 1}
             topics.send(applied("c"), applied("d"))
             await until(lambda state=state: "d" in state)  # type: ignore[misc]
+
+
+async def test_a_replay_knows_its_end_from_the_start(
+    settings: KafkaSettings, store: Store, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be told it by fetches that come back empty costs half a second for each topic, in turn."""
+    take = Reader.take
+    monkeypatch.setattr(Reader, "take", lambda *given: take(*given)._replace(ends={}))
+    topics.send(applied("a"))
+    router = Router("g")
+    seen: list[str] = []
+
+    @router.on_replay(PipelineApplied)
+    async def keep(event: PipelineApplied) -> None:
+        seen.append(event.pipeline)
+
+    @router.on_replay(AuditStarted)
+    async def none(event: AuditStarted) -> None:
+        seen.append(event.audit_id)
+
+    async with running(ControlPlane("t", settings, [router])):
+        for topic in router.replayed_topics:
+            await asyncio.wait_for(router.caught_up(topic), 20)
+    assert seen == ["a"]
+
+
+def test_topics_are_made_by_one_request(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    create = KafkaAdminClient.create_topics
+
+    def counted(self: KafkaAdminClient, topics: list[Any]) -> Any:
+        made.append(len(topics))
+        return create(self, topics)
+
+    monkeypatch.setattr(KafkaAdminClient, "create_topics", counted)
+    settings = kafka.settings(f"cp-{uuid.uuid4().hex[:8]}.")
+    ensure_topics(settings, TOPICS[:1])
+    for _ in range(2):
+        ensure_topics(settings, TOPICS)
+    assert made == [1, len(TOPICS) - 1]
 
 
 SERVICE = """

@@ -16,6 +16,7 @@ from penstock.runtime.kafka.admin import end_offsets, ensure_topics
 from penstock.runtime.settings import KafkaSettings
 from penstock.stack import passwords
 from penstock.stack.kafka import Broker, topics
+from penstock.stack.places import Places
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 
@@ -62,3 +63,13 @@ def test_a_broker_of_the_release_before_gets_users_and_keeps_its_data(tmp_path: 
         refused = written(passwords.settings(tmp_path, address, "ingest", ""))
         assert refused == KafkaError.TOPIC_AUTHORIZATION_FAILED
         assert list(end_offsets(broker, [AUDITS]).values()) == [2]
+
+
+def test_the_tool_that_formats_starts_from_the_cache_as_the_broker(tmp_path: Path) -> None:
+    (tmp_path / "kafka.aot").touch()
+    places = Places.find()
+    places.kafka = tmp_path
+    broker = Broker(tmp_path, 1, 2, places=places)
+    cache = f"-XX:AOTCache={tmp_path / 'kafka.aot'}"
+    assert cache in broker.command()
+    assert cache in broker.formatting()

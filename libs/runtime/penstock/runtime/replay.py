@@ -15,7 +15,7 @@ from functools import partial
 from penstock.contracts import metrics
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.dead_letters import DeadLetters, Letter
-from penstock.runtime.kafka.messages import BEGINNING, Partition
+from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.kafka.reading import Reader, Taken, lags
 from penstock.runtime.kafka.recovery import RENEW_AFTER_S, Recovery
 from penstock.runtime.lanes import Lanes
@@ -64,7 +64,7 @@ class Replay:
         self._stop = threading.Event()
         self._missing = {topic for router in routers for topic in router.replayed_topics}
         self._positions: dict[Partition, int] = {}
-        self._unread: dict[str, set[Partition]] = {}  # partitions whose end was not reached yet
+        self._unread: dict[str, dict[Partition, int]] = {}  # ends that were not reached yet
         self._applying: Future[None] | None = None
         self._lanes: Lanes[tuple[Router, str, bytes | None]] = Lanes(self._say)  # by topic and key
         self._lags: dict[str, int] = {}
@@ -95,6 +95,7 @@ class Replay:
             while not self._stop.is_set():
                 if self._missing and time.monotonic() >= look_at:
                     self._look_for_topics(reader)
+                    self._tell_progress()
                     look_at = time.monotonic() + LOOK_FOR_TOPICS_S
                 if self._positions and self._lanes.waiting < MOST_WAITING:
                     self._apply(reader.take(BATCH, POLL_S))
@@ -107,13 +108,19 @@ class Replay:
                 self._tell_progress()
 
     def _look_for_topics(self, reader: Reader) -> None:
-        for topic in sorted(self._missing):
-            if partitions := reader.partitions(topic):
-                begun = dict.fromkeys(partitions, BEGINNING)
-                reader.begin(begun)
-                self._positions |= begun
-                self._unread[topic] = set(partitions)
+        """Asks where each partition begins and ends, and begins with all of them together: a client that
+        finds it out while it reads waits half a second for each, in turn, and longer for its end.
+        """
+        found = {topic: reader.partitions(topic) for topic in sorted(self._missing)}
+        bounds = {partition: reader.ends(partition) for there in found.values() for partition in there}
+        begun = {partition: first for partition, (first, _) in bounds.items()}
+        reader.begin(begun)
+        self._positions |= begun
+        for topic, partitions in found.items():
+            if partitions:
                 self._missing.remove(topic)
+                ends = {partition: bounds[partition][1] for partition in partitions}
+                self._unread[topic] = {at: end for at, end in ends.items() if begun[at] < end}
 
     def _ask(self, reader: Reader) -> None:
         """Raises Unavailable where Kafka does not answer this client: silence alone says nothing."""
@@ -147,7 +154,10 @@ class Replay:
             self._positions |= {Partition(event.topic, event.partition): event.offset + 1 for event in events}
         for partition, end in taken.ends.items():
             self._positions[partition] = max(self._positions[partition], end)
-            self._unread.get(partition.topic, set()).discard(partition)
+            self._unread.get(partition.topic, {}).pop(partition, None)
+        for ends in self._unread.values():
+            for partition in [at for at, end in ends.items() if self._positions[at] >= end]:
+                del ends[partition]
 
     async def _apply_in_order(self, events: Sequence[Received]) -> None:
         """Returns when each is applied, or waits in its lane, and dead letters are durable, or wait."""

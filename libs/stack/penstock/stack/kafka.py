@@ -111,11 +111,13 @@ class Broker:
         """Command line of the broker. With `record_aot` the JVM writes its AOT cache there when it
         stops.
         """
-        aot = self.places.kafka / "kafka.aot"
-        cache = [f"-XX:AOTCache={aot}"] if aot.is_file() else []
-        if record_aot is not None:
-            cache = [f"-XX:AOTCacheOutput={record_aot}"]
+        cache = self._cache if record_aot is None else [f"-XX:AOTCacheOutput={record_aot}"]
         return [*self.java(), *cache, "-Xms64m", "-Xmx256m", "kafka.Kafka", str(self._config)]
+
+    @property
+    def _cache(self) -> list[str]:
+        aot = self.places.kafka / "kafka.aot"
+        return [f"-XX:AOTCache={aot}"] if aot.is_file() else []
 
     def java(self) -> list[str]:
         """JVM, its flags and the class path: an AOT cache holds for these."""
@@ -145,9 +147,11 @@ class Broker:
             scram=_SCRAM,
         )
 
-    def _format(self) -> None:
-        command = [
+    def formatting(self) -> list[str]:
+        """Command line that formats the data directory."""
+        return [
             *self.java(),
+            *self._cache,  # recorded of the broker; it halves this, too
             "kafka.tools.StorageTool",
             "format",
             "--standalone",
@@ -156,7 +160,9 @@ class Broker:
             "-c",
             str(self._config),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def _format(self) -> None:
+        done = subprocess.run(self.formatting(), capture_output=True, text=True, check=False)
         if done.returncode:
             raise PenstockError(
                 f"Kafka did not format its storage: {(done.stderr or done.stdout).strip()[-500:]}",

@@ -7,7 +7,7 @@ are lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 
 import structlog
@@ -74,12 +74,10 @@ def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> None:
     """
     with admin_client(kafka, "topics") as admin:
         present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
-        for topic in topics:
-            name = kafka.topic(topic.name)
-            if name in present:
-                _adjust(admin, name, topic, present[name])
-            else:
-                _create(admin, name, topic, kafka.replication)
+        names = {kafka.topic(topic.name): topic for topic in topics}
+        for name in names.keys() & present:
+            _adjust(admin, name, names[name], present[name])
+        _create(admin, {name: names[name] for name in names.keys() - present}, kafka.replication)
 
 
 def end_offsets(kafka: KafkaSettings, topics: Collection[str]) -> dict[Partition, int]:
@@ -127,15 +125,24 @@ def left_out(kafka: KafkaSettings, group: str, topics: Collection[str]) -> set[s
     return {f"{names[name]}/{number}" for name, number in wanted - held}
 
 
-def _create(admin: KafkaAdminClient, name: str, topic: Topic, replication: int) -> None:
-    new = NewTopic(
-        name=name,
-        num_partitions=topic.partitions,
-        replication_factor=replication,
-        topic_configs=topic.config,
-    )
-    with suppress(TopicAlreadyExistsError):  # another replica was faster
-        admin.create_topics([new])
+def _create(admin: KafkaAdminClient, topics: Mapping[str, Topic], replication: int) -> None:
+    new = [
+        NewTopic(
+            name=name,
+            num_partitions=topic.partitions,
+            replication_factor=replication,
+            topic_configs=topic.config,
+        )
+        for name, topic in topics.items()
+    ]
+    try:
+        if new:
+            admin.create_topics(new)
+    except TopicAlreadyExistsError:  # another replica was faster with some of them
+        for one in new:
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics([one])
+    for name, topic in topics.items():
         log.info("topic_created", topic=name, partitions=topic.partitions, **topic.config)
 
 
