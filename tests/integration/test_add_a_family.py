@@ -26,7 +26,7 @@ pytestmark = pytest.mark.process
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two members with the page's family in them."""
     house = copied_members(tmp_path_factory.mktemp("house"), ("libs/contracts", "libs/modelkit"))
-    touched = follow("docs/add-a-family.md", house, union="ModelSpec", keys=MODEL)
+    touched = follow("docs/add-a-family.md", house, union="Member", keys=MODEL)
     assert touched == {MODEL, STUMPS}  # no third file to touch
     return house
 

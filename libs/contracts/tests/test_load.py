@@ -675,3 +675,43 @@ def test_a_text_read_in_its_order_has_its_limits(keys: str, key: str, said: str)
     start, end = GOOD.index("features:"), GOOD.index("targets:")
     found = problems(GOOD[:start] + head + GOOD[end:])
     assert any(name == f"features.note.{key}" and said in message for _, name, message in found), found
+
+
+@pytest.mark.parametrize(
+    ("members", "trainer", "key", "said"),
+    [
+        ("[mlp]", "", "model.members", "two members or more"),
+        ("[mlp, mpl]", "", "model.members[1]", "did you mean `mlp`?"),
+        ("[mlp, ensemble]", "", "model.members[1]", "`ensemble` is not allowed"),
+        ("[mlp, mlp]", "", "model.members[1]", "this member stands above"),
+        ("[mlp, {type: ft_transformer, d: 30}]", "", "model.members[1].d", "has no 8 equal parts"),
+        ("[mlp, {type: mlp, hiden: [8]}]", "", "model.members[1].hiden", "did you mean `hidden`?"),
+        (
+            "[{type: boosted_trees, monotone: {income: increasing}}, mlp]",
+            "",
+            "model.members[0].monotone",
+            "`mlp` is not held to this",
+        ),
+        (
+            "[mlp, boosted_trees]",
+            "fairness: {notion: equalized_odds, by: sex}",
+            "trainer.fairness",
+            "`boosted_trees` is not trained by `fairness`",
+        ),
+    ],
+)
+def test_an_ensemble_does_what_all_its_members_do(members: str, trainer: str, key: str, said: str) -> None:
+    text = GOOD.replace(", clip: [p01, p99]", "").replace(
+        "training: {seed: 7}", f"model: {{type: ensemble, members: {members}}}"
+    )
+    text = text.replace("trainer: {epochs: 5", f"trainer: {{{trainer or 'epochs: 5'}")
+    assert [(name, said in message) for _, name, message in problems(text)] == [(key, True)], problems(text)
+
+
+def test_an_ensemble_refuses_treatments_that_one_member_does_not_take() -> None:
+    text = GOOD.replace("one_hot", "embedding").replace(
+        "training: {seed: 7}", "model: {type: ensemble, members: [mlp, boosted_trees]}"
+    )
+    assert [key for _, key, _ in problems(text)] == ["features.income.clip", "features.purpose"]
+    model = read(text.replace("boosted_trees", "linear")).model
+    assert [member.type for member in model.members] == ["mlp", "linear"]  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ TAKES: dict[str, Any] = {
     "a list of whole numbers": {"[integer]"},
     "a list of numbers": {"[number]"},
     "a list of texts": {"[string]"},
+    "a list of lists of texts": {"[[string]]"},
     "a list of mappings": {"[object]"},
     "names to mappings": {"{object}"},
     "a mapping": {"object"},
@@ -94,6 +95,10 @@ def page() -> dict[Key, tuple[str, str]]:
         elif row := re.match(r"\| `(.+?)` \| (.+?) \| (.+?) \| .*\|$", line.replace("\\|", "\0")):
             key, takes, left_out = (part.replace("\0", "\\|") for part in row.groups())
             found[path, variant, key] = (takes, left_out)
+        elif said := re.match(r"As under `(.+?)`, with `(.+?)` one of (.+)\.$", line):
+            kinds = {f"{said[2]}: {kind}" for kind in re.findall("`(.+?)`", said[3])}
+            same = {(path, kind, key): told for (at, kind, key), told in found.items() if at == said[1]}
+            found |= {place: told for place, told in same.items() if place[1] in kinds}
     return found
 
 
@@ -123,6 +128,9 @@ def test_a_key_takes_what_the_schema_takes(key: Key) -> None:
     elif takes.startswith("names to `"):
         words = sorted(takes.removeprefix("names to ").split(" \\| "))
         assert kinds(field) == {f"{{{'|'.join(words)}}}"}
+    elif takes == "a list of mappings or names of types":
+        (several,) = kinds(field)
+        assert {"object", "`mlp`"} < set(several.strip("[]").split("|"))
     else:
         assert kinds(field) == TAKES.get(takes, set(takes.split(" \\| ")))
     assert (left_out == "**required**") == required
@@ -130,7 +138,10 @@ def test_a_key_takes_what_the_schema_takes(key: Key) -> None:
     if left_out == "none":
         assert default in (None, {}, [])
     elif left_out.startswith("`") and not left_out.startswith("`type:"):
-        assert left_out.strip("`") == (default if isinstance(default, str) else json.dumps(default))
+        shown = default if isinstance(default, str) else json.dumps(default)
+        if takes.endswith("names of types"):
+            shown = f"[{', '.join(one['type'] for one in default)}]"
+        assert left_out.strip("`") == shown
 
 
 def test_what_was_wrong_once_is_right() -> None:

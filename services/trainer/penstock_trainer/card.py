@@ -202,7 +202,7 @@ def _limits(pipeline: Pipeline, built: Built) -> list[str]:
             trainer.class_weights == "balanced"
         ),
         "Training ended with its last planned epoch, not by early stopping: more epochs might have helped.": (
-            len(built.history) == trainer.epochs and trainer.early_stopping
+            trainer.early_stopping and built.history[-1].number == built.history[-1].epochs
         ),
         **dict.fromkeys(built.description.limits, True),
         f"Further limits, ethical considerations, contact: {NOT_STATED}": True,

@@ -89,7 +89,7 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
         ),
         (
             {"features.purpose.encode": "one_hot", "features.purpose.dimension": 3},
-            "features.purpose.dimension: `dimension` is for `encode: embedding`",
+            "features.purpose.dimension: `dimension` is for `encode: embedding or ",
         ),
     ],
 )

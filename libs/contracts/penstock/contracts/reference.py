@@ -31,12 +31,19 @@ key of another type than the one that is chosen. Durations are a number and one 
 
 
 def reference() -> str:
-    return "\n".join([_INTRODUCTION, *_sections(Section((Pipeline,)), "")])
+    return "\n".join([_INTRODUCTION, *_sections(Section((Pipeline,)), "", {})])
 
 
-def _sections(section: Section, path: str) -> Iterator[str]:
+def _sections(section: Section, path: str, told: dict[type[BaseModel], str]) -> Iterator[str]:
+    """`told`: where each model of a union has its tables."""
     yield f"## `{path}`\n" if path else "## The file\n"
     key = section.union.key if section.union else ""
+    if key and all(model in told for model in section.models):
+        names = ", ".join(f"`{tag}`" for tag in section.types())
+        yield f"As under `{told[section.models[0]]}`, with `{key}` one of {names}.\n"
+        return
+    if key:
+        told |= dict.fromkeys(section.models, path)
     if key:
         yield f"`{key}` says which of these tables holds.\n"
     for tag, model in (section.types() or {NO_TYPE: section.models[0]}).items():
@@ -47,7 +54,7 @@ def _sections(section: Section, path: str) -> Iterator[str]:
         for name, field in own_fields(model).items():
             if inner := section_of(field.rebuild_annotation()):
                 step = f"{path}.{name}" if path else name
-                yield from _sections(inner, step + {"{}": ".<name>"}.get(inner.held, inner.held))
+                yield from _sections(inner, step + {"{}": ".<name>"}.get(inner.held, inner.held), told)
 
 
 def _table(model: type[BaseModel], first: str) -> Iterator[str]:
@@ -68,7 +75,8 @@ def _takes(annotation: Any) -> str:
     if section is None:
         return _scalar(annotation)
     if section.union is None or section.held:
-        return {"": "a mapping", "{}": "names to mappings", "[]": "a list of mappings"}[section.held]
+        held = {"": "a mapping", "{}": "names to mappings", "[]": "a list of mappings"}[section.held]
+        return f"{held} or names of types" if section.union and section.union.alone else held
     alone = " or ".join(f"`{name}`" for name in section.union.names(section.models))
     return f"a mapping by `{section.union.key}`{f', or {alone} alone' if alone else ''}"
 
@@ -110,10 +118,12 @@ def _left_out(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if value in (None, {}, ()):
         return "none"
+    section = section_of(field.rebuild_annotation())
+    union = section.union if section else None
     if isinstance(value, BaseModel):
-        section = section_of(field.rebuild_annotation())
-        union = section.union if section else None
         return f"`{union.key}: {union.tag(type(value))}`" if union else "its defaults"
+    if isinstance(value, tuple) and union:
+        return f"`[{', '.join(union.tag(type(one)) for one in value)}]`"
     written = format_duration(value) if isinstance(value, timedelta) else json.dumps(value).replace('"', "")
     return f"`{written}`"
 

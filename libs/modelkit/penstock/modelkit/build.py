@@ -81,6 +81,13 @@ def prepare(pipeline: Pipeline, train_part: Path, validation_part: Path) -> Prep
     named = signature(pipeline, classes(train_part))
     training, validation = read(train_part, named, pipeline), read(validation_part, named, pipeline)
     check(pipeline, named, training, validation)
+    return treated(pipeline, named, training, validation)
+
+
+def treated(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> Prepared:
+    """Fits the treatment of the features and transforms both parts. Raises Invalid where a feature
+    cannot be learned from.
+    """
     fitted = fit(pipeline, named, training, bins=bins(len(training)) if pipeline.model.pieces else 0)
     wanted = family_of(pipeline.model).inputs
     parts = (Part(rows, transform(fitted, rows, wanted)) for rows in (training, validation))

@@ -23,8 +23,8 @@ CHUNK_CELLS = 16_000_000  # floats in one chunk of word counts while rows are tr
 
 
 class Value(NamedTuple):
-    """A matrix [N, width] in the graph: DOUBLE, FLOAT or INT64. One that is `sparse`, mostly zeros,
-    is kept as WordWeights in memory, or, of INT64, as WordNumbers.
+    """A matrix [N, width] in the graph: DOUBLE, FLOAT, INT64 or STRING. One that is `sparse`, mostly
+    zeros, is kept as WordWeights in memory, or, of INT64, as WordNumbers.
     """
 
     name: str
@@ -57,7 +57,7 @@ Inputs = Mapping[str, Array | WordWeights | WordNumbers]
 
 
 class Features:
-    """One graph's features. Adds the graph's inputs, `numbers` and `strings`."""
+    """Features of a graph, whose inputs, `numbers` and `strings`, it adds where they are not there."""
 
     def __init__(self, graph: Graph, fitted: Preprocessing) -> None:
         self.graph = graph
@@ -68,6 +68,15 @@ class Features:
             self._strings = graph.input("strings", STRING, ["N", len(fitted.strings)])
 
     # -- what families take ------------------------------------------------------------------------
+
+    def untreated(self) -> dict[str, Value]:
+        """The inputs as they came, as far as there are any: `raw` FP64 [N, n], `texts` STRING [N, m]."""
+        found = {}
+        if self.fitted.numbers:
+            found["raw"] = Value(self._numbers, DOUBLE)
+        if self.fitted.strings:
+            found["texts"] = Value(self._strings, STRING)
+        return found
 
     def numbers(self) -> Value | None:
         """FP64 [N, n] as they came, missing as NaN. Where the training split had none missing, there

@@ -38,7 +38,9 @@ class Graph:
         self._output_of: dict[bytes, str] = {}
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
-        self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        """Declares an input of the graph; one that is there already stays."""
+        if name not in {value.name for value in self._inputs}:
+            self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
     def output(self, value: str, name: str, kind: int, shape: list[int | str]) -> None:

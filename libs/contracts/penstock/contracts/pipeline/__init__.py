@@ -40,6 +40,7 @@ from penstock.contracts.pipeline.file import (
 from penstock.contracts.pipeline.model import (
     Autoencoder,
     BoostedTrees,
+    Ensemble,
     FamilySpec,
     FtTransformer,
     Linear,
@@ -82,6 +83,7 @@ __all__ = [
     "Duration",
     "EarlyStopping",
     "Embedding",
+    "Ensemble",
     "Entity",
     "FairnessConstraint",
     "FamilySpec",

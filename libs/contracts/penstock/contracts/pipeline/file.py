@@ -11,7 +11,7 @@ from penstock.contracts.measures import Task
 from penstock.contracts.pipeline.audit import Audit, Promotion
 from penstock.contracts.pipeline.base import Duration, FieldName, FieldReference, Model, Name, Scalar
 from penstock.contracts.pipeline.features import ByField, Feature, Treatment, treated
-from penstock.contracts.pipeline.model import Mlp, ModelSpec
+from penstock.contracts.pipeline.model import Ensemble, Mlp, ModelSpec
 from penstock.contracts.pipeline.sources import Entity, Source, SourceField
 from penstock.contracts.pipeline.trainer import Trainer
 
@@ -118,6 +118,12 @@ class Pipeline(Model):
     def key(self) -> str:
         """The event field that names the first entity."""
         return self.entities[self.entity].key
+
+    def members(self) -> tuple[Pipeline, ...]:
+        """The pipeline once for each model that it trains: of an ensemble for every member."""
+        if not isinstance(self.model, Ensemble):
+            return (self,)
+        return tuple(self.model_copy(update={"model": member}) for member in self.model.members)
 
     @property
     def target(self) -> Target:

@@ -225,5 +225,28 @@ class Autoencoder(FamilySpec):
     """
 
 
-ModelSpec = Annotated[Mlp | Linear | WideDeep | FtTransformer | TabM | BoostedTrees | Autoencoder, OneOf()]
+Member = Mlp | Linear | WideDeep | FtTransformer | TabM | BoostedTrees | Autoencoder
+
+
+class Ensemble(FamilySpec):
+    """Several models whose answers are averaged; how much each counts is chosen on the validation split
+    (Caruana et al. 2004). It does what all of them do: what one does not, the file cannot ask for.
+    """
+
+    quantiles = False
+
+    type: Literal["ensemble"]
+    members: tuple[Annotated[Member, OneOf(alone=True)], ...] = Field(
+        default=(Mlp(), BoostedTrees(type="boosted_trees")), max_length=16
+    )
+    """Models, each with its keys, or its name alone: `[mlp, {type: boosted_trees, num_leaves: 15}]`. Each
+    is trained by the parts of `trainer` that it knows.
+    """
+
+    @classmethod
+    def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
+        return {}  # each member has its own
+
+
+ModelSpec = Annotated[Member | Ensemble, OneOf()]
 """`penstock.modelkit.families` has a file for each, named by its type."""

@@ -26,7 +26,10 @@ _PERCENTILE = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
 
 def features(pipeline: Pipeline) -> Iterator[Problem]:
     found = [*(_declared(pipeline) if pipeline.features else _default(pipeline))]
-    yield from found or [*_family(pipeline), *model(pipeline)]
+    if not found:
+        yield from dict.fromkeys(each for member in pipeline.members() for each in _family(member))
+        yield from model(pipeline)
+    yield from found
 
 
 def _declared(pipeline: Pipeline) -> Iterator[Problem]:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from penstock.contracts.pipeline import Monotone, Pipeline, PlateauSchedule
 from penstock.contracts.pipeline.variants import Path
+from penstock.contracts.rules.model import models
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_reference
+
+_CONSTRAINTS = frozenset({"class_weights", "fairness"})
 
 
 def training(pipeline: Pipeline) -> Iterator[Problem]:
@@ -60,7 +63,8 @@ def _split(pipeline: Pipeline) -> Iterable[Problem]:
 
 
 def _sample_weight(pipeline: Pipeline) -> Iterable[Problem]:
-    reference, family = pipeline.training.sample_weight, pipeline.model
+    reference = pipeline.training.sample_weight
+    alike = next((each.model.type for each in pipeline.members() if not each.model.sample_weight), "")
     at: Path = ("training", "sample_weight")
     if reference is None:
         return ()
@@ -70,28 +74,31 @@ def _sample_weight(pipeline: Pipeline) -> Iterable[Problem]:
     return failing(
         (kind != "number", at, f"a weight is a number; `{reference}` is {kind}"),
         (reference == pipeline.target.source_field, at, "this is what is predicted; name another field"),
-        (not family.sample_weight, at, f"`{family.type}` counts all rows alike; leave it out"),
+        (alike, at, f"`{alike}` counts all rows alike; leave it out"),
     )
 
 
 def _family(pipeline: Pipeline) -> Iterator[Problem]:
-    """Demands on the model's family that it does not meet."""
-    family, kind = pipeline.model, pipeline.target.type
-    return failing(
-        (
-            kind not in family.targets,
-            ("model", "type"),
-            f"`{family.type}` takes a {' or '.join(sorted(family.targets))} target, not {kind}",
-        ),
-        *(
+    """Demands on the model's family that it does not meet. A constraint is for all members of an
+    ensemble, another key of `trainer` for those that know it.
+    """
+    kind = pipeline.target.type
+    for place, each in models(pipeline):
+        family = each.model
+        yield from failing(
             (
-                getattr(pipeline.trainer, key) is not None,
-                ("trainer", key),
-                f"`{family.type}` is not trained by `{key}`{nearest(key, sorted(family.trainer_keys))}",
+                kind not in family.targets,
+                (*place, "type") if place == ("model",) else place,
+                f"`{family.type}` takes a {' or '.join(sorted(family.targets))} target, not {kind}",
             )
-            for key in sorted(pipeline.trainer.model_fields_set - family.trainer_keys)
-        ),
-    )
+        )
+    for key in sorted(pipeline.trainer.model_fields_set):
+        strangers = [each.model for each in pipeline.members() if key not in each.model.trainer_keys]
+        enough = key in _CONSTRAINTS or len(strangers) == len(pipeline.members())
+        if strangers and enough and getattr(pipeline.trainer, key) is not None:
+            family = strangers[0]
+            said = f"`{family.type}` is not trained by `{key}`{nearest(key, sorted(family.trainer_keys))}"
+            yield Problem(("trainer", key), said)
 
 
 def _fitting(pipeline: Pipeline) -> Iterator[Problem]:
