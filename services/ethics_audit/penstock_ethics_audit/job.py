@@ -80,6 +80,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             quantiles=package.pipeline.target.quantiles,
             sample_weight=package.pipeline.training.sample_weight,
             explanation=package.explanation,
+            origin=package.origin,
             software=software(),
         )
         write_scores(split, scores, folder / "scores.npz")

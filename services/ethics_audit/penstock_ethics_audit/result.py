@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import AwareDatetime
 
 from penstock.contracts.events import ModelVersion
-from penstock.packages.parts import Curves, Explanation
+from penstock.packages.parts import Curves, Explanation, Origin
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.report.pictures import Pictures
 
@@ -30,6 +30,7 @@ class Result(Finding):
     quantiles: tuple[float, float] | None = None  # that the interval goes between, where there is one
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
     explanation: Explanation | None = None  # what the model's family shows of it
+    origin: Origin | None = None  # of a model made elsewhere: whether it knows these rows is not known
     software: dict[str, str]
     # `sha256:…` of the HTML report: the signed verdict names this result, this result names
     # the report and the scores.

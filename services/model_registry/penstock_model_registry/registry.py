@@ -114,6 +114,7 @@ class Registry:
             training_set=run.training_set,
             metrics=run.metrics,
             cost=run.cost,
+            imported=run.imported,
             registered_at=self._clock(),
             run=run.evidence,
             applied=file.applied.evidence if file.number == run.pipeline_number else None,

@@ -24,7 +24,8 @@ async def run(settings: Settings) -> None:
 
         service.consume(handlers.router(runs, store))
         service.serve(
-            add_TrainerServiceServicer_to_server, Servicer(runs, store, service.channel("model_registry"))
+            add_TrainerServiceServicer_to_server,
+            Servicer(runs, store, service.channel("model_registry"), service.artifacts),
         )
         service.jobs(
             JOB,

@@ -28,7 +28,7 @@ def model_card(
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
 ) -> str:
     sections = [
-        _head(pipeline, training_set, run_id, pipeline_number),
+        head(pipeline, training_set, run_id, pipeline_number),
         _model(pipeline, built, chosen),
         ["## Intended use", "", NOT_STATED, "", "Uses that must not be made of it:", "", NOT_STATED],
         _data(pipeline, training_set),
@@ -40,7 +40,8 @@ def model_card(
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
 
 
-def _head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: int) -> list[str]:
+def head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: int) -> list[str]:
+    """Title, what is predicted, and the run."""
     return [
         f"# {pipeline.pipeline}",
         "",
@@ -70,6 +71,12 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) ->
             " training and validation rows."
         ),
     ]
+    return lines + decision(pipeline, built)
+
+
+def decision(pipeline: Pipeline, built: Built) -> list[str]:
+    """Lines on the threshold and on abstaining."""
+    lines = []
     if built.threshold is not None:
         choose = pipeline.decision.threshold.choose
         lines.append(

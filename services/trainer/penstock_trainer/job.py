@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import grpc
@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from penstock.contracts.digests import digits_of
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
-from penstock.contracts.events import TrainingRunRequested, TrainingSet
+from penstock.contracts.events import Imported, TrainingRunRequested, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import Plan, planned
 from penstock.feature_store.v1 import feature_store_pb2 as features
@@ -39,6 +39,9 @@ from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.overrides import overridden
 from penstock_trainer.settings import Settings
 
+if TYPE_CHECKING:
+    from penstock.modelkit.build import Built
+
 REGISTRY_TIMEOUT_S = 10.0
 LIKELY_ROWS = 10_000  # of a training set that is still being put together
 
@@ -51,6 +54,9 @@ def run(job: JobContext) -> dict[str, Any]:
     job.progress({"attempt": job.attempt})
     applied, training_set = asyncio.run(_prepare(job, settings, requested))
     plan = planned(applied, training_set.rows.get("train", 0))
+    if requested.imported is not None:
+        job.progress({"training_set": training_set, "epochs": 0})
+        return _import(job, plan.pipeline, training_set, settings, requested.imported)
     job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs})
     artifacts = Artifacts(settings.platform.artifacts_uri)
     return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts)
@@ -72,9 +78,10 @@ async def _prepare(
             REGISTRY_TIMEOUT_S,
         )
     pipeline = overridden(json.loads(found.spec_json), requested.overrides)
-    # torch takes 3 s to import; the feature store needs some to join. Both at once.
-    likely = planned(pipeline, LIKELY_ROWS).pipeline
-    threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
+    if requested.imported is None:
+        # torch takes 3 s to import; the feature store needs some to join. Both at once.
+        likely = planned(pipeline, LIKELY_ROWS).pipeline
+        threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
     async with rpc.connect(settings.platform.peer("feature_store")) as channel:
         made = await _patiently(
             job,
@@ -132,8 +139,6 @@ def _train(
     artifacts: Artifacts,
 ) -> dict[str, Any]:
     from penstock.modelkit.build import build
-    from penstock.packages import archive
-    from penstock_trainer.packaging import package
 
     pipeline = plan.pipeline
     built = build(
@@ -144,6 +149,44 @@ def _train(
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
     )
+    return _hand_in(job, pipeline, training_set, built, work, artifacts, chosen=plan.chosen)
+
+
+def _import(
+    job: JobContext, pipeline: Pipeline, training_set: TrainingSet, settings: Settings, imported: Imported
+) -> dict[str, Any]:
+    """Packages a graph that was made elsewhere. Raises Invalid for what is wrong with it."""
+    from penstock.modelkit.imports.build import build_imported
+    from penstock.packages.parts import Origin
+
+    artifacts, work = Artifacts(settings.platform.artifacts_uri), settings.runs_dir / job.id
+    built = build_imported(
+        pipeline,
+        artifacts.read(imported.graph),
+        artifacts.fetch(training_set.train, work / "train.parquet"),
+        artifacts.fetch(training_set.validation, work / "validation.parquet"),
+        name=imported.name,
+    )
+    job.progress({"stage": "packaging"})
+    origin = Origin(
+        imported_by=imported.by, imported_from=imported.name, original_digest=imported.graph.digest
+    )
+    return _hand_in(job, pipeline, training_set, built, work, artifacts, origin=origin)
+
+
+def _hand_in(
+    job: JobContext,
+    pipeline: Pipeline,
+    training_set: TrainingSet,
+    built: Built,
+    work: Path,
+    artifacts: Artifacts,
+    **said: Any,
+) -> dict[str, Any]:
+    """Writes the package, stores it, and returns the job's result."""
+    from penstock.packages import archive
+    from penstock_trainer.packaging import package
+
     directory = work / "package"
     shutil.rmtree(directory, ignore_errors=True)  # of an attempt that was killed here
     digest = package(
@@ -153,7 +196,7 @@ def _train(
         built,
         run_id=job.id,
         pipeline_number=job.payload["pipeline_number"],
-        chosen=plan.chosen,
+        **said,
     )
     tar = work / "package.tar"
     archive.pack(directory, tar)

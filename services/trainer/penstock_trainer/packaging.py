@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -15,8 +16,9 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
 from penstock.modelkit.metrics import CURVE
 from penstock.packages.format import write_package
-from penstock.packages.parts import CurvePoint, Curves, Explanation, Parts
+from penstock.packages.parts import CurvePoint, Curves, Explanation, Origin, Parts
 from penstock_trainer.card import model_card
+from penstock_trainer.imported_card import imported_card
 
 
 def package(
@@ -28,13 +30,16 @@ def package(
     run_id: str,
     pipeline_number: int,
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
+    origin: Origin | None = None,
 ) -> str:
     """Writes the package into `directory`, which must be empty or missing, and returns its digest.
-    `chosen`: what the pipeline file left open, by dotted key.
+    `chosen`: what the pipeline file left open, by dotted key. `origin`: of a model made elsewhere.
     """
-    card = model_card(
-        pipeline, training_set, built, run_id=run_id, pipeline_number=pipeline_number, chosen=chosen
-    )
+    made_by: dict[str, Any] = {"run_id": run_id, "pipeline_number": pipeline_number}
+    if origin is None:
+        card = model_card(pipeline, training_set, built, chosen=chosen, **made_by)
+    else:
+        card = imported_card(pipeline, training_set, built, origin, **made_by)
     points = tuple(
         CurvePoint(
             epoch=epoch.number,
@@ -58,5 +63,6 @@ def package(
         curves=Curves(metric=metric, points=points),
         model_card=card,
         explanation=shown if shown != Explanation() else None,
+        origin=origin,
     )
     return write_package(directory, built.model, parts)

@@ -149,6 +149,7 @@ class Runs:
             metrics=result["metrics"],
             completed_at=ended_at,
             cost=run.cost,
+            imported=run.imported,
         )
         run.digest, run.metrics = completed.digest, completed.metrics
         effect.publish(signed(completed, self._keys.signer("trainer")))
@@ -191,6 +192,7 @@ class Runs:
                 reason=requested.reason,
                 requested_by=requested.requested_by,
                 requested_at=requested.requested_at,
+                imported=requested.imported,
             )
         )
         effect.session.flush()

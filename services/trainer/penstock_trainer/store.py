@@ -9,7 +9,7 @@ from sqlalchemy import Float, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import NotFound
-from penstock.contracts.events import Cost, TrainingSet
+from penstock.contracts.events import Cost, Imported, TrainingSet
 from penstock.runtime.tables import Json, UtcDateTime
 
 REQUESTED, PREPARING, TRAINING, PACKAGING = "requested", "preparing", "training", "packaging"
@@ -41,6 +41,7 @@ class RunRow(Tables):
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
+    imported: Mapped[Imported | None] = mapped_column(Json(Imported), default=None)
 
 
 # What an epoch tells beside its run.

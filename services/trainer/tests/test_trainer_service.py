@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,23 @@ import psutil
 import pytest
 from confluent_kafka import Consumer
 from mlflow.tracking import MlflowClient
+from onnx import TensorProto, helper
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, TooLarge
 from penstock.contracts.events import Event, TrainingRunCompleted, TrainingRunRequested, decode
 from penstock.packages.archive import unpack
+from penstock.packages.facts import verify_fact
 from penstock.packages.format import Package, open_package
+from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as pb
 from penstock.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
+from penstock_trainer.receiving import receive
 
 pytestmark = pytest.mark.kafka
 
@@ -270,3 +275,76 @@ def test_what_cannot_be_trained_fails_with_a_sentence(loans: Any, start: Any) ->
         assert run.remedy == "Publish labels of the other class too, or check `positive`"
         assert run.attempts == 1
         assert len(trainer.events(TrainingRunRequested, 2)) >= 2
+
+
+def brought() -> bytes:
+    """A graph with one input a feature, as converters make them: `purpose` and a missing income count
+    for nothing.
+    """
+    inputs = [
+        helper.make_tensor_value_info("income", TensorProto.DOUBLE, ["N", 1]),
+        helper.make_tensor_value_info("purpose", TensorProto.STRING, ["N", 1]),
+    ]
+    nodes = [
+        helper.make_node("IsNaN", ["income"], ["missing"]),
+        helper.make_node("Where", ["missing", "none", "income"], ["known"]),
+        helper.make_node("Sigmoid", ["known"], ["p"]),
+    ]
+    constants = [helper.make_tensor("none", TensorProto.DOUBLE, [], [0.0])]
+    outputs = [helper.make_tensor_value_info("p", TensorProto.DOUBLE, ["N", 1])]
+    graph = helper.make_graph(nodes, "brought", inputs, outputs, constants)
+    opsets = [helper.make_opsetid("", 17)]
+    content: bytes = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
+    return content
+
+
+def test_a_model_made_elsewhere_becomes_a_package(loans: Any, start: Any, tmp_path: Path) -> None:
+    """One run for a good graph, one for a file that is none: it fails alone."""
+    loans.start_registry()
+    loans.start_feature_store()
+    content = brought()
+    with start() as trainer:
+
+        def send(name: str, *chunks: bytes) -> pb.Run:
+            first = pb.ImportModelRequest(pipeline="loans", name=name, imported_by="Ada")
+            rest = (pb.ImportModelRequest(chunk=chunk) for chunk in chunks)
+            return trainer.ended(trainer.stub.ImportModel(iter([first, *rest])).run_id)
+
+        bad = send("notes.txt", b"not a graph")
+        assert bad.state == pb.Run.STATE_FAILED
+        assert bad.failure == "this is no ONNX model, or only a part of one"
+        assert "Export the model" in bad.remedy
+        run = send("/home/ada/theirs.onnx", content[:100], content[100:])
+        assert run.state == pb.Run.STATE_COMPLETED, run.failure
+        assert (run.imported_from, run.imported_digest) == ("theirs.onnx", digest_of(content))
+        (completed,) = (
+            event for event in trainer.events(TrainingRunCompleted) if isinstance(event, TrainingRunCompleted)
+        )
+        assert completed.imported is not None
+        assert completed.imported.by == "Ada"
+        verify_fact(completed, Keys(trainer.home / "keys").trust())
+        package = trainer.package(loans.artifacts, completed, tmp_path / "package")
+        assert package.origin is not None
+        assert package.origin.original_digest == digest_of(content)
+        assert package.metrics["auroc"] > 0.9
+        assert package.curves.points == ()
+        for line in (
+            "Imported by Ada from `theirs.onnx`, original digest",
+            "not known whether it was trained on the audit rows",
+        ):
+            assert line in package.model_card
+        with pytest.raises(grpc.RpcError, match="the file is empty"):
+            trainer.stub.ImportModel(iter([pb.ImportModelRequest(pipeline="loans")]))
+
+
+async def test_a_file_beyond_the_bound_is_not_stored(tmp_path: Path) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 100
+
+    artifacts = Artifacts(f"file://{tmp_path}")
+    with pytest.raises(TooLarge, match="more than 250 bytes"):
+        await receive(chunks(), "loans", artifacts, most=250)
+    assert [*tmp_path.rglob("*.onnx")] == []
+    stored = await receive(chunks(), "loans", artifacts, most=300)
+    assert artifacts.read(stored) == b"x" * 300

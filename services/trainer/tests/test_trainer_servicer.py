@@ -11,6 +11,7 @@ import pytest
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import TrainingRunRequested
 from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
 from penstock.testing.packages import NOW
@@ -54,6 +55,8 @@ async def test_a_run_that_cannot_be_shown_hides_no_other(tmp_path: Path) -> None
         connection.execute("UPDATE runs SET pipeline_number = ? WHERE run_id = '01B'", (2**40,))
         connection.execute("UPDATE runs SET training_set = '{}' WHERE run_id = '01C'")
     async with grpc.aio.insecure_channel("127.0.0.1:1") as nobody:
-        answer = await Servicer(runs, store, nobody).ListRuns(pb.ListRunsRequest(), None)  # type: ignore[arg-type]
+        answer = await Servicer(runs, store, nobody, Artifacts(f"file://{tmp_path}")).ListRuns(
+            pb.ListRunsRequest(), None
+        )  # type: ignore[arg-type]
     assert [run.run_id for run in answer.runs] == ["01D", "01A"]
     store.close()

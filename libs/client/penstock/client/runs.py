@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from penstock.client.connection import Connection
 from penstock.client.events import Offset
@@ -11,6 +12,7 @@ from penstock.cost.v1 import cost_pb2
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 
+CHUNK_BYTES = 1 << 20
 ENDED = frozenset({trainer.Run.STATE_COMPLETED, trainer.Run.STATE_FAILED, trainer.Run.STATE_CANCELED})
 
 
@@ -45,6 +47,26 @@ class Runs:
             idempotency_key=key,
         )
         return self._connection.call(self._stub.CreateRun, request)
+
+    def import_model(
+        self, pipeline: str, path: Path, *, after: Iterable[Offset] = (), by: str = "", key: str = ""
+    ) -> trainer.Run:
+        """Sends an ONNX graph that was made elsewhere; the run checks and packages it. Its training set
+        waits for everything below `after`. Raises NotFound, Invalid, TooLarge, and OSError for the file.
+        """
+        offsets = [
+            trainer.PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset) for o in after
+        ]
+
+        def requests() -> Iterator[trainer.ImportModelRequest]:
+            yield trainer.ImportModelRequest(
+                pipeline=pipeline, name=path.name, imported_by=by, idempotency_key=key, min_offsets=offsets
+            )
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield trainer.ImportModelRequest(chunk=chunk)
+
+        return self._connection.call(self._stub.ImportModel, requests(), timeout=600.0)
 
     def get(self, run_id: str) -> trainer.Run:
         """The run as it is now, its epochs included. Raises NotFound."""

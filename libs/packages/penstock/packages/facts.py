@@ -19,6 +19,7 @@ from penstock.contracts.events import (
     AuditStarted,
     Cost,
     Envelope,
+    Imported,
     ModelVersion,
     ModelVersionPromoted,
     ModelVersionRefused,
@@ -82,6 +83,7 @@ class CompletedRun(StartedRun):
     package: Artifact
     metrics: dict[str, float]
     cost: Cost | None = None
+    imported: Imported | None = None
 
 
 class FailedRun(Statement):

@@ -31,6 +31,7 @@ from penstock.packages.manifest import (
 from penstock.packages.parts import (
     CURVES,
     EXPLANATION,
+    ORIGIN,
     PIPELINE,
     PROFILE,
     SIGNATURE,
@@ -38,6 +39,7 @@ from penstock.packages.parts import (
     Curves,
     Explanation,
     ModelSignature,
+    Origin,
     Parts,
     Profile,
 )
@@ -92,6 +94,11 @@ class Package:
         listed = EXPLANATION in self.manifest.files
         return self._part(EXPLANATION, Explanation) if listed else None
 
+    @cached_property
+    def origin(self) -> Origin | None:
+        """None where the trainer made the model."""
+        return self._part(ORIGIN, Origin) if ORIGIN in self.manifest.files else None
+
     @property
     def model_card(self) -> str:
         return self.read(MODEL_CARD).decode()
@@ -119,6 +126,7 @@ class Package:
             curves=self.curves,
             model_card=self.model_card,
             explanation=self.explanation,
+            origin=self.origin,
         ).check()
 
     def _part(self, name: str, kind: type[_PartT]) -> _PartT:
@@ -164,6 +172,7 @@ def write_package(directory: Path, model: bytes, parts: Parts) -> str:
         (PROFILE, parts.profile),
         (CURVES, parts.curves),
         (EXPLANATION, parts.explanation),
+        (ORIGIN, parts.origin),
     ):
         if part is not None:
             files[name] = canonical(part.model_dump(mode="json", by_alias=True))

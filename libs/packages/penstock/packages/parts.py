@@ -18,6 +18,7 @@ TRAINING_SET = "training_set.json"
 PROFILE = "profile.json"
 CURVES = "curves.json"
 EXPLANATION = "explanation.json"
+ORIGIN = "origin.json"
 
 
 class Part(BaseModel):
@@ -174,6 +175,18 @@ class Explanation(Part):
     pictures: tuple[Picture, ...] = Field(default=(), max_length=8)
 
 
+# -- origin.json, where the model was made elsewhere -----------------------------------------------
+
+
+class Origin(Part):
+    imported_by: str  # A typed name
+    imported_from: str  # Name of the file
+    original_digest: str  # `sha256:…` of the file as it came
+    audit_rows: Literal["not known whether it was trained on the audit rows"] = (
+        "not known whether it was trained on the audit rows"
+    )
+
+
 # -- together --------------------------------------------------------------------------------------
 
 
@@ -192,6 +205,7 @@ class Parts:
     curves: Curves
     model_card: str
     explanation: Explanation | None = None
+    origin: Origin | None = None
 
     def check(self) -> None:
         """Compares the parts with one another. Raises Invalid for the first that does not fit."""

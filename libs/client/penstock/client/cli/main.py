@@ -49,6 +49,7 @@ for verb in (
     events.rejects,
     events.erase,
     training.train,
+    training.import_,
     training.runs,
     costs.costs,
     models.models,
@@ -60,7 +61,7 @@ for verb in (
     predictions.predict,
     predictions.trace,
 ):
-    app.command()(verb)
+    app.command(verb.__name__.rstrip("_"))(verb)
 app.add_typer(stack.keys, name="keys")
 app.add_typer(events.dead_letters, name="dead-letters")
 app.add_typer(audits.review, name="review")

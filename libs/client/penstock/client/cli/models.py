@@ -10,6 +10,7 @@ from penstock.client.cli.audits import Version
 from penstock.client.cli.output import EXIT_FAILED, AsJson, show, state_of, table
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
+from penstock.contracts.events import ModelVersion
 from penstock.contracts.versions import version_name
 
 
@@ -21,6 +22,9 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
         (
             version_name(v.pipeline, v.digest),
             state_of(v),
+            imported.name
+            if (imported := ModelVersion.model_validate_json(v.version_json).imported)
+            else None,
             v.generation or None,
             v.verdict,
             ", ".join(f"{name} {value:.3f}" for name, value in sorted(v.metrics.items())[:2]),
@@ -29,7 +33,16 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
         )
         for v in found
     ]
-    columns = ("version", "state", "generation", "verdict", "validation", "registered", "refused because")
+    columns = (
+        "version",
+        "state",
+        "imported from",
+        "generation",
+        "verdict",
+        "validation",
+        "registered",
+        "refused because",
+    )
     show(found, table(columns, rows, empty=f"none yet: penstock train {pipeline}"), as_json=as_json_)
 
 

@@ -10,6 +10,7 @@ import typer
 from penstock.client.cli.output import AsJson, show, when
 from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
+from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid
 from penstock.contracts.versions import version_name
 
@@ -83,6 +84,9 @@ def steps(found: Lineage) -> list[str]:
         f"run {found.run.run_id}  requested {when(found.run.requested_at)} by"
         f" {found.run.requested_by or found.run.reason}"
     )
+    if found.model and (brought := found.model.imported):
+        digest = short_digest(brought.graph.digest)
+        steps.append(f"imported by {brought.by} from {brought.name}, original digest {digest}")
     if found.model:
         training = found.model.training_set
         steps.append(f"training set {training.fingerprint[:19]}  {sum(training.rows.values())} rows")

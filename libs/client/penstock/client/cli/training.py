@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -67,6 +68,27 @@ def train(
             show(run, f"run {run.run_id} requested. {watch_it}", as_json=as_json_)
 
 
+def import_(
+    pipeline: str,
+    model: Annotated[Path, typer.Argument(help="An ONNX graph: numbers or named features in, answers out.")],
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until it is refused, or promoted and served.")
+    ] = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Bring a model made elsewhere; it is audited as any other."""
+    if not model.is_file():
+        raise Invalid("there is no such file", where=str(model))
+    with Penstock() as penstock:
+        after = penstock.events.end_offsets(pipeline)
+        run = penstock.runs.import_model(pipeline, model, after=after, by=getpass.getuser())
+        if wait:
+            _until_served_or_refused(penstock, run, as_json=as_json_)
+        else:
+            watch_it = f"Watch it: penstock runs --pipeline {pipeline}"
+            show(run, f"run {run.run_id} imports {model.name}. {watch_it}", as_json=as_json_)
+
+
 def runs(
     pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "", as_json_: AsJson = False
 ) -> None:
@@ -81,7 +103,7 @@ def runs(
             f"{len(r.epochs)}/{r.epochs_planned}",
             _losses(r),
             short_digest(r.digest),
-            r.failure or r.reason,
+            r.failure or (f"imports {r.imported_from}" if r.imported_from else r.reason),
             r.requested_at,
             *(figures(r.cost) if r.HasField("cost") else NO_FIGURES),
         )

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from penstock.contracts.events.event import Count, Digest, Frozen, Moment, Number, PipelineName, RunId
+from penstock.contracts.events.event import Count, Digest, Frozen, Moment, Number, Person, PipelineName, RunId
 
 
 class Artifact(Frozen):
@@ -59,6 +59,16 @@ class Cost(Frozen):
         )
 
 
+class Imported(Frozen):
+    """Origin of a model that was made elsewhere. Whether it was trained on the audit's rows is not
+    known.
+    """
+
+    graph: Artifact  # The file as it came; its digest is the original's
+    name: str = Field(max_length=256)  # The file's name, as it was told
+    by: Person
+
+
 class OffsetRange(Frozen):
     """Offsets [first, last) of one partition that a training set was made of."""
 
@@ -107,6 +117,7 @@ class ModelVersion(Frozen):
     # The registry's signed statement of the pipeline file that the run was made by.
     applied: Envelope | None = None
     cost: Cost | None = None  # Of the run
+    imported: Imported | None = None
 
 
 class GateResult(Frozen):

@@ -19,7 +19,7 @@ from penstock.contracts.events.event import (
     PipelineName,
     RunId,
 )
-from penstock.contracts.events.parts import Artifact, Cost, Envelope, TrainingSet
+from penstock.contracts.events.parts import Artifact, Cost, Envelope, Imported, TrainingSet
 
 
 class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
@@ -42,6 +42,7 @@ class TrainingRunRequested(_RunEvent):
     min_offsets: tuple[PartitionOffset, ...] = ()
     requested_at: Moment
     requested_by: Person
+    imported: Imported | None = None  # The run packages this graph and trains none
 
     def check(self) -> None:
         """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns
@@ -89,6 +90,7 @@ class TrainingRunCompleted(_RunEvent):
     metrics: dict[str, float]
     completed_at: Moment
     cost: Cost | None = None
+    imported: Imported | None = None
     # Signed by the trainer over all of this; without it nothing is registered.
     evidence: Envelope | None = None
 

@@ -81,6 +81,45 @@ class CreateRunRequest(_message.Message):
 Global___CreateRunRequest: _TypeAlias = CreateRunRequest  # noqa: Y015
 
 @_typing.final
+class ImportModelRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    IMPORTED_BY_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    MIN_OFFSETS_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.str
+    """All but `chunk` in the first message alone."""
+    name: _builtins.str
+    """Of the file, for people."""
+    imported_by: _builtins.str
+    idempotency_key: _builtins.str
+    """The same key gives the same run again."""
+    chunk: _builtins.bytes
+    """The next bytes of the file."""
+    @_builtins.property
+    def min_offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionOffset]: ...
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.str = ...,
+        name: _builtins.str = ...,
+        imported_by: _builtins.str = ...,
+        idempotency_key: _builtins.str = ...,
+        chunk: _builtins.bytes = ...,
+        min_offsets: _abc.Iterable[Global___PartitionOffset] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "idempotency_key", b"idempotency_key", "imported_by", b"imported_by", "min_offsets", b"min_offsets", "name", b"name", "pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportModelRequest: _TypeAlias = ImportModelRequest  # noqa: Y015
+
+@_typing.final
 class Run(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,6 +186,8 @@ class Run(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    IMPORTED_FROM_FIELD_NUMBER: _builtins.int
+    IMPORTED_DIGEST_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -163,6 +204,9 @@ class Run(_message.Message):
     attempts: _builtins.int
     """How often the job was started: more than one after a crash."""
     requested_by: _builtins.str
+    imported_from: _builtins.str
+    """Of a model made elsewhere: name and digest of its file."""
+    imported_digest: _builtins.str
     @_builtins.property
     def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Epoch]: ...
     @_builtins.property
@@ -198,10 +242,12 @@ class Run(_message.Message):
         attempts: _builtins.int = ...,
         requested_by: _builtins.str = ...,
         cost: _cost_pb2.Cost | None = ...,
+        imported_from: _builtins.str = ...,
+        imported_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "imported_digest", b"imported_digest", "imported_from", b"imported_from", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

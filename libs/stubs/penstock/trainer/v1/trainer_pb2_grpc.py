@@ -40,6 +40,11 @@ class TrainerServiceStub:
                 request_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.CreateRunRequest.SerializeToString,
                 response_deserializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.FromString,
                 _registered_method=True)
+        self.ImportModel = channel.stream_unary(
+                '/penstock.trainer.v1.TrainerService/ImportModel',
+                request_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.ImportModelRequest.SerializeToString,
+                response_deserializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/penstock.trainer.v1.TrainerService/GetRun',
                 request_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.GetRunRequest.SerializeToString,
@@ -72,6 +77,13 @@ class TrainerServiceServicer:
 
     def CreateRun(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportModel(self, request_iterator, context):
+        """A model that was made elsewhere: a run that checks and packages an ONNX graph, and trains none.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -114,6 +126,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
             'CreateRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateRun,
                     request_deserializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.CreateRunRequest.FromString,
+                    response_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.SerializeToString,
+            ),
+            'ImportModel': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportModel,
+                    request_deserializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.ImportModelRequest.FromString,
                     response_serializer=penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.SerializeToString,
             ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
@@ -168,6 +185,33 @@ class TrainerService:
             target,
             '/penstock.trainer.v1.TrainerService/CreateRun',
             penstock_dot_trainer_dot_v1_dot_trainer__pb2.CreateRunRequest.SerializeToString,
+            penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportModel(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/penstock.trainer.v1.TrainerService/ImportModel',
+            penstock_dot_trainer_dot_v1_dot_trainer__pb2.ImportModelRequest.SerializeToString,
             penstock_dot_trainer_dot_v1_dot_trainer__pb2.Run.FromString,
             options,
             channel_credentials,

@@ -33,6 +33,8 @@ class TrainerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> TrainerServiceAsyncStub: ...
     CreateRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CreateRunRequest, _trainer_pb2.Run]
+    ImportModel: _grpc.StreamUnaryMultiCallable[_trainer_pb2.ImportModelRequest, _trainer_pb2.Run]
+    """A model that was made elsewhere: a run that checks and packages an ONNX graph, and trains none."""
     GetRun: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetRunRequest, _trainer_pb2.Run]
     ListRuns: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ListRunsRequest, _trainer_pb2.ListRunsResponse]
     WatchRun: _grpc.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.Run]
@@ -45,6 +47,8 @@ class TrainerServiceStub:
 class TrainerServiceAsyncStub(TrainerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CreateRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
+    ImportModel: _aio.StreamUnaryMultiCallable[_trainer_pb2.ImportModelRequest, _trainer_pb2.Run]  # type: ignore[assignment]
+    """A model that was made elsewhere: a run that checks and packages an ONNX graph, and trains none."""
     GetRun: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
     ListRuns: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ListRunsRequest, _trainer_pb2.ListRunsResponse]  # type: ignore[assignment]
     WatchRun: _aio.UnaryStreamMultiCallable[_trainer_pb2.WatchRunRequest, _trainer_pb2.Run]  # type: ignore[assignment]
@@ -60,6 +64,14 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _trainer_pb2.CreateRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.Run, _abc.Awaitable[_trainer_pb2.Run]]: ...
+
+    @_abc_1.abstractmethod
+    def ImportModel(
+        self,
+        request_iterator: _MaybeAsyncIterator[_trainer_pb2.ImportModelRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.Run, _abc.Awaitable[_trainer_pb2.Run]]:
+        """A model that was made elsewhere: a run that checks and packages an ONNX graph, and trains none."""
 
     @_abc_1.abstractmethod
     def GetRun(

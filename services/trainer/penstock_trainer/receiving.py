@@ -1,0 +1,39 @@
+"""A file that comes in chunks, into the artifact store, within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+from penstock.contracts.digests import digits_of
+from penstock.contracts.errors import Invalid, TooLarge
+from penstock.contracts.events import Artifact
+from penstock.runtime.artifacts import Artifacts, file_digest
+
+MAX_GRAPH_BYTES = 256 << 20
+
+
+async def receive(
+    chunks: AsyncIterator[bytes], pipeline: str, artifacts: Artifacts, *, most: int = MAX_GRAPH_BYTES
+) -> Artifact:
+    """Stores the file under its digest. Raises TooLarge, Invalid where it is empty, Unavailable."""
+    with tempfile.TemporaryDirectory(prefix="penstock-import-") as scratch:
+        path, size = Path(scratch) / "model.onnx", 0
+        with path.open("wb") as file:
+            async for chunk in chunks:
+                size += len(chunk)
+                if size > most:
+                    raise TooLarge(
+                        f"the file has more than {most:,} bytes",
+                        where="chunk",
+                        remedy="Export a smaller model, or its weights in FP16",
+                    )
+                await asyncio.to_thread(file.write, chunk)
+        if not size:
+            raise Invalid("the file is empty", where="chunk")
+        digest = await asyncio.to_thread(file_digest, path)
+        key = f"imports/{quote(pipeline)}/{digits_of(digest)}.onnx"
+        return await asyncio.to_thread(artifacts.put_file, key, path)
