@@ -130,6 +130,14 @@ def _data(
 
 def trained(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> tuple[Built, Rows]:
     """A model by the trainer's own way, and the audit part; the three parts stay in the folder."""
+    write(data, parts, folder)
+    pipeline = data.pipeline(seed)
+    built = build(pipeline, folder / "train.parquet", folder / "validation.parquet")
+    return built, read(folder / "audit.parquet", built.signature, pipeline)
+
+
+def write(data: Data, parts: dict[str, Any], folder: Path) -> None:
+    """The three parts of a training set."""
     for part, rows in parts.items():
         columns = {
             name: pa.array(data.features[name].to_numpy()[rows], from_pandas=True) for name in data.features
@@ -137,9 +145,6 @@ def trained(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> tuple
         metadata = {"penstock": json.dumps({"classes": ["false", "true"]})}
         table = pa.table({**columns, "__label": data.positive[rows]}).replace_schema_metadata(metadata)
         pq.write_table(table, folder / f"{part}.parquet")
-    pipeline = data.pipeline(seed)
-    built = build(pipeline, folder / "train.parquet", folder / "validation.parquet")
-    return built, read(folder / "audit.parquet", built.signature, pipeline)
 
 
 def penstock(data: Data, parts: dict[str, Any], seed: int, folder: Path) -> np.ndarray[Any, Any]:

@@ -1,5 +1,5 @@
-"""The examples as a reader runs them: the demo whole, and the commands of the credit-risk README
-one by one.
+"""The examples as a reader runs them: the demo whole, and the commands of the other READMEs one by
+one.
 """
 
 from __future__ import annotations
@@ -65,20 +65,21 @@ def test_the_demo_keeps_its_word(stack: StackUnderTest) -> None:
         assert "<svg" in (stack.home / "reports" / f"{report}.html").read_text()
 
 
-def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
-    page = (ROOT / "examples" / "credit-risk" / "README.md").read_text()
+def run_readme(stack: StackUnderTest, example: str, count: int) -> registry.Version:
+    """Runs its commands, so many, and returns the version that they end with."""
+    page = (ROOT / "examples" / example / "README.md").read_text()
     commands = "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).strip().splitlines()
-    assert len(commands) == 10
+    assert len(commands) == count
     name = trained = ""
     for command in commands:
         if "VERSION" in command:
             if "approve" in command and trained not in {
-                review.digest for review in stack.client.audits.reviews("credit-risk")
+                review.digest for review in stack.client.audits.reviews(example)
             }:
                 continue  # nothing waits for a person
             command = command.replace("VERSION", trained)
         if "predict" in command:
-            Journey(stack.client).until_served("credit-risk", trained)
+            Journey(stack.client).until_served(example, trained)
         done = subprocess.run(
             ["bash", "-c", command.replace(".venv/bin", str(BIN))],
             cwd=ROOT,
@@ -89,12 +90,19 @@ def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         if " train " in command:  # labels may have started another run, too
-            (name,) = re.findall(r"^version (credit-risk@\w+)", done.stdout, re.MULTILINE)
+            (name,) = re.findall(rf"^version ({example}@\w+)", done.stdout, re.MULTILINE)
             trained = stack.client.models.get(name).digest
     assert name in done.stdout, "a prediction says which version made it"
     version = stack.client.models.get(name)
     assert version.state == registry.Version.STATE_PROMOTED
-    (ROOT / f"audit-{trained.removeprefix('sha256:')[:8]}.html").unlink()
+    report = ROOT / f"audit-{trained.removeprefix('sha256:')[:8]}.html"
+    assert "<svg" in report.read_text()
+    report.unlink()
+    return version
+
+
+def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
+    version = run_readme(stack, "credit-risk", 10)
     assert version.metrics["auroc"] > 0.75
     counts = stack.client.events.counts("credit-risk", "outcomes")
     assert (counts.records, counts.events) == (4454, 4454)
@@ -124,6 +132,13 @@ def test_machine_telemetry_runs_through_by_its_readme(stack: StackUnderTest) -> 
     audited = stack.client.audits.get(version.digest)
     assert audited.verdict == "pass"
     assert {gate.metric for gate in audited.gates} == {"auroc", "precision"}
+
+
+def test_text_reviews_run_through_by_their_readme(stack: StackUnderTest) -> None:
+    version = run_readme(stack, "text-reviews", 7)
+    assert version.metrics["auroc"] > 0.85
+    counts = stack.client.events.counts("text-reviews", "reviews")
+    assert (counts.records, counts.events) == (22_641, 22_641)
 
 
 def test_a_file_at_hand_becomes_a_model_by_the_readme(stack: StackUnderTest, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from pydantic import JsonValue
 
 from penstock.contracts.events import TrainingSet
-from penstock.contracts.pipeline import Number, Pipeline, Treatment
+from penstock.contracts.pipeline import Number, Pipeline, TextAverage, TextCnn, Treatment
 from penstock.modelkit.build import Built
 
 NOT_STATED = "*Not stated. Whoever owns this pipeline should say.*"
@@ -137,6 +137,12 @@ def _features(pipeline: Pipeline, built: Built) -> list[str]:
 def _treatment(feature: Treatment, taken: frozenset[str]) -> Iterator[str]:
     if not isinstance(feature, Number):
         yield feature.encode.replace("_", " ")
+        if isinstance(feature, TextCnn):
+            widths = ", ".join(map(str, feature.widths))
+            seen = "its strongest answer" if feature.pool == "max" else "its answer at each place"
+            yield f"{feature.filters} filters over {widths} words, of each {seen} (Kim 2014)"
+        elif isinstance(feature, TextAverage):
+            yield f"the mean of its words' embeddings of {feature.dimension} numbers"
         return
     if not taken & {"clip", "impute", "scale"}:
         yield "as it is"

@@ -193,3 +193,26 @@ def test_a_password_in_the_stores_url_is_refused() -> None:
 
     with pytest.raises(Invalid, match="PENSTOCK_TRAINER__TRACKING: a password in a URL"):
         Settings(tracking="postgresql+psycopg://penstock:tell-nobody@postgres/mlflow")
+
+
+def test_the_card_says_how_a_text_is_read_and_the_package_what_speaks_for_the_answer(loans: Any) -> None:
+    from penstock.modelkit.build import build
+    from penstock_trainer.card import model_card
+    from penstock_trainer.packaging import package as write
+
+    loans.spec["sources"]["applications"]["fields"]["purpose"] = {"type": "text"}
+    loans.spec["features"]["purpose"] |= {"encode": "text_cnn", "filters": 4, "widths": [1, 2]}
+    training_set = loans.training_set()
+    built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
+    card = model_card(loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
+    for line in (
+        "(text) | text cnn, 4 filters over 1, 2 words, of each its strongest answer (Kim 2014) |",
+        r"- Of `purpose` it reads the first 256 words and knows \d; all others are one unknown word.",
+    ):
+        assert re.search(re.escape(line).replace(r"\\d", r"\d"), card), f"{line}\n{card}"
+    directory = loans.folder / "package"
+    digest = write(directory, loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
+    shown = open_package(directory, digest).explanation
+    assert shown is not None
+    (picture,) = shown.pictures
+    assert picture.title == "Words of `purpose` for and against the logit of `default` = true"
