@@ -55,8 +55,10 @@ def test_a_key_that_the_file_names_stays_and_the_rest_is_told() -> None:
     assert planned(pipeline, 9_000_000) == (pipeline, {}), "what was chosen is as good as said"
 
 
-def test_a_family_that_is_not_trained_in_steps_has_none_planned() -> None:
-    assert planned(file(model="{type: boosted_trees}"), 500).chosen == {}
+def test_few_rows_have_small_trees_and_no_steps() -> None:
+    few, many = (planned(file(model="{type: boosted_trees}"), rows).chosen for rows in (500, 50_000))
+    assert few.keys() == many.keys() == {"model.num_leaves", "trainer.epochs"}
+    assert few["model.num_leaves"] < many["model.num_leaves"]
 
 
 def test_the_family_is_one_that_does_all_that_the_file_asks_for() -> None:
