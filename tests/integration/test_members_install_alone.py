@@ -36,7 +36,8 @@ WITHOUT = {
 }
 
 IMPORT_ALL = """
-import importlib, pkgutil, sys
+import gc, importlib, pkgutil, sys
+gc.disable()
 package = importlib.import_module(sys.argv[1])
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
     if not module.name.endswith("__main__") and ".migrations." not in module.name:

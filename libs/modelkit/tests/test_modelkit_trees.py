@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from penstock.modelkit import boosting
 from penstock.modelkit.build import Built, build, prepare
 from penstock.modelkit.family import Prepared, Trained, family_of
 from penstock.modelkit.features import transform
-from penstock.modelkit.graph import DOUBLE, FLOAT, Graph
+from penstock.modelkit.graph import DOUBLE, FLOAT, Graph, Runner
 from penstock.modelkit.model import TOLERANCE, run
 from penstock.modelkit.rows import Rows, read
 from penstock.modelkit.trees import Columns, compile_trees, read_trees
@@ -67,10 +68,14 @@ def trees(world: Any, count: int = 1500, *, target: str = "binary", **model: Any
     return made(spec, (files[0], files[1]))
 
 
+runner = lru_cache(maxsize=1)(Runner)  # one row of a test's takes less than to load the graph
+
+
 def answers(of: Made, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """LightGBM's, and the graph's."""
     spec, prepared, model, built = of
-    found = run(built.model, rows)["value" if spec.target.type == "regression" else "probabilities"]
+    output = "value" if spec.target.type == "regression" else "probabilities"
+    found = runner(built.model)(rows.numbers, rows.strings)[output]
     return model.predict(transform(prepared.preprocessing, rows, family_of(spec.model).inputs)), found
 
 

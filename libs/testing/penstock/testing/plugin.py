@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import pytest
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from penstock.testing.s3 import S3
     from penstock.testing.stack import StackUnderTest
 
+T = TypeVar("T")
+
 # Each call gives the URL of a new, empty database for a block.
 Databases = Callable[[], AbstractContextManager[str]]
 
@@ -35,7 +37,7 @@ class Logged(Protocol):
 
 
 _RUNNING = pytest.StashKey[dict[str, Logged]]()
-_STACK = pytest.StashKey[ExitStack]()
+_ENDS = pytest.StashKey[dict[str, ExitStack]]()  # by fixture; closing one ends its program
 
 
 @pytest.hookimpl(wrapper=True)
@@ -47,6 +49,10 @@ def pytest_collection() -> Generator[None, object, object]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     spread.arrange(items)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    spread.tell_needs(session.items)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -87,24 +93,35 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-    """The stack ends with the last test that may use it: idle it takes a twelfth of a core."""
+    """What `while_needed` runs ends here, where no later test may ask for it."""
     yield
-    if nextitem is not None and not spread.shared_by(nextitem.path):
-        item.session.stash.get(_RUNNING, {}).pop("stack", None)
-        item.session.stash.get(_STACK, ExitStack()).close()
+    for name, running in item.session.stash.get(_ENDS, {}).items():
+        if nextitem is not None and name not in nextitem.stash[spread.NEEDED]:
+            item.session.stash.get(_RUNNING, {}).pop(name, None)
+            running.close()
+
+
+@contextmanager
+def while_needed(request: pytest.FixtureRequest, program: AbstractContextManager[T]) -> Iterator[T]:
+    """A session's program, ended after the last test that may use it: idle, a stack takes a twelfth
+    of a core, its broker half of that.
+    """
+    with ExitStack() as running:
+        request.session.stash.setdefault(_ENDS, {})[str(request.fixturename)] = running
+        yield running.enter_context(program)
 
 
 @pytest.fixture(scope="session")
-def kafka() -> Iterator[Kafka]:
+def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka]:
     """A broker for the session: the one at $PENSTOCK_TEST_KAFKA, else an embedded one on a free
-    port, ended with the session.
+    port, ended with the last test that uses it.
     """
     from penstock.testing.broker import EmbeddedKafka, Kafka
 
     if given := os.environ.get("PENSTOCK_TEST_KAFKA"):
         yield Kafka(given)
         return
-    with EmbeddedKafka() as broker:
+    with while_needed(request, EmbeddedKafka()) as broker:
         yield broker
 
 
@@ -179,9 +196,8 @@ def stack(request: pytest.FixtureRequest) -> Iterator[StackUnderTest]:
     """
     from penstock.testing.stack import running_stack
 
-    with ExitStack() as running:
-        request.session.stash[_STACK] = running
-        yield running.enter_context(running_stack())
+    with while_needed(request, running_stack()) as under_test:
+        yield under_test
 
 
 @pytest.fixture(scope="session")

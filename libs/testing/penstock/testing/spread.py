@@ -14,6 +14,7 @@ from xdist.scheduler import LoadFileScheduling
 
 STACKS = ("stack", "compose")  # marks of what shares a session's stack, and fixtures that bring it up
 LONG = (*STACKS, "kafka", "process", "slow")  # marks, the longest first
+NEEDED = pytest.StashKey[frozenset[str]]()  # fixtures that a test or one after it may use
 MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w+"\))?', re.MULTILINE)
 
 
@@ -47,3 +48,12 @@ def arrange(items: list[pytest.Item]) -> None:
 
 def _rank(item: pytest.Item) -> int:
     return next((place for place, mark in enumerate(LONG) if item.get_closest_marker(mark)), len(LONG))
+
+
+def tell_needs(items: list[pytest.Item]) -> None:
+    """Tells each test which shared programs it or a later one may use. A worker keeps this order."""
+    needed: frozenset[str] = frozenset()
+    for item in reversed(items):
+        needed |= {name for name in ("kafka", *STACKS) if name in getattr(item, "fixturenames", ())}
+        needed |= set(STACKS) if shared_by(item.path) else set()
+        item.stash[NEEDED] = needed

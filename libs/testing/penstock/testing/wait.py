@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-POLL_S = 0.05
-POLL_LOOP_S = 0.01
+SHORTEST_S, LONGEST_S = 0.01, 0.2
+PATIENCE = 20  # a look after each twentieth of the time that was waited: often at first, then cheap
 
 T = TypeVar("T")
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -29,7 +29,7 @@ def until(
     while True:
         if found := _look(check, accept, despite, what, within, deadline):
             return found[0]
-        time.sleep(POLL_S)
+        time.sleep(_pause(within, deadline))
 
 
 async def until_async(
@@ -44,7 +44,7 @@ async def until_async(
     while True:
         if found := _look(check, bool, despite, what, within, deadline):
             return found[0]
-        await asyncio.sleep(POLL_LOOP_S)
+        await asyncio.sleep(_pause(within, deadline))
 
 
 def _look(
@@ -65,3 +65,8 @@ def _look(
     if time.monotonic() > deadline:
         raise TimeoutError(f"not within {within:.0f} s: {what} (last: {last!r})")
     return None
+
+
+def _pause(within: float, deadline: float) -> float:
+    waited = within - (deadline - time.monotonic())
+    return min(max(waited / PATIENCE, SHORTEST_S), LONGEST_S)

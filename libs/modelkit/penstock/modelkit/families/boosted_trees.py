@@ -54,7 +54,7 @@ class TrainedTrees:
         def of(text: str) -> Array:
             booster = lightgbm.Booster(model_str=text)
             found: Array = np.asarray(booster.predict(matrix, raw_score=True, num_threads=1))
-            return found.reshape(len(matrix), -1)
+            return found.reshape(len(matrix), booster.num_model_per_iteration())
 
         scores = of(self.text)
         if self.task == "regression":
