@@ -16,6 +16,7 @@ import pytest
 import uvloop
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from penstock.testing.wait import until_async
 from penstock_inference.gateway import unary
 from penstock_inference.gateway.backend import Backend
 from penstock_inference.gateway.unary import GOAWAY, SETTINGS, frame
@@ -40,7 +41,7 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):
         if name == "sleep":
             self.begun.append(request.id)
             try:
-                await asyncio.sleep(float(how))
+                await asyncio.sleep(float(how))  # how long its answer takes
             except asyncio.CancelledError:
                 self.ended.append(request.id)
                 raise
@@ -67,12 +68,6 @@ async def both(address: str) -> AsyncIterator[tuple[Infer, Infer]]:
     async with Backend(address) as backend:
         by_aio, backend._stub = backend._stub.ModelInfer, None
         yield backend.infer, lambda request, within_s: by_aio(request, timeout=within_s)
-
-
-async def eventually(check: Callable[[], Any]) -> None:
-    async with asyncio.timeout(10):
-        while not check():  # noqa: ASYNC110 - of what the server does
-            await asyncio.sleep(0.01)
 
 
 async def outcome(call: Awaitable[Any]) -> Any:
@@ -138,9 +133,9 @@ def test_a_deadline_passes_and_a_caller_leaves(address: str) -> None:
             code, _ = await outcome(infer(request("sleep:20", number=1), 0.2))
             assert code is grpc.StatusCode.DEADLINE_EXCEEDED
             leaving = asyncio.create_task(outcome(infer(request("sleep:20", number=2), 20)))
-            await eventually(lambda: "2" in triton.begun)
+            await until_async(lambda: "2" in triton.begun)
             leaving.cancel()
-            await eventually(lambda: "2" in triton.ended)
+            await until_async(lambda: "2" in triton.ended)
             assert (await infer(request("echo", number=3), 10)).id == "3"
 
     uvloop.run(late())
@@ -153,7 +148,7 @@ def test_a_server_that_ends_answers_what_it_began_and_the_next_one_is_found(addr
             async with server(address, triton) as first:
                 begun = asyncio.create_task(outcome(backend.infer(request("sleep:0.3", number=1), 10)))
                 killed = asyncio.create_task(outcome(backend.infer(request("sleep:20", number=2), 10)))
-                await eventually(lambda: {"1", "2"} <= set(triton.begun))
+                await until_async(lambda: {"1", "2"} <= set(triton.begun))
                 await first.stop(2)
                 assert (await begun).id == "1"
                 code, _ = await killed
