@@ -28,6 +28,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext, job_main
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
+from penstock_ethics_audit.importance import importance
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
 from penstock_ethics_audit.result import Result, software
@@ -68,6 +69,9 @@ def run(job: JobContext) -> Mapping[str, Any]:
         # Done again, an audit gives the same numbers, and nobody can choose a lucky seed.
         seed = int(short_digest(package.digest, 12), 16)
         findings = audit(scores, groupings, package.pipeline.audit, seed, step)
+        asked = package.pipeline.audit.confidence
+        found = importance(split, package.model, package.signature, seed, asked)
+        step("importance")
         result = Result(
             audit_id=order.audit_id,
             pipeline=order.version.pipeline,
@@ -79,6 +83,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             training=package.curves,
             quantiles=package.pipeline.target.quantiles,
             sample_weight=package.pipeline.training.sample_weight,
+            importance=found,
             explanation=package.explanation,
             origin=package.origin,
             software=software(),

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime
 from penstock.contracts.events import ModelVersion
 from penstock.packages.parts import Curves, Explanation, Origin
 from penstock_ethics_audit.audit import Finding, Findings
+from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.pictures import Pictures
 
 SOFTWARE = ("penstock-ethics-audit", "penstock-measures", "numpy", "onnxruntime", "pyarrow")
@@ -29,6 +30,7 @@ class Result(Finding):
     training: Curves
     quantiles: tuple[float, float] | None = None  # that the interval goes between, where there is one
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
+    importance: Importance | None = None
     explanation: Explanation | None = None  # what the model's family shows of it
     origin: Origin | None = None  # of a model made elsewhere: whether it knows these rows is not known
     software: dict[str, str]

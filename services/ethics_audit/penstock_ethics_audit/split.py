@@ -39,6 +39,17 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, rows: Codes) -> Split:
+        """Some of the rows, in this order."""
+        return Split(
+            self.numbers[rows],
+            self.strings[rows],
+            self.labels[rows],
+            tuple(self.entities[row] for row in rows),
+            tuple(self.ids[row] for row in rows),
+            {by: tuple(values[row] for row in rows) for by, values in self.groups.items()},
+        )
+
 
 def read_split(path: Path, signature: ModelSignature) -> Split:
     """Raises Invalid where the split lacks what the model needs, or has no rows."""

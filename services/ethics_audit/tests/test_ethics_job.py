@@ -57,6 +57,12 @@ def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> N
     assert result.findings.labels.keys() == {"false", "true"}
     assert [grouping.by for grouping in result.findings.groupings] == ["age", "sex"]
     assert [group.group for group in result.findings.groupings[0].groups] == ["<40", ">=40"]
+    assert result.importance is not None
+    assert result.importance.rows == 1000
+    number, word = (result.importance.features[name] for name in ("x", "word"))
+    assert number is not None
+    assert word is not None
+    assert number.lower > word.upper > 0, "what the score rests on, and what little is on the word"
     scores = arrays(world, found)  # pairs rows without naming anybody
     assert scores.keys() == {"row", "entity", "label", "probability", "decision"}
     assert len(set(scores["row"])) == len(scores["entity"]) == 4000

@@ -11,6 +11,7 @@ from penstock.contracts.events import Interval
 from penstock.packages.parts import Bar, Bars, Explanation, Series
 from penstock.packages.parts import Histogram as HistogramShown
 from penstock_ethics_audit.audit import GroupFindings, GroupingFindings
+from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.curves import curves, distributions
 from penstock_ethics_audit.report.explanations import explained
 from penstock_ethics_audit.report.figures import errors
@@ -66,7 +67,9 @@ def test_a_family_shows_bars_and_histograms_under_any_name(name: str) -> None:
             ],
         }
     )
-    (_, _, gain), (title, about, drawn), (_, _, spread) = explained(errors)
+    measured = Importance(rows=9, loss="log loss", features={name: HALF, "b": None})
+    (_, _, gain), (title, about, drawn), (_, _, spread) = explained(measured, errors)
+    assert f"{name} 0.500 (0.400 to 0.600), b not defined; gain {name} 75.0%, b 25.0%" in gain.alt
     assert (title, about) == (name, name)
     assert f"{name} 2.000, b -1.000" in drawn.alt
     assert f"{name}: most often 1.000 to 2.000; threshold at 1.500" in spread.alt

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from penstock.packages.parts import Bar, Bars, Explanation, Histogram
+from penstock.packages.parts import Bars, Explanation, Histogram
+from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.drawing import (
     INK,
     SERIES,
@@ -20,37 +22,69 @@ from penstock_ethics_audit.report.drawing import (
     Picture,
     margins,
     number,
+    said,
     svg_of,
     tick,
 )
+from penstock_ethics_audit.report.figures import dots
 
 LONGEST_NAME = 28
 MAX_FEATURES = 30
 GAIN = (
-    "By how much all splits on a feature lowered the loss on the rows that the trees were made from. A"
-    " feature with many different values gains by chance, too."
+    " Gain: by how much all splits on a feature lowered the loss on the rows that the trees were made"
+    " from; a feature with many different values gains by chance, too."
 )
 
 
-def explained(found: Explanation | None) -> list[tuple[str, str, Picture]]:
+def explained(measured: Importance | None, found: Explanation | None) -> list[tuple[str, str, Picture]]:
     """Each picture with its title and what it shows."""
-    return list(_explained(found)) if found is not None else []
-
-
-def _explained(found: Explanation) -> Iterator[tuple[str, str, Picture]]:
-    if found.gain:
-        rising = sorted(found.gain.items(), key=lambda item: -item[1])[:MAX_FEATURES]
-        gain = Bars(
-            title="Importance by gain",
-            about=GAIN,
-            axis="Share of the gain",
-            bars=tuple(Bar(name=name, value=share) for name, share in rising),
-        )
-        yield gain.title, gain.about, bars(gain, "gain")
-    for index, picture in enumerate(found.pictures):
+    shown = []
+    if measured is not None or (found is not None and found.gain):
+        shown.append(_importance(measured, found.gain if found is not None else {}))
+    for index, picture in enumerate(found.pictures if found is not None else ()):
         name = f"shown-{index}"
         drawn = histogram(picture, name) if isinstance(picture, Histogram) else bars(picture, name)
-        yield picture.title, picture.about, drawn
+        shown.append((picture.title, picture.about, drawn))
+    return shown
+
+
+def _importance(measured: Importance | None, gain: Mapping[str, float]) -> tuple[str, str, Picture]:
+    """Permutation importance with intervals, and beside it the shares of the gain, where there are some."""
+    values = measured.features if measured is not None else {}
+    weight = {name: value.estimate if value else -1.0 for name, value in values.items()} or gain
+    names = sorted(weight, key=lambda name: -weight[name])[:MAX_FEATURES]
+    about, words, panels = [], [], []
+    if measured is not None:
+        about.append(
+            f"By how much the mean {measured.loss} rises on {measured.rows:,} audit rows when a feature's"
+            " values go to other rows, with intervals. A feature that others can stand in for looks"
+            " unimportant here."
+        )
+        words.append(", ".join(f"{name} {said(values[name])}" for name in names))
+        panels.append(f"Rise of the {measured.loss}, values moved")
+    if gain:
+        about.append(GAIN.strip())
+        words.append("gain " + ", ".join(f"{name} {gain.get(name, 0):.1%}" for name in names))
+        panels.append("Share of the gain")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.8 + 0.27 * len(names)))
+        axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for one, title in zip(axes, panels, strict=True):
+            one.set_title(title)
+            _plain(one)
+        if measured is not None:
+            dots(axes[0], [values[name] for name in names], one_color=True)
+            axes[0].axvline(0, color=INK, linewidth=0.8)
+        if gain:
+            axes[-1].barh(
+                range(len(names)), [gain.get(name, 0) for name in names], height=0.6, color=SERIES[0]
+            )
+            axes[-1].xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+        axes[0].set_yticks(range(len(names)), [_short(name) for name in names])
+        axes[0].set_ylim(len(names) - 0.4, -0.6)
+        figure.subplots_adjust(**margins(figure, left=2.3, right=0.2, bottom=0.35, top=0.32), wspace=0.1)
+        svg = svg_of(figure, "importance")
+    return "Importance of the features", " ".join(about), Picture(svg, f"Importance: {'; '.join(words)}.")
 
 
 def bars(shown: Bars, name: str) -> Picture:

@@ -80,7 +80,7 @@ def _by_group(
         figure = Figure(figsize=(WIDTH, 0.75 + 0.36 * len(names)))
         panels = figure.subplots(1, len(columns), sharey=True)
         for axes, (title, values) in zip(panels, columns.items(), strict=True):
-            _dots(axes, values)
+            dots(axes, values)
             axes.set(title=title, **({"xlim": xlim} if xlim else {}))
         if xlim is None:
             panels[-1].axvline(0, color=INK, linewidth=0.8)
@@ -132,7 +132,8 @@ def training(found: Curves) -> Picture | None:
     )
 
 
-def _dots(axes: Any, values: Sequence[Interval | None]) -> None:
+def dots(axes: Any, values: Sequence[Interval | None], *, one_color: bool = False) -> None:
+    """A row for each interval; rows that are groups differ by colour and marker."""
     for row, value in enumerate(values):
         if value is None:
             axes.text(
@@ -145,7 +146,8 @@ def _dots(axes: Any, values: Sequence[Interval | None]) -> None:
                 transform=axes.get_yaxis_transform(),
             )
         else:
-            color, marker = SERIES[row % len(SERIES)], MARKERS[row % len(MARKERS)]
+            kind = 0 if one_color else row
+            color, marker = SERIES[kind % len(SERIES)], MARKERS[kind % len(MARKERS)]
             _interval(axes, value, row, color=color, marker=marker, width=1.8)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)

@@ -68,7 +68,7 @@ def render(result: Result) -> str:
         ],
         overall=_curves(result, "", {"": found.performance.get("auroc")}),
         groupings=[(grouping, list(_grouping_pictures(result, grouping))) for grouping in found.groupings],
-        explained=explanations.explained(result.explanation),
+        explained=explanations.explained(result.importance, result.explanation),
         training=figures.training(result.training),
         names={name: measure.title for name, measure in MEASURES.items()},
         rates=RATES,
