@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -25,7 +26,9 @@ from penstock.runtime import artifacts_s3
 from penstock.runtime.artifacts import Artifacts, file_digest
 from penstock.runtime.settings import Platform
 from penstock.testing.broker import free_ports
-from penstock.testing.s3 import S3
+
+if TYPE_CHECKING:
+    from penstock.testing.s3 import S3
 
 KEY = "training-sets/01J/train.parquet"
 LARGE = 2 * artifacts_s3.PART_BYTES + 12_345

@@ -19,7 +19,6 @@ import grpc
 import psutil
 import pytest
 from confluent_kafka import Consumer
-from mlflow.tracking import MlflowClient
 from onnx import TensorProto, helper
 
 from penstock.contracts.digests import digest_of
@@ -202,6 +201,8 @@ def test_a_killed_child_goes_on_and_gives_the_same_model(loans: Any, start: Any,
         assert cost.processor_s > whole_cost.processor_s, "the attempt that was killed is in it"
         assert "torch" not in Path(f"/proc/{trainer.process.pid}/maps").read_text()  # only the job's process
         assert list((trainer.home / "trainer" / "runs").glob("*")) == []
+
+        from mlflow.tracking import MlflowClient  # two seconds of every worker, were it imported above
 
         store = trainer.home / "mlflow" / "mlflow.db"
         until(lambda: tracked(store) == 2, within=WITHIN_S, what="MLflow's store holds both runs")
