@@ -273,9 +273,10 @@ def page(
             for one in serving["figures"]
         ),
         "",
-        (
+        *prose(
             f"{serving['answered_through_the_door']:,} answered through the door, {serving['recorded']:,}"
-            " recorded."
+            " recorded. [The gateway](decisions/a-gateway-reads-before-triton.md) says what HTTP costs,"
+            " [the door](decisions/the-door-records-before-it-answers.md) what the record does."
         ),
         "",
         "## Ingest",
