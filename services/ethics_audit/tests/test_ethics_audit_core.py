@@ -132,6 +132,24 @@ def test_a_regression() -> None:
     assert found.groupings[0].groups[0].performance["mae"] is not None
 
 
+def test_an_interval_is_measured_over_all_rows_and_by_group() -> None:
+    """It holds four of five true values, of one group all and of the other fewer."""
+    generator = np.random.default_rng(6)
+    y, sex = generator.normal(100, 20, N), made()[1]
+    half = np.where(np.array(sex) == sex[0], 50.0, 5.0 * 0.9)
+    ends = np.stack([100 - half * 2, 100 + half * 2], axis=1)
+    scores = Scores("regression", y, np.arange(N), values=np.full(N, 100.0), intervals=ends)
+    found = run(scores, sex, spec(metric="coverage", at_least=0.95))
+    coverage = found.performance["coverage"]
+    assert coverage is not None
+    assert coverage.estimate == pytest.approx(np.mean(np.abs(y - 100) <= half * 2))
+    assert found.verdict == "fail"
+    by_group = [group.performance["coverage"] for group in found.groupings[0].groups]
+    assert max(one.estimate for one in by_group if one) > 0.99
+    assert min(one.estimate for one in by_group if one) < 0.6
+    assert found.performance["interval_width"] is not None
+
+
 def test_repeated_rows_of_an_entity_do_not_make_the_audit_surer() -> None:
     """Each row ten times, as one entity: entities are drawn, so the interval stays as wide as it was."""
     scores, sex = made(n=600)

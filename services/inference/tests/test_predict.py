@@ -99,3 +99,6 @@ def test_an_answer_gets_its_names_again(model: Model) -> None:
         4,
     )
     assert response_of(model, "p1", {"value": Tensor((1, 1), [2.5])}).value == 2.5
+    answers = {"value": Tensor((1, 1), [2.5]), "interval": Tensor((1, 2), [1.5, 4.0])}
+    found = response_of(model, "p1", answers).interval
+    assert (found.lower, found.upper) == (1.5, 4.0)

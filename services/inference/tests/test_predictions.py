@@ -277,7 +277,7 @@ def test_a_text_that_is_not_utf_8_is_not_made_into_another(
 
 
 def test_a_regression(line: Make, layouts: Layouts) -> None:
-    told = {
+    told: dict[str, Any] = {
         "model_version": "3",
         "outputs": [{"name": "value", "datatype": "FP32", "shape": [2, 1], "data": [1.5, 2.5]}],
     }
@@ -292,6 +292,10 @@ def test_a_regression(line: Make, layouts: Layouts) -> None:
         None,
         None,
     )
+    assert "intervals" not in prediction
+    told["outputs"].append({"name": "interval", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 2, 3]})
+    _, prediction = read_line(http_line(line, json.dumps(asked).encode(), json.dumps(told).encode()), layouts)
+    assert prediction["intervals"] == [[1, 2], [2, 3]]
 
 
 JSON = st.recursive(

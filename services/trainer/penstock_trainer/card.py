@@ -59,6 +59,7 @@ def head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: int
 
 def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) -> list[str]:
     told = built.description
+    ends = pipeline.target.quantiles
     lines = [
         "## Model",
         "",
@@ -66,6 +67,7 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) ->
         f"- {told.training}, seed {pipeline.training.seed}.",
         *([f"- Chosen by the number of training rows: {_listed(chosen)}."] if chosen else []),
         *(f"- Rows counted in training as `{weight}` says." for weight in _weight(pipeline)),
+        *([f"- Its interval goes from quantile {ends[0]:g} to {ends[1]:g}."] if ends else []),
         (
             f"- Between {told.library} and the graph in ONNX Runtime: at most {built.parity:.1e} over all"
             " training and validation rows."

@@ -209,7 +209,10 @@ def _pictures(prepared: Prepared, errors: Array, seed: int) -> tuple[Picture, ..
         axis="Mean squared error, power of ten",
         edges=tuple(edges.tolist()),
         series=tuple(
-            Series(name=name, shares=tuple((counts / counts.sum()).tolist()))
+            Series(
+                name=f"{prepared.signature.target.name} = {name}",
+                shares=tuple((counts / counts.sum()).tolist()),
+            )
             for name, counts in zip(prepared.signature.classes, counted, strict=True)
         ),
     )
@@ -221,9 +224,8 @@ def _pictures(prepared: Prepared, errors: Array, seed: int) -> tuple[Picture, ..
         "isolation forest": isolation_forest(normal, seed)(rows),
     }
     alike = np.ones((1, len(rows)))
-    bars = tuple(
-        Bar(name=name, value=float(ranks(positive, score)(alike)[0])) for name, score in scores.items()
-    )
+    areas = {name: float(ranks(positive, score)(alike)[0]) for name, score in scores.items()}
+    bars = tuple(Bar(name=f"{name} {area:.4f}", value=area) for name, area in areas.items())
     return shown, Bars(
         title="Beside simpler detectors",
         about=(
