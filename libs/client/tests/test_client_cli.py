@@ -47,6 +47,12 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
     )
 
 
+def test_a_model_that_is_not_there_is_said_before_anybody_is_asked(tmp_path: Path) -> None:
+    done = runner.invoke(app, ["import", "loans", str(tmp_path / "model.onnx")])
+    assert done.exit_code == 2
+    assert "model.onnx: there is no such file" in done.output
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     "arguments",

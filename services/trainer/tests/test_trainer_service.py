@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from penstock.contracts.digests import digest_of
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Conflict, TooLarge
+from penstock.contracts.errors import Conflict, Invalid, TooLarge
 from penstock.contracts.events import Event, TrainingRunCompleted, TrainingRunRequested, decode
 from penstock.packages.archive import unpack
 from penstock.packages.facts import verify_fact
@@ -334,8 +334,11 @@ def test_a_model_made_elsewhere_becomes_a_package(loans: Any, start: Any, tmp_pa
             "not known whether it was trained on the audit rows",
         ):
             assert line in package.model_card
-        with pytest.raises(grpc.RpcError, match="the file is empty"):
+        with pytest.raises(grpc.RpcError) as refused:
             trainer.stub.ImportModel(iter([pb.ImportModelRequest(pipeline="loans")]))
+        error = error_of_call(refused.value)
+        assert isinstance(error, Invalid)
+        assert (error.message, error.where) == ("the file is empty", "chunk")
 
 
 async def test_a_file_beyond_the_bound_is_not_stored(tmp_path: Path) -> None:

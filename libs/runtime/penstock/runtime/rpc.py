@@ -135,13 +135,16 @@ class ErrorTable(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        if handler is None or (handler.request_streaming and handler.response_streaming):
             return handler
         method: str = handler_call_details.method
         coding = handler.request_deserializer, handler.response_serializer
         if handler.response_streaming:
             streams = cast("Callable[..., AsyncIterator[Any]]", handler.unary_stream)
             return grpc.unary_stream_rpc_method_handler(_streaming(streams, method), *coding)
+        if handler.request_streaming:
+            takes = cast("Callable[..., Awaitable[Any]]", handler.stream_unary)
+            return grpc.stream_unary_rpc_method_handler(_unary(takes, method), *coding)
         answers = cast("Callable[..., Awaitable[Any]]", handler.unary_unary)
         return grpc.unary_unary_rpc_method_handler(_unary(answers, method), *coding)
 

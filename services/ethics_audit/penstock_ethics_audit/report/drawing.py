@@ -45,6 +45,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": LINE,
     "grid.linewidth": 0.6,
     "xtick.color": LINE,
