@@ -31,6 +31,16 @@ def test_users_read_what_is_for_them(topic: Topic) -> None:
     assert bool(users("READ", topic.name) & {*PUBLISHERS}) == ("users" in topic.consumers)
 
 
+@pytest.mark.parametrize("topic", CATALOGUE, ids=lambda topic: topic.name)
+def test_each_service_that_reads_a_topic_may_put_aside_what_it_cannot_apply(topic: Topic) -> None:
+    """The owner, too, who reads at its start what it said: without the right one odd message holds it up."""
+    services = {user for user in users("READ", topic.name) if user in SERVICES}
+    for service in services:
+        assert users("WRITE", f"{topic.name}.{group(service)}") == {service}
+        assert users("CREATE", f"{topic.name}.{group(service)}") == {service}
+    assert topic.owner == "users" or topic.owner in services
+
+
 def test_nobody_writes_more_than_one_topic_by_one_right() -> None:
     """But dead letters, whose names say which service's they are."""
     wide = [right for right in RIGHTS if right.operation == "WRITE" and right.resource == "TOPIC"]

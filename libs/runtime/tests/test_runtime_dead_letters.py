@@ -32,3 +32,14 @@ def test_places_of_the_newest_letters_are_known_after_a_restart_too(
     again = DeadLetters(settings, "g")
     assert [put(again, offset) for offset in (2, 3, 4)] == [5, 5, 5]
     assert put(again, 0) == 6  # it is not known any more: so much is held in memory
+
+
+def test_a_letter_that_cannot_be_written_holds_back_no_other(kafka: Kafka) -> None:
+    settings = kafka.settings("closed-letters-")
+    odd, fine = (
+        Received(topic, 0, 0, "0", "odd", {}, b"{}") for topic in ("no topic of Kafka's", "audits.v1")
+    )
+    ((left, why),) = DeadLetters(settings, "g").put([Letter(odd, Invalid("x")), Letter(fine, Invalid("y"))])
+    assert left.received is odd
+    assert why
+    assert [letter.headers["dlq-reason"] for letter in letters(settings, "audits.v1.g.dlq")] == ["y"]

@@ -194,24 +194,24 @@ def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(
     again = up(second.home, [], within=60)
     again.wait(within=1)
     assert again.file.ports == second.file.ports
-    down(second.home)
-    assert_nothing_left(second.home)
     parts.ready(within=1)
 
 
-def test_down_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
-    stack = up(tmp_path, [], ports_wanted=PORTS, within=60)
-    load(StackUnderTest(stack))
-    subprocess.run([sys.executable, "-c", LOAD, stack.file.triton_grpc], check=True)
-    supervisors = processes.of_stack(tmp_path, processes.SUPERVISOR)
+def test_down_ends_what_a_killed_supervisor_left_and_a_home_may_have_a_space(
+    other_home: Path, second: Stack
+) -> None:
+    assert " " in str(other_home)
+    load(StackUnderTest(second))
+    subprocess.run([sys.executable, "-c", LOAD, second.file.triton_grpc], check=True, timeout=60)
+    supervisors = processes.of_stack(other_home, processes.SUPERVISOR)
     for process in [
         *supervisors,
-        *(one for one in processes.of_stack(tmp_path, "triton") if one.pid == stack.pid("triton")),
+        *(one for one in processes.of_stack(other_home, "triton") if one.pid == second.pid("triton")),
     ]:
         os.kill(process.pid, signal.SIGKILL)
-    assert {one.state for one in status(tmp_path)} == {State.STOPPED}
-    down(tmp_path)
-    assert_nothing_left(tmp_path)
+    assert {one.state for one in status(other_home)} == {State.STOPPED}
+    down(other_home)
+    assert_nothing_left(other_home)
 
 
 def test_what_does_not_get_ready_is_named(parts: StackUnderTest) -> None:

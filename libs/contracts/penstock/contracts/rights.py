@@ -52,16 +52,16 @@ def readers(topic: Topic) -> set[str]:
 
 def topic_rights(topics: Iterable[Topic], prefix: str = "") -> Iterator[Right]:
     """Yields who may use each of these topics, by their real names less `prefix`: its producers write
-    it, its owner and consumers read it; a consumer puts aside what it cannot apply, for users to see.
+    it, its owner and consumers read it; each puts aside what it cannot apply, for users to see.
     """
     for topic in topics:
         name = prefix + topic.name
         yield from _each(topic.producers, "WRITE", "TOPIC", name)
         yield from _each(readers(topic), "READ", "TOPIC", name)
-        for consumer in {*topic.consumers} - {USERS}:
-            letters = f"{name}.{group(consumer)}"
+        for reader in readers(topic) - {USERS}:
+            letters = f"{name}.{group(reader)}"
             for operation in _KEEPING:
-                yield Right(consumer, operation, "TOPIC", letters, prefixed=True)
+                yield Right(reader, operation, "TOPIC", letters, prefixed=True)
             yield from _each([USERS], "READ", "TOPIC", letters, prefixed=True)
 
 

@@ -66,11 +66,14 @@ class DeadLetters:
 
     def put(self, letters: Sequence[Letter]) -> Refused:
         """Makes letters durable together, with one flush: Kafka has acknowledged all but those that are
-        returned. Raises KafkaException and Unavailable where it takes none.
+        returned, with why.
         """
         with self._lock:
-            new = {one.received.place: one for one in letters if one.received.place not in self._known(one)}
-            refused = self._send(list(new.values())) if new else []
+            closed = self._open_all({letter.received.topic for letter in letters})
+            refused = [(one, closed[one.received.topic]) for one in letters if one.received.topic in closed]
+            others = [one for one in letters if one.received.topic not in closed]
+            new = {one.received.place: one for one in others if one.received.place not in self._known(one)}
+            refused += self._send(list(new.values())) if new else []
             missing = {letter.received.place for letter, _ in refused}
             durable = [letter for letter in letters if letter.received.place not in missing]
             for letter in durable:
@@ -92,19 +95,28 @@ class DeadLetters:
             place=received.place,
             event_id=received.event_id,
             event_type=received.event_type,
-            dead_letter=self._topic(letter),
+            dead_letter=self._topic(received.topic),
             why=f"{type(error).__name__}: {error}",
             exc_info=None if isinstance(error, PenstockError) else error,
         )
 
-    def _topic(self, letter: Letter) -> str:
-        return dead_letter_topic(letter.received.topic, self._group)
+    def _topic(self, topic: str) -> str:
+        return dead_letter_topic(topic, self._group)
 
     def _known(self, letter: Letter) -> dict[str, None]:
-        name = self._topic(letter)
-        if name not in self._written:
-            self._written[name] = self._open(name)
-        return self._written[name]
+        return self._written[self._topic(letter.received.topic)]
+
+    def _open_all(self, topics: Iterable[str]) -> dict[str, Exception]:
+        """Returns those whose topic of letters cannot be made or read, with why."""
+        closed: dict[str, Exception] = {}
+        for topic in topics:
+            name = self._topic(topic)
+            try:
+                if name not in self._written:
+                    self._written[name] = self._open(name)
+            except Exception as error:
+                closed[topic] = error
+        return closed
 
     def _remember(self, letter: Letter) -> None:
         known = self._known(letter)
@@ -117,7 +129,7 @@ class DeadLetters:
         return producer(self._kafka, within_s=DELIVERY_S)
 
     def _send(self, letters: Sequence[Letter]) -> Refused:
-        silent = Unavailable("Kafka has not acknowledged a dead letter", where=self._topic(letters[0]))
+        silent = Unavailable("Kafka has not acknowledged a dead letter", where=letters[0].received.place)
         said: dict[int, Exception | None] = dict.fromkeys(range(len(letters)), silent)
 
         def told(number: int, failure: KafkaError | None, _: object) -> None:
@@ -126,7 +138,7 @@ class DeadLetters:
         for number, letter in enumerate(letters):
             key, value, headers = self._letter(*letter)
             self._producer.produce(
-                self._kafka.topic(self._topic(letter)),
+                self._kafka.topic(self._topic(letter.received.topic)),
                 value,
                 key,
                 headers=headers,

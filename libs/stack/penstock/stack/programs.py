@@ -62,6 +62,7 @@ def kafka_user(stack: StackFile, user: str) -> KafkaSettings:
 def triton(stack: StackFile) -> Triton:
     return Triton(
         models=stack.home / "triton" / "models",
+        link=stackfile.socket(stack.home).parent / "models",
         grpc=stack.triton_grpc,
         metrics_port=stack.ports["triton_metrics"],
         shared_memory=stackfile.shared_memory(stack.home),

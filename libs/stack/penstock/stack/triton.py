@@ -18,12 +18,14 @@ from penstock.stack.places import Places
 @dataclass(frozen=True)
 class Triton:
     """Files, command line and environment of one Triton. `models` is its repository, empty at the
-    start: models are loaded by name. `grpc` is a socket: `unix:`, a path, a colon and a number; over
-    HTTP nobody reaches it. `shared_memory` is the prefix of its regions in /dev/shm, of which a killed
-    stub leaves one of 1 MiB; the next start removes it.
+    start: models are loaded by name. Triton is given `link` to it: a shell starts its stub, which ends
+    on a space in the model's path, and the load would wait for ever. `grpc` is a socket: `unix:`, a
+    path, a colon and a number; over HTTP nobody reaches it. `shared_memory` is the prefix of its
+    regions in /dev/shm, of which a killed stub leaves one of 1 MiB; the next start removes it.
     """
 
     models: Path
+    link: Path
     grpc: str
     metrics_port: int
     shared_memory: str
@@ -43,6 +45,8 @@ class Triton:
         if not binary.is_file():
             raise NotFound("Triton is not installed", where=str(binary), remedy="Run `make setup`")
         self.models.mkdir(parents=True, exist_ok=True)
+        self.link.unlink(missing_ok=True)
+        self.link.symlink_to(self.models)
         stub = (
             self._server
             / "python_backend_stubs"
@@ -57,7 +61,7 @@ class Triton:
     def command(self) -> list[str]:
         grpc_socket, _, grpc_port = self.grpc.rpartition(":")
         options = {
-            "model-repository": self.models,
+            "model-repository": self.link,
             "model-control-mode": "explicit",
             "backend-directory": self.places.triton_backends,
             "cache-directory": self._server / "caches",

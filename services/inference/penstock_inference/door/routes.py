@@ -34,7 +34,7 @@ GATEWAY_GRPC: Final = "gateway-grpc"
 GATEWAY_HTTP: Final = "gateway-http"
 
 # Address that refuses every connection: no program may listen there, and Envoy itself does not.
-_NOBODY: Final = "127.0.0.1:1"
+NOBODY: Final = "127.0.0.1:1"
 _MANY_AT_ONCE: Final[Json] = {
     "circuit_breakers": {
         # By default three calls may be tried again at a time, and a thousand may wait.
@@ -108,7 +108,7 @@ def clusters(door: Door, *, held: bool = False) -> list[Json]:
     backends = door.backends
     return [
         *(
-            cluster(name, _NOBODY if held else at, http2=name != GATEWAY_HTTP) | _MANY_AT_ONCE
+            cluster(name, NOBODY if held else at, http2=name != GATEWAY_HTTP) | _MANY_AT_ONCE
             for name, at in (
                 (TRITON, backends.triton),
                 (GATEWAY_GRPC, backends.gateway_grpc),

@@ -8,6 +8,7 @@ one goes: each request is answered by one of the two.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Refused, Unavailable
@@ -42,8 +43,11 @@ class Rollout:
         await asyncio.to_thread(self._place, name, model, (model.generation,))
         try:
             await self._load_new(name, model)
-        finally:
-            await self.drop(name)
+        except PenstockError:
+            with contextlib.suppress(PenstockError):  # the first says what is wrong
+                await self.drop(name)
+            raise
+        await self.drop(name)
 
     async def add(self, old: Model | None, new: Model) -> None:
         """Loads `new` beside `old`, and probes it; from then on it answers. On failure `old` goes

@@ -9,7 +9,7 @@ import numpy as np
 from tritonclient.grpc import service_pb2
 
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock_inference.protocol.connection import ASK_S, Connection
 from penstock_inference.protocol.tensors import Numbers, Strings, Tensor, grpc_response_of
 
@@ -50,11 +50,17 @@ class Triton(Connection):
 
     async def load(self, model: str) -> None:
         """Loads the versions that the model's configuration names, then unloads the others. On
-        failure what was loaded stays.
+        failure what was loaded stays. Raises Unavailable, too, where it has not ended within LOAD_S.
         """
-        await self._call(
-            self._stub.RepositoryModelLoad, service_pb2.RepositoryModelLoadRequest(model_name=model), LOAD_S
-        )
+        request = service_pb2.RepositoryModelLoadRequest(model_name=model)
+        try:
+            await self._call(self._stub.RepositoryModelLoad, request, LOAD_S)
+        except DeadlineExceeded as error:
+            raise Unavailable(
+                f"Triton has not loaded {model} within {LOAD_S:g} s",
+                where="triton",
+                remedy="See Triton's log",
+            ) from error
 
     async def unload(self, model: str) -> None:
         await self._call(
