@@ -35,6 +35,8 @@ WITHOUT = {
     "penstock-inference": TABLES | LEARNING | S3,
 }
 
+COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models."}}
+
 IMPORT_ALL = """
 import gc, importlib, pkgutil, sys
 gc.disable()
@@ -96,16 +98,12 @@ def test_a_member_installs_alone(alone: Alone, name: str) -> None:
     for package in packages(MEMBERS[name]):
         done = alone.run(alone.python, "-c", IMPORT_ALL, package)
         assert done.returncode == 0, done.stderr
+    for command, says in COMMANDS.get(name, {}).items():
+        assert says in alone.run(alone.python.parent / command, "--help").stdout
     listed = alone.run(sys.executable, "-m", "uv", "pip", "list", "--python", alone.python)
     installed = {line.split()[0] for line in listed.stdout.splitlines()[2:]}
     assert name in installed
     assert not installed & WITHOUT.get(name, set())
-
-
-def test_the_client_has_its_command(alone: Alone) -> None:
-    alone.install("penstock-client")
-    done = alone.run(alone.python.parent / "penstock", "--help")
-    assert "Publish events, get audited models." in done.stdout
 
 
 def test_artifacts_in_s3_need_the_extra_and_nothing_else(alone: Alone) -> None:

@@ -210,7 +210,7 @@ def test_a_monotone_constraint_holds_for_every_row(tmp_path: Path, target: str) 
         for value in values:
             numbers = rows.numbers.copy()
             numbers[:, column] = value
-            answer = run(built.model, Rows(numbers, rows.strings, rows.labels, {}))[output][:, -1]
+            answer = runner(built.model)(numbers, rows.strings)[output][:, -1]
             found.append(answer.astype(np.float64))
         return np.diff(np.array(found), axis=0)
 
