@@ -95,6 +95,7 @@ def test_numbers_say_the_words_in_their_order(column: list[str]) -> None:
         ({"type": "mlp"}, AVERAGE),
         ({"type": "linear"}, FLAT),
         ({"type": "wide_deep"}, CNN),
+        ({"type": "tabm", "k": 4, "hidden": [16]}, CNN),
         ({"type": "ft_transformer", "d": 16, "blocks": 1, "heads": 2}, CNN),
     ],
     ids=lambda each: each.get("type") or f"{each['encode']}",
