@@ -209,6 +209,13 @@ def of_texts(found: dict[str, Any]) -> Iterator[Figure]:
         reviews["lower"] >= -0.01,
         reviews["lower"] >= 0,
     )
+    yield Figure(
+        "probabilities: torch, ONNX Runtime, text-reviews",
+        "1e-6",
+        "–",
+        f"{reviews['parity']:.1e}",
+        reviews["parity"] <= 1e-6,
+    )
     for name, data in (("mlp", "adult-income"), ("text_cnn", "text-reviews")):
         row = found[name]
         yield Figure(

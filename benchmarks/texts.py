@@ -35,8 +35,8 @@ from penstock.modelkit.family import Epoch, Prepared, family_of
 from penstock.modelkit.features import WordNumbers
 from penstock.modelkit.model import run
 
-EPOCHS = 3
-TURNS = 3
+EPOCHS = 2
+TURNS = 2
 
 
 def text_reviews() -> quality.Data:
