@@ -31,7 +31,9 @@ def letters(served: Served) -> dict[str, str]:
     }
 
 
-def written(kafka: KafkaSettings, names: Iterable[str]) -> dict[str, int | None]:
+def written(
+    kafka: KafkaSettings, names: Iterable[str], value: bytes | None = b"forged", key: bytes | None = None
+) -> dict[str, int | None]:
     """What became of a message to each topic: Kafka's error, None where it was taken."""
     found: dict[str, int | None] = {}
     producer = Producer(kafka.client(message_timeout_ms=20_000))
@@ -39,7 +41,8 @@ def written(kafka: KafkaSettings, names: Iterable[str]) -> dict[str, int | None]
         try:
             producer.produce(
                 name,
-                b"forged",
+                value,
+                key,
                 on_delivery=lambda error, _, name=name: found.update({name: error and error.code()}),
             )
         except KafkaException as error:

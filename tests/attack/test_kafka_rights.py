@@ -60,6 +60,17 @@ def test_a_service_writes_no_topic_of_another(served: Served, stack: StackUnderT
         assert made(kafka, [name for name, by in letters(served).items() if by != service]) == set()
 
 
+@pytest.mark.parametrize("user", [*PLATFORM, None])
+def test_nobody_deletes_what_another_stated(served: Served, stack: StackUnderTest, user: str | None) -> None:
+    """By a tombstone on a topic that keeps the newest of each key; `None`: without a password."""
+    kept = [topic for topic in topics(served) if topic.cleanup == "compact" and user not in topic.producers]
+    assert kept
+    kafka = kafka_user(stack.stack.file, user) if user else stack.stack.kafka
+    tried = written(kafka, [topic.name for topic in kept], None, served.version.pipeline.encode())
+    assert tried == {topic.name: KafkaError.TOPIC_AUTHORIZATION_FAILED for topic in kept}
+    assert served.client.pipelines.spec(served.version.pipeline)
+
+
 @pytest.mark.parametrize("service", PLATFORM)
 def test_a_service_is_no_other(served: Served, stack: StackUnderTest, service: str) -> None:
     """Nor sets back its positions, nor fences its producers."""

@@ -12,11 +12,13 @@ import grpc
 import pytest
 from real_envoy import prepared, running
 
+from penstock.runtime.local_http import ask
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import Backends, Door
 from penstock_inference.door.files import prepare
 from penstock_inference.door.keeper import DoorKeeper
+from penstock_inference.door.routes import NOBODY
 
 pytestmark = pytest.mark.process
 
@@ -168,6 +170,7 @@ def test_predictions_wait_while_the_door_is_held(door: Door, said: Said) -> None
             channel.unary_unary(INFER)(b"", timeout=1)
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         keeper.hold(True)
+        until(lambda: behind(door) == NOBODY, within=20, what="Envoy has read that nobody is behind it")
         waiting = channel.unary_unary(INFER).future(b"", timeout=30)
         triton = grpc.server(ThreadPoolExecutor(1), handlers=[_Echo()])
         assert triton.add_insecure_port(door.backends.triton)
@@ -179,6 +182,13 @@ def test_predictions_wait_while_the_door_is_held(door: Door, said: Said) -> None
             assert waiting.result(timeout=10) == b"answer"
         finally:
             triton.stop(None)
+
+
+def behind(door: Door) -> str:
+    """Address behind the door's Triton, as Envoy has it."""
+    said = ask(door.admin, "GET", "/clusters", within_s=5).decode()
+    (found,) = {line.split("::")[1] for line in said.splitlines() if line.startswith("triton::127.")}
+    return found
 
 
 class _Echo(grpc.GenericRpcHandler):
