@@ -204,8 +204,14 @@ class BoostedTrees(FamilySpec, Monotone):
 
     @classmethod
     def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Smaller trees for fewer rows; early stopping ends the training, not the number of epochs."""
-        return {"model": {"num_leaves": 16 if rows < 30_000 else 31}, "trainer": {"epochs": 100}}
+        """Smaller trees for fewer rows. Early stopping ends the training, not the number of epochs, but
+        for several classes: each has trees of its own, and all of them are served.
+        """
+        several = any(target["type"] == "multiclass" for target in said["targets"].values())
+        return {
+            "model": {"num_leaves": 16 if rows < 30_000 else 31},
+            "trainer": {"epochs": 30 if several else 100},
+        }
 
 
 class Autoencoder(FamilySpec):
