@@ -29,20 +29,26 @@ def environment(stack: StackUnderTest) -> dict[str, str]:
     return os.environ | {"PENSTOCK_HOME": str(stack.home), "COLUMNS": "160"}
 
 
-def test_the_demo_keeps_its_word(stack: StackUnderTest) -> None:
-    demo = [sys.executable, ROOT / "examples" / "adult-income" / "demo.py"]
-    done = subprocess.run(demo, env=environment(stack), capture_output=True, text=True, timeout=400)
+@pytest.fixture(scope="module")
+def demo(stack: StackUnderTest) -> str:
+    """Output of the demo; its pipeline and events stay."""
+    command = [sys.executable, ROOT / "examples" / "adult-income" / "demo.py"]
+    done = subprocess.run(command, env=environment(stack), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_demo_keeps_its_word(stack: StackUnderTest, demo: str) -> None:
     for said in (
         "49722 events: 48842 records, 500 duplicates, 380 rejects",
         "refused",
         "promoted: generation 1",
         "four ways, one answer",
     ):
-        assert said in done.stdout
-    assert re.search(r"events adult-income\.people\.events\.v1 partition 0, offsets 0 to \d+", done.stdout)
-    assert re.search(r"p50 \d+\.\d ms, p99 \d+\.\d ms", done.stdout)
-    summary = done.stdout.partition("\nsummary\n")[2]
+        assert said in demo
+    assert re.search(r"events adult-income\.people\.events\.v1 partition 0, offsets 0 to \d+", demo)
+    assert re.search(r"p50 \d+\.\d ms, p99 \d+\.\d ms", demo)
+    summary = demo.partition("\nsummary\n")[2]
     for said in (
         r"signed by +model \w{12}, verdict \w{12} +model \w{12}, verdict \w{12}",
         (
@@ -99,6 +105,31 @@ def run_readme(stack: StackUnderTest, example: str, count: int) -> registry.Vers
     assert "<svg" in report.read_text()
     report.unlink()
     return version
+
+
+def told(stack: StackUnderTest, command: str) -> str:
+    """Output of a README's command, run as it stands."""
+    done = subprocess.run(
+        ["bash", "-c", command.replace(".venv/bin", str(BIN))],
+        cwd=ROOT,
+        env=environment(stack),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_other_models_of_the_census_are_trained_by_the_readme(stack: StackUnderTest, demo: str) -> None:
+    page = (ROOT / "examples" / "adult-income" / "README.md").read_text()
+    commands = "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).strip().splitlines()
+    assert [command.split()[1] for command in commands] == ["apply", "train", "apply", "train", "models"]
+    said = [told(stack, command) for command in commands]
+    for trained in (said[1], said[3]):
+        (name,) = re.findall(r"^version (adult-income@\w+)", trained, re.MULTILINE)
+        assert name in said[4]
+        assert stack.client.models.get(name).metrics["auroc"] > 0.9
 
 
 def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
@@ -187,6 +218,16 @@ def test_the_two_census_pipelines_differ_by_the_constraint_alone() -> None:
         "  fairness: {notion: equalized_odds, by: sex, strength: 0.3}"
     ]
     assert [line for line in plain if line not in fair] == []
+
+
+@pytest.mark.parametrize("name", ["trees", "wide-deep"])
+def test_a_census_file_of_another_family_differs_by_the_model_alone(name: str) -> None:
+    folder = ROOT / "examples" / "adult-income"
+    plain, other = ((folder / f"{file}.yaml").read_text() for file in ("pipeline", f"pipeline-{name}"))
+    start, end = plain.index("model:"), plain.index("audit:\n")
+    assert other.startswith(plain[:start])
+    assert other.endswith(plain[end:])
+    assert read(other).model.type == name.replace("trees", "boosted_trees").replace("-", "_")
 
 
 def test_the_monotone_credit_file_differs_by_the_model_alone() -> None:

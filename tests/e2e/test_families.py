@@ -1,17 +1,30 @@
-"""A family that is no network, from events to a served, audited version."""
+"""Every family, from events to a served, audited version."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
 from census import Served, asking, pipeline_text
 
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline.variants import section_at
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 
 pytestmark = pytest.mark.stack
 
-NAME = "census-trees"
+NAME, EACH = "census-trees", "census-families"
 ROWS = 2_000
+SECTION = section_at(Pipeline, ["model"])
+assert SECTION is not None
+TYPES = list(SECTION.types())
+SMALL: dict[str, dict[str, Any]] = {
+    "wide_deep": {"crosses": [["education", "occupation"]]},
+    "ft_transformer": {"d": 16, "blocks": 1, "heads": 2},
+    "tabm": {"k": 4, "hidden": [32]},
+}
+QUICK = {name: {"trainer.optimizer.learning_rate": 0.01} for name in ("linear", "ft_transformer")}
 
 
 def trees_text() -> str:
@@ -38,3 +51,28 @@ def test_boosted_trees_go_from_events_to_a_served_and_audited_version(served: Se
     chances = [client.predictions.by_fields(NAME, fields).probabilities["true"] for fields in asked]
     assert np.diff(chances).min() >= -1e-6
     assert max(chances) > min(chances)
+
+
+@pytest.fixture(scope="module")
+def each(served: Served) -> Served:
+    """A pipeline with events, whose family each run says itself."""
+    text = pipeline_text(EACH, compare="none", gates="[{metric: brier, at_most: 0.5, on_fail: block}]")
+    start, end = text.index("model:"), text.index("audit:\n")
+    served.client.pipelines.apply(text[:start] + "trainer: {epochs: 4}\n\n" + text[end:], by="test")
+    served.journey.publish(EACH, "people", served.events[:ROWS])
+    return served
+
+
+@pytest.mark.parametrize("name", [name for name in TYPES if name != "boosted_trees"])
+def test_a_family_goes_from_events_to_a_served_and_audited_version(each: Served, name: str) -> None:
+    version = each.journey.train(
+        EACH, {"model": {"type": name, **SMALL.get(name, {})}, **QUICK.get(name, {})}
+    )
+    assert version.state == registry.Version.STATE_PROMOTED, version.because
+    assert each.client.audits.get(version.digest).verdict == "pass"
+    assert version.metrics["auroc"] > (0.5 if name == "autoencoder" else 0.65)
+    each.journey.until_served(EACH, version.digest)
+    fields = asking.model_fields(each.client.pipelines.spec(EACH), each.events[7])
+    chances = each.client.predictions.by_fields(EACH, fields).probabilities
+    assert sum(chances.values()) == pytest.approx(1)
+    assert 0 < chances["true"] < 1

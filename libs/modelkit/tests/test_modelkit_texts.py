@@ -224,6 +224,5 @@ def test_the_words_that_speak_for_an_answer_are_shown(world: Any) -> None:
     assert max(values, key=values.__getitem__) == "good"
     assert min(values, key=values.__getitem__) == "bad"
     assert not any(name.startswith("n") for name in values), "a word of one text is nobody's business"
-    assert told.limits == (
-        "Of `t` it reads the first 256 words and knows 124; all others are one unknown word.",
-    )
+    limit = "Of `t` it reads the first 256 words and knows 124; all others are one unknown word."
+    assert told.limits[-1] == limit

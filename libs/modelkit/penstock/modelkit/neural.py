@@ -25,6 +25,10 @@ from penstock.modelkit.training import Objective, Split, seed_everything, train,
 from penstock.packages.parts import Picture
 
 SpecT = TypeVar("SpecT", bound=FamilySpec)
+LIMITS = (
+    "Beyond the least and the greatest value of training its answer goes on along a line that no row has"
+    " confirmed.",
+)
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,14 @@ class TrainedNetwork:
 @dataclass(frozen=True)
 class Neural(Generic[SpecT]):
     """A family of networks. `inputs` are those of `Features.tensors`, or named alike; `network` makes
-    one with new weights, `kind` gives words for the model card.
+    one with new weights, `kind` and `limits` are words for the model card.
     """
 
     spec: type[SpecT]
     inputs: Callable[[Features], dict[str, Value]]
     network: Callable[[SpecT, Shape], Network]
     kind: Callable[[SpecT], str]
+    limits: tuple[str, ...] = LIMITS
 
     def fit(
         self,
@@ -116,11 +121,11 @@ class Neural(Generic[SpecT]):
             f"Trained {len(history)} of at most {plan.epochs} epochs with {plan.optimizer.type}, learning"
             f" rate {plan.optimizer.learning_rate:g}, batches of {plan.batch_size}"
         )
-        limits: tuple[str, ...] = ()
+        limits = self.limits
         pictures: tuple[Picture, ...] = ()
         if isinstance(network, Reading):
             names = _outputs(pipeline, prepared)
-            limits = network.limits()
+            limits += network.limits()
             pictures = word_pictures(network, validation.features, names)
         return TrainedNetwork(
             network,
