@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from penstock.contracts.load import BadPipeline, read_data
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.planning import BY_ROWS
 from penstock.testing.mutations import Mutations
 
 SEED = 20_261_131
@@ -51,7 +52,7 @@ def judged(text: str) -> str:
     else:
         Pipeline.model_validate(data)
         plain = json.loads(json.dumps(independent(text), default=str))
-        assert plain == data, text
+        assert {"defaults": BY_ROWS, **plain} == data, text
         assert not [*SCHEMA.iter_errors(plain)], text
         said = "taken"
     took = time.thread_time() - began

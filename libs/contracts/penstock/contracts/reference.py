@@ -40,11 +40,11 @@ def _sections(section: Section, path: str, told: dict[type[BaseModel], str]) -> 
     key = section.union.key if section.union else ""
     if key and all(model in told for model in section.models):
         names = ", ".join(f"`{tag}`" for tag in section.types())
-        yield f"As under `{told[section.models[0]]}`, with `{key}` one of {names}.\n"
+        said = f"As under `{told[section.models[0]]}`, with `{key}` one of {names}."
+        yield textwrap.fill(said, 100, break_on_hyphens=False) + "\n"
         return
     if key:
         told |= dict.fromkeys(section.models, path)
-    if key:
         yield f"`{key}` says which of these tables holds.\n"
     for tag, model in (section.types() or {NO_TYPE: section.models[0]}).items():
         if key:

@@ -97,16 +97,7 @@ class Neural(Generic[SpecT]):
         assert isinstance(spec, self.spec)
         seed_everything(seed)
         objective, training, validation = _learning(pipeline, prepared)
-        dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
-        outputs = 3 if objective.quantiles else 1
-        if objective.task == "multiclass":
-            outputs = len(prepared.signature.classes)
-        strings = prepared.preprocessing.strings
-        texts = text_parts(strings)
-        dense += sum(text.width for text in texts)
-        network = self.network(spec, Shape(strings, dense, outputs, len(prepared.preprocessing.numbers)))
-        if texts:
-            network = Reading(texts, network)
+        network = self._network(spec, prepared, training, objective)
         history = train(
             network,
             objective,
@@ -138,6 +129,18 @@ class Neural(Generic[SpecT]):
             pictures,
             intervals=objective.quantiles is not None,
         )
+
+    def _network(self, spec: SpecT, prepared: Prepared, training: Split, objective: Objective) -> Network:
+        """A network with new weights, behind what reads the texts where there are any."""
+        outputs = 3 if objective.quantiles else 1
+        if objective.task == "multiclass":
+            outputs = len(prepared.signature.classes)
+        strings = prepared.preprocessing.strings
+        texts = text_parts(strings)
+        dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
+        dense += sum(text.width for text in texts)
+        network = self.network(spec, Shape(strings, dense, outputs, len(prepared.preprocessing.numbers)))
+        return Reading(texts, network) if texts else network
 
 
 def _outputs(pipeline: Pipeline, prepared: Prepared) -> tuple[str, ...]:
