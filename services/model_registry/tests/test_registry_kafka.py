@@ -191,7 +191,8 @@ def test_the_way_of_a_version(running: Running) -> None:
     [(_, registered)] = running.events("model-versions.v1", ModelVersionRegistered)
     assert isinstance(registered, ModelVersionRegistered)
     assert running.world.packages.verify(registered.version) == run.digest
-    assert len(running.messages(dead_letter_topic("training-runs.v1", "penstock.model_registry"))) == 1
+    letters = dead_letter_topic("training-runs.v1", "penstock.model_registry")
+    assert len(until(lambda: running.messages(letters), within=WITHIN_S, what="a dead letter")) == 1
 
     running.publish(running.world.audit(run.digest), "audit-1")
     [(_, promoted)] = running.events("model-versions.v1", ModelVersionPromoted)
