@@ -69,7 +69,13 @@ class Echoing:
 @contextmanager
 def echoing(folder: Path) -> Iterator[Echoing]:
     listen, admin, metrics, gateway_http, gateway_grpc = free_ports(5)
-    triton = Triton(folder / "models", f"unix:{folder}/triton:8001", metrics, f"penstock_echo_{os.getpid()}_")
+    triton = Triton(
+        models=folder / "models",
+        link=folder / "link",
+        grpc=f"unix:{folder}/triton:8001",
+        metrics_port=metrics,
+        shared_memory=f"penstock_echo_{os.getpid()}_",
+    )
     triton.prepare()
     (triton.models / NAME / "1").mkdir(parents=True)
     (triton.models / NAME / "1" / "model.onnx").write_bytes(graph())

@@ -13,10 +13,13 @@ from typing import Final
 
 from kafka.admin import (
     ACL,
+    ACLFilter,
     ACLOperation,
     ACLPermissionType,
     ACLResourcePatternType,
+    KafkaAdminClient,
     ResourcePattern,
+    ResourcePatternFilter,
     ResourceType,
     UserScramCredentialUpsertion,
 )
@@ -29,6 +32,7 @@ from penstock.runtime.kafka.admin import admin_client, ensure_topics
 from penstock.runtime.settings import KafkaSettings, Platform
 
 _POLL_S: Final = 0.05
+_KNOWN_WITHIN_S: Final = 10.0
 _CONTAINERS_WITHIN_S: Final = 60.0
 _BEFORE, _AFTER = "kafka_", "_password"  # a user's name, in that of the password's file in containers
 
@@ -69,10 +73,31 @@ def grant_topics(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
 
 
 def grant(kafka: KafkaSettings, rights: Iterable[Right]) -> None:
+    """Returns when a broker knows the rights: the controller, which takes them, is ahead of it."""
+    wanted = [_entry(right) for right in rights]
     with admin_client(kafka, "rights") as admin:
-        failed = admin.create_acls([_entry(right) for right in rights])["failed"]
-    if failed:
-        raise Unavailable(f"Kafka does not grant rights: {failed[0].__name__}")
+        if failed := admin.create_acls(wanted)["failed"]:
+            raise Unavailable(f"Kafka does not grant rights: {failed[0].__name__}")
+        deadline = time.monotonic() + _KNOWN_WITHIN_S
+        while not _known(admin) >= {_key(entry) for entry in wanted}:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"no broker knows the rights that were granted {_KNOWN_WITHIN_S:g} s ago")
+            time.sleep(_POLL_S)  # a broker learns of them from the controller by itself
+
+
+def _known(admin: KafkaAdminClient) -> set[tuple[object, ...]]:
+    everything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
+    anything = ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, everything)
+    entries, error = admin.describe_acls(anything)
+    if error.errno:
+        raise Unavailable(f"Kafka does not tell its rights: {error.__name__}")
+    return {_key(entry) for entry in entries}
+
+
+def _key(entry: ACL) -> tuple[object, ...]:
+    place = entry.resource_pattern
+    who = (entry.principal, entry.operation, entry.permission_type)
+    return (*who, place.resource_type, place.resource_name, place.pattern_type)
 
 
 def _entry(right: Right) -> ACL:
