@@ -29,10 +29,10 @@ def test_rubbish_on_every_topic_stops_nobody(attacked: Attacked) -> None:
     pids = {service: stack.pid(service) for service in SERVICES}
     kafka = attacked.kafka
     producer = Producer(kafka.client())
-    records, seen = source_topic("records", name, "people"), source_topic("seen", name, "people")
+    records, seen, rejects = (source_topic(kind, name, "people") for kind in ("records", "seen", "rejects"))
     attacked.says((event, value) for value in ODD for event in EVENTS.values())
     for value in ODD:
-        for topic in (records, seen):
+        for topic in (records, seen, rejects):
             producer.produce(kafka.topic(topic), value, partition=0)
     assert producer.flush(30) == 0
     readers = {(topic.name, f"penstock.{consumer}") for topic in SHARED for consumer in topic.consumers}
@@ -47,6 +47,7 @@ def test_rubbish_on_every_topic_stops_nobody(attacked: Attacked) -> None:
     stack.kill("ingest")  # it reads the pipelines and the seen ids anew
     client.events.publish(name, "people", served.events[50:150])
     until(lambda: served.journey.events(name, "people") == 200, within=60, what="what is genuine is taken")
+    assert not list(client.events.rejects(name)), "what is no reject is not shown, and hides none"
     counts = client.events.counts(name, "people")
     assert (counts.records, counts.duplicates) == (150, 50)
     stack.ready()

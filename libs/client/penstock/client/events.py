@@ -6,12 +6,13 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from pydantic import TypeAdapter, ValidationError
 
 from penstock.client.connection import Connection
 from penstock.client.files import Row
@@ -24,6 +25,7 @@ from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 
 TIMEOUT_S = 30.0
 GATHER_S = 0.05  # that a read waits for a thousand messages: most topics hold fewer
+_REJECT = TypeAdapter(Reject)
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,13 @@ class Events:
         )
 
     def rejects(self, pipeline: str, source: str | None = None) -> Iterator[tuple[str, Reject]]:
-        """All rejects that Kafka still holds, as (source, reject)."""
+        """All rejects that Kafka still holds, as (source, reject). What is none is left out: it hides no
+        other.
+        """
         for name in [source] if source else self._pipelines.spec(pipeline).sources:
             for message in self.read(source_topic("rejects", pipeline, name)):
-                value = message.value()
-                if value is not None:
-                    yield name, orjson.loads(value)
+                with suppress(ValidationError):
+                    yield name, _REJECT.validate_json(message.value() or b"")
 
     def end_offsets(self, pipeline: str) -> tuple[Offset, ...]:
         """The ends of the pipeline's events topics now: what was published before is below them."""
