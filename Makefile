@@ -12,8 +12,6 @@ PYTEST     := $(BIN)/pytest -q
 COMPILE     = $(BIN)/uv pip compile --quiet --python $(BIN)/python --generate-hashes --upgrade \
               --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 SPREAD     := -n 2 --dist loadfile --no-loadscope-reorder
-HERE       := not compose and not docker and not slow
-FAST       := not stack and not kafka and not process and $(HERE)
 
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False
@@ -76,15 +74,11 @@ bench: setup ## The figures of docs/performance.md
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
-# What needs a process waits for it a third of the time; the rest is run meanwhile, and gives way.
 test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
-	@told=$$(mktemp) && trap 'rm -f "$$told"' EXIT; \
-	nice -n 10 $(PYTEST) -m "$(FAST)" >"$$told" 2>&1 & fast=$$!; \
-	$(PYTEST) $(SPREAD) --durations=10 -m "(stack or kafka or process) and $(HERE)"; failed=$$?; \
-	wait $$fast || failed=$$?; cat "$$told"; exit $$failed
+	@$(PYTEST) $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
-	@$(PYTEST) $(SPREAD) -m "$(FAST)"
+	@$(PYTEST) $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
 
 test-compose: setup ## What needs Docker: PostgreSQL, Redis and S3 by the suites of their embedded twins; the compose stack and what it survives
 	@$(PYTEST) $(SPREAD) -m "docker and not compose and not slow"

@@ -22,6 +22,7 @@ from penstock_ethics_audit.split import Split, score
 MAX_ROWS = 1_000
 MAX_FEATURES = 60
 RESAMPLES = 500
+_DRAW = 0
 _LEAST = 1e-7  # probabilities are FP32
 
 
@@ -34,13 +35,14 @@ class Importance(Finding):
 def importance(
     split: Split, model: Path, signature: ModelSignature, seed: int, confidence: float
 ) -> Importance | None:
-    """Measures each feature on at most MAX_ROWS rows, drawn by `seed`; the same seed gives the same
-    numbers. None with more than MAX_FEATURES features. Blocks for a pass over the rows a feature.
+    """Measures each feature on at most MAX_ROWS rows. Rows and their orders are drawn alike in each audit,
+    so that versions are compared on the same; intervals are drawn by `seed`. None with more than
+    MAX_FEATURES features. Blocks for a pass over the rows a feature.
     """
     names = (*signature.inputs.numbers, *signature.inputs.strings)
     if len(names) > MAX_FEATURES:
         return None
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(_DRAW)
     rows = np.sort(random.permutation(len(split))[:MAX_ROWS])
     some = split.take(rows)
     scores = score(some, model, signature)
