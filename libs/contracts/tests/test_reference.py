@@ -87,7 +87,7 @@ def page() -> dict[Key, tuple[str, str]]:
     """Type and default of each key."""
     found: dict[Key, tuple[str, str]] = {}
     path = variant = ""
-    for line in reference().splitlines():
+    for line in reference().replace(",\n`", ", `").splitlines():  # a list of kinds may be wrapped
         if line.startswith("## "):
             path, variant = line[3:].strip("`").replace("The file", ""), ""
         elif line.startswith("### "):
