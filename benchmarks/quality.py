@@ -206,6 +206,23 @@ def interval(differences: np.ndarray[Any, Any], shared: float) -> tuple[float, f
     return float(differences.mean()) - half, float(differences.mean()) + half
 
 
+def paired(found: dict[str, list[float]], measure: str) -> dict[str, float]:
+    """Means of `ours` and `theirs`, a value a seed, with the interval of their difference; the largest
+    `parity`, and the mean of the seconds `s`.
+    """
+    differences = np.subtract(found["ours"], found["theirs"])
+    lower, upper = interval(differences, 0.0)
+    return {
+        measure: float(np.mean(found["ours"])),
+        f"its_{measure}": float(np.mean(found["theirs"])),
+        "difference": float(differences.mean()),
+        "lower": lower,
+        "upper": upper,
+        "parity": max(found["parity"]),
+        "seconds": float(np.mean(found["s"])),
+    }
+
+
 def compare(data: Data, seeds: int) -> list[dict[str, Any]]:
     scores: dict[str, list[float]] = {name: [] for name in ("penstock", *data.against)}
     seconds = 0.0

@@ -60,22 +60,11 @@ def accuracy(data: quality.Data, seeds: int) -> dict[str, Any]:
             f"  seed {seed}  " + "  ".join(f"{name} {values[-1]:.4g}" for name, values in found.items()),
             file=sys.stderr,
         )
-    differences = np.subtract(found["ours"], found["theirs"])
-    lower, upper = quality.interval(differences, 0.0)
-    return {
-        "seeds": seeds,
-        "accuracy": float(np.mean(found["ours"])),
-        "its_accuracy": float(np.mean(found["theirs"])),
-        "difference": float(differences.mean()),
-        "lower": lower,
-        "upper": upper,
-        "parity": max(found["parity"]),
-        "seconds": float(np.mean(found["s"])),
-    }
+    return {"seeds": seeds, **quality.paired(found, "accuracy")}
 
 
 def tf_idf(data: quality.Data, parts: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """What logistic regression says of the audit part."""
+    """Answers of logistic regression on the audit part."""
     texts = data.features.fillna("")
     learned, judged = [], []
     for name in texts:

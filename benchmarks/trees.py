@@ -54,19 +54,11 @@ def measure(seeds: int) -> dict[str, Any]:
             f"  seed {seed}  " + "  ".join(f"{name} {values[-1]:.4g}" for name, values in found.items()),
             file=sys.stderr,
         )
-    differences = np.subtract(found["ours"], found["theirs"])
-    lower, upper = quality.interval(differences, 0.0)
     return {
         "seeds": seeds,
-        "auroc": float(np.mean(found["ours"])),
-        "its_auroc": float(np.mean(found["theirs"])),
-        "difference": float(differences.mean()),
-        "lower": lower,
-        "upper": upper,
-        "parity": max(found["parity"]),
+        **quality.paired(found, "auroc"),
         "row_us": max(found["row_us"]),
         "graph_mb": max(found["graph_mb"]),
-        "seconds": float(np.mean(found["s"])),
     }
 
 

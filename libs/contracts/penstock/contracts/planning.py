@@ -41,7 +41,7 @@ def planned(pipeline: Pipeline, rows: int) -> Plan:
 
 
 def _said(value: Any) -> Any:
-    """All that was named, also what is not written because it is the default."""
+    """Keys that were named, also those not written because they are the default."""
     if not isinstance(value, BaseModel):
         return value
     return {name: _said(getattr(value, name)) for name in value.model_fields_set}

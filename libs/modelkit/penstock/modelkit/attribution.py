@@ -49,7 +49,7 @@ def word_pictures(network: Reading, tensors: Tensors, names: Sequence[str]) -> t
 
 
 def attributions(network: Reading, batch: Sequence[Tensor], output: int) -> list[Tensor]:
-    """Of each text, what every word of the batch adds to the output, float32 [B, longest]."""
+    """Shares of every word of the batch in the output, for each text float32 [B, longest]."""
     network.eval()
     parts = network.parts()
     totals = [torch.zeros(()) for _ in parts]

@@ -164,7 +164,7 @@ class Reading(Network):
         return self.network.compile_into(graph, others | columns)
 
     def limits(self) -> tuple[str, ...]:
-        """What it does not read, in sentences for the model card."""
+        """Sentences for the model card on what is not read."""
         return tuple(
             f"Of `{text.words.name}` it reads the first {text.words.reading.words} words and knows"
             f" {len(text.words.words):,}; all others are one unknown word."

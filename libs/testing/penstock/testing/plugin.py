@@ -93,7 +93,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
-    """What `while_needed` runs ends here, where no later test may ask for it."""
+    """Ends what `while_needed` runs, where no later test may ask for it."""
     yield
     for name, running in item.session.stash.get(_ENDS, {}).items():
         if nextitem is not None and name not in nextitem.stash[spread.NEEDED]:

@@ -31,7 +31,7 @@ def costs(
     month: Annotated[str, typer.Option(help="Only of this month, as in 2026-11 (UTC).")] = "",
     as_json_: AsJson = False,
 ) -> None:
-    """What runs and audits used, by pipeline and month."""
+    """Cost of runs and audits, by pipeline and month."""
     with Penstock() as penstock:
         found = {
             "training": list(penstock.runs.costs(pipeline, month=month)),

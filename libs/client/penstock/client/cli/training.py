@@ -114,7 +114,7 @@ def runs(
 
 
 def _losses(run: trainer.Run) -> str:
-    """Of the kept model, on the training and the validation rows: `0.301 / 0.322`."""
+    """Losses of the kept model on the training and the validation rows: `0.301 / 0.322`."""
     found = [run.metrics[name] for name in ("train_loss", "validation_loss") if name in run.metrics]
     return " / ".join(f"{loss:.4g}" for loss in found)
 

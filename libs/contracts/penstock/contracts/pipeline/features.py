@@ -138,8 +138,8 @@ class TextCnn(_Sequence):
     filters: int = Field(default=100, ge=1, le=1024)
     """Filters of each width."""
     pool: Literal["max", "flatten"] = "max"
-    """What the model sees of a filter: `max` its strongest answer, wherever in the text; `flatten`
-    its answer at each of the first `words` places.
+    """Part of a filter that the model sees: `max` its strongest answer, wherever in the text;
+    `flatten` its answer at each of the first `words` places.
     """
     dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of what the model sees that a training step leaves out."""

@@ -70,7 +70,7 @@ def adopt(
 def order_of(
     content: bytes, signature: ModelSignature, rows: Rows, probes: Rows, decision: Decision, **limits: float
 ) -> dict[str, Array]:
-    """What the process is told, as arrays: `examine` takes them."""
+    """Arrays that the process is told: `examine` takes them."""
     order = {
         "signature": signature.model_dump(mode="json"),
         "decision": decision.model_dump(mode="json"),
