@@ -38,7 +38,9 @@ def pipeline_text(
     """The adult-income example under another name, with other gates and fewer epochs."""
     text = (ROOT / "examples" / "adult-income" / "pipeline.yaml").read_text()
     start, promotion, end = (text.index(f"{key}:") for key in ("  gates", "promotion", "serving"))
+    unjudged = "without_gates: allowed, " if gates == "[]" else ""
     promoted = text[promotion:end] if compare == "champion" else "promotion: {compare: none}\n"
+    promoted = promoted.replace("{", "{" + unjudged, 1)
     text = text[:start] + f"  gates: {gates}\n\n" + promoted + text[end:]
     small = {
         "epochs: 15": f"epochs: {epochs}",

@@ -13,6 +13,7 @@ from penstock.contracts.events import Envelope, GateResult, ModelVersionPromoted
 from penstock.packages import dsse, evidence
 from penstock.packages.evidence import Known, admissible
 from penstock.packages.keys import Keys
+from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.packages import NOW, gate
 
@@ -233,3 +234,26 @@ def test_pae_is_that_of_the_specification() -> None:
         dsse.pae("http://example.com/HelloWorld", b"hello world")
         == b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     )
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ({"defaults": 2}, "nothing was judged: the pipeline file has no gates"),
+        ({"defaults": 2, "promotion": {"without_gates": "allowed"}}, ""),
+        ({"defaults": 1}, ""),  # applied before there was the key
+    ],
+)
+def test_an_audit_without_gates_opens_where_the_packages_file_allows_it(
+    keys: Keys, file: dict[str, object], said: str
+) -> None:
+    event = promoted(keys, sample.verdict(keys, DIGEST, judged=False))
+    asked = lending.pipeline(**{"audit": {}, **file})
+    found = admissible(event, keys.trust(), DIGEST, asked=asked)
+    assert [reason.partition(". ")[0] for reason in found] == ([said] if said else [])
+
+
+def test_an_audit_that_passes_over_all_of_the_files_gates_opens_nothing(keys: Keys) -> None:
+    event = promoted(keys, sample.verdict(keys, DIGEST, judged=False))
+    found = admissible(event, keys.trust(), DIGEST, asked=lending.pipeline(defaults=2))
+    assert found == ["the audit judged none of the gates that the pipeline file asks for"]

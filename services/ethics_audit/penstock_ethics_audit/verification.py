@@ -11,6 +11,7 @@ from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted
+from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.versions import version_name
 from penstock.packages import archive, dsse, evidence, signing
 from penstock.packages.dsse import Statement
@@ -61,12 +62,13 @@ def verify(
     """
     trust, version = keys.trust(), audit.version
     checks: list[Check] = []
+    asked: Pipeline | None = None
     _origin(version, trust, checks)
     with tempfile.TemporaryDirectory(prefix="penstock-verify-") as scratch:
         directory, signature = Path(scratch, "package"), Path(scratch, archive.MODEL_SIGNATURE)
         with _check(checks, "package digest") as say:
             archive.unpack(artifacts.fetch(version.package, Path(scratch, "package.tar")), directory)
-            open_package(directory, version.digest)
+            asked = open_package(directory, version.digest).pipeline
             say(f"every file is as {version.digest} lists it")
         with _check(checks, "OpenSSF model signature") as say:
             artifacts.fetch(version.signature, signature)
@@ -87,9 +89,11 @@ def verify(
     with _check(checks, "gates") as say:
         if verdict is None:
             raise Tampered("there is no verified verdict to open them")
-        if closed := evidence.closed_gates(verdict, waiver):
+        unjudged = evidence.nothing_judged(verdict, asked) if asked else []
+        if closed := evidence.closed_gates(verdict, waiver) or unjudged:
             raise Tampered("; ".join(closed))
-        say("each passed" if waiver is None else "each passed or is waived")
+        passed = "each passed" if waiver is None else "each passed or is waived"
+        say(passed if verdict.gates else "nothing was judged: the pipeline file has none, which it allows")
     if promotion is not None:
         with _check(checks, "promotion signature") as say:
             _promotion(promotion, audit, trust, say)

@@ -157,3 +157,14 @@ def test_a_run_cannot_soften_the_gates(world: World) -> None:
     with pytest.raises(Invalid, match="another audit") as refused:
         audited(world, world.version(), asked=asked.model_dump(mode="json"))
     assert "train again" in (refused.value.remedy or "")
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_without_gates_the_report_is_grey_and_says_that_nothing_was_judged(world: World) -> None:
+    found = audited(world, world.version(rows=300, gates=[]))
+    assert found["verdict"] == "pass", "on the wire as ever"
+    page = read(world, found, "report").decode()
+    assert '<section class="verdict not-judged"' in page
+    assert "Not judged" in page
+    assert "promotion: {without_gates: allowed}" in page
+    assert "✓" not in page

@@ -52,7 +52,7 @@ class Case:
     rejected: str | None
     retired: bool  # served before, and does so no more
     pipeline: Pipeline  # the newest applied file: its policy counts, not that of the training run
-    gates: tuple[Gate, ...]  # of the file that the version was trained from
+    trained_by: Pipeline  # the file that the version was trained from: its gates count
     champion: ModelVersionPromoted | None
     champion_audit: AuditCompleted | None
 
@@ -61,6 +61,10 @@ class Case:
         """Signed statements that a promotion would be granted on."""
         statements = (self.audit.evidence if self.audit else None, self.waiver)
         return tuple(envelope for envelope in statements if envelope is not None)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        return self.trained_by.audit.gates
 
     @property
     def generation(self) -> int:
@@ -93,7 +97,7 @@ def case_of(session: Session, row: VersionRow) -> Case:
         rejected=row.rejected,
         retired=row.state == "retired",
         pipeline=rows.pipeline_row(session, row.pipeline).pipeline,
-        gates=trained_by.pipeline.audit.gates,
+        trained_by=trained_by.pipeline,
         champion=champion.promoted if champion else None,
         champion_audit=session.get_one(VersionRow, champion.digest).audit if champion else None,
     )

@@ -59,6 +59,7 @@ class Judge:
         found = ""
         doubts: list[str] = []
         if proven.verdict and not evidence.closed_gates(proven.verdict, proven.waiver):
+            doubts += evidence.nothing_judged(proven.verdict, case.trained_by)
             try:
                 found = self._packages.verify(case.version)
                 if reason == "promoted" and not case.serves:
@@ -74,7 +75,7 @@ class Judge:
             return Judged(decision)
         event = self._grant(case, by, reason)
         known = Known(case.champion.generation, case.champion.version.digest) if case.champion else None
-        if wrong := admissible(event, self._keys.trust(), found, known):
+        if wrong := admissible(event, self._keys.trust(), found, known, case.trained_by):
             return Judged(promotion.Refused(tuple(wrong)))
         return Judged(decision, event)
 

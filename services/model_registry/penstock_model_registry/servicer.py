@@ -156,4 +156,5 @@ def _version(session: Session, row: VersionRow) -> pb.Version:
         promoted_at=timestamp(promotion.promoted_at) if promotion else None,
         version_json=version.model_dump_json(),
         verdict=audit.verdict if audit else "",
+        not_judged=audit is not None and not audit.gates,
     )

@@ -87,16 +87,18 @@ class World:
         with in_a_thread(self.store.transaction()) as effect:
             effect.session.add(PipelineRow(name="loans", number=number, text=text, applied=event))
 
-    def run(self, card: str = "# loans\n", run_id: str = "R1") -> TrainingRunCompleted:
+    def run(
+        self, card: str = "# loans\n", run_id: str = "R1", number: int = 1, **package: Any
+    ) -> TrainingRunCompleted:
         """A trained package in the artifact store, and the event that announces it."""
         directory = self.home / f"trained-{next(self._numbers)}"
-        digest = sample.write_package(directory, card=card)
+        digest = sample.write_package(directory, card=card, **package)
         pack(directory, directory.with_suffix(".tar"))
         package = self.artifacts.put_file(f"packages/{digest[7:]}.tar", directory.with_suffix(".tar"))
         run = TrainingRunCompleted(
             run_id=run_id,
             pipeline="loans",
-            pipeline_number=1,
+            pipeline_number=number,
             training_set=facts.signed(sample.training_set(), self.keys.signer("feature_store")),
             package=package,
             digest=digest,
@@ -110,9 +112,14 @@ class World:
         return facts.signed(run.model_copy(update=changed), self.keys.signer("trainer"))
 
     def audit(
-        self, digest: str, *gates: GateResult, audit_id: str = "A1", scores: Artifact | None = None
+        self,
+        digest: str,
+        *gates: GateResult,
+        audit_id: str = "A1",
+        scores: Artifact | None = None,
+        judged: bool = True,
     ) -> AuditCompleted:
-        gates = gates or (sample.AUROC_PASSED, sample.gate())
+        gates = (gates or (sample.AUROC_PASSED, sample.gate())) if judged else ()
         said = {one.verdict for one in gates}
         named = json.dumps({"scores_digest": scores.digest if scores else ""}).encode()
         result = self.artifacts.put_bytes(f"audits/{digest[7:]}/{audit_id}.json", named)
@@ -124,7 +131,12 @@ class World:
                 "verdict": "fail" if "fail" in said else "inconclusive" if "inconclusive" in said else "pass",
                 "gates": gates,
                 "evidence": sample.verdict(
-                    self.keys, digest, *gates, audit_id=audit_id, result_digest=result.digest
+                    self.keys,
+                    digest,
+                    *gates,
+                    audit_id=audit_id,
+                    result_digest=result.digest,
+                    judged=judged,
                 ),
                 "report": sample.NOWHERE,
                 "result": result,

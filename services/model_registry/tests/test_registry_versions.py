@@ -11,6 +11,8 @@ import pytest
 
 from penstock.contracts.errors import Conflict, Invalid, NotFound, Refused, Tampered, Unavailable
 from penstock.contracts.events import AuditFailed, ModelVersionRefused, ModelVersionRegistered
+from penstock.contracts.load import read_data
+from penstock.contracts.pipeline import Pipeline
 from penstock.packages import facts
 from penstock.packages.evidence import Known, admissible
 from penstock.runtime.store import assert_migrations_match
@@ -121,6 +123,19 @@ async def test_a_pass_promotes_by_itself_and_who_serves_can_verify_it(world: Wor
     [promoted] = world.promotions()
     assert (promoted.generation, promoted.reason, promoted.promoted_by) == (1, "promoted", "penstock")
     assert admissible(promoted, world.keys.trust(), world.packages.verify(promoted.version)) == []
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_without_gates_a_version_serves_where_its_file_allows_it(world: World, allowed: bool) -> None:
+    text = lending.PIPELINE_TEXT[: lending.PIPELINE_TEXT.index("  gates:")] + "defaults: 2\n"
+    text += "promotion: {without_gates: allowed}\n" if allowed else ""
+    world.applies(text, number=2)
+    run = world.run(number=2, pipeline=Pipeline.model_validate(read_data(text)))
+    await world.receives(run)
+    await world.receives(world.audit(run.digest, judged=False))
+    state, because = world.state(run.digest)
+    assert state == ("promoted" if allowed else "refused")
+    assert [reason.partition(":")[0] for reason in because] == ([] if allowed else ["nothing was judged"])
 
 
 async def test_a_blocking_fail_is_refused_with_its_reason(world: World) -> None:

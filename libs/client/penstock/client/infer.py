@@ -85,6 +85,7 @@ targets:
 audit:
   groups: {_groups(fields)}
   gates: []                         # e.g. {{metric: auroc, at_least: 0.7, on_fail: block}}
+promotion: {{without_gates: allowed}}   # nothing is judged; leave it out once there are gates
 """
 
 

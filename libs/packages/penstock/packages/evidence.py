@@ -12,7 +12,7 @@ from pydantic import Field
 
 from penstock.contracts.errors import Tampered
 from penstock.contracts.events import AuditCompleted, Envelope, GateResult, ModelVersionPromoted
-from penstock.contracts.pipeline import Gate
+from penstock.contracts.pipeline import Gate, Pipeline
 from penstock.packages.dsse import Statement, envelope_digest, verify
 from penstock.packages.keys import Role, Trust
 
@@ -119,6 +119,18 @@ def closed_gates(verdict: Verdict, waiver: Waiver | None) -> list[str]:
     ]
 
 
+def nothing_judged(verdict: Verdict, asked: Pipeline) -> list[str]:
+    """One sentence where no gate was judged and the pipeline file does not allow that; else empty."""
+    if verdict.gates or asked.serves_unjudged:
+        return []
+    if asked.audit.gates:
+        return ["the audit judged none of the gates that the pipeline file asks for"]
+    return [
+        "nothing was judged: the pipeline file has no gates. Add some under `audit.gates`, or allow it by"
+        " `promotion: {without_gates: allowed}`; apply the file and train again"
+    ]
+
+
 @dataclass(frozen=True)
 class Known:
     """Newest promotion of a pipeline that a verifier has accepted."""
@@ -128,7 +140,11 @@ class Known:
 
 
 def admissible(
-    promotion: ModelVersionPromoted, trust: Trust, package_digest: str, known: Known | None = None
+    promotion: ModelVersionPromoted,
+    trust: Trust,
+    package_digest: str,
+    known: Known | None = None,
+    asked: Pipeline | None = None,
 ) -> list[str]:
     """Lists the reasons why the promoted version may not be loaded; empty when it may. The registry
     asks before it promotes, a server before it loads.
@@ -138,8 +154,9 @@ def admissible(
     the promotion and the evidence name one digest and one pipeline; the evidence is what the
     promotion was granted on, is signed by the audit, and opens every gate.
 
-    `package_digest` is the one that `open_package` found on disk, never one from an event. Raises
-    NoKey while there is no key to judge by.
+    `package_digest` is the one that `open_package` found on disk, never one from an event; `asked` the
+    package's pipeline file, once it is at hand: it says whether a version may serve without gates.
+    Raises NoKey while there is no key to judge by.
     """
     version = promotion.version
     subject = (version.pipeline, version.digest)
@@ -155,7 +172,7 @@ def admissible(
         reasons.append(
             f"generation {promotion.generation} does not rise above {known.generation}, the last one known"
         )
-    return reasons + _unopened(promotion.evidence, trust, subject)
+    return reasons + _unopened(promotion.evidence, trust, subject, asked)
 
 
 def _ungranted(promotion: ModelVersionPromoted, grant: PromotionGrant) -> list[str]:
@@ -178,7 +195,9 @@ def _ungranted(promotion: ModelVersionPromoted, grant: PromotionGrant) -> list[s
     return [reason for wrong, reason in checks if wrong]
 
 
-def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, str]) -> list[str]:
+def _unopened(
+    evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, str], asked: Pipeline | None
+) -> list[str]:
     try:
         verdict, waiver = read_evidence(evidence, trust)
     except Tampered as error:
@@ -189,7 +208,8 @@ def _unopened(evidence: Sequence[Envelope], trust: Trust, subject: tuple[str, st
         for statement in (verdict, waiver)
         if statement and (statement.pipeline, statement.digest) != subject
     ]
-    return strangers or closed_gates(verdict, waiver)
+    unjudged = nothing_judged(verdict, asked) if asked else []
+    return strangers or closed_gates(verdict, waiver) or unjudged
 
 
 def read_evidence(evidence: Sequence[Envelope], trust: Trust) -> tuple[Verdict, Waiver | None]:

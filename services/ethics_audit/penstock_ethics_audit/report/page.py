@@ -14,6 +14,7 @@ import jinja2
 
 from penstock.contracts.events import Cost, GateResult, Interval
 from penstock.contracts.measures import MEASURES, Measure, Task
+from penstock.contracts.verdicts import NOT_JUDGED, worded
 from penstock.contracts.versions import version_name
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
@@ -26,7 +27,12 @@ RATES = {
     "true_positive": "True positive rate",
     "false_positive": "False positive rate",
 }
-HEADLINES = {"pass": "Passed", "fail": "Did not pass", "inconclusive": "Inconclusive"}
+HEADLINES = {
+    "pass": "Passed",
+    "fail": "Did not pass",
+    "inconclusive": "Inconclusive",
+    NOT_JUDGED: "Not judged",
+}
 MAX_CLASSES_DRAWN = 6
 
 
@@ -47,6 +53,7 @@ class GateRow:
 def render(result: Result) -> str:
     """Renders the page as HTML."""
     found = result.findings
+    said = worded(found.verdict, found.gates)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("penstock_ethics_audit.report", "templates"),
         autoescape=True,
@@ -59,7 +66,8 @@ def render(result: Result) -> str:
         result=result,
         found=found,
         short=version_name(result.pipeline, result.digest),
-        headline=HEADLINES[found.verdict],
+        verdict=said.replace(" ", "-"),
+        headline=HEADLINES[said],
         summary=summary(found),
         consequence=consequence(found),
         gates=[
@@ -79,7 +87,9 @@ def render(result: Result) -> str:
 def summary(found: Findings) -> str:
     """Says in sentences how many gates passed, failed or stayed undecided."""
     if not found.gates:
-        return "The pipeline file asks for no gates, so nothing could fail. What was measured stands below."
+        return (
+            "The pipeline file has no gates: nobody said what is good enough. What was measured stands below."
+        )
     failed, undecided = (
         [_gate_name(gate) for gate in found.gates if gate.verdict == verdict]
         for verdict in ("fail", "inconclusive")
@@ -99,6 +109,8 @@ def summary(found: Findings) -> str:
 def consequence(found: Findings) -> str:
     """States the consequence for the model, and who may change it."""
     closed = not_passed(found.gates)
+    if not found.gates:
+        return "It may serve only where the pipeline file allows that: promotion: {without_gates: allowed}."
     if not closed:
         return "The model registry may promote this version, unless it is worse than the one that serves."
     if may_be_waived(found.gates):

@@ -76,7 +76,7 @@ class Admission:
     ) -> Package:
         trust, version = Keys(self.keys).trust(), promotion.version
         package = open_package(directory, version.digest)
-        _refuse(admissible(promotion, trust, package.digest, known))
+        _refuse(admissible(promotion, trust, package.digest, known, package.pipeline))
         verify_package(directory, signature, trust, version.digest, version.keyid)
         if package.pipeline.pipeline != version.pipeline:
             raise Refused(

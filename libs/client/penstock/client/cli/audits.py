@@ -16,6 +16,7 @@ from penstock.client.cli.output import EXIT_REFUSED, AsJson, console, show, stat
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.measures import words
+from penstock.contracts.verdicts import NOT_JUDGED, worded
 from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2
 
@@ -44,6 +45,9 @@ def gates(found: ethics_audit_pb2.Audit) -> Table:
             else "–"
         )
         drawn.add_row("audit", rule, measured, Text(gate.verdict, style=STYLES[gate.verdict]), gate.reason)
+    if found.verdict and not found.gates:
+        said = "the pipeline file has no gates; what was measured is in the report"
+        drawn.add_row("audit", "no gates", "–", Text(NOT_JUDGED, style="bright_black"), said)
     return drawn
 
 
@@ -54,7 +58,7 @@ def audit(version: Version, as_json_: AsJson = False) -> None:
     named = f"audit {found.audit_id} of {version_name(found.pipeline, found.digest)}"
     failure = [Text(f"{found.failure}. {found.remedy}", style="red")] if found.failure else []
     used = [f"cost: {costs.words(found.cost)}"] if found.HasField("cost") else []
-    verdict = f"{named}: {found.verdict or state_of(found)}"
+    verdict = f"{named}: {worded(found.verdict, found.gates) or state_of(found)}"
     show(found, verdict, *failure, gates(found), *used, as_json=as_json_)
     if found.verdict and found.verdict != "pass":
         raise typer.Exit(EXIT_REFUSED)

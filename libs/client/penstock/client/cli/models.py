@@ -11,6 +11,7 @@ from penstock.client.cli.output import EXIT_FAILED, AsJson, show, state_of, tabl
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.events import ModelVersion
+from penstock.contracts.verdicts import NOT_JUDGED
 from penstock.contracts.versions import version_name
 
 
@@ -26,7 +27,7 @@ def models(pipeline: str, as_json_: AsJson = False) -> None:
             if (imported := ModelVersion.model_validate_json(v.version_json).imported)
             else None,
             v.generation or None,
-            v.verdict,
+            NOT_JUDGED if v.not_judged else v.verdict,
             ", ".join(f"{name} {value:.3f}" for name, value in sorted(v.metrics.items())[:2]),
             v.registered_at,
             "; ".join(v.because),

@@ -12,6 +12,7 @@ from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid
+from penstock.contracts.verdicts import worded
 from penstock.contracts.versions import version_name
 
 
@@ -78,7 +79,8 @@ def steps(found: Lineage) -> list[str]:
         steps.append(f"version {version_name(found.version.pipeline, found.version.digest)}  {signed}")
     if found.audit:
         steps.append(
-            f"audit {found.audit.audit_id}  {found.audit.verdict}, signed by key {found.audit.keyid[:8]}"
+            f"audit {found.audit.audit_id}  {worded(found.audit.verdict, found.audit.gates)},"
+            f" signed by key {found.audit.keyid[:8]}"
         )
     steps.append(
         f"run {found.run.run_id}  requested {when(found.run.requested_at)} by"

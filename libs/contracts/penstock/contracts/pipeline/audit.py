@@ -49,3 +49,7 @@ class Promotion(Model):
     compare: Literal["champion", "none"] = "champion"
     metric: PromotionMetric = "auroc"
     max_drop: float = Field(default=0.005, ge=0)
+    without_gates: Literal["allowed"] | None = Field(default=None, exclude_if=lambda said: said is None)
+    """A file without gates has nothing judged, and from `defaults: 2` on its versions serve only with
+    this key.
+    """

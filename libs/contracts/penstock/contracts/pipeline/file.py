@@ -126,6 +126,11 @@ class Pipeline(Model):
         return tuple(self.model_copy(update={"model": member}) for member in self.model.members)
 
     @property
+    def serves_unjudged(self) -> bool:
+        """True where a version may serve though no gate was judged: before `defaults: 2` all might."""
+        return self.defaults == 1 or self.promotion.without_gates == "allowed"
+
+    @property
     def target(self) -> Target:
         return next(iter(self.targets.values()))
 

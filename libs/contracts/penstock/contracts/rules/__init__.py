@@ -254,6 +254,8 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
 
 def _promotion(pipeline: Pipeline) -> Iterable[Problem]:
     promotion, kind = pipeline.promotion, pipeline.target.type
+    if promotion.without_gates and pipeline.audit.gates:
+        return [Problem(("promotion", "without_gates"), "there are gates; leave it out")]
     if promotion.compare == "none":
         return [
             Problem(("promotion", key), f"`{key}` means nothing with `compare: none`; leave it out")

@@ -266,6 +266,7 @@ class Version(_message.Message):
     PROMOTED_AT_FIELD_NUMBER: _builtins.int
     VERSION_JSON_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
+    NOT_JUDGED_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     digest: _builtins.str
     state: Global___Version.State.ValueType
@@ -276,6 +277,8 @@ class Version(_message.Message):
     """A `ModelVersion` of penstock.contracts.events as JSON: lineage included."""
     verdict: _builtins.str
     """The verdict, when audited."""
+    not_judged: _builtins.bool
+    """Audited without gates: nothing was judged, and the verdict is a pass in name only."""
     @_builtins.property
     def metrics(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
     @_builtins.property
@@ -301,10 +304,11 @@ class Version(_message.Message):
         promoted_at: _timestamp_pb2.Timestamp | None = ...,
         version_json: _builtins.str = ...,
         verdict: _builtins.str = ...,
+        not_judged: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["promoted_at", b"promoted_at", "registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "digest", b"digest", "generation", b"generation", "keyid", b"keyid", "metrics", b"metrics", "pipeline", b"pipeline", "promoted_at", b"promoted_at", "registered_at", b"registered_at", "run_id", b"run_id", "state", b"state", "verdict", b"verdict", "version_json", b"version_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["because", b"because", "digest", b"digest", "generation", b"generation", "keyid", b"keyid", "metrics", b"metrics", "not_judged", b"not_judged", "pipeline", b"pipeline", "promoted_at", b"promoted_at", "registered_at", b"registered_at", "run_id", b"run_id", "state", b"state", "verdict", b"verdict", "version_json", b"version_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
