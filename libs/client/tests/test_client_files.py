@@ -44,11 +44,11 @@ def test_csv_cells_are_read_as_declared(tmp_path: Path) -> None:
     ("cell", "read"),
     [
         ("2026-01-31T12:00:00+02:00", "2026-01-31T12:00:00+02:00"),
-        ("2026-01-31 12:00", "2026-01-31T12:00:00+00:00"),
-        ("2026-01-31", "2026-01-31T00:00:00+00:00"),
+        ("2026-01-31 12:00", "2026-01-31T12:00:00"),
+        ("2026-01-31", "2026-01-31T00:00:00"),
         ("1769860800", 1769860800.0),
         ("1769860800.5", 1769860800.5),
-        ("20260131", "2026-01-31T00:00:00+00:00"),
+        ("20260131", "2026-01-31T00:00:00"),
         ("2026", "2026"),
         ("1712123112000", 1712123112000.0),
         ("31.1.2026", "31.1.2026"),
@@ -56,18 +56,18 @@ def test_csv_cells_are_read_as_declared(tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_a_csv_time_is_utc_where_it_names_no_zone(tmp_path: Path, cell: str, read: object) -> None:
+def test_a_csv_time_keeps_to_name_no_zone(tmp_path: Path, cell: str, read: object) -> None:
     path = tmp_path / "people.csv"
     path.write_text(f"id,at,other\n1,{cell},{cell}\n")
     assert list(rows(path, SOURCE)) == [{"id": "1", "at": read, "other": cell or None}]
 
 
-def test_a_parquet_time_is_utc_where_it_names_no_zone(tmp_path: Path) -> None:
+def test_a_parquet_time_keeps_to_name_no_zone(tmp_path: Path) -> None:
     path = tmp_path / "people.parquet"
     naive, day = datetime.fromisoformat("2026-01-31T12:00"), date(2026, 1, 31)
     for column, expected in (
-        ([naive], "2026-01-31T12:00:00+00:00"),
-        ([day], "2026-01-31T00:00:00+00:00"),
+        ([naive], "2026-01-31T12:00:00"),
+        ([day], "2026-01-31"),
         ([5], 5),
     ):
         parquet.write_table(pa.table({"at": column}), path)
@@ -106,7 +106,7 @@ def test_a_csv_time_with_underscores_is_none(tmp_path: Path) -> None:
         ("a.csv", b"id,age\n1,2\n3\n", "a.csv:3: a row has fewer cells than the header"),
         ("a.csv", b'id,age\n"1"2,3\n', "a.csv:2: no CSV"),
         ("a.csv", b'id,age\n1,"2\n3,4\n', "a.csv:3: no CSV: unexpected end of data"),
-        ("a.csv", "id,name\n1,Zoë\n".encode("latin-1"), "not UTF-8.*iconv"),
+        ("a.csv", "id,name\n1,Zoë\n".encode("latin-1"), "not UTF-8.*--encoding cp1252 .reads it as `1,Zoë`"),
         ("a.csv", b"id,name\n1," + b"x" * 200_000 + b"\n", "a.csv:2: no CSV: field larger"),
         ("a.parquet", b"no Parquet at all", "no Parquet that can be read"),
     ],
@@ -138,10 +138,56 @@ def test_a_parquet_column_named_twice_is_refused(tmp_path: Path) -> None:
         list(rows(tmp_path / "a.parquet"))
 
 
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("name;age;at\nZoë;1,5;x, y\n", "utf-8-sig"),
+        ("name;age;at\nZoë;1,5;x, y\n", "utf-16"),
+        ("name\tage\tat\nZoë\t1.5\tx, y\n", "cp1252"),
+        ("name|age|at\nZoë|1.5|x, y\n", "utf-8"),
+        ('name, age, at\nZoë, 1.5, "x, y"\n', "utf-8"),
+    ],
+)
+def test_separator_decimal_mark_and_encoding_of_a_csv(tmp_path: Path, content: str, encoding: str) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(content.encode(encoding))
+    said = encoding if encoding == "cp1252" else None
+    assert list(rows(path, SOURCE, encoding=said)) == [{"name": "Zoë", "age": 1.5, "at": "x, y"}]
+
+
+def test_columns_stand_under_their_fields_and_publishing_writes_what_a_file_lacks(tmp_path: Path) -> None:
+    source = Source.model_validate(
+        {
+            "entity": "person",
+            "id": "row",
+            "timestamp": "at",
+            "columns": {"row": "$row_number", "at": "$publishing_time"},
+            "fields": {"years": {"type": "number", "from": "education-num"}, "code": {"type": "category"}},
+        }
+    )
+    path = tmp_path / "people.csv"
+    path.write_text("education-num,code\n9,7\n9,7\n")
+    first, second = (row for row in rows(path, source) if not isinstance(row, bytes))
+    assert (first["years"], first["code"]) == (9, "7")
+    assert (str(first["row"])[:2], str(second["row"])[:2]) == ("1-", "2-")
+    assert datetime.fromisoformat(str(first["at"])).tzinfo
+    again = next(iter(rows(path, source)))
+    assert not isinstance(again, bytes)
+    assert again["row"] == first["row"], "published again, a row is a repeat"
+    table = tmp_path / "people.parquet"
+    parquet.write_table(pa.table({"education-num": [9.0], "code": [7]}), table)
+    assert next(iter(rows(table, source))) | {"row": 0, "at": 0} == {
+        "years": 9,
+        "code": "7",
+        "row": 0,
+        "at": 0,
+    }
+
+
 def test_a_broken_json_line_is_given_as_it_stands(tmp_path: Path) -> None:
     path = tmp_path / "people.jsonl"
     path.write_bytes(b'{"id": 1}\n\n{"id": \n[2]\n')
-    assert list(rows(path)) == [{"id": 1}, b'{"id":', b"[2]"]
+    assert list(rows(path, SOURCE)) == [{"id": 1}, b'{"id":', b"[2]"]
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ TAKES: dict[str, Any] = {
     "a list of lists of texts": {"[[string]]"},
     "a list of mappings": {"[object]"},
     "names to mappings": {"{object}"},
+    "names to text": {"{string}"},
     "a mapping": {"object"},
 }
 Key = tuple[str, str, str]

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import orjson
 
@@ -30,6 +31,7 @@ from penstock.contracts.dataplane import (
     MAX_NUMBER,
     RejectReason,
     Value,
+    zoneless,
 )
 from penstock.contracts.durations import format_duration
 from penstock.contracts.pipeline import Pipeline, SourceField
@@ -86,6 +88,8 @@ class Rules:
         self._id = declared.id
         self._key = pipeline.entities[declared.entity].key
         self._timestamp = declared.timestamp
+        self._zone = ZoneInfo(declared.timezone) if declared.timezone else None
+        self._missing = frozenset(declared.missing)
         self._decode = decoder(declared)
         self.ahead = declared.at_most_ahead
         self.window_ms = round(declared.deduplicate.total_seconds() * 1000)
@@ -116,11 +120,16 @@ class Rules:
             time = self._time(event, latest)
             if not event.keys() <= self._known:
                 raise self._unknown(event)
+            if self._missing:
+                event = {name: None if self._is_missing(said) else said for name, said in event.items()}
             return Accepted(identity, entity, time, self._values(event))
         except _Broken as broken:
             return broken.rejected
         except Undecodable as told:
             return Rejected(told.reason, None, None, told.detail)
+
+    def _is_missing(self, value: object) -> bool:
+        return type(value) is str and value in self._missing
 
     def _event(self, value: bytes | None) -> dict[str, Any]:
         if not value:
@@ -164,9 +173,11 @@ class Rules:
         if value is None or value == "":
             raise _Broken("no_timestamp", f"the event's timestamp `{name}` is missing", name)
         try:
-            moment = _moment(value)
+            moment = _moment(value, self._zone)
         except (ValueError, OverflowError, OSError):
             remedy = _TIME_REMEDIES.get(type(value), "write RFC 3339, or seconds since 1970")
+            if not self._zone and zoneless(value):
+                remedy = "it names no zone; declare the source's `timezone`, as in UTC, or write an offset"
             raise _Broken(
                 "bad_timestamp", f"`{name}` is no time: {remedy}", name, self._showable(name, value)
             ) from None
@@ -266,9 +277,11 @@ class Rules:
         )
 
 
-def _moment(value: object) -> datetime:
+def _moment(value: object, zone: ZoneInfo | None) -> datetime:
     if type(value) is str and _RFC_3339.fullmatch(value):
         return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    if zone and type(value) is str and zoneless(value):
+        return datetime.fromisoformat(value).replace(tzinfo=zone).astimezone(UTC)
     if type(value) is int or type(value) is float:
         return datetime.fromtimestamp(value, UTC)
     raise ValueError("neither RFC 3339 nor a number")

@@ -301,3 +301,39 @@ def test_any_bytes_get_one_answer_and_records_keep_the_rules(value: bytes) -> No
                 assert 0 < len(found) <= field.max_length
                 assert field.values is None or found in field.values
     assert orjson.loads(orjson.dumps(answer.fields)) == answer.fields
+
+
+def zoned(timezone: str | None, missing: tuple[str, ...] = ()) -> Rules:
+    changed = PIPELINE.sources["applications"].model_copy(update={"timezone": timezone, "missing": missing})
+    return Rules(PIPELINE.model_copy(update={"sources": {"applications": changed}}), "applications")
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "time"),
+    [
+        ("2026-07-31T12:00:00", "2026-07-31T10:00:00.000000Z"),
+        ("2026-01-31 12:00", "2026-01-31T11:00:00.000000Z"),
+        ("2026-01-31", "2026-01-30T23:00:00.000000Z"),
+        ("2026-01-31T12:00:00Z", "2026-01-31T12:00:00.000000Z"),
+    ],
+)
+def test_a_time_without_an_offset_is_in_the_declared_zone(timestamp: str, time: str) -> None:
+    event = json.dumps(GOOD | {"submitted_at": timestamp}).encode()
+    answer = zoned("Europe/Vienna").check(event)
+    assert isinstance(answer, Accepted)
+    assert answer.time == time
+    if not timestamp.endswith("Z"):
+        refused = RULES.check(event)
+        assert isinstance(refused, Rejected)
+        assert refused.reason == "bad_timestamp"
+        assert "declare the source's `timezone`" in refused.detail
+
+
+def test_a_mark_of_missing_is_missing_in_every_type_of_field() -> None:
+    marked = {"debts": "NA", "purpose": "?", "note": "NA", "owner": "?", "balance": 1}
+    answer = zoned(None, ("NA", "?")).check(json.dumps(GOOD | marked).encode())
+    assert isinstance(answer, Accepted)
+    assert {name: answer.fields[name] for name in marked} == {**dict.fromkeys(marked), "balance": 1.0}
+    required = zoned(None, ("NA",)).check(json.dumps(GOOD | {"income": "NA"}).encode())
+    assert isinstance(required, Rejected)
+    assert required.reason == "missing_field"

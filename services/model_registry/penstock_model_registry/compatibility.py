@@ -73,6 +73,11 @@ def _source(at: Path, old: Source, new: Source) -> Iterator[Problem]:
                 (*at, key),
                 f"was `{before}`, which {meaning}; a source with data keeps it; declare another source",
             )
+    if old.timezone and new.timezone != old.timezone:
+        yield Problem(
+            (*at, "timezone") if new.timezone else at,
+            f"was `{old.timezone}`, and published times are in it; declare another source",
+        )
     if new.format != old.format:
         yield Problem(
             (*at, "format") if "format" in new.model_fields_set else at,

@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from pydantic import TypeAdapter, ValidationError
 
 from penstock.client.connection import Connection
-from penstock.client.files import Row
+from penstock.client.declared import Row
 from penstock.client.pipelines import Pipelines
 from penstock.client.settings import ClientSettings
 from penstock.contracts.dataplane import Reject, read_json

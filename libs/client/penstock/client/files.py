@@ -3,76 +3,97 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime, time
 from pathlib import Path
 
+from penstock.client.declared import Row, declared
+from penstock.client.dialect import dialect_of, undecodable
 from penstock.contracts.dataplane import read_json
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.contracts.pipeline import Source, SourceField
+from penstock.contracts.pipeline import Source
 
-Row = Mapping[str, object]
-FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+Progress = Callable[[int], None]
+"""Told the bytes of the file that were read so far."""
+CSV = frozenset({".csv", ".tsv", ".txt", ".data"})
+JSON_LINES = frozenset({".jsonl", ".ndjson"})
+PARQUET = frozenset({".parquet"})
+_TOLD_EVERY = 1000  # rows
 
-_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
-# Seconds since 1970 are more than this; less is a year or a day written without dashes.
-_EPOCH_FROM = 1e8
 
-
-def rows(path: Path, source: Source | None = None) -> Iterator[Row | bytes]:
-    """The file's rows. CSV has only text: with `source`, a number or boolean is read as declared,
-    an empty cell is missing, and what does not read stays text for ingest to reject. A time of CSV
-    or Parquet that names no time zone is UTC. A JSON line that is broken is given as it stands.
-    Raises NotFound, Invalid.
+def rows(
+    path: Path,
+    source: Source | None = None,
+    *,
+    encoding: str | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Row | bytes]:
+    """The file's rows. With `source`, columns stand under the names of its fields, and a cell is read
+    as its field is declared; what does not read stays as it is for ingest to reject. An empty cell is
+    missing. A JSON line that is broken is given as it stands. Raises NotFound, Invalid.
     """
     if not path.exists():
         raise NotFound("no such file", where=str(path))
     try:
-        match FORMATS.get(path.suffix.lower()):
-            case "csv":
-                yield from _csv(path, source)
-            case "jsonl":
-                yield from _jsonl(path)
-            case "parquet":
-                yield from _parquet(path, source)
-            case _:
-                raise Invalid(
-                    f"`{path.suffix}` is no format that can be read",
-                    where=str(path),
-                    remedy=f"Use {', '.join(sorted(FORMATS))}",
-                )
+        found = _rows(path, encoding, progress)
+        yield from declared(found, source, textual=is_csv(path)) if source else found
     except OSError as error:
         raise Invalid(f"cannot be read: {error.strerror or error}", where=str(path)) from error
 
 
-def _csv(path: Path, source: Source | None) -> Iterator[Row]:
-    fields: Mapping[str, SourceField] = source.fields if source else {}
-    with path.open(newline="", encoding="utf-8-sig") as opened:
-        reader = csv.reader(opened, strict=True)
+def is_csv(path: Path) -> bool:
+    """Tells whether all values of a file are texts."""
+    return path.suffix.lower() in CSV
+
+
+def _rows(path: Path, encoding: str | None, progress: Progress | None) -> Iterator[Row | bytes]:
+    suffix, told = path.suffix.lower(), progress or (lambda _: None)
+    if suffix in CSV:
+        return _csv(path, encoding, told)
+    if suffix in JSON_LINES:
+        return _jsonl(path, told)
+    if suffix in PARQUET:
+        return _parquet(path, told)
+    raise Invalid(
+        f"`{path.suffix}` is no format that can be read",
+        where=str(path),
+        remedy=f"Use {', '.join(sorted(CSV | JSON_LINES | PARQUET))}",
+    )
+
+
+def _csv(path: Path, encoding: str | None, progress: Progress) -> Iterator[Row]:
+    dialect = dialect_of(path, encoding)
+    with path.open("rb") as raw, io.TextIOWrapper(raw, dialect.encoding, newline="") as opened:
+        reader = csv.reader(opened, strict=True, delimiter=dialect.separator, skipinitialspace=dialect.spaced)
         try:
             header = next(reader, [])
             _refuse_repeats(header, path)
-            for row in filter(None, reader):
+            for number, row in enumerate(filter(None, reader)):
                 if len(row) != len(header):
                     raise Invalid(
                         f"a row has {'more' if len(row) > len(header) else 'fewer'} cells than the header",
                         where=f"{path}:{reader.line_num}",
-                        remedy="Quote cells that hold commas, and leave empty what is missing",
+                        remedy=f"Quote cells that hold `{dialect.separator}`, leave empty what is missing",
                     )
+                if number % _TOLD_EVERY == 0:
+                    progress(raw.tell())
                 yield {
-                    name: moment(cell)
-                    if source and name == source.timestamp and name not in fields
-                    else _typed(cell, fields.get(name))
+                    name: (_point(cell) if dialect.decimal == "," else cell) or None
                     for name, cell in zip(header, row, strict=True)
                 }
         except UnicodeDecodeError as error:
-            remedy = f"Save it as UTF-8, as by: iconv -f latin1 -t utf-8 {path.name}"
-            raise Invalid("holds bytes that are not UTF-8", where=str(path), remedy=remedy) from error
+            raise undecodable(path, dialect, error) from error
         except csv.Error as error:
             raise Invalid(f"no CSV: {error}", where=f"{path}:{reader.line_num}") from error
+
+
+def _point(cell: str) -> str:
+    """A number with a decimal comma as ingest takes it; any other cell as it is."""
+    whole, comma, fraction = cell.strip().partition(",")
+    return f"{whole}.{fraction}" if comma and whole.lstrip("+-").isdigit() and fraction.isdigit() else cell
 
 
 def _refuse_repeats(columns: Sequence[str], path: Path) -> None:
@@ -80,63 +101,18 @@ def _refuse_repeats(columns: Sequence[str], path: Path) -> None:
         raise Invalid(f"column `{twice[0]}` is named twice", where=str(path), remedy="Rename or drop one")
 
 
-def _typed(cell: str, field: SourceField | None) -> object:
-    if cell == "":
-        return None
-    match field and field.type:
-        case "number":
-            with suppress(ValueError):
-                return number(cell)
-        case "boolean":
-            return _BOOLEANS.get(cell.strip().lower(), cell)
-    return cell
-
-
-def number(cell: str) -> float:
-    """A whole number keeps all its digits. Raises ValueError, also for what only Python takes for a
-    number: `1_0`, and other scripts' digits.
-    """
-    if "_" in cell or not cell.isascii():
-        raise ValueError(cell)
-    return int(cell) if cell.strip().lstrip("+-").isdigit() else float(cell)
-
-
-def moment(value: object) -> object:
-    """A time as ingest takes it, RFC 3339 or seconds since 1970; what is neither stays as it is."""
-    match value:
-        case "":
-            return None
-        case str():
-            return _read_moment(value)
-        case datetime():
-            return (value if value.tzinfo else value.replace(tzinfo=UTC)).isoformat()
-        case date():
-            return datetime.combine(value, time.min, UTC).isoformat()
-        case _:
-            return value
-
-
-def _read_moment(text: str) -> object:
-    with suppress(ValueError):
-        if not text.isdigit() or len(text) == len("20260131"):
-            return moment(datetime.fromisoformat(text.strip()))
-    with suppress(ValueError):
-        if (seconds := number(text)) >= _EPOCH_FROM:
-            return seconds
-    return text
-
-
-def _jsonl(path: Path) -> Iterator[Row | bytes]:
+def _jsonl(path: Path, progress: Progress) -> Iterator[Row | bytes]:
     with path.open("rb") as opened:
-        for line in filter(None, map(bytes.strip, opened)):
-            try:
+        for number, line in enumerate(filter(None, map(bytes.strip, opened))):
+            row = None
+            with suppress(json.JSONDecodeError):
                 row = read_json(line)
-            except json.JSONDecodeError:
-                row = None
+            if number % _TOLD_EVERY == 0:
+                progress(opened.tell())
             yield row if isinstance(row, dict) else line
 
 
-def _parquet(path: Path, source: Source | None) -> Iterator[Row]:
+def _parquet(path: Path, progress: Progress) -> Iterator[Row]:
     try:
         from pyarrow import ArrowException, parquet  # the `parquet` extra
     except ImportError as error:
@@ -146,10 +122,10 @@ def _parquet(path: Path, source: Source | None) -> Iterator[Row]:
     try:
         with parquet.ParquetFile(path) as opened:
             _refuse_repeats(opened.schema_arrow.names, path)
+            read, total, size = 0, max(1, opened.metadata.num_rows), path.stat().st_size
             for batch in opened.iter_batches():
-                for row in batch.to_pylist():
-                    if source and source.timestamp in row:
-                        row[source.timestamp] = moment(row[source.timestamp])
-                    yield row
+                yield from batch.to_pylist()
+                read += batch.num_rows
+                progress(size * read // total)
     except (ArrowException, UnicodeDecodeError) as error:
         raise Invalid(f"no Parquet that can be read: {error}", where=str(path)) from error

@@ -12,7 +12,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from penstock.client.files import moment, number, rows
+from penstock.client.declared import moment, number
+from penstock.client.files import rows
 from penstock.contracts.errors import Invalid
 
 SAMPLE = 5_000

@@ -8,6 +8,7 @@ reject, or drops it as a duplicate.
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired
 
@@ -70,6 +71,16 @@ def _whole(digits: str) -> float:
     if len(digits) <= 20 and -(2**63) <= (number := int(digits)) < 2**64:
         return number
     return float(digits)
+
+
+_ZONELESS = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?")
+
+
+def zoneless(value: object) -> bool:
+    """Tells whether an event time is a day, or a time without an offset: it counts with the
+    source's `timezone`, and is rejected without one.
+    """
+    return isinstance(value, str) and _ZONELESS.fullmatch(value) is not None
 
 
 class Record(TypedDict):

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from penstock.contracts.pipeline.base import Duration, FieldName, Model, Name
 from penstock.contracts.pipeline.variants import OneOf
 
 _AHEAD = timedelta(days=1)
+
+
+ROW_NUMBER, PUBLISHING_TIME = "$row_number", "$publishing_time"
+
+
+def _known_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"there is no time zone `{name}`; write one as in Europe/Vienna or UTC") from error
+    return name
 
 
 class Entity(Model):
@@ -24,6 +36,12 @@ class SourceField(Model):
     """
 
     type: Literal["number", "category", "text", "boolean"]
+    column: str | None = Field(
+        default=None, alias="from", min_length=1, max_length=1000, exclude_if=lambda said: said is None
+    )
+    """Column of a published file that holds it, where that has another name. Events carry the
+    field's own name.
+    """
     unit: str | None = None
     """Unit of the number, in words of your own: every value is taken to be in it, so a
     change of it is a new pipeline.
@@ -57,7 +75,23 @@ class Source(Model):
     id: FieldName
     """The event's field that identifies the event: a repeat within `deduplicate` is dropped."""
     timestamp: FieldName
-    """The event's field with the event time: RFC 3339, or seconds since the epoch."""
+    """The event's field with the event time: RFC 3339 (see `timezone`), or seconds since the epoch."""
+    timezone: Annotated[str, AfterValidator(_known_zone)] | None = Field(
+        default=None, exclude_if=lambda said: said is None
+    )
+    """Zone of an event time without an offset and of a day without a time, as in Europe/Vienna. Left
+    out, such an event is rejected.
+    """
+    missing: tuple[str, ...] = Field(default=(), exclude_if=lambda said: not said)
+    """Texts that are read as a missing value in every declared field, as in [NA, "?"]. An empty text
+    always is.
+    """
+    columns: dict[FieldName, str] = Field(default_factory=dict, exclude_if=lambda said: not said)
+    """Columns of a published file for the id, the entity's key and the timestamp, where those have
+    other names there. `publish` writes what the file lacks: `$row_number` is the row's number and a
+    digest of it (`17-3f9c2a1b`), so that the same row of the same file is a repeat, and
+    `$publishing_time`.
+    """
     at_most_ahead: Duration = Field(default=_AHEAD, exclude_if=lambda said: said == _AHEAD)
     """An event further ahead of the clock is rejected: as its entity's newest it would hide all
     later ones.

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from datetime import timedelta
 
 from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
-from penstock.contracts.pipeline import Gate, Group, Pipeline, Source, SourceField
+from penstock.contracts.pipeline import Gate, Group, Pipeline
 from penstock.contracts.pipeline.variants import Path, unused
 from penstock.contracts.rules.features import clip_bounds, features
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_key, unknown_reference
+from penstock.contracts.rules.sources import sources
 from penstock.contracts.rules.training import training
 
 __all__ = [
@@ -43,7 +44,7 @@ def problems(pipeline: Pipeline) -> list[Problem]:
                 f"`{pipeline.pipeline}` is reserved; choose another name",
             )
         ),
-        *(found for name, source in pipeline.sources.items() for found in _source(pipeline, name, source)),
+        *sources(pipeline),
         *features(pipeline),
         *_target(pipeline),
         *training(pipeline),
@@ -53,73 +54,6 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         *_promotion(pipeline),
         *_serving(pipeline),
     ]
-
-
-def _source(pipeline: Pipeline, name: str, source: Source) -> Iterator[Problem]:
-    at: Path = ("sources", name)
-    known = source.entity in pipeline.entities
-    yield from failing(
-        (
-            not known,
-            (*at, "entity"),
-            f"no entity `{source.entity}`{nearest(source.entity, pipeline.entities)}",
-        ),
-        (
-            known and source.entity != pipeline.entity,
-            (*at, "entity"),
-            f"this release joins by the first entity, `{pipeline.entity}`; `{source.entity}` is another",
-        ),
-        (
-            source.timestamp in (source.id, pipeline.key),
-            (*at, "timestamp"),
-            f"`{source.timestamp}` names the event or its entity; its time is a field of its own",
-        ),
-        (
-            not source.deduplicate,
-            (*at, "deduplicate"),
-            "a publisher that tries again repeats an event: write for how long that is known, as in 7d",
-        ),
-        (not source.retention, (*at, "retention"), "nothing would be kept; write for how long, as in 400d"),
-    )
-    for field_name, field in source.fields.items():
-        yield from _field((*at, "fields", field_name), field)
-
-
-_OPTIONS = {
-    "range": ("number",),
-    "unit": ("number",),
-    "values": ("category",),
-    "max_length": ("text", "category"),
-}  # types of fields by the option that only they have
-
-
-def _field(at: Path, field: SourceField) -> Iterator[Problem]:
-    values = field.values
-    return failing(
-        *(
-            (
-                option in field.model_fields_set and field.type not in types,
-                (*at, option),
-                f"`{option}` is for {' and '.join(types)} fields; this one is {field.type}",
-            )
-            for option, types in _OPTIONS.items()
-        ),
-        (
-            field.required and field.on_violation == "set_missing",
-            (*at, "on_violation"),
-            "a `required` field is never set missing; leave one of the two out",
-        ),
-        (
-            field.range and field.range[0] > field.range[1],
-            (*at, "range"),
-            "the lower bound is above the upper one",
-        ),
-        (
-            values is not None and (not values or len(set(values)) < len(values) or "" in values),
-            (*at, "values"),
-            "list each allowed value once, none of them empty",
-        ),
-    )
 
 
 def _target(pipeline: Pipeline) -> Iterable[Problem]:

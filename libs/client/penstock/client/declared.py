@@ -1,0 +1,152 @@
+"""Rows of a file as the events that a source declares: columns under the names of its fields, cells
+of its types, and what the file lacks where the source says that publishing writes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime
+
+import orjson
+
+from penstock.contracts.pipeline import Source
+from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
+
+Row = Mapping[str, object]
+Reader = Callable[[object], object]
+_BOOLEANS = {"true": True, "false": False, "1": True, "0": False, "yes": True, "no": False}
+# Seconds since 1970 are more than this; less is a year or a day written without dashes.
+_EPOCH_FROM = 1e8
+_DIGEST_DIGITS = 8
+
+
+def declared(found: Iterable[Row | bytes], source: Source, *, textual: bool) -> Iterator[Row | bytes]:
+    """Rows under the names and in the types of `source`; bytes stay as they are. `textual`: every
+    value is a text, as CSV's are, and a number is what reads as one.
+    """
+    readers = _readers(source, textual)
+    made = [name for name, column in source.columns.items() if column == ROW_NUMBER]
+    timed = source.columns.get(source.timestamp) == PUBLISHING_TIME
+    now = datetime.now(UTC).isoformat()
+    for number, row in enumerate(found, 1):
+        if isinstance(row, bytes):
+            yield row
+            continue
+        event = {}
+        for column, value in row.items():
+            name, read = readers.get(column, (column, None))
+            event[name] = read(value) if read and value is not None else value
+        if made:
+            event |= dict.fromkeys(made, _numbered(number, row))
+        if timed:
+            event[source.timestamp] = now
+        yield event
+
+
+def columns_of(source: Source, key: str) -> dict[str, str]:
+    """Field by the column of a file that holds it: the id, the entity's key, the timestamp and what
+    is declared, without what publishing writes.
+    """
+    names = dict.fromkeys([source.id, key, source.timestamp])
+    found = {source.columns.get(name, name): name for name in names}
+    found |= {field.column or name: name for name, field in source.fields.items()}
+    return {column: name for column, name in found.items() if column not in (ROW_NUMBER, PUBLISHING_TIME)}
+
+
+def _readers(source: Source, textual: bool) -> dict[str, tuple[str, Reader | None]]:
+    as_declared = _TEXTS if textual else _VALUES
+    readers: dict[str, tuple[str, Reader | None]] = {
+        column: (name, None) for name, column in source.columns.items()
+    }
+    if source.timestamp not in source.fields:
+        readers[source.columns.get(source.timestamp, source.timestamp)] = (source.timestamp, moment)
+    for name, field in source.fields.items():
+        readers[field.column or name] = (name, as_declared[field.type])
+    return readers
+
+
+def _numbered(number: int, row: Row) -> str:
+    digest = hashlib.sha256(orjson.dumps(list(row.values()), default=str, option=orjson.OPT_SORT_KEYS))
+    return f"{number}-{digest.hexdigest()[:_DIGEST_DIGITS]}"
+
+
+# -- values ----------------------------------------------------------------------------------------
+
+
+def number(cell: str) -> float:
+    """A whole number keeps all its digits. Raises ValueError, also for what only Python takes for a
+    number: `1_0`, and other scripts' digits.
+    """
+    if "_" in cell or not cell.isascii():
+        raise ValueError(cell)
+    return int(cell) if cell.strip().lstrip("+-").isdigit() else float(cell)
+
+
+def moment(value: object) -> object:
+    """A time as ingest takes it, RFC 3339 or seconds since 1970; what is neither stays as it is. A
+    time without an offset gets none: ingest knows the source's `timezone`.
+    """
+    match value:
+        case "":
+            return None
+        case str():
+            return _read_moment(value)
+        case date():
+            return value.isoformat()
+        case _:
+            return value
+
+
+def _read_moment(text: str) -> object:
+    with suppress(ValueError):
+        if not text.isdigit() or len(text) == len("20260131"):
+            return datetime.fromisoformat(text.strip()).isoformat()
+    with suppress(ValueError):
+        if (seconds := number(text)) >= _EPOCH_FROM:
+            return seconds
+    return text
+
+
+def _number_of_text(cell: object) -> object:
+    with suppress(ValueError):
+        return number(str(cell))
+    return cell
+
+
+def _boolean_of_text(cell: object) -> object:
+    return _BOOLEANS.get(str(cell).strip().lower(), cell)
+
+
+def _text_of_value(value: object) -> object:
+    """A code that a program wrote as a number, and a day, as a text."""
+    match value:
+        case bool():
+            return value
+        case float() if value.is_integer():
+            return str(int(value))
+        case int() | float():
+            return str(value)
+        case date():
+            return value.isoformat()
+        case _:
+            return value
+
+
+def _boolean_of_value(value: object) -> object:
+    return bool(value) if value in (0, 1) and isinstance(value, int | float) else value
+
+
+_TEXTS: Mapping[str, Reader | None] = {
+    "number": _number_of_text,
+    "boolean": _boolean_of_text,
+    "category": None,
+    "text": None,
+}
+_VALUES: Mapping[str, Reader | None] = {
+    "number": None,
+    "boolean": _boolean_of_value,
+    "category": _text_of_value,
+    "text": _text_of_value,
+}
