@@ -1,7 +1,7 @@
 """The audit job, a process of its own: fetches and checks, scores, computes, writes. The service signs
 its result.
 
-It starts over after a kill: the same package, split and seed give the same numbers, and artifacts
+It starts over after a kill: the same package, split and seed give the same findings, and artifacts
 are replaced whole.
 """
 
@@ -26,6 +26,7 @@ from penstock.packages.format import Package, open_package
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.spent import spent
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
 from penstock_ethics_audit.importance import importance
@@ -86,6 +87,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             importance=found,
             explanation=package.explanation,
             origin=package.origin,
+            cost=spent("self"),
             software=software(),
         )
         write_scores(split, scores, folder / "scores.npz")

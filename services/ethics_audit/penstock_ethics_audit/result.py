@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime
 
-from penstock.contracts.events import ModelVersion
+from penstock.contracts.events import Cost, ModelVersion
 from penstock.packages.parts import Curves, Explanation, Origin
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.importance import Importance
@@ -33,6 +33,7 @@ class Result(Finding):
     importance: Importance | None = None
     explanation: Explanation | None = None  # what the model's family shows of it
     origin: Origin | None = None  # of a model made elsewhere: whether it knows these rows is not known
+    cost: Cost | None = None  # of this attempt, until the report was written
     software: dict[str, str]
     # `sha256:…` of the HTML report: the signed verdict names this result, this result names
     # the report and the scores.

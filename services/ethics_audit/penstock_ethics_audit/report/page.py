@@ -174,7 +174,7 @@ def _cost(cost: Cost) -> str:
     memory, read = (f"{count / 1e6:,.0f} MB" for count in (cost.peak_memory, cost.bytes_read))
     return (
         f"{cost.processor_s:,.1f} processor seconds, {cost.gpu_s:,.1f} GPU seconds, {memory} of memory at its"
-        f" peak, {read} read; all attempts together"
+        f" peak, {read} read"
     )
 
 
