@@ -69,7 +69,7 @@ def ours(table: Table, parts: Parts, family: str) -> tuple[Answers, str]:
             told = {"penstock": json.dumps({"classes": table.classes, "target": "y"})}
             data = pa.table({**columns, "__label": table.labels[rows]}).replace_schema_metadata(told)
             pq.write_table(data, Path(folder) / f"{part}.parquet")
-        pipeline, _ = planned(file(table, family), len(parts["train"]))
+        pipeline = planned(file(table, family), len(parts["train"])).pipeline
         built = build(pipeline, Path(folder) / "train.parquet", Path(folder) / "validation.parquet")
         answers = run(built.model, read_rows(Path(folder) / "audit.parquet", built.signature, pipeline))
     return answers["value" if "value" in answers else "probabilities"], built.description.kind

@@ -13,6 +13,7 @@ from penstock.client.cli import training
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.inference.v1 import inference_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.trainer.v1 import trainer_pb2 as trainer
 
 PROMOTED = registry.Version(pipeline="loans", digest="sha256:new", generation=3)
 Serve = Callable[..., Penstock]
@@ -43,6 +44,12 @@ def serve() -> Iterator[Serve]:
 
     yield begin
     server.stop(None)
+
+
+def test_choices_of_a_run_are_words() -> None:
+    run = trainer.Run(chosen_json='{"model.type": "mlp", "trainer.epochs": 60}', chosen_because="it may")
+    assert training.chosen(run) == "model.type mlp, trainer.epochs 60, as it may"
+    assert training.chosen(trainer.Run()) == ""
 
 
 def test_it_is_served_once_its_generation_or_a_later_one_is(serve: Serve) -> None:

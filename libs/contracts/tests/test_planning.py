@@ -46,13 +46,14 @@ def test_a_key_that_the_file_names_stays_and_the_rest_is_told() -> None:
         model="{type: mlp, hidden: [8]}",
         trainer="{batch_size: 7, optimizer: {type: sgd}, early_stopping: null}",
     )
-    pipeline, chosen = planned(said, 500)
+    pipeline, chosen, because = planned(said, 500)
+    assert not because
     assert (pipeline.trainer.batch_size, pipeline.trainer.early_stopping) == (7, None)
     assert (pipeline.model.type, pipeline.trainer.optimizer.type) == ("mlp", "sgd")
     assert chosen["trainer.epochs"] == pipeline.trainer.epochs
     assert not chosen.keys() & {"trainer.batch_size", "trainer.early_stopping.patience", "model.hidden"}
     assert not [key for key in chosen if key.startswith("trainer.optimizer")]
-    assert planned(pipeline, 9_000_000) == (pipeline, {}), "what was chosen is as good as said"
+    assert planned(pipeline, 9_000_000) == (pipeline, {}, ""), "what was chosen is as good as said"
 
 
 def test_few_rows_have_small_trees_and_no_steps() -> None:
@@ -62,19 +63,24 @@ def test_few_rows_have_small_trees_and_no_steps() -> None:
 
 
 def test_the_family_is_one_that_does_all_that_the_file_asks_for() -> None:
-    pipeline, chosen = planned(file(), 5_000)
+    pipeline, chosen, because = planned(file(), 5_000)
     assert pipeline.model.type == chosen["model.type"] == "boosted_trees"
+    assert because == "the file names no family, and there are 5,000 rows to train on"
     fair = file(
         trainer="{fairness: {notion: equalized_odds, by: sex}}",
         audit="{groups: {sex: {}}}",
     )
     assert planned(fair, 5_000).chosen["model.type"] == "mlp"
+    assert planned(fair, 5_000).because.endswith(
+        "; `boosted_trees` would come first and does not take `trainer.fairness`"
+    )
     assert planned(file(trainer="{batch_size: 64}"), 5_000).pipeline.model.type == "mlp"
-    assert planned(file(model="{dropout: 0.5}"), 5_000).pipeline.model.type == "mlp", "its section is named"
+    named = planned(file(model="{dropout: 0.5}"), 5_000)
+    assert (named.pipeline.model.type, named.because) == ("mlp", ""), "its section is named"
 
 
 def test_the_recipe_of_an_mlp_comes_whole_or_not_at_all() -> None:
-    whole, chosen = planned(file(model="{type: mlp, hidden: [8]}"), 5_000)
+    whole, chosen, _ = planned(file(model="{type: mlp, hidden: [8]}"), 5_000)
     assert isinstance(whole.model, Mlp)
     assert (whole.model.recipe, whole.model.hidden) == ("realmlp", (8,))
     assert chosen["trainer.optimizer.learning_rate"] == whole.trainer.optimizer.learning_rate > 1e-3
@@ -96,7 +102,7 @@ def test_fixed_defaults_stay_what_they_were() -> None:
     """So has a pipeline that was applied before there were others: its data says nothing of them."""
     stored = file().model_dump(exclude={"defaults"}, exclude_unset=True, by_alias=True)
     applied = Pipeline.model_validate(stored)
-    assert planned(applied, 500) == (applied, {})
+    assert planned(applied, 500) == (applied, {}, "")
     assert (applied.trainer.batch_size, applied.trainer.epochs) == (256, 30)
     pinned = file(defaults="1")
     assert planned(pinned, 500).pipeline.trainer == applied.trainer

@@ -26,10 +26,11 @@ def model_card(
     run_id: str,
     pipeline_number: int,
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
+    because: str = "",
 ) -> str:
     sections = [
         head(pipeline, training_set, run_id, pipeline_number),
-        _model(pipeline, built, chosen),
+        _model(pipeline, built, chosen, because),
         ["## Intended use", "", NOT_STATED, "", "Uses that must not be made of it:", "", NOT_STATED],
         _data(pipeline, training_set),
         _features(pipeline, built),
@@ -57,7 +58,7 @@ def head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: int
     ]
 
 
-def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) -> list[str]:
+def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue], because: str) -> list[str]:
     told = built.description
     ends = pipeline.target.quantiles
     lines = [
@@ -65,6 +66,7 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue]) ->
         "",
         f"- Type: {told.kind}. All preprocessing is inside the one ONNX graph (`model.onnx`).",
         f"- {told.training}, seed {pipeline.training.seed}.",
+        *([f"- Why `{pipeline.model.type}`: {because}."] if because else []),
         *([f"- Chosen by the number of training rows: {_listed(chosen)}."] if chosen else []),
         *(f"- Rows counted in training as `{weight}` says." for weight in _weight(pipeline)),
         *([f"- Its interval goes from quantile {ends[0]:g} to {ends[1]:g}."] if ends else []),

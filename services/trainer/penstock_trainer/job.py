@@ -57,7 +57,8 @@ def run(job: JobContext) -> dict[str, Any]:
     if requested.imported is not None:
         job.progress({"training_set": training_set, "epochs": 0})
         return _import(job, plan.pipeline, training_set, settings, requested.imported)
-    job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs})
+    told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}
+    job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs, **told})
     artifacts = Artifacts(settings.platform.artifacts_uri)
     return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts)
 
@@ -149,7 +150,9 @@ def _train(
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
     )
-    return _hand_in(job, pipeline, training_set, built, work, artifacts, chosen=plan.chosen)
+    return _hand_in(
+        job, pipeline, training_set, built, work, artifacts, chosen=plan.chosen, because=plan.because
+    )
 
 
 def _import(

@@ -30,14 +30,16 @@ def package(
     run_id: str,
     pipeline_number: int,
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
+    because: str = "",
     origin: Origin | None = None,
 ) -> str:
     """Writes the package into `directory`, which must be empty or missing, and returns its digest.
-    `chosen`: what the pipeline file left open, by dotted key. `origin`: of a model made elsewhere.
+    `chosen`: what the pipeline file left open, by dotted key; `because`: reason for the family, where
+    the file names none. `origin`: of a model made elsewhere.
     """
     made_by: dict[str, Any] = {"run_id": run_id, "pipeline_number": pipeline_number}
     if origin is None:
-        card = model_card(pipeline, training_set, built, chosen=chosen, **made_by)
+        card = model_card(pipeline, training_set, built, chosen=chosen, because=because, **made_by)
     else:
         card = imported_card(pipeline, training_set, built, origin, **made_by)
     points = tuple(

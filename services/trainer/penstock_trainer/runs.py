@@ -129,8 +129,9 @@ class Runs:
                 effect.after_commit(lambda: self._goes_on(run_id))
             case {"stage": stage}:
                 run.state = stage
-            case {"training_set": training_set, "epochs": epochs}:
-                self._started(run, TrainingSet.model_validate(training_set), epochs, effect)
+            case {"training_set": training_set, "epochs": epochs, **choices}:
+                run.epochs_planned = epochs
+                self._started(run, TrainingSet.model_validate(training_set), choices, effect)
             case {"epoch": epoch}:
                 self._epoch(run, epoch, effect)
         effect.after_commit(lambda: self.changes.tell(run_id))
@@ -198,15 +199,20 @@ class Runs:
         effect.session.flush()
         effect.after_commit(lambda: self.changes.tell(requested.run_id))
 
-    def _started(self, run: RunRow, training_set: TrainingSet, epochs: int, effect: Effect) -> None:
-        run.state, run.epochs_planned = TRAINING, epochs
+    def _started(
+        self, run: RunRow, training_set: TrainingSet, choices: dict[str, Any], effect: Effect
+    ) -> None:
+        run.state = TRAINING
         if run.training_set is None or run.training_set.evidence is None:  # begun before sets were signed
             run.training_set = training_set
+            run.chosen, run.chosen_because = choices.get("chosen"), choices.get("chosen_because")
             started = TrainingRunStarted(
                 run_id=run.run_id,
                 pipeline=run.pipeline,
                 pipeline_number=run.pipeline_number,
                 training_set=training_set,
+                chosen=run.chosen or {},
+                chosen_because=run.chosen_because or "",
                 started_at=self._clock(),
             )
             effect.publish(signed(started, self._keys.signer("trainer")))

@@ -183,4 +183,6 @@ def _message(run: rows.RunRow, epochs: list[rows.EpochRow]) -> trainer.Run:
         cost=cost_message(run.cost),
         imported_from=run.imported.name if run.imported else "",
         imported_digest=run.imported.graph.digest if run.imported else "",
+        chosen_json=json.dumps(run.chosen) if run.chosen else "",
+        chosen_because=run.chosen_because or "",
     )

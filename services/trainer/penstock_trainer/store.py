@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 
+from pydantic import JsonValue
 from sqlalchemy import Float, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -42,6 +43,8 @@ class RunRow(Tables):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
     imported: Mapped[Imported | None] = mapped_column(Json(Imported), default=None)
+    chosen: Mapped[dict[str, JsonValue] | None] = mapped_column(Json(dict[str, JsonValue]), default=None)
+    chosen_because: Mapped[str | None] = mapped_column(Text, default=None)
 
 
 # What an epoch tells beside its run.

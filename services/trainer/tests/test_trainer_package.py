@@ -37,6 +37,7 @@ def package(loans: Any) -> Any:
             run_id="01A",
             pipeline_number=3,
             chosen={"trainer.batch_size": 32},
+            because="there are 400 rows",
         ),
     )
 
@@ -60,6 +61,7 @@ def test_the_card_states_facts_and_what_nobody_stated(package: Any) -> None:
         "400 rows to train on, 100 to validate, 50 for the audit alone; divided by applicant.",
         "`loans.applications.events.v1`/0: 0 to 550",
         "| `purpose` | `applications.purpose` (category) | embedding |",
+        "- Why `mlp`: there are 400 rows.",
         "- Chosen by the number of training rows: `trainer.batch_size` 32.",
         "Protected fields: `applications.sex`.",
         "penalty on equalized odds by `sex`, strength 0.1",

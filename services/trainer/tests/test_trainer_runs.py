@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound
+from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound, Tampered
 from penstock.contracts.events import (
     Cost,
     Event,
@@ -142,12 +142,14 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     desk.accept(wish)
     desk.accept(wish)
     assert desk.jobs == [(JOB, "01A", "queued")]
-    for message in ({"attempt": 1}, {"training_set": training_set, "epochs": 3}, epoch(1), epoch(2)):
+    choices = {"chosen": {"model.type": "mlp", "model.hidden": [8]}, "chosen_because": "2 rows"}
+    begins = {"training_set": training_set, "epochs": 3, **choices}
+    for message in ({"attempt": 1}, begins, epoch(1), epoch(2)):
         desk.says(message)
     assert (desk.run.state, desk.run.epochs_planned, desk.run.attempts) == ("training", 3, 1)
     for message in (
         {"attempt": 2},
-        {"training_set": training_set, "epochs": 3},
+        begins,
         epoch(1),
         epoch(2),
         epoch(3),
@@ -170,6 +172,11 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     assert isinstance(completed, TrainingRunCompleted)
     for event in (started, completed):
         verify_fact(event, desk.keys.trust())
+    assert started.model_dump(include=choices.keys()) == choices
+    assert (desk.run.chosen, desk.run.chosen_because) == tuple(choices.values())
+    other = started.model_copy(update={"chosen_because": "a whim"})
+    with pytest.raises(Tampered, match="other than what was signed"):
+        verify_fact(other, desk.keys.trust())
     assert completed.training_set.fingerprint == training_set["fingerprint"]
     assert completed.pipeline_number == 3
     assert completed.cost == desk.run.cost == Cost(), "no job has run here"

@@ -15,10 +15,13 @@ BY_ROWS = 2
 
 
 class Plan(NamedTuple):
-    """A pipeline with every choice made, and the choices by dotted key: `{"trainer.epochs": 40}`."""
+    """A pipeline with every choice made; the choices by dotted key: `{"trainer.epochs": 40}`; and in
+    words why this family, where the file names none.
+    """
 
     pipeline: Pipeline
     chosen: Mapping[str, JsonValue]
+    because: str = ""
 
 
 def planned(pipeline: Pipeline, rows: int) -> Plan:
@@ -32,12 +35,12 @@ def planned(pipeline: Pipeline, rows: int) -> Plan:
         for section in ("model", "trainer")
         if section in pipeline.model_fields_set
     }
-    kind = pipeline.model.type if "model" in said else _family(said, rows) or pipeline.model.type
+    kind, because = (pipeline.model.type, "") if "model" in said else _family(said, rows)
     typed = {**said, "model": {"type": kind, **said.get("model", {})}}
     family = Pipeline.model_validate(typed).model
     made = _beside(family.by_rows(rows, typed), typed)
     found = Pipeline.model_validate(made)
-    return Plan(found, dict(_new(made, said)))
+    return Plan(found, dict(_new(made, said)), because)
 
 
 def _said(value: Any) -> Any:
@@ -47,12 +50,18 @@ def _said(value: Any) -> Any:
     return {name: _said(getattr(value, name)) for name in value.model_fields_set}
 
 
-def _family(said: Mapping[str, Any], rows: int) -> str | None:
-    """The first of the families for so many rows that does all that the file asks for."""
+def _family(said: Mapping[str, Any], rows: int) -> tuple[str, str]:
+    """The first of the families for so many rows that does all that the file asks for, and why; else
+    the last.
+    """
+    passed = ""
     for kind in families(rows):
-        if not rules.problems(Pipeline.model_validate({**said, "model": {"type": kind}})):
-            return kind
-    return None
+        wrong = rules.problems(Pipeline.model_validate({**said, "model": {"type": kind}}))
+        if not wrong:
+            break
+        keys = dict.fromkeys(".".join(map(str, problem.path)) for problem in wrong)
+        passed += f"; `{kind}` would come first and does not take {', '.join(f'`{key}`' for key in keys)}"
+    return kind, f"the file names no family, and there are {rows:,} rows to train on{passed}"
 
 
 def families(rows: int) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, TypeVar, cast
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, JsonValue
 
 from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Tampered
@@ -64,10 +64,9 @@ class MadeTrainingSet(Statement):
     offsets: tuple[OffsetRange, ...]
 
 
-class StartedRun(Statement):
-    """A run that trains; `digest` is its training set's fingerprint."""
+class _OfARun(Statement):
+    """A run; `digest` is its training set's fingerprint."""
 
-    payload_type: ClassVar = "application/vnd.penstock.run-started.v1+json"
     role: ClassVar[Role] = "trainer"
 
     run_id: str
@@ -75,8 +74,17 @@ class StartedRun(Statement):
     training_set: str  # Digest of the feature store's statement about it
 
 
-class CompletedRun(StartedRun):
-    """A run that made a model package."""
+class StartedRun(_OfARun):
+    """A run that trains."""
+
+    payload_type: ClassVar = "application/vnd.penstock.run-started.v1+json"
+
+    chosen: dict[str, JsonValue] = Field(default_factory=dict)
+    chosen_because: str = ""
+
+
+class CompletedRun(_OfARun):
+    """A run that made a model package; `digest` is the package's."""
 
     payload_type: ClassVar = "application/vnd.penstock.run-completed.v1+json"
 

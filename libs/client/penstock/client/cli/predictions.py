@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli.output import AsJson, show, when
+from penstock.client.cli.training import chosen
 from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.digests import short_digest
@@ -86,6 +87,8 @@ def steps(found: Lineage) -> list[str]:
         f"run {found.run.run_id}  requested {when(found.run.requested_at)} by"
         f" {found.run.requested_by or found.run.reason}"
     )
+    if choices := chosen(found.run):
+        steps.append(f"  chosen {choices}")
     if found.model and (brought := found.model.imported):
         digest = short_digest(brought.graph.digest)
         steps.append(f"imported by {brought.by} from {brought.name}, original digest {digest}")

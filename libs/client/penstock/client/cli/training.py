@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -110,7 +111,20 @@ def runs(
         for r in found
     ]
     columns = ("run", "pipeline", "state", "epochs", "loss", "version", "why", "requested", *FIGURES)
-    show(found, table(columns, rows, empty="none yet: penstock train PIPELINE"), as_json=as_json_)
+    of_runs = defaultdict(list)
+    for run in found:
+        of_runs[chosen(run)].append(run.run_id)
+    notes = [f"chosen for {', '.join(ids)}: {choices}" for choices, ids in of_runs.items() if choices]
+    listed = table(columns, rows, empty="none yet: penstock train PIPELINE")
+    show(found, listed, *notes, as_json=as_json_)
+
+
+def chosen(run: trainer.Run) -> str:
+    """Choices that were made for the training rows, in words: `model.type boosted_trees, trainer.epochs
+    60, as the file names no family, and there are 2,000 rows to train on`.
+    """
+    choices = [f"{key} {value}" for key, value in json.loads(run.chosen_json or "{}").items()]
+    return ", ".join(choices + ([f"as {run.chosen_because}"] if run.chosen_because else []))
 
 
 def _losses(run: trainer.Run) -> str:
@@ -158,6 +172,8 @@ def _follow(penstock: Penstock, run: trainer.Run, *, quiet: bool) -> trainer.Run
             if run.training_set_json and not told:
                 told = True
                 console.print(_training_set(TrainingSet.model_validate_json(run.training_set_json)))
+                if choices := chosen(run):
+                    console.print(f"chosen {choices}")
             if run.epochs:
                 last = run.epochs[-1]
                 note = f"loss {last.train_loss:.3f}  validation {last.metric} {last.validation_metric:.3f}"

@@ -65,6 +65,9 @@ class PartitionOffset(Frozen):
 class TrainingRunStarted(_RunEvent):
     pipeline_number: Number
     training_set: TrainingSet
+    # What the file left open, as chosen for the training rows: {"model.type": "boosted_trees"}.
+    chosen: dict[str, JsonValue] = Field(default_factory=dict)
+    chosen_because: str = ""  # Reason for the family, where the file names none
     started_at: Moment
     evidence: Envelope | None = None  # Signed by the trainer over all of this
 

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.cost.v1 import cost_pb2 as penstock_dot_cost_dot_v1_dot_cost__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/trainer/v1/trainer.proto\x12\x13penstock.trainer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpenstock/cost/v1/cost.proto\"C\n\x0fPartitionOffset\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xa6\x01\n\x10\x43reateRunRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x16\n\x0eoverrides_json\x18\x02 \x01(\t\x12\x39\n\x0bmin_offsets\x18\x03 \x03(\x0b\x32$.penstock.trainer.v1.PartitionOffset\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"\xac\x01\n\x12ImportModelRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bimported_by\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\x12\x39\n\x0bmin_offsets\x18\x06 \x03(\x0b\x32$.penstock.trainer.v1.PartitionOffset\"\xb4\x06\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x17\n\x0fpipeline_number\x18\x03 \x01(\x05\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.penstock.trainer.v1.Run.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12*\n\x06\x65pochs\x18\x07 \x03(\x0b\x32\x1a.penstock.trainer.v1.Epoch\x12\x16\n\x0e\x65pochs_planned\x18\x08 \x01(\x05\x12\x36\n\x07metrics\x18\t \x03(\x0b\x32%.penstock.trainer.v1.Run.MetricsEntry\x12\x19\n\x11training_set_json\x18\n \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x0b \x01(\t\x12\x0e\n\x06remedy\x18\x0c \x01(\t\x12\x30\n\x0crequested_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x10 \x01(\x05\x12\x14\n\x0crequested_by\x18\x11 \x01(\t\x12$\n\x04\x63ost\x18\x12 \x01(\x0b\x32\x16.penstock.cost.v1.Cost\x12\x15\n\rimported_from\x18\x13 \x01(\t\x12\x17\n\x0fimported_digest\x18\x14 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xac\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x12\n\x0eSTATE_TRAINING\x10\x03\x12\x13\n\x0fSTATE_PACKAGING\x10\x04\x12\x13\n\x0fSTATE_COMPLETED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x12\n\x0eSTATE_CANCELED\x10\x07\"\x99\x01\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\ntrain_loss\x18\x02 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x03 \x01(\x01\x12\x19\n\x11validation_metric\x18\x04 \x01(\x01\x12\x0e\n\x06metric\x18\x05 \x01(\t\x12\x15\n\rlearning_rate\x18\x06 \x01(\x01\x12\x11\n\telapsed_s\x18\x07 \x01(\x01\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"2\n\x0fListRunsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\":\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.penstock.trainer.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"7\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61nceled_by\x18\x02 \x01(\t2\xc2\x04\n\x0eTrainerService\x12L\n\tCreateRun\x12%.penstock.trainer.v1.CreateRunRequest\x1a\x18.penstock.trainer.v1.Run\x12R\n\x0bImportModel\x12\'.penstock.trainer.v1.ImportModelRequest\x1a\x18.penstock.trainer.v1.Run(\x01\x12\x46\n\x06GetRun\x12\".penstock.trainer.v1.GetRunRequest\x1a\x18.penstock.trainer.v1.Run\x12W\n\x08ListRuns\x12$.penstock.trainer.v1.ListRunsRequest\x1a%.penstock.trainer.v1.ListRunsResponse\x12L\n\x08WatchRun\x12$.penstock.trainer.v1.WatchRunRequest\x1a\x18.penstock.trainer.v1.Run0\x01\x12L\n\tCancelRun\x12%.penstock.trainer.v1.CancelRunRequest\x1a\x18.penstock.trainer.v1.Run\x12Q\n\x08SumCosts\x12!.penstock.cost.v1.SumCostsRequest\x1a\".penstock.cost.v1.SumCostsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!penstock/trainer/v1/trainer.proto\x12\x13penstock.trainer.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpenstock/cost/v1/cost.proto\"C\n\x0fPartitionOffset\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xa6\x01\n\x10\x43reateRunRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x16\n\x0eoverrides_json\x18\x02 \x01(\t\x12\x39\n\x0bmin_offsets\x18\x03 \x03(\x0b\x32$.penstock.trainer.v1.PartitionOffset\x12\x14\n\x0crequested_by\x18\x04 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x05 \x01(\t\"\xac\x01\n\x12ImportModelRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0bimported_by\x18\x03 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\x12\x39\n\x0bmin_offsets\x18\x06 \x03(\x0b\x32$.penstock.trainer.v1.PartitionOffset\"\xe1\x06\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x17\n\x0fpipeline_number\x18\x03 \x01(\x05\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.penstock.trainer.v1.Run.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12*\n\x06\x65pochs\x18\x07 \x03(\x0b\x32\x1a.penstock.trainer.v1.Epoch\x12\x16\n\x0e\x65pochs_planned\x18\x08 \x01(\x05\x12\x36\n\x07metrics\x18\t \x03(\x0b\x32%.penstock.trainer.v1.Run.MetricsEntry\x12\x19\n\x11training_set_json\x18\n \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x0b \x01(\t\x12\x0e\n\x06remedy\x18\x0c \x01(\t\x12\x30\n\x0crequested_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x10 \x01(\x05\x12\x14\n\x0crequested_by\x18\x11 \x01(\t\x12$\n\x04\x63ost\x18\x12 \x01(\x0b\x32\x16.penstock.cost.v1.Cost\x12\x15\n\rimported_from\x18\x13 \x01(\t\x12\x17\n\x0fimported_digest\x18\x14 \x01(\t\x12\x13\n\x0b\x63hosen_json\x18\x15 \x01(\t\x12\x16\n\x0e\x63hosen_because\x18\x16 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xac\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x12\n\x0eSTATE_TRAINING\x10\x03\x12\x13\n\x0fSTATE_PACKAGING\x10\x04\x12\x13\n\x0fSTATE_COMPLETED\x10\x05\x12\x10\n\x0cSTATE_FAILED\x10\x06\x12\x12\n\x0eSTATE_CANCELED\x10\x07\"\x99\x01\n\x05\x45poch\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12\x12\n\ntrain_loss\x18\x02 \x01(\x01\x12\x17\n\x0fvalidation_loss\x18\x03 \x01(\x01\x12\x19\n\x11validation_metric\x18\x04 \x01(\x01\x12\x0e\n\x06metric\x18\x05 \x01(\t\x12\x15\n\rlearning_rate\x18\x06 \x01(\x01\x12\x11\n\telapsed_s\x18\x07 \x01(\x01\"\x1f\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"2\n\x0fListRunsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\":\n\x10ListRunsResponse\x12&\n\x04runs\x18\x01 \x03(\x0b\x32\x18.penstock.trainer.v1.Run\"!\n\x0fWatchRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"7\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61nceled_by\x18\x02 \x01(\t2\xc2\x04\n\x0eTrainerService\x12L\n\tCreateRun\x12%.penstock.trainer.v1.CreateRunRequest\x1a\x18.penstock.trainer.v1.Run\x12R\n\x0bImportModel\x12\'.penstock.trainer.v1.ImportModelRequest\x1a\x18.penstock.trainer.v1.Run(\x01\x12\x46\n\x06GetRun\x12\".penstock.trainer.v1.GetRunRequest\x1a\x18.penstock.trainer.v1.Run\x12W\n\x08ListRuns\x12$.penstock.trainer.v1.ListRunsRequest\x1a%.penstock.trainer.v1.ListRunsResponse\x12L\n\x08WatchRun\x12$.penstock.trainer.v1.WatchRunRequest\x1a\x18.penstock.trainer.v1.Run0\x01\x12L\n\tCancelRun\x12%.penstock.trainer.v1.CancelRunRequest\x1a\x18.penstock.trainer.v1.Run\x12Q\n\x08SumCosts\x12!.penstock.cost.v1.SumCostsRequest\x1a\".penstock.cost.v1.SumCostsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,23 +42,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTMODELREQUEST']._serialized_start=359
   _globals['_IMPORTMODELREQUEST']._serialized_end=531
   _globals['_RUN']._serialized_start=534
-  _globals['_RUN']._serialized_end=1354
-  _globals['_RUN_METRICSENTRY']._serialized_start=1133
-  _globals['_RUN_METRICSENTRY']._serialized_end=1179
-  _globals['_RUN_STATE']._serialized_start=1182
-  _globals['_RUN_STATE']._serialized_end=1354
-  _globals['_EPOCH']._serialized_start=1357
-  _globals['_EPOCH']._serialized_end=1510
-  _globals['_GETRUNREQUEST']._serialized_start=1512
-  _globals['_GETRUNREQUEST']._serialized_end=1543
-  _globals['_LISTRUNSREQUEST']._serialized_start=1545
-  _globals['_LISTRUNSREQUEST']._serialized_end=1595
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1597
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1655
-  _globals['_WATCHRUNREQUEST']._serialized_start=1657
-  _globals['_WATCHRUNREQUEST']._serialized_end=1690
-  _globals['_CANCELRUNREQUEST']._serialized_start=1692
-  _globals['_CANCELRUNREQUEST']._serialized_end=1747
-  _globals['_TRAINERSERVICE']._serialized_start=1750
-  _globals['_TRAINERSERVICE']._serialized_end=2328
+  _globals['_RUN']._serialized_end=1399
+  _globals['_RUN_METRICSENTRY']._serialized_start=1178
+  _globals['_RUN_METRICSENTRY']._serialized_end=1224
+  _globals['_RUN_STATE']._serialized_start=1227
+  _globals['_RUN_STATE']._serialized_end=1399
+  _globals['_EPOCH']._serialized_start=1402
+  _globals['_EPOCH']._serialized_end=1555
+  _globals['_GETRUNREQUEST']._serialized_start=1557
+  _globals['_GETRUNREQUEST']._serialized_end=1588
+  _globals['_LISTRUNSREQUEST']._serialized_start=1590
+  _globals['_LISTRUNSREQUEST']._serialized_end=1640
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1642
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1700
+  _globals['_WATCHRUNREQUEST']._serialized_start=1702
+  _globals['_WATCHRUNREQUEST']._serialized_end=1735
+  _globals['_CANCELRUNREQUEST']._serialized_start=1737
+  _globals['_CANCELRUNREQUEST']._serialized_end=1792
+  _globals['_TRAINERSERVICE']._serialized_start=1795
+  _globals['_TRAINERSERVICE']._serialized_end=2373
 # @@protoc_insertion_point(module_scope)

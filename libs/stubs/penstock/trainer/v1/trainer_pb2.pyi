@@ -188,6 +188,8 @@ class Run(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     IMPORTED_FROM_FIELD_NUMBER: _builtins.int
     IMPORTED_DIGEST_FIELD_NUMBER: _builtins.int
+    CHOSEN_JSON_FIELD_NUMBER: _builtins.int
+    CHOSEN_BECAUSE_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -207,6 +209,12 @@ class Run(_message.Message):
     imported_from: _builtins.str
     """Of a model made elsewhere: name and digest of its file."""
     imported_digest: _builtins.str
+    chosen_json: _builtins.str
+    """What the pipeline file left open, as chosen for the training rows: dotted keys to JSON values,
+    as a JSON object. Empty where nothing was.
+    """
+    chosen_because: _builtins.str
+    """Reason for the family, where the file names none."""
     @_builtins.property
     def epochs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Epoch]: ...
     @_builtins.property
@@ -244,10 +252,12 @@ class Run(_message.Message):
         cost: _cost_pb2.Cost | None = ...,
         imported_from: _builtins.str = ...,
         imported_digest: _builtins.str = ...,
+        chosen_json: _builtins.str = ...,
+        chosen_because: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "imported_digest", b"imported_digest", "imported_from", b"imported_from", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "chosen_because", b"chosen_because", "chosen_json", b"chosen_json", "cost", b"cost", "digest", b"digest", "ended_at", b"ended_at", "epochs", b"epochs", "epochs_planned", b"epochs_planned", "failure", b"failure", "imported_digest", b"imported_digest", "imported_from", b"imported_from", "metrics", b"metrics", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "reason", b"reason", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "training_set_json", b"training_set_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
