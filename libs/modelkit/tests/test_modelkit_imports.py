@@ -156,6 +156,32 @@ def _loop() -> bytes:
     return graph([LOGIT, forever, node("Sigmoid", "q", "p")], constants=[weight, yes])
 
 
+def _branch() -> bytes:
+    """A sparse constant of a branch in another file."""
+    values, at = (helper.make_tensor(*said) for said in (("s", F, [1], [1.0]), ("i", 7, [1], [0])))
+    values.ClearField("float_data")
+    values.data_location = TensorProto.EXTERNAL
+    values.external_data.add(key="location", value="secret")
+    there, not_there = (
+        helper.make_graph([one], "branch", [], [tensor("o", ["N", 1])])
+        for one in (node("Add", "z s", "o"), node("Identity", "z", "o"))
+    )
+    there.sparse_initializer.append(helper.make_sparse_tensor(values, at, [1]))
+    chosen = helper.make_node("If", ["no"], ["q"], then_branch=there, else_branch=not_there)
+    no = helper.make_tensor("no", TensorProto.BOOL, [], [False])
+    weight = helper.make_tensor("w", F, [2, 1], [2.0, -1.0])
+    return graph([LOGIT, chosen, node("Sigmoid", "q", "p")], constants=[weight, no])
+
+
+def _function() -> bytes:
+    """An operator that its name says is standard, and does something else."""
+    model = ModelProto.FromString(graph([LOGIT, node("Selu", "z", "q"), node("Sigmoid", "q", "p")]))
+    opset = [helper.make_opsetid("", 17)]
+    body = [node("Identity", "a", "b")]
+    model.functions.append(helper.make_function("", "Selu", ["a"], ["b"], body, opset))
+    return model.SerializeToString()
+
+
 def _slow() -> bytes:
     nodes = [LOGIT, node("ConstantOfShape", "side", "m0")]
     nodes += [node("MatMul", f"m{at} m{at}", f"m{at + 1}") for at in range(40)]
@@ -196,6 +222,8 @@ DEFECTS: dict[str, tuple[bytes, str]] = {
         "com.microsoft.EPContext is no standard one",
     ),
     "external data": (_external(), r"lies in another file, '../../../etc/passwd': no file is opened"),
+    "external data in a branch": (_branch(), "the tensor `s` lies in another file, 'secret'"),
+    "functions": (_function(), "the graph has functions of its own"),
     "opset": (graph(GOOD, opset=21), "uses opset 21 of ai.onnx; 11 to 20 are served"),
     "IR": (graph(GOOD, ir=10), "IR version 10; up to 9"),
     "input unknown": (

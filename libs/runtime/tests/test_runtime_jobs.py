@@ -62,8 +62,8 @@ JOB = """
                 raise Invalid(
                     "one class only", where="targets.default", remedy="Publish events of both classes"
                 )
-            elif step == "nul":
-                raise Invalid("a\\0b")
+            elif step == "odd":
+                raise Invalid("a\\0b", where="n" * 3_000_000, remedy="r" * 3_000_000)
             elif step == "bug":
                 {}["missing"]
             elif step == "print":
@@ -239,13 +239,13 @@ async def test_what_the_user_must_change_is_told_at_once(
     assert marked(tmp_path / "marks", "start") == ["1"]
 
 
-async def test_a_message_that_no_database_stores_as_it_is_is_told_all_the_same(
+async def test_a_message_that_no_database_or_event_takes_as_it_is_is_told_all_the_same(
     store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
 ) -> None:
-    enqueue(store, tmp_path / "marks", ("nul",))
+    enqueue(store, tmp_path / "marks", ("odd",))
     start()
     await ended(store)
-    assert heard.failures == [(Kind.INVALID, "a\ufffdb", "")]
+    assert heard.failures == [(Kind.INVALID, f"{'n' * 2000}…: a\ufffdb", f"{'r' * 2000}…")]
 
 
 async def test_a_bug_is_told_by_its_name(

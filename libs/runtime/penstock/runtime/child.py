@@ -29,6 +29,9 @@ from penstock.runtime.spent import spent
 
 _PR_SET_PDEATHSIG = 1
 _STOPPED = 128 + signal.SIGTERM
+# Characters of each text of an error, most of which a job reads in a file from outside: a service
+# states it in an event, and Kafka takes no event of over 1 MiB.
+LONGEST_TEXT = 2000
 _TELLING = threading.Lock()
 
 
@@ -94,16 +97,20 @@ def _cost() -> dict[str, Any]:
 
 
 def error_said(error: BaseException) -> dict[str, Any]:
-    """The error as a child tells it: kind, message, where, remedy; internal for one that is not ours."""
+    """The error as a child tells it: kind, message, where, remedy; internal for one that is not
+    ours. What is longer than `LONGEST_TEXT` is cut.
+    """
     if isinstance(error, PenstockError):
-        return {
-            "kind": error.kind.value,
-            "message": error.message,
-            "where": error.where,
-            "remedy": error.remedy,
-        }
-    said = "".join(traceback.format_exception_only(error)).strip()
-    return {"kind": Kind.INTERNAL.value, "message": said, "where": None, "remedy": None}
+        kind, message, where, remedy = error.kind, error.message, error.where, error.remedy
+    else:
+        kind, message = Kind.INTERNAL, "".join(traceback.format_exception_only(error)).strip()
+        where = remedy = None
+    texts = {"message": message, "where": where, "remedy": remedy}
+    return {"kind": kind.value} | {name: text and _cut(text) for name, text in texts.items()}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
 
 
 def error_heard(said: Mapping[str, Any]) -> PenstockError:

@@ -4,6 +4,7 @@ to do.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 
 import onnx
@@ -31,9 +32,15 @@ def parse(content: bytes) -> onnx.ModelProto:
     if not model.graph.node or not model.graph.output or not model.opset_import:
         raise Invalid("this ONNX model has no nodes, outputs or opset: it is cut off", remedy=REMEDY)
     _check_versions(model)
-    nodes = list(_nodes(model.graph))
-    _check_nodes(nodes)
-    _check_data(model.graph, nodes)
+    if model.functions:
+        raise Invalid(
+            "the graph has functions of its own, which not every runtime takes",
+            where=model.functions[0].name,
+            remedy="Put them into the graph: onnx.inliner.inline_local_functions(model)",
+        )
+    graphs = list(_graphs(model.graph))
+    _check_nodes(node for graph in graphs for node in graph.node)
+    _check_data(graphs)
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
@@ -78,9 +85,9 @@ def _check_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
             )
 
 
-def _check_data(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None:
+def _check_data(graphs: Iterable[onnx.GraphProto]) -> None:
     """Raises Invalid for a tensor that lies in another file: opening that would open any file."""
-    for tensor in _tensors(graph, nodes):
+    for tensor in (tensor for graph in graphs for tensor in _tensors(graph)):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "?")
             raise Invalid(
@@ -90,26 +97,24 @@ def _check_data(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> None
             )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Every node, those of branches too."""
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those of its branches."""
+    yield graph
     for node in graph.node:
-        yield node
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
+                yield from _graphs(inner)
 
 
-def _tensors(graph: onnx.GraphProto, nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Those of the graph itself, without its branches'."""
+    attributes = [attribute for node in graph.node for attribute in node.attribute]
     yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from inner.initializer
+    for attribute in attributes:
+        yield from (attribute.t, *attribute.tensors)
+    sparse = [(attribute.sparse_tensor, *attribute.sparse_tensors) for attribute in attributes]
+    for one in itertools.chain(graph.sparse_initializer, *sparse):
+        yield from (one.values, one.indices)
 
 
 def _named(node: onnx.NodeProto) -> str:
