@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Invalid, NotFound, Tampered, Unavailable
 from penstock.contracts.events import Artifact
 from penstock.runtime import artifacts_s3
@@ -125,6 +126,15 @@ def test_what_is_gone_is_said_to_be(artifacts: Artifacts, tmp_path: Path) -> Non
     ):
         with pytest.raises(NotFound, match="the artifact is gone"):
             read()
+
+
+def test_what_is_larger_than_was_stated_is_not_fetched(artifacts: Artifacts, tmp_path: Path) -> None:
+    put = artifacts.put_bytes(KEY, b"rows")
+    artifacts.put_bytes(KEY, b"x" * (4 << 20))
+    for read in (lambda: artifacts.read(put), lambda: artifacts.fetch(put, tmp_path / "x")):
+        with pytest.raises(Tampered, match="more than the 4 bytes expected"):
+            read()
+    assert not (tmp_path / "x").exists() or (tmp_path / "x").stat().st_size <= 4
 
 
 def test_a_key_is_deleted_or_all_below_it_and_nothing_beside_it(artifacts: Artifacts) -> None:
@@ -236,6 +246,22 @@ def test_a_root_is_one_with_and_without_a_slash(tmp_path: Path) -> None:
 
 
 # -- only files ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder", "/dev/zero", "/proc/self/pagemap"])
+def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path) -> None:
+    """Neither waited for nor read for ever, whoever names it."""
+    place = Path(kind) if kind.startswith("/") else tmp_path / kind
+    match kind:
+        case "pipe":
+            os.mkfifo(place)
+        case "link":
+            place.symlink_to("/etc/passwd")
+        case "folder":
+            place.mkdir()
+    named = Artifact(uri=f"file://{place}", digest=digest_of(b"rows"), size=4)
+    with pytest.raises(Tampered, match="it is no file|it is a link|more than the 4 bytes"):
+        Artifacts(f"file://{tmp_path}").read(named)
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.overrides import overridden
+from penstock_trainer.receiving import received
 from penstock_trainer.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _import(
     artifacts, work = Artifacts(settings.platform.artifacts_uri), settings.runs_dir / job.id
     built = build_imported(
         pipeline,
-        artifacts.read(imported.graph),
+        received(imported.graph, pipeline.pipeline, artifacts),
         artifacts.fetch(training_set.train, work / "train.parquet"),
         artifacts.fetch(training_set.validation, work / "validation.parquet"),
         name=imported.name,

@@ -1,4 +1,4 @@
-"""A file that comes in chunks, into the artifact store, within a bound."""
+"""A file that comes in chunks, into the artifact store and out of it, within a bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from penstock.contracts.digests import digits_of
-from penstock.contracts.errors import Invalid, TooLarge
+from penstock.contracts.errors import Invalid, Tampered, TooLarge
 from penstock.contracts.events import Artifact
 from penstock.runtime.artifacts import Artifacts, file_digest
 
@@ -35,5 +35,17 @@ async def receive(
         if not size:
             raise Invalid("the file is empty", where="chunk")
         digest = await asyncio.to_thread(file_digest, path)
-        key = f"imports/{quote(pipeline)}/{digits_of(digest)}.onnx"
-        return await asyncio.to_thread(artifacts.put_file, key, path)
+        return await asyncio.to_thread(artifacts.put_file, _key(pipeline, digest), path)
+
+
+def received(graph: Artifact, pipeline: str, artifacts: Artifacts) -> bytes:
+    """Bytes of a file that `receive` stored; whoever wished for the run named it. Raises Tampered
+    where it lies elsewhere or is another, NotFound, Unavailable.
+    """
+    if graph.uri != artifacts.uri(_key(pipeline, graph.digest)) or graph.size > MAX_GRAPH_BYTES:
+        raise Tampered("this is no file that was sent for an import", where=graph.uri)
+    return artifacts.read(graph)
+
+
+def _key(pipeline: str, digest: str) -> str:
+    return f"imports/{quote(pipeline)}/{digits_of(digest)}.onnx"

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper
 
 from penstock.contracts.digests import digest_of
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Conflict, Invalid, TooLarge
+from penstock.contracts.errors import Conflict, Invalid, Tampered, TooLarge
 from penstock.contracts.events import Event, TrainingRunCompleted, TrainingRunRequested, decode
 from penstock.packages.archive import unpack
 from penstock.packages.facts import verify_fact
@@ -35,7 +35,7 @@ from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as pb
 from penstock.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
-from penstock_trainer.receiving import receive
+from penstock_trainer.receiving import receive, received
 
 pytestmark = pytest.mark.kafka
 
@@ -351,4 +351,13 @@ async def test_a_file_beyond_the_bound_is_not_stored(tmp_path: Path) -> None:
         await receive(chunks(), "loans", artifacts, most=250)
     assert [*tmp_path.rglob("*.onnx")] == []
     stored = await receive(chunks(), "loans", artifacts, most=300)
-    assert artifacts.read(stored) == b"x" * 300
+    assert received(stored, "loans", artifacts) == b"x" * 300
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "imports/loans/../../elsewhere", "imports/other/graph.onnx"])
+async def test_a_wish_names_no_file_but_one_that_was_sent(place: str, tmp_path: Path) -> None:
+    """Nobody signs a wish: what it names is read by the trainer."""
+    artifacts = Artifacts(f"file://{tmp_path}")
+    named = artifacts.put_bytes(place, b"x")
+    with pytest.raises(Tampered, match="no file that was sent for an import"):
+        received(named, "loans", artifacts)

@@ -26,7 +26,8 @@ class ArtifactStore(Protocol):
     def put(self, path: Path, uri: str) -> None:
         """Whole or not at all, and durable; a URI that exists is replaced."""
 
-    def get(self, uri: str, to: Path) -> None: ...
+    def get(self, uri: str, to: Path, most: int | None = None) -> None:
+        """Raises Tampered, having written no more, for what has more than `most` bytes."""
 
     def exists(self, uri: str) -> bool: ...
 
@@ -71,13 +72,13 @@ class Artifacts:
     def fetch(self, artifact: Artifact, to: Path) -> Path:
         """Copies the bytes to `to` and checks them. Raises NotFound, Tampered, Unavailable."""
         to.parent.mkdir(parents=True, exist_ok=True)
-        self._get(artifact, to)
+        self._get(artifact, to, most=artifact.size)
         _check(artifact, file_digest(to))
         return to
 
     def read(self, artifact: Artifact) -> bytes:
         """The bytes, checked. Raises NotFound, Tampered, Unavailable."""
-        data = self.read_unchecked(artifact)
+        data = self._read(artifact, most=artifact.size)
         _check(artifact, digest_of(data))
         return data
 
@@ -85,10 +86,7 @@ class Artifacts:
         """The bytes as they are now, for who knows that they may have been replaced. Raises
         NotFound, Unavailable.
         """
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "bytes"
-            self._get(artifact, path)
-            return path.read_bytes()
+        return self._read(artifact, most=None)
 
     def exists(self, key: str) -> bool:
         """Whether the key is there or something below it. Raises Unavailable."""
@@ -109,9 +107,15 @@ class Artifacts:
         self._store_of(uri).put(path, uri)
         return artifact
 
-    def _get(self, artifact: Artifact, to: Path) -> None:
+    def _read(self, artifact: Artifact, most: int | None) -> bytes:
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "bytes"
+            self._get(artifact, path, most)
+            return path.read_bytes()
+
+    def _get(self, artifact: Artifact, to: Path, most: int | None) -> None:
         try:
-            self._store_of(artifact.uri).get(artifact.uri, to)
+            self._store_of(artifact.uri).get(artifact.uri, to, most)
         except FileNotFoundError as error:
             raise NotFound("the artifact is gone", where=artifact.uri) from error
 

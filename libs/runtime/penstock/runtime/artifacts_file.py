@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import Tampered, Unavailable
 
 _CHUNK = 1 << 20
 
@@ -19,9 +22,12 @@ class FileArtifactStore:
         with _told(uri):
             _place(path, _path(uri))
 
-    def get(self, uri: str, to: Path) -> None:
-        with _told(uri), _path(uri).open("rb") as source, to.open("wb") as target:
-            shutil.copyfileobj(source, target, _CHUNK)
+    def get(self, uri: str, to: Path, most: int | None = None) -> None:
+        with _told(uri), _opened(uri) as source, to.open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                if most is not None and target.tell() + len(chunk) > most:
+                    raise Tampered(f"it has more than the {most} bytes expected", where=uri)
+                target.write(chunk)
 
     def exists(self, uri: str) -> bool:
         with _told(uri):
@@ -40,6 +46,15 @@ def _path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
+def _opened(uri: str) -> IO[bytes]:
+    """A regular file, which alone has an end and is there without being waited for."""
+    descriptor = os.open(_path(uri), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Tampered("it is no file", where=uri)
+    return os.fdopen(descriptor, "rb")
+
+
 @contextmanager
 def _told(uri: str) -> Iterator[None]:
     try:
@@ -47,6 +62,8 @@ def _told(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Tampered("it is a link, and no file", where=uri) from error
         said = f"the artifact store does not work: {error.strerror or error}"
         raise Unavailable(said, where=uri, remedy="See its disk, and who owns it") from error
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.errors import Invalid, Tampered, Unavailable
 
 CONNECT_S = 3.0
 ANSWER_S = 20.0
@@ -59,8 +59,10 @@ class S3ArtifactStore:
             within = ATTEMPTS * ANSWER_S + path.stat().st_size / SLOWEST_BYTES_S
             self._s3.put_file(str(path), _path(uri), chunksize=PART_BYTES, max_concurrency=2, timeout=within)
 
-    def get(self, uri: str, to: Path) -> None:
+    def get(self, uri: str, to: Path, most: int | None = None) -> None:
         with self._told(uri):
+            if most is not None and self._s3.info(_path(uri))["size"] > most:
+                raise Tampered(f"it has more than the {most} bytes expected", where=uri)
             self._s3.get_file(
                 _path(uri), str(to), max_concurrency=1
             )  # one stream: more would hold parts in memory
