@@ -83,7 +83,7 @@ def mounts(service: ServiceDefinition) -> list[str]:
     trains = service.keys in ("trainer", "feature_store")
     signing = [f"{key_volume(service)}:{VAR}/private-keys"] if service.keys != "verify" else []
     writes = "trust-training" if trains else "trust" if signing else ""
-    artifacts = {"": [], "read": [f"artifacts:{VAR}/artifacts:ro"], "write": [f"artifacts:{VAR}/artifacts"]}
+    only_reads = set(service.artifacts.values()) == {"read"}
     return [
         *([f"{service.container}:{VAR}/{service.name}"] if service.files else []),
         *signing,
@@ -91,7 +91,7 @@ def mounts(service: ServiceDefinition) -> list[str]:
             f"{volume}:{VAR}/{folder}{'' if volume == writes else ':ro'}"
             for volume, folder in (("trust", "keys"), ("trust-training", "keys-training"))
         ),
-        *artifacts[service.artifacts],
+        *([f"artifacts:{VAR}/artifacts{':ro' if only_reads else ''}"] if service.artifacts else []),
         *([f"door:{VAR}/envoy", f"triton:{VAR}/triton"] if service.triton else []),
         f"traces:{VAR}/traces",
     ]
@@ -155,7 +155,32 @@ def replicas(text: str) -> list[str]:
 
 
 def with_artifacts(_: str) -> list[str]:
-    return [f"{one.container}: *there" for one in PLATFORM.values() if one.artifacts]
+    return [
+        f"{one.container}: {{<<: *there, secrets: [{{source: {bucket_key(one)}, target: s3_credentials}}]}}"
+        for one in PLATFORM.values()
+        if one.artifacts
+    ]
+
+
+def bucket_keys(_: str) -> list[str]:
+    keys = [bucket_key(one) for one in PLATFORM.values() if one.artifacts]
+    return [f"{key}: {{file: ./deploy/compose/secrets/{key}}}" for key in keys]
+
+
+def bucket_key(service: ServiceDefinition) -> str:
+    return f"s3_{service.name}_credentials"
+
+
+def bucket_policies(_: str) -> list[str]:
+    allowing = {"reads": "read write delete", "writes": "write delete", "deletes": "delete"}
+    found = []
+    for one in (row for row in PLATFORM.values() if row.artifacts):
+        said = (
+            f'{verb}="{" ".join(folder for folder, right in one.artifacts.items() if right in rights)}"'
+            for verb, rights in allowing.items()
+        )
+        found.append(f"{one.container}) {' '.join(said)} ;;")
+    return found
 
 
 # -- others ----------------------------------------------------------------------------------------
@@ -209,7 +234,8 @@ FILES: dict[str, dict[str, Section]] = {
     },
     "deploy/compose/cluster.yaml": {"services": replicas},
     "deploy/compose/observability.yaml": {"services": environments},
-    "deploy/compose/s3.yaml": {"services": with_artifacts},
+    "deploy/compose/s3.yaml": {"services": with_artifacts, "keys": bucket_keys},
+    "deploy/compose/s3/policy.sh": {"policies": bucket_policies},
     "deploy/compose/postgres/roles.sh": {"databases": databases},
     "deploy/compose/secrets.sh": {"passwords": made_passwords},
     ".env": {"memory": memory},

@@ -1,9 +1,10 @@
-"""Artifacts in a bucket: the stack with deploy/compose/s3.yaml, and an S3 that lies outside its
-internal network.
+"""Artifacts in a bucket: the stack with deploy/compose/s3.yaml, an S3 that lies outside its internal
+network, and a key for each service that may do what its policy says.
 """
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from census import PIPELINE, serve
 
 from penstock.contracts.services import PLATFORM
 from penstock.testing.compose import clone_into, running_compose
-from penstock.testing.s3 import CREDENTIALS, IMAGE, KEY, SECRET, filesystem
+from penstock.testing.s3 import IMAGE, KEY, SECRET, credentials_for, filesystem
 
 pytestmark = [pytest.mark.compose, pytest.mark.slow]
 
@@ -24,7 +25,8 @@ services:
     ports: ["127.0.0.1::9000"]
     environment: {{MINIO_ROOT_USER: {KEY}, MINIO_ROOT_PASSWORD: {SECRET}}}
 """
-USE_ARTIFACTS = tuple(service.container for service in PLATFORM.values() if service.artifacts)
+USE_ARTIFACTS = tuple(service for service in PLATFORM.values() if service.artifacts)
+POLICY = Path("deploy", "compose", "s3", "policy.sh")
 
 
 def test_a_model_comes_to_serve_out_of_a_bucket_and_the_volume_stays_empty(
@@ -36,10 +38,17 @@ def test_a_model_comes_to_serve_out_of_a_bucket_and_the_volume_stays_empty(
     (clone / "deploy" / "compose" / "minio.yaml").write_text(MINIO)
     secrets = clone / "deploy" / "compose" / "secrets"
     secrets.mkdir(mode=0o700)
-    (secrets / "s3_credentials").write_text(CREDENTIALS)
-    with running_compose("s3", "minio", root=clone) as stack:
-        bucket = filesystem(stack.compose("port", "minio", "9000").strip())
+    for service in USE_ARTIFACTS:
+        (secrets / f"s3_{service.name}_credentials").touch()
+    with running_compose("s3", "minio", services=["minio"], root=clone) as stack:
+        address = stack.compose("port", "minio", "9000").strip()
+        bucket = filesystem(address)
         bucket.mkdir("penstock")
+        for service in USE_ARTIFACTS:
+            policy = subprocess.check_output([clone / POLICY, service.container], text=True)
+            text = credentials_for(address, policy)
+            (secrets / f"s3_{service.name}_credentials").write_text(text)
+        stack.compose("up", "--detach", "--wait", "--no-build")
         digest = serve(stack.client).version.digest
         assert b"<html" in stack.client.audits.report(digest)
         found = set(bucket.find("penstock"))
@@ -47,4 +56,6 @@ def test_a_model_comes_to_serve_out_of_a_bucket_and_the_volume_stays_empty(
         assert {path.split("/")[2] for path in found} == {"training-sets", "packages", "signatures", "audits"}
         assert stack.compose("exec", "-T", "model-registry", "find", "artifacts", "-type", "f") == ""
         for service in USE_ARTIFACTS:
-            assert SECRET not in str(stack.inspect(service)), service
+            own = stack.execute(service.name, "cat", "/run/secrets/s3_credentials")
+            assert own == (secrets / f"s3_{service.name}_credentials").read_text()
+            assert own.split()[-1] not in str(stack.inspect(service.name)), service.name

@@ -64,7 +64,7 @@ def test_a_list_of_services_that_was_changed_by_hand_is_named(spoil: Path) -> No
         "docker-compose.yml": "ethics-audit:9185",
         "deploy/compose/cluster.yaml": "PENSTOCK_TRAINER__REPLICA",
         "deploy/compose/observability.yaml": "  ethics-audit: {environment",
-        "deploy/compose/s3.yaml": "  ethics-audit: *there",
+        "deploy/compose/s3.yaml": "  ethics-audit: {<<: *there",
         "deploy/compose/postgres/roles.sh": "own ethics_audit",
         ".env": "# ETHICS_AUDIT_MEMORY=2g",
         "pyproject.toml": '    "services/ethics_audit"',

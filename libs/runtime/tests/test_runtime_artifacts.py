@@ -260,7 +260,7 @@ def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path) -> None:
         case "folder":
             place.mkdir()
     named = Artifact(uri=f"file://{place}", digest=digest_of(b"rows"), size=4)
-    with pytest.raises(Tampered, match="it is no file|it is a link|more than the 4 bytes"):
+    with pytest.raises(Tampered, match=r"it is no file|it is a link|more than the 4 bytes"):
         Artifacts(f"file://{tmp_path}").read(named)
 
 

@@ -8,7 +8,8 @@ folder, `services/<name>`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 
@@ -29,7 +30,8 @@ class ServiceDefinition:
     consumer_group: bool = True  # Shares its topics with its replicas; False: reads them whole.
     torch: bool = False  # True where child processes import torch and `penstock.modelkit`
     files: bool = False  # Keeps files of its own, in `$PENSTOCK_HOME/<name>`: a volume.
-    artifacts: Literal["", "read", "write"] = ""
+    # Folders of the artifact store that it uses. `write`: reads, too; `delete`: writes, too.
+    artifacts: Mapping[str, Literal["read", "write", "delete"]] = field(default_factory=dict)
     # `verify`: reads the trust store. A role of `penstock.packages.keys`: signs as that, too.
     keys: Literal["verify", "registry", "audit", "trainer", "feature_store"] = "verify"
     online_store: bool = False  # Redis in containers
@@ -57,7 +59,7 @@ _ROWS: Final = (
         memory="2g",
         replicas=2,
         files=True,
-        artifacts="write",
+        artifacts={"training-sets": "delete"},
         keys="feature_store",
         online_store=True,
     ),
@@ -70,7 +72,7 @@ _ROWS: Final = (
         jobs=True,
         torch=True,
         files=True,
-        artifacts="write",
+        artifacts={"training-sets": "read", "imports": "write", "packages": "write"},
         keys="trainer",
     ),
     ServiceDefinition(
@@ -79,7 +81,7 @@ _ROWS: Final = (
         port=9184,
         memory="1g",
         replicas=2,
-        artifacts="write",
+        artifacts={"packages": "read", "signatures": "write", "audits": "read"},
         keys="registry",
     ),
     ServiceDefinition(
@@ -88,7 +90,12 @@ _ROWS: Final = (
         port=9185,
         memory="2g",
         jobs=True,
-        artifacts="write",
+        artifacts={
+            "training-sets": "read",
+            "packages": "read",
+            "signatures": "read",
+            "audits": "write",
+        },
         keys="audit",
     ),
     ServiceDefinition(
@@ -98,7 +105,7 @@ _ROWS: Final = (
         memory="1g",
         consumer_group=False,
         files=True,
-        artifacts="read",
+        artifacts={"packages": "read", "signatures": "read"},
         triton=True,
     ),
 )

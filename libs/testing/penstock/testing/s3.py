@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import s3fs
+from aiobotocore.session import AioSession
 
 from penstock.testing import containers
 from penstock.testing.containers import Container
@@ -46,6 +48,26 @@ def filesystem(address: str) -> s3fs.S3FileSystem:
         secret=SECRET,
         use_listings_cache=False,
         skip_instance_cache=True,
+    )
+
+
+def credentials_for(address: str, policy: str) -> str:
+    """A credentials file with a key of the server at host:port that may do what `policy` says and no
+    more, for an hour.
+    """
+
+    async def ask() -> Mapping[str, str]:
+        account = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+        client = AioSession().create_client("sts", endpoint_url=f"http://{address}", **account)
+        async with client as sts:
+            role = {"RoleArn": "arn:aws:iam::000000000000:role/any", "RoleSessionName": "penstock"}
+            made: Mapping[str, str] = (await sts.assume_role(**role, Policy=policy))["Credentials"]
+            return made
+
+    key = asyncio.run(ask())
+    return (
+        f"[default]\naws_access_key_id = {key['AccessKeyId']}\n"
+        f"aws_secret_access_key = {key['SecretAccessKey']}\naws_session_token = {key['SessionToken']}\n"
     )
 
 
