@@ -27,6 +27,7 @@ TAKES: dict[str, Any] = {
     "a list of mappings": {"[object]"},
     "names to mappings": {"{object}"},
     "names to text": {"{string}"},
+    "names to a list of texts": {"{[string]}"},
     "a mapping": {"object"},
 }
 Key = tuple[str, str, str]

@@ -7,16 +7,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from penstock.contracts.events import GateResult, Interval
-from penstock.contracts.measures import Task, between_groups
+from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Audit, Gate
-from penstock.measures import fairness
-from penstock.measures.intervals import Bootstrap, disparity, percentile
-from penstock.measures.performance import performance
+from penstock.measures.intervals import Bootstrap
+from penstock.measures.performance import performance, proportions
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.evidence import overall
+from penstock_ethics_audit.disparities import Compared, asked_cells, compare
 from penstock_ethics_audit.gates import ThinCell, Verdict, judge
 from penstock_ethics_audit.groups import Grouping
 
@@ -54,6 +54,10 @@ class GroupingFindings(Finding):
     # Intervals by measure; None where a group has no row of some label. Empty for a
     # regression.
     disparities: dict[str, Interval | None]
+    # The same between the groups alone that have `min_rows` in each cell that the measure asks for,
+    # where some have not.
+    proven: dict[str, Interval | None] = Field(default_factory=dict)
+    thin: tuple[str, ...] = ()  # measures that not all groups have enough rows for
 
 
 class Findings(Finding):
@@ -85,7 +89,7 @@ def audit(
     called with the name of each finished step.
     """
     bootstrap = Bootstrap(scores.units, spec.resamples, spec.confidence, seed)
-    whole = bootstrap.measured(None, performance(scores))
+    whole = _exactly(scores, bootstrap.measured(None, performance(scores)), bootstrap)
     done("performance")
     found: dict[str, GroupingFindings] = {}
     for grouping in groupings:
@@ -110,42 +114,41 @@ def audit(
 
 
 def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> GroupingFindings:
-    groups, disparities = _groups(scores, grouping, min_rows, bootstrap) if grouping.groups else ((), {})
+    cells = grouping.cells(scores.label_codes, max(len(scores.classes), 1))
+    measured = _by_group(scores, grouping, bootstrap)
+    compares = scores.classifies and bool(grouping.groups)
+    compared = compare(scores, grouping, min_rows, bootstrap) if compares else Compared([()] * len(measured))
     return GroupingFindings(
         by=grouping.by,
         min_rows=min_rows,
-        groups=groups,
+        groups=tuple(
+            GroupFindings(
+                group=name,
+                rows=int(cells[group].sum()),
+                cells=_by_class(scores, cells[group]),
+                thin=bool(cells[group].min() < min_rows),
+                rates=tuple(
+                    Rate(of=of, label=label, value=value) for of, label, value in compared.rates[group]
+                ),
+                performance=measured[group],
+            )
+            for group, name in enumerate(grouping.groups)
+        ),
         not_stated=grouping.not_stated,
         left_out=grouping.left_out,
-        disparities=disparities,
+        disparities=compared.disparities,
+        proven=compared.proven,
+        thin=compared.thin,
     )
-
-
-def _groups(
-    scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap
-) -> tuple[tuple[GroupFindings, ...], dict[str, Interval | None]]:
-    cells = grouping.cells(scores.label_codes, max(len(scores.classes), 1))
-    measured = _by_group(scores, grouping, bootstrap)
-    rates, disparities = (
-        _rates(scores, grouping, bootstrap) if scores.classifies else ([()] * len(measured), {})
-    )
-    return tuple(
-        GroupFindings(
-            group=name,
-            rows=int(cells[group].sum()),
-            cells=_by_class(scores, cells[group]),
-            thin=bool(cells[group].min() < min_rows),
-            rates=rates[group],
-            performance=measured[group],
-        )
-        for group, name in enumerate(grouping.groups)
-    ), disparities
 
 
 def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[dict[str, Interval | None]]:
     """Each group's own performance, drawn within the groups."""
     members = [grouping.rows(group) for group in range(len(grouping.groups))]
-    meters = [performance(scores.take(rows)) for rows in members]
+    if not members:
+        return []
+    own_scores = [scores.take(rows) for rows in members]
+    meters = [performance(own) for own in own_scores]
 
     def measure(weights: Floats) -> dict[str, Floats]:
         return {
@@ -156,46 +159,19 @@ def _by_group(scores: Scores, grouping: Grouping, bootstrap: Bootstrap) -> list[
 
     measured = bootstrap.measured(grouping.codes, measure).items()
     return [
-        {key.removeprefix(own): value for key, value in measured if key.startswith(own)}
-        for own in (f"{group}/" for group in range(len(members)))
-    ]
-
-
-def _rates(
-    scores: Scores, grouping: Grouping, bootstrap: Bootstrap
-) -> tuple[list[tuple[Rate, ...]], dict[str, Interval | None]]:
-    """Rates of each group, and the measures between groups by name. Selection rates are drawn within
-    groups, true and false positive rates within cells: each is conditioned on what is kept.
-    """
-    measure = fairness.rates(scores, grouping.codes)
-    estimated = measure(np.ones((1, len(scores))))
-    cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + scores.label_codes)
-    within_group = bootstrap.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
-    within_cell = bootstrap.draw(
-        cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive}
-    )
-    drawn = fairness.Rates(within_group["selection"], within_cell["tp"], within_cell["fp"])
-
-    rates = [
-        tuple(
-            Rate(
-                of=of,
-                label=scores.classes[c],
-                value=percentile(draws[:, group, i], float(value[0, group, i]), bootstrap.confidence),
-            )
-            for i, c in enumerate(scores.of_interest)
-            for of, draws, value in (
-                ("selection", drawn.selection, estimated.selection),
-                ("true_positive", drawn.true_positive, estimated.true_positive),
-                ("false_positive", drawn.false_positive, estimated.false_positive),
-            )
+        _exactly(
+            own, {key.removeprefix(at): value for key, value in measured if key.startswith(at)}, bootstrap
         )
-        for group in range(len(grouping.groups))
+        for own, at in zip(own_scores, (f"{group}/" for group in range(len(members))), strict=True)
     ]
-    return rates, {
-        notion.name: disparity(notion.name, estimated, drawn, bootstrap.confidence)
-        for notion in between_groups(scores.task)
-    }
+
+
+def _exactly(
+    scores: Scores, measured: dict[str, Interval | None], bootstrap: Bootstrap
+) -> dict[str, Interval | None]:
+    """Gives shares of rows their exact intervals."""
+    shares = proportions(scores).items()
+    return measured | {name: bootstrap.share(hits, rows, measured.get(name)) for name, (hits, rows) in shares}
 
 
 def _judge(
@@ -210,15 +186,16 @@ def _judge(
     elif not grouping.disparities:
         unknown = f"{gate.metric} compares decisions; this model predicts a number"
     value = grouping.disparities.get(gate.metric) if len(grouping.groups) > 1 else None
-    return judge(gate, value, _thin_cells(grouping), unknown)
+    proven = grouping.proven.get(gate.metric)
+    return judge(gate, value, _thin_cells(grouping, gate.metric), unknown, proven)
 
 
-def _thin_cells(grouping: GroupingFindings) -> list[ThinCell]:
-    """Cells with fewer rows than `min_rows`, thinnest first."""
+def _thin_cells(grouping: GroupingFindings, metric: str) -> list[ThinCell]:
+    """Cells that the measure asks for with fewer rows than `min_rows`, thinnest first."""
     cells = (
         ThinCell(grouping.by, group.group, label, rows, grouping.min_rows)
         for group in grouping.groups
-        for label, rows in (group.cells or {"": group.rows}).items()
+        for label, rows in asked_cells(metric, group.rows, group.cells).items()
         if rows < grouping.min_rows
     )
     return sorted(cells, key=lambda cell: cell.rows)

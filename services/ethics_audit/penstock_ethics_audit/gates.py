@@ -29,15 +29,27 @@ class ThinCell:
 
 
 def judge(
-    gate: Gate, value: Interval | None, thin: Sequence[ThinCell] = (), why_unknown: str = ""
+    gate: Gate,
+    value: Interval | None,
+    thin: Sequence[ThinCell] = (),
+    why_unknown: str = "",
+    proven: Interval | None = None,
 ) -> GateResult:
     """Pass: the judged bound keeps the limit. Fail: the whole interval breaks it. Else, or with a
     thin cell, or unknown: inconclusive.
+
+    `proven`: the measure between the groups that have enough rows, where others are thin. Over all
+    groups it cannot be closer to parity, so it fails the gate where its whole interval breaks the
+    limit.
 
     A bound that equals the limit keeps it. Without `judge` in the file the bound on the
     unfavourable side judges.
     """
     by = gate.judge or ("lower_bound" if gate.bound == "at_least" else "upper_bound")
+    if thin and proven is not None and _breaks(gate, proven):
+        value, thin, among = proven, (), "between the groups with enough rows, "
+    else:
+        among = ""
     verdict, reason = _verdict(gate, by, value, thin, why_unknown)
     return GateResult(
         metric=gate.metric,
@@ -48,7 +60,7 @@ def judge(
         value=value,
         verdict=verdict,
         on_fail=gate.on_fail,
-        reason=reason,
+        reason=among + reason,
     )
 
 
@@ -66,6 +78,10 @@ def _verdict(
         return "pass", f"the {place} {judged:.3f} keeps the limit {limit:g}"
     past = f"{abs(judged - limit):.3f} {'over' if at_most else 'under'} at the {place}"
     span = f"{value.lower:.3f} to {value.upper:.3f}"
-    if value.lower > limit if at_most else value.upper < limit:
+    if _breaks(gate, value):
         return "fail", f"the whole interval {span} breaks the limit {limit:g}; {past}"
     return "inconclusive", f"the interval {span} straddles the limit {limit:g}; {past}"
+
+
+def _breaks(gate: Gate, value: Interval) -> bool:
+    return value.lower > gate.limit if gate.bound == "at_most" else value.upper < gate.limit

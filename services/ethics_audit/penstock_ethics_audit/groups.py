@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -45,32 +45,38 @@ class Grouping:
 
 
 def divide(
-    by: str, values: Sequence[str | float | None] | NDArray[np.generic], bins: Sequence[float] | None = None
+    by: str,
+    values: Sequence[str | float | None] | NDArray[np.generic],
+    bins: Sequence[float] | None = None,
+    merged: Callable[[str], str] = lambda value: value,
 ) -> Grouping:
     """Divides rows by `values` [N] into groups: one a distinct value, in order, or with `bins` (inner
     edges, [25, 40]) `<25`, `25-40`, `>=40`.
 
-    None, NaN and the empty string are not stated. Raises Invalid when the values are no groups.
+    `merged` gives the group of a value's text. None, NaN and the empty string are not stated. Raises
+    Invalid when the values are no groups.
     """
     stated = np.array([not _is_missing(value) for value in values], dtype=bool)
     given = [value for value, there in zip(values, stated, strict=True) if there]
-    names, given_codes = _binned(by, given, bins) if bins else _distinct(by, given)
+    names, given_codes = _binned(by, given, bins) if bins else _distinct(by, given, merged)
     codes = np.full(len(stated), _MISSING, dtype=np.int64)
     # A bin that no audit row has is no group: it would be an empty cell for ever.
     present, codes[stated] = np.unique(given_codes, return_inverse=True)
     return Grouping(by, tuple(names[code] for code in present), codes, not_stated=int((~stated).sum()))
 
 
-def _distinct(by: str, values: Sequence[Any]) -> tuple[tuple[str, ...], Codes]:
+def _distinct(by: str, values: Sequence[Any], merged: Callable[[str], str]) -> tuple[tuple[str, ...], Codes]:
+    """Groups in the order of their values, a merged one where its first value is."""
     distinct = sorted(set(values), key=_order)
-    if len(distinct) > MAX_GROUPS:
+    groups = list(dict.fromkeys(merged(_text(value)) for value in distinct))
+    if len(groups) > MAX_GROUPS:
         raise Invalid(
-            f"{by} has {len(distinct)} distinct values, at most {MAX_GROUPS} can be compared as groups",
+            f"{by} has {len(groups)} distinct values, at most {MAX_GROUPS} can be compared as groups",
             where=f"audit.groups.{by}",
-            remedy=f"Give `audit.groups.{by}.bins`, or a field with fewer values",
+            remedy=f"Give `audit.groups.{by}.bins` or `merge`, or a field with fewer values",
         )
-    index = {value: code for code, value in enumerate(distinct)}
-    return tuple(map(_text, distinct)), np.array([index[value] for value in values], dtype=np.int64)
+    index = {value: groups.index(merged(_text(value))) for value in distinct}
+    return tuple(groups), np.array([index[value] for value in values], dtype=np.int64)
 
 
 def _binned(by: str, values: Sequence[Any], edges: Sequence[float]) -> tuple[tuple[str, ...], Codes]:

@@ -32,7 +32,7 @@ from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
 from penstock_ethics_audit.importance import importance
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
-from penstock_ethics_audit.result import Result, software
+from penstock_ethics_audit.result import Result, Threshold, software
 from penstock_ethics_audit.split import Split, read_split, score, write_scores
 
 log = structlog.get_logger(__name__)
@@ -83,6 +83,12 @@ def run(job: JobContext) -> Mapping[str, Any]:
             pictures=pictures(scores, groupings, findings),
             training=package.curves,
             quantiles=package.pipeline.target.quantiles,
+            stated={
+                key: said
+                for key in ("owner", "purpose", "contact")
+                if (said := getattr(package.pipeline, key)) is not None
+            },
+            threshold=_threshold(package),
             sample_weight=package.pipeline.training.sample_weight,
             importance=found,
             explanation=package.explanation,
@@ -100,6 +106,15 @@ def run(job: JobContext) -> Mapping[str, Any]:
     return findings.model_dump(mode="json", include={"verdict", "gates"}) | {
         name: artifact.model_dump(mode="json") for name, artifact in kept.items()
     }
+
+
+def _threshold(package: Package) -> Threshold | None:
+    value = package.metrics.get("threshold")
+    if value is None:
+        return None
+    good = package.pipeline.target.favourable
+    said = "" if good is None else str(good).lower() if isinstance(good, bool) else str(good)
+    return Threshold(value=value, choose=package.pipeline.decision.threshold.choose, favourable=said)
 
 
 def _package(order: Order, artifacts: Artifacts, folder: Path) -> Package:
@@ -147,7 +162,7 @@ def _groupings(split: Split, scores: Scores, spec: Audit) -> list[Grouping]:
                 where=f"audit.groups.{by}",
                 remedy="Train again for this pipeline number",
             )
-        grouping = divide(by, split.groups[by], group.bins)
+        grouping = divide(by, split.groups[by], group.bins, group.name)
         found.append(
             compare_not_stated(grouping, scores.label_codes, max(len(scores.classes), 1), group.min_rows)
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 from importlib import metadata
 from typing import Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, Field
 
 from penstock.contracts.events import Cost, ModelVersion
 from penstock.packages.parts import Curves, Explanation, Origin
@@ -16,6 +16,14 @@ from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.pictures import Pictures
 
 SOFTWARE = ("penstock-ethics-audit", "penstock-measures", "numpy", "onnxruntime", "pyarrow")
+
+
+class Threshold(Finding):
+    """Probability from which on the positive class is decided, and how it was chosen."""
+
+    value: float
+    choose: str
+    favourable: str = ""  # the class that is good for the person, where the file says so
 
 
 class Result(Finding):
@@ -29,6 +37,9 @@ class Result(Finding):
     pictures: Pictures
     training: Curves
     quantiles: tuple[float, float] | None = None  # that the interval goes between, where there is one
+    # Owner, purpose, contact: what the pipeline file says of them
+    stated: dict[str, str] = Field(default_factory=dict)
+    threshold: Threshold | None = None
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
     importance: Importance | None = None
     explanation: Explanation | None = None  # what the model's family shows of it

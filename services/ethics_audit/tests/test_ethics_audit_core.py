@@ -162,3 +162,64 @@ def test_repeated_rows_of_an_entity_do_not_make_the_audit_surer() -> None:
     assert one is not None
     assert many is not None
     assert many.upper - many.lower == pytest.approx(one.upper - one.lower, rel=0.2)
+
+
+def test_thin_groups_do_not_hide_a_disparity_that_the_others_prove() -> None:
+    scores, sex = made(gap=0.35)
+    for row in range(5):
+        sex[row] = "x"
+    found = run(scores, sex, spec())
+    assert found.verdict == "fail"
+    assert found.gates[0].reason.startswith("between the groups with enough rows, the whole interval")
+    assert found.groupings[0].thin
+    fair = run(*made(gap=0.0, n=12_000), spec())
+    assert (fair.verdict, fair.groupings[0].thin, fair.groupings[0].proven) == ("pass", (), {})
+
+
+def test_a_pass_needs_every_group() -> None:
+    scores, sex = made(gap=0.0, n=12_000)
+    for row in range(5):
+        sex[row] = "x"
+    assert run(scores, sex, spec()).verdict == "inconclusive"
+
+
+def test_each_notion_asks_for_its_own_cells_only() -> None:
+    """Group `z` has positives alone: enough for selection and for opportunity, not for odds."""
+    scores, sex = made()
+    only = [
+        "z" if label == 1 and group == "f" else group for label, group in zip(scores.labels, sex, strict=True)
+    ]
+    limit = {"by": "sex", "at_most": 1.0}
+    verdicts = {
+        name: run(scores, only, spec(metric=name, **limit)).verdict
+        for name in ("demographic_parity_difference", "equalized_odds_difference")
+    }
+    assert verdicts == {
+        "demographic_parity_difference": "pass",
+        "equalized_odds_difference": "inconclusive",
+    }
+
+
+def test_a_rate_of_four_rows_is_not_sure_of_itself() -> None:
+    scores, sex = made()
+    few = [group if group == "m" or row > 40 else "x" for row, group in enumerate(sex)]
+    x = next(group for group in run(scores, few, spec()).groupings[0].groups if group.group == "x")
+    rate = x.rate("true_positive", "yes")
+    assert rate is not None
+    assert rate.upper - rate.lower > 0.3
+    assert x.performance["accuracy"] is not None
+    assert x.performance["accuracy"].lower < x.performance["accuracy"].estimate
+
+
+def test_groups_without_a_single_miss_have_a_spread_between_them() -> None:
+    """Resampled, 40 hits of 40 rows are 40 hits each time, and two such groups were equal for sure."""
+    n = 160
+    truth, sex = np.arange(n) % 2, ["f" if row // 2 % 2 else "m" for row in range(n)]
+    p = np.where(truth == 1, 0.9, 0.1)
+    scores = Scores(
+        "binary", truth.astype(float), np.arange(n), ("no", "yes"), np.stack([1 - p, p], axis=1), truth
+    )
+    found = run(scores, sex, spec()).groupings[0].disparities["equalized_odds_difference"]
+    assert found is not None
+    assert found.estimate == 0
+    assert 0.04 < found.upper < 0.2

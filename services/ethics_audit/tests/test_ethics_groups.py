@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from penstock.contracts.errors import Invalid
+from penstock.contracts.pipeline import Group
 from penstock_ethics_audit.groups import NOT_STATED, compare_not_stated, divide
 
 
@@ -50,3 +51,10 @@ def test_nobody_hides_by_not_saying_and_one_person_does_not_stop_everything() ->
     many = compare_not_stated(divide("sex", ["F"] * 10 + [None] * 10), labels, 2, min_rows=3)
     assert many.groups == ("F", NOT_STATED)
     assert many.cells(labels, 2).tolist() == [[5, 5], [5, 5]]
+
+
+def test_values_may_be_merged_into_one_group() -> None:
+    asked = Group(merge={"other": ("a", "b")})
+    found = divide("race", ["b", "white", "a", None, "white"], merged=asked.name)
+    assert found.groups == ("other", "white")
+    assert found.codes.tolist() == [0, 1, 0, -1, 1]

@@ -178,3 +178,14 @@ def test_without_gates_the_report_is_grey_and_says_that_nothing_was_judged(world
     assert "Not judged" in page
     assert "promotion: {without_gates: allowed}" in page
     assert "✓" not in page
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_what_is_bad_and_gated_by_nothing_stands_at_the_top(world: World) -> None:
+    gates = [{"metric": "auroc", "at_least": 0.6}]
+    page = read(world, audited(world, world.version(rows=3000, gap=1.0, gates=gates)), "report").decode()
+    top = page[: page.index('id="why"')]
+    assert "Passed" in top
+    assert "Measured, and judged by no gate" in top
+    assert "Equalized odds difference by sex" in top
+    assert re.search(r"(true|false) positive rate of true \d+% for [fm], \d+% for [fm]", top)

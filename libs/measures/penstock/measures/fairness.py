@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -28,6 +29,10 @@ class Rates:
     true_positive: Floats  # Share of those whose label it is
     false_positive: Floats  # Share of those whose label it is not
 
+    def among(self, groups: Codes) -> Rates:
+        """Rates of some of the groups."""
+        return Rates(self.selection[:, groups], self.true_positive[:, groups], self.false_positive[:, groups])
+
 
 Contrast = Callable[[Rates], Floats]
 """Contrasts [R, C]: signed differences; or ratios, each pair in both directions."""
@@ -38,6 +43,15 @@ def contrast(compare: Contrast) -> Contrast:
     """Registers the function under its name."""
     CONTRASTS[compare.__name__] = compare
     return compare
+
+
+@cache
+def reads(name: str) -> frozenset[str]:
+    """Names of the rates that the measure depends on: those without which its contrasts are undefined."""
+    known = {"selection": 0.5, "true_positive": 0.5, "false_positive": 0.5}
+    values = {rate: np.full((1, 2, 1), value) for rate, value in known.items()}
+    without = {rate: Rates(**{**values, rate: np.full((1, 2, 1), np.nan)}) for rate in known}
+    return frozenset(rate for rate, of in without.items() if np.isnan(CONTRASTS[name](of)).any())
 
 
 def rates(scores: Scores, groups: Codes) -> Callable[[Floats], Rates]:

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
+from penstock.measures.exact import proportion
 from penstock.measures.fairness import CONTRASTS, Rates, extreme
 from penstock.measures.resampling import collect, draws
 from penstock.measures.scores import Codes, Floats
@@ -36,6 +37,7 @@ from penstock.measures.weighted import Meters, estimate
 
 # Share of undefined draws above which an interval would describe other data than these.
 _UNDEFINED_AT_MOST = 0.05
+FEW = 10  # hits, or misses, below which resampling says too little of a rate
 
 
 class Bootstrap:
@@ -45,11 +47,34 @@ class Bootstrap:
         self._units = units
         self._resamples = resamples
         self._seed = np.random.SeedSequence(seed)
+        self._beside = seed
+        self.resamples = resamples
         self.confidence = confidence
+        self.clustered = int(units.max(initial=-1)) + 1 < len(units)
+
+    def few(self, drawn: Floats, hits: Floats, rows: Floats) -> Floats:
+        """Draws of rates [R, groups, classes], where fewer than FEW rows were hits, or were not, drawn
+        anew: as often as not such a cell resamples to no spread at all, as if it were known.
+
+        They come from the Beta distribution of Jeffreys' interval (L. Brown, T. Cai, A. DasGupta,
+        *Interval Estimation for a Binomial Proportion*, 2001). Clustered rows stay as they are.
+        """
+        scarce = (rows > 0) & (np.minimum(hits, rows - hits) < FEW)
+        if self.clustered or not scarce.any():
+            return drawn
+        k, n = hits[scarce], rows[scarce]
+        generator = np.random.default_rng((self._beside, len(k)))
+        found = drawn.copy()
+        found[:, scarce] = generator.beta(k + 0.5, n - k + 0.5, (len(drawn), len(k)))
+        return found
 
     def draw(self, strata: Codes | None, measure: Meters) -> dict[str, Floats]:
         """`measure` under each of the draws, by name [resamples, …]; `strata` as in `draws`."""
         return collect(draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure)
+
+    def share(self, hits: float, rows: float, drawn: Interval | None) -> Interval | None:
+        """The exact interval of a share of rows; where entities have several, no narrower than `drawn`."""
+        return proportion(hits, rows, self.confidence, drawn if self.clustered else None)
 
     def measured(self, strata: Codes | None, meters: Meters) -> dict[str, Interval | None]:
         """Estimates of measures over rows with their intervals, by name; None where undefined."""
@@ -70,10 +95,8 @@ def percentile(drawn: Floats, value: float, confidence: float) -> Interval | Non
 
 def disparity(name: str, estimated: Rates, drawn: Rates, confidence: float) -> Interval | None:
     """Interval of a measure between groups from the groups' rates, on the rows (R = 1) and in each
-    draw; None where a group has no row of some label, or nothing can be compared.
+    draw; None where a group has no row that one of the compared rates is of.
     """
-    if any(np.isnan(rate).any() for rate in (estimated.true_positive, estimated.false_positive)):
-        return None
     compare = CONTRASTS[name]
     return of_contrasts(name, compare(estimated)[0], compare(drawn), confidence)
 
@@ -82,6 +105,8 @@ def of_contrasts(name: str, contrasts: Floats, drawn: Floats, confidence: float)
     """Interval of a measure between groups from its contrasts [C] and their draws [R, C]."""
     measure = MEASURES[name]
     estimate = float(extreme(name, contrasts[None])[0])
+    if np.isnan(contrasts).any():
+        return None
     if not contrasts.size:
         return _interval(estimate, estimate, estimate)
     ends = _quantiles(extreme(name, drawn), confidence)

@@ -32,6 +32,18 @@ def performance(scores: Scores) -> Meters:
     return together({name: meter for name, meter in prepared.items() if meter is not None})
 
 
+def proportions(scores: Scores) -> dict[str, tuple[float, float]]:
+    """Hits and rows of the measures that are a share of rows: accuracy, coverage, …"""
+    found = {}
+    for measure in measures.over_rows(scores.task):
+        meter = FORMULAS[measure.name](scores) if measure.range == (0, 1) else None
+        if isinstance(meter, Summed) and meter.value is ratio and len(meter.columns) == 2:
+            hits, rows = meter.columns
+            if np.isin(hits, (0, 1)).all() and np.isin(rows, (0, 1)).all():
+                found[measure.name] = (float(hits.sum()), float(rows.sum()))
+    return found
+
+
 # -- classes ---------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,6 @@ Opportunity in Supervised Learning*, NeurIPS 2016).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Group, Pipeline
 from penstock.modelkit.graph import Array
 from penstock.modelkit.rows import Rows
 
@@ -82,8 +81,8 @@ def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tup
             f"the training set carries no group `{by}`", where=where, remedy=f"List `{by}` under audit.groups"
         )
     group = pipeline.audit.groups.get(by)
-    bins = (group.bins if group else None) or ()
-    ours, theirs = ([_name(value, bins) for value in part.groups[by]] for part in (train, validation))
+    group = group or Group()
+    ours, theirs = ([_name(value, group) for value in part.groups[by]] for part in (train, validation))
     known = sorted({name for name in ours if name is not None})
     if len(known) < 2:
         raise Invalid(
@@ -100,8 +99,10 @@ def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tup
     return len(known), train_groups, validation_groups
 
 
-def _name(value: Any, bins: Sequence[float]) -> str | None:
+def _name(value: Any, group: Group) -> str | None:
     """The value's group; a number's is its bin in `audit.groups`."""
     if value is None or value == "" or value != value:
         return None
-    return f"{bisect_right(bins, value):03d}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{bisect_right(group.bins or (), value):03d}"
+    return group.name(str(value))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from penstock.contracts.measures import GateMetric, PromotionMetric
 from penstock.contracts.pipeline.base import FieldName, Model
+
+_Named = Annotated[str, Field(pattern=r"^.+$", max_length=100)]
 
 
 class Group(Model):
@@ -15,6 +17,12 @@ class Group(Model):
     """A cell (group x label) with fewer audit rows makes its gates inconclusive."""
     bins: tuple[float, ...] | None = None
     """Numbers: inner edges; [25, 40] makes <25, 25-40, >=40."""
+    merge: dict[_Named, tuple[str, ...]] = Field(default_factory=dict, exclude_if=lambda said: not said)
+    """Values that are compared as one group, by the group's name: `{other: [a, b]}`. Not with `bins`."""
+
+    def name(self, value: str) -> str:
+        """The group of a value, `merge` heeded."""
+        return next((name for name, values in self.merge.items() if value in values), value)
 
 
 class Gate(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,12 +15,16 @@ from penstock.contracts.pipeline.model import Ensemble, Mlp, ModelSpec
 from penstock.contracts.pipeline.sources import Entity, Source, SourceField
 from penstock.contracts.pipeline.trainer import Trainer
 
+Statement = Annotated[str, Field(min_length=1, max_length=500)]
+
 
 class Target(Model):
     source_field: FieldReference = Field(alias="from")
     type: Task
     positive: Scalar | None = None
     """Binary: the value that counts as 1 (default true for a boolean)."""
+    favourable: Scalar | None = Field(default=None, exclude_if=lambda said: said is None)
+    """Binary: the value whose decision is good for the person. The report says so."""
     quantiles: tuple[float, float] | None = Field(default=None, exclude_if=lambda said: said is None)
     """Regression: answers with an interval, too, from one of these quantiles of what is to be expected
     to the other: `[0.1, 0.9]` is to hold eight of ten true values. The audit measures its `coverage`.
@@ -92,6 +96,12 @@ class Pipeline(Model):
     number of training rows; with 1, that of releases up to 0.1, they are as in these tables.
     """
     pipeline: Name
+    owner: Statement | None = Field(default=None, exclude_if=lambda said: said is None)
+    """Who answers for the model: shown in its report and signed with its package."""
+    purpose: Statement | None = Field(default=None, exclude_if=lambda said: said is None)
+    """The use that it is made for, and may be judged by."""
+    contact: Statement | None = Field(default=None, exclude_if=lambda said: said is None)
+    """Address for those whom it decides about."""
     entities: dict[Name, Entity] = Field(min_length=1)
     sources: dict[Name, Source] = Field(min_length=1)
     features: dict[FieldName, Feature] = Field(default_factory=dict)

@@ -7,7 +7,7 @@ Pure: a pipeline in, problems out, each at the path of the key that is wrong.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
@@ -80,6 +80,24 @@ def _target(pipeline: Pipeline) -> Iterable[Problem]:
         ),
         (given and not binary, (*at, "positive"), "`positive` is for binary targets"),
         (
+            target.favourable is not None and not binary,
+            (*at, "favourable"),
+            "`favourable` is for binary targets",
+        ),
+        (
+            target.favourable is not None
+            and field.type == "boolean"
+            and not isinstance(target.favourable, bool),
+            (*at, "favourable"),
+            f"`{target.favourable}` never equals a value of `{target.source_field}`, which is {field.type}",
+        ),
+        (
+            target.favourable is not None and field.values and str(target.favourable) not in field.values,
+            (*at, "favourable"),
+            f"`{target.favourable}` is no value of `{target.source_field}`"
+            f"{nearest(str(target.favourable), field.values or ())}",
+        ),
+        (
             given and binary and not may_equal,
             (*at, "positive"),
             f"`{said}` never equals a value of `{target.source_field}`, which is {field.type}",
@@ -139,7 +157,20 @@ def _group(pipeline: Pipeline, name: str, group: Group) -> Iterable[Problem]:
         (kind != "number" and bins, (*at, "bins"), f"`bins` are for numbers; `{name}` is {kind}"),
         (kind == "text", at, "a text field makes no groups"),
         (bins and list(bins) != sorted(set(bins)), (*at, "bins"), "edges must rise"),
+        (group.merge and bins, (*at, "merge"), "`bins` make the groups; leave one of the two out"),
+        *_merge(at, group, found[0].values),
     )
+
+
+def _merge(at: Path, group: Group, declared: Sequence[str] | None) -> Iterator[tuple[object, Path, str]]:
+    merged = [value for values in group.merge.values() for value in values]
+    for name, values in group.merge.items():
+        place = (*at, "merge", name)
+        yield (not values, place, "name the values that it holds")
+        for value in values:
+            near = nearest(value, declared or ())
+            yield (merged.count(value) > 1, place, f"`{value}` is merged twice")
+            yield (declared and value not in declared, place, f"`{value}` is no value of the field{near}")
 
 
 def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:

@@ -1,0 +1,114 @@
+"""Groups compared by their rates: what each measure between groups asks for, and what it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penstock.contracts.events import Interval
+from penstock.contracts.measures import between_groups
+from penstock.measures import fairness
+from penstock.measures.fairness import Rates
+from penstock.measures.intervals import Bootstrap, disparity, percentile
+from penstock.measures.scores import Codes, Floats, Scores
+from penstock_ethics_audit.groups import Grouping
+
+Said = tuple[str, str, Interval | None]
+"""A rate's name, the class that it is about, its interval."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    rates: Sequence[tuple[Said, ...]]  # of each group
+    disparities: Mapping[str, Interval | None] = field(default_factory=dict)
+    # Between the groups alone that have enough rows for the measure, where some have not.
+    proven: Mapping[str, Interval | None] = field(default_factory=dict)
+    thin: tuple[str, ...] = ()  # measures that not all groups have enough rows for
+
+
+def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> Compared:
+    """Measures the rates of each group, and how far they lie apart. Selection rates are drawn within
+    groups, true and false positive rates within cells: each is conditioned on what is kept.
+    """
+    rows = _rows(scores, grouping)
+    estimated = fairness.rates(scores, grouping.codes)(np.ones((1, len(scores))))
+    drawn = _drawn(scores, grouping, bootstrap, estimated, rows)
+    cells = grouping.cells(scores.label_codes, len(scores.classes))
+    disparities: dict[str, Interval | None] = {}
+    proven: dict[str, Interval | None] = {}
+    thin = []
+    for notion in between_groups(scores.task):
+        name = notion.name
+        disparities[name] = disparity(name, estimated, drawn, bootstrap.confidence)
+        least = [_least(name, of, scores.classes) for of in cells]
+        enough = np.flatnonzero(np.array(least) >= min_rows)
+        if len(enough) == len(cells):
+            continue
+        thin.append(name)
+        if len(enough) > 1:
+            among = estimated.among(enough), drawn.among(enough)
+            proven[name] = disparity(name, *among, bootstrap.confidence)
+    rates = [
+        tuple(_said(scores, group, estimated, drawn, rows, bootstrap))
+        for group in range(len(grouping.groups))
+    ]
+    return Compared(rates, disparities, proven, tuple(thin))
+
+
+def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int]:
+    """Rows by label of the cells of one group that the measure asks for; all its rows, as "", for one
+    that asks for no label.
+    """
+    reads = fairness.reads(name)
+    labels = list(cells)
+    asked = {"": rows} if not labels or "selection" in reads else {}
+    if len(labels) == 2:
+        negative, positive = labels
+        asked |= {positive: cells[positive]} if "true_positive" in reads else {}
+        return asked | ({negative: cells[negative]} if "false_positive" in reads else {})
+    return asked | (dict(cells) if reads - {"selection"} else {})
+
+
+def _least(name: str, cells: Codes, classes: Sequence[str]) -> int:
+    by_label = dict(zip(classes, cells.tolist(), strict=True))
+    return min(asked_cells(name, int(cells.sum()), by_label).values())
+
+
+def _rows(scores: Scores, grouping: Grouping) -> Rates:
+    """[1, groups, classes of interest]: the rows that each rate is a share of."""
+    cells = grouping.cells(scores.label_codes, len(scores.classes))[None].astype(np.float64)
+    own, total = cells[..., list(scores.of_interest)], cells.sum(axis=2, keepdims=True)
+    return Rates(np.broadcast_to(total, own.shape), own, total - own)
+
+
+def _drawn(scores: Scores, grouping: Grouping, bootstrap: Bootstrap, estimated: Rates, rows: Rates) -> Rates:
+    measure = fairness.rates(scores, grouping.codes)
+    cell_of_row = np.where(grouping.codes < 0, -1, grouping.codes * len(scores.classes) + scores.label_codes)
+    within_group = bootstrap.draw(grouping.codes, lambda weights: {"selection": measure(weights).selection})
+    within_cell = bootstrap.draw(
+        cell_of_row, lambda weights: {"tp": (r := measure(weights)).true_positive, "fp": r.false_positive}
+    )
+
+    def few(draws: Floats, rate: Floats, of: Floats) -> Floats:
+        return bootstrap.few(draws, np.nan_to_num(rate[0]) * of[0], of[0])
+
+    return Rates(
+        few(within_group["selection"], estimated.selection, rows.selection),
+        few(within_cell["tp"], estimated.true_positive, rows.true_positive),
+        few(within_cell["fp"], estimated.false_positive, rows.false_positive),
+    )
+
+
+def _said(
+    scores: Scores, group: int, estimated: Rates, drawn: Rates, rows: Rates, bootstrap: Bootstrap
+) -> list[Said]:
+    found = []
+    for i, c in enumerate(scores.of_interest):
+        for of in ("selection", "true_positive", "false_positive"):
+            rate, among = (float(getattr(one, of)[0, group, i]) for one in (estimated, rows))
+            resampled = percentile(getattr(drawn, of)[:, group, i], rate, bootstrap.confidence)
+            hits = 0.0 if np.isnan(rate) else rate * among
+            found.append((of, scores.classes[c], bootstrap.share(hits, among, resampled)))
+    return found

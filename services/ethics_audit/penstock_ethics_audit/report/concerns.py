@@ -1,0 +1,86 @@
+"""What was measured, is bad, and is judged by no gate: said beside the verdict, whatever that is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from penstock.contracts.events import Interval
+from penstock.contracts.measures import MEASURES
+from penstock_ethics_audit.audit import Findings, GroupingFindings
+
+# Conventions, not laws: a difference of ten points, the four-fifths rule (EEOC 1978).
+APART = 0.1
+RATIO = 0.8
+_RATES = {
+    "equalized_odds_difference": ("true_positive", "false_positive"),
+    "demographic_parity_difference": ("selection",),
+}
+_TITLES = {
+    "selection": "selection rate",
+    "true_positive": "true positive rate",
+    "false_positive": "false positive rate",
+}
+
+
+def concerns(found: Findings) -> list[str]:
+    """Lists them, a sentence each: quality first, then what sets groups apart."""
+    gated = {(gate.metric, gate.by) for gate in found.gates}
+    return [
+        *_quality(found, {metric for metric, by in gated if by is None}),
+        *(said for grouping in found.groupings for said in _apart(grouping, gated)),
+    ]
+
+
+def _quality(found: Findings, gated: set[str]) -> Iterator[str]:
+    auroc, r2 = (None if name in gated else found.performance.get(name) for name in ("auroc", "r2"))
+    if auroc and auroc.lower <= 0.5:
+        yield f"The model may be no better than chance: AUROC {_said(auroc)}."
+    if r2 and r2.lower <= 0:
+        yield f"The model may be no better than the mean of the target: R² {_said(r2)}."
+    accuracy, most = found.performance.get("accuracy"), max(found.labels.values(), default=0) / found.rows
+    if accuracy and "accuracy" not in gated and accuracy.upper < most:
+        yield f"Always deciding the commonest class is right in {most:.3f}, the model in {_said(accuracy)}."
+    calibration = found.performance.get("calibration_error")
+    if calibration and calibration.lower > APART:
+        yield f"Its probabilities are off by {_said(calibration)} on the mean: take them as ranks."
+
+
+def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]]) -> Iterator[str]:
+    for name, rates in _RATES.items():
+        if (name, grouping.by) in gated:
+            continue
+        measured = grouping.proven.get(name) if name in grouping.thin else grouping.disparities.get(name)
+        if measured is None or measured.estimate < APART or measured.lower <= 0:
+            continue
+        yield f"{MEASURES[name].title} by {grouping.by} is {_said(measured)}: {_furthest(grouping, rates)}."
+    ratio = "demographic_parity_ratio"
+    value = grouping.disparities.get(ratio)
+    quiet = {(ratio, grouping.by), ("demographic_parity_difference", grouping.by)} & gated
+    if value and not quiet and ratio not in grouping.thin and value.upper < RATIO:
+        yield (
+            f"{MEASURES[ratio].title} by {grouping.by} is {_said(value)}: under four fifths, by which"
+            " adverse impact is often judged."
+        )
+
+
+def _furthest(grouping: GroupingFindings, rates: tuple[str, ...]) -> str:
+    """The rate that is furthest apart, with its two groups."""
+    spans = []
+    for of in rates:
+        for label in dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates):
+            values = [
+                (value.estimate, group.group)
+                for group in grouping.groups
+                if not group.thin and (value := group.rate(of, label))
+            ]
+            if len(values) > 1:
+                low, high = min(values), max(values)
+                spans.append((high[0] - low[0], of, label, low, high))
+    if not spans:
+        return "between the groups with enough rows"
+    _, of, label, low, high = max(spans)
+    return f"{_TITLES[of]} of {label} {low[0]:.0%} for {low[1]}, {high[0]:.0%} for {high[1]}"
+
+
+def _said(value: Interval) -> str:
+    return f"{value.estimate:.3f} ({value.lower:.3f} to {value.upper:.3f})"
