@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,7 @@ from penstock.contracts.events import (
     encode,
 )
 from penstock.contracts.topics import SHARED
+from penstock.runtime import faststream_mends
 from penstock.runtime.broker import ControlPlane, Retries, Router
 from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
@@ -236,6 +238,29 @@ async def test_a_fenced_consumer_ends_the_control_plane(
                 await asyncio.wait_for(asyncio.shield(first), 20)
             topics.send(started("2"))
             await until(lambda: got == ["1", "2"])
+
+
+async def test_a_consumer_that_does_not_close_ends_the_control_plane(
+    settings: KafkaSettings, store: Store, topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = Router("g", store)
+    got: list[str] = []
+    router.on(AuditStarted)(lambda event, effect: got.append(event.audit_id))
+    plane = ControlPlane("t", settings, [router], store=store)
+    topics.send(started("1"))
+    released = threading.Event()
+    monkeypatch.setattr(faststream_mends, "STOP_S", 2.0)
+    async with running(plane) as task:
+        await until(lambda: got == ["1"])
+        raw = plane.consumers[0].subscriber.consumer.consumer
+        # librdkafka waits for what it calls: the poll has no end, nor would a close have one.
+        raw.subscribe([settings.topic(AUDITS)], on_revoke=lambda *_: released.wait())
+        plane.fail("a part failed")
+        try:
+            with pytest.raises(ClientFailed, match="a part failed"):
+                await asyncio.wait_for(asyncio.shield(task), 15)
+        finally:
+            released.set()
 
 
 async def test_a_consumer_that_stands_still_ends_the_control_plane(
@@ -846,7 +871,8 @@ SHARED_CODE = """
     from datetime import UTC, datetime
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
     from penstock.contracts.events import AuditStarted, ReviewRequested
-    from penstock.runtime.broker import ControlPlane, Router
+    from penstock.runtime import faststream_mends
+from penstock.runtime.broker import ControlPlane, Router
     from penstock.runtime.settings import KafkaSettings
     from penstock.runtime.store import Store
 

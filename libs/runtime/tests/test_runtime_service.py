@@ -22,6 +22,7 @@ from penstock.contracts.errors import Invalid, Kind, NotFound, PenstockError
 from penstock.contracts.events import PartitionOffset
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime import rpc
+from penstock.runtime.lifecycle import EXIT_FAILED
 from penstock.runtime.settings import ServiceSettings, check_names
 from penstock.runtime.tables import Json
 from penstock.status.v1 import status_pb2, status_pb2_grpc
@@ -31,6 +32,7 @@ SERVICE = """
     import asyncio
     from penstock.contracts.errors import NotFound
     from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+    from penstock.runtime import lifecycle
     from penstock.runtime.lifecycle import Service, start
     from penstock.runtime.settings import ServiceSettings, service_config
 
@@ -58,8 +60,16 @@ SERVICE = """
                 service.readiness.has("the moon")
                 service.readiness.fact("sky", "1 moon")
             service.background("moon", rise)
+            async def cling():
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    while (service.settings.data_dir / "clings").exists():
+                        await asyncio.sleep(0.02)  # polls; the test ends it
+            service.background("cling", cling)
             await service.until_stopped()
 
+    lifecycle.STOPS_WITHIN_S = 1.0
     start(run, Settings)
 """
 
@@ -197,6 +207,14 @@ def test_sigterm_ends_it_with_0(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(15) == 0
     assert '"event": "stopping"' in running.log.read_text()
+
+
+def test_what_does_not_end_is_ended_and_named(running: Running) -> None:
+    (running.home / "ingest" / "clings").touch()
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(15) == EXIT_FAILED
+    assert '"event": "not_stopped"' in (said := running.log.read_text())
+    assert "most recent call first" in said
 
 
 def test_a_misspelt_setting_ends_it_with_a_sentence(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Consumer, Producer
 
 from penstock.contracts.topics import Topic
+from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition, Produced
 from penstock.runtime.kafka.recovery import ClientFailed
@@ -259,6 +260,27 @@ class Memory:
 
     def revoked(self, partitions: Sequence[Partition]) -> None:
         pass
+
+
+def test_a_member_that_does_not_close_ends_its_stream(
+    settings: KafkaSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Holding(Memory):
+        def revoked(self, partitions: Sequence[Partition]) -> None:
+            released.wait()  # librdkafka's close waits for it
+
+    released = threading.Event()
+    monkeypatch.setattr(clients, "CLOSE_S", 0.5)
+    make(settings, "records")
+    publish(settings, "records", [b"read"] * 10)
+    sink = Holding()
+    stream = PositionedStream(settings, group="sink", sink=sink)
+    stream.subscribe("records")
+    try:
+        with pytest.raises(AssertionError, match="a consumer has not closed"), running(stream):
+            until(lambda: sum(map(len, sink.values.values())) == 10, within=20, what="all are read")
+    finally:
+        released.set()
 
 
 def test_a_sink_goes_on_where_its_data_ends(settings: KafkaSettings) -> None:

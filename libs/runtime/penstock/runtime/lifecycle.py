@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
+import os
 import signal
 import sys
 import threading
@@ -44,6 +46,7 @@ from penstock.runtime.usage import usage
 S = TypeVar("S", bound=ServiceSettings)
 
 EXIT_FAILED = 70  # sysexits' EX_SOFTWARE: a part failed for good; the supervisor starts the process again
+STOPS_WITHIN_S = 18.0  # seconds; shorter than what a supervisor gives it, so that it says what it waited for
 
 
 class Service:
@@ -259,6 +262,7 @@ class Service:
         await self._server.follow_readiness()
         await self._stopping.wait()
         self.log.info("stopping")
+        end_after(STOPS_WITHIN_S)
         await self._server.leave()
 
     async def _control_plane(self) -> None:
@@ -287,6 +291,21 @@ class Service:
             readiness=self.readiness,
         )
         await plane.run(after=self._phases.completed)
+
+
+def end_after(seconds: float) -> None:
+    """Ends this process after `seconds` if it still lives then, with exit code 70 and what each of
+    its threads waits for. What was acknowledged is durable.
+    """
+
+    def end() -> None:
+        structlog.get_logger(__name__).error("not_stopped", within_s=seconds)
+        faulthandler.dump_traceback()
+        os._exit(EXIT_FAILED)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

@@ -3,19 +3,27 @@
 A *member* joins a consumer group. A *reader* joins none: it asks where a group stands and reads
 partitions that it chooses. A *producer* publishes message by message; what a *transactional
 producer* publishes becomes visible all at once.
+
+A call of librdkafka's may never return after an outage, whatever time-out it is given (its issue
+5456; `close` was seen to wait for ever, too), so such calls are `bounded`.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final, Literal
 
 from confluent_kafka import Consumer, KafkaError, Producer
 
+from penstock.contracts.errors import Unavailable
+from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.settings import KafkaSettings
 
 CALL_S: Final = 10.0  # seconds that one call to Kafka may take
+CLOSE_S: Final = 10.0  # seconds that a client may take to close; it leaves its group meanwhile
 SESSION_MS: Final = 6_000  # until a killed member's partitions go to another
 TRANSACTION_MS: Final = 10_000  # until Kafka aborts a transaction that a dead process left open
 
@@ -87,3 +95,33 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, *, compr
         partitioner="murmur2_random",
     )
     return Producer(settings, logger=_log)
+
+
+def close(client: Consumer) -> None:
+    """Closes a consumer. Blocks for 10 s at most. Raises ClientFailed where it has not closed by then:
+    it still is a member of its group, for all that is known, until its process ends.
+    """
+    try:
+        bounded(client.close, CLOSE_S)
+    except Unavailable as error:
+        raise ClientFailed(f"a consumer has not closed within {CLOSE_S:.0f} s") from error
+
+
+def bounded(call: Callable[[], None], seconds: float) -> None:
+    """Waits for a call for so many seconds. Raises what it raises, and Unavailable where it has not
+    returned: it is left behind then, in a thread that keeps no process alive.
+    """
+    answer: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            call()
+            answer.set_result(None)
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer.result(seconds)
+    except TimeoutError as error:
+        raise Unavailable(f"Kafka has not answered within {seconds:.0f} s") from error

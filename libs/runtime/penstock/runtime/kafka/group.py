@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from penstock.contracts import metrics
 from penstock.runtime.kafka.assignment import Assignment
-from penstock.runtime.kafka.clients import member
+from penstock.runtime.kafka.clients import close, member
 from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.kafka.positions import Gathered, Positions
 from penstock.runtime.kafka.reading import named
@@ -119,7 +119,7 @@ class Member(ABC):
         finally:
             self._positions.end()
             self._positions.measure(self._client)
-            self._client.close()
+            close(self._client)
 
     def _gather(self) -> Gathered:
         """The next messages, by partition. Empty after half a second without any.

@@ -12,7 +12,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException
 from confluent_kafka import Message as RawMessage
 
 from penstock.contracts.errors import Unavailable
-from penstock.runtime.kafka.clients import CALL_S, Isolation, reader
+from penstock.runtime.kafka.clients import CALL_S, Isolation, close, reader
 from penstock.runtime.kafka.messages import BEGINNING, Committed, Partition
 from penstock.runtime.settings import KafkaSettings
 
@@ -57,7 +57,7 @@ class Reader(AbstractContextManager["Reader"]):
         self.close()
 
     def close(self) -> None:
-        self.client.close()
+        close(self.client)
 
     def partitions(self, topic: str) -> list[Partition]:
         """Returns all partitions of the topic; none while there is no such topic."""

@@ -6,19 +6,16 @@ Downstream readers must read committed messages only (`isolation.level=read_comm
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
 from confluent_kafka import TopicPartition
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Unavailable
-from penstock.runtime.kafka.clients import CALL_S, transactional_producer
+from penstock.runtime.kafka.clients import CALL_S, bounded, transactional_producer
 from penstock.runtime.kafka.messages import Committed, Partition, Produced
 from penstock.runtime.messaging import GROUP, sent
 from penstock.runtime.metrics import histogram
@@ -44,7 +41,7 @@ class Transactions:
         self._kafka = kafka
         self._measured = {GROUP: group}
         self._producer = transactional_producer(kafka, transactional_id, compression=compression)
-        _bounded(lambda: self._producer.init_transactions(CALL_S), 2 * CALL_S)
+        bounded(lambda: self._producer.init_transactions(CALL_S), 2 * CALL_S)
 
     def begin(self) -> None:
         self._began = time.perf_counter()
@@ -78,26 +75,5 @@ class Transactions:
             self._producer.send_offsets_to_transaction(offsets, member, CALL_S)
             self._producer.commit_transaction(CALL_S)
 
-        _bounded(commit, 2 * CALL_S)
+        bounded(commit, 2 * CALL_S)
         _TRANSACTIONS.record(time.perf_counter() - self._began, self._measured)
-
-
-def _bounded(call: Callable[[], None], seconds: float) -> None:
-    """Bounds a call that may never return, whatever time-out it is given (librdkafka's issue 5456).
-    The call is left behind then, with its producer, and Unavailable is raised; should it ever go on, the
-    next session's producer has fenced it.
-    """
-    answer: Future[None] = Future()
-
-    def run() -> None:
-        try:
-            call()
-            answer.set_result(None)
-        except BaseException as error:
-            answer.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    try:
-        answer.result(seconds)
-    except TimeoutError as error:
-        raise Unavailable(f"Kafka has not answered within {seconds:.0f} s") from error
