@@ -10,12 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
-from ruamel.yaml import YAML
 
 from penstock.client.files import rows
-from penstock.client.infer import infer
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.contracts.load import read
 from penstock.contracts.pipeline import Source, SourceField
 
 SOURCE = Source(
@@ -217,76 +214,3 @@ def test_json_lines_come_back_as_they_were(
     path = tmp_path_factory.mktemp("lines") / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in data))
     assert list(rows(path)) == data
-
-
-def test_a_guessed_pipeline_is_one(tmp_path: Path) -> None:
-    path = tmp_path / "Loans 2026.csv"
-    lines = [
-        f"{i},2026-01-{1 + i % 28:02d}T00:00:00+00:00,{20 + i % 50},{'fm'[i % 2]},"
-        f"{1000 + i},{'yes' if i % 3 else 'no'}"
-        for i in range(90)
-    ]
-    path.write_text("loan_id,applied_at,age,sex,amount,repaid\n" + "\n".join(lines) + "\n")
-    pipeline = read(infer(path))
-    assert pipeline.pipeline == "loans-2026"
-    assert pipeline.key == "loan_id"
-    assert pipeline.sources["events"].timestamp == "applied_at"
-    assert pipeline.sources["events"].fields["sex"].protected
-    assert (pipeline.target.type, pipeline.target.positive) == ("binary", "yes")
-    assert set(pipeline.audit.groups) == {"age", "sex"}
-    assert list(pipeline.resolved_features()) == ["amount"]
-
-
-@pytest.mark.parametrize(
-    ("header", "row", "said"),
-    [
-        ("id,at,Loan Amount,ok", "1,2026-01-01,5,true", "`Loan Amount`: no names for fields. Rename them"),
-        ("id,at", "1,2026-01-01", "no column besides its id and its time"),
-        ("id,at,ok", "", "no row to learn from"),
-    ],
-)
-def test_what_no_pipeline_can_be_guessed_from_is_said(
-    tmp_path: Path, header: str, row: str, said: str
-) -> None:
-    path = tmp_path / "loans.csv"
-    path.write_text(f"{header}\n{row}\n")
-    with pytest.raises(Invalid, match=said):
-        infer(path)
-
-
-@pytest.mark.parametrize(
-    ("column", "cell", "guessed"),
-    [
-        ("created_at", "1769860800", "created_at"),
-        ("amount", "1769860800", "time"),
-        ("birth_date", "1980-01-01", "time"),
-        ("when", "2026-01-01 12:00:00", "when"),
-    ],
-)
-def test_when_the_event_was_is_guessed(tmp_path: Path, column: str, cell: str, guessed: str) -> None:
-    path = tmp_path / "loans.csv"
-    path.write_text(
-        f"loanId,{column},income,ok\n" + "".join(f"{i},{cell},{i},{i % 2 == 0}\n" for i in range(9))
-    )
-    pipeline = read(infer(path))
-    assert (pipeline.key, pipeline.sources["events"].timestamp) == ("loanId", guessed)
-
-
-@given(
-    st.lists(
-        st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=3, max_size=6, unique=True
-    ),
-    st.data(),
-)
-def test_whatever_the_names_and_values_a_guess_is_yaml_that_says_them(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
-) -> None:
-    path = tmp_path_factory.mktemp("guess") / "a.jsonl"
-    cell = st.one_of(
-        st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
-    )
-    lines = [{name: data.draw(cell) for name in names} for _ in range(3)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    said = YAML(typ="safe").load(infer(path))
-    source = said["sources"]["events"]
-    assert {*source["fields"], source["id"], source["timestamp"]} >= set(names)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli import audits, costs, events, models, pipelines, predictions, stack, training
+from penstock.client.cli import audits, costs, events, init, models, pipelines, predictions, stack, training
 from penstock.client.cli.output import Reporting
 
 
@@ -41,7 +41,7 @@ for verb in (
     stack.down,
     stack.status,
     stack.logs,
-    pipelines.init,
+    init.init,
     pipelines.validate,
     pipelines.apply,
     pipelines.pipelines,

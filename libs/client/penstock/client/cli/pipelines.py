@@ -1,4 +1,4 @@
-"""init, validate, apply, pipelines."""
+"""validate, apply, pipelines."""
 
 from __future__ import annotations
 
@@ -10,30 +10,10 @@ import typer
 
 from penstock.client.cli.output import EXIT_USAGE, AsJson, fail, show, table
 from penstock.client.client import Penstock
-from penstock.client.infer import infer
 from penstock.contracts.digests import short_digest
-from penstock.contracts.load import BadPipeline, read
+from penstock.contracts.load import read
 
 File = Annotated[Path, typer.Argument(help="A pipeline file.")]
-
-
-def init(
-    source: Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")],
-    to: Annotated[Path, typer.Option("--to", help="Where to write.")] = Path("pipeline.yaml"),
-    as_json_: AsJson = False,
-) -> None:
-    """Write a first pipeline file for data that is at hand."""
-    if to.exists():
-        fail(f"{to} exists; choose another name with --to", EXIT_USAGE)
-    text = infer(source)
-    to.write_text(text)
-    lacks: list[str] = []
-    try:
-        read(text, str(to))
-    except BadPipeline as error:
-        lacks = [problem.show(str(to)) for problem in error.problems]
-    next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
-    show({"file": str(to), "problems": lacks}, *lacks, next_step, as_json=as_json_)
 
 
 def validate(file: File, as_json_: AsJson = False) -> None:

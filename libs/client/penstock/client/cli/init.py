@@ -1,0 +1,104 @@
+"""init: from data at hand to a first pipeline file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock.client.cli.output import EXIT_USAGE, AsJson, console, fail, progress, show
+from penstock.client.guess.decide import Answers, Field
+from penstock.client.guess.infer import First, first
+from penstock.client.guess.report import report as page
+from penstock.client.guess.table import Table, read_table
+from penstock.contracts.load import BadPipeline, read
+
+Data = Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")]
+To = Annotated[Path, typer.Option("--to", help="Where to write.")]
+Encoding = Annotated[str | None, typer.Option(help="Encoding of a CSV file that is not UTF-8, as cp1252.")]
+Report = Annotated[Path | None, typer.Option(help="Write a page on the data, too: HTML.")]
+
+
+def init(
+    source: Data,
+    to: To = Path("pipeline.yaml"),
+    target: Annotated[str | None, typer.Option(help="The column that a model is to answer.")] = None,
+    encoding: Encoding = None,
+    report: Report = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Take every guess, ask nothing.")] = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Write a first pipeline file for data that is at hand.
+
+    Asks, where somebody can answer, each question with the guess as its answer.
+    """
+    if to.exists():
+        fail(f"{to} exists; choose another name with --to", EXIT_USAGE)
+    table = _read(source, encoding, quiet=as_json_)
+    found = first(table, Answers(target=target))
+    if not (yes or as_json_) and sys.stdin.isatty():
+        found = first(table, _asked(found))
+    to.write_text(found.text, encoding="utf-8")
+    if report:
+        report.write_text(page(found), encoding="utf-8")
+    lacks: list[str] = []
+    try:
+        read(found.text, str(to))
+    except BadPipeline as error:
+        lacks = [problem.show(str(to)) for problem in error.problems]
+    left = [f"left out  {one.name}: {one.left_out}" for one in found.guess.fields if one.left_out]
+    guess = found.guess.target
+    said = f"target    {guess.field.name}: {guess.task}"
+    said += f", positive {guess.positive}" if guess.positive is not None else ""
+    next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
+    document = {"file": str(to), "problems": lacks, "target": guess.field.name, "type": guess.task}
+    show(document, said, *left, *lacks, next_step, as_json=as_json_)
+
+
+def _read(source: Path, encoding: str | None, *, quiet: bool) -> Table:
+    with progress(disable=quiet or not console.is_terminal) as bar:
+        size = source.stat().st_size if source.is_file() else 0
+        task = bar.add_task(f"read {source.name}", total=size, note="bytes")
+        found = read_table(source, encoding, lambda read_: bar.update(task, completed=read_))
+        bar.update(task, completed=size)
+    return found
+
+
+def _asked(found: First) -> Answers:
+    """A person's answers, the guess being the default of each."""
+    guess, answers = found.guess, Answers()
+    names = {column.field for column in guess.table.columns}
+    able = ", ".join(one.name for one in guess.fields)
+    told = _ask(f"Column to be answered? ({able})", guess.target.field.name)
+    if told != guess.target.field.name:
+        found = first(guess.table, replace(answers, target=told))
+        guess = found.guess
+    answers = replace(answers, target=told)
+    if guess.target.positive is not None:
+        values = " or ".join(guess.target.field.column.counts)
+        told = _ask(f"Value that counts as yes? ({values})", guess.target.positive)
+        answers = replace(answers, positive=told)
+    for key, question, column, otherwise in (
+        ("id", "Column that names a row?", guess.id, "row number"),
+        ("timestamp", "Column that says when?", guess.timestamp, "time of publishing"),
+    ):
+        told = _ask(question, column.field if column else otherwise)
+        if told in names:
+            answers = replace(answers, id=told) if key == "id" else replace(answers, timestamp=told)
+    guessed = ", ".join(one.name for one in guess.fields if one.protected) or "none"
+    told = _ask("Columns that are protected, for the audit alone?", guessed)
+    if told != guessed:
+        answers = replace(answers, protected=tuple(name.strip() for name in told.split(",")))
+    kept = [one.name for one in guess.fields if one.left_out and one.column.present and _keep(one)]
+    return replace(answers, kept=tuple(kept))
+
+
+def _ask(question: str, default: str) -> str:
+    return str(typer.prompt(question, default))
+
+
+def _keep(one: Field) -> bool:
+    return typer.confirm(f"{one.name}: {one.left_out}. Make it an input all the same?", default=False)

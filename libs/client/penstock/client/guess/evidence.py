@@ -1,0 +1,157 @@
+"""Numbers from the sample: what one column says of the target by itself, and what a plain model reaches.
+Needs scikit-learn, the client's `init` extra.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from penstock.client.guess.decide import Baseline, Field, Guess
+from penstock.client.guess.names import afterwards
+from penstock.client.guess.table import Column, text_of
+
+_ROWS = 5_000
+NEARLY_ALONE = 0.98
+"""Score of one column from which it is taken for the answer itself."""
+_AFTERWARDS_FROM = 0.8
+_FOLDS = 5
+_FEWEST = 50
+_MEASURES = {"binary": "auroc", "multiclass": "accuracy", "regression": "r2"}
+_SHOWN = {"binary": "AUROC", "multiclass": "accuracy", "regression": "R²"}
+_SCORERS = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def leaks(guess: Guess) -> dict[str, str]:
+    """Reasons, by field, why a column cannot have been known beforehand: each with its figure."""
+    picked, labels = _labelled(guess)
+    target, measure = guess.target.field, _SHOWN[guess.target.task]
+    found = {}
+    for one in guess.inputs():
+        column = one.column
+        if _is_twin(column, target.column):
+            found[one.name] = f"a twin of `{target.name}`: each value of one goes with one of the other"
+            continue
+        if one.type == "text" or len(labels) < _FEWEST:
+            continue
+        score = _alone(one, picked, labels, guess.target.task)
+        word = afterwards(column.name)
+        if score >= NEARLY_ALONE:
+            found[one.name] = f"predicts `{target.name}` nearly alone: {measure} {score:.3f}"
+        elif word and score >= _AFTERWARDS_FROM:
+            found[one.name] = f"`{word}` is known only afterwards, it seems: alone {measure} {score:.3f}"
+    return found
+
+
+def baseline(guess: Guess) -> Baseline | None:
+    """None where there are too few rows, or no input."""
+    from sklearn.compose import make_column_transformer
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
+    from sklearn.pipeline import make_pipeline
+
+    picked, labels = _labelled(guess)
+    inputs = guess.inputs()
+    task = guess.target.task
+    rarest = len(labels) if task == "regression" else np.unique(labels, return_counts=True)[1].min()
+    if not inputs or len(labels) < _FEWEST or rarest < _FOLDS:
+        return None
+    table = np.empty((len(picked), len(inputs)), dtype=object)
+    for place, one in enumerate(inputs):
+        table[:, place] = _inputs(one, picked)
+    treated = make_column_transformer(
+        *((_treatment(one), place if one.type == "text" else [place]) for place, one in enumerate(inputs))
+    )
+    model = Ridge() if task == "regression" else LogisticRegression(max_iter=300)
+    by = KFold if task == "regression" else StratifiedKFold
+    folds = by(_FOLDS, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipeline = make_pipeline(treated, model)
+        scores = cross_val_score(pipeline, table, labels, cv=folds, scoring=_SCORERS[task])
+    name = "ridge regression" if task == "regression" else "logistic regression"
+    return Baseline(_MEASURES[task], float(scores.mean()), float(scores.std(ddof=1)), len(labels), name)
+
+
+def _labelled(guess: Guess) -> tuple[list[int], Array]:
+    """Rows of the sample that have a label, at most _ROWS, evenly; and their labels."""
+    values = guess.target.field.column.values
+    rows = [row for row, value in enumerate(values) if value is not None]
+    rows = rows[:: max(1, -(-len(rows) // _ROWS))]
+    if guess.target.task == "regression":
+        return rows, np.array([float(text_of(values[row])) for row in rows])
+    texts = [text_of(values[row]) for row in rows]
+    return rows, np.unique(texts, return_inverse=True)[1]
+
+
+def _is_twin(column: Column, target: Column) -> bool:
+    """Tells whether two columns hold the same under other names; at least two values, seen often."""
+    pairs = {
+        (text_of(one), text_of(other))
+        for one, other in zip(column.values, target.values, strict=True)
+        if one is not None and other is not None
+    }
+    values, labels = {one for one, _ in pairs}, {other for _, other in pairs}
+    full = len(column.present) >= 0.9 * len(column.values)
+    return full and len(pairs) == len(values) == len(labels) > 1 and len(values) <= len(column.present) / 5
+
+
+def _alone(one: Field, rows: list[int], labels: Array, task: str) -> float:
+    """Score of a small tree on this column, out of fold."""
+    from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.preprocessing import TargetEncoder
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    leaf = {"max_leaf_nodes": 128, "min_samples_leaf": max(3, len(rows) // 500), "random_state": 0}
+    tree = DecisionTreeRegressor(**leaf) if task == "regression" else DecisionTreeClassifier(**leaf)
+    column = _inputs(one, rows).reshape(-1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if one.type != "number":
+            kind = {"binary": "binary", "multiclass": "multiclass", "regression": "continuous"}[task]
+            column = TargetEncoder(target_type=kind, random_state=0).fit_transform(column, labels)
+        else:
+            column = column.astype(np.float64)
+        try:
+            said = cross_val_predict(
+                tree, column, labels, cv=3, method="predict_proba" if task == "binary" else "predict"
+            )
+        except ValueError:  # fewer rows of a class than folds
+            return 0.0
+    if task == "binary":
+        return float(roc_auc_score(labels, said[:, 1]))
+    return float(accuracy_score(labels, said) if task == "multiclass" else r2_score(labels, said))
+
+
+def _inputs(one: Field, rows: list[int]) -> Array:
+    values = one.column.values
+    if one.type == "number":
+        numbers = [np.nan if values[row] is None else float(text_of(values[row])) for row in rows]
+        return np.array(numbers, dtype=object)
+    texts = ["" if values[row] is None else text_of(values[row]) for row in rows]
+    return np.array(texts, dtype=object)
+
+
+def _treatment(one: Field) -> Any:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+
+    if one.type == "text":
+        return TfidfVectorizer(max_features=3000)
+    if one.type == "number":
+        as_number = FunctionTransformer(_as_numbers)
+        return make_pipeline(
+            as_number, SimpleImputer(strategy="median", add_indicator=True), StandardScaler()
+        )
+    return OneHotEncoder(handle_unknown="infrequent_if_exist", max_categories=50)
+
+
+def _as_numbers(values: Array) -> Array:
+    return values.astype(np.float64)

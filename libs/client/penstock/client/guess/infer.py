@@ -1,0 +1,37 @@
+"""From a file to the text of its first pipeline file, in four steps: read, decide, doubt, write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.client.guess.decide import Answers, Baseline, Guess, decide, suspected
+from penstock.client.guess.table import Table
+from penstock.client.guess.write import written
+
+_LACKING = "No leak was looked for, no model tried: pip install 'penstock-client[init]', and again."
+
+
+GUESSES = Answers()
+
+
+@dataclass(frozen=True)
+class First:
+    """A first pipeline: its file, and what it rests on."""
+
+    text: str
+    guess: Guess
+    baseline: Baseline | None
+
+
+def first(table: Table, answers: Answers = GUESSES) -> First:
+    """A first pipeline for the sample. Seconds where there are many columns: small models look for
+    leaks. Raises Invalid where there is nothing to learn.
+    """
+    guess = decide(table, answers)
+    try:
+        from penstock.client.guess import evidence
+    except ImportError:
+        return First(written(guess, None, _LACKING), guess, None)
+    guess = suspected(guess, evidence.leaks(guess), answers.kept)
+    found = evidence.baseline(guess)
+    return First(written(guess, found), guess, found)

@@ -1,0 +1,106 @@
+"""Names of columns that mean something: lists in several languages, each entry with its reason."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+
+def _listed(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_PROTECTED = {
+    "sex": "sex gender geschlecht sexe sexo sesso kon genero genre male female",
+    "race or ethnic origin": "race ethnic ethnicity rasse ethnie raza etnia herkunft hautfarbe razza",
+    "age": "age senior agegroup alter edad eta idade leeftijd dob birth birthdate birthday birthyear yob"
+    " geburt geburtsdatum geburtsjahr naissance nacimiento nascita",
+    "religion or belief": "religion religious konfession glaube religione religiao faith belief",
+    "disability": "disability disabled behinderung handicap discapacidad disabilita invalid impairment",
+    "nationality or origin": "nationality citizenship citizen staatsangehorigkeit nationalitat nationalite"
+    " nacionalidad nazionalita immigrant migrant foreign foreignworker native",
+    "marital status": "marital married familienstand matrimonial matrimoniale civil maritalstatus"
+    " divorced spouse zivilstand rlthp",
+    "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps",
+    "sexual orientation": "orientation lgbt",
+    "political opinion or union": "political party union gewerkschaft syndicat sindicato",
+    "genes": "genetic genotype",
+}
+_WHY = {name: why for why, names in _PROTECTED.items() for name in names.split()}
+_ONLY_WITH = {
+    "party": {"political"},
+    "civil": {"status", "estado", "etat", "stato"},
+    "orientation": {"sexual"},
+    "native": {"country", "born", "language"},
+    "alter": set(),
+    "male": set(),
+    "female": set(),
+}  # words that mean it beside one of these alone; with none of them, standing alone
+_PERSONAL = _listed(
+    "firstname lastname surname fullname vorname nachname familienname prenom nom nombre apellido apellidos"
+    " cognome email mail phone telephone telefon telefono mobile handy address adresse anschrift direccion"
+    " indirizzo street strasse ssn iban passport sozialversicherungsnummer nif dni nino ip ipaddress"
+    " licenseplate kennzeichen"
+)
+_AFTERWARDS = _listed(
+    "outcome result recovered recovery recoveries settled settlement chargeoff chargedoff collection"
+    " collections closed closing cancelled canceled cancellation churndate exitdate resolution resolved"
+    " discharge discharged death deceased actual final next future followup duration writeoff ausgang"
+    " abschluss kundigung resultat resultado"
+)
+_TARGETS = _listed(
+    "target label class y outcome churn churned exited survived default defaulted fraud is_fraud isfraud"
+    " diagnosis approved loan_status repaid response ziel klasse cible objetivo readmitted attrition"
+    " converted clicked subscribed loan_default credit_risk creditability status_target"
+)
+_POSITIVE = _listed(
+    "yes true y 1 bad default defaulted churn churned fraud positive pos malignant spam died dead approved"
+    " good_risk ja oui si sim presence present case failure failed fail abnormal survived"
+)
+_FEW = 20  # values, of which none finds a person
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[a-zA-Z]{2,}")
+
+
+def words(name: str) -> list[str]:
+    """`NativeCountry`, `native-country` → native, country; small letters without accents."""
+    plain = unicodedata.normalize("NFKD", name.replace("ß", "ss"))
+    plain = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", plain)
+    return [word for word in re.split(r"[^a-z]+", plain.lower()) if word]
+
+
+def protected(name: str) -> str | None:
+    """The attribute that a column of this name holds, as the law of many places protects it."""
+    found = words(name)
+    for word in [*found, "".join(found)]:
+        beside = _ONLY_WITH.get(word)
+        if word in _WHY and (beside is None or (beside & set(found)) or (not beside and len(found) == 1)):
+            return _WHY[word]
+    return None
+
+
+def personal(name: str, texts: list[str]) -> str | None:
+    """Reason why a column of these different values names or finds a person."""
+    if len(texts) <= _FEW:
+        return None
+    found = words(name)
+    if {*found, "".join(found)} & _PERSONAL or found in (["name"], ["customer", "name"]):
+        return "its name says that it names or finds a person"
+    mails = sum(1 for text in texts[:200] if _EMAIL.fullmatch(text))
+    return "its values are addresses of e-mail" if mails > len(texts[:200]) / 2 else None
+
+
+def afterwards(name: str) -> str | None:
+    """The word by which a column seems to be filled when the outcome is known."""
+    found = words(name)
+    return next((word for word in [*found, "".join(found)] if word in _AFTERWARDS), None)
+
+
+def names_a_target(name: str) -> bool:
+    return "_".join(words(name)) in _TARGETS or "".join(words(name)) in _TARGETS
+
+
+def says_yes(value: str) -> bool:
+    """Tells whether a value of two is the one that is asked about."""
+    said = value.strip().lower().rstrip(".")
+    return said in _POSITIVE or said.startswith(">")

@@ -1,0 +1,201 @@
+"""The guess as a pipeline file whose comments say why."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+
+from penstock.client.guess.decide import Baseline, Field, Guess
+from penstock.client.guess.table import Column
+from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
+
+_ROW, _PUBLISHED = "row", "published_at"
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*")
+_WORDS = ("true", "false", "null", "nan", "inf", "yes", "no")
+_AGES = (25.0, 40.0, 60.0)
+_SMALLEST_BIN = 0.05
+_ROOM = 0.02
+_FLOORS = {"auroc": 0.5, "accuracy": 0.0, "r2": 0.0}
+FAIR = 0.1
+"""Default limit of a fairness gate."""
+
+
+def written(guess: Guess, baseline: Baseline | None, lacking: str = "") -> str:
+    """Text of the pipeline file. `lacking`: why no leak was looked for."""
+    table = guess.table
+    share = f"all {table.rows:,}" if table.whole else f"{table.sampled:,} of {table.rows:,}"
+    lines = [
+        f"# A first guess from {share} rows of {_line(table.path.name)}. Read it through: a comment says why."
+    ]
+    if lacking:
+        lines.append(f"# {lacking}")
+    name = re.sub(r"[^a-z0-9-]+", "-", table.path.stem.lower()).strip("-") or "pipeline"
+    lines += ["version: 1", f"pipeline: {(name if name[0].isalpha() else 'p-' + name)[:63].rstrip('-')}"]
+    lines += [
+        *_entities(guess),
+        *_source(guess),
+        *_features(guess),
+        *_targets(guess),
+        *_audit(guess, baseline),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _entities(guess: Guess) -> Iterator[str]:
+    yield "entities:"
+    column = guess.entity or guess.id
+    why = (
+        "who or what a row is about"
+        if guess.entity or guess.id
+        else "no column names anybody: each row its own"
+    )
+    yield f"  entity: {{key: {_key(column)}}}  # {why}"
+
+
+def _key(column: Column | None) -> str:
+    return column.field if column else _ROW
+
+
+def _source(guess: Guess) -> Iterator[str]:
+    table, timestamp = guess.table, guess.timestamp
+    yield from ("sources:", "  events:", "    entity: entity")
+    yield f"    id: {_key(guess.id)}  # names the event: a repeat of it is dropped"
+    yield f"    timestamp: {timestamp.field if timestamp else _PUBLISHED}"
+    if guess.zoneless:
+        yield "    timezone: UTC  # the times name no zone; is it this one?"
+    if table.marks:
+        yield f"    missing: [{', '.join(map(_quoted, table.marks))}]  # found in the data"
+    if columns := dict(_columns(guess)):
+        yield "    columns:  # of a published file; events of other programs have the names on the left"
+        for field, (column, why) in columns.items():
+            yield f"      {field}: {column}{f'  # {why}' if why else ''}"
+    yield "    fields:"
+    for one in guess.fields:
+        yield f"      {_quoted(one.name)}: {_declared(one, guess)}"
+
+
+def _columns(guess: Guess) -> Iterator[tuple[str, tuple[str, str]]]:
+    for column in (guess.id, guess.entity, guess.timestamp):
+        if column and column.name != column.field:
+            yield column.field, (_in_quotes(column.name), "")
+    if not guess.id:
+        yield _ROW, (f'"{ROW_NUMBER}"', "no column names a row: its number and a digest of it do")
+    if not guess.timestamp:
+        why = "no column says when: all rows of a file get the time of its publishing"
+        yield _PUBLISHED, (f'"{PUBLISHING_TIME}"', why)
+
+
+def _declared(one: Field, guess: Guess) -> str:
+    is_target = one.name == guess.target.field.name
+    keys = [f"type: {one.type}"]
+    if one.column.name != one.name:
+        keys.append(f"from: {_in_quotes(one.column.name)}")
+    if one.kind.range and (not is_target or guess.target.task == "binary"):
+        keys.append(f"range: [{one.kind.range[0]:g}, {one.kind.range[1]:g}]")
+    if one.kind.values:
+        keys.append(f"values: [{', '.join(map(_quoted, one.kind.values))}]")
+    if guess.table.whole and not one.column.missing and one.column.values:
+        keys.append("required: true")
+    keys += [f"{key}: true" for key, why in (("personal", one.personal), ("protected", one.protected)) if why]
+    why = [one.protected, one.personal]
+    if one.type == "text" and one.input and not is_target:
+        why.append("free text: `personal: true` where it may speak of a person")
+    if one.column.missing:
+        why.append(f"{one.column.missing:.1%} missing")
+    said = _line("; ".join(filter(None, why)))
+    return f"{{{', '.join(keys)}}}{f'  # {said}' if said else ''}"
+
+
+def _features(guess: Guess) -> Iterator[str]:
+    """Inputs by name where something is left out that is neither protected nor personal."""
+    if not (left := [one for one in guess.fields if one.left_out]) or not guess.inputs():
+        return
+    yield "features:  # all but what is protected, personal, or left out below"
+    for one in guess.inputs():
+        yield f"  {_quoted(one.name)}: {{from: events.{one.name}}}"
+    for one in left:
+        yield f"  # {one.name}: {{from: events.{one.name}}}  # left out: {_line(one.left_out)}"
+
+
+def _targets(guess: Guess) -> Iterator[str]:
+    target = guess.target
+    one = target.field
+    positive = f", positive: {_positive(target.positive, one)}" if target.positive is not None else ""
+    yield "targets:"
+    shown = one.column.counts.most_common(4)
+    total = len(one.column.present)
+    shares = ", ".join(f"{value[:30]} {count / total:.1%}" for value, count in shown)
+    why = f"{target.why}; is it the one?" + ("" if target.task == "regression" else f" {shares}")
+    yield f"  {_quoted(one.name)}: {{from: events.{one.name}, type: {target.task}{positive}}}  # {_line(why)}"
+
+
+def _positive(value: str, one: Field) -> str:
+    return value.lower() if one.type in ("boolean", "number") else _quoted(value)
+
+
+def _audit(guess: Guess, baseline: Baseline | None) -> Iterator[str]:
+    groups = [(one, group) for one in guess.fields if one.protected and (group := _group(one)) is not None]
+    yield "audit:"
+    yield "  groups:" if groups else "  groups: {}  # no column is known as protected; name those that are"
+    for one, group in groups:
+        yield f"    {_quoted(one.name)}: {group}"
+    gates = [*_quality(baseline), *(_fair(one) for one, _ in groups if guess.target.task == "binary")]
+    if gates:
+        yield "  gates:"
+        for gate in gates:
+            yield from (f"    {line}" for line in gate)
+    else:
+        yield "  gates: []  # no gate, no judgement: as in {metric: …, at_least: …, on_fail: block}"
+
+
+def _group(one: Field) -> str | None:
+    if one.type == "text":
+        return None
+    if one.type != "number":
+        return "{}"
+    numbers = sorted(one.column.numbers or [])
+    fewest = _SMALLEST_BIN * len(numbers)
+    edges = [edge for edge in _AGES if fewest <= sum(n < edge for n in numbers) <= len(numbers) - fewest]
+    if not edges:
+        edges = sorted({numbers[len(numbers) // 3], numbers[2 * len(numbers) // 3]})
+    return f"{{bins: [{', '.join(f'{edge:g}' for edge in edges)}]}}"
+
+
+def _quality(baseline: Baseline | None) -> Iterator[list[str]]:
+    if baseline is None:
+        return
+    limit = baseline.mean - 2 * baseline.deviation - _ROOM
+    floor = _FLOORS[baseline.measure]
+    low = max(floor, math.floor(limit * 100) / 100)
+    gate = f"- {{metric: {baseline.measure}, at_least: {low:g}, on_fail: block}}"
+    origin = (
+        f"# {baseline.model} on {baseline.rows:,} of these rows: {baseline.mean:.3f}, standard deviation of"
+        f" 5 folds {baseline.deviation:.3f};"
+    )
+    rule = "# the gate is two of these and 0.02 lower" if limit > floor else "# hardly more than guessing"
+    yield [origin, rule, gate]
+
+
+def _fair(one: Field) -> list[str]:
+    return [
+        f"# {one.protected}: a person looks where error rates may differ by more than {FAIR:g}",
+        f"- {{metric: equalized_odds_difference, by: {_quoted(one.name)}, at_most: {FAIR:g},"
+        " on_fail: review}",
+    ]
+
+
+def _quoted(text: str) -> str:
+    """A text so that YAML reads it back unchanged."""
+    plain = _PLAIN.fullmatch(text) and text == text.strip() and text.lower() not in _WORDS
+    return text if plain else _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _line(text: str) -> str:
+    """A text as a part of a comment."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

@@ -1,0 +1,264 @@
+"""A first pipeline file from data at hand: what is guessed, what is doubted, and why it says so."""
+
+import csv
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from penstock.client.guess import names
+from penstock.client.guess.decide import Answers
+from penstock.client.guess.infer import First, first
+from penstock.client.guess.report import report
+from penstock.client.guess.table import SAMPLE, read_table
+from penstock.contracts.errors import Invalid
+from penstock.contracts.load import read
+from penstock.contracts.pipeline import Pipeline
+
+ROWS = 300
+
+
+def file_of(path: Path) -> str:
+    return first(read_table(path)).text
+
+
+@pytest.fixture(scope="module")
+def loans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Odd names, marks of missing, a leak, a twin, what is known afterwards, postcodes, protected
+    columns in other languages; no id and no time.
+    """
+    draw = random.Random(7)
+    header = ["education-num", "Geschlecht", "âge", "postcode", "note", "debts", "risk score", "paid", "twin"]
+    header += ["recovered", "last name", "Defaulted?"]
+    path = tmp_path_factory.mktemp("loans") / "Loans.csv"
+    with path.open("w", newline="", encoding="utf-8") as opened:
+        lines = csv.writer(opened, delimiter=";")
+        lines.writerow(header)
+        lines.writerows(_loan(draw) for _ in range(ROWS))
+    return path
+
+
+def _loan(draw: random.Random) -> Sequence[object]:
+    years = draw.randrange(5, 20)
+    bad = draw.random() < 0.8 - 0.04 * years
+    note = " ".join(draw.choices(["a", "loan", "for", "our", "house", "car", "boat"], k=6))
+    debts = draw.choice(["?", "-", draw.randrange(9_000)])
+    recovered = draw.randrange(900) if bad and draw.random() < 0.9 else ""
+    return [
+        years,
+        draw.choice("mw"),
+        draw.randrange(18, 80),
+        f"0{draw.randrange(100, 120)}",
+        note,
+        debts,
+        100 * bad + draw.random(),
+        draw.randrange(2),
+        "no" if bad else "yes",
+        recovered,
+        f"name{draw.randrange(10_000)}",
+        int(bad),
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(loans: Path) -> First:
+    return first(read_table(loans))
+
+
+@pytest.fixture(scope="module")
+def pipeline(found: First) -> Pipeline:
+    return read(found.text)
+
+
+def test_odd_columns_are_fields_that_say_where_they_come_from(found: First, pipeline: Pipeline) -> None:
+    fields = pipeline.sources["events"].fields
+    assert (fields["education_num"].column, fields["age"].column) == ("education-num", "âge")
+    assert fields["Defaulted"].column == "Defaulted?"
+    assert pipeline.sources["events"].columns == {"row": "$row_number", "published_at": "$publishing_time"}
+    assert "no column says when" in found.text
+    assert pipeline.sources["events"].missing == ("?", "-")
+    assert {name: fields[name].type for name in ("debts", "postcode", "note", "Geschlecht")} == {
+        "debts": "number",
+        "postcode": "category",
+        "note": "text",
+        "Geschlecht": "category",
+    }
+
+
+def test_the_target_is_the_question_and_not_a_number(pipeline: Pipeline) -> None:
+    assert (pipeline.target.type, pipeline.target.positive) == ("binary", "1")
+    assert pipeline.field(pipeline.target.source_field).values == ("0", "1"), "a third value is rejected"
+
+
+def test_what_gives_the_answer_away_is_left_out_with_its_figure(found: First, pipeline: Pipeline) -> None:
+    left = {one.name: one.left_out for one in found.guess.fields if one.left_out}
+    assert set(left) == {"risk_score", "twin", "recovered"}
+    assert "nearly alone: AUROC" in left["risk_score"]
+    assert "a twin of `Defaulted`" in left["twin"]
+    assert "known only afterwards" in left["recovered"]
+    assert all(f"# {name}: {{from" in found.text for name in left)
+    assert set(pipeline.resolved_features()) == {"education_num", "postcode", "note", "debts", "paid"}
+    again = first(found.guess.table, Answers(kept=("recovered",)))
+    assert "recovered" in read(again.text).resolved_features(), "a person knows better"
+
+
+def test_whom_the_law_protects_is_grouped_and_gated(found: First, pipeline: Pipeline) -> None:
+    assert set(pipeline.audit.groups) == {"Geschlecht", "age"}
+    quality, *fair = pipeline.audit.gates
+    assert quality.metric == "auroc"
+    assert found.baseline
+    assert 0.5 <= quality.limit <= found.baseline.mean
+    assert f"{found.baseline.mean:.3f}" in found.text, "a gate says where its number comes from"
+    assert [(gate.by, gate.on_fail) for gate in fair] == [("Geschlecht", "review"), ("age", "review")]
+    assert pipeline.sources["events"].fields["last_name"].personal
+
+
+def test_the_page_shows_each_field_and_nobodys_words(found: First) -> None:
+    page = report(found)
+    assert page.count("<article>") == len(found.guess.fields)
+    assert "AUROC" in page
+    assert "name" in page
+    assert not any(text in page for text in [*_column(found, "last_name"), *_column(found, "note")])
+
+
+def _column(found: First, name: str) -> list[str]:
+    return [text for one in found.guess.fields if one.name == name for text in one.column.counts]
+
+
+def test_a_large_file_is_sampled_evenly_and_told_as_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "many.csv"
+    path.write_text("x\n" + "".join(f"{number}\n" for number in range(3 * SAMPLE)))
+    told: list[int] = []
+    table = read_table(path, progress=told.append)
+    assert (table.rows, SAMPLE / 2 <= table.sampled <= SAMPLE) == (3 * SAMPLE, True)
+    assert table.columns[0].values[-1] in {str(number) for number in range(3 * SAMPLE - 4, 3 * SAMPLE)}
+    assert told == sorted(told)
+    assert not table.whole
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "positive"),
+    [
+        (["0", "1"], "binary", "1"),
+        (["good", "bad"], "binary", "bad"),
+        ([">50K", "<=50K"], "binary", ">50K"),
+        (["1", "2", "3"], "multiclass", None),
+        (["a", "b", "c"], "multiclass", None),
+        ([str(n / 7) for n in range(60)], "regression", None),
+    ],
+)
+def test_a_target_has_the_type_of_its_values(
+    tmp_path: Path, values: list[str], kind: str, positive: str | None
+) -> None:
+    path = tmp_path / "some.csv"
+    path.write_text("x,what\n" + "".join(f"{n % 7},{values[n % len(values)]}\n" for n in range(60)))
+    target = read(file_of(path)).target
+    assert (target.type, target.positive) == (kind, positive)
+
+
+@pytest.mark.parametrize(
+    "name", ["Sexe", "native-country", "ForeignWorker", "estado_civil", "DOB", "hautfarbe"]
+)
+def test_protected_names_in_several_languages(name: str) -> None:
+    assert names.protected(name)
+
+
+@pytest.mark.parametrize("name", ["price", "percentage", "usage", "party_size", "alternative", "native_app"])
+def test_names_that_only_look_protected(name: str) -> None:
+    assert not names.protected(name)
+
+
+def test_a_text_that_is_the_only_input_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.jsonl"
+    rows = [
+        {"review": f"this {'good' if n % 3 else 'bad'} film number {n} was seen", "good": n % 3 > 0}
+        for n in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = file_of(path)
+    assert list(read(text).resolved_features()) == ["review"]
+    assert "free text" in text
+
+
+def test_a_guessed_pipeline_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "Loans 2026.csv"
+    lines = [
+        f"{i},2026-01-{1 + i % 28:02d}T00:00:00+00:00,{20 + i % 50},{'fm'[i % 2]},"
+        f"{1000 + i},{'yes' if i % 3 else 'no'}"
+        for i in range(90)
+    ]
+    path.write_text("loan_id,applied_at,age,sex,amount,repaid\n" + "\n".join(lines) + "\n")
+    pipeline = read(file_of(path))
+    assert pipeline.pipeline == "loans-2026"
+    assert pipeline.key == "loan_id"
+    assert pipeline.sources["events"].timestamp == "applied_at"
+    fields = pipeline.sources["events"].fields
+    assert fields["sex"].protected
+    assert fields["repaid"].values == ("no", "yes")
+    assert (pipeline.target.type, pipeline.target.positive) == ("binary", "yes")
+    assert set(pipeline.audit.groups) == {"age", "sex"}
+    assert list(pipeline.resolved_features()) == ["amount"]
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "said"),
+    [
+        ("id,at", "1,2026-01-01", "no column besides its id and its time that could be learned"),
+        ("id,at,ok", "", "no row to learn from"),
+    ],
+)
+def test_what_no_pipeline_can_be_guessed_from_is_said(
+    tmp_path: Path, header: str, row: str, said: str
+) -> None:
+    path = tmp_path / "loans.csv"
+    path.write_text(f"{header}\n{row}\n")
+    with pytest.raises(Invalid, match=said):
+        file_of(path)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "guessed"),
+    [
+        ("created_at", "1769860800", "created_at"),
+        ("amount", "1769860800", "published_at"),
+        ("birth_date", "1980-01-01", "published_at"),
+        ("when", "2026-01-01 12:00:00", "when"),
+    ],
+)
+def test_when_the_event_was_is_guessed(tmp_path: Path, column: str, cell: str, guessed: str) -> None:
+    path = tmp_path / "loans.csv"
+    path.write_text(
+        f"loanId,{column},income,ok\n" + "".join(f"{i},{cell},{i},{i % 2 == 0}\n" for i in range(9))
+    )
+    pipeline = read(file_of(path))
+    assert (pipeline.key, pipeline.sources["events"].timestamp) == ("loanId", guessed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,8}", fullmatch=True), min_size=3, max_size=6, unique=True
+    ),
+    st.data(),
+)
+def test_whatever_the_names_and_values_a_guess_is_yaml_that_says_them(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path_factory.mktemp("guess") / "a.jsonl"
+    cell = st.one_of(
+        st.none(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False), st.text(max_size=5)
+    )
+    lines = [{name: data.draw(cell) for name in names} for _ in range(3)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    try:
+        text = file_of(path)
+    except Invalid:
+        assume(False)
+    said = YAML(typ="safe").load(text)
+    source = said["sources"]["events"]
+    assert {*source["fields"], source["id"], source["timestamp"]} >= set(names)
