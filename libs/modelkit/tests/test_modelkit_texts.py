@@ -157,6 +157,7 @@ def test_an_unknown_word_is_the_average_where_training_had_none(world: Any, rows
             "features.t.min_count: no word of `rows.t` occurs 2 times in the 3 training rows",
         ),
         (["one", "two", "three"], "features.t.min_count: no word of `rows.t` occurs 2 times"),
+        (["w" * 101] * 3, "features.t.min_count: no word of `rows.t` occurs 2 times"),
     ],
 )
 def test_texts_without_words_are_a_sentence(world: Any, rows: Any, texts: list[str], said: str) -> None:

@@ -6,6 +6,7 @@ from html import escape
 from xml.etree import ElementTree
 
 import pytest
+from pydantic import ValidationError
 
 from penstock.contracts.events import Interval
 from penstock.packages.parts import Bar, Bars, Explanation, Series
@@ -76,6 +77,24 @@ def test_a_family_shows_bars_and_histograms_under_any_name(name: str) -> None:
     for picture in (gain, drawn, spread):
         ElementTree.fromstring(picture.svg)
         assert escape(name[:20], quote=False) in picture.svg
+
+
+SHOWN = {"title": "t", "about": "a", "axis": "x"}
+HISTOGRAM = SHOWN | {"kind": "histogram", "edges": [0, 1], "series": [{"name": "s", "shares": [1]}]}
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        HISTOGRAM | {"marks": {str(at): at for at in range(8)}},
+        HISTOGRAM | {"edges": [-1e308, 1e308]},
+        HISTOGRAM | {"series": [{"name": "s", "shares": [1e308]}]},
+        SHOWN | {"kind": "bars", "bars": [{"name": "a", "value": -1e308}]},
+    ],
+)
+def test_what_cannot_be_drawn_is_in_no_package(picture: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=r"less than or equal|greater than or equal|at most 7 items"):
+        Explanation.model_validate({"pictures": [picture]})
 
 
 def test_a_histogram_has_a_share_a_bin() -> None:

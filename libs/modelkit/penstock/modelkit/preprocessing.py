@@ -12,7 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +37,7 @@ from penstock.modelkit.words import split_words
 from penstock.packages.parts import ModelSignature
 
 MAX_BINS = 64
+LONGEST_WORD = 100  # characters; what is longer is no word, and known words lie in graph and report
 # ONNX Runtime takes a smaller constant for 0 and leaves out its subtraction, though it is FP64.
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
@@ -255,7 +256,8 @@ def _vocabulary(
     for words in texts:
         total.update(words)
         rows.update(set(words))
-    kept = frequent(total, feature.min_count)[:size]
+    known = (word for word in frequent(total, feature.min_count) if len(word) <= LONGEST_WORD)
+    kept = tuple(islice(known, size))
     if not kept:
         raise Invalid(
             f"no word of `{feature.source_field}` occurs {feature.min_count or 1} times in the"

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
@@ -127,9 +128,12 @@ class Curves(Part):
 # -- explanation.json, where there is one: what the family shows of a model ------------------------
 
 
+Drawn = Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]  # A picture's axis has an end
+
+
 class Bar(Part):
     name: str
-    value: float  # Below 0 it goes to the left
+    value: Drawn  # Below 0 it goes to the left
 
 
 class Bars(Part):
@@ -144,7 +148,7 @@ class Bars(Part):
 
 class Series(Part):
     name: str
-    shares: tuple[float, ...]  # Of its rows in each of the len(edges) - 1 bins
+    shares: tuple[Drawn, ...]  # Of its rows in each of the len(edges) - 1 bins
 
 
 class Histogram(Part):
@@ -154,9 +158,10 @@ class Histogram(Part):
     title: str
     about: str
     axis: str
-    edges: tuple[float, ...] = Field(min_length=2, max_length=201)  # Rising
+    edges: tuple[Drawn, ...] = Field(min_length=2, max_length=201)  # Rising
     series: tuple[Series, ...] = Field(min_length=1, max_length=8)
-    marks: dict[str, float] = Field(default_factory=dict)  # Places on the axis by name: a threshold
+    # Places on the axis by name: a threshold
+    marks: dict[str, Drawn] = Field(default_factory=dict, max_length=7)
 
     @model_validator(mode="after")
     def _a_share_a_bin(self) -> Self:
@@ -171,7 +176,7 @@ Picture = Annotated[Bars | Histogram, Field(discriminator="kind")]
 class Explanation(Part):
     """Aggregates only: a package is read by more people than its training rows are."""
 
-    gain: dict[str, float] = Field(default_factory=dict)  # Shares of 1 by feature; of trees
+    gain: dict[str, Drawn] = Field(default_factory=dict)  # Shares of 1 by feature; of trees
     pictures: tuple[Picture, ...] = Field(default=(), max_length=8)
 
 

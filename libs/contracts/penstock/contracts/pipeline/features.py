@@ -54,7 +54,7 @@ class ByField(Number):
     dimension: Dimension = None
     """Categories: embedding width; by default min(32, (values + 1) // 2)."""
     vocabulary: Vocabulary = None
-    """Texts: words kept, most frequent first; default 1000."""
+    """Texts: words kept, of up to 100 characters, most frequent first; default 1000."""
     min_count: MinCount = None
     """A category or word rarer than this in the training split counts as unknown; default 1."""
 
@@ -105,7 +105,7 @@ class _Sequence(_Encoding):
     dimension: int = Field(default=64, ge=1, le=256)
     """Numbers that a word becomes."""
     vocabulary: int = Field(default=10_000, ge=1, le=50_000)
-    """Words kept, most frequent first."""
+    """Words kept, of up to 100 characters, most frequent first."""
     min_count: int = Field(default=2, ge=1)
     """A word rarer than this in the training split counts as unknown."""
     words: int = Field(default=256, ge=1, le=1024)
