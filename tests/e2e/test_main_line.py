@@ -64,9 +64,9 @@ def test_run_and_audit_state_what_they_cost(served: Served, stack: StackUnderTes
     run = served.client.runs.get(served.version.run_id)
     audited = served.client.audits.get(served.version.digest)
     version = json.loads(served.version.version_json)
-    assert version["cost"]["processor_s"] == run.cost.processor_s > 1  # torch alone takes more to import
-    assert run.cost.peak_memory > 100_000_000
-    assert audited.cost.processor_s > 0.5
+    assert version["cost"]["processor_s"] == run.cost.processor_s > 0.1  # of epochs and packaging
+    assert run.cost.peak_memory > 100_000_000  # torch alone takes more
+    assert audited.cost.processor_s > 0.2
     assert run.cost.gpu_s == audited.cost.gpu_s == 0
     months = json.loads(run_penstock(stack, "costs", PIPELINE, "--json").stdout)
     for work, cost in (("training", run.cost), ("audits", audited.cost)):

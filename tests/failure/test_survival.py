@@ -165,10 +165,11 @@ def trickle(served: Served, pipeline: str, events: list[Event], *, seconds: floa
 
 
 def child_of(pid: int) -> int:
-    """The job's process."""
+    """The job's process, forked from one that loaded its module."""
 
     def look() -> list[int]:
-        return [child for child in children(pid) if "penstock_trainer.job" in command_of(child)]
+        servers = [child for child in children(pid) if "penstock_trainer.job" in command_of(child)]
+        return [job for server in servers for job in children(server)]
 
     return until(look, within=30, what="the trainer has a child")[0]
 

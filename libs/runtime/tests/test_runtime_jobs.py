@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 
 from penstock.contracts.errors import Kind, Unavailable
 from penstock.contracts.events import Cost
-from penstock.runtime.jobs import Callbacks, Child, Jobs, OnResult, Policy
+from penstock.runtime.jobs import Callbacks, Child, Jobs, OnResult, Policy, fork_server
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import JobRow
 from penstock.testing.threads import in_a_thread
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.process
 # What a job does is in its payload: a list of steps. `mark` appends to a file, so that a test sees
 # every start and every step.
 JOB = """
-    import os, signal, subprocess, sys, time
+    import importlib, os, signal, subprocess, sys, time
     from pathlib import Path
     from penstock.contracts.errors import Invalid, Unavailable
     from penstock.runtime.child import job_main
@@ -83,16 +83,27 @@ JOB = """
             elif step == "work":
                 began = time.process_time()
                 ballast = b"x" * (64 << 20)
-                while time.process_time() - began < 0.2:
+                while time.process_time() - began < 0.3:
                     pass
                 del ballast
                 code = "import time\\nwhile time.process_time() < 0.3: pass"
                 subprocess.run([sys.executable, "-S", "-c", code], check=True)
                 Path(arguments[0]).read_bytes()
+            elif step == "uses":
+                known = arguments[0] in sys.modules
+                importlib.import_module(arguments[0])
+                return {"loaded": known, "pid": os.getpid(), "server": os.getppid()}
+            elif step == "surroundings":
+                held = {os.readlink(f"/proc/self/fd/{fd}").partition(":")[0] for fd in range(3, 64)
+                        if os.path.islink(f"/proc/self/fd/{fd}")}
+                leads = os.getpgid(0) == os.getpid()
+                return {"stdin": sys.stdin.read(), "leads": leads, "holds": sorted(held)}
             elif step == "settings":
                 return {"settings": job.settings}
         return {"attempt": job.attempt, "big": "x" * job.payload.get("big", 0)}
 
+    while "JOB_WAITS" in os.environ and not Path(os.environ["JOB_WAITS"]).exists():
+        time.sleep(0.01)  # polls; the test ends it
     if __name__ == "__main__":
         job_main(run, settings=lambda: "made")
 """
@@ -486,6 +497,89 @@ async def test_the_trace_goes_on_in_the_child(
     start()
     await ended(store)
     assert heard.results == [{"trace": "ab" * 16}]
+
+
+# -- the process that jobs are forked from ---------------------------------------------------------
+
+
+async def test_what_one_job_loaded_the_next_but_one_finds_loaded(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The second has the server load it; the server itself is there from the first on."""
+    start()
+    for n in range(3):
+        enqueue(store, tmp_path / "marks", ("uses", "colorsys"), job=str(n))
+    await ended(store, "2")
+    assert [result["loaded"] for result in heard.results] == [False, True, True]
+    assert len({result["server"] for result in heard.results}) == 1
+    assert len({result["pid"] for result in heard.results}) == 3
+
+
+async def test_an_idle_server_ends_and_the_next_job_starts_another(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_server, "IDLE_S", 0.2)
+    start()
+    enqueue(store, tmp_path / "marks", ("uses", "colorsys"), job="1")
+    await ended(store, "1")
+    await until(lambda: not alive(heard.results[0]["server"]))
+    enqueue(store, tmp_path / "marks", ("uses", "colorsys"), job="2")
+    await ended(store, "2")
+    assert heard.results[0]["server"] != heard.results[1]["server"]
+
+
+async def test_an_idle_end_spares_a_job_that_still_runs(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork_server, "IDLE_S", 0.0)
+    enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "go")), job="long")
+    enqueue(store, tmp_path / "marks", job="short")
+    jobs, _ = start(parallel=2)
+    await ended(store, "short")
+    await until(lambda: len(jobs._running) == 1)
+    (tmp_path / "go").touch()
+    assert (await ended(store, "long")).crashes == 0
+
+
+async def test_killing_the_server_kills_its_jobs_and_they_start_again(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    marks = tmp_path / "marks"
+    enqueue(store, marks, ("wait", str(tmp_path / "go")))
+    start()
+    [child] = await until(lambda: marked(marks, "pid"))
+    server = int(Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    os.kill(server, signal.SIGKILL)
+    await until(lambda: not alive(int(child)))
+    (tmp_path / "go").touch()
+    found = await ended(store)
+    assert (found.state, found.crashes) == ("done", 1)
+
+
+async def test_cancel_while_the_module_loads_keeps_the_job_from_running(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JOB_WAITS", str(tmp_path / "loaded"))
+    enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "never")))
+    jobs, _ = start()
+    await until(lambda: jobs._processes)
+    with in_a_thread(store.transaction()) as effect:
+        assert effect.cancel("steps", "1")
+    await until(lambda: all(process._early for process in jobs._processes.values()))
+    (tmp_path / "loaded").touch()
+    await until(lambda: not jobs._running)
+    assert (row(store).state, heard.results, heard.failures) == ("canceled", [], [])
+
+
+async def test_a_job_leads_its_group_and_inherits_nothing_of_its_server(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path
+) -> None:
+    enqueue(store, tmp_path / "marks", ("wait", str(tmp_path / "go")), job="other")
+    enqueue(store, tmp_path / "marks", ("surroundings",))
+    start(parallel=2)
+    await ended(store)
+    (tmp_path / "go").touch()
+    assert heard.results == [{"stdin": "", "leads": True, "holds": ["pipe"]}]  # that of its messages
 
 
 SERVICE = """

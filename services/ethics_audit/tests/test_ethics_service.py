@@ -206,10 +206,11 @@ def mapped(pid: int) -> str:
 
 
 def job_process(service: int) -> psutil.Process | None:
+    """The job's process, forked from one that loaded its module."""
     with suppress(psutil.Error):
-        for child in psutil.Process(service).children(recursive=True):
-            if "penstock_ethics_audit.job" in child.cmdline():
-                return child
+        for server in psutil.Process(service).children():
+            if "penstock_ethics_audit.job" in server.cmdline():
+                return next(iter(server.children()), None)
     return None
 
 

@@ -73,10 +73,11 @@ class Trainer:
         return found
 
     def child(self) -> psutil.Process | None:
+        """The job's process, forked from one that loaded its module."""
         with suppress(psutil.Error):
-            for child in psutil.Process(self.process.pid).children(recursive=True):
-                if "penstock_trainer.job" in child.cmdline():
-                    return child
+            for server in psutil.Process(self.process.pid).children():
+                if "penstock_trainer.job" in server.cmdline():
+                    return next(iter(server.children()), None)
         return None
 
     def waiting(self) -> dict[str, str]:

@@ -1,14 +1,12 @@
 """The child's side of a job: `python -m penstock.runtime.child <module> <parent's pid>` runs a
-module that calls `job_main(run)`.
+module that calls `job_main(run)`, which forks a process for each job.
 
-The request comes as JSON on standard input, answers go as JSON lines into a pipe of their own, so a
-library that prints harms nothing: standard output is standard error here. Little is imported before
-the child is tied to its parent's life.
+Answers go as JSON lines into a pipe of their own, so a library that prints harms nothing: standard
+output is standard error here. Little is imported before the process is tied to its parent's life.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import json
 import os
@@ -17,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -25,10 +23,9 @@ from typing import IO, Any, NoReturn
 from pydantic_core import to_jsonable_python
 
 from penstock.contracts.errors import Kind, PenstockError, error_of
+from penstock.runtime.forking import STOPPED, forked, tie_to
 from penstock.runtime.spent import spent
 
-_PR_SET_PDEATHSIG = 1
-_STOPPED = 128 + signal.SIGTERM
 # Characters of each text of an error, most of which a job reads in a file from outside: a service
 # states it in an event, and Kafka takes no event of over 1 MiB.
 LONGEST_TEXT = 2000
@@ -71,29 +68,37 @@ def job_main(
     error, its traceback in the log. SIGTERM raises SystemExit in `run`: clean up within a few
     seconds, the job goes back to the queue.
     """
-    gc.freeze()
-    gc.enable()
     signal.signal(signal.SIGTERM, _on_sigterm)
-    request = json.load(sys.stdin)
-    with os.fdopen(request["channel"], "w") as channel:
-        os.set_inheritable(channel.fileno(), False)
+    request, messages = forked()
+    gc.enable()
+    before = frozenset(sys.modules)
+    with os.fdopen(messages, "w") as channel:
         flush = _observe(request)
         try:
             about = (request["job_id"], request["kind"], request["payload"], request["attempt"])
             job = JobContext(*about, settings() if settings is not None else None, channel)
-            _say(channel, {"result": dict(_traced(run, job, request)), **_cost()})
+            _say(channel, {"result": dict(_traced(run, job, request)), **_spent(before)})
         except Exception as error:
             traceback.print_exc()
-            _say(channel, {"error": error_said(error), **_cost()})
+            _say(channel, {"error": error_said(error), **_spent(before)})
         finally:
             flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(0)  # what was loaded needs no taking down
 
 
-def _cost() -> dict[str, Any]:
+def _spent(before: Collection[str]) -> dict[str, Any]:
+    """The job's cost, and what it loaded: the jobs after it are forked with that."""
+    loaded = [
+        module
+        for module in sys.modules
+        if module not in before and ("." not in module or module.startswith("penstock"))
+    ]
     try:
-        return {"cost": spent("self")}
+        return {"loaded": loaded, "cost": spent("self")}
     except OSError:  # a kernel without /proc
-        return {}
+        return {"loaded": loaded}
 
 
 def error_said(error: BaseException) -> dict[str, Any]:
@@ -147,15 +152,7 @@ def _traced(
 
 
 def _on_sigterm(_number: int, _frame: object) -> NoReturn:
-    raise SystemExit(_STOPPED)
-
-
-def tie_to(parent: int) -> None:
-    """Has this process killed when its parent dies, and ends it at once if the parent is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(_STOPPED)
+    raise SystemExit(STOPPED)
 
 
 if __name__ == "__main__":
@@ -163,5 +160,5 @@ if __name__ == "__main__":
     tie_to(parent)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     sys.argv = [module]
-    gc.disable()  # until the module has loaded, as penstock.runtime.loading says
+    gc.disable()  # until it is a job's, as penstock.runtime.loading says
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -21,14 +21,17 @@ def spent(process: int | str) -> Cost:
     folder = Path(f"/proc/{process}")
     # Fields from the third on: the second, the program's name, may hold anything.
     times = (folder / "stat").read_text().rpartition(")")[2].split()
-    began, ticks = int(times[19]) / _TICKS, sum(map(int, times[11:15]))
+    began, processor = int(times[19]) / _TICKS, sum(map(int, times[11:15])) / _TICKS
     memory = _number(folder / "status", "VmHWM") * 1024
-    if process == "self":  # after the `exec` of a child it holds that child's parent's, which is here
-        memory = max(memory, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+    if process == "self":
+        own, children = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        processor = sum(used.ru_utime + used.ru_stime for used in (own, children))  # finer than ticks
+        # After the `exec` of a child it holds that child's parent's, which is here.
+        memory = max(memory, children.ru_maxrss * 1024)
     gpus = len(_gpus(folder / "fd"))
     up = float(Path("/proc/uptime").read_text().split()[0]) if gpus else began
     return Cost(
-        processor_s=ticks / _TICKS,
+        processor_s=round(processor, 6),
         gpu_s=round(gpus * (up - began), 3),
         peak_memory=memory,
         bytes_read=_number(folder / "io", "rchar"),

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from penstock.runtime.child import tie_to
+from penstock.runtime.forking import tie_to
 from penstock.runtime.settings import KafkaSettings
 from penstock.stack.kafka import Broker, topics
 from penstock.testing.wait import until

@@ -24,7 +24,8 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from penstock.contracts.errors import PenstockError, Unavailable
-from penstock.runtime.child import error_heard, error_said, tie_to
+from penstock.runtime.child import error_heard, error_said
+from penstock.runtime.forking import tie_to
 from penstock.runtime.loading import loading
 
 

@@ -172,7 +172,7 @@ JOB_MEMORY = Metric(
     "penstock.job.memory",
     "gauge",
     "By",
-    "Physical memory of the jobs' processes that run.",
+    "Physical memory of the jobs' processes that run; what they share with one another counts for each.",
     ("kind",),
     WORKING,
 )

@@ -10,97 +10,102 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import structlog
+
 from penstock.contracts.events import Cost
+from penstock.runtime.jobs.fork_server import ForkServer
 from penstock.runtime.jobs.queue import Claim
 from penstock.runtime.spent import spent
 from penstock.runtime.telemetry import current_traceparent
+
+log = structlog.get_logger(__name__)
 
 LAST_LINES = 20
 LONGEST_LINE = 64 << 20
 DRAIN_S = 2.0
 
 
-@dataclass(frozen=True)
 class Child:
-    """The child process of a job: `module` runs as `__main__` and calls `job_main`, with `environment`
-    besides the service's own. Its logs and spans look like the service's where `traces` is the folder
-    of those; else it sets up its own.
+    """The child processes of one kind of job: `module` runs as `__main__` and calls `job_main`, with
+    `environment` besides the service's own. Their logs and spans look like the service's where
+    `traces` is the folder of those; else they set up their own.
     """
 
-    module: str
-    service: str = "job"
-    log_level: str = "INFO"
-    traces: Path | None = None
-    environment: Mapping[str, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        module: str,
+        service: str = "job",
+        log_level: str = "INFO",
+        traces: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._about = {
+            "service": service,
+            "log_level": log_level,
+            "traces": str(traces) if traces else None,
+        }
+        self._server = ForkServer(module, environment or {})
 
     async def start(self, kind: str, claim: Claim) -> JobProcess:
-        """Blocks for the fork, a few milliseconds. Raises OSError."""
+        """Blocks for the start of a process, a few milliseconds. Raises OSError."""
         request = {
+            **self._about,
             "kind": kind,
-            "service": self.service,
-            "log_level": self.log_level,
-            "traces": str(self.traces) if self.traces else None,
             "job_id": claim.job_id,
             "payload": claim.payload,
             "attempt": claim.attempt,
             "traceparent": current_traceparent(),
         }
-        return await JobProcess.start(self.module, request, {**os.environ, **self.environment})
+        return await JobProcess.start(self._server, request)
+
+    def close(self) -> None:
+        """Ends what still runs, and what was kept for the next job."""
+        self._server.close()
 
 
 class JobProcess:
     """One child. Make it with `start`; read each `message`; `ended` says how it died, `cost` what it
-    used as far as it is known.
+    used as far as it is known. `pid` is None until it has been forked.
     """
 
     def __init__(
-        self, popen: subprocess.Popen[bytes], messages: asyncio.StreamReader, errors: asyncio.StreamReader
+        self,
+        server: ForkServer,
+        messages: asyncio.StreamReader,
+        errors: asyncio.StreamReader,
+        status: asyncio.StreamReader,
     ) -> None:
-        self.pid = popen.pid
+        self.pid: int | None = None
         self.cost = Cost()
-        self._popen = popen
-        self._messages = messages
-        self._gone = asyncio.Event()
         self.last_lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-        self._pidfd = os.pidfd_open(popen.pid)
-        asyncio.get_running_loop().add_reader(self._pidfd, self._exited)
+        self._server = server
+        self._messages = messages
+        self._loaded: list[str] = []
+        self._early: signal.Signals | None = None  # a signal from before it was forked
+        self._code: int | None = None
+        self._gone = asyncio.Event()
         self._echo = asyncio.create_task(self._echo_errors(errors))
+        self._life = asyncio.create_task(self._follow(status))
 
     @classmethod
-    async def start(cls, module: str, request: Mapping[str, Any], environment: Mapping[str, str]) -> Self:
-        """Blocks for the fork, a few milliseconds. The request lies in memory as the child's
-        standard input.
-        """
-        message_read, message_write = os.pipe()
-        error_read, error_write = os.pipe()
-        stdin = os.memfd_create("job-request")
+    async def start(cls, server: ForkServer, request: Mapping[str, Any]) -> Self:
+        """Blocks for the start of a process, a few milliseconds."""
+        pipes = [os.pipe() for _ in range(3)]
         try:
-            os.write(stdin, json.dumps({**request, "channel": message_write}).encode())
-            os.lseek(stdin, 0, os.SEEK_SET)
-            popen = subprocess.Popen(  # noqa: ASYNC220  asyncio's own waits for pipes that a grandchild may hold
-                [sys.executable, "-m", "penstock.runtime.child", module, str(os.getpid())],
-                stdin=stdin,
-                stdout=subprocess.DEVNULL,
-                stderr=error_write,
-                pass_fds=(message_write,),
-                process_group=0,
-                env={**environment, "PYTHONUNBUFFERED": "1"},
-            )
+            server.fork(request, *(write for _, write in pipes))
         except BaseException:
-            os.close(message_read)
-            os.close(error_read)
+            for read, _ in pipes:
+                os.close(read)
             raise
         finally:
-            for fd in (stdin, message_write, error_write):
-                os.close(fd)
-        return cls(popen, await _reader(message_read), await _reader(error_read))
+            for _, write in pipes:
+                os.close(write)
+        return cls(server, *[await _reader(read) for read, _ in pipes])
 
     async def message(self) -> dict[str, Any] | None:
         """Returns the child's next message; None when it is gone and nothing that it said is left. Raises
@@ -122,7 +127,8 @@ class JobProcess:
     def look(self) -> Cost:
         """Reads what it has used so far, and returns the cost."""
         with contextlib.suppress(OSError):  # it is gone, or the kernel has no /proc
-            self._know(spent(self.pid))
+            if self.pid is not None:
+                self._know(spent(self.pid))
         return self.cost
 
     async def ended(self, within: float | None) -> int:
@@ -134,30 +140,36 @@ class JobProcess:
         self.signal(signal.SIGKILL)
         await self._gone.wait()
         await asyncio.wait({self._echo}, timeout=DRAIN_S)
-        return self._popen.returncode
+        self._echo.cancel()
+        return self._code or 0
 
     def signal(self, number: signal.Signals) -> None:
-        """Signals the child and all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        """Signals the child and all that it started, as soon as it has been forked."""
+        self._early = number
+        if self.pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
 
-    def close(self) -> None:
-        """Kills what still lives and lets go of the descriptors."""
-        self.signal(signal.SIGKILL)
-        self._echo.cancel()
-        if not self._gone.is_set():
-            self._popen.wait()
-            self._exited()
-
-    def _exited(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self.look()  # the kernel still knows its time, also of one that was killed
-        self._popen.wait()
+    async def _follow(self, status: asyncio.StreamReader) -> None:
+        """Hears from the fork server which process the child is, and how it ended."""
+        async for line in status:
+            told = json.loads(line)
+            if "pid" in told:
+                self.pid = told["pid"]
+                log.info("job_started", pid=self.pid)
+                if self._early is not None:
+                    self.signal(self._early)
+            else:
+                self._code = told["code"]
+                self._know(Cost.model_validate(told["cost"]))
+        if self._code is None:  # the server died, and its children with it
+            self._code = self._server.exit_code()
         self._gone.set()
+        self._server.job_ended(self._loaded)
 
     def _said(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Takes the cost out of a child's last message."""
+        """Takes out of a child's last message what is not for the service."""
+        self._loaded += message.pop("loaded", ())
         if "cost" in message:
             self._know(Cost.model_validate(message.pop("cost")))
         return message

@@ -97,6 +97,7 @@ class Jobs:
             await self._follow_the_queue()
         finally:
             await self._stop()
+            self._child.close()
 
     async def _follow_the_queue(self) -> None:
         taken_back = False
@@ -165,7 +166,6 @@ class Jobs:
     async def _run_child(self, claim: Claim) -> str:
         process = await self._child.start(self.kind, claim)
         self._processes[claim.row] = process
-        log.info("job_started", pid=process.pid)
         if self._stopping:
             process.signal(signal.SIGTERM)
         self._woken.set()  # it may have been canceled while it started
@@ -176,8 +176,8 @@ class Jobs:
             claim.spent = process.cost
         finally:
             renewing.cancel()
+            await process.ended(0)
             del self._processes[claim.row]
-            process.close()
         if done:
             log.info("job_done")
             return "done"
@@ -297,5 +297,5 @@ class Jobs:
         used = 0
         for process in list(self._processes.values()):
             with contextlib.suppress(OSError):  # it has just ended
-                used += resident_bytes(process.pid)
+                used += resident_bytes(process.pid) if process.pid is not None else 0
         return float(used)
