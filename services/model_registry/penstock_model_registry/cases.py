@@ -31,6 +31,7 @@ from penstock_model_registry.promotion import AwaitsReview, Decision, Promoted
 from penstock_model_registry.store import PromotionRow, VersionRow
 
 log = structlog.get_logger(__name__)
+MOST_EARLIER = 20  # versions among which the best is looked for
 _DECISIONS = counter(metrics.DECISIONS)
 
 
@@ -55,6 +56,8 @@ class Case:
     trained_by: Pipeline  # the file that the version was trained from: its gates count
     champion: ModelVersionPromoted | None
     champion_audit: AuditCompleted | None
+    # Of the versions that served before the champion and were not rolled back from, newest first
+    earlier_audits: tuple[AuditCompleted, ...] = ()
 
     @property
     def proof(self) -> tuple[Envelope, ...]:
@@ -100,7 +103,15 @@ def case_of(session: Session, row: VersionRow) -> Case:
         trained_by=trained_by.pipeline,
         champion=champion.promoted if champion else None,
         champion_audit=session.get_one(VersionRow, champion.digest).audit if champion else None,
+        earlier_audits=_earlier(session, row, champion.digest) if champion else (),
     )
+
+
+def _earlier(session: Session, row: VersionRow, champion: str) -> tuple[AuditCompleted, ...]:
+    stood = [one.digest for one in reversed(rows.standing_of(session, row.pipeline))]
+    others = [digest for digest in dict.fromkeys(stood) if digest not in (champion, row.digest)]
+    found = [session.get(VersionRow, digest) for digest in others[:MOST_EARLIER]]
+    return tuple(one.audit for one in found if one and one.audit)
 
 
 def rolled_back_or_before(session: Session, pipeline: str, from_generation: int) -> str | Case:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from penstock.contracts.errors import Invalid, Tampered
+from penstock.contracts.errors import TREATMENTS, Invalid, PenstockError, Tampered
 from penstock.contracts.events import AuditCompleted
 from penstock.contracts.measures import MEASURES, PROMOTION_DEFAULT, Task, over_rows
 from penstock.contracts.pipeline import Pipeline
-from penstock.measures.comparison import worse_by
+from penstock.measures.comparison import estimated_loss, worse_by
 from penstock.measures.scores import Scores
 from penstock.runtime.artifacts import Artifacts
 from penstock_model_registry.promotion import Drop
@@ -60,14 +60,50 @@ def measure_drop(
     where that one does not fit the target. Blocks: reads the scores that both audits kept. Raises
     Invalid where it cannot be said, NotFound and Tampered as the scores are.
     """
-    asked, target = pipeline.promotion.metric, pipeline.target.type
     return compare(
         read_scores(_signed_scores(artifacts, "champion", champion)),
         read_scores(_signed_scores(artifacts, "challenger", challenger)),
-        asked if target in MEASURES[asked].promotion else PROMOTION_DEFAULT[target],
+        _metric(pipeline),
         confidence=pipeline.audit.confidence,
         resamples=pipeline.audit.resamples,
     )
+
+
+def measure_best(
+    artifacts: Artifacts,
+    pipeline: Pipeline,
+    earlier: Sequence[AuditCompleted],
+    challenger: AuditCompleted | None,
+) -> Drop | None:
+    """Measures how much worse the challenger is than the best of the earlier versions that can still be
+    compared with it, row by row; None where it is better than each. Blocks: reads their scores.
+    Raises Unavailable where the store is away.
+    """
+    metric = _metric(pipeline)
+    found: list[tuple[float, Scored]] = []
+    mine = read_scores(_signed_scores(artifacts, "challenger", challenger)) if earlier else None
+    for audit in earlier:
+        try:
+            theirs = read_scores(_signed_scores(artifacts, "earlier version", audit))
+        except PenstockError as error:
+            if TREATMENTS[error.kind].retry:
+                raise
+            continue  # known no more
+        assert mine is not None
+        first, second = _common(theirs, mine)
+        loss = estimated_loss(metric, first, second) if len(first) >= MIN_PAIRED_ROWS else None
+        if loss is not None and loss > 0:
+            found.append((loss, theirs))
+    if not found or mine is None:
+        return None
+    _, best = max(found, key=lambda one: one[0])
+    confidence, resamples = pipeline.audit.confidence, pipeline.audit.resamples
+    return compare(best, mine, metric, confidence=confidence, resamples=resamples)
+
+
+def _metric(pipeline: Pipeline) -> str:
+    asked, target = pipeline.promotion.metric, pipeline.target.type
+    return asked if target in MEASURES[asked].promotion else PROMOTION_DEFAULT[target]
 
 
 def compare(

@@ -56,6 +56,7 @@ class Judge:
         """
         proven = self._verified(case)
         drop: Drop | None = None
+        best: Drop | None = None
         found = ""
         doubts: list[str] = []
         if proven.verdict and not evidence.closed_gates(proven.verdict, proven.waiver):
@@ -63,13 +64,20 @@ class Judge:
             try:
                 found = self._packages.verify(case.version)
                 if reason == "promoted" and not case.serves:
-                    drop = self._drop(case)
+                    drop, best = self._drops(case)
             except PenstockError as error:
                 if TREATMENTS[error.kind].retry:
                     raise
                 doubts.append(str(error))
         decision = promotion.weigh(
-            proven, case.gates, drop, case.pipeline.promotion, generation=case.generation, doubts=doubts
+            proven,
+            case.gates,
+            drop,
+            case.pipeline.promotion,
+            generation=case.generation,
+            doubts=doubts,
+            best=best,
+            by_data=case.pipeline.margin_by_data,
         )
         if not isinstance(decision, Promoted) or case.serves:
             return Judged(decision)
@@ -96,12 +104,17 @@ class Judge:
                 )
         return promotion.Evidence(verdict, waiver, case.rejected)
 
-    def _drop(self, case: Case) -> Drop | None:
+    def _drops(self, case: Case) -> tuple[Drop | None, Drop | None]:
+        """Losses against the champion, and against the best that served before it."""
         if case.champion is None or case.pipeline.promotion.compare == "none":
-            return None
-        from penstock_model_registry.comparison import measure_drop  # numpy: a first version needs none
+            return None, None
+        from penstock_model_registry.comparison import (  # numpy: a first version needs none
+            measure_best,
+            measure_drop,
+        )
 
-        return measure_drop(self._artifacts, case.pipeline, case.champion_audit, case.audit)
+        drop = measure_drop(self._artifacts, case.pipeline, case.champion_audit, case.audit)
+        return drop, measure_best(self._artifacts, case.pipeline, case.earlier_audits, case.audit)
 
     def _grant(self, case: Case, by: str, reason: Reason) -> ModelVersionPromoted:
         now = self._clock()

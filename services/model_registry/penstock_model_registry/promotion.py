@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,6 +12,12 @@ from penstock.contracts.measures import MEASURES
 from penstock.contracts.pipeline import Gate
 from penstock.contracts.pipeline import Promotion as Policy
 from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name, may_be_waived
+
+# Widths of the interval that a margin by data has: then an equal model is refused in one of twenty
+# comparisons, and one that is worse by twice the margin passes hardly ever
+# (docs/decisions/a-tie-goes-to-the-newer-data.md).
+MARGIN_WIDTHS = 0.92
+BEST_SHARE = 0.6  # of the margin, by which all retrainings together may fall behind the best one
 
 
 @dataclass(frozen=True)
@@ -26,18 +33,41 @@ class Drop:
     # and the interval is wider for it.
     paired: bool
 
-    def sentence(self, allowed: float) -> str:
-        falls = "falls" if MEASURES[self.metric].higher_is_better else "rises"
+    def margin(self, policy: Policy, *, by_data: bool) -> float:
+        """Most that the challenger may be worse: the file's `max_drop`, or with `by_data` what these rows
+        can show, if that is more. In a unit of the target's own there is no usual margin.
+        """
+        if not by_data:
+            return policy.max_drop
+        usual = policy.max_drop if math.isfinite(MEASURES[self.metric].range[1]) else 0.0
+        return max(usual, MARGIN_WIDTHS * (self.interval.upper - self.interval.lower))
+
+    def sentence(self, allowed: float, against: str = "the champion") -> str:
+        """Says what was found, on how many rows, under which key, and how many would decide."""
         how = (
             f"on {self.rows:,} rows of both audit splits"
             if self.paired
-            else "the audit splits share too few rows to pair them"
+            else f"on {self.rows:,} rows, drawn apart: the audit splits share too few rows to pair them"
         )
-        interval = f"{self.interval.estimate:+.4f} [{self.interval.lower:+.4f}, {self.interval.upper:+.4f}]"
+        found = self.interval
         return (
-            f"{self.metric} {falls} against the champion by up to {self.interval.upper:.4f}, allowed"
-            f" {allowed:g} ({interval}; {how})"
+            f"against {against} {self.metric} is {_worse(found.estimate)}, at worst {_worse(found.upper)} and"
+            f" at best {_worse(found.lower)}, {how}; promotion.max_drop allows {allowed:.4g} worse."
+            f" {self._deciding(allowed)}"
         )
+
+    def _deciding(self, allowed: float) -> str:
+        """The interval narrows with the root of the rows."""
+        found = self.interval
+        room = allowed - found.estimate
+        if not room > 0:
+            return "More rows would not change that while the estimate stays"
+        rows = math.ceil(self.rows * ((found.upper - found.estimate) / room) ** 2 / 10) * 10
+        return f"About {rows:,} rows would decide"
+
+
+def _worse(by: float) -> str:
+    return f"{abs(by):.4f} {'worse' if by > 0 else 'better'}"
 
 
 @dataclass(frozen=True)
@@ -78,14 +108,17 @@ def weigh(
     *,
     generation: int,
     doubts: Sequence[str] = (),
+    best: Drop | None = None,
+    by_data: bool = False,
 ) -> Decision:
     """Decides whether the challenger becomes `generation`.
 
     Evidence opens the gate: every gate that the pipeline asks for was judged, and each that did not
     pass is waived and waivable. The challenger may be worse than the champion by at most
-    `policy.max_drop` of the metric, judged by the bound on the unfavourable side; `drop` is None
-    where there is no champion or the policy does not compare. `doubts` are what verifying the
-    package found wrong.
+    `drop.margin`, judged by the bound on the unfavourable side; `drop` is None where there is no
+    champion or the policy does not compare. `best` is the loss against the best version that served
+    before, so that many small losses do not add up. `doubts` are what verifying the package found
+    wrong.
     """
     if doubts:
         return Refused(tuple(doubts))
@@ -103,8 +136,14 @@ def weigh(
         if evidence.waiver is None and may_be_waived(evidence.verdict.gates):
             return AwaitsReview(tuple(closed))
         return Refused(tuple(closed))
-    if drop is not None and not drop.interval.upper <= policy.max_drop:
-        return Refused((drop.sentence(policy.max_drop),))
+    if drop is not None:
+        allowed = drop.margin(policy, by_data=by_data)
+        if not drop.interval.upper <= allowed:
+            return Refused((drop.sentence(allowed),))
+    if best is not None:
+        allowed = BEST_SHARE * best.margin(policy, by_data=by_data)
+        if not best.interval.estimate <= allowed:
+            return Refused((best.sentence(allowed, "the best version that served before"),))
     return Promoted(generation)
 
 

@@ -80,10 +80,38 @@ def test_a_refusal_says_how_far_and_against_whom() -> None:
     assert isinstance(decision, Refused)
     assert decision.because == (
         (
-            "auroc falls against the champion by up to 0.0100, allowed 0.005 (+0.0090 [+0.0080, +0.0100]; on"
-            " 500 rows of both audit splits)"
+            "against the champion auroc is 0.0090 worse, at worst 0.0100 worse and at best 0.0080 worse, on"
+            " 500 rows of both audit splits; promotion.max_drop allows 0.005 worse. More rows would not"
+            " change that while the estimate stays"
         ),
     )
+
+
+def test_a_refusal_says_how_many_rows_would_decide() -> None:
+    wide = Drop("auroc", Interval(estimate=-0.004, lower=-0.019, upper=0.012), rows=301, paired=True)
+    decision = weigh(Evidence(verdict(gate())), (), wide, POLICY, generation=1)
+    assert isinstance(decision, Refused)
+    assert "auroc is 0.0040 better, at worst 0.0120 worse and at best 0.0190 better" in decision.because[0]
+    assert decision.because[0].endswith("About 960 rows would decide")
+    by_data = weigh(Evidence(verdict(gate())), (), wide, POLICY, generation=1, by_data=True)
+    assert by_data == Promoted(1), "such a loss is within what so few rows can show"
+
+
+def test_a_margin_by_data_is_no_less_than_the_usual_one_and_has_the_targets_unit() -> None:
+    sure = Interval(estimate=0.0, lower=-0.001, upper=0.001)
+    assert Drop("auroc", sure, 90_000, paired=True).margin(POLICY, by_data=True) == POLICY.max_drop
+    assert Drop("rmse", sure, 90_000, paired=True).margin(POLICY, by_data=True) < 0.002
+
+
+def test_small_losses_do_not_add_up() -> None:
+    """It is as good as the champion, which is worse than one before it."""
+    best = Drop("auroc", Interval(estimate=0.02, lower=0.01, upper=0.03), rows=500, paired=True)
+    evidence = Evidence(verdict(gate()))
+    decision = weigh(evidence, (), drop(0.001), POLICY, generation=3, best=best, by_data=True)
+    assert isinstance(decision, Refused)
+    assert decision.because[0].startswith("against the best version that served before auroc is 0.0200 worse")
+    equal = Drop("auroc", Interval(estimate=0.001, lower=-0.01, upper=0.012), rows=500, paired=True)
+    assert weigh(evidence, (), drop(0.001), POLICY, generation=3, best=equal, by_data=True) == Promoted(3)
 
 
 def test_a_package_in_doubt_is_refused_whatever_the_evidence() -> None:

@@ -12,6 +12,15 @@ from penstock.measures.resampling import draws
 from penstock.measures.scores import Scores
 
 
+def estimated_loss(name: str, first: Scores, second: Scores) -> float:
+    """Estimates how much worse `second` is than `first` on these rows; NaN where that is undefined."""
+    one, other = FORMULAS[name](first), FORMULAS[name](second)
+    assert one is not None
+    assert other is not None
+    sign = 1.0 if MEASURES[name].higher_is_better else -1.0
+    return sign * float((one(np.ones((1, len(first)))) - other(np.ones((1, len(second)))))[0])
+
+
 def worse_by(
     name: str, first: Scores, second: Scores, *, paired: bool, resamples: int, confidence: float, seed: int
 ) -> Interval | None:
@@ -31,6 +40,5 @@ def worse_by(
     else:
         drawn = np.concatenate([one(w) for w in draws(first.units, None, resamples, generator)])
         drawn -= np.concatenate([other(w) for w in draws(second.units, None, resamples, generator)])
-    estimate = one(np.ones((1, len(first)))) - other(np.ones((1, len(second))))
     sign = 1.0 if MEASURES[name].higher_is_better else -1.0
-    return percentile(sign * drawn, sign * float(estimate[0]), confidence)
+    return percentile(sign * drawn, estimated_loss(name, first, second), confidence)

@@ -57,6 +57,10 @@ class Promotion(Model):
     compare: Literal["champion", "none"] = "champion"
     metric: PromotionMetric = "auroc"
     max_drop: float = Field(default=0.005, ge=0)
+    """Most that a new version may be worse, in the metric's unit, judged by the upper bound. From
+    `defaults: 2` on, where the file does not name it: so much, or the least that these rows can show,
+    so that an equal model is not shut out for ever.
+    """
     without_gates: Literal["allowed"] | None = Field(default=None, exclude_if=lambda said: said is None)
     """A file without gates has nothing judged, and from `defaults: 2` on its versions serve only with
     this key.

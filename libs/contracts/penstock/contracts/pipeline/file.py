@@ -136,6 +136,11 @@ class Pipeline(Model):
         return tuple(self.model_copy(update={"model": member}) for member in self.model.members)
 
     @property
+    def margin_by_data(self) -> bool:
+        """True where the rows at hand say how much worse than the champion may be: no file named it."""
+        return self.defaults > 1 and "max_drop" not in self.promotion.model_fields_set
+
+    @property
     def serves_unjudged(self) -> bool:
         """True where a version may serve though no gate was judged: before `defaults: 2` all might."""
         return self.defaults == 1 or self.promotion.without_gates == "allowed"
