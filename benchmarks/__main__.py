@@ -64,6 +64,8 @@ def main() -> int:
     anomalies = script("anomalies")
     say("twenty tables, 3 splits")
     tables = script("twenty_tables")
+    say("init, ten tables")
+    guesses = script("first_guess")
     say("texts, 5 seeds, and the training loop")
     texts = script("texts")
     say("wide_deep and ft_transformer, 3 seeds")
@@ -76,6 +78,7 @@ def main() -> int:
         *of_trees(trees),
         *of_anomalies(anomalies),
         *of_tables(tables),
+        *of_first_guesses(guesses),
         *of_texts(texts),
         *of_deep(deep),
     ]
@@ -195,6 +198,28 @@ def of_tables(found: list[dict[str, Any]]) -> Iterator[Figure]:
             f"{one['ratio']:.3f} [{one['lower']:.3f}, {one['upper']:.3f}]",
             catboost or one["upper"] <= 1.01,
             not catboost or one["upper"] <= 1.0,
+        )
+
+
+def of_first_guesses(found: dict[str, Any]) -> Iterator[Figure]:
+    types, count = found["types"], len(found["tables"])
+    yield Figure(
+        f"`init`, {count} tables: types of columns", "95 %", "all", f"{types:.1%}", types >= 0.95, types == 1
+    )
+    for key, what in (
+        ("target", "target with its type"),
+        ("named", "id and time"),
+        ("protected", "protected columns"),
+        ("leaks", "two planted leaks, the target named"),
+    ):
+        right = found[key]
+        yield Figure(
+            f"`init`, {count} tables: {what}",
+            f"{0.9 * count:.0f}",
+            f"{count}",
+            f"{right:g}",
+            right >= 0.9 * count,
+            right == count,
         )
 
 

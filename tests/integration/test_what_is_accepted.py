@@ -46,7 +46,7 @@ from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training.join import Order, build
 from penstock_feature_store.training.splits import PARTS
 from penstock_inference.protocol.checks import EVENTS
-from penstock_inference.record.origin import Origins
+from penstock_inference.record.origin import Origin, Origins
 from penstock_inference.record.predictions import encoded, read_line
 from penstock_inference.serving.model import Layout
 from penstock_ingest.history import Restored
@@ -315,7 +315,9 @@ def predicted(home: Path, training_set: Any, records: Sequence[Json]) -> None:
     layout = Layout(digest, 1, inputs.numbers, inputs.strings, frozenset({"ok"}))
     origins = Origins(home)
     for at, record in enumerate(records):
-        line = logged(numbers[at : at + 1], strings[at : at + 1], origins.seal({"seen": record["id"]}))
+        line = logged(
+            numbers[at : at + 1], strings[at : at + 1], origins.seal(Origin({"seen": record["id"]}))
+        )
         _, prediction = read_line(line, lambda *_: layout, origins)
         assert prediction["undecoded"] is None
         assert prediction["events"] == {"seen": record["id"]}

@@ -18,11 +18,12 @@ from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.predict import Row, features_from_store, find_model, plain, response_of, row_of
 from penstock_inference.protocol.checks import EVENTS
 from penstock_inference.protocol.tensors import Tensor, grpc_response_of
-from penstock_inference.record.origin import Origins
+from penstock_inference.record.origin import Origin, Origins
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployment, Deployments
 from penstock_inference.serving.model import Model
 from penstock_inference.serving.triton import infer_request
+from penstock_inference.warnings import warnings_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -68,9 +69,12 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
                 features = {name: plain(value) for name, value in request.fields.fields.items()}
             case _:
                 raise Invalid("a prediction needs an entity or fields", where="by")
-        prediction, answers = await self._through_the_door(model, row_of(model, features), events, timeout)
+        row = row_of(model, features)
+        origin = Origin(dict(events), warnings_of(model, row))
+        prediction, answers = await self._through_the_door(model, row, origin, timeout)
         response = response_of(model, prediction, answers)
-        response.events.update(events)
+        response.events.update(origin.events)
+        response.warnings.extend(origin.warnings)
         return response
 
     async def GetServing(
@@ -102,12 +106,12 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
             raise told from error
 
     async def _through_the_door(
-        self, model: Model, row: Row, events: Mapping[str, str], within: float
+        self, model: Model, row: Row, origin: Origin, within: float
     ) -> tuple[str, dict[str, Tensor]]:
         # As clients do, so that there is one record, made like all others.
         request = infer_request(model.pipeline, model.generation, [row.numbers], [row.strings])
-        if events:
-            request.parameters[EVENTS].string_param = self._origins.seal(events)
+        if origin.events or origin.warnings:
+            request.parameters[EVENTS].string_param = self._origins.seal(origin)
         call = self._infer(request, timeout=within)
         try:
             response = await call

@@ -12,6 +12,7 @@ from penstock.testing import packages
 from penstock_inference.predict import Row, features_from_store, find_model, response_of, row_of
 from penstock_inference.protocol.tensors import Tensor
 from penstock_inference.serving.model import Model
+from penstock_inference.warnings import warnings_of
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,18 @@ def test_an_answer_gets_its_names_again(model: Model) -> None:
     answers = {"value": Tensor((1, 1), [2.5]), "interval": Tensor((1, 2), [1.5, 4.0])}
     found = response_of(model, "p1", answers).interval
     assert (found.lower, found.upper) == (1.5, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (Row((None,), ("",)), ["`income` is missing, as in 2% of", "`purpose` is missing, as in 0% of"]),
+        (Row((1e9,), ("car",)), ["`income` 1e+09 lies outside of what training saw"]),
+        (Row((2500.0,), ("boat",)), ["`purpose` `boat`: training saw it in no row"]),
+        (Row((2500.0,), ("car",)), []),
+    ],
+)
+def test_inputs_unlike_those_of_training_are_named(model: Model, row: Row, said: list[str]) -> None:
+    found = warnings_of(model, row)
+    assert len(found) == len(said)
+    assert all(part in sentence for part, sentence in zip(said, found, strict=True))

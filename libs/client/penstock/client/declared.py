@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime
 
-import orjson
-
 from penstock.contracts.pipeline import Source
 from penstock.contracts.pipeline.sources import PUBLISHING_TIME, ROW_NUMBER
 
@@ -57,9 +55,11 @@ def columns_of(source: Source, key: str) -> dict[str, str]:
 
 def _readers(source: Source, textual: bool) -> dict[str, tuple[str, Reader | None]]:
     as_declared = _TEXTS if textual else _VALUES
+    whole = None if textual else _whole
     readers: dict[str, tuple[str, Reader | None]] = {
-        column: (name, None) for name, column in source.columns.items()
+        column: (name, whole) for name, column in source.columns.items()
     }
+    readers.setdefault(source.id, (source.id, whole))
     if source.timestamp not in source.fields:
         readers[source.columns.get(source.timestamp, source.timestamp)] = (source.timestamp, moment)
     for name, field in source.fields.items():
@@ -68,8 +68,18 @@ def _readers(source: Source, textual: bool) -> dict[str, tuple[str, Reader | Non
 
 
 def _numbered(number: int, row: Row) -> str:
-    digest = hashlib.sha256(orjson.dumps(list(row.values()), default=str, option=orjson.OPT_SORT_KEYS))
+    digest = hashlib.sha256("\0".join(map(_alike, row.values())).encode("utf-8", "replace"))
     return f"{number}-{digest.hexdigest()[:_DIGEST_DIGITS]}"
+
+
+def _alike(value: object) -> str:
+    """A value as text, alike from CSV, JSON and Parquet: a repeat is one whatever file it comes from."""
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    text = str(moment(value))
+    with suppress(ValueError, OverflowError):
+        return repr(float(number(text)))
+    return text.lower()
 
 
 # -- values ----------------------------------------------------------------------------------------
@@ -132,6 +142,11 @@ def _text_of_value(value: object) -> object:
             return value.isoformat()
         case _:
             return value
+
+
+def _whole(value: object) -> object:
+    """An id of a column with gaps, which programs hold as 7.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _boolean_of_value(value: object) -> object:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -47,11 +47,14 @@ class Published:
     bytes: int
     seconds: float
     offsets: tuple[Offset, ...]
+    first: Mapping[int, int] = field(default_factory=dict)
+    """Offset of the first, by partition."""
 
 
 @dataclass
 class _Tally:
     acknowledged: int = 0
+    first_offsets: dict[int, int] = field(default_factory=dict)
     next_offsets: dict[int, int] = field(default_factory=dict)
     error: KafkaError | None = None
 
@@ -59,6 +62,7 @@ class _Tally:
         partition, offset = message.partition(), message.offset()
         if error is None and partition is not None and offset is not None:
             self.acknowledged += 1
+            self.first_offsets[partition] = min(self.first_offsets.get(partition, offset), offset)
             self.next_offsets[partition] = max(self.next_offsets.get(partition, 0), offset + 1)
         self.error = self.error or error
 
@@ -110,7 +114,7 @@ class Events:
         if progress:
             progress(count)
         offsets = tuple(Offset(topic, *end) for end in sorted(tally.next_offsets.items()))
-        return Published(count, size, time.monotonic() - started, offsets)
+        return Published(count, size, time.monotonic() - started, offsets, tally.first_offsets)
 
     def _producer(self) -> Producer:
         return Producer(

@@ -133,6 +133,8 @@ class Prediction(TypedDict):
     decisions: list[str] | None
     # Ids of the events behind the features, by source, where the prediction was asked by entity.
     events: NotRequired[dict[str, str] | None]
+    # Sentences on inputs that are missing, unknown, or outside of what training saw; by `Predict` alone.
+    warnings: NotRequired[list[str]]
     undecoded: str | None  # Reason why inputs or outputs are missing
 
 

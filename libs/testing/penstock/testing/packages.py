@@ -61,7 +61,7 @@ def write_package(
         "training_set": training_set(),
         "profile": Profile(
             features={
-                "income": NumberProfile(rows=60, missing=1, mean=2.0),
+                "income": NumberProfile(rows=60, missing=1, mean=2.0, minimum=0.0, maximum=9000.0),
                 "purpose": StringProfile(rows=60, missing=0, values={"car": 60}),
             },
             probes=Probes(

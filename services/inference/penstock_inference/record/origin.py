@@ -1,7 +1,7 @@
-"""Events behind a prediction by entity: sealed in the request itself, so that they are in its
-record.
+"""Events behind a prediction by entity, and what was warned of: sealed in the request itself, so that
+they are in its record.
 
-`Predict` asks the door like any client. The request carries the events' ids as the parameter
+`Predict` asks the door like any client. The request carries both as the parameter
 `penstock_events`, with a code that only this service can make: a client that sends the parameter of
 its own accord is not believed.
 """
@@ -12,14 +12,22 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import orjson
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Ids of the events behind a prediction, by source, and sentences on its inputs."""
+
+    events: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
 class Origins:
-    """Seals and opens event ids. The key lies beside the service's data, mode 0600, and is made
+    """Seals and opens origins. The key lies beside the service's data, mode 0600, and is made
     when missing; replicas of one door share it.
     """
 
@@ -32,18 +40,19 @@ class Origins:
             beside.replace(path)
         self._key = path.read_bytes()
 
-    def seal(self, events: Mapping[str, str]) -> str:
-        """Seals event ids by source, as the parameter's text."""
-        said = orjson.dumps(dict(events))
+    def seal(self, origin: Origin) -> str:
+        """Seals an origin as the parameter's text."""
+        said = orjson.dumps([origin.events, origin.warnings])
         return f"{self._code(said)}.{said.decode()}"
 
-    def opened(self, text: str | None) -> dict[str, str] | None:
+    def opened(self, text: str | None) -> Origin | None:
         """Opens what `seal` made; None for any other text."""
         code, _, said = (text or "").partition(".")
         if not said or not hmac.compare_digest(code, self._code(said.encode())):
             return None
-        found: dict[str, str] = orjson.loads(said)
-        return found
+        found = orjson.loads(said)
+        # A log that an upgrade outlived has the events alone.
+        return Origin(found) if isinstance(found, dict) else Origin(*found)
 
     def _code(self, said: bytes) -> str:
         return hmac.new(self._key, said, hashlib.sha256).hexdigest()

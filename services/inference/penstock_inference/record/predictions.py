@@ -71,7 +71,10 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     prediction["undecoded"] = problem
     if request is not None:
         _fill_inputs(prediction, request, layout)
-        prediction["events"] = origins.opened(request.parameters.get(EVENTS)) if origins else None
+        origin = origins.opened(request.parameters.get(EVENTS)) if origins else None
+        prediction["events"] = (origin.events or None) if origin else None
+        if origin and origin.warnings:
+            prediction["warnings"] = origin.warnings
     if response is not None:
         _fill_outputs(prediction, response)
     return pipeline, prediction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli.output import AsJson, progress, show, table
+from penstock.client import checks
+from penstock.client.cli.output import EXIT_FAILED, AsJson, progress, show, table
 from penstock.client.client import Penstock
+from penstock.client.events import Published
 from penstock.client.files import rows
+from penstock.client.outcomes import Outcome, outcome, so_far, waiting
+from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 
 dead_letters = typer.Typer(help="Messages that a service could not use.", no_args_is_help=True)
 
@@ -20,22 +25,73 @@ def publish(
     pipeline: str,
     source: str,
     file: Annotated[Path, typer.Argument(help="CSV, JSON Lines or Parquet.")],
+    max_rejects: Annotated[float, typer.Option(help="Share of rejects from which it fails.")] = 0.05,
+    encoding: Annotated[str | None, typer.Option(help="Of a CSV file that is not UTF-8, as cp1252.")] = None,
     as_json_: AsJson = False,
 ) -> None:
-    """Publish a file's rows as events."""
+    """Publish a file's rows as events.
+
+    Says what ingest made of them. Ends with 1 where it rejected all, or more than --max-rejects.
+    """
     with Penstock() as penstock:
-        found = rows(file, penstock.pipelines.spec(pipeline).sources.get(source))
+        spec = penstock.pipelines.spec(pipeline)
+        declared = spec.sources.get(source)
+        found = rows(file, declared, encoding=encoding)
+        first = list(itertools.islice(found, checks.LOOKED_AT))
+        if not first:
+            raise Invalid("no row to publish", where=str(file))
+        if declared:
+            checks.check(file, first, declared, spec.key)
+        before = so_far(penstock.events, pipeline, source)
         with progress(disable=as_json_) as bar:
             task = bar.add_task(f"publish {file.name}", total=None, note="")
             published = penstock.events.publish(
-                pipeline, source, found, progress=lambda count: bar.update(task, completed=count)
+                pipeline,
+                source,
+                itertools.chain(first, found),
+                progress=lambda count: bar.update(task, completed=count),
             )
             bar.update(task, total=published.events)
+            task = bar.add_task("ingest", total=published.events, note="")
+            told = outcome(
+                penstock.events,
+                pipeline,
+                source,
+                published,
+                before,
+                lambda count: bar.update(task, completed=count),
+            )
+    _show_outcome(published, told, pipeline, as_json=as_json_)
+    if told.rejected > max_rejects * max(1, told.records + told.duplicates + told.rejected):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_outcome(published: Published, told: Outcome, pipeline: str, *, as_json: bool) -> None:
     rate = published.events / max(published.seconds, 1e-9)
+    document = {
+        "events": published.events,
+        "seconds": published.seconds,
+        "offsets": published.offsets,
+        "records": told.records,
+        "duplicates": told.duplicates,
+        "rejects": told.rejects,
+        "examples": told.examples,
+    }
+    of_all = told.records + told.duplicates + told.rejected
+    share = f" ({told.rejected / of_all:.1%})" if told.rejected else ""
+    others = f"; {told.of_others} of these events came from elsewhere meanwhile" if told.of_others else ""
+    by_reason = []
+    for reason, count in sorted(told.rejects.items(), key=lambda item: -item[1]):
+        example = next((one for one in told.examples if one["reason"] == reason), None)
+        place = f"partition {example['partition']} offset {example['offset']}" if example else ""
+        by_reason.append(f"  {count} {reason}" + (f": {example['detail']} ({place})" if example else ""))
     show(
-        {"events": published.events, "seconds": published.seconds, "offsets": published.offsets},
+        document,
         f"{published.events} events on disk in {published.seconds:.1f} s ({rate:,.0f}/s)",
-        as_json=as_json_,
+        f"{told.records} records, {told.duplicates} duplicates, {told.rejected} rejects{share}{others}",
+        *by_reason,
+        *([f"all of them: penstock rejects {pipeline}"] if told.rejected else []),
+        as_json=as_json,
     )
 
 
@@ -51,6 +107,7 @@ def rejects(
     """
     with Penstock() as penstock:
         found = list(penstock.events.rejects(pipeline, source))
+        unread = _unread(penstock, pipeline, source)
     counts = Counter((name, reject["reason"], reject["field"] or "") for name, reject in found)
     by_reason = [(*group, count) for group, count in counts.most_common()]
     shown: Counter[str] = Counter()
@@ -65,8 +122,19 @@ def rejects(
         [{"source": name, **reject} for name, reject in found],
         table(("source", "reason", "field", "count"), by_reason, empty="no rejects"),
         *examples,
+        *([unread] if unread else []),
         as_json=as_json_,
     )
+
+
+def _unread(penstock: Penstock, pipeline: str, source: str | None) -> str:
+    """A sentence on events that no rule has judged yet; nothing where there are none."""
+    try:
+        names = [source] if source else penstock.pipelines.spec(pipeline).sources
+        left = sum(waiting(penstock.events.counts(pipeline, name)) for name in names)
+    except (Unavailable, DeadlineExceeded) as error:
+        return f"ingest does not answer, so there may be more: {error}"
+    return f"ingest still reads: {left} events wait, so there may be more" if left else ""
 
 
 def erase(

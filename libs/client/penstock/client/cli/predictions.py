@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -12,9 +14,11 @@ from penstock.client.cli.training import chosen
 from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.digests import short_digest
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
 from penstock.contracts.verdicts import worded
 from penstock.contracts.versions import version_name
+
+MOST_CLASSES = 5
 
 
 def predict(
@@ -31,22 +35,47 @@ def predict(
     if (entity is None) == (fields is None):
         raise Invalid("say what to predict for", remedy="Give --entity ID or --input JSON")
     with Penstock() as penstock:
-        found = (
-            penstock.predictions.by_entity(pipeline, entity)
-            if entity is not None
-            else penstock.predictions.by_fields(pipeline, _fields(fields or ""))
-        )
-    probabilities = ", ".join(f"{name} {value:.4f}" for name, value in found.probabilities.items())
-    said = probabilities or f"{found.value:.4f}"
+        try:
+            found = (
+                penstock.predictions.by_entity(pipeline, entity)
+                if entity is not None
+                else penstock.predictions.by_fields(pipeline, _fields(fields or ""))
+            )
+        except NotFound as error:
+            raise _unpromoted(penstock, pipeline) or error from error
+    said = _probable(found.probabilities) or f"{found.value:.4f}"
     if found.HasField("interval"):
         said += f", {found.interval.lower:.4f} to {found.interval.upper:.4f}"
     show(
         found,
         f"{found.decision or said}   ({said})",
+        *(f"warning: {warning}" for warning in found.warnings),
         f"by {version_name(pipeline, found.digest)}, generation {found.generation}."
         f"   Where from: penstock trace {found.prediction}",
         as_json=as_json_,
     )
+
+
+def _probable(probabilities: Mapping[str, float]) -> str:
+    """The most probable classes first, at most MOST_CLASSES."""
+    ordered = sorted(probabilities.items(), key=lambda item: -item[1])
+    shown = [f"{name} {value:.4f}" for name, value in ordered[:MOST_CLASSES]]
+    if len(ordered) > len(shown):
+        shown.append(
+            f"{len(ordered) - len(shown)} others {sum(value for _, value in ordered[MOST_CLASSES:]):.4f}"
+        )
+    return ", ".join(shown)
+
+
+def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound | None:
+    """A better reason why nothing answers: the pipeline is there, and no version of it was promoted."""
+    with suppress(NotFound, Unavailable, DeadlineExceeded):
+        if not penstock.pipelines.get(pipeline).promoted_digest:
+            return NotFound(
+                f"{pipeline} is applied, but has no promoted version",
+                remedy=f"penstock train {pipeline} --wait; why one was refused: penstock models {pipeline}",
+            )
+    return None
 
 
 def trace(

@@ -28,6 +28,7 @@ from penstock.client.cli.output import (
     table,
 )
 from penstock.client.client import Penstock
+from penstock.client.outcomes import waiting
 from penstock.client.runs import ENDED
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import DeadlineExceeded, Invalid, NotFound, Unavailable
@@ -56,6 +57,7 @@ def train(
 ) -> None:
     """Train on all that was published so far."""
     with Penstock() as penstock:
+        _refuse_nothing(penstock, pipeline)
         run = penstock.runs.create(
             pipeline,
             overrides=_overrides(override or []),
@@ -65,8 +67,22 @@ def train(
         if wait:
             _until_served_or_refused(penstock, run, as_json=as_json_)
         else:
-            watch_it = f"Watch it: penstock runs --pipeline {pipeline}"
+            watch_it = f"Watch it: penstock runs {pipeline}"
             show(run, f"run {run.run_id} requested. {watch_it}", as_json=as_json_)
+
+
+def _refuse_nothing(penstock: Penstock, pipeline: str) -> None:
+    """Ends the command where ingest has read everything and no label is among it."""
+    spec = penstock.pipelines.spec(pipeline)
+    source = spec.target.source_field.partition(".")[0]
+    with suppress(NotFound, Unavailable, DeadlineExceeded):
+        counts = penstock.events.counts(pipeline, source)
+        if counts.records or waiting(counts):
+            return
+        rejects = ", ".join(f"{count} {reason}" for reason, count in counts.rejects.items())
+        because = f"all {counts.events} events were rejected ({rejects})" if rejects else "none was published"
+        see = f"penstock rejects {pipeline}" if rejects else f"penstock publish {pipeline} {source} FILE"
+        fail(f"nothing to train on: source `{source}` has no record, as {because}. See: {see}")
 
 
 def import_(
@@ -86,16 +102,18 @@ def import_(
         if wait:
             _until_served_or_refused(penstock, run, as_json=as_json_)
         else:
-            watch_it = f"Watch it: penstock runs --pipeline {pipeline}"
+            watch_it = f"Watch it: penstock runs {pipeline}"
             show(run, f"run {run.run_id} imports {model.name}. {watch_it}", as_json=as_json_)
 
 
 def runs(
-    pipeline: Annotated[str, typer.Option(help="Only of this pipeline.")] = "", as_json_: AsJson = False
+    pipeline: Annotated[str, typer.Argument(help="Only of this pipeline.")] = "",
+    option: Annotated[str, typer.Option("--pipeline", help="As the argument.", hidden=True)] = "",
+    as_json_: AsJson = False,
 ) -> None:
     """Training runs, newest first."""
     with Penstock() as penstock:
-        found = penstock.runs.list(pipeline)
+        found = penstock.runs.list(pipeline or option)
     rows = [
         (
             r.run_id,

@@ -223,8 +223,11 @@ def _target(fields: list[Field], table: Table, answers: Answers) -> Target:
             remedy="Give what a model is to learn from, and a column with what it is to answer",
         )
     named = [one for one in able if names.names_a_target(one.column.name)]
-    found = (chosen or named[-1:] or able[-1:])[0]
-    why = "as you said" if chosen else "by its name" if named else "the last column"
+    likely = [one for one in able if not one.protected and names.may_name_a_target(one.column.name)]
+    perhaps = [one for one in likely if one.type != "number" or len(one.column.counts) == 2]
+    last = [one for one in able if not one.protected][-1:] or able[-1:]
+    found = (chosen or named[-1:] or perhaps[-1:] or last)[0]
+    why = "as you said" if chosen else "by its name" if named or perhaps else "the last column"
     return _typed_target(replace(found, left_out="", protected="", personal=""), table, answers, why)
 
 

@@ -20,7 +20,7 @@ _PROTECTED = {
     "nationality or origin": "nationality citizenship citizen staatsangehorigkeit nationalitat nationalite"
     " nacionalidad nazionalita immigrant migrant foreign foreignworker native",
     "marital status": "marital married familienstand matrimonial matrimoniale civil maritalstatus"
-    " divorced spouse zivilstand rlthp",
+    " maritl divorced spouse zivilstand rlthp",
     "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps",
     "sexual orientation": "orientation lgbt",
     "political opinion or union": "political party union gewerkschaft syndicat sindicato",
@@ -53,6 +53,7 @@ _TARGETS = _listed(
     " diagnosis approved loan_status repaid response ziel klasse cible objetivo readmitted attrition"
     " converted clicked subscribed loan_default credit_risk creditability status_target"
 )
+_PERHAPS = _listed("status species kind category quality result recommended decision verdict grade")
 _POSITIVE = _listed(
     "yes true y 1 bad default defaulted churn churned fraud positive pos malignant spam died dead approved"
     " good_risk ja oui si sim presence present case failure failed fail abnormal survived"
@@ -98,6 +99,11 @@ def afterwards(name: str) -> str | None:
 
 def names_a_target(name: str) -> bool:
     return "_".join(words(name)) in _TARGETS or "".join(words(name)) in _TARGETS
+
+
+def may_name_a_target(name: str) -> bool:
+    """Tells whether a column of few values is more often an answer than an input."""
+    return bool(set(words(name)) & _PERHAPS)
 
 
 def says_yes(value: str) -> bool:

@@ -169,6 +169,7 @@ class PredictResponse(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     INTERVAL_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     prediction: _builtins.str
     """`x-penstock-prediction`: what `penstock trace` takes."""
     decision: _builtins.str
@@ -187,6 +188,10 @@ class PredictResponse(_message.Message):
     def interval(self) -> Global___Interval:
         """Around `value`, for a regression with quantiles."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sentences on inputs that are missing, unknown, or outside of what training saw."""
+
     def __init__(
         self,
         *,
@@ -198,10 +203,11 @@ class PredictResponse(_message.Message):
         generation: _builtins.int = ...,
         events: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         interval: Global___Interval | None = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "interval", b"interval", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "decision", b"decision", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "prediction", b"prediction", "probabilities", b"probabilities", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "decision", b"decision", "digest", b"digest", "events", b"events", "generation", b"generation", "interval", b"interval", "prediction", b"prediction", "probabilities", b"probabilities", "value", b"value", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015

@@ -1,0 +1,61 @@
+"""Misfits between a file and the source that it is to be published to, found before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from penstock.client.declared import Row, columns_of
+from penstock.contracts.dataplane import zoneless
+from penstock.contracts.errors import Invalid
+from penstock.contracts.pipeline import Source
+from penstock.contracts.rules import nearest
+
+LOOKED_AT = 200
+"""First rows of a file that are compared with the source."""
+_TYPES = {"number": (int, float), "category": (str,), "text": (str,), "boolean": (bool,)}
+
+
+def check(path: Path, found: Sequence[Row | bytes], source: Source, key: str) -> None:
+    """Compares the first rows, as `files.rows` reads them for `source`, with its fields: what no event
+    of the file could get right is refused. Raises Invalid with every misfit.
+    """
+    rows = [row for row in found if not isinstance(row, bytes)]
+    if misfits := list(_misfits(rows, source, key)) if rows else []:
+        lines = "\n".join(f"  {misfit}" for misfit in misfits)
+        raise Invalid(f"does not fit the source, nothing published:\n{lines}", where=str(path))
+
+
+def _misfits(rows: Sequence[Row], source: Source, key: str) -> Iterator[str]:
+    here = set().union(*(row.keys() for row in rows))
+    everywhere = set(rows[0]).intersection(*(row.keys() for row in rows))
+    columns = columns_of(source, key)
+    named = {name: column for column, name in columns.items()}
+    known = {source.id, key, source.timestamp, *source.fields}
+    for name in sorted(everywhere - known):
+        near = nearest(name, [*columns, *known]) or "."
+        yield f"column `{name}`: the source declares no such field{near}"
+    needed = {key: "names its entity", source.id: "names the event", source.timestamp: "is its time"}
+    needed |= {name: "is required" for name, field in source.fields.items() if field.required}
+    for name, why in needed.items():
+        if name not in here:
+            yield f"column `{named.get(name, name)}` is missing, which {why}{nearest(name, here - known)}"
+    times = [row[source.timestamp] for row in rows if row.get(source.timestamp) is not None]
+    if times and not source.timezone and all(map(zoneless, times)):
+        yield (
+            f"`{source.timestamp}` names no time zone, as in `{times[0]}`: declare the source's `timezone`,"
+            " as in UTC"
+        )
+    yield from _wrong_types(rows, source)
+
+
+def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[str]:
+    for name, field in source.fields.items():
+        values = [value for row in rows if (value := row.get(name)) not in (None, "", *source.missing)]
+        right = [
+            isinstance(value, _TYPES[field.type]) and isinstance(value, bool) == (field.type == "boolean")
+            for value in values
+        ]
+        if values and not any(right) and field.on_violation == "reject":
+            shown = "" if field.personal else f", as `{str(values[0])[:40]}`"
+            yield f"`{name}` is declared {field.type}; no value of the column is one{shown}"

@@ -1,0 +1,109 @@
+"""What became of published events: ingest's counts when it has read them, and the first of each kind of
+reject.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from penstock.client.events import Events, Published
+from penstock.contracts.dataplane import Reject
+from penstock.contracts.errors import DeadlineExceeded, NotFound, Refused, Unavailable
+from penstock.ingest.v1 import ingest_pb2 as ingest
+
+WITHIN_S = 60.0
+"""Longest wait in which ingest reads nothing."""
+_LOOK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Outcome of the events that ingest read while these were published: theirs, and those `of_others`."""
+
+    events: int
+    records: int
+    duplicates: int
+    rejects: Mapping[str, int]
+    of_others: int
+    examples: tuple[Reject, ...]
+    """The first reject of each reason; none where this user may not read rejects."""
+
+    @property
+    def rejected(self) -> int:
+        return sum(self.rejects.values())
+
+
+def outcome(
+    events: Events,
+    pipeline: str,
+    source: str,
+    published: Published,
+    before: ingest.GetCountsResponse,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Outcome:
+    """Waits until ingest has read what was published; `before`: its counts ahead of that. Raises
+    Unavailable when it reads nothing for WITHIN_S.
+    """
+    after = _read(events, pipeline, source, published, progress)
+    rejects = {
+        reason: count - before.rejects.get(reason, 0)
+        for reason, count in after.rejects.items()
+        if count > before.rejects.get(reason, 0)
+    }
+    return Outcome(
+        published.events,
+        after.records - before.records,
+        after.duplicates - before.duplicates,
+        rejects,
+        max(0, after.events - before.events - published.events),
+        _examples(events, pipeline, source, published) if rejects else (),
+    )
+
+
+def so_far(events: Events, pipeline: str, source: str) -> ingest.GetCountsResponse:
+    """Counts of the source now: none where ingest has not heard of it yet."""
+    try:
+        return events.counts(pipeline, source)
+    except NotFound:
+        return ingest.GetCountsResponse()
+
+
+def waiting(counts: ingest.GetCountsResponse) -> int:
+    """Events that ingest has not read yet."""
+    return sum(partition.lag for partition in counts.partitions)
+
+
+def _read(
+    events: Events, pipeline: str, source: str, published: Published, progress: Callable[[int], None]
+) -> ingest.GetCountsResponse:
+    ends = {end.partition: end.offset for end in published.offsets}
+    left, deadline = sum(ends.values()), time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        with suppress(NotFound, Unavailable, DeadlineExceeded):
+            counts = events.counts(pipeline, source)
+            positions = {one.partition: one.position for one in counts.partitions}
+            now = sum(max(0, end - positions.get(number, 0)) for number, end in ends.items())
+            progress(max(0, published.events - now))
+            if not now:
+                return counts
+            if now < left:
+                left, deadline = now, time.monotonic() + WITHIN_S
+        time.sleep(_LOOK_S)
+    raise Unavailable(
+        f"{published.events} events are on Kafka's disk, but ingest has read none of the last {left} for"
+        f" {WITHIN_S:.0f} s",
+        remedy="It goes on when it can: see `penstock status`, then `penstock rejects`",
+    )
+
+
+def _examples(events: Events, pipeline: str, source: str, published: Published) -> tuple[Reject, ...]:
+    ranges = {end.partition: range(published.first[end.partition], end.offset) for end in published.offsets}
+    found: dict[str, Reject] = {}
+    with suppress(Refused):
+        for _, reject in events.rejects(pipeline, source):
+            if reject["offset"] in ranges.get(reject["partition"], ()):
+                found.setdefault(reject["reason"], reject)
+    return tuple(found.values())
