@@ -11,7 +11,7 @@ PROTOC      = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc 
 PYTEST     := $(BIN)/pytest -q
 COMPILE     = $(BIN)/uv pip compile --quiet --python $(BIN)/python --generate-hashes --upgrade \
               --no-header --no-annotate --no-emit-index-url --no-emit-find-links
-SPREAD     := -n 2 --dist loadfile --no-loadscope-reorder
+SPREAD     := --dist loadfile --no-loadscope-reorder
 
 export DO_NOT_TRACK := 1
 export FEAST_USAGE := False
@@ -74,14 +74,15 @@ bench: setup ## The figures of docs/performance.md
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
+# The third worker gives way to the others, as penstock.testing.spread says.
 test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
-	@$(PYTEST) $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
+	@$(PYTEST) -n 3 $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
-	@$(PYTEST) $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
+	@$(PYTEST) -n 2 $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"
 
 test-compose: setup ## What needs Docker: PostgreSQL, Redis and S3 by the suites of their embedded twins; the compose stack and what it survives
-	@$(PYTEST) $(SPREAD) -m "docker and not compose and not slow"
+	@$(PYTEST) -n 2 $(SPREAD) -m "docker and not compose and not slow"
 	@$(PYTEST) -m "compose and not slow"
 
 test-slow: setup ## Sweeps and soaks

@@ -40,6 +40,10 @@ _RUNNING = pytest.StashKey[dict[str, Logged]]()
 _ENDS = pytest.StashKey[dict[str, ExitStack]]()  # by fixture; closing one ends its program
 
 
+def pytest_configure() -> None:
+    spread.expect_delays()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     with loading():  # every worker imports every test's modules
@@ -53,6 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     spread.tell_needs(session.items)
+    spread.give_way()
 
 
 @pytest.hookimpl(optionalhook=True)
