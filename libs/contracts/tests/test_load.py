@@ -508,10 +508,10 @@ def test_the_examples_are_good(path: Path) -> None:
     ids=["on a line", "mappings", "on many lines", "behind closing ones"],
 )
 def test_brackets_without_end_are_refused_at_once(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(BadPipeline, match="more than 100 brackets are open at once"):
         read(text)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 ALIASES = "a0: &a0 {b: 1}\n" + "".join(f"a{n}: &a{n} {{*a{n - 1} : 1}}\n" for n in range(1, 40))
