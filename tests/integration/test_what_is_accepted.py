@@ -11,7 +11,6 @@ import math
 import random
 import shutil
 import struct
-import sys
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
@@ -291,8 +290,6 @@ def in_a_training_set(home: Path, records: Mapping[str, Json]) -> Any:
 
 
 def predicted(home: Path, training_set: Any, records: Sequence[Json]) -> None:
-    if sys.modules.get("torch") is None:  # Feast is imported without it
-        sys.modules.pop("torch", None)
     from penstock.modelkit import build as modelkit
     from penstock.modelkit.graph import Runner
     from penstock.packages.format import open_package

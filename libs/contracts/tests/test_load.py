@@ -628,6 +628,12 @@ def test_what_trees_do_not_do_is_refused_by_name(
     assert any(at == line and name == key and said in message for at, name, message in found), found
 
 
+def test_a_text_is_not_told_to_be_what_only_a_category_can_be() -> None:
+    text = TREES.replace("encode: one_hot}", "encode: one_hot}\n  note: {from: applications.note}", 1)
+    told = "`boosted_trees` takes no `bag_of_words`; leave the feature out"
+    assert problems(text) == [(20, "features.note", told)]
+
+
 def test_a_constraint_is_for_a_target_that_can_rise() -> None:
     text = TREES[: TREES.index("audit:\n")].replace(
         "boosted_trees}", "boosted_trees, monotone: {income: decreasing}}"

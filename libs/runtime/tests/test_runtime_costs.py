@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import time
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import Cost
 from penstock.cost.v1.cost_pb2 import SumCostsRequest
+from penstock.runtime import spent
 from penstock.runtime.costs import summed
 
 LATE = datetime(2026, 11, 1, 1, tzinfo=timezone(timedelta(hours=2)))  # still October in UTC
@@ -48,3 +53,18 @@ def test_peaks_are_not_added() -> None:
 def test_what_is_no_month_is_refused() -> None:
     with pytest.raises(Invalid, match="`2026-13` is no month"):
         summed(JOBS, SumCostsRequest(month="2026-13"))
+
+
+def test_each_gpu_is_counted_while_its_device_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By files in the place of `/dev/nvidia0` and `/dev/nvidia1`."""
+    monkeypatch.setattr(spent, "_GPU", re.compile(rf"{tmp_path}/nvidia\d+"))
+    files = [tmp_path / name for name in ("nvidia0", "nvidia1", "nvidia1", "nvidiactl", "nvidia-uvm")]
+    began = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
+    with ExitStack() as opened:
+        for file in files:
+            opened.enter_context(file.open("w"))
+        up = time.clock_gettime(time.CLOCK_BOOTTIME) - int(began) / 100
+        assert spent.spent("self").gpu_s == pytest.approx(2 * up, abs=0.5)
+    assert spent.spent("self").gpu_s == 0

@@ -42,19 +42,22 @@ def of_split(
 
 
 def plain_losses(task: Task, parts: dict[str, tuple[Array, dict[str, Array]]]) -> dict[str, float]:
-    """The model's loss on each part, for every family alike: log loss, or squared error in the target's
-    unit, of its answers; no dropout, class weights or penalty has a share in it.
-
-    parts: by name, labels [N] and the graph's outputs, as `of_split` takes them.
+    """The model's loss on each part, for every family alike; no dropout, class weights or penalty has
+    a share in it. parts: by name, labels [N] and the graph's outputs, as `of_split` takes them.
     """
-    found: dict[str, float] = {}
-    for name, (labels, answers) in parts.items():
-        said = answers["value"][:, 0] if task == "regression" else answers["probabilities"]
-        meter = FORMULAS["rmse" if task == "regression" else "log_loss"](_scores(task, labels, said))
-        assert meter is not None
-        value = float(meter(np.ones((1, len(labels))))[0])
-        found[f"{name}_loss"] = value**2 if task == "regression" else value
-    return found
+    said = "value" if task == "regression" else "probabilities"
+    return {f"{name}_loss": loss(task, labels, answers[said]) for name, (labels, answers) in parts.items()}
+
+
+def loss(task: Task, labels: Array, answers: Array, weights: Array | None = None) -> float:
+    """Log loss of probabilities [N, k], or squared error of values [N, 1] in the target's unit; rows
+    count by their weights [N].
+    """
+    said = answers[:, 0] if task == "regression" else answers
+    meter = FORMULAS["rmse" if task == "regression" else "log_loss"](_scores(task, labels, said))
+    assert meter is not None
+    value = float(meter(np.ones((1, len(labels))) if weights is None else weights[None])[0])
+    return value**2 if task == "regression" else value
 
 
 def of_epoch(task: Task, labels: Array, outputs: Array) -> tuple[str, float]:

@@ -6,6 +6,7 @@ same each time, and the parity check of every package compares both over all its
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -121,7 +122,7 @@ class Shape(NamedTuple):
         return (*words, *read)
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """A torch module from a batch, dense and buckets as `Tensors.batch` gives them, to logits or
     standardised values, float32 [B, outputs]; in training of each of its `members`, [B members, …].
     """
@@ -144,9 +145,9 @@ class Network(nn.Module):
         rows = torch.arange(len(tensors.dense))
         return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
 
+    @abstractmethod
     def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:
         """Nodes for logits FP32 [N, outputs]. `inputs`: as `Features.tensors` names them."""
-        raise NotImplementedError
 
 
 class Embedded(Network):

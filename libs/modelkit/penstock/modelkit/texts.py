@@ -7,6 +7,7 @@ filter sees at least one place that has none of the text, however long the other
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from penstock.modelkit.network import EMBEDDING_SPREAD, Network, Tensors
 from penstock.modelkit.preprocessing import Category, Text, TextSequence
 
 
-class Part(nn.Module):
+class Part(nn.Module, ABC):
     """One text: word numbers int64 [B, longest] → float32 [B, width], by way of `table` and places
     without words `before` them and after.
     """
@@ -41,9 +42,9 @@ class Part(nn.Module):
         known = self.table.weight[1:]
         known[self._shares == 0] = self._shares @ known
 
+    @abstractmethod
     def compile_into(self, graph: Graph, numbers: str) -> str:
         """Nodes for the columns. `numbers`: int64 [N, longest]."""
-        raise NotImplementedError
 
     def _embedded(self, graph: Graph, numbers: str) -> str:
         return graph.op("Gather", graph.constant(_values(self.table.weight), np.float32), numbers, axis=0)

@@ -43,6 +43,8 @@ try:
     from feast.value_type import ValueType
 finally:
     typeguard.typechecked = _checked
+    if sys.modules.get("torch") is None:  # it is kept from Feast alone
+        del sys.modules["torch"]
 
 warnings.filterwarnings(
     "ignore", module=r"(feast|ibis)\..*"

@@ -15,7 +15,7 @@ from penstock.contracts.pipeline import (
     SourceField,
     TextCnn,
 )
-from penstock.contracts.pipeline.features import ENCODINGS, encoding, fitting
+from penstock.contracts.pipeline.features import encoding, fitting
 from penstock.contracts.pipeline.variants import Path, own_fields
 from penstock.contracts.rules.model import model
 from penstock.contracts.rules.problem import Problem, failing, unknown_reference
@@ -65,10 +65,11 @@ def _default(pipeline: Pipeline) -> Iterator[Problem]:
 def _family(pipeline: Pipeline) -> Iterator[Problem]:
     """Treatments that the model's family does not go by."""
     family, taken = pipeline.model, pipeline.model.treatments
-    instead = " or ".join(f"`{encode}`" for encode in sorted(taken & ENCODINGS))
     for name, feature in pipeline.resolved_features().items():
         at: Path = ("features", name)
         if not isinstance(feature, Number):
+            others = fitting(pipeline.field(feature.source_field), taken)
+            instead = " or ".join(f"`{encoding(other)}`" for other in others)
             told = f"`{family.type}` takes no `{feature.encode}`; leave the feature out"
             yield from failing(
                 (feature.encode not in taken, at, f"{told}{f', or use {instead}' if instead else ''}")

@@ -20,11 +20,11 @@ from penstock.modelkit.build import treated
 from penstock.modelkit.family import Description, Epoch, Family, Prepared, Trained, family_of
 from penstock.modelkit.features import Features, Inputs, Value, transform
 from penstock.modelkit.graph import Array, Graph
+from penstock.modelkit.metrics import loss
 from penstock.modelkit.preprocessing import Preprocessing
 from penstock.modelkit.rows import Rows
 
 ROUNDS = 50  # a weight is a multiple of 1/50 or coarser
-SMALLEST = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def select(answers: Sequence[Array], rows: Rows, task: Task) -> list[float]:
     counts, total = np.zeros(len(answers)), np.zeros_like(answers[0])
     best, lowest = counts, np.inf
     for taken in range(1, ROUNDS + 1):
-        losses = [_loss((total + one) / taken, rows, task) for one in answers]
+        losses = [loss(task, rows.labels, (total + one) / taken, rows.weights) for one in answers]
         chosen = int(np.argmin(losses))
         counts = counts + np.eye(len(answers))[chosen]
         total = total + answers[chosen]
@@ -152,15 +152,6 @@ def select(answers: Sequence[Array], rows: Rows, task: Task) -> list[float]:
             best, lowest = counts, losses[chosen]
     weights: list[float] = (best / best.sum()).tolist()
     return weights
-
-
-def _loss(answers: Array, rows: Rows, task: Task) -> float:
-    """Log loss, or squared error, by the rows' weights."""
-    if task == "regression":
-        losses = (answers[:, 0] - rows.labels) ** 2
-    else:
-        losses = -np.log(np.maximum(answers[np.arange(len(answers)), rows.labels], SMALLEST))
-    return float(np.average(losses, weights=rows.weights))
 
 
 FAMILY: Family = EnsembleFamily()
