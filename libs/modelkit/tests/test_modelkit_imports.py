@@ -70,6 +70,38 @@ def test_one_tensor_becomes_the_pipelines_inputs_and_gets_a_decision() -> None:
     assert examined(content)["model"].tobytes() == found["model"].tobytes(), "the same file, the same bytes"
 
 
+@pytest.mark.parametrize("opset", [11, 12, 13, 18, 20])
+def test_every_opset_that_is_taken_gets_a_decision(opset: int) -> None:
+    named, abstaining = signature(), Decision(abstain=(0.4, 0.6))
+    order = order_of(graph(GOOD, opset=opset), named, rows(named), rows(named, 3), abstaining)
+    found = confined.examine(order)
+    chance, threshold = found["rows.probabilities"][:, 1], float(found["threshold"][0])
+    decided = np.where(chance >= np.float32(threshold), "true", "false")
+    unsure = (chance >= np.float32(0.4)) & (chance <= np.float32(0.6))
+    assert unsure.any()
+    assert (found["rows.decision"][:, 0] == np.where(unsure, "abstain", decided)).all()
+
+
+@pytest.mark.parametrize("opset", [11, 20])
+def test_the_likeliest_of_many_is_decided(opset: int) -> None:
+    named = signature().model_copy(
+        update={
+            "classes": ("a", "b", "c"),
+            "outputs": {
+                "probabilities": Output(datatype="FP32", columns=3),
+                "decision": Output(datatype="BYTES", columns=1),
+            },
+            "target": TargetSignature(name="y", type="multiclass"),
+        }
+    )
+    weights = helper.make_tensor("w", F, [2, 3], [1.0, -1.0, 0.5, -2.0, 1.0, 0.0])
+    nodes = [node("MatMul", "x w", "z"), node("Softmax", "z", "p", axis=1)]
+    found = examined(graph(nodes, outputs=[tensor("p", ["N", 3])], constants=[weights], opset=opset), named)
+    likeliest = np.array(named.classes)[found["rows.probabilities"].argmax(axis=1)]
+    assert (found["rows.decision"][:, 0] == likeliest).all()
+    assert len(set(likeliest)) == 3
+
+
 def test_named_inputs_and_both_probabilities() -> None:
     """As converters of scikit-learn's pipelines give them: a column an input, text among them."""
     named = signature(("a",), ("word",))

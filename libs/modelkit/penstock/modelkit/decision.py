@@ -1,5 +1,8 @@
 """Decisions: logit to probability to decision, by the threshold, chosen on the validation split, and
 the interval in which the model abstains.
+
+What a graph answers by is of operators that opsets 11 to 20 have alike: a graph that was made
+elsewhere is answered by it, too.
 """
 
 from __future__ import annotations
@@ -8,7 +11,8 @@ import numpy as np
 
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Decision
-from penstock.modelkit.graph import INT64, Array, Graph
+from penstock.modelkit.graph import FLOAT, INT64, STRING, Array, Graph
+from penstock.packages.parts import ModelSignature
 
 ABSTAIN = "abstain"
 
@@ -51,6 +55,25 @@ def probabilities(graph: Graph, logits: str, task: Task) -> str:
     return graph.op("Softmax", logits, axis=1)
 
 
+def compile_outputs(
+    graph: Graph,
+    answers: str,
+    signature: ModelSignature,
+    threshold: float | None,
+    abstain: tuple[float, float] | None,
+) -> None:
+    """The signature's outputs. answers: FP32, as `penstock.modelkit.family.Trained` gives them."""
+    if "interval" in signature.outputs:
+        graph.output(graph.columns(answers, [0]), "value", FLOAT, ["N", 1])
+        graph.output(graph.columns(answers, [1, 2]), "interval", FLOAT, ["N", 2])
+    elif not signature.classes:
+        graph.output(answers, "value", FLOAT, ["N", 1])
+    else:
+        decision = compile_decision(graph, answers, signature.classes, threshold, abstain)
+        graph.output(answers, "probabilities", FLOAT, ["N", len(signature.classes)])
+        graph.output(decision, "decision", STRING, ["N", 1])
+
+
 def compile_decision(
     graph: Graph,
     probabilities: str,
@@ -66,15 +89,15 @@ def compile_decision(
     """
     if threshold is not None:
         weighed = graph.columns(probabilities, [1])
-        chosen = graph.op(
-            "Cast", graph.op("GreaterOrEqual", weighed, graph.constant(threshold, np.float32)), to=INT64
-        )
+        below = graph.op("Less", weighed, graph.constant(threshold, np.float32))
+        chosen = graph.op("Cast", graph.op("Not", below), to=INT64)
     else:
-        weighed = graph.op("ReduceMax", probabilities, graph.constant([1], np.int64), keepdims=1)
-        chosen = graph.op("ArgMax", probabilities, axis=1, keepdims=1)
+        weighed, chosen = graph.several(
+            "TopK", probabilities, graph.constant([1], np.int64), outputs=2, axis=1
+        )
     decided = graph.op("Gather", graph.texts(list(classes)), chosen, axis=0)
     if abstain is None:
         return decided
     low, high = (graph.constant(bound, np.float32) for bound in abstain)
-    unsure = graph.op("And", graph.op("GreaterOrEqual", weighed, low), graph.op("LessOrEqual", weighed, high))
-    return graph.op("Where", unsure, graph.texts([ABSTAIN]), decided)
+    sure = graph.op("Or", graph.op("Less", weighed, low), graph.op("Greater", weighed, high))
+    return graph.op("Where", sure, decided, graph.texts([ABSTAIN]))

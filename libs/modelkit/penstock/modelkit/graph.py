@@ -34,8 +34,9 @@ class Graph:
         self._constants: list[onnx.TensorProto] = []
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._enclosed: tuple[int, onnx.ModelProto] | None = None
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-        self._output_of: dict[bytes, str] = {}
+        self._outputs_of: dict[bytes, tuple[str, ...]] = {}
 
     def input(self, name: str, kind: int, shape: list[int | str]) -> str:
         """Declares an input of the graph; one that is there already stays."""
@@ -43,8 +44,19 @@ class Graph:
             self._inputs.append(helper.make_tensor_value_info(name, kind, shape))
         return name
 
-    def output(self, value: str, name: str, kind: int, shape: list[int | str]) -> None:
+    def enclose(self, model: onnx.ModelProto) -> None:
+        """Puts the nodes of a model here, which is left as it is: it takes the values that `bind` named
+        as its inputs, gives its outputs by their names, and its opsets hold for all nodes. No name in
+        it may be one that is made here.
+        """
+        self._enclosed = len(self._nodes), model
+
+    def bind(self, value: str, name: str) -> None:
+        """Gives a value another name."""
         self._nodes.append(helper.make_node("Identity", [value], [name], name=name))
+
+    def output(self, value: str, name: str, kind: int, shape: list[int | str]) -> None:
+        self.bind(value, name)
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
     def constant(self, array: Array | list[Any] | float | int, dtype: type[Any]) -> str:
@@ -65,15 +77,21 @@ class Graph:
 
     def op(self, kind: str, *inputs: str, domain: str = "", outputs: int = 1, **attributes: Any) -> str:
         """The first output of a node; of equal nodes there is one."""
+        return self.several(kind, *inputs, domain=domain, outputs=outputs, **attributes)[0]
+
+    def several(
+        self, kind: str, *inputs: str, domain: str = "", outputs: int, **attributes: Any
+    ) -> tuple[str, ...]:
+        """So many outputs of a node."""
         node = helper.make_node(kind, list(inputs), [], domain=domain, **attributes)
         made = node.SerializeToString(deterministic=True)
-        if made not in self._output_of:
+        if made not in self._outputs_of:
             first = f"v{len(self._nodes)}"
             node.name = first  # nameless ones collide in a fusion of ONNX Runtime before 1.22
             node.output.extend([first, *(f"{first}_{index}" for index in range(1, outputs))])
             self._nodes.append(node)
-            self._output_of[made] = first
-        return self._output_of[made]
+            self._outputs_of[made] = tuple(node.output)
+        return self._outputs_of[made]
 
     def columns(self, value: str, indices: list[int]) -> str:
         """Columns [N, len(indices)] of a matrix, in this order, repeats allowed."""
@@ -82,14 +100,26 @@ class Graph:
     def build(self, name: str) -> onnx.ModelProto:
         """The checked model. Raises onnx.checker.ValidationError."""
         graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, self._constants)
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(ML, 4)],
-            ir_version=9,
-            producer_name="penstock",
-        )
+        if self._enclosed is None:
+            opsets = [helper.make_opsetid("", 20), helper.make_opsetid(ML, 4)]
+            model = helper.make_model(graph, opset_imports=opsets, ir_version=9, producer_name="penstock")
+        else:
+            model = _around(*self._enclosed, graph)
         onnx.checker.check_model(model)
         return model
+
+
+def _around(before: int, enclosed: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    """The enclosed model with so many of the graph's nodes before its own, and the others behind."""
+    model = onnx.ModelProto()
+    model.CopyFrom(enclosed)
+    nodes = [*graph.node[:before], *model.graph.node, *graph.node[before:]]
+    del model.graph.node[:], model.graph.input[:], model.graph.output[:]
+    model.graph.node.extend(nodes)
+    model.graph.input.extend(graph.input)
+    model.graph.output.extend(graph.output)
+    model.graph.initializer.extend(graph.initializer)
+    return model
 
 
 class Runner:

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 
 from penstock.contracts.errors import PenstockError
-from penstock.modelkit.decision import compile_decision
+from penstock.modelkit.decision import compile_outputs
 from penstock.modelkit.family import Family, Trained
 from penstock.modelkit.features import Features
-from penstock.modelkit.graph import FLOAT, STRING, Array, Graph, Runner
+from penstock.modelkit.graph import Array, Graph, Runner
 from penstock.modelkit.preprocessing import Preprocessing
 from penstock.modelkit.rows import Rows
 
@@ -37,15 +37,7 @@ def compile_model(
     graph = Graph()
     inputs = family.inputs(Features(graph, fitted))
     answers = model.compile(graph, {name: value.name for name, value in inputs.items()})
-    if "interval" in signature.outputs:
-        graph.output(graph.columns(answers, [0]), "value", FLOAT, ["N", 1])
-        graph.output(graph.columns(answers, [1, 2]), "interval", FLOAT, ["N", 2])
-    elif signature.target.type == "regression":
-        graph.output(answers, "value", FLOAT, ["N", 1])
-    else:
-        decision = compile_decision(graph, answers, signature.classes, threshold, abstain)
-        graph.output(answers, "probabilities", FLOAT, ["N", len(signature.classes)])
-        graph.output(decision, "decision", STRING, ["N", 1])
+    compile_outputs(graph, answers, signature, threshold, abstain)
     return graph.build(signature.target.name)
 
 

@@ -122,9 +122,9 @@ class Shape(NamedTuple):
         return (*words, *read)
 
 
-class Network(nn.Module, ABC):
-    """A torch module from a batch, dense and buckets as `Tensors.batch` gives them, to logits or
-    standardised values, float32 [B, outputs]; in training of each of its `members`, [B members, …].
+class Trainable(nn.Module):
+    """A torch module from a batch, dense and buckets as `Tensors.batch` gives them, to what an objective
+    compares with the labels, float32 [B, outputs]; in training of each of its `members`, [B members, …].
     """
 
     members = 1
@@ -140,10 +140,14 @@ class Network(nn.Module, ABC):
 
     @torch.no_grad()
     def predict(self, tensors: Tensors, chunk: int = 4096) -> Tensor:
-        """Logits of all rows, without dropout."""
+        """Answers for all rows, without dropout."""
         self.eval()
         rows = torch.arange(len(tensors.dense))
         return torch.cat([self(*tensors.batch(part)) for part in torch.split(rows, chunk)])
+
+
+class Network(Trainable, ABC):
+    """One whose answers are logits, or standardised values."""
 
     @abstractmethod
     def compile_into(self, graph: Graph, inputs: Mapping[str, str]) -> str:

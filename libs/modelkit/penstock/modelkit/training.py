@@ -27,7 +27,7 @@ from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.intervals import Quantiles
 from penstock.modelkit.metrics import of_epoch
-from penstock.modelkit.network import Network, Tensors
+from penstock.modelkit.network import Tensors, Trainable
 from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.schedules import Moment, learning_rate
 
@@ -102,7 +102,7 @@ def seed_everything(seed: int) -> None:
 
 
 def train(
-    network: Network,
+    network: Trainable,
     objective: Objective,
     training: Split,
     validation: Split,
@@ -139,7 +139,7 @@ class _Loop:
 
     def __init__(
         self,
-        network: Network,
+        network: Trainable,
         objective: Objective,
         training: Split,
         validation: Split,
@@ -249,7 +249,7 @@ class _Loop:
         self._began -= self.history[-1].elapsed_s
 
 
-def weights_digest(network: Network) -> str:
+def weights_digest(network: Trainable) -> str:
     """`sha256:…` over all weights in order: two runs that agree on it agree on every bit."""
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():
@@ -257,7 +257,7 @@ def weights_digest(network: Network) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _identity(network: Network, training: Split, validation: Split, plan: Trainer, seed: int) -> str:
+def _identity(network: Trainable, training: Split, validation: Split, plan: Trainer, seed: int) -> str:
     """Digest that a checkpoint must agree on to be gone on from: the plan, the seed, the network as it
     starts, the data.
     """

@@ -29,7 +29,7 @@ from penstock.modelkit.detectors import isolation_forest, mahalanobis
 from penstock.modelkit.family import Description, Epoch, Family, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value
 from penstock.modelkit.graph import DOUBLE, FLOAT, Array, Graph
-from penstock.modelkit.network import Network, Tensors
+from penstock.modelkit.network import Tensors, Trainable
 from penstock.modelkit.training import Objective, Split, seed_everything, train, weights_digest
 from penstock.packages.parts import Bar, Bars, Histogram, Picture, Series
 
@@ -41,7 +41,7 @@ LIMITS = (
 )
 
 
-class Mirror(Network):
+class Mirror(Trainable):
     """Layers that narrow to `code` numbers and widen again, with ReLU between them."""
 
     def __init__(self, columns: int, hidden: tuple[int, ...], code: int) -> None:

@@ -5,14 +5,14 @@ behind. They are of operators that every opset from 11 to 20 has alike.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, compose, helper, numpy_helper
+from onnx import TensorProto, compose
 
 from penstock.contracts.errors import Invalid
-from penstock.modelkit.decision import ABSTAIN
+from penstock.modelkit.decision import compile_outputs
+from penstock.modelkit.graph import Graph
 from penstock.packages.parts import ModelSignature
 
 PREFIX = "imported/"
@@ -23,65 +23,47 @@ class Adapted:
     """A foreign graph between adapters. `build` gives it with a decision, or without one."""
 
     def __init__(self, model: onnx.ModelProto, signature: ModelSignature) -> None:
-        """Raises Invalid, with the input or output, where the graph does not fit the pipeline."""
         self.signature = signature
         self._model = compose.add_prefix(model, PREFIX)
-        self._before: list[onnx.NodeProto] = []
-        self._after: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-        self._feed(self._model.graph)
-        self._answer(self._model.graph)
 
     def build(
         self, threshold: float | None = None, abstain: tuple[float, float] | None = None
     ) -> onnx.ModelProto:
-        """The whole graph. `threshold`: binary only."""
-        made = onnx.ModelProto.FromString(self._model.SerializeToString())
-        graph = made.graph
-        constants, after = list(self._constants), list(self._after)
-        if self.signature.classes:
-            after += _decide(self.signature.classes, threshold, abstain, constants)
-        nodes = [*self._before, *graph.node, *after]
-        del graph.node[:], graph.input[:], graph.output[:]
-        graph.node.extend(nodes)
-        graph.initializer.extend(constants)
+        """The whole graph. `threshold`: binary only. Raises Invalid, with the input or output, where the
+        graph does not fit the pipeline.
+        """
+        graph = Graph()
+        self._feed(graph)
+        graph.enclose(self._model)
+        compile_outputs(graph, self._answer(graph), self.signature, threshold, abstain)
+        return graph.build(self.signature.target.name)
+
+    def _feed(self, graph: Graph) -> None:
+        """The pipeline's inputs, and from them those of the foreign graph."""
         inputs = self.signature.inputs
         sides = (
             ("numbers", TensorProto.DOUBLE, inputs.numbers),
             ("strings", TensorProto.STRING, inputs.strings),
         )
-        graph.input.extend(
-            helper.make_tensor_value_info(name, kind, ["N", len(columns)])
-            for name, kind, columns in sides
-            if columns
-        )
-        kinds = {"FP32": TensorProto.FLOAT, "BYTES": TensorProto.STRING}
-        graph.output.extend(
-            helper.make_tensor_value_info(name, kinds[output.datatype], ["N", output.columns])
-            for name, output in self.signature.outputs.items()
-        )
-        onnx.checker.check_model(made)
-        return made
-
-    def _feed(self, graph: onnx.GraphProto) -> None:
-        constants = {tensor.name for tensor in graph.initializer}
-        wanted = {one.name.removeprefix(PREFIX): one for one in graph.input if one.name not in constants}
-        inputs = self.signature.inputs
+        given = {graph.input(name, kind, ["N", len(of)]) for name, kind, of in sides if of}
+        theirs = self._model.graph
+        constants = {tensor.name for tensor in theirs.initializer}
+        shaped = {
+            one.name.removeprefix(PREFIX): one.type.tensor_type
+            for one in theirs.input
+            if one.name not in constants
+        }
         features = (*inputs.numbers, *inputs.strings)
-        shaped = {name: one.type.tensor_type for name, one in wanted.items()}
-        sides = {"numbers": inputs.numbers, "strings": inputs.strings}
-        if set(wanted) == {name for name, columns in sides.items() if columns} and all(
-            _rank(kind) == 2 for kind in shaped.values()
-        ):
-            for name in wanted:
-                _check_type(name, shaped[name].elem_type, text=name == "strings")
-                self._cast(name, PREFIX + name, shaped[name].elem_type)
-        elif len(wanted) == 1 and set(wanted) - set(features):
-            self._feed_matrix(*shaped.items())
+        if set(shaped) == given and all(_rank(kind) == 2 for kind in shaped.values()):
+            for name, kind in shaped.items():
+                _check_type(name, kind.elem_type, text=name == "strings")
+                _cast(graph, name, name, kind.elem_type)
+        elif len(shaped) == 1 and set(shaped) - set(features):
+            self._feed_matrix(graph, *shaped.items())
         else:
-            self._feed_columns(shaped, features)
+            self._feed_columns(graph, shaped, features)
 
-    def _feed_matrix(self, only: tuple[str, onnx.TypeProto.Tensor]) -> None:
+    def _feed_matrix(self, graph: Graph, only: tuple[str, onnx.TypeProto.Tensor]) -> None:
         """One tensor [N, k] from all columns, which must be numbers."""
         (name, kind), inputs = only, self.signature.inputs
         if inputs.strings:
@@ -100,9 +82,11 @@ class Adapted:
                 where=name,
                 remedy=f"Export a graph that takes {_listed(inputs.numbers)}, in this order",
             )
-        self._cast("numbers", PREFIX + name, kind.elem_type)
+        _cast(graph, "numbers", name, kind.elem_type)
 
-    def _feed_columns(self, shaped: Mapping[str, onnx.TypeProto.Tensor], features: tuple[str, ...]) -> None:
+    def _feed_columns(
+        self, graph: Graph, shaped: Mapping[str, onnx.TypeProto.Tensor], features: tuple[str, ...]
+    ) -> None:
         """One input [N, 1] or [N] a feature, by its name."""
         unknown, missing = sorted(set(shaped) - set(features)), sorted(set(features) - set(shaped))
         for wrong, sentence, remedy in (
@@ -126,27 +110,19 @@ class Adapted:
                     where=name,
                     remedy="Export it with one column",
                 )
-            index = self._constant(f"column_{name}", np.array([at.index(name)], np.int64))
-            self._node("Gather", [side, index], f"of_{name}", axis=1)
-            found = f"of_{name}"
+            found = graph.columns(side, [at.index(name)])
             if _rank(kind) == 1:
-                flat = self._constant(f"flat_{name}", np.array([-1], np.int64))
-                found = self._node("Reshape", [found, flat], f"flat_of_{name}")
-            self._cast(found, PREFIX + name, kind.elem_type)
+                found = graph.op("Reshape", found, graph.constant([-1], np.int64))
+            _cast(graph, found, name, kind.elem_type)
 
-    def _cast(self, value: str, to: str, kind: int) -> None:
-        if kind == TensorProto.STRING:
-            self._node("Identity", [value], to)
-        else:
-            self._node("Cast", [value], to, to=kind)
-
-    def _answer(self, graph: onnx.GraphProto) -> None:
-        """Names the graph's answer `probabilities` [N, k] or `value` [N, 1], in FP32."""
+    def _answer(self, graph: Graph) -> str:
+        """The foreign graph's answer: probabilities [N, k] or a value [N, 1], FP32."""
+        theirs = self._model.graph
         name = "value" if not self.signature.classes else "probabilities"
-        found = [one for one in graph.output if one.type.tensor_type.elem_type in _REALS]
+        found = [one for one in theirs.output if one.type.tensor_type.elem_type in _REALS]
         named = [one for one in found if one.name == PREFIX + name]
         if len(named or found) != 1:
-            kinds = ", ".join(f"`{one.name.removeprefix(PREFIX)}`" for one in graph.output)
+            kinds = ", ".join(f"`{one.name.removeprefix(PREFIX)}`" for one in theirs.output)
             raise Invalid(
                 f"of the outputs {kinds} none can be told to be the {name}: exactly one must be a tensor of"
                 " FP32 or FP64",
@@ -166,69 +142,18 @@ class Adapted:
                 if self.signature.classes
                 else "One value a row",
             )
-        value = self._node("Cast", [output.name], "answer", after=True, to=TensorProto.FLOAT)
+        value = graph.op("Cast", output.name, to=TensorProto.FLOAT)
         if rank == 1:
-            shape = self._constant("one_column", np.array([-1, 1], np.int64))
-            value = self._node("Reshape", [value, shape], "answers", after=True)
-        if binary and one:
-            whole = self._constant("one", np.array(1, np.float32))
-            rest = self._node("Sub", [whole, value], "rest", after=True)
-            self._node("Concat", [rest, value], name, after=True, axis=1)
-        else:
-            self._node("Identity", [value], name, after=True)
-
-    def _constant(self, name: str, value: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> str:
-        self._constants.append(numpy_helper.from_array(value, name))
-        return name
-
-    def _node(self, kind: str, inputs: list[str], output: str, *, after: bool = False, **said: Any) -> str:
-        node = helper.make_node(kind, inputs, [output], name=f"adapter_{output}", **said)
-        (self._after if after else self._before).append(node)
-        return output
+            value = graph.op("Reshape", value, graph.constant([-1, 1], np.int64))
+        if not (binary and one):
+            return value
+        rest = graph.op("Sub", graph.constant(1, np.float32), value)
+        return graph.op("Concat", rest, value, axis=1)
 
 
-def _decide(
-    classes: tuple[str, ...],
-    threshold: float | None,
-    abstain: tuple[float, float] | None,
-    constants: list[onnx.TensorProto],
-) -> list[onnx.NodeProto]:
-    """Nodes from `probabilities` to `decision`, as `penstock.modelkit.decision` has them."""
-
-    def constant(name: str, value: object, dtype: type) -> str:
-        constants.append(numpy_helper.from_array(np.array(value, dtype), name))
-        return name
-
-    constants.append(helper.make_tensor("classes", TensorProto.STRING, [len(classes)], _encoded(classes)))
-    nodes = []
-
-    def node(kind: str, *inputs: str, outputs: tuple[str, ...], **said: Any) -> str:
-        nodes.append(helper.make_node(kind, inputs, outputs, name=f"decide_{outputs[0]}", **said))
-        return outputs[-1]
-
-    if threshold is not None:
-        weighed = node(
-            "Gather", "probabilities", constant("second", [1], np.int64), outputs=("weighed",), axis=1
-        )
-        below = node("Less", weighed, constant("threshold", threshold, np.float32), outputs=("below",))
-        chosen = node("Cast", node("Not", below, outputs=("reached",)), outputs=("chosen",), to=7)
-    else:
-        largest = constant("largest", [1], np.int64)
-        chosen = node("TopK", "probabilities", largest, outputs=("weighed", "chosen"), axis=1)
-    decided = "decision" if abstain is None else "decided"
-    node("Gather", "classes", chosen, outputs=(decided,), axis=0)
-    if abstain is not None:
-        low, high = (constant(f"bound_{at}", bound, np.float32) for at, bound in enumerate(abstain))
-        under = node("Less", "weighed", low, outputs=("under",))
-        over = node("Greater", "weighed", high, outputs=("over",))
-        sure = node("Or", under, over, outputs=("sure",))
-        constants.append(helper.make_tensor("unsure", TensorProto.STRING, [1], _encoded((ABSTAIN,))))
-        node("Where", sure, decided, "unsure", outputs=("decision",))
-    return nodes
-
-
-def _encoded(texts: tuple[str, ...]) -> list[Any]:
-    return [text.encode() for text in texts]
+def _cast(graph: Graph, value: str, name: str, kind: int) -> None:
+    """Gives the foreign graph's input of that name the value, as its type."""
+    graph.bind(value if kind == TensorProto.STRING else graph.op("Cast", value, to=kind), PREFIX + name)
 
 
 def _check_type(name: str, kind: int, *, text: bool) -> None:
