@@ -871,8 +871,7 @@ SHARED_CODE = """
     from datetime import UTC, datetime
     from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
     from penstock.contracts.events import AuditStarted, ReviewRequested
-    from penstock.runtime import faststream_mends
-from penstock.runtime.broker import ControlPlane, Router
+    from penstock.runtime.broker import ControlPlane, Router
     from penstock.runtime.settings import KafkaSettings
     from penstock.runtime.store import Store
 
