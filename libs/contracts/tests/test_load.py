@@ -354,11 +354,11 @@ def test_an_interval_lies_between_two_quantiles() -> None:
         .partition("\naudit:")[0]
     )
     assert read(good).target.quantiles == (0.1, 0.9)
-    for wrong in ("[0.9, 0.1]", "[0, 0.9]", "[0.5, 0.5]"):
+    for wrong in ("[0.9, 0.1]", "[0, 0.9]", "[0.5, 0.5]", "[1e-300, 0.9]", "[0.1, 0.9999999999999999]"):
         ((_, key, said),) = problems(good.replace("[0.1, 0.9]", wrong))
         assert (key, said) == (
             "targets.default.quantiles",
-            "give two shares between 0 and 1, the lower one first",
+            "give two shares from 0.001 to 0.999, the lower one first",
         )
     trees = good + "\nmodel: {type: boosted_trees, monotone: {income: increasing}}\n"
     trees = trees.replace(", optimizer: {learning_rate: 1e-3}", "").replace(", clip: [p01, p99]", "")

@@ -41,7 +41,7 @@ def _quantiles(pipeline: Pipeline) -> Iterable[Problem]:
     low, high = target.quantiles
     return failing(
         (target.type != "regression", at, "`quantiles` are for a regression"),
-        (not 0 < low < high < 1, at, "give two shares between 0 and 1, the lower one first"),
+        (not 0.001 <= low < high <= 0.999, at, "give two shares from 0.001 to 0.999, the lower one first"),
         (not family.quantiles, at, f"`{family.type}` gives no interval; leave it out"),
         (
             isinstance(family, Monotone) and family.monotone,
