@@ -18,7 +18,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.door.door import PREDICTION_HEADER
+from penstock_inference.door.door import KEPT_BYTES, PREDICTION_HEADER
 from penstock_inference.protocol.http_response import read_response
 from penstock_inference.protocol.tensors import grpc_response
 from penstock_inference.record.predictions import Unattributed, read_line
@@ -354,6 +354,23 @@ def test_what_was_served_is_what_is_recorded(echo_served: Echoing) -> None:
     answered = sender.check()
     assert answered > FEW / 5
     assert sender.refused > FEW / 5
+
+
+def test_a_long_call_with_what_is_no_text_reaches_no_batch(echo_served: Echoing) -> None:
+    """A text that is not UTF-8 fails the graph, and with it everybody's rows in the batch."""
+    request = service_pb2.ModelInferRequest(model_name="echo")
+    request.inputs.add(name="numbers", datatype="FP64", shape=[1, 2])
+    request.inputs.add(name="strings", datatype="BYTES", shape=[1, 3])
+    request.raw_input_contents.extend([doubles([1.0, 2.0]), strings(["a", "b", "x" * KEPT_BYTES])])
+    sent = request.SerializeToString()
+    with grpc.insecure_channel(echo_served.door.listen) as channel:
+        infer = channel.unary_unary(METHOD)
+        (found,) = grpc_response(infer(sent, timeout=30)).tensors["seen_strings"].values[2:]
+        assert found == "x" * KEPT_BYTES
+        with pytest.raises(grpc.RpcError) as refused:
+            infer(sent[:-1] + b"\xff", timeout=30)
+    assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "a text is not UTF-8" in refused.value.details(), "says the gateway"
 
 
 @pytest.mark.slow

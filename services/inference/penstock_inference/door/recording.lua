@@ -149,7 +149,7 @@ local function is_plain(body, whole)
       if length ~= counts[index] * width then return false end
     elseif types[index] ~= "BYTES" or length < 4 * counts[index] then
       return false
-    elseif whole and whole:sub(raw[1] + 1, raw[2]):find("[\128-\255]") then
+    elseif not whole or whole:sub(raw[1] + 1, raw[2]):find("[\128-\255]") then
       return false  -- a text that is perhaps not UTF-8
     end
   end
