@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 from family_suite import gives_intervals, honours_weights, keeps_its_promises, parts, pipeline
 
 from penstock.contracts.measures import Task
@@ -14,6 +15,8 @@ from penstock.contracts.pipeline.variants import section_at
 from penstock.contracts.planning import BY_ROWS, planned
 from penstock.modelkit.build import build
 from penstock.modelkit.family import family_of
+from penstock.modelkit.network import Shape
+from penstock.modelkit.realmlp import PIECE, RealMlp
 
 SECTION = section_at(Pipeline, ["model"])
 assert SECTION is not None
@@ -59,6 +62,16 @@ def test_the_recipe_of_realmlp_keeps_them_too(tmp_path: Path, target: str) -> No
     model = {"type": "mlp", "recipe": "realmlp", "hidden": [16], "dropout": 0.1}
     built = keeps_its_promises(pipeline(model, target, trainer=QUICK), tmp_path)
     assert built.metrics["r2" if target == "regression" else "auroc"] > 0.7
+
+
+def test_pieces_of_a_number_count_less_than_other_columns_to_realmlp() -> None:
+    dense, buckets = torch.zeros(2, 6), torch.zeros(2, 0, dtype=torch.int64)
+    dense[1, 2:] = 1  # three pieces of the second number, and one column that is none
+    network = RealMlp(Shape((), 6, 1, 2, (range(2, 2), range(2, 5))), [8], 0.0)
+    seen = []
+    network.layers[0].register_forward_hook(lambda _, inputs, found: seen.append(inputs[0]))
+    network(dense, buckets)
+    assert torch.allclose(seen[0][1, -4:] - seen[0][0, -4:], torch.tensor([PIECE, PIECE, PIECE, 1.0]))
 
 
 def test_a_few_hundred_rows_are_trained_for_as_many_steps_as_they_need(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from family_suite import parts, pipeline
+from family_suite import keeps_its_promises, parts, pipeline
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Adam, Adamw, FtTransformer, Pipeline
 from penstock.modelkit.build import build
-from penstock.modelkit.families.ft_transformer import Transformer
+from penstock.modelkit.families.ft_transformer import Tokens, Transformer
 from penstock.modelkit.network import Shape, Tensors
 from penstock.modelkit.optimizers import optimizer_of
 from penstock.modelkit.preprocessing import Category, Text
@@ -83,6 +83,26 @@ def test_rows_are_answered_alike_in_any_company() -> None:
     whole, one_by_one = network.predict(tensors), network.predict(tensors, chunk=1)
     assert whole.dtype == torch.float64
     assert (whole - one_by_one).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("target", ["binary", "regression"])
+def test_numbers_in_pieces_keep_its_promises(tmp_path: Path, target: str) -> None:
+    model = {**SMALL, "blocks": 1, "numbers": "piecewise"}
+    keeps_its_promises(pipeline(model, target, trainer={**QUICK, "epochs": 4}), tmp_path)
+
+
+def test_a_token_in_pieces_begins_as_a_line_and_learns_where_it_bends() -> None:
+    columns = (range(2, 2), range(2, 5))  # a constant, and a number of three pieces
+    torch.manual_seed(1)
+    plain = Tokens(Shape((), 2, 1, 2), 16)
+    torch.manual_seed(1)
+    bent = Tokens(Shape((), 5, 1, 2, columns), 16)
+    dense, buckets = torch.rand(6, 5), torch.zeros(6, 0, dtype=torch.int64)
+    assert torch.equal(plain(dense[:, :2], buckets), bent(dense, buckets))
+    bent(dense, buckets).square().sum().backward()
+    told = [weight.grad for weight in bent.pieces]
+    assert [len(each) for each in told] == [0, 3]
+    assert (told[1] != 0).all()
 
 
 def test_texts_and_categories_without_numbers(tmp_path: Path) -> None:

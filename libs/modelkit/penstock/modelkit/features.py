@@ -5,15 +5,16 @@ served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 
 from penstock.modelkit import sequences
 from penstock.modelkit.graph import DOUBLE, FLOAT, INT64, ML, STRING, Array, Graph, Runner
-from penstock.modelkit.preprocessing import Category, Preprocessing, Text, TextSequence
+from penstock.modelkit.preprocessing import Category, Number, Preprocessing, Text, TextSequence
 from penstock.modelkit.rows import Rows
 from penstock.modelkit.words import count_words
 
@@ -197,6 +198,14 @@ class Features:
         )
         length = graph.op("Sqrt", graph.op("Max", squares, graph.constant(1e-12, np.float32)))
         return graph.op("Div", weighted, length)
+
+
+def piece_columns(numbers: Sequence[Number]) -> tuple[range, ...]:
+    """Each number's pieces among the columns of `dense`, where they are taken."""
+    counts = [part.pieces for part in numbers]
+    first = len(numbers) + sum(part.indicator for part in numbers)
+    ends = accumulate(counts, initial=first)
+    return tuple(range(end, end + count) for end, count in zip(ends, counts, strict=False))
 
 
 def transform(fitted: Preprocessing, rows: Rows, wanted: Callable[[Features], dict[str, Value]]) -> Inputs:

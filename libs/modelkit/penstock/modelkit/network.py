@@ -101,13 +101,14 @@ class Shape(NamedTuple):
     """Sizes that a network is made for. `strings`: categories and texts; `dense`: columns of
     `Tensors.batch`, words included, and those of texts; `outputs`: logits, one of two classes or of
     a regression, else one a class; `numbers`: those of the dense columns, the first, that are
-    scaled numbers.
+    scaled numbers; `pieces`: each number's pieces among the dense columns.
     """
 
     strings: tuple[Category | Text | TextSequence, ...]
     dense: int
     outputs: int
     numbers: int = 0
+    pieces: tuple[range, ...] = ()
 
     @property
     def embedded(self) -> tuple[Category, ...]:

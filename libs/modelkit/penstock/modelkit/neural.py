@@ -16,7 +16,7 @@ from penstock.modelkit.attribution import word_pictures
 from penstock.modelkit.decision import probabilities
 from penstock.modelkit.fairness import Penalty, groups_of
 from penstock.modelkit.family import Description, Epoch, Part, Prepared
-from penstock.modelkit.features import Features, Inputs, Value
+from penstock.modelkit.features import Features, Inputs, Value, piece_columns
 from penstock.modelkit.graph import Array, Graph
 from penstock.modelkit.intervals import ordered
 from penstock.modelkit.network import Network, Shape, Tensors
@@ -135,11 +135,11 @@ class Neural(Generic[SpecT]):
         outputs = 3 if objective.quantiles else 1
         if objective.task == "multiclass":
             outputs = len(prepared.signature.classes)
-        strings = prepared.preprocessing.strings
+        numbers, strings = prepared.preprocessing.numbers, prepared.preprocessing.strings
         texts = text_parts(strings)
         dense = training.features.dense.shape[1] + sum(width for *_, width in training.features.words)
         dense += sum(text.width for text in texts)
-        network = self.network(spec, Shape(strings, dense, outputs, len(prepared.preprocessing.numbers)))
+        network = self.network(spec, Shape(strings, dense, outputs, len(numbers), piece_columns(numbers)))
         return Reading(texts, network) if texts else network
 
 

@@ -60,6 +60,10 @@ class Number:
     indicator: bool
     edges: tuple[float, ...] = ()
 
+    @property
+    def pieces(self) -> int:
+        return max(0, len(self.edges) - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Category:

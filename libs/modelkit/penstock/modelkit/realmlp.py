@@ -1,4 +1,5 @@
-"""RealMLP's network: numbers as waves, layers whose weights have one size.
+"""RealMLP's network: numbers as waves, layers whose weights have one size; numbers in pieces beside
+them, for those of which most rows have one value: their quartiles say nothing of the others.
 
 D. Holzmüller, L. Grinsztajn, I. Steinwart, *Better by Default: Strong Pre-Tuned MLPs and Boosted
 Trees on Tabular Data* (NeurIPS 2024). Its learning rates of kinds of weights are factors here: under
@@ -22,6 +23,7 @@ from penstock.modelkit.network import Embedded, Shape
 REACH = 3.0  # numbers are bent to stay within
 WAVES, COLUMNS = 16, 3  # of each number
 SLOW, FAST = 0.1, 6.0
+PIECE = 0.3  # size of a number's pieces, other columns being 1
 SPREAD = 0.1  # standard deviation of a wave's frequency before training
 
 
@@ -36,6 +38,9 @@ class RealMlp(Embedded):
         self.waves = Waves(shape.numbers)
         width = self.width + COLUMNS * shape.numbers
         self.scale = nn.Parameter(torch.full((width,), 1 / FAST))
+        self._fast = torch.full((width,), FAST)
+        for columns in shape.pieces:
+            self._fast[[COLUMNS * shape.numbers + column for column in columns]] *= PIECE
         sizes = [width, *hidden]
         self.layers = nn.ModuleList(
             EvenLinear(*pair) for pair in zip(sizes, [*hidden, shape.outputs], strict=True)
@@ -49,7 +54,7 @@ class RealMlp(Embedded):
         numbers = columns[:, : self._numbers]
         bent = numbers / torch.sqrt((numbers / REACH).square() + 1)
         parts = [bent, self.waves(bent), columns[:, self._numbers :]]
-        value = torch.cat(parts, dim=1) * (self.scale * FAST)
+        value = torch.cat(parts, dim=1) * (self.scale * self._fast)
         *hidden, last = self.layers
         for layer in hidden:
             value = functional.dropout(functional.selu(layer(value)), self._dropout, self.training)
@@ -71,7 +76,7 @@ class RealMlp(Embedded):
             if self.width > self._numbers:
                 parts.append(graph.columns(value, list(range(self._numbers, self.width))))
             value = graph.op("Concat", *parts, axis=1)
-        value = graph.op("Mul", value, _constant(graph, self.scale * FAST))
+        value = graph.op("Mul", value, _constant(graph, self.scale * self._fast))
         for place, layer in enumerate(self.layers):
             weight, bias = layer.folded()  # type: ignore[operator]
             value = graph.op("Gemm", value, _constant(graph, weight), _constant(graph, bias))

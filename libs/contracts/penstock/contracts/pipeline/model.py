@@ -56,9 +56,9 @@ class Mlp(FamilySpec):
 
     type: Literal["mlp"] = "mlp"
     recipe: Literal["plain", "realmlp"] = Field(default="plain", exclude_if=lambda said: said == "plain")
-    """`plain`: ReLU, numbers in pieces. `realmlp` (Holzmüller et al. 2024): SELU, numbers scaled by
-    quartiles and as waves of learned lengths; it wants ten times the learning rate. `defaults: 2`
-    chooses it, with its optimizer, where the file names no optimizer.
+    """`plain`: ReLU, numbers in pieces. `realmlp` (Holzmüller et al. 2024): SELU, numbers in pieces,
+    scaled by quartiles and as waves of learned lengths; it wants ten times the learning rate.
+    `defaults: 2` chooses it, with its optimizer, where the file names no optimizer.
     """
     hidden: Hidden = (64, 32)
     """Width of each layer."""
@@ -68,10 +68,6 @@ class Mlp(FamilySpec):
     @property
     def scale(self) -> Scale:
         return "robust" if self.recipe == "realmlp" else super().scale
-
-    @property
-    def pieces(self) -> bool:
-        return self.recipe == "plain"
 
     def dimension(self, values: int) -> int | None:
         if self.recipe == "plain":
@@ -140,7 +136,7 @@ class WideDeep(FamilySpec):
 
 class FtTransformer(FamilySpec):
     """A transformer that looks at a row's features as tokens (Gorishniy et al. 2021), with its authors'
-    defaults. Weight decay leaves out tokens, norms and biases.
+    sizes and dropouts. Weight decay leaves out tokens, norms and biases.
     """
 
     treatments = FamilySpec.treatments - {"embedding"}  # each value has a token's width
@@ -158,11 +154,21 @@ class FtTransformer(FamilySpec):
     """Share of hidden outputs that a training step leaves out."""
     residual_dropout: Dropout = 0.0
     """Share of each block's outputs that a training step leaves out."""
+    numbers: Literal["linear", "piecewise"] = Field(
+        default="linear", exclude_if=lambda said: said == "linear"
+    )
+    """A number's token: `linear`, a vector times the number; `piecewise`, a vector a piece beside it,
+    so that it has bends (Gorishniy et al. 2022). `defaults: 2` chooses the second.
+    """
+
+    @property
+    def pieces(self) -> bool:
+        return self.numbers == "piecewise"
 
     @classmethod
     def by_rows(cls, rows: int, said: Mapping[str, Any]) -> dict[str, Any]:
-        authors = {"type": "adamw", "learning_rate": 1e-4, "weight_decay": 1e-5}
-        return {"trainer": {**by_steps(rows), "optimizer": authors}}
+        optimizer = {"type": "adamw", "learning_rate": 1e-3, "weight_decay": 1e-5}
+        return {"model": {"numbers": "piecewise"}, "trainer": {**by_steps(rows), "optimizer": optimizer}}
 
 
 class Monotone(Model):

@@ -2,7 +2,9 @@
 
 Y. Gorishniy, I. Rubachev, V. Khrulkov, A. Babenko, *Revisiting Deep Learning Models for Tabular
 Data* (NeurIPS 2021): normalisation in front of each sublayer but the first attention, ReGLU, the
-answer from a token of its own. A category's bias is part of its embeddings here.
+answer from a token of its own. A category's bias is part of its embeddings here. Numbers in pieces:
+Y. Gorishniy, I. Rubachev, A. Babenko, *On Embeddings for Numerical Features in Tabular Deep
+Learning* (NeurIPS 2022).
 """
 
 from __future__ import annotations
@@ -38,9 +40,10 @@ class Tokens(nn.Module):
     def __init__(self, shape: Shape, d: int) -> None:
         super().__init__()
         categories = [part for part in shape.strings if isinstance(part, Category)]
-        texts = shape.texts
-        self._plain = shape.dense - sum(texts)
-        self._widths = [self._plain, *texts]
+        texts, counts = shape.texts, [len(columns) for columns in shape.pieces]
+        self._plain = shape.dense - sum(counts) - sum(texts)
+        self._pieces = counts if any(counts) else []
+        self._widths = [self._plain, *self._pieces, *texts]
         self._sizes = [len(part.counts) for part in categories]
         self._shares = [torch.tensor(part.weights, dtype=torch.float32) for part in categories]
         self.count = 1 + self._plain + len(categories) + len(texts)
@@ -53,16 +56,24 @@ class Tokens(nn.Module):
         self.weight, self.bias = parameter(self._plain), parameter(self._plain)
         self.table = parameter(sum(self._sizes))
         self.texts = nn.ModuleList(Linear(width, d) for width in texts)
+        # From 0, so that a number begins as a line and bends where that lowers the loss.
+        self.pieces = nn.ParameterList(torch.zeros(count, d) for count in self._pieces)
 
     @property
     def _offsets(self) -> list[int]:
         return [sum(self._sizes[:index]) for index in range(len(self._sizes))]
 
     def forward(self, dense: Tensor, buckets: Tensor) -> Tensor:
-        plain, *texts = torch.split(dense, self._widths, dim=1)
+        plain, *others = torch.split(dense, self._widths, dim=1)
+        pieces, texts = others[: len(self._pieces)], others[len(self._pieces) :]
+        columns = plain[:, :, None] * self.weight + self.bias
+        if pieces:
+            bends = [part @ weight for part, weight in zip(pieces, self.pieces, strict=True)]
+            numbers = columns[:, : len(bends)] + torch.stack(bends, dim=1)
+            columns = torch.cat([numbers, columns[:, len(bends) :]], dim=1)
         parts = [
             self.answer.expand(len(dense), 1, -1),
-            plain[:, :, None] * self.weight + self.bias,
+            columns,
             self.table[buckets + torch.tensor(self._offsets, dtype=torch.int64)],
             *(layer(text)[:, None] for layer, text in zip(self.texts, texts, strict=True)),
         ]
@@ -79,9 +90,11 @@ class Tokens(nn.Module):
         size = graph.op("Concat", rows, graph.constant([1, self.answer.shape[1]], np.int64), axis=0)
         parts = [graph.op("Expand", constant(graph, self.answer), size)]
         if self._plain:
-            plain = graph.op("Cast", graph.op("Unsqueeze", inputs["dense"], second), to=DOUBLE)
+            dense = inputs["dense"]
+            plain = graph.columns(dense, list(range(self._plain))) if self._pieces else dense
+            plain = graph.op("Cast", graph.op("Unsqueeze", plain, second), to=DOUBLE)
             scaled = graph.op("Mul", plain, constant(graph, self.weight))
-            parts.append(graph.op("Add", scaled, constant(graph, self.bias)))
+            parts += self._bent(graph, graph.op("Add", scaled, constant(graph, self.bias)), dense)
         if self._sizes:
             places = graph.op("Add", inputs["buckets"], graph.constant([self._offsets], np.int64))
             parts.append(graph.op("Gather", constant(graph, self.table), places, axis=0))
@@ -91,6 +104,22 @@ class Tokens(nn.Module):
             made = layer.compile(graph, graph.op("Cast", text, to=DOUBLE))
             parts.append(graph.op("Unsqueeze", made, one))
         return graph.op("Concat", *parts, axis=1)
+
+    def _bent(self, graph: Graph, columns: str, dense: str) -> list[str]:
+        """Nodes for the tokens of plain columns, those of numbers with what their pieces add."""
+        if not self._pieces:
+            return [columns]
+        found, one, first = [], graph.constant([1], np.int64), self._plain
+        for index, weight in enumerate(self.pieces):
+            token = graph.columns(columns, [index])
+            if count := len(weight):
+                part = graph.op("Cast", graph.columns(dense, list(range(first, first + count))), to=DOUBLE)
+                bend = graph.op("MatMul", part, constant(graph, weight))
+                token = graph.op("Add", token, graph.op("Unsqueeze", bend, one))
+                first += count
+            found.append(token)
+        absences = list(range(len(found), self._plain))
+        return [*found, graph.columns(columns, absences)] if absences else found
 
 
 class Block(nn.Module):
@@ -224,7 +253,7 @@ def kind(spec: FtTransformer) -> str:
 
 FAMILY: Family = FtTransformerFamily(
     FtTransformer,
-    inputs=partial(Features.tensors, pieces=False, one_hot=False),
+    inputs=partial(Features.tensors, pieces=True, one_hot=False),
     network=lambda spec, shape: Transformer(shape, spec),
     kind=kind,
 )
