@@ -233,6 +233,24 @@ DEFECTS: dict[str, tuple[bytes, str]] = {
         ),
         "the graph fails on rows of the pipeline: ",
     ),
+    "fails on odd rows": (
+        graph(  # looks up a number's place in a table
+            [
+                LOGIT,
+                node("Cast", "x", "places", to=TensorProto.INT64),
+                node("Gather", "places first", "place", axis=1),
+                node("Gather", "table place", "known"),
+                node("Add", "z known", "q"),
+                node("Sigmoid", "q", "p"),
+            ],
+            constants=[
+                helper.make_tensor("w", F, [2, 1], [2.0, -1.0]),
+                helper.make_tensor("first", TensorProto.INT64, [1], [0]),
+                helper.make_tensor("table", F, [100], [0.0] * 100),
+            ],
+        ),
+        "the graph fails on rows of 0, ±1e",
+    ),
     "chance": (
         graph(
             [LOGIT, node("RandomUniformLike", "z", "r"), node("Add", "z r", "q"), node("Sigmoid", "q", "p")]

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Decision
 from penstock.modelkit.graph import Array
@@ -29,6 +30,7 @@ SECONDS = 60
 MEMORY = 3 << 30  # beyond what the process has with its libraries loaded
 ALONE = 8  # rows that are also asked one by one
 ALIKE = 1e-5
+LONG = 10_000  # characters of an odd text
 
 
 def adopt(
@@ -195,16 +197,33 @@ def _checked(
                     remedy="Export it for inference: batch normalisation with the means of training",
                 )
         found.append(answers)
+    numbers, strings = _odd(signature)
+    answers = _run(session, numbers, strings, f"rows of 0, ±{MAX_NUMBER:g} and texts of {LONG:,} characters")
+    _check_shape(answers[name], len(numbers), columns, name)
     return found
 
 
-def _check_answers(answers: Array, rows: int, columns: int, name: str) -> None:
+def _odd(signature: ModelSignature) -> tuple[Array, Array]:
+    """Rows that a caller may send and few training splits hold: numbers and strings."""
+    numbers, texts = np.array([0.0, MAX_NUMBER, -MAX_NUMBER]), np.array(["", "?", "long " * (LONG // 5)])
+    inputs = signature.inputs
+    return (
+        np.repeat(numbers[:, None], len(inputs.numbers), axis=1),
+        np.repeat(texts[:, None].astype(object), len(inputs.strings), axis=1),
+    )
+
+
+def _check_shape(answers: Array, rows: int, columns: int, name: str) -> None:
     if answers.shape != (rows, columns):
         raise Invalid(
             f"{rows} rows are answered with shape {list(answers.shape)}, not [{rows}, {columns}]",
             where=name,
             remedy="Export a graph whose first dimension is the rows, however many",
         )
+
+
+def _check_answers(answers: Array, rows: int, columns: int, name: str) -> None:
+    _check_shape(answers, rows, columns, name)
     if wrong := int((~np.isfinite(answers).all(axis=1)).sum()):
         raise Invalid(
             f"the answer is no number for {wrong} of {rows} rows; a missing value comes as NaN",
@@ -233,10 +252,12 @@ def _session(model: bytes) -> Any:
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def _run(session: Any, numbers: Array, strings: Array) -> dict[str, Array]:
+def _run(
+    session: Any, numbers: Array, strings: Array, those: str = "rows of the pipeline"
+) -> dict[str, Array]:
     feed = {"numbers": numbers, "strings": strings}
     names = [output.name for output in session.get_outputs()]
-    with _said("the graph fails on rows of the pipeline"):
+    with _said(f"the graph fails on {those}"):
         answers = session.run(None, {one.name: feed[one.name] for one in session.get_inputs()})
     return dict(zip(names, answers, strict=True))
 
