@@ -2,10 +2,14 @@
 
 import inspect
 import json
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 import typer
 from rich.text import Text
@@ -13,6 +17,10 @@ from typer.testing import CliRunner
 
 from penstock.client.cli import output
 from penstock.client.cli.main import app
+from penstock.client.cli.predictions import _probable
+from penstock.client.connection import Connection
+from penstock.contracts.errors import DeadlineExceeded
+from penstock.trainer.v1 import trainer_pb2_grpc
 
 runner = CliRunner()
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "credit-risk" / "pipeline.yaml"
@@ -45,6 +53,56 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
     assert (
         "targets.default.from: no field `outcomes.default`; did you mean `outcomes.defaulted`?" in done.output
     )
+
+
+def test_a_good_file_that_leaves_doubts_is_warned_of(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    text = re.sub(r"  gates:.*?(?=^\w)", "  gates: []\n", EXAMPLE.read_text(), flags=re.DOTALL | re.MULTILINE)
+    path.write_text(text)
+    done = runner.invoke(app, ["validate", str(path)])
+    assert done.exit_code == 0
+    assert re.search(r"warning: .*pipeline\.yaml:\d+:\d+  audit: there is no gate", done.stderr)
+    assert "no problems" in done.stdout
+
+
+def test_any_terminal_shows_any_name(tmp_path: Path) -> None:
+    """A file's name and an empty cell, where the terminal's encoding has neither."""
+    program = r"""
+from penstock.client.cli.output import errors, show, table
+show([], table(("a",), [(None,)], empty=""), "Gr\xf6\xdfe \udcff", as_json=False)
+errors.print("\u2264")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.stdout.decode("ascii").split() == ["a", "-", "Gr\\xf6\\xdfe", "\\udcff"]
+    assert (done.returncode, done.stderr) == (0, b"\\u2264\n")
+
+
+def test_a_deadline_names_what_did_not_answer() -> None:
+    connection = Connection("127.0.0.1:1")
+    stub = trainer_pb2_grpc.TrainerServiceStub(connection.channel)
+    with pytest.raises(
+        DeadlineExceeded, match=r"trainer\.TrainerService.GetRun at 127.0.0.1:1 did not answer"
+    ):
+        raise connection._explained(_Late(), stub.GetRun)
+
+
+class _Late(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.DEADLINE_EXCEEDED
+
+    def trailing_metadata(self) -> None:
+        return None
+
+
+def test_the_most_probable_classes_come_first() -> None:
+    said = _probable({f"class {n}": n / 28 for n in range(8)})
+    assert said.startswith("class 7 0.2500, class 6 0.2143")
+    assert said.endswith("3 others 0.1071")
 
 
 def test_a_model_that_is_not_there_is_said_before_anybody_is_asked(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import grpc
 
 from penstock.contracts.error_details import error_in, error_of_call
-from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.contracts.errors import DeadlineExceeded, PenstockError, Unavailable
 
 Response = TypeVar("Response")
 
@@ -62,7 +62,7 @@ class Connection:
         try:
             return method(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise self._explained(error) from error
+            raise self._explained(error, method) from error
 
     def stream(
         self, method: Callable[..., Iterator[Response]], request: Any, *, timeout: float | None = None
@@ -71,16 +71,29 @@ class Connection:
         try:
             yield from method(request, timeout=timeout)
         except grpc.RpcError as error:
-            raise self._explained(error) from error
+            raise self._explained(error, method) from error
 
-    def _explained(self, error: Any) -> PenstockError:
+    def _explained(self, error: Any, method: object) -> PenstockError:
         """The PenstockError behind a gRPC error, with place and remedy where a Penstock service gave them."""
-        if error.code() is grpc.StatusCode.UNAVAILABLE and not error_in(error.trailing_metadata()):
+        told = error_in(error.trailing_metadata())
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED and not told:
+            return DeadlineExceeded(
+                f"{_name(method)} at {self._endpoint} did not answer in time",
+                remedy="Try again; `penstock status` says what is busy or waits",
+            )
+        if error.code() is grpc.StatusCode.UNAVAILABLE and not told:
             return Unavailable(
                 f"the platform at {self._endpoint} does not answer ({error.details()})",
                 remedy="Start it with `penstock up`, see `penstock status`, or set PENSTOCK_ENDPOINT",
             )
         return error_of_call(error)
+
+
+def _name(method: object) -> str:
+    """`trainer.GetRun` of a stub's method."""
+    path = getattr(method, "_method", b"the platform")
+    text = path.decode() if isinstance(path, bytes) else str(path)
+    return ".".join(part for part in text.removeprefix("/penstock.").replace(".v1.", "/").split("/") if part)
 
 
 def _loopback(endpoint: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import sys
@@ -55,6 +56,12 @@ class Console(rich.console.Console):
 
 console = Console(highlight=False, soft_wrap=True, markup=False, width=WIDE)
 errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+
+# An empty cell; and a character that the terminal's encoding has not is shown as its escape.
+EMPTY = "–" if (sys.stdout.encoding or "").lower().startswith("utf") else "-"
+for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 
@@ -143,7 +150,7 @@ def cell(value: object) -> str | Text:
         case Text():
             return value
         case None | "":
-            return "–"
+            return EMPTY
         case bool():
             return "yes" if value else "no"
         case float():
@@ -157,7 +164,7 @@ def cell(value: object) -> str | Text:
 
 
 def when(stamp: Timestamp) -> str:
-    return stamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%S") if stamp.seconds else "–"
+    return stamp.ToDatetime().strftime("%Y-%m-%d %H:%M:%S") if stamp.seconds else EMPTY
 
 
 def state_of(message: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.progress import Progress, TaskID
 from rich.text import Text
 
 from penstock.client.cli.audits import gates
@@ -200,7 +201,18 @@ def _follow(penstock: Penstock, run: trainer.Run, *, quiet: bool) -> trainer.Run
                 )
             else:
                 bar.update(task, note=state_of(run) + _waiting(penstock))
+        if run.state in ENDED:
+            _end(bar, task, run)
     return run
+
+
+def _end(bar: Progress, task: TaskID, run: trainer.Run) -> None:
+    """Leaves the bar as the run ended: full where it completed, and why it is shorter than planned."""
+    done, planned = len(run.epochs), run.epochs_planned
+    if run.state != trainer.Run.STATE_COMPLETED:
+        bar.update(task, total=planned or None, note=f"{state_of(run)} after {done} of {planned} epochs")
+    elif 0 < done < planned:
+        bar.update(task, total=done, completed=done, note=f"stopped early, after {done} of {planned} epochs")
 
 
 def _states(penstock: Penstock, run_id: str) -> Iterator[trainer.Run]:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
 from penstock.contracts.pipeline import Gate, Group, Pipeline
 from penstock.contracts.pipeline.variants import Path, unused
+from penstock.contracts.rules.doubts import doubts
 from penstock.contracts.rules.features import clip_bounds, features
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_key, unknown_reference
 from penstock.contracts.rules.sources import sources
@@ -22,6 +23,7 @@ __all__ = [
     "Path",
     "Problem",
     "clip_bounds",
+    "doubts",
     "nearest",
     "problems",
     "unknown_key",
@@ -54,6 +56,12 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         *_promotion(pipeline),
         *_serving(pipeline),
     ]
+
+
+_REMEDIES = {
+    "boolean": "write `true` or `false`, without quotes",
+    "number": "write a number without quotes, as in `positive: 1`",
+}
 
 
 def _target(pipeline: Pipeline) -> Iterable[Problem]:
@@ -100,7 +108,8 @@ def _target(pipeline: Pipeline) -> Iterable[Problem]:
         (
             given and binary and not may_equal,
             (*at, "positive"),
-            f"`{said}` never equals a value of `{target.source_field}`, which is {field.type}",
+            f"`{said}` never equals a value of `{target.source_field}`, which is {field.type};"
+            f" {_REMEDIES.get(field.type, 'write one of its values')}",
         ),
         (
             not given and binary and field.type != "boolean",

@@ -1,0 +1,55 @@
+"""Doubts about a file without a mistake: each is one that somebody had to find out too late."""
+
+import pytest
+
+from penstock.contracts.load import read
+from penstock.contracts.rules import doubts
+
+FILE = """\
+version: 1
+pipeline: loans
+entities: {person: {key: person_id}}
+sources:
+  events:
+    entity: person
+    id: event_id
+    timestamp: at
+    fields:
+      income: {type: number}
+      sex: {type: category, protected: true}
+      COPY: {type: boolean}
+      defaulted: {type: boolean}
+features:
+  income: {from: events.income}
+targets:
+  default: {from: events.defaulted, type: binary}
+audit:
+  groups: {sex: {}}
+  gates: [{metric: auroc, at_least: 0.7}]
+"""
+
+
+def told(text: str) -> list[tuple[str, str]]:
+    return [(".".join(map(str, doubt.path)), doubt.message) for doubt in doubts(read(text))]
+
+
+def test_a_good_file_raises_none() -> None:
+    assert told(FILE.replace("COPY", "debts")) == []
+
+
+def test_a_protected_field_as_an_input() -> None:
+    ((path, said),) = told(FILE.replace("  income: {from", "  sex: {from: events.sex}\n  income: {from"))
+    assert (path, "`sex` is protected and an input" in said) == ("features.sex", True)
+
+
+@pytest.mark.parametrize("name", ["is_default", "default_flag", "defaulted_at", "label", "wasDefaulted"])
+def test_a_target_by_another_name(name: str) -> None:
+    ((path, said),) = told(
+        FILE.replace("COPY", name).replace("features:", f"features:\n  x: {{from: events.{name}}}")
+    )
+    assert (path, "looks like the target `defaulted`" in said) == ("features.x", True)
+
+
+def test_no_gate() -> None:
+    ((path, said),) = told(FILE.replace("gates: [{metric: auroc, at_least: 0.7}]", "gates: []"))
+    assert (path, "none is judged" in said) == ("audit", True)
