@@ -109,6 +109,7 @@ check-generated: setup
 	diff -r --brief --exclude=__pycache__ "$$fresh/penstock" libs/stubs/penstock || { echo "The stubs are not those of proto/: run make gen" >&2; exit 1; }
 	@$(BIN)/python deploy/images/requirements.py --check
 	@$(BIN)/python deploy/observability/dashboards.py --check
+	@$(BIN)/python deploy/messages.py --check
 
 check-contracts: setup
 	@$(BIN)/python -m penstock.contracts.export --check . .
@@ -120,6 +121,7 @@ gen: setup clean-gen requirements ## Stubs from proto/, schemas and pages from t
 	@$(PROTOC) --python_out=libs/stubs --grpc_python_out=libs/stubs --mypy_out=quiet:libs/stubs --mypy_grpc_out=quiet:libs/stubs
 	@$(BIN)/python -m penstock.contracts.export .
 	@$(BIN)/python deploy/observability/dashboards.py
+	@$(BIN)/python deploy/messages.py
 
 clean-gen:
 	@rm -rf libs/stubs/penstock

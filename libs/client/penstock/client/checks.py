@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NewType
 
 from penstock.client.declared import Row, columns_of
 from penstock.contracts.dataplane import zoneless
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Source
 from penstock.contracts.rules import nearest
+
+Misfit = NewType("Misfit", str)
 
 LOOKED_AT = 200
 """First rows of a file that are compared with the source."""
@@ -26,7 +29,7 @@ def check(path: Path, found: Sequence[Row | bytes], source: Source, key: str) ->
         raise Invalid(f"does not fit the source, nothing published:\n{lines}", where=str(path))
 
 
-def _misfits(rows: Sequence[Row], source: Source, key: str) -> Iterator[str]:
+def _misfits(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
     here = set().union(*(row.keys() for row in rows))
     everywhere = set(rows[0]).intersection(*(row.keys() for row in rows))
     columns = columns_of(source, key)
@@ -34,22 +37,24 @@ def _misfits(rows: Sequence[Row], source: Source, key: str) -> Iterator[str]:
     known = {source.id, key, source.timestamp, *source.fields}
     for name in sorted(everywhere - known):
         near = nearest(name, [*columns, *known]) or "."
-        yield f"column `{name}`: the source declares no such field{near}"
+        yield Misfit(f"column `{name}`: the source declares no such field{near}")
     needed = {key: "names its entity", source.id: "names the event", source.timestamp: "is its time"}
     needed |= {name: "is required" for name, field in source.fields.items() if field.required}
     for name, why in needed.items():
         if name not in here:
-            yield f"column `{named.get(name, name)}` is missing, which {why}{nearest(name, here - known)}"
+            yield Misfit(
+                f"column `{named.get(name, name)}` is missing, which {why}{nearest(name, here - known)}"
+            )
     times = [row[source.timestamp] for row in rows if row.get(source.timestamp) is not None]
     if times and not source.timezone and all(map(zoneless, times)):
-        yield (
+        yield Misfit(
             f"`{source.timestamp}` names no time zone, as in `{times[0]}`: declare the source's `timezone`,"
             " as in UTC"
         )
     yield from _wrong_types(rows, source)
 
 
-def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[str]:
+def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[Misfit]:
     for name, field in source.fields.items():
         values = [value for row in rows if (value := row.get(name)) not in (None, "", *source.missing)]
         right = [
@@ -58,4 +63,4 @@ def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[str]:
         ]
         if values and not any(right) and field.on_violation == "reject":
             shown = "" if field.personal else f", as `{str(values[0])[:40]}`"
-            yield f"`{name}` is declared {field.type}; no value of the column is one{shown}"
+            yield Misfit(f"`{name}` is declared {field.type}; no value of the column is one{shown}")

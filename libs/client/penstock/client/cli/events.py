@@ -39,7 +39,9 @@ def publish(
         found = rows(file, declared, encoding=encoding)
         first = list(itertools.islice(found, checks.LOOKED_AT))
         if not first:
-            raise Invalid("no row to publish", where=str(file))
+            raise Invalid(
+                "no row to publish", where=str(file), remedy="A CSV has its header first, then rows"
+            )
         if declared:
             checks.check(file, first, declared, spec.key)
         before = so_far(penstock.events, pipeline, source)

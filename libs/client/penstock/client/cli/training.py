@@ -96,7 +96,7 @@ def import_(
 ) -> None:
     """Bring a model made elsewhere; it is audited as any other."""
     if not model.is_file():
-        raise Invalid("there is no such file", where=str(model))
+        raise Invalid("there is no such file", where=str(model), remedy="Give the path of an ONNX graph")
     with Penstock() as penstock:
         after = penstock.events.end_offsets(pipeline)
         run = penstock.runs.import_model(pipeline, model, after=after, by=getpass.getuser())

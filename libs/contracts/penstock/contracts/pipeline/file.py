@@ -43,6 +43,9 @@ class Split(Model):
     newest are audited).
     """
     parts: SplitParts = SplitParts()
+    """Shares of the rows. `penstock trace RUN --json` names the three Parquet files that hold them,
+    below `training-sets/` of the artifact store; the trainer opens two, the audit alone the third.
+    """
 
 
 class Trigger(Model):

@@ -164,8 +164,12 @@ def _group(pipeline: Pipeline, name: str, group: Group) -> Iterable[Problem]:
     return failing(
         (kind == "number" and not bins, at, "a number is grouped by `bins`, as in [25, 40, 60]"),
         (kind != "number" and bins, (*at, "bins"), f"`bins` are for numbers; `{name}` is {kind}"),
-        (kind == "text", at, "a text field makes no groups"),
-        (bins and list(bins) != sorted(set(bins)), (*at, "bins"), "edges must rise"),
+        (
+            kind == "text",
+            at,
+            "a text field makes no groups; group by a field of another type",
+        ),
+        (bins and list(bins) != sorted(set(bins)), (*at, "bins"), "edges must rise, as in [25, 40, 60]"),
         (group.merge and bins, (*at, "merge"), "`bins` make the groups; leave one of the two out"),
         *_merge(at, group, found[0].values),
     )

@@ -67,7 +67,7 @@ def _monotone(pipeline: Pipeline, place: Path) -> Iterator[Problem]:
             (
                 name in known and not isinstance(known[name], Number),
                 at,
-                f"`{name}` is no number: its values have no order to rise in",
+                f"`{name}` is no number: its values have no order to rise in; leave it out",
             ),
             (kind == "multiclass", at, "`monotone` is for a binary target or a regression"),
         )
@@ -81,7 +81,7 @@ def _crosses(pipeline: Pipeline, place: Path) -> Iterator[Problem]:
     for number, cross in enumerate(crosses):
         at: Path = (*place, "crosses", number)
         yield from failing(
-            (len(set(cross)) < len(cross), at, "a cross is of different features"),
+            (len(set(cross)) < len(cross), at, "a cross is of different features; name each once"),
             (
                 any(set(cross) == set(other) for other in crosses[:number]),
                 at,

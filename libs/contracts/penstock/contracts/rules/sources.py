@@ -114,7 +114,7 @@ def _field(at: Path, field: SourceField) -> Iterator[Problem]:
         (
             field.range and field.range[0] > field.range[1],
             (*at, "range"),
-            "the lower bound is above the upper one",
+            "the lower bound is above the upper one; write the lower one first",
         ),
         (
             values is not None and (not values or len(set(values)) < len(values) or "" in values),
