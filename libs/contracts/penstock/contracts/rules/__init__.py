@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
-from penstock.contracts.pipeline import Gate, Group, Pipeline
+from penstock.contracts.pipeline import Gate, Group, Pipeline, Scalar, SourceField, Target
 from penstock.contracts.pipeline.variants import Path, unused
 from penstock.contracts.rules.doubts import doubts
 from penstock.contracts.rules.features import clip_bounds, features
@@ -64,61 +64,52 @@ _REMEDIES = {
 }
 
 
-def _target(pipeline: Pipeline) -> Iterable[Problem]:
+def _target(pipeline: Pipeline) -> Iterator[Problem]:
     name, target = next(iter(pipeline.targets.items()))
     at: Path = ("targets", name)
     if missing := unknown_reference(pipeline, target.source_field):
-        return [Problem((*at, "from"), missing)]
+        yield Problem((*at, "from"), missing)
+        return
     field = pipeline.field(target.source_field)
     fitting = {
         "binary": ("boolean", "category", "number"),
         "multiclass": ("category",),
         "regression": ("number",),
     }[target.type]
-    said = target.positive
-    binary, given = target.type == "binary", said is not None
-    number = isinstance(said, int | float) and not isinstance(said, bool)
-    may_equal = {"boolean": isinstance(said, bool), "number": number}.get(field.type, True)
-    return failing(
+    yield from failing(
         (
             field.type not in fitting,
             (*at, "type"),
             f"a {target.type} target needs a {' or '.join(fitting)} field;"
             f" `{target.source_field}` is {field.type}",
         ),
-        (given and not binary, (*at, "positive"), "`positive` is for binary targets"),
         (
-            target.favourable is not None and not binary,
-            (*at, "favourable"),
-            "`favourable` is for binary targets",
+            target.type == "binary" and target.positive is None and field.type != "boolean",
+            at,
+            f"say which value of `{target.source_field}` counts as 1: `positive: …`",
         ),
+    )
+    for key, said in (("positive", target.positive), ("favourable", target.favourable)):
+        if said is not None:
+            yield from _value(target, field, (*at, key), said)
+
+
+def _value(target: Target, field: SourceField, at: Path, said: Scalar) -> Iterator[Problem]:
+    """Problems of a key that names one of the target's two values."""
+    number = isinstance(said, int | float) and not isinstance(said, bool)
+    may_equal = {"boolean": isinstance(said, bool), "number": number}.get(field.type, True)
+    binary = target.type == "binary"
+    return failing(
+        (not binary, at, f"`{at[-1]}` is for binary targets"),
         (
-            target.favourable is not None
-            and field.type == "boolean"
-            and not isinstance(target.favourable, bool),
-            (*at, "favourable"),
-            f"`{target.favourable}` never equals a value of `{target.source_field}`, which is {field.type}",
-        ),
-        (
-            target.favourable is not None and field.values and str(target.favourable) not in field.values,
-            (*at, "favourable"),
-            f"`{target.favourable}` is no value of `{target.source_field}`"
-            f"{nearest(str(target.favourable), field.values or ())}",
-        ),
-        (
-            given and binary and not may_equal,
-            (*at, "positive"),
+            binary and not may_equal,
+            at,
             f"`{said}` never equals a value of `{target.source_field}`, which is {field.type};"
             f" {_REMEDIES.get(field.type, 'write one of its values')}",
         ),
         (
-            not given and binary and field.type != "boolean",
+            binary and field.values and str(said) not in field.values,
             at,
-            f"say which value of `{target.source_field}` counts as 1: `positive: …`",
-        ),
-        (
-            given and binary and field.values and str(said) not in field.values,
-            (*at, "positive"),
             f"`{said}` is no value of `{target.source_field}`{nearest(str(said), field.values or ())}",
         ),
     )
