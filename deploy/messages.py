@@ -44,7 +44,10 @@ def main() -> int:
         return 0
     if PAGE.read_text() == page:
         return 0
-    print("docs/messages.md is not what the code says: run make gen", file=sys.stderr)
+    print(
+        "docs/messages.md is not what the code says: run make gen, or python deploy/messages.py",
+        file=sys.stderr,
+    )
     return 1
 
 
