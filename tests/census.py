@@ -44,6 +44,7 @@ def pipeline_text(
     text = text[:start] + f"  gates: {gates}\n\n" + promoted + text[end:]
     small = {
         "epochs: 15": f"epochs: {epochs}",
+        "{seed: 7}": "{seed: 7, baselines: false}",
         "batch_size: 256": "batch_size: 64",
         "learning_rate: 1e-3": "learning_rate: 3e-3",
     }

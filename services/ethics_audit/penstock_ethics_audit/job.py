@@ -28,6 +28,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.spent import spent
 from penstock_ethics_audit.audit import audit
+from penstock_ethics_audit.baselines import baselines
 from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
 from penstock_ethics_audit.importance import importance
 from penstock_ethics_audit.report.page import render
@@ -73,6 +74,8 @@ def run(job: JobContext) -> Mapping[str, Any]:
         asked = package.pipeline.audit.confidence
         found = importance(split, package.model, package.signature, seed, asked)
         step("importance")
+        simpler = baselines(package, split, scores, seed, asked)
+        step("baselines")
         result = Result(
             audit_id=order.audit_id,
             pipeline=order.version.pipeline,
@@ -91,6 +94,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             threshold=_threshold(package),
             sample_weight=package.pipeline.training.sample_weight,
             importance=found,
+            baselines=simpler,
             explanation=package.explanation,
             origin=package.origin,
             cost=spent("self"),

@@ -12,6 +12,7 @@ from pydantic import AwareDatetime, Field
 from penstock.contracts.events import Cost, ModelVersion
 from penstock.packages.parts import Curves, Explanation, Origin
 from penstock_ethics_audit.audit import Finding, Findings
+from penstock_ethics_audit.baselines import Baseline
 from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.pictures import Pictures
 
@@ -42,6 +43,7 @@ class Result(Finding):
     threshold: Threshold | None = None
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
     importance: Importance | None = None
+    baselines: tuple[Baseline, ...] = ()  # simpler models on the same rows
     explanation: Explanation | None = None  # what the model's family shows of it
     origin: Origin | None = None  # of a model made elsewhere: whether it knows these rows is not known
     cost: Cost | None = None  # of this attempt, until the report was written

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -166,6 +167,7 @@ class World:
         gap: float = 0.0,
         gates: list[dict[str, Any]] | None = None,
         card: str = "# loans\n",
+        baselines: Mapping[str, bytes | None] = MappingProxyType({}),
     ) -> ModelVersion:
         """A signed package of a real graph over a real split."""
         training_set = lending.training_set(
@@ -215,6 +217,7 @@ class World:
             ),
             curves=Curves(metric="auroc", points=tuple(points)),
             card=card,
+            baselines={name: given or graph(task) for name, given in baselines.items()},
         )
         signature = self.folder / f"model-{number}.sig"
         signing.sign_package(directory, signature, self.keys.signer("registry"))

@@ -189,3 +189,17 @@ def test_what_is_bad_and_gated_by_nothing_stands_at_the_top(world: World) -> Non
     assert "Measured, and judged by no gate" in top
     assert "Equalized odds difference by sex" in top
     assert re.search(r"(true|false) positive rate of true \d+% for [fm], \d+% for [fm]", top)
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_simpler_models_of_the_package_stand_beside_the_model(world: World) -> None:
+    """The one that is the model itself is as good; what does not run is left out."""
+    version = world.version(rows=600, baselines={"linear": None, "boosted_trees": b"no graph"})
+    found = audited(world, version)
+    [linear] = Result.model_validate_json(read(world, found, "result")).baselines
+    assert linear.name == "linear"
+    assert linear.worse_by is not None
+    assert (linear.worse_by.estimate, linear.metric) == (0, "auroc")
+    page = read(world, found, "report").decode()
+    assert "Beside simpler models" in page
+    assert "A linear model" in page

@@ -25,7 +25,7 @@ from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
 from penstock.contracts.events import Imported, TrainingRunRequested, TrainingSet
 from penstock.contracts.pipeline import Pipeline
-from penstock.contracts.planning import Plan, planned
+from penstock.contracts.planning import BY_ROWS, Plan, planned
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -151,9 +151,27 @@ def _train(
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
     )
+    simpler = _baselines(pipeline, work)
     return _hand_in(
-        job, pipeline, training_set, built, work, artifacts, chosen=plan.chosen, because=plan.because
+        job,
+        pipeline,
+        training_set,
+        built,
+        work,
+        artifacts,
+        chosen=plan.chosen,
+        because=plan.because,
+        baselines=simpler,
     )
+
+
+def _baselines(pipeline: Pipeline, work: Path) -> dict[str, bytes]:
+    """Graphs of simpler models on the rows that lie in `work`. A pipeline of before they were has none."""
+    if pipeline.defaults < BY_ROWS or not pipeline.training.baselines:
+        return {}
+    from penstock.modelkit.baselines import baselines
+
+    return baselines(pipeline, work / "train.parquet", work / "validation.parquet")
 
 
 def _import(
@@ -175,7 +193,8 @@ def _import(
     origin = Origin(
         imported_by=imported.by, imported_from=imported.name, original_digest=imported.graph.digest
     )
-    return _hand_in(job, pipeline, training_set, built, work, artifacts, origin=origin)
+    simpler = _baselines(pipeline, work)
+    return _hand_in(job, pipeline, training_set, built, work, artifacts, origin=origin, baselines=simpler)
 
 
 def _hand_in(

@@ -32,10 +32,12 @@ def package(
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
     because: str = "",
     origin: Origin | None = None,
+    baselines: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """Writes the package into `directory`, which must be empty or missing, and returns its digest.
     `chosen`: what the pipeline file left open, by dotted key; `because`: reason for the family, where
     the file names none. `origin`: of a model made elsewhere.
+    `baselines`: graphs of simpler models, by family.
     """
     made_by: dict[str, Any] = {"run_id": run_id, "pipeline_number": pipeline_number}
     if origin is None:
@@ -67,4 +69,4 @@ def package(
         explanation=shown if shown != Explanation() else None,
         origin=origin,
     )
-    return write_package(directory, built.model, parts)
+    return write_package(directory, built.model, parts, baselines)

@@ -96,8 +96,8 @@ class Neural(Generic[SpecT]):
         spec, plan, seed = pipeline.model, pipeline.trainer, pipeline.training.seed
         assert isinstance(spec, self.spec)
         seed_everything(seed)
-        objective, training, validation = _learning(pipeline, prepared)
-        network = self._network(spec, prepared, training, objective)
+        objective, training, validation = learning(pipeline, prepared)
+        network = self.network_of(spec, prepared, training, objective)
         history = train(
             network,
             objective,
@@ -130,7 +130,7 @@ class Neural(Generic[SpecT]):
             intervals=objective.quantiles is not None,
         )
 
-    def _network(self, spec: SpecT, prepared: Prepared, training: Split, objective: Objective) -> Network:
+    def network_of(self, spec: SpecT, prepared: Prepared, training: Split, objective: Objective) -> Network:
         """A network with new weights, behind what reads the texts where there are any."""
         outputs = 3 if objective.quantiles else 1
         if objective.task == "multiclass":
@@ -153,8 +153,8 @@ def _outputs(pipeline: Pipeline, prepared: Prepared) -> tuple[str, ...]:
     return tuple(f"the logit of `{name}` = {each}" for each in shown)
 
 
-def _learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, Split]:
-    """Returns the objective, and both parts as the loop takes them."""
+def learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, Split]:
+    """Makes the objective, and both parts as the loop takes them."""
     train, validation = prepared.train, prepared.validation
     weights = penalty = train_groups = validation_groups = None
     if pipeline.trainer.class_weights == "balanced" and prepared.signature.classes:

@@ -8,9 +8,11 @@ evidence travels in events.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
@@ -44,6 +46,7 @@ from penstock.packages.parts import (
     Profile,
 )
 
+BASELINE = "baseline_"
 _PartT = TypeVar("_PartT")
 
 
@@ -100,6 +103,17 @@ class Package:
         return self._part(ORIGIN, Origin) if ORIGIN in self.manifest.files else None
 
     @property
+    def baselines(self) -> dict[str, Path]:
+        """ONNX graphs of simpler models on the same rows, by family."""
+        listed = (
+            name for name in self.manifest.files if name.startswith(BASELINE) and name.endswith(".onnx")
+        )
+        return {
+            name.removeprefix(BASELINE).removesuffix(".onnx"): self.directory / name
+            for name in sorted(listed)
+        }
+
+    @property
     def model_card(self) -> str:
         return self.read(MODEL_CARD).decode()
 
@@ -150,9 +164,11 @@ def open_package(directory: Path, digest: str | None = None) -> Package:
     return Package(directory, found, manifest)
 
 
-def write_package(directory: Path, model: bytes, parts: Parts) -> str:
+def write_package(
+    directory: Path, model: bytes, parts: Parts, baselines: Mapping[str, bytes] = MappingProxyType({})
+) -> str:
     """Writes a whole package with this ONNX graph into `directory`, which is made or must be empty.
-    Returns its digest.
+    Returns its digest. `baselines`: graphs of simpler models on the same rows, by family.
 
     The package is opened and checked again, so that a trainer never hands out one that nobody can
     load. Raises Invalid.
@@ -164,6 +180,7 @@ def write_package(directory: Path, model: bytes, parts: Parts) -> str:
         MODEL: model,
         METRICS: canonical(dict(parts.metrics)),
         MODEL_CARD: parts.model_card.encode(),
+        **{f"{BASELINE}{name}.onnx": graph for name, graph in baselines.items()},
     }
     for name, part in (
         (PIPELINE, parts.pipeline),

@@ -4,8 +4,10 @@ audits or loads one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from penstock.contracts.digests import digest_of
@@ -41,7 +43,12 @@ from penstock.testing.lending import NOW, NOWHERE, PIPELINE_TEXT, pipeline, trai
 
 
 def write_package(
-    directory: Path, *, model: bytes = b"no real graph", card: str = "# loans\n", **parts: Any
+    directory: Path,
+    *,
+    model: bytes = b"no real graph",
+    card: str = "# loans\n",
+    baselines: Mapping[str, bytes] = MappingProxyType({}),
+    **parts: Any,
 ) -> str:
     """A package that passes `check`, of the pipeline `loans`; another `model` or `card` makes another
     digest, and `parts` replaces others of its parts.
@@ -73,7 +80,7 @@ def write_package(
         "curves": Curves(metric="auroc", points=()),
         "model_card": card,
     }
-    return write(directory, model, Parts(**usual | parts))
+    return write(directory, model, Parts(**usual | parts), baselines)
 
 
 def applied(

@@ -19,7 +19,7 @@ from penstock.contracts.versions import version_name
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, explanations, figures
-from penstock_ethics_audit.report.concerns import concerns
+from penstock_ethics_audit.report.concerns import BASELINES, concerns
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.result import Result
@@ -72,7 +72,8 @@ def render(result: Result) -> str:
         headline=HEADLINES[said],
         summary=summary(found),
         consequence=consequence(found),
-        concerns=concerns(found),
+        concerns=concerns(found, result.baselines),
+        baselines=BASELINES,
         confused=confusions(result),
         decided=decided(result),
         gates=[

@@ -60,6 +60,10 @@ class Training(Model):
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     max_age: Duration = timedelta(days=365)
     """Join: how old a feature row may be when its label is observed."""
+    baselines: bool = Field(default=True, exclude_if=lambda said: said)
+    """From `defaults: 2` on: fits a linear model and boosted trees on the same rows, some seconds, for
+    the audit to compare the model with.
+    """
     sample_weight: FieldReference | None = Field(default=None, exclude_if=lambda said: said is None)
     """Field that says how much a row counts in the losses, of training and of early stopping: a number
     from 0 up. No feature unless it is named as one. Measures, the audit's too, count rows alike.

@@ -1,0 +1,116 @@
+"""Baselines: a linear model and boosted trees on the same rows and features, fitted in seconds. Their
+graphs go into the package, so that the audit can say what a simpler model would have been worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from scipy.optimize import minimize
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
+
+from penstock.contracts import rules
+from penstock.contracts.errors import PenstockError
+from penstock.contracts.pipeline import BoostedTrees, EarlyStopping, Linear, Pipeline, Trainer
+from penstock.modelkit.build import treated
+from penstock.modelkit.decision import choose_threshold
+from penstock.modelkit.families import linear
+from penstock.modelkit.family import Prepared, Trained, family_of
+from penstock.modelkit.graph import Array
+from penstock.modelkit.model import compile_model, run
+from penstock.modelkit.network import Network
+from penstock.modelkit.neural import TrainedNetwork, learning
+from penstock.modelkit.rows import classes, read, signature
+from penstock.modelkit.training import Objective, Split, seed_everything
+
+STEPS = 60  # of L-BFGS
+MAX_VALUES = 20_000_000  # of the matrix that a linear model is fitted to; the first rows of more
+_TREES = BoostedTrees(type="boosted_trees", learning_rate=0.1, num_leaves=16)
+_BRIEF = Trainer(epochs=20, early_stopping=EarlyStopping(patience=2))
+
+
+def baselines(pipeline: Pipeline, train_part: Path, validation_part: Path) -> dict[str, bytes]:
+    """Graphs by family, with the inputs and the outputs of the model, of a regression without
+    interval. One that cannot be fitted on these features is left out, as is that of the model itself.
+    """
+    found = {}
+    for name, fit in FITS.items():
+        if name == pipeline.model.type:
+            continue
+        asked = _asked(pipeline, name)
+        if rules.problems(asked):
+            continue
+        try:
+            found[name] = _graph(asked, fit, train_part, validation_part)
+        except PenstockError:  # it cannot learn what the model could
+            continue
+    return found
+
+
+def _asked(pipeline: Pipeline, name: str) -> Pipeline:
+    """The pipeline with the baseline in place of its model, and without what only the model has."""
+    targets = {key: target.model_copy(update={"quantiles": None}) for key, target in pipeline.targets.items()}
+    model = Linear(type="linear") if name == "linear" else _TREES
+    return pipeline.model_copy(update={"model": model, "trainer": _BRIEF, "targets": targets})
+
+
+def _graph(
+    pipeline: Pipeline, fit: Callable[[Pipeline, Prepared], Trained], train_part: Path, validation_part: Path
+) -> bytes:
+    named = signature(pipeline, classes(train_part))
+    training, validation = (read(part, named, pipeline) for part in (train_part, validation_part))
+    prepared = treated(pipeline, named, training, validation)
+    model, family, threshold = fit(pipeline, prepared), family_of(pipeline.model), None
+    if pipeline.target.type == "binary":
+        half = compile_model(prepared.preprocessing, family, model, threshold=0.5)
+        scores = run(half, validation, chunk=4096)["probabilities"][:, 1]
+        threshold = choose_threshold(pipeline.decision, validation.labels, scores)
+    graph = compile_model(
+        prepared.preprocessing, family, model, threshold=threshold, abstain=pipeline.decision.abstain
+    )
+    return graph.SerializeToString(deterministic=True)
+
+
+def _linear(pipeline: Pipeline, prepared: Prepared) -> Trained:
+    """By L-BFGS on all rows at once, with the ridge that scikit-learn's logistic regression has."""
+    assert isinstance(pipeline.model, Linear)
+    seed_everything(pipeline.training.seed)
+    objective, training, _ = learning(pipeline, prepared)
+    network = linear.FAMILY.network_of(pipeline.model, prepared, training, objective)  # type: ignore[attr-defined]
+    fit_whole(network, objective, training)
+    return TrainedNetwork(network, objective.task, *prepared.scale())
+
+
+def fit_whole(network: Network, objective: Objective, training: Split) -> None:
+    """Fits the network in place, without batches (J. Nocedal, *Updating quasi-Newton matrices with
+    limited storage*, 1980).
+    """
+    columns = training.features.batch(torch.arange(1))[0].shape[1] + 1
+    rows = torch.arange(min(len(training.labels), MAX_VALUES // columns))
+    batch, labels = training.features.batch(rows), training.labels[rows]
+    weights = None if training.weights is None else training.weights[rows]
+    parameters = list(network.parameters())
+    network.train()
+
+    def loss_and_slope(flat: Array) -> tuple[float, Array]:
+        vector_to_parameters(torch.from_numpy(flat).float(), parameters)
+        network.zero_grad()
+        ridge = torch.stack([parameter.square().sum() for parameter in parameters]).sum() / (2 * len(rows))
+        loss = objective.loss(network(*batch), labels, None, weights) + ridge
+        loss.backward()  # type: ignore[no-untyped-call]
+        slopes = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
+        return loss.item(), torch.cat(slopes).double().numpy()
+
+    start = parameters_to_vector(parameters).detach().double().numpy()
+    found = minimize(loss_and_slope, start, jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    vector_to_parameters(torch.from_numpy(found.x).float(), parameters)
+    network.average_unseen()
+
+
+def _boosted(pipeline: Pipeline, prepared: Prepared) -> Trained:
+    return family_of(pipeline.model).fit(pipeline, prepared)
+
+
+FITS: dict[str, Callable[[Pipeline, Prepared], Trained]] = {"linear": _linear, "boosted_trees": _boosted}
