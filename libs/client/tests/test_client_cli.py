@@ -20,6 +20,7 @@ from penstock.client.cli.main import app
 from penstock.client.cli.predictions import _probable
 from penstock.client.connection import Connection
 from penstock.contracts.errors import DeadlineExceeded
+from penstock.contracts.load import read
 from penstock.trainer.v1 import trainer_pb2_grpc
 
 runner = CliRunner()
@@ -152,6 +153,37 @@ def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
     assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 0
     assert runner.invoke(app, ["validate", str(out)]).exit_code == 0
     assert runner.invoke(app, ["init", "--from", str(data), "--to", str(out)]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("answers", "task", "protected"),
+    [
+        ([], "binary", ["sex"]),
+        (["shape"], "multiclass", ["sex"]),
+        (["ok", "no", "", "", "sex, shape"], "binary", ["shape", "sex"]),
+    ],
+)
+def test_init_asks_with_its_guess_as_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str], task: str, protected: list[str]
+) -> None:
+    monkeypatch.setattr("penstock.client.cli.init.answers_come", lambda: True)
+    data, out = tmp_path / "data.csv", tmp_path / "pipeline.yaml"
+    rows = "".join(
+        f"{'abc'[n % 3]},{'fm'[n % 2]},{n * 7 % 30},{'yes' if n % 5 else 'no'}\n" for n in range(60)
+    )
+    data.write_text("shape,sex,size,ok\n" + rows)
+    said = "\n".join(answers) + "\n" * 9
+    done = runner.invoke(app, ["init", "--from", str(data), "--to", str(out)], input=said)
+    assert done.exit_code == 0, done.output
+    pipeline = read(out.read_text())
+    assert pipeline.target.type == task
+    fields = pipeline.sources["events"].fields.items()
+    assert [name for name, field in fields if field.protected] == protected
+    if "no" in answers:
+        assert pipeline.target.positive == "no"
+    again = runner.invoke(app, ["init", "--from", str(data), "--to", str(tmp_path / "b.yaml"), "--yes"])
+    assert "Column to be answered?" in done.output
+    assert "Column to be answered?" not in again.output
 
 
 def test_init_says_what_its_guess_still_lacks(tmp_path: Path) -> None:

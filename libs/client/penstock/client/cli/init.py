@@ -39,7 +39,7 @@ def init(
         fail(f"{to} exists; choose another name with --to", EXIT_USAGE)
     table = _read(source, encoding, quiet=as_json_)
     found = first(table, Answers(target=target))
-    if not (yes or as_json_) and sys.stdin.isatty():
+    if not (yes or as_json_) and answers_come():
         found = first(table, _asked(found))
     to.write_text(found.text, encoding="utf-8")
     if report:
@@ -56,6 +56,11 @@ def init(
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
     document = {"file": str(to), "problems": lacks, "target": guess.field.name, "type": guess.task}
     show(document, said, *left, *lacks, next_step, as_json=as_json_)
+
+
+def answers_come() -> bool:
+    """Tells whether a person sits at the terminal."""
+    return sys.stdin.isatty()
 
 
 def _read(source: Path, encoding: str | None, *, quiet: bool) -> Table:

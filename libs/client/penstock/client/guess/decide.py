@@ -71,13 +71,13 @@ class Target:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Logistic or ridge regression by cross-validation on the sample: mean, and standard deviation of
-    the folds.
+    """Logistic or ridge regression by cross-validation on the sample: its mean, and its standard error on
+    as many rows as the audit will have.
     """
 
     measure: str
     mean: float
-    deviation: float
+    error: float
     rows: int
     model: str
 

@@ -18,6 +18,8 @@ NEARLY_ALONE = 0.98
 """Score of one column from which it is taken for the answer itself."""
 _AFTERWARDS_FROM = 0.8
 _FOLDS = 5
+AUDIT = 0.3
+"""Share of the rows that the audit gets by default."""
 _FEWEST = 50
 _MEASURES = {"binary": "auroc", "multiclass": "accuracy", "regression": "r2"}
 _SHOWN = {"binary": "AUROC", "multiclass": "accuracy", "regression": "R²"}
@@ -74,7 +76,24 @@ def baseline(guess: Guess) -> Baseline | None:
         pipeline = make_pipeline(treated, model)
         scores = cross_val_score(pipeline, table, labels, cv=folds, scoring=_SCORERS[task])
     name = "ridge regression" if task == "regression" else "logistic regression"
-    return Baseline(_MEASURES[task], float(scores.mean()), float(scores.std(ddof=1)), len(labels), name)
+    mean = float(scores.mean())
+    error = _error_of_audit(mean, float(scores.std(ddof=1)), labels, round(guess.table.rows * AUDIT), task)
+    return Baseline(_MEASURES[task], mean, error, len(labels), name)
+
+
+def _error_of_audit(mean: float, deviation: float, labels: Array, rows: int, task: str) -> float:
+    """Standard error of a measure on so many rows: of AUROC as Hanley and McNeil (1982) have it, of an
+    accuracy the binomial one; of R² by the folds.
+    """
+    if task == "regression":
+        return float(deviation * np.sqrt(len(labels) / _FOLDS / max(1, rows)))
+    if task == "multiclass":
+        return float(np.sqrt(mean * (1 - mean) / max(1, rows)))
+    shares = np.sort(np.bincount(labels)) / len(labels)
+    one, other = np.maximum(1, shares * rows)  # the rarer class is taken for the positive one
+    first, second = mean / (2 - mean), 2 * mean**2 / (1 + mean)
+    spread = mean * (1 - mean) + (one - 1) * (first - mean**2) + (other - 1) * (second - mean**2)
+    return float(np.sqrt(max(0.0, spread) / (one * other)))
 
 
 def _labelled(guess: Guess) -> tuple[list[int], Array]:

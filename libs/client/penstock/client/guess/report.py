@@ -41,7 +41,7 @@ def report(found: First) -> str:
     ]
     if baseline := found.baseline:
         decided.append(
-            f"A {baseline.model} reaches {baseline.measure} {baseline.mean:.3f} ± {baseline.deviation:.3f}"
+            f"A {baseline.model} reaches {baseline.measure} {baseline.mean:.3f}"
             f" (5 folds of {baseline.rows:,} rows)."
         )
     suspects = [one for one in guess.fields if one.left_out]

@@ -16,7 +16,8 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*")
 _WORDS = ("true", "false", "null", "nan", "inf", "yes", "no")
 _AGES = (25.0, 40.0, 60.0)
 _SMALLEST_BIN = 0.05
-_ROOM = 0.01
+# Bounds are judged: 1.96 from the estimate to its 95 % bound, 1.64 from it to its own 5 % quantile.
+_ERRORS = 3.6
 _FLOORS = {"auroc": 0.5, "accuracy": 0.0, "r2": 0.0}
 FAIR = 0.1
 """Default limit of a fairness gate."""
@@ -166,16 +167,16 @@ def _group(one: Field) -> str | None:
 def _quality(baseline: Baseline | None) -> Iterator[list[str]]:
     if baseline is None:
         return
-    limit = baseline.mean - 3 * baseline.deviation - _ROOM
+    limit = baseline.mean - _ERRORS * baseline.error
     floor = _FLOORS[baseline.measure]
     low = max(floor, math.floor(limit * 100) / 100)
     gate = f"- {{metric: {baseline.measure}, at_least: {low:g}, on_fail: block}}"
-    origin = (
-        f"# {baseline.model} on {baseline.rows:,} of these rows: {baseline.mean:.3f}, standard deviation of"
-        f" 5 folds {baseline.deviation:.3f};"
+    origin = f"# {baseline.model}, 5 folds of {baseline.rows:,} of these rows: {baseline.mean:.3f}."
+    rule = (
+        f"# On the audit's rows its standard error is {baseline.error:.3f}; the gate is {_ERRORS:g} of these"
     )
-    rule = "# the gate is three of these and 0.01 lower, so that some 100 audit rows can show it"
-    yield [origin, rule if limit > floor else "# hardly more than guessing", gate]
+    less = "# lower, so that a model as good as this one passes 19 audits of 20. Raise it as you need."
+    yield [origin, *((rule, less) if limit > floor else ("# That is hardly more than guessing.",)), gate]
 
 
 def _fair(one: Field) -> list[str]:
