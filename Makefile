@@ -74,9 +74,9 @@ bench: setup ## The figures of docs/performance.md
 
 # -- tests ------------------------------------------------------------------------------------------------------------------
 
-# The third worker gives way to the others, as penstock.testing.spread says.
+# On two cores: the third worker mostly waits, the fourth gives way, as penstock.testing.spread says.
 test: setup ## All but the slow ones, and those that need Docker; prints the ten slowest
-	@$(PYTEST) -n 3 $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
+	@$(PYTEST) -n 4 $(SPREAD) --durations=10 -m "not compose and not docker and not slow"
 
 test-fast: setup ## No broker, no stack, no container
 	@$(PYTEST) -n 2 $(SPREAD) -m "not stack and not compose and not docker and not kafka and not process and not slow"

@@ -102,25 +102,22 @@ def test_a_second_stack_has_a_worker_of_its_own(tmp_path: Path) -> None:
     assert set(map(frozenset, files.values())) == alone
 
 
-def test_a_third_worker_gives_way_and_takes_only_what_waits_for_no_program(tmp_path: Path) -> None:
-    told = SHARING.replace("tell(__name__)", 'tell(f"{__name__} {os.nice(0)}")').replace(
-        "import", "import os\nimport", 1
-    )
-    for name in "abcdef":
-        (tmp_path / f"test_{name}.py").write_text(told)
-    for name in "wxyz":
-        waits = "\npytestmark = pytest.mark.kafka\n"
-        (tmp_path / f"test_{name}.py").write_text(told + waits)
-    said = run(tmp_path, "-n", "3", "--dist", "loadfile", "--no-loadscope-reorder")
-    assert "30 passed" in said, said
-    by_worker: dict[str, set[tuple[str, int]]] = {}
-    for line in (tmp_path / "told").read_text().splitlines():
-        worker, file, niceness = line.split()
-        by_worker.setdefault(worker, set()).add((file, int(niceness)))
+def test_a_third_worker_waits_for_kafka_and_a_fourth_gives_way(tmp_path: Path) -> None:
+    told = "import os\n" + SHARING.replace("__name__", 'f"{__name__} {os.nice(0)}"')
+    kinds = {"kafka": "abc", "process": "klm", "none": "uvwxyz"}
+    for mark, names in kinds.items():
+        marked = "" if mark == "none" else f"\npytestmark = pytest.mark.{mark}\n"
+        for name in names:
+            (tmp_path / f"test_{name}.py").write_text(told + marked)
+    said = run(tmp_path, "-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+    assert "36 passed" in said, said
+    lines = [line.split() for line in (tmp_path / "told").read_text().splitlines()]
     usual = os.nice(0)
-    assert {niceness for _, niceness in by_worker["gw2"]} == {min(usual + 10, 19)}
-    assert {file for file, _ in by_worker["gw2"]} <= {f"test_{name}" for name in "abcdef"}
-    assert all(niceness == usual for worker in ("gw0", "gw1") for _, niceness in by_worker[worker])
+    assert {file[-1] for worker, file, _ in lines if worker == "gw2"} <= set(kinds["kafka"])
+    assert {file[-1] for worker, file, _ in lines if worker == "gw3"} <= set(kinds["none"])
+    assert {worker for worker, *_ in lines} >= {"gw2", "gw3"}
+    for worker, _, niceness in lines:
+        assert int(niceness) == (min(usual + 10, 19) if worker == "gw3" else usual)
 
 
 def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path) -> None:

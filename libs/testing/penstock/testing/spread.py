@@ -2,8 +2,8 @@
 that share a running stack go to one worker: those marked `stack` to one, those marked
 `stack("failures")` to another, with a stack of its own. What takes long begins first.
 
-Two workers wait for programs a third of the time. A third one, of lower priority, runs meanwhile
-what waits for none.
+Two workers wait for programs a third of the time. Meanwhile a third one runs what needs a broker
+and mostly waits, and a fourth, of lower priority, what waits for no program.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 STACKS = ("stack", "compose")  # marks of what shares a session's stack, and fixtures that bring it up
-LONG = (*STACKS, "kafka", "process", "slow")  # marks, the longest first
+LONG = (*STACKS, "process", "kafka", "slow")  # marks, what begins first
 NEEDED = pytest.StashKey[frozenset[str]]()  # fixtures that a test or one after it may use
-GENTLE = "gw2"  # the third worker
+PATIENT, GENTLE = "gw2", "gw3"  # the third worker and the fourth
 NICENESS = 10
-WAITS = re.compile(rf"\bmark\.(?:{'|'.join((*LONG, 'docker'))})\b")
+MARK = re.compile(r"\bmark\.(\w+)")
 MARKED = re.compile(r'^pytestmark = .*?pytest\.mark\.(?:stack|compose)\b(?:\("\w+"\))?', re.MULTILINE)
 
 
 class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no types
-    """The scheduler of `--dist loadfile`, with the files that share a stack as one. The gentle worker
-    takes files that wait for no program, from the end, and stops when there are none left.
+    """The scheduler of `--dist loadfile`, with the files that share a stack as one. The third worker
+    takes files marked `kafka` and not `process`, the fourth those that wait for no program, from the
+    end; each stops when there are none left.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -39,16 +40,31 @@ class Spread(LoadFileScheduling):  # type: ignore[misc]  # pytest-xdist has no t
         return shared_by(self.config.rootpath / file) or file
 
     def _assign_work_unit(self, node: WorkerController) -> None:
-        if node.gateway.id == GENTLE:
-            self.workqueue.move_to_end(next(reversed(self.workqueue)), last=False)
+        if scope := self._next_for(node):
+            self.workqueue.move_to_end(scope, last=False)
         super()._assign_work_unit(node)
 
     def _reschedule(self, node: WorkerController) -> None:
-        gentle = node.gateway.id == GENTLE and not node.shutting_down
-        if gentle and self.workqueue and waits(self.config.rootpath / next(reversed(self.workqueue))):
+        if self.workqueue and not node.shutting_down and self._next_for(node) is None:
             node.shutdown()
         else:
             super()._reschedule(node)
+
+    def _next_for(self, node: WorkerController) -> str | None:
+        """The file that this worker takes next, or the shared stack."""
+        left: list[str] = list(self.workqueue)
+        if node.gateway.id == PATIENT:
+            return next((scope for scope in left if self._waits_for_kafka(scope)), None)
+        if node.gateway.id == GENTLE:
+            return None if self._marks(left[-1]) & {*LONG, "docker"} else left[-1]
+        return left[0]
+
+    def _waits_for_kafka(self, scope: str) -> bool:
+        return self._marks(scope) & {*STACKS, "process", "kafka"} == {"kafka"}
+
+    def _marks(self, scope: str) -> frozenset[str]:
+        file = self.config.rootpath / scope
+        return marks(file) if file.is_file() else frozenset(STACKS)
 
 
 def is_gentle() -> bool:
@@ -78,9 +94,9 @@ def shared_by(file: Path) -> str | None:
 
 
 @functools.cache
-def waits(file: Path) -> bool:
-    """Whether a test of the file may wait for a program, by its marks; a shared stack is no file."""
-    return not file.is_file() or bool(WAITS.search(file.read_text()))
+def marks(file: Path) -> frozenset[str]:
+    """Names of all marks that a file's tests have."""
+    return frozenset(MARK.findall(file.read_text()))
 
 
 def arrange(items: list[pytest.Item]) -> None:
