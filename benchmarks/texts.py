@@ -67,7 +67,7 @@ def tf_idf(data: quality.Data, parts: dict[str, Any]) -> np.ndarray[Any, Any]:
     """Answers of logistic regression on the audit part."""
     texts = data.features.fillna("")
     learned, judged = [], []
-    for name in texts:
+    for name in ("title", "text"):
         words = TfidfVectorizer()
         learned.append(words.fit_transform(texts[name].iloc[parts["train"]]))
         judged.append(words.transform(texts[name].iloc[parts["audit"]]))
@@ -169,7 +169,7 @@ def mlp_by_hand(pipeline: Pipeline, prepared: Prepared) -> Callable[[], None]:
 
 
 class Kim(nn.Module):
-    """`text_cnn` and `text_average` of two texts, as one writes them."""
+    """`text_cnn` and `text_average` of texts, as one writes them."""
 
     def __init__(self, specs: list[Any], sizes: list[int]):
         super().__init__()
