@@ -13,6 +13,7 @@ from penstock.contracts.events import GateResult, Interval
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Audit, Gate
 from penstock.measures.intervals import Bootstrap
+from penstock.measures.parity import MOST_PASS
 from penstock.measures.performance import performance, proportions
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.evidence import overall
@@ -45,6 +46,13 @@ class GroupFindings(Finding):
         return next((rate.value for rate in self.rates if (rate.of, rate.label) == (of, label)), None)
 
 
+class Fair(Finding):
+    """What audits of a perfectly fair model show in these cells at the end away from parity, by chance."""
+
+    usual: float  # the median
+    mostly: float  # a bound that four of five keep
+
+
 class GroupingFindings(Finding):
     by: str
     min_rows: int
@@ -58,6 +66,7 @@ class GroupingFindings(Finding):
     # where some have not.
     proven: dict[str, Interval | None] = Field(default_factory=dict)
     thin: tuple[str, ...] = ()  # measures that not all groups have enough rows for
+    fair: dict[str, Fair] = Field(default_factory=dict)
 
 
 class Findings(Finding):
@@ -139,6 +148,10 @@ def _compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Boots
         disparities=compared.disparities,
         proven=compared.proven,
         thin=compared.thin,
+        fair={
+            name: Fair(usual=float(np.median(bounds)), mostly=float(np.quantile(bounds, MOST_PASS)))
+            for name, bounds in compared.fair.items()
+        },
     )
 
 

@@ -26,6 +26,8 @@ class Compared:
     # Between the groups alone that have enough rows for the measure, where some have not.
     proven: Mapping[str, Interval | None] = field(default_factory=dict)
     thin: tuple[str, ...] = ()  # measures that not all groups have enough rows for
+    # Bounds that audits of a perfectly fair model show in these cells, rising
+    fair: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootstrap) -> Compared:
@@ -38,10 +40,13 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
     cells = grouping.cells(scores.label_codes, len(scores.classes))
     disparities: dict[str, Interval | None] = {}
     proven: dict[str, Interval | None] = {}
-    thin = []
+    thin, fair = [], {}
+    common = _common(estimated, rows)
     for notion in between_groups(scores.task):
         name = notion.name
         disparities[name] = disparity(name, estimated, drawn, bootstrap.confidence)
+        if (bounds := bootstrap.fair(name, rows, common)) is not None:
+            fair[name] = bounds
         least = [_least(name, of, scores.classes) for of in cells]
         enough = np.flatnonzero(np.array(least) >= min_rows)
         if len(enough) == len(cells):
@@ -54,7 +59,7 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
         tuple(_said(scores, group, estimated, drawn, rows, bootstrap))
         for group in range(len(grouping.groups))
     ]
-    return Compared(rates, disparities, proven, tuple(thin))
+    return Compared(rates, disparities, proven, tuple(thin), fair)
 
 
 def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int]:
@@ -81,6 +86,23 @@ def _rows(scores: Scores, grouping: Grouping) -> Rates:
     cells = grouping.cells(scores.label_codes, len(scores.classes))[None].astype(np.float64)
     own, total = cells[..., list(scores.of_interest)], cells.sum(axis=2, keepdims=True)
     return Rates(np.broadcast_to(total, own.shape), own, total - own)
+
+
+def _common(estimated: Rates, rows: Rates) -> Rates:
+    """[1, 1, classes]: the rates of all groups together."""
+
+    def pooled(rate: Floats, of: Floats) -> Floats:
+        hits, total = (
+            (one * of).sum(axis=1, keepdims=True) for one in (np.nan_to_num(rate), np.ones_like(of))
+        )
+        common: Floats = hits / np.maximum(total, 1)
+        return common
+
+    return Rates(
+        pooled(estimated.selection, rows.selection),
+        pooled(estimated.true_positive, rows.true_positive),
+        pooled(estimated.false_positive, rows.false_positive),
+    )
 
 
 def _drawn(scores: Scores, grouping: Grouping, bootstrap: Bootstrap, estimated: Rates, rows: Rates) -> Rates:

@@ -85,6 +85,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             findings=findings,
             pictures=pictures(scores, groupings, findings),
             training=package.curves,
+            epochs=package.pipeline.trainer.epochs,
             quantiles=package.pipeline.target.quantiles,
             stated={
                 key: said

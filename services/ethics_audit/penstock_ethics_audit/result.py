@@ -37,6 +37,7 @@ class Result(Finding):
     findings: Findings
     pictures: Pictures
     training: Curves
+    epochs: int = 0  # at most, as planned
     quantiles: tuple[float, float] | None = None  # that the interval goes between, where there is one
     # Owner, purpose, contact: what the pipeline file says of them
     stated: dict[str, str] = Field(default_factory=dict)

@@ -203,3 +203,11 @@ def test_simpler_models_of_the_package_stand_beside_the_model(world: World) -> N
     page = read(world, found, "report").decode()
     assert "Beside simpler models" in page
     assert "A linear model" in page
+
+
+@pytest.mark.usefixtures("artifacts_root")
+def test_the_report_says_what_chance_alone_shows_and_that_training_had_not_ended(world: World) -> None:
+    page = read(world, audited(world, world.version(rows=300)), "report").decode()
+    assert re.search(r"A perfectly fair model would show an upper bound of 0\.\d\d here", page)
+    assert re.search(r"this limit asks for about [\d,]+ audit rows like these", page)
+    assert "still falling" not in page, "three of thirty epochs: it was stopped"

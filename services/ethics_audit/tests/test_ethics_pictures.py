@@ -9,14 +9,16 @@ import pytest
 from pydantic import ValidationError
 
 from penstock.contracts.events import Interval
-from penstock.packages.parts import Bar, Bars, Explanation, Series
+from penstock.packages.parts import Bar, Bars, CurvePoint, Curves, Explanation, Series
 from penstock.packages.parts import Histogram as HistogramShown
 from penstock_ethics_audit.audit import GroupFindings, GroupingFindings
 from penstock_ethics_audit.importance import Importance
+from penstock_ethics_audit.report.concerns import unfinished
 from penstock_ethics_audit.report.curves import curves, distributions
 from penstock_ethics_audit.report.explanations import explained
 from penstock_ethics_audit.report.figures import errors
 from penstock_ethics_audit.report.pictures import Curve, Histogram, Pictures
+from penstock_ethics_audit.result import Result
 
 HALF = Interval(estimate=0.5, lower=0.4, upper=0.6)
 
@@ -102,3 +104,28 @@ def test_a_histogram_has_a_share_a_bin() -> None:
         HistogramShown(
             title="t", about="a", axis="x", edges=(0, 1, 2), series=(Series(name="s", shares=(1,)),)
         )
+
+
+@pytest.mark.parametrize(
+    ("losses", "epochs", "said"),
+    [
+        ([0.7, 0.6, 0.5, 0.4, 0.3], 5, True),
+        ([0.7, 0.6, 0.5, 0.4, 0.3], 30, False),  # something else ended it
+        ([0.7, 0.4, 0.32, 0.301, 0.3], 5, False),  # level
+        ([0.7, 0.3, 0.4, 0.5, 0.6], 5, False),  # the best is kept
+    ],
+)
+def test_a_training_that_had_not_learnt_all_says_so(losses: list[float], epochs: int, said: bool) -> None:
+    points = tuple(
+        CurvePoint(
+            epoch=number,
+            train_loss=loss,
+            validation_loss=loss,
+            validation_metric=0.8,
+            learning_rate=0.1,
+            elapsed_s=number,
+        )
+        for number, loss in enumerate(losses, 1)
+    )
+    result = Result.model_construct(training=Curves(metric="auroc", points=points), epochs=epochs)
+    assert ["still falling" in one for one in unfinished(result)] == [True] * said

@@ -31,6 +31,7 @@ from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
 from penstock.measures.exact import proportion
 from penstock.measures.fairness import CONTRASTS, Rates, extreme
+from penstock.measures.parity import fair_bounds
 from penstock.measures.resampling import collect, draws
 from penstock.measures.scores import Codes, Floats
 from penstock.measures.weighted import Meters, estimate
@@ -71,6 +72,10 @@ class Bootstrap:
     def draw(self, strata: Codes | None, measure: Meters) -> dict[str, Floats]:
         """`measure` under each of the draws, by name [resamples, …]; `strata` as in `draws`."""
         return collect(draws(self._units, strata, self._resamples, self._seed.spawn(1)[0]), measure)
+
+    def fair(self, name: str, rows: Rates, common: Rates) -> Floats | None:
+        """Bounds of audits of a fair model, see `fair_bounds`."""
+        return fair_bounds(name, rows, common, self.confidence, self._beside)
 
     def share(self, hits: float, rows: float, drawn: Interval | None) -> Interval | None:
         """The exact interval of a share of rows; where entities have several, no narrower than `drawn`."""

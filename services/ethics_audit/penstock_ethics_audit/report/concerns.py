@@ -8,10 +8,12 @@ from penstock.contracts.events import Interval
 from penstock.contracts.measures import MEASURES
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.baselines import Baseline
+from penstock_ethics_audit.result import Result
 
 # Conventions, not laws: a difference of ten points, the four-fifths rule (EEOC 1978).
 APART = 0.1
 RATIO = 0.8
+STILL_FALLING = 0.02  # share of all that was learnt, in the last fifth of the epochs
 _RATES = {
     "equalized_odds_difference": ("true_positive", "false_positive"),
     "demographic_parity_difference": ("selection",),
@@ -31,6 +33,20 @@ def concerns(found: Findings, beside: Sequence[Baseline] = ()) -> list[str]:
         *_simpler(beside),
         *_quality(found, {metric for metric, by in gated if by is None}),
         *(said for grouping in found.groupings for said in _apart(grouping, gated)),
+    ]
+
+
+def unfinished(result: Result) -> list[str]:
+    """Says where training ended while the validation loss still fell."""
+    losses = [point.validation_loss for point in result.training.points]
+    if len(losses) < 2 or len(losses) < result.epochs or losses.index(min(losses)) < 0.9 * (len(losses) - 1):
+        return []
+    before = losses[int(0.8 * (len(losses) - 1))]
+    if before - losses[-1] < STILL_FALLING * (losses[0] - losses[-1]):
+        return []
+    return [
+        f"The validation loss was still falling when training ended after {len(losses)} epochs: more of"
+        " `trainer.epochs` may make a better model."
     ]
 
 

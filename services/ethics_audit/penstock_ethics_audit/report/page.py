@@ -16,10 +16,11 @@ from penstock.contracts.events import Cost, GateResult, Interval
 from penstock.contracts.measures import MEASURES, Measure, Task
 from penstock.contracts.verdicts import NOT_JUDGED, worded
 from penstock.contracts.versions import version_name
+from penstock.measures.parity import rows_needed
 from penstock.packages.evidence import may_be_waived, not_passed
 from penstock_ethics_audit.audit import Findings, GroupingFindings
 from penstock_ethics_audit.report import curves, explanations, figures
-from penstock_ethics_audit.report.concerns import BASELINES, concerns
+from penstock_ethics_audit.report.concerns import BASELINES, concerns, unfinished
 from penstock_ethics_audit.report.decisions import confusions, decided
 from penstock_ethics_audit.report.drawing import Picture, number
 from penstock_ethics_audit.result import Result
@@ -72,12 +73,17 @@ def render(result: Result) -> str:
         headline=HEADLINES[said],
         summary=summary(found),
         consequence=consequence(found),
-        concerns=concerns(found, result.baselines),
+        concerns=[*unfinished(result), *concerns(found, result.baselines)],
         baselines=BASELINES,
         confused=confusions(result),
         decided=decided(result),
         gates=[
-            GateRow(gate, _gate_name(gate), figures.gate(gate, f"{_gate_name(gate)} {index}"), _hint(gate))
+            GateRow(
+                gate,
+                _gate_name(gate),
+                figures.gate(gate, f"{_gate_name(gate)} {index}"),
+                _hint(gate) + _fair(found, gate),
+            )
             for index, gate in enumerate(found.gates)
         ],
         overall=_curves(result, "", {"": found.performance.get("auroc")}),
@@ -145,6 +151,20 @@ def _hint(gate: GateResult) -> str:
     if notion := MEASURES[gate.metric].penalty:
         return f"What may help: trainer.fairness {{notion: {notion}, by: {gate.by}}}."
     return "What may help: more or better features, more rows, another model."
+
+
+def _fair(found: Findings, gate: GateResult) -> str:
+    """What a perfectly fair model would show, and the rows that the gate asks for."""
+    grouping = next((one for one in found.groupings if one.by == gate.by), None)
+    fair = grouping.fair.get(gate.metric) if grouping else None
+    if fair is None:
+        return ""
+    end = "upper" if gate.bound == "at_most" else "lower"
+    said = f" A perfectly fair model would show an {end} bound of {fair.usual:.2f} here, by chance alone"
+    if gate.bound == "at_least" or gate.limit <= 0 or fair.mostly <= gate.limit:
+        return said.replace("an lower", "a lower") + "."
+    needed = rows_needed(found.rows, fair.mostly, gate.limit)
+    return f"{said}; this limit asks for about {needed:,} audit rows like these."
 
 
 def _grouping_pictures(result: Result, grouping: GroupingFindings) -> Iterator[tuple[str, Picture]]:
