@@ -223,6 +223,7 @@ def _target(fields: list[Field], table: Table, answers: Answers) -> Target:
             remedy="Give what a model is to learn from, and a column with what it is to answer",
         )
     named = [one for one in able if names.names_a_target(one.column.name)]
+    named += [one for one in fields[-1:] if one in able and one.name.lower() == "y"]
     likely = [one for one in able if not one.protected and names.may_name_a_target(one.column.name)]
     perhaps = [one for one in likely if one.type != "number" or len(one.column.counts) == 2]
     last = [one for one in able if not one.protected][-1:] or able[-1:]

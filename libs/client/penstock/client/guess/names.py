@@ -36,6 +36,11 @@ _ONLY_WITH = {
     "male": set(),
     "female": set(),
 }  # words that mean it beside one of these alone; with none of them, standing alone
+_THINGS = _listed(
+    "house home building property car vehicle machine equipment account policy loan contract product file"
+)
+"""What has an age, too, and no rights."""
+_PEOPLE = _listed("holder owner customer client applicant person driver buyer tenant employee")
 _PERSONAL = _listed(
     "firstname lastname surname fullname vorname nachname familienname prenom nom nombre apellido apellidos"
     " cognome email mail phone telephone telefon telefono mobile handy address adresse anschrift direccion"
@@ -49,7 +54,7 @@ _AFTERWARDS = _listed(
     " abschluss kundigung resultat resultado"
 )
 _TARGETS = _listed(
-    "target label class y outcome churn churned exited survived default defaulted fraud is_fraud isfraud"
+    "target label class outcome churn churned exited survived default defaulted fraud is_fraud isfraud"
     " diagnosis approved loan_status repaid response ziel klasse cible objetivo readmitted attrition"
     " converted clicked subscribed loan_default credit_risk creditability status_target"
 )
@@ -73,10 +78,11 @@ def words(name: str) -> list[str]:
 def protected(name: str) -> str | None:
     """The attribute that a column of this name holds, as the law of many places protects it."""
     found = words(name)
+    of_a_thing = bool(_THINGS & set(found)) and not _PEOPLE & set(found)
     for word in [*found, "".join(found)]:
         beside = _ONLY_WITH.get(word)
         if word in _WHY and (beside is None or (beside & set(found)) or (not beside and len(found) == 1)):
-            return _WHY[word]
+            return None if of_a_thing and _WHY[word] == "age" else _WHY[word]
     return None
 
 
