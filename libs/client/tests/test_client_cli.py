@@ -19,7 +19,7 @@ from penstock.client.cli import output
 from penstock.client.cli.main import app
 from penstock.client.cli.predictions import _probable
 from penstock.client.connection import Connection
-from penstock.contracts.errors import DeadlineExceeded
+from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.load import read
 from penstock.trainer.v1 import trainer_pb2_grpc
 
@@ -90,6 +90,23 @@ def test_a_deadline_names_what_did_not_answer() -> None:
         DeadlineExceeded, match=r"trainer\.TrainerService.GetRun at 127.0.0.1:1 did not answer"
     ):
         raise connection._explained(_Late(), stub.GetRun)
+
+
+def test_a_stream_that_is_dropped_half_way_is_the_platform_away() -> None:
+    connection = Connection("127.0.0.1:1")
+    with pytest.raises(Unavailable, match="RST_STREAM"):
+        raise connection._explained(_Dropped(), None)
+
+
+class _Dropped(grpc.RpcError):
+    def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.UNKNOWN
+
+    def details(self) -> str:
+        return "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))"
+
+    def trailing_metadata(self) -> None:
+        return None
 
 
 class _Late(grpc.RpcError):

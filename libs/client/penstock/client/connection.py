@@ -81,7 +81,9 @@ class Connection:
                 f"{_name(method)} at {self._endpoint} did not answer in time",
                 remedy="Try again; `penstock status` says what is busy or waits",
             )
-        if error.code() is grpc.StatusCode.UNAVAILABLE and not told:
+        # A stream that the door or a service drops half-way ends as gRPC's own error, of no kind of ours.
+        broken = "RST_STREAM" in (error.details() or "")
+        if (broken or error.code() is grpc.StatusCode.UNAVAILABLE) and not told:
             return Unavailable(
                 f"the platform at {self._endpoint} does not answer ({error.details()})",
                 remedy="Start it with `penstock up`, see `penstock status`, or set PENSTOCK_ENDPOINT",
