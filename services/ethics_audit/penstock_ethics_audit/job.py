@@ -34,7 +34,7 @@ from penstock_ethics_audit.importance import importance
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
 from penstock_ethics_audit.result import Result, Threshold, software
-from penstock_ethics_audit.split import Split, read_split, score, write_scores
+from penstock_ethics_audit.split import Split, read_merged, read_split, score, write_scores
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +64,8 @@ def run(job: JobContext) -> Mapping[str, Any]:
         folder = Path(scratch)
         package = _package(order, artifacts, folder)
         step("package verified")
-        split = read_split(_split(order, package, artifacts, folder), package.signature)
+        part = _split(order, package, artifacts, folder)
+        split = read_split(part, package.signature)
         scores = score(split, package.model, package.signature)
         step(f"{len(scores)} rows scored")
         groupings = _groupings(split, scores, package.pipeline.audit)
@@ -94,6 +95,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
             },
             threshold=_threshold(package),
             sample_weight=package.pipeline.training.sample_weight,
+            merged=read_merged(part),
             importance=found,
             baselines=simpler,
             explanation=package.explanation,

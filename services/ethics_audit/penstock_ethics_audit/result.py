@@ -43,6 +43,8 @@ class Result(Finding):
     stated: dict[str, str] = Field(default_factory=dict)
     threshold: Threshold | None = None
     sample_weight: str | None = None  # field by which training weighed rows; the audit does not
+    # Rows of the training set by each of several values that count as the negative class
+    merged: dict[str, int] = Field(default_factory=dict)
     importance: Importance | None = None
     baselines: tuple[Baseline, ...] = ()  # simpler models on the same rows
     explanation: Explanation | None = None  # what the model's family shows of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,14 @@ def read_split(path: Path, signature: ModelSignature) -> Split:
             if name.startswith(_GROUP)
         },
     )
+
+
+def read_merged(path: Path) -> dict[str, int]:
+    """Rows of the training set by each value of a binary target that counts as the negative class, where
+    there are several.
+    """
+    metadata = pq.read_schema(path).metadata or {}
+    return dict(json.loads(metadata.get(b"penstock", b"{}")).get("merged", {}))
 
 
 def score(split: Split, model: Path, signature: ModelSignature) -> Scores:

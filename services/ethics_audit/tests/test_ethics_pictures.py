@@ -11,9 +11,9 @@ from pydantic import ValidationError
 from penstock.contracts.events import Interval
 from penstock.packages.parts import Bar, Bars, CurvePoint, Curves, Explanation, Series
 from penstock.packages.parts import Histogram as HistogramShown
-from penstock_ethics_audit.audit import GroupFindings, GroupingFindings
+from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFindings
 from penstock_ethics_audit.importance import Importance
-from penstock_ethics_audit.report.concerns import unfinished
+from penstock_ethics_audit.report.concerns import merged, unfinished
 from penstock_ethics_audit.report.curves import curves, distributions
 from penstock_ethics_audit.report.explanations import explained
 from penstock_ethics_audit.report.figures import errors
@@ -104,6 +104,13 @@ def test_a_histogram_has_a_share_a_bin() -> None:
         HistogramShown(
             title="t", about="a", axis="x", edges=(0, 1, 2), series=(Series(name="s", shares=(1,)),)
         )
+
+
+def test_a_third_value_of_a_binary_target_is_counted_and_said() -> None:
+    found = Findings.model_construct(classes=("not paid", "paid"))
+    [said] = merged(Result.model_construct(findings=found, merged={"late": 812, "open": 13}))
+    assert said.startswith("Labels that count as not `paid`: `late` 812, `open` 13 rows.")
+    assert merged(Result.model_construct(findings=found, merged={})) == []
 
 
 @pytest.mark.parametrize(

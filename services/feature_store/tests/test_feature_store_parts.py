@@ -20,8 +20,10 @@ import pytest
 
 from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import TrainingRunRequested, encode
+from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.store import Store, assert_migrations_match
+from penstock.testing import lending
 from penstock.testing.threads import in_a_thread
 from penstock_feature_store.handlers import router
 from penstock_feature_store.names import column_of
@@ -29,6 +31,7 @@ from penstock_feature_store.pipelines import Gate
 from penstock_feature_store.settings import Settings
 from penstock_feature_store.store import Tables, begin_run, count_up_to, counted, end_run, runs_under_way
 from penstock_feature_store.training.fingerprint import fingerprint
+from penstock_feature_store.training.labels import labels_of
 from penstock_feature_store.training.spawner import Spawner
 from penstock_feature_store.training.trigger import due
 
@@ -198,3 +201,14 @@ def test_feast_comes_without_torch_and_leaves_it_to_others() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_several_values_besides_the_positive_one_are_counted() -> None:
+    spec = lending.spec(
+        targets={"default": {"from": "applications.defaulted", "type": "binary", "positive": "y"}}
+    )
+    spec["sources"]["applications"]["fields"]["defaulted"] = {"type": "category"}
+    asked = Pipeline.model_validate(spec)
+    three = labels_of(asked, pa.chunked_array([["y", "n", "open", "n", "y"]]))
+    assert (three.classes, three.merged) == (("not y", "y"), {"n": 2, "open": 1})
+    assert labels_of(asked, pa.chunked_array([["y", "n"]])).merged == {}

@@ -31,7 +31,16 @@ def model_card(
     sections = [
         head(pipeline, training_set, run_id, pipeline_number),
         _model(pipeline, built, chosen, because),
-        ["## Intended use", "", NOT_STATED, "", "Uses that must not be made of it:", "", NOT_STATED],
+        [
+            "## Intended use",
+            "",
+            pipeline.purpose or NOT_STATED,
+            *_answers(pipeline),
+            "",
+            "Uses that must not be made of it:",
+            "",
+            NOT_STATED,
+        ],
         _data(pipeline, training_set),
         _features(pipeline, built),
         _performance(built),
@@ -39,6 +48,12 @@ def model_card(
         _limits(pipeline, built),
     ]
     return "\n\n".join("\n".join(section) for section in sections) + "\n"
+
+
+def _answers(pipeline: Pipeline) -> list[str]:
+    """Who answers for the model, and where to ask, as far as the file states it."""
+    stated = {"Owner": pipeline.owner, "Contact": pipeline.contact}
+    return [line for name, said in stated.items() if said for line in ("", f"{name}: {said}")]
 
 
 def head(pipeline: Pipeline, training_set: TrainingSet, run_id: str, number: int) -> list[str]:

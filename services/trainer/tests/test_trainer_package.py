@@ -92,11 +92,13 @@ def test_the_card_of_trees_says_what_they_are_and_what_they_cannot(loans: Any) -
     from penstock_trainer.packaging import package as write
 
     loans.spec["model"] = {"type": "boosted_trees", "monotone": {"income": "decreasing"}}
+    loans.spec |= {"purpose": "Whom to ask for papers.", "owner": "Ada", "contact": "loans@bank.example"}
     training_set = loans.training_set()
     built = build(loans.pipeline, loans.folder / "train.parquet", loans.folder / "validation.parquet")
     card = model_card(loans.pipeline, training_set, built, run_id="01A", pipeline_number=3)
     for line in (
         r"- Type: boosted trees, \d+ of at most 31 leaves, never rising with `income`\. All",
+        r"## Intended use\n\nWhom to ask for papers\.\n\nOwner: Ada\n\nContact: loans@bank\.example\n",
         r"- Trained 3 of at most 3 epochs of 10 rounds, learning rate 0\.\d+, seed 7\.",
         r"- Between LightGBM and the graph in ONNX Runtime: at most \d",
         r"\| feature \| from \| treated \| share of the gain \|\n\|---\|---\|---\|---\|\n",

@@ -36,6 +36,15 @@ def concerns(found: Findings, beside: Sequence[Baseline] = ()) -> list[str]:
     ]
 
 
+def merged(result: Result) -> list[str]:
+    """Says which values of the target were taken together as the negative class."""
+    listed = ", ".join(f"`{value}` {rows:,}" for value, rows in list(result.merged.items())[:5])
+    more = len(result.merged) - 5
+    positive = result.findings.classes[1] if result.merged else ""
+    said = f"Labels that count as not `{positive}`: {listed}{f' and {more} more' if more > 0 else ''} rows."
+    return [f"{said} If one of them is no answer yet, leave its rows out."] if result.merged else []
+
+
 def unfinished(result: Result) -> list[str]:
     """Says where training ended while the validation loss still fell."""
     losses = [point.validation_loss for point in result.training.points]

@@ -192,6 +192,7 @@ def _table(
         },
         "target": next(iter(pipeline.targets)),
         "classes": list(labels.classes),
+        **({"merged": dict(labels.merged)} if labels.merged else {}),
     }
     return pa.table(data).replace_schema_metadata({"penstock": json.dumps(described, ensure_ascii=False)})
 

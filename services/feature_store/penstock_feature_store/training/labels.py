@@ -5,6 +5,8 @@ model can be trained on them.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -18,6 +20,8 @@ class Labels(NamedTuple):
 
     values: pa.Array
     classes: tuple[str, ...]
+    # Binary, more than one value besides the positive: rows by each that counts as the negative class
+    merged: Mapping[str, int] = MappingProxyType({})
 
 
 def labels_of(pipeline: Pipeline, raw: pa.ChunkedArray) -> Labels:
@@ -47,7 +51,9 @@ def labels_of(pipeline: Pipeline, raw: pa.ChunkedArray) -> Labels:
     seen = Counter(texts)
     if target.type == "binary":
         negative, positive = _binary(pipeline, seen, where)
-        return Labels(pa.array([int(text == positive) for text in texts], pa.int64()), (negative, positive))
+        others = {text: count for text, count in seen.most_common() if text != positive}
+        indices = pa.array([int(text == positive) for text in texts], pa.int64())
+        return Labels(indices, (negative, positive), others if len(others) > 1 else {})
     if len(seen) < 2:
         raise Conflict(
             f"all {len(texts):,} labels are `{texts[0]}`",
