@@ -1,5 +1,5 @@
-"""A trained model becomes a package: nine files, and what its family shows of it, named by the digest
-of their manifest. The registry signs it.
+"""A trained model becomes a package: nine files, what its family shows of it and its baselines, named by
+the digest of their manifest. The registry signs it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""Model package: a flat directory of nine files, named by the digest of its manifest.
+"""Model package: a flat directory of nine files, and some that not every model has (explanation, origin,
+baselines), named by the digest of its manifest.
 
-A reader who trusts the digest and opens the package with `open_package` may trust its  The
+A reader who trusts the digest and opens the package with `open_package` may trust its content. The
 package does not say who trusts it: the OpenSSF signature `model.sig` lies beside the directory, and
 evidence travels in events.
 """
