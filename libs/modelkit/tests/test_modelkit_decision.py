@@ -86,6 +86,11 @@ def test_binary_decisions() -> None:
     ]
 
 
+def test_a_probability_that_is_no_number_is_not_positive() -> None:
+    assert decided([[np.nan, np.nan]], ("no", "yes"), 0.3, None) == ["no"]
+    assert decided([[np.nan, np.nan]], ("no", "yes"), 0.3, (0.45, 0.55)) == ["abstain"]
+
+
 def test_the_likeliest_of_many() -> None:
     rows = [[0.2, 0.5, 0.3], [0.4, 0.35, 0.25], [0.1, 0.1, 0.8]]
     assert decided(rows, ("a", "ü", "c"), None, None) == ["ü", "a", "c"]

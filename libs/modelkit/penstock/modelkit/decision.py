@@ -83,14 +83,15 @@ def compile_decision(
 ) -> str:
     """Nodes for the decision, string [N, 1]: a class's text, or `abstain`.
 
-    Binary: positive from `threshold` up; abstains where the positive class's probability lies in
-    the closed interval. More classes: the likeliest; abstains where its probability lies in the
-    interval.
+    Binary: positive from `threshold` up, which a probability that is no number does not reach;
+    abstains where the positive class's probability lies in the closed interval. More classes: the
+    likeliest; abstains where its probability lies in the interval.
     """
     if threshold is not None:
         weighed = graph.columns(probabilities, [1])
-        below = graph.op("Less", weighed, graph.constant(threshold, np.float32))
-        chosen = graph.op("Cast", graph.op("Not", below), to=INT64)
+        cut = graph.constant(threshold, np.float32)
+        reached = graph.op("Or", graph.op("Greater", weighed, cut), graph.op("Equal", weighed, cut))
+        chosen = graph.op("Cast", reached, to=INT64)
     else:
         weighed, chosen = graph.several(
             "TopK", probabilities, graph.constant([1], np.int64), outputs=2, axis=1
