@@ -8,7 +8,7 @@ are replaced whole.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,41 +68,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
         split = read_split(part, package.signature)
         scores = score(split, package.model, package.signature)
         step(f"{len(scores)} rows scored")
-        groupings = _groupings(split, scores, package.pipeline.audit)
-        # Done again, an audit gives the same numbers, and nobody can choose a lucky seed.
-        seed = int(short_digest(package.digest, 12), 16)
-        findings = audit(scores, groupings, package.pipeline.audit, seed, step)
-        asked = package.pipeline.audit.confidence
-        found = importance(split, package.model, package.signature, seed, asked)
-        step("importance")
-        simpler = baselines(package, split, scores, seed, asked)
-        step("baselines")
-        result = Result(
-            audit_id=order.audit_id,
-            pipeline=order.version.pipeline,
-            digest=package.digest,
-            version=order.version,
-            started_at=order.started_at,
-            findings=findings,
-            pictures=pictures(scores, groupings, findings),
-            training=package.curves,
-            epochs=package.pipeline.trainer.epochs,
-            quantiles=package.pipeline.target.quantiles,
-            stated={
-                key: said
-                for key in ("owner", "purpose", "contact")
-                if (said := getattr(package.pipeline, key)) is not None
-            },
-            threshold=_threshold(package),
-            sample_weight=package.pipeline.training.sample_weight,
-            merged=read_merged(part),
-            importance=found,
-            baselines=simpler,
-            explanation=package.explanation,
-            origin=package.origin,
-            cost=spent("self"),
-            software=software(),
-        )
+        result = _result(order, package, split, scores, read_merged(part), step)
         write_scores(split, scores, folder / "scores.npz")
         written = artifacts.put_file(f"{place}/scores.npz", folder / "scores.npz")
         report = artifacts.put_bytes(f"{place}/report.html", render(result).encode())
@@ -110,9 +76,52 @@ def run(job: JobContext) -> Mapping[str, Any]:
         result = result.model_copy(update={"report_digest": report.digest, "scores_digest": written.digest})
         stored = artifacts.put_bytes(f"{place}/result.json", result.model_dump_json(indent=1).encode())
     kept = {"report": report, "result": stored, "scores": written}
-    return findings.model_dump(mode="json", include={"verdict", "gates"}) | {
+    return result.findings.model_dump(mode="json", include={"verdict", "gates"}) | {
         name: artifact.model_dump(mode="json") for name, artifact in kept.items()
     }
+
+
+def _result(
+    order: Order,
+    package: Package,
+    split: Split,
+    scores: Scores,
+    merged: dict[str, int],
+    step: Callable[[str], None],
+) -> Result:
+    """Computes all that the report shows, but for the digests of what is written."""
+    pipeline = package.pipeline
+    groupings = _groupings(split, scores, pipeline.audit)
+    # Done again, an audit gives the same numbers, and nobody can choose a lucky seed.
+    seed = int(short_digest(package.digest, 12), 16)
+    findings = audit(scores, groupings, pipeline.audit, seed, step)
+    found = importance(split, package.model, package.signature, seed, pipeline.audit.confidence)
+    step("importance")
+    simpler = baselines(package, split, scores, seed, pipeline.audit.confidence)
+    step("baselines")
+    about = {key: getattr(pipeline, key) for key in ("owner", "purpose", "contact")}
+    return Result(
+        audit_id=order.audit_id,
+        pipeline=order.version.pipeline,
+        digest=package.digest,
+        version=order.version,
+        started_at=order.started_at,
+        findings=findings,
+        pictures=pictures(scores, groupings, findings),
+        training=package.curves,
+        epochs=pipeline.trainer.epochs,
+        quantiles=pipeline.target.quantiles,
+        stated={key: said for key, said in about.items() if said is not None},
+        threshold=_threshold(package),
+        sample_weight=pipeline.training.sample_weight,
+        merged=merged,
+        importance=found,
+        baselines=simpler,
+        explanation=package.explanation,
+        origin=package.origin,
+        cost=spent("self"),
+        software=software(),
+    )
 
 
 def _threshold(package: Package) -> Threshold | None:
