@@ -1,5 +1,5 @@
 """Each member declares all that it imports: installed alone, with the lock's versions, every module
-of it imports.
+of it imports, but for those of an extra, which import with it.
 
 The client stays thin, and so do the services whose images have a bound: what is heavy does not come
 with them.
@@ -37,13 +37,16 @@ WITHOUT = {
 
 COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models."}}
 
+OF_AN_EXTRA = {"penstock-client[init]": "penstock.client.guess.evidence"}
+
 IMPORT_ALL = """
 import gc, importlib, pkgutil, sys
 gc.disable()
 package = importlib.import_module(sys.argv[1])
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if not module.name.endswith("__main__") and ".migrations." not in module.name:
-        importlib.import_module(module.name)
+    if module.name in sys.argv[2:] or module.name.endswith("__main__") or ".migrations." in module.name:
+        continue
+    importlib.import_module(module.name)
 """
 
 
@@ -96,7 +99,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
 def test_a_member_installs_alone(alone: Alone, name: str) -> None:
     alone.install(name)
     for package in packages(MEMBERS[name]):
-        done = alone.run(alone.python, "-c", IMPORT_ALL, package)
+        done = alone.run(alone.python, "-c", IMPORT_ALL, package, *OF_AN_EXTRA.values())
         assert done.returncode == 0, done.stderr
     for command, says in COMMANDS.get(name, {}).items():
         assert says in alone.run(alone.python.parent / command, "--help").stdout
@@ -104,6 +107,14 @@ def test_a_member_installs_alone(alone: Alone, name: str) -> None:
     installed = {line.split()[0] for line in listed.stdout.splitlines()[2:]}
     assert name in installed
     assert not installed & WITHOUT.get(name, set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_AN_EXTRA)
+def test_a_module_of_an_extra_imports_with_it(alone: Alone, name: str) -> None:
+    alone.install(name)
+    done = alone.run(alone.python, "-c", f"import {OF_AN_EXTRA[name]}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_artifacts_in_s3_need_the_extra_and_nothing_else(alone: Alone) -> None:
