@@ -59,9 +59,11 @@ def features_from_store(
 
 
 def row_of(model: Model, values: Mapping[str, FeatureValue]) -> Row:
-    """Orders feature values by name into a row; a feature without a value is missing. Raises
-    Invalid for an unknown name or a value of another type.
+    """Orders feature values by name into a row; a feature without a value is missing, as is one whose
+    value is a `missing` mark of its source. Raises Invalid for an unknown name or a value of another
+    type.
     """
+    given: dict[str, FeatureValue] = {}
     for name, value in values.items():
         if name not in model.types:
             raise Invalid(
@@ -70,11 +72,12 @@ def row_of(model: Model, values: Mapping[str, FeatureValue]) -> Row:
                 remedy=_did_you_mean(name, model.types, "Features"),
             )
         wanted = _TYPES[model.types[name]]
-        if value is not None and type(value) is not wanted:
+        given[name] = None if value in model.marks[name] else value
+        if given[name] is not None and type(value) is not wanted:
             raise Invalid(f"must be {_NAMES[wanted]}, this is {_NAMES[type(value)]}: {value!r}", where=name)
     inputs = model.package.signature.inputs
-    numbers = tuple(_number(values.get(name)) for name in inputs.numbers)
-    return Row(numbers, tuple(_text(values.get(name)) for name in inputs.strings))
+    numbers = tuple(_number(given.get(name)) for name in inputs.numbers)
+    return Row(numbers, tuple(_text(given.get(name)) for name in inputs.strings))
 
 
 def response_of(

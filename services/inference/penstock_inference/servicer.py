@@ -70,7 +70,7 @@ class Servicer(inference_pb2_grpc.InferenceServiceServicer):
             case _:
                 raise Invalid("a prediction needs an entity or fields", where="by")
         row = row_of(model, features)
-        origin = Origin(dict(events), warnings_of(model, row))
+        origin = Origin(dict(events), warnings_of(model, row, features))
         prediction, answers = await self._through_the_door(model, row, origin, timeout)
         response = response_of(model, prediction, answers)
         response.events.update(origin.events)

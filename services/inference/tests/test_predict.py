@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from penstock.contracts.errors import Invalid, NotFound
 from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
-from penstock.testing import packages
+from penstock.testing import lending, packages
 from penstock_inference.predict import Row, features_from_store, find_model, response_of, row_of
 from penstock_inference.protocol.tensors import Tensor
 from penstock_inference.serving.model import Model
 from penstock_inference.warnings import warnings_of
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    folder = tmp_path_factory.mktemp("model")
+def made(folder: Path, **parts: Any) -> Model:
     keys = Keys(folder / "keys")
     keys.ensure()
-    digest = packages.write_package(folder / "package")
+    digest = packages.write_package(folder / "package", **parts)
     promoted = packages.promotion(
         keys, packages.version(digest, keys), packages.verdict(keys, digest), generation=4
     )
     return Model(promoted, open_package(folder / "package"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return made(tmp_path_factory.mktemp("model"))
 
 
 def test_what_is_not_given_is_missing(model: Model) -> None:
@@ -49,6 +55,24 @@ def test_what_does_not_fit_says_what_would(
     with pytest.raises(Invalid) as raised:
         row_of(model, given)
     assert str(raised.value) == said
+
+
+def test_a_mark_of_its_source_is_missing_and_is_named(tmp_path: Path) -> None:
+    """As ingest reads it: in a field of any type, and whole."""
+    pipeline = lending.pipeline()
+    source = pipeline.sources["applications"].model_copy(update={"missing": ("?", "NA")})
+    sources = {**pipeline.sources, "applications": source}
+    model = made(tmp_path, pipeline=pipeline.model_copy(update={"sources": sources}))
+    given = {"income": "?", "purpose": "NA"}
+    row = row_of(model, given)
+    assert row == Row((None,), ("",))
+    assert warnings_of(model, row, given) == [
+        "`income` (`?`) is missing, as in 2% of the training rows",
+        "`purpose` (`NA`) is missing, as in 0% of the training rows",
+    ]
+    with pytest.raises(Invalid, match="income: must be a number, this is a text: '-'"):
+        row_of(model, {"income": "-"})
+    assert row_of(model, {"purpose": "NA "}) == Row((None,), ("NA ",))
 
 
 def test_an_unknown_pipeline(model: Model) -> None:
@@ -115,6 +139,6 @@ def test_an_answer_gets_its_names_again(model: Model) -> None:
     ],
 )
 def test_inputs_unlike_those_of_training_are_named(model: Model, row: Row, said: list[str]) -> None:
-    found = warnings_of(model, row)
+    found = warnings_of(model, row, {})
     assert len(found) == len(said)
     assert all(part in sentence for part, sentence in zip(said, found, strict=True))

@@ -60,6 +60,12 @@ class Model:
         }
 
     @cached_property
+    def marks(self) -> dict[str, tuple[str, ...]]:
+        """Texts that its source reads as missing, of each feature."""
+        sources = self.package.pipeline.sources
+        return {name: sources[where.partition(".")[0]].missing for name, where in self.references.items()}
+
+    @cached_property
     def layout(self) -> Layout:
         inputs = self.package.signature.inputs
         booleans = frozenset(name for name in inputs.strings if self.types[name] == "boolean")

@@ -83,8 +83,8 @@ class Source(Model):
     out, such an event is rejected.
     """
     missing: tuple[str, ...] = Field(default=(), exclude_if=lambda said: not said)
-    """Texts that are read as a missing value in every declared field, as in [NA, "?"]. An empty text
-    always is.
+    """Texts that are read as a missing value in every declared field, as in [NA, "?"]: of an event, and
+    of a prediction by fields. An empty text always is.
     """
     columns: dict[FieldName, str] = Field(default_factory=dict, exclude_if=lambda said: not said)
     """Columns of a published file for the id, the entity's key and the timestamp, where those have
