@@ -62,6 +62,16 @@ def test_few_rows_have_small_trees_and_no_steps() -> None:
     assert few["model.num_leaves"] < many["model.num_leaves"]
 
 
+def test_leaves_hold_fewer_rows_where_there_are_few() -> None:
+    said = file(model="{type: boosted_trees}")
+    planned_for = {rows: planned(said, rows) for rows in (1, 20, 39, 199, 200)}
+    sizes = {rows: plan.pipeline.model.model_dump()["min_data_in_leaf"] for rows, plan in planned_for.items()}
+    assert sizes == {1: 1, 20: 2, 39: 3, 199: 19, 200: 20}
+    assert "model.min_data_in_leaf" in planned_for[199].chosen.keys() - planned_for[200].chosen.keys()
+    named = file(model="{type: boosted_trees, min_data_in_leaf: 20}")
+    assert "model.min_data_in_leaf" not in planned(named, 30).chosen
+
+
 def test_the_family_is_one_that_does_all_that_the_file_asks_for() -> None:
     pipeline, chosen, because = planned(file(), 5_000)
     assert pipeline.model.type == chosen["model.type"] == "boosted_trees"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.planning import BY_ROWS, planned
 from penstock.modelkit import boosting
 from penstock.modelkit.build import Built, build, prepare
 from penstock.modelkit.family import Prepared, Trained, family_of
@@ -251,6 +252,17 @@ def test_where_nothing_divides_the_rows_the_key_is_named(world: Any) -> None:
     with pytest.raises(Invalid, match="no feature divides the 60 training rows") as caught:
         build(spec, *files)
     assert caught.value.where == "model.min_data_in_leaf"
+
+
+def test_a_few_rows_are_divided_where_the_file_leaves_the_leaves_open(world: Any) -> None:
+    """LightGBM's 20 rows in a leaf leave 24 rows whole."""
+    x = np.arange(24.0)
+    files = [world.part(name, {"x": x}, (x > 11).astype(int)) for name in ("train", "validation")]
+    model = {"type": "boosted_trees"}
+    fixed, by_rows = (world.pipeline({"x": "number"}, model=model, defaults=n) for n in (1, BY_ROWS))
+    with pytest.raises(Invalid, match="no feature divides"):
+        build(planned(fixed, 24).pipeline, *files)
+    assert build(planned(by_rows, 24).pipeline, *files).metrics["auroc"] > 0.9
 
 
 def test_training_ends_where_no_split_helps_and_goes_on_to_the_same_end(world: Any, tmp_path: Path) -> None:
