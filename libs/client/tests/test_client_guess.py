@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -239,6 +240,20 @@ def test_when_the_event_was_is_guessed(tmp_path: Path, column: str, cell: str, g
     )
     pipeline = read(file_of(path))
     assert (pipeline.key, pipeline.sources["events"].timestamp) == ("loanId", guessed)
+
+
+@pytest.mark.parametrize("answers", [("yes", "no"), tuple(f"{n / 7}" for n in range(12))])
+def test_a_file_without_gates_says_the_two_ways_out(tmp_path: Path, answers: tuple[str, ...]) -> None:
+    """A dozen rows are too few for a quality gate, and nobody is protected."""
+    path = tmp_path / "few.csv"
+    rows = [f"{i},{i * 3},{answers[i % len(answers)]}\n" for i in range(12)]
+    path.write_text("loan_id,amount,ok\n" + "".join(rows))
+    text = file_of(path)
+    assert not read(text).audit.gates
+    assert not read(text).serves_unjudged
+    named, allowed = re.findall(r"  # (?:Either|or) .*:  (.+)", text)
+    assert read(text.replace("  gates: []", f"  {named}")).audit.gates
+    assert read(f"{text}{allowed}\n").serves_unjudged
 
 
 @settings(max_examples=40, deadline=None)

@@ -51,5 +51,8 @@ def test_a_target_by_another_name(name: str) -> None:
 
 
 def test_no_gate() -> None:
-    ((path, said),) = told(FILE.replace("gates: [{metric: auroc, at_least: 0.7}]", "gates: []"))
-    assert (path, "none is judged" in said) == ("audit", True)
+    without = FILE.replace("gates: [{metric: auroc, at_least: 0.7}]", "gates: []")
+    ((path, said),) = told(without)
+    assert (path, "so none may serve" in said, "without_gates" in said) == ("audit", True, True)
+    ((path, said),) = told(without + "promotion: {without_gates: allowed}\n")
+    assert (path, said.endswith("none is judged; add `gates`")) == ("audit", True)

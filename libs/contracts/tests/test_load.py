@@ -331,6 +331,16 @@ def test_a_regression_has_no_classes_to_weigh() -> None:
     assert read(text.replace("balanced", "none")).trainer.class_weights == "none"
 
 
+def test_a_measure_must_fit_where_the_file_names_it_or_a_loss_in_its_unit() -> None:
+    text = GOOD.replace("defaulted: {type: boolean}", "defaulted: {type: number}").replace(
+        "type: binary, positive: true", "type: regression"
+    )
+    text = text[: text.index("\naudit:") + 1]
+    assert not read(text + "promotion: {without_gates: allowed}\n").audit.gates
+    for said in ("metric: auroc", "max_drop: 0.1", "without_gates: allowed, max_drop: 0.1"):
+        assert [key for _, key, _ in problems(text + f"promotion: {{{said}}}\n")] == ["promotion.metric"]
+
+
 def test_a_weight_is_a_number_of_its_own() -> None:
     for field, said in (
         ("incom", "no field `applications.incom`; did you mean `applications.income`?"),

@@ -148,7 +148,11 @@ def _audit(guess: Guess, baseline: Baseline | None) -> Iterator[str]:
         for gate in gates:
             yield from (f"    {line}" for line in gate)
     else:
-        yield "  gates: []  # no gate, no judgement: as in {metric: …, at_least: …, on_fail: block}"
+        measure = "r2" if guess.target.task == "regression" else "accuracy"
+        yield "  # Nothing here says what a model must reach: no version is judged, and none may serve."
+        yield f"  # Either name it:  gates: [{{metric: {measure}, at_least: 0.8, on_fail: block}}]"
+        yield "  # or allow it, at the left edge:  promotion: {without_gates: allowed}"
+        yield "  gates: []"
 
 
 def _group(one: Field) -> str | None:

@@ -231,9 +231,11 @@ def _promotion(pipeline: Pipeline) -> Iterable[Problem]:
             for key in ("metric", "max_drop")
             if key in promotion.model_fields_set
         ]
+    # Where neither is named, the registry takes the measure that fits the target.
+    named = promotion.model_fields_set & {"metric", "max_drop"}
     return failing(
         (
-            "promotion" in pipeline.model_fields_set and kind not in MEASURES[promotion.metric].promotion,
+            named and kind not in MEASURES[promotion.metric].promotion,
             ("promotion", "metric"),
             _unfit(promotion.metric, kind, [fit for fit in over_rows(kind) if kind in fit.promotion]),
         )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from penstock.contracts.pipeline import Pipeline
-from penstock.contracts.rules.problem import Problem
+from penstock.contracts.rules.problem import Problem, failing
 
 _ANSWERS = frozenset({"target", "label", "outcome", "answer", "y"})
 _SHORTEST = 3  # letters of a target's name that another name may hold by chance
@@ -51,7 +51,18 @@ def _stem(name: str) -> str:
 
 
 def _gates(pipeline: Pipeline) -> Iterator[Problem]:
-    if not pipeline.audit.gates:
-        yield Problem(
-            ("audit",), "there is no gate: every version is measured, and none is judged; add `gates`"
-        )
+    if pipeline.audit.gates:
+        return
+    yield from failing(
+        (
+            pipeline.serves_unjudged,
+            ("audit",),
+            "there is no gate: every version is measured, and none is judged; add `gates`",
+        ),
+        (
+            not pipeline.serves_unjudged,
+            ("audit",),
+            "there is no gate: every version is measured, and none is judged, so none may serve; add"
+            " `gates`, or allow it by `promotion: {without_gates: allowed}`",
+        ),
+    )
