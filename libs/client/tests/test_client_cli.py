@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 
 import grpc
@@ -56,14 +57,35 @@ def test_a_bad_file_is_shown_at_its_line_and_ends_with_2(tmp_path: Path) -> None
     )
 
 
+def without_gates() -> str:
+    return re.sub(r"  gates:.*?(?=^\w)", "  gates: []\n", EXAMPLE.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
 def test_a_good_file_that_leaves_doubts_is_warned_of(tmp_path: Path) -> None:
     path = tmp_path / "pipeline.yaml"
-    text = re.sub(r"  gates:.*?(?=^\w)", "  gates: []\n", EXAMPLE.read_text(), flags=re.DOTALL | re.MULTILINE)
-    path.write_text(text)
+    path.write_text(without_gates())
     done = runner.invoke(app, ["validate", str(path)])
     assert done.exit_code == 0
     assert re.search(r"warning: .*pipeline\.yaml:\d+:\d+  audit: there is no gate", done.stderr)
-    assert "no problems" in done.stdout
+    assert done.stdout.endswith("no problems, 1 warning\n")
+
+
+def test_a_terminal_breaks_a_warning_between_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    narrow = output.Console(file=terminal, width=40, soft_wrap=True, color_system=None)
+    monkeypatch.setattr("penstock.client.cli.pipelines.errors", narrow)
+    monkeypatch.chdir(tmp_path)
+    Path("p.yaml").write_text(without_gates())
+    runner.invoke(app, ["validate", "p.yaml"])
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines)) <= 40
+    assert "there is no gate: every version is measured, and none is judged" in " ".join(
+        " ".join(lines).split()
+    )
 
 
 def test_any_terminal_shows_any_name(tmp_path: Path) -> None:

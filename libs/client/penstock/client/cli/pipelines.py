@@ -22,9 +22,11 @@ def validate(file: File, as_json_: AsJson = False) -> None:
     """Check a pipeline file without a platform."""
     text = _text(file)
     pipeline = read(text, str(file))
-    _warn(pipeline, text, file)
-    counts = f"{len(pipeline.sources)} sources, {len(pipeline.resolved_features())} features"
-    show(pipeline, f"{file}: pipeline {pipeline.pipeline}, {counts}, no problems", as_json=as_json_)
+    warned = _warn(pipeline, text, file)
+    sources = _count(len(pipeline.sources), "source")
+    features = _count(len(pipeline.resolved_features()), "feature")
+    found = "no problems" + (f", {_count(warned, 'warning')}" if warned else "")
+    show(pipeline, f"{file}: pipeline {pipeline.pipeline}, {sources}, {features}, {found}", as_json=as_json_)
 
 
 def apply(file: File, as_json_: AsJson = False) -> None:
@@ -56,10 +58,18 @@ def pipelines(as_json_: AsJson = False) -> None:
     show(found, table(columns, rows, empty="none yet: penstock apply FILE"), as_json=as_json_)
 
 
-def _warn(pipeline: Pipeline, text: str, file: Path) -> None:
-    """Doubts about a good file, on the standard error."""
-    for doubt in place(text, str(file), doubts(pipeline)):
-        errors.print(f"warning: {doubt.show(str(file))}", style="yellow")
+def _warn(pipeline: Pipeline, text: str, file: Path) -> int:
+    """Prints doubts about a good file on the standard error, and counts them: a line each, which a
+    terminal has broken between words.
+    """
+    found = place(text, str(file), doubts(pipeline))
+    for doubt in found:
+        errors.print(f"warning: {doubt.show(str(file))}", style="yellow", soft_wrap=not errors.file.isatty())
+    return len(found)
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _text(file: Path) -> str:
