@@ -228,7 +228,8 @@ class Events:
             if error.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise Refused(
                     f"Kafka does not let this user read it: {error.args[0].str()}",
-                    remedy="Come as a user who may, by PENSTOCK_KAFKA__SASL_USERNAME and …_PASSWORD_FILE",
+                    remedy="Name a user who may: PENSTOCK_KAFKA__SASL_USERNAME and"
+                    " PENSTOCK_KAFKA__SASL_PASSWORD_FILE",
                 ) from error
             raise Unavailable(
                 f"Kafka at {self._operator.bootstrap_servers} does not answer: {error}",
@@ -259,7 +260,9 @@ def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
         value = _encoded(row)
     except (TypeError, ValueError) as error:
         raise Invalid(
-            f"a row has no JSON form: {error.__cause__ or error}", where=f"{key} {entity}"
+            f"a row has no JSON form: {error.__cause__ or error}",
+            where=f"{key} {entity}",
+            remedy="Give texts, numbers, booleans, times, and None for what is missing",
         ) from error
     said = str(entity).encode("utf-8", "replace") if isinstance(entity, (str, int)) else _key_of(value, key)
     return value, said

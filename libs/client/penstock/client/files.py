@@ -87,7 +87,12 @@ def _csv(path: Path, encoding: str | None, progress: Progress) -> Iterator[Row]:
         except UnicodeDecodeError as error:
             raise undecodable(path, dialect, error) from error
         except csv.Error as error:
-            raise Invalid(f"no CSV: {error}", where=f"{path}:{reader.line_num}") from error
+            raise Invalid(
+                f"no CSV: {error}",
+                where=f"{path}:{reader.line_num}",
+                remedy="Close each quote, and write one in a quoted cell twice;"
+                " a cell has 131,072 characters at most",
+            ) from error
 
 
 def _point(cell: str) -> str:

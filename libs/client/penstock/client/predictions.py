@@ -55,7 +55,7 @@ def _value(name: str, value: object) -> inference.Value:
             return inference.Value(text=value)
         case _:
             raise Invalid(
-                f"{type(value).__name__} is no value of a feature",
+                f"a feature has no value of type {type(value).__name__}",
                 where=name,
-                remedy="Give a number, text or boolean",
+                remedy="Give a number, text or boolean; leave out what is missing",
             )

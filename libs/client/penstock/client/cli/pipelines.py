@@ -76,6 +76,8 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        fail(f"{file}: no such file", EXIT_USAGE)
-    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{file}: no such file; penstock init writes a first one from your data", EXIT_USAGE)
+    except UnicodeDecodeError:
+        fail(f"{file}: is not UTF-8; save it in that encoding", EXIT_USAGE)
+    except OSError as error:
         fail(f"{file}: cannot be read: {error}", EXIT_USAGE)

@@ -135,7 +135,12 @@ def _fields(text: str) -> dict[str, object]:
     try:
         found = json.loads(text)
     except json.JSONDecodeError as error:
-        raise Invalid(f"--input is no JSON: {error}") from error
+        raise Invalid(
+            f"--input is no JSON: {error}", remedy="""Write it as in --input '{"income": 2500}'"""
+        ) from error
     if not isinstance(found, dict):
-        raise Invalid("--input is an object of feature names and values")
+        raise Invalid(
+            "--input is no object of feature names and values",
+            remedy="""Write it as in --input '{"income": 2500}'""",
+        )
     return found

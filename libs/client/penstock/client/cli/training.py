@@ -272,7 +272,10 @@ def _decided(penstock: Penstock, run: trainer.Run) -> tuple[registry.Version, au
             decided = version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
             if decided and audited.verdict:
                 return version, audited
-    raise Unavailable(f"still waiting for {waited_for}", remedy="See penstock status")
+    raise Unavailable(
+        f"run {run.run_id} has ended, but {waited_for} has not come within {WAIT_S:.0f} s",
+        remedy=f"It goes on: see penstock status, then penstock models {run.pipeline}",
+    )
 
 
 def _until_served(penstock: Penstock, version: registry.Version) -> str:

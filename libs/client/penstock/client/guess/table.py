@@ -93,7 +93,7 @@ def read_table(path: Path, encoding: str | None = None, progress: Progress | Non
     """
     sample, count = _evenly(row for row in rows(path, encoding=encoding, progress=progress))
     if not sample:
-        raise Invalid("no row to learn from", where=str(path))
+        raise Invalid("no row to learn from", where=str(path), remedy="A CSV has its header first, then rows")
     names = list(dict.fromkeys(name for row in sample for name in row))
     raw = {name: [None if (value := row.get(name)) == "" else value for row in sample] for name in names}
     marks = _marks(raw)

@@ -160,8 +160,16 @@ def _group(pipeline: Pipeline, name: str, group: Group) -> Iterable[Problem]:
             at,
             "a text field makes no groups; group by a field of another type",
         ),
-        (bins and list(bins) != sorted(set(bins)), (*at, "bins"), "edges must rise, as in [25, 40, 60]"),
-        (group.merge and bins, (*at, "merge"), "`bins` make the groups; leave one of the two out"),
+        (
+            bins and list(bins) != sorted(set(bins)),
+            (*at, "bins"),
+            "the edges must rise, each written once, as in [25, 40, 60]",
+        ),
+        (
+            group.merge and bins,
+            (*at, "merge"),
+            "`bins` make the groups of a number, `merge` those of a category; leave one of them out",
+        ),
         *_merge(at, group, found[0].values),
     )
 
@@ -170,7 +178,7 @@ def _merge(at: Path, group: Group, declared: Sequence[str] | None) -> Iterator[t
     merged = [value for values in group.merge.values() for value in values]
     for name, values in group.merge.items():
         place = (*at, "merge", name)
-        yield (not values, place, "name the values that it holds")
+        yield (not values, place, f"`{name}` merges no values; list them, as in {name}: [a, b]")
         for value in values:
             near = nearest(value, declared or ())
             yield (merged.count(value) > 1, place, f"`{value}` is merged twice")
@@ -186,7 +194,7 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
     limit, one = getattr(gate, right), (gate.at_least is None) != (gate.at_most is None)
     low, high = measure.range
     return failing(
-        (not one, at, f"a gate has one limit: `{right}`"),
+        (not one, at, f"a gate has one limit; write `{right}` alone"),
         (one and limit is None, (*at, wrong), f"`{gate.metric}` is better when {better}; use `{right}`"),
         (
             limit is not None and not low <= limit <= high,
@@ -224,7 +232,12 @@ def _gate(pipeline: Pipeline, index: int, gate: Gate) -> Iterator[Problem]:
 def _promotion(pipeline: Pipeline) -> Iterable[Problem]:
     promotion, kind = pipeline.promotion, pipeline.target.type
     if promotion.without_gates and pipeline.audit.gates:
-        return [Problem(("promotion", "without_gates"), "there are gates; leave it out")]
+        return [
+            Problem(
+                ("promotion", "without_gates"),
+                "it is for a file without gates, and this one has some; leave it out",
+            )
+        ]
     if promotion.compare == "none":
         return [
             Problem(("promotion", key), f"`{key}` means nothing with `compare: none`; leave it out")

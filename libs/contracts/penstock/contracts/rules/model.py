@@ -50,7 +50,8 @@ def _members(pipeline: Pipeline) -> Iterator[Problem]:
             (
                 held and free,
                 (*at, "monotone"),
-                f"an ensemble keeps what all its members keep, and `{free}` is not held to this",
+                f"the member `{free}` is not held to this, so that the ensemble is not; write it for each"
+                " member, or for none",
             ),
         )
 

@@ -67,7 +67,12 @@ def _columns(pipeline: Pipeline, at: Path, source: Source) -> Iterator[Problem]:
     for name, column in source.columns.items():
         said = (*at, "columns", name)
         yield from failing(
-            (name not in names, said, f"names no id, key or timestamp{nearest(name, names)}"),
+            (
+                name not in names,
+                said,
+                f"`{name}` is not the id, key or timestamp{nearest(name, names)} (a field names its column"
+                " by `from`)",
+            ),
             (
                 column == PUBLISHING_TIME and name != source.timestamp,
                 said,

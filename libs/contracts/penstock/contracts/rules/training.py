@@ -57,7 +57,7 @@ def _split(pipeline: Pipeline) -> Iterable[Problem]:
     by, parts = pipeline.split.by, pipeline.split.parts
     known, total = (pipeline.entity, "time"), parts.train + parts.validation + parts.audit
     return failing(
-        (by not in known, ("split", "by"), f"no such split{nearest(by, known)}"),
+        (by not in known, ("split", "by"), f"rows cannot be split by `{by}`{nearest(by, known)}"),
         (abs(total - 1) > 1e-6, ("split", "parts"), f"the parts add up to {total:g}; they must make 1"),
     )
 
@@ -74,7 +74,7 @@ def _sample_weight(pipeline: Pipeline) -> Iterable[Problem]:
     return failing(
         (kind != "number", at, f"a weight is a number; `{reference}` is {kind}"),
         (reference == pipeline.target.source_field, at, "this is what is predicted; name another field"),
-        (alike, at, f"`{alike}` counts all rows alike; leave it out"),
+        (alike, at, f"`{alike}` counts all rows alike; leave the weight out, or name another model"),
     )
 
 
