@@ -171,6 +171,7 @@ def test_a_platform_that_is_away_is_said_in_a_sentence(arguments: list[str]) -> 
         (["apply", "absent.yaml"], "absent.yaml: no such file"),
         (["predict", "x"], "Give --entity ID or --input JSON"),
         (["predict", "x", "--input", "{"], "--input is no JSON"),
+        (["predict", "x", "--input", "[1]"], "--input is no object of feature names and values. Write it as"),
         (["logs", "ingest"], "penstock up"),
     ],
 )
@@ -178,6 +179,13 @@ def test_a_wrong_call_says_what_to_do(arguments: list[str], said: str) -> None:
     done = runner.invoke(app, arguments)
     assert done.exit_code in (1, 2)
     assert said in done.output
+
+
+def test_a_pipeline_file_in_another_encoding_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text("pipeline: größe", encoding="latin-1")
+    done = runner.invoke(app, ["validate", str(path)])
+    assert (done.exit_code, done.output) == (2, f"{path}: is not UTF-8; save it in that encoding\n")
 
 
 def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
