@@ -93,6 +93,12 @@ def test_of_several_classes_each_is_taken_against_the_rest_and_the_worst_counts(
         assert value(name, of) == pytest.approx(worst, abs=1e-12)
 
 
+def six_rows(of: fairness.Rates) -> fairness.Rates:
+    return fairness.Rates(
+        *(np.full_like(rate, 6.0) for rate in (of.selection, of.true_positive, of.selection))
+    )
+
+
 def test_an_empty_cell_makes_a_measure_undefined() -> None:
     """fairlearn takes the rate of no row as 0, which would be called unfair."""
     truth, group = np.array([0, 1, 1, 1]), np.array([0, 0, 1, 1])
@@ -100,14 +106,14 @@ def test_an_empty_cell_makes_a_measure_undefined() -> None:
     assert np.isnan(of.false_positive[0, 1, 0])
     for name in BETWEEN_GROUPS:
         asks = "false_positive" in fairness.reads(name)
-        assert (intervals.disparity(name, of, of, 0.95) is None) == asks, name
+        assert (intervals.disparity(name, of, of, six_rows(of), 0.95) is None) == asks, name
 
 
 def test_of_nobody_selected_the_ratio_is_undefined_and_the_difference_is_parity() -> None:
     truth, group = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
     of = fairness.rates(binary(truth, np.zeros(4, dtype=int)), group)(np.ones((1, 4)))
-    assert intervals.disparity("demographic_parity_ratio", of, of, 0.95) is None
-    difference = intervals.disparity("demographic_parity_difference", of, of, 0.95)
+    assert intervals.disparity("demographic_parity_ratio", of, of, six_rows(of), 0.95) is None
+    difference = intervals.disparity("demographic_parity_difference", of, of, six_rows(of), 0.95)
     assert difference is not None
     assert (difference.lower, difference.estimate, difference.upper) == (0, 0, 0)
 
@@ -119,7 +125,7 @@ def test_a_class_that_nobody_gets_is_passed_over_wherever_it_stands() -> None:
         decision = np.where(truth == absent, (absent + 1) % 3, truth)
         scores = Scores("multiclass", truth.astype(float), np.arange(12), ("a", "b", "c"), p, decision)
         of = fairness.rates(scores, group)(np.ones((1, 12)))
-        found = intervals.disparity("demographic_parity_ratio", of, of, 0.95)
+        found = intervals.disparity("demographic_parity_ratio", of, of, six_rows(of), 0.95)
         assert found is not None
         assert found.estimate == 1.0
 

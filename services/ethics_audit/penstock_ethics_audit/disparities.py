@@ -37,6 +37,7 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
     rows = _rows(scores, grouping)
     estimated = fairness.rates(scores, grouping.codes)(np.ones((1, len(scores))))
     drawn = _drawn(scores, grouping, bootstrap, estimated, rows)
+    worth = _worth(estimated, drawn, rows, bootstrap)
     cells = grouping.cells(scores.label_codes, len(scores.classes))
     disparities: dict[str, Interval | None] = {}
     proven: dict[str, Interval | None] = {}
@@ -44,22 +45,22 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
     common = _common(estimated, rows)
     for notion in between_groups(scores.task):
         name = notion.name
-        disparities[name] = disparity(name, estimated, drawn, bootstrap.confidence)
+        disparities[name] = disparity(name, estimated, drawn, worth, bootstrap.confidence)
         if (bounds := bootstrap.fair(name, rows, common)) is not None:
             fair[name] = bounds
-        least = [_least(name, of, scores.classes) for of in cells]
+        least = [_least(name, group, scores.classes) for group in cells]
         enough = np.flatnonzero(np.array(least) >= min_rows)
         if len(enough) == len(cells):
             continue
         thin.append(name)
         if len(enough) > 1:
-            among = estimated.among(enough), drawn.among(enough)
-            proven[name] = disparity(name, *among, bootstrap.confidence)
-    rates = [
+            of, draws, independent = (rates.among(enough) for rates in (estimated, drawn, worth))
+            proven[name] = disparity(name, of, draws, independent, bootstrap.confidence)
+    said = [
         tuple(_said(scores, group, estimated, drawn, rows, bootstrap))
         for group in range(len(grouping.groups))
     ]
-    return Compared(rates, disparities, proven, tuple(thin), fair)
+    return Compared(said, disparities, proven, tuple(thin), fair)
 
 
 def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int]:
@@ -86,6 +87,15 @@ def _rows(scores: Scores, grouping: Grouping) -> Rates:
     cells = grouping.cells(scores.label_codes, len(scores.classes))[None].astype(np.float64)
     own, total = cells[..., list(scores.of_interest)], cells.sum(axis=2, keepdims=True)
     return Rates(np.broadcast_to(total, own.shape), own, total - own)
+
+
+def _worth(estimated: Rates, drawn: Rates, rows: Rates, bootstrap: Bootstrap) -> Rates:
+    """[1, groups, classes of interest]: the independent rows that each rate is a share of."""
+    return Rates(
+        bootstrap.independent(estimated.selection, drawn.selection, rows.selection),
+        bootstrap.independent(estimated.true_positive, drawn.true_positive, rows.true_positive),
+        bootstrap.independent(estimated.false_positive, drawn.false_positive, rows.false_positive),
+    )
 
 
 def _common(estimated: Rates, rows: Rates) -> Rates:
