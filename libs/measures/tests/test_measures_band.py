@@ -65,3 +65,10 @@ def test_rows_of_one_entity_are_less_than_so_many_rows() -> None:
     assert apart.independent(rate, drawn, rows) == 200
     assert float(together.independent(rate, drawn, rows)[0, 0, 0]) == pytest.approx(50, rel=0.1)
     assert together.independent(rate, np.full((10, 1, 1), 0.4), rows) == 200
+
+
+def test_a_group_without_a_hit_is_worth_no_more_of_its_rows_than_the_others() -> None:
+    rate, rows = np.array([[[0.4], [0.0]]]), np.full((1, 2, 1), 200.0)
+    drawn = np.random.default_rng(1).binomial(50, rate, (4000, 2, 1)) / 50
+    worth = Bootstrap(np.repeat(np.arange(50), 4), 100, 0.95, 1).independent(rate, drawn, rows)
+    assert worth[0, :, 0] == pytest.approx([50, 50], rel=0.1)

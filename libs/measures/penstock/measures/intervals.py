@@ -69,14 +69,19 @@ class Bootstrap:
 
     def independent(self, rate: Floats, drawn: Floats, rows: Floats) -> Floats:
         """How many independent rows the rates [1, groups, classes] are worth: where entities have
-        several, those of the same spread (L. Kish, *Survey Sampling*, 1965: the design effect).
+        several, those of the same spread. A group counts for no more of its rows than all groups
+        together do, since few entities say little of their own spread (J. Rao and A. Scott, *A simple
+        method for the analysis of clustered binary data*, Biometrics 48, 1992).
         """
         if not self.clustered:
             return rows
-        spread = drawn.var(axis=0, keepdims=True)
+        alone, spread = rate * (1 - rate) / np.maximum(rows, 1), drawn.var(axis=0, keepdims=True)
+        weight = np.where(np.isfinite(alone) & np.isfinite(spread), rows, 0.0) ** 2
+        expected, found = ((weight * np.nan_to_num(of)).sum(axis=1, keepdims=True) for of in (alone, spread))
         with np.errstate(divide="ignore", invalid="ignore"):
-            worth = np.where(spread > 0, rate * (1 - rate) / spread, rows)
-        return np.minimum(worth, rows)
+            worth = np.fmin(expected / found, np.where(spread > 0, alone / spread, 1.0))
+        independent: Floats = rows * np.fmin(worth, 1.0)
+        return independent
 
     def draw(self, strata: Codes | None, measure: Meters) -> dict[str, Floats]:
         """`measure` under each of the draws, by name [resamples, …]; `strata` as in `draws`."""
