@@ -23,8 +23,6 @@ from penstock.modelkit.graph import Array
 from penstock.modelkit.rows import Rows
 
 SCALE = 1.6  # weight of `strength: 1`; see `Penalty`
-HORIZON = 200.0  # rows of a cell that its running mean looks back on
-NEAR = 0.02  # distance between means below which the slope fades
 MIN_CELL = 2  # rows of a cell (group, or group and label) in one batch below which it says nothing
 
 Notion = Literal["demographic_parity", "equalized_odds", "equal_opportunity"]
@@ -69,67 +67,6 @@ class Penalty:
             apart = (means.unsqueeze(0) - means.unsqueeze(1)).abs()
             total = total + apart.sum() / (len(means) * (len(means) - 1))
         return self._weight * total
-
-
-class SteadyPenalty(Penalty):
-    """The penalty of pipelines from `defaults: 2` on: means the same whatever the batch and the number
-    of groups. strength x SCALE x the sum, over the labels given, of the largest distance between two
-    groups' mean probabilities, as the audit measures it.
-
-    A batch has few rows of a cell. The distance of their means is mostly noise, whose absolute value
-    is never small: in small batches the penalty pushed this way and that. Here which groups lie
-    furthest apart, and by how much, is followed over the last HORIZON rows of each cell (as running
-    statistics are in batch normalisation; S. Ioffe, C. Szegedy, 2015), and the slope at a batch is that
-    of the sums over its rows divided by the rows that a cell has in a batch on the mean: unbiased,
-    however few there are (D. Horvitz, D. Thompson, 1952). Below NEAR the slope fades, so that parity
-    is a place to rest.
-    """
-
-    def __init__(self, notion: Notion, strength: float, groups: int) -> None:
-        super().__init__(notion, strength, groups)
-        self._shares = torch.zeros(0)
-        self._means = torch.zeros(0)
-
-    def begin(self, probability: Tensor, labels: Tensor, groups: Tensor) -> None:
-        """Measures all training rows as the model stands: called before each epoch, so that a run that
-        goes on from a checkpoint goes on alike.
-        """
-        counts, sums = self._sums(probability, labels, groups)
-        self._shares, self._means = counts / len(labels), sums / counts.clamp_min(1)
-
-    def step(self, probability: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
-        """A number with the penalty's slope at a batch of training rows."""
-        counts, sums = self._sums(probability, labels, groups)
-        kept = torch.exp(-counts / HORIZON)
-        means = sums.detach() / counts.clamp_min(1)
-        self._means = torch.where(counts > 0, kept * self._means + (1 - kept) * means, self._means)
-        total = probability.new_zeros(())
-        for label in range(len(self._given)):
-            there = torch.nonzero(self._shares[label] > 0).flatten()
-            if len(there) < 2:
-                continue
-            known = self._means[label, there]
-            high, low = there[known.argmax()], there[known.argmin()]
-            push = ((known.max() - known.min()) / NEAR).clamp(max=1.0)
-            scaled = sums[label] / (self._shares[label].clamp_min(1e-12) * len(labels))
-            total = total + push * (scaled[high] - scaled[low])
-        return self._weight * total
-
-    def __call__(self, probability: Tensor, labels: Tensor, groups: Tensor) -> Tensor:
-        counts, sums = self._sums(probability, labels, groups)
-        total = probability.new_zeros(())
-        for label in range(len(self._given)):
-            known = sums[label][counts[label] >= MIN_CELL] / counts[label][counts[label] >= MIN_CELL]
-            if len(known) > 1:
-                total = total + known.max() - known.min()
-        return self._weight * total
-
-    def _sums(self, probability: Tensor, labels: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows and summed probabilities of each cell, [labels given, groups]."""
-        member = groups.unsqueeze(0) == self._groups
-        given = [member if label is None else member & (labels == label) for label in self._given]
-        cells = torch.stack(given).to(probability.dtype)
-        return cells.sum(dim=2), cells @ probability
 
 
 def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tuple[int, Array, Array]:

@@ -14,7 +14,7 @@ from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import FamilySpec, Pipeline
 from penstock.modelkit.attribution import word_pictures
 from penstock.modelkit.decision import probabilities
-from penstock.modelkit.fairness import Penalty, SteadyPenalty, groups_of
+from penstock.modelkit.fairness import Penalty, groups_of
 from penstock.modelkit.family import Description, Epoch, Part, Prepared
 from penstock.modelkit.features import Features, Inputs, Value, piece_columns
 from penstock.modelkit.graph import Array, Graph
@@ -165,8 +165,7 @@ def learning(pipeline: Pipeline, prepared: Prepared) -> tuple[Objective, Split, 
         count, train_groups, validation_groups = groups_of(
             pipeline, constraint.by, train.rows, validation.rows
         )
-        kind = SteadyPenalty if pipeline.defaults > 1 else Penalty
-        penalty = kind(constraint.notion, constraint.strength, count)
+        penalty = Penalty(constraint.notion, constraint.strength, count)
     offset, spread = prepared.scale()
 
     def split(part: Part, groups: Array | None) -> Split:

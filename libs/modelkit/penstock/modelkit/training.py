@@ -23,7 +23,7 @@ from torch.nn import functional
 from penstock.contracts.errors import Conflict, Invalid
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Trainer
-from penstock.modelkit.fairness import Penalty, SteadyPenalty
+from penstock.modelkit.fairness import Penalty
 from penstock.modelkit.family import Epoch, kept, write_whole
 from penstock.modelkit.intervals import Quantiles
 from penstock.modelkit.metrics import of_epoch
@@ -59,16 +59,10 @@ class Objective:
     quantiles: Quantiles | None = None
 
     def loss(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        groups: Tensor | None,
-        weights: Tensor | None = None,
-        *,
-        training: bool = False,
+        self, logits: Tensor, labels: Tensor, groups: Tensor | None, weights: Tensor | None = None
     ) -> Tensor:
         """The mean over rows, each weighed by its own weight and its class's; plus the penalty, which
-        compares groups as they are; in a `training` step by what it knows of the rows before.
+        compares groups as they are.
         """
         rows = self.of_rows(logits, labels)
         if self.class_weights is not None:
@@ -76,17 +70,8 @@ class Objective:
             weights = of_class if weights is None else weights * of_class
         loss = rows.mean() if weights is None else (rows * weights).sum() / weights.sum().clamp_min(LEAST)
         if self.penalty is not None and groups is not None:
-            penalty: Callable[[Tensor, Tensor, Tensor], Tensor] = self.penalty
-            if training and isinstance(self.penalty, SteadyPenalty):
-                penalty = self.penalty.step
-            loss = loss + penalty(torch.sigmoid(logits[:, 0]), labels, groups)
+            loss = loss + self.penalty(torch.sigmoid(logits[:, 0]), labels, groups)
         return loss
-
-    def begin(self, network: Trainable, training: Split) -> None:
-        """Called before each epoch: a penalty measures where the model stands."""
-        if isinstance(self.penalty, SteadyPenalty) and training.groups is not None:
-            logits = network.predict(training.features)
-            self.penalty.begin(torch.sigmoid(logits[:, 0]), training.labels, training.groups)
 
     def of_rows(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each row, [B]."""
@@ -218,7 +203,6 @@ class _Loop:
         shuffled = torch.split(torch.randperm(count, generator=self._order), plan.batch_size)
         total = rate = 0.0
         losses = [epoch.validation_loss for epoch in self.history]
-        self._objective.begin(network, training)
         network.train()
         for step, rows in enumerate(shuffled, len(shuffled) * len(self.history)):
             network.zero_grad()
@@ -226,7 +210,7 @@ class _Loop:
             told = rows.repeat_interleave(network.members)
             groups = training.groups[told] if training.groups is not None else None
             weights = training.weights[told] if training.weights is not None else None
-            loss = self._objective.loss(logits, training.labels[told], groups, weights, training=True)
+            loss = self._objective.loss(logits, training.labels[told], groups, weights)
             loss.backward()  # type: ignore[no-untyped-call]
             if plan.gradient_clip is not None:
                 optimizer.clip(plan.gradient_clip)

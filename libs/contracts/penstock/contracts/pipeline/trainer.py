@@ -138,9 +138,6 @@ class FairnessConstraint(Model):
     notion: Literal["demographic_parity", "equalized_odds", "equal_opportunity"]
     by: FieldName
     strength: float = Field(default=1.0, ge=0)
-    """From `defaults: 2` on it means the same whatever the batch and the number of groups; 0.3 halves
-    the difference by sex of census income.
-    """
 
 
 class Trainer(Model):
