@@ -9,6 +9,7 @@ topic anew at each start finds its letters there, and writes none twice.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -37,6 +38,7 @@ Reject = Callable[[Partition, Sequence[tuple[int, Exception]]], None]  # `put_al
 KEPT_MS: Final = 90 * DAY_MS
 DELIVERY_S: Final = 10.0
 KNOWN: Final = 10_000  # of the newest letters it is known whether they are there
+KNOWN_WITHIN_S: Final = 5.0  # seconds until a broker knows a new topic
 AT_ONCE: Final = 100  # letters in memory at a time, up to 1 MB each
 
 
@@ -192,7 +194,7 @@ class DeadLetters:
         found: dict[str, None] = {}
         with Reader(self._kafka, self._group) as reader:
             where = Partition(name, 0)
-            low, end = reader.ends(where)
+            low, end = _ends(reader, where)
             for start in range(max(low, end - KNOWN), end, AT_ONCE):
                 for letter in reader.span(where, start, min(start + AT_ONCE, end), lambda _: False):
                     said = receive(letter, self._kafka.topic_prefix).headers
@@ -200,6 +202,20 @@ class DeadLetters:
                         "/".join(said.get(f"dlq-{part}", "") for part in ("topic", "partition", "offset"))
                     ] = None
         return found
+
+
+def _ends(reader: Reader, where: Partition) -> tuple[int, int]:
+    """Returns the first offset and the next one. Raises Unavailable where Kafka does not tell within 5 s:
+    a broker hears of a topic that was just made a moment later than who made it.
+    """
+    deadline = time.monotonic() + KNOWN_WITHIN_S
+    while True:
+        try:
+            return reader.ends(where)
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)  # Kafka does not tell when a broker has heard of it
 
 
 def _placed(partition: Partition, offset: int) -> Received:
