@@ -88,7 +88,7 @@ def told_in(tree: ast.Module) -> Iterator[Told]:
 
 
 def message(call: ast.Call) -> Told | None:
-    """What an error, `fail(…)` or a problem of a file says."""
+    """Returns the text of an error, of `fail(…)` or of a file's problem."""
     name = call.func.id if isinstance(call.func, ast.Name) else ""
     place = 1 if name == "Problem" else 0
     if name not in ERRORS | {"Problem"} or len(call.args) <= place or not (says := words(call.args[place])):

@@ -1,4 +1,4 @@
-"""How far groups' rates may go, and what that proves."""
+"""Ends of groups' rates, and what they prove."""
 
 from __future__ import annotations
 

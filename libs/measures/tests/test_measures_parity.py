@@ -1,4 +1,4 @@
-"""What a perfectly fair model shows by chance."""
+"""Figures that a perfectly fair model shows by chance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `penstock apply` accepts is trained: each family with each target, and with each demand that a
+"""A file that `penstock apply` accepts is trained: each family with each target, and with each demand that a
 file can make of it, is refused at its key or gives a model.
 """
 

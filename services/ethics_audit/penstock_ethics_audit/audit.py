@@ -47,7 +47,7 @@ class GroupFindings(Finding):
 
 
 class Fair(Finding):
-    """What audits of a perfectly fair model show in these cells at the end away from parity, by chance."""
+    """Results of audits of a perfectly fair model in these cells at the end away from parity, by chance."""
 
     usual: float  # the median
     mostly: float  # a bound that four of five keep

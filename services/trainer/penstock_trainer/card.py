@@ -51,7 +51,7 @@ def model_card(
 
 
 def _answers(pipeline: Pipeline) -> list[str]:
-    """Who answers for the model, and where to ask, as far as the file states it."""
+    """Says who answers for the model, and where to ask, as far as the file states it."""
     stated = {"Owner": pipeline.owner, "Contact": pipeline.contact}
     return [line for name, said in stated.items() if said for line in ("", f"{name}: {said}")]
 

@@ -1,6 +1,4 @@
-"""What became of published events: ingest's counts when it has read them, and the first of each kind of
-reject.
-"""
+"""Outcome of a publish: ingest's counts when it has read the events, and the first reject of each kind."""
 
 from __future__ import annotations
 
@@ -91,7 +89,7 @@ def _read(
                 return counts
             if now < left:
                 left, deadline = now, time.monotonic() + WITHIN_S
-        time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)  # ingest does not tell when it has read them
     raise Unavailable(
         f"{published.events} events are on Kafka's disk, but ingest has read none of the last {left} for"
         f" {WITHIN_S:.0f} s",

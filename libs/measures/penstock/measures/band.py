@@ -1,4 +1,4 @@
-"""What the contrasts of groups still prove together: a simultaneous band over all of them.
+"""Simultaneous band over the contrasts of groups: the least that they prove together.
 
 Its critical value is the quantile of the largest studentised deviation in the draws (max-t; J.
 Romano and M. Wolf, *Exact and approximate stepdown methods for multiple hypothesis testing*, JASA
@@ -55,7 +55,7 @@ def _critical(name: str, contrasts: Floats, drawn: Floats, confidence: float) ->
 
 
 def steps(name: str, estimated: Rates, rows: Rates, critical: float) -> tuple[Floats, Floats]:
-    """How far down and up each contrast may go [C]: one group's rates at a time go to their ends."""
+    """Distances that each contrast may go down and up [C]: one group's rates at a time go to their ends."""
     compare = CONTRASTS[name]
     here = compare(estimated)[0]
     down, up = np.zeros_like(here), np.zeros_like(here)

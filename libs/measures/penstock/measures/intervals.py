@@ -68,7 +68,7 @@ class Bootstrap:
         return found
 
     def independent(self, rate: Floats, drawn: Floats, rows: Floats) -> Floats:
-        """How many independent rows the rates [1, groups, classes] are worth: where entities have
+        """Number of independent rows that rates [1, groups, classes] are worth: where entities have
         several, those of the same spread. A group counts for no more of its rows than all groups
         together do, since few entities say little of their own spread (J. Rao and A. Scott, *A simple
         method for the analysis of clustered binary data*, Biometrics 48, 1992).

@@ -1,8 +1,17 @@
-"""Delay before the next try."""
+"""Further tries: until when, and after which delay."""
 
 from __future__ import annotations
 
 import random
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from penstock.contracts.errors import Unavailable
+
+POLL_S: Final = 0.05
+
+T = TypeVar("T")
 
 
 class Backoff:
@@ -22,3 +31,17 @@ class Backoff:
 
     def reset(self) -> None:
         self._tries = 0
+
+
+def until_available(call: Callable[[], T], within_s: float) -> T:
+    """Calls again and again until it raises no Unavailable. Blocks; raises the last one where that takes
+    longer than `within_s` seconds.
+    """
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return call()
+        except Unavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)  # it tells by an answer alone that it is there

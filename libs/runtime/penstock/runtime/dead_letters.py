@@ -9,7 +9,6 @@ topic anew at each start finds its letters there, and writes none twice.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cached_property, partial
@@ -21,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import DAY_MS, MESSAGE_BYTES, Topic, dead_letter_topic
+from penstock.runtime.backoff import until_available
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.clients import producer
@@ -194,7 +194,8 @@ class DeadLetters:
         found: dict[str, None] = {}
         with Reader(self._kafka, self._group) as reader:
             where = Partition(name, 0)
-            low, end = _ends(reader, where)
+            # A broker hears of a topic that was just made a moment later than who made it.
+            low, end = until_available(partial(reader.ends, where), KNOWN_WITHIN_S)
             for start in range(max(low, end - KNOWN), end, AT_ONCE):
                 for letter in reader.span(where, start, min(start + AT_ONCE, end), lambda _: False):
                     said = receive(letter, self._kafka.topic_prefix).headers
@@ -202,20 +203,6 @@ class DeadLetters:
                         "/".join(said.get(f"dlq-{part}", "") for part in ("topic", "partition", "offset"))
                     ] = None
         return found
-
-
-def _ends(reader: Reader, where: Partition) -> tuple[int, int]:
-    """Returns the first offset and the next one. Raises Unavailable where Kafka does not tell within 5 s:
-    a broker hears of a topic that was just made a moment later than who made it.
-    """
-    deadline = time.monotonic() + KNOWN_WITHIN_S
-    while True:
-        try:
-            return reader.ends(where)
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)  # Kafka does not tell when a broker has heard of it
 
 
 def _placed(partition: Partition, offset: int) -> Received:

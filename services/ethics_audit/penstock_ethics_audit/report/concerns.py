@@ -1,4 +1,4 @@
-"""What was measured, is bad, and is judged by no gate: said beside the verdict, whatever that is."""
+"""Measured results that are bad and judged by no gate: said beside the verdict, whatever that is."""
 
 from __future__ import annotations
 

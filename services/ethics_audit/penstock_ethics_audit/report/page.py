@@ -154,7 +154,7 @@ def _hint(gate: GateResult) -> str:
 
 
 def _fair(found: Findings, gate: GateResult) -> str:
-    """What a perfectly fair model would show, and the rows that the gate asks for."""
+    """Says what a perfectly fair model would show, and the rows that the gate asks for."""
     grouping = next((one for one in found.groupings if one.by == gate.by), None)
     fair = grouping.fair.get(gate.metric) if grouping else None
     if fair is None:

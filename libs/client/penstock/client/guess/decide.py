@@ -1,4 +1,4 @@
-"""What each column is to the pipeline: pure, from the sample and a person's answers."""
+"""Decides what each column is to the pipeline: pure, from the sample and a person's answers."""
 
 from __future__ import annotations
 

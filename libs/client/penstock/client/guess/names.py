@@ -39,7 +39,7 @@ _ONLY_WITH = {
 _THINGS = _listed(
     "house home building property car vehicle machine equipment account policy loan contract product file"
 )
-"""What has an age, too, and no rights."""
+"""Things that have an age, too, and no rights."""
 _PEOPLE = _listed("holder owner customer client applicant person driver buyer tenant employee")
 _PERSONAL = _listed(
     "firstname lastname surname fullname vorname nachname familienname prenom nom nombre apellido apellidos"

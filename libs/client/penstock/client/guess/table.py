@@ -37,7 +37,7 @@ class Column:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """How often each value stands there, as text."""
+        """Number of times that each value, as text, stands in the sample."""
         return Counter(map(text_of, self.present))
 
     @property
@@ -91,7 +91,7 @@ def read_table(path: Path, encoding: str | None = None, progress: Progress | Non
     """Reads at most SAMPLE rows, evenly from the whole file. Raises NotFound, and Invalid for a file
     that cannot be read or has no row.
     """
-    sample, count = _evenly(row for row in rows(path, encoding=encoding, progress=progress))
+    sample, count = _evenly(rows(path, encoding=encoding, progress=progress))
     if not sample:
         raise Invalid("no row to learn from", where=str(path), remedy="A CSV has its header first, then rows")
     names = list(dict.fromkeys(name for row in sample for name in row))

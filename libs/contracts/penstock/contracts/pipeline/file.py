@@ -104,7 +104,7 @@ class Pipeline(Model):
     """
     pipeline: Name
     owner: Statement | None = Field(default=None, exclude_if=lambda said: said is None)
-    """Who answers for the model: shown in its report and signed with its package."""
+    """Name of who answers for the model: shown in its report and signed with its package."""
     purpose: Statement | None = Field(default=None, exclude_if=lambda said: said is None)
     """The use that it is made for, and may be judged by."""
     contact: Statement | None = Field(default=None, exclude_if=lambda said: said is None)

@@ -28,6 +28,7 @@ from penstock.contracts.connection import SCRAM
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.rights import Right, standing_rights, topic_rights
 from penstock.contracts.topics import SHARED, Topic
+from penstock.runtime.backoff import until_available
 from penstock.runtime.kafka.admin import admin_client, ensure_topics
 from penstock.runtime.settings import KafkaSettings, Platform
 
@@ -43,14 +44,7 @@ def open_for(kafka: KafkaSettings, passwords: Mapping[str, str], *, within_s: fl
 
     Blocks; raises Unavailable after `within_s` seconds.
     """
-    deadline = time.monotonic() + within_s
-    while True:
-        try:
-            return _open_for(kafka, passwords)
-        except Unavailable:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(_POLL_S)
+    until_available(lambda: _open_for(kafka, passwords), within_s)
 
 
 def _open_for(kafka: KafkaSettings, passwords: Mapping[str, str]) -> None:
