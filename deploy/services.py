@@ -41,7 +41,7 @@ def block(service: ServiceDefinition, told: str) -> list[str]:
         f"{service.container}:",
         "  <<: *penstock",
         f"  image: penstock/{service.container}:${{PENSTOCK_VERSION:-latest}}",
-        f"  build: {{context: ., dockerfile: deploy/Dockerfile, args: {{SERVICE: {service.name}}}}}",
+        f"  build: {{context: ., dockerfile: deploy/Dockerfile, args: {{{arguments(service)}}}}}",
         f"  mem_limit: ${{{service.name.upper()}_MEMORY:-{service.memory}}}",
         "  environment:",
         f"    <<: {told}",
@@ -54,6 +54,12 @@ def block(service: ServiceDefinition, told: str) -> list[str]:
         "  depends_on:",
         *(f"    {condition}" for condition in starts_after(service)),
     ]
+
+
+def arguments(service: ServiceDefinition) -> str:
+    """Build arguments of its image."""
+    shared = f", PACKAGES: {service.packages}" if service.packages != service.name else ""
+    return f"SERVICE: {service.name}{shared}"
 
 
 def environment(text: str, service: ServiceDefinition) -> str:

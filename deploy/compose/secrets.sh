@@ -27,6 +27,8 @@ password postgres_feature_store_password
 password redis_feature_store_password
 password kafka_trainer_password
 password postgres_trainer_password
+password kafka_tuner_password
+password postgres_tuner_password
 password kafka_model_registry_password
 password postgres_model_registry_password
 password kafka_ethics_audit_password

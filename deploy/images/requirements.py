@@ -1,6 +1,6 @@
-"""Requirements of each service's image: the closure of the member's dependencies, with all its
-extras, pinned with their hashes as in requirements.lock. Of the client too, and of what builds the
-wheels.
+"""Requirements of each image: the closure of the member's dependencies, with all its extras, pinned
+with their hashes as in requirements.lock. Of the client too, and of what builds the wheels. The
+services with torch have one file, so that their images share its layer of 4.5 GB.
 
 `make lock` and `make gen` write `deploy/images/<service>.txt`; `make check` compares. Read from the
 members' pyproject.toml and, of others, from what is installed: nothing is downloaded.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from penstock.contracts.export import written
+from penstock.contracts.services import SERVICES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -65,10 +66,12 @@ def pins() -> dict[str, str]:
     return {canonicalize_name(entry.partition("==")[0]): entry for entry in entries}
 
 
-def text(distribution: str) -> str:
-    """The file of one distribution. Raises KeyError for a package that is installed and not locked."""
+def text(members: Iterable[str]) -> str:
+    """One file for all of them. Raises KeyError for a package that is installed and not locked."""
     locked = pins()
-    names = closure(Requirement(distribution), {})
+    names: dict[str, set[str]] = {}
+    for member in members:
+        closure(Requirement(member), names)
     return "".join(f"{locked[name]}\n" for name in sorted(names) if not name.startswith(OURS))
 
 
@@ -77,10 +80,10 @@ def with_extras(member: str) -> str:
 
 
 def files() -> dict[Path, str]:
-    services = sorted(folder.parent.name for folder in (ROOT / "services").glob("*/pyproject.toml"))
-    of_services = {name: with_extras(canonicalize_name(OURS + name)) for name in services}
-    listed = of_services | {"client": f"{OURS}client", "build": "hatchling"}
-    return {HERE / f"{name}.txt": text(distribution) for name, distribution in listed.items()}
+    listed = {"client": [f"{OURS}client"], "build": ["hatchling"]}
+    for service in SERVICES.values():
+        listed.setdefault(service.packages, []).append(with_extras(canonicalize_name(OURS + service.name)))
+    return {HERE / f"{name}.txt": text(members) for name, members in listed.items()}
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def test_a_service_of_a_site_and_one_without_a_database_get_what_they_need(tmp_p
     folder = copied(tmp_path)
     rows = """\
     ServiceDefinition(name="probe", port=9188, memory="256m", database=False, keys="verify"),
-    ServiceDefinition(name="outpost", port=9189, memory="256m", place="site"),
+    ServiceDefinition(name="outpost", port=9193, memory="256m", place="site"),
 )
 SERVICES: Final"""
     table = folder / "libs" / "contracts" / "penstock" / "contracts" / "services.py"
@@ -239,5 +239,5 @@ def test_compose_runs_it(house: House, overlays: tuple[str, ...]) -> None:
     services = json.loads(done.stdout)["services"]
     assert services["tally"]["image"].startswith("penstock/tally:")
     assert services["tally"]["environment"]["PENSTOCK_TALLY__DATABASE"].endswith("/tally")
-    assert services["inference"]["environment"]["PENSTOCK_PEERS__TALLY"] == "tally:9189"
+    assert services["inference"]["environment"]["PENSTOCK_PEERS__TALLY"] == "tally:9191"
     assert ("OTEL_EXPORTER_OTLP_ENDPOINT" in services["tally"]["environment"]) == bool(overlays)

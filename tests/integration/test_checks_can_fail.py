@@ -102,7 +102,7 @@ def test_a_service_without_a_row_and_a_row_without_a_service_are_named(spoil: Pa
             "libs/stubs/penstock/ingest/v1/ingest_pb2_grpc.py",
             "The stubs are not those of proto/: run make gen",
         ),
-        ("deploy/images/trainer.txt", "deploy/images/trainer.txt"),
+        ("deploy/images/torch.txt", "deploy/images/torch.txt"),
         ("deploy/observability/grafana/dashboards/flow.json", "flow.json"),
     ],
 )

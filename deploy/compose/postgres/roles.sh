@@ -27,6 +27,7 @@ SQL
 # begin databases: made by `make gen` from contracts/services.py
 own feature_store
 own trainer
+own tuner
 own model_registry
 own ethics_audit
 own inference

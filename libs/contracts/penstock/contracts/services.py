@@ -42,6 +42,11 @@ class ServiceDefinition:
         """Name in compose files and of its image."""
         return self.name.replace("_", "-")
 
+    @property
+    def packages(self) -> str:
+        """Name of the file in `deploy/images` and of the image layer with what it depends on."""
+        return "torch" if self.torch else self.name
+
 
 _ROWS: Final = (
     ServiceDefinition(
@@ -74,6 +79,15 @@ _ROWS: Final = (
         files=True,
         artifacts={"training-sets": "read", "imports": "write", "packages": "write"},
         keys="trainer",
+    ),
+    ServiceDefinition(
+        name="tuner",
+        grpc="penstock.tuner.v1.TunerService",
+        port=9189,
+        memory="4g",
+        torch=True,
+        files=True,
+        artifacts={"training-sets": "read"},
     ),
     ServiceDefinition(
         name="model_registry",

@@ -1,0 +1,1 @@
+"""Studies in, a better configuration or none out."""
