@@ -78,7 +78,7 @@ def test_its_text_is_refused_where_it_is_applied_anew(name: str, refused: list[s
 
 
 def test_a_run_of_it_trains_what_it_trained() -> None:
-    from penstock_trainer.overrides import overridden
+    from penstock.contracts.overrides import overridden
 
     spec = applied("loans").spec
     assert overridden(spec, {}) == Pipeline.model_validate(spec)

@@ -11,11 +11,11 @@ from family_suite import FIELDS, keeps_its_promises, parts, pipeline
 
 from penstock.contracts.events import Artifact, TrainingSet
 from penstock.contracts.load import BadPipeline, read
+from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.reference import reference
 from penstock.modelkit.build import build
 from penstock.packages.format import open_package
-from penstock_trainer.overrides import overridden
 from penstock_trainer.packaging import package
 
 FIELD_LINES = "".join(f"      {name}: {{type: {kind}}}\n" for name, kind in FIELDS.items())

@@ -24,6 +24,7 @@ from penstock.contracts.digests import digits_of
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
 from penstock.contracts.events import Imported, TrainingRunRequested, TrainingSet
+from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import BY_ROWS, Plan, planned
 from penstock.feature_store.v1 import feature_store_pb2 as features
@@ -36,7 +37,6 @@ from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.backoff import Backoff
 from penstock.runtime.child import JobContext, job_main
-from penstock_trainer.overrides import overridden
 from penstock_trainer.receiving import received
 from penstock_trainer.settings import Settings
 
@@ -91,7 +91,7 @@ async def _prepare(
             feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
             features.CreateTrainingSetRequest(
                 pipeline=requested.pipeline,
-                id=requested.run_id,
+                id=requested.training_set_id or requested.run_id,
                 min_offsets=[features.PartitionOffset(**at.model_dump()) for at in requested.min_offsets],
                 pipeline_number=requested.pipeline_number,
             ),

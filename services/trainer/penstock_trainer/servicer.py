@@ -14,6 +14,7 @@ from ulid import ULID
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.events import Imported, PartitionOffset, TrainingRunRequested
+from penstock.contracts.overrides import overridden
 from penstock.cost.v1 import cost_pb2 as pb
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.model_registry.v1 import model_registry_pb2_grpc
@@ -24,7 +25,6 @@ from penstock.runtime.store import Effect, Store
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.trainer.v1 import trainer_pb2_grpc
 from penstock_trainer import store as rows
-from penstock_trainer.overrides import overridden
 from penstock_trainer.receiving import receive
 from penstock_trainer.runs import Runs
 

@@ -15,6 +15,7 @@ from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound, Tampere
 from penstock.contracts.events import (
     Cost,
     Event,
+    StudyReference,
     TrainingRunCanceled,
     TrainingRunCompleted,
     TrainingRunFailed,
@@ -208,6 +209,14 @@ def test_a_wish_from_the_feature_stores_trigger(desk: Desk) -> None:
 def test_an_id_that_names_no_folder_is_refused(desk: Desk, run_id: str) -> None:
     with pytest.raises(Invalid, match="cannot name a run"):
         desk.accept(desk.wish(run_id))
+
+
+def test_so_is_one_of_a_training_set_or_a_study(desk: Desk) -> None:
+    study = StudyReference(study_id="a b", trial=4, weights="sha256:0", trials=9, looks=9, rule="lowest loss")
+    for change, thing in (({"training_set_id": "../x"}, "training set"), ({"study": study}, "study")):
+        with pytest.raises(Invalid, match=f"cannot name a {thing}"):
+            desk.accept(desk.wish().model_copy(update=change))
+    assert desk.jobs == []
 
 
 def test_a_key_stands_for_one_run(desk: Desk) -> None:

@@ -23,10 +23,11 @@ from penstock.contracts.events.parts import (
     Interval,
     ModelVersion,
     OffsetRange,
+    PartitionOffset,
+    StudyReference,
     TrainingSet,
 )
 from penstock.contracts.events.runs import (
-    PartitionOffset,
     TrainingRunCanceled,
     TrainingRunCompleted,
     TrainingRunFailed,
@@ -70,6 +71,7 @@ __all__ = [
     "ReviewDecided",
     "ReviewRequested",
     "Served",
+    "StudyReference",
     "TrainingRunCanceled",
     "TrainingRunCompleted",
     "TrainingRunFailed",

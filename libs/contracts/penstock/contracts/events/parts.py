@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from penstock.contracts.errors import Invalid
 from penstock.contracts.events.event import Count, Digest, Frozen, Moment, Number, Person, PipelineName, RunId
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
+"""Ids of runs and studies: an id names a working folder and a training set too."""
+
+
+def check_id(name: str, where: str) -> None:
+    """Raises Invalid where `name` cannot be the id of a run, a study or a training set."""
+    if not ID.fullmatch(name):
+        raise Invalid(
+            f"{name!r} cannot name a {where.rpartition('.')[2].removesuffix('_id').replace('_', ' ')}",
+            where=where,
+            remedy="Use up to 32 letters, digits, `-` and `_`",
+        )
 
 
 class Artifact(Frozen):
@@ -67,6 +82,23 @@ class Imported(Frozen):
     graph: Artifact  # The file as it came; its digest is the original's
     name: str = Field(max_length=256)  # The file's name, as it was told
     by: Person
+
+
+class StudyReference(Frozen):
+    """The trial of a tuning study that a run repeats on the study's training set, and how it was found."""
+
+    study_id: RunId
+    trial: Number
+    weights: Digest  # Of the trial's weights: the run's must be the same
+    trials: Number  # Trials of the study that ended
+    looks: Count  # Evaluations on the validation rows that the choice was made from
+    rule: str = Field(max_length=500)  # How the trial was chosen, in words
+
+
+class PartitionOffset(Frozen):
+    topic: str
+    partition: Number
+    offset: Count
 
 
 class OffsetRange(Frozen):

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import Field, JsonValue
 
-from penstock.contracts.errors import Invalid
-from penstock.contracts.events.event import (
-    Count,
-    Digest,
-    Event,
-    Frozen,
-    Moment,
-    Number,
-    Person,
-    PipelineName,
-    RunId,
+from penstock.contracts.events.event import Digest, Event, Moment, Number, Person, PipelineName, RunId
+from penstock.contracts.events.parts import (
+    Artifact,
+    Cost,
+    Envelope,
+    Imported,
+    PartitionOffset,
+    StudyReference,
+    TrainingSet,
+    check_id,
 )
-from penstock.contracts.events.parts import Artifact, Cost, Envelope, Imported, TrainingSet
 
 
 class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
@@ -27,12 +24,8 @@ class _RunEvent(Event, topic="training-runs.v1", key="{run_id}"):
     pipeline: PipelineName
 
 
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}")
-"""Ids of runs: an id names its working folder and its training set too."""
-
-
 class TrainingRunRequested(_RunEvent):
-    """Wish for a run, under an id that its publisher chose and `check` holds to `RUN_ID`."""
+    """Wish for a run, under an id that its publisher chose."""
 
     pipeline_number: Number
     reason: Literal["requested", "new_labels"]
@@ -43,23 +36,19 @@ class TrainingRunRequested(_RunEvent):
     requested_at: Moment
     requested_by: Person
     imported: Imported | None = None  # The run packages this graph and trains none
+    # The training set to train on, of the same pipeline; None: one is made by the run's id.
+    training_set_id: RunId | None = None
+    study: StudyReference | None = None  # The study whose choice the overrides are
 
     def check(self) -> None:
         """Raises Invalid. All that handle it refuse the same wishes: one that the trainer turns
         away must be under way nowhere.
         """
-        if not RUN_ID.fullmatch(self.run_id):
-            raise Invalid(
-                f"{self.run_id!r} cannot name a run",
-                where="run_id",
-                remedy="Use up to 32 letters, digits, `-` and `_`",
-            )
-
-
-class PartitionOffset(Frozen):
-    topic: str
-    partition: Number
-    offset: Count
+        check_id(self.run_id, "run_id")
+        if self.training_set_id is not None:
+            check_id(self.training_set_id, "training_set_id")
+        if self.study is not None:
+            check_id(self.study.study_id, "study.study_id")
 
 
 class TrainingRunStarted(_RunEvent):

@@ -5,13 +5,25 @@ from typing import Any
 import pytest
 
 from penstock.contracts.errors import Invalid
+from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Adam, Linear, Mlp, OneHot
-from penstock_trainer.overrides import overridden
+from penstock.testing import lending
+
+Spec = dict[str, Any]
 
 
-def test_overrides_change_what_they_name(loans: Any) -> None:
+@pytest.fixture
+def loans() -> Spec:
+    return lending.spec(
+        features={name: {"from": f"applications.{name}"} for name in ("income", "purpose")},
+        audit={"groups": {"sex": {}}},
+        trainer={"epochs": 3, "early_stopping": None},
+    )
+
+
+def test_overrides_change_what_they_name(loans: Spec) -> None:
     pipeline = overridden(
-        loans.spec,
+        loans,
         {
             "trainer.epochs": 5,
             "trainer.fairness": {"notion": "equalized_odds", "by": "sex", "strength": 0.3},
@@ -27,7 +39,7 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
     assert pipeline.model.hidden == (8,)
     assert pipeline.training.seed == 11
     assert pipeline.features["income"].clip == ("p01", "p99")
-    assert loans.pipeline.trainer.epochs == 3  # the applied one stays
+    assert loans["trainer"]["epochs"] == 3  # the applied one stays
 
 
 @pytest.mark.parametrize(
@@ -93,37 +105,37 @@ def test_overrides_change_what_they_name(loans: Any) -> None:
         ),
     ],
 )
-def test_a_wrong_override_is_a_sentence(loans: Any, overrides: dict[str, Any], said: str) -> None:
+def test_a_wrong_override_is_a_sentence(loans: Spec, overrides: dict[str, Any], said: str) -> None:
     with pytest.raises(Invalid) as caught:
-        overridden(loans.spec, overrides)
+        overridden(loans, overrides)
     assert str(caught.value).startswith(said)
 
 
-def test_a_type_takes_the_place_of_its_section(loans: Any) -> None:
-    loans.spec["model"] = {"type": "mlp", "hidden": [128], "dropout": 0.3}
-    loans.spec["trainer"]["optimizer"] = {"type": "sgd", "momentum": 0.5, "learning_rate": 0.1}
-    assert overridden(loans.spec, {"model.type": "linear"}).model == Linear(type="linear")
-    assert overridden(loans.spec, {"model.type": "mlp"}).model == Mlp()
+def test_a_type_takes_the_place_of_its_section(loans: Spec) -> None:
+    loans["model"] = {"type": "mlp", "hidden": [128], "dropout": 0.3}
+    loans["trainer"]["optimizer"] = {"type": "sgd", "momentum": 0.5, "learning_rate": 0.1}
+    assert overridden(loans, {"model.type": "linear"}).model == Linear(type="linear")
+    assert overridden(loans, {"model.type": "mlp"}).model == Mlp()
     for overrides in (
         {"model.type": "mlp", "model.hidden": [8]},
         {"model.hidden": [8], "model.type": "mlp"},
     ):
-        assert overridden(loans.spec, overrides).model == Mlp(hidden=(8,))
-    optimizer = overridden(loans.spec, {"trainer.optimizer.type": "adam"}).trainer.optimizer
+        assert overridden(loans, overrides).model == Mlp(hidden=(8,))
+    optimizer = overridden(loans, {"trainer.optimizer.type": "adam"}).trainer.optimizer
     assert optimizer == Adam(type="adam", learning_rate=0.1)  # every optimizer has a learning rate
-    purpose = overridden(loans.spec, {"features.purpose.encode": "one_hot"}).features["purpose"]
+    purpose = overridden(loans, {"features.purpose.encode": "one_hot"}).features["purpose"]
     assert purpose == OneHot(source_field="applications.purpose", encode="one_hot")
 
 
-def test_what_was_applied_before_it_was_refused_is_not_refused_of_a_run(loans: Any) -> None:
-    loans.spec["model"] = {"type": "linear", "hidden": [8], "dropout": 0.4}
-    loans.spec["promotion"] = {"compare": "none", "metric": "brier"}
-    assert overridden(loans.spec, {"trainer.epochs": 5}).model.type == "linear"
+def test_what_was_applied_before_it_was_refused_is_not_refused_of_a_run(loans: Spec) -> None:
+    loans["model"] = {"type": "linear", "hidden": [8], "dropout": 0.4}
+    loans["promotion"] = {"compare": "none", "metric": "brier"}
+    assert overridden(loans, {"trainer.epochs": 5}).model.type == "linear"
     with pytest.raises(Invalid, match=r"model.hidden: `hidden` is for `type: mlp or "):
-        overridden(loans.spec, {"model.hidden": [8]})
+        overridden(loans, {"model.hidden": [8]})
 
 
-def test_default_features_are_not_replaced_by_one(loans: Any) -> None:
-    del loans.spec["features"]
+def test_default_features_are_not_replaced_by_one(loans: Spec) -> None:
+    del loans["features"]
     with pytest.raises(Invalid, match="declares no feature `income`"):
-        overridden(loans.spec, {"features.income.clip": [0, 1]})
+        overridden(loans, {"features.income.clip": [0, 1]})
