@@ -52,7 +52,7 @@ from penstock.packages.keys import Keys
 from penstock.testing.lending import NOW, PIPELINE_TEXT
 from penstock.testing.packages import version
 from penstock_ethics_audit.audit import audit
-from penstock_ethics_audit.groups import divide
+from penstock.measures.groups import divide
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
 from penstock_ethics_audit.result import Result, software

@@ -5,6 +5,7 @@ The client stays thin, and so do the services whose images have a bound: what is
 with them.
 """
 
+import itertools
 import os
 import subprocess
 import sys
@@ -37,7 +38,7 @@ WITHOUT = {
 
 COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models."}}
 
-OF_AN_EXTRA = {"penstock-client[init]": "penstock.client.guess.evidence"}
+OF_AN_EXTRA = {"penstock-client[init]": ["penstock.client.guess.evidence", "penstock.client.prospect"]}
 
 IMPORT_ALL = """
 import gc, importlib, pkgutil, sys
@@ -66,9 +67,9 @@ class Alone:
         """A new environment with the member, an extra of it too, the members that it needs, and what
         they declare, as pinned.
         """
-        name, bracket, extra = name.partition("[")
+        member, bracket, extra = name.partition("[")
         self.uv("venv", "--clear", "--python", sys.executable, self.python.parents[1])
-        asked, *needed = (self.wheel(member) for member in closure(name))
+        asked, *needed = (self.wheel(one) for one in closure(member, extra.removesuffix("]")))
         pinned = ["--constraint", ROOT / "requirements.lock"]
         self.uv("pip", "install", "--python", self.python, *pinned, f"{asked}{bracket}{extra}", *needed)
 
@@ -99,7 +100,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
 def test_a_member_installs_alone(alone: Alone, name: str) -> None:
     alone.install(name)
     for package in packages(MEMBERS[name]):
-        done = alone.run(alone.python, "-c", IMPORT_ALL, package, *OF_AN_EXTRA.values())
+        done = alone.run(alone.python, "-c", IMPORT_ALL, package, *itertools.chain(*OF_AN_EXTRA.values()))
         assert done.returncode == 0, done.stderr
     for command, says in COMMANDS.get(name, {}).items():
         assert says in alone.run(alone.python.parent / command, "--help").stdout
@@ -113,7 +114,7 @@ def test_a_member_installs_alone(alone: Alone, name: str) -> None:
 @pytest.mark.parametrize("name", OF_AN_EXTRA)
 def test_a_module_of_an_extra_imports_with_it(alone: Alone, name: str) -> None:
     alone.install(name)
-    done = alone.run(alone.python, "-c", f"import {OF_AN_EXTRA[name]}")
+    done = alone.run(alone.python, "-c", f"import {', '.join(OF_AN_EXTRA[name])}")
     assert done.returncode == 0, done.stderr
 
 
@@ -127,11 +128,13 @@ def test_artifacts_in_s3_need_the_extra_and_nothing_else(alone: Alone) -> None:
     assert "PENSTOCK_ARTIFACTS: artifacts in S3 need s3fs. pip install 'penstock-runtime[s3]'" in done.stderr
 
 
-def closure(name: str) -> list[str]:
-    """The member and every member that it needs."""
+def closure(name: str, extra: str = "") -> list[str]:
+    """The member and every member that it needs, with an extra of it too."""
     found = [name]
     for member in found:
-        declared = tomllib.loads((MEMBERS[member] / "pyproject.toml").read_text())["project"]["dependencies"]
+        project = tomllib.loads((MEMBERS[member] / "pyproject.toml").read_text())["project"]
+        optional = project.get("optional-dependencies", {}).get(extra, []) if member == name else []
+        declared = [*project["dependencies"], *optional]
         found += [needed for needed in declared if needed in MEMBERS and needed not in found]
     return found
 

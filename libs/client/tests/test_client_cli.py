@@ -304,7 +304,7 @@ def test_text_from_outside_reaches_no_terminal_as_a_command(
 ) -> None:
     """Escapes of 7 and of 8 bits, and what turns the order of letters."""
     odd = "ann\x1b]0;owned\x07\x9b31m\u202ecba\rdone"
-    monkeypatch.setattr(output.console, "file", sys.stdout)
+    monkeypatch.setattr(output.console, "_file", sys.stdout)
     shown = output.table(("by", "why"), [(odd, Text(odd))], empty="")
     output.show([{"by": odd}], odd, shown, as_json=as_json)
     said = capsys.readouterr().out

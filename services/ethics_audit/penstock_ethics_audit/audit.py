@@ -12,14 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from penstock.contracts.events import GateResult, Interval
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Audit, Gate
+from penstock.measures.groups import Grouping, asked_cells
 from penstock.measures.intervals import Bootstrap
 from penstock.measures.parity import MOST_PASS
 from penstock.measures.performance import performance, proportions
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.evidence import overall
-from penstock_ethics_audit.disparities import Compared, asked_cells, compare
+from penstock_ethics_audit.disparities import Compared, compare
 from penstock_ethics_audit.gates import ThinCell, Verdict, judge
-from penstock_ethics_audit.groups import Grouping
 
 
 class Finding(BaseModel):

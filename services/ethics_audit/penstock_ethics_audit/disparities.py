@@ -11,9 +11,10 @@ from penstock.contracts.events import Interval
 from penstock.contracts.measures import between_groups
 from penstock.measures import fairness
 from penstock.measures.fairness import Rates
+from penstock.measures.groups import Grouping, asked_cells
 from penstock.measures.intervals import Bootstrap, disparity, percentile
+from penstock.measures.parity import shared
 from penstock.measures.scores import Codes, Floats, Scores
-from penstock_ethics_audit.groups import Grouping
 
 Said = tuple[str, str, Interval | None]
 """A rate's name, the class that it is about, its interval."""
@@ -34,11 +35,11 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
     """Measures the rates of each group, and how far they lie apart. Selection rates are drawn within
     groups, true and false positive rates within cells: each is conditioned on what is kept.
     """
-    rows = _rows(scores, grouping)
+    cells = grouping.cells(scores.label_codes, len(scores.classes))
+    rows = shared(cells, scores.of_interest)
     estimated = fairness.rates(scores, grouping.codes)(np.ones((1, len(scores))))
     drawn = _drawn(scores, grouping, bootstrap, estimated, rows)
     worth = _worth(estimated, drawn, rows, bootstrap)
-    cells = grouping.cells(scores.label_codes, len(scores.classes))
     disparities: dict[str, Interval | None] = {}
     proven: dict[str, Interval | None] = {}
     thin, fair = [], {}
@@ -63,30 +64,9 @@ def compare(scores: Scores, grouping: Grouping, min_rows: int, bootstrap: Bootst
     return Compared(said, disparities, proven, tuple(thin), fair)
 
 
-def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int]:
-    """Rows by label of the cells of one group that the measure asks for; all its rows, as "", for one
-    that asks for no label.
-    """
-    reads = fairness.reads(name)
-    labels = list(cells)
-    asked = {"": rows} if not labels or "selection" in reads else {}
-    if len(labels) == 2:
-        negative, positive = labels
-        asked |= {positive: cells[positive]} if "true_positive" in reads else {}
-        return asked | ({negative: cells[negative]} if "false_positive" in reads else {})
-    return asked | (dict(cells) if reads - {"selection"} else {})
-
-
 def _least(name: str, cells: Codes, classes: Sequence[str]) -> int:
     by_label = dict(zip(classes, cells.tolist(), strict=True))
     return min(asked_cells(name, int(cells.sum()), by_label).values())
-
-
-def _rows(scores: Scores, grouping: Grouping) -> Rates:
-    """[1, groups, classes of interest]: the rows that each rate is a share of."""
-    cells = grouping.cells(scores.label_codes, len(scores.classes))[None].astype(np.float64)
-    own, total = cells[..., list(scores.of_interest)], cells.sum(axis=2, keepdims=True)
-    return Rates(np.broadcast_to(total, own.shape), own, total - own)
 
 
 def _worth(estimated: Rates, drawn: Rates, rows: Rates, bootstrap: Bootstrap) -> Rates:

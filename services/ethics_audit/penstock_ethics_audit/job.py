@@ -20,6 +20,7 @@ from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import Invalid, Tampered
 from penstock.contracts.events import ModelVersion
 from penstock.contracts.pipeline import Audit
+from penstock.measures.groups import Grouping, compare_not_stated, divide
 from penstock.measures.scores import Scores
 from penstock.packages import archive, signing
 from penstock.packages.format import Package, open_package
@@ -29,7 +30,6 @@ from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.spent import spent
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.baselines import baselines
-from penstock_ethics_audit.groups import Grouping, compare_not_stated, divide
 from penstock_ethics_audit.importance import importance
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures

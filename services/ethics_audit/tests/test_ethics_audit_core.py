@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from penstock.contracts.pipeline import Audit
+from penstock.measures.groups import compare_not_stated, divide
 from penstock.measures.scores import Codes, Scores
 from penstock_ethics_audit.audit import Findings, audit
-from penstock_ethics_audit.groups import compare_not_stated, divide
 
 N = 1200
 

@@ -9,7 +9,7 @@ from typing import NewType
 from penstock.client.declared import Row, columns_of
 from penstock.contracts.dataplane import zoneless
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Source
+from penstock.contracts.pipeline import Source, SourceField
 from penstock.contracts.rules import nearest
 
 Misfit = NewType("Misfit", str)
@@ -24,12 +24,15 @@ def check(path: Path, found: Sequence[Row | bytes], source: Source, key: str) ->
     of the file could get right is refused. Raises Invalid with every misfit.
     """
     rows = [row for row in found if not isinstance(row, bytes)]
-    if misfits := list(_misfits(rows, source, key)) if rows else []:
+    if misfits := list(compared(rows, source, key)):
         lines = "\n".join(f"  {misfit}" for misfit in misfits)
         raise Invalid(f"does not fit the source, nothing published:\n{lines}", where=str(path))
 
 
-def _misfits(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
+def compared(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
+    """Finds what no event of such rows could get right."""
+    if not rows:
+        return
     here = set().union(*(row.keys() for row in rows))
     everywhere = set(rows[0]).intersection(*(row.keys() for row in rows))
     columns = columns_of(source, key)
@@ -56,11 +59,19 @@ def _misfits(rows: Sequence[Row], source: Source, key: str) -> Iterator[Misfit]:
 
 def _wrong_types(rows: Sequence[Row], source: Source) -> Iterator[Misfit]:
     for name, field in source.fields.items():
-        values = [value for row in rows if (value := row.get(name)) not in (None, "", *source.missing)]
-        right = [
-            isinstance(value, _TYPES[field.type]) and isinstance(value, bool) == (field.type == "boolean")
-            for value in values
-        ]
-        if values and not any(right) and field.on_violation == "reject":
+        values = [value for row in rows if (value := stated(row, name, source)) is not None]
+        right = any(is_of(field, value) for value in values)
+        if values and not right and field.on_violation == "reject":
             shown = "" if field.personal else f", as `{str(values[0])[:40]}`"
             yield Misfit(f"`{name}` is declared {field.type}; no value of the column is one{shown}")
+
+
+def stated(row: Row, name: str, source: Source) -> object:
+    """The row's value of a field; None where it is missing."""
+    value = row.get(name)
+    return None if isinstance(value, str) and value in ("", *source.missing) else value
+
+
+def is_of(field: SourceField, value: object) -> bool:
+    """Tells whether a value is of the field's type."""
+    return isinstance(value, _TYPES[field.type]) and isinstance(value, bool) == (field.type == "boolean")

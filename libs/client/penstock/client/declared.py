@@ -129,19 +129,23 @@ def _boolean_of_text(cell: object) -> object:
     return _BOOLEANS.get(str(cell).strip().lower(), cell)
 
 
-def _text_of_value(value: object) -> object:
-    """A code that a program wrote as a number, and a day, as a text."""
+def text_of(value: object) -> str:
+    """A value as a category's text has it: true, a whole number without a point, a day as 2026-01-31."""
     match value:
         case bool():
-            return value
+            return str(value).lower()
         case float() if value.is_integer():
             return str(int(value))
-        case int() | float():
-            return str(value)
         case date():
             return value.isoformat()
         case _:
-            return value
+            return str(value)
+
+
+def _text_of_code(value: object) -> object:
+    """A code that a program wrote as a number, and a day, as a text."""
+    code = isinstance(value, int | float | date) and not isinstance(value, bool)
+    return text_of(value) if code else value
 
 
 def _whole(value: object) -> object:
@@ -162,6 +166,6 @@ _TEXTS: Mapping[str, Reader | None] = {
 _VALUES: Mapping[str, Reader | None] = {
     "number": None,
     "boolean": _boolean_of_value,
-    "category": _text_of_value,
-    "text": _text_of_value,
+    "category": _text_of_code,
+    "text": _text_of_code,
 }

@@ -5,17 +5,35 @@ there are. It says what a limit can be asked of.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from penstock.contracts.measures import MEASURES
 from penstock.measures.fairness import CONTRASTS, Rates, extreme
-from penstock.measures.scores import Floats
+from penstock.measures.scores import Codes, Floats
 
 AUDITS = 200
 RESAMPLES = 100
 MOST_CONTRASTS = 500  # that are drawn AUDITS x RESAMPLES times: 80 MB
 MOST_PASS = 0.8  # share of fair models that a limit should let pass
+
+
+def shared(cells: Codes, of_interest: Sequence[int]) -> Rates:
+    """[1, groups, classes of interest]: the rows that each rate is a share of, from `cells` [groups,
+    classes]: the rows of each group by label.
+    """
+    own = cells[None].astype(np.float64)
+    total, of = own.sum(axis=2, keepdims=True), own[..., list(of_interest)]
+    return Rates(np.broadcast_to(total, of.shape), of, total - of)
+
+
+def halfway(cells: Codes, of_interest: Sequence[int]) -> Rates:
+    """[1, 1, classes]: rates of a fair model halfway between guessing and knowing (Cohen's kappa 0.5),
+    which gives each class as often as it occurs in `cells` [groups, classes].
+    """
+    share = (cells.sum(axis=0) / max(1, cells.sum()))[None, None, list(of_interest)]
+    return Rates(share, (1 + share) / 2, share / 2)
 
 
 def fair_bounds(name: str, rows: Rates, common: Rates, confidence: float, seed: int) -> Floats | None:

@@ -10,10 +10,10 @@ from itertools import starmap
 import numpy as np
 from pydantic import Field
 
+from penstock.measures.groups import Grouping
 from penstock.measures.performance import CALIBRATION_BINS, confidence, equal_mass_bins
 from penstock.measures.scores import Floats, Scores
 from penstock_ethics_audit.audit import Finding, Findings
-from penstock_ethics_audit.groups import Grouping
 
 HISTOGRAM_BINS = 20
 _GRID = np.linspace(0, 1, 101)

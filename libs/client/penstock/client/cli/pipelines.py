@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from penstock.client.cli import against
 from penstock.client.cli.output import EXIT_USAGE, AsJson, errors, fail, show, table
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
@@ -18,15 +19,33 @@ from penstock.contracts.rules import doubts
 File = Annotated[Path, typer.Argument(help="A pipeline file.")]
 
 
-def validate(file: File, as_json_: AsJson = False) -> None:
-    """Check a pipeline file without a platform."""
+def validate(
+    file: File,
+    data: Annotated[
+        Path | None,
+        typer.Option("--against", help="A file to be published: do its columns fit, has it enough rows?"),
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Its source; by default the target's.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a CSV file that is not UTF-8, as cp1252.")] = None,
+    as_json_: AsJson = False,
+) -> None:
+    """Check a pipeline file without a platform.
+
+    With --against, says what a perfectly fair model of the data would show at each fairness gate.
+    """
     text = _text(file)
     pipeline = read(text, str(file))
     warned = _warn(pipeline, text, file)
     sources = _count(len(pipeline.sources), "source")
     features = _count(len(pipeline.resolved_features()), "feature")
     found = "no problems" + (f", {_count(warned, 'warning')}" if warned else "")
-    show(pipeline, f"{file}: pipeline {pipeline.pipeline}, {sources}, {features}, {found}", as_json=as_json_)
+    summary = f"{file}: pipeline {pipeline.pipeline}, {sources}, {features}, {found}"
+    if data is None:
+        show(pipeline, summary, as_json=as_json_)
+        return
+    seen = against.against(pipeline, data, source, encoding, quiet=as_json_)
+    document = {"pipeline": pipeline, "against": against.document(seen)}
+    show(document, summary, *against.said(seen, data, pipeline.audit.confidence), as_json=as_json_)
 
 
 def apply(file: File, as_json_: AsJson = False) -> None:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from penstock.client.declared import text_of
 from penstock.client.guess import names
 from penstock.client.guess.kinds import Kind, as_codes, is_time, kind_of
-from penstock.client.guess.table import Column, Table, text_of
+from penstock.client.guess.table import Column, Table
 from penstock.contracts.dataplane import zoneless
 from penstock.contracts.errors import Invalid
 from penstock.contracts.measures import Task

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from penstock.client.declared import text_of
 from penstock.client.guess.decide import Baseline, Field, Guess
 from penstock.client.guess.names import afterwards
-from penstock.client.guess.table import Column, text_of
+from penstock.client.guess.table import Column
 
 _ROWS = 5_000
 NEARLY_ALONE = 0.98

@@ -8,8 +8,8 @@ from datetime import datetime
 from statistics import fmean
 from typing import Literal
 
-from penstock.client.declared import moment
-from penstock.client.guess.table import Column, text_of
+from penstock.client.declared import moment, text_of
+from penstock.client.guess.table import Column
 from penstock.contracts.dataplane import MAX_NUMBER
 
 Type = Literal["number", "category", "text", "boolean", "time"]

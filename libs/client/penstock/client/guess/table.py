@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 
-from penstock.client.declared import Row, number
+from penstock.client.declared import Row, number, text_of
 from penstock.client.files import Progress, is_csv, rows
 from penstock.contracts.errors import Invalid
 
@@ -102,13 +101,6 @@ def read_table(path: Path, encoding: str | None = None, progress: Progress | Non
         for name, field in zip(names, _field_names(names), strict=True)
     )
     return Table(path, columns, count, len(sample), marks, encoding)
-
-
-def text_of(value: object) -> str:
-    """A value as a category's text has it: a whole number without a point."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 def _evenly(found: Iterator[Row | bytes]) -> tuple[list[Row], int]:

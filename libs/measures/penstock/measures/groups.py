@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.contracts.errors import Invalid
+from penstock.measures import fairness
 from penstock.measures.scores import Codes
 
 NOT_STATED = "(not stated)"
@@ -108,6 +109,20 @@ def compare_not_stated(grouping: Grouping, labels: Codes, classes: int, min_rows
         return replace(grouping, left_out=True)
     codes = np.where(missing, len(grouping.groups), grouping.codes)
     return replace(grouping, groups=(*grouping.groups, NOT_STATED), codes=codes)
+
+
+def asked_cells(name: str, rows: int, cells: Mapping[str, int]) -> dict[str, int]:
+    """Rows by label of the cells of one group that the measure asks for; all its rows, as "", for one
+    that asks for no label.
+    """
+    reads = fairness.reads(name)
+    labels = list(cells)
+    asked = {"": rows} if not labels or "selection" in reads else {}
+    if len(labels) == 2:
+        negative, positive = labels
+        asked |= {positive: cells[positive]} if "true_positive" in reads else {}
+        return asked | ({negative: cells[negative]} if "false_positive" in reads else {})
+    return asked | (dict(cells) if reads - {"selection"} else {})
 
 
 def _is_missing(value: object) -> bool:

@@ -5,7 +5,7 @@ import pytest
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Group
-from penstock_ethics_audit.groups import NOT_STATED, compare_not_stated, divide
+from penstock.measures.groups import NOT_STATED, compare_not_stated, divide
 
 
 def test_distinct_values_are_groups_in_order() -> None:

@@ -1,0 +1,88 @@
+"""validate --against: the columns that do not fit a source, and what an audit of the rows could show."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import RenderableType
+
+from penstock.client import checks
+from penstock.client.cli.output import EXIT_USAGE, console, errors, progress, table
+from penstock.client.declared import Row
+from penstock.client.files import rows
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.measures import words
+from penstock.contracts.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from penstock.client.prospect import Outlook, Prospect
+
+
+def against(
+    pipeline: Pipeline, data: Path, source: str | None, encoding: str | None, *, quiet: bool
+) -> Prospect:
+    """Compares a file with a source, by default the target's. Prints what does not fit and ends with 2;
+    else reads all its rows. Raises NotFound, and Invalid where it cannot be read.
+    """
+    source = source or pipeline.target.source_field.partition(".")[0]
+    if source not in pipeline.sources:
+        sources = ", ".join(pipeline.sources)
+        raise NotFound(f"the pipeline has no source `{source}`", remedy=f"Its sources: {sources}")
+    try:
+        from penstock.client.prospect import prospect  # the `init` extra
+    except ImportError as error:
+        raise Invalid("--against needs numpy", remedy="pip install 'penstock-client[init]'") from error
+    declared = pipeline.sources[source]
+    found = rows(data, declared, encoding=encoding)
+    first = list(itertools.islice(found, checks.LOOKED_AT))
+    looked_at = [row for row in first if not isinstance(row, bytes)]
+    if misfits := list(checks.compared(looked_at, declared, pipeline.key)):
+        for misfit in misfits:
+            errors.print(f"{data}: {misfit}", style="red")
+        raise typer.Exit(EXIT_USAGE)
+    return prospect(pipeline, source, _told(itertools.chain(first, found), data, quiet=quiet))
+
+
+def _told(found: Iterator[Row | bytes], data: Path, *, quiet: bool) -> Iterator[Row | bytes]:
+    with progress(disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task(f"read {data.name}", total=None, note="rows")
+        for count, row in enumerate(found, 1):
+            if count % 1000 == 0:
+                bar.update(task, completed=count)
+            yield row
+
+
+def said(found: Prospect, data: Path, confidence: float) -> list[RenderableType]:
+    """Says of each gate what chance alone does to it, in a table."""
+    counts = f"{data}: {found.rows:,} rows, {found.labelled:,} with a label, about {found.audited:,} audited"
+    if not found.gates:
+        return [f"{counts}; no gate compares groups"]
+    columns = ("gate", "a fair model shows", "rows needed", "")
+    shown: list[RenderableType] = [counts, table(columns, [*map(_line, found.gates)], empty="")]
+    if any(one.fair is not None for one in found.gates):
+        shown.append(
+            f"A fair model's {confidence:.0%} interval ends there half of the time, by chance alone. With"
+            " the rows needed, four of five fair models pass."
+        )
+    return shown
+
+
+def _line(one: Outlook) -> tuple[object, ...]:
+    gate = one.gate
+    rule = f"{words(gate.metric)} by {gate.by} {'≥' if gate.bound == 'at_least' else '≤'} {gate.limit:g}"
+    fair = None if one.fair is None else f"{one.fair:.2f}"
+    return rule, fair, one.needs, one.why or " "
+
+
+def document(found: Prospect) -> dict[str, Any]:
+    """The same for a program."""
+    gates = [
+        one.gate.model_dump(include={"metric", "by", "at_least", "at_most"}, exclude_none=True)
+        | {"fair": one.fair, "rows_needed": one.needs, "why": one.why}
+        for one in found.gates
+    ]
+    return {"rows": found.rows, "labelled": found.labelled, "audited": found.audited, "gates": gates}

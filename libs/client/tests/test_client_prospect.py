@@ -1,0 +1,126 @@
+"""validate --against: before a model is trained, what chance alone does to each fairness gate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.client.cli.main import app
+from penstock.client.prospect import Outlook, prospect
+from penstock.contracts.load import read
+
+FILE = """
+version: 1
+pipeline: loans
+entities: {person: {key: id}}
+sources:
+  events:
+    entity: person
+    id: id
+    timestamp: at
+    missing: ["?"]
+    fields:
+      income: {type: number}
+      sex: {type: category, protected: true}
+      age: {type: number, protected: true}
+      bad: {type: category}
+targets: {bad: {from: events.bad, type: binary, positive: "yes"}}
+audit:
+  groups: {sex: {}, age: {bins: [30]}}
+  gates:
+    - {metric: auroc, at_least: 0.7}
+    - {metric: equalized_odds_difference, by: sex, at_most: 0.1}
+    - {metric: demographic_parity_ratio, by: age, at_least: 0.8}
+"""
+PIPELINE = read(FILE, "pipeline.yaml")
+FEMALE, MALE = [("f", True), ("f", False)], [("m", True), ("m", False)]
+
+
+def loans(*counts: int) -> list[dict[str, object]]:
+    """So many loans of women that went bad, that did not, and of men."""
+    cells = zip([*FEMALE, *MALE], counts, strict=True)
+    return [
+        {"id": "1", "sex": sex, "age": 40, "bad": "yes" if bad else "no"}
+        for (sex, bad), count in cells
+        for _ in range(count)
+    ]
+
+
+def by_sex(*counts: int) -> Outlook:
+    return prospect(PIPELINE, "events", loans(*counts)).gates[0]
+
+
+def test_a_thousand_loans_let_no_fair_model_show_a_tenth() -> None:
+    few = by_sex(110, 200, 190, 500)
+    assert few.fair is not None
+    assert few.needs is not None
+    assert 0.2 < few.fair < 0.35
+    assert few.why == ""
+    enough = by_sex(*(count * few.needs // 1000 for count in (110, 200, 190, 500)))
+    assert enough.fair is not None
+    assert enough.needs is not None
+    assert enough.fair < 0.1
+    assert enough.needs == pytest.approx(few.needs, rel=0.25)
+
+
+def test_a_thin_cell_is_named_and_asks_for_its_rows() -> None:
+    thin = by_sex(20, 2000, 3000, 3000)
+    assert thin.why == "f, label yes has 6 audit rows, 30 are needed"
+    assert thin.needs is not None
+    assert thin.needs >= 5 * 8020
+
+
+@pytest.mark.parametrize(
+    ("counts", "why"),
+    [((0, 0, 10, 10), "not two groups of sex"), ((0, 0, 0, 0), "no row has a label")],
+)
+def test_what_cannot_be_told_is_said(counts: tuple[int, int, int, int], why: str) -> None:
+    found = by_sex(*counts)
+    assert found.fair is found.needs is None
+    assert why in found.why
+
+
+def test_rows_without_a_label_and_gates_over_all_rows_take_no_part() -> None:
+    rows = [*loans(10, 10, 10, 10), {"id": "2", "sex": "f", "bad": "?"}, b"broken"]
+    found = prospect(PIPELINE, "events", rows)
+    assert (found.rows, found.labelled, found.audited) == (42, 40, 12)
+    assert [one.gate.by for one in found.gates] == ["sex", "age"]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "loans.yaml"
+    path.write_text(FILE)
+    return path
+
+
+def test_the_command_shows_a_table_and_the_rows_needed(file: Path) -> None:
+    data = file.with_suffix(".csv")
+    lines = (
+        f"{n},2026-01-31T00:00:00Z,1,{'fm'[n % 2]},{20 + n % 40},{'yes' if n % 3 else 'no'}\n"
+        for n in range(900)
+    )
+    data.write_text("id,at,income,sex,age,bad\n" + "".join(lines))
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
+    assert done.exit_code == 0
+    assert "900 rows, 900 with a label, about 270 audited" in done.output
+    assert "equalized odds difference by sex ≤ 0.1" in done.output
+    told = CliRunner().invoke(app, ["validate", str(file), "--against", str(data), "--json"])
+    sex, age = json.loads(told.stdout)["against"]["gates"]
+    assert sex["rows_needed"] > 900
+    assert 0.5 < age["fair"] < 1
+    assert age["rows_needed"] is None
+
+
+def test_columns_that_do_not_fit_are_named(file: Path) -> None:
+    data = file.with_suffix(".csv")
+    data.write_text("id,at,incom,sex,age,bad\n1,2026-01-31T00:00:00Z,3,f,20,yes\n")
+    done = CliRunner().invoke(app, ["validate", str(file), "--against", str(data)])
+    assert done.exit_code == 2
+    assert "column `incom`: the source declares no such field; did you mean `income`?" in done.output
+    assert "no source `loans`" in str(
+        CliRunner().invoke(app, ["validate", str(file), "--against", str(data), "--source", "loans"]).output
+    )
