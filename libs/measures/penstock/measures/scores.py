@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,4 +73,24 @@ class Scores:
             decisions=None if self.decisions is None else self.decisions[rows],
             values=None if self.values is None else self.values[rows],
             intervals=None if self.intervals is None else self.intervals[rows],
+        )
+
+    @classmethod
+    def pooled(cls, parts: Sequence[Scores]) -> Scores:
+        """Several models' scores of one task as one, on rows of different entities."""
+        units = np.cumsum([0, *(int(part.units.max(initial=-1)) + 1 for part in parts)])
+
+        def beside(name: str) -> Any:
+            columns = [getattr(part, name) for part in parts]
+            return None if columns[0] is None else np.concatenate(columns)
+
+        return cls(
+            task=parts[0].task,
+            labels=beside("labels"),
+            units=np.concatenate([part.units + at for part, at in zip(parts, units, strict=False)]),
+            classes=parts[0].classes,
+            probabilities=beside("probabilities"),
+            decisions=beside("decisions"),
+            values=beside("values"),
+            intervals=beside("intervals"),
         )

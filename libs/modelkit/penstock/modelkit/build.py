@@ -13,19 +13,22 @@ import numpy as np
 from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Pipeline
+from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.family import Description, Epoch, Part, Prepared, Trained, family_of
-from penstock.modelkit.features import transform
+from penstock.modelkit.features import Features, Inputs, Value, transform
 from penstock.modelkit.graph import Array
 from penstock.modelkit.model import TOLERANCE, check_parity, compile_model, run
-from penstock.modelkit.preprocessing import bins, fit
+from penstock.modelkit.preprocessing import Preprocessing, bins, fit
 from penstock.modelkit.profile import describe, draw_probes, probes
 from penstock.modelkit.rows import Rows, classes, read, signature
 from penstock.packages.parts import ModelSignature, Profile
 
 MIN_TRAIN_ROWS = 20
 MIN_VALIDATION_ROWS = 5
+
+Transform = Callable[[Preprocessing, Rows, Callable[[Features], dict[str, Value]]], Inputs]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +75,28 @@ def build(
     return finish(pipeline, prepared, model)
 
 
-def prepare(pipeline: Pipeline, train_part: Path, validation_part: Path) -> Prepared:
+def prepare(
+    pipeline: Pipeline, train_part: Path, validation_part: Path, transform: Transform = transform
+) -> Prepared:
     """Reads both parts, fits on the first, and transforms both for the pipeline's family.
 
     The result depends on the files, the target, `features` and the family, and not on how that is
-    trained: a caller may keep it from run to run. Raises Invalid where nothing can be learned.
+    trained: a caller may keep it from run to run. `transform`: instead of the usual one, one that
+    keeps what it computed. Raises Invalid where nothing can be learned.
     """
     named = signature(pipeline, classes(train_part))
     training, validation = read(train_part, named, pipeline), read(validation_part, named, pipeline)
     check(pipeline, named, training, validation)
-    return treated(pipeline, named, training, validation)
+    return treated(pipeline, named, training, validation, transform)
 
 
-def treated(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> Prepared:
+def treated(
+    pipeline: Pipeline,
+    named: ModelSignature,
+    training: Rows,
+    validation: Rows,
+    transform: Transform = transform,
+) -> Prepared:
     """Fits the treatment of the features and transforms both parts. Raises Invalid where a feature
     cannot be learned from.
     """
@@ -95,6 +107,40 @@ def treated(pipeline: Pipeline, named: ModelSignature, training: Rows, validatio
 
 
 def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
+    """Compiles, checks the graph on every row, and describes the rows. Raises NotAlike."""
+    fitted, (_, spread) = prepared.preprocessing, prepared.scale()
+    found = checked(pipeline, prepared, model)
+    numbers, strings = describe(pipeline, fitted, prepared.train.rows)
+    drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
+    expected = probes(drawn, run(found.model, drawn), fitted, TOLERANCE * max(1.0, spread))
+    threshold = found.threshold
+    return Built(
+        model=found.model,
+        signature=prepared.signature,
+        metrics=found.metrics if threshold is None else found.metrics | {"threshold": threshold},
+        history=tuple(model.history),
+        profile=Profile(features=numbers | strings, probes=expected),
+        threshold=threshold,
+        parity=found.parity,
+        weights=model.digest(),
+        description=model.describe(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The ONNX graph of a trained model: `metrics` as in `Built`, without the threshold; `scores` of
+    the validation split.
+    """
+
+    model: bytes
+    threshold: float | None
+    metrics: dict[str, float]
+    parity: float
+    scores: Scores
+
+
+def checked(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Checked:
     """Chooses the threshold, compiles, and checks the graph on every row. Raises NotAlike."""
     target, fitted = pipeline.target.type, prepared.preprocessing
     training, validation = prepared.train.rows, prepared.validation.rows
@@ -110,23 +156,10 @@ def finish(pipeline: Pipeline, prepared: Prepared, model: Trained) -> Built:
         check_parity(model.predict(part.inputs), found, spread)
         for part, found in ((prepared.validation, answers), (prepared.train, learned))
     )
-    numbers, strings = describe(pipeline, fitted, training)
-    drawn = draw_probes(numbers, strings, fitted, pipeline.training.seed)
-    expected = probes(drawn, run(content, drawn), fitted, TOLERANCE * max(1.0, spread))
     parts = {"train": (training.labels, learned), "validation": (validation.labels, answers)}
-    measured = metrics.of_split(target, validation.labels, answers, threshold)
-    measured |= metrics.plain_losses(target, parts)
-    return Built(
-        model=content,
-        signature=prepared.signature,
-        metrics=measured if threshold is None else measured | {"threshold": threshold},
-        history=tuple(model.history),
-        profile=Profile(features=numbers | strings, probes=expected),
-        threshold=threshold,
-        parity=parity,
-        weights=model.digest(),
-        description=model.describe(),
-    )
+    told = metrics.scores_of(target, validation.labels, answers, threshold)
+    measured = metrics.of_scores(told) | metrics.plain_losses(target, parts)
+    return Checked(content, threshold, measured, parity, told)
 
 
 def check(pipeline: Pipeline, named: ModelSignature, training: Rows, validation: Rows) -> None:

@@ -10,8 +10,7 @@ Opportunity in Supervised Learning*, NeurIPS 2016).
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Group, Pipeline
 from penstock.modelkit.graph import Array
-from penstock.modelkit.rows import Rows
+from penstock.modelkit.rows import Rows, group_of
 
 SCALE = 1.6  # weight of `strength: 1`; see `Penalty`
 MIN_CELL = 2  # rows of a cell (group, or group and label) in one batch below which it says nothing
@@ -82,7 +81,7 @@ def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tup
         )
     group = pipeline.audit.groups.get(by)
     group = group or Group()
-    ours, theirs = ([_name(value, group) for value in part.groups[by]] for part in (train, validation))
+    ours, theirs = ([group_of(value, group) for value in part.groups[by]] for part in (train, validation))
     known = sorted({name for name in ours if name is not None})
     if len(known) < 2:
         raise Invalid(
@@ -97,12 +96,3 @@ def groups_of(pipeline: Pipeline, by: str, train: Rows, validation: Rows) -> tup
         np.array([index.get(name, -1) for name in names], dtype=np.int64) for names in (ours, theirs)
     )
     return len(known), train_groups, validation_groups
-
-
-def _name(value: Any, group: Group) -> str | None:
-    """The value's group; a number's is its bin in `audit.groups`."""
-    if value is None or value == "" or value != value:
-        return None
-    if isinstance(value, float):
-        return f"{bisect_right(group.bins or (), value):03d}"
-    return group.name(str(value))

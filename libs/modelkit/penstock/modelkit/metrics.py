@@ -28,12 +28,20 @@ def of_split(
     `probabilities` [N, k]. Two classes are decided by the threshold alone, more by the likeliest:
     abstaining is left aside.
     """
+    return of_scores(scores_of(task, labels, answers, threshold))
+
+
+def scores_of(task: Task, labels: Array, answers: dict[str, Array], threshold: float | None) -> Scores:
+    """A graph's outputs beside the labels, as `of_split` takes them."""
     if task == "regression":
-        scores = _scores(task, labels, answers["value"][:, 0], intervals=answers.get("interval"))
-    else:
-        said = answers["probabilities"]
-        decided = said.argmax(axis=1) if threshold is None else said[:, 1] >= np.float32(threshold)
-        scores = _scores(task, labels, said, decided)
+        return _scores(task, labels, answers["value"][:, 0], intervals=answers.get("interval"))
+    said = answers["probabilities"]
+    decided = said.argmax(axis=1) if threshold is None else said[:, 1] >= np.float32(threshold)
+    return _scores(task, labels, said, decided)
+
+
+def of_scores(scores: Scores) -> dict[str, float]:
+    """Each measure that a gate may ask and that is defined on these rows."""
     return {
         name: value
         for name, value in estimate(performance(scores), len(scores)).items()

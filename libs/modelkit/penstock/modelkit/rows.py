@@ -5,6 +5,7 @@ model takes them, labels, groups.
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.contracts.errors import Invalid
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Group, Pipeline
 from penstock.packages.parts import Inputs, ModelSignature, Output, TargetSignature
 
 
@@ -126,3 +127,12 @@ def _weights(table: pa.Table, path: Path, named: str | None) -> np.ndarray[tuple
         )
     weights /= weights.mean()
     return weights
+
+
+def group_of(value: Any, group: Group) -> str | None:
+    """Name of the value's group, None where it is missing; a number's is its bin in `audit.groups`."""
+    if value is None or value == "" or value != value:
+        return None
+    if isinstance(value, float):
+        return f"{bisect_right(group.bins or (), value):03d}"
+    return group.name(str(value))

@@ -1,0 +1,1 @@
+"""Trials at once, each in a process of its own: the port, and its adapters."""

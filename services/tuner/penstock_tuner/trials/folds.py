@@ -1,0 +1,70 @@
+"""Folds of a study's train and validation parts, for sets so small that one split says little."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from penstock.contracts.pipeline import Pipeline
+
+ENTITY = "__entity"
+SMALL = 20_000  # rows of both parts, below which the default is FOLDS
+FOLDS = 5
+
+
+def rows_of(*parts: Path) -> int:
+    """Rows of training set parts together, from their footers."""
+    return sum(pq.read_metadata(part).num_rows for part in parts)
+
+
+def default_folds(pipeline: Pipeline, rows: int) -> int:
+    """Number of folds where the file names none. A split by time has one: other folds would train on
+    what came after the rows that they measure.
+    """
+    by_time = pipeline.split is not None and pipeline.split.by == "time"
+    return FOLDS if rows < SMALL and not by_time else 1
+
+
+def write_folds(train: Path, validation: Path, folds: int, folder: Path) -> list[tuple[Path, Path]]:
+    """Divides the rows of both parts into so many folds; for each, a Parquet file of the others' rows
+    and one of its own. All rows of an entity lie in one fold, and each fold has about its share of
+    every label.
+    """
+    tables = [_read(part) for part in (train, validation)]
+    table = pa.concat_tables(tables).replace_schema_metadata(tables[0].schema.metadata)
+    if ENTITY in table.column_names:
+        entities = table[ENTITY].to_pylist()
+    else:
+        entities = [str(row) for row in range(table.num_rows)]
+    fold = _divided(entities, table["__label"].to_numpy(), folds)
+    written = []
+    for number in range(folds):
+        paths = folder / f"fold-{number}-train.parquet", folder / f"fold-{number}-validation.parquet"
+        for path, chosen in zip(paths, (fold != number, fold == number), strict=True):
+            pq.write_table(table.filter(pa.array(chosen)), path)
+        written.append(paths)
+    return written
+
+
+def _read(part: Path) -> pa.Table:
+    with pq.ParquetFile(part) as file:  # `pq.read_table` would import pandas
+        return file.read()
+
+
+def _divided(
+    entities: Sequence[str], labels: np.ndarray[tuple[int], np.dtype[np.float64]], folds: int
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """The fold of each row: entities in the order of their first row's label, and within that of their
+    name's hash, are dealt out like cards.
+    """
+    names, first, row = np.unique(np.asarray(entities, dtype=object), return_index=True, return_inverse=True)
+    hashes = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
+    order = sorted(range(len(names)), key=lambda at: (labels[first[at]], hashes[at]))
+    fold = np.empty(len(names), np.int64)
+    fold[order] = np.arange(len(names)) % folds
+    return fold[row]

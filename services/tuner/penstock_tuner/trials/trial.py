@@ -1,0 +1,105 @@
+"""A trial: the very code of a training run, and more that is measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from penstock.contracts.pipeline import Pipeline
+from penstock.measures.scores import Scores
+from penstock.modelkit import metrics
+from penstock.modelkit.build import Checked, checked
+from penstock.modelkit.family import Epoch, Prepared, family_of
+from penstock.modelkit.graph import Runner
+from penstock.modelkit.rows import Rows
+from penstock.runtime.spent import spent
+from penstock_tuner.trials.groups import differences
+from penstock_tuner.trials.measured import Measured
+from penstock_tuner.trials.workbench import Workbench
+
+WARM_UP, CALLS = 20, 200  # rows that are asked for the latency, one a call
+
+
+def measure(
+    pipeline: Pipeline,
+    work: Workbench,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    on_fold: Callable[[int], None] = lambda fold: None,
+) -> Measured:
+    """Fits `pipeline`, overridden and planned, on the study's own train part, and on each fold.
+
+    `on_epoch` hears of the first fit's epochs, `on_fold` of each fold that is done. To be called in a
+    process that has done nothing else: memory and processor time are its own. Raises what a run's
+    fit raises: Invalid, NotAlike.
+    """
+    began = time.monotonic()
+    own = _fitted(pipeline, work.prepared(pipeline), on_epoch)
+    judged = [own]
+    if work.folds:
+        judged = []
+        for fold in range(len(work.folds)):
+            judged.append(_fitted(pipeline, work.prepared(pipeline, fold)))
+            on_fold(fold)
+    cost = spent("self")
+    return Measured(
+        metrics={
+            **_together(pipeline, judged),
+            "latency_us": _latency_us(own.checked.model, own.validation),
+            "processor_s": cost.processor_s,
+        },
+        weights=own.weights,
+        epochs=own.epochs,
+        seconds=round(time.monotonic() - began, 3),
+        processor_s=cost.processor_s,
+        memory=cost.peak_memory,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Fit:
+    checked: Checked
+    validation: Rows
+    weights: str
+    epochs: int
+
+
+def _fitted(
+    pipeline: Pipeline, prepared: Prepared, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+) -> _Fit:
+    model = family_of(pipeline.model).fit(pipeline, prepared, on_epoch=on_epoch)
+    found = checked(pipeline, prepared, model)
+    return _Fit(found, prepared.validation.rows, model.digest(), len(model.history))
+
+
+def _together(pipeline: Pipeline, fits: list[_Fit]) -> dict[str, float]:
+    """Measures of all fits' validation rows together; the losses are means, those on validation rows
+    weighed by their number.
+    """
+    scores = Scores.pooled([fit.checked.scores for fit in fits])
+    sizes = [len(fit.validation) for fit in fits]
+    losses = {
+        name: float(np.average([fit.checked.metrics[name] for fit in fits], weights=sizes))
+        for name in ("train_loss", "validation_loss")
+    }
+    groups = {
+        field: np.concatenate([fit.validation.groups[field] for fit in fits])
+        for field in fits[0].validation.groups
+    }
+    return metrics.of_scores(scores) | losses | dict(differences(pipeline, scores, groups))
+
+
+def _latency_us(model: bytes, rows: Rows) -> float:
+    """Median time of one row."""
+    run = Runner(model)
+
+    def took() -> Iterator[float]:
+        for call in range(WARM_UP + CALLS):
+            at = call % len(rows)
+            began = time.perf_counter()
+            run(rows.numbers[at : at + 1], rows.strings[at : at + 1])
+            yield (time.perf_counter() - began) * 1e6
+
+    return float(np.median(list(took())[WARM_UP:]))

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trial_pool_suite import HANGS, MODULE, TrialPoolSuite, gone, lend, started, workbench
+
+from penstock_tuner.pool.processes import ProcessPool
+from penstock_tuner.trials.workbench import Workbench
+
+pytestmark = pytest.mark.process
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Workbench:
+    return workbench(tmp_path)
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Any]:
+    (tmp_path / "odd_trial.py").write_text(MODULE)
+    pools: list[ProcessPool] = []
+
+    def opened(work: Workbench, **bounds: Any) -> ProcessPool:
+        pools.append(
+            ProcessPool(work, module="odd_trial", environment={"PYTHONPATH": str(tmp_path)}, **bounds)
+        )
+        return pools[-1]
+
+    yield opened
+    for pool in pools:
+        pool.close()
+
+
+class TestProcesses(TrialPoolSuite):
+    """The pool of processes on this machine."""
+
+
+DRIVER = """
+import sys, time
+from penstock.contracts.pipeline import Pipeline
+from penstock_tuner.pool.processes import ProcessPool
+from penstock_tuner.trials.workbench import Workbench
+
+pool = ProcessPool(Workbench.model_validate_json(sys.argv[1]), module="odd_trial")
+pool.start(0, Pipeline.model_validate_json(sys.argv[2]))
+while True:
+    pool.wait(1.0)
+"""
+
+
+def test_no_process_outlives_a_driver_that_was_killed(work: Workbench, tmp_path: Path) -> None:
+    (tmp_path / "odd_trial.py").write_text(MODULE)
+    driver = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            DRIVER,
+            work.model_dump_json(),
+            lend(HANGS).model_dump_json(exclude_unset=True, by_alias=True),
+        ],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    pid = started(work, HANGS)
+    server = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+
+    assert gone(pid)
+    assert gone(server)

@@ -1,0 +1,190 @@
+"""Behaviour of every `TrialPool`, whatever runs its trials."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from penstock.contracts.errors import Conflict
+from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit.build import build
+from penstock.testing import lending
+from penstock_tuner.pool.port import Ended, Reported, TrialPool
+from penstock_tuner.trials.workbench import Workbench
+
+LIMIT_S = 60.0
+EPOCHS = 3
+MEMORY = 600_000_000
+DIVERGING = {
+    "epochs": 20,
+    "gradient_clip": None,
+    "optimizer": {"type": "sgd", "learning_rate": 10, "momentum": 0.99},
+}
+
+# Seeds of trials that do not do as they should.
+HANGS, DIES, FORKS, ALLOCATES, BREAKS = 9001, 9002, 9003, 9004, 9005
+MODULE = f"""
+import os, time
+from pathlib import Path
+from penstock_tuner.pool import child
+
+measure = child.measure
+
+def odd(pipeline, work, **told):
+    seed = pipeline.training.seed
+    Path(work.folder, f"{{seed}}.pid").write_text(str(os.getpid()))
+    if seed == {HANGS}:
+        time.sleep(3600)
+    if seed == {DIES}:
+        print("now I die", flush=True)
+        os.kill(os.getpid(), 9)
+    if seed == {FORKS} and os.fork() == 0:
+        Path(work.folder, f"{{seed}}.fork").write_text(str(os.getpid()))
+        time.sleep(3600)
+    if seed == {ALLOCATES}:
+        held = [bytearray(b"x" * (8 << 20)) for _ in range(1000)]
+    if seed == {BREAKS}:
+        raise RuntimeError("a bug")
+    return measure(pipeline, work, **told)
+
+child.measure = odd
+child.main()
+"""
+
+
+def lend(seed: int = 1, **sections: Any) -> Pipeline:
+    usual = {"model": {"type": "boosted_trees", "num_leaves": 7}, "trainer": {"epochs": EPOCHS}}
+    return lending.pipeline(training={"seed": seed}, **usual | sections)
+
+
+def workbench(folder: Path) -> Workbench:
+    parts = [
+        lending.write_part(folder / f"{name}.parquet", lending.applications(name, rows))
+        for name, rows in (("train", 400), ("validation", 100))
+    ]
+    return Workbench.make(parts[0], parts[1], folder / "study", lend(), 1)
+
+
+class Open(Protocol):
+    """Opens a pool whose trials run MODULE; the test closes it."""
+
+    def __call__(self, work: Workbench, **bounds: Any) -> TrialPool: ...
+
+
+def ended(pool: TrialPool, *numbers: int) -> dict[int, Ended]:
+    """Ends of these trials."""
+    found: dict[int, Ended] = {}
+    until = time.monotonic() + LIMIT_S
+    while not found.keys() >= set(numbers):
+        assert time.monotonic() < until, f"of {numbers} only {sorted(found)} ended in {LIMIT_S} s"
+        found |= {told.number: told for told in pool.wait(1.0) if isinstance(told, Ended)}
+    return found
+
+
+def lives(pid: int) -> bool:
+    """Whether there is such a process that is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def started(work: Workbench, seed: int, kind: str = "pid") -> int:
+    """The pid that a trial has written."""
+    until, file = time.monotonic() + LIMIT_S, work.folder / f"{seed}.{kind}"
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return int(file.read_text())
+
+
+def gone(pid: int, within_s: float = 10.0) -> bool:
+    until = time.monotonic() + within_s
+    while lives(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not lives(pid)
+
+
+class TrialPoolSuite:
+    """Tests of an adapter: a class that inherits this, beside a fixture `opened`, of type Open."""
+
+    def test_trials_are_told_epoch_by_epoch_and_measured(self, opened: Open, work: Workbench) -> None:
+        pool = opened(work, at_once=2)
+        pool.start(0, lend(1))
+        pool.start(1, lend(2))
+        assert pool.free == 0
+        with pytest.raises(Conflict):
+            pool.start(2, lend(3))
+
+        told: list[Reported | Ended] = []
+        until = time.monotonic() + LIMIT_S
+        while sum(isinstance(each, Ended) for each in told) < 2:
+            assert time.monotonic() < until
+            told += pool.wait(1.0)
+
+        for number in (0, 1):
+            own = [each for each in told if each.number == number]
+            assert [each.epoch for each in own[:-1]] == [1, 2, 3]
+            assert own[-1].measured is not None
+            run = build(lend(number + 1), work.train, work.validation)
+            assert own[-1].measured.weights == run.weights
+            assert own[-1].measured.metrics["validation_loss"] == run.metrics["validation_loss"]
+            assert own[-1].cost.processor_s > 0
+        assert pool.free == 2
+
+    def test_a_trial_that_ends_badly_ends_alone(self, opened: Open, work: Workbench) -> None:
+        pool = opened(work, at_once=5, memory=MEMORY)
+        diverges = lend(6, model={"type": "mlp", "hidden": [4]}, trainer=DIVERGING)
+        for number, pipeline in enumerate((lend(DIES), lend(ALLOCATES), lend(BREAKS), diverges, lend(1))):
+            pool.start(number, pipeline)
+
+        found = ended(pool, *range(5))
+
+        said = {number: end.failure.message for number, end in found.items() if end.failure}
+        assert said[0] == "its process was killed by SIGKILL: now I die"
+        assert "allowed are 600 MB" in said[1]
+        assert "a bug" in said[2]
+        assert "the loss is no number any more" in said[3]
+        assert found[4].measured is not None
+        assert not any(lives(started(work, seed)) for seed in (DIES, ALLOCATES, BREAKS))
+
+    def test_a_trial_that_says_nothing_is_ended(self, opened: Open, work: Workbench) -> None:
+        pool = opened(work, quiet_s=1.0)
+        pool.start(0, lend(HANGS))
+
+        failure = ended(pool, 0)[0].failure
+
+        assert failure is not None
+        assert failure.message == "it said nothing for 1 s and was ended"
+        assert gone(started(work, HANGS))
+
+    def test_what_a_trial_started_ends_with_it(self, opened: Open, work: Workbench) -> None:
+        pool = opened(work)
+        pool.start(0, lend(FORKS))
+
+        assert ended(pool, 0)[0].measured is not None
+        assert gone(started(work, FORKS, "fork"))
+
+    def test_a_stopped_trial_is_told_and_makes_room(self, opened: Open, work: Workbench) -> None:
+        pool = opened(work)
+        pool.start(0, lend(HANGS))
+        pid = started(work, HANGS)
+        pool.stop(0)
+
+        assert ended(pool, 0)[0].stopped
+        assert gone(pid)
+        pool.stop(0)
+        pool.start(0, lend(1))
+        assert ended(pool, 0)[0].measured is not None
+
+    def test_closing_ends_what_runs(self, opened: Open, work: Workbench) -> None:
+        pool = opened(work)
+        pool.start(0, lend(HANGS))
+        pid = started(work, HANGS)
+
+        pool.close()
+
+        assert gone(pid)
