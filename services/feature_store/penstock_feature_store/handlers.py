@@ -24,7 +24,7 @@ def router(arrivals: Arrivals, store: Store, keys: Keys) -> Router:
     @router.on(TrainingRunRequested)
     def on_training_run_requested(event: TrainingRunRequested, effect: Effect) -> None:
         event.check()
-        begin_run(effect.session, event.run_id, event.pipeline)
+        begin_run(effect.session, event.run_id, event.pipeline, event.training_set_id)
 
     @router.on(TrainingRunCompleted, TrainingRunFailed, TrainingRunCanceled)
     def on_training_run_ended(

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Integer, String, delete, func, select, tuple_
+from pydantic import BaseModel
+from sqlalchemy import BigInteger, Integer, String, delete, func, or_, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -33,6 +34,13 @@ class PipelineRow(Tables):
     spec: Mapped[Pipeline] = mapped_column(Json(Pipeline))
 
 
+class Labels(BaseModel, frozen=True):
+    """Up to where a source's records, by partition, are in a training set."""
+
+    source: str
+    positions: dict[int, int]
+
+
 class TrainingSetRow(Tables):
     __tablename__ = "training_sets"
 
@@ -42,10 +50,12 @@ class TrainingSetRow(Tables):
     # As it stands: an erasure changes its parts' digests, and `left` counts the rows that went.
     body: Mapped[TrainingSet] = mapped_column(Json(TrainingSet))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    # Labels that count when a run trains on it; None once they have, or from before this was kept.
+    labels: Mapped[Labels | None] = mapped_column(Json(Labels))
 
 
 class CountedRow(Tables):
-    """Up to where a pipeline's labels have been counted: they are in a training set, or a run was
+    """Up to where a pipeline's labels have been counted: they are in a run's training set, or a run was
     requested for them.
     """
 
@@ -64,6 +74,7 @@ class RunRow(Tables):
 
     run_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
+    training_set: Mapped[str | None] = mapped_column(String(64))  # None: of an older release, its own
 
 
 def keep_pipeline(session: Session, pipeline: Pipeline, number: int) -> None:
@@ -99,8 +110,27 @@ def count_up_to(session: Session, pipeline: str, source: str, positions: Mapping
             )
 
 
-def begin_run(session: Session, run_id: str, pipeline: str) -> None:
-    session.merge(RunRow(run_id=run_id, pipeline=pipeline))
+def begin_run(session: Session, run_id: str, pipeline: str, training_set: str | None = None) -> None:
+    """Counts the labels of the training set, by default the run's own, if it has been made."""
+    training_set = training_set or run_id
+    session.merge(RunRow(run_id=run_id, pipeline=pipeline, training_set=training_set))
+    _count(session, session.get(TrainingSetRow, training_set))
+
+
+def keep_training_set(session: Session, row: TrainingSetRow) -> None:
+    """Counts its labels if a run trains on it; one that only a study looks at leaves them to the next
+    run.
+    """
+    kept = session.merge(row)
+    of_a_run = select(RunRow.run_id).where(or_(RunRow.training_set == row.id, RunRow.run_id == row.id))
+    if session.scalar(of_a_run.limit(1)) is not None:
+        _count(session, kept)
+
+
+def _count(session: Session, row: TrainingSetRow | None) -> None:
+    if row is not None and row.labels is not None:
+        count_up_to(session, row.pipeline, row.labels.source, row.labels.positions)
+        row.labels = None
 
 
 def end_run(session: Session, run_id: str) -> None:

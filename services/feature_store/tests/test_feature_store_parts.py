@@ -22,14 +22,24 @@ from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import TrainingRunRequested, encode
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.cloud_events import Received
-from penstock.runtime.store import Store, assert_migrations_match
+from penstock.runtime.store import Effect, Store, assert_migrations_match
 from penstock.testing import lending
 from penstock.testing.threads import in_a_thread
 from penstock_feature_store.handlers import router
 from penstock_feature_store.names import column_of
 from penstock_feature_store.pipelines import Gate
 from penstock_feature_store.settings import Settings
-from penstock_feature_store.store import Tables, begin_run, count_up_to, counted, end_run, runs_under_way
+from penstock_feature_store.store import (
+    Labels,
+    Tables,
+    TrainingSetRow,
+    begin_run,
+    count_up_to,
+    counted,
+    end_run,
+    keep_training_set,
+    runs_under_way,
+)
 from penstock_feature_store.training.fingerprint import fingerprint
 from penstock_feature_store.training.labels import labels_of
 from penstock_feature_store.training.spawner import Spawner
@@ -134,6 +144,38 @@ def test_counting_never_goes_back(database: str) -> None:
         assert runs_under_way(effect.session, "p") == 1
         end_run(effect.session, "r")
         assert runs_under_way(effect.session, "p") == 0
+
+
+def test_a_set_takes_labels_from_the_trigger_when_a_run_trains_on_it(database: str) -> None:
+    """In whichever order set and request are heard of; a study's set alone takes none."""
+    store = Store.open(database, migrations="penstock_feature_store.migrations")
+
+    def make(effect: Effect, name: str, position: int) -> None:
+        made = lending.training_set("p")
+        labels = Labels(source="s", positions={0: position})
+        row = TrainingSetRow(
+            id=name, pipeline="p", number=1, body=made, created_at=made.created_at, labels=labels
+        )
+        keep_training_set(effect.session, row)
+
+    def taken() -> int:
+        with store.transaction() as effect:
+            return counted(effect.session, "p", "s").get(0, 0)
+
+    with store.transaction() as effect:
+        make(effect, "study", 10)
+    assert taken() == 0
+    with store.transaction() as effect:
+        begin_run(effect.session, "final", "p", "study")
+    assert taken() == 10
+    with store.transaction() as effect:
+        begin_run(effect.session, "run", "p")
+        make(effect, "run", 20)
+    assert taken() == 20
+    with store.transaction() as effect:
+        make(effect, "early", 30)
+        begin_run(effect.session, "early", "p")
+    assert taken() == 30
 
 
 @pytest.mark.parametrize(("run_id", "under_way"), [("01KA", 1), ("0b6f2b3e-6b1e-4d53-8f0a-3d1f0c4f8f3a", 0)])

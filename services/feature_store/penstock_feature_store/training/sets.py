@@ -25,7 +25,7 @@ from penstock.runtime.metrics import histogram
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.telemetry import span
 from penstock_feature_store.pipelines import Owned
-from penstock_feature_store.store import TrainingSetRow, count_up_to
+from penstock_feature_store.store import Labels, TrainingSetRow, keep_training_set
 from penstock_feature_store.training.columns import source_of
 from penstock_feature_store.training.join import Order, manifest_key
 from penstock_feature_store.training.spawner import Spawner
@@ -165,10 +165,14 @@ class TrainingSets:
     ) -> None:
         def keep(effect: Effect) -> None:
             row = TrainingSetRow(
-                id=training_set, pipeline=made.pipeline, number=number, body=made, created_at=made.created_at
+                id=training_set,
+                pipeline=made.pipeline,
+                number=number,
+                body=made,
+                created_at=made.created_at,
+                labels=Labels(source=source, positions=positions),
             )
-            effect.session.merge(row)
-            count_up_to(effect.session, made.pipeline, source, positions)
+            keep_training_set(effect.session, row)
 
         manifest = made.model_dump_json(indent=2).encode()
         await asyncio.to_thread(self._artifacts.put_bytes, manifest_key(training_set), manifest)

@@ -1,7 +1,7 @@
 """`training.trigger.new_labels`: a run for every so many labels.
 
 Labels are counted by their place in the lake, not by a counter: those at or after the position up
-to which an earlier training set or request took them are new. Request and position are one
+to which an earlier run's training set or request took them are new. Request and position are one
 transaction, so no label counts twice and none is forgotten.
 """
 
