@@ -119,6 +119,7 @@ def _result(
         baselines=simpler,
         explanation=package.explanation,
         origin=package.origin,
+        study=package.study,
         cost=spent("self"),
         software=software(),
     )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import AwareDatetime, Field
 
-from penstock.contracts.events import Cost, ModelVersion
+from penstock.contracts.events import Cost, ModelVersion, StudyReference
 from penstock.packages.parts import Curves, Explanation, Origin
 from penstock_ethics_audit.audit import Finding, Findings
 from penstock_ethics_audit.baselines import Baseline
@@ -49,6 +49,7 @@ class Result(Finding):
     baselines: tuple[Baseline, ...] = ()  # simpler models on the same rows
     explanation: Explanation | None = None  # what the model's family shows of it
     origin: Origin | None = None  # of a model made elsewhere: whether it knows these rows is not known
+    study: StudyReference | None = None  # the tuning study that chose the model on validation rows
     cost: Cost | None = None  # of this attempt, until the report was written
     software: dict[str, str]
     # `sha256:…` of the HTML report: the signed verdict names this result, this result names

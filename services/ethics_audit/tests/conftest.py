@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto as T
 from onnx import helper as h
 
-from penstock.contracts.events import Artifact, ModelVersion, ModelVersionRegistered
+from penstock.contracts.events import Artifact, ModelVersion, ModelVersionRegistered, StudyReference
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages import archive, signing
 from penstock.packages.keys import Keys
@@ -168,6 +168,7 @@ class World:
         gates: list[dict[str, Any]] | None = None,
         card: str = "# loans\n",
         baselines: Mapping[str, bytes | None] = MappingProxyType({}),
+        study: StudyReference | None = None,
     ) -> ModelVersion:
         """A signed package of a real graph over a real split."""
         training_set = lending.training_set(
@@ -217,6 +218,7 @@ class World:
             ),
             curves=Curves(metric="auroc", points=tuple(points)),
             card=card,
+            study=study,
             baselines={name: given or graph(task) for name, given in baselines.items()},
         )
         signature = self.folder / f"model-{number}.sig"

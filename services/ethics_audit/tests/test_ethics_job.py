@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from penstock.contracts.errors import Invalid, Tampered
-from penstock.contracts.events import Artifact, ModelVersion
+from penstock.contracts.events import Artifact, ModelVersion, StudyReference
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext
 from penstock.testing.packages import NOW
@@ -44,7 +44,10 @@ def arrays(world: World, found: Mapping[str, Any]) -> dict[str, np.ndarray[Any, 
 
 @pytest.mark.usefixtures("artifacts_root")
 def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> None:
-    version = world.version(rows=4000)
+    study = StudyReference(
+        study_id="01S", trial=4, weights="sha256:" + "a" * 64, trials=9, looks=54, rule="the least loss"
+    )
+    version = world.version(rows=4000, study=study)
     found = audited(world, version)
     assert (found["verdict"], [gate["verdict"] for gate in found["gates"]]) == ("pass", ["pass", "pass"])
     result = Result.model_validate_json(read(world, found, "result"))
@@ -54,11 +57,13 @@ def test_a_fair_model_passes_and_the_result_tells_its_lineage(world: World) -> N
         found["report"]["digest"],
         found["scores"]["digest"],
     )
+    assert result.study == study
     assert result.findings.labels.keys() == {"false", "true"}
     assert result.cost is not None
     assert result.cost.processor_s > 0
     page = " ".join(read(world, found, "report").decode().split())
     assert re.search(r"<dt>Cost of the audit</dt><dd>[\d,.]+ processor seconds, 0\.0 GPU seconds, ", page)
+    assert "trial 4 of 9, chosen by the least loss after 54 looks at the validation rows" in page
     assert [grouping.by for grouping in result.findings.groupings] == ["age", "sex"]
     assert [group.group for group in result.findings.groupings[0].groups] == ["<40", ">=40"]
     assert result.importance is not None

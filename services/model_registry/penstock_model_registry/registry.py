@@ -115,6 +115,7 @@ class Registry:
             metrics=run.metrics,
             cost=run.cost,
             imported=run.imported,
+            study=run.study,
             registered_at=self._clock(),
             run=run.evidence,
             applied=file.applied.evidence if file.number == run.pipeline_number else None,

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pydantic import JsonValue
 
-from penstock.contracts.events import TrainingSet
+from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Number, Pipeline, TextAverage, TextCnn, Treatment
 from penstock.modelkit.build import Built
 
@@ -27,10 +27,11 @@ def model_card(
     pipeline_number: int,
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
     because: str = "",
+    study: StudyReference | None = None,
 ) -> str:
     sections = [
         head(pipeline, training_set, run_id, pipeline_number),
-        _model(pipeline, built, chosen, because),
+        [*_model(pipeline, built, chosen, because), *_study(study)],
         [
             "## Intended use",
             "",
@@ -91,6 +92,21 @@ def _model(pipeline: Pipeline, built: Built, chosen: Mapping[str, JsonValue], be
         ),
     ]
     return lines + decision(pipeline, built)
+
+
+def _study(study: StudyReference | None) -> list[str]:
+    if study is None:
+        return []
+    return [
+        (
+            f"- Found by tuning study `{study.study_id}`: its trial {study.trial} of {study.trials}, by"
+            f" {study.rule}. These weights are that trial's, bit for bit."
+        ),
+        (
+            f"- {study.looks:,} evaluations on the validation rows made the choice: their figures flatter the"
+            " model, the audit's do not."
+        ),
+    ]
 
 
 def decision(pipeline: Pipeline, built: Built) -> list[str]:

@@ -23,7 +23,7 @@ from google.protobuf.message import Message
 from penstock.contracts.digests import digits_of
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
-from penstock.contracts.events import Imported, TrainingRunRequested, TrainingSet
+from penstock.contracts.events import Imported, StudyReference, TrainingRunRequested, TrainingSet
 from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import BY_ROWS, Plan, planned
@@ -61,7 +61,7 @@ def run(job: JobContext) -> dict[str, Any]:
     told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}
     job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs, **told})
     artifacts = Artifacts(settings.platform.artifacts_uri)
-    return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts)
+    return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts, requested.study)
 
 
 async def _prepare(
@@ -139,7 +139,9 @@ def _train(
     training_set: TrainingSet,
     work: Path,
     artifacts: Artifacts,
+    study: StudyReference | None,
 ) -> dict[str, Any]:
+    """Raises Conflict where the model is not that of the study's trial."""
     from penstock.modelkit.build import build
 
     pipeline = plan.pipeline
@@ -151,6 +153,15 @@ def _train(
         on_epoch=lambda epoch: job.progress({"epoch": asdict(epoch)}),
         on_stage=lambda stage: job.progress({"stage": stage}) if stage == "packaging" else None,
     )
+    if study is not None and built.weights != study.weights:
+        raise Conflict(
+            f"the weights are not those of trial {study.trial} of study {study.study_id}",
+            where="study",
+            remedy=(
+                "Its training set has changed, as by an erasure, or a library has: tune again, and that"
+                " study's choice is repeated"
+            ),
+        )
     simpler = _baselines(pipeline, work)
     return _hand_in(
         job,
@@ -161,6 +172,7 @@ def _train(
         artifacts,
         chosen=plan.chosen,
         because=plan.because,
+        study=study,
         baselines=simpler,
     )
 

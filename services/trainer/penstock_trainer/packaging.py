@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from penstock.contracts.events import TrainingSet
+from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
 from penstock.modelkit.metrics import CURVE
@@ -32,16 +32,18 @@ def package(
     chosen: Mapping[str, JsonValue] = MappingProxyType({}),
     because: str = "",
     origin: Origin | None = None,
+    study: StudyReference | None = None,
     baselines: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """Writes the package into `directory`, which must be empty or missing, and returns its digest.
     `chosen`: what the pipeline file left open, by dotted key; `because`: reason for the family, where
     the file names none. `origin`: of a model made elsewhere.
-    `baselines`: graphs of simpler models, by family.
+    `study`: the one whose trial the run repeated. `baselines`: graphs of simpler models, by family.
     """
     made_by: dict[str, Any] = {"run_id": run_id, "pipeline_number": pipeline_number}
     if origin is None:
-        card = model_card(pipeline, training_set, built, chosen=chosen, because=because, **made_by)
+        told: dict[str, Any] = {"chosen": chosen, "because": because, "study": study}
+        card = model_card(pipeline, training_set, built, **told, **made_by)
     else:
         card = imported_card(pipeline, training_set, built, origin, **made_by)
     points = tuple(
@@ -56,8 +58,8 @@ def package(
         for epoch in built.history
     )
     metric = built.history[-1].metric if built.history else CURVE[pipeline.target.type]
-    told = built.description
-    shown = Explanation(gain=dict(told.importance), pictures=told.pictures)
+    about = built.description
+    shown = Explanation(gain=dict(about.importance), pictures=about.pictures)
     parts = Parts(
         pipeline=pipeline,
         signature=built.signature,
@@ -68,5 +70,6 @@ def package(
         model_card=card,
         explanation=shown if shown != Explanation() else None,
         origin=origin,
+        study=study,
     )
     return write_package(directory, built.model, parts, baselines)

@@ -151,6 +151,7 @@ class Runs:
             completed_at=ended_at,
             cost=run.cost,
             imported=run.imported,
+            study=run.study,
         )
         run.digest, run.metrics = completed.digest, completed.metrics
         effect.publish(signed(completed, self._keys.signer("trainer")))
@@ -194,6 +195,7 @@ class Runs:
                 requested_by=requested.requested_by,
                 requested_at=requested.requested_at,
                 imported=requested.imported,
+                study=requested.study,
             )
         )
         effect.session.flush()
@@ -270,6 +272,7 @@ def _told(
             "penstock.pipeline_number": str(run.pipeline_number),
             "penstock.training_set": completed.training_set.fingerprint,
             "penstock.requested_by": run.requested_by,
+            **({"penstock.study": run.study.study_id} if run.study else {}),
         },
     }
 

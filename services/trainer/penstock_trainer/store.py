@@ -10,7 +10,7 @@ from sqlalchemy import Float, Integer, String, Text, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import NotFound
-from penstock.contracts.events import Cost, Imported, TrainingSet
+from penstock.contracts.events import Cost, Imported, StudyReference, TrainingSet
 from penstock.runtime.tables import Json, UtcDateTime
 
 REQUESTED, PREPARING, TRAINING, PACKAGING = "requested", "preparing", "training", "packaging"
@@ -43,6 +43,7 @@ class RunRow(Tables):
     ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     cost: Mapped[Cost | None] = mapped_column(Json(Cost), default=None)
     imported: Mapped[Imported | None] = mapped_column(Json(Imported), default=None)
+    study: Mapped[StudyReference | None] = mapped_column(Json(StudyReference), default=None)
     chosen: Mapped[dict[str, JsonValue] | None] = mapped_column(Json(dict[str, JsonValue]), default=None)
     chosen_because: Mapped[str | None] = mapped_column(Text, default=None)
 

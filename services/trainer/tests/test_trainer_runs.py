@@ -34,6 +34,9 @@ from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
 from penstock_trainer.store import Tables
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+STUDY = StudyReference(
+    study_id="01S", trial=4, weights="sha256:" + "a" * 64, trials=9, looks=9, rule="the least loss"
+)
 
 
 class Desk:
@@ -137,7 +140,7 @@ def test_migrations_make_the_tables(desk: Desk) -> None:
 
 def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     training_set = loans.training_set().model_dump(mode="json")
-    wish = desk.wish()
+    wish = desk.wish().model_copy(update={"study": STUDY})
     desk.request(wish)
     assert desk.jobs == [(JOB, "01A", "queued")]  # in the transaction that recorded the wish
     desk.accept(wish)
@@ -178,6 +181,9 @@ def test_from_wish_to_package(desk: Desk, loans: Any) -> None:
     other = started.model_copy(update={"chosen_because": "a whim"})
     with pytest.raises(Tampered, match="other than what was signed"):
         verify_fact(other, desk.keys.trust())
+    assert completed.study == STUDY
+    with pytest.raises(Tampered, match="other than what was signed"):
+        verify_fact(completed.model_copy(update={"study": None}), desk.keys.trust())
     assert completed.training_set.fingerprint == training_set["fingerprint"]
     assert completed.pipeline_number == 3
     assert completed.cost == desk.run.cost == Cost(), "no job has run here"
@@ -212,7 +218,7 @@ def test_an_id_that_names_no_folder_is_refused(desk: Desk, run_id: str) -> None:
 
 
 def test_so_is_one_of_a_training_set_or_a_study(desk: Desk) -> None:
-    study = StudyReference(study_id="a b", trial=4, weights="sha256:0", trials=9, looks=9, rule="lowest loss")
+    study = STUDY.model_copy(update={"study_id": "a b"})
     for change, thing in (({"training_set_id": "../x"}, "training set"), ({"study": study}, "study")):
         with pytest.raises(Invalid, match=f"cannot name a {thing}"):
             desk.accept(desk.wish().model_copy(update=change))

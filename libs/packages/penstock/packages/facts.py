@@ -27,6 +27,7 @@ from penstock.contracts.events import (
     OffsetRange,
     PipelineApplied,
     ReviewDecided,
+    StudyReference,
     TrainingRunCanceled,
     TrainingRunCompleted,
     TrainingRunFailed,
@@ -92,6 +93,7 @@ class CompletedRun(_OfARun):
     metrics: dict[str, float]
     cost: Cost | None = None
     imported: Imported | None = None
+    study: StudyReference | None = None
 
 
 class FailedRun(Statement):

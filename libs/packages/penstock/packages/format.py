@@ -1,5 +1,5 @@
 """Model package: a flat directory of nine files, and some that not every model has (explanation, origin,
-baselines), named by the digest of its manifest.
+study, baselines), named by the digest of its manifest.
 
 A reader who trusts the digest and opens the package with `open_package` may trust its content. The
 package does not say who trusts it: the OpenSSF signature `model.sig` lies beside the directory, and
@@ -19,7 +19,7 @@ from typing import TypeVar
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from penstock.contracts.errors import Invalid, Tampered
-from penstock.contracts.events import TrainingSet
+from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.manifest import (
     METRICS,
@@ -38,6 +38,7 @@ from penstock.packages.parts import (
     PIPELINE,
     PROFILE,
     SIGNATURE,
+    STUDY,
     TRAINING_SET,
     Curves,
     Explanation,
@@ -103,6 +104,11 @@ class Package:
         """None where the trainer made the model."""
         return self._part(ORIGIN, Origin) if ORIGIN in self.manifest.files else None
 
+    @cached_property
+    def study(self) -> StudyReference | None:
+        """None where no tuning study chose the model."""
+        return self._part(STUDY, StudyReference) if STUDY in self.manifest.files else None
+
     @property
     def baselines(self) -> dict[str, Path]:
         """ONNX graphs of simpler models on the same rows, by family."""
@@ -142,6 +148,7 @@ class Package:
             model_card=self.model_card,
             explanation=self.explanation,
             origin=self.origin,
+            study=self.study,
         ).check()
 
     def _part(self, name: str, kind: type[_PartT]) -> _PartT:
@@ -191,6 +198,7 @@ def write_package(
         (CURVES, parts.curves),
         (EXPLANATION, parts.explanation),
         (ORIGIN, parts.origin),
+        (STUDY, parts.study),
     ):
         if part is not None:
             files[name] = canonical(part.model_dump(mode="json", by_alias=True))

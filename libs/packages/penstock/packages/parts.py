@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penstock.contracts.dataplane import MAX_NUMBER
 from penstock.contracts.errors import Invalid
-from penstock.contracts.events import TrainingSet
+from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 
 PIPELINE = "pipeline.json"
@@ -20,6 +20,7 @@ PROFILE = "profile.json"
 CURVES = "curves.json"
 EXPLANATION = "explanation.json"
 ORIGIN = "origin.json"
+STUDY = "study.json"
 
 
 class Part(BaseModel):
@@ -211,6 +212,7 @@ class Parts:
     model_card: str
     explanation: Explanation | None = None
     origin: Origin | None = None
+    study: StudyReference | None = None  # The tuning study whose trial the run repeated
 
     def check(self) -> None:
         """Compares the parts with one another. Raises Invalid for the first that does not fit."""

@@ -118,6 +118,11 @@ def steps(found: Lineage) -> list[str]:
     )
     if choices := chosen(found.run):
         steps.append(f"  chosen {choices}")
+    if found.model and (study := found.model.study):
+        steps.append(
+            f"  repeats trial {study.trial} of {study.trials} of study {study.study_id}, chosen by"
+            f" {study.rule}, {study.looks} looks at the validation rows"
+        )
     if found.model and (brought := found.model.imported):
         digest = short_digest(brought.graph.digest)
         steps.append(f"imported by {brought.by} from {brought.name}, original digest {digest}")

@@ -150,6 +150,7 @@ class ModelVersion(Frozen):
     applied: Envelope | None = None
     cost: Cost | None = None  # Of the run
     imported: Imported | None = None
+    study: StudyReference | None = None
 
 
 class GateResult(Frozen):

@@ -83,6 +83,7 @@ class TrainingRunCompleted(_RunEvent):
     completed_at: Moment
     cost: Cost | None = None
     imported: Imported | None = None
+    study: StudyReference | None = None
     # Signed by the trainer over all of this; without it nothing is registered.
     evidence: Envelope | None = None
 
