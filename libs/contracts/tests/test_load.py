@@ -145,7 +145,8 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ),
         ("sex: {min_rows: 30}", "sex: {bins: [1]}", 26, "audit.groups.sex.bins", "`bins` are for numbers"),
         ("version: 1", "version: 2", 1, "version", "`2` is not allowed"),
-        ("audit:\n", "tuner: {}\naudit:\n", 25, "tuner", "this release has no tuner yet"),
+        ("audit:\n", "tuner: {ensemble: {}}\naudit:\n", 25, "tuner.ensemble", "no ensemble of trials yet"),
+        ("audit:\n", "tuner: {executor: ray}\naudit:\n", 25, "tuner.executor", "processes of its own"),
         ("audit:\n", "edge: {}\naudit:\n", 25, "edge", "no edge gateway yet"),
         ("audit:\n", "monitor: {}\naudit:\n", 25, "monitor", "no monitor yet"),
         (

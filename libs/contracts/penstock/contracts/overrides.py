@@ -40,7 +40,7 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
         first = error.errors(include_url=False)[0]
         place = locate(Pipeline, first)
         raise Invalid(_sentence(place, first), where=_blamed(overrides, place.path)) from error
-    found = rules.problems(pipeline)
+    found = [problem for problem in rules.problems(pipeline) if problem.path[0] != "tuner"]
     applied = rules.problems(Pipeline.model_validate(spec)) if found else []
     for problem in found:
         where = _blamed(overrides, problem.path)

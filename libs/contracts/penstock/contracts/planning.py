@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, JsonValue
+from pydantic import JsonValue
 
 from penstock.contracts import rules
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline.base import named
 
 BY_ROWS = 2
 """The generation of defaults that is chosen so; before it, defaults were fixed."""
@@ -31,7 +32,7 @@ def planned(pipeline: Pipeline, rows: int) -> Plan:
     if pipeline.defaults < BY_ROWS:
         return Plan(pipeline, {})
     said = pipeline.model_dump(exclude_unset=True, by_alias=True) | {
-        section: _said(getattr(pipeline, section))
+        section: named(getattr(pipeline, section))
         for section in ("model", "trainer")
         if section in pipeline.model_fields_set
     }
@@ -41,13 +42,6 @@ def planned(pipeline: Pipeline, rows: int) -> Plan:
     made = _beside(family.by_rows(rows, typed), typed)
     found = Pipeline.model_validate(made)
     return Plan(found, dict(_new(made, said)), because)
-
-
-def _said(value: Any) -> Any:
-    """Keys that were named, also those not written because they are the default."""
-    if not isinstance(value, BaseModel):
-        return value
-    return {name: _said(getattr(value, name)) for name in value.model_fields_set}
 
 
 def _family(said: Mapping[str, Any], rows: int) -> tuple[str, str]:

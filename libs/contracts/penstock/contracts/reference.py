@@ -14,11 +14,12 @@ from datetime import timedelta
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 
 from penstock.contracts.durations import format_duration
 from penstock.contracts.pipeline import Model, Pipeline
+from penstock.contracts.pipeline.base import Bytes
 from penstock.contracts.pipeline.variants import NO_TYPE, Section, own_fields, section_of
 
 _INTRODUCTION = """\
@@ -35,7 +36,9 @@ def reference() -> str:
 
 
 def _sections(section: Section, path: str, told: dict[type[BaseModel], str]) -> Iterator[str]:
-    """`told`: where each model of a union has its tables."""
+    """`told`: where each model has its tables."""
+    if all(told.get(model) == path for model in section.models):
+        return
     yield f"## `{path}`\n" if path else "## The file\n"
     key = section.union.key if section.union else ""
     if key and all(model in told for model in section.models):
@@ -43,8 +46,8 @@ def _sections(section: Section, path: str, told: dict[type[BaseModel], str]) -> 
         said = f"As under `{told[section.models[0]]}`, with `{key}` one of {names}."
         yield textwrap.fill(said, 100, break_on_hyphens=False) + "\n"
         return
+    told |= dict.fromkeys(section.models, path)
     if key:
-        told |= dict.fromkeys(section.models, path)
         yield f"`{key}` says which of these tables holds.\n"
     for tag, model in (section.types() or {NO_TYPE: section.models[0]}).items():
         if key:
@@ -97,12 +100,14 @@ def _scalar(annotation: Any) -> str:
     return _WORDS[annotation]
 
 
-_WORDS = {
+_WORDS: dict[Any, str] = {
     bool: "`true` \\| `false`",
     int: "a whole number",
     float: "a number",
     str: "text",
     timedelta: "a duration",
+    Bytes: "an amount of memory, as in 2GB",
+    JsonValue: "a value",
 }
 _MANY = {
     "a whole number": "whole numbers",

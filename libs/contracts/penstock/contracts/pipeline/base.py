@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, Any, NewType
 
 from pydantic import (
     BaseModel,
@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from penstock.contracts.durations import DURATION, format_duration, parse_duration
+from penstock.contracts.sizes import SIZE, format_size, parse_size
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")]
@@ -27,6 +28,13 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": rf"^\s*{DURATION.pattern}\s*$"}),
 ]
+Bytes = NewType("Bytes", int)
+Memory = Annotated[
+    Bytes,
+    BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": rf"^\s*{SIZE.pattern}\s*$"}),
+]
 Scalar = bool | int | float | str
 
 
@@ -34,3 +42,10 @@ class Model(BaseModel):
     """Frozen; an unknown key is an error, and so is a number that is none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+
+def named(value: Any) -> Any:
+    """Keys that were named, also those not written because they are the default."""
+    if not isinstance(value, BaseModel):
+        return value
+    return {name: named(getattr(value, name)) for name in value.model_fields_set}

@@ -14,6 +14,7 @@ from penstock.contracts.pipeline.features import ByField, Feature, Treatment, tr
 from penstock.contracts.pipeline.model import Ensemble, Mlp, ModelSpec
 from penstock.contracts.pipeline.sources import Entity, Source, SourceField
 from penstock.contracts.pipeline.trainer import Trainer
+from penstock.contracts.pipeline.tuner import Tpe, Tuner
 
 Statement = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -121,6 +122,7 @@ class Pipeline(Model):
     training: Training = Training()
     model: ModelSpec = Mlp()
     trainer: Trainer = Trainer()
+    tuner: Tuner = Field(default=Tpe(), exclude_if=lambda said: said == Tpe())
     decision: Decision = Decision()
     audit: Audit = Audit()
     promotion: Promotion = Promotion()

@@ -15,6 +15,16 @@ from penstock.contracts.pipeline.variants import OneOf, Unused
 
 Hidden = tuple[Annotated[int, Field(ge=1, le=4096)], ...]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
+Searched = Mapping[str, Mapping[str, Any]]
+
+_SHARE = {"low": 0.0, "high": 0.5}
+_WIDTHS = [[64], [64, 32], [128, 128], [256, 128]]
+
+
+def _adamw(low: float, high: float) -> dict[str, Any]:
+    """Learning rates to search, and weight decays."""
+    rate, decay = {"low": low, "high": high, "log": True}, {"low": 1e-5, "high": 0.1, "log": True}
+    return {"optimizer": {"adamw": {"learning_rate": rate, "weight_decay": decay}}}
 
 
 class FamilySpec(Model):
@@ -26,6 +36,9 @@ class FamilySpec(Model):
     trainer_keys: ClassVar[frozenset[str]] = frozenset(Trainer.model_fields)
     sample_weight: ClassVar[bool] = True  # honours `training.sample_weight`
     quantiles: ClassVar[bool] = True  # honours a target's `quantiles`
+    usual: ClassVar[bool] = False  # searched where `tuner.space` names no families
+    # What is searched of it where `tuner.space` is left out, written as there: `model`, `trainer`.
+    searched: ClassVar[Searched] = {}
 
     @property
     def scale(self) -> Scale:
@@ -53,6 +66,12 @@ class FamilySpec(Model):
 
 class Mlp(FamilySpec):
     """A network of fully connected layers with dropout."""
+
+    usual = True
+    searched: ClassVar[Searched] = {
+        "model": {"recipe": ["plain", "realmlp"], "hidden": _WIDTHS, "dropout": _SHARE},
+        "trainer": {**_adamw(3e-4, 0.05), "batch_size": [64, 128, 256]},
+    }
 
     type: Literal["mlp"] = "mlp"
     recipe: Literal["plain", "realmlp"] = Field(default="plain", exclude_if=lambda said: said == "plain")
@@ -92,6 +111,11 @@ class TabM(FamilySpec):
     authors' defaults. A step costs `k` times that of an `mlp` as wide.
     """
 
+    searched: ClassVar[Searched] = {
+        "model": {"hidden": [[256, 256], [512, 512]], "dropout": _SHARE},
+        "trainer": _adamw(3e-4, 5e-3),
+    }
+
     type: Literal["tabm"]
     k: int = Field(default=32, ge=1, le=256)
     """Members."""
@@ -110,6 +134,9 @@ class TabM(FamilySpec):
 class Linear(FamilySpec):
     """A linear or logistic regression, trained by gradient descent."""
 
+    usual = True
+    searched: ClassVar[Searched] = {"trainer": _adamw(1e-3, 0.1)}
+
     type: Literal["linear"]
     hidden: Unused[Hidden] = (64, 32)
     dropout: Unused[Dropout] = 0.1
@@ -122,6 +149,11 @@ class WideDeep(FamilySpec):
     """A linear part over every value of a category and over crosses, beside a network of fully
     connected layers; both are learned together (Cheng et al. 2016).
     """
+
+    searched: ClassVar[Searched] = {
+        "model": {"hidden": _WIDTHS, "dropout": _SHARE},
+        "trainer": _adamw(3e-4, 0.03),
+    }
 
     type: Literal["wide_deep"]
     crosses: tuple[Cross, ...] = ()
@@ -140,6 +172,15 @@ class FtTransformer(FamilySpec):
     """
 
     treatments = FamilySpec.treatments - {"embedding"}  # each value has a token's width
+    searched: ClassVar[Searched] = {
+        "model": {
+            "blocks": {"low": 1, "high": 4},
+            "attention_dropout": _SHARE,
+            "ffn_dropout": _SHARE,
+            "numbers": ["linear", "piecewise"],
+        },
+        "trainer": _adamw(1e-4, 3e-3),
+    }
 
     type: Literal["ft_transformer"]
     d: int = Field(default=192, ge=1, le=1024)
@@ -187,6 +228,15 @@ class BoostedTrees(FamilySpec, Monotone):
 
     treatments = frozenset({"one_hot"})
     trainer_keys = frozenset({"epochs", "early_stopping", "class_weights"})
+    usual = True
+    searched: ClassVar[Searched] = {
+        "model": {
+            "learning_rate": {"low": 0.01, "high": 0.3, "log": True},
+            "num_leaves": {"low": 4, "high": 63, "log": True},
+            "min_data_in_leaf": {"low": 2, "high": 100, "log": True},
+            "lambda_l2": {"low": 1e-3, "high": 100.0, "log": True},
+        }
+    }
 
     type: Literal["boosted_trees"]
     rounds_per_epoch: int = Field(default=10, ge=1, le=1000)
@@ -236,6 +286,10 @@ class Autoencoder(FamilySpec):
         {"epochs", "batch_size", "optimizer", "schedule", "early_stopping", "gradient_clip"}
     )
     quantiles = False
+    searched: ClassVar[Searched] = {
+        "model": {"hidden": [[32], [64, 16], [128, 32]]},
+        "trainer": _adamw(3e-4, 0.03),
+    }
 
     type: Literal["autoencoder"]
     hidden: Hidden = (64, 16)

@@ -18,6 +18,7 @@ from penstock.contracts.rules.features import clip_bounds, features
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_key, unknown_reference
 from penstock.contracts.rules.sources import sources
 from penstock.contracts.rules.training import training
+from penstock.contracts.rules.tuner import search_space, tuner
 
 __all__ = [
     "Path",
@@ -26,6 +27,7 @@ __all__ = [
     "doubts",
     "nearest",
     "problems",
+    "search_space",
     "unknown_key",
 ]
 
@@ -50,6 +52,7 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         *features(pipeline),
         *_target(pipeline),
         *training(pipeline),
+        *tuner(pipeline),
         *_decision(pipeline),
         *(found for name, group in pipeline.audit.groups.items() for found in _group(pipeline, name, group)),
         *(found for index, gate in enumerate(pipeline.audit.gates) for found in _gate(pipeline, index, gate)),

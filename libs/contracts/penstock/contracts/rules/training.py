@@ -9,7 +9,7 @@ from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.model import models
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_reference
 
-_CONSTRAINTS = frozenset({"class_weights", "fairness"})
+CONSTRAINTS = frozenset({"class_weights", "fairness"})
 
 
 def training(pipeline: Pipeline) -> Iterator[Problem]:
@@ -94,7 +94,7 @@ def _family(pipeline: Pipeline) -> Iterator[Problem]:
         )
     for key in sorted(pipeline.trainer.model_fields_set):
         strangers = [each.model for each in pipeline.members() if key not in each.model.trainer_keys]
-        enough = key in _CONSTRAINTS or len(strangers) == len(pipeline.members())
+        enough = key in CONSTRAINTS or len(strangers) == len(pipeline.members())
         if strangers and enough and getattr(pipeline.trainer, key) is not None:
             family = strangers[0]
             said = f"`{family.type}` is not trained by `{key}`{nearest(key, sorted(family.trainer_keys))}"
