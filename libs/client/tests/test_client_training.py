@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from penstock.client import ClientSettings, Penstock
-from penstock.client.cli import training
+from penstock.client.cli import following
 from penstock.inference.v1 import inference_pb2 as inference
 from penstock.inference.v1 import inference_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -48,8 +48,8 @@ def serve() -> Iterator[Serve]:
 
 def test_choices_of_a_run_are_words() -> None:
     run = trainer.Run(chosen_json='{"model.type": "mlp", "trainer.epochs": 60}', chosen_because="it may")
-    assert training.chosen(run) == "model.type mlp, trainer.epochs 60, as it may"
-    assert training.chosen(trainer.Run()) == ""
+    assert following.chosen(run) == "model.type mlp, trainer.epochs 60, as it may"
+    assert following.chosen(trainer.Run()) == ""
 
 
 def test_it_is_served_once_its_generation_or_a_later_one_is(serve: Serve) -> None:
@@ -57,7 +57,7 @@ def test_it_is_served_once_its_generation_or_a_later_one_is(serve: Serve) -> Non
     with serve(
         before, before, inference.Serving(pipeline="loans", digest="sha256:other", generation=4)
     ) as penstock:
-        assert training._until_served(penstock, PROMOTED) == ""
+        assert following._until_served(penstock, PROMOTED) == ""
 
 
 def test_what_inference_refuses_is_said_at_once(serve: Serve) -> None:
@@ -68,10 +68,10 @@ def test_what_inference_refuses_is_said_at_once(serve: Serve) -> None:
         refused_reason="the package is tampered with",
     )
     with serve(refused) as penstock:
-        assert training._until_served(penstock, PROMOTED) == "the package is tampered with"
+        assert following._until_served(penstock, PROMOTED) == "the package is tampered with"
 
 
 def test_what_is_never_served_ends_with_where_to_look(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "SERVED_WITHIN_S", 0.3)
+    monkeypatch.setattr(following, "SERVED_WITHIN_S", 0.3)
     with serve(inference.Serving(pipeline="other", generation=9)) as penstock:
-        assert training._until_served(penstock, PROMOTED) == "not within 0 s; see penstock status"
+        assert following._until_served(penstock, PROMOTED) == "not within 0 s; see penstock status"

@@ -6,6 +6,7 @@ import asyncio
 
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
+from penstock.runtime.patience import Awaited
 from penstock.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from penstock_trainer import handlers, readings
 from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
@@ -19,7 +20,7 @@ async def run(settings: Settings) -> None:
         store = await service.store(Tables.metadata, "penstock_trainer.migrations")
         keys = Keys(settings.platform.keys, settings.platform.private_keys)
         await asyncio.to_thread(keys.ensure, roles=["trainer"])
-        runs = Runs(service.clock, settings.runs_dir, service.readiness, keys)
+        runs = Runs(service.clock, settings.runs_dir, Awaited(service.readiness), keys)
         await store.read(runs.sweep)
 
         service.consume(handlers.router(runs, store))

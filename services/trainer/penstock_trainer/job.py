@@ -11,18 +11,14 @@ import asyncio
 import json
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import grpc
-from google.protobuf.message import Message
-
 from penstock.contracts.digests import digits_of
-from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Conflict, DeadlineExceeded, Unavailable
+from penstock.contracts.errors import Conflict
 from penstock.contracts.events import Imported, StudyReference, TrainingRunRequested, TrainingSet
 from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
@@ -35,8 +31,8 @@ from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.backoff import Backoff
 from penstock.runtime.child import JobContext, job_main
+from penstock.runtime.patience import patiently
 from penstock_trainer.receiving import received
 from penstock_trainer.settings import Settings
 
@@ -45,8 +41,6 @@ if TYPE_CHECKING:
 
 REGISTRY_TIMEOUT_S = 10.0
 LIKELY_ROWS = 10_000  # of a training set that is still being put together
-
-T = TypeVar("T")
 
 
 def run(job: JobContext) -> dict[str, Any]:
@@ -72,7 +66,7 @@ async def _prepare(
     Waits while a peer is away, and says so. Raises what else the peers raise.
     """
     async with rpc.connect(settings.platform.peer("model_registry")) as channel:
-        found = await _patiently(
+        found = await patiently(
             job,
             "model_registry",
             model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline,
@@ -85,7 +79,7 @@ async def _prepare(
         likely = planned(pipeline, LIKELY_ROWS).pipeline
         threading.Thread(target=_import_family, args=(likely,), daemon=True).start()
     async with rpc.connect(settings.platform.peer("feature_store")) as channel:
-        made = await _patiently(
+        made = await patiently(
             job,
             "feature_store",
             feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
@@ -106,31 +100,6 @@ def _import_family(pipeline: Pipeline) -> None:
     from penstock.modelkit.family import family_of
 
     family_of(pipeline.model)
-
-
-async def _patiently(
-    job: JobContext, peer: str, call: Callable[..., Awaitable[T]], request: Message, timeout_s: float
-) -> T:
-    """The peer's answer, however long it is away; its refusals are raised."""
-    backoff = Backoff(first=0.5, longest=10.0)
-    while True:
-        try:
-            answer = await call(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            told = error_of_call(error)
-            if isinstance(told, DeadlineExceeded):  # the runtime would give it twenty times more
-                raise Conflict(
-                    f"{peer}: {told.message}", where=told.where, remedy=told.remedy or "Start the run again"
-                ) from error
-            if not isinstance(told, Unavailable):
-                raise told from error
-            delay = backoff.next()
-            why = f"{told.message}; run {job.id} asks again in {delay:.0f} s"
-            job.progress({"waits_for": peer, "why": why})
-            await asyncio.sleep(delay)
-        else:
-            job.progress({"has": peer})
-            return answer
 
 
 def _train(

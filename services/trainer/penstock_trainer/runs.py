@@ -4,11 +4,8 @@ slow work is the job's.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import shutil
-import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +26,9 @@ from penstock.contracts.events import (
 )
 from penstock.packages.facts import signed
 from penstock.packages.keys import Keys
+from penstock.runtime.changes import Changes
 from penstock.runtime.metrics import counter, histogram
-from penstock.runtime.readiness import Readiness
+from penstock.runtime.patience import Awaited
 from penstock.runtime.store import Effect
 from penstock_trainer import store as rows
 from penstock_trainer.store import (
@@ -55,13 +53,12 @@ TRACKING_JOB = "tracking"
 
 
 class Runs:
-    def __init__(self, clock: Callable[[], datetime], folder: Path, readiness: Readiness, keys: Keys) -> None:
+    def __init__(self, clock: Callable[[], datetime], folder: Path, awaited: Awaited, keys: Keys) -> None:
         """`folder`: working files, one folder a run. `keys`: what runs are signed with."""
         self._keys = keys
         self._clock = clock
         self._folder = folder
-        self._readiness = readiness
-        self._waiting: dict[str, str] = {}  # run → the peer that it waits for
+        self._awaited = awaited
         self.changes = Changes()
 
     # -- wishes ------------------------------------------------------------------------------------
@@ -122,11 +119,12 @@ class Runs:
             case {"attempt": attempt}:
                 run.attempts, run.state = attempt, PREPARING
                 run.started_at = run.started_at or self._clock()
-                effect.after_commit(lambda: self._goes_on(run_id))  # the attempt before may have waited
+                # The attempt before may have waited.
+                effect.after_commit(lambda: self._awaited.goes_on(run_id))
             case {"waits_for": peer, "why": why}:
-                effect.after_commit(lambda: self._waits_for(run_id, peer, why))
+                effect.after_commit(lambda: self._awaited.waits_for(run_id, peer, why))
             case {"has": _}:
-                effect.after_commit(lambda: self._goes_on(run_id))
+                effect.after_commit(lambda: self._awaited.goes_on(run_id))
             case {"stage": stage}:
                 run.state = stage
             case {"training_set": training_set, "epochs": epochs, **choices}:
@@ -236,22 +234,13 @@ class Runs:
         def forget() -> None:
             # A process that is being killed may still write: see sweep.
             shutil.rmtree(self._folder / run.run_id, ignore_errors=True)
-            self._goes_on(run.run_id)
+            self._awaited.goes_on(run.run_id)
             self.changes.tell(run.run_id)
             took = (ended_at - run.requested_at).total_seconds()
             _DURATION.record(took, {"pipeline": run.pipeline, "outcome": state})
 
         effect.after_commit(forget)
         return ended_at
-
-    def _waits_for(self, run_id: str, peer: str, why: str) -> None:
-        self._waiting[run_id] = peer
-        self._readiness.waits_for(peer, why)
-
-    def _goes_on(self, run_id: str) -> None:
-        peer = self._waiting.pop(run_id, None)
-        if peer and peer not in self._waiting.values():
-            self._readiness.has(peer)
 
 
 def _told(
@@ -275,33 +264,3 @@ def _told(
             **({"penstock.study": run.study.study_id} if run.study else {}),
         },
     }
-
-
-class Changes:
-    """Wakes who watches a run. A hint only: what is true is in the database."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._watchers: dict[asyncio.Event, tuple[str, asyncio.AbstractEventLoop]] = {}
-
-    def tell(self, run_id: str) -> None:
-        """Wakes those who watch the run. Callable from any thread."""
-        with self._lock:
-            for event, (watched, loop) in self._watchers.items():
-                if watched == run_id:
-                    loop.call_soon_threadsafe(event.set)
-
-    async def watch(self, run_id: str) -> AsyncIterator[None]:
-        """Yields at once, then after each change, and every few seconds besides."""
-        event = asyncio.Event()
-        with self._lock:
-            self._watchers[event] = run_id, asyncio.get_running_loop()
-        try:
-            while True:
-                event.clear()
-                yield
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(event.wait(), 5)
-        finally:
-            with self._lock:
-                del self._watchers[event]

@@ -26,6 +26,7 @@ from penstock.contracts.events import (
 )
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
+from penstock.runtime.patience import Awaited
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
@@ -46,7 +47,7 @@ class Desk:
         self.store = Store.open(database, migrations="penstock_trainer.migrations", clock=lambda: NOW)
         self.readiness = Readiness(lambda: NOW)
         self.folder = folder / "runs"
-        self.runs = Runs(lambda: NOW, self.folder, self.readiness, self.keys)
+        self.runs = Runs(lambda: NOW, self.folder, Awaited(self.readiness), self.keys)
 
     def wish(self, run_id: str = "01A", pipeline: str = "loans") -> TrainingRunRequested:
         return TrainingRunRequested(

@@ -12,6 +12,7 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.events import TrainingRunRequested
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.patience import Awaited
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
 from penstock.testing.packages import NOW
@@ -39,7 +40,7 @@ def test_overrides_are_bounded() -> None:
 async def test_a_run_that_cannot_be_shown_hides_no_other(tmp_path: Path) -> None:
     database = tmp_path / "trainer.db"
     store = Store.open(f"sqlite:///{database}", migrations="penstock_trainer.migrations")
-    runs = Runs(lambda: NOW, tmp_path, Readiness(lambda: NOW), Keys(tmp_path / "keys"))
+    runs = Runs(lambda: NOW, tmp_path, Awaited(Readiness(lambda: NOW)), Keys(tmp_path / "keys"))
     with in_a_thread(store.transaction()) as effect:
         for run_id in ("01A", "01B", "01C", "01D"):
             wish = TrainingRunRequested(

@@ -30,12 +30,8 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
     Raises Invalid, naming the key, for the first thing that the overrides make wrong; what the
     applied file says is not judged again, as an earlier release may have taken it.
     """
-    changed: dict[str, Any] = copy.deepcopy(dict(spec))
-    for key in sorted(overrides, key=lambda key: (key.count("."), _typed(key) is None)):
-        _check(key, changed)
-        _set(changed, key, overrides[key])
     try:
-        pipeline = Pipeline.model_validate(changed)
+        pipeline = Pipeline.model_validate(changed(spec, overrides))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = locate(Pipeline, first)
@@ -47,6 +43,17 @@ def overridden(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]
         if where in overrides or problem not in applied:
             raise Invalid(problem.message, where=where)
     return pipeline
+
+
+def changed(spec: Mapping[str, JsonValue], overrides: Mapping[str, JsonValue]) -> dict[str, Any]:
+    """The file with the overrides in it, as `overridden` checks it. Raises Invalid for a key that a run
+    may not change.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(spec))
+    for key in sorted(overrides, key=lambda key: (key.count("."), _typed(key) is None)):
+        _check(key, made)
+        _set(made, key, overrides[key])
+    return made
 
 
 def _typed(key: str) -> Section | None:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from penstock.client.cli.following import chosen
 from penstock.client.cli.output import AsJson, show, when
-from penstock.client.cli.training import chosen
 from penstock.client.client import Penstock
 from penstock.client.lineage import Lineage
 from penstock.contracts.digests import short_digest

@@ -1,0 +1,71 @@
+"""A study's choice in the user's own file: what it does not change stays to the byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.client.rewriting import rewritten
+from penstock.contracts.errors import Invalid
+from penstock.contracts.load import read
+
+ROOT = Path(__file__).resolve().parents[3]
+CREDIT_RISK = (ROOT / "examples" / "credit-risk" / "pipeline.yaml").read_text()
+FLOWING = "model: {type: mlp, hidden: [32], dropout: 0.2}\n"
+COMMENTED = """\
+model:   # mine
+  # the family
+  type: mlp  # a net
+  hidden: [32]
+  dropout: 0.2  # a lot
+  # end of model
+
+# about the training
+"""
+
+
+def lines(old: str, new: str) -> tuple[list[str], list[str]]:
+    """Lines that only one of them has."""
+    before, after = old.splitlines(), new.splitlines()
+    return [line for line in before if line not in after], [line for line in after if line not in before]
+
+
+def test_only_the_line_of_a_changed_key_changes() -> None:
+    new = rewritten(CREDIT_RISK, {"trainer.batch_size": 64, "model.dropout": 0.1}, "pipeline.yaml")
+    assert lines(CREDIT_RISK, new) == (
+        [FLOWING.strip(), "  batch_size: 128"],
+        ["model: {type: mlp, hidden: [32], dropout: 0.1}", "  batch_size: 64"],
+    )
+
+
+def test_comments_within_a_changed_section_stay() -> None:
+    text = CREDIT_RISK.replace(FLOWING, COMMENTED)
+    new = rewritten(text, {"model": {"type": "mlp", "hidden": [64, 32], "dropout": 0.1}}, "pipeline.yaml")
+    assert lines(text, new) == (
+        ["  hidden: [32]", "  dropout: 0.2  # a lot"],
+        ["  hidden: [64, 32]", "  dropout: 0.1  # a lot"],
+    )
+
+
+def test_a_section_that_the_file_leaves_out_comes_at_its_end() -> None:
+    text = CREDIT_RISK.replace(FLOWING, "").rstrip("\n")
+    new = rewritten(text, {"model": {"type": "linear"}}, "pipeline.yaml")
+    assert new == text + "\nmodel:\n  type: linear\n"
+
+
+@pytest.mark.parametrize(
+    "example", sorted(path.parent.name for path in ROOT.glob("examples/*/pipeline.yaml"))
+)
+def test_the_file_says_then_what_the_run_did(example: str) -> None:
+    text = (ROOT / "examples" / example / "pipeline.yaml").read_text()
+    overrides: dict[str, Any] = {"trainer.epochs": 17, "training.seed": 9}
+    new = read(rewritten(text, overrides, example))
+    assert (new.trainer.epochs, new.training.seed) == (17, 9)
+    assert rewritten(text, {}, example) == text
+
+
+def test_what_the_file_cannot_take_is_refused() -> None:
+    with pytest.raises(Invalid, match=r"model\.drop"):
+        rewritten(CREDIT_RISK, {"model.drop": 0.1}, "pipeline.yaml")
