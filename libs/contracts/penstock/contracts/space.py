@@ -6,6 +6,7 @@ overrides of what they chose.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -25,6 +26,9 @@ class Options:
     def ends(self) -> tuple[JsonValue, JsonValue]:
         return self.values[0], self.values[-1]
 
+    def holds(self, value: JsonValue) -> bool:
+        return json.dumps(value) in {json.dumps(one) for one in self.values}
+
 
 @dataclass(frozen=True)
 class Between:
@@ -39,9 +43,16 @@ class Between:
     def ends(self) -> tuple[JsonValue, JsonValue]:
         return self.number(self.low), self.number(self.high)
 
+    def holds(self, value: JsonValue) -> bool:
+        number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
+        return number and self.low <= float(str(value)) <= self.high
+
     def number(self, value: float) -> int | float:
-        """The value as the file has it: whole where the range is, and never outside of it."""
-        inside = min(self.high, max(self.low, value))
+        """The value as the file has it, never outside of the range: whole where that is, else with four
+        digits.
+        """
+        rounded = round(value) if self.whole else float(f"{value:.4g}")
+        inside = min(self.high, max(self.low, rounded))
         return round(inside) if self.whole else inside
 
 
@@ -117,6 +128,15 @@ class Space:
         its choice to `choices` before it goes on.
         """
         return self.families.asked(choices)
+
+    def holds(self, choices: Choices) -> bool:
+        """Tells whether just these parameters have a meaning together, each with a value of its domain."""
+        found: dict[str, JsonValue] = {}
+        for parameter in self.asked(found):
+            if parameter.name not in choices or not parameter.domain.holds(choices[parameter.name]):
+                return False
+            found[parameter.name] = choices[parameter.name]
+        return found.keys() == choices.keys()
 
     def overrides(self, choices: Choices) -> dict[str, JsonValue]:
         """Overrides of a run with these choices: `model` and `trainer` as wholes, as keys of the

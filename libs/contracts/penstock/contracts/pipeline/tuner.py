@@ -168,14 +168,14 @@ class Evolution(OneObjective):
     """
 
     type: Literal["evolution"]
-    population: int = Field(default=12, ge=2, le=1000)
+    population: int = Field(default=8, ge=2, le=1000)
     """Newest trials that one may descend from; as many are drawn at random first."""
-    sample: int = Field(default=4, ge=1)
+    sample: int = Field(default=3, ge=1)
     """Trials of these that are drawn; the best of them is mutated."""
 
 
 Tuner = Annotated[Tpe | RandomSearch | Genetic | Evolution, OneOf()]
-"""`penstock_tuner.search` has a file for each, named by its type."""
+"""`penstock_tuner.search` has a file for each."""
 
 
 def formulas(tuner: Search) -> dict[str, str]:
