@@ -16,7 +16,7 @@ from load import all_recorded_once, all_records_once, predicting, publishing, re
 
 from penstock.stack.stack import down, up
 from penstock.testing.processes import below, job_of
-from penstock.testing.stack import StackUnderTest
+from penstock.testing.stack import UP_WITHIN_S, StackUnderTest
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
@@ -112,7 +112,7 @@ def test_killing_tritons_stub_is_noticed_and_mended(served: Served, stack: Stack
         for stub in stubs:
             stub.kill()
         until(lambda: load.failed, what="a prediction fails without the stubs")
-        load.grows(within=60)
+        load.grows()
     all_recorded_once(served, load)
 
 
@@ -126,11 +126,11 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
             answered = len(load.answered)
             time.sleep(10)  # how long it is away is the test
             assert len(load.answered) > answered, "serving does not need Kafka"
-        served.journey.publish(name, "people", events[1000:], within=90)
+        served.journey.publish(name, "people", events[1000:])
         load.grows()
     stack.ready()
     assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
-    all_recorded_once(served, load, within=60)
+    all_recorded_once(served, load)
 
 
 def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:
@@ -140,12 +140,12 @@ def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stac
         published.grows()
         time.sleep(seeded("everything", 0.3, 1.5))  # the moment of the stop
         down(stack.home)
-        up(stack.home)
+        up(stack.home, within=UP_WITHIN_S)
         published.grows()
         load.grows()
     all_records_once(served, name, published)
     served.journey.until_served("census", served.version.digest)
-    all_recorded_once(served, load, within=60)
+    all_recorded_once(served, load)
 
 
 # -- helpers ---------------------------------------------------------------------------------------

@@ -71,7 +71,6 @@ from penstock.testing.plugin import Databases
 from penstock.testing.processes import job_of
 from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until as wait_until
-from penstock_ethics_audit import job
 from penstock_ethics_audit.desk import JOB, Desk
 from penstock_ethics_audit.handlers import applied as applied_pipelines
 from penstock_ethics_audit.handlers import router
@@ -210,6 +209,8 @@ def mapped(pid: int) -> str:
 
 
 async def test_a_registered_version_becomes_signed_evidence(world: World, store: Store, desk: Desk) -> None:
+    from penstock_ethics_audit import job  # a second of every worker, were it imported above
+
     registered = world.registered(gap=0.9)
     audit_id = begin(desk, store, registered)
     with in_a_thread(store.snapshot()) as session:
