@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from pydantic import JsonValue
-from sqlalchemy import BigInteger, Float, Integer, String, Text, func, select
+from sqlalchemy import BigInteger, Float, Integer, String, Text, delete, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import NotFound
-from penstock.contracts.events import Cost, TrainingSet
+from penstock.contracts.events import Cost, TrainingSet, TuningStudyRequested
 from penstock.runtime.tables import Json, UtcDateTime
 
 REQUESTED, PREPARING, SEARCHING = "requested", "preparing", "searching"
 COMPLETED, FAILED, CANCELED = "completed", "failed", "canceled"
+RUNNING = "running"  # of a trial
 ENDED = frozenset({COMPLETED, FAILED, CANCELED})
 
 
@@ -29,11 +30,10 @@ class StudyRow(Tables):
     pipeline: Mapped[str] = mapped_column(String(64), index=True)
     pipeline_number: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
-    tuner: Mapped[dict[str, JsonValue]] = mapped_column(Json(dict[str, JsonValue]))
-    """Its `tuner` section, extensions included."""
-    requested_by: Mapped[str] = mapped_column(String(256))
-    requested_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    requested: Mapped[TuningStudyRequested] = mapped_column(Json(TuningStudyRequested))
+    """The wish, its budget extended where the study was."""
     attempts: Mapped[int] = mapped_column(Integer, default=0)
+    extensions: Mapped[int] = mapped_column(Integer, default=0)
     training_set: Mapped[TrainingSet | None] = mapped_column(Json(TrainingSet), default=None)
     best: Mapped[int | None] = mapped_column(Integer, default=None)
     run_id: Mapped[str | None] = mapped_column(String(32), default=None)
@@ -56,6 +56,10 @@ class TrialRow(Tables):
     state: Mapped[str] = mapped_column(String(16))
     choices: Mapped[dict[str, JsonValue]] = mapped_column(Json(dict[str, JsonValue]))
     overrides: Mapped[dict[str, JsonValue]] = mapped_column(Json(dict[str, JsonValue]))
+    family: Mapped[str] = mapped_column(String(64))
+    """Type of its model."""
+    rungs: Mapped[list[float]] = mapped_column(Json(list[float]), default=list)
+    """Validation loss at each rung that it reached."""
     objectives: Mapped[list[float] | None] = mapped_column(Json(list[float]), default=None)
     metrics: Mapped[dict[str, float]] = mapped_column(Json(dict[str, float]), default=dict)
     weights: Mapped[str | None] = mapped_column(String(80), default=None)
@@ -89,6 +93,25 @@ def trials(session: Session, study_id: str) -> list[TrialRow]:
     """Returns the study's trials in order of their numbers."""
     query = select(TrialRow).where(TrialRow.study_id == study_id).order_by(TrialRow.number)
     return list(session.scalars(query))
+
+
+def trial(session: Session, study_id: str, number: int) -> TrialRow:
+    """Raises NotFound."""
+    found = session.get(TrialRow, (study_id, number))
+    if found is None:
+        raise NotFound(f"study {study_id} has no trial {number}")
+    return found
+
+
+def ended_trials(session: Session, study_id: str) -> int:
+    """Number of the study's trials that have ended, however."""
+    ended = (TrialRow.study_id == study_id, TrialRow.state != RUNNING)
+    return session.scalar(select(func.count()).select_from(TrialRow).where(*ended)) or 0
+
+
+def forget_running(session: Session, study_id: str) -> None:
+    """Deletes the study's trials that have not ended."""
+    session.execute(delete(TrialRow).where(TrialRow.study_id == study_id, TrialRow.state == RUNNING))
 
 
 def newest(session: Session, pipeline: str, limit: int) -> list[str]:

@@ -1,6 +1,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
+from penstock.testing.loans import Loans
+
 sys.path.insert(0, str(Path(__file__).parent))  # `trial_pool_suite`, which every pool passes
+
+
+@pytest.fixture
+def loans(tmp_path: Path, root: str) -> Iterator[Loans]:
+    made = Loans(tmp_path, root)
+    yield made
+    made.close()

@@ -27,6 +27,7 @@ from penstock.client.predictions import Predictions
 from penstock.client.runs import Runs
 from penstock.client.settings import ClientSettings
 from penstock.client.status import Status
+from penstock.client.studies import Studies
 
 
 class Penstock:
@@ -39,6 +40,7 @@ class Penstock:
         self.events = Events(self._connection, self.settings, self.pipelines)
         self.features = Features(self._connection)
         self.runs = Runs(self._connection)
+        self.studies = Studies(self._connection)
         self.models = Models(self._connection)
         self.audits = Audits(self._connection)
         self.predictions = Predictions(self._connection)

@@ -85,6 +85,7 @@ _ROWS: Final = (
         grpc="penstock.tuner.v1.TunerService",
         port=9189,
         memory="4g",
+        jobs=True,
         torch=True,
         files=True,
         artifacts={"training-sets": "read"},

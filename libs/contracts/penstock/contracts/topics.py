@@ -59,12 +59,12 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "training-runs.v1",
         owner="trainer",
-        requesters=("feature_store",),
+        requesters=("feature_store", "tuner"),
         consumers=("trainer", "model_registry", "feature_store"),
         key="run id",
         about=(
-            "Requests for training runs (from the trainer's own API and the feature store's trigger) and"
-            " what became of them."
+            "Requests for training runs (from the trainer's own API, the feature store's trigger and the"
+            " tuner, with a study's choice) and what became of them."
         ),
         messages=(
             "TrainingRunRequested",
@@ -73,6 +73,21 @@ SHARED: tuple[Topic, ...] = (
             "TrainingRunCompleted",
             "TrainingRunFailed",
             "TrainingRunCanceled",
+        ),
+    ),
+    Topic(
+        "tuning-studies.v1",
+        owner="tuner",
+        consumers=("tuner", "users"),
+        key="study id",
+        about="Requests for tuning studies, the end of each trial, and what became of the studies.",
+        messages=(
+            "TuningStudyRequested",
+            "TuningStudyStarted",
+            "TuningTrialEnded",
+            "TuningStudyCompleted",
+            "TuningStudyFailed",
+            "TuningStudyCanceled",
         ),
     ),
     Topic(

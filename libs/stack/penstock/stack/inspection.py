@@ -55,7 +55,8 @@ def status(home: Path) -> list[ProgramStatus]:
         stack = StackFile.read(home)
     except NotFound:
         return []
-    running = {one.program: one for one in Supervisor(stackfile.socket(stack.home)).running()}
+    supervisor = Supervisor(stackfile.socket(stack.home))
+    running = {one.program: one for one in supervisor.running()} if supervisor.answers() else {}
     names = [*PARTS, *stack.services]
     with ThreadPoolExecutor(len(names)) as pool:
         return list(pool.map(lambda name: _status(stack, name, running.get(name)), names))

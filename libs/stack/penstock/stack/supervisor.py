@@ -24,7 +24,6 @@ _SETTLED_S = 5  # seconds after which a program counts as started
 _STOPS_WITHIN_S = 20  # seconds from SIGTERM to SIGKILL; Triton, where its stub was killed, takes 12
 _TRIES = 1000
 _MOST_FILES = 65536
-_SILENT = (OSError, http.client.HTTPException, xmlrpc.client.Error)  # it is gone, or on its way
 
 
 @dataclass(frozen=True)
@@ -110,16 +109,14 @@ class Supervisor:
     def answers(self) -> bool:
         try:
             return bool(self._server.supervisor.getState()["statename"] == "RUNNING")
-        except _SILENT:
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
             return False
 
     def running(self) -> list[Running]:
-        """Lists what it runs; nothing where it does not answer, or ends while it is asked."""
-        try:
-            known = self._server.supervisor.getAllProcessInfo()
-        except _SILENT:
-            return []
-        return [Running(info["name"], info["statename"], info["pid"] or None) for info in known]
+        return [
+            Running(info["name"], info["statename"], info["pid"] or None)
+            for info in self._server.supervisor.getAllProcessInfo()
+        ]
 
     def start(self, program: str) -> None:
         """Starts a program, unless it runs."""

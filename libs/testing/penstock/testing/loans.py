@@ -50,6 +50,8 @@ class Loans:
         self.asked: list[features.CreateTrainingSetRequest] = []
         self.error: PenstockError | None = None
         """What the feature store says instead of a training set."""
+        self.one_class = False
+        """Whether nobody in the training sets defaulted, so that nothing can be learned."""
         self._servers: list[_Server] = []
 
     @property
@@ -114,7 +116,9 @@ class _FeatureStore(FeatureStoreServiceServicer):
         if self._loans.error is not None:
             raise self._loans.error
         return features.CreateTrainingSetResponse(
-            training_set_json=self._loans.training_set(request.id).model_dump_json()
+            training_set_json=self._loans.training_set(
+                request.id, one_class=self._loans.one_class
+            ).model_dump_json()
         )
 
 

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from penstock.client.cli import audits, costs, events, init, models, pipelines, predictions, stack, training
+from penstock.client.cli import (
+    audits,
+    costs,
+    events,
+    init,
+    models,
+    pipelines,
+    predictions,
+    stack,
+    training,
+    tuning,
+)
 from penstock.client.cli.output import Reporting
 
 
@@ -51,6 +62,7 @@ for verb in (
     training.train,
     training.import_,
     training.runs,
+    tuning.tune,
     costs.costs,
     models.models,
     models.promote,
@@ -62,6 +74,7 @@ for verb in (
     predictions.trace,
 ):
     app.command(verb.__name__.rstrip("_"))(verb)
+app.add_typer(tuning.study, name="study")
 app.add_typer(stack.keys, name="keys")
 app.add_typer(events.dead_letters, name="dead-letters")
 app.add_typer(audits.review, name="review")

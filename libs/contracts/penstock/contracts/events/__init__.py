@@ -35,6 +35,14 @@ from penstock.contracts.events.runs import (
     TrainingRunRequested,
     TrainingRunStarted,
 )
+from penstock.contracts.events.studies import (
+    TuningStudyCanceled,
+    TuningStudyCompleted,
+    TuningStudyFailed,
+    TuningStudyRequested,
+    TuningStudyStarted,
+    TuningTrialEnded,
+)
 from penstock.contracts.events.versions import (
     DeploymentChanged,
     ModelVersionPromoted,
@@ -79,6 +87,12 @@ __all__ = [
     "TrainingRunRequested",
     "TrainingRunStarted",
     "TrainingSet",
+    "TuningStudyCanceled",
+    "TuningStudyCompleted",
+    "TuningStudyFailed",
+    "TuningStudyRequested",
+    "TuningStudyStarted",
+    "TuningTrialEnded",
     "decode",
     "encode",
 ]
@@ -102,6 +116,12 @@ EVENTS: dict[str, type[Event]] = {
         ReviewRequested,
         ReviewDecided,
         DeploymentChanged,
+        TuningStudyRequested,
+        TuningStudyStarted,
+        TuningTrialEnded,
+        TuningStudyCompleted,
+        TuningStudyFailed,
+        TuningStudyCanceled,
     )
 }
 """Event classes by CloudEvents type."""

@@ -137,6 +137,35 @@ RUN_DURATION = Metric(
 )
 EPOCHS = Metric("penstock.run.epochs", "counter", "{epoch}", "Epochs trained.", ("pipeline",), ("trainer",))
 
+# -- tuner -----------------------------------------------------------------------------------------
+
+STUDIES = Metric(
+    "penstock.studies",
+    "gauge",
+    "{study}",
+    "Tuning studies that have not ended.",
+    ("state",),
+    ("tuner",),
+    shared=True,
+)
+STUDY_DURATION = Metric(
+    "penstock.study.duration",
+    "histogram",
+    "s",
+    "Tuning studies from the wish to the end: `completed`, `failed` or `canceled`.",
+    ("pipeline", "outcome"),
+    ("tuner",),
+    WORK_S,
+)
+TRIALS = Metric(
+    "penstock.study.trials",
+    "counter",
+    "{trial}",
+    "Trials that ended: `complete`, `pruned` or `failed`.",
+    ("pipeline", "outcome"),
+    ("tuner",),
+)
+
 # -- model_registry --------------------------------------------------------------------------------
 
 PACKAGES = Metric(

@@ -131,6 +131,8 @@ class Study(_message.Message):
     COST_FIELD_NUMBER: _builtins.int
     TIME_SPENT_S_FIELD_NUMBER: _builtins.int
     CONCLUSION_FIELD_NUMBER: _builtins.int
+    OBJECTIVES_FIELD_NUMBER: _builtins.int
+    TRIALS_ENDED_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -156,6 +158,8 @@ class Study(_message.Message):
     """Seconds of the budget that are spent, over all attempts."""
     conclusion: _builtins.str
     """When completed: what came of it, as a sentence."""
+    trials_ended: _builtins.int
+    """Trials that have ended, however."""
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]:
         """In order of their numbers."""
@@ -169,6 +173,10 @@ class Study(_message.Message):
     @_builtins.property
     def cost(self) -> _cost_pb2.Cost:
         """When ended, over all attempts."""
+
+    @_builtins.property
+    def objectives(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Objectives in the order of each trial's values, as formulas or by name; the less the better."""
 
     def __init__(
         self,
@@ -194,10 +202,12 @@ class Study(_message.Message):
         cost: _cost_pb2.Cost | None = ...,
         time_spent_s: _builtins.float = ...,
         conclusion: _builtins.str = ...,
+        objectives: _abc.Iterable[_builtins.str] | None = ...,
+        trials_ended: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "best", b"best", "cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "attempts", b"attempts", "best", b"best", "conclusion", b"conclusion", "cost", b"cost", "ended_at", b"ended_at", "failure", b"failure", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "study_id", b"study_id", "time_planned_s", b"time_planned_s", "time_spent_s", b"time_spent_s", "training_set_json", b"training_set_json", "trials", b"trials", "trials_planned", b"trials_planned", "tuner_json", b"tuner_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "attempts", b"attempts", "best", b"best", "conclusion", b"conclusion", "cost", b"cost", "ended_at", b"ended_at", "failure", b"failure", "objectives", b"objectives", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "study_id", b"study_id", "time_planned_s", b"time_planned_s", "time_spent_s", b"time_spent_s", "training_set_json", b"training_set_json", "trials", b"trials", "trials_ended", b"trials_ended", "trials_planned", b"trials_planned", "tuner_json", b"tuner_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
@@ -262,6 +272,8 @@ class Trial(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     STARTED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    RUNGS_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     state: Global___Trial.State.ValueType
     choices_json: _builtins.str
@@ -277,6 +289,8 @@ class Trial(_message.Message):
     """Bytes."""
     failure: _builtins.str
     """When failed."""
+    family: _builtins.str
+    """Type of its model."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Objectives in the file's order, the less the better; none where the trial failed."""
@@ -289,6 +303,10 @@ class Trial(_message.Message):
     def started_at(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def ended_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def rungs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Validation loss at each rung that it reached."""
+
     def __init__(
         self,
         *,
@@ -306,10 +324,12 @@ class Trial(_message.Message):
         failure: _builtins.str = ...,
         started_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        rungs: _abc.Iterable[_builtins.float] | None = ...,
+        family: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices_json", b"choices_json", "ended_at", b"ended_at", "epochs", b"epochs", "failure", b"failure", "memory", b"memory", "metrics", b"metrics", "number", b"number", "overrides_json", b"overrides_json", "processor_s", b"processor_s", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "values", b"values", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices_json", b"choices_json", "ended_at", b"ended_at", "epochs", b"epochs", "failure", b"failure", "family", b"family", "memory", b"memory", "metrics", b"metrics", "number", b"number", "overrides_json", b"overrides_json", "processor_s", b"processor_s", "rungs", b"rungs", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "values", b"values", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,303 @@
+"""tune, study."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+
+from penstock.client.cli.costs import FIGURES, NO_FIGURES, figures
+from penstock.client.cli.following import attempts, until_ended, until_served_or_refused, waiting_for
+from penstock.client.cli.output import AsJson, console, fail, show, state_of, table
+from penstock.client.cli.training import refuse_nothing
+from penstock.client.client import Penstock
+from penstock.client.rewriting import rewritten
+from penstock.client.studies import ENDED
+from penstock.contracts.durations import parse_duration
+from penstock.contracts.errors import Invalid, NotFound, Unavailable
+from penstock.trainer.v1 import trainer_pb2 as trainer
+from penstock.tuner.v1 import tuner_pb2 as tuner
+
+RUN_WITHIN_S = 60.0  # from a study's end until the trainer has heard of its run
+STOPPED = 130  # exit code after Ctrl-C
+
+Trials = Annotated[int, typer.Option("--trials", min=0, help="How many values to try, your own among them.")]
+Time = Annotated[str, typer.Option("--time", help="How long: 10m, 2h.")]
+Write = Annotated[Path | None, typer.Option("--write", help="Edit this pipeline file; comments stay.")]
+StudyId = Annotated[str, typer.Argument(help="As `penstock study list` shows it.")]
+
+study = typer.Typer(help="Tuning studies: what was tried, and what came of it.", no_args_is_help=True)
+
+
+def tune(
+    pipeline: str,
+    trials: Trials = 0,
+    time_: Time = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it running.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until the version found is refused, or promoted and served.")
+    ] = False,
+    write: Write = None,
+    as_json_: AsJson = False,
+) -> None:
+    """Look for a better model than the file's own values give."""
+    if write is not None:
+        _writable(write, pipeline)
+    with Penstock() as penstock:
+        refuse_nothing(penstock, pipeline)
+        others = [one.study_id for one in penstock.studies.list(pipeline) if one.state not in ENDED]
+        begun = penstock.studies.create(
+            pipeline,
+            trials=trials,
+            time=_duration(time_),
+            after=penstock.events.end_offsets(pipeline),
+            by=getpass.getuser(),
+        )
+        if others and not as_json_:
+            console.print(f"also under way: study {', '.join(others)}; both go on, and share the processor")
+        if detach:
+            watch_it = f"Watch it: penstock study show {begun.study_id}"
+            show(begun, f"study {begun.study_id} requested. {watch_it}", as_json=as_json_)
+        else:
+            _until_the_end(penstock, begun, wait=wait, write=write, as_json=as_json_)
+
+
+@study.command("list")
+def list_(
+    pipeline: Annotated[str, typer.Argument(help="Only of this pipeline.")] = "", as_json_: AsJson = False
+) -> None:
+    """Studies, newest first."""
+    with Penstock() as penstock:
+        found = penstock.studies.list(pipeline)
+    rows = [
+        (
+            one.study_id,
+            one.pipeline,
+            state_of(one),
+            f"{one.trials_ended}/{one.trials_planned or '∞'}",
+            str(one.best) if one.HasField("best") else "",
+            one.failure or one.conclusion,
+            one.requested_at,
+            *(figures(one.cost) if one.HasField("cost") else NO_FIGURES),
+        )
+        for one in found
+    ]
+    columns = ("study", "pipeline", "state", "trials", "best", "why", "requested", *FIGURES)
+    show(found, table(columns, rows, empty="none yet: penstock tune PIPELINE"), as_json=as_json_)
+
+
+@study.command("show")
+def show_(study_id: StudyId, write: Write = None, as_json_: AsJson = False) -> None:
+    """The trials of a study, the best first."""
+    with Penstock() as penstock:
+        found = penstock.studies.get(study_id)
+    show(found, _head(found), leaderboard(found), *_end(found), as_json=as_json_)
+    if write is not None:
+        _writable(write, found.pipeline)
+        _write(found, write, quiet=as_json_)
+
+
+@study.command("extend")
+def extend(
+    study_id: StudyId,
+    trials: Trials = 0,
+    time_: Time = "",
+    detach: Annotated[bool, typer.Option("--detach", help="Leave it running.")] = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Go on with a study that has ended, for so many trials or so long."""
+    with Penstock() as penstock:
+        begun = penstock.studies.extend(study_id, trials=trials, time=_duration(time_), by=getpass.getuser())
+        if detach:
+            show(begun, f"study {study_id} goes on", as_json=as_json_)
+        else:
+            _until_the_end(penstock, begun, wait=False, write=None, as_json=as_json_)
+
+
+# -- a study that is under way ---------------------------------------------------------------------
+
+
+def _until_the_end(
+    penstock: Penstock, begun: tuner.Study, *, wait: bool, write: Path | None, as_json: bool
+) -> None:
+    """Shows the study until it has ended, and what came of it. Ctrl-C ends it; what it tried is kept."""
+    try:
+        found = _followed(penstock, begun, quiet=as_json)
+    except KeyboardInterrupt:
+        found = penstock.studies.cancel(begun.study_id, by=getpass.getuser())
+        show(found, leaderboard(found, short=True), *_end(found), as_json=as_json)
+        raise typer.Exit(STOPPED) from None
+    if found.state != tuner.Study.STATE_COMPLETED:
+        show(found, leaderboard(found), *_end(found), as_json=as_json)
+        fail(f"study {found.study_id} {state_of(found)}: {_why(found)}")
+    if not as_json:
+        show(found, leaderboard(found, short=True), *_end(found), as_json=False)
+    if write is not None:
+        _write(found, write, quiet=as_json)
+    if found.run_id and wait:
+        until_served_or_refused(penstock, _requested(penstock, found.run_id), as_json=as_json, study=found)
+    elif as_json:
+        show(found, as_json=True)
+
+
+def _followed(penstock: Penstock, begun: tuner.Study, *, quiet: bool) -> tuner.Study:
+    """The study when it has ended; a table while it searches."""
+    found, spent, since = begun, begun.time_spent_s, time.monotonic()
+    with Live(console=console, auto_refresh=False, screen=False, transient=True) as live:
+        for found in until_ended(penstock.studies.watch, begun.study_id, ENDED):
+            if quiet:
+                continue
+            if found.time_spent_s != spent:
+                spent, since = found.time_spent_s, time.monotonic()
+            head = _head(found, since=time.monotonic() - since)
+            waits = "" if found.trials else waiting_for(penstock)
+            live.update(Group(head + waits, leaderboard(found, short=True)), refresh=True)
+    return found
+
+
+def _requested(penstock: Penstock, run_id: str) -> trainer.Run:
+    """The run, once the trainer has heard of it."""
+    for _ in attempts(RUN_WITHIN_S, every=0.25):
+        with suppress(NotFound, Unavailable):
+            return penstock.runs.get(run_id)
+    raise Unavailable(
+        f"the trainer has not heard of run {run_id} within {RUN_WITHIN_S:.0f} s",
+        remedy="It goes on: see penstock status, then penstock runs",
+    )
+
+
+# -- what is shown ---------------------------------------------------------------------------------
+
+
+def _head(found: tuner.Study, *, since: float = 0.0) -> str:
+    """`study 01J… of loans, searching: 7 of 20 trials, 1 failed, 2 run, 3:41 left`. `since`: seconds
+    since the study last said how long it took.
+    """
+    states = [trial.state for trial in found.trials]
+    running = states.count(tuner.Trial.STATE_RUNNING)
+    ended = len(states) - running
+    parts = [f"{ended} of {found.trials_planned} trials" if found.trials_planned else f"{ended} trials"]
+    if failed := states.count(tuner.Trial.STATE_FAILED):
+        parts.append(f"{failed} failed")
+    if pruned := states.count(tuner.Trial.STATE_PRUNED):
+        parts.append(f"{pruned} stopped early")
+    if running:
+        parts.append(f"{running} run")
+    if found.time_planned_s and found.state not in ENDED:
+        left = max(found.time_planned_s - found.time_spent_s - since, 0)
+        parts.append(f"{timedelta(seconds=round(left))} left")
+    return f"study {found.study_id} of {found.pipeline}, {state_of(found)}: {', '.join(parts)}"
+
+
+def leaderboard(found: tuner.Study, *, short: bool = False) -> RenderableType:
+    """Trials by their first objective, the best trial first; `short`: the best so far, the file's own
+    values and what runs.
+    """
+    ranked = sorted(found.trials, key=lambda trial: _rank(found, trial))
+    if short:
+        ranked = [
+            trial for trial in ranked if _name(found, trial) or trial.state == tuner.Trial.STATE_RUNNING
+        ]
+    rows = [
+        (
+            trial.number,
+            _name(found, trial) or state_of(trial),
+            *(trial.values or [None] * len(found.objectives)),
+            trial.metrics.get("train_loss"),
+            trial.metrics.get("validation_loss"),
+            trial.family,
+            trial.epochs or None,
+            f"{trial.seconds:.1f}" if trial.ended_at.seconds else None,
+            trial.failure or _choices(trial),
+        )
+        for trial in ranked
+    ]
+    columns = ("trial", "", *found.objectives, "train", "validation", "family", "epochs", "seconds", "values")
+    return table(columns, rows, empty="no trial has begun")
+
+
+def _rank(found: tuner.Study, trial: tuner.Trial) -> tuple[object, ...]:
+    best = found.HasField("best") and trial.number == found.best
+    return (not best, not trial.values, *trial.values[:1], trial.number)
+
+
+def _name(found: tuner.Study, trial: tuner.Trial) -> str:
+    names = []
+    if found.HasField("best") and trial.number == found.best:
+        names.append("best so far" if found.state not in ENDED else "best")
+    if trial.number == 0:
+        names.append("my own values")
+    return ", ".join(names)
+
+
+def _choices(trial: tuner.Trial) -> str:
+    choices = json.loads(trial.choices_json or "{}")
+    return "  ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in choices.items())
+
+
+def _short(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _end(found: tuner.Study) -> Iterator[RenderableType]:
+    """Sentences on what came of it."""
+    if found.state == tuner.Study.STATE_COMPLETED:
+        yield found.conclusion
+        if found.run_id:
+            yield (
+                f"run {found.run_id} trains with the values of trial {found.best}."
+                " Later runs have the file's: --write FILE puts these in"
+            )
+    elif found.state == tuner.Study.STATE_CANCELED:
+        kept = sum(trial.state != tuner.Trial.STATE_RUNNING for trial in found.trials)
+        yield (
+            f"canceled; {kept} trials are kept: penstock study show {found.study_id}."
+            f" Go on with them: penstock study extend {found.study_id} --trials 10"
+        )
+
+
+def _why(found: tuner.Study) -> str:
+    return f"{found.failure}{'. ' + found.remedy if found.remedy else ''}"
+
+
+# -- what is asked for -----------------------------------------------------------------------------
+
+
+def _duration(text: str) -> timedelta:
+    if not text:
+        return timedelta(0)
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise Invalid(f"`{text}`: {error}", where="--time", remedy="Write 10m, 90s or 2h") from error
+
+
+def _writable(file: Path, pipeline: str) -> None:
+    """Raises Invalid before anything starts where the file could not be edited at the end."""
+    if not file.is_file():
+        raise Invalid("there is no such file", where=str(file), remedy=f"Give the file of `{pipeline}`")
+    text = file.read_text()
+    rewritten(text, {}, str(file), pipeline)
+
+
+def _write(found: tuner.Study, file: Path, *, quiet: bool) -> None:
+    """Writes the best trial's values into the file; the file's own stay where they are the best."""
+    best = next((trial for trial in found.trials if trial.number == found.best), None)
+    if best is None or not found.best:
+        said = f"{file} stays as it is"
+    else:
+        file.write_text(
+            rewritten(file.read_text(), json.loads(best.overrides_json), str(file), found.pipeline)
+        )
+        said = f"{file} has the values of trial {best.number}. Apply it: penstock apply {file}"
+    if not quiet:
+        console.print(said)

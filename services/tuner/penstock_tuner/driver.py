@@ -1,0 +1,145 @@
+"""The search of one study: asks for values, starts trials with them, tells what came of each, and
+chooses at the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from penstock.contracts.errors import PenstockError
+from penstock.contracts.overrides import overridden
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.planning import planned
+from penstock_tuner import search
+from penstock_tuner.budget import over
+from penstock_tuner.choice import chosen
+from penstock_tuner.pool.port import Ended, Reported, TrialPool
+from penstock_tuner.search import Choices, Tried
+
+Ending = Literal["complete", "failed", "pruned"]
+LOOK_S = 1.0  # between two looks at the clock while nothing is heard
+
+
+class Driver:
+    def __init__(
+        self,
+        spec: Mapping[str, JsonValue],
+        rows: int,
+        tried: Sequence[Tried],
+        pool: TrialPool,
+        tell: Callable[[Mapping[str, Any]], None],
+        *,
+        began: float,
+        looks: int,
+    ) -> None:
+        """`spec`: the pipeline file. `rows`: of the train part. `tried`: what earlier attempts began.
+        `tell`: where each trial's start and end go. `began`: by `time.monotonic`. `looks`: of each trial
+        at validation rows.
+        """
+        pipeline = Pipeline.model_validate(spec)
+        self._spec, self._rows = spec, rows
+        self._tuner, self._space = pipeline.tuner, search.space_of(pipeline)
+        self._pool, self._tell = pool, tell
+        self._began, self._looks = began, looks
+        self._tried = {trial.number: trial for trial in tried}
+        self._waiting = deque(trial for trial in tried if trial.state == "running")
+        self._last_failure = ""
+
+    def run(self) -> dict[str, Any]:
+        """Searches until the budget is spent and the last trial has ended; blocks for that long. Returns
+        what `chosen` does.
+        """
+        while self._over() is None or self._running():
+            self._fill()
+            for heard in self._pool.wait(LOOK_S):
+                self._hear(heard)
+        return chosen(self._tuner, self._all(), self._last_failure, looks=self._looks)
+
+    # -- trials ------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Starts as many trials as the pool has room for: first those that an earlier attempt left."""
+        while self._pool.free:
+            if self._waiting:
+                trial = self._waiting.popleft()
+                self._start(trial.number, trial.choices)
+            elif self._over() is None:
+                number = max(self._tried, default=-1) + 1
+                self._start(number, search.ask(self._tuner, self._space, self._all(), number))
+            else:
+                return
+
+    def _start(self, number: int, choices: Choices) -> None:
+        overrides = self._space.overrides(choices)
+        begun = {"number": number, "choices": dict(choices), "overrides": overrides}
+        self._tried[number] = Tried(number=number, choices=choices, state="running", values=None)
+        try:
+            pipeline = planned(overridden(self._spec, overrides), self._rows).pipeline
+        except PenstockError as error:  # values that go each alone, and not together
+            self._say(started={**begun, "family": ""})
+            self._end(number, "failed", failure=str(error))
+        else:
+            self._say(started={**begun, "family": pipeline.model.type})
+            self._pool.start(number, pipeline)
+
+    def _hear(self, heard: Reported | Ended) -> None:
+        if isinstance(heard, Reported):
+            self._climb(heard)
+            return
+        if heard.failure is not None:
+            self._end(heard.number, "failed", failure=heard.failure.message)
+        elif heard.measured is None:
+            self._end(heard.number, "pruned")
+        else:
+            measured = heard.measured.model_dump()
+            try:
+                values = search.value(self._tuner, heard.measured.metrics)
+            except PenstockError as error:
+                self._end(heard.number, "failed", failure=str(error), **measured)
+            else:
+                self._end(heard.number, "complete", values, **measured)
+
+    def _climb(self, heard: Reported) -> None:
+        """Stops a trial that is worse at a rung than the pruner lets pass."""
+        trial = self._tried[heard.number]
+        loss = heard.validation_loss
+        rungs = tuple(search.climbed(self._tuner, trial.rungs, heard.epoch, heard.epochs, loss))
+        if rungs == trial.rungs:
+            return
+        self._tried[heard.number] = replace(trial, rungs=rungs)
+        self._say(climbed={"number": heard.number, "rungs": rungs})
+        if search.prunes(self._tuner, self._all(), heard.number):
+            self._pool.stop(heard.number)
+
+    def _end(self, number: int, state: Ending, values: tuple[float, ...] | None = None, **told: Any) -> None:
+        self._tried[number] = replace(self._tried[number], state=state, values=values)
+        self._last_failure = told.get("failure", self._last_failure)
+        ended = {"number": number, "state": state, "objectives": values, **told}
+        self._say(ended=ended, best=self._best())
+
+    def _say(self, **message: Any) -> None:
+        self._tell({**message, "spent_s": round(self._spent_s(), 1)})
+
+    # -- what is known -----------------------------------------------------------------------------
+
+    def _all(self) -> list[Tried]:
+        return [self._tried[number] for number in sorted(self._tried)]
+
+    def _running(self) -> bool:
+        return any(trial.state == "running" for trial in self._tried.values())
+
+    def _best(self) -> int | None:
+        found = search.best(self._tuner, self._all())
+        return None if found is None else found.number
+
+    def _spent_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def _over(self) -> str | None:
+        return over(self._tuner.budget, self._all(), self._best(), self._spent_s())

@@ -1,0 +1,95 @@
+"""Things that a study's job asks of other services: pipeline, training set, and what was tried before."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import JsonValue
+
+from penstock.contracts.events import TrainingSet, TuningStudyRequested
+from penstock.feature_store.v1 import feature_store_pb2 as features
+from penstock.feature_store.v1 import feature_store_pb2_grpc
+from penstock.model_registry.v1 import model_registry_pb2 as registry
+from penstock.model_registry.v1 import model_registry_pb2_grpc
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
+from penstock.runtime import rpc
+from penstock.runtime.child import JobContext
+from penstock.runtime.patience import patiently
+from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
+from penstock_tuner.search import Tried
+from penstock_tuner.settings import Settings
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Before:
+    """A study as earlier attempts left it."""
+
+    tried: tuple[Tried, ...]
+    spent_s: float
+
+
+async def spec_of(
+    job: JobContext, settings: Settings, requested: TuningStudyRequested
+) -> dict[str, JsonValue]:
+    """The pipeline file as numbered in the request, with the request's `tuner` section."""
+    async with rpc.connect(settings.platform.peer("model_registry")) as channel:
+        found = await patiently(
+            job,
+            "model_registry",
+            model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline,
+            registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
+            TIMEOUT_S,
+        )
+    spec: dict[str, JsonValue] = json.loads(found.spec_json)
+    return spec if requested.tuner is None else spec | {"tuner": requested.tuner}
+
+
+async def training_set_of(
+    job: JobContext, settings: Settings, requested: TuningStudyRequested
+) -> TrainingSet:
+    """The study's training set, made once, with the study's id. Waits while the feature store is away."""
+    async with rpc.connect(settings.platform.peer("feature_store")) as channel:
+        made = await patiently(
+            job,
+            "feature_store",
+            feature_store_pb2_grpc.FeatureStoreServiceStub(channel).CreateTrainingSet,
+            features.CreateTrainingSetRequest(
+                pipeline=requested.pipeline,
+                id=requested.study_id,
+                min_offsets=[features.PartitionOffset(**at.model_dump()) for at in requested.min_offsets],
+                pipeline_number=requested.pipeline_number,
+            ),
+            settings.training_set_timeout,
+        )
+    training_set = TrainingSet.model_validate_json(made.training_set_json)
+    verify_fact(training_set, Keys(settings.platform.keys).trust())
+    return training_set
+
+
+async def before(job: JobContext, settings: Settings, study_id: str) -> Before:
+    """Trials and time of the study so far, from its rows."""
+    async with rpc.connect(settings.platform.peer("tuner")) as channel:
+        study = await patiently(
+            job,
+            "tuner",
+            tuner_pb2_grpc.TunerServiceStub(channel).GetStudy,
+            tuner_pb2.GetStudyRequest(study_id=study_id),
+            TIMEOUT_S,
+        )
+    return Before(tuple(map(_tried, study.trials)), study.time_spent_s)
+
+
+def _tried(trial: tuner_pb2.Trial) -> Tried:
+    state: Any = tuner_pb2.Trial.State.Name(trial.state).removeprefix("STATE_").lower()
+    return Tried(
+        number=trial.number,
+        choices=json.loads(trial.choices_json),
+        state=state,
+        values=tuple(trial.values) or None,
+        rungs=tuple(trial.rungs),
+    )

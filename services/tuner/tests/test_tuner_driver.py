@@ -1,0 +1,124 @@
+"""The search of one study, with trials that end as a test says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from penstock.contracts.errors import Invalid, Kind
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.jobs import Failure
+from penstock.testing import lending
+from penstock_tuner.driver import Driver
+from penstock_tuner.pool.port import Ended, Reported
+from penstock_tuner.search import Tried
+from penstock_tuner.trials.measured import Measured
+
+Outcome = Callable[[int], Measured | str]
+
+
+def measured(loss: float) -> Measured:
+    metrics = {"train_loss": loss, "validation_loss": loss}
+    return Measured(
+        metrics=metrics, weights=f"sha256:{loss:064.0f}", epochs=3, seconds=1.0, processor_s=1.0, memory=1
+    )
+
+
+class Pool:
+    """Ends one trial a call, the one that was started first, and counts those that were started."""
+
+    def __init__(self, outcome: Outcome, at_once: int = 2) -> None:
+        self._outcome, self._at_once = outcome, at_once
+        self._running: list[int] = []
+        self.started: list[int] = []
+
+    @property
+    def free(self) -> int:
+        return self._at_once - len(self._running)
+
+    def start(self, number: int, pipeline: Pipeline) -> None:
+        assert self.free
+        self._running.append(number)
+        self.started.append(number)
+
+    def wait(self, timeout_s: float) -> list[Reported | Ended]:
+        if not self._running:
+            return []
+        number = self._running.pop(0)
+        came = self._outcome(number)
+        if isinstance(came, str):
+            return [Ended(number, failure=Failure(Kind.INVALID, came, ""))]
+        return [Ended(number, measured=came)]
+
+    def stop(self, number: int) -> None:
+        raise AssertionError("nothing is stopped here")
+
+    def close(self) -> None: ...
+
+
+def search(
+    outcome: Outcome, tried: tuple[Tried, ...] = (), **tuner: Any
+) -> tuple[dict[str, Any], Pool, list[dict[str, Any]]]:
+    pool, told = Pool(outcome), []
+    driver = Driver(
+        lending.spec(tuner=tuner),
+        400,
+        tried,
+        pool,
+        lambda message: told.append(dict(message)),
+        began=time.monotonic(),
+        looks=5,
+    )
+    return driver.run(), pool, told
+
+
+def test_each_trial_is_told_when_it_starts_and_when_it_ends_and_the_best_is_chosen() -> None:
+    result, pool, told = search(lambda number: measured(9.0 - number), budget={"trials": 4})
+    assert pool.started == [0, 1, 2, 3]
+    begun = [message["started"]["number"] for message in told if "started" in message]
+    ended = [message["ended"]["number"] for message in told if "ended" in message]
+    assert begun == ended == [0, 1, 2, 3]
+    assert told[0]["started"]["choices"] == {}, "the file's own values come first"
+    assert [message["best"] for message in told if "ended" in message] == [0, 1, 2, 3]
+    assert (result["best"], result["looks"]) == (3, 20)
+    assert result["conclusion"].startswith("trial 3 is better than your own values: 30.0000 against 45.0000")
+
+
+def test_values_that_are_no_better_than_the_files_are_not_taken() -> None:
+    result, _, _ = search(lambda number: measured(1.0), budget={"trials": 3})
+    assert result["best"] == 0
+    assert result["conclusion"] == "no better than yours: keep it"
+
+
+def test_a_trial_that_fails_is_its_own_end_and_no_others() -> None:
+    result, pool, told = search(
+        lambda number: "no memory" if number == 1 else measured(5.0 - number), budget={"trials": 4}
+    )
+    assert pool.started == [0, 1, 2, 3]
+    failed = [message["ended"] for message in told if message.get("ended", {}).get("state") == "failed"]
+    assert [(one["number"], one["failure"]) for one in failed] == [(1, "no memory")]
+    assert result["best"] == 3
+
+
+def test_a_space_in_which_every_trial_fails_ends_in_a_sentence() -> None:
+    with pytest.raises(Invalid, match="none of 3 trials ended well; the last failure: one class"):
+        search(lambda number: "one class", budget={"trials": 3})
+
+
+def test_what_ran_is_repeated_with_the_same_values_and_what_ended_is_not() -> None:
+    _, _, told = search(lambda number: measured(5.0 - number), budget={"trials": 3})
+    choices = {m["started"]["number"]: m["started"]["choices"] for m in told if "started" in m}
+    before = (
+        Tried(number=0, choices={}, state="complete", values=(25.0,)),
+        Tried(number=1, choices=choices[1], state="running", values=None),
+    )
+    result, pool, told = search(lambda number: measured(5.0 - number), before, budget={"trials": 3})
+    assert pool.started == [1, 2]
+    assert {m["started"]["number"]: m["started"]["choices"] for m in told if "started" in m} == {
+        1: choices[1],
+        2: choices[2],
+    }
+    assert result["best"] == 2

@@ -1,0 +1,250 @@
+"""The whole service as a process: Kafka in and out, gRPC, the driver and its trials, and what happens
+when each is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from confluent_kafka import Consumer
+
+from penstock.contracts.events import (
+    Event,
+    TrainingRunRequested,
+    TuningStudyCompleted,
+    TuningTrialEnded,
+    decode,
+)
+from penstock.contracts.topics import SHARED
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.testing.broker import free_ports
+from penstock.testing.wait import until
+from penstock.tuner.v1 import tuner_pb2 as pb
+from penstock.tuner.v1.tuner_pb2_grpc import TunerServiceStub
+
+pytestmark = pytest.mark.kafka
+
+ENDED = (pb.Study.STATE_COMPLETED, pb.Study.STATE_FAILED, pb.Study.STATE_CANCELED)
+DRIVER, TRIAL = "penstock_tuner.job", "penstock_tuner.pool.child"
+WITHIN_S = 120.0
+LEARNING_RATE = {"low": 1e-2, "high": 1e-1, "log": True}
+TUNER = {
+    "space": {
+        "model": {"mlp": {"dropout": {"low": 0.0, "high": 0.5}}},
+        "trainer": {"optimizer": {"adamw": {"learning_rate": LEARNING_RATE}}},
+    },
+    "evaluate": {"folds": 1},
+    "at_once": 2,
+}
+GONE_WITHIN_S = 10.0  # processes of a study that was canceled, or whose service was killed
+
+
+class Tuner:
+    def __init__(self, home: Path, environment: dict[str, str], port: int, kafka: Any, prefix: str) -> None:
+        self._environment, self._kafka, self._prefix = environment, kafka, prefix
+        self.home = home
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+        self.stub = TunerServiceStub(self.channel)
+        self.begin()
+
+    def begin(self) -> None:
+        with (self.home / "tuner.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "penstock_tuner"],
+                env=os.environ | self._environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        grpc.channel_ready_future(self.channel).result(60)
+
+    def create(self, **wish: Any) -> str:
+        return self.stub.CreateStudy(
+            pb.CreateStudyRequest(pipeline="loans", requested_by="ann", **wish)
+        ).study_id
+
+    def study(self, study_id: str) -> pb.Study:
+        return self.stub.GetStudy(pb.GetStudyRequest(study_id=study_id))
+
+    def ended(self, study_id: str) -> pb.Study:
+        def look() -> pb.Study | None:
+            study = self.study(study_id)
+            return study if study.state in ENDED else None
+
+        found = until(look, within=WITHIN_S, what=f"study {study_id} has ended")
+        assert found is not None
+        return found
+
+    def tried(self, study_id: str, count: int) -> None:
+        until(lambda: self.study(study_id).trials_ended >= count, within=WITHIN_S, what=f"{count} trials")
+
+    def below(self) -> list[psutil.Process]:
+        """All processes that the service has started, and theirs."""
+        with suppress(psutil.Error):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def running(self, module: str) -> list[psutil.Process]:
+        """Copies of a fork server that has loaded this module: a study's driver, or its trials."""
+        found = []
+        for process in self.below():
+            with suppress(psutil.Error):
+                if module in process.cmdline() and module in process.parent().cmdline():
+                    found.append(process)
+        return found
+
+    def events(self, topic: str, until_type: type[Event], count: int = 1) -> list[Event]:
+        """All of the topic, as soon as it holds `count` of that type."""
+        settings = self._kafka.settings(self._prefix)
+        consumer = Consumer(settings.client(group_id=uuid.uuid4().hex, auto_offset_reset="earliest"))
+        consumer.subscribe([f"{self._prefix}{topic}"])
+        found: list[Event] = []
+
+        def look() -> bool:
+            for message in consumer.consume(100, timeout=0.2):
+                if message.error() is None:
+                    event = decode(dict(message.headers() or [])["ce_type"].decode(), message.value())
+                    found.extend([event] if event else [])
+            return sum(isinstance(event, until_type) for event in found) >= count
+
+        try:
+            until(look, within=30, what=f"{until_type.__name__} on the topic")
+        finally:
+            consumer.close()
+        return found
+
+
+@pytest.fixture
+def start(loans: Any, kafka: Any) -> Any:
+    @contextmanager
+    def started() -> Iterator[Tuner]:
+        loans.spec["tuner"] = TUNER
+        prefix = f"tuner-{uuid.uuid4().hex[:8]}."
+        (port,) = free_ports(1)
+        home = loans.folder / "home"
+        environment = {
+            "PENSTOCK_HOME": str(home),
+            "PENSTOCK_ARTIFACTS": loans.artifacts.root,
+            "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "PENSTOCK_KAFKA__TOPIC_PREFIX": prefix,
+            "PENSTOCK_PEERS": json.dumps(loans.peers | {"tuner": f"127.0.0.1:{port}"}),
+            "PENSTOCK_TUNER__PORT": str(port),
+            "DO_NOT_TRACK": "1",
+        }
+        loans.start_registry()
+        loans.start_feature_store()
+        # The trainer's, which is not here.
+        ensure_topics(kafka.settings(prefix), [topic for topic in SHARED if topic.name == "training-runs.v1"])
+        tuner = Tuner(home, environment, port, kafka, prefix)
+        try:
+            yield tuner
+        except BaseException:
+            print((home / "tuner.log").read_text()[-6000:])
+            raise
+        finally:
+            tuner.channel.close()
+            tuner.process.terminate()
+            tuner.process.wait(30)
+
+    return started
+
+
+def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loans: Any, start: Any) -> None:
+    loans.spec["trainer"] |= {"optimizer": {"type": "adamw", "learning_rate": 1e-6}}  # learns nothing
+    with start() as tuner:
+        study_id = tuner.create(trials=4, idempotency_key="k")
+        assert tuner.create(trials=4, idempotency_key="k") == study_id
+        own = tuner.create(trials=1)  # at the same time
+        found = tuner.ended(study_id)
+        assert found.state == pb.Study.STATE_COMPLETED, found.failure
+        assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+        best = found.trials[found.best]
+        assert found.best > 0
+        assert best.values[0] < found.trials[0].values[0]
+        kept = tuner.ended(own)
+        assert (kept.state, kept.conclusion) == (pb.Study.STATE_COMPLETED, "no better than yours: keep it")
+        told = tuner.events("tuning-studies.v1", TuningStudyCompleted, 2)
+        assert [type(event).__name__ for event in told if event.key == study_id] == [
+            "TuningStudyRequested",
+            "TuningStudyStarted",
+            *["TuningTrialEnded"] * 4,
+            "TuningStudyCompleted",
+        ]
+        (requested,) = tuner.events("training-runs.v1", TrainingRunRequested)
+        assert isinstance(requested, TrainingRunRequested)
+        assert requested.run_id == found.run_id
+        assert requested.training_set_id == study_id
+        assert {request.id for request in loans.asked} == {study_id, own}
+        assert requested.overrides == json.loads(best.overrides_json)
+        assert requested.study is not None
+        assert (requested.study.trial, requested.study.weights) == (found.best, best.weights)
+        maps = Path(f"/proc/{tuner.process.pid}/maps").read_text()
+        assert "torch" not in maps, "only the job's processes load it"
+        assert list((tuner.home / "tuner" / "studies").glob("*")) == []
+
+
+def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(loans: Any, start: Any) -> None:
+    loans.spec["trainer"] |= {"epochs": 10_000}
+    with start() as tuner:
+        study_id = tuner.create()
+        until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")
+        with pytest.raises(grpc.RpcError, match="has not ended"):
+            tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=1))
+        canceled = tuner.stub.CancelStudy(pb.CancelStudyRequest(study_id=study_id, canceled_by="ben"))
+        assert (canceled.state, len(canceled.trials)) == (pb.Study.STATE_CANCELED, 0)
+        until(lambda: not tuner.running(TRIAL), within=GONE_WITHIN_S, what="the trials are gone")
+        until(lambda: not tuner.running(DRIVER), within=GONE_WITHIN_S, what="the driver is gone")
+        loans.spec["trainer"] |= {"epochs": 3}
+        tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=2))
+        found = tuner.ended(study_id)
+        assert found.state == pb.Study.STATE_COMPLETED, found.failure
+        assert (found.trials_planned, found.trials_ended) == (2, 2)
+
+        loans.one_class = True
+        failed = tuner.ended(tuner.create(trials=2))
+        assert failed.state == pb.Study.STATE_FAILED
+        assert failed.failure.startswith("tuner.space: none of 2 trials ended well; the last failure: ")
+        assert [trial.state for trial in failed.trials] == [pb.Trial.STATE_FAILED] * 2
+        assert all(trial.failure for trial in failed.trials)
+        with pytest.raises(grpc.RpcError, match="no pipeline `lones`"):
+            tuner.stub.CreateStudy(pb.CreateStudyRequest(pipeline="lones"))
+
+
+def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: Any) -> None:
+    loans.spec["trainer"] |= {"epochs": 10, "batch_size": 4}  # a second or so a trial
+    with start() as tuner:
+        study_id = tuner.create(trials=6)
+        until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")
+        tuner.running(TRIAL)[0].kill()
+        tuner.tried(study_id, 2)
+        before = {trial.number: trial for trial in tuner.study(study_id).trials if trial.ended_at.seconds}
+        tuner.running(DRIVER)[0].kill()
+        until(lambda: tuner.study(study_id).attempts == 2, within=WITHIN_S, what="a second driver")
+        tuner.tried(study_id, len(before) + 1)
+        children = tuner.below()
+        tuner.process.kill()
+        tuner.process.wait(10)
+        _, alive = psutil.wait_procs(children, GONE_WITHIN_S)
+        assert not alive, "no process outlives the service"
+        tuner.begin()
+        found = tuner.ended(study_id)
+        assert found.state == pb.Study.STATE_COMPLETED, found.failure
+        assert [trial.number for trial in found.trials] == list(range(6))
+        failures = [trial.failure for trial in found.trials if trial.state == pb.Trial.STATE_FAILED]
+        assert len(failures) == 1, "the killed trial's is its own end alone"
+        assert "SIGKILL" in failures[0]
+        for number, trial in before.items():
+            assert found.trials[number] == trial, "what had ended is not repeated"
+        told = tuner.events("tuning-studies.v1", TuningStudyCompleted)
+        ended = [event.trial for event in told if isinstance(event, TuningTrialEnded)]
+        assert sorted(ended) == list(range(6))
