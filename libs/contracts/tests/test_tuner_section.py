@@ -182,6 +182,23 @@ def test_a_space_is_read_as_it_is_written() -> None:
     assert space.overrides({}) == {}
 
 
+@pytest.mark.parametrize(
+    ("model", "searched"),
+    [
+        ("", {"mlp", "linear"}),
+        ("model: {type: tabm}\n", {"tabm"}),
+        ("model: {type: ensemble, members: [mlp, linear]}\n", {"mlp", "linear"}),
+    ],
+)
+def test_a_space_without_families_has_the_files_own_or_those_that_it_can_have(
+    model: str, searched: set[str]
+) -> None:
+    made = pipeline("{space: {trainer: {batch_size: [64, 128]}}}", before=FAIR + model)
+    space, problems = search_space(made)
+    assert problems == []
+    assert set(space.families.types) == searched
+
+
 @pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.parent.name)
 def test_each_example_has_a_default_space_whose_ends_are_runs(file: Path) -> None:
     spec = read_data(file.read_text())

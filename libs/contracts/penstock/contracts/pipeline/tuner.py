@@ -113,8 +113,8 @@ class Search(Model):
     """Values to try, in the file's own sections `model`, `trainer` and `features`: a list of values, or
     `{low, high}`, with `log: true` by orders of magnitude; a value alone stays. A section that comes in
     types holds them by name, `model: {mlp: {dropout: {low: 0, high: 0.5}}, linear: {}}`; so they are
-    chosen, too. Default: `boosted_trees`, `mlp` and `linear`, and the file's own family, with ranges
-    that suit them.
+    chosen, too. Without `model` the file's own family is searched. Default: `boosted_trees`, `mlp`,
+    `linear` and the file's own family, with ranges that suit them.
     """
 
 

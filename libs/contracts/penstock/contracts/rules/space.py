@@ -50,7 +50,7 @@ class Reader:
     def __init__(self, pipeline: Pipeline) -> None:
         self.problems: list[Problem] = []
         self._pipeline = pipeline
-        self._model: Said = json.loads(json.dumps(named(pipeline.model)))
+        self._model: Said = json.loads(json.dumps(named(pipeline.model), default=named))
         self._trainer: Said = json.loads(json.dumps(named(pipeline.trainer)))
 
     def family(self, kind: str, said: Mapping[str, Said], at: Path) -> Keys:

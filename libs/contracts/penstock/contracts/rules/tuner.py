@@ -149,7 +149,7 @@ def _said(pipeline: Pipeline, said: Mapping[str, JsonValue]) -> tuple[dict[str, 
             reader.problems.append(Problem((*_AT, key), told))
         elif isinstance(value, dict):
             sections[key] = value
-    kinds = types_of(said["model"]) if "model" in said else {kind: {} for kind in _usual(pipeline)}
+    kinds = types_of(said["model"]) if "model" in said else {kind: {} for kind in _unnamed(pipeline)}
     families = {}
     for kind, keys in (kinds or {}).items():
         if kind in FAMILIES:
@@ -177,8 +177,14 @@ def _default(pipeline: Pipeline) -> tuple[dict[str, Keys], list[Problem]]:
     return families, []
 
 
+def _unnamed(pipeline: Pipeline) -> list[str]:
+    """Families of a space that names none: the file's own, else those of the default space."""
+    own = pipeline.model.type
+    return [own] if "model" in pipeline.model_fields_set and own in FAMILIES else [*_default(pipeline)[0]]
+
+
 def _usual(pipeline: Pipeline) -> list[str]:
-    """Families to search where none is named: the file's own, and those of the default space."""
+    """Families of the default space: the file's own, and those that are usual."""
     own = [pipeline.model.type] if "model" in pipeline.model_fields_set else []
     usual = [*own, *(kind for kind, spec in FAMILIES.items() if spec.usual)]
     return [kind for kind in dict.fromkeys(usual) if kind in FAMILIES]
