@@ -56,7 +56,6 @@ for verb in (
     pipelines.validate,
     pipelines.apply,
     pipelines.pipelines,
-    pipelines.delete,
     events.publish,
     events.rejects,
     events.erase,

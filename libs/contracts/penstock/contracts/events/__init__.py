@@ -49,7 +49,6 @@ from penstock.contracts.events.versions import (
     ModelVersionRefused,
     ModelVersionRegistered,
     PipelineApplied,
-    PipelineDeleted,
     RefusedDeployment,
     Served,
 )
@@ -76,7 +75,6 @@ __all__ = [
     "OffsetRange",
     "PartitionOffset",
     "PipelineApplied",
-    "PipelineDeleted",
     "RefusedDeployment",
     "ReviewDecided",
     "ReviewRequested",
@@ -103,7 +101,6 @@ EVENTS: dict[str, type[Event]] = {
     event.ce_type(): event
     for event in (
         PipelineApplied,
-        PipelineDeleted,
         TrainingRunRequested,
         TrainingRunStarted,
         TrainingRunProgressed,
