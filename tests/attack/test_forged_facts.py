@@ -32,6 +32,7 @@ from penstock.contracts.events import (
     ModelVersionRefused,
     ModelVersionRegistered,
     PipelineApplied,
+    PipelineDeleted,
     ReviewDecided,
     ReviewRequested,
     TrainingRunCanceled,
@@ -280,6 +281,10 @@ def pipeline(attack: Attack, by: Signer) -> PipelineApplied:
     return facts.signed(sample.applied(attack.keys, number=3), by)
 
 
+def deletion(attack: Attack, by: Signer) -> PipelineDeleted:
+    return facts.signed(sample.deleted(attack.keys), by)
+
+
 def completed(attack: Attack, by: Signer) -> TrainingRunCompleted:
     return facts.signed(attack.run, by)
 
@@ -432,6 +437,7 @@ Before = Callable[[Reader, Attack], Awaitable[None]]
 Open = Callable[[Attack], Any]
 CASES: dict[str, tuple[Open, Before, Forge, Role]] = {
     "pipeline": (follower, nothing, pipeline, "registry"),
+    "deleted pipeline": (anybody, nothing, deletion, "registry"),
     "run, to the registry": (registry, nothing, completed, "trainer"),
     "run, to the feature store": (feature_store, nothing, completed, "trainer"),
     "run that began": (anybody, nothing, started, "trainer"),

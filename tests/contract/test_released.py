@@ -31,6 +31,7 @@ from penstock.testing.history import restored
 from penstock.testing.packages import NOW
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry.app import MIGRATIONS
+from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.registry import Registry
@@ -138,7 +139,9 @@ async def test_an_applied_pipeline_is_stated_again_signed_and_followed_only_then
         effect.session.execute(text(damaged))  # it holds up no other
     assert await followed(keys, before) == {}
 
-    pipelines = Pipelines(store, KafkaSettings(), keys, lambda: NOW)
+    artifacts = Artifacts(f"file://{tmp_path}/artifacts")
+    deletions = Deletions(store, KafkaSettings(), keys, artifacts, lambda: NOW)
+    pipelines = Pipelines(store, KafkaSettings(), keys, deletions, lambda: NOW)
     for _ in range(2):  # the second start has nothing to state
         await store.write(pipelines.state_again)
     stated = [event for event in published(store) if isinstance(event, PipelineApplied)]

@@ -130,6 +130,7 @@ CASES = [
         ],
     ),
     Case("RunFailed", [Told(metrics.RUN_DURATION, level(None, 1), ("loans", "failed"), 3)]),
+    Case("StudyFailed", [Told(metrics.STUDY_DURATION, level(None, 1), ("loans", "failed"), 3)]),
     Case("JobsWaiting", [Told(metrics.JOB_WAIT, level(1_700, 1_900), ("training",))]),
     Case("AuditBacklog", [Told(metrics.AUDIT_AGE, level(1_700, 1_900))]),
     Case("ReviewWaiting", [Told(metrics.REVIEW_AGE, level(170_000, 173_000))]),

@@ -13,7 +13,7 @@ case ${1:-} in
   feature-store) reads="training-sets" writes="training-sets" deletes="training-sets" ;;
   trainer) reads="training-sets imports packages" writes="imports packages" deletes="" ;;
   tuner) reads="training-sets" writes="" deletes="" ;;
-  model-registry) reads="packages signatures audits" writes="signatures" deletes="" ;;
+  model-registry) reads="packages signatures audits" writes="packages signatures" deletes="packages signatures" ;;
   ethics-audit) reads="training-sets packages signatures audits" writes="audits" deletes="" ;;
   inference) reads="packages signatures" writes="" deletes="" ;;
   # end policies

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.contracts.rights import PUBLISHERS, Right, group, standing_rights, topic_rights
+from penstock.contracts.rights import PUBLISHERS, Right, group, pipeline_rights, standing_rights
 from penstock.contracts.services import SERVICES
 from penstock.contracts.topics import CATALOGUE, Topic
 
-RIGHTS = [*standing_rights(), *topic_rights(CATALOGUE)]
+RIGHTS = [*standing_rights(), *pipeline_rights(CATALOGUE)]
 
 
 def users(operation: str, name: str) -> set[str]:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from penstock.contracts.errors import NotFound, Tampered, Unavailable
-from penstock.contracts.events import AuditStarted, PipelineApplied, encode
+from penstock.contracts.events import AuditStarted, PipelineApplied, PipelineDeleted, encode
 from penstock.packages.keys import Keys
 from penstock.runtime.cloud_events import Received
 from penstock.runtime.database import DatabaseAway
@@ -141,7 +141,7 @@ def test_a_replay_cannot_be_consumed_past_the_phases() -> None:
 # -- applied pipelines -----------------------------------------------------------------------------
 
 
-async def tell(pipelines: AppliedPipelines, event: PipelineApplied) -> None:
+async def tell(pipelines: AppliedPipelines, event: PipelineApplied | PipelineDeleted) -> None:
     assert pipelines.router is not None
     received = Received(TOPIC, 0, 0, "e", event.ce_type(), {}, encode(event))
     await pipelines.router.replay(received, left_out)
@@ -205,3 +205,60 @@ async def test_what_the_registry_did_not_sign_is_left_out(keys: Keys, applied: A
     for event in forged:
         with pytest.raises(Tampered):
             pipelines.verify(event)
+
+
+@pytest.fixture
+def told(keys: Keys) -> tuple[AppliedPipelines, list[tuple[str, int]]]:
+    """Pipelines, and what was followed and forgotten: `+` or `-`, and the number."""
+    said: list[tuple[str, int]] = []
+    return (
+        AppliedPipelines(
+            "penstock.tally",
+            keys,
+            follow=lambda new, old: said.append(("+" if old is None else "+old", new.number)),
+            forget=lambda name, number: said.append(("-", number)),
+        ),
+        said,
+    )
+
+
+async def test_a_deleted_pipeline_is_forgotten_and_may_be_applied_anew(
+    keys: Keys, told: tuple[AppliedPipelines, list[tuple[str, int]]]
+) -> None:
+    pipelines, said = told
+    first, second = packages.applied(keys), packages.applied(keys, number=2, deleted_before=1)
+    await restored(pipelines, [first, packages.deleted(keys), first])
+    with pytest.raises(NotFound):
+        pipelines.get("loans")
+    await tell(pipelines, second)
+    assert pipelines.get("loans").number == 2
+    await tell(pipelines, packages.deleted(keys))  # published twice: of the one before
+    assert pipelines.get("loans").number == 2
+    assert [one for one in said if one[0] != "-"] == [("+", 1), ("+", 2)]
+    assert ("-", 1) in said
+
+
+async def test_who_missed_the_deletion_learns_of_it_with_the_next_file(
+    keys: Keys, told: tuple[AppliedPipelines, list[tuple[str, int]]]
+) -> None:
+    """Compaction leaves the newest file alone."""
+    pipelines, said = told
+    await restored(pipelines, [packages.applied(keys, number=3, deleted_before=2)])
+    assert said == [("-", 2), ("+", 3)]
+    await tell(pipelines, packages.applied(keys, number=4, deleted_before=2))
+    assert said[2:] == [("+old", 4)]
+
+
+async def test_a_deletion_that_the_registry_did_not_sign_has_no_effect(
+    keys: Keys, told: tuple[AppliedPipelines, list[tuple[str, int]]]
+) -> None:
+    pipelines, said = told
+    honest = packages.deleted(keys)
+    await restored(pipelines, [packages.applied(keys, number=2)])
+    for forged in (
+        honest.model_copy(update={"number": 2}),
+        honest.model_copy(update={"number": 2, "evidence": None}),
+    ):
+        await tell(pipelines, forged)
+    assert pipelines.get("loans").number == 2
+    assert said == [("+", 2)]

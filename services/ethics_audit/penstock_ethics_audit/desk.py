@@ -53,6 +53,14 @@ class Desk:
         file = applied.pipeline
         effect.session.merge(AskedRow(pipeline=file.pipeline, number=applied.number, audit=file.audit))
 
+    def forget(self, pipeline: str, number: int, effect: Effect) -> None:
+        """Asks nobody any more to review versions of a pipeline that was deleted up to `number`. Audits
+        and their reports stay: they say what was found.
+        """
+        for audit_id in rows.reviews(effect.session, pipeline, open_only=True):
+            if effect.session.get_one(AuditRow, audit_id).version.pipeline_number <= number:
+                effect.session.delete(effect.session.get_one(ReviewRow, audit_id))
+
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit and returns its id; None where the version is audited already, for the same
         package and split give the same verdict. Raises Unavailable before the pipeline's file came in,

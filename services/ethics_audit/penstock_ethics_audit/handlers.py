@@ -16,7 +16,10 @@ def applied(desk: Desk, store: Store, keys: Keys) -> AppliedPipelines:
     async def follow(new: Applied, _old: Applied | None) -> None:
         await store.write(lambda effect: desk.remember(new, effect))
 
-    return AppliedPipelines(GROUP, keys, follow=follow)
+    async def forget(name: str, number: int) -> None:
+        await store.write(lambda effect: desk.forget(name, number, effect))
+
+    return AppliedPipelines(GROUP, keys, follow=follow, forget=forget)
 
 
 def router(desk: Desk, store: Store) -> Router:

@@ -147,7 +147,7 @@ def newest_audit(session: Session, digest: str) -> AuditRow | None:
 def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:
     """Pipeline, end and cost of each audit that ended."""
     ended = select(AuditRow.pipeline, AuditRow.ended_at, AuditRow.cost).where(AuditRow.ended_at.is_not(None))
-    for pipeline, ended_at, cost in session.execute(ended).tuples():
+    for pipeline, ended_at, cost in session.execute(ended):
         if ended_at is not None and cost is not None:  # not of a release before
             yield pipeline, ended_at, cost
 

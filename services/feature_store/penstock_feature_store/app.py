@@ -9,6 +9,7 @@ from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock_feature_store import handlers, readings
+from penstock_feature_store.deletion import Deletion
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake.arrivals import Arrivals
 from penstock_feature_store.lake.barrier import Barrier
@@ -45,7 +46,8 @@ async def run(settings: Settings, spawner: Spawner) -> None:
 
         arrivals = Arrivals()
         records = Records(settings, arrivals, service.readiness)
-        pipelines = Pipelines(store, lake, stores, folder / "feast", records, keys)
+        deletion = Deletion(store, lake, stores, folder / "feast", service.artifacts)
+        pipelines = Pipelines(store, lake, stores, folder / "feast", records, keys, deletion)
         last.callback(pipelines.close)
         erasures = Erasures(
             store, lake, service.artifacts, stores, folder / "feast", folder / "erasures", keys

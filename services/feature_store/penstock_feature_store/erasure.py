@@ -129,6 +129,8 @@ class Erasures:
         try:
             if path.exists():
                 self._run(path, Journal.model_validate_json(path.read_bytes()))
+        except NotFound:  # the pipeline was deleted, and with it all that is to leave
+            durable.remove(path)
         except PenstockError as error:
             log.error("erasure_stuck", journal=str(path), error=str(error))
             return False

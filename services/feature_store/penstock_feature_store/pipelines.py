@@ -21,6 +21,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied, AppliedPipelines, nearest
 from penstock.runtime.store import Store
+from penstock_feature_store.deletion import Deletion
 from penstock_feature_store.lake.lake import Lake, SourceLake
 from penstock_feature_store.lake.records import Records
 from penstock_feature_store.online.repository import apply
@@ -110,6 +111,7 @@ class Owned(Held):
     lakes: Mapping[str, SourceLake]
     writer: OnlineStore
     gate: Gate
+    gone: bool = False  # it was deleted: whoever still has this object at hand writes nothing
 
     async def alone(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         """`work`, blocking, while no training set is built and nothing is written online."""
@@ -138,7 +140,14 @@ class Pipelines:
     """Safe from any thread; `wait` from the event loop."""
 
     def __init__(
-        self, store: Store, lake: Lake, stores: OnlineStores, folder: Path, records: Records, keys: Keys
+        self,
+        store: Store,
+        lake: Lake,
+        stores: OnlineStores,
+        folder: Path,
+        records: Records,
+        keys: Keys,
+        deletion: Deletion,
     ) -> None:
         """`folder`: for Feast repositories. `records`: follows each source of the lake, once it is
         owned.
@@ -148,11 +157,13 @@ class Pipelines:
         self._stores = stores
         self._folder = folder
         self._records = records
+        self._deletion = deletion
+        self._deleted: dict[str, int] = {}  # not yet removed: the lake is another's
         self._applying = threading.Lock()
         self._owning = False
         self._held: Mapping[str, Held] = {}  # replaced by another, so it is read without a lock
         self._changed = asyncio.Condition()
-        self.applied = AppliedPipelines(GROUP, keys, follow=self._apply)
+        self.applied = AppliedPipelines(GROUP, keys, follow=self._apply, forget=self._forget)
 
     async def reopen(self) -> bool:
         """Opens the pipelines as the database has them, from when the service ran last. False where
@@ -170,6 +181,8 @@ class Pipelines:
         """The lake is this replica's from now on. Blocking."""
         with self._applying:
             self._owning = True
+            for name, number in self._deleted.items():
+                self._deletion.remove(name, number)
             for held in self._held.values():
                 with apart("follow", pipeline=held.pipeline.pipeline):
                     self._follow(held.pipeline, held.number)
@@ -180,6 +193,32 @@ class Pipelines:
         await asyncio.to_thread(self._open, pipeline, number)
         async with self._changed:
             self._changed.notify_all()
+
+    async def _forget(self, name: str, number: int) -> None:
+        """Removes a deleted pipeline's data, where this replica owns the lake or once it does."""
+        held = self._held.get(name)
+        if held and held.number > number:  # applied anew
+            return
+        if isinstance(held, Owned):
+            for source in held.lakes:
+                self._records.remove(name, source)
+            held.gone = True
+            await held.alone(self._drop, name, number)
+        else:
+            await asyncio.to_thread(self._drop, name, number)
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _drop(self, name: str, number: int) -> None:
+        with self._applying:
+            held = self._held.get(name)
+            self._held = {known: one for known, one in self._held.items() if known != name}
+            if held:
+                held.close()
+            if self._owning:
+                self._deletion.remove(name, number)
+            else:
+                self._deleted[name] = number
 
     def _open(self, pipeline: Pipeline, number: int) -> None:
         with self._applying:

@@ -93,6 +93,27 @@ def newest_pipelines(session: Session) -> list[tuple[Pipeline, int]]:
     return [(row.spec, row.number) for row in rows]
 
 
+def kept_up_to(session: Session, name: str, number: int) -> list[Pipeline]:
+    """Lists the pipeline's files up to a number, which is deleted where there are any."""
+    query = select(PipelineRow).where(PipelineRow.name == name, PipelineRow.number <= number)
+    return [row.spec for row in session.scalars(query.order_by(PipelineRow.number))]
+
+
+def training_sets_up_to(session: Session, name: str, number: int) -> list[str]:
+    query = select(TrainingSetRow.id).where(TrainingSetRow.pipeline == name, TrainingSetRow.number <= number)
+    return list(session.scalars(query))
+
+
+def drop_pipeline(session: Session, name: str, number: int) -> None:
+    """Deletes all rows of a pipeline up to a number; its files are what says that they are there."""
+    for table in (CountedRow, RunRow):
+        session.execute(delete(table).where(table.pipeline == name))
+    session.execute(
+        delete(TrainingSetRow).where(TrainingSetRow.pipeline == name, TrainingSetRow.number <= number)
+    )
+    session.execute(delete(PipelineRow).where(PipelineRow.name == name, PipelineRow.number <= number))
+
+
 def counted(session: Session, pipeline: str, source: str) -> dict[int, int]:
     rows = session.scalars(
         select(CountedRow).where(CountedRow.pipeline == pipeline, CountedRow.source == source)

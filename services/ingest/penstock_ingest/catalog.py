@@ -38,7 +38,7 @@ class Catalog:
         removed: Callable[[Intake], None],
     ) -> None:
         """`prepare` returns when a pipeline's events can be read."""
-        self.applied = AppliedPipelines(GROUP, keys, follow=self._follow)
+        self.applied = AppliedPipelines(GROUP, keys, follow=self._follow, forget=self._forget)
         self._make = make
         self._prepare = prepare
         self._added = added
@@ -76,6 +76,11 @@ class Catalog:
             for key in [
                 key for key in self._intakes if key[0] == pipeline.pipeline and key[1] not in pipeline.sources
             ]:
+                self._removed(self._intakes.pop(key))
+
+    def _forget(self, name: str, _number: int) -> None:
+        with self._lock:
+            for key in [key for key in self._intakes if key[0] == name]:
                 self._removed(self._intakes.pop(key))
 
 

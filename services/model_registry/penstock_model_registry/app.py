@@ -9,6 +9,7 @@ from penstock.model_registry.v1.model_registry_pb2_grpc import add_ModelRegistry
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock_model_registry import handlers, readings
+from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.history import History
 from penstock_model_registry.packages import Packages
 from penstock_model_registry.pipelines import Pipelines
@@ -26,7 +27,9 @@ async def run(settings: Settings) -> None:
         keys = Keys(settings.platform.keys, settings.platform.private_keys)
         await asyncio.to_thread(keys.ensure, roles=["registry"])
         packages = Packages(service.artifacts, keys)
-        pipelines = Pipelines(store, settings.platform.kafka, keys, service.clock)
+        kafka = settings.platform.kafka
+        deletions = Deletions(store, kafka, keys, service.artifacts, service.clock)
+        pipelines = Pipelines(store, kafka, keys, deletions, service.clock)
         await store.write(pipelines.state_again)
         registry = Registry(store, packages, service.artifacts, keys, service.clock)
         await store.write(registry.state_again)
@@ -39,4 +42,5 @@ async def run(settings: Settings) -> None:
         service.describe(partial(readings.facts, store))
         service.observe(readings.metrics(store))
         service.background("topics", pipelines.make_topics_again)
+        service.background("deletions", deletions.run)
         await service.until_stopped()

@@ -7,6 +7,7 @@ from penstock.contracts.events import (
     AuditFailed,
     ModelVersionPromoted,
     PipelineApplied,
+    PipelineDeleted,
     ReviewDecided,
     TrainingRunCompleted,
 )
@@ -34,8 +35,8 @@ def router(registry: Registry, store: Store) -> Router:
     async def on_review_decided(event: ReviewDecided) -> Write | None:
         return await registry.reviewed(event)
 
-    @router.on(PipelineApplied, ModelVersionPromoted)
-    def on_announced(event: PipelineApplied | ModelVersionPromoted, effect: Effect) -> None:
+    @router.on(PipelineApplied, PipelineDeleted, ModelVersionPromoted)
+    def on_announced(event: PipelineApplied | PipelineDeleted | ModelVersionPromoted, effect: Effect) -> None:
         registry.announced(event, effect)
 
     return router

@@ -26,6 +26,7 @@ from penstock.contracts.events import (
     ModelVersionRefused,
     ModelVersionRegistered,
     PipelineApplied,
+    PipelineDeleted,
     ReviewDecided,
 )
 from penstock.packages.evidence import verdict_of
@@ -34,7 +35,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime import restore
 from penstock.runtime.broker import Router
 from penstock.runtime.store import Effect, Store
-from penstock_model_registry.store import PipelineRow, PromotionRow, VersionRow, outcome_of
+from penstock_model_registry.store import DeletedRow, PipelineRow, PromotionRow, VersionRow, outcome_of
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class History(restore.History):
     def __init__(self, store: Store, keys: Keys) -> None:
         self._keys = keys
         self._pipelines: dict[str, PipelineApplied] = {}
+        self._deleted: dict[str, PipelineDeleted] = {}
         self._versions: dict[str, ModelVersionRegistered | ModelVersionRefused] = {}
         self._as_of: dict[str, datetime] = {}  # when a version's state was stated
         self._promoted: dict[str, ModelVersionPromoted] = {}
@@ -57,6 +59,13 @@ class History(restore.History):
             known = self._pipelines.get(event.pipeline)
             if known is None or known.number < event.number:  # an older file may be published again
                 self._pipelines[event.pipeline] = event
+
+        @router.on_replay(PipelineDeleted)
+        def on_pipeline_deleted(event: PipelineDeleted) -> None:
+            verify_fact(event, self._keys.trust())
+            known = self._deleted.get(event.pipeline)
+            if known is None or known.number < event.number:
+                self._deleted[event.pipeline] = event
 
         @router.on_replay(ModelVersionRegistered, ModelVersionRefused)
         def on_model_version(event: ModelVersionRegistered | ModelVersionRefused) -> None:
@@ -85,23 +94,34 @@ class History(restore.History):
 
     def empty(self, session: Session) -> bool:
         return all(
-            session.scalar(select(key).limit(1)) is None for key in (PipelineRow.name, VersionRow.digest)
+            session.scalar(select(key).limit(1)) is None
+            for key in (PipelineRow.name, DeletedRow.name, VersionRow.digest)
         )
 
     def write(self, effect: Effect) -> None:
         promoted = self._promoted.values()
-        versions = {event.version.digest: event for event in promoted} | self._versions
-        effect.session.add_all(map(PipelineRow.of, self._pipelines.values()))
+        gone = {name: event.number for name, event in self._deleted.items()}
+        pipelines = [one for name, one in self._pipelines.items() if one.number > gone.get(name, 0)]
+        gone |= {one.pipeline: one.deleted_before for one in pipelines}
+        versions = {
+            digest: event
+            for digest, event in (
+                {event.version.digest: event for event in promoted} | self._versions
+            ).items()
+            if event.version.pipeline_number > gone.get(event.version.pipeline, 0)
+        }
+        effect.session.add_all(map(PipelineRow.of, pipelines))
+        effect.session.add_all(DeletedRow(name=name, deleted=one) for name, one in self._deleted.items())
         effect.session.add_all(
             self._version_row(event, self._promoted.get(event.version.pipeline))
             for event in versions.values()
         )
         effect.session.add_all(map(PromotionRow.of, promoted))
-        if self._pipelines:
+        if pipelines:
             log.warning(
                 "history_restored",
-                pipelines=len(self._pipelines),
-                versions=len(self._versions),
+                pipelines=len(pipelines),
+                versions=len(versions),
                 promoted=len(self._promoted),
             )
 

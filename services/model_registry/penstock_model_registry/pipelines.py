@@ -25,7 +25,14 @@ from penstock.runtime.rpc import shown
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
-from penstock_model_registry.store import PipelineRow, names, newest_pipeline, pipeline_row
+from penstock_model_registry.deletion import Deletions
+from penstock_model_registry.store import (
+    PipelineRow,
+    deleted_up_to,
+    names,
+    newest_pipeline,
+    pipeline_row,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +49,15 @@ class Applied:
 
 
 class Pipelines:
-    def __init__(self, store: Store, kafka: KafkaSettings, keys: Keys, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        kafka: KafkaSettings,
+        keys: Keys,
+        deletions: Deletions,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self.deletions = deletions
         self._store = store
         self._kafka = kafka
         self._keys = keys
@@ -60,15 +75,19 @@ class Pipelines:
             return Applied("", 0, changed=False, problems=bad.problems)
         new = Pipeline.model_validate(spec)
         for _ in range(_TRIES):
-            newest = await self._store.read(lambda session: newest_pipeline(session, new.pipeline))
+            newest, deleted = await self._store.read(
+                lambda session: (
+                    newest_pipeline(session, new.pipeline),
+                    deleted_up_to(session, new.pipeline),
+                )
+            )
             if newest and newest.text == text:
                 return Applied(new.pipeline, newest.number, changed=False)
             if newest and (problems := await self._incompatible(newest.pipeline, new, text, file)):
                 return Applied(new.pipeline, 0, changed=False, problems=problems)
-            number = newest.number + 1 if newest else 1
+            number = (newest.number if newest else deleted) + 1
             if dry_run:
                 return Applied(new.pipeline, number, changed=True)
-            await asyncio.to_thread(self._make_topics, new)
             event = PipelineApplied(
                 pipeline=new.pipeline,
                 number=number,
@@ -77,9 +96,15 @@ class Pipelines:
                 digest=digest_of(text.encode()),
                 applied_at=self._clock(),
                 applied_by=by,
+                deleted_before=deleted,
             )
             event = signed(event, self._keys.signer("registry"))
-            if await self._store.write(partial(self._number, event)):
+            async with self.deletions.changing:
+                if deleted and not newest:  # events of the old pipeline are none of the new one's
+                    await self.deletions.clear(new.pipeline)
+                await asyncio.to_thread(self._make_topics, new)
+                written = await self._store.write(partial(self._number, event))
+            if written:
                 log.info("pipeline_applied", pipeline=event.pipeline, number=number, by=by)
                 return Applied(new.pipeline, number, changed=True)
         raise Conflict("others apply this pipeline all the time", where=new.pipeline, remedy="Apply it again")
@@ -119,7 +144,7 @@ class Pipelines:
         """
         trust, signer, session = self._keys.trust(), self._keys.signer("registry"), effect.session
         query = select(PipelineRow.name, PipelineRow.number)
-        files = session.execute(query.order_by(PipelineRow.name, PipelineRow.number)).tuples().all()
+        files = session.execute(query.order_by(PipelineRow.name, PipelineRow.number)).all()
         newest = dict(files)
         for name, number in files:
             told = log.bind(pipeline=name, number=number)
@@ -136,8 +161,11 @@ class Pipelines:
             told.info("pipeline_stated_again")
 
     def _number(self, event: PipelineApplied, effect: Effect) -> bool:
-        """False where somebody else took the number."""
-        if effect.session.get(PipelineRow, (event.pipeline, event.number)) is not None:
+        """False where somebody else took the number, or deleted the pipeline."""
+        session = effect.session
+        if session.get(PipelineRow, (event.pipeline, event.number)) is not None:
+            return False
+        if deleted_up_to(session, event.pipeline) != event.deleted_before:
             return False
         effect.session.add(PipelineRow.of(event))
         effect.publish(event)

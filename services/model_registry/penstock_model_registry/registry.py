@@ -28,6 +28,7 @@ from penstock.contracts.events import (
     ModelVersionPromoted,
     ModelVersionRegistered,
     PipelineApplied,
+    PipelineDeleted,
     ReviewDecided,
     TrainingRunCompleted,
     encode,
@@ -92,6 +93,11 @@ class Registry:
             trained_by = rows.trained_by(session, run.pipeline, run.pipeline_number)
             return session.get(VersionRow, run.digest), trained_by
 
+        if await self._store.read(
+            lambda session: run.pipeline_number <= rows.deleted_up_to(session, run.pipeline)
+        ):
+            log.info("run_of_deleted_pipeline_ignored", pipeline=run.pipeline, run_id=run.run_id)
+            return None
         known, file = await self._store.read(look)
         if known is not None and known.signed:
             log.info("version_known", pipeline=run.pipeline, digest=run.digest, run_id=run.run_id)
@@ -145,6 +151,8 @@ class Registry:
         Raises Unavailable while the version has not come in, Tampered for a forged verdict.
         """
         await asyncio.to_thread(check_signed, audit, self._keys)
+        if await self._store.read(lambda session: rows.went(session, audit.pipeline, audit.digest)):
+            return None
         async with self._judging:
             case = await self._case(audit.digest)
             if case.audit and case.audit.audit_id >= audit.audit_id:  # ULIDs: by time
@@ -161,6 +169,8 @@ class Registry:
         come in, Tampered for a forged decision.
         """
         await asyncio.to_thread(check_signed, review, self._keys)
+        if await self._store.read(lambda session: rows.went(session, review.pipeline, review.digest)):
+            return None
         async with self._judging:
             case = await self._case(review.digest)
             if case.audit is None or case.audit.audit_id < review.audit_id:
@@ -187,6 +197,8 @@ class Registry:
         has not come in, Tampered for what the audit did not sign.
         """
         check_signed(failed, self._keys)
+        if rows.went(effect.session, failed.pipeline, failed.digest):
+            return
         row = registered(effect.session, failed.digest)
         if row.state == "registered" and row.audit is None:
             row.because = [f"the audit could not be carried out: {failed.reason}. {failed.remedy}"]
@@ -210,15 +222,16 @@ class Registry:
             effect.publish(champion.promoted)
             log.info("promotion_stated_again", pipeline=name, generation=champion.generation)
 
-    def announced(self, event: PipelineApplied | ModelVersionPromoted, effect: Effect) -> None:
+    def announced(
+        self, event: PipelineApplied | PipelineDeleted | ModelVersionPromoted, effect: Effect
+    ) -> None:
         """Announces a pipeline's newest file or promotion again where another came after it. The
         topics are compacted: who reads them anew would find the other one alone, an old file once
         more or a forged one.
         """
-        newest: PipelineApplied | ModelVersionPromoted | None = None
-        if isinstance(event, PipelineApplied):
-            file = rows.newest_pipeline(effect.session, event.pipeline)
-            newest = file.applied if file else None
+        newest: PipelineApplied | PipelineDeleted | ModelVersionPromoted | None = None
+        if isinstance(event, PipelineApplied | PipelineDeleted):
+            newest = rows.newest_said(effect.session, event.pipeline)
         elif champion := rows.champion_of(effect.session, event.version.pipeline):
             newest = champion.promoted
         if newest is not None and encode(newest) != encode(event):

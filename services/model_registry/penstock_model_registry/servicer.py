@@ -58,6 +58,17 @@ class Servicer(pb_grpc.ModelRegistryServiceServicer):
             ],
         )
 
+    async def DeletePipeline(
+        self, request: pb.DeletePipelineRequest, context: Context
+    ) -> pb.DeletePipelineResponse:
+        deleted = await self._pipelines.deletions.delete(request.pipeline, by=request.deleted_by or _UNNAMED)
+        return pb.DeletePipelineResponse(
+            pipeline=request.pipeline,
+            number=deleted.number,
+            versions=deleted.versions,
+            topics=deleted.topics,
+        )
+
     async def ListPipelines(
         self, request: pb.ListPipelinesRequest, context: Context
     ) -> pb.ListPipelinesResponse:

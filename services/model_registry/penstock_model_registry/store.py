@@ -13,11 +13,13 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.contracts.errors import NotFound
 from penstock.contracts.events import (
+    Artifact,
     AuditCompleted,
     Envelope,
     ModelVersion,
     ModelVersionPromoted,
     PipelineApplied,
+    PipelineDeleted,
     ReviewDecided,
 )
 from penstock.contracts.pipeline import Pipeline
@@ -50,6 +52,20 @@ class PipelineRow(Tables):
     @property
     def pipeline(self) -> Pipeline:
         return Pipeline.model_validate(self.applied.spec, extra="ignore")
+
+
+class DeletedRow(Tables):
+    """A pipeline that was deleted, also where it was applied anew since."""
+
+    __tablename__ = "deleted_pipelines"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    # Event as it was published.
+    deleted: Mapped[PipelineDeleted] = mapped_column(Json(PipelineDeleted))
+    # Topics of its files, by their names in the catalogue: one that comes back goes again.
+    topics: Mapped[list[str]] = mapped_column(Json(list[str]), default=list)
+    # Packages and signatures that are still in the artifact store.
+    artifacts: Mapped[list[Artifact]] = mapped_column(Json(list[Artifact]), default=list)
 
 
 class VersionRow(Tables):
@@ -141,6 +157,25 @@ def newest_pipeline(session: Session, name: str) -> PipelineRow | None:
     return session.scalar(query.order_by(PipelineRow.number.desc()).limit(1))
 
 
+def deleted_up_to(session: Session, name: str) -> int:
+    """Number up to which a pipeline's files were deleted; 0 where it never was."""
+    row = session.get(DeletedRow, name)
+    return row.deleted.number if row else 0
+
+
+def newest_said(session: Session, name: str) -> PipelineApplied | PipelineDeleted | None:
+    """Finds the last fact about a pipeline: its newest file, or that it was deleted."""
+    if file := newest_pipeline(session, name):
+        return file.applied
+    row = session.get(DeletedRow, name)
+    return row.deleted if row else None
+
+
+def went(session: Session, name: str, digest: str) -> bool:
+    """Tells whether a version is not there because its pipeline was deleted."""
+    return session.get(VersionRow, digest) is None and deleted_up_to(session, name) > 0
+
+
 def trained_by(session: Session, name: str, number: int) -> PipelineRow:
     """The file that a run was made by; the newest where that one went with a lost database. Raises
     NotFound for no pipeline.
@@ -182,9 +217,7 @@ def versions_of(session: Session, pipeline: str) -> list[str]:
 
 def states(session: Session) -> dict[str, int]:
     """Counts the versions in each state that occurs."""
-    return dict(
-        session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).tuples().all()
-    )
+    return dict(session.execute(select(VersionRow.state, func.count()).group_by(VersionRow.state)).all())
 
 
 # -- promotions ------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from penstock.runtime.settings import KafkaSettings
 from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.packages import gate
+from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.pipelines import Pipelines
 from penstock_model_registry.servicer import Servicer
 
@@ -41,7 +42,9 @@ async def served(
     world: World,
 ) -> AsyncIterator[ModelRegistryServiceStub]:
     server = rpc.server()
-    pipelines = Pipelines(world.store, NOBODY, world.keys, lambda: datetime.now(UTC))
+    clock = lambda: datetime.now(UTC)  # noqa: E731
+    deletions = Deletions(world.store, NOBODY, world.keys, world.artifacts, clock)
+    pipelines = Pipelines(world.store, NOBODY, world.keys, deletions, clock)
     servicer = Servicer(world.store, pipelines, world.registry, world.packages)
     add_ModelRegistryServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

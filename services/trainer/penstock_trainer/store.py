@@ -104,11 +104,11 @@ def newest(session: Session, pipeline: str, limit: int) -> list[str]:
 def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:
     """Pipeline, end and cost of each run that ended."""
     ended = select(RunRow.pipeline, RunRow.ended_at, RunRow.cost).where(RunRow.ended_at.is_not(None))
-    for pipeline, ended_at, cost in session.execute(ended).tuples():
+    for pipeline, ended_at, cost in session.execute(ended):
         if ended_at is not None and cost is not None:  # not of a release before
             yield pipeline, ended_at, cost
 
 
 def counts(session: Session) -> dict[str, int]:
     """Runs by state."""
-    return dict(session.execute(select(RunRow.state, func.count()).group_by(RunRow.state)).tuples().all())
+    return dict(session.execute(select(RunRow.state, func.count()).group_by(RunRow.state)).all())

@@ -123,11 +123,11 @@ def newest(session: Session, pipeline: str, limit: int) -> list[str]:
 def costs(session: Session) -> Iterator[tuple[str, datetime, Cost]]:
     """Pipeline, end and cost of each study that ended."""
     ended = select(StudyRow.pipeline, StudyRow.ended_at, StudyRow.cost).where(StudyRow.ended_at.is_not(None))
-    for pipeline, ended_at, cost in session.execute(ended).tuples():
+    for pipeline, ended_at, cost in session.execute(ended):
         if ended_at is not None and cost is not None:
             yield pipeline, ended_at, cost
 
 
 def counts(session: Session) -> dict[str, int]:
     """Studies by state."""
-    return dict(session.execute(select(StudyRow.state, func.count()).group_by(StudyRow.state)).tuples().all())
+    return dict(session.execute(select(StudyRow.state, func.count()).group_by(StudyRow.state)).all())

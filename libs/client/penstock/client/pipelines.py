@@ -46,6 +46,14 @@ class Pipelines:
             raise BadPipelineFile(file, list(response.problems))
         return response
 
+    def delete(self, pipeline: str, *, by: str = "") -> registry.DeletePipelineResponse:
+        """Deletes a pipeline that never served; a repeat finds it done. Raises NotFound, Refused where a
+        version was ever promoted or a prediction recorded.
+        """
+        return self._connection.call(
+            self._stub.DeletePipeline, registry.DeletePipelineRequest(pipeline=pipeline, deleted_by=by)
+        )
+
     def list(self) -> list[registry.Pipeline]:
         """Lists every pipeline and the version that each serves."""
         return list(

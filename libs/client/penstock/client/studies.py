@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 
 from penstock.client.connection import Connection
 from penstock.client.events import Offset
+from penstock.cost.v1 import cost_pb2
 from penstock.tuner.v1 import tuner_pb2 as tuner
 from penstock.tuner.v1 import tuner_pb2_grpc
 
@@ -55,6 +56,11 @@ class Studies:
         """Newest first, without their trials."""
         request = tuner.ListStudiesRequest(pipeline=pipeline, limit=limit)
         return list(self._connection.call(self._stub.ListStudies, request).studies)
+
+    def costs(self, pipeline: str = "", *, month: str = "") -> Sequence[cost_pb2.MonthlyCost]:
+        """Sums the costs of studies that ended, by pipeline and month (`2026-11`, UTC), newest first."""
+        request = cost_pb2.SumCostsRequest(pipeline=pipeline, month=month)
+        return self._connection.call(self._stub.SumCosts, request).months
 
     def watch(self, study_id: str, *, timeout: float | None = None) -> Iterator[tuner.Study]:
         """The study as it is, then each change, until it has ended."""

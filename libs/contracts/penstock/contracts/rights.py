@@ -19,6 +19,8 @@ USERS: Final = "users"  # as the catalogue calls them
 # As Kafka calls whoever comes without a password, to the embedded stack, and with the password that
 # containers ask publishers for.
 PUBLISHERS: Final = ("ANONYMOUS", "publisher")
+# The service that makes each pipeline's topics.
+GRANTER: Final = next(topic.owner for topic in SHARED if "PipelineApplied" in topic.messages)
 
 Operation = Literal[
     "ALTER", "ALTER_CONFIGS", "CREATE", "DELETE", "DESCRIBE", "DESCRIBE_CONFIGS", "READ", "WRITE"
@@ -65,16 +67,26 @@ def topic_rights(topics: Iterable[Topic], prefix: str = "") -> Iterator[Right]:
             yield from _each([USERS], "READ", "TOPIC", letters, prefixed=True)
 
 
+def pipeline_rights(topics: Iterable[Topic], prefix: str = "") -> Iterator[Right]:
+    """Yields the rights on a pipeline's own topics: those of `topic_rights`, and the registry's to delete
+    them with their dead letters. Shared topics nobody deletes.
+    """
+    topics = list(topics)
+    yield from topic_rights(topics, prefix)
+    for topic in topics:
+        yield Right(GRANTER, "DELETE", "TOPIC", prefix + topic.name)
+        yield Right(GRANTER, "DELETE", "TOPIC", f"{prefix}{topic.name}.{group('')}", prefixed=True)
+
+
 def standing_rights(prefix: str = "") -> Iterator[Right]:
     """Yields the rights that no pipeline changes: on shared topics, on groups and transactional ids,
     and the registry's to make each pipeline's topics and grant the rights on them.
     """
     everything, all_alike = prefix or "*", bool(prefix)
-    granter = next(topic.owner for topic in SHARED if "PipelineApplied" in topic.messages)
     yield from topic_rights(SHARED, prefix)
-    yield Right(granter, "ALTER", "CLUSTER", "kafka-cluster")
+    yield Right(GRANTER, "ALTER", "CLUSTER", "kafka-cluster")
     for operation in _MAKING:
-        yield Right(granter, operation, "TOPIC", everything, all_alike)
+        yield Right(GRANTER, operation, "TOPIC", everything, all_alike)
     for service in SERVICES:
         own = prefix + group(service)
         yield Right(service, "DESCRIBE", "TOPIC", everything, all_alike)

@@ -96,7 +96,7 @@ _ROWS: Final = (
         port=9184,
         memory="1g",
         replicas=2,
-        artifacts={"packages": "read", "signatures": "write", "audits": "read"},
+        artifacts={"packages": "delete", "signatures": "delete", "audits": "read"},
         keys="registry",
     ),
     ServiceDefinition(

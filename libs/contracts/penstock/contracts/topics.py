@@ -52,8 +52,8 @@ SHARED: tuple[Topic, ...] = (
         owner="model_registry",
         consumers=("ingest", "feature_store", "ethics_audit", "inference", "model_registry"),
         key="pipeline",
-        about="Each pipeline as it was last applied.",
-        messages=("PipelineApplied",),
+        about="Each pipeline as it was last applied, or that it was deleted.",
+        messages=("PipelineApplied", "PipelineDeleted"),
         cleanup="compact",
     ),
     Topic(

@@ -26,6 +26,7 @@ from penstock.contracts.events import (
     ModelVersionRegistered,
     OffsetRange,
     PipelineApplied,
+    PipelineDeleted,
     ReviewDecided,
     StudyReference,
     TrainingRunCanceled,
@@ -49,6 +50,17 @@ class AppliedPipeline(Statement):
     number: int = Field(ge=1)
     spec: str  # Digest of the file as data, in canonical JSON
     applied_by: str
+    deleted_before: int = 0
+
+
+class DeletedPipeline(Statement):
+    """A pipeline that is no more; `digest` is that of its name."""
+
+    payload_type: ClassVar = "application/vnd.penstock.pipeline-deleted.v1+json"
+    role: ClassVar[Role] = "registry"
+
+    number: int = Field(ge=1)
+    deleted_by: str
 
 
 class MadeTrainingSet(Statement):
@@ -186,6 +198,7 @@ class Rejection(Statement):
 _OfAVersion = ModelVersionRegistered | ModelVersionRefused | ModelVersionPromoted
 Fact = (
     PipelineApplied
+    | PipelineDeleted
     | TrainingSet
     | TrainingRunStarted
     | TrainingRunCompleted
@@ -267,6 +280,9 @@ def _stated_by(fact: Fact) -> Statement:
             if fact.digest != digest_of(fact.text.encode()):
                 raise Tampered("the digest is not that of the text", where=fact.pipeline)
             return _state(AppliedPipeline, fact, fact.applied_at, spec=digest_of(canonical(fact.spec)))
+        case PipelineDeleted():
+            digest = digest_of(fact.pipeline.encode())
+            return _state(DeletedPipeline, fact, fact.deleted_at, digest=digest)
         case TrainingSet():
             return _state(MadeTrainingSet, fact, fact.created_at, digest=fact.fingerprint)
         case TrainingRunStarted(training_set=made):

@@ -96,6 +96,10 @@ class Artifacts:
         """Removes a key or everything below it; missing is fine. Raises Unavailable."""
         self._store.delete(self.uri(key))
 
+    def remove(self, artifact: Artifact) -> None:
+        """Removes the artifact where it is; missing is fine. Raises Unavailable."""
+        self._store_of(artifact.uri).delete(artifact.uri)
+
     def _put_bytes(self, uri: str, data: bytes) -> Artifact:
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "bytes"

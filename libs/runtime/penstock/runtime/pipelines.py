@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from penstock.contracts.errors import Invalid, NotFound, PenstockError, Tampered, Unavailable
-from penstock.contracts.events import PipelineApplied
+from penstock.contracts.events import PipelineApplied, PipelineDeleted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
@@ -34,21 +34,35 @@ class Applied:
 
 
 Follow = Callable[[Applied, Applied | None], Awaitable[None] | None]
+Forget = Callable[[str, int], Awaitable[None] | None]
 
 
 class AppliedPipelines(Restored):
     """The newest number of each pipeline that the registry signed. Safe from any thread."""
 
-    def __init__(self, group: str, keys: Keys, *, follow: Follow = lambda new, old: None) -> None:
+    def __init__(
+        self,
+        group: str,
+        keys: Keys,
+        *,
+        follow: Follow = lambda new, old: None,
+        forget: Forget = lambda name, number: None,
+    ) -> None:
         """`keys`: the trust store. `follow` is given each new number, in order, and the one before
         it, None for a new pipeline; it may be async. Others see the new number once it has returned;
         what it raises is treated as the error of a replay's handler.
+
+        `forget` is given a pipeline that was deleted and its last number, once more at each start, and
+        where it was applied anew since: what is of a higher number stays.
         """
         self._keys = keys
         self._follow = follow
+        self._forget = forget
         self._newest: Mapping[str, Applied] = {}  # replaced as a whole, so readers need no lock
+        self._passed: dict[str, int] = {}  # highest number that was followed or deleted
         self.router = Router(group)
         self.router.on_replay(PipelineApplied)(self._apply)
+        self.router.on_replay(PipelineDeleted)(self._delete)
 
     @property
     def all(self) -> tuple[Applied, ...]:
@@ -81,15 +95,35 @@ class AppliedPipelines(Restored):
 
     async def _apply(self, event: PipelineApplied) -> None:
         self.verify(event)
+        if self._passed.get(event.pipeline, 0) >= event.number:
+            return  # published twice, or deleted since
+        if event.deleted_before:
+            await self._gone(event.pipeline, event.deleted_before)
         old = self._newest.get(event.pipeline)
-        if old is not None and old.number >= event.number:
-            return  # published twice
         new = Applied(declared(event), event.number, event.digest)
         done = self._follow(new, old)
         if inspect.isawaitable(done):
             await done
         self._newest = {**self._newest, event.pipeline: new}
+        self._passed[event.pipeline] = new.number
         log.info("pipeline_followed", pipeline=event.pipeline, number=new.number)
+
+    async def _delete(self, event: PipelineDeleted) -> None:
+        verify_fact(event, self._keys.trust())
+        await self._gone(event.pipeline, event.number)
+
+    async def _gone(self, name: str, number: int) -> None:
+        """Forgets the pipeline up to `number`, unless it was applied anew since."""
+        old = self._newest.get(name)
+        if old is not None and old.number > number:
+            return
+        done = self._forget(name, number)
+        if inspect.isawaitable(done):
+            await done
+        self._newest = {known: one for known, one in self._newest.items() if known != name}
+        self._passed[name] = max(number, self._passed.get(name, 0))
+        if old is not None:
+            log.info("pipeline_forgotten", pipeline=name, number=number)
 
 
 def declared(event: PipelineApplied) -> Pipeline:

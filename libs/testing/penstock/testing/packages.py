@@ -20,6 +20,7 @@ from penstock.contracts.events import (
     ModelVersionPromoted,
     ModelVersionRegistered,
     PipelineApplied,
+    PipelineDeleted,
     TrainingRunCompleted,
 )
 from penstock.contracts.load import read_data
@@ -84,7 +85,12 @@ def write_package(
 
 
 def applied(
-    keys: Keys, text: str = PIPELINE_TEXT, number: int = 1, *, spec: dict[str, Any] | None = None
+    keys: Keys,
+    text: str = PIPELINE_TEXT,
+    number: int = 1,
+    *,
+    spec: dict[str, Any] | None = None,
+    deleted_before: int = 0,
 ) -> PipelineApplied:
     """Signed by the registry. `spec`: by default what the text says."""
     spec = read_data(text) if spec is None else spec
@@ -96,7 +102,14 @@ def applied(
         digest=digest_of(text.encode()),
         applied_at=NOW,
         applied_by="Ada",
+        deleted_before=deleted_before,
     )
+    return facts.signed(event, keys.signer("registry"))
+
+
+def deleted(keys: Keys, pipeline: str = "loans", number: int = 1) -> PipelineDeleted:
+    """Signed by the registry."""
+    event = PipelineDeleted(pipeline=pipeline, number=number, deleted_at=NOW, deleted_by="Ada")
     return facts.signed(event, keys.signer("registry"))
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -294,6 +295,16 @@ class Lake:
             if folder not in self._sources:
                 self._sources[folder] = SourceLake(folder)
             return self._sources[folder]
+
+    def remove(self, pipeline: str) -> None:
+        """Removes all sources of a pipeline; missing is fine. Nobody may be writing to them."""
+        folder = self.root / pipeline
+        with self._lock:
+            for source in [source for source in self._sources if source.parent == folder]:
+                del self._sources[source]
+        if folder.exists():
+            shutil.rmtree(folder)
+            durable.sync(self.root)
 
     def opened(self) -> list[SourceLake]:
         with self._lock:

@@ -55,15 +55,17 @@ class Records:
         self._arrivals.tell()
 
     def remove(self, pipeline: str, source: str) -> None:
-        self.stream.remove(source_topic("records", pipeline, source))
+        topic = source_topic("records", pipeline, source)
+        self.stream.remove(topic)
+        self._topics.pop(topic, None)
 
     def position(self, partition: Partition) -> int:
         """No committed record below it is missing from the lake."""
         return max(self._held(partition) or 0, self._reached.get(partition, 0))
 
     def _held(self, partition: Partition) -> int | None:
-        lake, _ = self._topics[partition.topic]
-        return lake.positions().get(partition.number)
+        followed = self._topics.get(partition.topic)
+        return followed[0].positions().get(partition.number) if followed else None
 
     # -- the stream's side -------------------------------------------------------------------------
 
@@ -72,7 +74,10 @@ class Records:
         return {partition: position for partition, position in held.items() if position is not None}
 
     def write(self, batch: Batch) -> None:
-        lake, schema = self._topics[batch.partition.topic]
+        followed = self._topics.get(batch.partition.topic)
+        if followed is None:  # no longer, since it was read
+            return
+        lake, schema = followed
         received = [
             Received(message.offset, message.timestamp, message.value or b"") for message in batch.messages
         ]

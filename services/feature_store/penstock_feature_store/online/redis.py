@@ -13,6 +13,7 @@ project's may too.
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -95,6 +96,16 @@ class RedisOnlineStore(OnlineStore):
                         gone += 1
                 removed.execute()
         return gone
+
+    def clear(self) -> None:
+        """Field by field: this user may not delete keys, and a hash without fields is none."""
+        for keys in itertools.chain(self._keys(), [[self._positions.encode()]]):
+            with self._turn():
+                for key in keys:
+                    if fields := self._redis.hkeys(key):
+                        self._redis.hdel(key, *fields)
+        with self._turn():
+            write_anew(self._redis, str(self._address))
 
     def _pipe(self) -> Any:
         return self._redis.pipeline(transaction=False)

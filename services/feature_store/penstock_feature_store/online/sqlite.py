@@ -77,6 +77,9 @@ class SqliteOnlineStore(OnlineStore):
     def expire(self, source: str, before: datetime) -> int:
         return self._delete([source], "created_ts < ?", int(before.timestamp())) if self._path.exists() else 0
 
+    def clear(self) -> None:
+        """The file lies in the repository's folder, and goes with it."""
+
     def _delete(self, sources: Collection[str], where: str, value: bytes | int) -> int:
         tables = {f"{self._project}_{names.view_of(source)}" for source in sources}
         with closing(sqlite3.connect(self._path, timeout=BUSY_S, isolation_level=None)) as connection:

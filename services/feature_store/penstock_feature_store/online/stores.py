@@ -98,6 +98,12 @@ class OnlineStore(ABC):
         """
 
     @abstractmethod
+    def clear(self) -> None:
+        """Removes all rows and positions of the pipeline, before its repository's folder goes. May be
+        repeated.
+        """
+
+    @abstractmethod
     def close(self) -> None: ...
 
     @abstractmethod

@@ -101,6 +101,8 @@ def step(held: Owned, source: str, reject: Reject) -> bool:
     Rows are read and written under one lock with erasures: none that left the lake can come back from here.
     """
     with held.gate.online:
+        if held.gone:
+            return False
         rows = held.lakes[source].since(held.writer.positions(source), STEP)
         try:
             partition, position, table = next(rows)

@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from penstock.contracts import metrics
-from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.errors import Conflict, Invalid, NotFound
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.facts import signed
@@ -98,6 +98,8 @@ class TrainingSets:
         started = self._clock()
         with span("create training set", pipeline=pipeline.pipeline):
             async with held.gate.shared():
+                if held.gone:
+                    raise NotFound(f"pipeline `{pipeline.pipeline}` was deleted")
                 if known := await self.known(training_set, pipeline.pipeline, number):
                     return known
                 try:

@@ -127,7 +127,7 @@ class Deployments:
         self._store = store
         self._clock = clock
         self._by_pipeline: dict[str, Deployment] = {}
-        self.applied = AppliedPipelines(GROUP, keys, follow=self._apply)
+        self.applied = AppliedPipelines(GROUP, keys, follow=self._apply, forget=self._forget)
 
     async def restore(self) -> None:
         """Reads what the database holds, before anything else is asked of the deployments."""
@@ -217,6 +217,11 @@ class Deployments:
 
     def _apply(self, new: Applied, _old: Applied | None) -> None:
         self.of(new.pipeline.pipeline).applied = new.pipeline
+
+    def _forget(self, name: str, _number: int) -> None:
+        """A pipeline that was deleted never served."""
+        if (known := self._by_pipeline.get(name)) and not known.layouts:
+            del self._by_pipeline[name]
 
     def _show(self, changed: DeploymentChanged) -> None:
         deployment = self.of(changed.pipeline)

@@ -31,10 +31,11 @@ def costs(
     month: Annotated[str, typer.Option(help="Only of this month, as in 2026-11 (UTC).")] = "",
     as_json_: AsJson = False,
 ) -> None:
-    """Cost of runs and audits, by pipeline and month."""
+    """Cost of runs, studies and audits, by pipeline and month."""
     with Penstock() as penstock:
         found = {
             "training": list(penstock.runs.costs(pipeline, month=month)),
+            "tuning": list(penstock.studies.costs(pipeline, month=month)),
             "audits": list(penstock.audits.costs(pipeline, month=month)),
         }
     rows = [
@@ -44,4 +45,4 @@ def costs(
     ]
     rows.sort(key=lambda row: row[:2], reverse=True)
     columns = ("month", "pipeline", "work", "jobs", *FIGURES)
-    show(found, table(columns, rows, empty="no run or audit has ended"), as_json=as_json_)
+    show(found, table(columns, rows, empty="no run, study or audit has ended"), as_json=as_json_)

@@ -56,6 +56,7 @@ for verb in (
     pipelines.validate,
     pipelines.apply,
     pipelines.pipelines,
+    pipelines.delete,
     events.publish,
     events.rejects,
     events.erase,

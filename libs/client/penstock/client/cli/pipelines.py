@@ -1,8 +1,9 @@
-"""validate, apply, pipelines."""
+"""validate, apply, pipelines, delete."""
 
 from __future__ import annotations
 
 import getpass
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -75,6 +76,29 @@ def pipelines(as_json_: AsJson = False) -> None:
     ]
     columns = ("pipeline", "number", "applied", "by", "serves", "generation")
     show(found, table(columns, rows, empty="none yet: penstock apply FILE"), as_json=as_json_)
+
+
+def delete(
+    pipeline: str,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json_: AsJson = False,
+) -> None:
+    """Delete a pipeline that never served, with its data. Asks first where somebody can answer."""
+    if not (yes or as_json_) and sys.stdin.isatty():
+        typer.confirm(f"Delete {pipeline}, its events, training sets and versions for good?", abort=True)
+    with Penstock() as penstock:
+        deleted = penstock.pipelines.delete(pipeline, by=getpass.getuser())
+    if not deleted.topics:
+        show(deleted, f"{pipeline} is deleted already", as_json=as_json_)
+        return
+    topics, versions = _count(len(deleted.topics), "topic"), _count(deleted.versions, "version")
+    show(
+        deleted,
+        f"deleted {pipeline}: its file up to number {deleted.number}, {topics} with their events, {versions};"
+        " lake, online features and training sets go in some seconds",
+        "its runs and its audits with their reports stay",
+        as_json=as_json_,
+    )
 
 
 def _warn(pipeline: Pipeline, text: str, file: Path) -> int:

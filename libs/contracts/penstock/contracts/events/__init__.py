@@ -49,6 +49,7 @@ from penstock.contracts.events.versions import (
     ModelVersionRefused,
     ModelVersionRegistered,
     PipelineApplied,
+    PipelineDeleted,
     RefusedDeployment,
     Served,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "OffsetRange",
     "PartitionOffset",
     "PipelineApplied",
+    "PipelineDeleted",
     "RefusedDeployment",
     "ReviewDecided",
     "ReviewRequested",
@@ -101,6 +103,7 @@ EVENTS: dict[str, type[Event]] = {
     event.ce_type(): event
     for event in (
         PipelineApplied,
+        PipelineDeleted,
         TrainingRunRequested,
         TrainingRunStarted,
         TrainingRunProgressed,

@@ -19,8 +19,20 @@ class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}"):
     digest: Digest
     applied_at: Moment
     applied_by: Person
+    # Number up to which the pipeline was deleted before it was applied anew.
+    deleted_before: Number = 0
     # Signed by the registry over all of this; without it, as before this field was, nothing follows.
     evidence: Envelope | None = None
+
+
+class PipelineDeleted(Event, topic="pipelines.v1", key="{pipeline}"):
+    """A pipeline that never served is no more, with all that was made of its files up to `number`."""
+
+    pipeline: PipelineName
+    number: Number = Field(ge=1)
+    deleted_at: Moment
+    deleted_by: Person
+    evidence: Envelope | None = None  # Signed by the registry; without it nothing is deleted
 
 
 class ModelVersionRegistered(Event, topic="model-versions.v1", key="{version.pipeline}@{version.digest}"):

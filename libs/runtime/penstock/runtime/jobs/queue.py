@@ -192,7 +192,7 @@ class JobQueue:
     def _counts(self) -> list[Reading]:
         query = select(JobRow.state, func.count()).where(self._kind).group_by(JobRow.state)
         with self._store.snapshot() as session:
-            found = dict(session.execute(query).tuples().all())
+            found = dict(session.execute(query).all())
         states = ("queued", "running")
         return [(float(found.get(state, 0)), {"kind": self.kind, "state": state}) for state in states]
 

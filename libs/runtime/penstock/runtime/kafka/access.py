@@ -26,7 +26,7 @@ from kafka.admin import (
 
 from penstock.contracts.connection import SCRAM
 from penstock.contracts.errors import Unavailable
-from penstock.contracts.rights import Right, standing_rights, topic_rights
+from penstock.contracts.rights import Right, pipeline_rights, standing_rights
 from penstock.contracts.topics import SHARED, Topic
 from penstock.runtime.backoff import until_available
 from penstock.runtime.kafka.admin import admin_client, ensure_topics
@@ -59,11 +59,11 @@ def _open_for(kafka: KafkaSettings, passwords: Mapping[str, str]) -> None:
 
 
 def grant_topics(kafka: KafkaSettings, topics: Iterable[Topic]) -> None:
-    """Grants the rights on `topics`, where this Kafka's rights are ours to grant. Blocks; raises
+    """Grants the rights on a pipeline's `topics`, where this Kafka's rights are ours to grant. Blocks; raises
     Unavailable.
     """
     if kafka.grants:
-        grant(kafka, topic_rights(topics, kafka.topic_prefix))
+        grant(kafka, pipeline_rights(topics, kafka.topic_prefix))
 
 
 def grant(kafka: KafkaSettings, rights: Iterable[Right]) -> None:

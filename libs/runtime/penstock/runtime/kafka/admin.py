@@ -7,16 +7,17 @@ are lost.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 
 import structlog
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic, OffsetSpec
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
 from penstock.contracts.errors import Unavailable
-from penstock.contracts.topics import Topic
+from penstock.contracts.topics import DEAD_LETTERS, Topic
 from penstock.runtime.kafka.messages import Partition
 from penstock.runtime.settings import KafkaSettings
 
@@ -26,6 +27,7 @@ logging.getLogger("kafka.net.sasl").setLevel(logging.ERROR)
 
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000  # for one request that changes something; Kafka writes it on all replicas first
+GONE_WITHIN_S, GONE_POLL_S = 10.0, 0.1  # a broker learns of a deletion by itself
 LOOK_MS = 2_000  # to connect, and for one request, where somebody looks now and then
 
 
@@ -78,6 +80,35 @@ def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> None:
         for name in names.keys() & present:
             _adjust(admin, name, names[name], present[name])
         _create(admin, {name: names[name] for name in names.keys() - present}, kafka.replication)
+
+
+def remove_topics(kafka: KafkaSettings, topics: Collection[str]) -> set[str]:
+    """Deletes those of `topics` that exist, with their dead letters, and returns their names once no
+    broker knows them. Blocks for some round trips, GONE_WITHIN_S at most; raises Unavailable.
+    """
+    names = {kafka.topic(topic) for topic in topics}
+    removed: set[str] = set()
+    deadline = time.monotonic() + GONE_WITHIN_S
+    with admin_client(kafka, "deletion") as admin:
+        while left := {
+            found["name"]
+            for found in admin.describe_topics()
+            if found["name"] in names or _of_letters(found["name"]) in names
+        }:
+            if time.monotonic() > deadline:
+                raise Unavailable(f"Kafka has not deleted {len(left)} topics within {GONE_WITHIN_S:g} s")
+            with suppress(UnknownTopicOrPartitionError):  # asked for already
+                admin.delete_topics(sorted(left))
+            removed |= left
+            time.sleep(GONE_POLL_S)
+    for name in sorted(removed):
+        log.info("topic_deleted", topic=name)
+    return removed
+
+
+def _of_letters(name: str) -> str:
+    """Name of the topic whose dead letters lie in this one; empty where it is no such topic."""
+    return name.partition(".penstock.")[0] if name.endswith(DEAD_LETTERS) else ""
 
 
 def end_offsets(kafka: KafkaSettings, topics: Collection[str]) -> dict[Partition, int]:

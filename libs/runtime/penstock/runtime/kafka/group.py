@@ -63,6 +63,7 @@ class Member(ABC):
         self._ends = ends
         self._lock = threading.Lock()
         self._topics: frozenset[str] = frozenset()  # made anew under the lock, read without
+        self._removed: frozenset[str] = frozenset()  # since the member's thread looked last
         self._changed = threading.Event()
         self._assignment = Assignment(kafka, group)
 
@@ -73,9 +74,12 @@ class Member(ABC):
         self._changed.set()
 
     def remove(self, topic: str) -> None:
-        """Ends the subscription, within half a second; what is in flight is finished first."""
+        """Ends the subscription, within half a second; what is in flight is finished first. A topic that
+        is subscribed to again may be another of its name: no position of the old one counts.
+        """
         with self._lock:
             self._topics -= {topic}
+            self._removed |= {topic}
         self._changed.set()
 
     def run(self, stop: threading.Event) -> None:
@@ -148,7 +152,13 @@ class Member(ABC):
         """Follows `subscribe` and `remove`. False while there is no topic, after a pause."""
         if self._changed.is_set():
             self._changed.clear()
-            topics = sorted(map(self._kafka.topic, self._topics))
+            with self._lock:
+                removed, self._removed = self._removed, frozenset()
+            for topic in removed:
+                self._positions.forget(topic)
+            if removed & self._topics:  # back meanwhile: given up first, then taken anew
+                self._changed.set()
+            topics = sorted(map(self._kafka.topic, self._topics - removed))
             if topics:
                 self._client.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke)
             else:

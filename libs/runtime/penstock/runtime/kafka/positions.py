@@ -54,6 +54,12 @@ class Positions:
         """None is assigned."""
         self._next = {}
 
+    def forget(self, topic: str) -> None:
+        """No position of the topic is known any more, nor is it assigned: another of its name may come."""
+        for known in (self._next, self._highest, self._ended):
+            for where in [where for where in known if where.topic == topic]:
+                del known[where]
+
     def advance(self, partition: Partition, position: int) -> None:
         self._next[partition] = self._highest[partition] = position
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/penstock/model_registry/v1/model_registry.proto\x12\x1apenstock.model_registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x14\x41pplyPipelineRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x12\n\napplied_by\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"\x81\x01\n\x15\x41pplyPipelineResponse\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\x12\x35\n\x08problems\x18\x04 \x03(\x0b\x32#.penstock.model_registry.v1.Problem\"E\n\x07Problem\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\x05\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xba\x01\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\tspec_json\x18\x04 \x01(\t\x12.\n\napplied_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\napplied_by\x18\x06 \x01(\t\x12\x17\n\x0fpromoted_digest\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x05\"\x16\n\x14ListPipelinesRequest\"P\n\x15ListPipelinesResponse\x12\x37\n\tpipelines\x18\x01 \x03(\x0b\x32$.penstock.model_registry.v1.Pipeline\"6\n\x12GetPipelineRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\"\xab\x04\n\x07Version\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).penstock.model_registry.v1.Version.State\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\r\n\x05keyid\x18\x06 \x01(\t\x12\x41\n\x07metrics\x18\x07 \x03(\x0b\x32\x30.penstock.model_registry.v1.Version.MetricsEntry\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x08 \x03(\t\x12\x31\n\rregistered_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bpromoted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cversion_json\x18\x0b \x01(\t\x12\x0f\n\x07verdict\x18\x0c \x01(\t\x12\x12\n\nnot_judged\x18\r \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"n\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_REGISTERED\x10\x01\x12\x11\n\rSTATE_REFUSED\x10\x02\x12\x12\n\x0eSTATE_PROMOTED\x10\x03\x12\x11\n\rSTATE_RETIRED\x10\x04\"\'\n\x13ListVersionsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\"M\n\x14ListVersionsResponse\x12\x35\n\x08versions\x18\x01 \x03(\x0b\x32#.penstock.model_registry.v1.Version\"$\n\x11GetVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"6\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0bpromoted_by\x18\x02 \x01(\t\"T\n\x0fRollBackRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x16\n\x0erolled_back_by\x18\x02 \x01(\t\x12\x17\n\x0f\x66rom_generation\x18\x03 \x01(\x05\"&\n\x13\x46\x65tchPackageRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"%\n\x14\x46\x65tchPackageResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xeb\x06\n\x14ModelRegistryService\x12t\n\rApplyPipeline\x12\x30.penstock.model_registry.v1.ApplyPipelineRequest\x1a\x31.penstock.model_registry.v1.ApplyPipelineResponse\x12t\n\rListPipelines\x12\x30.penstock.model_registry.v1.ListPipelinesRequest\x1a\x31.penstock.model_registry.v1.ListPipelinesResponse\x12\x63\n\x0bGetPipeline\x12..penstock.model_registry.v1.GetPipelineRequest\x1a$.penstock.model_registry.v1.Pipeline\x12q\n\x0cListVersions\x12/.penstock.model_registry.v1.ListVersionsRequest\x1a\x30.penstock.model_registry.v1.ListVersionsResponse\x12`\n\nGetVersion\x12-.penstock.model_registry.v1.GetVersionRequest\x1a#.penstock.model_registry.v1.Version\x12Z\n\x07Promote\x12*.penstock.model_registry.v1.PromoteRequest\x1a#.penstock.model_registry.v1.Version\x12\\\n\x08RollBack\x12+.penstock.model_registry.v1.RollBackRequest\x1a#.penstock.model_registry.v1.Version\x12s\n\x0c\x46\x65tchPackage\x12/.penstock.model_registry.v1.FetchPackageRequest\x1a\x30.penstock.model_registry.v1.FetchPackageResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/penstock/model_registry/v1/model_registry.proto\x12\x1apenstock.model_registry.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"W\n\x14\x41pplyPipelineRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04\x66ile\x18\x02 \x01(\t\x12\x12\n\napplied_by\x18\x03 \x01(\t\x12\x0f\n\x07\x64ry_run\x18\x04 \x01(\x08\"\x81\x01\n\x15\x41pplyPipelineResponse\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0f\n\x07\x63hanged\x18\x03 \x01(\x08\x12\x35\n\x08problems\x18\x04 \x03(\x0b\x32#.penstock.model_registry.v1.Problem\"E\n\x07Problem\x12\x0c\n\x04line\x18\x01 \x01(\x05\x12\x0e\n\x06\x63olumn\x18\x02 \x01(\x05\x12\x0b\n\x03key\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\"\xba\x01\n\x08Pipeline\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x11\n\tspec_json\x18\x04 \x01(\t\x12.\n\napplied_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\napplied_by\x18\x06 \x01(\t\x12\x17\n\x0fpromoted_digest\x18\x07 \x01(\t\x12\x12\n\ngeneration\x18\x08 \x01(\x05\"=\n\x15\x44\x65letePipelineRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x12\n\ndeleted_by\x18\x02 \x01(\t\"\\\n\x16\x44\x65letePipelineResponse\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\x12\x10\n\x08versions\x18\x03 \x01(\x05\x12\x0e\n\x06topics\x18\x04 \x03(\t\"\x16\n\x14ListPipelinesRequest\"P\n\x15ListPipelinesResponse\x12\x37\n\tpipelines\x18\x01 \x03(\x0b\x32$.penstock.model_registry.v1.Pipeline\"6\n\x12GetPipelineRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x05\"\xab\x04\n\x07Version\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x38\n\x05state\x18\x03 \x01(\x0e\x32).penstock.model_registry.v1.Version.State\x12\x12\n\ngeneration\x18\x04 \x01(\x05\x12\x0e\n\x06run_id\x18\x05 \x01(\t\x12\r\n\x05keyid\x18\x06 \x01(\t\x12\x41\n\x07metrics\x18\x07 \x03(\x0b\x32\x30.penstock.model_registry.v1.Version.MetricsEntry\x12\x0f\n\x07\x62\x65\x63\x61use\x18\x08 \x03(\t\x12\x31\n\rregistered_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bpromoted_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cversion_json\x18\x0b \x01(\t\x12\x0f\n\x07verdict\x18\x0c \x01(\t\x12\x12\n\nnot_judged\x18\r \x01(\x08\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"n\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10STATE_REGISTERED\x10\x01\x12\x11\n\rSTATE_REFUSED\x10\x02\x12\x12\n\x0eSTATE_PROMOTED\x10\x03\x12\x11\n\rSTATE_RETIRED\x10\x04\"\'\n\x13ListVersionsRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\"M\n\x14ListVersionsResponse\x12\x35\n\x08versions\x18\x01 \x03(\x0b\x32#.penstock.model_registry.v1.Version\"$\n\x11GetVersionRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"6\n\x0ePromoteRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x13\n\x0bpromoted_by\x18\x02 \x01(\t\"T\n\x0fRollBackRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x16\n\x0erolled_back_by\x18\x02 \x01(\t\x12\x17\n\x0f\x66rom_generation\x18\x03 \x01(\x05\"&\n\x13\x46\x65tchPackageRequest\x12\x0f\n\x07version\x18\x01 \x01(\t\"%\n\x14\x46\x65tchPackageResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\x32\xe4\x07\n\x14ModelRegistryService\x12t\n\rApplyPipeline\x12\x30.penstock.model_registry.v1.ApplyPipelineRequest\x1a\x31.penstock.model_registry.v1.ApplyPipelineResponse\x12w\n\x0e\x44\x65letePipeline\x12\x31.penstock.model_registry.v1.DeletePipelineRequest\x1a\x32.penstock.model_registry.v1.DeletePipelineResponse\x12t\n\rListPipelines\x12\x30.penstock.model_registry.v1.ListPipelinesRequest\x1a\x31.penstock.model_registry.v1.ListPipelinesResponse\x12\x63\n\x0bGetPipeline\x12..penstock.model_registry.v1.GetPipelineRequest\x1a$.penstock.model_registry.v1.Pipeline\x12q\n\x0cListVersions\x12/.penstock.model_registry.v1.ListVersionsRequest\x1a\x30.penstock.model_registry.v1.ListVersionsResponse\x12`\n\nGetVersion\x12-.penstock.model_registry.v1.GetVersionRequest\x1a#.penstock.model_registry.v1.Version\x12Z\n\x07Promote\x12*.penstock.model_registry.v1.PromoteRequest\x1a#.penstock.model_registry.v1.Version\x12\\\n\x08RollBack\x12+.penstock.model_registry.v1.RollBackRequest\x1a#.penstock.model_registry.v1.Version\x12s\n\x0c\x46\x65tchPackage\x12/.penstock.model_registry.v1.FetchPackageRequest\x1a\x30.penstock.model_registry.v1.FetchPackageResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,32 +42,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROBLEM']._serialized_end=402
   _globals['_PIPELINE']._serialized_start=405
   _globals['_PIPELINE']._serialized_end=591
-  _globals['_LISTPIPELINESREQUEST']._serialized_start=593
-  _globals['_LISTPIPELINESREQUEST']._serialized_end=615
-  _globals['_LISTPIPELINESRESPONSE']._serialized_start=617
-  _globals['_LISTPIPELINESRESPONSE']._serialized_end=697
-  _globals['_GETPIPELINEREQUEST']._serialized_start=699
-  _globals['_GETPIPELINEREQUEST']._serialized_end=753
-  _globals['_VERSION']._serialized_start=756
-  _globals['_VERSION']._serialized_end=1311
-  _globals['_VERSION_METRICSENTRY']._serialized_start=1153
-  _globals['_VERSION_METRICSENTRY']._serialized_end=1199
-  _globals['_VERSION_STATE']._serialized_start=1201
-  _globals['_VERSION_STATE']._serialized_end=1311
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1313
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1352
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1354
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1431
-  _globals['_GETVERSIONREQUEST']._serialized_start=1433
-  _globals['_GETVERSIONREQUEST']._serialized_end=1469
-  _globals['_PROMOTEREQUEST']._serialized_start=1471
-  _globals['_PROMOTEREQUEST']._serialized_end=1525
-  _globals['_ROLLBACKREQUEST']._serialized_start=1527
-  _globals['_ROLLBACKREQUEST']._serialized_end=1611
-  _globals['_FETCHPACKAGEREQUEST']._serialized_start=1613
-  _globals['_FETCHPACKAGEREQUEST']._serialized_end=1651
-  _globals['_FETCHPACKAGERESPONSE']._serialized_start=1653
-  _globals['_FETCHPACKAGERESPONSE']._serialized_end=1690
-  _globals['_MODELREGISTRYSERVICE']._serialized_start=1693
-  _globals['_MODELREGISTRYSERVICE']._serialized_end=2568
+  _globals['_DELETEPIPELINEREQUEST']._serialized_start=593
+  _globals['_DELETEPIPELINEREQUEST']._serialized_end=654
+  _globals['_DELETEPIPELINERESPONSE']._serialized_start=656
+  _globals['_DELETEPIPELINERESPONSE']._serialized_end=748
+  _globals['_LISTPIPELINESREQUEST']._serialized_start=750
+  _globals['_LISTPIPELINESREQUEST']._serialized_end=772
+  _globals['_LISTPIPELINESRESPONSE']._serialized_start=774
+  _globals['_LISTPIPELINESRESPONSE']._serialized_end=854
+  _globals['_GETPIPELINEREQUEST']._serialized_start=856
+  _globals['_GETPIPELINEREQUEST']._serialized_end=910
+  _globals['_VERSION']._serialized_start=913
+  _globals['_VERSION']._serialized_end=1468
+  _globals['_VERSION_METRICSENTRY']._serialized_start=1310
+  _globals['_VERSION_METRICSENTRY']._serialized_end=1356
+  _globals['_VERSION_STATE']._serialized_start=1358
+  _globals['_VERSION_STATE']._serialized_end=1468
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1470
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1509
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1511
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1588
+  _globals['_GETVERSIONREQUEST']._serialized_start=1590
+  _globals['_GETVERSIONREQUEST']._serialized_end=1626
+  _globals['_PROMOTEREQUEST']._serialized_start=1628
+  _globals['_PROMOTEREQUEST']._serialized_end=1682
+  _globals['_ROLLBACKREQUEST']._serialized_start=1684
+  _globals['_ROLLBACKREQUEST']._serialized_end=1768
+  _globals['_FETCHPACKAGEREQUEST']._serialized_start=1770
+  _globals['_FETCHPACKAGEREQUEST']._serialized_end=1808
+  _globals['_FETCHPACKAGERESPONSE']._serialized_start=1810
+  _globals['_FETCHPACKAGERESPONSE']._serialized_end=1847
+  _globals['_MODELREGISTRYSERVICE']._serialized_start=1850
+  _globals['_MODELREGISTRYSERVICE']._serialized_end=2846
 # @@protoc_insertion_point(module_scope)

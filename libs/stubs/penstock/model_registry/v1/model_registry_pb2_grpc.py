@@ -39,6 +39,11 @@ class ModelRegistryServiceStub:
                 request_serializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ApplyPipelineRequest.SerializeToString,
                 response_deserializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ApplyPipelineResponse.FromString,
                 _registered_method=True)
+        self.DeletePipeline = channel.unary_unary(
+                '/penstock.model_registry.v1.ModelRegistryService/DeletePipeline',
+                request_serializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.DeletePipelineRequest.SerializeToString,
+                response_deserializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.DeletePipelineResponse.FromString,
+                _registered_method=True)
         self.ListPipelines = channel.unary_unary(
                 '/penstock.model_registry.v1.ModelRegistryService/ListPipelines',
                 request_serializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ListPipelinesRequest.SerializeToString,
@@ -81,6 +86,13 @@ class ModelRegistryServiceServicer:
 
     def ApplyPipeline(self, request, context):
         """Checks, numbers and publishes a pipeline. The same text again changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeletePipeline(self, request, context):
+        """One that never served, with all that was made of it. A repeat finds it done.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,6 +152,11 @@ def add_ModelRegistryServiceServicer_to_server(servicer, server):
                     servicer.ApplyPipeline,
                     request_deserializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ApplyPipelineRequest.FromString,
                     response_serializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ApplyPipelineResponse.SerializeToString,
+            ),
+            'DeletePipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeletePipeline,
+                    request_deserializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.DeletePipelineRequest.FromString,
+                    response_serializer=penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.DeletePipelineResponse.SerializeToString,
             ),
             'ListPipelines': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPipelines,
@@ -204,6 +221,33 @@ class ModelRegistryService:
             '/penstock.model_registry.v1.ModelRegistryService/ApplyPipeline',
             penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ApplyPipelineRequest.SerializeToString,
             penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.ApplyPipelineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeletePipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.model_registry.v1.ModelRegistryService/DeletePipeline',
+            penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.DeletePipelineRequest.SerializeToString,
+            penstock_dot_model__registry_dot_v1_dot_model__registry__pb2.DeletePipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

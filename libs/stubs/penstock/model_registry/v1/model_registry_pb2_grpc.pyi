@@ -33,6 +33,8 @@ class ModelRegistryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ModelRegistryServiceAsyncStub: ...
     ApplyPipeline: _grpc.UnaryUnaryMultiCallable[_model_registry_pb2.ApplyPipelineRequest, _model_registry_pb2.ApplyPipelineResponse]
     """Checks, numbers and publishes a pipeline. The same text again changes nothing."""
+    DeletePipeline: _grpc.UnaryUnaryMultiCallable[_model_registry_pb2.DeletePipelineRequest, _model_registry_pb2.DeletePipelineResponse]
+    """One that never served, with all that was made of it. A repeat finds it done."""
     ListPipelines: _grpc.UnaryUnaryMultiCallable[_model_registry_pb2.ListPipelinesRequest, _model_registry_pb2.ListPipelinesResponse]
     GetPipeline: _grpc.UnaryUnaryMultiCallable[_model_registry_pb2.GetPipelineRequest, _model_registry_pb2.Pipeline]
     ListVersions: _grpc.UnaryUnaryMultiCallable[_model_registry_pb2.ListVersionsRequest, _model_registry_pb2.ListVersionsResponse]
@@ -51,6 +53,8 @@ class ModelRegistryServiceAsyncStub(ModelRegistryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ApplyPipeline: _aio.UnaryUnaryMultiCallable[_model_registry_pb2.ApplyPipelineRequest, _model_registry_pb2.ApplyPipelineResponse]  # type: ignore[assignment]
     """Checks, numbers and publishes a pipeline. The same text again changes nothing."""
+    DeletePipeline: _aio.UnaryUnaryMultiCallable[_model_registry_pb2.DeletePipelineRequest, _model_registry_pb2.DeletePipelineResponse]  # type: ignore[assignment]
+    """One that never served, with all that was made of it. A repeat finds it done."""
     ListPipelines: _aio.UnaryUnaryMultiCallable[_model_registry_pb2.ListPipelinesRequest, _model_registry_pb2.ListPipelinesResponse]  # type: ignore[assignment]
     GetPipeline: _aio.UnaryUnaryMultiCallable[_model_registry_pb2.GetPipelineRequest, _model_registry_pb2.Pipeline]  # type: ignore[assignment]
     ListVersions: _aio.UnaryUnaryMultiCallable[_model_registry_pb2.ListVersionsRequest, _model_registry_pb2.ListVersionsResponse]  # type: ignore[assignment]
@@ -72,6 +76,14 @@ class ModelRegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_registry_pb2.ApplyPipelineResponse, _abc.Awaitable[_model_registry_pb2.ApplyPipelineResponse]]:
         """Checks, numbers and publishes a pipeline. The same text again changes nothing."""
+
+    @_abc_1.abstractmethod
+    def DeletePipeline(
+        self,
+        request: _model_registry_pb2.DeletePipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_registry_pb2.DeletePipelineResponse, _abc.Awaitable[_model_registry_pb2.DeletePipelineResponse]]:
+        """One that never served, with all that was made of it. A repeat finds it done."""
 
     @_abc_1.abstractmethod
     def ListPipelines(

@@ -1,0 +1,145 @@
+"""A deleted pipeline leaves no row, file or training set, cut short anywhere or not."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lending import EPOCH, append, credit_risk, record
+from online_worlds import OnlineWorld
+from sqlalchemy import func, select
+
+from penstock.contracts.events import TrainingSet
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.pipelines import Applied
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.store import Store
+from penstock.testing.packages import NOW
+from penstock.testing.threads import in_a_thread
+from penstock_feature_store.deletion import Deletion
+from penstock_feature_store.lake.arrivals import Arrivals
+from penstock_feature_store.lake.lake import Lake
+from penstock_feature_store.lake.records import Records
+from penstock_feature_store.online.writer import step
+from penstock_feature_store.pipelines import Pipelines
+from penstock_feature_store.settings import Settings
+from penstock_feature_store.store import PipelineRow, TrainingSetRow
+
+NAME = "credit-risk"
+WHO = "Ada-1815"
+
+
+class Cut(Exception):
+    pass
+
+
+class World:
+    """A feature store that owns its lake, with a pipeline's rows in it."""
+
+    def __init__(self, folder: Path, online: OnlineWorld) -> None:
+        self.folder = folder
+        self.store = Store.open(
+            f"sqlite:///{folder / 'fs.db'}", migrations="penstock_feature_store.migrations"
+        )
+        self.artifacts = Artifacts(f"file://{folder}/artifacts")
+        self.lake, self.online = Lake(folder / "lake"), online
+        records = Records(Settings(), Arrivals(), Readiness(lambda: NOW))
+        feast = folder / "feast"
+        self.deletion = Deletion(self.store, self.lake, online.stores, feast, self.artifacts)
+        self.pipelines = Pipelines(
+            self.store, self.lake, online.stores, feast, records, Keys(folder / "keys"), self.deletion
+        )
+
+    async def applies(self, number: int) -> None:
+        await self.pipelines._apply(Applied(credit_risk(), number, "sha256:1"), None)
+
+    def fills(self) -> None:
+        held = self.pipelines.owned(NAME)
+        append(
+            held.lakes["applications"], held.pipeline, "applications", [record(0, WHO, 0, {"income": 1.0})]
+        )
+        assert step(held, "applications", lambda *_: None)
+        part = self.artifacts.put_bytes("training-sets/set/train.parquet", b"rows")
+        made = TrainingSet(
+            fingerprint="sha256:0",
+            pipeline=NAME,
+            train=part,
+            validation=part,
+            audit=part,
+            rows={},
+            offsets=(),
+            created_at=EPOCH,
+        )
+        with in_a_thread(self.store.transaction()) as effect:
+            row = TrainingSetRow(id="set", pipeline=NAME, number=1, body=made, created_at=EPOCH)
+            effect.session.add(row)
+
+    def rows(self, table: type[PipelineRow | TrainingSetRow]) -> int:
+        with in_a_thread(self.store.snapshot()) as session:
+            return session.scalar(select(func.count()).select_from(table)) or 0
+
+    def close(self) -> None:
+        self.pipelines.close()
+        self.store.close()
+
+
+def left(world: World) -> list[str]:
+    """All that there is of the pipeline."""
+    places = [world.folder / "lake" / NAME, world.folder / "feast" / NAME]
+    found = [str(place) for place in places if place.exists()]
+    found += ["training set"] if world.artifacts.exists("training-sets/set") else []
+    found += ["online"] if world.online.holds(WHO) else []
+    return found + [table.__tablename__ for table in (PipelineRow, TrainingSetRow) if world.rows(table)]
+
+
+async def test_all_goes_at_once_and_whoever_holds_it_writes_nothing_more(
+    tmp_path: Path, online_world: OnlineWorld
+) -> None:
+    world = World(tmp_path, online_world)
+    await asyncio.to_thread(world.pipelines.own)
+    await world.applies(1)
+    world.fills()
+    held = world.pipelines.owned(NAME)
+    await world.pipelines._forget(NAME, 1)
+    assert left(world) == []
+    assert not step(held, "applications", lambda *_: None)
+    assert world.pipelines.all() == []
+    await world.pipelines._forget(NAME, 1)  # at each start
+    await world.applies(2)
+    await world.pipelines._forget(NAME, 1)
+    assert world.pipelines.owned(NAME).lakes["applications"].positions() == {}
+    assert world.rows(PipelineRow) == 1
+    world.close()
+
+
+@pytest.mark.parametrize(("cut", "at"), [(Lake, "remove"), (Artifacts, "delete"), (Store, "transaction")])
+async def test_a_deletion_that_is_cut_short_is_finished_before_the_lake_is_used_again(
+    tmp_path: Path, online_world: OnlineWorld, monkeypatch: pytest.MonkeyPatch, cut: type, at: str
+) -> None:
+    first = World(tmp_path, online_world)
+    await asyncio.to_thread(first.pipelines.own)
+    await first.applies(1)
+    first.fills()
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Cut
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cut, at, stop)
+        with pytest.raises(Cut):
+            await asyncio.to_thread(first.deletion.remove, NAME, 1)
+    first.close()
+
+    again = World(tmp_path, online_world)
+    assert await again.pipelines.reopen()
+    await again.pipelines._forget(NAME, 1)
+    await again.applies(2)  # anew, before this replica owns the lake
+    await asyncio.to_thread(again.pipelines.own)
+    assert again.rows(TrainingSetRow) == 0
+    assert not again.online.holds(WHO)
+    assert again.pipelines.owned(NAME).number == 2
+    assert again.pipelines.owned(NAME).lakes["applications"].positions() == {}
+    again.close()

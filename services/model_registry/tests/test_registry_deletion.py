@@ -1,0 +1,145 @@
+"""A pipeline that never served can be deleted, once; what comes late is none of the next one's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import func, select
+
+from penstock.contracts.errors import Conflict, NotFound, Refused, Unavailable
+from penstock.contracts.events import AuditFailed, PipelineDeleted
+from penstock.packages import facts
+from penstock.runtime.settings import KafkaSettings
+from penstock.testing import packages as sample
+from penstock.testing.history import restored
+from penstock.testing.threads import in_a_thread
+from penstock_model_registry import deletion
+from penstock_model_registry.deletion import Deletions
+from penstock_model_registry.history import History
+from penstock_model_registry.store import DeletedRow, PipelineRow, VersionRow
+
+if TYPE_CHECKING:
+    from conftest import World
+
+NOBODY = KafkaSettings(bootstrap_servers="127.0.0.1:1")
+
+
+def deletions(world: World) -> Deletions:
+    return Deletions(world.store, NOBODY, world.keys, world.artifacts, lambda: datetime.now(UTC))
+
+
+async def delete(world: World, number: int = 1) -> PipelineDeleted:
+    """As `Deletions.delete` does when it has asked Kafka for predictions."""
+    await world.store.write(partial(deletion._write, sample.deleted(world.keys, number=number)))
+    [event] = world.published(PipelineDeleted)
+    assert isinstance(event, PipelineDeleted)
+    return event
+
+
+def count(world: World, row: type[PipelineRow | VersionRow | DeletedRow]) -> int:
+    with in_a_thread(world.store.snapshot()) as session:
+        return session.scalar(select(func.count()).select_from(row)) or 0
+
+
+async def test_what_ever_served_stays(world: World) -> None:
+    await world.promotes("one")
+    with pytest.raises(Refused, match=r"loans stays: loans@\w{8} was promoted on 20"):
+        await deletions(world).delete("loans", by="Ada")
+    with pytest.raises(Refused):
+        await delete(world)
+    assert count(world, PipelineRow) == 1
+
+
+async def test_nothing_is_deleted_while_nobody_can_say_whether_it_predicted(world: World) -> None:
+    with pytest.raises(Unavailable):
+        await deletions(world).delete("loans", by="Ada")
+    with pytest.raises(NotFound, match="There is loans"):
+        await deletions(world).delete("loan", by="Ada")
+    assert count(world, PipelineRow) == 1
+
+
+async def test_files_and_versions_go_and_the_fact_is_signed(world: World) -> None:
+    run = world.run()
+    await world.receives(run)
+    event = await delete(world)
+    facts.verify_fact(event, world.keys.trust())
+    assert (count(world, PipelineRow), count(world, VersionRow), count(world, DeletedRow)) == (0, 0, 1)
+    again = await deletions(world).delete("loans", by="Ada")
+    assert (again.number, again.versions, again.topics) == (1, 0, ())
+    with in_a_thread(world.store.snapshot()) as session:
+        row = session.get_one(DeletedRow, "loans")
+        assert run.package.uri in {artifact.uri for artifact in row.artifacts}
+        assert "loans.predictions.v1" in row.topics
+
+
+async def test_a_file_that_is_applied_meanwhile_is_not_deleted_unseen(world: World) -> None:
+    world.applies(number=2)
+    with pytest.raises(Conflict, match="applied meanwhile"):
+        await delete(world, number=1)
+    assert count(world, PipelineRow) == 2
+
+
+async def test_packages_go_but_those_that_a_version_of_today_holds(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deletion, "remove_topics", lambda kafka, topics: set())
+    gone, same = world.run(card="# gone\n"), world.run(card="# same\n", run_id="R2")
+    for run in (gone, same):
+        await world.receives(run)
+    await delete(world)
+    world.applies(number=2)
+    again = world.signs(same, pipeline_number=2, run_id="R3")
+    await world.receives(again)
+    for _ in range(2):
+        await deletions(world).clear("loans")
+    with pytest.raises(NotFound):
+        world.artifacts.read(gone.package)
+    assert world.artifacts.read(same.package)
+
+
+async def test_what_comes_after_the_deletion_is_ignored(world: World) -> None:
+    """A run, an audit and a review that were under way; none holds up those behind it."""
+    run, late = world.run(), world.run(card="# late\n", run_id="R2")
+    await world.receives(run)
+    await delete(world)
+    failed = AuditFailed(
+        audit_id="A9",
+        pipeline="loans",
+        digest=run.digest,
+        reason="so",
+        remedy="so",
+        failed_at=sample.NOW,
+    )
+    await world.receives(world.audit(run.digest))
+    await world.receives(world.review(run.digest, None))
+    await world.receives(facts.signed(failed, world.keys.signer("audit")))
+    world.applies(number=2)
+    await world.receives(late)
+    assert count(world, VersionRow) == 0
+    await world.receives(world.signs(late, pipeline_number=2))
+    assert count(world, VersionRow) == 1
+
+
+async def test_the_last_fact_about_a_pipeline_stays_on_its_compacted_topic(world: World) -> None:
+    applied = sample.applied(world.keys)
+    deleted = await delete(world)
+    await world.receives(applied)  # an old one once more
+    assert world.published(PipelineDeleted) == [deleted, deleted]
+    world.applies(number=2)
+    await world.receives(deleted)
+    [newest] = world.published()[2:]
+    assert (type(newest).__name__, newest.number) == ("PipelineApplied", 2)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_lost_database_brings_back_nothing_that_was_deleted(world: World, anew: bool) -> None:
+    run = world.run()
+    await world.receives(run)
+    [registered] = world.published()
+    world.lose_database()
+    last = sample.applied(world.keys, number=2, deleted_before=1) if anew else sample.deleted(world.keys)
+    await restored(History(world.store, world.keys), [last, registered])
+    assert (count(world, PipelineRow), count(world, VersionRow)) == (int(anew), 0)

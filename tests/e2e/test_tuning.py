@@ -1,0 +1,71 @@
+"""docs/tuning.md as a reader follows it: from events to a promoted version with its study in the
+lineage, and into the file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from census import ROOT, Served, pipeline_text, run_penstock
+from ruamel.yaml import YAML
+
+from penstock.testing.stack import StackUnderTest
+
+pytestmark = pytest.mark.stack
+
+NAME = "census-tuned"
+ROWS = 1_500
+COMMANDS = "".join(re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tuning.md").read_text(), re.DOTALL))
+TUNER = """
+# Three trials, on one split.
+tuner:
+  budget: {trials: 3}
+  evaluate: {folds: 1}
+  space: {model: {mlp: {hidden: [[16]], dropout: {low: 0, high: 0.1}}}}
+"""
+
+
+def a_poor_file() -> str:
+    """A pipeline whose own values learn next to nothing."""
+    text = pipeline_text(NAME, compare="none", gates="[{metric: auroc, at_least: 0.6, on_fail: block}]")
+    model = re.search(r"^model: .*$", text, re.MULTILINE)
+    assert model is not None
+    poor = "model: {type: mlp, hidden: [2], dropout: 0.9}  # a first guess"
+    return text.replace(model[0], poor) + TUNER
+
+
+def test_a_better_model_is_found_promoted_and_kept(
+    served: Served, stack: StackUnderTest, tmp_path: Path
+) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(a_poor_file())
+    assert "census-tuned: no pipeline" in run_penstock(stack, "tune", NAME).stderr
+    assert run_penstock(stack, "apply", str(file)).returncode == 0
+    assert "nothing to train on" in run_penstock(stack, "tune", NAME).stderr
+    served.journey.publish(NAME, "people", served.events[:ROWS])
+
+    names, said = {"PIPELINE": NAME, "FILE": str(file)}, {}
+    for command in COMMANDS.splitlines():
+        words = [names.get(word, word) for word in command.split()[1:]]
+        done = run_penstock(stack, *words)
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        said[" ".join(words[:2])] = done.stdout
+        (study,) = served.client.studies.list(NAME)
+        names["STUDY"] = study.study_id
+        if words[0] == "tune":
+            run = served.client.runs.get(study.run_id)
+            assert 0 < study.best < 3
+    assert f"study {study.study_id} of {NAME}, completed: 4 of 4 trials" in said["study show"]
+    assert "is better than your own values" in said[f"tune {NAME}"]
+    assert "promoted: generation 1\nserved" in said[f"tune {NAME}"]
+
+    told = run_penstock(stack, "trace", run.digest).stdout
+    assert f"of study {study.study_id}, chosen by the least train_loss + 4 * validation_loss" in told
+    chosen = YAML(typ="safe").load(file.read_text())["model"]
+    assert chosen["hidden"] == [16]
+    assert "# Three trials, on one split." in file.read_text()
+    own = json.loads(run_penstock(stack, "tune", NAME, "--trials", "1", "--json").stdout)
+    assert (own["best"], own["conclusion"]) == (0, "no better than yours: keep it")
