@@ -65,7 +65,7 @@ class Load:
     answered: list[str] = field(default_factory=list)
     failed: dict[str, int] = field(default_factory=dict)
 
-    def grows(self, by: int = 50, within: float = 60.0) -> None:
+    def grows(self, by: int = 50, within: float = 120.0) -> None:
         """Waits for more answers: the door works again."""
         now = len(self.answered)
         until(
@@ -135,7 +135,7 @@ def recorded(served: Served, pipeline: str = PIPELINE) -> list[str]:
     return found
 
 
-def all_recorded_once(served: Served, load: Load, within: float = 30.0) -> None:
+def all_recorded_once(served: Served, load: Load, within: float = 120.0) -> None:
     """Waits until each answered prediction has a record, and asserts that none has two."""
     wanted = set(load.answered)
     until(lambda: wanted <= set(recorded(served)), within=within, what="each answered prediction is recorded")
@@ -151,7 +151,7 @@ class Publishing:
     acknowledged: list[str] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
 
-    def grows(self, by: int = 200, within: float = 60.0) -> None:
+    def grows(self, by: int = 200, within: float = 120.0) -> None:
         """Waits for more acknowledgements: Kafka takes events again."""
         now = len(self.acknowledged)
         until(
@@ -214,7 +214,7 @@ def publishing(
         assert producer.flush(150) == 0
 
 
-def all_records_once(served: Served, pipeline: str, published: Publishing, within: float = 90.0) -> None:
+def all_records_once(served: Served, pipeline: str, published: Publishing, within: float = 120.0) -> None:
     """Waits until each acknowledged event is a record, and asserts that none is there twice. One
     given up may have arrived.
     """

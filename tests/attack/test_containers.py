@@ -105,7 +105,7 @@ def test_the_door_takes_no_model_and_is_not_closed(compose: ComposeUnderTest, me
     connection.request(method, path, b'{"parameters":{"config":"{}"}}')
     assert connection.getresponse().status >= 400
     connection.close()
-    compose.ready(within=5)
+    compose.ready()
 
 
 @pytest.mark.parametrize("service", LOCKED)

@@ -142,7 +142,7 @@ def test_anybody_publishes_events_of_an_applied_pipeline(served: Served, stack: 
         producer.produce(source_topic("events", name, "people"), orjson.dumps(event))
     producer.produce(source_topic("events", name, "people"), b"no event")
     producer.commit_transaction(20)
-    until(lambda: served.journey.events(name, "people") == 11, within=60, what="they are taken")
+    until(lambda: served.journey.events(name, "people") == 11, what="they are taken")
     assert [source for source, _ in client.events.rejects(name)] == ["people"]
 
 
@@ -155,7 +155,7 @@ def test_a_kafka_without_rights_gets_them_from_the_registry(served: Served, stac
         everybody = ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, pattern)
         admin.delete_acls([everybody])
     refused = {events: KafkaError.TOPIC_AUTHORIZATION_FAILED}
-    until(lambda: written(stack.stack.kafka, [events]) == refused, within=30, what="nobody has rights")
+    until(lambda: written(stack.stack.kafka, [events]) == refused, what="nobody has rights")
     stack.kill("model_registry")
-    until(lambda: written(stack.stack.kafka, [events]) == {events: None}, within=60, what="users publish")
+    until(lambda: written(stack.stack.kafka, [events]) == {events: None}, what="users publish")
     stack.ready()

@@ -43,10 +43,10 @@ def test_rubbish_on_every_topic_stops_nobody(attacked: Attacked) -> None:
         found = Counter((letter.topic, letter.group) for letter in client.dead_letters.list())
         return all(found[place] >= len(ODD) for place in expected)
 
-    until(left_out, within=60, what="each of them is a dead letter of each that reads it")
+    until(left_out, what="each of them is a dead letter of each that reads it")
     stack.kill("ingest")  # it reads the pipelines and the seen ids anew
     client.events.publish(name, "people", served.events[50:150])
-    until(lambda: served.journey.events(name, "people") == 200, within=60, what="what is genuine is taken")
+    until(lambda: served.journey.events(name, "people") == 200, what="what is genuine is taken")
     assert not list(client.events.rejects(name)), "what is no reject is not shown, and hides none"
     counts = client.events.counts(name, "people")
     assert (counts.records, counts.duplicates) == (150, 50)

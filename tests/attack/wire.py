@@ -186,7 +186,6 @@ def until_no_more(stack: StackUnderTest, first: dict[str, int]) -> dict[str, int
     return until(
         lambda: memory(stack),
         accept=lambda now: all(now[name] <= MORE_MEMORY * held for name, held in first.items()),
-        within=60,
         what=f"no service holds over {MORE_MEMORY} times of {first}",
     )
 

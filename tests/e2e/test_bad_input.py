@@ -153,11 +153,13 @@ def test_a_tampered_package_is_never_loaded_and_the_reason_is_seen(
         ]
         return found[0].refused_reason if found and found[0].refused_digest == bad.digest else ""
 
-    assert "sha256" in until(refusal, within=60, what="the refusal is seen")
-    (inference,) = (program for program in stack.stack.status() if program.program == "inference")
-    assert [fact for fact in inference.facts if name in fact and "sha256" in fact], (
-        "`penstock status` says it, too"
-    )
+    assert "sha256" in until(refusal, what="the refusal is seen")
+
+    def facts() -> list[str]:
+        (inference,) = (program for program in stack.stack.status() if program.program == "inference")
+        return [fact for fact in inference.facts if name in fact and "sha256" in fact]
+
+    until(facts, what="`penstock status` says it, too")
     served.journey.until_served(name, good.digest)
     assert (
         served.client.predictions.by_fields(name, model_fields(served, served.events[0])).digest

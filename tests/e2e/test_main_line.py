@@ -110,7 +110,7 @@ def test_a_prediction_is_traced_back_to_its_events(served: Served) -> None:
         except PenstockError:
             return None
 
-    found = until(line, within=20, what="the prediction is recorded")
+    found = until(line, what="the prediction is recorded")
     assert found.prediction["pipeline"] == PIPELINE
     assert found.version.digest == served.version.digest
     assert found.run.run_id == served.version.run_id

@@ -4,20 +4,19 @@ by itself.
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 import threading
 import time
 from collections import Counter
-from pathlib import Path
 
+import psutil
 import pytest
 from census import Event, Served, pipeline_text
 from load import all_recorded_once, all_records_once, predicting, publishing, record_ids
 
 from penstock.stack.stack import down, up
-from penstock.testing.stack import StackUnderTest
+from penstock.testing.processes import below, job_of
+from penstock.testing.stack import UP_WITHIN_S, StackUnderTest
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
@@ -38,12 +37,12 @@ def test_killing_ingest_in_mid_transaction_loses_and_doubles_nothing(
     events = served.events[:4000]
     publisher = threading.Thread(target=lambda: trickle(served, name, events, seconds=3.0))
     publisher.start()
-    until(lambda: served.journey.events(name, "people") > 0, within=30, what="ingest reads")
+    until(lambda: served.journey.events(name, "people") > 0, what="ingest reads")
     time.sleep(seeded("ingest", 0.2, 1.5))  # the moment of the kill
     stack.kill("ingest")
     publisher.join(60)
-    stack.ready("ingest", within=30)
-    until(lambda: served.journey.events(name, "people") >= len(events), within=60, what="ingest has read all")
+    stack.ready("ingest")
+    until(lambda: served.journey.events(name, "people") >= len(events), what="ingest has read all")
     counts = served.client.events.counts(name, "people")
     assert (counts.events, counts.records, counts.duplicates) == (len(events), len(events), 0)
     assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
@@ -61,7 +60,7 @@ def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(
         overrides={"trainer.early_stopping": None},
     )
     until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 2, within=120, what="two epochs are done")
-    os.kill(child_of(stack.pid("trainer")), signal.SIGKILL)
+    job(stack).kill()
     ended = served.journey.ended(run.run_id)
     assert ended.state == trainer.Run.STATE_COMPLETED, ended.failure
     assert ended.attempts == 2
@@ -73,10 +72,10 @@ def test_killing_the_trainer_itself_goes_on_too(served: Served, stack: StackUnde
     served.journey.publish(name, "people", served.events)
     run = served.client.runs.create(name, after=served.client.events.end_offsets(name), by="test")
     until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 1, within=120, what="an epoch is done")
-    child = child_of(stack.pid("trainer"))
+    child = job(stack)
     stack.kill("trainer")
-    until(lambda: not Path(f"/proc/{child}").exists(), within=10, what="the child ends with its service")
-    stack.ready("trainer", within=30)
+    until(lambda: not child.is_running(), what="the child ends with its service")
+    stack.ready("trainer")
     ended = served.journey.ended(run.run_id)
     assert ended.state == trainer.Run.STATE_COMPLETED, ended.failure
     numbers = [epoch.number for epoch in ended.epochs]
@@ -88,7 +87,7 @@ def test_killing_envoy_under_load_loses_no_answered_prediction(served: Served, s
         load.grows()
         time.sleep(seeded("envoy", 0.0, 1.0))  # the moment of the kill
         stack.kill("envoy")
-        stack.ready("envoy", within=30)
+        stack.ready("envoy")
         load.grows()
     all_recorded_once(served, load)
 
@@ -97,7 +96,7 @@ def test_killing_triton_brings_the_same_version_back(served: Served, stack: Stac
     with predicting(served) as load:
         load.grows()
         stack.kill("triton")
-        stack.ready("triton", "inference", within=60)
+        stack.ready("triton", "inference")
         load.grows()
     assert [s.digest for s in served.client.predictions.serving().pipelines if s.pipeline == "census"] == [
         served.version.digest
@@ -108,10 +107,12 @@ def test_killing_triton_brings_the_same_version_back(served: Served, stack: Stac
 def test_killing_tritons_stub_is_noticed_and_mended(served: Served, stack: StackUnderTest) -> None:
     with predicting(served) as load:
         load.grows()
-        for stub in stubs_of(stack.pid("triton")):
-            os.kill(stub, signal.SIGKILL)
-        until(lambda: load.failed, within=10, what="a prediction fails without the stubs")
-        load.grows(within=60)
+        stubs = below(stack.pid("triton"), "triton_python_backend_stub")
+        assert stubs
+        for stub in stubs:
+            stub.kill()
+        until(lambda: load.failed, what="a prediction fails without the stubs")
+        load.grows()
     all_recorded_once(served, load)
 
 
@@ -121,15 +122,15 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
     served.journey.publish(name, "people", events[:1000])
     with predicting(served) as load:
         with stack.without("kafka"):
-            stack.waits("trainer", "kafka", within=30)
+            stack.waits("trainer", "kafka")
             answered = len(load.answered)
             time.sleep(10)  # how long it is away is the test
             assert len(load.answered) > answered, "serving does not need Kafka"
-        served.journey.publish(name, "people", events[1000:], within=90)
+        served.journey.publish(name, "people", events[1000:])
         load.grows()
     stack.ready()
     assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
-    all_recorded_once(served, load, within=60)
+    all_recorded_once(served, load)
 
 
 def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:
@@ -139,12 +140,12 @@ def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stac
         published.grows()
         time.sleep(seeded("everything", 0.3, 1.5))  # the moment of the stop
         down(stack.home)
-        up(stack.home)
+        up(stack.home, within=UP_WITHIN_S)
         published.grows()
         load.grows()
     all_records_once(served, name, published)
     served.journey.until_served("census", served.version.digest)
-    all_recorded_once(served, load, within=60)
+    all_recorded_once(served, load)
 
 
 # -- helpers ---------------------------------------------------------------------------------------
@@ -164,39 +165,6 @@ def trickle(served: Served, pipeline: str, events: list[Event], *, seconds: floa
         time.sleep(seconds / 20)  # the pace of publishing
 
 
-def child_of(pid: int) -> int:
-    """The job's process, forked from one that loaded its module."""
-
-    def look() -> list[int]:
-        servers = [child for child in children(pid) if "penstock_trainer.job" in command_of(child)]
-        return [job for server in servers for job in children(server)]
-
-    return until(look, within=30, what="the trainer has a child")[0]
-
-
-def stubs_of(triton: int) -> list[int]:
-    found = [child for child in descendants(triton) if "triton_python_backend_stub" in command_of(child)]
-    assert found
-    return found
-
-
-def children(pid: int) -> list[int]:
-    return [
-        int(child)
-        for task in Path(f"/proc/{pid}/task").glob("*/children")
-        for child in task.read_text().split()
-    ]
-
-
-def descendants(pid: int) -> list[int]:
-    found = children(pid)
-    for child in found:
-        found += children(child)
-    return found
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except OSError:
-        return ""
+def job(stack: StackUnderTest) -> psutil.Process:
+    """The trainer's."""
+    return until(lambda: job_of(stack.pid("trainer"), "penstock_trainer.job"), what="the trainer has a job")

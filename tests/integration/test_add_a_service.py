@@ -159,7 +159,7 @@ def test_the_page_makes_a_service(house: House, kafka: Any, tmp_path: Path) -> N
             assert [method.name for method in described.service[0].method] == ["GetTally"]
     finally:
         service.terminate()
-        assert service.wait(20) == 0
+        assert service.wait(30) == 0
 
 
 def _eventually_says(port: int, fact: str) -> bool:

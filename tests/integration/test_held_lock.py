@@ -51,6 +51,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.process]
 HOLD_S = 20.0
 P99_S = 0.2
 LONGEST_S = 1.0
+WITHOUT_DATABASE = "ingest"
+BUSY = 2.0  # times what that one takes meanwhile may take whoever has a database
 DIGEST = "sha256:" + "a" * 64
 
 Call = Callable[[grpc.Channel], Any]
@@ -262,7 +264,7 @@ def urls(databases: Databases, tmp_path: Path) -> Iterator[dict[str, str]]:
         def url(opened: AbstractContextManager[str]) -> str:
             return stack.enter_context(opened)
 
-        yield {name: url(databases()) for name in READS if name != "ingest"}
+        yield {name: url(databases()) for name in READS if name != WITHOUT_DATABASE}
 
 
 def test_a_held_database_delays_who_needs_it_and_nobody_else(
@@ -289,11 +291,10 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
             # Another trust store: what inference served is withdrawn.
             Keys(services.home("inference") / "keys").ensure(sample.NOW)
             watches = {name: Watch(channel, READS[name]) for name, channel in services.channels.items()}
-            until(lambda: time.monotonic() - began > HOLD_S, within=HOLD_S + 5, what="the lock was held")
+            until(lambda: time.monotonic() - began > HOLD_S, within=2 * HOLD_S, what="the lock was held")
             found = {name: watch.end() for name, watch in watches.items()}
-            assert {
-                name: took for name, took in found.items() if took[0] > P99_S or took[1] > LONGEST_S
-            } == {}
+            p99, longest = map(max, (P99_S, LONGEST_S), (BUSY * took for took in found[WITHOUT_DATABASE]))
+            assert {name: took for name, took in found.items() if took[0] > p99 or took[1] > longest} == {}
             assert not any(write.done() for write in writes)
         assert writes[0].result(60).number == 8
         refused = [write.exception(60) for write in writes[1:]]
@@ -302,6 +303,6 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
             grpc.StatusCode.FAILED_PRECONDITION,
         ]
         withdrawn = lambda: inference(services.channels["inference"]).pipelines[0].refused_reason  # noqa: E731
-        until(withdrawn, within=30, what="inference has written what it found")
+        until(withdrawn, what="inference has written what it found")
         kept = lambda: services.answers("feature_store", partial(feature_store, pipeline="rents"))  # noqa: E731
-        until(kept, within=30, what="the feature store has kept the other pipeline")
+        until(kept, what="the feature store has kept the other pipeline")

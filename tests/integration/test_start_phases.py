@@ -220,14 +220,14 @@ def way(kafka: Kafka) -> Iterator[Way]:
 def test_without_its_past_a_service_denies_nothing_and_goes_on_by_itself(start: Start, way: Way) -> None:
     start.begin(way)
     ask = ASKS[start.service]
-    topics = until(lambda: start.waits_for().get("start", ""), within=20, what="it says what it waits for")
+    topics = until(lambda: start.waits_for().get("start", ""), what="it says what it waits for")
     assert topics.startswith("restores its state from ")
     assert "pipelines.v1" in topics
     with pytest.raises(grpc.RpcError) as caught:
         ask(start.channel)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert f"the service is not ready, it waits for start: {topics}" in str(caught.value.details())
-    until(lambda: "tries" in start.waits_for().get("kafka", ""), within=30, what="it says that Kafka is away")
+    until(lambda: "tries" in start.waits_for().get("kafka", ""), what="it says that Kafka is away")
 
     health = health_pb2_grpc.HealthStub(start.channel)
     assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 2, "not serving"
@@ -249,7 +249,7 @@ def test_without_its_past_a_service_denies_nothing_and_goes_on_by_itself(start: 
 
     if start.service == "inference":  # serves nothing, and now knows it: an empty answer
         ask = lambda channel: inference(channel) is not None  # noqa: E731
-    until(answered, within=60, what="it answers from what the topics hold")
+    until(answered, what="it answers from what the topics hold")
     assert "start" not in start.waits_for()
 
 
@@ -266,10 +266,10 @@ def test_after_a_restart_a_service_answers_from_its_database_while_kafka_is_away
     else:
         way.open()
         start.begin(way)
-        until(lambda: "start" not in start.waits_for(), within=60, what="its past is in the database")
+        until(lambda: "start" not in start.waits_for(), what="its past is in the database")
         start.end()
     start.begin(Way(kafka))  # which is never opened
-    until(lambda: "lake" not in start.waits_for(), within=20, what="the feature store has its lake")
+    until(lambda: "lake" not in start.waits_for(), what="the feature store has its lake")
     assert ask(start.channel)
     assert not start.status().ready
     assert "kafka" in start.waits_for()

@@ -62,7 +62,7 @@ def test_what_services_tell_goes_on_to_prometheus(engine: None, tmp_path: Path) 
         def taken() -> list[dict[str, str]]:
             return [json.loads(said) for said in re.findall(r"\{\"path\".*\}", stack.log("prometheus"))]
 
-        (got,) = until(taken, within=30, what="the collector has passed it on")
+        (got,) = until(taken, what="the collector has passed it on")
     assert got["path"] == "/api/v1/otlp/v1/metrics"
     body = b64decode(got["body"])
     passed = ExportMetricsServiceRequest.FromString(

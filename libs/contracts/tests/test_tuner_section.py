@@ -65,6 +65,10 @@ def pipeline(tuner: str = "{}", before: str = "") -> Pipeline:
             "{objectives: {a: 1 - auroc, b: latency_us}, choose: {type: knee}, pruner: asha}",
             "pruner: a pruner looks at one loss",
         ),
+        (
+            "{pruner: asha, space: {trainer: {class_weights: [balanced, none], epochs: [5, 9]}}}",
+            "pruner: the losses that it compares depend on `class_weights`",
+        ),
         ("{choose: {type: knee}}", "choose: `choose` is for `objectives`"),
         ("{budget: {trials: 0}}", "budget.trials: input should be greater than or equal to 1, not 0"),
         ("{budget: {time: 0s}}", "budget.time: write how long"),
@@ -130,6 +134,11 @@ def test_a_search_that_cannot_be_made_is_a_sentence(tuner: str, said: str) -> No
 )
 def test_a_space_that_cannot_be_searched_is_a_sentence(space: str, said: str) -> None:
     assert said in problem(f"{{space: {space}}}", before=KEYS)
+
+
+def test_rows_that_are_split_by_time_have_no_folds() -> None:
+    assert "evaluate.folds: with `split.by: time`" in problem("{evaluate: {folds: 5}}", "split: {by: time}\n")
+    assert pipeline("{evaluate: {folds: 1}}", "split: {by: time}\n").tuner.evaluate.folds == 1
 
 
 def test_a_family_that_the_file_cannot_have_is_a_sentence() -> None:

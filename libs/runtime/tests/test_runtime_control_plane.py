@@ -42,6 +42,7 @@ from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.recovery import ClientFailed
+from penstock.runtime.letter_box import LINGER_S
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
@@ -53,7 +54,7 @@ from penstock.testing.wait import until_async as until
 pytestmark = pytest.mark.kafka
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-QUICK = Retries(first=0.02, longest=0.1, patience=5.0)
+QUICK = Retries(first=0.02, longest=0.1, patience=120.0)
 TOPICS = [topic for topic in SHARED if topic.name in ("audits.v1", "pipelines.v1", "reviews.v1")]
 AUDITS = "audits.v1"
 DLQ = "audits.v1.g.dlq"
@@ -186,7 +187,7 @@ async def test_no_message_is_committed_while_it_is_in_its_handler(
         done.append(int(event.audit_id))
 
     async with running(ControlPlane("t", settings, [router], store=store)):
-        await until(lambda: len(done) == 60, within=30)
+        await until(lambda: len(done) == 60)
         await until(lambda: topics.committed(AUDITS, "g") == 60)
     witness.close()
     assert early == []
@@ -315,7 +316,7 @@ async def test_a_consumer_that_tries_again_does_not_stand_still(
     topics.send(started("1"), started("2"))
     async with running(plane) as task:
         await until(lambda: got or task.done())
-        assert got == ["2"]
+        assert set(got) == {"2"}
     assert [headers(letter)["dlq-reason"] for letter in topics.read(DLQ)] == ["the feature store is away"]
 
 
@@ -438,19 +439,21 @@ async def test_dead_letters_in_a_row_are_made_durable_together(
         effect.session.add(Applied(number=1, audit=event.audit_id))
 
     topics.send(*[started(str(number)) for number in range(300)])
+    began = time.monotonic()
     async with running(ControlPlane("t", settings, [router], store=store)):
         await until(lambda: topics.committed(AUDITS, "g") == 300)
     assert audits(store) == ["150"]
     letters = [headers(letter)["dlq-offset"] for letter in topics.read(DLQ)]
     assert letters == [str(number) for number in range(300) if number != 150]
-    assert len([count for count in flushes if count]) <= 30
+    assert len([count for count in flushes if count]) <= 10 + (time.monotonic() - began) / LINGER_S
     router = Router("h")
     router.on_replay(AuditStarted)(router_refuses)
     flushes.clear()
+    began = time.monotonic()
     async with running(ControlPlane("t", settings, [router])):
         await asyncio.wait_for(router.caught_up(AUDITS), 30)
         assert len(topics.read("audits.v1.h.dlq")) == 300
-    assert len([count for count in flushes if count]) <= 30
+    assert len([count for count in flushes if count]) <= 10 + (time.monotonic() - began) / LINGER_S
 
 
 def router_refuses(event: AuditStarted) -> None:
@@ -540,20 +543,19 @@ async def test_when_too_many_wait_the_next_stays_in_kafka_until_some_have_gone(
 
     @router.on(AuditStarted)
     async def on_audit_started(event: AuditStarted) -> None:
-        if event.audit_id < "5" and time.monotonic() < there_at:
+        if event.audit_id < "5" and not there:
             raise Unavailable("not yet")
         got.append(event.audit_id)
 
     topics.send(*[started(str(number), f"d{number}") for number in range(8)])
-    there_at = time.monotonic() + 4
+    there = False
     plane = ControlPlane("t", settings, [router], store=store)
     async with running(plane):
         await until(lambda: any(said.startswith("3 events wait") for said in plane.readiness.facts))
-        looks = []
-        while time.monotonic() < there_at - 1:
-            looks.append(plane.consumers[0].busy)
+        for _ in range(200):
+            assert plane.consumers[0].busy, "the watch would take it for a consumer that is broken"
             await asyncio.sleep(0.01)  # a look may fall between two deliveries of the one that is held
-        assert all(looks), "the watch would take it for a consumer that is broken"
+        there = True
         await until(lambda: len(got) == 8)
         assert min(got.index(str(late)) for late in (5, 6, 7)) >= 3, "they wait in Kafka behind three"
         await until(lambda: topics.committed(AUDITS, "g") == 8)
@@ -573,7 +575,8 @@ async def test_patience_ends_in_a_dead_letter(settings: KafkaSettings, store: St
 
     topics.send(started("1"), started("2"))
     async with running(ControlPlane("t", settings, [router], store=store)):
-        await until(lambda: got == ["2"])
+        await until(lambda: topics.committed(AUDITS, "g") == 2)
+    assert set(got) == {"2"}
     [letter] = topics.read(DLQ)
     assert headers(letter)["dlq-error"] == "unavailable"
     assert int(headers(letter)["dlq-tries"]) > 2
@@ -602,7 +605,8 @@ async def test_a_dead_letter_too_large_for_kafka_goes_without_its_event(
     assert producer.flush(10) == 0
     topics.send(started("2"))
     async with running(ControlPlane("t", settings, [router], store=store)):
-        await until(lambda: got == ["2"])
+        await until(lambda: topics.committed(AUDITS, "g") == 2)
+    assert set(got) == {"2"}
     [letter] = topics.read(DLQ)
     said = headers(letter)
     assert (letter.key(), letter.value(), said["ce_id"], said["dlq-offset"], said["dlq-error"]) == (
@@ -752,7 +756,7 @@ async def test_a_topic_that_comes_later_is_read_from_its_beginning(kafka: Kafka,
             effect.publish(started("1"))
             effect.publish(applied("p"))
         await asyncio.to_thread(ensure_topics, late, TOPICS)
-        await until(lambda: got == ["1"] and replayed == ["p"], within=40)
+        await until(lambda: got == ["1"] and replayed == ["p"])
 
 
 async def test_several_topics_and_types_in_one_router(
@@ -906,11 +910,9 @@ async def test_kill_9_between_effect_and_publish_loses_and_doubles_nothing(
         service = start()
         try:
             if last:
-                await until(
-                    lambda: _count(store, Applied) >= count and not _count(store, OutboxRow), within=40
-                )
+                await until(lambda: _count(store, Applied) >= count and not _count(store, OutboxRow))
             else:
-                await until(lambda: _count(store, Applied) > 5 and _count(store, OutboxRow), within=40)
+                await until(lambda: _count(store, Applied) > 5 and _count(store, OutboxRow))
                 os.kill(service.pid, signal.SIGKILL)
         finally:
             service.kill()
@@ -943,14 +945,14 @@ async def test_it_works_through_kafkas_absence(store: Store) -> None:
                 effect.publish(started("1"))
             await until(lambda: [wait.thing for wait in plane.readiness.waiting] == ["kafka"])
             await asyncio.to_thread(broker.start)
-            await until(lambda: got == ["1"], within=60)
+            await until(lambda: got == ["1"])
             await until(lambda: plane.readiness.ready)
             await asyncio.to_thread(broker.kill)
             with in_a_thread(store.transaction()) as effect:
                 effect.publish(started("2"))
-            await until(lambda: not plane.readiness.ready, within=30)
+            await until(lambda: not plane.readiness.ready)
             await asyncio.to_thread(broker.start)
-            await until(lambda: got == ["1", "2"], within=60)
+            await until(lambda: got == ["1", "2"])
             await until(lambda: plane.readiness.ready)
             assert not task.done()
 

@@ -607,7 +607,7 @@ async def test_killing_the_service_kills_the_child_and_its_next_life_goes_on(
     try:
         [child] = await until(lambda: marked(marks, "pid"))
         os.kill(service.pid, signal.SIGKILL)
-        await until(lambda: not alive(int(child)), within=2.0)
+        await until(lambda: not alive(int(child)))
     finally:
         service.kill()
         service.wait()

@@ -108,7 +108,7 @@ def back(store: Store) -> None:
             return True
         return False
 
-    until(there, within=10, what="the database can be used")
+    until(there, what="the database can be used")
 
 
 happens = functools.partial(until_async, despite=DatabaseAway)
@@ -295,7 +295,7 @@ async def test_a_result_in_hand_waits_for_the_database(
             working.go.touch()
             await happens(lambda: [entry["event"] for entry in logs].count("job_waits") > 4)
         await asyncio.to_thread(server.container.start)
-        await happens(lambda: working.row.state == "done", within=20)
+        await happens(lambda: working.row.state == "done")
     assert (working.starts, working.failures) == (["1"], [])
     assert count(store, Applied) == count(store, OutboxRow) == 1
 
@@ -317,7 +317,7 @@ async def test_a_result_in_hand_is_not_forestalled_by_its_own_replica(
         working.go.touch()
         await happens(killed.is_set)
         await asyncio.to_thread(server.container.start)
-        await happens(lambda: working.row.state == "done", within=20)
+        await happens(lambda: working.row.state == "done")
     assert (working.starts, working.failures) == (["1"], [])
 
 
@@ -337,7 +337,7 @@ async def test_a_job_whose_lease_ran_out_meanwhile_is_gone_on_with_and_is_no_cra
         )
         working.go.touch()
         await asyncio.to_thread(server.container.start)
-        await happens(lambda: working.row.state == "done", within=20)
+        await happens(lambda: working.row.state == "done")
     assert (working.starts, working.row.crashes, working.failures) == (["1", "2"], 0, [])
     assert count(store, Applied) == count(store, OutboxRow) == 1
 
@@ -560,23 +560,23 @@ def test_a_service_waits_for_its_database_and_goes_on_by_itself(
     )
 
     server.container.start()
-    until(running.serving, within=20, what="it is ready once the database is there")
+    until(running.serving, what="it is ready once the database is there")
     assert running.waits_for() == {}
     running.ask()
 
     server.container.kill()
     refused = running.refusal()
     assert (refused.where, refused.remedy) == (database, "It is tried again by itself")
-    until(lambda: not running.serving(), within=15, what="it is not ready without its database")
+    until(lambda: not running.serving(), what="it is not ready without its database")
     assert "refused" in running.waits_for()[database]
     server.container.start()
-    until(running.serving, within=15, what="it is ready again")
+    until(running.serving, what="it is ready again")
     running.ask()
 
     server.container.kill()  # while nobody asks
-    until(lambda: not running.serving(), within=15, what="an idle service notices it too")
+    until(lambda: not running.serving(), what="an idle service notices it too")
     server.container.start()
-    until(running.serving, within=15, what="it is ready again")
+    until(running.serving, what="it is ready again")
     assert running.process.poll() is None
 
 
@@ -585,13 +585,13 @@ def test_a_background_task_begins_anew_when_its_database_is_back(
     server: PostgresContainer, url: str, start: Callable[..., Running]
 ) -> None:
     running = start(url, "--tell")
-    until(running.serving, within=20, what="it is ready")
+    until(running.serving, what="it is ready")
     server.container.kill()
-    until(lambda: not running.serving(), within=15, what="it is not ready")
+    until(lambda: not running.serving(), what="it is not ready")
     server.container.start()
-    until(running.serving, within=15, what="it is ready again")
+    until(running.serving, what="it is ready again")
     running.ask()
-    until(lambda: list(running.status().facts) == ["1 jobs"], within=15, what="the task looks again")
+    until(lambda: list(running.status().facts) == ["1 jobs"], what="the task looks again")
     assert running.process.poll() is None
 
 
@@ -602,7 +602,7 @@ def test_a_service_that_waits_for_its_database_can_be_stopped(
     server.container.stop()
     running = start(url)
     running.process.send_signal(signal.SIGTERM)
-    assert running.process.wait(15) == 0
+    assert running.process.wait(30) == 0
     assert "Traceback" not in running.log.read_text()
 
 

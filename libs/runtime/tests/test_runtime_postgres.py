@@ -111,7 +111,7 @@ def test_a_row_becomes_visible_in_the_order_of_its_id(opened: Callable[[], Store
         effect.publish(started("first"))
         other = threading.Thread(target=write)
         other.start()
-        until(lambda: writers_waiting(slow.database) == 1, within=10, what="the second writer waits")
+        until(lambda: writers_waiting(slow.database) == 1, what="the second writer waits")
         assert outbox(slow) == []
     other.join()
     assert outbox(slow) == ["first", "second"]
@@ -146,7 +146,7 @@ def test_two_replicas_apply_an_event_once(opened: Callable[[], Store]) -> None:
         threads = [threading.Thread(target=apply, args=(store,)) for store in (second, third)]
         for thread in threads:
             thread.start()
-        until(lambda: writers_waiting(first.database) == 2, within=10, what="both have begun")
+        until(lambda: writers_waiting(first.database) == 2, what="both have begun")
     for thread in threads:
         thread.join()
     assert sorted(applied) == ["handled", "once", "repeated"]
@@ -241,7 +241,7 @@ def test_replicas_that_start_together_migrate_one_after_the_other(url: str) -> N
     empty = Database(url)
     with empty.engine.begin():
         replicas = [subprocess.Popen([sys.executable, "-c", OPEN, url]) for _ in range(3)]
-        until(lambda: writers_waiting(empty) == 3, within=60, what="three replicas wait to migrate")
+        until(lambda: writers_waiting(empty) == 3, what="three replicas wait to migrate")
     assert [replica.wait(60) for replica in replicas] == [0, 0, 0]
     newest = max(path.name[:4] for path in Path(migrations.__path__[0]).glob("0*.py"))
     with empty.engine.connect() as connection:

@@ -228,10 +228,10 @@ def test_two_replicas_share_the_work_and_one_takes_over(
         with store.snapshot() as session:
             return set(session.scalars(select(JobRow.owner).where(JobRow.state == "running")))
 
-    until(lambda: workers() >= {"0", "1"}, within=60, what="both replicas run a job")
+    until(lambda: workers() >= {"0", "1"}, what="both replicas run a job")
     send(settings)
     (tmp_path / "go").touch()
-    until(lambda: count(Told) >= WISHES, within=60, what="both are in the middle of it")
+    until(lambda: count(Told) >= WISHES, what="both are in the middle of it")
     with store.snapshot() as session:
         leading = session.get_one(LeaseRow, "outbox").owner.removeprefix("t/")
     replicas.kill(leading)

@@ -128,9 +128,9 @@ def test_a_topic_that_the_group_left_out_is_read_after_all(
         leading(settings, "copy", ["in", "new"], leaves_out="new", strategy="range") as leader,
         running(stream),
     ):
-        until(lambda: sum(known.counts.values()) == 10, within=20, what="the first is read")
-        until(lambda: sum(new.counts.values()) == 10, within=20, what="the one that was left out is read")
-    assert leader.formed == 2
+        until(lambda: sum(known.counts.values()) == 10, what="the first is read")
+        until(lambda: sum(new.counts.values()) == 10, what="the one that was left out is read")
+    assert leader.formed <= 2  # one that was thrown out meanwhile has not formed the second time
     assert sum(map(len, everything(settings, "out").values())) == 20
 
 
@@ -142,16 +142,16 @@ def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) ->
     stream = TransactionalStream(settings, group="copy", replica="0", batch=700)
     stream.add("in", copy)
     with running(stream):
-        until(lambda: sum(copy.counts.values()) == 5000, within=20, what="all copied")
+        until(lambda: sum(copy.counts.values()) == 5000, what="all copied")
         publish(settings, "late", [b"later"] * 10)
         stream.add("late", late)
-        until(lambda: sum(late.counts.values()) == 10, within=20, what="the new topic is read")
+        until(lambda: sum(late.counts.values()) == 10, what="the new topic is read")
     assert everything(settings, "out") == {number: [*values[number::2], *[b"later"] * 5] for number in (0, 1)}
     again = Copy("out")
     stream = TransactionalStream(settings, group="copy", replica="0")
     stream.add("in", again)
     with running(stream):
-        until(lambda: again.counts, within=20, what="assigned")
+        until(lambda: again.counts, what="assigned")
     assert again.counts == {0: 2500, 1: 2500}
 
 
@@ -170,10 +170,10 @@ def test_what_cannot_be_processed_is_left_out_with_its_place_and_the_rest_of_its
     stream = TransactionalStream(settings, group="copy", replica="0")
     stream.add("in", picky)
     with running(stream):
-        until(lambda: sum(picky.counts.values()) == 3, within=20, what="the others are copied")
+        until(lambda: sum(picky.counts.values()) == 3, what="the others are copied")
         publish(settings, "in", [b"odd"], partitions=1)  # a batch of its own
         publish(settings, "in", [b"6"], partitions=1)
-        until(lambda: sum(picky.counts.values()) == 4, within=20, what="the stream goes on")
+        until(lambda: sum(picky.counts.values()) == 4, what="the stream goes on")
     assert everything(settings, "out")[0] == [b"0", b"2", b"4", b"6"]
     assert everything(settings, "in.copy.dlq")[0] == [b""] * 3, "no value of a person"
 
@@ -203,7 +203,7 @@ def test_a_commit_that_cannot_end_is_left_behind_and_nothing_is_lost_or_doubled(
     stream.add("in", copy)
     try:
         with running(stream):
-            until(lambda: sum(copy.counts.values()) == len(values), within=30, what="all are copied")
+            until(lambda: sum(copy.counts.values()) == len(values), what="all are copied")
     finally:
         never.set()
     assert stuck.is_set()
@@ -225,12 +225,12 @@ def test_of_two_with_one_name_the_older_ends(settings: KafkaSettings) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     publish(settings, "in", [b"1", b"2"])
-    until(lambda: sum(map(len, everything(settings, "out").values())) == 2, within=60, what="the older works")
+    until(lambda: sum(map(len, everything(settings, "out").values())) == 2, what="the older works")
     newer, copy = TransactionalStream(settings, group="copy", replica="0"), Copy("out")
     newer.add("other", copy)
     publish(settings, "other", [b"3"])
     with running(newer):
-        until(lambda: copy.counts.get(0), within=60, what="the newer works")
+        until(lambda: copy.counts.get(0), what="the newer works")
         publish(settings, "in", [b"4"])
         thread.join(60)
     assert [type(error) for error in ended] == [ClientFailed]
@@ -278,7 +278,7 @@ def test_a_member_that_does_not_close_ends_its_stream(
     stream.subscribe("records")
     try:
         with pytest.raises(AssertionError, match="a consumer has not closed"), running(stream):
-            until(lambda: sum(map(len, sink.values.values())) == 10, within=20, what="all are read")
+            until(lambda: sum(map(len, sink.values.values())) == 10, what="all are read")
     finally:
         released.set()
 
@@ -297,10 +297,9 @@ def test_a_sink_goes_on_where_its_data_ends(settings: KafkaSettings) -> None:
             with running(reader):
                 until(
                     lambda n=total: sum(map(len, sink.values.values())) == n,
-                    within=20,
                     what=f"{total} written",
                 )
-                until(lambda: len(sink.ends) == 2, within=20, what="both ends reached")
+                until(lambda: len(sink.ends) == 2, what="both ends reached")
             assert all(sink.ends[partition] > sink.positions[partition] for partition in sink.positions), (
                 "markers lie between"
             )
@@ -324,15 +323,13 @@ def test_both_go_on_by_themselves_when_the_broker_was_killed(away: float) -> Non
         reader.subscribe("out")
         with running(stream), running(reader):
             publish(settings, "in", values)
-            until(lambda: sum(copy.counts.values()) > 1000, within=60, what="some are copied")
+            until(lambda: sum(copy.counts.values()) > 1000, what="some are copied")
             kafka.kill()
             back = time.monotonic() + away
-            until(lambda: time.monotonic() > back, within=away + 1, what="it is away")
+            until(lambda: time.monotonic() > back, within=2 * away + 60, what="it is away")
             kafka.start()
-            until(lambda: sum(copy.counts.values()) == len(values), within=60, what="all are copied")
-            until(
-                lambda: sum(map(len, sink.values.values())) == len(values), within=60, what="all are written"
-            )
+            until(lambda: sum(copy.counts.values()) == len(values), what="all are copied")
+            until(lambda: sum(map(len, sink.values.values())) == len(values), what="all are written")
         expected = {number: values[number::2] for number in (0, 1)}
         assert sink.values == expected
         assert everything(settings, "out") == expected
@@ -346,8 +343,8 @@ def test_one_that_has_no_topic_yet_says_when_kafka_is_away_and_when_it_is_back()
         running(TransactionalStream(kafka.settings("idle."), group="idle", replica="0", readiness=readiness)),
     ):
         for end in (kafka.kill, kafka.stop):
-            until(lambda: readiness.ready, within=30, what="it waits for nothing")
+            until(lambda: readiness.ready, what="it waits for nothing")
             end()
-            until(lambda: not readiness.ready, within=30, what="it says that Kafka is away")
+            until(lambda: not readiness.ready, what="it says that Kafka is away")
             kafka.start()
-        until(lambda: readiness.ready, within=30, what="it says that Kafka is back")
+        until(lambda: readiness.ready, what="it says that Kafka is back")

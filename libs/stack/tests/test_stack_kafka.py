@@ -31,7 +31,7 @@ def running(broker: Broker) -> Iterator[KafkaSettings]:
     broker.prepare()
     process = subprocess.Popen(broker.command(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: topics(broker.address, 1.0) is not None, within=60, what="the broker answers")
+        until(lambda: topics(broker.address, 1.0) is not None, what="the broker answers")
         yield KafkaSettings(bootstrap_servers=broker.address)
     finally:
         process.terminate()

@@ -23,7 +23,7 @@ from penstock.stack import processes, stackfile
 from penstock.stack.inspection import State
 from penstock.stack.stack import Stack, down, logs, status, up
 from penstock.stack.stackfile import StackFile
-from penstock.testing.stack import PORTS, StackUnderTest, running_stack
+from penstock.testing.stack import PORTS, READY_WITHIN_S, StackUnderTest, running_stack
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.process
@@ -93,7 +93,7 @@ def executions(under_test: StackUnderTest) -> int:
         with InferenceServerClient(under_test.stack.file.triton_grpc) as server:
             return int(server.get_inference_statistics("parity").model_stats[0].execution_count)
 
-    return until(counted, within=5, what="Triton has counted the batch")
+    return until(counted, what="Triton has counted the batch")
 
 
 def load(under_test: StackUnderTest) -> None:
@@ -149,15 +149,15 @@ async def test_a_killed_stub_is_mended_by_unloading_and_loading(parts: StackUnde
 @pytest.mark.parametrize("program", ["kafka", "triton", "gateway", "envoy"])
 def test_what_is_killed_comes_back(parts: StackUnderTest, program: str) -> None:
     killed = parts.kill(program)
-    until(lambda: parts.pid(program) != killed, within=10, what=f"{program} has another process")
-    parts.ready(within=30)
+    until(lambda: parts.pid(program) != killed, what=f"{program} has another process")
+    parts.ready()
 
 
 def test_what_was_stopped_stays_down_until_up(parts: StackUnderTest) -> None:
     parts.stop("envoy")
     assert [one.state for one in status(parts.home) if one.program == "envoy"] == [State.STOPPED]
-    up(parts.home, [], within=30)
-    parts.ready(within=1)
+    up(parts.home, [])
+    parts.ready()
 
 
 def test_logs_tell_what_a_program_said(parts: StackUnderTest) -> None:
@@ -176,14 +176,14 @@ def other_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture
 def second(parts: StackUnderTest, other_home: Path) -> Stack:
     """A stack beside the first, which a test leaves up or down."""
-    return up(other_home, [], ports_wanted=PORTS, within=60)
+    return up(other_home, [], ports_wanted=PORTS)
 
 
 def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(
     parts: StackUnderTest, second: Stack
 ) -> None:
     assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
-    parts.ready(within=1)
+    parts.ready()
 
 
 def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(
@@ -191,10 +191,10 @@ def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(
 ) -> None:
     for process in processes.of_stack(second.home, processes.SUPERVISOR):
         os.kill(process.pid, signal.SIGKILL)
-    again = up(second.home, [], within=60)
-    again.wait(within=1)
+    again = up(second.home, [])
+    again.wait(READY_WITHIN_S)
     assert again.file.ports == second.file.ports
-    parts.ready(within=1)
+    parts.ready()
 
 
 def test_down_ends_what_a_killed_supervisor_left_and_a_home_may_have_a_space(

@@ -94,7 +94,7 @@ def test_it_ends_when_its_owner_is_killed(redis: Container) -> None:
     assert name in known()
     owner.kill()
     owner.wait()
-    until(lambda: name not in known(), within=20, what=f"{name} is gone")
+    until(lambda: name not in known(), what=f"{name} is gone")
 
 
 def test_an_image_that_nobody_has_is_named() -> None:

@@ -56,8 +56,9 @@ from conftest import tell
 def test_alone(n):
     tell(__name__)
 """
-USES_IT = """
-pytestmark = pytest.mark.stack
+MARKS = "pytestmark"  # else this file were taken for one that shares a stack
+USES_IT = f"""
+{MARKS} = pytest.mark.stack
 
 @pytest.mark.parametrize("n", range(3))
 def test_with_it(stack, n):
@@ -121,7 +122,7 @@ def test_a_third_worker_waits_for_kafka_and_a_fourth_gives_way(tmp_path: Path) -
 
 
 def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(SHARING + USES_IT.replace("pytestmark", "marks"))
+    (tmp_path / "test_it.py").write_text(SHARING + USES_IT.replace(MARKS, "marks"))
     said = run(tmp_path)
     assert "test_with_it[0]: mark the file, `pytestmark = pytest.mark.stack`" in said, said
 
@@ -129,8 +130,14 @@ def test_a_file_that_uses_the_stack_without_saying_so_is_refused(tmp_path: Path)
 def run(folder: Path, *options: str) -> str:
     """What pytest prints of the folder's tests."""
     (folder / "conftest.py").write_text(STACK)
-    command = [sys.executable, "-m", "pytest", "-p", "penstock.testing.plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "xdist", "-p", "penstock.testing.plugin"]
     done = subprocess.run(
-        [*command, *options], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+        [*command, "-p", "no:cacheprovider", *options],
+        cwd=folder,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # a second of each process
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     return done.stdout + done.stderr

@@ -14,9 +14,6 @@ from penstock.packages.parts import Histogram as HistogramShown
 from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFindings
 from penstock_ethics_audit.importance import Importance
 from penstock_ethics_audit.report.concerns import merged, unfinished
-from penstock_ethics_audit.report.curves import curves, distributions
-from penstock_ethics_audit.report.explanations import explained
-from penstock_ethics_audit.report.figures import errors
 from penstock_ethics_audit.report.pictures import Curve, Histogram, Pictures
 from penstock_ethics_audit.result import Result
 
@@ -28,6 +25,10 @@ HALF = Interval(estimate=0.5, lower=0.4, upper=0.6)
     ["$x^{$", "$50k-$100k", "50$", "_nobody", r"\frac{1}{", "<b>&amp;", "日本\u202e", "{}", "%s", "x" * 1000],
 )
 def test_a_group_may_have_any_name(name: str) -> None:
+    # Matplotlib: a second of every worker, were it imported above.
+    from penstock_ethics_audit.report.curves import curves, distributions
+    from penstock_ethics_audit.report.figures import errors
+
     line = Curve(group=name, x=(0, 1), y=(0, 1))
     drawn = Pictures(
         roc={"g": (line,)},
@@ -52,6 +53,8 @@ def test_a_group_may_have_any_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["_age", "$x^{$", "<b>&amp;", "日本\u202e", "w" * 1000])
 def test_a_family_shows_bars_and_histograms_under_any_name(name: str) -> None:
+    from penstock_ethics_audit.report.explanations import explained
+
     words = Bars(title=name, about=name, axis=name, bars=(Bar(name=name, value=2), Bar(name="b", value=-1)))
     errors = Explanation.model_validate(
         {

@@ -12,13 +12,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
-import psutil
 import pytest
 from confluent_kafka import Consumer, Producer
 from sqlalchemy import select
@@ -68,9 +68,9 @@ from penstock.testing import packages as made
 from penstock.testing.broker import free_ports
 from penstock.testing.history import restored
 from penstock.testing.plugin import Databases
+from penstock.testing.processes import job_of
 from penstock.testing.threads import in_a_thread
 from penstock.testing.wait import until as wait_until
-from penstock_ethics_audit import job
 from penstock_ethics_audit.desk import JOB, Desk
 from penstock_ethics_audit.handlers import applied as applied_pipelines
 from penstock_ethics_audit.handlers import router
@@ -205,19 +205,12 @@ def mapped(pid: int) -> str:
         return maps.read()
 
 
-def job_process(service: int) -> psutil.Process | None:
-    """The job's process, forked from one that loaded its module."""
-    with suppress(psutil.Error):
-        for server in psutil.Process(service).children():
-            if "penstock_ethics_audit.job" in server.cmdline():
-                return next(iter(server.children()), None)
-    return None
-
-
 # -- from a registered version to evidence ---------------------------------------------------------
 
 
 async def test_a_registered_version_becomes_signed_evidence(world: World, store: Store, desk: Desk) -> None:
+    from penstock_ethics_audit import job  # a second of every worker, were it imported above
+
     registered = world.registered(gap=0.9)
     audit_id = begin(desk, store, registered)
     with in_a_thread(store.snapshot()) as session:
@@ -573,7 +566,8 @@ def test_from_topic_to_topic_though_the_job_is_killed(world: World, kafka: Any) 
                 seen.extend([event] if event else [])
             return any(isinstance(event, AuditCompleted | AuditFailed) for event in seen)
 
-        child = wait_until(lambda: job_process(service.pid), within=120, what="the job's process runs")
+        running = partial(job_of, service.pid, "penstock_ethics_audit.job")
+        child = wait_until(running, within=120, what="the job's process runs")
         child.send_signal(signal.SIGKILL)
         wait_until(ended, within=240, what="the audit's end is published")
         assert [type(event) for event in seen] == [AuditStarted, AuditCompleted]

@@ -194,9 +194,7 @@ def test_an_erased_row_leaves_no_byte(online_world: OnlineWorld, store: OnlineSt
     assert online_world.holds("Rosalind-1920")
     assert store.erase(["applications", "outcomes", "nothing"], "Rosalind-1920")
     assert not store.erase(["applications", "outcomes"], "Rosalind-1920")
-    until(
-        lambda: not online_world.holds("Rosalind-1920"), within=20, what="the store's files are written anew"
-    )
+    until(lambda: not online_world.holds("Rosalind-1920"), what="the store's files are written anew")
     assert incomes(store, "Rosalind-1920", "Francis-1916") == [None, 2.0]
 
 
@@ -211,7 +209,6 @@ def test_an_erasure_takes_what_no_pipeline_declares_any_more(online_world: Onlin
         assert store.erase(["applications", "outcomes"], "Ada-1815")
     until(
         lambda: not online_world.holds("poetical-science"),
-        within=20,
         what="the store's files are written anew",
     )
 

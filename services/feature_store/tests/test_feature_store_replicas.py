@@ -94,7 +94,6 @@ def test_any_replica_answers_everything(pair: Pair) -> None:
     assert owner.training_set(P, "by-the-other") == made
     until(
         lambda: numbers(standby.online(P, ["any-7"], INCOME)[0]) == [7.0],
-        within=30,
         what="the other reads Redis",
     )
     assert standby.positions(P) == owner.positions(P)
@@ -137,7 +136,7 @@ def test_killing_the_owner_under_load_loses_and_doubles_nothing(pair: Pair) -> N
                 numbers(one)[0] for one in reader.online(P, [f"k-{number}" for number in part], INCOME)
             ] == list(map(float, part))
 
-        until(there, within=60, what=f"rows {start:,} and on are online")
+        until(there, what=f"rows {start:,} and on are online")
 
 
 def publish(pair: Pair, published: int, chance: random.Random) -> int:
@@ -164,7 +163,7 @@ def test_the_lake_holds_each_row_once(pair: Pair) -> None:
             return False
         return 0 < len(seen) == len(set(seen))
 
-    until(once, within=20, what="each row lies in one file")
+    until(once, what="each row lies in one file")
 
 
 def test_an_owner_that_stops_hands_over_at_once(pair: Pair) -> None:
@@ -193,14 +192,14 @@ def test_labels_that_came_during_a_run_count_whoever_hears_of_its_end(pair: Pair
             ]  # type: ignore[attr-defined]
 
         pair.world.ingest(pipeline, "outcomes", [outcome(f"w{number}", True) for number in range(10)])
-        (first,) = until(requests, within=20, what="a run is requested")
+        (first,) = until(requests, what="a run is requested")
         pair.world.ingest(pipeline, "outcomes", [outcome(f"v{number}", True) for number in range(12)])
         pair.owner().holds(pipeline, "outcomes", 22)
         failed = TrainingRunFailed(
             run_id=first.run_id, pipeline=pipeline, kind="conflict", reason="", remedy="", failed_at=NOW
         )
         pair.world.tell(facts.signed(failed, pair.world.keys.signer("trainer")))
-        until(lambda: len(requests()) == 2, within=30, what="a second run is requested")
+        until(lambda: len(requests()) == 2, what="a second run is requested")
 
 
 def test_a_replica_that_does_not_share_the_volume_owns_nothing(pair: Pair, tmp_path: Path) -> None:
@@ -210,10 +209,9 @@ def test_a_replica_that_does_not_share_the_volume_owns_nothing(pair: Pair, tmp_p
     )
     stranger.start()
     try:
-        why = until(lambda: stranger.waits_for().get("lake"), within=30, what="it says why it waits")
+        why = until(lambda: stranger.waits_for().get("lake"), what="it says why it waits")
         until(
             lambda: "does not share this volume" in stranger.waits_for()["lake"],
-            within=10,
             what=f"it says so, not {why}",
         )
         assert not stranger.owns()

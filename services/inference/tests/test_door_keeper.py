@@ -53,7 +53,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
     (nothing,) = free_ports(1)
     door = prepared(tmp_path_factory.mktemp("envoy"), Backends(*[f"127.0.0.1:{nothing}"] * 3), {})
     with running(door):
-        until(lambda: answers(door), within=20, what="Envoy answers")
+        until(lambda: answers(door), what="Envoy answers")
         yield door
 
 
@@ -94,13 +94,13 @@ def test_the_door_closes_before_the_disk_is_full_and_opens_again(
 ) -> None:
     full = keeper(door, said, reserve=PLENTY)
     full.look()
-    until(lambda: "predictions cannot be recorded" in infer(), within=5, what="the door is closed")
+    until(lambda: "predictions cannot be recorded" in infer(), what="the door is closed")
     assert infer().startswith("UNAVAILABLE: predictions cannot be recorded, and a pipeline requires it: ")
     assert infer(READY).startswith("UNAVAILABLE: predictions cannot be recorded")
     assert "kept in reserve" in said.waiting["door's log"]
     full._reserve = 0
     full.look()
-    until(lambda: WAITS in infer(), within=5, what="the door is open")
+    until(lambda: WAITS in infer(), what="the door is open")
     assert (full.closed, said.waiting) == (None, {})
 
 
@@ -111,11 +111,11 @@ def test_a_log_that_is_none_closes_the_door(door: Door, said: Said, infer: Calla
     door.log.rename(aside)
     door.log.symlink_to("/dev/full")
     watching.look()
-    until(lambda: "is no file" in infer(), within=5, what="the door is closed")
+    until(lambda: "is no file" in infer(), what="the door is closed")
     door.log.unlink()
     aside.rename(door.log)
     watching.look()
-    until(lambda: WAITS in infer(), within=5, what="the door is open")
+    until(lambda: WAITS in infer(), what="the door is open")
 
 
 def test_best_effort_goes_on_and_says_so(door: Door, said: Said, infer: Callable[..., str]) -> None:
@@ -170,7 +170,7 @@ def test_predictions_wait_while_the_door_is_held(door: Door, said: Said) -> None
             channel.unary_unary(INFER)(b"", timeout=1)
         assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         keeper.hold(True)
-        until(lambda: behind(door) == NOBODY, within=20, what="Envoy has read that nobody is behind it")
+        until(lambda: behind(door) == NOBODY, what="Envoy has read that nobody is behind it")
         waiting = channel.unary_unary(INFER).future(b"", timeout=30)
         triton = grpc.server(ThreadPoolExecutor(1), handlers=[_Echo()])
         assert triton.add_insecure_port(door.backends.triton)

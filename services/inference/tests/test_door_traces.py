@@ -71,7 +71,7 @@ def told(receiver: Receiver, **attributes: str) -> Span:
             (span for span in receiver.spans() if span.attributes.items() >= attributes.items()), None
         )
 
-    found = until(look, within=15, what=f"a span with {attributes} is told")
+    found = until(look, what=f"a span with {attributes} is told")
     assert found is not None
     return found
 
@@ -85,7 +85,6 @@ def test_a_clients_trace_goes_on_behind_the_door(
     carried = behind.traceparents[-1] or ""
     span = until(
         lambda: next((span for span in receiver.spans() if span.trace_id == TRACE), None),
-        within=15,
         what="the door's span is told",
     )
     assert span is not None

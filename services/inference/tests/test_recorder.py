@@ -107,7 +107,7 @@ def test_nothing_lost_or_doubled_by_kill_9(
         with recording(door, kafka, prefix) as process:
             goal = len(published()) + 1
             write(3_000)
-            until(lambda goal=goal: len(published()) >= goal, within=20, what="the recorder publishes")  # type: ignore[misc]
+            until(lambda goal=goal: len(published()) >= goal, what="the recorder publishes")  # type: ignore[misc]
             write(2_000)
             time.sleep(rng.uniform(0, 0.15))  # a moment of its work, seeded
             process.kill()
@@ -115,9 +115,9 @@ def test_nothing_lost_or_doubled_by_kill_9(
                 rotate(door)
     with recording(door, kafka, prefix):
         write(1_000)
-        until(lambda: len(published()) >= written, within=20, what="everything is published")
+        until(lambda: len(published()) >= written, what="everything is published")
         write(1)
-        until(lambda: len(published()) > written - 1, within=20, what="and the next one")
+        until(lambda: len(published()) > written - 1, what="and the next one")
     ids = [prediction["id"] for prediction in published()]
     assert ids == [f"{number:06d}" for number in range(written)]
 
@@ -131,15 +131,15 @@ def test_a_second_recorder_waits_for_the_first_to_go(
 ) -> None:
     with recording(door, kafka, prefix) as first:
         door.log.write_bytes(numbered(0))
-        until(lambda: len(published()) == 1, within=20, what="the first records")
+        until(lambda: len(published()) == 1, what="the first records")
         with recording(door, kafka, prefix) as second:
             with door.log.open("ab") as log:
                 log.write(numbered(1))
-            until(lambda: len(published()) == 2, within=20, what="the first goes on")
+            until(lambda: len(published()) == 2, what="the first goes on")
             first.kill()
             with door.log.open("ab") as log:
                 log.write(numbered(2))
-            until(lambda: len(published()) == 3, within=20, what="the second takes over")
+            until(lambda: len(published()) == 3, what="the second takes over")
             assert second.poll() is None
     assert [prediction["id"] for prediction in published()] == ["000000", "000001", "000002"]
 
@@ -163,14 +163,13 @@ def test_a_recorder_elsewhere_is_fenced(
     )
     elsewhere.logs.mkdir()
     with recording(elsewhere, kafka, prefix) as older:
-        until(lambda: (elsewhere.logs / "recorder.lock").exists(), within=20, what="the older one begins")
+        until(lambda: (elsewhere.logs / "recorder.lock").exists(), what="the older one begins")
         elsewhere.log.write_bytes(numbered(0))
-        until(lambda: (elsewhere.logs / "position.json").exists(), within=20, what="it has published")
+        until(lambda: (elsewhere.logs / "position.json").exists(), what="it has published")
         with recording(door, kafka, prefix):
             door.log.write_bytes(numbered(1))
             until(
                 lambda: (door.logs / "position.json").exists(),
-                within=20,
                 what="the newer one has published",
             )
             with elsewhere.log.open("ab") as log:
@@ -200,7 +199,7 @@ def test_a_request_that_is_too_large_for_a_topic_stops_nothing(
     )
     door.log.write_bytes(numbered(1) + large + b"\n" + numbered(2))
     with recording(door, kafka, prefix):
-        until(lambda: len(published()) == 3, within=30, what="all three are published")
+        until(lambda: len(published()) == 3, what="all three are published")
     found = {prediction["id"]: prediction for prediction in published()}
     assert found["000001"]["undecoded"] is found["000002"]["undecoded"] is None
     assert found["large"]["inputs"] is None
@@ -219,5 +218,5 @@ def test_lines_nobody_can_read_stop_nothing(
         b"\n{torn\n" + line(b"\0\0\0\0\5", b"") + b"\n" + b"\xff" * 100 + b"\n" + numbered(1)
     )
     with recording(door, kafka, prefix):
-        until(lambda: len(published()) == 1, within=20, what="what can be read is published")
+        until(lambda: len(published()) == 1, what="what can be read is published")
     assert os.path.exists(door.logs / "position.json")

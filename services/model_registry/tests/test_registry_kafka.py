@@ -259,5 +259,5 @@ def test_a_person_waives_and_a_refused_package_shows_in_the_status(running: Runn
         within=WITHIN_S,
         what="the status says that the package was refused",
     )
-    assert "2 versions, 1 promoted, 1 refused" in running.facts()
+    until(lambda: "2 versions, 1 promoted, 1 refused" in running.facts(), what="it counts the refused one")
     assert running.version(broken.digest).state == pb.Version.STATE_REFUSED

@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from penstock.contracts.events import StudyReference, TrainingSet
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import Built
+from penstock.modelkit.family import Epoch
 from penstock.modelkit.metrics import CURVE
 from penstock.packages.format import write_package
 from penstock.packages.parts import CurvePoint, Curves, Explanation, Origin, Parts
@@ -46,17 +47,6 @@ def package(
         card = model_card(pipeline, training_set, built, **told, **made_by)
     else:
         card = imported_card(pipeline, training_set, built, origin, **made_by)
-    points = tuple(
-        CurvePoint(
-            epoch=epoch.number,
-            train_loss=epoch.train_loss,
-            validation_loss=epoch.validation_loss,
-            validation_metric=epoch.validation_metric,
-            learning_rate=epoch.learning_rate,
-            elapsed_s=epoch.elapsed_s,
-        )
-        for epoch in built.history
-    )
     metric = built.history[-1].metric if built.history else CURVE[pipeline.target.type]
     about = built.description
     shown = Explanation(gain=dict(about.importance), pictures=about.pictures)
@@ -66,10 +56,21 @@ def package(
         metrics=built.metrics,
         training_set=training_set.model_copy(update={"evidence": None}),  # same bytes, same package
         profile=built.profile,
-        curves=Curves(metric=metric, points=points),
+        curves=Curves(metric=metric, points=tuple(map(_point, built.history))),
         model_card=card,
         explanation=shown if shown != Explanation() else None,
         origin=origin,
         study=study,
     )
     return write_package(directory, built.model, parts, baselines)
+
+
+def _point(epoch: Epoch) -> CurvePoint:
+    return CurvePoint(
+        epoch=epoch.number,
+        train_loss=epoch.train_loss,
+        validation_loss=epoch.validation_loss,
+        validation_metric=epoch.validation_metric,
+        learning_rate=epoch.learning_rate,
+        elapsed_s=epoch.elapsed_s,
+    )

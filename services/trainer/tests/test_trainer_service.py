@@ -32,6 +32,7 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
+from penstock.testing.processes import job_of
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as pb
 from penstock.trainer.v1.trainer_pb2_grpc import TrainerServiceStub
@@ -73,12 +74,7 @@ class Trainer:
         return found
 
     def child(self) -> psutil.Process | None:
-        """The job's process, forked from one that loaded its module."""
-        with suppress(psutil.Error):
-            for server in psutil.Process(self.process.pid).children():
-                if "penstock_trainer.job" in server.cmdline():
-                    return next(iter(server.children()), None)
-        return None
+        return job_of(self.process.pid, "penstock_trainer.job")
 
     def waiting(self) -> dict[str, str]:
         answer = status_pb2_grpc.StatusServiceStub(self.channel).GetStatus(status_pb2.GetStatusRequest())
@@ -101,7 +97,7 @@ class Trainer:
             return sum(isinstance(event, until_type) for event in found) >= count
 
         try:
-            until(look, within=30, what=f"{until_type.__name__} on the topic")
+            until(look, what=f"{until_type.__name__} on the topic")
         finally:
             consumer.close()
         return found
@@ -139,7 +135,7 @@ def start(loans: Any, kafka: Any) -> Any:
         trainer = Trainer(process, port, home, kafka, prefix)
         try:
             grpc.channel_ready_future(trainer.channel).result(60)
-            until(lambda: not trainer.waiting(), within=60, what="the trainer is ready")
+            until(lambda: not trainer.waiting(), what="the trainer is ready")
             yield trainer
         except BaseException:
             print((home / "trainer.log").read_text()[-4000:])
@@ -242,7 +238,7 @@ def test_a_run_waits_for_its_peers_and_can_be_canceled(loans: Any, start: Any) -
                     trainer.stub.CancelRun(pb.CancelRunRequest(run_id=long, canceled_by="ben"))
         assert states[0] in (pb.Run.STATE_REQUESTED, pb.Run.STATE_PREPARING)
         assert states[-1] == pb.Run.STATE_CANCELED
-        until(lambda: trainer.child() is None, within=30, what="the child is gone")
+        until(lambda: trainer.child() is None, what="the child is gone")
 
 
 def test_what_cannot_be_trained_fails_with_a_sentence(loans: Any, start: Any) -> None:

@@ -23,6 +23,7 @@ from penstock_tuner.pool.port import Ended, Reported, TrialPool
 from penstock_tuner.search import Choices, Tried
 
 Ending = Literal["complete", "failed", "pruned"]
+AGAIN = 20  # trials that are begun again, of a study, because their node died
 LOOK_S = 1.0  # between two looks at the clock while nothing is heard
 
 
@@ -50,6 +51,7 @@ class Driver:
         self._tried = {trial.number: trial for trial in tried}
         self._waiting = deque(trial for trial in tried if trial.state == "running")
         self._last_failure = ""
+        self._again = AGAIN
 
     def run(self) -> dict[str, Any]:
         """Searches until the budget is spent and the last trial has ended; blocks for that long. Returns
@@ -92,8 +94,9 @@ class Driver:
         if isinstance(heard, Reported):
             self._climb(heard)
             return
-        if heard.failure is not None and heard.failure.kind is Kind.UNAVAILABLE:
-            self._waiting.append(self._tried[heard.number])  # through no fault of the trial
+        if heard.failure is not None and heard.failure.kind is Kind.UNAVAILABLE and self._again > 0:
+            self._again -= 1  # its node's fault, not its own
+            self._waiting.append(self._tried[heard.number])
         elif heard.failure is not None:
             self._end(heard.number, "failed", failure=heard.failure.message)
         elif heard.measured is None:

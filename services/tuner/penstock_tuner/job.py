@@ -36,13 +36,14 @@ def run(job: JobContext) -> dict[str, Any]:
     job.progress({"training_set": training_set, "tuner": spec.get("tuner") or {}})
 
     from penstock_tuner.driver import Driver
-    from penstock_tuner.pool.processes import ProcessPool
+    from penstock_tuner.pool.choice import open_pool
 
     pipeline = Pipeline.model_validate(spec)
     tuner = pipeline.tuner
     work = _workbench(settings, requested.study_id, training_set, pipeline)
     at_once = tuner.at_once or len(os.sched_getaffinity(0))
-    with closing(ProcessPool(work, at_once=at_once, memory=tuner.budget.memory)) as pool:
+    bounds: dict[str, Any] = {"at_once": at_once, "memory": tuner.budget.memory}
+    with closing(open_pool(work, settings.platform.home, settings.ray, **bounds)) as pool:
         began -= before.spent_s
         rows = training_set.rows["train"]
         return Driver(

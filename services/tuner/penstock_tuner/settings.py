@@ -19,6 +19,11 @@ class Settings(ServiceSettings):
     events included.
     """
 
+    ray: str | None = None
+    """Trials run on the Ray cluster of this address, by default that of RAY_ADDRESS; `local`: on one
+    that each study starts on this machine. Without an address: in processes of the tuner's own.
+    """
+
     @property
     def studies_dir(self) -> Path:
         """Fetched splits and prepared arrays, one folder a study, until it ends."""

@@ -17,7 +17,7 @@ from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.search import Tried
 from penstock_tuner.trials.measured import Measured
 
-Outcome = Callable[[int], Measured | str]
+Outcome = Callable[[int], Measured | Failure | str]
 
 
 def measured(loss: float) -> Measured:
@@ -50,7 +50,9 @@ class Pool:
         number = self._running.pop(0)
         came = self._outcome(number)
         if isinstance(came, str):
-            return [Ended(number, failure=Failure(Kind.INVALID, came, ""))]
+            came = Failure(Kind.INVALID, came, "")
+        if isinstance(came, Failure):
+            return [Ended(number, failure=came)]
         return [Ended(number, measured=came)]
 
     def stop(self, number: int) -> None:
@@ -101,6 +103,16 @@ def test_a_trial_that_fails_is_its_own_end_and_no_others() -> None:
     failed = [message["ended"] for message in told if message.get("ended", {}).get("state") == "failed"]
     assert [(one["number"], one["failure"]) for one in failed] == [(1, "no memory")]
     assert result["best"] == 3
+
+
+def test_a_trial_whose_node_died_is_begun_again() -> None:
+    deaths = [Failure(Kind.UNAVAILABLE, "the Ray node that it ran on died", "")] * 2
+    _, pool, told = search(
+        lambda number: deaths.pop() if number == 1 and deaths else measured(5.0 - number),
+        budget={"trials": 3},
+    )
+    assert sorted(pool.started) == [0, 1, 1, 1, 2]
+    assert [message["ended"]["state"] for message in told if "ended" in message] == ["complete"] * 3
 
 
 def test_a_space_in_which_every_trial_fails_ends_in_a_sentence() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_pool_suite import HANGS, MODULE, TrialPoolSuite, gone, lend, started, workbench
+from trial_pool_suite import LEAVES, MODULE, TrialPoolSuite, gone, lend, started, workbench
 
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
@@ -63,11 +63,11 @@ def test_no_process_outlives_a_driver_that_was_killed(work: Workbench, tmp_path:
             "-c",
             DRIVER,
             work.model_dump_json(),
-            lend(HANGS).model_dump_json(exclude_unset=True, by_alias=True),
+            lend(LEAVES).model_dump_json(exclude_unset=True, by_alias=True),
         ],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    pid = started(work, HANGS)
+    pid, left = started(work, LEAVES), started(work, LEAVES, "fork")
     server = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
     driver.send_signal(signal.SIGKILL)
@@ -75,3 +75,5 @@ def test_no_process_outlives_a_driver_that_was_killed(work: Workbench, tmp_path:
 
     assert gone(pid)
     assert gone(server)
+    ProcessPool(work).close()  # the next attempt's
+    assert gone(left)

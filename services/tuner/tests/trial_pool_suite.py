@@ -25,7 +25,7 @@ DIVERGING = {
 }
 
 # Seeds of trials that do not do as they should.
-HANGS, DIES, FORKS, ALLOCATES, BREAKS = 9001, 9002, 9003, 9004, 9005
+HANGS, DIES, FORKS, ALLOCATES, BREAKS, LEAVES = range(9001, 9007)
 MODULE = f"""
 import os, time
 from pathlib import Path
@@ -36,13 +36,13 @@ measure = child.measure
 def odd(pipeline, work, **told):
     seed = pipeline.training.seed
     Path(work.folder, f"{{seed}}.pid").write_text(str(os.getpid()))
-    if seed == {HANGS}:
-        time.sleep(3600)
     if seed == {DIES}:
         print("now I die", flush=True)
         os.kill(os.getpid(), 9)
-    if seed == {FORKS} and os.fork() == 0:
+    if seed in ({FORKS}, {LEAVES}) and os.fork() == 0:
         Path(work.folder, f"{{seed}}.fork").write_text(str(os.getpid()))
+        time.sleep(3600)
+    if seed in ({HANGS}, {LEAVES}):
         time.sleep(3600)
     if seed == {ALLOCATES}:
         held = [bytearray(b"x" * (8 << 20)) for _ in range(1000)]

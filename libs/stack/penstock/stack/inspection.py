@@ -55,8 +55,7 @@ def status(home: Path) -> list[ProgramStatus]:
         stack = StackFile.read(home)
     except NotFound:
         return []
-    supervisor = Supervisor(stackfile.socket(stack.home))
-    running = {one.program: one for one in supervisor.running()} if supervisor.answers() else {}
+    running = {one.program: one for one in Supervisor(stackfile.socket(stack.home)).running()}
     names = [*PARTS, *stack.services]
     with ThreadPoolExecutor(len(names)) as pool:
         return list(pool.map(lambda name: _status(stack, name, running.get(name)), names))

@@ -24,6 +24,7 @@ _SETTLED_S = 5  # seconds after which a program counts as started
 _STOPS_WITHIN_S = 20  # seconds from SIGTERM to SIGKILL; Triton, where its stub was killed, takes 12
 _TRIES = 1000
 _MOST_FILES = 65536
+_SILENT = (OSError, http.client.HTTPException, xmlrpc.client.Error)  # it is gone, or on its way
 
 
 @dataclass(frozen=True)
@@ -109,14 +110,16 @@ class Supervisor:
     def answers(self) -> bool:
         try:
             return bool(self._server.supervisor.getState()["statename"] == "RUNNING")
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error):
+        except _SILENT:
             return False
 
     def running(self) -> list[Running]:
-        return [
-            Running(info["name"], info["statename"], info["pid"] or None)
-            for info in self._server.supervisor.getAllProcessInfo()
-        ]
+        """Lists what it runs; nothing where it does not answer, or ends while it is asked."""
+        try:
+            known = self._server.supervisor.getAllProcessInfo()
+        except _SILENT:
+            return []
+        return [Running(info["name"], info["statename"], info["pid"] or None) for info in known]
 
     def start(self, program: str) -> None:
         """Starts a program, unless it runs."""

@@ -9,8 +9,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,6 +24,9 @@ from penstock.testing.wait import until
 
 START_WITHIN_S = 60.0
 STOP_WITHIN_S = 20.0
+
+# Below the ports of stacks under test, and those that Linux gives to whoever asks for any.
+FIRST_PORT, PORTS_EACH, WORKERS = 12_000, 1_000, 16
 
 
 class Kafka:
@@ -89,9 +94,28 @@ class EmbeddedKafka(Kafka):
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nothing listens on, each another one."""
+    """Ports of 127.0.0.1 that nothing listens on, each another one. Nobody takes one between this look
+    and its use: the kernel gives none of them to whoever asks for any, and each worker has its own.
+    """
     with ExitStack() as opened:
-        probes = [opened.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        return [next(port for port in _PORTS if _is_free(port, opened)) for _ in range(count)]
+
+
+def _is_free(port: int, opened: ExitStack) -> bool:
+    """Binds it for as long as `opened` lasts."""
+    try:
+        opened.enter_context(socket.socket()).bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
+def _ports_of_this_worker() -> Iterator[int]:
+    """Begins where another run of the tests on this machine hardly does, and goes round."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    own = range(FIRST_PORT + worker * PORTS_EACH, FIRST_PORT + (worker + 1) * PORTS_EACH)
+    start = os.getpid() % PORTS_EACH
+    return cycle([*own[start:], *own[:start]])
+
+
+_PORTS = _ports_of_this_worker()

@@ -13,9 +13,10 @@ from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
 
-TRAIN_WITHIN_S = 180.0
+READ_WITHIN_S = 120.0
+TRAIN_WITHIN_S = 300.0
 DECIDE_WITHIN_S = 120.0
-SERVE_WITHIN_S = 60.0
+SERVE_WITHIN_S = 120.0
 DECIDED = (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
 
 
@@ -24,7 +25,11 @@ class Journey:
         self.client = client
 
     def publish(
-        self, pipeline: str, source: str, rows: Iterable[Mapping[str, object] | bytes], within: float = 60.0
+        self,
+        pipeline: str,
+        source: str,
+        rows: Iterable[Mapping[str, object] | bytes],
+        within: float = READ_WITHIN_S,
     ) -> Published:
         """Publishes, and waits until ingest has read it all."""
         before = self.events(pipeline, source)

@@ -40,8 +40,9 @@ _RUNNING = pytest.StashKey[dict[str, Logged]]()
 _ENDS = pytest.StashKey[dict[str, ExitStack]]()  # by fixture; closing one ends its program
 
 
-def pytest_configure() -> None:
-    spread.expect_delays()
+def pytest_configure(config: pytest.Config) -> None:
+    if config.pluginmanager.hasplugin("hypothesispytest"):
+        spread.expect_delays()
 
 
 @pytest.hookimpl(wrapper=True)

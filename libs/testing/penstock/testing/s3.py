@@ -7,12 +7,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-
-import s3fs
-from aiobotocore.session import AioSession
+from typing import TYPE_CHECKING
 
 from penstock.testing import containers
 from penstock.testing.containers import Container
+
+if TYPE_CHECKING:
+    from s3fs import S3FileSystem
 
 IMAGE = "minio/minio:latest"
 KEY = "penstock"
@@ -40,9 +41,11 @@ class S3:
         return name
 
 
-def filesystem(address: str) -> s3fs.S3FileSystem:
+def filesystem(address: str) -> S3FileSystem:
     """Opens the server at host:port with all rights."""
-    return s3fs.S3FileSystem(
+    from s3fs import S3FileSystem  # half a second of every worker, were it imported above
+
+    return S3FileSystem(
         endpoint_url=f"http://{address}",
         key=KEY,
         secret=SECRET,
@@ -55,6 +58,8 @@ def credentials_for(address: str, policy: str) -> str:
     """A credentials file with a key of the server at host:port that may do what `policy` says and no
     more, for an hour.
     """
+
+    from aiobotocore.session import AioSession
 
     async def ask() -> Mapping[str, str]:
         account = {"aws_access_key_id": KEY, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}

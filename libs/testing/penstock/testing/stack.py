@@ -21,8 +21,8 @@ from penstock.testing.wait import until
 
 # A stack under test leaves the default ports to the developer's own.
 PORTS = {name: port + 20_000 for name, port in DEFAULTS.items()}
-UP_WITHIN_S = 180.0
-READY_WITHIN_S = 60.0
+UP_WITHIN_S = 300.0
+READY_WITHIN_S = 120.0
 LAST_LINES = 60  # of each program's log, beside a failed test
 _DOWN = "import pathlib, sys; from penstock.stack.stack import down; down(pathlib.Path(sys.argv[1]))"
 

@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+PATIENCE_S = 60.0
+"""Many times what a test waits on an idle machine. Another figure is a promise, or takes longer by
+itself."""
 SHORTEST_S, LONGEST_S = 0.01, 0.2
-PATIENCE = 20  # a look after each twentieth of the time that was waited: often at first, then cheap
+LOOKS = 20  # one after each twentieth of the time that was waited: often at first, then cheap
 
 T = TypeVar("T")
 Errors = type[Exception] | tuple[type[Exception], ...]
@@ -17,7 +20,7 @@ Errors = type[Exception] | tuple[type[Exception], ...]
 def until(
     check: Callable[[], T],
     *,
-    within: float,
+    within: float = PATIENCE_S,
     what: str,
     accept: Callable[[T], object] = bool,
     despite: Errors = (),
@@ -35,7 +38,7 @@ def until(
 async def until_async(
     check: Callable[[], Any],
     *,
-    within: float = 60.0,
+    within: float = PATIENCE_S,
     what: str = "what the test waits for",
     despite: Errors = (),
 ) -> Any:
@@ -69,4 +72,4 @@ def _look(
 
 def _pause(within: float, deadline: float) -> float:
     waited = within - (deadline - time.monotonic())
-    return min(max(waited / PATIENCE, SHORTEST_S), LONGEST_S)
+    return min(max(waited / LOOKS, SHORTEST_S), LONGEST_S)

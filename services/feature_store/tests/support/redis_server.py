@@ -53,7 +53,7 @@ class RedisServer:
     def kill(self) -> None:
         """SIGKILL; it stays down until `start`."""
         self._shell("touch /tmp/held; kill -9 $(cat /tmp/redis.pid)")
-        until(lambda: not answers(self._container), within=10, what="Redis is down")
+        until(lambda: not answers(self._container), what="Redis is down")
 
     def start(self) -> None:
         self._shell("rm -f /tmp/held")

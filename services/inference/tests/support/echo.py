@@ -110,7 +110,7 @@ def echoing(folder: Path) -> Iterator[Echoing]:
         made = Echoing(door, **running)
         with grpc.insecure_channel(door.listen) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-            until(lambda: answers(stub), within=30, what="door and gateway answer")
+            until(lambda: answers(stub), what="door and gateway answer")
         yield made
 
 

@@ -6,9 +6,10 @@ the thread that made it, and the trials' to its own: `kill -9` of the caller end
 
 from __future__ import annotations
 
+import os
 import selectors
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.jobs import Failure
 from penstock.runtime.jobs.fork_server import ForkServer
 from penstock.runtime.jobs.policy import how_it_died
+from penstock_tuner.pool.leftovers import MARK, sweep
 from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.pool.process import TrialProcess
 from penstock_tuner.trials.measured import Measured
@@ -27,6 +29,7 @@ LOOK_S = 0.05  # between two looks at what trials hold
 GONE_S = 5.0  # for killed processes to be gone
 MB = 1e6
 FAMILIES = "penstock.modelkit.families."
+USUAL = ("pyarrow.compute", "pandas")  # pyarrow imports them with the first numbers that are read
 
 
 class ProcessPool:
@@ -39,16 +42,19 @@ class ProcessPool:
         at_once: int = 1,
         memory: int | None = None,
         quiet_s: float = 600.0,
-        families: Sequence[str] = (),
         module: str = "penstock_tuner.pool.child",
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """`memory`: bytes of its own over which a trial fails; `quiet_s`: seconds without a word after
-        which it counts as hanging; `families`: types of models that are loaded before the first trial.
-        `module` runs as each trial.
+        which it counts as hanging; `module` runs as each trial.
         """
         self._work, self._at_once, self._memory, self._quiet_s = work, at_once, memory, quiet_s
-        self._server = ForkServer(module, environment or {}, [f"{FAMILIES}{name}" for name in families])
+        started = dict(environment or {})
+        self._sweeps = MARK not in os.environ  # else a pool of pools does
+        if self._sweeps:
+            sweep(work.folder)
+            started[MARK] = str(work.folder)
+        self._server = ForkServer(module, started)
         self._trials: dict[int, TrialProcess] = {}
         self._pipes = selectors.DefaultSelector()
 
@@ -65,7 +71,9 @@ class ProcessPool:
             "work": self._work.model_dump(mode="json"),
         }
         try:
-            self._server.fork(request, *(pipe.writer for pipe in trial.pipes))
+            messages, errors, status = (pipe.writer for pipe in trial.pipes)
+            load = [*USUAL, f"{FAMILIES}{pipeline.model.type}"]
+            self._server.fork(request, messages, errors, status, load=load)
         except BaseException:
             trial.close()
             raise
@@ -99,6 +107,10 @@ class ProcessPool:
         while any(trial.runs for trial in self._trials.values()) and time.monotonic() < until:
             self.wait(LOOK_S)
         self._server.close()
+        if self._sweeps:
+            sweep(self._work.folder)
+        if MARK not in os.environ:
+            sweep(self._work.folder)
         for trial in self._trials.values():
             trial.close()
         self._trials.clear()

@@ -7,10 +7,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,25 @@ class Workbench(BaseModel, frozen=True):
         count = folds or default_folds(pipeline, rows_of(train, validation))
         made = write_folds(train, validation, count, folder) if count > 1 else ()
         return cls(train=train, validation=validation, folder=folder, folds=tuple(made))
+
+    def packed(self) -> dict[str, bytes]:
+        """Content of its files by name, for another machine."""
+        return {path.name: path.read_bytes() for path in self._files()}
+
+    def unpacked(self, files: Mapping[str, bytes], folder: Path) -> Workbench:
+        """The same with its files in another folder, which is there."""
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return Workbench(
+            train=folder / self.train.name,
+            validation=folder / self.validation.name,
+            folder=folder,
+            folds=tuple((folder / train.name, folder / own.name) for train, own in self.folds),
+        )
+
+    def _files(self) -> Iterator[Path]:
+        yield from (self.train, self.validation)
+        yield from chain.from_iterable(self.folds)
 
     def prepared(self, pipeline: Pipeline, fold: int | None = None) -> Prepared:
         """Rows of the study's own parts, or of a fold, as a run prepares them. Raises Invalid.

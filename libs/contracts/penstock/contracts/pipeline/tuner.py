@@ -45,7 +45,8 @@ class Budget(Model):
 class Evaluate(Model):
     folds: int | None = Field(default=None, ge=1, le=20)
     """Parts that the train and validation rows are cut into by entity: a trial is measured on each in
-    turn. 1 takes the two splits as they are; by default 1, below 20,000 rows 5.
+    turn. 1 takes the two splits as they are; by default 1, below 20,000 rows 5. Not with
+    `split.by: time`.
     """
 
 

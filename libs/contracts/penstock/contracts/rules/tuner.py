@@ -15,7 +15,7 @@ from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.features import features
 from penstock.contracts.rules.problem import Problem, failing, nearest
 from penstock.contracts.rules.space import FAMILIES, Reader, types_of
-from penstock.contracts.rules.training import training
+from penstock.contracts.rules.training import CONSTRAINTS, training
 from penstock.contracts.space import Keys, Space, Types
 
 LOSSES = ("train_loss", "validation_loss")
@@ -29,9 +29,14 @@ def tuner(pipeline: Pipeline) -> Iterator[Problem]:
     """Finds problems of a `tuner` section; what is meant where there is none is always good."""
     if "tuner" not in pipeline.model_fields_set:
         return
-    budget = pipeline.tuner.budget
+    section, split = pipeline.tuner, pipeline.split
     yield from failing(
-        (budget.time == timedelta(0), ("tuner", "budget", "time"), "write how long, as in 30m"),
+        (section.budget.time == timedelta(0), ("tuner", "budget", "time"), "write how long, as in 30m"),
+        (
+            (section.evaluate.folds or 1) > 1 and split and split.by == "time",
+            ("tuner", "evaluate", "folds"),
+            "with `split.by: time` other folds would train on what came later; leave it out",
+        ),
     )
     yield from _goal(pipeline)
     if not [*features(pipeline), *training(pipeline)]:
@@ -61,6 +66,8 @@ def measured(pipeline: Pipeline) -> dict[str, Measure | None]:
 def _goal(pipeline: Pipeline) -> Iterator[Problem]:
     section, known = pipeline.tuner, formulas(pipeline.tuner)
     said, several = section.model_fields_set, "minimize" not in known
+    trainer = section.space.get("trainer")
+    weighed = sorted(CONSTRAINTS & trainer.keys()) if isinstance(trainer, dict) else []
     pruned = isinstance(section, OneObjective) and not isinstance(section.pruner, NoPruner)
     yield from failing(
         (
@@ -83,6 +90,11 @@ def _goal(pipeline: Pipeline) -> Iterator[Problem]:
             several and pruned,
             ("tuner", "pruner"),
             "a pruner looks at one loss; leave it out, or minimise one formula",
+        ),
+        (
+            pruned and weighed,
+            ("tuner", "pruner"),
+            f"the losses that it compares depend on `{'`, `'.join(weighed)}`: search that, or prune",
         ),
     )
     for name, text in known.items():

@@ -20,9 +20,9 @@ IDLE_S = 60.0
 class ForkServer:
     """Owned by one kind of job. Used from the event loop's thread."""
 
-    def __init__(self, module: str, environment: Mapping[str, str], preload: Iterable[str] = ()) -> None:
+    def __init__(self, module: str, environment: Mapping[str, str]) -> None:
         """`module` runs as `__main__` and calls `job_main`, with `environment` besides this process's
-        own; `preload`: modules that are loaded before the first copy is made.
+        own.
         """
         self._module = module
         self._environment = environment
@@ -30,13 +30,21 @@ class ForkServer:
         self._control: socket.socket | None = None
         self._ending: asyncio.TimerHandle | None = None
         self._jobs = 0
-        self._preload = list(preload)
-        self._used = dict.fromkeys(self._preload)  # and modules that jobs loaded, in their order
+        self._used: dict[str, None] = {}  # modules that jobs loaded, in their order
 
-    def fork(self, request: Mapping[str, Any], channel: int, errors: int, status: int) -> None:
-        """Orders a process for a job; `status` tells its pid and its end. Blocks for the start of a
-        process, a few milliseconds. Raises OSError.
+    def fork(
+        self,
+        request: Mapping[str, Any],
+        channel: int,
+        errors: int,
+        status: int,
+        *,
+        load: Iterable[str] = (),
+    ) -> None:
+        """Orders a process for a job; `status` tells its pid and its end. `load`: modules that it and
+        the next find loaded. Blocks for the start of a process, a few milliseconds. Raises OSError.
         """
+        self._used.update(dict.fromkeys(load))
         if self._ending is not None:
             self._ending.cancel()
         order = os.memfd_create("job-request")
@@ -46,7 +54,7 @@ class ForkServer:
             descriptors = [order, channel, errors, status]
             if not self._send(list(self._used), descriptors):
                 self._start()
-                self._send(self._preload, descriptors)  # the job loads the rest while it waits for others
+                self._send(list(load), descriptors)  # the job loads the rest while it waits for others
         finally:
             os.close(order)
         self._jobs += 1

@@ -1,0 +1,254 @@
+"""`TrialPool` of Ray actors, for several machines: each holds a pool of one process where it runs.
+
+Ray's own part is to place the actors and to carry words. What a trial may do, and how it ends, is
+the business of `ProcessPool` on its machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from penstock.contracts.errors import Conflict, Kind, Unavailable
+from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.jobs import Failure
+from penstock_tuner.pool.leftovers import MARK, marked, sweep
+from penstock_tuner.pool.port import Ended, Reported
+from penstock_tuner.pool.processes import ProcessPool
+from penstock_tuner.trials.workbench import Workbench
+
+LOOK_S = 0.2
+PLACED_S = 300.0  # for a machine with a free processor to be found
+CLOSE_S = 10.0
+OBJECTS = 80_000_000  # bytes of the object store, whose least size that is
+LONGEST_FOLDER = 40  # characters: Ray puts sockets some 60 below it, and the kernel takes 107
+TOKEN = secrets.token_hex(32)  # Ray reads it once in a process
+DIED = Failure(Kind.UNAVAILABLE, "the Ray node that it ran on died", "")
+
+
+class Machine:
+    """An actor: one trial at a time, on the machine that Ray chose."""
+
+    def __init__(self, work: str, files: Mapping[str, bytes], bounds: Mapping[str, Any]) -> None:
+        """`files`: the workbench's, by name; they are written where they are not to be found."""
+        bench = Workbench.model_validate_json(work)
+        self._own: Path | None = None
+        if not bench.train.exists():
+            self._own = Path(tempfile.mkdtemp(prefix="penstock-trials-"))
+            bench = bench.unpacked(files, self._own)
+        self._pool = ProcessPool(bench, at_once=1, **bounds)
+
+    def start(self, number: int, pipeline: str) -> None:
+        self._pool.start(number, Pipeline.model_validate_json(pipeline))
+
+    def wait(self) -> list[Reported | Ended]:
+        return self._pool.wait(LOOK_S)
+
+    def stop(self, number: int) -> None:
+        self._pool.stop(number)
+
+    def close(self) -> None:
+        self._pool.close()
+        if self._own is not None:
+            shutil.rmtree(self._own, ignore_errors=True)
+
+
+@dataclass
+class _Running:
+    """A trial on its way: its actor, and the actor's answer that is awaited."""
+
+    machine: Any
+    answer: Any
+    heard_at: float = field(default_factory=time.monotonic)
+
+
+class RayPool:
+    """Make it in the caller's main thread, and call it from there; one a process."""
+
+    def __init__(
+        self, work: Workbench, *, home: Path, address: str | None = None, at_once: int = 1, **bounds: Any
+    ) -> None:
+        """`address`: of a Ray cluster; None: one is started on this machine, with its files below
+        `home`. `bounds`: those of `ProcessPool`. Blocks for some seconds. Raises Unavailable.
+        """
+        self._work, self._at_once, self._address, self._bounds = work, at_once, address, bounds
+        self._home = home
+        self._running: dict[int, _Running] = {}
+        self._idle: list[Any] = []
+        self._raylet: int | None = None
+        self._connect()
+
+    @property
+    def free(self) -> int:
+        return self._at_once - len(self._running)
+
+    def start(self, number: int, pipeline: Pipeline) -> None:
+        if number in self._running or self.free < 1:
+            raise Conflict(f"trial {number} cannot start: {sorted(self._running)} run, {self._at_once} may")
+        if not ray.is_initialized():
+            self._connect()
+        machine = self._idle.pop() if self._idle else self._placed()
+        machine.start.remote(number, pipeline.model_dump_json(by_alias=True, exclude_unset=True))
+        self._running[number] = _Running(machine, machine.wait.remote())
+
+    def wait(self, timeout_s: float) -> list[Reported | Ended]:
+        until = time.monotonic() + timeout_s
+        while self._running:
+            if self._raylet is not None and not _lives(self._raylet):
+                return self._lost()
+            answers = [trial.answer for trial in self._running.values()]
+            left = max(0.0, until - time.monotonic())
+            ray.wait(answers, timeout=min(left, LOOK_S))
+            found = [told for number in list(self._running) for told in self._heard(number)]
+            if found or not left:
+                return found
+        return []
+
+    def stop(self, number: int) -> None:
+        if trial := self._running.get(number):
+            trial.machine.stop.remote(number)
+
+    def close(self) -> None:
+        if ray.is_initialized():
+            machines = [*self._idle, *(trial.machine for trial in self._running.values())]
+            with suppress(RayError, GetTimeoutError):
+                ray.get([machine.close.remote() for machine in machines], timeout=CLOSE_S)
+            self._end_ray()
+        self._running.clear()
+
+    # -- trials ------------------------------------------------------------------------------------
+
+    def _placed(self) -> Any:
+        actor = ray.remote(num_cpus=1, max_restarts=0)(Machine)
+        return actor.remote(self._work.model_dump_json(), self._files, self._bounds)
+
+    def _heard(self, number: int) -> Iterator[Reported | Ended]:
+        """What the trial's actor has answered; asks it on."""
+        trial = self._running[number]
+        ready, _ = ray.wait([trial.answer], timeout=0)
+        if not ready:
+            if time.monotonic() - trial.heard_at > PLACED_S:
+                yield self._given_up(
+                    number,
+                    Failure(
+                        Kind.UNAVAILABLE,
+                        f"Ray said nothing for {PLACED_S:g} s",
+                        "Give the cluster free processors",
+                    ),
+                )
+            return
+        try:
+            told = ray.get(trial.answer)
+        except RayError:
+            yield self._given_up(number, DIED)
+            return
+        yield from told
+        if any(isinstance(each, Ended) for each in told):
+            self._idle.append(self._running.pop(number).machine)
+        else:
+            trial.answer, trial.heard_at = trial.machine.wait.remote(), time.monotonic()
+
+    def _given_up(self, number: int, failure: Failure) -> Ended:
+        ray.kill(self._running.pop(number).machine)
+        return Ended(number, failure=failure)
+
+    def _lost(self) -> list[Reported | Ended]:
+        """Ends of all trials: Ray would wait for a dead raylet for ever. The next start begins anew."""
+        lost: list[Reported | Ended] = [Ended(number, failure=DIED) for number in self._running]
+        self._running.clear()
+        self._end_ray()
+        return lost
+
+    # -- Ray ---------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        try:
+            if self._address is not None:
+                ray.init(address=self._address, log_to_driver=False)
+            else:
+                self._start_ray()
+        except (RayError, ConnectionError, RuntimeError, TimeoutError) as error:
+            raise Unavailable(f"Ray is not there: {error}", where="RAY_ADDRESS") from error
+        self._files = ray.put(self._work.packed())
+
+    def _start_ray(self) -> None:
+        """Starts Ray here, after what a killed caller has left behind is gone."""
+        folder = _folder(self._home)
+        _clear(folder)
+        folder.mkdir(parents=True, mode=0o700)
+        token = folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(TOKEN)
+        with _environment({MARK: str(folder), "RAY_AUTH_TOKEN_PATH": str(token), **USUAL}):
+            ray.init(
+                address="local",
+                num_cpus=self._at_once,
+                include_dashboard=False,
+                object_store_memory=OBJECTS,
+                log_to_driver=False,
+                _temp_dir=str(folder),
+            )
+        self._raylet = next(pid for pid in marked(folder) if _name(pid) == "raylet")
+
+    def _end_ray(self) -> None:
+        self._idle.clear()
+        self._raylet = None
+        ray.shutdown()
+        if self._address is None:
+            _clear(_folder(self._home))
+
+
+USUAL = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "180"}
+
+
+def _folder(home: Path) -> Path:
+    """Ray's folder below `home`, or, where that is too long for its sockets, among temporary files."""
+    below = home.resolve() / "ray"
+    if len(str(below)) <= LONGEST_FOLDER:
+        return below
+    digest = hashlib.sha256(str(below).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"penstock-ray-{digest}"
+
+
+def _clear(folder: Path) -> None:
+    sweep(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _environment(more: Mapping[str, str]) -> Iterator[None]:
+    """With these variables, which processes that are started meanwhile inherit."""
+    before = {name: os.environ.get(name) for name in more}
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _name(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    return ""
+
+
+def _lives(pid: int) -> bool:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
