@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from census import PIPELINE, Served, pipeline_text, run_penstock
 
+from penstock.client.pipelines import BadPipelineFile
 from penstock.contracts.errors import NotFound
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.runtime.kafka.admin import admin_client
@@ -31,6 +32,10 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
     served.journey.publish(NAME, "people", rows)
     assert served.journey.train(NAME).state == registry.Version.STATE_REFUSED
 
+    other = text.replace("person: {", "someone: {").replace("entity: person", "entity: someone")
+    other = other.replace("by: person", "by: someone")
+    with pytest.raises(BadPipelineFile, match=f"penstock delete {NAME}"):
+        client.pipelines.apply(other, by="test")
     stays = run_penstock(stack, "delete", PIPELINE, "--yes")
     assert stays.returncode == 3
     assert "its decisions must be traceable" in stays.stderr
@@ -42,8 +47,7 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
     until(lambda: not _data(stack), within=30, what=f"no row of {NAME} is left")
     until(lambda: _unknown_everywhere(served), within=30, what=f"no service knows {NAME}")
 
-    other = text.replace("person: {", "someone: {").replace("entity: person", "entity: someone")
-    client.pipelines.apply(other.replace("by: person", "by: someone"), by="test")  # was incompatible
+    client.pipelines.apply(other, by="test")
     assert client.pipelines.get(NAME).number == 2
     served.journey.publish(NAME, "people", rows)
     counts = client.events.counts(NAME, "people")

@@ -208,6 +208,8 @@ def test_init_writes_a_file_that_validates(tmp_path: Path) -> None:
         ([], "binary", ["sex"]),
         (["shape"], "multiclass", ["sex"]),
         (["ok", "no", "", "", "sex, shape"], "binary", ["shape", "sex"]),
+        (["okk", "ok", "on", "no", "", "", "sex, shap", "sex, shape"], "binary", ["shape", "sex"]),
+        (["", "", "", "", "none"], "binary", []),
     ],
 )
 def test_init_asks_with_its_guess_as_the_answer(
@@ -226,6 +228,9 @@ def test_init_asks_with_its_guess_as_the_answer(
     assert pipeline.target.type == task
     fields = pipeline.sources["events"].fields.items()
     assert [name for name, field in fields if field.protected] == protected
+    if "okk" in answers:
+        assert "there is no `okk`; did you mean `ok`?" in done.output
+        assert "there is no `shap`; did you mean `shape`?" in done.output
     if "no" in answers:
         assert pipeline.target.positive == "no"
     again = runner.invoke(app, ["init", "--from", str(data), "--to", str(tmp_path / "b.yaml"), "--yes"])

@@ -163,14 +163,25 @@ def test_a_target_has_the_type_of_its_values(
 
 
 @pytest.mark.parametrize(
-    "name", ["Sexe", "native-country", "ForeignWorker", "estado_civil", "DOB", "policy_holder_age"]
+    "name",
+    ["Sexe", "native-country", "ForeignWorker", "estado_civil", "DOB", "policy_holder_age", "afam", "single"],
 )
 def test_protected_names_in_several_languages(name: str) -> None:
     assert names.protected(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["price", "percentage", "usage", "party_size", "alternative", "native_app", "HouseAge"]
+    "name",
+    [
+        "price",
+        "percentage",
+        "usage",
+        "party_size",
+        "alternative",
+        "native_app",
+        "HouseAge",
+        "black_list",
+    ],
 )
 def test_names_that_only_look_protected(name: str) -> None:
     assert not names.protected(name)

@@ -52,4 +52,5 @@ def _strings(model: Model, texts: Mapping[str, str], profiles: Profiles, given: 
 def _missing(name: str, seen: NumberProfile | StringProfile, given: Given) -> str:
     share = seen.missing / max(1, seen.rows)
     mark = f" (`{said}`)" if (said := given.get(name)) else ""
-    return f"`{name}`{mark} is missing, as in {share:.0%} of the training rows"
+    in_training = f"as in {share:.1%} of the training rows" if seen.missing else "which no training row was"
+    return f"`{name}`{mark} is missing, {in_training}"

@@ -67,8 +67,8 @@ def test_a_mark_of_its_source_is_missing_and_is_named(tmp_path: Path) -> None:
     row = row_of(model, given)
     assert row == Row((None,), ("",))
     assert warnings_of(model, row, given) == [
-        "`income` (`?`) is missing, as in 2% of the training rows",
-        "`purpose` (`NA`) is missing, as in 0% of the training rows",
+        "`income` (`?`) is missing, as in 1.7% of the training rows",
+        "`purpose` (`NA`) is missing, which no training row was",
     ]
     with pytest.raises(Invalid, match="income: must be a number, this is a text: '-'"):
         row_of(model, {"income": "-"})
@@ -132,7 +132,7 @@ def test_an_answer_gets_its_names_again(model: Model) -> None:
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        (Row((None,), ("",)), ["`income` is missing, as in 2% of", "`purpose` is missing, as in 0% of"]),
+        (Row((None,), ("",)), ["`income` is missing, as in 1.7% of", "`purpose` is missing, which no"]),
         (Row((1e9,), ("car",)), ["`income` 1e+09 lies outside of what training saw"]),
         (Row((2500.0,), ("boat",)), ["`purpose` `boat`: training saw it in no row"]),
         (Row((2500.0,), ("car",)), []),

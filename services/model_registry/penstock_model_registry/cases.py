@@ -20,6 +20,7 @@ from penstock.contracts.events import (
     ModelVersionRefused,
 )
 from penstock.contracts.pipeline import Gate, Pipeline
+from penstock.contracts.verdicts import WAITS
 from penstock.contracts.versions import version_name
 from penstock.packages.facts import signed
 from penstock.packages.keys import Signer
@@ -170,7 +171,7 @@ def settle(
             promote(effect, row, case, judged.promoted)
             outcome: str = judged.promoted.reason
         case AwaitsReview(because=because):
-            _refuse(effect, row, case, (*because, "waits for a review"), now, signer)
+            _refuse(effect, row, case, (*because, WAITS), now, signer)
             outcome = "awaits_review"
         case promotion.Refused(because=because):
             _refuse(effect, row, case, because, now, signer)

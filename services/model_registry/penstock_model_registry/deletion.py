@@ -81,7 +81,7 @@ class Deletions:
             number = await self._store.read(lambda session: _never_served(session, name))
             predictions = await asyncio.to_thread(end_offsets, self._kafka, [predictions_topic(name)])
             if any(predictions.values()):
-                raise Refused(f"{name} has recorded predictions, so it stays", where=name)
+                raise Refused("it stays: predictions of it are recorded", where=name)
             event = PipelineDeleted(pipeline=name, number=number, deleted_at=self._clock(), deleted_by=by)
             event = signed(event, self._keys.signer("registry"))
             deleted = await self._store.write(partial(_write, event))
@@ -130,7 +130,7 @@ def _never_served(session: Session, name: str) -> int:
     row = pipeline_row(session, name)
     if champion := champion_of(session, name):
         raise Refused(
-            f"{name} stays: {version_name(name, champion.digest)} was promoted on"
+            f"it stays: {version_name(name, champion.digest)} was promoted on"
             f" {champion.promoted_at:%Y-%m-%d}, and its decisions must be traceable",
             where=name,
             remedy="Leave it; a pipeline to which nothing is published costs nothing",

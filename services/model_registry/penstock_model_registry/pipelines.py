@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
@@ -28,6 +28,7 @@ from penstock_model_registry.compatibility import incompatible
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.store import (
     PipelineRow,
+    champion_of,
     deleted_up_to,
     names,
     newest_pipeline,
@@ -136,7 +137,11 @@ class Pipelines:
         topics = {source_topic("events", old.pipeline, source): source for source in old.sources}
         ends = await asyncio.to_thread(end_offsets, self._kafka, topics)  # expired events count too
         with_data = {topics[partition.topic] for partition, end in ends.items() if end > 0}
-        return await asyncio.to_thread(place, text, file, incompatible(old, new, with_data))
+        problems = await asyncio.to_thread(place, text, file, incompatible(old, new, with_data))
+        if problems and await self._store.read(lambda session: champion_of(session, old.pipeline)) is None:
+            way_out = f"; or, as no version of it ever served: penstock delete {old.pipeline}"
+            problems = (*problems[:-1], replace(problems[-1], message=problems[-1].message + way_out))
+        return problems
 
     def state_again(self, effect: Effect) -> None:
         """Signs each file whose statement does not hold, and announces the newest of them: they are of

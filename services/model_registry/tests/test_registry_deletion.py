@@ -46,7 +46,7 @@ def count(world: World, row: type[PipelineRow | VersionRow | DeletedRow]) -> int
 
 async def test_what_ever_served_stays(world: World) -> None:
     await world.promotes("one")
-    with pytest.raises(Refused, match=r"loans stays: loans@\w{8} was promoted on 20"):
+    with pytest.raises(Refused, match=r"loans: it stays: loans@\w{8} was promoted on 20"):
         await deletions(world).delete("loans", by="Ada")
     with pytest.raises(Refused):
         await delete(world)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sized
 
 NOT_JUDGED = "not judged"
+WAITS = "waits for a review"
+"""What a refused version is waiting for, among its reasons."""
 
 
 def worded(verdict: str, gates: Sized) -> str:

@@ -37,8 +37,7 @@ def gates(found: ethics_audit_pb2.Audit) -> Table:
     """Table with a line a gate: the rule, what was measured with its interval, the verdict and why."""
     drawn = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     for gate in found.gates:
-        sign = "≥" if gate.bound == "at_least" else "≤"
-        rule = f"{words(gate.metric)}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
+        rule = _rule(gate)
         measured = (
             f"{gate.value.estimate:.3f} [{gate.value.lower:.3f}, {gate.value.upper:.3f}]"
             if gate.HasField("value")
@@ -49,6 +48,11 @@ def gates(found: ethics_audit_pb2.Audit) -> Table:
         said = "the pipeline file has no gates; what was measured is in the report"
         drawn.add_row("audit", "no gates", "–", Text(NOT_JUDGED, style="bright_black"), said)
     return drawn
+
+
+def _rule(gate: ethics_audit_pb2.Gate) -> str:
+    sign = "≥" if gate.bound == "at_least" else "≤"
+    return f"{words(gate.metric)}{f' by {gate.by}' if gate.by else ''} {sign} {gate.limit:g}"
 
 
 def audit(version: Version, as_json_: AsJson = False) -> None:
@@ -99,7 +103,7 @@ def list_(
         (
             version_name(r.pipeline, r.digest),
             r.state,
-            "; ".join(g.reason for g in r.gates),
+            "\n".join(f"{_rule(g)}: {g.verdict}, {g.reason}" for g in r.gates),
             r.decided_by,
             r.why,
             r.requested_at,

@@ -28,6 +28,7 @@ from penstock.client.runs import ENDED
 from penstock.contracts.digests import short_digest
 from penstock.contracts.errors import DeadlineExceeded, NotFound, Unavailable
 from penstock.contracts.events import TrainingSet
+from penstock.contracts.verdicts import WAITS
 from penstock.contracts.versions import version_name
 from penstock.ethics_audit.v1 import ethics_audit_pb2 as audit
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -187,7 +188,10 @@ def _show_decision(version: registry.Version, audited: audit.Audit) -> None:
         return
     for reason in version.because:
         console.print(f"refused: {reason}", style="red")
-    console.print(f"See why: penstock report {short_digest(version.digest)} --open")
+    digest = short_digest(version.digest)
+    console.print(f"See why: penstock report {digest} --open")
+    if WAITS in version.because:
+        console.print(f"Then decide: penstock review approve {digest} --why REASON, or review reject")
 
 
 def chosen(run: trainer.Run) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -10,11 +11,12 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli.output import EXIT_USAGE, AsJson, console, fail, progress, show
-from penstock.client.guess.decide import Answers, Field
+from penstock.client.guess.decide import LAST, Answers, Field
 from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report as page
 from penstock.client.guess.table import Table, read_table
 from penstock.contracts.load import BadPipeline, read
+from penstock.contracts.rules import nearest
 
 Data = Annotated[Path, typer.Option("--from", help="CSV, JSON Lines or Parquet.")]
 To = Annotated[Path, typer.Option("--to", help="Where to write.")]
@@ -53,6 +55,8 @@ def init(
     guess = found.guess.target
     said = f"target    {guess.field.name}: {guess.task}"
     said += f", positive {guess.positive}" if guess.positive is not None else ""
+    if guess.why == LAST:
+        said += f"; a mere guess, as {LAST}: another by --target COLUMN"
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
     document = {"file": str(to), "problems": lacks, "target": guess.field.name, "type": guess.task}
     show(document, said, *left, *lacks, next_step, as_json=as_json_)
@@ -76,33 +80,42 @@ def _asked(found: First) -> Answers:
     """A person's answers, the guess being the default of each."""
     guess, answers = found.guess, Answers()
     names = {column.field for column in guess.table.columns}
-    able = ", ".join(one.name for one in guess.fields)
-    told = _ask(f"Column to be answered? ({able})", guess.target.field.name)
+    fields = [one.name for one in guess.fields]
+    told = _ask(f"Column to be answered? ({', '.join(fields)})", guess.target.field.name, fields)
     if told != guess.target.field.name:
         found = first(guess.table, replace(answers, target=told))
         guess = found.guess
     answers = replace(answers, target=told)
     if guess.target.positive is not None:
-        values = " or ".join(guess.target.field.column.counts)
-        told = _ask(f"Value that counts as yes? ({values})", guess.target.positive)
+        of_target = list(guess.target.field.column.counts)
+        values = " or ".join(of_target)
+        told = _ask(f"Value that counts as yes? ({values})", guess.target.positive, of_target)
         answers = replace(answers, positive=told)
     for key, question, column, otherwise in (
         ("id", "Column that names a row?", guess.id, "row number"),
         ("timestamp", "Column that says when?", guess.timestamp, "time of publishing"),
     ):
-        told = _ask(question, column.field if column else otherwise)
+        told = _ask(question, column.field if column else otherwise, [otherwise, *names])
         if told in names:
             answers = replace(answers, id=told) if key == "id" else replace(answers, timestamp=told)
     guessed = ", ".join(one.name for one in guess.fields if one.protected) or "none"
-    told = _ask("Columns that are protected, for the audit alone?", guessed)
+    told = _ask("Columns that are protected, for the audit alone?", guessed, ["none", *fields], several=True)
     if told != guessed:
-        answers = replace(answers, protected=tuple(name.strip() for name in told.split(",")))
+        named = () if told == "none" else tuple(name.strip() for name in told.split(","))
+        answers = replace(answers, protected=named)
     kept = [one.name for one in guess.fields if one.left_out and one.column.present and _keep(one)]
     return replace(answers, kept=tuple(kept))
 
 
-def _ask(question: str, default: str) -> str:
-    return str(typer.prompt(question, default))
+def _ask(question: str, default: str, known: Collection[str], *, several: bool = False) -> str:
+    """Asks until the answer is known, or each of several with commas between."""
+    while True:
+        told = str(typer.prompt(question, default)).strip()
+        given = [one.strip() for one in told.split(",")] if several else [told]
+        unknown = [one for one in given if one not in known]
+        if not unknown:
+            return told
+        typer.echo(f"there is no `{unknown[0]}`{nearest(unknown[0], known)}")
 
 
 def _keep(one: Field) -> bool:

@@ -14,6 +14,7 @@ from penstock.client.guess.table import Column, Table
 from penstock.contracts.dataplane import zoneless
 from penstock.contracts.errors import Invalid
 from penstock.contracts.measures import Task
+from penstock.contracts.rules import nearest
 
 _IDS = re.compile(
     r"(?:^|[_.-])(?i:id|uuid|guid|key|nr|number|no|rownames|index)$|[a-z](?:Id|ID|Uuid|UUID|Key)$"
@@ -24,6 +25,8 @@ _NAMES_A_TIME = re.compile(
 )
 _FEW_NUMBERS = 10
 _MOST_CLASSES = 100
+LAST = "the last column"
+"""Why a target was taken that nothing speaks for."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +216,9 @@ def _target(fields: list[Field], table: Table, answers: Answers) -> Target:
     chosen = [one for one in able if one.name == answers.target or one.column.name == answers.target]
     if answers.target and not chosen:
         raise Invalid(
-            f"`{answers.target}` cannot be the target",
+            f"`{answers.target}` cannot be the target{nearest(answers.target, [one.name for one in able])}",
             where=str(table.path),
-            remedy=f"Choose one of {', '.join(one.name for one in able)}",
+            remedy="Choose a column with more than one value that is neither a text nor personal",
         )
     if not able:
         raise Invalid(
@@ -229,7 +232,7 @@ def _target(fields: list[Field], table: Table, answers: Answers) -> Target:
     perhaps = [one for one in likely if one.type != "number" or len(one.column.counts) == 2]
     last = [one for one in able if not one.protected][-1:] or able[-1:]
     found = (chosen or named[-1:] or perhaps[-1:] or last)[0]
-    why = "as you said" if chosen else "by its name" if named or perhaps else "the last column"
+    why = "as you said" if chosen else "by its name" if named or perhaps else LAST
     return _typed_target(replace(found, left_out="", protected="", personal=""), table, answers, why)
 
 

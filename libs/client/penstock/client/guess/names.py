@@ -12,7 +12,8 @@ def _listed(names: str) -> frozenset[str]:
 
 _PROTECTED = {
     "sex": "sex gender geschlecht sexe sexo sesso kon genero genre male female",
-    "race or ethnic origin": "race ethnic ethnicity rasse ethnie raza etnia herkunft hautfarbe razza",
+    "race or ethnic origin": "race ethnic ethnicity rasse ethnie raza etnia herkunft hautfarbe razza"
+    " minority hispanic latino latina afam black caucasian",
     "age": "age senior agegroup alter edad eta idade leeftijd dob birth birthdate birthday birthyear yob"
     " geburt geburtsdatum geburtsjahr naissance nacimiento nascita",
     "religion or belief": "religion religious konfession glaube religione religiao faith belief",
@@ -20,7 +21,7 @@ _PROTECTED = {
     "nationality or origin": "nationality citizenship citizen staatsangehorigkeit nationalitat nationalite"
     " nacionalidad nazionalita immigrant migrant foreign foreignworker native",
     "marital status": "marital married familienstand matrimonial matrimoniale civil maritalstatus"
-    " maritl divorced spouse zivilstand rlthp",
+    " maritl divorced spouse zivilstand rlthp single",
     "pregnancy or parenthood": "pregnant pregnancy schwanger children kids kinder enfants hijos numdeps",
     "sexual orientation": "orientation lgbt",
     "political opinion or union": "political party union gewerkschaft syndicat sindicato",
@@ -34,6 +35,8 @@ _ONLY_WITH = {
     "native": {"country", "born", "language"},
     "alter": set(),
     "male": set(),
+    "black": set(),
+    "single": set(),
     "female": set(),
 }  # words that mean it beside one of these alone; with none of them, standing alone
 _THINGS = _listed(
@@ -57,6 +60,7 @@ _TARGETS = _listed(
     "target label class outcome churn churned exited survived default defaulted fraud is_fraud isfraud"
     " diagnosis approved loan_status repaid response ziel klasse cible objetivo readmitted attrition"
     " converted clicked subscribed loan_default credit_risk creditability status_target"
+    " deny denied denial accepted rejected granted hired admitted"
 )
 _PERHAPS = _listed("status species kind category quality result recommended decision verdict grade")
 _POSITIVE = _listed(

@@ -180,7 +180,8 @@ def _quality(baseline: Baseline | None) -> Iterator[list[str]]:
         f"# On the audit's rows its standard error is {baseline.error:.3f}; the gate is {_ERRORS:g} of these"
     )
     less = "# lower, so that a model as good as this one passes 19 audits of 20. Raise it as you need."
-    yield [origin, *((rule, less) if limit > floor else ("# That is hardly more than guessing.",)), gate]
+    few = f"# On the audit's rows its standard error is {baseline.error:.3f}: that may be guessing."
+    yield [origin, *((rule, less) if limit > floor else (few,)), gate]
 
 
 def _fair(one: Field) -> list[str]:
