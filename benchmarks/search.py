@@ -33,7 +33,7 @@ from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.search import Tried, ask, front, space_of, value
 from penstock_tuner.trials.workbench import Workbench
 
-ONE = {"minimize": "train_loss + 4 * validation_loss"}
+ONE = {"minimize": "train_loss + 50 * validation_loss"}
 TWO = {
     "objectives": {"quality": "1 - auroc", "fairness": "equalized_odds_difference.age"},
     "choose": {"type": "knee"},

@@ -63,7 +63,7 @@ def test_a_better_model_is_found_promoted_and_kept(
     assert "promoted: generation 1\nserved" in said[f"tune {NAME}"]
 
     told = run_penstock(stack, "trace", run.digest).stdout
-    assert f"of study {study.study_id}, chosen by the least train_loss + 4 * validation_loss" in told
+    assert f"of study {study.study_id}, chosen by the least train_loss + 50 * validation_loss" in told
     chosen = YAML(typ="safe").load(file.read_text())["model"]
     assert chosen["hidden"] == [16]
     assert "# Three trials, on one split." in file.read_text()

@@ -44,7 +44,7 @@ def tried(*values: tuple[float, ...] | None) -> list[Tried]:
 
 def test_objectives_are_formulas_over_what_was_measured() -> None:
     measured = {"train_loss": 0.3, "validation_loss": 0.5, "auroc": 0.75, "latency_us": 60.0}
-    assert value(pipeline().tuner, measured) == pytest.approx((2.3,))
+    assert value(pipeline().tuner, measured) == pytest.approx((25.3,))
     several = pipeline(f"{{{TWO}, choose: {{minimize: speed}}}}").tuner
     assert value(several, measured) == pytest.approx((0.25, 60.0))
 
@@ -53,7 +53,7 @@ def test_objectives_are_formulas_over_what_was_measured() -> None:
     "wrong", [{}, {"train_loss": 1.0}, {"train_loss": 1.0, "validation_loss": float("nan")}]
 )
 def test_an_objective_without_a_value_is_a_sentence(wrong: dict[str, float]) -> None:
-    with pytest.raises(Invalid, match=r"`train_loss \+ 4 \* validation_loss` has no value: `\w+_loss` is"):
+    with pytest.raises(Invalid, match=r"`train_loss \+ 50 \* validation_loss` has no value: `\w+_loss` is"):
         value(pipeline().tuner, wrong)
 
 
@@ -91,7 +91,7 @@ def test_the_rule_chooses_on_the_front(choose: str, taken: int | None, words: st
 
 
 def test_the_rule_of_one_objective_in_words() -> None:
-    assert rule(pipeline().tuner) == "the least train_loss + 4 * validation_loss"
+    assert rule(pipeline().tuner) == "the least train_loss + 50 * validation_loss"
 
 
 # -- pruners -------------------------------------------------------------------------------------------

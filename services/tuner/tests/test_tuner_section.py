@@ -66,6 +66,6 @@ def test_an_extension_counts_from_what_was_spent() -> None:
 
 
 def test_objectives_are_named_or_are_the_formula() -> None:
-    assert objectives(parsed(None)) == ["train_loss + 4 * validation_loss"]
+    assert objectives(parsed(None)) == ["train_loss + 50 * validation_loss"]
     named = {"objectives": {"quality": "1 - auroc", "speed": "latency_us"}, "choose": {"type": "knee"}}
     assert objectives(parsed(named)) == ["quality", "speed"]

@@ -1,4 +1,4 @@
-"""Formulas over measures, `train_loss + 4 * validation_loss`: numbers, names, `+`, `-`, `*`, brackets.
+"""Formulas over measures, `train_loss + 50 * validation_loss`: numbers, names, `+`, `-`, `*`, brackets.
 
 Read by a parser, never by `eval`: a pipeline file comes from anybody who may apply one.
 """

@@ -53,7 +53,7 @@ def best(tuner: Search, tried: Sequence[Tried]) -> Tried | None:
 
 
 def rule(tuner: Search) -> str:
-    """How the best trial is chosen, in words: `the least train_loss + 4 * validation_loss`."""
+    """How the best trial is chosen, in words: `the least train_loss + 50 * validation_loss`."""
     named = formulas(tuner)
     if not isinstance(tuner, Objectives) or len(named) == 1:
         return f"the least {next(iter(named.values()))}"

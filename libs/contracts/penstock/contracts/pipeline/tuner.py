@@ -122,7 +122,7 @@ class Search(Model):
 class OneObjective(Search):
     """A search that can minimise one formula."""
 
-    minimize: FormulaText = "train_loss + 4 * validation_loss"
+    minimize: FormulaText = "train_loss + 50 * validation_loss"
     """Formula over losses and measures; the losses are plain: without weights, penalty and dropout.
     Measures are those of the validation rows, between groups `equalized_odds_difference.sex`; there is
     `latency_us`, and `processor_s` of the training.
