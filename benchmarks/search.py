@@ -230,7 +230,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         rows = loans(Path(scratch))
         parts = [Path(scratch, f"{part}.parquet") for part in ("train", "validation")]
-        work = Workbench.make(*parts, Path(scratch, "work"), pool.pipeline, folds=1)
+        work = Workbench(folder=Path(scratch, "work"))
+        work.fill(*parts, pool.pipeline, folds=1)
         trials = ProcessPool(work, at_once=chosen.at_once)
         try:
             run(

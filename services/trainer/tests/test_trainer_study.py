@@ -71,7 +71,9 @@ def test_the_run_has_the_trials_weights(model: str, loans: Any, repeat: Any, tmp
     pipeline = planned(overridden(loans.spec, overrides), 400).pipeline
     parts = loans.folder / "train.parquet", loans.folder / "validation.parquet"
     (loans.folder / "audit.parquet").unlink()  # no trial sees it
-    trial = measure(pipeline, Workbench.make(*parts, tmp_path / "study", pipeline, 3))
+    work = Workbench(folder=tmp_path / "study")
+    work.fill(*parts, pipeline, 3)
+    trial = measure(pipeline, work)
 
     result = repeat(overrides, study(trial.weights))
 

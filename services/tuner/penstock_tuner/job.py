@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from penstock.contracts.events import TrainingSet, TuningStudyRequested
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.child import JobContext, job_main
-from penstock_tuner import peers
+from penstock_tuner import peers, search
+from penstock_tuner.driver import Driver
+from penstock_tuner.pool.choice import open_pool
+from penstock_tuner.pool.port import TrialPool
 from penstock_tuner.settings import Settings
-
-if TYPE_CHECKING:
-    from penstock_tuner.trials.workbench import Workbench
+from penstock_tuner.trials.workbench import Workbench
 
 
 def run(job: JobContext) -> dict[str, Any]:
@@ -32,18 +32,12 @@ def run(job: JobContext) -> dict[str, Any]:
     job.progress({"attempt": job.attempt})
     before = asyncio.run(peers.before(job, settings, requested.study_id))
     spec = asyncio.run(peers.spec_of(job, settings, requested))
-    training_set = asyncio.run(peers.training_set_of(job, settings, requested))
-    job.progress({"training_set": training_set, "tuner": spec.get("tuner") or {}})
-
-    from penstock_tuner.driver import Driver
-    from penstock_tuner.pool.choice import open_pool
-
     pipeline = Pipeline.model_validate(spec)
-    tuner = pipeline.tuner
-    work = _workbench(settings, requested.study_id, training_set, pipeline)
-    at_once = tuner.at_once or len(os.sched_getaffinity(0))
-    bounds: dict[str, Any] = {"at_once": at_once, "memory": tuner.budget.memory}
-    with closing(open_pool(work, settings.platform.home, settings.ray, **bounds)) as pool:
+    work = Workbench(folder=settings.studies_dir / requested.study_id / "work")
+    with closing(_pool(settings, pipeline, work)) as pool:  # it loads while rows are put together
+        training_set = asyncio.run(peers.training_set_of(job, settings, requested))
+        job.progress({"training_set": training_set, "tuner": spec.get("tuner") or {}})
+        _fill(settings, training_set, pipeline, work)
         began -= before.spent_s
         rows = training_set.rows["train"]
         return Driver(
@@ -51,16 +45,24 @@ def run(job: JobContext) -> dict[str, Any]:
         ).run()
 
 
-def _workbench(settings: Settings, study_id: str, training_set: TrainingSet, pipeline: Pipeline) -> Workbench:
-    """Fetches the train and the validation part, and no other, into the study's folder."""
-    from penstock_tuner.trials.workbench import Workbench
+def _pool(settings: Settings, pipeline: Pipeline, work: Workbench) -> TrialPool:
+    tuner = pipeline.tuner
+    return open_pool(
+        work,
+        settings.platform.home,
+        settings.ray,
+        at_once=tuner.at_once or len(os.sched_getaffinity(0)),
+        memory=tuner.budget.memory,
+        families=tuple(search.space_of(pipeline).families.types),
+    )
 
-    folder = settings.studies_dir / study_id
-    shutil.rmtree(folder, ignore_errors=True)  # of an attempt that was killed here
-    artifacts = Artifacts(settings.platform.artifacts_uri)
+
+def _fill(settings: Settings, training_set: TrainingSet, pipeline: Pipeline, work: Workbench) -> None:
+    """Fetches the train and the validation part, and no other."""
+    artifacts, folder = Artifacts(settings.platform.artifacts_uri), work.folder.parent
     train = artifacts.fetch(training_set.train, folder / "train.parquet")
     validation = artifacts.fetch(training_set.validation, folder / "validation.parquet")
-    return Workbench.make(train, validation, folder / "work", pipeline, pipeline.tuner.evaluate.folds)
+    work.fill(train, validation, pipeline, pipeline.tuner.evaluate.folds)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import build
 from penstock.testing import lending
-from penstock_tuner.trials.folds import default_folds, write_folds
+from penstock_tuner.trials.folds import default_folds, fold_files, write_folds
 from penstock_tuner.trials.trial import measure
 from penstock_tuner.trials.workbench import Workbench
 
@@ -40,7 +41,12 @@ def parts(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def bench(parts: tuple[Path, Path], tmp_path: Path) -> Callable[..., Workbench]:
-    return lambda folds=1: Workbench.make(*parts, tmp_path / "study", lend(), folds)
+    def made(folds: int = 1) -> Workbench:
+        work = Workbench(folder=tmp_path / f"study-{folds}")
+        work.fill(*(shutil.copy(part, tmp_path / f"{part.stem}.copy") for part in parts), lend(), folds)
+        return work
+
+    return made
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -72,7 +78,8 @@ def test_folds_leave_the_weights_and_measure_every_row(bench: Callable[..., Work
 def test_a_fold_has_whole_entities_and_its_share_of_each_label(
     parts: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    written = [tuple(map(pq.read_table, pair)) for pair in write_folds(*parts, 5, tmp_path)]
+    write_folds(*parts, 5, tmp_path)
+    written = [tuple(map(pq.read_table, pair)) for pair in fold_files(tmp_path)]
 
     for others, own in written:
         assert others.num_rows + own.num_rows == 500
@@ -91,7 +98,7 @@ def test_what_is_learned_from_is_computed_once_for_all_trials(
 ) -> None:
     work = bench()
     first = measure(lend("mlp"), work)
-    monkeypatch.setattr("penstock_tuner.trials.workbench.transform", None)
+    monkeypatch.setattr("penstock_tuner.trials.preparation.transform", None)
 
     again = measure(lend("mlp", decision={"threshold": {"choose": "max_accuracy"}}), work)
 
@@ -114,8 +121,8 @@ def test_texts_come_back_as_they_were_computed(tmp_path: Path) -> None:
     spec["sources"]["applications"]["fields"]["purpose"] = {"type": "text"}
     spec["features"] = {name: {"from": f"applications.{name}"} for name in ("purpose", "income")}
     pipeline = Pipeline.model_validate(spec)
-    work = Workbench.make(*parts, tmp_path / "study", pipeline, 1)
+    expected = build(pipeline, *parts).weights
+    work = Workbench(folder=tmp_path / "study")
+    work.fill(*parts, pipeline, 1)
 
-    assert (
-        measure(pipeline, work).weights == measure(pipeline, work).weights == build(pipeline, *parts).weights
-    )
+    assert measure(pipeline, work).weights == measure(pipeline, work).weights == expected

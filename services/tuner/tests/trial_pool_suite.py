@@ -65,7 +65,9 @@ def workbench(folder: Path) -> Workbench:
         lending.write_part(folder / f"{name}.parquet", lending.applications(name, rows))
         for name, rows in (("train", 400), ("validation", 100))
     ]
-    return Workbench.make(parts[0], parts[1], folder / "study", lend(), 1)
+    work = Workbench(folder=folder / "study")
+    work.fill(parts[0], parts[1], lend(), 1)
+    return work
 
 
 class Open(Protocol):

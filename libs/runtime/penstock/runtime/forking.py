@@ -1,8 +1,8 @@
 """The fork server of jobs: a process that loads a job's module once, and is copied for each job. The
 service's side is `penstock.runtime.jobs.fork_server`.
 
-An order is a message of names of modules to load (JSON) on the control socket, with four
-descriptors: a memory file with the request, the pipe for the job's messages, the pipe for what it
+An order is a message of names of modules to load (JSON) on the control socket, alone or with four
+descriptors, for a copy: a memory file with the request, the pipe for the job's messages, the pipe for what it
 prints, and the pipe on which the fork server tells the copy's pid and, when it is gone, its exit
 code and cost.
 """
@@ -52,6 +52,8 @@ def forked() -> tuple[dict[str, Any], int]:
             if not order:
                 os._exit(0)
             _load(json.loads(order))
+            if not descriptors:
+                continue
             request, channel, errors, status = descriptors
             server, pid = os.getpid(), os.fork()
             if pid == 0:

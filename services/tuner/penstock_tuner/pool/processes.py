@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import selectors
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -44,9 +44,11 @@ class ProcessPool:
         quiet_s: float = 600.0,
         module: str = "penstock_tuner.pool.child",
         environment: Mapping[str, str] | None = None,
+        families: Iterable[str] = (),
     ) -> None:
-        """`memory`: bytes of its own over which a trial fails; `quiet_s`: seconds without a word after
-        which it counts as hanging; `module` runs as each trial.
+        """`work` may be filled later. `memory`: bytes of its own over which a trial fails; `quiet_s`:
+        seconds without a word after which it counts as hanging; `module` runs as each trial;
+        `families`: types of models that are loaded from now on, so that the first trial finds them.
         """
         self._work, self._at_once, self._memory, self._quiet_s = work, at_once, memory, quiet_s
         started = dict(environment or {})
@@ -55,6 +57,8 @@ class ProcessPool:
             sweep(work.folder)
             started[MARK] = str(work.folder)
         self._server = ForkServer(module, started)
+        if load := [f"{FAMILIES}{name}" for name in families]:
+            self._server.warm([*USUAL, *load])
         self._trials: dict[int, TrialProcess] = {}
         self._pipes = selectors.DefaultSelector()
 

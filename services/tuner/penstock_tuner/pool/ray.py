@@ -47,7 +47,8 @@ class Machine:
         self._own: Path | None = None
         if not bench.train.exists():
             self._own = Path(tempfile.mkdtemp(prefix="penstock-trials-"))
-            bench = bench.unpacked(files, self._own)
+            bench = Workbench(folder=self._own)
+            bench.unpack(files)
         self._pool = ProcessPool(bench, at_once=1, **bounds)
 
     def start(self, number: int, pipeline: str) -> None:
@@ -80,14 +81,16 @@ class RayPool:
     def __init__(
         self, work: Workbench, *, home: Path, address: str | None = None, at_once: int = 1, **bounds: Any
     ) -> None:
-        """`address`: of a Ray cluster; None: one is started on this machine, with its files below
-        `home`. `bounds`: those of `ProcessPool`. Blocks for some seconds. Raises Unavailable.
+        """`work` may be filled later. `address`: of a Ray cluster; None: one is started on this machine,
+        with its files below `home`. `bounds`: those of `ProcessPool`. Blocks for some seconds. Raises
+        Unavailable.
         """
         self._work, self._at_once, self._address, self._bounds = work, at_once, address, bounds
         self._home = home
         self._running: dict[int, _Running] = {}
         self._idle: list[Any] = []
         self._raylet: int | None = None
+        self._files: Any = None  # the workbench's, in Ray's object store
         self._connect()
 
     @property
@@ -131,6 +134,8 @@ class RayPool:
     # -- trials ------------------------------------------------------------------------------------
 
     def _placed(self) -> Any:
+        if self._files is None:
+            self._files = ray.put(self._work.packed())
         actor = ray.remote(num_cpus=1, max_restarts=0)(Machine)
         return actor.remote(self._work.model_dump_json(), self._files, self._bounds)
 
@@ -181,7 +186,7 @@ class RayPool:
                 self._start_ray()
         except (RayError, ConnectionError, RuntimeError, TimeoutError) as error:
             raise Unavailable(f"Ray is not there: {error}", where="RAY_ADDRESS") from error
-        self._files = ray.put(self._work.packed())
+        self._files = None
 
     def _start_ray(self) -> None:
         """Starts Ray here, after what a killed caller has left behind is gone."""

@@ -30,7 +30,7 @@ def default_folds(pipeline: Pipeline, rows: int) -> int:
     return FOLDS if rows < SMALL and not by_time else 1
 
 
-def write_folds(train: Path, validation: Path, folds: int, folder: Path) -> list[tuple[Path, Path]]:
+def write_folds(train: Path, validation: Path, folds: int, folder: Path) -> None:
     """Divides the rows of both parts into so many folds; for each, a Parquet file of the others' rows
     and one of its own. All rows of an entity lie in one fold, and each fold has about its share of
     every label.
@@ -42,13 +42,18 @@ def write_folds(train: Path, validation: Path, folds: int, folder: Path) -> list
     else:
         entities = [str(row) for row in range(table.num_rows)]
     fold = _divided(entities, table["__label"].to_numpy(), folds)
-    written = []
     for number in range(folds):
-        paths = folder / f"fold-{number}-train.parquet", folder / f"fold-{number}-validation.parquet"
-        for path, chosen in zip(paths, (fold != number, fold == number), strict=True):
+        for path, chosen in zip(_files(folder, number), (fold != number, fold == number), strict=True):
             pq.write_table(table.filter(pa.array(chosen)), path)
-        written.append(paths)
-    return written
+
+
+def fold_files(folder: Path) -> list[tuple[Path, Path]]:
+    """Files of each fold in that folder."""
+    return [_files(folder, number) for number in range(len([*folder.glob("fold-*-train.parquet")]))]
+
+
+def _files(folder: Path, fold: int) -> tuple[Path, Path]:
+    return folder / f"fold-{fold}-train.parquet", folder / f"fold-{fold}-validation.parquet"
 
 
 def _read(part: Path) -> pa.Table:

@@ -18,6 +18,7 @@ from penstock.modelkit.rows import Rows
 from penstock.runtime.spent import spent
 from penstock_tuner.trials.groups import differences
 from penstock_tuner.trials.measured import Measured
+from penstock_tuner.trials.preparation import prepared
 from penstock_tuner.trials.workbench import Workbench
 
 WARM_UP, CALLS = 20, 200  # rows that are asked for the latency, one a call
@@ -36,12 +37,12 @@ def measure(
     fit raises: Invalid, NotAlike.
     """
     began = time.monotonic()
-    own = _fitted(pipeline, work.prepared(pipeline), on_epoch)
+    own = _fitted(pipeline, prepared(work, pipeline), on_epoch)
     judged = [own]
-    if work.folds:
+    if folds := work.folds:
         judged = []
-        for fold in range(len(work.folds)):
-            judged.append(_fitted(pipeline, work.prepared(pipeline, fold)))
+        for fold in range(len(folds)):
+            judged.append(_fitted(pipeline, prepared(work, pipeline, fold)))
             on_fold(fold)
     cost = spent("self")
     return Measured(
@@ -67,11 +68,11 @@ class _Fit:
 
 
 def _fitted(
-    pipeline: Pipeline, prepared: Prepared, on_epoch: Callable[[Epoch], None] = lambda epoch: None
+    pipeline: Pipeline, rows: Prepared, on_epoch: Callable[[Epoch], None] = lambda epoch: None
 ) -> _Fit:
-    model = family_of(pipeline.model).fit(pipeline, prepared, on_epoch=on_epoch)
-    found = checked(pipeline, prepared, model)
-    return _Fit(found, prepared.validation.rows, model.digest(), len(model.history))
+    model = family_of(pipeline.model).fit(pipeline, rows, on_epoch=on_epoch)
+    found = checked(pipeline, rows, model)
+    return _Fit(found, rows.validation.rows, model.digest(), len(model.history))
 
 
 def _together(pipeline: Pipeline, fits: list[_Fit]) -> dict[str, float]:

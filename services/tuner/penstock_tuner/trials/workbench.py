@@ -1,141 +1,56 @@
-"""Rows of a study, prepared once for all its trials: what is computed of them lies in files that
-each trial maps into its memory.
+"""The folder that a study's trials work in: the parts of its training set, folds, and what
+`preparation` keeps.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import fields
-from functools import partial
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from pydantic import BaseModel
 
 from penstock.contracts.pipeline import Pipeline
-from penstock.modelkit.build import prepare
-from penstock.modelkit.family import Prepared
-from penstock.modelkit.features import Features, Inputs, Value, WordNumbers, WordWeights, transform
-from penstock.modelkit.graph import Array
-from penstock.modelkit.preprocessing import Preprocessing
-from penstock.modelkit.rows import Rows
-from penstock_tuner.trials.folds import default_folds, rows_of, write_folds
-
-Wanted = Callable[[Features], dict[str, Value]]
-SPARSE = {"words": WordWeights, "numbers": WordNumbers}
+from penstock_tuner.trials.folds import default_folds, fold_files, rows_of, write_folds
 
 
 class Workbench(BaseModel, frozen=True):
-    """Train and validation part of a study; the audit part is never here. `folds`: pairs of files,
-    rows to train on and rows to measure on; empty where the study's own parts are all.
-    """
+    """Train and validation part of a study; the audit part is never here."""
 
-    train: Path
-    validation: Path
     folder: Path
-    folds: tuple[tuple[Path, Path], ...] = ()
 
-    @classmethod
-    def make(
-        cls, train: Path, validation: Path, folder: Path, pipeline: Pipeline, folds: int | None = None
-    ) -> Workbench:
-        """Empties `folder`, and writes the folds there: so many, by default as `default_folds` says.
-        1: none.
+    @property
+    def train(self) -> Path:
+        return self.folder / "train.parquet"
+
+    @property
+    def validation(self) -> Path:
+        return self.folder / "validation.parquet"
+
+    @property
+    def folds(self) -> list[tuple[Path, Path]]:
+        """Pairs of files, rows to train on and rows to measure on; none where the study's own parts
+        are all.
         """
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, mode=0o700)
-        count = folds or default_folds(pipeline, rows_of(train, validation))
-        made = write_folds(train, validation, count, folder) if count > 1 else ()
-        return cls(train=train, validation=validation, folder=folder, folds=tuple(made))
+        return fold_files(self.folder)
+
+    def fill(self, train: Path, validation: Path, pipeline: Pipeline, folds: int | None = None) -> None:
+        """Empties the folder, moves both parts there and writes the folds: so many, by default as
+        `default_folds` says. 1: none.
+        """
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, mode=0o700)
+        shutil.move(train, self.train)
+        shutil.move(validation, self.validation)
+        count = folds or default_folds(pipeline, rows_of(self.train, self.validation))
+        if count > 1:
+            write_folds(self.train, self.validation, count, self.folder)
 
     def packed(self) -> dict[str, bytes]:
         """Content of its files by name, for another machine."""
-        return {path.name: path.read_bytes() for path in self._files()}
+        return {path.name: path.read_bytes() for path in self.folder.glob("*.parquet")}
 
-    def unpacked(self, files: Mapping[str, bytes], folder: Path) -> Workbench:
-        """The same with its files in another folder, which is there."""
+    def unpack(self, files: Mapping[str, bytes]) -> None:
+        """Writes what `packed` gave; the folder is there."""
         for name, content in files.items():
-            (folder / name).write_bytes(content)
-        return Workbench(
-            train=folder / self.train.name,
-            validation=folder / self.validation.name,
-            folder=folder,
-            folds=tuple((folder / train.name, folder / own.name) for train, own in self.folds),
-        )
-
-    def _files(self) -> Iterator[Path]:
-        yield from (self.train, self.validation)
-        yield from chain.from_iterable(self.folds)
-
-    def prepared(self, pipeline: Pipeline, fold: int | None = None) -> Prepared:
-        """Rows of the study's own parts, or of a fold, as a run prepares them. Raises Invalid.
-
-        What the family learns from is computed by the first trial that asks for it, on this machine;
-        one that asks meanwhile waits.
-        """
-        parts = (self.train, self.validation) if fold is None else self.folds[fold]
-        return prepare(pipeline, *parts, transform=partial(_kept, self.folder, pipeline.model.type))
-
-
-def _kept(folder: Path, family: str, fitted: Preprocessing, rows: Rows, wanted: Wanted) -> Inputs:
-    """`transform`, from its files where they are. They are named by all that the result follows from."""
-    digest = hashlib.sha256(f"{family} {fitted!r} {rows.numbers.shape}".encode())
-    digest.update(rows.numbers.tobytes())
-    digest.update("\0".join(rows.strings.ravel()).encode())
-    kept = folder / digest.hexdigest()[:32]
-    with _alone(kept.with_suffix(".lock")):
-        if not kept.exists():
-            beside = kept.with_suffix(".new")
-            shutil.rmtree(beside, ignore_errors=True)  # of a trial that was killed here
-            beside.mkdir()
-            _write(beside, transform(fitted, rows, wanted))
-            beside.rename(kept)
-    return _read(kept)
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Waits for the lock, which a process that is killed gives back."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _write(folder: Path, inputs: Inputs) -> None:
-    """A file for each array, `PLACE.NAME.npy`, and for each of a sparse one, `PLACE.NAME.KIND.FIELD.npy`."""
-    for place, (name, value) in enumerate(inputs.items()):
-        begun = folder / f"{place:03}.{name}"
-        if isinstance(value, np.ndarray):
-            np.save(f"{begun}.npy", value)
-            continue
-        kind = next(kind for kind, known in SPARSE.items() if isinstance(value, known))
-        for field in fields(value):
-            np.save(f"{begun}.{kind}.{field.name}.npy", np.asarray(getattr(value, field.name)))
-
-
-def _read(folder: Path) -> Inputs:
-    """Maps the arrays. They may be written to: the pages become the process's own."""
-    found: dict[str, Array] = {}
-    sparse: dict[str, tuple[str, dict[str, Array]]] = {}
-    for path in sorted(folder.glob("*.npy")):
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
-        _, name, *of = path.name.removesuffix(".npy").split(".")
-        if of:
-            kind, field = of
-            sparse.setdefault(name, (kind, {}))[1][field] = array
-            found.setdefault(name, array)  # keeps its place
-        else:
-            found[name] = array
-    made = {name: _sparse(kind, parts) for name, (kind, parts) in sparse.items()}
-    return {name: made.get(name, array) for name, array in found.items()}
-
-
-def _sparse(kind: str, parts: dict[str, Array]) -> WordWeights | WordNumbers:
-    if kind == "words":
-        return WordWeights(parts["starts"], parts["columns"], parts["weights"], int(parts["width"]))
-    return WordNumbers(parts["starts"], parts["numbers"])
+            (self.folder / name).write_bytes(content)
