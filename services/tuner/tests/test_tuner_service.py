@@ -104,24 +104,27 @@ class Tuner:
         return found
 
     def events(self, topic: str, until_type: type[Event], count: int = 1) -> list[Event]:
-        """All of the topic, as soon as it holds `count` of that type."""
+        """All of the topic, as soon as it holds `count` of that type. One that Kafka holds twice, after a
+        kill, is the same by its id.
+        """
         settings = self._kafka.settings(self._prefix)
         consumer = Consumer(settings.client(group_id=uuid.uuid4().hex, auto_offset_reset="earliest"))
         consumer.subscribe([f"{self._prefix}{topic}"])
-        found: list[Event] = []
+        found: dict[bytes, Event] = {}
 
         def look() -> bool:
             for message in consumer.consume(100, timeout=0.2):
                 if message.error() is None:
-                    event = decode(dict(message.headers() or [])["ce_type"].decode(), message.value())
-                    found.extend([event] if event else [])
-            return sum(isinstance(event, until_type) for event in found) >= count
+                    headers = dict(message.headers() or [])
+                    if event := decode(headers["ce_type"].decode(), message.value()):
+                        found[headers["ce_id"]] = event
+            return sum(isinstance(event, until_type) for event in found.values()) >= count
 
         try:
-            until(look, within=30, what=f"{until_type.__name__} on the topic")
+            until(look, what=f"{until_type.__name__} on the topic")
         finally:
             consumer.close()
-        return found
+        return list(found.values())
 
 
 @pytest.fixture
@@ -224,8 +227,7 @@ def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: 
     loans.spec["trainer"] |= {"epochs": 10, "batch_size": 4}  # a second or so a trial
     with start() as tuner:
         study_id = tuner.create(trials=6)
-        until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")
-        tuner.running(TRIAL)[0].kill()
+        until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")[0].kill()
         tuner.tried(study_id, 2)
         before = {trial.number: trial for trial in tuner.study(study_id).trials if trial.ended_at.seconds}
         tuner.running(DRIVER)[0].kill()

@@ -12,6 +12,7 @@ from penstock.contracts.errors import Conflict
 from penstock.contracts.pipeline import Pipeline
 from penstock.modelkit.build import build
 from penstock.testing import lending
+from penstock.testing.wait import until
 from penstock_tuner.pool.port import Ended, Reported, TrialPool
 from penstock_tuner.trials.workbench import Workbench
 
@@ -41,11 +42,12 @@ def odd(pipeline, work, **told):
         os.kill(os.getpid(), 9)
     if seed in ({FORKS}, {LEAVES}) and os.fork() == 0:
         Path(work.folder, f"{{seed}}.fork").write_text(str(os.getpid()))
-        time.sleep(3600)
+        time.sleep(3600)  # until it is ended
     if seed in ({HANGS}, {LEAVES}):
-        time.sleep(3600)
+        time.sleep(3600)  # until it is ended
     if seed == {ALLOCATES}:
-        held = [bytearray(b"x" * (8 << 20)) for _ in range(1000)]
+        held = b"x" * {MEMORY}
+        time.sleep(3600)  # until it is ended
     if seed == {BREAKS}:
         raise RuntimeError("a bug")
     return measure(pipeline, work, **told)
@@ -79,9 +81,9 @@ class Open(Protocol):
 def ended(pool: TrialPool, *numbers: int) -> dict[int, Ended]:
     """Ends of these trials."""
     found: dict[int, Ended] = {}
-    until = time.monotonic() + LIMIT_S
+    deadline = time.monotonic() + LIMIT_S
     while not found.keys() >= set(numbers):
-        assert time.monotonic() < until, f"of {numbers} only {sorted(found)} ended in {LIMIT_S} s"
+        assert time.monotonic() < deadline, f"of {numbers} only {sorted(found)} ended in {LIMIT_S} s"
         found |= {told.number: told for told in pool.wait(1.0) if isinstance(told, Ended)}
     return found
 
@@ -96,18 +98,12 @@ def lives(pid: int) -> bool:
 
 def started(work: Workbench, seed: int, kind: str = "pid") -> int:
     """The pid that a trial has written."""
-    until, file = time.monotonic() + LIMIT_S, work.folder / f"{seed}.{kind}"
-    while not (file.exists() and file.read_text()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return int(file.read_text())
+    file = work.folder / f"{seed}.{kind}"
+    return int(until(lambda: file.exists() and file.read_text(), what=f"{file.name} is written"))
 
 
-def gone(pid: int, within_s: float = 10.0) -> bool:
-    until = time.monotonic() + within_s
-    while lives(pid) and time.monotonic() < until:
-        time.sleep(0.02)
-    return not lives(pid)
+def gone(pid: int) -> bool:
+    return until(lambda: not lives(pid), what=f"{pid} is gone")
 
 
 class TrialPoolSuite:
@@ -122,9 +118,9 @@ class TrialPoolSuite:
             pool.start(2, lend(3))
 
         told: list[Reported | Ended] = []
-        until = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + LIMIT_S
         while sum(isinstance(each, Ended) for each in told) < 2:
-            assert time.monotonic() < until
+            assert time.monotonic() < deadline
             told += pool.wait(1.0)
 
         for number in (0, 1):
@@ -154,13 +150,13 @@ class TrialPoolSuite:
         assert not any(lives(started(work, seed)) for seed in (DIES, ALLOCATES, BREAKS))
 
     def test_a_trial_that_says_nothing_is_ended(self, opened: Open, work: Workbench) -> None:
-        pool = opened(work, quiet_s=1.0)
+        pool = opened(work, quiet_s=3.0)
         pool.start(0, lend(HANGS))
 
         failure = ended(pool, 0)[0].failure
 
         assert failure is not None
-        assert failure.message == "it said nothing for 1 s and was ended"
+        assert failure.message == "it said nothing for 3 s and was ended"
         assert gone(started(work, HANGS))
 
     def test_what_a_trial_started_ends_with_it(self, opened: Open, work: Workbench) -> None:
