@@ -8,9 +8,10 @@ import pytest
 from census import PIPELINE, Served, pipeline_text, run_penstock
 
 from penstock.client.pipelines import BadPipelineFile
-from penstock.contracts.errors import NotFound
+from penstock.contracts.errors import NotFound, Unavailable
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.runtime.kafka.admin import admin_client
+from penstock.testing.files import below
 from penstock.testing.stack import StackUnderTest
 from penstock.testing.wait import until
 
@@ -42,10 +43,10 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
     gone = run_penstock(stack, "delete", NAME, "--yes")
     assert gone.returncode == 0, gone.stderr
     assert "5 topics with their events, 1 version;" in gone.stdout
-    assert topics(stack) == []
+    until(lambda: not topics(stack), what=f"Kafka has no topic of {NAME}")
     assert "is deleted already" in run_penstock(stack, "delete", NAME).stdout
-    until(lambda: not _data(stack), within=30, what=f"no row of {NAME} is left")
-    until(lambda: _unknown_everywhere(served), within=30, what=f"no service knows {NAME}")
+    until(lambda: not _data(stack), what=f"no row of {NAME} is left")
+    until(lambda: _unknown_everywhere(served), despite=Unavailable, what=f"no service knows {NAME}")
 
     client.pipelines.apply(other, by="test")
     assert client.pipelines.get(NAME).number == 2
@@ -57,7 +58,7 @@ def test_a_refused_pipeline_is_deleted_and_applied_anew(served: Served, stack: S
 
 
 def _data(stack: StackUnderTest) -> list[Path]:
-    return [*stack.home.glob(f"**/lake/{NAME}"), *stack.home.glob(f"**/feast/{NAME}")]
+    return [path for path in below(stack.home) if path.name == NAME and path.parent.name in ("lake", "feast")]
 
 
 def _unknown_everywhere(served: Served) -> bool:
