@@ -7,15 +7,19 @@ from typing import Any
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline.tuner import Tuner
+from penstock.contracts.space import Space
 from penstock_tuner import search
 from penstock_tuner.search import Tried
 
 OWN = 0  # the trial with the file's own values
 
 
-def chosen(tuner: Tuner, tried: Sequence[Tried], last_failure: str, *, looks: int) -> dict[str, Any]:
+def chosen(
+    tuner: Tuner, space: Space, tried: Sequence[Tried], last_failure: str, *, looks: int
+) -> dict[str, Any]:
     """Result of a study's job: number of the `best` trial, the `rule` in words, `looks` at the
-    validation rows, and the `conclusion` in words. `looks`: at them by each trial.
+    validation rows, the `conclusion` in words, and the parameters' `importance`. `looks`: by each
+    trial.
 
     Raises Invalid where no trial ended well.
     """
@@ -31,6 +35,7 @@ def chosen(tuner: Tuner, tried: Sequence[Tried], last_failure: str, *, looks: in
         "best": None if best is None else best.number,
         "rule": search.rule(tuner),
         "looks": looks * len(complete),
+        "importance": search.importance(space, tried),
         "conclusion": concluded(best, next((trial for trial in complete if trial.number == OWN), None)),
     }
 

@@ -61,7 +61,7 @@ class Driver:
             self._fill()
             for heard in self._pool.wait(LOOK_S):
                 self._hear(heard)
-        return chosen(self._tuner, self._all(), self._last_failure, looks=self._looks)
+        return chosen(self._tuner, self._space, self._all(), self._last_failure, looks=self._looks)
 
     # -- trials ------------------------------------------------------------------------------------
 

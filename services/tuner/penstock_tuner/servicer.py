@@ -134,6 +134,7 @@ def _study(session: Session, study_id: str) -> tuner.Study:
         trials_planned=section.budget.trials or 0,
         time_planned_s=longest.total_seconds() if longest else 0,
         objectives=objectives(section),
+        importance=study.importance,
         trials_ended=rows.ended_trials(session, study_id),
     )
 

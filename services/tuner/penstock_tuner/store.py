@@ -38,6 +38,8 @@ class StudyRow(Tables):
     best: Mapped[int | None] = mapped_column(Integer, default=None)
     run_id: Mapped[str | None] = mapped_column(String(32), default=None)
     conclusion: Mapped[str | None] = mapped_column(Text, default=None)
+    importance: Mapped[dict[str, float]] = mapped_column(Json(dict[str, float]), default=dict)
+    """Share of each parameter, the largest first."""
     failure: Mapped[str | None] = mapped_column(Text, default=None)
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

@@ -167,6 +167,7 @@ class Studies:
         """Ends the study, and asks for the run of the trial that was chosen unless it is the file's own."""
         study = rows.study(effect.session, study_of(job_id))
         study.best, study.conclusion = result["best"], result["conclusion"]
+        study.importance = result["importance"]
         trials = [trial for trial in rows.trials(effect.session, study.study_id) if trial.state != RUNNING]
         if study.best:
             best = next(trial for trial in trials if trial.number == study.best)

@@ -39,14 +39,11 @@ ENDED = (pb.Study.STATE_COMPLETED, pb.Study.STATE_FAILED, pb.Study.STATE_CANCELE
 DRIVER, TRIAL = "penstock_tuner.job", "penstock_tuner.pool.child"
 WITHIN_S = 120.0
 LEARNING_RATE = {"low": 1e-2, "high": 1e-1, "log": True}
-TUNER = {
-    "space": {
-        "model": {"mlp": {"dropout": {"low": 0.0, "high": 0.5}}},
-        "trainer": {"optimizer": {"adamw": {"learning_rate": LEARNING_RATE}}},
-    },
-    "evaluate": {"folds": 1},
-    "at_once": 2,
+NETWORKS = {
+    "model": {"mlp": {"dropout": {"low": 0.0, "high": 0.5}}},
+    "trainer": {"optimizer": {"adamw": {"learning_rate": LEARNING_RATE}}},
 }
+TREES = {"model": {"boosted_trees": {"num_leaves": {"low": 4, "high": 32}}}}  # loaded in a second
 GONE_WITHIN_S = 10.0  # processes of a study that was canceled, or whose service was killed
 
 
@@ -130,8 +127,8 @@ class Tuner:
 @pytest.fixture
 def start(loans: Any, kafka: Any) -> Any:
     @contextmanager
-    def started() -> Iterator[Tuner]:
-        loans.spec["tuner"] = TUNER
+    def started(space: dict[str, Any] = NETWORKS) -> Iterator[Tuner]:
+        loans.spec["tuner"] = {"space": space, "evaluate": {"folds": 1}, "at_once": 2}
         prefix = f"tuner-{uuid.uuid4().hex[:8]}."
         (port,) = free_ports(1)
         home = loans.folder / "home"
@@ -164,6 +161,7 @@ def start(loans: Any, kafka: Any) -> Any:
 
 def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loans: Any, start: Any) -> None:
     loans.spec["trainer"] |= {"optimizer": {"type": "adamw", "learning_rate": 1e-6}}  # learns nothing
+    loans.without_audit = True
     with start() as tuner:
         study_id = tuner.create(trials=4, idempotency_key="k")
         assert tuner.create(trials=4, idempotency_key="k") == study_id
@@ -197,8 +195,8 @@ def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loa
 
 
 def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(loans: Any, start: Any) -> None:
-    loans.spec["trainer"] |= {"epochs": 10_000}
-    with start() as tuner:
+    loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 10_000}}
+    with start(TREES) as tuner:
         study_id = tuner.create()
         until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")
         with pytest.raises(grpc.RpcError, match="has not ended"):
@@ -207,7 +205,7 @@ def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(loans: Any, start: A
         assert (canceled.state, len(canceled.trials)) == (pb.Study.STATE_CANCELED, 0)
         until(lambda: not tuner.running(TRIAL), within=GONE_WITHIN_S, what="the trials are gone")
         until(lambda: not tuner.running(DRIVER), within=GONE_WITHIN_S, what="the driver is gone")
-        loans.spec["trainer"] |= {"epochs": 3}
+        loans.spec["trainer"] = {"epochs": 3}
         tuner.stub.ExtendStudy(pb.ExtendStudyRequest(study_id=study_id, trials=2))
         found = tuner.ended(study_id)
         assert found.state == pb.Study.STATE_COMPLETED, found.failure
@@ -224,8 +222,8 @@ def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(loans: Any, start: A
 
 
 def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: Any) -> None:
-    loans.spec["trainer"] |= {"epochs": 10, "batch_size": 4}  # a second or so a trial
-    with start() as tuner:
+    loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 300}}  # a second or so a trial
+    with start(TREES) as tuner:
         study_id = tuner.create(trials=6)
         until(lambda: tuner.running(TRIAL), within=WITHIN_S, what="a trial runs")[0].kill()
         tuner.tried(study_id, 2)

@@ -71,6 +71,7 @@ class Desk:
 
     def completes(self, best: int | None, job: str = "01A.0") -> None:
         result = {"best": best, "rule": "the least loss", "looks": 10, "conclusion": "so it is"}
+        result["importance"] = {"model.type": 0.75}
         with self.store.transaction() as effect:
             self.studies.completed(job, result, effect)
 

@@ -50,6 +50,8 @@ class Loans:
         self.asked: list[features.CreateTrainingSetRequest] = []
         self.error: PenstockError | None = None
         """What the feature store says instead of a training set."""
+        self.without_audit = False
+        """Whether the audit parts of training sets are deleted as soon as they are made."""
         self.one_class = False
         """Whether nobody in the training sets defaulted, so that nothing can be learned."""
         self._servers: list[_Server] = []
@@ -115,11 +117,10 @@ class _FeatureStore(FeatureStoreServiceServicer):
         self._loans.asked.append(request)
         if self._loans.error is not None:
             raise self._loans.error
-        return features.CreateTrainingSetResponse(
-            training_set_json=self._loans.training_set(
-                request.id, one_class=self._loans.one_class
-            ).model_dump_json()
-        )
+        made = self._loans.training_set(request.id, one_class=self._loans.one_class)
+        if self._loans.without_audit:
+            self._loans.artifacts.remove(made.audit)
+        return features.CreateTrainingSetResponse(training_set_json=made.model_dump_json())
 
 
 class _Server:

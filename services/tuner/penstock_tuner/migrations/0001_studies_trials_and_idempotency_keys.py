@@ -30,6 +30,7 @@ def upgrade() -> None:
         sa.Column("best", sa.Integer(), nullable=True),
         sa.Column("run_id", sa.String(length=32), nullable=True),
         sa.Column("conclusion", sa.Text(), nullable=True),
+        sa.Column("importance", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("failure", sa.Text(), nullable=True),
         sa.Column("remedy", sa.Text(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),

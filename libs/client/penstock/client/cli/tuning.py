@@ -28,6 +28,7 @@ from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.tuner.v1 import tuner_pb2 as tuner
 
 RUN_WITHIN_S = 60.0  # from a study's end until the trainer has heard of its run
+IMPORTANT = 5  # parameters that are named
 STOPPED = 130  # exit code after Ctrl-C
 
 Trials = Annotated[int, typer.Option("--trials", min=0, help="How many values to try, your own among them.")]
@@ -252,6 +253,9 @@ def _end(found: tuner.Study) -> Iterator[RenderableType]:
     """Sentences on what came of it."""
     if found.state == tuner.Study.STATE_COMPLETED:
         yield found.conclusion
+        if found.importance:
+            shares = sorted(found.importance.items(), key=lambda one: -one[1])[:IMPORTANT]
+            yield f"what mattered: {', '.join(f'{name} {share:.0%}' for name, share in shares)}"
         if found.run_id:
             yield (
                 f"run {found.run_id} trains with the values of trial {found.best}."

@@ -110,6 +110,26 @@ class Study(_message.Message):
     STATE_FAILED: Study.State.ValueType  # 5
     STATE_CANCELED: Study.State.ValueType  # 6
 
+    @_typing.final
+    class ImportanceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     STUDY_ID_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     PIPELINE_NUMBER_FIELD_NUMBER: _builtins.int
@@ -133,6 +153,7 @@ class Study(_message.Message):
     CONCLUSION_FIELD_NUMBER: _builtins.int
     OBJECTIVES_FIELD_NUMBER: _builtins.int
     TRIALS_ENDED_FIELD_NUMBER: _builtins.int
+    IMPORTANCE_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -178,6 +199,10 @@ class Study(_message.Message):
     def objectives(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Objectives in the order of each trial's values, as formulas or by name; the less the better."""
 
+    @_builtins.property
+    def importance(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """When completed, of ten trials or more: share of each parameter in what was good."""
+
     def __init__(
         self,
         *,
@@ -204,10 +229,11 @@ class Study(_message.Message):
         conclusion: _builtins.str = ...,
         objectives: _abc.Iterable[_builtins.str] | None = ...,
         trials_ended: _builtins.int = ...,
+        importance: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "best", b"best", "cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "attempts", b"attempts", "best", b"best", "conclusion", b"conclusion", "cost", b"cost", "ended_at", b"ended_at", "failure", b"failure", "objectives", b"objectives", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "study_id", b"study_id", "time_planned_s", b"time_planned_s", "time_spent_s", b"time_spent_s", "training_set_json", b"training_set_json", "trials", b"trials", "trials_ended", b"trials_ended", "trials_planned", b"trials_planned", "tuner_json", b"tuner_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "attempts", b"attempts", "best", b"best", "conclusion", b"conclusion", "cost", b"cost", "ended_at", b"ended_at", "failure", b"failure", "importance", b"importance", "objectives", b"objectives", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "study_id", b"study_id", "time_planned_s", b"time_planned_s", "time_spent_s", b"time_spent_s", "training_set_json", b"training_set_json", "trials", b"trials", "trials_ended", b"trials_ended", "trials_planned", b"trials_planned", "tuner_json", b"tuner_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
