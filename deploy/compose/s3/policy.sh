@@ -11,7 +11,7 @@ root=${root%/}
 case ${1:-} in
   # begin policies: made by `make gen` from contracts/services.py
   feature-store) reads="training-sets" writes="training-sets" deletes="training-sets" ;;
-  trainer) reads="training-sets imports packages" writes="imports packages" deletes="" ;;
+  trainer) reads="training-sets imports packages" writes="imports packages" deletes="imports" ;;
   tuner) reads="training-sets" writes="" deletes="" ;;
   model-registry) reads="packages signatures audits" writes="packages signatures" deletes="packages signatures" ;;
   ethics-audit) reads="training-sets packages signatures audits" writes="audits" deletes="" ;;

@@ -20,6 +20,7 @@ from penstock_ethics_audit.result import Result
 HALF = Interval(estimate=0.5, lower=0.4, upper=0.6)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(
     "name",
     ["$x^{$", "$50k-$100k", "50$", "_nobody", r"\frac{1}{", "<b>&amp;", "日本\u202e", "{}", "%s", "x" * 1000],
@@ -51,6 +52,7 @@ def test_a_group_may_have_any_name(name: str) -> None:
         ElementTree.fromstring(picture.svg)
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("name", ["_age", "$x^{$", "<b>&amp;", "日本\u202e", "w" * 1000])
 def test_a_family_shows_bars_and_histograms_under_any_name(name: str) -> None:
     from penstock_ethics_audit.report.explanations import explained

@@ -9,6 +9,7 @@ from penstock.runtime.lifecycle import Service
 from penstock.runtime.patience import Awaited
 from penstock.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from penstock_trainer import handlers, readings
+from penstock_trainer.leftovers import remove_leftovers
 from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
 from penstock_trainer.servicer import Servicer
 from penstock_trainer.settings import Settings
@@ -44,6 +45,7 @@ async def run(settings: Settings) -> None:
             on_result=handlers.tracked,
             on_failure=handlers.not_tracked,
         )
+        service.background("imports", lambda: remove_leftovers(store, service.artifacts))
         service.describe(readings.facts(store))
         service.observe(readings.metrics(store))
         await service.until_stopped()

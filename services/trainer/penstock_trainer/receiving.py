@@ -42,9 +42,14 @@ def received(graph: Artifact, pipeline: str, artifacts: Artifacts) -> bytes:
     """Bytes of a file that `receive` stored; whoever wished for the run named it. Raises Tampered
     where it lies elsewhere or is another, NotFound, Unavailable.
     """
-    if graph.uri != artifacts.uri(_key(pipeline, graph.digest)) or graph.size > MAX_GRAPH_BYTES:
+    if not is_received(graph, pipeline, artifacts) or graph.size > MAX_GRAPH_BYTES:
         raise Tampered("this is no file that was sent for an import", where=graph.uri)
     return artifacts.read(graph)
+
+
+def is_received(graph: Artifact, pipeline: str, artifacts: Artifacts) -> bool:
+    """Tells whether the file lies where `receive` puts it."""
+    return graph.uri == artifacts.uri(_key(pipeline, graph.digest))
 
 
 def _key(pipeline: str, digest: str) -> str:

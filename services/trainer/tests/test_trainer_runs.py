@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from sqlalchemy import select
 
 from penstock.contracts.errors import Conflict, Invalid, Kind, NotFound, Tampered
 from penstock.contracts.events import (
+    Artifact,
     Cost,
     Event,
+    Imported,
     StudyReference,
     TrainingRunCanceled,
     TrainingRunCompleted,
@@ -26,11 +29,15 @@ from penstock.contracts.events import (
 )
 from penstock.packages.facts import verify_fact
 from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.patience import Awaited
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
+from penstock.testing.wait import until_async
 from penstock_trainer import store as rows
+from penstock_trainer.leftovers import remove_leftovers
+from penstock_trainer.receiving import receive
 from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
 from penstock_trainer.store import Tables
 
@@ -298,3 +305,39 @@ def test_events_are_plain_json(desk: Desk) -> None:
         (row,) = session.scalars(select(OutboxRow))
     assert json.loads(row.value)["run_id"] == "01A"
     assert row.key == "01A"
+
+
+def imports(desk: Desk, run_id: str, graph: Artifact, *, fails: bool) -> None:
+    said = {"run_id": run_id, "imported": Imported(graph=graph, name="model.onnx", by="ann")}
+    desk.request(desk.wish().model_copy(update=said))
+    if fails:
+        with desk.store.transaction() as effect:
+            desk.runs.failed(run_id, Kind.INVALID, "no graph", "Send another", effect)
+
+
+def test_a_graph_that_became_no_package_leaves_the_artifact_store(desk: Desk, tmp_path: Path) -> None:
+    """But for one that another run takes, and for what was never sent here."""
+    artifacts = Artifacts(f"file://{tmp_path}/artifacts")
+
+    async def sent(content: bytes) -> Artifact:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield content
+
+        return await receive(chunks(), "loans", artifacts)
+
+    refused, again = (asyncio.run(sent(content)) for content in (b"refused", b"again"))
+    elsewhere = artifacts.put_bytes("packages/one.tar", b"elsewhere")
+    for run_id, graph in (("01A", refused), ("01B", again), ("01C", elsewhere)):
+        imports(desk, run_id, graph, fails=True)
+    imports(desk, "01D", again, fails=False)
+
+    async def removed() -> None:
+        task = asyncio.create_task(remove_leftovers(desk.store, artifacts))
+        await until_async(
+            lambda: not Path(refused.uri.removeprefix("file://")).exists(), within=10, what="it is gone"
+        )
+        task.cancel()
+
+    asyncio.run(removed())
+    assert artifacts.read(again) == b"again"
+    assert artifacts.read(elsewhere) == b"elsewhere"

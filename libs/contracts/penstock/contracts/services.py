@@ -77,7 +77,7 @@ _ROWS: Final = (
         jobs=True,
         torch=True,
         files=True,
-        artifacts={"training-sets": "read", "imports": "write", "packages": "write"},
+        artifacts={"training-sets": "read", "imports": "delete", "packages": "write"},
         keys="trainer",
     ),
     ServiceDefinition(

@@ -22,8 +22,9 @@ from penstock.modelkit.graph import Array
 from penstock.modelkit.model import compile_model, run
 from penstock.modelkit.network import Network
 from penstock.modelkit.neural import TrainedNetwork, learning
-from penstock.modelkit.rows import classes, read, signature
+from penstock.modelkit.rows import Rows, classes, read, signature
 from penstock.modelkit.training import Objective, Split, seed_everything
+from penstock.packages.parts import ModelSignature
 
 STEPS = 60  # of L-BFGS
 MAX_VALUES = 20_000_000  # of the matrix that a linear model is fitted to; the first rows of more
@@ -35,6 +36,9 @@ def baselines(pipeline: Pipeline, train_part: Path, validation_part: Path) -> di
     """Graphs by family, with the inputs and the outputs of the model, of a regression without
     interval. One that cannot be fitted on these features is left out, as is that of the model itself.
     """
+    listed = classes(train_part)
+    named = signature(pipeline, listed)
+    parts = [read(part, named, pipeline) for part in (train_part, validation_part)]
     found = {}
     for name, fit in FITS.items():
         if name == pipeline.model.type:
@@ -43,7 +47,7 @@ def baselines(pipeline: Pipeline, train_part: Path, validation_part: Path) -> di
         if rules.problems(asked):
             continue
         try:
-            found[name] = _graph(asked, fit, train_part, validation_part)
+            found[name] = _graph(asked, fit, signature(asked, listed), *parts)
         except PenstockError:  # it cannot learn what the model could
             continue
     return found
@@ -57,10 +61,12 @@ def _asked(pipeline: Pipeline, name: str) -> Pipeline:
 
 
 def _graph(
-    pipeline: Pipeline, fit: Callable[[Pipeline, Prepared], Trained], train_part: Path, validation_part: Path
+    pipeline: Pipeline,
+    fit: Callable[[Pipeline, Prepared], Trained],
+    named: ModelSignature,
+    training: Rows,
+    validation: Rows,
 ) -> bytes:
-    named = signature(pipeline, classes(train_part))
-    training, validation = (read(part, named, pipeline) for part in (train_part, validation_part))
     prepared = treated(pipeline, named, training, validation)
     model, family, threshold = fit(pipeline, prepared), family_of(pipeline.model), None
     if pipeline.target.type == "binary":

@@ -20,7 +20,6 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import DAY_MS, MESSAGE_BYTES, Topic, dead_letter_topic
-from penstock.runtime.backoff import until_available
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.clients import producer
@@ -38,7 +37,6 @@ Reject = Callable[[Partition, Sequence[tuple[int, Exception]]], None]  # `put_al
 KEPT_MS: Final = 90 * DAY_MS
 DELIVERY_S: Final = 10.0
 KNOWN: Final = 10_000  # of the newest letters it is known whether they are there
-KNOWN_WITHIN_S: Final = 5.0  # seconds until a broker knows a new topic
 AT_ONCE: Final = 100  # letters in memory at a time, up to 1 MB each
 
 
@@ -194,8 +192,7 @@ class DeadLetters:
         found: dict[str, None] = {}
         with Reader(self._kafka, self._group) as reader:
             where = Partition(name, 0)
-            # A broker hears of a topic that was just made a moment later than who made it.
-            low, end = until_available(partial(reader.ends, where), KNOWN_WITHIN_S)
+            low, end = reader.ends(where)
             for start in range(max(low, end - KNOWN), end, AT_ONCE):
                 for letter in reader.span(where, start, min(start + AT_ONCE, end), lambda _: False):
                     said = receive(letter, self._kafka.topic_prefix).headers

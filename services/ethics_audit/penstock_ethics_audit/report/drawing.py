@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -103,9 +104,12 @@ def svg_of(figure: Figure, name: str) -> str:
     who are told the words.
     """
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    with warnings.catch_warnings():
+        # The reader's own fonts draw the text; matplotlib's is asked for its size alone.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+        )
     width = figure.get_figwidth()
     size = f"max-width: {100 * min(1.0, width / WIDTH):.0f}%" if width > GATE_WIDTH else ""
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())

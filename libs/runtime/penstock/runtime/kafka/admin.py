@@ -27,7 +27,7 @@ logging.getLogger("kafka.net.sasl").setLevel(logging.ERROR)
 
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000  # for one request that changes something; Kafka writes it on all replicas first
-GONE_WITHIN_S, GONE_POLL_S = 10.0, 0.1  # a broker learns of a deletion by itself
+SETTLED_WITHIN_S, SETTLED_POLL_S = 10.0, 0.1  # a broker learns of a topic, and of its end, by itself
 LOOK_MS = 2_000  # to connect, and for one request, where somebody looks now and then
 
 
@@ -71,24 +71,27 @@ def answers(kafka: KafkaSettings) -> bool:
 def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> None:
     """Creates what is missing, raises partitions and retention where the catalogue asks for more.
 
-    Blocks for tens of milliseconds. Raises Unavailable within seconds while Kafka is away. Never
-    lowers partitions or deletes a topic.
+    Returns once a broker knows each topic, which it hears of from the controller: after tens of
+    milliseconds. Raises Unavailable within seconds while Kafka is away. Never lowers partitions or
+    deletes a topic.
     """
     with admin_client(kafka, "topics") as admin:
         present = {found["name"]: len(found["partitions"]) for found in admin.describe_topics()}
         names = {kafka.topic(topic.name): topic for topic in topics}
         for name in names.keys() & present:
             _adjust(admin, name, names[name], present[name])
-        _create(admin, {name: names[name] for name in names.keys() - present}, kafka.replication)
+        missing = {name: names[name] for name in names.keys() - present}
+        _create(admin, missing, kafka.replication)
+        admin.wait_for_topics(list(missing), SETTLED_WITHIN_S * 1000)
 
 
 def remove_topics(kafka: KafkaSettings, topics: Collection[str]) -> set[str]:
     """Deletes those of `topics` that exist, with their dead letters, and returns their names once no
-    broker knows them. Blocks for some round trips, GONE_WITHIN_S at most; raises Unavailable.
+    broker knows them. Blocks for some round trips, SETTLED_WITHIN_S at most; raises Unavailable.
     """
     names = {kafka.topic(topic) for topic in topics}
     removed: set[str] = set()
-    deadline = time.monotonic() + GONE_WITHIN_S
+    deadline = time.monotonic() + SETTLED_WITHIN_S
     with admin_client(kafka, "deletion") as admin:
         while left := {
             found["name"]
@@ -96,11 +99,11 @@ def remove_topics(kafka: KafkaSettings, topics: Collection[str]) -> set[str]:
             if found["name"] in names or _of_letters(found["name"]) in names
         }:
             if time.monotonic() > deadline:
-                raise Unavailable(f"Kafka has not deleted {len(left)} topics within {GONE_WITHIN_S:g} s")
+                raise Unavailable(f"Kafka has not deleted {len(left)} topics within {SETTLED_WITHIN_S:g} s")
             with suppress(UnknownTopicOrPartitionError):  # asked for already
                 admin.delete_topics(sorted(left))
             removed |= left
-            time.sleep(GONE_POLL_S)
+            time.sleep(SETTLED_POLL_S)
     for name in sorted(removed):
         log.info("topic_deleted", topic=name)
     return removed
