@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from penstock.client import ClientSettings, Penstock
-from penstock.client.cli import tuning
+from penstock.client.cli import leaderboard, tuning
 from penstock.contracts.errors import Invalid
 from penstock.tuner.v1 import tuner_pb2 as pb
 from penstock.tuner.v1 import tuner_pb2_grpc
@@ -102,7 +102,7 @@ def follow() -> Iterator[Follow]:
 
 
 def test_the_head_says_how_far_it_is() -> None:
-    said = tuning._head(
+    said = leaderboard.head(
         study(pb.Study.STATE_SEARCHING, OWN, WORSE, best=0, time_planned_s=60, time_spent_s=20)
     )
     assert said == "study 01S of credit-risk, searching: 2 of 3 trials, 1 failed, 0:00:40 left"
@@ -122,6 +122,19 @@ def test_a_better_model_is_shown_beside_ones_own_values_and_written(
     assert "what mattered: model.type 75%, mlp.model.dropout 25%" in said
     assert "run 01R trains with the values of trial 1" in said
     assert "dropout: 0.125" in file.read_text()
+
+
+def test_trials_of_the_front_are_marked() -> None:
+    values = {0: (0.2, 5.0), 1: (0.1, 9.0), 2: (0.2, 6.0)}
+    trials = [
+        pb.Trial(number=number, state=pb.Trial.STATE_COMPLETE, values=v) for number, v in values.items()
+    ]
+    several = pb.Study(trials=trials, objectives=["quality", "speed"], best=1, state=pb.Study.STATE_COMPLETED)
+    assert [leaderboard.name_of(several, trial) for trial in trials] == [
+        "my own values, front",
+        "best, front",
+        "",
+    ]
 
 
 def test_values_that_are_kept_change_no_file(
@@ -158,7 +171,7 @@ def test_ctrl_c_ends_the_study_and_says_what_is_kept(
     def interrupted(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning, "_head", interrupted)
+    monkeypatch.setattr(tuning, "head", interrupted)
     with pytest.raises(typer.Exit) as ended:
         follow(SEARCHING)
     assert ended.value.exit_code == 130

@@ -66,7 +66,7 @@ def search(
 ) -> tuple[dict[str, Any], Pool, list[dict[str, Any]]]:
     pool, told = Pool(outcome), []
     driver = Driver(
-        lending.spec(tuner=tuner),
+        lending.spec(tuner={"minimize": "train_loss + 4 * validation_loss", **tuner}),
         400,
         tried,
         pool,

@@ -5,18 +5,18 @@ from __future__ import annotations
 import getpass
 import json
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.live import Live
 
 from penstock.client.cli.costs import FIGURES, NO_FIGURES, figures
 from penstock.client.cli.following import attempts, until_ended, until_served_or_refused, waiting_for
+from penstock.client.cli.leaderboard import head, leaderboard, sentences, why
 from penstock.client.cli.output import AsJson, console, fail, show, state_of, table
 from penstock.client.cli.training import refuse_nothing
 from penstock.client.client import Penstock
@@ -28,7 +28,6 @@ from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.tuner.v1 import tuner_pb2 as tuner
 
 RUN_WITHIN_S = 60.0  # from a study's end until the trainer has heard of its run
-IMPORTANT = 5  # parameters that are named
 STOPPED = 130  # exit code after Ctrl-C
 
 Trials = Annotated[int, typer.Option("--trials", min=0, help="How many values to try, your own among them.")]
@@ -69,7 +68,7 @@ def tune(
             watch_it = f"Watch it: penstock study show {begun.study_id}"
             show(begun, f"study {begun.study_id} requested. {watch_it}", as_json=as_json_)
         else:
-            _until_the_end(penstock, begun, wait=wait, write=write, as_json=as_json_)
+            _until_thesentences(penstock, begun, wait=wait, write=write, as_json=as_json_)
 
 
 @study.command("list")
@@ -101,7 +100,7 @@ def show_(study_id: StudyId, write: Write = None, as_json_: AsJson = False) -> N
     """The trials of a study, the best first."""
     with Penstock() as penstock:
         found = penstock.studies.get(study_id)
-    show(found, _head(found), leaderboard(found), *_end(found), as_json=as_json_)
+    show(found, head(found), leaderboard(found), *sentences(found), as_json=as_json_)
     if write is not None:
         _writable(write, found.pipeline)
         _write(found, write, quiet=as_json_)
@@ -121,13 +120,13 @@ def extend(
         if detach:
             show(begun, f"study {study_id} goes on", as_json=as_json_)
         else:
-            _until_the_end(penstock, begun, wait=False, write=None, as_json=as_json_)
+            _until_thesentences(penstock, begun, wait=False, write=None, as_json=as_json_)
 
 
 # -- a study that is under way ---------------------------------------------------------------------
 
 
-def _until_the_end(
+def _until_thesentences(
     penstock: Penstock, begun: tuner.Study, *, wait: bool, write: Path | None, as_json: bool
 ) -> None:
     """Shows the study until it has ended, and what came of it. Ctrl-C ends it; what it tried is kept."""
@@ -135,13 +134,13 @@ def _until_the_end(
         found = _followed(penstock, begun, quiet=as_json)
     except KeyboardInterrupt:
         found = penstock.studies.cancel(begun.study_id, by=getpass.getuser())
-        show(found, leaderboard(found, short=True), *_end(found), as_json=as_json)
+        show(found, leaderboard(found, short=True), *sentences(found), as_json=as_json)
         raise typer.Exit(STOPPED) from None
     if found.state != tuner.Study.STATE_COMPLETED:
-        show(found, leaderboard(found), *_end(found), as_json=as_json)
-        fail(f"study {found.study_id} {state_of(found)}: {_why(found)}")
+        show(found, leaderboard(found), *sentences(found), as_json=as_json)
+        fail(f"study {found.study_id} {state_of(found)}: {why(found)}")
     if not as_json:
-        show(found, leaderboard(found, short=True), *_end(found), as_json=False)
+        show(found, leaderboard(found, short=True), *sentences(found), as_json=False)
     if write is not None:
         _write(found, write, quiet=as_json)
     if found.run_id and wait:
@@ -159,9 +158,9 @@ def _followed(penstock: Penstock, begun: tuner.Study, *, quiet: bool) -> tuner.S
                 continue
             if found.time_spent_s != spent:
                 spent, since = found.time_spent_s, time.monotonic()
-            head = _head(found, since=time.monotonic() - since)
             waits = "" if found.trials else waiting_for(penstock)
-            live.update(Group(head + waits, leaderboard(found, short=True)), refresh=True)
+            said = head(found, since=time.monotonic() - since) + waits
+            live.update(Group(said, leaderboard(found, short=True)), refresh=True)
     return found
 
 
@@ -174,103 +173,6 @@ def _requested(penstock: Penstock, run_id: str) -> trainer.Run:
         f"the trainer has not heard of run {run_id} within {RUN_WITHIN_S:.0f} s",
         remedy="It goes on: see penstock status, then penstock runs",
     )
-
-
-# -- what is shown ---------------------------------------------------------------------------------
-
-
-def _head(found: tuner.Study, *, since: float = 0.0) -> str:
-    """`study 01J… of loans, searching: 7 of 20 trials, 1 failed, 2 run, 3:41 left`. `since`: seconds
-    since the study last said how long it took.
-    """
-    states = [trial.state for trial in found.trials]
-    running = states.count(tuner.Trial.STATE_RUNNING)
-    ended = len(states) - running
-    parts = [f"{ended} of {found.trials_planned} trials" if found.trials_planned else f"{ended} trials"]
-    if failed := states.count(tuner.Trial.STATE_FAILED):
-        parts.append(f"{failed} failed")
-    if pruned := states.count(tuner.Trial.STATE_PRUNED):
-        parts.append(f"{pruned} stopped early")
-    if running:
-        parts.append(f"{running} run")
-    if found.time_planned_s and found.state not in ENDED:
-        left = max(found.time_planned_s - found.time_spent_s - since, 0)
-        parts.append(f"{timedelta(seconds=round(left))} left")
-    return f"study {found.study_id} of {found.pipeline}, {state_of(found)}: {', '.join(parts)}"
-
-
-def leaderboard(found: tuner.Study, *, short: bool = False) -> RenderableType:
-    """Trials by their first objective, the best trial first; `short`: the best so far, the file's own
-    values and what runs.
-    """
-    ranked = sorted(found.trials, key=lambda trial: _rank(found, trial))
-    if short:
-        ranked = [
-            trial for trial in ranked if _name(found, trial) or trial.state == tuner.Trial.STATE_RUNNING
-        ]
-    rows = [
-        (
-            trial.number,
-            _name(found, trial) or state_of(trial),
-            *(trial.values or [None] * len(found.objectives)),
-            trial.metrics.get("train_loss"),
-            trial.metrics.get("validation_loss"),
-            trial.family,
-            trial.epochs or None,
-            f"{trial.seconds:.1f}" if trial.ended_at.seconds else None,
-            trial.failure or _choices(trial),
-        )
-        for trial in ranked
-    ]
-    columns = ("trial", "", *found.objectives, "train", "validation", "family", "epochs", "seconds", "values")
-    return table(columns, rows, empty="no trial has begun")
-
-
-def _rank(found: tuner.Study, trial: tuner.Trial) -> tuple[object, ...]:
-    best = found.HasField("best") and trial.number == found.best
-    return (not best, not trial.values, *trial.values[:1], trial.number)
-
-
-def _name(found: tuner.Study, trial: tuner.Trial) -> str:
-    names = []
-    if found.HasField("best") and trial.number == found.best:
-        names.append("best so far" if found.state not in ENDED else "best")
-    if trial.number == 0:
-        names.append("my own values")
-    return ", ".join(names)
-
-
-def _choices(trial: tuner.Trial) -> str:
-    choices = json.loads(trial.choices_json or "{}")
-    return "  ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in choices.items())
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _end(found: tuner.Study) -> Iterator[RenderableType]:
-    """Sentences on what came of it."""
-    if found.state == tuner.Study.STATE_COMPLETED:
-        yield found.conclusion
-        if found.importance:
-            shares = sorted(found.importance.items(), key=lambda one: -one[1])[:IMPORTANT]
-            yield f"what mattered: {', '.join(f'{name} {share:.0%}' for name, share in shares)}"
-        if found.run_id:
-            yield (
-                f"run {found.run_id} trains with the values of trial {found.best}."
-                " Later runs have the file's: --write FILE puts these in"
-            )
-    elif found.state == tuner.Study.STATE_CANCELED:
-        kept = sum(trial.state != tuner.Trial.STATE_RUNNING for trial in found.trials)
-        yield (
-            f"canceled; {kept} trials are kept: penstock study show {found.study_id}."
-            f" Go on with them: penstock study extend {found.study_id} --trials 10"
-        )
-
-
-def _why(found: tuner.Study) -> str:
-    return f"{found.failure}{'. ' + found.remedy if found.remedy else ''}"
 
 
 # -- what is asked for -----------------------------------------------------------------------------
