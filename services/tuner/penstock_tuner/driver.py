@@ -39,16 +39,17 @@ class Driver:
         began: float,
         looks: int,
     ) -> None:
-        """`spec`: the pipeline file. `rows`: of the train part. `tried`: what earlier attempts began.
-        `tell`: where each trial's start and end go. `began`: by `time.monotonic`. `looks`: of each trial
-        at validation rows.
+        """`spec`: the pipeline file. `rows`: of the train part. `tried`: what earlier attempts began,
+        and with numbers below 0 what is known from an earlier study. `tell`: where each trial's start
+        and end go. `began`: by `time.monotonic`. `looks`: of each trial at validation rows.
         """
         pipeline = Pipeline.model_validate(spec)
         self._spec, self._rows = spec, rows
         self._tuner, self._space = pipeline.tuner, search.space_of(pipeline)
         self._pool, self._tell = pool, tell
         self._began, self._looks = began, looks
-        self._tried = {trial.number: trial for trial in tried}
+        self._known = [trial for trial in tried if trial.number < 0]
+        self._tried = {trial.number: trial for trial in tried if trial.number >= 0}
         self._waiting = deque(trial for trial in tried if trial.state == "running")
         self._last_failure = ""
         self._again = AGAIN
@@ -61,7 +62,9 @@ class Driver:
             self._fill()
             for heard in self._pool.wait(LOOK_S):
                 self._hear(heard)
-        return chosen(self._tuner, self._space, self._all(), self._last_failure, looks=self._looks)
+        found = chosen(self._tuner, self._space, self._all(), self._last_failure, looks=self._looks)
+        before = self._looks * sum(trial.state == "complete" for trial in self._known)
+        return found | {"looks": found["looks"] + before}
 
     # -- trials ------------------------------------------------------------------------------------
 
@@ -73,7 +76,9 @@ class Driver:
                 self._start(trial.number, trial.choices)
             elif self._over() is None:
                 number = max(self._tried, default=-1) + 1
-                self._start(number, search.ask(self._tuner, self._space, self._all(), number))
+                self._start(
+                    number, search.ask(self._tuner, self._space, [*self._known, *self._all()], number)
+                )
             else:
                 return
 

@@ -31,8 +31,11 @@ def run(job: JobContext) -> dict[str, Any]:
     requested = TuningStudyRequested.model_validate(job.payload)
     job.progress({"attempt": job.attempt})
     before = asyncio.run(peers.before(job, settings, requested.study_id))
-    spec = asyncio.run(peers.spec_of(job, settings, requested))
+    asked = requested.pipeline, requested.pipeline_number, requested.tuner
+    spec = asyncio.run(peers.spec_of(job, settings, *asked))
     pipeline = Pipeline.model_validate(spec)
+    earlier = requested.continues
+    known = asyncio.run(peers.known(job, settings, earlier, pipeline)) if earlier else ()
     work = Workbench(folder=settings.studies_dir / requested.study_id / "work")
     with closing(_pool(settings, pipeline, work)) as pool:  # it loads while rows are put together
         training_set = asyncio.run(peers.training_set_of(job, settings, requested))
@@ -41,7 +44,13 @@ def run(job: JobContext) -> dict[str, Any]:
         began -= before.spent_s
         rows = training_set.rows["train"]
         return Driver(
-            spec, rows, before.tried, pool, job.progress, began=began, looks=len(work.folds) or 1
+            spec,
+            rows,
+            [*known, *before.tried],
+            pool,
+            job.progress,
+            began=began,
+            looks=len(work.folds) or 1,
         ).run()
 
 

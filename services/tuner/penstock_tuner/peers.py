@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import JsonValue
 
 from penstock.contracts.events import TrainingSet, TuningStudyRequested
+from penstock.contracts.pipeline import Pipeline
 from penstock.feature_store.v1 import feature_store_pb2 as features
 from penstock.feature_store.v1 import feature_store_pb2_grpc
 from penstock.model_registry.v1 import model_registry_pb2 as registry
@@ -19,6 +21,7 @@ from penstock.runtime import rpc
 from penstock.runtime.child import JobContext
 from penstock.runtime.patience import patiently
 from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
+from penstock_tuner import search
 from penstock_tuner.search import Tried
 from penstock_tuner.settings import Settings
 
@@ -34,19 +37,19 @@ class Before:
 
 
 async def spec_of(
-    job: JobContext, settings: Settings, requested: TuningStudyRequested
+    job: JobContext, settings: Settings, pipeline: str, number: int, tuner: Mapping[str, JsonValue] | None
 ) -> dict[str, JsonValue]:
-    """The pipeline file as numbered in the request, with the request's `tuner` section."""
+    """The pipeline file as numbered, with a study's `tuner` section in place of its own."""
     async with rpc.connect(settings.platform.peer("model_registry")) as channel:
         found = await patiently(
             job,
             "model_registry",
             model_registry_pb2_grpc.ModelRegistryServiceStub(channel).GetPipeline,
-            registry.GetPipelineRequest(pipeline=requested.pipeline, number=requested.pipeline_number),
+            registry.GetPipelineRequest(pipeline=pipeline, number=number),
             TIMEOUT_S,
         )
     spec: dict[str, JsonValue] = json.loads(found.spec_json)
-    return spec if requested.tuner is None else spec | {"tuner": requested.tuner}
+    return spec if tuner is None else spec | {"tuner": dict(tuner)}
 
 
 async def training_set_of(
@@ -73,15 +76,29 @@ async def training_set_of(
 
 async def before(job: JobContext, settings: Settings, study_id: str) -> Before:
     """Trials and time of the study so far, from its rows."""
+    study = await _study(job, settings, study_id)
+    return Before(tuple(map(_tried, study.trials)), study.time_spent_s)
+
+
+async def known(job: JobContext, settings: Settings, study_id: str, pipeline: Pipeline) -> list[Tried]:
+    """Trials of the earlier study that lie in the pipeline's space. Raises NotFound, and Conflict where
+    it split its rows another way or minimised something else.
+    """
+    study = await _study(job, settings, study_id)
+    theirs = await spec_of(job, settings, study.pipeline, study.pipeline_number, json.loads(study.tuner_json))
+    search.same_split(pipeline, Pipeline.model_validate(theirs))
+    return search.known(search.space_of(pipeline), [*map(_tried, study.trials)])
+
+
+async def _study(job: JobContext, settings: Settings, study_id: str) -> tuner_pb2.Study:
     async with rpc.connect(settings.platform.peer("tuner")) as channel:
-        study = await patiently(
+        return await patiently(
             job,
             "tuner",
             tuner_pb2_grpc.TunerServiceStub(channel).GetStudy,
             tuner_pb2.GetStudyRequest(study_id=study_id),
             TIMEOUT_S,
         )
-    return Before(tuple(map(_tried, study.trials)), study.time_spent_s)
 
 
 def _tried(trial: tuner_pb2.Trial) -> Tried:

@@ -47,6 +47,7 @@ class Servicer(tuner_pb2_grpc.TunerServiceServicer):
                 PartitionOffset(topic=o.topic, partition=o.partition, offset=o.offset)
                 for o in request.min_offsets
             ),
+            continues=request.continues or None,
             requested_at=self._store.clock(),
             requested_by=request.requested_by,
         )

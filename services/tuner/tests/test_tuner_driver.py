@@ -86,7 +86,22 @@ def test_each_trial_is_told_when_it_starts_and_when_it_ends_and_the_best_is_chos
     assert told[0]["started"]["choices"] == {}, "the file's own values come first"
     assert [message["best"] for message in told if "ended" in message] == [0, 1, 2, 3]
     assert (result["best"], result["looks"]) == (3, 20)
-    assert result["conclusion"].startswith("trial 3 is better than your own values: 30.0000 against 45.0000")
+    assert result["conclusion"].startswith(
+        "trial 3 is better than your own values: 306.0000 against 459.0000"
+    )
+
+
+def test_what_an_earlier_study_knows_is_asked_and_counted_and_never_chosen() -> None:
+    linear = {"model.type": "linear"}
+    earlier = Tried(number=-1, choices=linear, state="complete", values=(0.0,))
+    space = {"model": ["linear", "mlp"]}
+    result, pool, told = search(
+        lambda number: measured(1.0), (earlier,), type="random", space=space, budget={"trials": 2}
+    )
+    assert pool.started == [0, 1]
+    begun = [message["started"]["choices"] for message in told if "started" in message]
+    assert begun == [{}, {"model.type": "mlp"}], "what was tried before is not tried again"
+    assert (result["best"], result["looks"]) == (0, 15)
 
 
 def test_values_that_are_no_better_than_the_files_are_not_taken() -> None:
@@ -124,7 +139,7 @@ def test_what_ran_is_repeated_with_the_same_values_and_what_ended_is_not() -> No
     _, _, told = search(lambda number: measured(5.0 - number), budget={"trials": 3})
     choices = {m["started"]["number"]: m["started"]["choices"] for m in told if "started" in m}
     before = (
-        Tried(number=0, choices={}, state="complete", values=(25.0,)),
+        Tried(number=0, choices={}, state="complete", values=(255.0,)),
         Tried(number=1, choices=choices[1], state="running", values=None),
     )
     result, pool, told = search(lambda number: measured(5.0 - number), before, budget={"trials": 3})

@@ -189,6 +189,11 @@ def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loa
         assert requested.overrides == json.loads(best.overrides_json)
         assert requested.study is not None
         assert (requested.study.trial, requested.study.weights) == (found.best, best.weights)
+        later = tuner.create(trials=1, continues=study_id)
+        assert tuner.ended(later).state == pb.Study.STATE_COMPLETED
+        completed = tuner.events("tuning-studies.v1", TuningStudyCompleted, 3)[-1]
+        assert isinstance(completed, TuningStudyCompleted)
+        assert (completed.study_id, completed.trials, completed.looks) == (later, 1, 4), "3 of them before"
         maps = Path(f"/proc/{tuner.process.pid}/maps").read_text()
         assert "torch" not in maps, "only the job's processes load it"
         assert list((tuner.home / "tuner" / "studies").glob("*")) == []

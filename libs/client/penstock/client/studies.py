@@ -28,11 +28,13 @@ class Studies:
         trials: int = 0,
         time: timedelta = timedelta(0),
         after: Iterable[Offset] = (),
+        continues: str = "",
         by: str = "",
         key: str = "",
     ) -> tuner.Study:
         """Asks for a study. `trials` and `time` take the place of the file's budget; its training set
-        waits for everything below `after`.
+        waits for everything below `after`; it knows the trials of the study `continues`, which must
+        have split its rows the same way.
 
         The same `key` gives the same study again. Raises NotFound, Invalid.
         """
@@ -45,6 +47,7 @@ class Studies:
             ],
             requested_by=by,
             idempotency_key=key,
+            continues=continues,
         )
         return self._connection.call(self._stub.CreateStudy, request)
 

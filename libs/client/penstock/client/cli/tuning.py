@@ -46,6 +46,9 @@ def tune(
     wait: Annotated[
         bool, typer.Option("--wait", help="Until the version found is refused, or promoted and served.")
     ] = False,
+    earlier: Annotated[
+        str, typer.Option("--from", metavar="STUDY", help="Know this study's trials, of the same split.")
+    ] = "",
     write: Write = None,
     as_json_: AsJson = False,
 ) -> None:
@@ -60,6 +63,7 @@ def tune(
             trials=trials,
             time=_duration(time_),
             after=penstock.events.end_offsets(pipeline),
+            continues=earlier,
             by=getpass.getuser(),
         )
         if others and not as_json_:

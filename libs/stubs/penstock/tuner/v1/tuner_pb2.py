@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.cost.v1 import cost_pb2 as penstock_dot_cost_dot_v1_dot_cost__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpenstock/tuner/v1/tuner.proto\x12\x11penstock.tuner.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpenstock/cost/v1/cost.proto\"C\n\x0fPartitionOffset\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xae\x01\n\x12\x43reateStudyRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06trials\x18\x02 \x01(\x05\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x37\n\x0bmin_offsets\x18\x04 \x03(\x0b\x32\".penstock.tuner.v1.PartitionOffset\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\"\x87\x07\n\x05Study\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x17\n\x0fpipeline_number\x18\x03 \x01(\x05\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.penstock.tuner.v1.Study.State\x12\x11\n\x04\x62\x65st\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12(\n\x06trials\x18\x07 \x03(\x0b\x32\x18.penstock.tuner.v1.Trial\x12\x16\n\x0etrials_planned\x18\x08 \x01(\x05\x12\x16\n\x0etime_planned_s\x18\t \x01(\x01\x12\x12\n\ntuner_json\x18\n \x01(\t\x12\x19\n\x11training_set_json\x18\x0b \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12\x0e\n\x06remedy\x18\r \x01(\t\x12\x30\n\x0crequested_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x11 \x01(\x05\x12\x14\n\x0crequested_by\x18\x12 \x01(\t\x12$\n\x04\x63ost\x18\x13 \x01(\x0b\x32\x16.penstock.cost.v1.Cost\x12\x14\n\x0ctime_spent_s\x18\x14 \x01(\x01\x12\x12\n\nconclusion\x18\x15 \x01(\t\x12\x12\n\nobjectives\x18\x16 \x03(\t\x12\x14\n\x0ctrials_ended\x18\x17 \x01(\x05\x12<\n\nimportance\x18\x18 \x03(\x0b\x32(.penstock.tuner.v1.Study.ImportanceEntry\x1a\x31\n\x0fImportanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x98\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x13\n\x0fSTATE_SEARCHING\x10\x03\x12\x13\n\x0fSTATE_COMPLETED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x12\n\x0eSTATE_CANCELED\x10\x06\x42\x07\n\x05_best\"\xbc\x04\n\x05Trial\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.penstock.tuner.v1.Trial.State\x12\x14\n\x0c\x63hoices_json\x18\x03 \x01(\t\x12\x16\n\x0eoverrides_json\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x36\n\x07metrics\x18\x06 \x03(\x0b\x32%.penstock.tuner.v1.Trial.MetricsEntry\x12\x0f\n\x07weights\x18\x07 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x08 \x01(\x05\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x13\n\x0bprocessor_s\x18\n \x01(\x01\x12\x0e\n\x06memory\x18\x0b \x01(\x03\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05rungs\x18\x0f \x03(\x01\x12\x0e\n\x06\x66\x61mily\x18\x10 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x12\n\x0eSTATE_COMPLETE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x10\n\x0cSTATE_PRUNED\x10\x04\"#\n\x0fGetStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\"5\n\x12ListStudiesRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\"@\n\x13ListStudiesResponse\x12)\n\x07studies\x18\x01 \x03(\x0b\x32\x18.penstock.tuner.v1.Study\"%\n\x11WatchStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\";\n\x12\x43\x61ncelStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61nceled_by\x18\x02 \x01(\t\"[\n\x12\x45xtendStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x0e\n\x06trials\x18\x02 \x01(\x05\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x13\n\x0b\x65xtended_by\x18\x04 \x01(\t2\xc9\x04\n\x0cTunerService\x12N\n\x0b\x43reateStudy\x12%.penstock.tuner.v1.CreateStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12H\n\x08GetStudy\x12\".penstock.tuner.v1.GetStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12\\\n\x0bListStudies\x12%.penstock.tuner.v1.ListStudiesRequest\x1a&.penstock.tuner.v1.ListStudiesResponse\x12N\n\nWatchStudy\x12$.penstock.tuner.v1.WatchStudyRequest\x1a\x18.penstock.tuner.v1.Study0\x01\x12N\n\x0b\x43\x61ncelStudy\x12%.penstock.tuner.v1.CancelStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12N\n\x0b\x45xtendStudy\x12%.penstock.tuner.v1.ExtendStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12Q\n\x08SumCosts\x12!.penstock.cost.v1.SumCostsRequest\x1a\".penstock.cost.v1.SumCostsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpenstock/tuner/v1/tuner.proto\x12\x11penstock.tuner.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bpenstock/cost/v1/cost.proto\"C\n\x0fPartitionOffset\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"\xc1\x01\n\x12\x43reateStudyRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06trials\x18\x02 \x01(\x05\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x37\n\x0bmin_offsets\x18\x04 \x03(\x0b\x32\".penstock.tuner.v1.PartitionOffset\x12\x14\n\x0crequested_by\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x11\n\tcontinues\x18\x07 \x01(\t\"\x87\x07\n\x05Study\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x17\n\x0fpipeline_number\x18\x03 \x01(\x05\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.penstock.tuner.v1.Study.State\x12\x11\n\x04\x62\x65st\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x0e\n\x06run_id\x18\x06 \x01(\t\x12(\n\x06trials\x18\x07 \x03(\x0b\x32\x18.penstock.tuner.v1.Trial\x12\x16\n\x0etrials_planned\x18\x08 \x01(\x05\x12\x16\n\x0etime_planned_s\x18\t \x01(\x01\x12\x12\n\ntuner_json\x18\n \x01(\t\x12\x19\n\x11training_set_json\x18\x0b \x01(\t\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12\x0e\n\x06remedy\x18\r \x01(\t\x12\x30\n\x0crequested_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstarted_at\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x61ttempts\x18\x11 \x01(\x05\x12\x14\n\x0crequested_by\x18\x12 \x01(\t\x12$\n\x04\x63ost\x18\x13 \x01(\x0b\x32\x16.penstock.cost.v1.Cost\x12\x14\n\x0ctime_spent_s\x18\x14 \x01(\x01\x12\x12\n\nconclusion\x18\x15 \x01(\t\x12\x12\n\nobjectives\x18\x16 \x03(\t\x12\x14\n\x0ctrials_ended\x18\x17 \x01(\x05\x12<\n\nimportance\x18\x18 \x03(\x0b\x32(.penstock.tuner.v1.Study.ImportanceEntry\x1a\x31\n\x0fImportanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x98\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_REQUESTED\x10\x01\x12\x13\n\x0fSTATE_PREPARING\x10\x02\x12\x13\n\x0fSTATE_SEARCHING\x10\x03\x12\x13\n\x0fSTATE_COMPLETED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x12\n\x0eSTATE_CANCELED\x10\x06\x42\x07\n\x05_best\"\xbc\x04\n\x05Trial\x12\x0e\n\x06number\x18\x01 \x01(\x05\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.penstock.tuner.v1.Trial.State\x12\x14\n\x0c\x63hoices_json\x18\x03 \x01(\t\x12\x16\n\x0eoverrides_json\x18\x04 \x01(\t\x12\x0e\n\x06values\x18\x05 \x03(\x01\x12\x36\n\x07metrics\x18\x06 \x03(\x0b\x32%.penstock.tuner.v1.Trial.MetricsEntry\x12\x0f\n\x07weights\x18\x07 \x01(\t\x12\x0e\n\x06\x65pochs\x18\x08 \x01(\x05\x12\x0f\n\x07seconds\x18\t \x01(\x01\x12\x13\n\x0bprocessor_s\x18\n \x01(\x01\x12\x0e\n\x06memory\x18\x0b \x01(\x03\x12\x0f\n\x07\x66\x61ilure\x18\x0c \x01(\t\x12.\n\nstarted_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05rungs\x18\x0f \x03(\x01\x12\x0e\n\x06\x66\x61mily\x18\x10 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"i\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x12\n\x0eSTATE_COMPLETE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x12\x10\n\x0cSTATE_PRUNED\x10\x04\"#\n\x0fGetStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\"5\n\x12ListStudiesRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\"@\n\x13ListStudiesResponse\x12)\n\x07studies\x18\x01 \x03(\x0b\x32\x18.penstock.tuner.v1.Study\"%\n\x11WatchStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\";\n\x12\x43\x61ncelStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63\x61nceled_by\x18\x02 \x01(\t\"[\n\x12\x45xtendStudyRequest\x12\x10\n\x08study_id\x18\x01 \x01(\t\x12\x0e\n\x06trials\x18\x02 \x01(\x05\x12\x0e\n\x06time_s\x18\x03 \x01(\x01\x12\x13\n\x0b\x65xtended_by\x18\x04 \x01(\t2\xc9\x04\n\x0cTunerService\x12N\n\x0b\x43reateStudy\x12%.penstock.tuner.v1.CreateStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12H\n\x08GetStudy\x12\".penstock.tuner.v1.GetStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12\\\n\x0bListStudies\x12%.penstock.tuner.v1.ListStudiesRequest\x1a&.penstock.tuner.v1.ListStudiesResponse\x12N\n\nWatchStudy\x12$.penstock.tuner.v1.WatchStudyRequest\x1a\x18.penstock.tuner.v1.Study0\x01\x12N\n\x0b\x43\x61ncelStudy\x12%.penstock.tuner.v1.CancelStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12N\n\x0b\x45xtendStudy\x12%.penstock.tuner.v1.ExtendStudyRequest\x1a\x18.penstock.tuner.v1.Study\x12Q\n\x08SumCosts\x12!.penstock.cost.v1.SumCostsRequest\x1a\".penstock.cost.v1.SumCostsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,31 +40,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PARTITIONOFFSET']._serialized_start=114
   _globals['_PARTITIONOFFSET']._serialized_end=181
   _globals['_CREATESTUDYREQUEST']._serialized_start=184
-  _globals['_CREATESTUDYREQUEST']._serialized_end=358
-  _globals['_STUDY']._serialized_start=361
-  _globals['_STUDY']._serialized_end=1264
-  _globals['_STUDY_IMPORTANCEENTRY']._serialized_start=1051
-  _globals['_STUDY_IMPORTANCEENTRY']._serialized_end=1100
-  _globals['_STUDY_STATE']._serialized_start=1103
-  _globals['_STUDY_STATE']._serialized_end=1255
-  _globals['_TRIAL']._serialized_start=1267
-  _globals['_TRIAL']._serialized_end=1839
-  _globals['_TRIAL_METRICSENTRY']._serialized_start=1686
-  _globals['_TRIAL_METRICSENTRY']._serialized_end=1732
-  _globals['_TRIAL_STATE']._serialized_start=1734
-  _globals['_TRIAL_STATE']._serialized_end=1839
-  _globals['_GETSTUDYREQUEST']._serialized_start=1841
-  _globals['_GETSTUDYREQUEST']._serialized_end=1876
-  _globals['_LISTSTUDIESREQUEST']._serialized_start=1878
-  _globals['_LISTSTUDIESREQUEST']._serialized_end=1931
-  _globals['_LISTSTUDIESRESPONSE']._serialized_start=1933
-  _globals['_LISTSTUDIESRESPONSE']._serialized_end=1997
-  _globals['_WATCHSTUDYREQUEST']._serialized_start=1999
-  _globals['_WATCHSTUDYREQUEST']._serialized_end=2036
-  _globals['_CANCELSTUDYREQUEST']._serialized_start=2038
-  _globals['_CANCELSTUDYREQUEST']._serialized_end=2097
-  _globals['_EXTENDSTUDYREQUEST']._serialized_start=2099
-  _globals['_EXTENDSTUDYREQUEST']._serialized_end=2190
-  _globals['_TUNERSERVICE']._serialized_start=2193
-  _globals['_TUNERSERVICE']._serialized_end=2778
+  _globals['_CREATESTUDYREQUEST']._serialized_end=377
+  _globals['_STUDY']._serialized_start=380
+  _globals['_STUDY']._serialized_end=1283
+  _globals['_STUDY_IMPORTANCEENTRY']._serialized_start=1070
+  _globals['_STUDY_IMPORTANCEENTRY']._serialized_end=1119
+  _globals['_STUDY_STATE']._serialized_start=1122
+  _globals['_STUDY_STATE']._serialized_end=1274
+  _globals['_TRIAL']._serialized_start=1286
+  _globals['_TRIAL']._serialized_end=1858
+  _globals['_TRIAL_METRICSENTRY']._serialized_start=1705
+  _globals['_TRIAL_METRICSENTRY']._serialized_end=1751
+  _globals['_TRIAL_STATE']._serialized_start=1753
+  _globals['_TRIAL_STATE']._serialized_end=1858
+  _globals['_GETSTUDYREQUEST']._serialized_start=1860
+  _globals['_GETSTUDYREQUEST']._serialized_end=1895
+  _globals['_LISTSTUDIESREQUEST']._serialized_start=1897
+  _globals['_LISTSTUDIESREQUEST']._serialized_end=1950
+  _globals['_LISTSTUDIESRESPONSE']._serialized_start=1952
+  _globals['_LISTSTUDIESRESPONSE']._serialized_end=2016
+  _globals['_WATCHSTUDYREQUEST']._serialized_start=2018
+  _globals['_WATCHSTUDYREQUEST']._serialized_end=2055
+  _globals['_CANCELSTUDYREQUEST']._serialized_start=2057
+  _globals['_CANCELSTUDYREQUEST']._serialized_end=2116
+  _globals['_EXTENDSTUDYREQUEST']._serialized_start=2118
+  _globals['_EXTENDSTUDYREQUEST']._serialized_end=2209
+  _globals['_TUNERSERVICE']._serialized_start=2212
+  _globals['_TUNERSERVICE']._serialized_end=2797
 # @@protoc_insertion_point(module_scope)

@@ -56,6 +56,7 @@ class CreateStudyRequest(_message.Message):
     MIN_OFFSETS_FIELD_NUMBER: _builtins.int
     REQUESTED_BY_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    CONTINUES_FIELD_NUMBER: _builtins.int
     pipeline: _builtins.str
     trials: _builtins.int
     """In place of the file's `tuner.budget`; 0: as the file says."""
@@ -63,6 +64,8 @@ class CreateStudyRequest(_message.Message):
     requested_by: _builtins.str
     idempotency_key: _builtins.str
     """The same key gives the same study again."""
+    continues: _builtins.str
+    """A study of the same split and objectives, whose trials this one knows from its start."""
     @_builtins.property
     def min_offsets(self) -> _containers.RepeatedCompositeFieldContainer[Global___PartitionOffset]: ...
     def __init__(
@@ -74,10 +77,11 @@ class CreateStudyRequest(_message.Message):
         min_offsets: _abc.Iterable[Global___PartitionOffset] | None = ...,
         requested_by: _builtins.str = ...,
         idempotency_key: _builtins.str = ...,
+        continues: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["idempotency_key", b"idempotency_key", "min_offsets", b"min_offsets", "pipeline", b"pipeline", "requested_by", b"requested_by", "time_s", b"time_s", "trials", b"trials"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["continues", b"continues", "idempotency_key", b"idempotency_key", "min_offsets", b"min_offsets", "pipeline", b"pipeline", "requested_by", b"requested_by", "time_s", b"time_s", "trials", b"trials"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
