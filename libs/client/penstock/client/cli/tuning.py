@@ -72,7 +72,7 @@ def tune(
             watch_it = f"Watch it: penstock study show {begun.study_id}"
             show(begun, f"study {begun.study_id} requested. {watch_it}", as_json=as_json_)
         else:
-            _until_thesentences(penstock, begun, wait=wait, write=write, as_json=as_json_)
+            _until_the_end(penstock, begun, wait=wait, write=write, as_json=as_json_)
 
 
 @study.command("list")
@@ -124,13 +124,13 @@ def extend(
         if detach:
             show(begun, f"study {study_id} goes on", as_json=as_json_)
         else:
-            _until_thesentences(penstock, begun, wait=False, write=None, as_json=as_json_)
+            _until_the_end(penstock, begun, wait=False, write=None, as_json=as_json_)
 
 
 # -- a study that is under way ---------------------------------------------------------------------
 
 
-def _until_thesentences(
+def _until_the_end(
     penstock: Penstock, begun: tuner.Study, *, wait: bool, write: Path | None, as_json: bool
 ) -> None:
     """Shows the study until it has ended, and what came of it. Ctrl-C ends it; what it tried is kept."""
