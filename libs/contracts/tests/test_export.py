@@ -14,24 +14,22 @@ def test_what_was_written_is_up_to_date(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "schemas/asyncapi.json",
-        "schemas/events/AuditCompleted.json",
-        "docs/metrics.md",
-        "docs/pipeline-reference.md",
-    ],
-)
-@pytest.mark.parametrize(
     "spoil",
     [lambda path: path.write_text(f"{path.read_text()}more"), Path.unlink],
     ids=["changed", "missing"],
 )
-def test_a_stale_file_is_named(
-    tmp_path: Path, name: str, spoil: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
+def test_stale_files_are_named(
+    tmp_path: Path, spoil: Callable[[Path], object], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    names = {
+        "schemas/asyncapi.json",
+        "schemas/events/AuditCompleted.json",
+        "docs/metrics.md",
+        "docs/pipeline-reference.md",
+    }
     export.main([str(tmp_path)])
-    spoil(tmp_path / name)
+    for name in names:
+        spoil(tmp_path / name)
     assert export.main(["--check", str(tmp_path)]) == 1
-    assert name in capsys.readouterr().err
-    assert export.main([str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert {name for name in export.exports() if name in said} == names
