@@ -50,7 +50,7 @@ def loans(*counts: int) -> list[dict[str, object]]:
 
 
 def by_sex(*counts: int) -> Outlook:
-    return prospect(PIPELINE, "events", loans(*counts)).gates[0]
+    return prospect(PIPELINE, "events", loans(*counts)).gates[1]
 
 
 def test_a_thousand_loans_let_no_fair_model_show_a_tenth() -> None:
@@ -83,11 +83,24 @@ def test_what_cannot_be_told_is_said(counts: tuple[int, int, int, int], why: str
     assert why in found.why
 
 
-def test_rows_without_a_label_and_gates_over_all_rows_take_no_part() -> None:
+def test_a_gate_of_quality_asks_for_more_than_its_limit_the_fewer_rows_there_are() -> None:
+    few, many, tiny = (
+        prospect(PIPELINE, "events", loans(*counts)).gates[0]
+        for counts in ((30, 70, 30, 70), (3000, 7000, 3000, 7000), (1, 3, 1, 3))
+    )
+    assert few.reach is not None
+    assert many.reach is not None
+    assert 0.84 < few.reach < 0.93
+    assert 0.7 < many.reach < 0.73
+    assert tiny.reach is None
+    assert tiny.why == "some label has 0 audit rows, too few to tell"
+
+
+def test_rows_without_a_label_take_no_part() -> None:
     rows = [*loans(10, 10, 10, 10), {"id": "2", "sex": "f", "bad": "?"}, b"broken"]
     found = prospect(PIPELINE, "events", rows)
     assert (found.rows, found.labelled, found.audited) == (42, 40, 12)
-    assert [one.gate.by for one in found.gates] == ["sex", "age"]
+    assert [one.gate.by for one in found.gates] == [None, "sex", "age"]
 
 
 @pytest.fixture
@@ -109,10 +122,11 @@ def test_the_command_shows_a_table_and_the_rows_needed(file: Path) -> None:
     assert "900 rows, 900 with a label, about 270 audited" in done.output
     assert "equalized odds difference by sex ≤ 0.1" in done.output
     told = CliRunner().invoke(app, ["validate", str(file), "--against", str(data), "--json"])
-    sex, age = json.loads(told.stdout)["against"]["gates"]
+    auroc, sex, age = json.loads(told.stdout)["against"]["gates"]
     assert sex["rows_needed"] > 900
     assert 0.5 < age["fair"] < 1
     assert age["rows_needed"] is None
+    assert 0.7 < auroc["to_be_reached"] < 0.85
 
 
 def test_columns_that_do_not_fit_are_named(file: Path) -> None:

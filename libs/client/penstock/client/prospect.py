@@ -1,5 +1,6 @@
-"""Prospect of an audit: results of a perfectly fair model at each gate between groups, by chance
-alone, from the rows at hand and before a model is trained. Needs the `init` extra.
+"""Prospect of an audit, from the rows at hand and before a model is trained: results of a perfectly
+fair model at each gate between groups, by chance alone, and what passes a gate of quality. Needs the
+`init` extra.
 """
 
 from __future__ import annotations
@@ -7,29 +8,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
 from penstock.client.checks import is_of, stated
 from penstock.client.declared import Row, text_of
+from penstock.client.guess.evidence import error_of_audit
+from penstock.contracts.measures import Task
 from penstock.contracts.pipeline import Gate, Pipeline, Split
 from penstock.measures.groups import asked_cells, compare_not_stated, divide
 from penstock.measures.parity import MOST_PASS, fair_bounds, halfway, rows_needed, shared
 from penstock.measures.scores import Codes
 
 _SEED = 7  # the same rows give the same figures
+_FEWEST = 5  # rows of a label from which its measure is about normal
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """A gate between groups, before there is a model."""
+    """A gate, before there is a model."""
 
     gate: Gate
     fair: float | None = None
     """Bound away from parity that half of the audits of a fair model show; None where it is unknown."""
     needs: int | None = None
     """Labelled rows like these with which MOST_PASS of fair models pass; None where that is unknown."""
+    reach: float | None = None
+    """Of a gate of quality: true value of models of which MOST_PASS pass; None where it is unknown."""
     why: str = ""
     """Reason why it is unknown, or inconclusive on these rows."""
 
@@ -59,8 +66,13 @@ def prospect(pipeline: Pipeline, source: str, rows: Iterable[Row | bytes]) -> Pr
     found = _labelled(pipeline, source, rows)
     parts = (pipeline.split or Split(by=pipeline.entity)).parts
     share = parts.audit / (parts.train + parts.validation + parts.audit)
-    gates = tuple(_outlook(pipeline, gate, found, share) for gate in pipeline.audit.gates if gate.by)
-    return Prospect(found.rows, len(found.labels), round(len(found.labels) * share), gates)
+    audited = round(len(found.labels) * share)
+    gates = tuple(
+        _outlook(pipeline, gate, found, share) if gate.by else _of_quality(pipeline, gate, found, audited)
+        for gate in pipeline.audit.gates
+        if gate.by or (gate.metric in ("auroc", "accuracy") and gate.judge in (None, "lower_bound"))
+    )
+    return Prospect(found.rows, len(found.labels), audited, gates)
 
 
 def _labelled(pipeline: Pipeline, source: str, rows: Iterable[Row | bytes]) -> _Labelled:
@@ -104,7 +116,24 @@ def _outlook(pipeline: Pipeline, gate: Gate, found: _Labelled, share: float) -> 
     if gate.bound == "at_most" and gate.limit > 0 and thinnest:
         mostly, count = float(np.quantile(bounds, MOST_PASS)), len(found.labels)
         needs = max(rows_needed(count, mostly, gate.limit), math.ceil(count * spec.min_rows / thinnest))
-    return Outlook(gate, usual, needs, why)
+    return Outlook(gate, usual, needs, why=why)
+
+
+def _of_quality(pipeline: Pipeline, gate: Gate, found: _Labelled, audited: int) -> Outlook:
+    """By the measure's standard error on the audit's rows, as normal."""
+    if not found.labels:
+        return Outlook(gate, why="no row has a label")
+    classes, codes = _coded(pipeline, found.labels)
+    rarest = np.bincount(codes, minlength=len(classes)).min() * audited / len(codes)
+    if rarest < _FEWEST:
+        return Outlook(gate, why=f"some label has {rarest:.0f} audit rows, too few to tell")
+    task: Task = "binary" if gate.metric == "auroc" else "multiclass"
+    normal = NormalDist()
+    errors = normal.inv_cdf((1 + pipeline.audit.confidence) / 2) + normal.inv_cdf(MOST_PASS)
+    for value in np.arange(max(gate.limit, 0.5), 1, 0.005).tolist():
+        if value - errors * error_of_audit(value, 0.0, codes, audited, task) >= gate.limit:
+            return Outlook(gate, reach=value)
+    return Outlook(gate, why=f"hardly any model can show {gate.limit:g} on so few rows")
 
 
 def _coded(pipeline: Pipeline, labels: list[str]) -> tuple[tuple[str, ...], Codes]:

@@ -60,29 +60,32 @@ def said(found: Prospect, data: Path, confidence: float) -> list[RenderableType]
     """Says of each gate what chance alone does to it, in a table."""
     counts = f"{data}: {found.rows:,} rows, {found.labelled:,} with a label, about {found.audited:,} audited"
     if not found.gates:
-        return [f"{counts}; no gate compares groups"]
-    columns = ("gate", "a fair model shows", "rows needed", "")
+        return [f"{counts}; nothing can be said of these gates"]
+    columns = ("gate", "a fair model shows", "rows needed", "to be reached", "")
     shown: list[RenderableType] = [counts, table(columns, [*map(_line, found.gates)], empty="")]
     if any(one.fair is not None for one in found.gates):
         shown.append(
             f"A fair model's {confidence:.0%} interval ends there half of the time, by chance alone. With"
             " the rows needed, four of five fair models pass."
         )
+    if any(one.reach is not None for one in found.gates):
+        shown.append("Of models that truly are as good as is to be reached, four of five pass.")
     return shown
 
 
 def _line(one: Outlook) -> tuple[object, ...]:
     gate = one.gate
-    rule = f"{words(gate.metric)} by {gate.by} {'≥' if gate.bound == 'at_least' else '≤'} {gate.limit:g}"
-    fair = None if one.fair is None else f"{one.fair:.2f}"
-    return rule, fair, one.needs, one.why or " "
+    by = f" by {gate.by}" if gate.by else ""
+    rule = f"{words(gate.metric)}{by} {'≥' if gate.bound == 'at_least' else '≤'} {gate.limit:g}"
+    fair, reach = (None if value is None else f"{value:.2f}" for value in (one.fair, one.reach))
+    return rule, fair, one.needs, reach, one.why or " "
 
 
 def document(found: Prospect) -> dict[str, Any]:
     """The same for a program."""
     gates = [
         one.gate.model_dump(include={"metric", "by", "at_least", "at_most"}, exclude_none=True)
-        | {"fair": one.fair, "rows_needed": one.needs, "why": one.why}
+        | {"fair": one.fair, "rows_needed": one.needs, "to_be_reached": one.reach, "why": one.why}
         for one in found.gates
     ]
     return {"rows": found.rows, "labelled": found.labelled, "audited": found.audited, "gates": gates}

@@ -78,11 +78,11 @@ def baseline(guess: Guess) -> Baseline | None:
         scores = cross_val_score(pipeline, table, labels, cv=folds, scoring=_SCORERS[task])
     name = "ridge regression" if task == "regression" else "logistic regression"
     mean = float(scores.mean())
-    error = _error_of_audit(mean, float(scores.std(ddof=1)), labels, round(guess.table.rows * AUDIT), task)
+    error = error_of_audit(mean, float(scores.std(ddof=1)), labels, round(guess.table.rows * AUDIT), task)
     return Baseline(_MEASURES[task], mean, error, len(labels), name)
 
 
-def _error_of_audit(mean: float, deviation: float, labels: Array, rows: int, task: str) -> float:
+def error_of_audit(mean: float, deviation: float, labels: Array, rows: int, task: str) -> float:
     """Standard error of a measure on so many rows: of AUROC as Hanley and McNeil (1982) have it, of an
     accuracy the binomial one; of R² by the folds.
     """
