@@ -70,6 +70,8 @@ def main() -> int:
     texts = script("texts")
     say("wide_deep and ft_transformer, 3 seeds")
     deep = script("deep")
+    say("a study's trials, three times")
+    trials = script("trials")
     say("make test")
     began = time.monotonic()
     subprocess.run(["make", "test"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -81,6 +83,7 @@ def main() -> int:
         *of_first_guesses(guesses),
         *of_texts(texts),
         *of_deep(deep),
+        *of_trials(trials),
     ]
     PAGE.write_text(page(figures, idle, serving, ingest, quality))
     print(f"\nwrote {PAGE.relative_to(ROOT)}")
@@ -130,6 +133,29 @@ def table(
             f"{parity[apart]:.1e}",
             parity[apart] <= 1e-6,
         )
+
+
+def of_trials(found: dict[str, Any]) -> Iterator[Figure]:
+    ours, theirs = found["penstock"], found["optuna"]
+    ratio, of_processor = (ours[name] / theirs[name] for name in ("rest_s", "processor_s"))
+    yield Figure(
+        f"{found['trials']} trials after the first, two at once, against plain Optuna with two processes",
+        "1.10 ×",
+        "1.0 ×",
+        f"{ours['rest_s']:.1f} s, {theirs['rest_s']:.1f} s: {ratio:.2f} ×; processor time of all"
+        f" {of_processor:.2f} ×",
+        ratio <= 1.10,
+        ratio <= 1.0,
+    )
+    memory = ours["memory"] / 1e9
+    yield Figure(
+        "processes of two trials at once: memory (PSS)",
+        "1.5 GB",
+        "1.1 GB",
+        f"{memory:.2f} GB, Optuna's {theirs['memory'] / 1e9:.2f} GB",
+        memory <= 1.5,
+        memory <= 1.1,
+    )
 
 
 def of_anomalies(found: dict[str, Any]) -> Iterator[Figure]:

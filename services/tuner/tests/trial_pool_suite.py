@@ -103,7 +103,7 @@ def started(work: Workbench, seed: int, kind: str = "pid") -> int:
 
 
 def gone(pid: int) -> bool:
-    return until(lambda: not lives(pid), what=f"{pid} is gone")
+    return until(lambda: not lives(pid), within=10, what=f"{pid} is gone")
 
 
 class TrialPoolSuite:
