@@ -43,6 +43,7 @@ from penstock.testing.plugin import Databases
 from penstock.testing.postgres import database_settings
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2, trainer_pb2_grpc
+from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
 from penstock_inference.serving.model import Layout
 from penstock_inference.store import admit, serve
 
@@ -72,6 +73,10 @@ def trainer(channel: grpc.Channel) -> Any:
     return trainer_pb2_grpc.TrainerServiceStub(channel).ListRuns(trainer_pb2.ListRunsRequest(), timeout=60)
 
 
+def tuner(channel: grpc.Channel) -> Any:
+    return tuner_pb2_grpc.TunerServiceStub(channel).ListStudies(tuner_pb2.ListStudiesRequest(), timeout=60)
+
+
 def registry(channel: grpc.Channel) -> Any:
     stub = model_registry_pb2_grpc.ModelRegistryServiceStub(channel)
     return stub.GetPipeline(model_registry_pb2.GetPipelineRequest(pipeline="loans"), timeout=60)
@@ -91,6 +96,7 @@ READS: Mapping[str, Call] = {
     "ingest": ingest,
     "feature_store": feature_store,
     "trainer": trainer,
+    "tuner": tuner,
     "model_registry": registry,
     "ethics_audit": audit,
     "inference": inference,
@@ -105,6 +111,11 @@ def apply_pipeline(channel: grpc.Channel) -> Any:
 def cancel_run(channel: grpc.Channel) -> Any:
     request = trainer_pb2.CancelRunRequest(run_id="unknown")
     return trainer_pb2_grpc.TrainerServiceStub(channel).CancelRun(request, timeout=60)
+
+
+def cancel_study(channel: grpc.Channel) -> Any:
+    request = tuner_pb2.CancelStudyRequest(study_id="unknown")
+    return tuner_pb2_grpc.TunerServiceStub(channel).CancelStudy(request, timeout=60)
 
 
 def decide_review(channel: grpc.Channel) -> Any:
@@ -272,7 +283,7 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
 ) -> None:
     services = Services(kafka, tmp_path, urls)
     services.have_a_past()
-    with services.running(), ThreadPoolExecutor(3) as callers:
+    with services.running(), ThreadPoolExecutor(4) as callers:
         with ExitStack() as locks:
             for url in urls.values():
                 locks.enter_context(held(url))
@@ -282,6 +293,7 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
                 for name, call in (
                     ("model_registry", apply_pipeline),
                     ("trainer", cancel_run),
+                    ("tuner", cancel_study),
                     ("ethics_audit", decide_review),
                 )
             ]
@@ -299,6 +311,7 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
         assert writes[0].result(60).number == 8
         refused = [write.exception(60) for write in writes[1:]]
         assert [error.code() for error in refused] == [  # type: ignore[union-attr]
+            grpc.StatusCode.NOT_FOUND,
             grpc.StatusCode.NOT_FOUND,
             grpc.StatusCode.FAILED_PRECONDITION,
         ]
