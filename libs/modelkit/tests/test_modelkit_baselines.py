@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.modelkit import baselines as modelkit
 from penstock.modelkit.baselines import baselines
 from penstock.modelkit.graph import Runner
 from penstock.modelkit.rows import classes, read, signature
@@ -49,6 +50,23 @@ def test_the_linear_one_is_a_logistic_regression(parts: tuple[Path, Path]) -> No
     reference = LogisticRegression().fit(np.nan_to_num(income, nan=mean), train.labels)
     theirs = reference.predict_proba(np.nan_to_num(validation.numbers[:, :1], nan=mean))[:, 1]
     assert np.corrcoef(said["probabilities"][:, 1], theirs)[0, 1] > 0.98
+
+
+def test_the_linear_one_says_the_same_by_values_as_by_embeddings(
+    parts: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = signature(pipeline(), classes(parts[0]))
+    train, rows = (read(part, named, pipeline()) for part in parts)
+    few = Runner(baselines(pipeline(), *parts)["linear"])(rows.numbers, rows.strings)["probabilities"]
+    monkeypatch.setattr(modelkit, "_one_hot", lambda asked, *_: asked)
+    many = Runner(baselines(pipeline(), *parts)["linear"])(rows.numbers, rows.strings)["probabilities"]
+    assert not np.array_equal(few, many), "another treatment"
+    assert np.corrcoef(few[:, 1], many[:, 1])[0, 1] > 0.999
+    monkeypatch.undo()
+    asked = modelkit._asked(pipeline(), "linear")
+    assert modelkit._one_hot(asked, named, train) != asked
+    monkeypatch.setattr(modelkit, "MAX_VALUES", len(train))  # no room for a second value
+    assert modelkit._one_hot(asked, named, train) == asked
 
 
 def test_the_models_own_family_is_left_out_and_so_is_what_cannot_read_the_features(

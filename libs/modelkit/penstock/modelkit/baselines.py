@@ -13,7 +13,16 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from penstock.contracts import rules
 from penstock.contracts.errors import PenstockError
-from penstock.contracts.pipeline import BoostedTrees, EarlyStopping, Linear, Pipeline, Trainer
+from penstock.contracts.pipeline import (
+    BoostedTrees,
+    ByField,
+    EarlyStopping,
+    Embedding,
+    Linear,
+    OneHot,
+    Pipeline,
+    Trainer,
+)
 from penstock.modelkit.build import treated
 from penstock.modelkit.decision import choose_threshold
 from penstock.modelkit.families import linear
@@ -47,6 +56,7 @@ def baselines(pipeline: Pipeline, train_part: Path, validation_part: Path) -> di
         if rules.problems(asked):
             continue
         try:
+            asked = _one_hot(asked, named, parts[0]) if name == "linear" else asked
             found[name] = _graph(asked, fit, signature(asked, listed), *parts)
         except PenstockError:  # it cannot learn what the model could
             continue
@@ -58,6 +68,26 @@ def _asked(pipeline: Pipeline, name: str) -> Pipeline:
     targets = {key: target.model_copy(update={"quantiles": None}) for key, target in pipeline.targets.items()}
     model = Linear(type="linear") if name == "linear" else _TREES
     return pipeline.model_copy(update={"model": model, "trainer": _BRIEF, "targets": targets})
+
+
+def _one_hot(pipeline: Pipeline, named: ModelSignature, training: Rows) -> Pipeline:
+    """The pipeline with each value of its categories as an input of its own, where the training split
+    has room for them: a linear model says no less by them than by embeddings, in a third of the time.
+    """
+    treatments = pipeline.resolved_features()
+    embedded = {name: one for name, one in treatments.items() if isinstance(one, Embedding)}
+    values = sum(len(set(training.strings[:, named.inputs.strings.index(name)])) for name in embedded)
+    if values * len(training) > MAX_VALUES:
+        return pipeline
+    declared = {
+        name: pipeline.features.get(name) or ByField(source_field=one.source_field)
+        for name, one in treatments.items()
+    }
+    hot = {
+        name: OneHot(source_field=one.source_field, encode="one_hot", min_count=one.min_count)
+        for name, one in embedded.items()
+    }
+    return pipeline.model_copy(update={"features": declared | hot})
 
 
 def _graph(
