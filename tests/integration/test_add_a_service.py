@@ -29,6 +29,7 @@ from penstock.runtime.kafka.admin import ensure_topics
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing.broker import free_ports
 from penstock.testing.checkout import ROOT, SET_UP, copied, environment, make
+from penstock.testing.wait import PATIENCE_S
 
 PAGE = (ROOT / "docs" / "add-a-service.md").read_text()
 FILE = re.compile(r"```(?:python|toml|proto)\n(?:#|//) (?P<path>\S+)\n(?P<text>.*?)```", re.DOTALL)
@@ -109,7 +110,7 @@ SERVICES: Final"""
         (folder / "services" / name).mkdir()
         (folder / "services" / name / "pyproject.toml").touch()
     subprocess.run(
-        [sys.executable, "deploy/services.py"], cwd=folder, env=environment(folder), check=True, timeout=30
+        [sys.executable, "deploy/services.py"], cwd=folder, env=environment(folder), check=True, timeout=120
     )
     assert '"penstock_outpost",' in (folder / "pyproject.toml").read_text()
     assert "probe" not in (folder / "deploy" / "compose" / "postgres" / "roles.sh").read_text()
@@ -163,7 +164,7 @@ def test_the_page_makes_a_service(house: House, kafka: Any, tmp_path: Path) -> N
 
 
 def _eventually_says(port: int, fact: str) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = status_pb2_grpc.StatusServiceStub(channel)
         while time.monotonic() < deadline:

@@ -145,7 +145,7 @@ class Services:
         try:
             for name, process in processes.items():
                 assert process.poll() is None
-                until(partial(self.answers, name, READS[name]), within=90, what=f"{name} answers")
+                until(partial(self.answers, name, READS[name]), within=180, what=f"{name} answers")
             yield
         except BaseException:
             for name in READS:

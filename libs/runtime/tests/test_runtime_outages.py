@@ -499,7 +499,7 @@ class Running:
         self.channel = grpc.insecure_channel(
             f"127.0.0.1:{port}", options=[("grpc.max_reconnect_backoff_ms", 200)]
         )
-        grpc.channel_ready_future(self.channel).result(30)
+        grpc.channel_ready_future(self.channel).result(60)
 
     def serving(self) -> bool:
         state = (

@@ -90,7 +90,7 @@ class Running:
             start_new_session=True,
         )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
-        grpc.channel_ready_future(self.channel).result(30)
+        grpc.channel_ready_future(self.channel).result(60)
 
     def rise(self) -> None:
         (self.home / "ingest" / "moon").touch()

@@ -83,7 +83,7 @@ class Running:
             [sys.executable, "-c", textwrap.dedent(SERVICE)], env=environment, stderr=self.log.open("wb")
         )
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
-        grpc.channel_ready_future(self.channel).result(30)
+        grpc.channel_ready_future(self.channel).result(60)
 
     def call(self, pipeline: str = "") -> None:
         ingest_pb2_grpc.IngestServiceStub(self.channel).GetCounts(

@@ -60,7 +60,7 @@ def door(
     backends = Backends(address, address, address)
     made = prepared(tmp_path_factory.mktemp("envoy"), backends, services, traces=receiver.address)
     with running(made), grpc.insecure_channel(made.listen) as channel:
-        grpc.channel_ready_future(channel).result(20)
+        grpc.channel_ready_future(channel).result(60)
         yield channel
     server.stop(0)
 
