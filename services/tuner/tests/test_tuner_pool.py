@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trial_pool_suite import LEAVES, MODULE, TrialPoolSuite, gone, lend, started, workbench
+from trial_pool_suite import HANGS, LEAVES, MODULE, TrialPoolSuite, ended, gone, lend, started, workbench
 
+from penstock.contracts.errors import Kind
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
 
@@ -42,9 +43,31 @@ class TestProcesses(TrialPoolSuite):
     """The pool of processes on this machine."""
 
 
+def test_the_death_of_the_fork_server_is_told_and_another_takes_its_place(
+    opened: Any, work: Workbench
+) -> None:
+    pool = opened(work)
+    pool.start(0, lend(HANGS))
+    pid = started(work, HANGS)
+
+    os.kill(parent(pid), signal.SIGKILL)
+
+    failure = ended(pool, 0)[0].failure
+    assert failure is not None
+    assert failure.kind is Kind.UNAVAILABLE, "no fault of the trial's own: it may be begun again"
+    assert gone(pid)
+    pool.start(0, lend(1))
+    assert ended(pool, 0)[0].measured is not None
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 DRIVER = """
 import sys, time
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.errors import Kind
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
 
@@ -68,7 +91,7 @@ def test_no_process_outlives_a_driver_that_was_killed(work: Workbench, tmp_path:
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
     pid, left = started(work, LEAVES), started(work, LEAVES, "fork")
-    server = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    server = parent(pid)
 
     driver.send_signal(signal.SIGKILL)
     driver.wait()

@@ -176,6 +176,6 @@ def _reported(number: int, epoch: Mapping[str, Any]) -> Reported:
 
 def _died(trial: TrialProcess) -> Failure:
     if trial.code is None:
-        return Failure(Kind.INTERNAL, "the process that trials are copied from died", "")
+        return Failure(Kind.UNAVAILABLE, "the process that trials are copied from died", "")
     said = f": {trial.last_lines[-1]}" if trial.last_lines else ""
     return Failure(Kind.INTERNAL, f"its process {how_it_died(trial.code)}{said}", "")
