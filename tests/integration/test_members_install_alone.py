@@ -22,7 +22,7 @@ MEMBERS = {
     tomllib.loads(path.read_text())["project"]["name"]: path.parent
     for path in ROOT.glob("*/*/pyproject.toml")
 }
-HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-feature-store"}
+HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-tuner", "penstock-feature-store"}
 """They bring torch (4.5 GB) or Feast."""
 
 TABLES = {"pyarrow", "pandas", "duckdb"}
@@ -38,7 +38,10 @@ WITHOUT = {
 
 COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models."}}
 
-OF_AN_EXTRA = {"penstock-client[init]": ["penstock.client.guess.evidence", "penstock.client.prospect"]}
+OF_AN_EXTRA = {
+    "penstock-client[init]": ["penstock.client.guess.evidence", "penstock.client.prospect"],
+    "penstock-tuner[ray]": ["penstock_tuner.pool.ray"],
+}
 
 IMPORT_ALL = """
 import gc, importlib, pkgutil, sys
