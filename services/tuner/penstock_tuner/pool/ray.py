@@ -185,6 +185,7 @@ class RayPool:
             else:
                 self._start_ray()
         except (RayError, ConnectionError, RuntimeError, TimeoutError) as error:
+            self._end_ray()
             raise Unavailable(f"Ray is not there: {error}", where="RAY_ADDRESS") from error
         self._files = None
 
