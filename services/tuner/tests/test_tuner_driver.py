@@ -86,9 +86,7 @@ def test_each_trial_is_told_when_it_starts_and_when_it_ends_and_the_best_is_chos
     assert told[0]["started"]["choices"] == {}, "the file's own values come first"
     assert [message["best"] for message in told if "ended" in message] == [0, 1, 2, 3]
     assert (result["best"], result["looks"]) == (3, 20)
-    assert result["conclusion"].startswith(
-        "trial 3 is better than your own values: 306.0000 against 459.0000"
-    )
+    assert result["conclusion"].startswith("trial 3 is better than your own values: 30.0000 against 45.0000")
 
 
 def test_what_an_earlier_study_knows_is_asked_and_counted_and_never_chosen() -> None:

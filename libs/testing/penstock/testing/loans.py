@@ -67,7 +67,7 @@ class Loans:
     def training_set(self, name: str = "set", *, train: int = 400, one_class: bool = False) -> TrainingSet:
         rows = {"train": train, "validation": 100, "audit": 50}
         parts: dict[str, Any] = {
-            part: self._part(name, part, count, one_class) for part, count in rows.items()
+            part: self._part(name, part, count, one_class or self.one_class) for part, count in rows.items()
         }
         offsets = (OffsetRange(topic="loans.applications.events.v1", partition=0, first=0, last=550),)
         made = lending.training_set(rows=rows, offsets=offsets, **parts)
@@ -117,7 +117,7 @@ class _FeatureStore(FeatureStoreServiceServicer):
         self._loans.asked.append(request)
         if self._loans.error is not None:
             raise self._loans.error
-        made = self._loans.training_set(request.id, one_class=self._loans.one_class)
+        made = self._loans.training_set(request.id)
         if self._loans.without_audit:
             self._loans.artifacts.remove(made.audit)
         return features.CreateTrainingSetResponse(training_set_json=made.model_dump_json())
