@@ -59,7 +59,7 @@ def test_a_better_model_is_found_promoted_and_kept(
             run = served.client.runs.get(study.run_id)
             assert 0 < study.best < 3
     assert f"study {study.study_id} of {NAME}, completed: 4 of 4 trials" in said["study show"]
-    assert "is better than your own values" in said[f"tune {NAME}"]
+    assert "better than your own values" in said[f"tune {NAME}"]
     assert "promoted: generation 1\nserved" in said[f"tune {NAME}"]
 
     told = run_penstock(stack, "trace", run.digest).stdout

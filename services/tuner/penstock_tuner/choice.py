@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
 
 from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline.tuner import Tuner
@@ -12,6 +16,7 @@ from penstock_tuner import search
 from penstock_tuner.search import Tried
 
 OWN = 0  # the trial with the file's own values
+GROUPS_NEEDED = 10  # for an interval
 
 
 def chosen(
@@ -51,4 +56,23 @@ def concluded(best: Tried | None, own: Tried | None) -> str:
     if len(best.values) > 1:
         return f"trial {best.number} is chosen from the front"
     found, yours = best.values[0], own.values[0]
-    return f"trial {best.number} is better than your own values: {found:.4f} against {yours:.4f}"
+    values = f"your own values: {found:.4f} against {yours:.4f}"
+    lower = lower_by(best.losses, own.losses)
+    if lower is None:
+        return f"trial {best.number} is better than {values}"
+    by, least, most = lower
+    validation = f"its validation loss is lower by {by:.4f} ({least:.4f} to {most:.4f})"
+    if least > 0:
+        return f"trial {best.number} is better than {values}; {validation}"
+    return f"trial {best.number} is the best, and not proven better than {values}; {validation}"
+
+
+def lower_by(found: Sequence[float], own: Sequence[float]) -> tuple[float, float, float] | None:
+    """How much lower the losses of the same groups of entities are: estimate and 95 % interval, from the
+    spread of the groups (random groups: Wolter 2007, chapter 2). None for fewer than `GROUPS_NEEDED`.
+    """
+    if len(found) != len(own) or len(own) < GROUPS_NEEDED:
+        return None
+    by = np.subtract(own, found)
+    half = float(stdtrit(len(by) - 1, 0.975) * by.std(ddof=1) / math.sqrt(len(by)))
+    return float(by.mean()), float(by.mean()) - half, float(by.mean()) + half

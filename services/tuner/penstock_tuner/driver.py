@@ -128,7 +128,8 @@ class Driver:
             self._pool.stop(heard.number)
 
     def _end(self, number: int, state: Ending, values: tuple[float, ...] | None = None, **told: Any) -> None:
-        self._tried[number] = replace(self._tried[number], state=state, values=values)
+        losses = tuple(told.get("losses", ()))
+        self._tried[number] = replace(self._tried[number], state=state, values=values, losses=losses)
         self._last_failure = told.get("failure", self._last_failure)
         ended = {"number": number, "state": state, "objectives": values, **told}
         self._say(ended=ended, best=self._best())

@@ -108,5 +108,6 @@ def _tried(trial: tuner_pb2.Trial) -> Tried:
         choices=json.loads(trial.choices_json),
         state=state,
         values=tuple(trial.values) or None,
+        losses=tuple(trial.losses),
         rungs=tuple(trial.rungs),
     )

@@ -148,6 +148,7 @@ def _trial(trial: rows.TrialRow) -> tuner.Trial:
         overrides_json=json.dumps(trial.overrides),
         values=trial.objectives or (),
         metrics=trial.metrics,
+        losses=trial.losses,
         weights=trial.weights or "",
         epochs=trial.epochs,
         seconds=trial.seconds,

@@ -64,6 +64,8 @@ class TrialRow(Tables):
     """Validation loss at each rung that it reached."""
     objectives: Mapped[list[float] | None] = mapped_column(Json(list[float]), default=None)
     metrics: Mapped[dict[str, float]] = mapped_column(Json(dict[str, float]), default=dict)
+    losses: Mapped[list[float]] = mapped_column(Json(list[float]), default=list)
+    """Validation loss by groups of entities."""
     weights: Mapped[str | None] = mapped_column(String(80), default=None)
     epochs: Mapped[int] = mapped_column(Integer, default=0)
     seconds: Mapped[float] = mapped_column(Float, default=0.0)

@@ -5,14 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from penstock.contracts.pipeline import Pipeline
+from penstock.measures.scores import Scores
 from penstock.modelkit.build import build
 from penstock.testing import lending
 from penstock_tuner.trials.folds import default_folds, fold_files, write_folds
+from penstock_tuner.trials.losses import losses_by_group
 from penstock_tuner.trials.trial import measure
 from penstock_tuner.trials.workbench import Workbench
 
@@ -126,3 +129,28 @@ def test_texts_come_back_as_they_were_computed(tmp_path: Path) -> None:
     work.fill(*parts, pipeline, 1)
 
     assert measure(pipeline, work).weights == measure(pipeline, work).weights == expected
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_the_losses_of_groups_make_up_the_validation_loss(
+    folds: int, bench: Callable[..., Workbench]
+) -> None:
+    found = measure(lend(), bench(folds))
+
+    assert len(found.losses) == 50
+    assert np.mean(found.losses) == pytest.approx(found.metrics["validation_loss"], rel=0.02)
+
+
+def test_a_group_of_losses_has_whole_entities_whatever_the_order_of_rows() -> None:
+    random = np.random.default_rng(3)
+    entities = np.array([f"person {row // 3}" for row in range(600)])
+    said = random.uniform(0.1, 0.9, 600)
+    told = [
+        losses_by_group(
+            Scores("regression", (entities == "person 7")[order].astype(float), order, values=said[order]),
+            list(entities[order]),
+        )
+        for order in (np.arange(600), random.permutation(600))
+    ]
+    assert told[0] == pytest.approx(told[1])
+    assert len(told[0]) == 50

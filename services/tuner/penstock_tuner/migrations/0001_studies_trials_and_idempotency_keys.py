@@ -53,6 +53,7 @@ def upgrade() -> None:
         sa.Column("rungs", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("objectives", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("metrics", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("losses", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("weights", sa.String(length=80), nullable=True),
         sa.Column("epochs", sa.Integer(), nullable=False),
         sa.Column("seconds", sa.Float(), nullable=False),

@@ -20,5 +20,7 @@ class Tried:
     state: Literal["running", "complete", "failed", "pruned"]
     values: tuple[float, ...] | None = None
     """Objectives of a complete trial, each the less the better."""
+    losses: tuple[float, ...] = ()
+    """Validation loss of a complete trial by groups of entities."""
     rungs: tuple[float, ...] = ()
     """Validation losses at the pruner's rungs that it has reached."""

@@ -37,11 +37,7 @@ def write_folds(train: Path, validation: Path, folds: int, folder: Path) -> None
     """
     tables = [_read(part) for part in (train, validation)]
     table = pa.concat_tables(tables).replace_schema_metadata(tables[0].schema.metadata)
-    if ENTITY in table.column_names:
-        entities = table[ENTITY].to_pylist()
-    else:
-        entities = [str(row) for row in range(table.num_rows)]
-    fold = _divided(entities, table["__label"].to_numpy(), folds)
+    fold = dealt(_entities(table), table["__label"].to_numpy(), folds)
     for number in range(folds):
         for path, chosen in zip(_files(folder, number), (fold != number, fold == number), strict=True):
             pq.write_table(table.filter(pa.array(chosen)), path)
@@ -52,24 +48,35 @@ def fold_files(folder: Path) -> list[tuple[Path, Path]]:
     return [_files(folder, number) for number in range(len([*folder.glob("fold-*-train.parquet")]))]
 
 
+def entities_of(parts: Sequence[Path]) -> list[str]:
+    """Entity of each row of the parts, one after the other; each row its own where they name none."""
+    return _entities(pa.concat_tables([_read(part, ["__label", ENTITY]) for part in parts]))
+
+
+def _entities(table: pa.Table) -> list[str]:
+    if ENTITY in table.column_names:
+        return [str(entity) for entity in table[ENTITY].to_pylist()]
+    return [str(row) for row in range(table.num_rows)]
+
+
 def _files(folder: Path, fold: int) -> tuple[Path, Path]:
     return folder / f"fold-{fold}-train.parquet", folder / f"fold-{fold}-validation.parquet"
 
 
-def _read(part: Path) -> pa.Table:
+def _read(part: Path, columns: list[str] | None = None) -> pa.Table:
     with pq.ParquetFile(part) as file:  # `pq.read_table` would import pandas
-        return file.read()
+        return file.read(columns=columns)
 
 
-def _divided(
-    entities: Sequence[str], labels: np.ndarray[tuple[int], np.dtype[np.float64]], folds: int
+def dealt(
+    entities: Sequence[str], labels: np.ndarray[tuple[int], np.dtype[np.float64]], hands: int
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The fold of each row: entities in the order of their first row's label, and within that of their
-    name's hash, are dealt out like cards.
+    """Divides rows into so many hands, whole entities each: number of each row's hand. Entities in the
+    order of their first row's label, and within that of their name's hash, are dealt out like cards.
     """
     names, first, row = np.unique(np.asarray(entities, dtype=object), return_index=True, return_inverse=True)
-    hashes = [hashlib.blake2b(str(name).encode(), digest_size=8).digest() for name in names]
+    hashes = [hashlib.blake2b(name.encode(), digest_size=8).digest() for name in names]
     order = sorted(range(len(names)), key=lambda at: (labels[first[at]], hashes[at]))
-    fold = np.empty(len(names), np.int64)
-    fold[order] = np.arange(len(names)) % folds
-    return fold[row]
+    hand = np.empty(len(names), np.int64)
+    hand[order] = np.arange(len(names)) % hands
+    return hand[row]

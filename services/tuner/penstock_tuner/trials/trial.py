@@ -16,7 +16,9 @@ from penstock.modelkit.family import Epoch, Prepared, family_of
 from penstock.modelkit.graph import Runner
 from penstock.modelkit.rows import Rows
 from penstock.runtime.spent import spent
+from penstock_tuner.trials.folds import entities_of
 from penstock_tuner.trials.groups import differences
+from penstock_tuner.trials.losses import losses_by_group
 from penstock_tuner.trials.measured import Measured
 from penstock_tuner.trials.preparation import prepared
 from penstock_tuner.trials.workbench import Workbench
@@ -38,19 +40,21 @@ def measure(
     """
     began = time.monotonic()
     own = _fitted(pipeline, prepared(work, pipeline), on_epoch)
-    judged = [own]
+    judged, parts = [own], [work.validation]
     if folds := work.folds:
-        judged = []
+        judged, parts = [], [measured for _, measured in folds]
         for fold in range(len(folds)):
             judged.append(_fitted(pipeline, prepared(work, pipeline, fold)))
             on_fold(fold)
+    scores = Scores.pooled([fit.checked.scores for fit in judged])
     cost = spent("self")
     return Measured(
         metrics={
-            **_together(pipeline, judged),
+            **_together(pipeline, judged, scores),
             "latency_us": _latency_us(own.checked.model, own.validation),
             "processor_s": cost.processor_s,
         },
+        losses=losses_by_group(scores, entities_of(parts)),
         weights=own.weights,
         epochs=own.epochs,
         seconds=round(time.monotonic() - began, 3),
@@ -75,11 +79,10 @@ def _fitted(
     return _Fit(found, rows.validation.rows, model.digest(), len(model.history))
 
 
-def _together(pipeline: Pipeline, fits: list[_Fit]) -> dict[str, float]:
-    """Measures of all fits' validation rows together; the losses are means, those on validation rows
-    weighed by their number.
+def _together(pipeline: Pipeline, fits: list[_Fit], scores: Scores) -> dict[str, float]:
+    """Measures of all fits' validation rows together, whose `scores` are pooled; the losses are means,
+    those on validation rows weighed by their number.
     """
-    scores = Scores.pooled([fit.checked.scores for fit in fits])
     sizes = [len(fit.validation) for fit in fits]
     losses = {
         name: float(np.average([fit.checked.metrics[name] for fit in fits], weights=sizes))

@@ -304,6 +304,7 @@ class Trial(_message.Message):
     ENDED_AT_FIELD_NUMBER: _builtins.int
     RUNGS_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     state: Global___Trial.State.ValueType
     choices_json: _builtins.str
@@ -337,6 +338,10 @@ class Trial(_message.Message):
     def rungs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Validation loss at each rung that it reached."""
 
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Validation loss by groups of entities, the same groups in every trial of the study."""
+
     def __init__(
         self,
         *,
@@ -356,10 +361,11 @@ class Trial(_message.Message):
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         rungs: _abc.Iterable[_builtins.float] | None = ...,
         family: _builtins.str = ...,
+        losses: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices_json", b"choices_json", "ended_at", b"ended_at", "epochs", b"epochs", "failure", b"failure", "family", b"family", "memory", b"memory", "metrics", b"metrics", "number", b"number", "overrides_json", b"overrides_json", "processor_s", b"processor_s", "rungs", b"rungs", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "values", b"values", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["choices_json", b"choices_json", "ended_at", b"ended_at", "epochs", b"epochs", "failure", b"failure", "family", b"family", "losses", b"losses", "memory", b"memory", "metrics", b"metrics", "number", b"number", "overrides_json", b"overrides_json", "processor_s", b"processor_s", "rungs", b"rungs", "seconds", b"seconds", "started_at", b"started_at", "state", b"state", "values", b"values", "weights", b"weights"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
