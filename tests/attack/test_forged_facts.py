@@ -41,6 +41,12 @@ from penstock.contracts.events import (
     TrainingRunProgressed,
     TrainingRunRequested,
     TrainingRunStarted,
+    TuningStudyCanceled,
+    TuningStudyCompleted,
+    TuningStudyFailed,
+    TuningStudyRequested,
+    TuningStudyStarted,
+    TuningTrialEnded,
     encode,
 )
 from penstock.contracts.pipeline import Audit
@@ -59,6 +65,11 @@ from penstock.testing.threads import in_a_thread
 
 NOT_SIGNED: dict[type[Event], str] = {
     TrainingRunRequested: "a wish, which whoever reaches the door may have; what its run makes is judged",
+    TuningStudyRequested: "a wish as a run's: what its study finds is a run, which is judged",
+    **dict.fromkeys(
+        (TuningStudyStarted, TuningTrialEnded, TuningStudyCompleted, TuningStudyFailed, TuningStudyCanceled),
+        "no service reads it: studies are the tuner's own rows",
+    ),
     TrainingRunProgressed: "no service reads it: curves are the trainer's own rows",
     ReviewRequested: "no service reads it: reviews are the audit's own rows",
     DeploymentChanged: "no service reads it, nor does the command line: inference tells what it serves",

@@ -147,9 +147,8 @@ def test_every_service_tells_whether_it_is_ready_and_what_it_uses(
     running: Running, receiver: Receiver
 ) -> None:
     assert reported(receiver, READY).value == 0
-    assert reported(receiver, WAITING).attributes == {
-        "thing": "the"
-    }  # the first word: what follows may be one name of many
+    # The first word: what follows may be one name of many.
+    assert reported(receiver, WAITING, thing="the").attributes == {"thing": "the"}
     assert reported(receiver, MEMORY).value > 10e6
     assert reported(receiver, HOME_FREE).value > 0
     assert reported(receiver, JOBS, kind="stroll", state="queued").value == 0
