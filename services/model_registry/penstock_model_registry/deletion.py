@@ -112,12 +112,13 @@ class Deletions:
         """
         row = await self._store.read(lambda session: session.get_one(DeletedRow, name))
         await asyncio.to_thread(remove_topics, self._kafka, row.topics)
+        if not row.artifacts:
+            return
         kept = await self._store.read(lambda session: _kept(session, row.artifacts))
         for artifact in row.artifacts:
             if artifact.uri not in kept:
                 await asyncio.to_thread(self._artifacts.remove, artifact)
-        if row.artifacts:
-            await self._store.write(partial(_cleared, name))
+        await self._store.write(partial(_cleared, name))
 
 
 def _deleted_already(session: Session, name: str) -> DeletedRow | None:

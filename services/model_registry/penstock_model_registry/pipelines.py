@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Conflict, PenstockError, Tampered, Unavailable
-from penstock.contracts.events import PipelineApplied
+from penstock.contracts.events import PipelineApplied, PipelineDeleted
 from penstock.contracts.load import BadPipeline, Problem, place, read_data
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.topics import pipeline_topics, source_topic
@@ -27,6 +27,7 @@ from penstock.runtime.store import Effect, Store
 from penstock_model_registry.compatibility import incompatible
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.store import (
+    DeletedRow,
     PipelineRow,
     champion_of,
     deleted_up_to,
@@ -144,8 +145,8 @@ class Pipelines:
         return problems
 
     def state_again(self, effect: Effect) -> None:
-        """Signs each file whose statement does not hold, and announces the newest of them: they are of
-        a release that signed none, or the key was revoked.
+        """Signs each file and deletion whose statement does not hold, and announces what is the newest of
+        its pipeline: they are of a release that signed none, or the key was revoked.
         """
         trust, signer, session = self._keys.trust(), self._keys.signer("registry"), effect.session
         query = select(PipelineRow.name, PipelineRow.number)
@@ -164,6 +165,18 @@ class Pipelines:
             if number == newest[name]:
                 effect.publish(row.applied)
             told.info("pipeline_stated_again")
+        for name in session.scalars(select(DeletedRow.name)).all():
+            try:
+                gone = session.get_one(DeletedRow, name)
+                if _holds(gone.deleted, trust):
+                    continue
+                gone.deleted = signed(gone.deleted, signer)
+            except PenstockError as error:
+                log.error("deletion_not_stated_again", pipeline=name, why=str(error))
+                continue
+            if name not in newest:
+                effect.publish(gone.deleted)
+            log.info("deletion_stated_again", pipeline=name)
 
     def _number(self, event: PipelineApplied, effect: Effect) -> bool:
         """False where somebody else took the number, or deleted the pipeline."""
@@ -177,9 +190,9 @@ class Pipelines:
         return True
 
 
-def _holds(applied: PipelineApplied, trust: Trust) -> bool:
+def _holds(fact: PipelineApplied | PipelineDeleted, trust: Trust) -> bool:
     try:
-        verify_fact(applied, trust)
+        verify_fact(fact, trust)
     except Tampered:
         return False
     return True

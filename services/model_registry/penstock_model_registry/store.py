@@ -158,9 +158,13 @@ def newest_pipeline(session: Session, name: str) -> PipelineRow | None:
 
 
 def deleted_up_to(session: Session, name: str) -> int:
-    """Number up to which a pipeline's files were deleted; 0 where it never was."""
-    row = session.get(DeletedRow, name)
-    return row.deleted.number if row else 0
+    """Number up to which a pipeline's files were deleted; 0 where it never was. Its newest file tells it
+    too: compaction leaves that one alone to a registry that lost its database.
+    """
+    if row := session.get(DeletedRow, name):
+        return row.deleted.number
+    file = newest_pipeline(session, name)
+    return file.applied.deleted_before if file else 0
 
 
 def newest_said(session: Session, name: str) -> PipelineApplied | PipelineDeleted | None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import func, select
 
 from penstock.contracts.errors import Conflict, NotFound, Refused, Unavailable
-from penstock.contracts.events import AuditFailed, PipelineDeleted
+from penstock.contracts.events import AuditFailed, PipelineApplied, PipelineDeleted
 from penstock.packages import facts
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing import packages as sample
@@ -19,7 +19,8 @@ from penstock.testing.threads import in_a_thread
 from penstock_model_registry import deletion
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.history import History
-from penstock_model_registry.store import DeletedRow, PipelineRow, VersionRow
+from penstock_model_registry.pipelines import Pipelines
+from penstock_model_registry.store import DeletedRow, PipelineRow, VersionRow, deleted_up_to
 
 if TYPE_CHECKING:
     from conftest import World
@@ -143,3 +144,26 @@ async def test_a_lost_database_brings_back_nothing_that_was_deleted(world: World
     last = sample.applied(world.keys, number=2, deleted_before=1) if anew else sample.deleted(world.keys)
     await restored(History(world.store, world.keys), [last, registered])
     assert (count(world, PipelineRow), count(world, VersionRow)) == (int(anew), 0)
+    await world.receives(run)  # once more
+    await world.receives(world.audit(run.digest))
+    assert count(world, VersionRow) == 0
+    if anew:
+        with in_a_thread(world.store.snapshot()) as session:
+            assert deleted_up_to(session, "loans") == 1, "the next file says so too"
+
+
+@pytest.mark.parametrize("anew", [False, True])
+async def test_a_deletion_whose_key_was_revoked_is_stated_again(world: World, anew: bool) -> None:
+    await delete(world)
+    if anew:
+        world.applies(number=2)
+    world.keys.rotate("registry", revoke=True)
+    pipelines = Pipelines(world.store, NOBODY, world.keys, deletions(world), lambda: sample.NOW)
+    for _ in range(2):  # the second start has nothing to state
+        await world.store.write(pipelines.state_again)
+    with in_a_thread(world.store.snapshot()) as session:
+        facts.verify_fact(session.get_one(DeletedRow, "loans").deleted, world.keys.trust())
+    _, stated = world.published()
+    assert isinstance(stated, PipelineApplied | PipelineDeleted)
+    assert isinstance(stated, PipelineApplied) == anew
+    facts.verify_fact(stated, world.keys.trust())
