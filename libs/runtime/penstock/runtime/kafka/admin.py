@@ -90,28 +90,33 @@ def remove_topics(kafka: KafkaSettings, topics: Collection[str]) -> set[str]:
     broker knows them. Blocks for some round trips, SETTLED_WITHIN_S at most; raises Unavailable.
     """
     names = {kafka.topic(topic) for topic in topics}
-    removed: set[str] = set()
     deadline = time.monotonic() + SETTLED_WITHIN_S
     with admin_client(kafka, "deletion") as admin:
-        while left := {
-            found["name"]
-            for found in admin.describe_topics()
-            if found["name"] in names or _of_letters(found["name"]) in names
-        }:
+        present = removed = _with_ids(admin, names)
+        while left := removed & present:  # not one of the same name that was made meanwhile
             if time.monotonic() > deadline:
                 raise Unavailable(f"Kafka has not deleted {len(left)} topics within {SETTLED_WITHIN_S:g} s")
             with suppress(UnknownTopicOrPartitionError):  # asked for already
-                admin.delete_topics(sorted(left))
-            removed |= left
+                admin.delete_topics(sorted(name for name, _ in left))
             time.sleep(SETTLED_POLL_S)
-    for name in sorted(removed):
+            present = _with_ids(admin, names)
+    for name, _ in sorted(removed):
         log.info("topic_deleted", topic=name)
-    return removed
+    return {name for name, _ in removed}
+
+
+def _with_ids(admin: KafkaAdminClient, names: Collection[str]) -> set[tuple[str, str]]:
+    """Finds those of `names` that exist, and their dead letters, each with the id that Kafka gave it."""
+    return {
+        (found["name"], str(found.get("topic_id")))
+        for found in admin.describe_topics()
+        if found["name"] in names or _of_letters(found["name"]) in names
+    }
 
 
 def _of_letters(name: str) -> str:
     """Name of the topic whose dead letters lie in this one; empty where it is no such topic."""
-    return name.partition(".penstock.")[0] if name.endswith(DEAD_LETTERS) else ""
+    return name.rpartition(".penstock.")[0] if name.endswith(DEAD_LETTERS) else ""
 
 
 def end_offsets(kafka: KafkaSettings, topics: Collection[str]) -> dict[Partition, int]:
