@@ -128,9 +128,11 @@ class Erasures:
         """
         try:
             if path.exists():
-                self._run(path, Journal.model_validate_json(path.read_bytes()))
-        except NotFound:  # the pipeline was deleted, and with it all that is to leave
-            durable.remove(path)
+                journal = Journal.model_validate_json(path.read_bytes())
+                if self._is_deleted(journal.pipeline):
+                    durable.remove(path)
+                else:
+                    self._run(path, journal)
         except PenstockError as error:
             log.error("erasure_stuck", journal=str(path), error=str(error))
             return False
@@ -166,6 +168,16 @@ class Erasures:
         if row is None:
             raise NotFound(f"no pipeline `{name}`", remedy="See `penstock pipelines`")
         return row.spec
+
+    def _is_deleted(self, name: str) -> bool:
+        """Tells whether all that was to leave went with the pipeline. Where its lake is there, it is the
+        database that was lost, and its files come again.
+        """
+        try:
+            self._pipeline(name)
+        except NotFound:
+            return not (self._lake.root / name).exists()
+        return False
 
     def _sources(self, pipeline: Pipeline) -> list[str]:
         """Lists sources that may hold rows of this entity: declared ones about another entity are left

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lending import EPOCH, append, credit_risk, record
+from sqlalchemy import delete
 
 from penstock.contracts.errors import NotFound, Unavailable
 from penstock.contracts.events import TrainingSet
@@ -169,6 +170,20 @@ def test_an_erasure_goes_on_when_the_online_store_is_back(world: World) -> None:
     assert back.finish(journal)
     assert back.finish(journal), "another one ended it meanwhile"
     check(world)
+
+
+def test_one_that_has_begun_ends_with_its_pipeline_and_not_with_its_database(world: World) -> None:
+    (port,) = free_ports(1)
+    away = world.erasures(RedisOnlineStores(Address("127.0.0.1", port, 0, tls=False, user=None), None))
+    with pytest.raises(Unavailable):
+        away.erase("credit-risk", WHO)
+    ((journal, _),) = away.begun()
+    with world.store.transaction() as effect:
+        effect.session.execute(delete(PipelineRow))
+    assert not world.erasures().finish(journal), "its rows are in the lake, whatever the database says"
+    world.lake.remove("credit-risk")
+    assert world.erasures().finish(journal)
+    assert away.begun() == []
 
 
 def check(world: World) -> None:
