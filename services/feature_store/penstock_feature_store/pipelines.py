@@ -201,7 +201,7 @@ class Pipelines:
             return
         if isinstance(held, Owned):
             for source in held.lakes:
-                self._records.remove(name, source)
+                await asyncio.to_thread(self._records.remove, name, source)
             held.gone = True
             await held.alone(self._drop, name, number)
         else:

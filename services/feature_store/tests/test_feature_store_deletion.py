@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from online_worlds import OnlineWorld
 from sqlalchemy import func, select
 
 from penstock.contracts.events import TrainingSet
+from penstock.contracts.topics import source_topic
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.kafka.messages import Batch, Message, Partition
 from penstock.runtime.pipelines import Applied
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store
@@ -34,6 +37,22 @@ WHO = "Ada-1815"
 
 class Cut(Exception):
     pass
+
+
+class SlowLake:
+    """Writes until it is told that it may end."""
+
+    def __init__(self) -> None:
+        self.began, self.may_end = threading.Event(), threading.Event()
+        self.ended = 0
+
+    def positions(self) -> dict[int, int]:
+        return {}
+
+    def append(self, *_: Any) -> None:
+        self.began.set()
+        assert self.may_end.wait(30)
+        self.ended += 1
 
 
 class World:
@@ -93,6 +112,28 @@ def left(world: World) -> list[str]:
     found += ["training set"] if world.artifacts.exists("training-sets/set") else []
     found += ["online"] if world.online.holds(WHO) else []
     return found + [table.__tablename__ for table in (PipelineRow, TrainingSetRow) if world.rows(table)]
+
+
+def test_a_batch_that_is_being_written_is_waited_for_and_none_is_written_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records, lake = Records(Settings(), Arrivals(), Readiness(lambda: NOW)), SlowLake()
+    records.add(credit_risk(), "applications", lake)  # type: ignore[arg-type]
+    place = Partition(source_topic("records", NAME, "applications"), 0)
+    batch = Batch(place, [Message(0, None, b"", 0, ())], 1)
+    monkeypatch.setattr(records.letters, "put_all", lambda *_: None)
+    writing = threading.Thread(target=records.write, args=(batch,))
+    removing = threading.Thread(target=records.remove, args=(NAME, "applications"))
+    writing.start()
+    assert lake.began.wait(30)
+    removing.start()
+    removing.join(0.1)
+    assert removing.is_alive(), "the lake's folder would go under who writes to it"
+    lake.may_end.set()
+    for thread in (writing, removing):
+        thread.join(30)
+    records.write(batch)
+    assert lake.ended == 1
 
 
 async def test_all_goes_at_once_and_whoever_holds_it_writes_nothing_more(

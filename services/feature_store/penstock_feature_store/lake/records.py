@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -37,6 +38,7 @@ class Records:
         self._arrivals = arrivals
         self._topics: dict[str, tuple[SourceLake, pa.Schema]] = {}
         self._reached: dict[Partition, int] = {}
+        self._writing = threading.Lock()
         self.letters = DeadLetters(settings.platform.kafka, GROUP)
         self.stream = PositionedStream(
             settings.platform.kafka,
@@ -55,9 +57,11 @@ class Records:
         self._arrivals.tell()
 
     def remove(self, pipeline: str, source: str) -> None:
+        """Follows it no more. Blocks while a batch is written: after it, none of the source is."""
         topic = source_topic("records", pipeline, source)
         self.stream.remove(topic)
-        self._topics.pop(topic, None)
+        with self._writing:
+            self._topics.pop(topic, None)
 
     def position(self, partition: Partition) -> int:
         """No committed record below it is missing from the lake."""
@@ -74,10 +78,11 @@ class Records:
         return {partition: position for partition, position in held.items() if position is not None}
 
     def write(self, batch: Batch) -> None:
-        followed = self._topics.get(batch.partition.topic)
-        if followed is None:  # no longer, since it was read
-            return
-        lake, schema = followed
+        with self._writing:
+            if followed := self._topics.get(batch.partition.topic):  # else no longer, since it was read
+                self._append(batch, *followed)
+
+    def _append(self, batch: Batch, lake: SourceLake, schema: pa.Schema) -> None:
         received = [
             Received(message.offset, message.timestamp, message.value or b"") for message in batch.messages
         ]
