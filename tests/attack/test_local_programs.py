@@ -61,8 +61,10 @@ def test_their_sockets_are_this_users_alone(stack: StackUnderTest, name: str) ->
 def test_no_port_takes_a_model_or_closes_the_door(
     stack: StackUnderTest, port: str, method: str, path: str
 ) -> None:
+    before = {name: stack.pid(name) for name in ("triton", "envoy")}
     connection = http.client.HTTPConnection("127.0.0.1", stack.stack.file.ports[port], timeout=5)
     connection.request(method, path, b'{"parameters":{"config":"{}"}}')
     assert connection.getresponse().status >= 400
     connection.close()
     stack.ready("triton", "envoy")
+    assert {name: stack.pid(name) for name in before} == before, "it is not one that was started again"

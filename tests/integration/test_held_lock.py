@@ -305,6 +305,7 @@ def test_a_held_database_delays_who_needs_it_and_nobody_else(
             watches = {name: Watch(channel, READS[name]) for name, channel in services.channels.items()}
             until(lambda: time.monotonic() - began > HOLD_S, within=2 * HOLD_S, what="the lock was held")
             found = {name: watch.end() for name, watch in watches.items()}
+            assert found[WITHOUT_DATABASE][1] < HOLD_S / 4, "it does not wait for a database of others"
             p99, longest = map(max, (P99_S, LONGEST_S), (BUSY * took for took in found[WITHOUT_DATABASE]))
             assert {name: took for name, took in found.items() if took[0] > p99 or took[1] > longest} == {}
             assert not any(write.done() for write in writes)

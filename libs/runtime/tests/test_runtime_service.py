@@ -208,15 +208,16 @@ def test_sigterm_ends_it_with_0(running: Running) -> None:
     assert '"event": "stopping"' in running.log.read_text()
 
 
-def test_what_does_not_end_is_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_does_not_end_is_ended_and_named(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STOPS_WITHIN_S", "1")
-    running = Running(tmp_path)
+    running: Running = request.getfixturevalue("running")
     (running.home / "ingest" / "clings").touch()
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(30) == EXIT_FAILED
     assert '"event": "not_stopped"' in (said := running.log.read_text())
     assert "most recent call first" in said
-    running.kill()
 
 
 def test_a_misspelt_setting_ends_it_with_a_sentence(tmp_path: Path) -> None:

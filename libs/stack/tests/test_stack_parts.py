@@ -179,11 +179,18 @@ def second(parts: StackUnderTest, other_home: Path) -> Stack:
     return up(other_home, [], ports_wanted=PORTS)
 
 
+@pytest.fixture
+def first(parts: StackUnderTest) -> dict[str, int]:
+    """Processes of the first stack, before there is a second."""
+    return {one.program: parts.pid(one.program) for one in status(parts.home)}
+
+
 def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(
-    parts: StackUnderTest, second: Stack
+    parts: StackUnderTest, first: dict[str, int], second: Stack
 ) -> None:
     assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
     parts.ready()
+    assert {name: parts.pid(name) for name in first} == first
 
 
 def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(

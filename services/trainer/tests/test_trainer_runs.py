@@ -327,7 +327,7 @@ def test_a_graph_that_became_no_package_leaves_the_artifact_store(desk: Desk, tm
 
     refused, again = (asyncio.run(sent(content)) for content in (b"refused", b"again"))
     elsewhere = artifacts.put_bytes("packages/one.tar", b"elsewhere")
-    for run_id, graph in (("01A", refused), ("01B", again), ("01C", elsewhere)):
+    for run_id, graph in (("01A", elsewhere), ("01B", again), ("01C", refused)):
         imports(desk, run_id, graph, fails=True)
     imports(desk, "01D", again, fails=False)
 
