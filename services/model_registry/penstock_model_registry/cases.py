@@ -140,7 +140,9 @@ def rolled_back_or_before(session: Session, pipeline: str, from_generation: int)
 
 def unmoved(session: Session, case: Case) -> VersionRow:
     """Returns the version's row where nothing that the case rests on has changed. Raises Moved."""
-    row = session.get_one(VersionRow, case.version.digest)
+    row = session.get(VersionRow, case.version.digest)
+    if row is None:  # its pipeline was deleted
+        raise Moved
     now, policy = case_of(session, row), case.pipeline.promotion
     if (now.changes, now.generation, now.pipeline.promotion) != (case.changes, case.generation, policy):
         raise Moved

@@ -131,6 +131,9 @@ class Registry:
         return partial(self._register, row)
 
     def _register(self, row: VersionRow, effect: Effect) -> None:
+        if row.version.pipeline_number <= rows.deleted_up_to(effect.session, row.pipeline):
+            log.info("run_of_deleted_pipeline_ignored", pipeline=row.pipeline, run_id=row.run_id)
+            return  # while its package was taken in
         effect.session.merge(row)
         effect.after_commit(partial(_PACKAGES.add, 1, {"pipeline": row.pipeline, "outcome": row.state}))
         told = log.bind(pipeline=row.pipeline, digest=row.digest, run_id=row.run_id)

@@ -17,6 +17,7 @@ from penstock.testing import packages as sample
 from penstock.testing.history import restored
 from penstock.testing.threads import in_a_thread
 from penstock_model_registry import deletion
+from penstock_model_registry.cases import Moved
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.history import History
 from penstock_model_registry.pipelines import Pipelines
@@ -122,6 +123,21 @@ async def test_what_comes_after_the_deletion_is_ignored(world: World) -> None:
     assert count(world, VersionRow) == 0
     await world.receives(world.signs(late, pipeline_number=2))
     assert count(world, VersionRow) == 1
+
+
+async def test_what_is_under_way_while_it_is_deleted_brings_no_version_back(world: World) -> None:
+    """A package that is being taken in, and a verdict that is being weighed."""
+    run, late = world.run(), world.run(card="# late\n", run_id="R2")
+    await world.receives(run)
+    registered = await world.registry.register(late)
+    decided = await world.registry.audited(world.audit(run.digest))
+    assert registered
+    assert decided
+    await delete(world)
+    await world.store.write(registered)
+    with pytest.raises(Moved):  # and is ignored when it is read again
+        await world.store.write(decided)
+    assert count(world, VersionRow) == 0
 
 
 async def test_the_last_fact_about_a_pipeline_stays_on_its_compacted_topic(world: World) -> None:
