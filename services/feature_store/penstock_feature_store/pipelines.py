@@ -182,7 +182,8 @@ class Pipelines:
         with self._applying:
             self._owning = True
             for name, number in self._deleted.items():
-                self._deletion.remove(name, number)
+                with apart("deletion", pipeline=name):
+                    self._deletion.remove(name, number)
             for held in self._held.values():
                 with apart("follow", pipeline=held.pipeline.pipeline):
                     self._follow(held.pipeline, held.number)

@@ -12,6 +12,7 @@ from lending import EPOCH, append, credit_risk, record
 from online_worlds import OnlineWorld
 from sqlalchemy import func, select
 
+from penstock.contracts.errors import Invalid
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.topics import source_topic
 from penstock.packages.keys import Keys
@@ -153,6 +154,22 @@ async def test_all_goes_at_once_and_whoever_holds_it_writes_nothing_more(
     await world.pipelines._forget(NAME, 1)
     assert world.pipelines.owned(NAME).lakes["applications"].positions() == {}
     assert world.rows(PipelineRow) == 1
+    world.close()
+
+
+async def test_one_that_cannot_be_removed_keeps_no_other_from_being_owned(
+    tmp_path: Path, online_world: OnlineWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, online_world)
+    await world.applies(1)
+    await world.pipelines._forget("broken", 1)
+
+    def refuse(*_: Any) -> None:
+        raise Invalid("its file is damaged")
+
+    monkeypatch.setattr(world.deletion, "remove", refuse)
+    await asyncio.to_thread(world.pipelines.own)
+    assert world.pipelines.owned(NAME).number == 1
     world.close()
 
 
