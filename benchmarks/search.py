@@ -1,4 +1,4 @@
-"""How well the searches search, on trials that are really trained: `python benchmarks/search.py KEPT`.
+"""Quality of the searches on trials that are really trained: `python benchmarks/search.py KEPT`.
 
 The first split of credit-risk, the default space, no folds. `--pool` random trials are run once;
 what random searches would have found is drawn from them. The other searches are run with `--seeds`
@@ -86,7 +86,7 @@ class Study:
         return space_of(self.pipeline)
 
     def next(self, kept: Kept) -> Choices | None:
-        """What is to be run next: what was run before is heard at once. None at the end."""
+        """Choices that are to be run next: those that were run before are heard at once. None at the end."""
         while len(self.tried) < self.trials:
             choices = dict(ask(self.pipeline.tuner, self.space, self.tried, len(self.tried) + 1))
             if choices not in kept:
@@ -163,7 +163,7 @@ def area(tried: Sequence[Tried], worst: Sequence[float]) -> float:
 
 
 def drawn(pool: Sequence[Tried], size: int, judge: Callable[[Sequence[Tried]], float]) -> Any:
-    """What random searches of so many trials would have found."""
+    """Findings of random searches of so many trials."""
     chance = np.random.default_rng(0)
     draws = (chance.choice(len(pool), size, replace=False) for _ in range(DRAWS))
     return np.array([judge([pool[int(one)] for one in draw]) for draw in draws])

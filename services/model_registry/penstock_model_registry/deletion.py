@@ -44,7 +44,7 @@ AGAIN_S = 60.0  # a service that starts may make topics of a pipeline before it 
 
 @dataclass(frozen=True)
 class Deleted:
-    """What went; nothing where it was deleted before."""
+    """Files up to `number`, versions and topics that went; none of these where it was deleted before."""
 
     number: int
     versions: int = 0

@@ -36,7 +36,7 @@ class Outlook:
     needs: int | None = None
     """Labelled rows like these with which MOST_PASS of fair models pass; None where that is unknown."""
     reach: float | None = None
-    """Of a gate of quality: true value of models of which MOST_PASS pass; None where it is unknown."""
+    """True value of models of which MOST_PASS pass a gate of quality; None where it is unknown."""
     why: str = ""
     """Reason why it is unknown, or inconclusive on these rows."""
 

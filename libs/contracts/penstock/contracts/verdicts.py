@@ -6,7 +6,7 @@ from collections.abc import Sized
 
 NOT_JUDGED = "not judged"
 WAITS = "waits for a review"
-"""What a refused version is waiting for, among its reasons."""
+"""Among the reasons of a refused version: a person may still waive the gates that did not pass."""
 
 
 def worded(verdict: str, gates: Sized) -> str:

@@ -1,4 +1,4 @@
-"""What a training run asks of its peers: a pipeline and training sets, with answers of a test's choosing."""
+"""Peers of a training run: they give a pipeline and training sets, or answers of a test's choosing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Loans:
         self.ports = free_ports(2)
         self.asked: list[features.CreateTrainingSetRequest] = []
         self.error: PenstockError | None = None
-        """What the feature store says instead of a training set."""
+        """Answer of the feature store instead of a training set."""
         self.without_audit = False
         """Whether the audit parts of training sets are deleted as soon as they are made."""
         self.one_class = False
