@@ -23,10 +23,12 @@ from penstock.stack import processes, stackfile
 from penstock.stack.inspection import State
 from penstock.stack.stack import Stack, down, logs, status, up
 from penstock.stack.stackfile import StackFile
-from penstock.testing.stack import PORTS, READY_WITHIN_S, StackUnderTest, running_stack
+from penstock.testing.stack import PORTS, StackUnderTest, running_stack
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.process
+
+AT_ONCE_S = 5.0  # to ask all programs once, on a busy machine
 
 CONFIG = """
 name: "parity"
@@ -157,7 +159,7 @@ def test_what_was_stopped_stays_down_until_up(parts: StackUnderTest) -> None:
     parts.stop("envoy")
     assert [one.state for one in status(parts.home) if one.program == "envoy"] == [State.STOPPED]
     up(parts.home, [])
-    parts.ready()
+    parts.ready(within=AT_ONCE_S)
 
 
 def test_logs_tell_what_a_program_said(parts: StackUnderTest) -> None:
@@ -189,7 +191,7 @@ def test_a_second_stack_takes_other_ports_and_leaves_the_first_alone(
     parts: StackUnderTest, first: dict[str, int], second: Stack
 ) -> None:
     assert set(second.file.ports.values()).isdisjoint(parts.stack.file.ports.values())
-    parts.ready()
+    parts.ready(within=AT_ONCE_S)
     assert {name: parts.pid(name) for name in first} == first
 
 
@@ -199,9 +201,9 @@ def test_up_after_a_killed_supervisor_starts_afresh_at_the_same_ports(
     for process in processes.of_stack(second.home, processes.SUPERVISOR):
         os.kill(process.pid, signal.SIGKILL)
     again = up(second.home, [])
-    again.wait(READY_WITHIN_S)
+    again.wait(AT_ONCE_S)
     assert again.file.ports == second.file.ports
-    parts.ready()
+    parts.ready(within=AT_ONCE_S)
 
 
 def test_down_ends_what_a_killed_supervisor_left_and_a_home_may_have_a_space(
