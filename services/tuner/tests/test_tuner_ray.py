@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from trial_pool_suite import HANGS, MODULE, TrialPoolSuite, ended, gone, lend, started, workbench
 
 from penstock.contracts.errors import Kind
-from penstock_tuner.pool.leftovers import marked
+from penstock_tuner.pool.leftovers import MARK, marked
 from penstock_tuner.trials.workbench import Workbench
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
@@ -66,3 +67,36 @@ class TestRay(TrialPoolSuite):
         assert ended(pool, 1)[1].measured is not None
         pool.close()
         assert [*marked(_folder(tmp_path / "home"))] == []
+
+
+def test_a_machine_ends_no_trials_of_another_beside_it(
+    work: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two nodes, or two actors of one, may have the study's folder."""
+    from penstock_tuner.pool.ray import Machine
+
+    monkeypatch.setenv(MARK, "")
+    monkeypatch.delenv(MARK)
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, MARK: str(work.folder)}) as beside:
+        machine = Machine(work.model_dump_json(), {}, {})
+        machine.close()
+        assert beside.poll() is None
+        beside.kill()
+
+
+def test_the_folder_of_a_machine_that_was_killed_goes(
+    work: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from penstock_tuner.pool.ray import OWN, Machine
+
+    monkeypatch.setenv(MARK, str(work.folder))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = tmp_path / f"{OWN}{ended.pid}-x"
+    left.mkdir()
+    machine = Machine(Workbench(folder=tmp_path / "elsewhere").model_dump_json(), work.packed(), {})
+    assert not left.exists()
+    assert [folder.name.split("-")[2] for folder in tmp_path.glob(f"{OWN}*")] == [str(os.getpid())]
+    machine.close()
+    assert not [*tmp_path.glob(f"{OWN}*")]

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from penstock.contracts.errors import Conflict, Kind, Unavailable
 from penstock.contracts.pipeline import Pipeline
+from penstock.runtime.child import error_said
 from penstock.runtime.jobs import Failure
 from penstock_tuner.pool.leftovers import MARK, marked, sweep
 from penstock_tuner.pool.port import Ended, Reported
@@ -34,6 +35,7 @@ PLACED_S = 300.0  # for a machine with a free processor to be found
 CLOSE_S = 10.0
 OBJECTS = 80_000_000  # bytes of the object store, whose least size that is
 LONGEST_FOLDER = 40  # characters: Ray puts sockets some 60 below it, and the kernel takes 107
+OWN = "penstock-trials-"  # of folders of actors, each with its pid
 TOKEN = secrets.token_hex(32)  # Ray reads it once in a process
 DIED = Failure(Kind.UNAVAILABLE, "the Ray node that it ran on died", "")
 
@@ -46,13 +48,16 @@ class Machine:
         bench = Workbench.model_validate_json(work)
         self._own: Path | None = None
         if not bench.train.exists():
-            self._own = Path(tempfile.mkdtemp(prefix="penstock-trials-"))
+            self._own = _own_folder()
             bench = Workbench(folder=self._own)
             bench.unpack(files)
+        # On a cluster other actors, of the same folder, may be on this machine: none sweeps for itself.
+        os.environ.setdefault(MARK, f"{bench.folder}/{os.getpid()}")
         self._pool = ProcessPool(bench, at_once=1, **bounds)
 
-    def start(self, number: int, pipeline: str) -> None:
+    def start(self, number: int, pipeline: str) -> list[Reported | Ended]:
         self._pool.start(number, Pipeline.model_validate_json(pipeline))
+        return self.wait()
 
     def wait(self) -> list[Reported | Ended]:
         return self._pool.wait(LOOK_S)
@@ -64,6 +69,14 @@ class Machine:
         self._pool.close()
         if self._own is not None:
             shutil.rmtree(self._own, ignore_errors=True)
+
+
+def _own_folder() -> Path:
+    """A new folder for this process; those of processes that were killed go, as they hold people's data."""
+    for left in Path(tempfile.gettempdir()).glob(f"{OWN}*"):
+        if not _lives(int(left.name.removeprefix(OWN).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{OWN}{os.getpid()}-"))
 
 
 @dataclass
@@ -103,8 +116,8 @@ class RayPool:
         if not ray.is_initialized():
             self._connect()
         machine = self._idle.pop() if self._idle else self._placed()
-        machine.start.remote(number, pipeline.model_dump_json(by_alias=True, exclude_unset=True))
-        self._running[number] = _Running(machine, machine.wait.remote())
+        text = pipeline.model_dump_json(by_alias=True, exclude_unset=True)
+        self._running[number] = _Running(machine, machine.start.remote(number, text))
 
     def wait(self, timeout_s: float) -> list[Reported | Ended]:
         until = time.monotonic() + timeout_s
@@ -156,6 +169,9 @@ class RayPool:
             return
         try:
             told = ray.get(trial.answer)
+        except RayTaskError as error:  # our own code's, where a machine lacks it or is full
+            yield self._given_up(number, Failure.of(error_said(error.cause)))
+            return
         except RayError:
             yield self._given_up(number, DIED)
             return
@@ -184,7 +200,7 @@ class RayPool:
                 ray.init(address=self._address, log_to_driver=False)
             else:
                 self._start_ray()
-        except (RayError, ConnectionError, RuntimeError, TimeoutError) as error:
+        except (RayError, OSError, RuntimeError) as error:
             self._end_ray()
             raise Unavailable(f"Ray is not there: {error}", where="RAY_ADDRESS") from error
         self._files = None
@@ -206,7 +222,9 @@ class RayPool:
                 log_to_driver=False,
                 _temp_dir=str(folder),
             )
-        self._raylet = next(pid for pid in marked(folder) if _name(pid) == "raylet")
+        self._raylet = next((pid for pid in marked(folder) if _name(pid) == "raylet"), None)
+        if self._raylet is None:
+            raise ConnectionError("its raylet has just died")
 
     def _end_ray(self) -> None:
         self._idle.clear()
