@@ -29,7 +29,7 @@ async def run(settings: Settings) -> None:
             on_progress=studies.progressed,
             on_result=studies.completed,
             on_failure=studies.failed,
-            parallel=settings.parallel,
+            parallel=settings.at_once,
         )
         service.describe(readings.facts(store))
         service.observe(readings.metrics(store))

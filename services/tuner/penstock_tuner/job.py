@@ -58,8 +58,8 @@ def _pool(settings: Settings, pipeline: Pipeline, work: Workbench) -> TrialPool:
     tuner = pipeline.tuner
     return open_pool(
         work,
-        settings.platform.home,
-        settings.ray,
+        settings.data_dir,
+        settings.cluster,
         at_once=tuner.at_once or len(os.sched_getaffinity(0)),
         memory=tuner.budget.memory,
         families=tuple(search.space_of(pipeline).families.types),
