@@ -12,6 +12,8 @@ import pytest
 from trial_pool_suite import HANGS, LEAVES, MODULE, TrialPoolSuite, ended, gone, lend, started, workbench
 
 from penstock.contracts.errors import Kind
+from penstock.runtime.child import LONGEST_TEXT
+from penstock_tuner.pool.process import TrialProcess
 from penstock_tuner.pool.processes import ProcessPool
 from penstock_tuner.trials.workbench import Workbench
 
@@ -58,6 +60,16 @@ def test_the_death_of_the_fork_server_is_told_and_another_takes_its_place(
     assert gone(pid)
     pool.start(0, lend(1))
     assert ended(pool, 0)[0].measured is not None
+
+
+def test_what_a_trial_prints_fits_into_its_reason() -> None:
+    trial = TrialProcess(0)
+    os.write(trial.errors.writer, b"a\0b" + b"x" * 20_000 + b"\n")
+    trial.follow()
+    assert [*trial.last_lines] == ["a\ufffdb" + "x" * (LONGEST_TEXT - 3)]
+    for pipe in trial.pipes:
+        pipe.close_writer()
+    trial.close()
 
 
 def parent(pid: int) -> int:

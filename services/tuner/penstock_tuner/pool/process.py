@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from penstock.contracts.events import Cost
+from penstock.runtime.child import LONGEST_TEXT
 from penstock.runtime.jobs import Failure
 from penstock_tuner.pool.port import Ended
 
 LAST_LINES = 20
 CHUNK = 1 << 16
+CHUNKS = 16  # that are read at once, and kept of a line that does not end
 
 
 class Pipe:
@@ -32,15 +34,18 @@ class Pipe:
         os.close(self.writer)
 
     def lines(self) -> list[str]:
-        """Whole lines that have come; with the end, what is left too."""
-        while not self.ended:
+        """Whole lines that have come. Of a trial that writes without an end some, and the rest later."""
+        for _ in range(CHUNKS):
+            if self.ended:
+                break
             try:
                 chunk = os.read(self.fd, CHUNK)
             except BlockingIOError:
                 break
             self._begun += chunk
             self.ended = not chunk
-        *whole, self._begun = self._begun.split(b"\n")
+        *whole, begun = self._begun.split(b"\n")
+        self._begun = begun[-CHUNKS * CHUNK :]
         return [line.decode(errors="replace") for line in whole]
 
     def close(self) -> None:
@@ -86,7 +91,8 @@ class TrialProcess:
                     self.kill()
             else:
                 self.code, self.cost = told["code"], Cost.model_validate(told["cost"])
-        self.last_lines.extend(self.errors.lines())
+        # They become a reason: PostgreSQL stores no NUL, and Kafka takes no event of over 1 MiB.
+        self.last_lines.extend(line[:LONGEST_TEXT].replace("\0", "\ufffd") for line in self.errors.lines())
         said = []
         for line in self.messages.lines():
             self.heard_at = time.monotonic()

@@ -113,8 +113,6 @@ class ProcessPool:
         self._server.close()
         if self._sweeps:
             sweep(self._work.folder)
-        if MARK not in os.environ:
-            sweep(self._work.folder)
         for trial in self._trials.values():
             trial.close()
         self._trials.clear()
