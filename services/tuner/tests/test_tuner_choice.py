@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.contracts.errors import Conflict, Invalid
+from penstock.contracts.events import StudyReference
 from penstock.contracts.load import read
 from penstock.contracts.pipeline import Pipeline
 from penstock.testing import lending
@@ -92,6 +93,14 @@ def test_the_rule_chooses_on_the_front(choose: str, taken: int | None, words: st
 
 def test_the_rule_of_one_objective_in_words() -> None:
     assert rule(pipeline().tuner) == "the least train_loss + 50 * validation_loss"
+
+
+def test_a_rule_of_long_formulas_fits_into_the_wish_for_a_run() -> None:
+    formula = " + ".join(["validation_loss"] * 11)
+    named = ", ".join(f"{name}: {formula}" for name in ("one", "two", "three", "four"))
+    said = rule(pipeline(f"{{objectives: {{{named}}}, choose: {{type: knee}}}}").tuner)
+    reference = {"study_id": "01A", "trial": 1, "weights": f"sha256:{0:064}", "trials": 2, "looks": 2}
+    assert StudyReference(**reference, rule=said).rule.endswith("…")
 
 
 # -- pruners -------------------------------------------------------------------------------------------

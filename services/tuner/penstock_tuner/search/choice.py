@@ -14,6 +14,8 @@ from penstock.contracts.pipeline.tuner import Objectives, Search, formulas
 from penstock_tuner.search.front import front
 from penstock_tuner.search.tried import Tried
 
+LONGEST_RULE = 500  # characters, as a run's reference to its study takes it
+
 
 def value(tuner: Search, measured: Mapping[str, float]) -> tuple[float, ...]:
     """The objectives of what was measured, in the file's order, each the less the better. Raises
@@ -53,7 +55,14 @@ def best(tuner: Search, tried: Sequence[Tried]) -> Tried | None:
 
 
 def rule(tuner: Search) -> str:
-    """How the best trial is chosen, in words: `the least train_loss + 50 * validation_loss`."""
+    """How the best trial is chosen, in words: `the least train_loss + 50 * validation_loss`. What is
+    longer than LONGEST_RULE is cut.
+    """
+    said = _rule(tuner)
+    return said if len(said) <= LONGEST_RULE else f"{said[: LONGEST_RULE - 1]}…"
+
+
+def _rule(tuner: Search) -> str:
     named = formulas(tuner)
     if not isinstance(tuner, Objectives) or len(named) == 1:
         return f"the least {next(iter(named.values()))}"
