@@ -113,6 +113,12 @@ def ended_trials(session: Session, study_id: str) -> int:
     return session.scalar(select(func.count()).select_from(TrialRow).where(*ended)) or 0
 
 
+def processor_s(session: Session, study_id: str) -> float:
+    """Processor seconds of the study's trials that have ended."""
+    spent = select(func.sum(TrialRow.processor_s)).where(TrialRow.study_id == study_id)
+    return round(session.scalar(spent) or 0.0, 3)
+
+
 def forget_running(session: Session, study_id: str) -> None:
     """Deletes the study's trials that have not ended."""
     session.execute(delete(TrialRow).where(TrialRow.study_id == study_id, TrialRow.state == RUNNING))

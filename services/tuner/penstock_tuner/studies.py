@@ -291,7 +291,10 @@ class Studies:
         rows.forget_running(effect.session, study.study_id)
         job_id = job_of(study)
         study.state, study.ended_at = state, ended_at
-        study.cost = (study.cost or Cost()) + effect.spent(JOB, job_id)
+        spent = (study.cost or Cost()) + effect.spent(JOB, job_id)
+        # The job's cost is without that of trials that were killed with it, or that ran elsewhere.
+        of_trials = rows.processor_s(effect.session, study.study_id)
+        study.cost = spent.model_copy(update={"processor_s": max(spent.processor_s, of_trials)})
 
         def forget() -> None:
             # A process that is being killed may still write: see sweep.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from penstock.contracts.errors import Invalid, Kind
+from penstock.contracts.events import Cost
 from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.jobs import Failure
 from penstock.testing import lending
@@ -17,6 +18,7 @@ from penstock_tuner.pool.port import Ended, Reported
 from penstock_tuner.search import Tried
 from penstock_tuner.trials.measured import Measured
 
+COST = Cost(processor_s=2.5, peak_memory=1 << 20)
 Outcome = Callable[[int], Measured | Failure | str]
 
 
@@ -52,7 +54,7 @@ class Pool:
         if isinstance(came, str):
             came = Failure(Kind.INVALID, came, "")
         if isinstance(came, Failure):
-            return [Ended(number, failure=came)]
+            return [Ended(number, failure=came, cost=COST)]
         return [Ended(number, measured=came)]
 
     def stop(self, number: int) -> None:
@@ -147,3 +149,9 @@ def test_what_ran_is_repeated_with_the_same_values_and_what_ended_is_not() -> No
         2: choices[2],
     }
     assert result["best"] == 2
+
+
+def test_what_a_failed_trial_cost_is_told() -> None:
+    _, _, told = search(lambda number: "no memory" if number else measured(1.0), budget={"trials": 2})
+    (failed,) = [m["ended"] for m in told if m.get("ended", {}).get("state") == "failed"]
+    assert (failed["processor_s"], failed["memory"]) == (COST.processor_s, COST.peak_memory)
