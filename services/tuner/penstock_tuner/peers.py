@@ -85,7 +85,8 @@ async def known(job: JobContext, settings: Settings, study_id: str, pipeline: Pi
     it split its rows another way or minimised something else.
     """
     study = await _study(job, settings, study_id)
-    theirs = await spec_of(job, settings, study.pipeline, study.pipeline_number, json.loads(study.tuner_json))
+    section = json.loads(study.tuner_json or "{}")  # of a file without one it is empty
+    theirs = await spec_of(job, settings, study.pipeline, study.pipeline_number, section)
     search.same_split(pipeline, Pipeline.model_validate(theirs))
     return search.known(search.space_of(pipeline), [*map(_tried, study.trials)])
 

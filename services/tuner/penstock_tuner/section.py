@@ -18,6 +18,14 @@ def parsed(section: Mapping[str, JsonValue] | None) -> Tuner:
     return _TUNER.validate_python(section or {})
 
 
+def check(section: Mapping[str, JsonValue] | None) -> None:
+    """Raises Invalid for a section that is none."""
+    try:
+        parsed(section)
+    except ValidationError as error:
+        raise _invalid(error, "tuner") from error
+
+
 def objectives(tuner: Tuner) -> list[str]:
     """Each objective's name, or its formula where there is one alone."""
     return [formula if name == "minimize" else name for name, formula in formulas(tuner).items()]
@@ -35,13 +43,14 @@ def extended(
     section: Mapping[str, JsonValue], tried: int, spent_s: float, trials: int, time_s: float
 ) -> dict[str, Any]:
     """The section of a study that goes on for so many trials more, or so many seconds, or whichever is
-    spent first. Raises Invalid where it is told neither.
+    spent first: the patience that may have ended it counts no more. Raises Invalid where it is told
+    neither.
     """
     if not trials and not time_s:
         raise Invalid(
             "an extension of nothing", where="trials", remedy="Say how many further trials, or how much time"
         )
-    kept = {name: value for name, value in _budget(section).items() if name not in ("trials", "time")}
+    kept = {name: value for name, value in _budget(section).items() if name == "memory"}
     more = _bounds(trials and tried + trials, time_s and spent_s + time_s)
     return {**section, "budget": {**kept, **more}}
 
@@ -58,6 +67,10 @@ def _bounds(trials: int, time_s: float) -> dict[str, JsonValue]:
     try:
         Budget.model_validate(said)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise Invalid(first["msg"], where=".".join(map(str, first["loc"]))) from error
+        raise _invalid(error) from error
     return said
+
+
+def _invalid(error: ValidationError, *at: str) -> Invalid:
+    first = error.errors(include_url=False)[0]
+    return Invalid(first["msg"], where=".".join(map(str, (*at, *first["loc"]))))

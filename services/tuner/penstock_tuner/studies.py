@@ -32,7 +32,7 @@ from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.patience import Awaited
 from penstock.runtime.store import Effect
 from penstock_tuner import store as rows
-from penstock_tuner.section import extended
+from penstock_tuner.section import check, extended
 from penstock_tuner.store import (
     CANCELED,
     COMPLETED,
@@ -88,6 +88,7 @@ class Studies:
         and changes nothing. Raises Invalid.
         """
         requested.check()
+        check(requested.tuner)
         if effect.session.get(StudyRow, requested.study_id) is not None:
             return
         study = StudyRow(
@@ -164,13 +165,20 @@ class Studies:
         effect.after_commit(lambda: self.changes.tell(study.study_id))
 
     def completed(self, job_id: str, result: dict[str, Any], effect: Effect) -> None:
-        """Ends the study, and asks for the run of the trial that was chosen unless it is the file's own."""
+        """Ends the study, and asks for the run of the trial that was chosen unless it is the file's own.
+        Raises Conflict where that trial's end could not be stored.
+        """
         study = rows.study(effect.session, study_of(job_id))
         study.best, study.conclusion = result["best"], result["conclusion"]
         study.importance = result["importance"]
         trials = [trial for trial in rows.trials(effect.session, study.study_id) if trial.state != RUNNING]
         if study.best:
-            best = next(trial for trial in trials if trial.number == study.best)
+            best = next((trial for trial in trials if trial.number == study.best), None)
+            if best is None:
+                raise Conflict(
+                    f"the end of trial {study.best}, which was chosen, could not be stored",
+                    remedy="Look for job_progress_lost in the service's log, then extend the study",
+                )
             study.run_id = self._request_run(study, best, len(trials), result, effect)
         ended_at = self._end(study, COMPLETED, effect)
         effect.publish(

@@ -56,9 +56,10 @@ def test_what_is_asked_for_takes_the_place_of_the_files_budget_and_of_nothing_el
 
 
 def test_an_extension_counts_from_what_was_spent() -> None:
-    section = {"budget": {"trials": 40, "time": "10m", "patience": 9}}
+    section = {"type": "random", "budget": {"trials": 40, "time": "10m", "patience": 9, "memory": "2GB"}}
     longer = parsed(extended(section, tried=12, spent_s=100.0, trials=5, time_s=0.0)).budget
-    assert (longer.trials, longer.longest, longer.patience) == (17, None, 9)
+    assert (longer.trials, longer.longest, longer.memory) == (17, None, 2_000_000_000)
+    assert longer.patience is None, "it ended the study: kept, the extension would be over at once"
     longer = parsed(extended(section, tried=12, spent_s=100.0, trials=0, time_s=60.0)).budget
     assert (longer.trials, longer.longest) == (None, timedelta(seconds=160))
     with pytest.raises(Invalid, match="nothing"):

@@ -22,11 +22,14 @@ from penstock.contracts.events import (
     TuningTrialEnded,
     decode,
 )
+from penstock.contracts.pipeline import Pipeline
 from penstock.runtime.patience import Awaited
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.store import Store, assert_migrations_match
 from penstock.runtime.tables import JobRow, OutboxRow
 from penstock.testing import lending
+from penstock.tuner.v1 import tuner_pb2
+from penstock_tuner import peers
 from penstock_tuner import store as rows
 from penstock_tuner.store import Tables
 from penstock_tuner.studies import JOB, Studies
@@ -230,6 +233,8 @@ def test_a_key_stands_for_one_study(desk: Desk) -> None:
         desk.request(desk.wish("01C", "prices"), "k")
     with pytest.raises(Invalid, match="study_id"):
         desk.accept(desk.wish("../01D"))
+    with pytest.raises(Invalid, match="trials"):
+        desk.accept(desk.wish("01D").model_copy(update={"tuner": {"budget": {"trials": "many"}}}))
     with pytest.raises(NotFound, match="penstock study list"):
         desk.cancel("01Z")
 
@@ -249,3 +254,35 @@ def test_a_start_removes_the_files_of_studies_that_have_ended(desk: Desk) -> Non
     with desk.store.snapshot() as session:
         desk.studies.sweep(session)
     assert [folder.name for folder in desk.folder.iterdir()] == ["01A"]
+
+
+def test_a_studys_cost_holds_its_trials_also_where_they_were_killed_with_it(desk: Desk) -> None:
+    desk.request(desk.wish())
+    desk.says({"attempt": 1}, BEGINS, begins(0), begins(1), ends(0, 0), ends(1, 0))
+    desk.cancel()
+    assert desk.study.cost is not None
+    assert desk.study.cost.processor_s == 2.5
+
+
+def test_a_choice_whose_end_was_not_stored_is_told(desk: Desk) -> None:
+    desk.request(desk.wish())
+    desk.says({"attempt": 1}, BEGINS, begins(0), begins(1), ends(0, 0))
+    with pytest.raises(Conflict, match="trial 1, which was chosen, could not be stored"):
+        desk.completes(1)
+
+
+async def test_a_study_of_a_file_without_a_section_may_be_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    async def study(*_: object) -> tuner_pb2.Study:
+        return tuner_pb2.Study(pipeline="loans", pipeline_number=3, tuner_json="")
+
+    async def spec(*about: object) -> dict[str, Any]:
+        asked.append(about[-1])
+        return lending.spec()
+
+    monkeypatch.setattr(peers, "_study", study)
+    monkeypatch.setattr(peers, "spec_of", spec)
+    unused: Any = None
+    assert await peers.known(unused, unused, "01A", Pipeline.model_validate(lending.spec())) == []
+    assert asked == [{}]
