@@ -47,7 +47,7 @@ class TrialPool(Protocol):
         """
 
     def wait(self, timeout_s: float) -> list[Reported | Ended]:
-        """What happened since the last call, in order; blocks until something does, `timeout_s` at
+        """Tells what happened since the last call, in order; blocks until something does, `timeout_s` at
         most. To be called often: bounds of trials are watched here.
         """
 

@@ -153,7 +153,7 @@ class RayPool:
         return actor.remote(self._work.model_dump_json(), self._files, self._bounds)
 
     def _heard(self, number: int) -> Iterator[Reported | Ended]:
-        """What the trial's actor has answered; asks it on."""
+        """Tells what the trial's actor has answered, and asks it on."""
         trial = self._running[number]
         ready, _ = ray.wait([trial.answer], timeout=0)
         if not ready:

@@ -55,7 +55,7 @@ def best(tuner: Search, tried: Sequence[Tried]) -> Tried | None:
 
 
 def rule(tuner: Search) -> str:
-    """How the best trial is chosen, in words: `the least train_loss + 50 * validation_loss`. What is
+    """Says in words how the best trial is chosen: `the least train_loss + 50 * validation_loss`. What is
     longer than LONGEST_RULE is cut.
     """
     said = _rule(tuner)
