@@ -17,10 +17,12 @@ def front(tried: Sequence[Tried]) -> list[Tried]:
     complete = sorted(
         (one for one in tried if one.state == "complete" and one.number >= 0), key=lambda one: one.number
     )
-    if not complete:
-        return []
-    rank = ranks(np.array([one.values for one in complete]))
-    return [one for one, level in zip(complete, rank, strict=True) if level == 0]
+    values = np.array([one.values for one in complete])
+    return [one for one in complete if not _dominated(np.array(one.values), values)]
+
+
+def _dominated(one: Values, others: Values) -> bool:
+    return bool(((others <= one).all(axis=1) & (others < one).any(axis=1)).any())
 
 
 def ranks(values: Values) -> npt.NDArray[np.int64]:
