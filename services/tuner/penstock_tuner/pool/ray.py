@@ -73,8 +73,9 @@ class Machine:
 
 def _own_folder() -> Path:
     """A new folder for this process; those of processes that were killed go, as they hold people's data."""
-    for left in Path(tempfile.gettempdir()).glob(f"{OWN}*"):
-        if not _lives(int(left.name.removeprefix(OWN).partition("-")[0])):
+    for left in Path(tempfile.gettempdir()).glob(f"{OWN}*-*"):
+        pid = left.name.removeprefix(OWN).partition("-")[0]
+        if pid.isdigit() and not _lives(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=f"{OWN}{os.getpid()}-"))
 
