@@ -13,7 +13,7 @@ HOPELESS = 10  # first trials that may all fail before the space is taken for im
 
 def over(budget: Budget, tried: Sequence[Tried], best: int | None, spent_s: float) -> str | None:
     """Reason to start no further trial, in words; None while the search goes on. `best`: number of the
-    best trial so far. `spent_s`: seconds since the request, preparation included.
+    best trial so far. `spent_s`: seconds since the study's start, preparation included.
     """
     ended = [trial for trial in tried if trial.state != "running"]
     if budget.trials is not None and len(tried) >= budget.trials:

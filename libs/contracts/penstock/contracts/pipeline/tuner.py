@@ -30,9 +30,9 @@ class Budget(Model):
     trials: int | None = Field(default=None, ge=1, le=10_000)
     """Trials, the one with the file's own values among them."""
     time: Duration | None = None
-    """From the request on, preparation included; ten minutes where `trials` is left out, too."""
+    """From its start on, preparation included; ten minutes where `trials` is left out, too."""
     memory: Memory | None = None
-    """Of one trial, as in `2GB`: a trial that takes more fails, and no other."""
+    """The most that a trial may take, as in `2GB`: over it the trial fails, and no other."""
     patience: int | None = Field(default=None, ge=1)
     """Ended trials in a row none of which is better than the best before them."""
 
