@@ -99,7 +99,7 @@ class Driver:
         if isinstance(heard, Reported):
             self._climb(heard)
             return
-        cost = {"processor_s": heard.cost.processor_s, "memory": heard.cost.peak_memory}
+        cost: dict[str, Any] = {"processor_s": heard.cost.processor_s, "memory": heard.cost.peak_memory}
         if heard.failure is not None and heard.failure.kind is Kind.UNAVAILABLE and self._again > 0:
             self._again -= 1  # its node's fault, not its own
             self._waiting.append(self._tried[heard.number])

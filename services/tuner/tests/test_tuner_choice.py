@@ -99,7 +99,13 @@ def test_a_rule_of_long_formulas_fits_into_the_wish_for_a_run() -> None:
     formula = " + ".join(["validation_loss"] * 11)
     named = ", ".join(f"{name}: {formula}" for name in ("one", "two", "three", "four"))
     said = rule(pipeline(f"{{objectives: {{{named}}}, choose: {{type: knee}}}}").tuner)
-    reference = {"study_id": "01A", "trial": 1, "weights": f"sha256:{0:064}", "trials": 2, "looks": 2}
+    reference: dict[str, Any] = {
+        "study_id": "01A",
+        "trial": 1,
+        "weights": f"sha256:{0:064}",
+        "trials": 2,
+        "looks": 2,
+    }
     assert StudyReference(**reference, rule=said).rule.endswith("…")
 
 
