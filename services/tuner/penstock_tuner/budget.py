@@ -8,12 +8,15 @@ from penstock.contracts.durations import format_duration
 from penstock.contracts.pipeline.tuner import Budget
 from penstock_tuner.search import Tried
 
-HOPELESS = 10  # first trials that may all fail before the space is taken for impossible
+HOPELESS = 10  # first trials of an attempt that may all fail before the space is taken for impossible
 
 
-def over(budget: Budget, tried: Sequence[Tried], best: int | None, spent_s: float) -> str | None:
+def over(
+    budget: Budget, tried: Sequence[Tried], best: int | None, spent_s: float, first: int = 0
+) -> str | None:
     """Reason to start no further trial, in words; None while the search goes on. `best`: number of the
-    best trial so far. `spent_s`: seconds since the study's start, preparation included.
+    best trial so far. `spent_s`: seconds since the study's start, preparation included. `first`: number
+    of the first trial that this attempt began, as an extension may mend why others failed.
     """
     ended = [trial for trial in tried if trial.state != "running"]
     if budget.trials is not None and len(tried) >= budget.trials:
@@ -24,6 +27,8 @@ def over(budget: Budget, tried: Sequence[Tried], best: int | None, spent_s: floa
         since = sum(trial.number > best for trial in ended)
         if since >= budget.patience:
             return f"{since} trials in a row brought nothing better"
-    if len(ended) >= HOPELESS and all(trial.state == "failed" for trial in ended):
-        return f"the first {len(ended)} trials all failed"
+    if all(trial.state == "failed" for trial in ended):
+        failed = sum(trial.number >= first for trial in ended)
+        if failed >= HOPELESS:
+            return f"the first {failed} trials all failed"
     return None

@@ -38,10 +38,12 @@ class Driver:
         *,
         began: float,
         looks: int,
+        last_failure: str = "",
     ) -> None:
         """`spec`: the pipeline file. `rows`: of the train part. `tried`: what earlier attempts began,
         and with numbers below 0 what is known from an earlier study. `tell`: where each trial's start
         and end go. `began`: by `time.monotonic`. `looks`: of each trial at validation rows.
+        `last_failure`: of the trials that an earlier attempt began.
         """
         pipeline = Pipeline.model_validate(spec)
         self._spec, self._rows = spec, rows
@@ -51,7 +53,8 @@ class Driver:
         self._known = [trial for trial in tried if trial.number < 0]
         self._tried = {trial.number: trial for trial in tried if trial.number >= 0}
         self._waiting = deque(trial for trial in tried if trial.state == "running")
-        self._last_failure = ""
+        self._first = max(self._tried, default=-1) + 1
+        self._last_failure = last_failure
         self._again = AGAIN
 
     def run(self) -> dict[str, Any]:
@@ -154,4 +157,4 @@ class Driver:
         return time.monotonic() - self._began
 
     def _over(self) -> str | None:
-        return over(self._tuner.budget, self._all(), self._best(), self._spent_s())
+        return over(self._tuner.budget, self._all(), self._best(), self._spent_s(), self._first)

@@ -51,6 +51,7 @@ def run(job: JobContext) -> dict[str, Any]:
             job.progress,
             began=began,
             looks=len(work.folds) or 1,
+            last_failure=before.last_failure,
         ).run()
 
 

@@ -34,6 +34,7 @@ class Before:
 
     tried: tuple[Tried, ...]
     spent_s: float
+    last_failure: str
 
 
 async def spec_of(
@@ -75,9 +76,10 @@ async def training_set_of(
 
 
 async def before(job: JobContext, settings: Settings, study_id: str) -> Before:
-    """Trials and time of the study so far, from its rows."""
+    """Trials, time and last failure of the study so far, from its rows."""
     study = await _study(job, settings, study_id)
-    return Before(tuple(map(_tried, study.trials)), study.time_spent_s)
+    failures = [trial.failure for trial in study.trials if trial.failure]
+    return Before(tuple(map(_tried, study.trials)), study.time_spent_s, failures[-1] if failures else "")
 
 
 async def known(job: JobContext, settings: Settings, study_id: str, pipeline: Pipeline) -> list[Tried]:

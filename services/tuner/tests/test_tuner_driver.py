@@ -155,3 +155,19 @@ def test_what_a_failed_trial_cost_is_told() -> None:
     _, _, told = search(lambda number: "no memory" if number else measured(1.0), budget={"trials": 2})
     (failed,) = [m["ended"] for m in told if m.get("ended", {}).get("state") == "failed"]
     assert (failed["processor_s"], failed["memory"]) == (COST.processor_s, COST.peak_memory)
+
+
+def test_a_study_that_goes_on_only_to_end_says_why_its_trials_failed() -> None:
+    failed = Tried(number=0, choices={}, state="failed")
+    driver = Driver(
+        lending.spec(tuner={"budget": {"trials": 1}}),
+        400,
+        [failed],
+        Pool(lambda number: "unused"),
+        lambda message: None,
+        began=time.monotonic(),
+        looks=1,
+        last_failure="one class",
+    )
+    with pytest.raises(Invalid, match="the last failure: one class"):
+        driver.run()

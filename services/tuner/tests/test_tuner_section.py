@@ -45,6 +45,13 @@ def test_a_search_is_over_when_the_first_of_its_budgets_is_spent(
     assert over(budget, tried, best, spent_s) == why
 
 
+def test_an_extension_of_a_study_without_hope_tries_anew() -> None:
+    failed = trials(*["failed"] * HOPELESS)
+    assert over(Budget(trials=20), failed, None, 10.0, first=HOPELESS) is None
+    again = trials(*["failed"] * 2 * HOPELESS)
+    assert over(Budget(trials=30), again, None, 10.0, first=HOPELESS) == "the first 10 trials all failed"
+
+
 def test_what_is_asked_for_takes_the_place_of_the_files_budget_and_of_nothing_else() -> None:
     section = {"type": "random", "budget": {"trials": 40, "patience": 9}}
     asked = parsed(asked_for(section, 8, 90.0))
