@@ -136,6 +136,8 @@ def _study(session: Session, study_id: str) -> tuner.Study:
         time_planned_s=longest.total_seconds() if longest else 0,
         objectives=objectives(section),
         importance=study.importance,
+        rule=study.rule or "",
+        looks=study.looks or 0,
         trials_ended=rows.ended_trials(session, study_id),
     )
 

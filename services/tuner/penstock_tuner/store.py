@@ -40,6 +40,9 @@ class StudyRow(Tables):
     conclusion: Mapped[str | None] = mapped_column(Text, default=None)
     importance: Mapped[dict[str, float]] = mapped_column(Json(dict[str, float]), default=dict)
     """Share of each parameter, the largest first."""
+    rule: Mapped[str | None] = mapped_column(Text, default=None)
+    looks: Mapped[int | None] = mapped_column(Integer, default=None)
+    """Evaluations on the validation rows that the choice was made from."""
     failure: Mapped[str | None] = mapped_column(Text, default=None)
     remedy: Mapped[str | None] = mapped_column(Text, default=None)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)

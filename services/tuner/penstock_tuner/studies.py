@@ -114,6 +114,7 @@ class Studies:
         study.requested = study.requested.model_copy(update={"tuner": longer})
         study.state, study.extensions = REQUESTED, study.extensions + 1
         study.ended_at = study.run_id = study.conclusion = study.failure = study.remedy = None
+        study.rule = study.looks = None
         self._enqueue(study, effect)
 
     def cancel(self, study_id: str, by: str, effect: Effect) -> None:
@@ -170,7 +171,7 @@ class Studies:
         """
         study = rows.study(effect.session, study_of(job_id))
         study.best, study.conclusion = result["best"], result["conclusion"]
-        study.importance = result["importance"]
+        study.importance, study.rule, study.looks = result["importance"], result["rule"], result["looks"]
         trials = [trial for trial in rows.trials(effect.session, study.study_id) if trial.state != RUNNING]
         if study.best:
             best = next((trial for trial in trials if trial.number == study.best), None)

@@ -189,6 +189,7 @@ def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loa
         assert requested.overrides == json.loads(best.overrides_json)
         assert requested.study is not None
         assert (requested.study.trial, requested.study.weights) == (found.best, best.weights)
+        assert (requested.study.looks, requested.study.rule) == (found.looks, found.rule)
         later = tuner.create(trials=1, continues=study_id)
         assert tuner.ended(later).state == pb.Study.STATE_COMPLETED
         completed = tuner.events("tuning-studies.v1", TuningStudyCompleted, 3)[-1]

@@ -175,6 +175,7 @@ def test_from_wish_to_run(desk: Desk) -> None:
     assert (run.study.study_id, run.study.trial, run.study.weights) == ("01A", 1, DIGEST)
     assert (run.study.trials, run.study.looks, run.study.rule) == (2, 10, "the least loss")
     assert completed.run_id == run.run_id == desk.study.run_id
+    assert (desk.study.looks, desk.study.rule) == (10, "the least loss")
     assert (completed.best, completed.trials, desk.study.state) == (1, 2, "completed")
 
 

@@ -31,6 +31,8 @@ def upgrade() -> None:
         sa.Column("run_id", sa.String(length=32), nullable=True),
         sa.Column("conclusion", sa.Text(), nullable=True),
         sa.Column("importance", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("rule", sa.Text(), nullable=True),
+        sa.Column("looks", sa.Integer(), nullable=True),
         sa.Column("failure", sa.Text(), nullable=True),
         sa.Column("remedy", sa.Text(), nullable=True),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),

@@ -158,6 +158,8 @@ class Study(_message.Message):
     OBJECTIVES_FIELD_NUMBER: _builtins.int
     TRIALS_ENDED_FIELD_NUMBER: _builtins.int
     IMPORTANCE_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    LOOKS_FIELD_NUMBER: _builtins.int
     study_id: _builtins.str
     pipeline: _builtins.str
     pipeline_number: _builtins.int
@@ -185,6 +187,10 @@ class Study(_message.Message):
     """When completed: what came of it, as a sentence."""
     trials_ended: _builtins.int
     """Trials that have ended, however."""
+    rule: _builtins.str
+    """When completed: how the best trial was chosen, in words."""
+    looks: _builtins.int
+    """When completed: evaluations on the validation rows that the choice was made from."""
     @_builtins.property
     def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Trial]:
         """In order of their numbers."""
@@ -234,10 +240,12 @@ class Study(_message.Message):
         objectives: _abc.Iterable[_builtins.str] | None = ...,
         trials_ended: _builtins.int = ...,
         importance: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        rule: _builtins.str = ...,
+        looks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "best", b"best", "cost", b"cost", "ended_at", b"ended_at", "requested_at", b"requested_at", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "attempts", b"attempts", "best", b"best", "conclusion", b"conclusion", "cost", b"cost", "ended_at", b"ended_at", "failure", b"failure", "importance", b"importance", "objectives", b"objectives", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "study_id", b"study_id", "time_planned_s", b"time_planned_s", "time_spent_s", b"time_spent_s", "training_set_json", b"training_set_json", "trials", b"trials", "trials_ended", b"trials_ended", "trials_planned", b"trials_planned", "tuner_json", b"tuner_json"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_best", b"_best", "attempts", b"attempts", "best", b"best", "conclusion", b"conclusion", "cost", b"cost", "ended_at", b"ended_at", "failure", b"failure", "importance", b"importance", "looks", b"looks", "objectives", b"objectives", "pipeline", b"pipeline", "pipeline_number", b"pipeline_number", "remedy", b"remedy", "requested_at", b"requested_at", "requested_by", b"requested_by", "rule", b"rule", "run_id", b"run_id", "started_at", b"started_at", "state", b"state", "study_id", b"study_id", "time_planned_s", b"time_planned_s", "time_spent_s", b"time_spent_s", "training_set_json", b"training_set_json", "trials", b"trials", "trials_ended", b"trials_ended", "trials_planned", b"trials_planned", "tuner_json", b"tuner_json"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__best: _TypeAlias = _typing.Literal["best"]  # noqa: Y015
     _WhichOneofArgType__best: _TypeAlias = _typing.Literal["_best", b"_best"]  # noqa: Y015
