@@ -47,7 +47,8 @@ def test_a_better_model_is_found_promoted_and_kept(
     assert "nothing to train on" in run_penstock(stack, "tune", NAME).stderr
     served.journey.publish(NAME, "people", served.events[:ROWS])
 
-    names, said = {"PIPELINE": NAME, "FILE": str(file)}, {}
+    page = tmp_path / "study.html"
+    names, said = {"PIPELINE": NAME, "FILE": str(file), "PAGE": str(page)}, {}
     for command in COMMANDS.splitlines():
         words = [names.get(word, word) for word in command.split()[1:]]
         done = run_penstock(stack, *words)
@@ -59,6 +60,7 @@ def test_a_better_model_is_found_promoted_and_kept(
             run = served.client.runs.get(study.run_id)
             assert 0 < study.best < 3
     assert f"study {study.study_id} of {NAME}, completed: 4 of 4 trials" in said["study show"]
+    assert re.search("<h2>Trial [12] was chosen</h2>.*better than your own values", page.read_text())
     assert "better than your own values" in said[f"tune {NAME}"]
     assert "promoted: generation 1\nserved" in said[f"tune {NAME}"]
 

@@ -73,6 +73,9 @@ class Tuner(tuner_pb2_grpc.TunerServiceServicer):
     def WatchStudy(self, request: pb.WatchStudyRequest, context: grpc.ServicerContext) -> Iterator[pb.Study]:
         yield from self.states
 
+    def GetStudy(self, request: pb.GetStudyRequest, context: grpc.ServicerContext) -> pb.Study:
+        return BETTER
+
     def CancelStudy(self, request: pb.CancelStudyRequest, context: grpc.ServicerContext) -> pb.Study:
         self.canceled_by = request.canceled_by
         return study(pb.Study.STATE_CANCELED, OWN, best=0)
@@ -85,12 +88,12 @@ class Follow:
         self.tuner = Tuner()
         self.server = grpc.server(ThreadPoolExecutor(1))
         tuner_pb2_grpc.add_TunerServiceServicer_to_server(self.tuner, self.server)
-        self._port = self.server.add_insecure_port("127.0.0.1:0")
+        self.port = self.server.add_insecure_port("127.0.0.1:0")
         self.server.start()
 
     def __call__(self, *states: pb.Study, write: Path | None = None, as_json: bool = False) -> None:
         self.tuner.states = states
-        with Penstock(ClientSettings(endpoint=f"127.0.0.1:{self._port}")) as penstock:
+        with Penstock(ClientSettings(endpoint=f"127.0.0.1:{self.port}")) as penstock:
             tuning._until_the_end(penstock, SEARCHING, wait=False, write=write, as_json=as_json)
 
 
@@ -163,6 +166,18 @@ def test_a_failed_study_ends_with_its_sentence(follow: Follow, capsys: pytest.Ca
     out, err = capsys.readouterr()
     assert "one class only" in out
     assert "study 01S failed: none of 1 trials ended well. Change the space" in err
+
+
+def test_the_report_is_a_page_that_nobody_else_may_read(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_ENDPOINT", f"127.0.0.1:{follow.port}")
+    monkeypatch.chdir(tmp_path)
+    tuning.report("01S")
+    page = tmp_path / "study-01S.html"
+    assert "wrote study-01S.html" in capsys.readouterr().out
+    assert page.stat().st_mode & 0o777 == 0o600
+    assert "Trial 1 is better than yours." in page.read_text()
 
 
 def test_ctrl_c_ends_the_study_and_says_what_is_kept(

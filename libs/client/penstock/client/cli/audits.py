@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from penstock.client.cli import costs
-from penstock.client.cli.output import EXIT_REFUSED, AsJson, console, show, state_of, table
+from penstock.client.cli.output import EXIT_REFUSED, AsJson, show, state_of, table, write_page
 from penstock.client.client import Penstock
 from penstock.contracts.digests import short_digest
 from penstock.contracts.measures import words
@@ -83,11 +82,7 @@ def report(
             typer.echo(found.decode())
             return
         path = to or Path(f"audit-{short_digest(penstock.models.get(version).digest)}.html")
-    path.touch(mode=0o600)  # figures of people's groups
-    path.write_bytes(found)
-    console.print(f"wrote {path} ({len(found) // 1024} KiB)")
-    if open_:
-        webbrowser.open(path.resolve().as_uri())
+    write_page(path, found, open_=open_)
 
 
 @review.command("list")

@@ -20,6 +20,11 @@ def head(found: tuner.Study, *, since: float = 0.0) -> str:
     """`study 01J… of loans, searching: 7 of 20 trials, 1 failed, 2 run, 3:41 left`. `since`: seconds
     since the study last said how long it took.
     """
+    return f"study {found.study_id} of {found.pipeline}, {state_of(found)}: {progress(found, since=since)}"
+
+
+def progress(found: tuner.Study, *, since: float = 0.0) -> str:
+    """`7 of 20 trials, 1 failed, 2 run, 3:41 left`."""
     states = [trial.state for trial in found.trials]
     running = states.count(tuner.Trial.STATE_RUNNING)
     ended = len(states) - running
@@ -33,17 +38,17 @@ def head(found: tuner.Study, *, since: float = 0.0) -> str:
     if found.time_planned_s and found.state not in ENDED:
         left = max(found.time_planned_s - found.time_spent_s - since, 0)
         parts.append(f"{timedelta(seconds=round(left))} left")
-    return f"study {found.study_id} of {found.pipeline}, {state_of(found)}: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def leaderboard(found: tuner.Study, *, short: bool = False) -> RenderableType:
     """Trials by their first objective, the best trial first; `short`: the best so far, the file's own
     values and what runs.
     """
-    ranked = sorted(found.trials, key=lambda trial: _rank(found, trial))
+    listed = ranked(found)
     if short:
-        ranked = [
-            trial for trial in ranked if name_of(found, trial) or trial.state == tuner.Trial.STATE_RUNNING
+        listed = [
+            trial for trial in listed if name_of(found, trial) or trial.state == tuner.Trial.STATE_RUNNING
         ]
     rows = [
         (
@@ -55,12 +60,17 @@ def leaderboard(found: tuner.Study, *, short: bool = False) -> RenderableType:
             trial.family,
             trial.epochs or None,
             f"{trial.seconds:.1f}" if trial.ended_at.seconds else None,
-            trial.failure or _choices(trial),
+            trial.failure or values_of(trial),
         )
-        for trial in ranked
+        for trial in listed
     ]
     columns = ("trial", "", *found.objectives, "train", "validation", "family", "epochs", "seconds", "values")
     return table(columns, rows, empty="no trial has begun")
+
+
+def ranked(found: tuner.Study) -> list[tuner.Trial]:
+    """Trials by their first objective, the best trial first."""
+    return sorted(found.trials, key=lambda trial: _rank(found, trial))
 
 
 def _rank(found: tuner.Study, trial: tuner.Trial) -> tuple[object, ...]:
@@ -74,12 +84,12 @@ def name_of(found: tuner.Study, trial: tuner.Trial) -> str:
         names.append("best so far" if found.state not in ENDED else "best")
     if trial.number == 0:
         names.append("my own values")
-    if len(found.objectives) > 1 and _undominated(found, trial):
+    if len(found.objectives) > 1 and undominated(found, trial):
         names.append("front")
     return ", ".join(names)
 
 
-def _undominated(found: tuner.Study, trial: tuner.Trial) -> bool:
+def undominated(found: tuner.Study, trial: tuner.Trial) -> bool:
     """Tells whether no other trial is as good in all objectives and better in one."""
     mine = list(trial.values)
     return bool(mine) and not any(
@@ -89,7 +99,8 @@ def _undominated(found: tuner.Study, trial: tuner.Trial) -> bool:
     )
 
 
-def _choices(trial: tuner.Trial) -> str:
+def values_of(trial: tuner.Trial) -> str:
+    """`dropout 0.1  hidden [64]`: what was chosen for it; nothing of the file's own values."""
     choices = json.loads(trial.choices_json or "{}")
     return "  ".join(f"{key.rpartition('.')[2]} {_short(value)}" for key, value in choices.items())
 
@@ -98,7 +109,7 @@ def _short(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def sentences(found: tuner.Study) -> Iterator[RenderableType]:
+def sentences(found: tuner.Study) -> Iterator[str]:
     """Sentences on what came of it."""
     if found.state == tuner.Study.STATE_COMPLETED:
         yield found.conclusion

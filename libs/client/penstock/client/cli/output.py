@@ -6,8 +6,10 @@ import io
 import json
 import re
 import sys
+import webbrowser
 from collections.abc import Iterable, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import rich.console
@@ -103,6 +105,15 @@ def show(value: Any, *said: RenderableType, as_json: bool) -> None:
         return
     for one in said:
         console.print(one)
+
+
+def write_page(path: Path, page: bytes, *, open_: bool) -> None:
+    """Writes a page for people, which only its owner may read, and tells where it lies."""
+    path.touch(mode=0o600)  # figures of people's groups
+    path.write_bytes(page)
+    console.print(f"wrote {path} ({len(page) // 1024} KiB)")
+    if open_:
+        webbrowser.open(path.resolve().as_uri())
 
 
 def _jsonable(value: Any) -> Any:

@@ -17,7 +17,8 @@ from rich.live import Live
 from penstock.client.cli.costs import FIGURES, NO_FIGURES, figures
 from penstock.client.cli.following import attempts, until_ended, until_served_or_refused, waiting_for
 from penstock.client.cli.leaderboard import head, leaderboard, sentences, why
-from penstock.client.cli.output import AsJson, console, fail, show, state_of, table
+from penstock.client.cli.output import AsJson, console, fail, show, state_of, table, write_page
+from penstock.client.cli.study_report.page import render
 from penstock.client.cli.training import refuse_nothing
 from penstock.client.client import Penstock
 from penstock.client.rewriting import rewritten
@@ -108,6 +109,24 @@ def show_(study_id: StudyId, write: Write = None, as_json_: AsJson = False) -> N
     if write is not None:
         _writable(write, found.pipeline)
         _write(found, write, quiet=as_json_)
+
+
+@study.command("report")
+def report(
+    study_id: StudyId,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Where to write; by default study-<id>.html here.")
+    ] = None,
+    open_: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    as_json_: AsJson = False,
+) -> None:
+    """A page of the study for people, with its plots; or the study as JSON."""
+    with Penstock() as penstock:
+        found = penstock.studies.get(study_id)
+    if as_json_:
+        show(found, as_json=True)
+    else:
+        write_page(output or Path(f"study-{found.study_id}.html"), render(found).encode(), open_=open_)
 
 
 @study.command("extend")
