@@ -23,6 +23,7 @@ from penstock.trainer.v1 import trainer_pb2 as trainer
 pytestmark = pytest.mark.stack("failures")
 
 SEED = 20_261_123
+EPOCHS = 100  # some seconds of training, so that a kill after the first ones is in the midst of it
 
 
 def seeded(test: str, low: float, high: float) -> float:
@@ -51,7 +52,7 @@ def test_killing_ingest_in_mid_transaction_loses_and_doubles_nothing(
 def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(
     served: Served, stack: StackUnderTest
 ) -> None:
-    name = apply(served, "killed-training", epochs=25)
+    name = apply(served, "killed-training", epochs=EPOCHS)
     served.journey.publish(name, "people", served.events)
     run = served.client.runs.create(
         name,
@@ -64,13 +65,18 @@ def test_killing_the_training_process_in_mid_epoch_goes_on_from_its_checkpoint(
     ended = served.journey.ended(run.run_id)
     assert ended.state == trainer.Run.STATE_COMPLETED, ended.failure
     assert ended.attempts == 2
-    assert [epoch.number for epoch in ended.epochs] == list(range(1, 26))
+    assert [epoch.number for epoch in ended.epochs] == list(range(1, EPOCHS + 1))
 
 
 def test_killing_the_trainer_itself_goes_on_too(served: Served, stack: StackUnderTest) -> None:
-    name = apply(served, "killed-trainer", epochs=15)
+    name = apply(served, "killed-trainer", epochs=EPOCHS)
     served.journey.publish(name, "people", served.events)
-    run = served.client.runs.create(name, after=served.client.events.end_offsets(name), by="test")
+    run = served.client.runs.create(
+        name,
+        after=served.client.events.end_offsets(name),
+        by="test",
+        overrides={"trainer.early_stopping": None},
+    )
     until(lambda: len(served.client.runs.get(run.run_id).epochs) >= 1, within=120, what="an epoch is done")
     child = job(stack)
     stack.kill("trainer")

@@ -36,7 +36,8 @@ _AGE = histogram(metrics.ONLINE_AGE)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-MARGIN_S = 0.3  # kept back of a caller's deadline, so that the answer says what is missing
+# Kept back of a caller's deadline, so that the answer says what is missing: so much, or this share.
+MARGIN_S, MARGIN = 0.3, 0.1
 MAX_ENTITIES = 1_000
 MAX_RECORDS = 1_000
 
@@ -238,5 +239,6 @@ def _value(value: Scalar) -> pb.Value:
 
 
 def _remaining(context: Context) -> float:
-    remaining = context.time_remaining()
-    return max((DEFAULT_DEADLINE_S if remaining is None else remaining) - MARGIN_S, 0.1)
+    said = context.time_remaining()
+    remaining = DEFAULT_DEADLINE_S if said is None else said
+    return max(remaining - max(MARGIN_S, MARGIN * remaining), 0.1)
