@@ -1,4 +1,4 @@
-"""What it costs to run trials as Penstock does: `python benchmarks/trials.py`, against plain Optuna
+"""Costs of trials as Penstock runs them: `python benchmarks/trials.py`, against plain Optuna
 that hands the same trials to two worker processes, which prepare once and stay.
 
 The first split of credit-risk, the default space, no folds, two trials at once. Both fit the same

@@ -1,4 +1,4 @@
-"""What `penstock tune` shows and does, against a real gRPC server."""
+"""`penstock tune` and `penstock study` against a real gRPC server."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class World:
 
 
 def left(world: World) -> list[str]:
-    """All that there is of the pipeline."""
+    """Traces of the pipeline, in files and rows."""
     places = [world.folder / "lake" / NAME, world.folder / "feast" / NAME]
     found = [str(place) for place in places if place.exists()]
     found += ["training set"] if world.artifacts.exists("training-sets/set") else []

@@ -68,8 +68,9 @@ def concluded(best: Tried | None, own: Tried | None) -> str:
 
 
 def lower_by(found: Sequence[float], own: Sequence[float]) -> tuple[float, float, float] | None:
-    """How much lower the losses of the same groups of entities are: estimate and 95 % interval, from the
-    spread of the groups (random groups: Wolter 2007, chapter 2). None for fewer than `GROUPS_NEEDED`.
+    """Estimates by how much the losses of the same groups of entities are lower, with its 95 % interval
+    from the spread of the groups (random groups: Wolter 2007, chapter 2). None for fewer than
+    `GROUPS_NEEDED`.
     """
     if len(found) != len(own) or len(own) < GROUPS_NEEDED:
         return None

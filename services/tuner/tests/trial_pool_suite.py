@@ -89,7 +89,7 @@ def ended(pool: TrialPool, *numbers: int) -> dict[int, Ended]:
 
 
 def lives(pid: int) -> bool:
-    """Whether there is such a process that is no zombie."""
+    """Tells a process that runs from one that is gone, or a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -51,9 +51,9 @@ class Loans:
         self.error: PenstockError | None = None
         """Answer of the feature store instead of a training set."""
         self.without_audit = False
-        """Whether the audit parts of training sets are deleted as soon as they are made."""
+        """Deletes the audit parts of training sets as soon as they are made."""
         self.one_class = False
-        """Whether nobody in the training sets defaulted, so that nothing can be learned."""
+        """Makes training sets in which nobody defaulted, so that nothing can be learned."""
         self._servers: list[_Server] = []
 
     @property

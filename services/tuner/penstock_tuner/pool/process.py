@@ -78,7 +78,7 @@ class TrialProcess:
 
     @property
     def runs(self) -> bool:
-        """Whether there is a process that has not been waited for."""
+        """True while there is a process that has not been waited for."""
         return self._pid is not None and not self.gone
 
     def follow(self) -> list[dict[str, Any]]:

@@ -254,7 +254,7 @@ def _clear(folder: Path) -> None:
 
 @contextmanager
 def _environment(more: Mapping[str, str]) -> Iterator[None]:
-    """With these variables, which processes that are started meanwhile inherit."""
+    """Sets variables that processes inherit which are started meanwhile."""
     before = {name: os.environ.get(name) for name in more}
     os.environ.update(more)
     try:

@@ -82,7 +82,7 @@ def _line(one: Outlook) -> tuple[object, ...]:
 
 
 def document(found: Prospect) -> dict[str, Any]:
-    """The same for a program."""
+    """Builds what `--json` prints."""
     gates = [
         one.gate.model_dump(include={"metric", "by", "at_least", "at_most"}, exclude_none=True)
         | {"fair": one.fair, "rows_needed": one.needs, "to_be_reached": one.reach, "why": one.why}

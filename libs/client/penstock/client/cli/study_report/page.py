@@ -51,7 +51,7 @@ def headline(found: tuner.Study) -> str:
 
 
 def facts(found: tuner.Study) -> Iterator[tuple[str, str]]:
-    """What the study was asked to do, and what it took."""
+    """Table of the study's wish and its cost."""
     section = json.loads(found.tuner_json or "{}")
     planned = f" of {found.time_planned_s / 60:.0f}" if found.time_planned_s else ""
     yield "Search", section.get("type", "tpe")
