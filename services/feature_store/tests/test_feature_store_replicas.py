@@ -88,7 +88,10 @@ def test_any_replica_answers_everything(pair: Pair) -> None:
     )
     below = {"applications": {0: applied}, "outcomes": {0: observed}}
     standby, owner = pair.other(), pair.owner()
-    assert "stands by for replica" in " ".join(standby.status().facts)  # type: ignore[union-attr]
+    until(
+        lambda: "stands by for replica" in " ".join(standby.status().facts),  # type: ignore[union-attr]
+        what="it has seen who owns the lake",
+    )
     made = standby.training_set(P, "by-the-other", below=below)
     assert sum(made.rows.values()) == 90
     assert owner.training_set(P, "by-the-other") == made
