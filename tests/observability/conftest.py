@@ -10,6 +10,7 @@ from census import PIPELINE, ROWS, Served, people, pipeline_text, spoiled
 from confluent_kafka import Producer
 
 from penstock.client import Penstock
+from penstock.client.studies import ENDED
 from penstock.contracts.metrics import READY, SERVICES
 from penstock.testing.compose import running_compose
 from penstock.testing.journey import Journey
@@ -17,6 +18,7 @@ from penstock.testing.otlp import Receiver
 from penstock.testing.prometheus import Prometheus, running_prometheus
 from penstock.testing.stack import StackUnderTest, running_stack
 from penstock.testing.wait import until
+from penstock.tuner.v1 import tuner_pb2 as tuner
 
 EVENT_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 """The trace that one of the events was published in."""
@@ -89,7 +91,7 @@ def told(collector: tuple[str, Prometheus], plain_prometheus: Prometheus) -> Ite
 
 def do_everything(client: Penstock) -> tuple[Served, str, str]:
     """One of each: events good, bad and repeated; a run that labels triggered, one that a person
-    asked for; audit, promotion, prediction, erasure.
+    asked for; a study; audit, promotion, prediction, erasure.
     """
     journey, events = Journey(client), people()[:ROWS]
     bad, expected = spoiled(events)
@@ -103,6 +105,14 @@ def do_everything(client: Penstock) -> tuple[Served, str, str]:
     journey.until_served(PIPELINE, version.digest)
     asked = journey.run(PIPELINE, {"trainer.epochs": 2})
     journey.decided(PIPELINE, asked.digest)
+    study = client.studies.create(PIPELINE, trials=1, by="test")
+    ended = until(
+        lambda: client.studies.get(study.study_id),
+        accept=lambda found: found.state in ENDED,
+        within=180,
+        what="the study has ended",
+    )
+    assert ended.state == tuner.Study.STATE_COMPLETED, ended.failure
     prediction = client.predictions.by_entity(PIPELINE, "p00011").prediction
     client.features.erase(PIPELINE, PERSON)
     return Served(journey, events, expected, version), asked.run_id, prediction
