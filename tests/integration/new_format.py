@@ -6,7 +6,7 @@ import json
 
 from penstock.contracts.load import BadPipeline, read
 from penstock.contracts.reference import reference
-from penstock_ingest.validation import Accepted, Rules
+from penstock.contracts.validation import Accepted, Rules
 
 TEXT = """\
 version: 1

@@ -31,6 +31,7 @@ from tritonclient.grpc import InferInput, service_pb2
 from penstock.client.events import _message
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.validation import Accepted, Rules
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.messages import Batch, Committed, Message, Partition
@@ -52,7 +53,6 @@ from penstock_ingest.history import Restored
 from penstock_ingest.intake import Intake
 from penstock_ingest.profile import decode_profile
 from penstock_ingest.seen import SeenIds
-from penstock_ingest.validation import Accepted, Rules
 
 pytestmark = pytest.mark.process  # torch takes seconds to load
 

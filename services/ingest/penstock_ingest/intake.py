@@ -24,6 +24,7 @@ from penstock.contracts import metrics
 from penstock.contracts.dataplane import LATEST, MAX_REJECT_BYTES
 from penstock.contracts.pipeline import Pipeline, SourceField
 from penstock.contracts.topics import source_topic
+from penstock.contracts.validation import Accepted, Rejected, Rules
 from penstock.runtime.kafka.messages import Batch, Committed, Message, Outcome, Produced
 from penstock.runtime.metrics import counter, histogram
 from penstock_ingest import history
@@ -31,7 +32,6 @@ from penstock_ingest.counts import Counts, decode_counts
 from penstock_ingest.history import Restored
 from penstock_ingest.profile import Profile, Profiler, add
 from penstock_ingest.seen import SeenIds, digest
-from penstock_ingest.validation import Accepted, Rejected, Rules
 
 log = structlog.get_logger(__name__)
 _EVENTS = counter(metrics.EVENTS)

@@ -67,7 +67,7 @@ class Json(Model):
 
 
 Format = Annotated[Json, OneOf(alone=True)]
-"""Ingest decodes each by its file in `penstock_ingest.formats`."""
+"""Each is decoded by its file in `penstock.contracts.formats`."""
 
 
 class Source(Model):

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from penstock.contracts.dataplane import read_json
+from penstock.contracts.formats import Decoder, Undecodable
 from penstock.contracts.pipeline import Source
-from penstock_ingest.formats import Decoder, Undecodable
 
 
 def decoder(source: Source) -> Decoder:

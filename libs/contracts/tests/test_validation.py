@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from penstock.contracts.dataplane import EARLIEST, LATEST, MAX_EVENT_BYTES, MAX_NUMBER
 from penstock.contracts.pipeline import Pipeline
-from penstock_ingest.validation import Accepted, Rejected, Rules
+from penstock.contracts.validation import Accepted, Rejected, Rules
 
 PIPELINE = Pipeline.model_validate(
     {

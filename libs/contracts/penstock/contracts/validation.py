@@ -34,8 +34,8 @@ from penstock.contracts.dataplane import (
     zoneless,
 )
 from penstock.contracts.durations import format_duration
+from penstock.contracts.formats import Undecodable, decoder
 from penstock.contracts.pipeline import Pipeline, SourceField
-from penstock_ingest.formats import Undecodable, decoder
 
 MAX_SHOWN = 200  # characters of an offending value in a reject
 
