@@ -99,6 +99,7 @@ def mounts(service: ServiceDefinition) -> list[str]:
         ),
         *([f"artifacts:{VAR}/artifacts{':ro' if only_reads else ''}"] if service.artifacts else []),
         *([f"door:{VAR}/envoy", f"triton:{VAR}/triton"] if service.triton else []),
+        *([f"sites:{VAR}/sites{':ro' if service.triton else ''}"] if service.triton or service.sites else []),
         f"traces:{VAR}/traces",
     ]
 

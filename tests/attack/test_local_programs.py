@@ -35,7 +35,7 @@ def test_triton_and_envoy_listen_for_others_at_metrics_and_the_door_only(stack: 
     ports = stack.stack.file.ports
     assert listening(stack.pid("triton")) == {ports["triton_metrics"]}
     assert listening(stack.pid("gateway")) == set()
-    assert listening(stack.pid("envoy")) == {ports["door"]}
+    assert listening(stack.pid("envoy")) == {ports["door"], ports["sites"]}
     assert not {"triton_grpc", "gateway_grpc", "gateway_http", "door_admin"} & DEFAULTS.keys()
 
 

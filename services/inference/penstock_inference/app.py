@@ -68,6 +68,7 @@ async def run(settings: Settings) -> None:
         service.observe(readings.metrics(deployments, recorder, keeper))
         service.background("serving", lambda: serving.run(every_s))
         service.background("door", lambda: keeper.run(every_s))
+        service.background("door for sites", lambda: settings.site_listener.run(every_s))
         service.thread("recorder", recorder.run)
         await service.until_stopped()
 

@@ -10,8 +10,11 @@ from pydantic import BeforeValidator, Field
 
 from penstock.contracts.durations import parse_duration
 from penstock.contracts.services import PLATFORM
+from penstock.contracts.site_door import FILE, FOLDER
+from penstock.runtime import ports
 from penstock.runtime.settings import ServiceSettings, service_config
 from penstock_inference.door.door import Backends, Door
+from penstock_inference.door.sites import SiteListener
 from penstock_inference.serving.repository import Device
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]  # `7d`, `30m`, `250ms`
@@ -44,6 +47,10 @@ class Settings(ServiceSettings):
     door_health_listen: str = ""
     """Address at which Envoy answers GET /ready and /stats/prometheus and nothing else; by default
     none. In a container: 0.0.0.0:9198.
+    """
+    sites_listen: str = f"127.0.0.1:{ports.SITES}"
+    """Address at which Envoy listens for sites, once the edge hub has made what that needs. In a
+    container: 0.0.0.0:9443.
     """
     door_traces: str = ""
     """Collector (OTLP over gRPC) to which Envoy sends a span for each call, as host:port. Envoy
@@ -83,3 +90,8 @@ class Settings(ServiceSettings):
             health_listen=self.door_health_listen,
             traces=self.door_traces,
         )
+
+    @property
+    def site_listener(self) -> SiteListener:
+        home = self.platform.home.resolve()
+        return SiteListener(self.sites_listen, self.door.folder, home / FOLDER / FILE)

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from penstock.contracts.site_door import SiteDoor
 from penstock_inference.door.bootstrap import bootstrap
 from penstock_inference.door.door import Backends, Door
 from penstock_inference.door.files import adopt, make_log, prepare, write_clusters, write_routes
 from penstock_inference.door.routes import clusters, routes
+from penstock_inference.door.sites import SiteListener, listener
 from penstock_inference.record.spool import log_files
 
 BACKENDS = {"triton", "gateway-grpc", "gateway-http"}
@@ -114,6 +116,7 @@ def test_the_first_files_are_all_there_and_private(door: Door) -> None:
         "envoy.json",
         "cds.json",
         "rds.json",
+        "lds.json",
         "log",
     }
     assert [path.name for path in door.logs.iterdir()] == ["predictions.log"]
@@ -172,3 +175,42 @@ def test_the_log_of_the_release_before_is_taken_in_oldest_first(door: Door) -> N
     found = [path.read_text() for path in log_files(door.logs)]
     assert found == ["predictions-00000000000000000001.log", "predictions.log", "late", "new"]
     assert not list(door.folder.glob("*.log"))
+
+
+# -- sites -----------------------------------------------------------------------------------------
+
+
+HANDED = SiteDoor(authority="authority", certificate="certificate", key="key", secret="secret")
+
+
+def test_the_door_for_sites_leads_to_the_hub_alone() -> None:
+    told = listener("0.0.0.0:9443", HANDED)
+    sites, join = told["filter_chains"]
+    assert sites["transport_socket"]["typed_config"]["require_client_certificate"]
+    led = [
+        (way["match"], way["route"]["cluster"])
+        for chain in (sites, join)
+        for way in chain["filters"][0]["typed_config"]["route_config"]["virtual_hosts"][0]["routes"]
+        if "route" in way
+    ]
+    hub = "/penstock.edge_gateway.v1.HubService/"
+    assert led == [
+        ({"prefix": hub, "grpc": {}}, "edge_gateway"),
+        ({"path": f"{hub}Join", "grpc": {}}, "edge_gateway"),
+    ]
+
+
+def test_the_door_for_sites_opens_when_the_hub_has_handed_over(door: Door, tmp_path: Path) -> None:
+    prepare(door)
+    sites = SiteListener("0.0.0.0:9443", door.folder, tmp_path / "door.json")
+    assert read(door, "lds.json")["resources"] == []
+    sites.write()
+    assert read(door, "lds.json")["resources"] == []
+    sites.handed.write_text(HANDED.model_dump_json())
+    sites.write()
+    opened = read(door, "lds.json")
+    assert [one["name"] for one in opened["resources"]] == ["sites"]
+    sites.handed.write_text("{")  # damaged: what is open stays so
+    sites.write()
+    prepare(door)
+    assert read(door, "lds.json") == opened

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     REFUSED = "refused"
+    DENIED = "denied"
     TOO_LARGE = "too_large"
     UNAVAILABLE = "unavailable"
     DEADLINE = "deadline"
@@ -35,6 +36,7 @@ TREATMENTS: dict[Kind, Treatment] = {
     Kind.NOT_FOUND: Treatment("NOT_FOUND", retry=False, exit_code=1),
     Kind.CONFLICT: Treatment("FAILED_PRECONDITION", retry=False, exit_code=1),
     Kind.REFUSED: Treatment("FAILED_PRECONDITION", retry=False, exit_code=3),
+    Kind.DENIED: Treatment("PERMISSION_DENIED", retry=False, exit_code=1),
     Kind.TOO_LARGE: Treatment("RESOURCE_EXHAUSTED", retry=False, exit_code=1),
     Kind.UNAVAILABLE: Treatment("UNAVAILABLE", retry=True, exit_code=1),
     Kind.DEADLINE: Treatment("DEADLINE_EXCEEDED", retry=True, exit_code=1),
@@ -78,6 +80,12 @@ class Refused(PenstockError):
     kind = Kind.REFUSED
 
 
+class Denied(PenstockError):
+    """The caller is not who may do this."""
+
+    kind = Kind.DENIED
+
+
 class TooLarge(PenstockError):
     kind = Kind.TOO_LARGE
 
@@ -109,6 +117,7 @@ _CLASSES: dict[Kind, type[PenstockError]] = {
         NotFound,
         Conflict,
         Refused,
+        Denied,
         TooLarge,
         Unavailable,
         DeadlineExceeded,

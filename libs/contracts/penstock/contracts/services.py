@@ -36,6 +36,7 @@ class ServiceDefinition:
     keys: Literal["verify", "registry", "audit", "trainer", "feature_store"] = "verify"
     online_store: bool = False  # Redis in containers
     triton: bool = False  # Writes Triton's model repository and Envoy's files
+    sites: bool = False  # Makes what the door for sites needs (`penstock.contracts.site_door`)
 
     @property
     def container(self) -> str:

@@ -16,6 +16,7 @@ from penstock.runtime import ports as defaults
 
 DEFAULTS: dict[str, int] = {
     "door": defaults.DOOR,
+    "sites": defaults.SITES,
     "kafka": defaults.KAFKA,
     "kafka_controller": defaults.KAFKA + 1,
     "kafka_services": defaults.KAFKA + 2,

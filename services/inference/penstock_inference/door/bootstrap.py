@@ -25,13 +25,14 @@ from penstock_inference.door.xds import (
 HEALTH_PATHS: Final = ("/ready", "/stats/prometheus")
 CLUSTERS_FILE: Final = "cds.json"
 ROUTES_FILE: Final = "rds.json"
+LISTENERS_FILE: Final = "lds.json"
 
 _ADMINISTRATION: Final = "administration"
 _COLLECTOR: Final = "collector"
 
 
 def bootstrap(door: Door) -> Json:
-    """Whole document. Clusters and routes come from files that Envoy watches."""
+    """Whole document. Clusters, routes and the listener for sites come from files that Envoy watches."""
     listeners, static = [_door(door)], []
     if door.health_listen:
         listeners.append(_health(door))
@@ -41,7 +42,10 @@ def bootstrap(door: Door) -> Json:
     return {
         "node": {"id": "door", "cluster": "penstock"},
         "admin": {"address": address(door.administration)},
-        "dynamic_resources": {"cds_config": watched(door.folder, CLUSTERS_FILE)},
+        "dynamic_resources": {
+            "cds_config": watched(door.folder, CLUSTERS_FILE),
+            "lds_config": watched(door.folder, LISTENERS_FILE),
+        },
         "static_resources": {"listeners": listeners, "clusters": static},
         "overload_manager": overload_manager(),
     }

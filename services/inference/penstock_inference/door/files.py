@@ -12,9 +12,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Final
 
-from penstock_inference.door.bootstrap import CLUSTERS_FILE, ROUTES_FILE, bootstrap
+from penstock_inference.door.bootstrap import CLUSTERS_FILE, LISTENERS_FILE, ROUTES_FILE, bootstrap
 from penstock_inference.door.door import LOG_FILE, Door
 from penstock_inference.door.routes import clusters, routes
+from penstock_inference.door.xds import Json
 
 BOOTSTRAP_FILE: Final = "envoy.json"
 
@@ -32,10 +33,12 @@ def prepare(door: Door) -> None:
     adopt(door)
     if not os.path.lexists(door.log):
         make_log(door)
-    if _resources(door, CLUSTERS_FILE) not in (clusters(door), clusters(door, held=True)):
+    if _resources(door.folder, CLUSTERS_FILE) not in (clusters(door), clusters(door, held=True)):
         write_clusters(door)
-    if _resources(door, ROUTES_FILE) is None:
+    if _resources(door.folder, ROUTES_FILE) is None:
         write_routes(door, required=True)  # until inference knows better
+    if _resources(door.folder, LISTENERS_FILE) is None:
+        write_resources(door.folder, LISTENERS_FILE, [])
     _replace(door.folder / BOOTSTRAP_FILE, bootstrap(door))
 
 
@@ -65,7 +68,7 @@ def aside_of(door: Door) -> Path:
 
 def write_clusters(door: Door, *, held: bool = False) -> None:
     """Replaces the clusters; with `held` predictions wait in the door."""
-    _write(door, CLUSTERS_FILE, clusters(door, held=held))
+    _write(door.folder, CLUSTERS_FILE, clusters(door, held=held))
 
 
 def write_routes(
@@ -75,22 +78,27 @@ def write_routes(
     on a change of both, clusters go first.
     """
     wanted = [routes(door, closed, required=required, served=served)]
-    if _resources(door, ROUTES_FILE) == wanted:
+    return write_resources(door.folder, ROUTES_FILE, wanted)
+
+
+def write_resources(folder: Path, name: str, wanted: list[Json]) -> bool:
+    """Replaces a watched file unless it holds the same; returns whether it did."""
+    if _resources(folder, name) == wanted:
         return False
-    _write(door, ROUTES_FILE, wanted)
+    _write(folder, name, wanted)
     return True
 
 
-def _resources(door: Door, name: str) -> Any:
+def _resources(folder: Path, name: str) -> Any:
     # As they are in the file; None where there is no such file, or it is broken.
     try:
-        return json.loads((door.folder / name).read_bytes()).get("resources")
+        return json.loads((folder / name).read_bytes()).get("resources")
     except (FileNotFoundError, ValueError):
         return None
 
 
-def _write(door: Door, name: str, resources: Any) -> None:
-    _replace(door.folder / name, {"version_info": uuid.uuid4().hex, "resources": resources})
+def _write(folder: Path, name: str, resources: list[Json]) -> None:
+    _replace(folder / name, {"version_info": uuid.uuid4().hex, "resources": resources})
 
 
 def _replace(path: Path, document: Any) -> None:

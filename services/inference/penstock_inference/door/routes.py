@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
+from penstock.contracts.site_door import HUB_SERVICE
 from penstock_inference.door.door import (
     DOOR_PACKAGE,
     LARGE_HEADER,
@@ -155,6 +156,7 @@ def routes(door: Door, closed: str | None = None, *, required: bool, served: Col
         *_inference(closed, served, required=required),
         *_readiness_and_metadata(closed),
         _refused("closed-grpc", {"prefix": _OIP}),
+        _refused("closed-sites", {"prefix": f"/{HUB_SERVICE}/"}),
         *(_rewritten(path, to) for path, to in _REWRITTEN.items()),
         *(_service(service) for service in sorted(door.services)),
     ]

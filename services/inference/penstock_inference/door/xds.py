@@ -60,19 +60,23 @@ def http_listener(name: str, listen: str, manager: Mapping[str, Any], **limits: 
     """Listener for HTTP at `listen`, with `limits` of its own; `manager` is its connection
     manager's configuration.
     """
-    connection_manager = {
+    return {
+        "name": name,
+        "address": address(listen),
+        **limits,
+        "filter_chains": [{"filters": [connection_manager(name, manager)]}],
+    }
+
+
+def connection_manager(name: str, manager: Mapping[str, Any]) -> Json:
+    """Filter of a listener that speaks HTTP; its figures are counted under `name`."""
+    return {
         "name": "envoy.filters.network.http_connection_manager",
         "typed_config": {
             "@type": EXTENSIONS + "filters.network.http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": name,
             **manager,
         },
-    }
-    return {
-        "name": name,
-        "address": address(listen),
-        **limits,
-        "filter_chains": [{"filters": [connection_manager]}],
     }
 
 
