@@ -35,4 +35,6 @@ password kafka_ethics_audit_password
 password postgres_ethics_audit_password
 password kafka_inference_password
 password postgres_inference_password
+password kafka_edge_gateway_password
+password postgres_edge_gateway_password
 # end passwords

@@ -46,8 +46,8 @@ COMMAND = re.compile(r"^\s*(?:\w+=\S* )*(?:\.venv/bin/)?(make|penstock)((?: [a-z
 def exists(name: str) -> bool:
     """A module, or what stands in one; a gRPC service. Nothing is imported but packages."""
     if service := re.fullmatch(r"penstock\.(\w+)\.v1\.(\w+Service)", name):
-        proto = ROOT / "proto" / "penstock" / service[1] / "v1" / f"{service[1]}.proto"
-        return f"service {service[2]} " in proto.read_text()
+        protos = (ROOT / "proto" / "penstock" / service[1] / "v1").glob("*.proto")
+        return any(f"service {service[2]} " in proto.read_text() for proto in protos)
     parts = (name if name.startswith("penstock") else f"penstock.{name}").split(".")
     for size in range(len(parts), 1 if parts[0] == "penstock" else 0, -1):
         try:

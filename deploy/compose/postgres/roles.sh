@@ -31,6 +31,7 @@ own tuner
 own model_registry
 own ethics_audit
 own inference
+own edge_gateway
 # end databases
 own trainer mlflow
 

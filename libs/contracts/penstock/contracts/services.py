@@ -124,6 +124,12 @@ _ROWS: Final = (
         artifacts={"packages": "read", "signatures": "read"},
         triton=True,
     ),
+    ServiceDefinition(
+        name="edge_gateway",
+        grpc="penstock.edge_gateway.v1.EdgeGatewayService",
+        port=9190,
+        memory="512m",
+    ),
 )
 SERVICES: Final = {row.name: row for row in _ROWS}
 """Services by name, in the order in which they are listed everywhere."""

@@ -1,0 +1,1 @@
+"""Hub: answers the sites beside Kafka, and people who enroll them."""
