@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -52,6 +53,24 @@ def pipeline_text(
         assert wide in text
         text = text.replace(wide, small[wide])
     return text.replace("pipeline: adult-income", f"pipeline: {name}")
+
+
+TUNER = """
+# Three trials, on one split.
+tuner:
+  budget: {trials: 3}
+  evaluate: {folds: 1}
+  space: {model: {mlp: {hidden: [[16]], dropout: {low: 0, high: 0.1}}}}
+"""
+
+
+def poor_text(name: str) -> str:
+    """A pipeline whose own values learn next to nothing, and a space of better ones."""
+    text = pipeline_text(name, compare="none", gates="[{metric: auroc, at_least: 0.6, on_fail: block}]")
+    model = re.search(r"^model: .*$", text, re.MULTILINE)
+    assert model is not None
+    poor = "model: {type: mlp, hidden: [2], dropout: 0.9}  # a first guess"
+    return text.replace(model[0], poor) + TUNER
 
 
 @dataclass(frozen=True)

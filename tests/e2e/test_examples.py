@@ -15,10 +15,11 @@ import pytest
 from census import ROOT
 
 from penstock.contracts.load import read
-from penstock.contracts.pipeline import BoostedTrees
+from penstock.contracts.pipeline import BoostedTrees, Genetic, Limits
 from penstock.model_registry.v1 import model_registry_pb2 as registry
 from penstock.testing.journey import Journey
 from penstock.testing.stack import StackUnderTest
+from penstock.tuner.v1 import tuner_pb2 as tuner
 
 pytestmark = pytest.mark.stack
 
@@ -71,10 +72,15 @@ def test_the_demo_keeps_its_word(stack: StackUnderTest, demo: str) -> None:
         assert "<svg" in (stack.home / "reports" / f"{report}.html").read_text()
 
 
-def run_readme(stack: StackUnderTest, example: str, count: int) -> registry.Version:
-    """Runs its commands, so many, and returns the version that they end with."""
+def blocks(example: str) -> list[list[str]]:
+    """Commands of its README, block by block."""
     page = (ROOT / "examples" / example / "README.md").read_text()
-    commands = "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).strip().splitlines()
+    return [block.strip().splitlines() for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL)]
+
+
+def run_readme(stack: StackUnderTest, example: str, count: int) -> registry.Version:
+    """Runs its commands but for `tune`, so many, and returns the version that they end with."""
+    commands = [one for block in blocks(example) for one in block if " tune " not in one]
     assert len(commands) == count
     name = trained = ""
     for command in commands:
@@ -107,7 +113,7 @@ def run_readme(stack: StackUnderTest, example: str, count: int) -> registry.Vers
     return version
 
 
-def told(stack: StackUnderTest, command: str) -> str:
+def told(stack: StackUnderTest, command: str, within: float = 300) -> str:
     """Output of a README's command, run as it stands."""
     done = subprocess.run(
         ["bash", "-c", command.replace(".venv/bin", str(BIN))],
@@ -115,15 +121,32 @@ def told(stack: StackUnderTest, command: str) -> str:
         env=environment(stack),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=within,
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
+def tuned(stack: StackUnderTest, example: str, more: str = "") -> tuner.Study:
+    """Runs the `tune` of its README, with other options where `more` says so, to an honest end: a
+    version that was judged and names the study, or none, as the file's own values are the best.
+    """
+    (command,) = (one for block in blocks(example) for one in block if " tune " in one)
+    said = told(stack, command.replace(" --wait", f" {more} --wait"), within=1200)
+    found = stack.client.studies.get(stack.client.studies.list(example)[0].study_id)
+    assert found.state == tuner.Study.STATE_COMPLETED, found.failure
+    assert found.conclusion in " ".join(said.split())
+    assert bool(found.run_id) == bool(found.best)
+    if found.run_id:
+        digest = stack.client.runs.get(found.run_id).digest
+        version = stack.client.models.get(f"{example}@{digest}")
+        assert version.state in (registry.Version.STATE_PROMOTED, registry.Version.STATE_REFUSED)
+        assert f"of study {found.study_id}" in told(stack, f".venv/bin/penstock trace {digest}")
+    return found
+
+
 def test_other_models_of_the_census_are_trained_by_the_readme(stack: StackUnderTest, demo: str) -> None:
-    page = (ROOT / "examples" / "adult-income" / "README.md").read_text()
-    commands = "".join(re.findall(r"```bash\n(.*?)```", page, re.DOTALL)).strip().splitlines()
+    (commands,) = (block for block in blocks("adult-income") if "pipeline-trees.yaml" in block[0])
     assert [command.split()[1] for command in commands] == ["apply", "train", "apply", "train", "models"]
     said = [told(stack, command) for command in commands]
     for trained in (said[1], said[3]):
@@ -137,6 +160,29 @@ def test_credit_risk_runs_through_by_its_readme(stack: StackUnderTest) -> None:
     assert version.metrics["auroc"] > 0.75
     counts = stack.client.events.counts("credit-risk", "outcomes")
     assert (counts.records, counts.events) == (4454, 4454)
+    found = tuned(stack, "credit-risk", "--trials 3")
+    assert [len(found.trials), len(found.trials[0].losses)] == [3, 50]
+
+
+@pytest.mark.slow  # twenty trials, on five folds each
+def test_credit_risk_is_tuned_by_its_readme_to_the_letter(stack: StackUnderTest) -> None:
+    run_readme(stack, "credit-risk", 10)
+    assert len(tuned(stack, "credit-risk").trials) == 20
+
+
+@pytest.mark.slow  # 24 trials on 29,000 rows
+def test_the_census_is_tuned_for_quality_and_fairness_by_the_readme(stack: StackUnderTest, demo: str) -> None:
+    (commands,) = (block for block in blocks("adult-income") if "pipeline-front.yaml" in block[0])
+    told(stack, commands[0])
+    found = tuned(stack, "adult-income")
+    assert len(found.trials) == 24
+    quality, fairness = found.trials[found.best].values
+    assert quality < 0.12
+    assert fairness <= 0.07
+    told(stack, commands[2].replace("STUDY", found.study_id).replace(".venv", "BROWSER=true .venv"))
+    page = ROOT / f"study-{found.study_id}.html"
+    assert 'class="gate"' in page.read_text()
+    page.unlink()
 
 
 @pytest.mark.slow  # 49,097 readings
@@ -170,6 +216,12 @@ def test_text_reviews_run_through_by_their_readme(stack: StackUnderTest) -> None
     assert version.metrics["auroc"] > 0.85
     counts = stack.client.events.counts("text-reviews", "reviews")
     assert (counts.records, counts.events) == (22_641, 22_641)
+
+
+@pytest.mark.slow  # five trials of half a minute
+def test_text_reviews_are_tuned_by_their_readme(stack: StackUnderTest) -> None:
+    run_readme(stack, "text-reviews", 7)
+    assert len(tuned(stack, "text-reviews").trials) == 5
 
 
 def test_a_file_at_hand_becomes_a_model_by_the_readme(stack: StackUnderTest, tmp_path: Path) -> None:
@@ -218,6 +270,18 @@ def test_the_two_census_pipelines_differ_by_the_constraint_alone() -> None:
         "  fairness: {notion: equalized_odds, by: sex, strength: 0.3}"
     ]
     assert [line for line in plain if line not in fair] == []
+
+
+def test_the_census_file_with_a_front_differs_from_the_fair_one_by_its_study_alone() -> None:
+    folder = ROOT / "examples" / "adult-income"
+    fair, front = ((folder / f"pipeline-{name}.yaml").read_text() for name in ("fair", "front"))
+    start, end = front.index("# Quality against"), front.index("audit:\n")
+    assert front[:start] + front[end:] == fair
+    (gate,) = (gate for gate in read(front).audit.gates if gate.by == "sex")
+    section = read(front).tuner
+    assert isinstance(section, Genetic)
+    assert isinstance(section.choose, Limits)
+    assert section.choose.at_most["fairness"] < gate.limit
 
 
 @pytest.mark.parametrize("name", ["trees", "wide-deep"])

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from census import ROOT, Served, pipeline_text, run_penstock
+from census import ROOT, Served, poor_text, run_penstock
 from ruamel.yaml import YAML
 
 from penstock.testing.stack import StackUnderTest
@@ -19,29 +19,13 @@ pytestmark = pytest.mark.stack
 NAME = "census-tuned"
 ROWS = 1_500
 COMMANDS = "".join(re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tuning.md").read_text(), re.DOTALL))
-TUNER = """
-# Three trials, on one split.
-tuner:
-  budget: {trials: 3}
-  evaluate: {folds: 1}
-  space: {model: {mlp: {hidden: [[16]], dropout: {low: 0, high: 0.1}}}}
-"""
-
-
-def a_poor_file() -> str:
-    """A pipeline whose own values learn next to nothing."""
-    text = pipeline_text(NAME, compare="none", gates="[{metric: auroc, at_least: 0.6, on_fail: block}]")
-    model = re.search(r"^model: .*$", text, re.MULTILINE)
-    assert model is not None
-    poor = "model: {type: mlp, hidden: [2], dropout: 0.9}  # a first guess"
-    return text.replace(model[0], poor) + TUNER
 
 
 def test_a_better_model_is_found_promoted_and_kept(
     served: Served, stack: StackUnderTest, tmp_path: Path
 ) -> None:
     file = tmp_path / "pipeline.yaml"
-    file.write_text(a_poor_file())
+    file.write_text(poor_text(NAME))
     assert "census-tuned: no pipeline" in run_penstock(stack, "tune", NAME).stderr
     assert run_penstock(stack, "apply", str(file)).returncode == 0
     assert "nothing to train on" in run_penstock(stack, "tune", NAME).stderr

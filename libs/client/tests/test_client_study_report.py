@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from typing import Any
 
 import pytest
 
 from penstock.client.cli.study_report.drawing import Scale
+from penstock.client.cli.study_report.gates import gate_limits
 from penstock.client.cli.study_report.page import render
+from penstock.contracts.pipeline import Gate
 from penstock.tuner.v1 import tuner_pb2 as pb
 
 COMPLETE, FAILED, PRUNED = pb.Trial.STATE_COMPLETE, pb.Trial.STATE_FAILED, pb.Trial.STATE_PRUNED
@@ -20,9 +23,9 @@ VOID = ("meta", "!doctype")
 class Page(HTMLParser):
     """Headings, texts, and the count of marks; fails where an element is not closed."""
 
-    def __init__(self, found: pb.Study) -> None:
+    def __init__(self, found: pb.Study, gates: Sequence[Gate] = ()) -> None:
         super().__init__()
-        self.source = render(found)
+        self.source = render(found, gates)
         self.texts: list[str] = []
         self.headings: list[str] = []
         self.elements: list[tuple[str, dict[str, str | None]]] = []
@@ -143,18 +146,27 @@ def test_a_study_of_few_trials_has_a_page(found: pb.Study, headline: str, said: 
     assert ("History" in page.headings) == any(one.values for one in found.trials)
 
 
-def test_several_objectives_have_a_history_each_and_a_front_with_its_limit() -> None:
-    choose = {"choose": {"minimize": "quality", "at_most": {"fairness": 0.1}}}
+def test_several_objectives_have_a_history_each_and_a_front_with_its_limit_and_the_gates() -> None:
+    section = {
+        "objectives": {"quality": "1 - auroc", "fairness": "equalized_odds_difference.sex"},
+        "choose": {"minimize": "quality", "at_most": {"fairness": 0.1}},
+    }
+    gates = [
+        Gate(metric="auroc", at_least=0.6),
+        Gate(metric="equalized_odds_difference", by="sex", at_most=0.2),
+        Gate(metric="equalized_odds_difference", by="age", at_most=0.3),
+    ]
     places = [(0.5, 0.4), (0.2, 0.3), (0.3, 0.05), (0.4, 0.35)]
     found = study(
         *(trial(number, *values) for number, values in enumerate(places)),
         best=2,
         objectives=["quality", "fairness"],
-        tuner_json=json.dumps(choose),
+        tuner_json=json.dumps(section),
     )
-    page = Page(found)
+    assert gate_limits(found, gates) == {"quality": [0.4], "fairness": [0.2]}
+    page = Page(found, gates)
     assert page.headings[1:3] == ["History", "Pareto front"]
-    assert (page.marks("front"), page.marks("limit")) == (1, 1)
+    assert (page.marks("front"), page.marks("limit"), page.marks("gate")) == (1, 1, 2)
     assert page.marks("chosen") == 3
     assert "fairness against quality of 4 trials; 2 are on the Pareto front" in page.source
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -24,7 +25,8 @@ from penstock.client.client import Penstock
 from penstock.client.rewriting import rewritten
 from penstock.client.studies import ENDED
 from penstock.contracts.durations import parse_duration
-from penstock.contracts.errors import Invalid, NotFound, Unavailable
+from penstock.contracts.errors import Invalid, NotFound, PenstockError, Unavailable
+from penstock.contracts.pipeline import Gate
 from penstock.trainer.v1 import trainer_pb2 as trainer
 from penstock.tuner.v1 import tuner_pb2 as tuner
 
@@ -123,10 +125,12 @@ def report(
     """A page of the study for people, with its plots; or the study as JSON."""
     with Penstock() as penstock:
         found = penstock.studies.get(study_id)
+        gates = () if as_json_ else _gates(penstock, found.pipeline)
     if as_json_:
         show(found, as_json=True)
     else:
-        write_page(output or Path(f"study-{found.study_id}.html"), render(found).encode(), open_=open_)
+        page = render(found, gates).encode()
+        write_page(output or Path(f"study-{found.study_id}.html"), page, open_=open_)
 
 
 @study.command("extend")
@@ -196,6 +200,13 @@ def _requested(penstock: Penstock, run_id: str) -> trainer.Run:
         f"the trainer has not heard of run {run_id} within {RUN_WITHIN_S:.0f} s",
         remedy="It goes on: see penstock status, then penstock runs",
     )
+
+
+def _gates(penstock: Penstock, pipeline: str) -> Sequence[Gate]:
+    """Gates of its newest file; none where the registry cannot say: the page is of use without."""
+    with suppress(PenstockError):
+        return penstock.pipelines.spec(pipeline).audit.gates
+    return ()
 
 
 # -- what is asked for -----------------------------------------------------------------------------

@@ -27,6 +27,7 @@ MARKS = {  # paths around the origin, and what they mean
     "pruned": ("M-5 0H5", "stopped early"),
     "least": ("M-8 0H8", "least so far"),
     "limit": ("M-8 0H8", "limit of tuner.choose"),
+    "gate": ("M-8 0H8", "gate of the audit, which judges other rows, by an interval"),
     "thread": ("M-8 0H8", "a trial, the stronger the better"),
     "thread best": ("M-8 0H8", "best, by the rule"),
 }

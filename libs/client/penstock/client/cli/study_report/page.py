@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import combinations
 
@@ -12,9 +12,11 @@ from penstock.client.cli.leaderboard import head, progress, sentences, why
 from penstock.client.cli.output import state_of, when
 from penstock.client.cli.study_report import tables
 from penstock.client.cli.study_report.front import front
+from penstock.client.cli.study_report.gates import gate_limits
 from penstock.client.cli.study_report.history import history
 from penstock.client.cli.study_report.html import Html, element, joined
 from penstock.client.cli.study_report.parallel import parallel
+from penstock.contracts.pipeline import Gate
 from penstock.tuner.v1 import tuner_pb2 as tuner
 
 PAGE = """<!DOCTYPE html>
@@ -36,11 +38,11 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-def render(found: tuner.Study) -> str:
-    """The report as HTML, of a study with its trials."""
+def render(found: tuner.Study, gates: Sequence[Gate] = ()) -> str:
+    """The report as HTML, of a study with its trials. `gates`: of the pipeline's audit."""
     style = resources.files(__package__).joinpath("report.css").read_text()
     title = element("title", f"{headline(found)}: tuning of {found.pipeline}")
-    body = joined(_header(found), element("main", *_sections(found)))
+    body = joined(_header(found), element("main", *_sections(found, gates)))
     return PAGE.format(title=title, style=style, body=body)
 
 
@@ -81,12 +83,13 @@ def _header(found: tuner.Study) -> Html:
     )
 
 
-def _sections(found: tuner.Study) -> Iterator[Html]:
+def _sections(found: tuner.Study, gates: Sequence[Gate]) -> Iterator[Html]:
     if not found.trials:
         yield element("p", "No trial has begun.", class_="note")
         return
     objectives = range(len(found.objectives))
-    fronts = (front(found, across, upwards) for across, upwards in combinations(objectives, 2))
+    limits = gate_limits(found, gates)
+    fronts = (front(found, across, upwards, limits) for across, upwards in combinations(objectives, 2))
     names = sorted({trial.family for trial in found.trials})
     lines = ((name, parallel(found, name)) for name in names)
     drawn = [part for name, plot in lines if plot for part in (element("h3", name), plot)]
