@@ -145,7 +145,6 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ),
         ("sex: {min_rows: 30}", "sex: {bins: [1]}", 26, "audit.groups.sex.bins", "`bins` are for numbers"),
         ("version: 1", "version: 2", 1, "version", "`2` is not allowed"),
-        ("audit:\n", "tuner: {ensemble: {}}\naudit:\n", 25, "tuner.ensemble", "no ensemble of trials yet"),
         ("audit:\n", "tuner: {executor: ray}\naudit:\n", 25, "tuner.executor", "processes of its own"),
         ("audit:\n", "edge: {}\naudit:\n", 25, "edge", "no edge gateway yet"),
         ("audit:\n", "monitor: {}\naudit:\n", 25, "monitor", "no monitor yet"),
@@ -754,6 +753,29 @@ def test_an_ensemble_does_what_all_its_members_do(members: str, trainer: str, ke
     )
     text = text.replace("trainer: {epochs: 5", f"trainer: {{{trainer or 'epochs: 5'}")
     assert [(name, said in message) for _, name, message in problems(text)] == [(key, True)], problems(text)
+
+
+def test_the_trainers_of_an_ensemble_are_judged_each_with_its_member() -> None:
+    good = "[{epochs: 5, batch_size: 8}, {epochs: 70}, {epochs: 9}]"
+    read(_ensemble(good))
+    for trainers, key, said in (
+        ("[{epochs: 5}]", "model.trainers", "give one for each of the 3 members, or none"),
+        (good.replace("epochs: 9", "epochs: 5, batch_size: 8"), "model.members[2]", "stands above"),
+        (good.replace("70", "70, batch_size: 8"), "model.trainers[1].batch_size", "is not trained by"),
+        (good.replace("70", "70, ephocs: 8"), "model.trainers[1].ephocs", "did you mean `epochs`?"),
+        (
+            good.replace("9}", "9, fairness: {notion: equalized_odds, by: sxe}}"),
+            "model.trainers[2].fairness.by",
+            "`sxe` is no",
+        ),
+    ):
+        found = problems(_ensemble(trainers))
+        assert [(name, said in message) for _, name, message in found] == [(key, True)], found
+
+
+def _ensemble(trainers: str) -> str:
+    model = f"model: {{type: ensemble, members: [mlp, boosted_trees, mlp], trainers: {trainers}}}"
+    return GOOD.replace(", clip: [p01, p99]", "").replace("training: {seed: 7}", model)
 
 
 def test_an_ensemble_refuses_treatments_that_one_member_does_not_take() -> None:

@@ -66,6 +66,12 @@ def pipeline(tuner: str = "{}", before: str = "") -> Pipeline:
             "pruner: a pruner looks at one loss",
         ),
         (
+            "{objectives: {a: 1 - auroc, b: latency_us}, choose: {type: knee}, ensemble: {}}",
+            "ensemble: members are ranked by one formula",
+        ),
+        ("{ensemble: {members: 1}}", "members: input should be greater than or equal to 2, not 1"),
+        ("{type: genetic, ensemble: {}}", "`ensemble` is for `type: tpe or random or evolution`"),
+        (
             "{pruner: asha, space: {trainer: {class_weights: [balanced, none], epochs: [5, 9]}}}",
             "pruner: the losses that it compares depend on `class_weights`",
         ),

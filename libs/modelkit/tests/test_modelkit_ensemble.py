@@ -58,11 +58,12 @@ def test_rows_count_by_their_weights() -> None:
 
 def test_each_member_is_what_it_would_be_alone(tmp_path: Path) -> None:
     files = parts(tmp_path)
-    spec = pipeline(ensemble(LINEAR, {"type": "boosted_trees"}), trainer={"epochs": 3})
+    names, trainers = ("linear", "boosted_trees"), ({"epochs": 3, "batch_size": 16}, {"epochs": 5})
+    spec = pipeline({**ensemble(*({"type": name} for name in names)), "trainers": trainers})
     found = family_of(spec.model).fit(spec, prepare(spec, *files))
     assert isinstance(found, TrainedEnsemble)
-    for member, name in zip(found.members, ("linear", "boosted_trees"), strict=True):
-        alone = build(pipeline({"type": name}, trainer={"epochs": 3}), *files)
+    for member, name, trainer in zip(found.members, names, trainers, strict=True):
+        alone = build(pipeline({"type": name}, trainer=trainer), *files)
         assert member.model.digest() == alone.weights
     told = found.describe()
     assert "ensemble, the average of" in told.kind

@@ -27,6 +27,13 @@ STUDY = "01STUDY"
 CHOICES = {
     "mlp": {"model": {"type": "mlp", "hidden": [8], "dropout": 0.2}, "trainer.batch_size": 64},
     "boosted_trees": {"model": {"type": "boosted_trees", "num_leaves": 5}},
+    "ensemble": {
+        "model": {
+            "type": "ensemble",
+            "members": ["linear", {"type": "boosted_trees", "num_leaves": 5}],
+            "trainers": [{"epochs": 2, "batch_size": 64}, {"epochs": 9}],
+        }
+    },
 }
 
 

@@ -41,7 +41,8 @@ def chosen(
         "rule": search.rule(tuner),
         "looks": looks * len(complete),
         "importance": search.importance(space, tried),
-        "conclusion": concluded(best, next((trial for trial in complete if trial.number == OWN), None)),
+        "conclusion": concluded(best, next((trial for trial in complete if trial.number == OWN), None))
+        + averaged(best, complete),
     }
 
 
@@ -65,6 +66,27 @@ def concluded(best: Tried | None, own: Tried | None) -> str:
     if least > 0:
         return f"trial {best.number} is better than {values}; {validation}"
     return f"trial {best.number} is the best, and not proven better than {values}; {validation}"
+
+
+def averaged(best: Tried | None, complete: Sequence[Tried]) -> str:
+    """Gain, size and latency of an ensemble that is the best; else that it is none; "" without one."""
+    ensembles = [trial for trial in complete if trial.members]
+    if best is None or best.number == OWN or not ensembles:
+        return ""
+    if not best.members:
+        return f"; the average of trials {_listed(ensembles[-1].members)} is no better"
+    first = next(trial for trial in complete if trial.number == best.members[0])
+    gain = lower_by(best.losses, first.losses)
+    against = f"lower by {gain[0]:.4f} ({gain[1]:.4f} to {gain[2]:.4f})" if gain else "lower"
+    return (
+        f"; it averages trials {_listed(best.members)}, of which {best.metrics.get('members', 0):.0f} count:"
+        f" {against} than trial {first.number} alone, and a row takes {best.latency_us / 1000:.2f} ms"
+    )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} and {last}"
 
 
 def lower_by(found: Sequence[float], own: Sequence[float]) -> tuple[float, float, float] | None:

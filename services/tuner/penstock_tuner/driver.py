@@ -16,7 +16,7 @@ from penstock.contracts.errors import Kind, PenstockError
 from penstock.contracts.overrides import overridden
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.planning import planned
-from penstock_tuner import search
+from penstock_tuner import ensemble, search
 from penstock_tuner.budget import over
 from penstock_tuner.choice import chosen
 from penstock_tuner.pool.port import Ended, Reported, TrialPool
@@ -61,13 +61,19 @@ class Driver:
         """Searches until the budget is spent and the last trial has ended; blocks for that long. Returns
         what `chosen` does.
         """
+        self._search()
+        if choices := ensemble.choices(self._tuner, self._all()):
+            self._start(self._next(), choices)
+            self._search()
+        found = chosen(self._tuner, self._space, self._all(), self._last_failure, looks=self._looks)
+        before = self._looks * sum(trial.state == "complete" for trial in self._known)
+        return found | {"looks": found["looks"] + before}
+
+    def _search(self) -> None:
         while self._over() is None or self._running():
             self._fill()
             for heard in self._pool.wait(LOOK_S):
                 self._hear(heard)
-        found = chosen(self._tuner, self._space, self._all(), self._last_failure, looks=self._looks)
-        before = self._looks * sum(trial.state == "complete" for trial in self._known)
-        return found | {"looks": found["looks"] + before}
 
     # -- trials ------------------------------------------------------------------------------------
 
@@ -78,17 +84,27 @@ class Driver:
                 trial = self._waiting.popleft()
                 self._start(trial.number, trial.choices)
             elif self._over() is None:
-                number = max(self._tried, default=-1) + 1
+                number = self._next()
                 self._start(
                     number, search.ask(self._tuner, self._space, [*self._known, *self._all()], number)
                 )
             else:
                 return
 
+    def _next(self) -> int:
+        return max(self._tried, default=-1) + 1
+
+    def _overrides(self, trial: Tried) -> dict[str, JsonValue]:
+        if not trial.members:
+            return self._space.overrides(trial.choices)
+        members = (self._space.overrides(self._tried[number].choices) for number in trial.members)
+        return ensemble.overrides(self._spec, self._rows, [*members])
+
     def _start(self, number: int, choices: Choices) -> None:
-        overrides = self._space.overrides(choices)
+        trial = Tried(number=number, choices=choices, state="running", values=None)
+        overrides = self._overrides(trial)
         begun = {"number": number, "choices": dict(choices), "overrides": overrides}
-        self._tried[number] = Tried(number=number, choices=choices, state="running", values=None)
+        self._tried[number] = trial
         try:
             pipeline = planned(overridden(self._spec, overrides), self._rows).pipeline
         except PenstockError as error:  # values that go each alone, and not together
@@ -113,6 +129,8 @@ class Driver:
         else:
             measured = heard.measured.model_dump()
             try:
+                if self._tried[heard.number].members:
+                    ensemble.check(self._tuner, heard.measured.metrics)
                 values = search.value(self._tuner, heard.measured.metrics)
             except PenstockError as error:
                 self._end(heard.number, "failed", failure=str(error), **measured)
@@ -122,6 +140,8 @@ class Driver:
     def _climb(self, heard: Reported) -> None:
         """Stops a trial that is worse at a rung than the pruner lets pass."""
         trial = self._tried[heard.number]
+        if trial.members:  # its epochs are those of one member after the other
+            return
         loss = heard.validation_loss
         rungs = tuple(search.climbed(self._tuner, trial.rungs, heard.epoch, heard.epochs, loss))
         if rungs == trial.rungs:
@@ -132,8 +152,10 @@ class Driver:
             self._pool.stop(heard.number)
 
     def _end(self, number: int, state: Ending, values: tuple[float, ...] | None = None, **told: Any) -> None:
-        losses = tuple(told.get("losses", ()))
-        self._tried[number] = replace(self._tried[number], state=state, values=values, losses=losses)
+        losses, metrics = tuple(told.get("losses", ())), told.get("metrics", {})
+        self._tried[number] = replace(
+            self._tried[number], state=state, values=values, losses=losses, metrics=metrics
+        )
         self._last_failure = told.get("failure", self._last_failure)
         ended = {"number": number, "state": state, "objectives": values, **told}
         self._say(ended=ended, best=self._best())
@@ -149,12 +171,13 @@ class Driver:
     def _running(self) -> bool:
         return any(trial.state == "running" for trial in self._tried.values())
 
-    def _best(self) -> int | None:
-        found = search.best(self._tuner, self._all())
+    def _best(self, tried: Sequence[Tried] | None = None) -> int | None:
+        found = search.best(self._tuner, self._all() if tried is None else tried)
         return None if found is None else found.number
 
     def _spent_s(self) -> float:
         return time.monotonic() - self._began
 
     def _over(self) -> str | None:
-        return over(self._tuner.budget, self._all(), self._best(), self._spent_s(), self._first)
+        alone = [trial for trial in self._all() if not trial.members]
+        return over(self._tuner.budget, self._all(), self._best(alone), self._spent_s(), self._first)

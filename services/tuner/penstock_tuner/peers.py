@@ -113,4 +113,5 @@ def _tried(trial: tuner_pb2.Trial) -> Tried:
         values=tuple(trial.values) or None,
         losses=tuple(trial.losses),
         rungs=tuple(trial.rungs),
+        metrics=dict(trial.metrics),
     )

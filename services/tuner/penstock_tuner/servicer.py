@@ -21,6 +21,7 @@ from penstock.runtime.store import Effect, Store
 from penstock.tuner.v1 import tuner_pb2 as tuner
 from penstock.tuner.v1 import tuner_pb2_grpc
 from penstock_tuner import store as rows
+from penstock_tuner.ensemble import wanted
 from penstock_tuner.section import asked_for, objectives, parsed
 from penstock_tuner.studies import Studies
 
@@ -132,7 +133,7 @@ def _study(session: Session, study_id: str) -> tuner.Study:
         cost=cost_message(study.cost),
         time_spent_s=study.spent_s,
         conclusion=study.conclusion or "",
-        trials_planned=section.budget.trials or 0,
+        trials_planned=section.budget.trials + bool(wanted(section)) if section.budget.trials else 0,
         time_planned_s=longest.total_seconds() if longest else 0,
         objectives=objectives(section),
         importance=study.importance,

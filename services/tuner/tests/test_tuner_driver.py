@@ -120,6 +120,62 @@ def test_a_trial_that_fails_is_its_own_end_and_no_others() -> None:
     assert result["best"] == 3
 
 
+def test_the_best_trials_are_averaged_in_one_more_and_taken_if_that_is_better() -> None:
+    def outcome(number: int) -> Measured | str:
+        losses = {0: 3.0, 1: 2.0, 2: 2.5, 3: 1.5}
+        if number == 1:
+            return "no memory"
+        return measured(losses[number]).model_copy(
+            update={
+                "metrics": {**measured(losses[number]).metrics, "latency_us": 400.0, "members": 2.0},
+                "losses": tuple(losses[number] + group % 3 / 10 for group in range(20)),
+            }
+        )
+
+    result, pool, told = search(outcome, budget={"trials": 3}, ensemble={"members": 2, "latency": "1ms"})
+    assert pool.started == [0, 1, 2, 3]
+    (begun,) = [m["started"] for m in told if m.get("started", {}).get("number") == 3]
+    assert (begun["choices"], begun["family"]) == ({"ensemble": [2, 0]}, "ensemble")
+    model = begun["overrides"]["model"]
+    assert len(model["members"]) == len(model["trainers"]) == 2
+    assert result["best"] == 3
+    assert result["conclusion"].endswith(
+        "it averages trials 2 and 0, of which 2 count: lower by 1.0000 (1.0000 to 1.0000) than trial 2 alone,"
+        " and a row takes 0.40 ms"
+    )
+
+
+@pytest.mark.parametrize(
+    ("section", "last", "said"),
+    [
+        ({"members": 2}, 5.0, "; the average of trials 1 and 0 is no better"),
+        ({"members": 2, "latency": "0.5ms"}, None, "trial 1 is better than your own values: 50.0000 against"),
+    ],
+)
+def test_an_ensemble_that_is_worse_or_too_slow_is_not_taken(
+    section: dict[str, Any], last: float | None, said: str
+) -> None:
+    def outcome(number: int) -> Measured:
+        made = measured({0: 3.0, 1: 2.0}.get(number, last or 0.0))
+        return made.model_copy(update={"metrics": {**made.metrics, "latency_us": 300.0}})
+
+    result, pool, _ = search(outcome, budget={"trials": 2}, ensemble=section, minimize="25 * train_loss")
+    assert pool.started == ([0, 1, 2] if last else [0, 1]), "two members would take 0.6 ms"
+    assert result["best"] == 1
+    assert said in result["conclusion"]
+
+
+def test_an_ensemble_of_the_same_trials_is_not_made_again() -> None:
+    before = (
+        Tried(number=0, choices={}, state="complete", values=(3.0,)),
+        Tried(number=1, choices={"model.type": "linear"}, state="complete", values=(2.0,)),
+        Tried(number=2, choices={"ensemble": [1, 0]}, state="complete", values=(2.5,)),
+    )
+    result, pool, _ = search(lambda number: measured(9.0), before, budget={"trials": 3}, ensemble={})
+    assert pool.started == []
+    assert result["best"] == 1
+
+
 def test_a_trial_whose_node_died_is_begun_again() -> None:
     deaths = [Failure(Kind.UNAVAILABLE, "the Ray node that it ran on died", "")] * 2
     _, pool, told = search(

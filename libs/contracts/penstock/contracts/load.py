@@ -39,7 +39,6 @@ _BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _WINDOWS = "this release has no windows yet; publish the aggregate as a field of its own"
 _NOT_SERVED: dict[Path, str] = {
     ("tuner", "executor"): "this release runs trials in processes of its own; leave `executor` out",
-    ("tuner", "ensemble"): "this release makes no ensemble of trials yet; leave `ensemble` out",
     ("edge",): "this release has no edge gateway yet; leave `edge` out",
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
     ("features", "*", "window"): _WINDOWS,

@@ -44,7 +44,7 @@ def ask(tuner: Section, space: Space, tried: Sequence[Tried], number: int) -> Ch
     if number == 0:
         return {}
     chance = np.random.default_rng((tuner.seed, number))
-    usable = [one for one in sorted(tried, key=lambda one: one.number) if one.choices]
+    usable = [one for one in sorted(tried, key=lambda one: one.number) if one.choices and not one.members]
     seen = {_written(one.choices) for one in usable}
     for _ in range(_DRAWS):
         choices = SEARCHES[type(tuner)](tuner, space, usable, chance)

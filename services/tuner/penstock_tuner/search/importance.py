@@ -18,7 +18,7 @@ def importance(space: Space, tried: Sequence[Tried]) -> dict[str, float]:
     """Shares of the parameters, which add up to 1, the largest first; {} of fewer than `FEWEST`
     complete trials, or where all parameters are alike.
     """
-    complete = [one for one in tried if one.state == "complete" and one.choices]
+    complete = [one for one in tried if one.state == "complete" and one.choices and not one.members]
     if len(complete) < FEWEST:
         return {}
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.pipeline import Ensemble, Pipeline
 from penstock.modelkit.build import prepare
 from penstock.modelkit.family import Prepared
 from penstock.modelkit.features import Features, Inputs, Value, WordNumbers, WordWeights, transform
@@ -35,6 +35,8 @@ def prepared(work: Workbench, pipeline: Pipeline, fold: int | None = None) -> Pr
     that asks meanwhile waits.
     """
     parts = (work.train, work.validation) if fold is None else work.folds[fold]
+    if isinstance(pipeline.model, Ensemble):  # takes raw values, texts too, which cannot be mapped
+        return prepare(pipeline, *parts)
     return prepare(pipeline, *parts, transform=partial(_kept, work.folder, pipeline.model.type))
 
 

@@ -12,6 +12,7 @@ from penstock.contracts.pipeline import Pipeline
 from penstock.measures.scores import Scores
 from penstock.modelkit import metrics
 from penstock.modelkit.build import Checked, checked
+from penstock.modelkit.families.ensemble import TrainedEnsemble
 from penstock.modelkit.family import Epoch, Prepared, family_of
 from penstock.modelkit.graph import Runner
 from penstock.modelkit.rows import Rows
@@ -53,6 +54,7 @@ def measure(
             **_together(pipeline, judged, scores),
             "latency_us": _latency_us(own.checked.model, own.validation),
             "processor_s": cost.processor_s,
+            **({} if own.members is None else {"members": own.members}),
         },
         losses=losses_by_group(scores, entities_of(parts)),
         weights=own.weights,
@@ -69,6 +71,7 @@ class _Fit:
     validation: Rows
     weights: str
     epochs: int
+    members: int | None  # that count, of an ensemble
 
 
 def _fitted(
@@ -76,7 +79,8 @@ def _fitted(
 ) -> _Fit:
     model = family_of(pipeline.model).fit(pipeline, rows, on_epoch=on_epoch)
     found = checked(pipeline, rows, model)
-    return _Fit(found, rows.validation.rows, model.digest(), len(model.history))
+    members = len(model.used) if isinstance(model, TrainedEnsemble) else None
+    return _Fit(found, rows.validation.rows, model.digest(), len(model.history), members)
 
 
 def _together(pipeline: Pipeline, fits: list[_Fit], scores: Scores) -> dict[str, float]:

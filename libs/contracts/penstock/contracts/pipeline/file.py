@@ -139,10 +139,15 @@ class Pipeline(Model):
         return self.entities[self.entity].key
 
     def members(self) -> tuple[Pipeline, ...]:
-        """The pipeline once for each model that it trains: of an ensemble for every member."""
+        """The pipeline once for each model that it trains: of an ensemble for every member, with its own
+        `trainer` where it has one.
+        """
         if not isinstance(self.model, Ensemble):
             return (self,)
-        return tuple(self.model_copy(update={"model": member}) for member in self.model.members)
+        if not self.model.trainers:
+            return tuple(self.model_copy(update={"model": member}) for member in self.model.members)
+        pairs = zip(self.model.members, self.model.trainers, strict=False)
+        return tuple(self.model_copy(update={"model": one, "trainer": trainer}) for one, trainer in pairs)
 
     @property
     def margin_by_data(self) -> bool:

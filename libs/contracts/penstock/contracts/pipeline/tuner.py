@@ -4,6 +4,7 @@ class, and its place in its union.
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Annotated, Literal
 
@@ -103,6 +104,22 @@ class Knee(Model):
 Choose = Annotated[Limits | Knee, OneOf()]
 
 
+class TrialEnsemble(Model):
+    """One more trial after the budget's: the average of the best trials' models. It is taken where it is
+    better than each of them.
+    """
+
+    members: int = Field(default=8, ge=2, le=16)
+    """The most trials that are averaged. How much each counts is chosen greedily on the validation rows."""
+    latency: Duration | None = None
+    """The most that a row may take: `5ms`. It takes about as long as in all members together."""
+
+    @property
+    def most_us(self) -> float:
+        """Microseconds that a row may take."""
+        return math.inf if self.latency is None else self.latency / timedelta(microseconds=1)
+
+
 class Search(Model):
     budget: Budget = Budget()
     evaluate: Evaluate = Evaluate()
@@ -128,6 +145,8 @@ class OneObjective(Search):
     `latency_us`, and `processor_s` of the training.
     """
     pruner: Pruner = NoPruner()
+    ensemble: TrialEnsemble | None = Field(default=None, exclude_if=lambda said: said is None)
+    """An ensemble of the trials may be taken, too."""
 
 
 class Objectives(Search):

@@ -38,15 +38,23 @@ def _members(pipeline: Pipeline) -> Iterator[Problem]:
     """Members that are there twice, or that alone keep a constraint: the average would not."""
     if not isinstance(pipeline.model, Ensemble):
         return
-    members = pipeline.model.members
+    members, trainers = pipeline.model.members, pipeline.model.trainers
     if len(members) < 2:
         yield Problem(("model", "members"), "an ensemble has two members or more")
+    if trainers and len(trainers) != len(members):
+        yield Problem(("model", "trainers"), f"give one for each of the {len(members)} members, or none")
+        return
+    trained = [*zip(members, trainers or (None,) * len(members), strict=True)]
     for number, member in enumerate(members):
         at: Path = ("model", "members", number)
         held = getattr(member, "monotone", {})
         free = next((other.type for other in members if getattr(other, "monotone", {}) != held), "")
         yield from failing(
-            (member in members[:number], at, "this member stands above; leave it out, or change a key"),
+            (
+                trained[number] in trained[:number],
+                at,
+                "this member stands above; leave it out, or change a key",
+            ),
             (
                 held and free,
                 (*at, "monotone"),

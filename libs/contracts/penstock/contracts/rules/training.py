@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from penstock.contracts.pipeline import Monotone, Pipeline, PlateauSchedule
+from penstock.contracts.pipeline import Ensemble, Monotone, Pipeline, PlateauSchedule
 from penstock.contracts.pipeline.variants import Path
 from penstock.contracts.rules.model import models
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_reference
@@ -30,7 +30,8 @@ def training(pipeline: Pipeline) -> Iterator[Problem]:
     )
     yield from _sample_weight(pipeline)
     yield from _family(pipeline)
-    yield from _fitting(pipeline)
+    for place, each in _trainers(pipeline):
+        yield from _fitting(place, each)
 
 
 def _quantiles(pipeline: Pipeline) -> Iterable[Problem]:
@@ -80,7 +81,7 @@ def _sample_weight(pipeline: Pipeline) -> Iterable[Problem]:
 
 def _family(pipeline: Pipeline) -> Iterator[Problem]:
     """Demands on the model's family that it does not meet. A constraint is for all members of an
-    ensemble, another key of `trainer` for those that know it.
+    ensemble, another key of a `trainer` that they share for those that know it.
     """
     kind = pipeline.target.type
     for place, each in models(pipeline):
@@ -92,32 +93,42 @@ def _family(pipeline: Pipeline) -> Iterator[Problem]:
                 f"`{family.type}` takes a {' or '.join(sorted(family.targets))} target, not {kind}",
             )
         )
-    for key in sorted(pipeline.trainer.model_fields_set):
-        strangers = [each.model for each in pipeline.members() if key not in each.model.trainer_keys]
-        enough = key in CONSTRAINTS or len(strangers) == len(pipeline.members())
-        if strangers and enough and getattr(pipeline.trainer, key) is not None:
-            family = strangers[0]
-            said = f"`{family.type}` is not trained by `{key}`{nearest(key, sorted(family.trainer_keys))}"
-            yield Problem(("trainer", key), said)
+    for place, each in _trainers(pipeline):
+        for key in sorted(each.trainer.model_fields_set):
+            strangers = [one.model for one in each.members() if key not in one.model.trainer_keys]
+            enough = key in CONSTRAINTS or len(strangers) == len(each.members())
+            if strangers and enough and getattr(each.trainer, key) is not None:
+                family = strangers[0]
+                said = f"`{family.type}` is not trained by `{key}`{nearest(key, sorted(family.trainer_keys))}"
+                yield Problem((*place, key), said)
 
 
-def _fitting(pipeline: Pipeline) -> Iterator[Problem]:
-    """Parts of `trainer` that do not fit the target or the audit's groups."""
+def _trainers(pipeline: Pipeline) -> Iterator[tuple[Path, Pipeline]]:
+    """The pipeline with each `trainer` that it has, and the place of that in the file."""
+    if isinstance(pipeline.model, Ensemble) and pipeline.model.trainers:
+        for number, each in enumerate(pipeline.members()):
+            yield ("model", "trainers", number), each
+    else:
+        yield ("trainer",), pipeline
+
+
+def _fitting(place: Path, pipeline: Pipeline) -> Iterable[Problem]:
+    """Parts of a `trainer` that do not fit the target or the audit's groups."""
     kind, constraint, groups = pipeline.target.type, pipeline.trainer.fairness, pipeline.audit.groups
     schedule, stopping = pipeline.trainer.schedule, pipeline.trainer.early_stopping
     by = constraint.by if constraint else ""
-    at: Path = ("trainer", "fairness")
+    at: Path = (*place, "fairness")
     return failing(
         (
             pipeline.trainer.class_weights != "none" and kind == "regression",
-            ("trainer", "class_weights"),
+            (*place, "class_weights"),
             "a regression has no classes to weigh; leave it out",
         ),
         (
             isinstance(schedule, PlateauSchedule)
             and stopping is not None
             and stopping.patience <= schedule.patience + 1,
-            ("trainer", "schedule", "patience"),
+            (*place, "schedule", "patience"),
             "early stopping would end training before the rate falls; give it more patience than"
             f" {getattr(schedule, 'patience', 0) + 1} epochs, or the schedule less",
         ),

@@ -68,6 +68,7 @@ def _goal(pipeline: Pipeline) -> Iterator[Problem]:
     said, several = section.model_fields_set, "minimize" not in known
     trainer = section.space.get("trainer")
     weighed = sorted(CONSTRAINTS & trainer.keys()) if isinstance(trainer, dict) else []
+    averaged = isinstance(section, OneObjective) and section.ensemble is not None
     pruned = isinstance(section, OneObjective) and not isinstance(section.pruner, NoPruner)
     yield from failing(
         (
@@ -90,6 +91,11 @@ def _goal(pipeline: Pipeline) -> Iterator[Problem]:
             several and pruned,
             ("tuner", "pruner"),
             "a pruner looks at one loss; leave it out, or minimise one formula",
+        ),
+        (
+            several and averaged,
+            ("tuner", "ensemble"),
+            "members are ranked by one formula; leave it out, or minimise one",
         ),
         (
             pruned and weighed,

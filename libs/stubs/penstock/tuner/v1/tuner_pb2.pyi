@@ -169,7 +169,7 @@ class Study(_message.Message):
     run_id: _builtins.str
     """Of the training run with the best trial's values, when completed and better than the file's."""
     trials_planned: _builtins.int
-    """The whole budget, extensions included; 0: no bound."""
+    """The whole budget, extensions and the ensemble of trials included; 0: no bound."""
     time_planned_s: _builtins.float
     tuner_json: _builtins.str
     """The pipeline's `tuner` section as the study has it, as JSON."""
@@ -316,7 +316,9 @@ class Trial(_message.Message):
     number: _builtins.int
     state: Global___Trial.State.ValueType
     choices_json: _builtins.str
-    """Decided parameters of the space to JSON values, as a JSON object; {}: the file's own values."""
+    """Decided parameters of the space to JSON values, as a JSON object; {}: the file's own values. Of an
+    ensemble of trials: {"ensemble": [numbers]}.
+    """
     overrides_json: _builtins.str
     """What a training run takes to have these values: dotted keys to JSON values, as a JSON object."""
     weights: _builtins.str
