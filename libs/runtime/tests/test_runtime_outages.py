@@ -435,7 +435,8 @@ async def test_killed_under_handlers_and_relay_it_loses_and_doubles_nothing(
 SERVICE = """
     import asyncio, sys
     from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-    from penstock.runtime.lifecycle import Service, start
+    from penstock.runtime.lifecycle import Service
+    from penstock.runtime.process import start
     from penstock.runtime.settings import ServiceSettings, service_config
     from sqlalchemy import event, func, select
     from penstock.runtime.tables import JobRow

@@ -22,7 +22,7 @@ from penstock.contracts.errors import Invalid, Kind, NotFound, PenstockError
 from penstock.contracts.events import PartitionOffset
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
 from penstock.runtime import rpc
-from penstock.runtime.lifecycle import EXIT_FAILED
+from penstock.runtime.process import EXIT_FAILED
 from penstock.runtime.settings import ServiceSettings, check_names
 from penstock.runtime.tables import Json
 from penstock.status.v1 import status_pb2, status_pb2_grpc
@@ -33,8 +33,9 @@ SERVICE = """
     import asyncio, os
     from penstock.contracts.errors import NotFound
     from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-    from penstock.runtime import lifecycle
-    from penstock.runtime.lifecycle import Service, start
+    from penstock.runtime import process
+    from penstock.runtime.lifecycle import Service
+    from penstock.runtime.process import start
     from penstock.runtime.settings import ServiceSettings, service_config
 
     class Settings(ServiceSettings):
@@ -70,7 +71,7 @@ SERVICE = """
             service.background("cling", cling)
             await service.until_stopped()
 
-    lifecycle.STOPS_WITHIN_S = float(os.environ.get("STOPS_WITHIN_S", lifecycle.STOPS_WITHIN_S))
+    process.STOPS_WITHIN_S = float(os.environ.get("STOPS_WITHIN_S", process.STOPS_WITHIN_S))
     start(run, Settings)
 """
 
@@ -206,6 +207,36 @@ def test_sigterm_ends_it_with_0(running: Running) -> None:
     running.process.send_signal(signal.SIGTERM)
     assert running.process.wait(30) == 0
     assert '"event": "stopping"' in running.log.read_text()
+
+
+ALONE = """
+    import asyncio, os, signal, sys
+    from pathlib import Path
+    from penstock.runtime.process import Process
+
+    class Settings:
+        address, replica, log_level = "127.0.0.1:0", "0", "INFO"
+        data_dir = traces = Path(sys.argv[1])
+
+    async def run():
+        async with Process("site", Settings()) as process:
+            async def stop():
+                os.kill(os.getpid(), signal.SIGTERM)
+            process.background("stop", stop)
+            await process.until_stopped()
+            assert process.readiness.ready
+
+    asyncio.run(run())
+    heavy = {"confluent_kafka", "faststream", "kafka", "sqlalchemy", "alembic", "psycopg"}
+    sys.exit(" ".join(sorted(heavy & sys.modules.keys())) or 0)
+"""
+
+
+def test_a_process_without_a_control_plane_needs_neither_kafka_nor_sql(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(ALONE), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert '"event": "stopping"' in done.stderr
 
 
 def test_what_does_not_end_is_ended_and_named(

@@ -24,7 +24,8 @@ pytestmark = pytest.mark.process
 SERVICE = """
     from penstock.contracts.errors import NotFound
     from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
-    from penstock.runtime.lifecycle import Service, start
+    from penstock.runtime.lifecycle import Service
+    from penstock.runtime.process import start
     from penstock.runtime.settings import ServiceSettings, service_config
     from penstock.runtime.store import Store
 

@@ -12,7 +12,7 @@ from penstock_feature_store.training.spawner import Spawner
 if __name__ == "__main__":
     spawner = Spawner.start(warm="penstock_feature_store.training.join")
     with loading():
-        from penstock.runtime.lifecycle import start
+        from penstock.runtime.process import start
         from penstock_feature_store.app import run
         from penstock_feature_store.settings import Settings
 

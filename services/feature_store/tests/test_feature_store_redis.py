@@ -281,7 +281,7 @@ def test_an_address_is_read(url: str, address: Address) -> None:
 def test_a_wrong_address_is_refused_without_repeating_it(
     url: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    from penstock.runtime.lifecycle import start
+    from penstock.runtime.process import start
 
     monkeypatch.setenv("PENSTOCK_FEATURE_STORE__ONLINE_STORE", url)
     with pytest.raises(SystemExit) as ended:

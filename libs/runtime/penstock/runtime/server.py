@@ -5,7 +5,7 @@ service waits for; its own servicers once it lets calls in.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,6 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from penstock.contracts.services import SERVICES
 from penstock.runtime import rpc
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.status import StatusServicer
@@ -30,10 +29,11 @@ SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERV
 class Server:
     """Closed until `let_in`: each method of the service's own is UNAVAILABLE, with what it waits for."""
 
-    def __init__(self, service: str, readiness: Readiness) -> None:
+    def __init__(self, service: str, readiness: Readiness, names: Iterable[str]) -> None:
+        """`names`: full names of the service's own gRPC services."""
         self.status = StatusServicer(service, readiness, datetime.now(UTC))
         self._readiness = readiness
-        self._names = list(filter(None, [SERVICES[service].grpc]))
+        self._names = list(names)
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._always = rpc.Methods()

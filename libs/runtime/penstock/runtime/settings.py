@@ -131,6 +131,14 @@ class ServiceSettings(BaseSettings):
         return path
 
     @property
+    def traces(self) -> Path:
+        return self.platform.home.resolve() / "traces"
+
+    @property
+    def log_level(self) -> str:
+        return self.platform.log_level
+
+    @property
     def database_url(self) -> URL:
         """URL of the database with its password, which its `str` and `repr` do not show."""
         return self.with_password(self.database or f"sqlite:///{self.data_dir / f'{self.service}.db'}")
