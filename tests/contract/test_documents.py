@@ -32,8 +32,14 @@ TARGETS = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), r
 
 ROOTS = "|".join(["penstock", r"penstock_\w+", *LIBRARIES])
 NAME = re.compile(rf"`((?:{ROOTS})\.\w+(?:\.\w+)*)(?<!\.json)(?<!\.py)(?:\(\))?`")
-NO_CODE = {"penstock.run", "penstock.feature_store.records", "penstock.service.ready"}
-"""A tag in MLflow, a consumer group, a metric."""
+NO_CODE = {
+    "penstock.run",
+    "penstock.feature_store.records",
+    "penstock.service.ready",
+    "serving.batch",
+    "serving.record_retention",
+}
+"""A tag in MLflow, a consumer group, a metric, keys of the pipeline file."""
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 QUOTED = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\((?!https?:|mailto:)([^)\s]+)\)")

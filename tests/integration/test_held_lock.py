@@ -36,6 +36,7 @@ from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.database import Database
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.store import Store
+from penstock.serving.model import Layout
 from penstock.testing import lending
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
@@ -44,7 +45,6 @@ from penstock.testing.postgres import database_settings
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2, trainer_pb2_grpc
 from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
-from penstock_inference.serving.model import Layout
 from penstock_inference.store import admit, serve
 
 pytestmark = [pytest.mark.kafka, pytest.mark.process]

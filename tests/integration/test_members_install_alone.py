@@ -30,6 +30,7 @@ LEARNING = {"torch", "feast", "ray", "mlflow-skinny", "onnxruntime", "scikit-lea
 S3 = {"s3fs", "botocore"}
 WITHOUT = {
     "penstock-measures": TABLES | LEARNING | S3,
+    "penstock-serving": TABLES | LEARNING | S3,
     "penstock-client": TABLES | LEARNING | S3 | {"numpy", "sqlalchemy"},
     "penstock-ingest": TABLES | LEARNING | S3,
     "penstock-model-registry": TABLES | LEARNING | S3,

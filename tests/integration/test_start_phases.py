@@ -37,11 +37,11 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.store import Store
+from penstock.serving.model import Layout
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 from penstock.testing import packages as sample
 from penstock.testing.broker import Kafka, free_ports
 from penstock.testing.wait import until
-from penstock_inference.serving.model import Layout
 from penstock_inference.store import admit, serve
 
 pytestmark = pytest.mark.kafka

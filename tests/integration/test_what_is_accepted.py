@@ -36,6 +36,9 @@ from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.kafka.messages import Batch, Committed, Message, Partition
 from penstock.runtime.store import Store
+from penstock.serving.model import Layout
+from penstock.serving.protocol.checks import EVENTS
+from penstock.serving.records import encoded
 from penstock_feature_store import names
 from penstock_feature_store.erasure import Erasures
 from penstock_feature_store.lake.batches import Received, source_schema, table_of
@@ -45,10 +48,8 @@ from penstock_feature_store.online.sqlite import SqliteOnlineStores
 from penstock_feature_store.store import PipelineRow, TrainingSetRow
 from penstock_feature_store.training.join import Order, build
 from penstock_feature_store.training.splits import PARTS
-from penstock_inference.protocol.checks import EVENTS
 from penstock_inference.record.origin import Origin, Origins
-from penstock_inference.record.predictions import encoded, read_line
-from penstock_inference.serving.model import Layout
+from penstock_inference.record.predictions import read_line
 from penstock_ingest.history import Restored
 from penstock_ingest.intake import Intake
 from penstock_ingest.profile import decode_profile

@@ -6,6 +6,7 @@ from functools import partial
 
 from penstock.contracts.services import PLATFORM
 from penstock.inference.v1 import inference_pb2_grpc
+from penstock.packages.admission import Admission, from_artifacts
 from penstock.packages.keys import Keys
 from penstock.runtime import rpc
 from penstock.runtime.lifecycle import Service
@@ -19,7 +20,6 @@ from penstock_inference.record.publisher import Publisher, ensure_predictions_to
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.record.spool import Housekeeping
 from penstock_inference.servicer import Servicer
-from penstock_inference.serving.admission import Admission
 from penstock_inference.serving.deployer import Deployer
 from penstock_inference.serving.deployment import Deployments
 from penstock_inference.serving.repository import ModelRepository
@@ -77,7 +77,8 @@ def _serving(
     settings: Settings, deployments: Deployments, triton: Triton, service: Service, keeper: DoorKeeper
 ) -> Serving:
     ensure_topic = partial(ensure_predictions_topic, settings.platform.kafka)
-    admission = Admission(service.artifacts, settings.platform.keys, settings.data_dir / "packages")
+    fetch = from_artifacts(service.artifacts.fetch)
+    admission = Admission(fetch, settings.platform.keys, settings.data_dir / "packages")
     rollout = Rollout(triton, ModelRepository(settings.repository), settings.triton_device)
     deployer = Deployer(deployments, admission, rollout, service.readiness, ensure_topic)
     return Serving(deployments, admission, rollout, deployer, service.readiness, keeper.hold)

@@ -13,17 +13,18 @@ from penstock.contracts.errors import Invalid, PenstockError, Unavailable
 from penstock.feature_store.v1 import feature_store_pb2, feature_store_pb2_grpc
 from penstock.inference.v1 import inference_pb2, inference_pb2_grpc
 from penstock.runtime import rpc
+from penstock.serving.model import Model
+from penstock.serving.protocol.checks import EVENTS
+from penstock.serving.protocol.tensors import Tensor, grpc_response_of
+from penstock.serving.rows import Row, find_model, plain, response_of, row_of
+from penstock.serving.warnings import warnings_of
 from penstock_inference.door.door import PREDICTION_HEADER
 from penstock_inference.door.keeper import DoorKeeper
-from penstock_inference.predict import Row, features_from_store, find_model, plain, response_of, row_of
-from penstock_inference.protocol.checks import EVENTS
-from penstock_inference.protocol.tensors import Tensor, grpc_response_of
+from penstock_inference.online import features_from_store
 from penstock_inference.record.origin import Origin, Origins
 from penstock_inference.record.recorder import Recorder
 from penstock_inference.serving.deployment import Deployment, Deployments
-from penstock_inference.serving.model import Model
 from penstock_inference.serving.triton import infer_request
-from penstock_inference.warnings import warnings_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

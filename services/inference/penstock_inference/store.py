@@ -14,7 +14,7 @@ from penstock.contracts.events import DeploymentChanged, ModelVersionPromoted, R
 from penstock.runtime.rpc import shown
 from penstock.runtime.store import Effect
 from penstock.runtime.tables import Json, UtcDateTime
-from penstock_inference.serving.model import Layout
+from penstock.serving.model import Layout
 
 
 class Tables(DeclarativeBase):

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from tritonclient.grpc import InferInput, service_pb2
 
-from penstock_inference.serving.model import Layout
+from penstock.serving.model import Layout
 
 sys.path.insert(
     0, str(Path(__file__).parent / "support")

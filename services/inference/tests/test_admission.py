@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from penstock.contracts.errors import Refused, Tampered, Unavailable
+from penstock.packages.admission import Admission, from_artifacts
 from penstock.packages.evidence import Known
 from penstock.runtime.settings import KafkaSettings
-from penstock_inference.serving.admission import Admission
 
 if TYPE_CHECKING:
     from loans import Registry
@@ -27,7 +27,7 @@ def registry(tmp_path: Path, root: str) -> Registry:
 
 @pytest.fixture
 def admission(registry: Registry, tmp_path: Path) -> Admission:
-    return Admission(registry.artifacts, tmp_path / "keys", tmp_path / "packages")
+    return Admission(from_artifacts(registry.artifacts.fetch), tmp_path / "keys", tmp_path / "packages")
 
 
 @pytest.mark.usefixtures("artifacts_root")
@@ -77,6 +77,8 @@ def test_a_revoked_key_takes_what_it_signed_with_it(admission: Admission, regist
 
 
 def test_without_a_trust_store_it_waits(registry: Registry, tmp_path: Path) -> None:
-    admission = Admission(registry.artifacts, tmp_path / "no-keys", tmp_path / "packages")
+    admission = Admission(
+        from_artifacts(registry.artifacts.fetch), tmp_path / "no-keys", tmp_path / "packages"
+    )
     with pytest.raises(Unavailable, match="there is no trust store"):
         admission.admit(registry.version(), None)

@@ -14,10 +14,10 @@ from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
+from penstock.serving.model import Model
 from penstock.testing import packages
 from penstock.testing.threads import in_a_thread
 from penstock_inference.serving.deployment import LONGEST_BACKOFF_S, Deployment, Deployments
-from penstock_inference.serving.model import Model
 
 
 @pytest.fixture

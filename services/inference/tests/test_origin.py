@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from penstock_inference.protocol.checks import EVENTS as PARAMETER
+from penstock.serving.model import Layouts
+from penstock.serving.protocol.checks import EVENTS as PARAMETER
 from penstock_inference.record.origin import Origin, Origins
 from penstock_inference.record.predictions import read_line
-from penstock_inference.serving.model import Layouts
 
 Make = Callable[..., Any]
 EVENTS = {"people": "e00042", "outcomes": "o1.2"}

@@ -11,11 +11,12 @@ from penstock.contracts.errors import Invalid, NotFound
 from penstock.feature_store.v1 import feature_store_pb2 as fs
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
+from penstock.serving.model import Model
+from penstock.serving.protocol.tensors import Tensor
+from penstock.serving.rows import Row, find_model, response_of, row_of
+from penstock.serving.warnings import warnings_of
 from penstock.testing import lending, packages
-from penstock_inference.predict import Row, features_from_store, find_model, response_of, row_of
-from penstock_inference.protocol.tensors import Tensor
-from penstock_inference.serving.model import Model
-from penstock_inference.warnings import warnings_of
+from penstock_inference.online import features_from_store
 
 
 def made(folder: Path, **parts: Any) -> Model:

@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.contracts.topics import MESSAGE_BYTES
+from penstock.serving.model import Layout, Layouts
+from penstock.serving.records import encoded
 from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES
-from penstock_inference.record.predictions import Unattributed, encoded, read_line
-from penstock_inference.serving.model import Layout, Layouts
+from penstock_inference.record.predictions import Unattributed, read_line
 
 Make = Callable[..., Any]
 

@@ -11,8 +11,8 @@ import pytest
 from penstock.contracts.pipeline import Batch
 from penstock.packages.parts import Inputs, ModelSignature, Output, Probes, TargetSignature
 from penstock.runtime.store import Store, assert_migrations_match
-from penstock_inference.protocol.tensors import Tensor
-from penstock_inference.serving.probes import batches, difference
+from penstock.serving.probes import batches, difference
+from penstock.serving.protocol.tensors import Tensor
 from penstock_inference.serving.repository import ModelRepository, model_config
 from penstock_inference.store import Tables
 

@@ -9,9 +9,9 @@ import json
 from importlib import resources
 from typing import Final
 
+from penstock.serving.protocol.checks import EVENTS
 from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES, LARGE_HEADER, READ_HEADER, Door
 from penstock_inference.door.xds import EXTENSIONS, LUA, Json
-from penstock_inference.protocol.checks import EVENTS
 
 _SCRIPT: Final = "record"
 

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
+from penstock_inference.connection import ASK_S, Connection
 from penstock_inference.gateway.unary import SHORT_BYTES, NotBegun, Unary, connected
-from penstock_inference.protocol.connection import ASK_S, Connection
 
 INFER_S: Final = 30.0  # longest time that the door gives a prediction, in seconds
 # Extensions of the protocol that pass the door, of those that Triton names.

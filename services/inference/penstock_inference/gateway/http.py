@@ -13,11 +13,11 @@ import grpc
 import orjson
 import structlog
 
+from penstock.serving.protocol.http_request import Head, HttpRequest, TooLarge, read_request
+from penstock.serving.protocol.http_response import write_response
+from penstock.serving.protocol.tensors import Undecodable
 from penstock_inference.door.door import MAX_REQUEST_BYTES, REFUSAL_HEADER
 from penstock_inference.gateway.backend import Backend
-from penstock_inference.protocol.http_request import Head, HttpRequest, TooLarge, read_request
-from penstock_inference.protocol.http_response import write_response
-from penstock_inference.protocol.tensors import Undecodable
 
 log = structlog.get_logger(__name__)
 

@@ -11,10 +11,10 @@ import grpc
 from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
+from penstock.serving.protocol.checks import check
+from penstock.serving.protocol.tensors import MAX_DECODED_BYTES, Undecodable
 from penstock_inference.gateway.backend import INFER_S, Backend
 from penstock_inference.gateway.http import MANY
-from penstock_inference.protocol.checks import check
-from penstock_inference.protocol.tensors import MAX_DECODED_BYTES, Undecodable
 
 SERVICE: Final = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[Any, Any]

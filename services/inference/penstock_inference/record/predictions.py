@@ -7,21 +7,18 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Mapping
-from math import isfinite, isnan
 from typing import Any, Final
 
 import grpc
 import orjson
 
-from penstock.contracts.dataplane import Prediction, Value
-from penstock.contracts.topics import MESSAGE_BYTES
-from penstock_inference.door.door import KEPT_BYTES
-from penstock_inference.protocol.checks import EVENTS
-from penstock_inference.protocol.http_request import PATH, Head, read_request
-from penstock_inference.protocol.http_response import read_response
-from penstock_inference.protocol.tensors import (
+from penstock.contracts.dataplane import Prediction
+from penstock.serving.model import Layout, Layouts
+from penstock.serving.protocol.checks import EVENTS
+from penstock.serving.protocol.http_request import PATH, Head, read_request
+from penstock.serving.protocol.http_response import read_response
+from penstock.serving.protocol.tensors import (
     InferMessage,
-    Scalar,
     Undecodable,
     grpc_names,
     grpc_request,
@@ -30,15 +27,15 @@ from penstock_inference.protocol.tensors import (
     inflate,
     unframe,
 )
+from penstock.serving.records import fill_inputs, fill_outputs
+from penstock_inference.door.door import KEPT_BYTES
 from penstock_inference.record.origin import Origins
-from penstock_inference.serving.model import Layout, Layouts
 
 
 class Unattributed(Exception):
     """Line that belongs to no pipeline: it is counted and logged, not published."""
 
 
-_BOOLEANS: Final = ("true", "false")
 _GRPC_STATUS: Final = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -70,13 +67,13 @@ def read_line(line: bytes, layouts: Layouts, origins: Origins | None = None) -> 
     prediction = _empty(entry, pipeline, status, layout if response else None)
     prediction["undecoded"] = problem
     if request is not None:
-        _fill_inputs(prediction, request, layout)
+        fill_inputs(prediction, request, layout)
         origin = origins.opened(request.parameters.get(EVENTS)) if origins else None
         prediction["events"] = (origin.events or None) if origin else None
         if origin and origin.warnings:
             prediction["warnings"] = origin.warnings
     if response is not None:
-        _fill_outputs(prediction, response)
+        fill_outputs(prediction, response)
     return pipeline, prediction
 
 
@@ -99,20 +96,6 @@ def _empty(entry: Mapping[str, Any], pipeline: str, status: str, layout: Layout 
         decisions=None,
         undecoded=None,
     )
-
-
-def encoded(prediction: Prediction) -> bytes:
-    """Encodes a prediction as JSON that a topic takes. A longer one goes without its inputs and
-    outputs, and says so in `undecoded`.
-    """
-    value = orjson.dumps(prediction)
-    if len(value) > MESSAGE_BYTES:
-        prediction["inputs"] = prediction["probabilities"] = prediction["values"] = prediction[
-            "decisions"
-        ] = None
-        prediction["undecoded"] = f"a record of {len(value)} bytes is not kept"
-        value = orjson.dumps(prediction)
-    return value
 
 
 def _status(entry: Mapping[str, Any]) -> str:
@@ -159,47 +142,3 @@ def _response(entry: Mapping[str, Any]) -> InferMessage:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
-
-
-def _fill_inputs(prediction: Prediction, request: InferMessage, layout: Layout) -> None:
-    try:
-        inputs: dict[str, list[Value]] = {}
-        for name, fields in (("numbers", layout.numbers), ("strings", layout.strings)):
-            if not fields:
-                continue
-            if name not in request.tensors:
-                raise Undecodable(f"there is no tensor {name}")
-            rows = request.tensors[name].matrix(len(fields), name)
-            prediction["rows"] = len(rows)
-            for column, field in enumerate(fields):
-                inputs[field] = [_value(row[column], boolean=field in layout.booleans) for row in rows]
-        prediction["inputs"] = inputs
-    except (Undecodable, TypeError, ValueError, OverflowError) as error:
-        prediction["undecoded"] = f"request: {error}"
-
-
-def _value(value: Scalar, *, boolean: bool) -> Value:
-    # As it came: a text that is no boolean stays a text, and so does a number that JSON does not have.
-    if isinstance(value, str):
-        return None if value == "" else value == "true" if boolean and value in _BOOLEANS else value
-    return None if isnan(value) else float(value) if isfinite(value) else str(float(value))
-
-
-def _fill_outputs(prediction: Prediction, response: InferMessage) -> None:
-    try:
-        for name, tensor in response.tensors.items():
-            match name:
-                case "probabilities":
-                    columns = tensor.shape[-1] if tensor.shape else 0
-                    prediction["probabilities"] = [
-                        [float(value) for value in row] for row in tensor.matrix(columns, name)
-                    ]
-                case "value":
-                    prediction["values"] = [float(row[0]) for row in tensor.matrix(1, name)]
-                case "interval":
-                    prediction["intervals"] = [[float(end) for end in row] for row in tensor.matrix(2, name)]
-                case "decision":
-                    prediction["decisions"] = [str(row[0]) for row in tensor.matrix(1, name)]
-            prediction["rows"] = tensor.shape[0] if tensor.shape else 0
-    except (Undecodable, TypeError, ValueError, OverflowError) as error:
-        prediction["undecoded"] = f"response: {error}"

@@ -31,7 +31,7 @@ from penstock.runtime.kafka.messages import BY_KEY, Committed, Partition, Produc
 from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.transaction import Transactions
 from penstock.runtime.settings import KafkaSettings
-from penstock_inference.record.predictions import encoded
+from penstock.serving.records import encoded
 from penstock_inference.record.spool import Position
 
 log = structlog.get_logger(__name__)

@@ -24,11 +24,11 @@ from penstock.runtime.kafka.spans import linked_span
 from penstock.runtime.metrics import counter, histogram
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.telemetry import context_of
+from penstock.serving.model import Layouts
 from penstock_inference.record.origin import Origins
 from penstock_inference.record.predictions import Unattributed, read_line
 from penstock_inference.record.publisher import GROUP, Publisher
 from penstock_inference.record.spool import Position, Tail, mended
-from penstock_inference.serving.model import Layouts
 
 log = structlog.get_logger(__name__)
 _PREDICTIONS = histogram(metrics.PREDICTIONS)

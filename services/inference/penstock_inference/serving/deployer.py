@@ -16,12 +16,12 @@ from penstock.contracts import metrics
 from penstock.contracts.errors import TREATMENTS, PenstockError
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.contracts.pipeline import Pipeline
+from penstock.packages.admission import Admission
 from penstock.runtime.metrics import histogram
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.telemetry import context_of, span
-from penstock_inference.serving.admission import Admission
+from penstock.serving.model import Model
 from penstock_inference.serving.deployment import Deployment, Deployments
-from penstock_inference.serving.model import Model
 from penstock_inference.serving.rollout import Rollout
 
 log = structlog.get_logger(__name__)

@@ -19,8 +19,8 @@ from penstock.packages.evidence import Known
 from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import Applied, AppliedPipelines
 from penstock.runtime.store import Store
+from penstock.serving.model import Layout, Model
 from penstock_inference import store as tables
-from penstock_inference.serving.model import Layout, Model
 
 GROUP: Final = "penstock.inference"
 LONGEST_BACKOFF_S: Final = 30.0

@@ -12,8 +12,8 @@ import contextlib
 import secrets
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Refused, Unavailable
-from penstock_inference.serving.model import Model
-from penstock_inference.serving.probes import batches, difference
+from penstock.serving.model import Model
+from penstock.serving.probes import batches, difference
 from penstock_inference.serving.reconcile import CANDIDATE
 from penstock_inference.serving.repository import Device, ModelRepository, model_config
 from penstock_inference.serving.triton import Triton

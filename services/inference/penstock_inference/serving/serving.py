@@ -11,12 +11,12 @@ import structlog
 
 from penstock.contracts.errors import TREATMENTS, PenstockError, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
+from penstock.packages.admission import Admission
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.telemetry import current_traceparent
-from penstock_inference.serving.admission import Admission
+from penstock.serving.model import Model
 from penstock_inference.serving.deployer import Deployer
 from penstock_inference.serving.deployment import Deployment, Deployments
-from penstock_inference.serving.model import Model
 from penstock_inference.serving.reconcile import Deploy, Drop, Heal, Restore, Step, Trim, plan
 from penstock_inference.serving.rollout import Rollout
 

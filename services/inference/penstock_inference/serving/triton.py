@@ -10,8 +10,8 @@ from tritonclient.grpc import service_pb2
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import DeadlineExceeded, Unavailable
-from penstock_inference.protocol.connection import ASK_S, Connection
-from penstock_inference.protocol.tensors import Numbers, Strings, Tensor, grpc_response_of
+from penstock.serving.protocol.tensors import Numbers, Strings, Tensor, grpc_response_of
+from penstock_inference.connection import ASK_S, Connection
 
 # Deadline of a load or unload, in seconds: a large graph takes its time, and Triton waits for what
 # is in flight on the old one.

@@ -16,7 +16,7 @@ import grpc
 from loans import NAME
 from tritonclient.grpc import service_pb2_grpc
 
-from penstock_inference.protocol.tensors import grpc_response_of
+from penstock.serving.protocol.tensors import grpc_response_of
 from penstock_inference.serving.triton import infer_request
 
 ID = "x-penstock-prediction"

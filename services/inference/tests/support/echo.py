@@ -15,13 +15,13 @@ import psutil
 from onnx import TensorProto, helper
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from penstock.serving.model import Layout
 from penstock.stack import envoy
 from penstock.stack.triton import Triton
 from penstock.testing.broker import free_ports
 from penstock.testing.wait import until
 from penstock_inference.door.door import Backends, Door
 from penstock_inference.door.files import prepare
-from penstock_inference.serving.model import Layout
 
 NAME = "echo"
 LAYOUT = Layout(

@@ -10,9 +10,9 @@ from pathlib import Path
 from penstock.contracts.topics import Topic
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.settings import KafkaSettings
+from penstock.serving.model import Layout
 from penstock_inference.record.publisher import Publisher
 from penstock_inference.record.recorder import Recorder
-from penstock_inference.serving.model import Layout
 
 LAYOUT = Layout("sha256:" + "a" * 64, 3, ("age", "income"), ("purpose", "owns"), frozenset({"owns"}))
 

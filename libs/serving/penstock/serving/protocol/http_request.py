@@ -17,8 +17,8 @@ from typing import Any, Final, Never
 
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.protocol.checks import LARGEST_DIMENSION, check
-from penstock_inference.protocol.tensors import CODES, Undecodable, inflate
+from penstock.serving.protocol.checks import LARGEST_DIMENSION, check
+from penstock.serving.protocol.tensors import CODES, Undecodable, inflate
 
 MAX_JSON_BYTES: Final = 4 << 20
 PATH: Final = re.compile(r"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?", re.DOTALL)

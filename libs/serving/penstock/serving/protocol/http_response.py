@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.protocol.tensors import InferMessage, Tensor, Undecodable, from_bytes
+from penstock.serving.protocol.tensors import InferMessage, Tensor, Undecodable, from_bytes
 
 
 def write_response(

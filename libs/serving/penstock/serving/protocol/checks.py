@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.protocol.tensors import CONTENTS, NUMPY, Undecodable, from_bytes, text
+from penstock.serving.protocol.tensors import CONTENTS, NUMPY, Undecodable, from_bytes, text
 
 EVENTS: Final = "penstock_events"  # parameter of a request: sealed ids of the events behind it
 _SIZE: Final = "binary_data_size"

@@ -10,17 +10,30 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.contracts.errors import PenstockError, Refused
-from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.events import Artifact, ModelVersion, ModelVersionPromoted
 from penstock.packages.archive import MODEL_SIGNATURE, PACKAGE_FOLDER, unpack
 from penstock.packages.evidence import Known, admissible
 from penstock.packages.format import Package, open_package
 from penstock.packages.keys import Keys
 from penstock.packages.signing import verify_package
-from penstock.runtime.artifacts import Artifacts
+
+Fetch = Callable[[ModelVersion, Path], tuple[Path, Path]]
+"""Copies a version's package archive and its OpenSSF signature into a folder; returns both paths.
+Blocks, and raises NotFound, Tampered, Unavailable.
+"""
+
+
+def from_artifacts(fetch: Callable[[Artifact, Path], Path]) -> Fetch:
+    """Fetches what a version names from the artifact store: `from_artifacts(artifacts.fetch)`."""
+    return lambda version, folder: (
+        fetch(version.package, folder / "package.tar"),
+        fetch(version.signature, folder / MODEL_SIGNATURE),
+    )
 
 
 @dataclass(frozen=True)
@@ -30,15 +43,15 @@ class Admission:
     so a rotation needs no restart.
     """
 
-    artifacts: Artifacts
+    fetch: Fetch
     keys: Path
     folder: Path
 
     def admit(self, promotion: ModelVersionPromoted, known: Known | None) -> Package:
         """Fetches and verifies a package, and keeps it in `folder`. Blocks.
 
-        Raises Refused or Tampered with what does not hold, Unavailable while the artifact store or
-        the trust store is away.
+        Raises Refused or Tampered with what does not hold, Unavailable while the trust store or what
+        `fetch` asks is away.
         """
         version = promotion.version
         trust = Keys(self.keys).trust()
@@ -47,8 +60,7 @@ class Admission:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".incoming-") as name:
             scratch = Path(name)
-            archive = self.artifacts.fetch(version.package, scratch / "package.tar")
-            signature = self.artifacts.fetch(version.signature, scratch / MODEL_SIGNATURE)
+            archive, signature = self.fetch(version, scratch)
             unpack(archive, scratch / PACKAGE_FOLDER)
             archive.unlink()
             self._verify(scratch / PACKAGE_FOLDER, signature, promotion, known).check()

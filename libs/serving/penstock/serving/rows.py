@@ -1,19 +1,19 @@
-"""Prediction by entity or by fields, as messages: feature values in, a row of the model's input,
-named outputs back.
-"""
+"""Prediction as messages: feature values in, a row of the model's input, named outputs back."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from penstock.contracts.errors import Invalid, NotFound
-from penstock.feature_store.v1 import feature_store_pb2
 from penstock.inference.v1 import inference_pb2
-from penstock_inference.protocol.tensors import Tensor
-from penstock_inference.serving.model import Model
+from penstock.serving.model import Model
+from penstock.serving.protocol.tensors import Tensor
+
+if TYPE_CHECKING:
+    from penstock.feature_store.v1 import feature_store_pb2
 
 FeatureValue = float | str | bool | None  # None is missing
 
@@ -41,21 +41,6 @@ def plain(value: inference_pb2.Value | feature_store_pb2.Value) -> FeatureValue:
     kind = value.WhichOneof("kind")
     found: FeatureValue = getattr(value, kind) if kind else None
     return found
-
-
-def features_from_store(
-    model: Model, entity: str, answer: feature_store_pb2.GetOnlineFeaturesResponse
-) -> dict[str, FeatureValue]:
-    """Feature values of one entity. Raises NotFound when the store has none of it."""
-    found = answer.entities[0] if answer.entities else None
-    if found is None or found.status != feature_store_pb2.EntityFeatures.STATUS_FOUND:
-        expired = found is not None and found.status == feature_store_pb2.EntityFeatures.STATUS_EXPIRED
-        why = "its newest event is too old" if expired else "the feature store has no event of it"
-        raise NotFound(
-            f"{model.pipeline} has no {model.package.pipeline.entity} {entity!r}: {why}", where=entity
-        )
-    values = dict(zip(answer.fields, map(plain, found.values), strict=True))
-    return {name: values[reference] for name, reference in model.references.items()}
 
 
 def row_of(model: Model, values: Mapping[str, FeatureValue]) -> Row:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import isfinite
 
 from penstock.packages.parts import Probes
-from penstock_inference.protocol.tensors import Numbers, Strings, Tensor, Undecodable
+from penstock.serving.protocol.tensors import Numbers, Strings, Tensor, Undecodable
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from tritonclient.grpc import service_pb2
 
-from penstock_inference.protocol.checks import check
-from penstock_inference.protocol.http_request import MAX_JSON_BYTES, Head, HttpRequest, TooLarge, read_request
-from penstock_inference.protocol.http_response import read_response, write_response
-from penstock_inference.protocol.tensors import Undecodable, grpc_request_of
+from penstock.serving.protocol.checks import check
+from penstock.serving.protocol.http_request import MAX_JSON_BYTES, Head, HttpRequest, TooLarge, read_request
+from penstock.serving.protocol.http_response import read_response, write_response
+from penstock.serving.protocol.tensors import Undecodable, grpc_request_of
 
 PATH = "/v2/models/tickets/infer"
 NUMBERS: dict[str, Any] = {"name": "numbers", "shape": [1, 2], "datatype": "FP64", "data": [50.0, 3.0]}

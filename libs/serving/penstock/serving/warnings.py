@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from penstock.packages.parts import NumberProfile, StringProfile
-from penstock_inference.predict import FeatureValue, Row
-from penstock_inference.serving.model import Model
+from penstock.serving.model import Model
+from penstock.serving.rows import FeatureValue, Row
 
 MOST = 20
 """Warnings of one prediction: they travel with it, and into its record."""
