@@ -3,7 +3,7 @@
 from penstock.runtime.loading import loading
 
 with loading():
-    from penstock.runtime.lifecycle import start
+    from penstock.runtime.process import start
     from penstock_edge_gateway.app import run
     from penstock_edge_gateway.settings import Settings
 
