@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import itertools
 import json
 import math
 import random
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,7 @@ NUMBERS = [0.0, -0.0, 1.5, 2**53 + 1, -1.7e308, 1.7976931348623157e308, 5e-324, 
 TEXTS = ["", "true", "True", "false", "x" * 200, "ä", "\0", "\u2028", '"', "\\", "😀"]
 HEADERS = ["traceparent", "tracestate", PREDICTION_HEADER, "x-request-id", "x-forwarded-for", "authorization"]
 SIGNS = [chr(code) for code in range(32, 127)]
+FRAME_BYTES = 5  # of gRPC, before a message
 NO_HEADERS: dict[str, str] = {}
 Seen = dict[str, list[Any]]
 
@@ -45,7 +48,7 @@ class Sender:
 
     def __init__(self, served: Echoing) -> None:
         self.served = served
-        self.seen: dict[str, tuple[Seen, bytes]] = {}
+        self.seen: dict[str, tuple[Seen, bytes, int]] = {}
         self.refused = 0
         self._begins = served.door.log.stat().st_size  # after what other tests asked
         self._connection = http.client.HTTPConnection(served.door.listen, timeout=30)
@@ -82,20 +85,21 @@ class Sender:
             said = refusal.code().name, refusal.details()
         else:
             told = dict(call.initial_metadata())
-            self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message)
+            self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message, FRAME_BYTES)
             return
         # Triton's word for a name that is not UTF-8.
         unparsed = said == ("INTERNAL", "Unable to parse request")
         assert unparsed or said[0] in ("INVALID_ARGUMENT", "NOT_FOUND"), (said, message)
         self.refused += 1
 
-    def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes) -> None:
+    def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes, before: int = 0) -> None:
+        # `before`: bytes of the body that stand before what was sent, where that is not compressed.
         seen: Seen = {}
         for tensor, fields in (("seen_numbers", "ab"), ("seen_strings", "cde")):
             if tensor in tensors:
                 for column, field in enumerate(fields):
                     seen[field] = [plain(field, one) for one in tensors[tensor].values[column :: len(fields)]]
-        self.seen[identity] = (seen, sent)
+        self.seen[identity] = (seen, sent, before + len(sent))
 
     def check(self) -> int:
         """Compares every record with what the model saw; returns how many there are."""
@@ -112,13 +116,17 @@ class Sender:
                 if prediction["id"] not in self.seen:
                     assert prediction["status"] != "OK"
                     continue
-                seen, sent = self.seen.pop(prediction["id"])
+                seen, sent, size = self.seen.pop(prediction["id"])
                 inputs = prediction["inputs"]
+                found += 1
+                if size > KEPT_BYTES:
+                    assert inputs is None
+                    assert prediction["undecoded"] == f"a request of {size} bytes is not kept"
+                    continue
                 assert inputs is not None, (prediction, sent)
                 assert {field: typed(inputs[field]) for field in seen} == {
                     field: typed(values) for field, values in seen.items()
                 }, sent
-                found += 1
         assert self.seen == {}, "answered, and not recorded"
         assert self.served.all_run()
         return found
@@ -371,6 +379,77 @@ def test_a_long_call_with_what_is_no_text_reaches_no_batch(echo_served: Echoing)
             infer(sent[:-1] + b"\xff", timeout=30)
     assert refused.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert "a text is not UTF-8" in refused.value.details(), "says the gateway"
+
+
+def filled(size: int, make: Callable[[int], bytes]) -> bytes:
+    """A body of `size` bytes, near KEPT_BYTES. `make` takes the bytes of its longest text."""
+    body = make(size - (len(make(KEPT_BYTES)) - KEPT_BYTES))
+    assert len(body) == size
+    return body
+
+
+def long_message(texts: list[str], end: bytes) -> Callable[[int], bytes]:
+    def make(fill: int) -> bytes:
+        request = service_pb2.ModelInferRequest(model_name="echo")
+        request.inputs.add(name="numbers", datatype="FP64", shape=[1, 2])
+        request.inputs.add(name="strings", datatype="BYTES", shape=[1, 3])
+        last = struct.pack("<I", fill) + b"x" * (fill - len(end)) + end
+        request.raw_input_contents.extend([doubles([1.5, 0.0]), strings(texts) + last])
+        return bytes(request.SerializeToString())
+
+    return make
+
+
+def long_body(texts: list[str], end: bytes) -> Callable[[int], bytes]:
+    said = {
+        "inputs": [
+            {"name": "numbers", "shape": [1, 2], "datatype": "FP64", "data": [1.5, 0.0]},
+            {"name": "strings", "shape": [1, 3], "datatype": "BYTES", "data": [*texts, "?"]},
+        ]
+    }
+    head, tail = json.dumps(said).encode().split(b"?")
+    return lambda fill: head + b"x" * (fill - len(end)) + end + tail
+
+
+ENDS = {"ASCII": b"x", "beyond ASCII": "ä".encode(), "no text": b"\xff"}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_of_any_length_around_what_is_kept(echo_served: Echoing, end: str) -> None:
+    """A body of up to 1 MiB is recorded whole, a longer one as a call without inputs; what is no text
+    is refused on either side.
+    """
+    sender, rng, calls = Sender(echo_served), random.Random(SEED), 0
+    for beyond in (-3, -2, -1, 0, 1, 2, 3, *rng.sample(range(-9_000, 9_000), 4)):
+        texts = rng.choices(TEXTS[:-5], k=2)
+        sender.grpc(filled(KEPT_BYTES + beyond - FRAME_BYTES, long_message(texts, ENDS[end])), None)
+        sender.http(filled(KEPT_BYTES + beyond, long_body(texts, ENDS[end])), {})
+        calls += 2
+    answered = sender.check()
+    assert (answered, sender.refused) == ((0, calls) if end == "no text" else (calls, 0))
+
+
+def test_while_a_long_call_is_read_others_are_answered(echo_served: Echoing) -> None:
+    rows = 1_000_000  # more than the model takes: what is refused was read first
+    long = service_pb2.ModelInferRequest(model_name="echo")
+    long.inputs.add(name="numbers", datatype="FP64", shape=[rows, 2])
+    long.inputs.add(name="strings", datatype="BYTES", shape=[rows, 3])
+    long.raw_input_contents.extend([bytes(16 * rows), strings(["a"]) * (3 * rows)])
+    short = service_pb2.ModelInferRequest(model_name="echo")
+    for name, kind, columns in (("numbers", "FP64", 2), ("strings", "BYTES", 3)):
+        short.inputs.add(name=name, datatype=kind, shape=[1, columns])
+    short.inputs[0].contents.fp64_contents.extend([1.0, 2.0])
+    short.inputs[1].contents.bytes_contents.extend([b"a", b"b", b"c"])
+    with grpc.insecure_channel(echo_served.door.listen) as channel:
+        infer = channel.unary_unary(METHOD)
+        began = time.monotonic()
+        sent, answers = infer.future(long.SerializeToString(), timeout=60), [began]
+        while not sent.done():
+            infer(short.SerializeToString(), timeout=60)
+            answers.append(time.monotonic())
+    assert sent.code() == grpc.StatusCode.INVALID_ARGUMENT
+    longest = max(after - before for before, after in itertools.pairwise(answers))
+    assert longest < (answers[-1] - began) / 3
 
 
 @pytest.mark.slow

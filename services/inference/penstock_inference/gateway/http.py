@@ -81,15 +81,17 @@ class HttpGateway:
     async def _infer(self, scope: Message, receive: Receive) -> _Answer:
         head = _head(scope)
         async with self._many:
-            body, whole = await _body(receive, b"", LARGE_BYTES)
-            if whole:
+            body, ended = await _body(receive, LARGE_BYTES)
+            if ended and len(body) <= LARGE_BYTES:
                 request = read_request(head, body)
                 return _answer(request, await self._backend.infer(request.message))
             # Its rest waits in the door for its turn; it is read beside the event loop, so that others
             # are answered meanwhile.
             async with self._large:
-                body, whole = await _body(receive, body, MAX_REQUEST_BYTES)
-                if not whole:
+                if not ended:
+                    rest, _ = await _body(receive, MAX_REQUEST_BYTES - len(body))
+                    body += rest
+                if len(body) > MAX_REQUEST_BYTES:
                     raise TooLarge(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB")
                 request = await asyncio.to_thread(read_request, head, body)
                 return _answer(request, await self._backend.infer(request.message))
@@ -131,17 +133,16 @@ def _joined(before: str | None, value: bytes) -> str:
     return said if before is None else f"{before},{said}"
 
 
-async def _body(receive: Receive, begun: bytes, at_most: int) -> tuple[bytes, bool]:
-    # The body, and whether that is all of it; what is longer than `at_most` is not read to its end.
-    body = bytearray(begun)
-    while len(body) <= at_most:
+async def _body(receive: Receive, at_most: int) -> tuple[bytes, bool]:
+    # What comes next of the body, and whether it ends there; not much more than `at_most` is read.
+    body, ended = bytearray(), False
+    while not ended and len(body) <= at_most:
         part = await receive()
         if part["type"] == "http.disconnect":
             raise _Gone
         body += part.get("body", b"")
-        if not part.get("more_body", False):
-            return bytes(body), len(body) <= at_most
-    return bytes(body), False
+        ended = not part.get("more_body", False)
+    return bytes(body), ended
 
 
 def _answer(request: HttpRequest, response: Any) -> _Answer:

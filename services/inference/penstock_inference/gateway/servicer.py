@@ -4,6 +4,8 @@ ones, and whatever is not of the plainest form (`door/recording.lua`).
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import nullcontext
 from operator import methodcaller
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ from tritonclient.grpc import service_pb2
 from penstock.serving.protocol.checks import check
 from penstock.serving.protocol.tensors import MAX_DECODED_BYTES, Undecodable
 from penstock_inference.gateway.backend import INFER_S, Backend
-from penstock_inference.gateway.http import MANY
+from penstock_inference.gateway.http import LARGE_BYTES, MANY
 
 SERVICE: Final = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -30,27 +32,36 @@ class GrpcGateway:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self._large = asyncio.Lock()
 
     async def infer(self, message: bytes, context: Context) -> Any:
-        try:
-            request = service_pb2.ModelInferRequest.FromString(message)
-            check(request)
-        except DecodeError:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ModelInferRequest")
-        except Undecodable as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        request.DiscardUnknownFields()
-        within_s = min(context.time_remaining() or INFER_S, INFER_S)
-        try:
-            return await self._backend.infer(request, within_s)
-        except grpc.aio.AioRpcError as error:
-            await context.abort(error.code(), error.details() or "")
+        # As over HTTP, a long one waits for its turn, and is read beside the event loop.
+        long = len(message) > LARGE_BYTES
+        async with self._large if long else nullcontext():
+            try:
+                request = await asyncio.to_thread(_read, message) if long else _read(message)
+                within_s = min(context.time_remaining() or INFER_S, INFER_S)
+                return await self._backend.infer(request, within_s)
+            except DecodeError:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ModelInferRequest")
+            except Undecodable as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+            except grpc.aio.AioRpcError as error:
+                await context.abort(error.code(), error.details() or "")
 
     async def describe(self, message: bytes, context: Context) -> Any:
         try:
             return await self._backend.server()
         except grpc.aio.AioRpcError as error:
             await context.abort(error.code(), error.details() or "")
+
+
+def _read(message: bytes) -> service_pb2.ModelInferRequest:
+    """Raises DecodeError, Undecodable."""
+    request = service_pb2.ModelInferRequest.FromString(message)
+    check(request)
+    request.DiscardUnknownFields()
+    return request
 
 
 def server(backend: Backend, address: str) -> grpc.aio.Server:
