@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -197,12 +198,17 @@ def test_artifacts_of_another_store_are_read_and_replaced_where_they_are(
     artifacts: Artifacts, tmp_path: Path
 ) -> None:
     """The root was changed since; who leaves, leaves there too."""
-    before = Artifacts(f"file://{tmp_path}/before").put_bytes(KEY, b"old")
-    assert artifacts.read(before) == b"old"
-    after = artifacts.replace(before, b"new")
+    root = f"file://{tmp_path}/before"
+    before = Artifacts(root).put_bytes(KEY, b"old")
+    both = Artifacts(f"{artifacts.root},{root}")
+    assert both.read(before) == b"old"
+    after = both.replace(before, b"new")
     assert after.uri == before.uri
-    assert artifacts.read(after) == (tmp_path / "before" / KEY).read_bytes() == b"new"
+    assert both.read(after) == (tmp_path / "before" / KEY).read_bytes() == b"new"
     assert not artifacts.exists(KEY)
+    assert both.put_bytes(KEY, b"now").uri == artifacts.uri(KEY)
+    both.remove(after)
+    assert not (tmp_path / "before" / KEY).exists()
 
 
 # -- where they are --------------------------------------------------------------------------------
@@ -240,9 +246,14 @@ def test_keys_in_the_root_are_refused_and_not_repeated() -> None:
 
 
 def test_a_root_is_one_with_and_without_a_slash(tmp_path: Path) -> None:
-    assert Platform(artifacts="s3://bucket/some/prefix/").artifacts_uri == "s3://bucket/some/prefix"
-    assert Platform(artifacts="s3://a.bucket").artifacts_uri == "s3://a.bucket"
-    assert Platform(home=tmp_path).artifacts_uri == f"file://{tmp_path}/artifacts"
+    own = f"file://{tmp_path}/artifacts"
+    for named, roots in (
+        ("", own),
+        ("s3://bucket/some/prefix/", f"s3://bucket/some/prefix,{own}"),
+        ("s3://a.bucket", f"s3://a.bucket,{own}"),
+        (f"{own}/,s3://a.bucket/", f"{own},s3://a.bucket"),
+    ):
+        assert Platform(home=tmp_path, artifacts=named).artifact_roots == roots
 
 
 # -- only files ------------------------------------------------------------------------------------
@@ -261,7 +272,55 @@ def test_what_is_no_file_is_not_read(kind: str, tmp_path: Path) -> None:
             place.mkdir()
     named = Artifact(uri=f"file://{place}", digest=digest_of(b"rows"), size=4)
     with pytest.raises(Tampered, match=r"it is no file|it is a link|more than the 4 bytes"):
-        Artifacts(f"file://{tmp_path}").read(named)
+        Artifacts(f"file://{place.parent}").read(named)
+
+
+OUTSIDE = ["other/rows", "roots/rows", "root/../rows", "root/./rows", "root//rows", "root/", "root/\0"]
+
+
+@pytest.mark.parametrize("place", OUTSIDE)
+def test_what_lies_elsewhere_is_neither_read_nor_written_nor_removed(place: str, tmp_path: Path) -> None:
+    """Whoever names it, and were its digest right."""
+    for folder in ("root", "other", "roots", "."):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "rows").write_bytes(b"rows")
+    named = Artifact(uri=f"file://{tmp_path}/{place}", digest=digest_of(b"rows"), size=4)
+    artifacts = Artifacts(f"file://{tmp_path}/root")
+    for use in (
+        lambda: artifacts.read(named),
+        lambda: artifacts.read_unchecked(named),
+        lambda: artifacts.fetch(named, tmp_path / "fetched"),
+        lambda: artifacts.replace(named, b"new"),
+        lambda: artifacts.remove(named),
+    ):
+        with pytest.raises(Invalid, match="this lies in no artifact store of this service"):
+            use()
+    assert [path.read_bytes() for path in tmp_path.rglob("rows")] == [b"rows"] * 4
+
+
+@pytest.mark.parametrize("uri", ["s3://other/rows", "s3://bucket/artifacts/../rows", "gopher://bucket/rows"])
+def test_nor_is_it_in_another_bucket(uri: str) -> None:
+    named = Artifact(uri=uri, digest=digest_of(b"rows"), size=4)
+    with pytest.raises(Invalid, match="this lies in no artifact store of this service"):
+        Artifacts("s3://bucket/artifacts").read(named)
+
+
+@pytest.mark.parametrize("place", ["link/rows", "link"])
+def test_no_link_below_the_root_is_followed(place: str, tmp_path: Path) -> None:
+    """The root itself may be one."""
+    for folder in ("store", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "rows").write_bytes(b"rows")
+    (tmp_path / "root").symlink_to(tmp_path / "store")
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "elsewhere" / ("" if "/" in place else "rows"))
+    artifacts = Artifacts(f"file://{tmp_path}/root")
+    named = Artifact(uri=artifacts.uri(place), digest=digest_of(b"rows"), size=4)
+    assert artifacts.read(named.model_copy(update={"uri": artifacts.uri("rows")})) == b"rows"
+    with pytest.raises(Tampered, match="a link"):
+        artifacts.read(named)
+    with suppress(Tampered):
+        artifacts.remove(named)
+    assert (tmp_path / "elsewhere" / "rows").read_bytes() == b"rows"
 
 
 def test_a_disk_that_takes_nothing(tmp_path: Path) -> None:

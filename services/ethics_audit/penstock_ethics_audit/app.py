@@ -23,7 +23,7 @@ async def run(settings: Settings) -> None:
         store = await service.store(Tables.metadata, MIGRATIONS)
         keys = Keys(settings.platform.keys.resolve(), settings.platform.private_keys.resolve())
         await asyncio.to_thread(keys.ensure, roles=["audit"])
-        desk = Desk(keys, settings.platform.artifacts_uri, service.clock)
+        desk = Desk(keys, settings.platform.artifact_roots, service.clock)
 
         await service.restores(handlers.applied(desk, store, keys), before_calls=False)
         await service.restores(History(store, desk, keys))

@@ -41,7 +41,7 @@ JOB = "audit"
 
 class Desk:
     def __init__(self, keys: Keys, artifacts: str, clock: Callable[[], datetime]) -> None:
-        """`artifacts`: the store's URI, for the jobs."""
+        """`artifacts`: the stores' URIs, for the jobs."""
         self._keys = keys
         self._artifacts = artifacts
         self._clock = clock

@@ -54,7 +54,7 @@ def run(job: JobContext) -> dict[str, Any]:
         return _import(job, plan.pipeline, training_set, settings, requested.imported)
     told = {"chosen": dict(plan.chosen), "chosen_because": plan.because}
     job.progress({"training_set": training_set, "epochs": plan.pipeline.trainer.epochs, **told})
-    artifacts = Artifacts(settings.platform.artifacts_uri)
+    artifacts = Artifacts(settings.platform.artifact_roots)
     return _train(job, plan, training_set, settings.runs_dir / job.id, artifacts, requested.study)
 
 
@@ -162,7 +162,7 @@ def _import(
     from penstock.modelkit.imports.build import build_imported
     from penstock.packages.parts import Origin
 
-    artifacts, work = Artifacts(settings.platform.artifacts_uri), settings.runs_dir / job.id
+    artifacts, work = Artifacts(settings.platform.artifact_roots), settings.runs_dir / job.id
     built = build_imported(
         pipeline,
         received(imported.graph, pipeline.pipeline, artifacts),

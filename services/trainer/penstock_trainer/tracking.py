@@ -19,6 +19,7 @@ from mlflow.tracking import MlflowClient
 from sqlalchemy.exc import SQLAlchemyError
 
 from penstock.contracts.errors import Unavailable
+from penstock.runtime.artifacts import divided
 from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.settings import Settings
 
@@ -86,7 +87,7 @@ def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
     """Returns the experiment's id; makes it for the pipeline's first run. Two replicas may try at
     once: the second finds the first's.
     """
-    location = f"{settings.platform.artifacts_uri}/mlflow/{name}"
+    location = f"{divided(settings.platform.artifact_roots)[0]}/mlflow/{name}"
     with contextlib.suppress(MlflowException):
         return str(client.create_experiment(name, artifact_location=location))
     found = client.get_experiment_by_name(name)

@@ -69,7 +69,7 @@ def _pool(settings: Settings, pipeline: Pipeline, work: Workbench) -> TrialPool:
 
 def _fill(settings: Settings, training_set: TrainingSet, pipeline: Pipeline, work: Workbench) -> None:
     """Fetches the train and the validation part, and no other."""
-    artifacts, folder = Artifacts(settings.platform.artifacts_uri), work.folder.parent
+    artifacts, folder = Artifacts(settings.platform.artifact_roots), work.folder.parent
     train = artifacts.fetch(training_set.train, folder / "train.parquet")
     validation = artifacts.fetch(training_set.validation, folder / "validation.parquet")
     work.fill(train, validation, pipeline, pipeline.tuner.evaluate.folds)

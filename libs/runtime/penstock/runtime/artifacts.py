@@ -35,20 +35,29 @@ class ArtifactStore(Protocol):
         """The URI or everything below it; missing is fine."""
 
 
-# Stores by a URI's scheme.
-STORES: Mapping[str, Callable[[], ArtifactStore]] = {"file": FileArtifactStore, "s3": S3ArtifactStore}
+# Stores by a URI's scheme, made for a root.
+STORES: Mapping[str, Callable[[str], ArtifactStore]] = {
+    "file": FileArtifactStore,
+    "s3": lambda _: S3ArtifactStore(),
+}
 
 
 class Artifacts:
     """One root, keys below it: `training-sets/<id>/train.parquet`. What was put is durable when the
     call returns.
+
+    Artifacts may lie below other roots, too, where they were put before; nothing that lies elsewhere
+    is read, replaced or removed, whoever names it.
     """
 
-    def __init__(self, root: str) -> None:
-        """Connects to nothing. Raises Invalid as `checked_root`, and for S3 without the extra `s3`."""
-        self.root = checked_root(root)
+    def __init__(self, roots: str) -> None:
+        """`roots`: with commas between them, the one for what is new first. Connects to nothing.
+        Raises Invalid as `checked_roots`, and for S3 without the extra `s3`.
+        """
+        self.roots = checked_roots(roots)
+        self.root, *_ = divided(self.roots)
         self._stores: dict[str, ArtifactStore] = {}
-        self._store = self._store_of(self.root)
+        self._below(self.root)
 
     def uri(self, key: str) -> str:
         return f"{self.root}/{key}"
@@ -90,11 +99,11 @@ class Artifacts:
 
     def exists(self, key: str) -> bool:
         """Whether the key is there or something below it. Raises Unavailable."""
-        return self._store.exists(self.uri(key))
+        return self._store_of(self.uri(key)).exists(self.uri(key))
 
     def delete(self, key: str) -> None:
         """Removes a key or everything below it; missing is fine. Raises Unavailable."""
-        self._store.delete(self.uri(key))
+        self._store_of(self.uri(key)).delete(self.uri(key))
 
     def remove(self, artifact: Artifact) -> None:
         """Removes the artifact where it is; missing is fine. Raises Unavailable."""
@@ -124,26 +133,43 @@ class Artifacts:
             raise NotFound("the artifact is gone", where=artifact.uri) from error
 
     def _store_of(self, uri: str) -> ArtifactStore:
-        # It may be another than the root's: the root was changed since.
-        scheme = uri.partition("://")[0]
-        if scheme not in self._stores:
-            if scheme not in STORES:
-                raise Invalid(f"`{scheme}://` names no artifact store", where=uri)
-            self._stores[scheme] = STORES[scheme]()
-        return self._stores[scheme]
+        """Raises Invalid for what lies below none of the roots."""
+        for root in divided(self.roots):
+            if uri.startswith(f"{root}/") and _is_key(uri.removeprefix(f"{root}/")):
+                return self._below(root)
+        raise Invalid(
+            "this lies in no artifact store of this service",
+            where=uri,
+            remedy="Where it lay before, name that root in PENSTOCK_ARTIFACTS, behind a comma",
+        )
+
+    def _below(self, root: str) -> ArtifactStore:
+        if root not in self._stores:
+            self._stores[root] = STORES[root.partition("://")[0]](root)
+        return self._stores[root]
 
 
-def checked_root(root: str, where: str | None = None) -> str:
-    """Without the slash at its end. Raises Invalid that names `where` it stands and does not repeat
-    it: a key may be part of it.
+def checked_roots(roots: str, where: str | None = None) -> str:
+    """Without the slash at the end of each. Raises Invalid that names `where` they stand and does not
+    repeat them: a key may be part of one.
     """
-    if not _ROOT.fullmatch(root):
+    if not all(_ROOT.fullmatch(root) for root in divided(roots)):
         remedy = (
             "Write file:///folder or s3://bucket/prefix; the keys to a bucket stand in the file that"
             " AWS_SHARED_CREDENTIALS_FILE names"
         )
         raise Invalid("this names no artifact store", where=where, remedy=remedy)
-    return root.rstrip("/")
+    return ",".join(root.rstrip("/") for root in divided(roots))
+
+
+def divided(roots: str) -> list[str]:
+    """The roots one by one; a comma within a folder's name divides nothing."""
+    return re.split(r",(?=[a-z0-9]+:/)", roots)
+
+
+def _is_key(key: str) -> bool:
+    """Whether it leads downwards only."""
+    return "\0" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
 
 
 def file_digest(path: Path) -> str:

@@ -8,7 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -18,12 +18,17 @@ _CHUNK = 1 << 20
 
 
 class FileArtifactStore:
+    """Files below a root. No link below it is followed by what reads or removes."""
+
+    def __init__(self, root: str) -> None:
+        self._root = _path(root)
+
     def put(self, path: Path, uri: str) -> None:
         with _told(uri):
             _place(path, _path(uri))
 
     def get(self, uri: str, to: Path, most: int | None = None) -> None:
-        with _told(uri), _opened(uri) as source, to.open("wb") as target:
+        with _told(uri), self._opened(uri) as source, to.open("wb") as target:
             while chunk := source.read(_CHUNK):
                 if most is not None and target.tell() + len(chunk) > most:
                     raise Tampered(f"it has more than the {most} bytes expected", where=uri)
@@ -34,25 +39,44 @@ class FileArtifactStore:
             return _path(uri).exists()
 
     def delete(self, uri: str) -> None:
-        path = _path(uri)
-        with _told(uri):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), _told(uri), self._folder_of(uri) as (folder, name):
+            try:
+                os.unlink(name, dir_fd=folder)
+            except IsADirectoryError:
+                shutil.rmtree(name, dir_fd=folder)
+
+    def _opened(self, uri: str) -> IO[bytes]:
+        """A regular file, which alone has an end and is there without being waited for."""
+        with self._folder_of(uri) as (folder, name):
+            descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Tampered("it is no file", where=uri)
+        return os.fdopen(descriptor, "rb")
+
+    @contextmanager
+    def _folder_of(self, uri: str) -> Iterator[tuple[int, str]]:
+        """The folder that holds it, opened, and its name in there. Raises Tampered for a link on the way."""
+        *folders, name = _path(uri).relative_to(self._root).parts
+        at = os.open(self._root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            for folder in folders:
+                above, at = at, _open_folder(folder, at, uri)
+                os.close(above)
+            yield at, name
+        finally:
+            os.close(at)
 
 
 def _path(uri: str) -> Path:
     return Path(uri.removeprefix("file://"))
 
 
-def _opened(uri: str) -> IO[bytes]:
-    """A regular file, which alone has an end and is there without being waited for."""
-    descriptor = os.open(_path(uri), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Tampered("it is no file", where=uri)
-    return os.fdopen(descriptor, "rb")
+def _open_folder(name: str, above: int, uri: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+    except NotADirectoryError as error:
+        raise Tampered(f"`{name}` on the way to it is no folder, or a link", where=uri) from error
 
 
 @contextmanager

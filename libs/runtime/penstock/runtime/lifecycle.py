@@ -44,7 +44,7 @@ class Service(Process):
     @cached_property
     def artifacts(self) -> Artifacts:
         """Connects to nothing. Raises Invalid where they are in S3 and the extra `s3` is not installed."""
-        return Artifacts(self.settings.platform.artifacts_uri)
+        return Artifacts(self.settings.platform.artifact_roots)
 
     async def store(self, tables: MetaData, migrations: str) -> Store:
         """The service's database, migrated; carries inbox, outbox and jobs. While it does not

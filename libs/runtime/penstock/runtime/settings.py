@@ -20,7 +20,7 @@ from penstock.contracts.connection import KafkaSettings as KafkaSettings
 from penstock.contracts.errors import Invalid
 from penstock.contracts.services import SERVICES
 from penstock.runtime import ports
-from penstock.runtime.artifacts import checked_root
+from penstock.runtime.artifacts import checked_roots, divided
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -41,6 +41,7 @@ class Platform(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     endpoint: str = f"127.0.0.1:{ports.DOOR}"  # the front door
     # URI of the artifact store, file:///folder or s3://bucket/prefix; by default a folder in `home`.
+    # Behind commas those where artifacts lay before; that in `home` is always among them.
     # Where S3 is and who asks it say the AWS variables: AWS_ENDPOINT_URL, AWS_DEFAULT_REGION,
     # AWS_SHARED_CREDENTIALS_FILE.
     artifacts: str = ""
@@ -53,11 +54,14 @@ class Platform(BaseSettings):
     @field_validator("artifacts")
     @classmethod
     def _artifacts_are_somewhere(cls, artifacts: str) -> str:
-        return artifacts and checked_root(artifacts, where="PENSTOCK_ARTIFACTS")
+        return artifacts and checked_roots(artifacts, where="PENSTOCK_ARTIFACTS")
 
     @property
-    def artifacts_uri(self) -> str:
-        return self.artifacts or f"file://{self.home.resolve()}/artifacts"
+    def artifact_roots(self) -> str:
+        """As `Artifacts` takes them."""
+        own = f"file://{self.home.resolve()}/artifacts"
+        named = divided(self.artifacts) if self.artifacts else []
+        return ",".join(named if own in named else [*named, own])
 
     @property
     def keys(self) -> Path:
