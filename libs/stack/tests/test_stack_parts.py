@@ -45,12 +45,19 @@ parameters { key: "intra_op_thread_count" value: { string_value: "1" } }
 
 
 def small_model() -> bytes:
-    """value = table[int(number)]; decision = the string as it came. A number outside the table
-    fails in the graph.
+    """value = table[int(number) % 1000]; decision = the string as it came. A number outside the table
+    fails in the graph, and one beyond a thousand takes 4 bytes for each thousand.
     """
     nodes = [
-        helper.make_node("Cast", ["numbers"], ["index"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["table", "index"], ["value"]),
+        helper.make_node("Cast", ["numbers"], ["number"], to=TensorProto.INT64),
+        helper.make_node("Mod", ["number", "thousand"], ["index"]),
+        helper.make_node("Div", ["number", "thousand"], ["thousands"]),
+        helper.make_node("ReduceMax", ["thousands"], ["size"], keepdims=0),
+        helper.make_node("Reshape", ["size", "one"], ["shape"]),
+        helper.make_node("ConstantOfShape", ["shape"], ["large"]),
+        helper.make_node("ReduceSum", ["large"], ["nothing"], keepdims=0),
+        helper.make_node("Gather", ["table", "index"], ["found"]),
+        helper.make_node("Add", ["found", "nothing"], ["value"]),
         helper.make_node("Identity", ["strings"], ["decision"]),
     ]
     graph = helper.make_graph(
@@ -64,7 +71,11 @@ def small_model() -> bytes:
             helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1]),
             helper.make_tensor_value_info("decision", TensorProto.STRING, ["n", 1]),
         ],
-        [helper.make_tensor("table", TensorProto.FLOAT, [3], [10.0, 11.0, 12.0])],
+        [
+            helper.make_tensor("table", TensorProto.FLOAT, [3], [10.0, 11.0, 12.0]),
+            helper.make_tensor("thousand", TensorProto.INT64, [], [1000]),
+            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        ],
     )
     return bytes(
         helper.make_model(
@@ -131,6 +142,15 @@ async def test_strings_go_through_triton_and_a_poisoned_request_fails_alone(part
     assert isinstance(answers[2], InferenceServerException)
     assert "UTF-8" not in str(answers[2])
     assert 1 <= executions(parts) < len(asked), "the four were not batched, so nothing was tried"
+
+
+async def test_a_request_for_which_the_graph_wants_too_much_memory_fails_alone(parts: StackUnderTest) -> None:
+    load(parts)
+    async with triton.InferenceServerClient(parts.stack.file.triton_grpc) as server:
+        await server.load_model("parity")
+        with pytest.raises(InferenceServerException, match=r"bad_alloc|allocate memory"):
+            await ask(server, 1e12, b"4 GB")
+        assert await ask(server, 1, b"a") == (11.0, b"a")
 
 
 async def test_a_killed_stub_is_mended_by_unloading_and_loading(parts: StackUnderTest) -> None:

@@ -14,6 +14,7 @@ from penstock.measures.scores import Scores
 from penstock.measures.weighted import together
 from penstock.packages.format import Package
 from penstock_ethics_audit.audit import Finding
+from penstock_ethics_audit.graphs import load
 from penstock_ethics_audit.split import Split, score
 
 log = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ def baselines(
     found = []
     for name, graph in package.baselines.items():
         try:
-            theirs = score(split, graph, signature)
+            theirs = score(split, load(graph), signature)
         except Invalid as error:
             log.warning("baseline_left_out", name=name, why=str(error))
             continue

@@ -7,7 +7,6 @@ L. Breiman, *Random Forests* (2001), section 10.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from penstock.measures.intervals import Bootstrap
 from penstock.measures.scores import Floats, Scores
 from penstock.packages.parts import ModelSignature
 from penstock_ethics_audit.audit import Finding
+from penstock_ethics_audit.graphs import Graph
 from penstock_ethics_audit.split import Split, score
 
 MAX_ROWS = 1_000
@@ -33,7 +33,7 @@ class Importance(Finding):
 
 
 def importance(
-    split: Split, model: Path, signature: ModelSignature, seed: int, confidence: float
+    split: Split, graph: Graph, signature: ModelSignature, seed: int, confidence: float
 ) -> Importance | None:
     """Measures each feature on at most MAX_ROWS rows. Rows and their orders are drawn alike in each audit,
     so that versions are compared on the same; intervals are drawn by `seed`. None with more than
@@ -45,13 +45,13 @@ def importance(
     random = np.random.default_rng(_DRAW)
     rows = np.sort(random.permutation(len(split))[:MAX_ROWS])
     some = split.take(rows)
-    scores = score(some, model, signature)
+    scores = score(some, graph, signature)
     before = _losses(scores)
     rises: dict[str, Floats | None] = {}
     for index, name in enumerate(names):
         moved = _moved(some, index, random.permutation(len(some)))
         try:
-            rises[name] = _losses(score(moved, model, signature)) - before
+            rises[name] = _losses(score(moved, graph, signature)) - before
         except Invalid:  # a mixture of values that no row had, and no number for it
             rises[name] = None
     bootstrap = Bootstrap(scores.units, RESAMPLES, confidence, seed)

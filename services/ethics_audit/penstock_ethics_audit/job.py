@@ -30,6 +30,7 @@ from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.spent import spent
 from penstock_ethics_audit.audit import audit
 from penstock_ethics_audit.baselines import baselines
+from penstock_ethics_audit.graphs import Graph, opened
 from penstock_ethics_audit.importance import importance
 from penstock_ethics_audit.report.page import render
 from penstock_ethics_audit.report.pictures import pictures
@@ -66,9 +67,10 @@ def run(job: JobContext) -> Mapping[str, Any]:
         step("package verified")
         part = _split(order, package, artifacts, folder)
         split = read_split(part, package.signature)
-        scores = score(split, package.model, package.signature)
-        step(f"{len(scores)} rows scored")
-        result = _result(order, package, split, scores, read_merged(part), step)
+        with opened(package) as graph:
+            scores = score(split, graph, package.signature)
+            step(f"{len(scores)} rows scored")
+            result = _result(order, package, graph, split, scores, read_merged(part), step)
         write_scores(split, scores, folder / "scores.npz")
         written = artifacts.put_file(f"{place}/scores.npz", folder / "scores.npz")
         report = artifacts.put_bytes(f"{place}/report.html", render(result).encode())
@@ -84,6 +86,7 @@ def run(job: JobContext) -> Mapping[str, Any]:
 def _result(
     order: Order,
     package: Package,
+    graph: Graph,
     split: Split,
     scores: Scores,
     merged: dict[str, int],
@@ -95,7 +98,7 @@ def _result(
     # Done again, an audit gives the same numbers, and nobody can choose a lucky seed.
     seed = int(short_digest(package.digest, 12), 16)
     findings = audit(scores, groupings, pipeline.audit, seed, step)
-    found = importance(split, package.model, package.signature, seed, pipeline.audit.confidence)
+    found = importance(split, graph, package.signature, seed, pipeline.audit.confidence)
     step("importance")
     simpler = baselines(package, split, scores, seed, pipeline.audit.confidence)
     step("baselines")

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, PenstockError
 from penstock.measures.scores import ABSTAINED, Codes, Floats, Scores
 from penstock.packages.parts import ModelSignature
+from penstock_ethics_audit.graphs import Graph
 
 ABSTAIN = "abstain"  # the graph's `decision` where it abstains
 ROWS_AT_ONCE = 2048
@@ -102,18 +102,17 @@ def read_merged(path: Path) -> dict[str, int]:
     return dict(json.loads(metadata.get(b"penstock", b"{}")).get("merged", {}))
 
 
-def score(split: Split, model: Path, signature: ModelSignature) -> Scores:
+def score(split: Split, graph: Graph, signature: ModelSignature) -> Scores:
     """Runs the packaged graph over all rows: the very bytes that are signed and served, threshold
     and abstaining included.
 
-    Raises Invalid where the graph does not answer as its signature says.
+    Raises Invalid where the graph does not answer as its signature says, Refused where it breaks a
+    bound.
     """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
     try:
-        session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-        answers = [_run(session, split, start, signature) for start in range(0, len(split), ROWS_AT_ONCE)]
+        answers = [_run(graph, split, start, signature) for start in range(0, len(split), ROWS_AT_ONCE)]
+    except PenstockError:
+        raise
     except Exception as error:  # ONNX Runtime's own errors share no base
         raise Invalid(
             f"the packaged graph does not run: {error}", where="model.onnx", remedy="Train again"
@@ -159,11 +158,11 @@ def write_scores(split: Split, scores: Scores, path: Path) -> None:
     )
 
 
-def _run(session: Any, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:
+def _run(graph: Graph, split: Split, start: int, signature: ModelSignature) -> dict[str, NDArray[Any]]:
     rows, names = slice(start, start + ROWS_AT_ONCE), list(signature.outputs)
     inputs = {"numbers": split.numbers[rows], "strings": split.strings[rows]}
     feed = {name: columns for name, columns in inputs.items() if columns.shape[1]}
-    return dict(zip(names, session.run(names, feed), strict=True))
+    return dict(zip(names, graph.run(names, feed), strict=True))
 
 
 def _columns(columns: Sequence[NDArray[Any]], rows: int, dtype: Any) -> NDArray[Any]:

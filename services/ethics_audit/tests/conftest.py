@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from penstock.packages.parts import (
     Inputs,
     ModelSignature,
     NumberProfile,
+    Origin,
     Output,
     Probes,
     Profile,
@@ -42,8 +43,10 @@ GATES = [
 ]
 
 
-def graph(task: str, opset: int = 20) -> bytes:
-    """x in `numbers`, a word in `strings`: score = 2 x + what the word is worth."""
+def graph(task: str, opset: int = 20, spoilt: Sequence[onnx.NodeProto] = ()) -> bytes:
+    """x in `numbers`, a word in `strings`: score = 2 x + what the word is worth. `spoilt` are nodes
+    that make of `x` another, `slope`.
+    """
     nodes = [
         h.make_node("IsNaN", ["numbers"], ["missing"]),
         h.make_node("Where", ["missing", "zero", "numbers"], ["filled"]),
@@ -57,7 +60,7 @@ def graph(task: str, opset: int = 20) -> bytes:
             values_floats=[-0.5, 0.5],
             default_float=0.0,
         ),
-        h.make_node("Mul", ["x", "two"], ["slope"]),
+        *(spoilt or [h.make_node("Mul", ["x", "two"], ["slope"])]),
         h.make_node("Add", ["slope", "worth"], ["score"]),
     ]
     constants = [h.make_tensor("zero", T.DOUBLE, [], [0.0]), h.make_tensor("two", T.FLOAT, [], [2.0])]
@@ -102,6 +105,9 @@ class World:
     folder: Path
     artifacts: Artifacts
     keys: Keys
+
+    def graph(self, spoilt: Sequence[onnx.NodeProto] = ()) -> bytes:
+        return graph("binary", spoilt=spoilt)
 
     def pipeline(self, task: str, gates: list[dict[str, Any]], min_rows: int = 30) -> Pipeline:
         kind = {"binary": "boolean", "multiclass": "category", "regression": "number"}[task]
@@ -169,6 +175,8 @@ class World:
         card: str = "# loans\n",
         baselines: Mapping[str, bytes | None] = MappingProxyType({}),
         study: StudyReference | None = None,
+        model: bytes | None = None,
+        origin: Origin | None = None,
     ) -> ModelVersion:
         """A signed package of a real graph over a real split."""
         training_set = lending.training_set(
@@ -202,7 +210,7 @@ class World:
         ]
         digest = packages.write_package(
             directory,
-            model=graph(task),
+            model=model or graph(task),
             pipeline=self.pipeline(task, GATES if gates is None else gates),
             signature=ModelSignature(
                 inputs=Inputs(numbers=("x",), strings=("word",)),
@@ -219,6 +227,7 @@ class World:
             curves=Curves(metric="auroc", points=tuple(points)),
             card=card,
             study=study,
+            origin=origin,
             baselines={name: given or graph(task) for name, given in baselines.items()},
         )
         signature = self.folder / f"model-{number}.sig"

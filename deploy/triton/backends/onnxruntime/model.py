@@ -13,6 +13,7 @@ wrong with one is answered to that one; when a batch fails in the graph, its req
 
 import json
 import os
+import resource
 
 import numpy as np
 import onnxruntime as ort
@@ -39,6 +40,7 @@ TRITON_TYPES = {
     "tensor(double)": "TYPE_FP64",
     "tensor(string)": "TYPE_STRING",
 }
+MEMORY = 3 << 30  # bytes that a model may take beyond what this process has without it
 SHARED_MEMORY = "/dev/shm/"  # noqa: S108
 OPTIMIZATION = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -54,6 +56,7 @@ class Refusal(Exception):
 class TritonPythonModel:
     def initialize(self, args):
         close_shared_memory()
+        bound_memory()
         config = json.loads(args["model_config"])
         path = os.path.join(
             str(pb_utils.get_model_dir()), config.get("default_model_filename") or "model.onnx"
@@ -146,6 +149,15 @@ def close_shared_memory():
     for path in paths - {""}:
         if not path.endswith(" (deleted)"):
             os.chmod(SHARED_MEMORY + path, 0o600)
+
+
+def bound_memory():
+    """Makes a request for which the graph wants too much fail alone: without a bound it would take the
+    memory of all that runs here. This process has one model.
+    """
+    with open("/proc/self/statm") as pages:
+        limit = int(pages.read().split()[0]) * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 def refused(message, code):

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import resource
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,10 +22,10 @@ from penstock.contracts.errors import Invalid
 from penstock.contracts.pipeline import Decision
 from penstock.modelkit.graph import Array
 from penstock.modelkit.rows import Rows
+from penstock.packages.confined import MEMORY, confine, wants_too_much
 from penstock.packages.parts import ModelSignature
 
 SECONDS = 60
-MEMORY = 3 << 30  # beyond what the process has with its libraries loaded
 ALONE = 8  # rows that are also asked one by one
 ALIKE = 1e-5
 LONG = 10_000  # characters of an odd text
@@ -122,22 +120,6 @@ def main() -> None:
         found = {"refused": np.frombuffer(json.dumps(said).encode(), np.uint8)}
     out.write(_packed(**found))
     out.flush()
-
-
-def confine(seconds: float, memory: int) -> None:
-    """Gives up what no graph needs, for good."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + memory
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    cpu = int(used.ru_utime + used.ru_stime + seconds) + 1
-    for kind, bound in (
-        (resource.RLIMIT_AS, limit),
-        (resource.RLIMIT_CPU, cpu),
-        (resource.RLIMIT_FSIZE, 0),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, 0),  # what is open stays open
-    ):
-        resource.setrlimit(kind, (bound, bound + 1 if kind == resource.RLIMIT_CPU else bound))
 
 
 def examine(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -267,12 +249,10 @@ def _said(what: str) -> Any:
     """Makes a sentence of whatever ONNX Runtime raises: its errors share no base."""
     try:
         yield
-    except MemoryError as error:
-        raise _too_large() from error
     except Exception as error:
-        first = str(error).strip().split("\n", 1)[0]
-        if "bad_alloc" in first or "Failed to allocate memory" in first:
+        if wants_too_much(error):
             raise _too_large() from error
+        first = str(error).strip().split("\n", 1)[0]
         raise Invalid(
             f"{what}: {first[:300]}", remedy="Run it in onnxruntime with such rows, and export it again"
         ) from error
