@@ -18,7 +18,7 @@ from penstock.client.connection import Connection
 from penstock.client.declared import Row
 from penstock.client.pipelines import Pipelines
 from penstock.client.settings import ClientSettings
-from penstock.contracts.dataplane import Reject, read_json
+from penstock.contracts.dataplane import Reject, entity_key
 from penstock.contracts.errors import Invalid, NotFound, Refused, Unavailable
 from penstock.contracts.topics import source_topic
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
@@ -254,7 +254,7 @@ def _watermarks(consumer: Consumer, topic: str) -> dict[int, tuple[int, int]]:
 
 def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
     if isinstance(row, bytes):
-        return row, _key_of(row, key)
+        return row, entity_key(row, key)
     entity = row.get(key)
     try:
         value = _encoded(row)
@@ -264,8 +264,9 @@ def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
             where=f"{key} {entity}",
             remedy="Give texts, numbers, booleans, times, and None for what is missing",
         ) from error
-    said = str(entity).encode("utf-8", "replace") if isinstance(entity, (str, int)) else _key_of(value, key)
-    return value, said
+    if isinstance(entity, (str, int)):
+        return value, str(entity).encode("utf-8", "replace")
+    return value, entity_key(value, key)
 
 
 def _encoded(row: Row) -> bytes:
@@ -278,16 +279,6 @@ def _encoded(row: Row) -> bytes:
     if value and (not nulls or nulls <= [*row.values()].count(None)):
         return value
     return orjson.dumps({name: _written(value) for name, value in row.items()}, default=_plain)
-
-
-def _key_of(value: bytes, key: str) -> bytes | None:
-    """The entity as ingest will read it."""
-    try:
-        found = read_json(value)
-    except json.JSONDecodeError:
-        return None
-    entity = found.get(key) if isinstance(found, dict) else None
-    return None if entity is None else str(entity).encode()
 
 
 def _written(value: object) -> object:

@@ -73,6 +73,18 @@ def _whole(digits: str) -> float:
     return float(digits)
 
 
+def entity_key(event: bytes, field: str) -> bytes | None:
+    """Finds the Kafka key of an event: its entity, from the key's `field`, as ingest will read it; None
+    where it names none.
+    """
+    try:
+        found = read_json(event)
+    except json.JSONDecodeError:
+        return None
+    entity = found.get(field) if isinstance(found, dict) else None
+    return None if entity is None else str(entity).encode()
+
+
 _ZONELESS = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)?")
 
 
@@ -136,7 +148,20 @@ class Prediction(TypedDict):
     # Sentences on inputs that are missing, unknown, or outside of what training saw; by `Predict` alone.
     warnings: NotRequired[list[str]]
     undecoded: str | None  # Reason why inputs or outputs are missing
+    site: NotRequired[str]  # Name of the site that answered; none: the platform's door
 
 
-SHAPES = {"Record": Record, "Reject": Reject, "Prediction": Prediction}
+class SitePosition(TypedDict):
+    """`edge-positions.v1`; key = `site/lane`. All that a site's lane held up to `sequence` stands in
+    the topics: this is written in the same transaction.
+    """
+
+    site: str
+    lane: str  # `events` or `predictions`
+    epoch: str  # Random name of the site's spool
+    sequence: int
+    incarnation: int  # Start of the site that forwarded last
+
+
+SHAPES = {"Record": Record, "Reject": Reject, "Prediction": Prediction, "SitePosition": SitePosition}
 """Shapes by the name that the topic catalogue gives each."""

@@ -129,6 +129,7 @@ _ROWS: Final = (
         grpc="penstock.edge_gateway.v1.EdgeGatewayService",
         port=9190,
         memory="512m",
+        consumer_group=False,
     ),
 )
 SERVICES: Final = {row.name: row for row in _ROWS}

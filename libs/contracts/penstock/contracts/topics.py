@@ -30,6 +30,8 @@ class Topic:
     messages: tuple[str, ...]  # Event classes, or one data-plane shape
     # Other services that publish here; of `messages`, only the requests (`…Requested`).
     requesters: tuple[str, ...] = ()
+    # Services that publish here what others made where they could not reach Kafka.
+    forwarders: tuple[str, ...] = ()
     partitions: int = 1
     cleanup: Literal["delete", "compact"] = "delete"
     retention_ms: int = -1
@@ -38,7 +40,8 @@ class Topic:
     def producers(self) -> dict[str, tuple[str, ...]]:
         """Messages that each service publishes here; the owner first."""
         requests = tuple(name for name in self.messages if name.endswith("Requested"))
-        return {self.owner: self.messages} | dict.fromkeys(self.requesters, requests)
+        forwarded = dict.fromkeys(self.forwarders, self.messages)
+        return {self.owner: self.messages} | dict.fromkeys(self.requesters, requests) | forwarded
 
     @property
     def config(self) -> dict[str, str]:
@@ -50,7 +53,7 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "pipelines.v1",
         owner="model_registry",
-        consumers=("ingest", "feature_store", "ethics_audit", "inference", "model_registry"),
+        consumers=("ingest", "feature_store", "ethics_audit", "inference", "edge_gateway", "model_registry"),
         key="pipeline",
         about="Each pipeline as it was last applied, or that it was deleted.",
         messages=("PipelineApplied", "PipelineDeleted"),
@@ -124,12 +127,22 @@ SHARED: tuple[Topic, ...] = (
         messages=("DeploymentChanged",),
         cleanup="compact",
     ),
+    Topic(
+        "edge-positions.v1",
+        owner="edge_gateway",
+        consumers=(),
+        key="site/lane",
+        about="How far each site's events and predictions were forwarded.",
+        messages=("SitePosition",),
+        cleanup="compact",
+    ),
 )
 
 PER_SOURCE: tuple[Topic, ...] = (
     Topic(
         "<p>.<source>.events.v1",
         owner="users",
+        forwarders=("edge_gateway",),
         consumers=("ingest",),
         key="the entity's key",
         about="Raw events: flat JSON objects from any Kafka client.",
@@ -167,6 +180,7 @@ PER_PIPELINE: tuple[Topic, ...] = (
     Topic(
         "<p>.predictions.v1",
         owner="inference",
+        forwarders=("edge_gateway",),
         consumers=("users",),
         key="prediction id",
         about="Each prediction with its inputs, outputs and version.",

@@ -57,7 +57,7 @@ class DeadLetters:
     def __init__(self, kafka: KafkaSettings, group: str, topics: Iterable[str] = ()) -> None:
         """`topics`: the count of their letters begins at zero. Connects to nothing."""
         for topic in topics:
-            _LETTERS.add(0, {DESTINATION: topic, GROUP: group})
+            count(topic, group, 0)
         self._kafka = kafka
         self._group = group
         self._lock = threading.Lock()
@@ -89,7 +89,7 @@ class DeadLetters:
 
     def _tell(self, letter: Letter) -> None:
         received, error, _ = letter
-        _LETTERS.add(1, {DESTINATION: received.topic, GROUP: self._group})
+        count(received.topic, self._group)
         log.error(
             "event_rejected",
             place=received.place,
@@ -166,29 +166,15 @@ class DeadLetters:
             value,
             {
                 **headers,
-                "dlq-topic": received.topic,
-                "dlq-partition": str(received.partition),
-                "dlq-offset": str(received.offset),
-                "dlq-group": self._group,
-                "dlq-error": error.kind.value if isinstance(error, PenstockError) else type(error).__name__,
-                "dlq-reason": str(error)[:1000],
-                "dlq-tries": str(tries),
-                "dlq-time": datetime.now(UTC).isoformat(),
+                **headers_about(
+                    Partition(received.topic, received.partition), received.offset, self._group, error, tries
+                ),
             },
         )
 
     def _open(self, name: str) -> dict[str, None]:
         """Makes the topic where it is missing; returns the places that its newest letters name."""
-        topic = Topic(
-            name,
-            owner=self._group,
-            consumers=("users",),
-            key="as in the original",
-            about="Messages that could not be applied.",
-            messages=("DeadLetter",),
-            retention_ms=KEPT_MS,
-        )
-        ensure_topics(self._kafka, [topic])
+        ensure_topics(self._kafka, [topic_of_letters(name, self._group)])
         found: dict[str, None] = {}
         with Reader(self._kafka, self._group) as reader:
             where = Partition(name, 0)
@@ -200,6 +186,40 @@ class DeadLetters:
                         "/".join(said.get(f"dlq-{part}", "") for part in ("topic", "partition", "offset"))
                     ] = None
         return found
+
+
+def topic_of_letters(name: str, group: str) -> Topic:
+    """Settings of a topic of dead letters."""
+    return Topic(
+        name,
+        owner=group,
+        consumers=("users",),
+        key="as in the original",
+        about="Messages that could not be applied.",
+        messages=("DeadLetter",),
+        retention_ms=KEPT_MS,
+    )
+
+
+def headers_about(
+    partition: Partition, offset: int, group: str, error: Exception, tries: int = 1
+) -> dict[str, str]:
+    """Headers of a letter: the place of its message, and why that could not be applied."""
+    return {
+        "dlq-topic": partition.topic,
+        "dlq-partition": str(partition.number),
+        "dlq-offset": str(offset),
+        "dlq-group": group,
+        "dlq-error": error.kind.value if isinstance(error, PenstockError) else type(error).__name__,
+        "dlq-reason": str(error)[:1000],
+        "dlq-tries": str(tries),
+        "dlq-time": datetime.now(UTC).isoformat(),
+    }
+
+
+def count(topic: str, group: str, letters: int = 1) -> None:
+    """Counts letters about messages of `topic`."""
+    _LETTERS.add(letters, {DESTINATION: topic, GROUP: group})
 
 
 def _placed(partition: Partition, offset: int) -> Received:

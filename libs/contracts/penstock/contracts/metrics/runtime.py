@@ -101,7 +101,7 @@ INTERRUPTIONS = Metric(
     "{session}",
     "Sessions with Kafka that ended in an error and began anew.",
     (_GROUP,),
-    ("ingest", "feature_store", "inference"),
+    ("ingest", "feature_store", "inference", "edge_gateway"),
 )
 
 CONTROL_EVENTS = Metric(

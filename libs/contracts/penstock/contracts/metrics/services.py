@@ -310,3 +310,15 @@ DEPLOYED = Metric(
     ("inference",),
     WORK_S,
 )
+
+# -- edge_gateway ----------------------------------------------------------------------------------
+
+FORWARDED = Metric(
+    "penstock.edge.forwarded",
+    "counter",
+    "{record}",
+    "Records that sites forwarded, by lane: `written` to their topics, `rejected` as dead letters;"
+    " `dropped` are those that a site could not keep.",
+    ("lane", "outcome"),
+    ("edge_gateway",),
+)

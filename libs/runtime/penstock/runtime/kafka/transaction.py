@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Any
+from typing import Any, Final
 
 from confluent_kafka import TopicPartition
 
@@ -22,6 +22,7 @@ from penstock.runtime.metrics import histogram
 from penstock.runtime.settings import KafkaSettings
 
 _TRANSACTIONS = histogram(metrics.TRANSACTIONS)
+_NONE: Final[Mapping[Partition, Committed]] = {}
 
 
 class Transactions:
@@ -35,8 +36,8 @@ class Transactions:
     def __init__(
         self, kafka: KafkaSettings, transactional_id: str, *, group: str, compression: str = "none"
     ) -> None:
-        """Blocks. `transactional_id` in Kafka's name; `group`: the consumer group that the
-        positions belong to, as the catalogue names it. Raises KafkaException and Unavailable.
+        """Blocks. `transactional_id` in Kafka's name; `group`: the consumer group that it works for, as
+        the catalogue names it. Raises KafkaException and Unavailable.
         """
         self._kafka = kafka
         self._measured = {GROUP: group}
@@ -60,8 +61,9 @@ class Transactions:
         for topic, count in Counter(map(itemgetter(0), messages)).items():
             sent(topic, count)
 
-    def commit(self, positions: Mapping[Partition, Committed], member: Any) -> None:
-        """Commits the messages and the group's positions. Blocks for 20 s at most.
+    def commit(self, positions: Mapping[Partition, Committed] = _NONE, member: Any = None) -> None:
+        """Commits the messages and the group's positions. Blocks for 20 s at most. Without any, positions
+        are messages of the transaction themselves, or there are none to keep.
 
         `member`: confluent-kafka's metadata of the group's member; Kafka refuses one that was
         replaced. Raises KafkaException, and Unavailable where no answer came.
@@ -72,7 +74,8 @@ class Transactions:
         ]
 
         def commit() -> None:
-            self._producer.send_offsets_to_transaction(offsets, member, CALL_S)
+            if offsets:
+                self._producer.send_offsets_to_transaction(offsets, member, CALL_S)
             self._producer.commit_transaction(CALL_S)
 
         bounded(commit, 2 * CALL_S)

@@ -1,0 +1,167 @@
+"""Forwarder: commits what sites forward, each batch with its lane's position in one Kafka transaction.
+
+Batches that wait are committed together, whichever sites they are of: a transaction costs the
+broker some 10 ms, however few messages it holds. After a crash at any point the next session ends
+what was left open (the transactional id is the same), then reads the positions: a batch is written
+whole or not at all, and a repeat of it is answered from its lane's position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.contracts.topics import dead_letter_topic
+from penstock.edge_gateway.v1.hub_pb2 import Forwarded
+from penstock.runtime import dead_letters
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.kafka.messages import Produced
+from penstock.runtime.kafka.reading import Reader
+from penstock.runtime.kafka.recovery import Recovery
+from penstock.runtime.kafka.transaction import Transactions
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.settings import KafkaSettings
+from penstock_edge_gateway.hub.forward import positions
+from penstock_edge_gateway.hub.forward.lanes import Batch, Lane, Position
+from penstock_edge_gateway.hub.forward.lease import LOOK_EVERY_S, Lease
+from penstock_edge_gateway.hub.forward.translation import Declared, of_event, of_prediction
+from penstock_edge_gateway.hub.forward.write import GROUP, Reached, Write, count_from_zero
+
+log = structlog.get_logger(__name__)
+
+WAITING: Final = 64  # batches, of 1 MiB or so, that may wait; whoever comes then sends his again
+TOGETHER: Final = 16  # batches in one transaction
+TAKE_S: Final = 0.5  # to wait for a batch, between two looks at the lease
+
+
+@dataclass(frozen=True)
+class _Asked:
+    batch: Batch
+    answer: Future[Reached]
+
+
+class Forwarder:
+    """One thread commits; calls come from the event loop."""
+
+    def __init__(self, kafka: KafkaSettings, declared: Declared, lease: Lease, readiness: Readiness) -> None:
+        self._kafka = kafka
+        self._declared = declared
+        self._lease = lease
+        self._recovery = Recovery(GROUP, readiness, thing="forward")
+        self._queue: queue.Queue[_Asked] = queue.Queue(WAITING)
+        self._positions: dict[Lane, Position] | None = None  # None while no session forwards
+        self._topics: set[str] = set()  # known to be there
+
+    # -- on the event loop -------------------------------------------------------------------------
+
+    async def forward(self, batch: Batch) -> Reached:
+        """Returns when all of the batch that topics take stands in them. Raises Refused for a site that
+        was superseded, Unavailable where the batch is to be sent again.
+        """
+        self._known()
+        asked = _Asked(batch, Future())
+        try:
+            self._queue.put_nowait(asked)
+        except queue.Full:
+            raise Unavailable(f"{WAITING} batches wait already", remedy="Send it again later") from None
+        return await asyncio.wrap_future(asked.answer)
+
+    def positions(self, site: str) -> dict[str, Position]:
+        """Returns how far each lane of the site was forwarded. Raises Unavailable."""
+        return {lane.name: at for lane, at in list(self._known().items()) if lane.site == site}
+
+    def _known(self) -> dict[Lane, Position]:
+        if (known := self._positions) is None:
+            raise Unavailable(f"this hub does not forward: {self._lease.why}", remedy="Try again")
+        return known
+
+    # -- in the thread -----------------------------------------------------------------------------
+
+    def run(self, stop: threading.Event) -> None:
+        """Forwards until `stop` is set. Raises ClientFailed; waits out everything that passes."""
+        count_from_zero()
+        try:
+            self._recovery.run(stop, lambda: self._session(stop))
+        finally:
+            self._lease.drop()
+
+    def _session(self, stop: threading.Event) -> None:
+        if not self._lease.take():
+            stop.wait(LOOK_EVERY_S)
+            return
+        letters = dead_letters.topic_of_letters(dead_letter_topic(positions.TOPIC, GROUP), GROUP)
+        ensure_topics(self._kafka, [letters])
+        transactions = Transactions(self._kafka, self._kafka.topic(GROUP), group=GROUP, compression="lz4")
+        self._topics.clear()
+        known = self._positions = positions.read(self._kafka, GROUP)
+        self._recovery.back()
+        log.info("forwarding", lanes=len(known))
+        try:
+            while not stop.is_set() and self._lease.take():
+                if asked := self._take():
+                    self._answer(transactions, known, asked)
+                    self._recovery.progressed()
+        finally:
+            self._positions = None
+            while not self._queue.empty():
+                _fail(self._take(), "this hub does not forward any more")
+
+    def _take(self) -> list[_Asked]:
+        """Waits for the first batch, and takes with it those that wait already."""
+        try:
+            found = [self._queue.get(timeout=TAKE_S)]
+        except queue.Empty:
+            return []
+        while len(found) < TOGETHER and not self._queue.empty():
+            found.append(self._queue.get_nowait())
+        return [one for one in found if one.answer.set_running_or_notify_cancel()]
+
+    def _answer(
+        self, transactions: Transactions, known: dict[Lane, Position], asked: Iterable[_Asked]
+    ) -> None:
+        """Commits batches and answers them. Raises what ends the session: they are sent again, then."""
+        write = Write(known, self._message)
+        answers: list[tuple[_Asked, Reached]] = []
+        try:
+            for one in asked:
+                try:
+                    answers.append((one, write.add(one.batch)))
+                except PenstockError as error:
+                    one.answer.set_exception(error)
+            if write.messages:
+                transactions.begin()
+                transactions.produce(write.messages)
+                transactions.commit()
+        except BaseException as error:
+            _fail((one for one, _ in answers), f"the batch may not have been written: {error}")
+            raise
+        known.update(write.positions)
+        write.tell()
+        for one, reached in answers:
+            one.answer.set_result(reached)
+
+    def _message(self, site: str, record: Forwarded) -> Produced:
+        """Raises Unavailable while the topic of an applied pipeline is still to be made."""
+        if record.WhichOneof("what") == "event":
+            made = of_event(record.event, self._declared)
+        else:
+            made = of_prediction(record.prediction, site, self._declared)
+        if made.topic not in self._topics:
+            with Reader(self._kafka, GROUP) as reader:
+                if not reader.partitions(made.topic):
+                    raise Unavailable(f"there is no topic {made.topic} yet", remedy="Send it again later")
+            self._topics.add(made.topic)
+        return made
+
+
+def _fail(asked: Iterable[_Asked], why: str) -> None:
+    for one in asked:
+        one.answer.set_exception(Unavailable(why, remedy="Send it again"))

@@ -1,0 +1,127 @@
+"""Content of one transaction: messages of the batches that are committed together, their lanes'
+positions, and letters about the records that no topic takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from penstock.contracts import metrics
+from penstock.contracts.errors import PenstockError, Unavailable
+from penstock.contracts.topics import dead_letter_topic
+from penstock.edge_gateway.v1.hub_pb2 import Forwarded, Gap
+from penstock.runtime import dead_letters
+from penstock.runtime.kafka.messages import BY_KEY, Partition, Produced
+from penstock.runtime.messaging import sent
+from penstock.runtime.metrics import counter
+from penstock_edge_gateway.hub.forward import positions
+from penstock_edge_gateway.hub.forward.lanes import LANES, Batch, Lane, Position, rest_of
+
+log = structlog.get_logger(__name__)
+_FORWARDED = counter(metrics.FORWARDED)
+
+GROUP: Final = "penstock.edge_gateway"
+
+Translate = Callable[[str, Forwarded], Produced]
+"""Makes the message of a site's event or prediction. Raises Unavailable where it may yet be made."""
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Sequence up to which a lane was forwarded, and those of the batch that no topic takes, with why."""
+
+    sequence: int
+    rejected: Mapping[int, Exception]
+
+
+class Write:
+    """What one transaction holds. Nothing counts before it is committed."""
+
+    def __init__(self, known: Mapping[Lane, Position], translate: Translate) -> None:
+        self.messages: list[Produced] = []
+        self.positions: dict[Lane, Position] = {}  # those that it changes
+        self._known = known
+        self._translate = translate
+        self._told: list[Callable[[], None]] = []
+
+    def add(self, batch: Batch) -> Reached:
+        """Adds what is new of a batch, or nothing. Raises Refused for a site that was superseded, and
+        Unavailable where the batch is to be sent again.
+        """
+        lane = batch.lane
+        rest = rest_of(batch, self.positions.get(lane) or self._known.get(lane))
+        messages: list[Produced] = []
+        rejected: dict[int, Exception] = {}
+        for sequence, record in rest.records:
+            if record.WhichOneof("what") == "gap":
+                self._told.append(lambda gap=record.gap: _tell_gap(lane, gap))  # type: ignore[misc]
+                continue
+            try:
+                messages.append(self._translate(lane.site, record))
+            except Unavailable:
+                raise
+            except Exception as error:  # one record must not stop its lane for good
+                rejected[sequence] = error
+                messages.append(_letter(lane, sequence, error))
+        if rest.records:
+            self.messages += [*messages, positions.message(lane, rest.position)]
+            self.positions[lane] = rest.position
+            self._told.append(lambda: _tell(lane, len(messages) - len(rejected), rejected))
+        return Reached(rest.position.sequence, rejected)
+
+    def tell(self) -> None:
+        """Says in metrics and log what was committed."""
+        for one in self._told:
+            one()
+
+
+def _letter(lane: Lane, sequence: int, error: Exception) -> Produced:
+    """A letter without the record, which is a person's data."""
+    place = Partition(positions.TOPIC, 0)
+    headers = dead_letters.headers_about(place, sequence, GROUP, error)
+    headers |= {
+        "dlq-left-out": "the record",
+        "dlq-site": lane.site,
+        "dlq-reason": f"site {lane.site}, {lane.name} {sequence}: {error}"[:1000],
+    }
+    topic = dead_letter_topic(positions.TOPIC, GROUP)
+    return Produced(topic, BY_KEY, None, b"", [(name, said.encode()) for name, said in headers.items()])
+
+
+def count_from_zero() -> None:
+    """Lets the counters be there before anything is forwarded."""
+    sent(positions.TOPIC, 0)
+    for lane in LANES:
+        for outcome in ("written", "rejected", "dropped"):
+            _count(lane, outcome, 0)
+
+
+def _tell(lane: Lane, written: int, rejected: Mapping[int, Exception]) -> None:
+    _count(lane.name, "written", written)
+    if rejected:
+        _count(lane.name, "rejected", len(rejected))
+        dead_letters.count(positions.TOPIC, GROUP, len(rejected))
+        sequence, error = next(iter(rejected.items()))
+        log.error(
+            "records_rejected",
+            site=lane.site,
+            lane=lane.name,
+            records=len(rejected),
+            first=sequence,
+            why=str(error),
+            exc_info=None if isinstance(error, PenstockError) else error,
+        )
+
+
+def _tell_gap(lane: Lane, gap: Gap) -> None:
+    _count(lane.name, "dropped", gap.records)
+    why = Gap.Reason.Name(gap.reason).removeprefix("REASON_").lower()
+    log.warning("records_dropped_at_the_site", site=lane.site, lane=lane.name, records=gap.records, why=why)
+
+
+def _count(lane: str, outcome: str, records: int) -> None:
+    _FORWARDED.add(records, {"lane": lane, "outcome": outcome})

@@ -1,0 +1,190 @@
+"""What a site forwards stands in the topics once and in order, whenever the hub dies; what no topic
+takes becomes a dead letter and stops nothing.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import grpc
+import orjson
+import pytest
+from confluent_kafka import Consumer, Message, TopicPartition
+
+from penstock.contracts.load import read
+from penstock.contracts.topics import SHARED, pipeline_topics
+from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, ForwardResponse, Gap, SpooledEvent
+from penstock.edge_gateway.v1.hub_pb2_grpc import HubServiceStub
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.testing.broker import Kafka, free_ports
+from penstock.testing.wait import until
+
+pytestmark = pytest.mark.kafka
+
+PROCESS = Path(__file__).with_name("support") / "forwarder_process.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "credit-risk" / "pipeline.yaml"
+EVENTS, PREDICTIONS = "credit-risk.applications.events.v1", "credit-risk.predictions.v1"
+LETTERS = "edge-positions.v1.penstock.edge_gateway.dlq"
+BATCH = 50
+
+
+class Hub:
+    """A process that forwards, and a site's channel to it."""
+
+    def __init__(self, folder: Path, kafka: Kafka, prefix: str) -> None:
+        self.prefix = prefix
+        self.kafka = kafka
+        (self._port,) = free_ports(1)
+        self._arguments = [str(folder), kafka.bootstrap_servers, prefix, str(self._port)]
+        channel = grpc.insecure_channel(
+            f"127.0.0.1:{self._port}", options=[("grpc.max_reconnect_backoff_ms", 200)]
+        )
+        self._stub = HubServiceStub(channel)
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen([sys.executable, str(PROCESS), *self._arguments])
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def forward(
+        self, records: Sequence[Forwarded], *, first: int = 1, lane: str = "events"
+    ) -> ForwardResponse | None:
+        """Its answer; None where it is to be asked again."""
+        request = ForwardRequest(lane=lane, incarnation=1, epoch="e", first=first, records=records)
+        try:
+            return self._stub.Forward(request, timeout=20)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return None
+
+    def read(self, topic: str) -> list[Message]:
+        """What a reader of committed messages finds, partition by partition."""
+        settings = self.kafka.settings().client(
+            group_id=uuid.uuid4().hex, isolation_level="read_committed", enable_partition_eof=True
+        )
+        consumer, found = Consumer(settings), []
+        name = f"{self.prefix}{topic}"
+        left = set(consumer.list_topics(name, timeout=10).topics[name].partitions)
+        consumer.assign([TopicPartition(name, number, 0) for number in left])
+        while left:
+            for message in consumer.consume(1000, 1):
+                if message.error():
+                    left.discard(message.partition())
+                else:
+                    found.append(message)
+        consumer.close()
+        return found
+
+
+@pytest.fixture
+def hub(tmp_path: Path, kafka: Kafka) -> Iterator[Hub]:
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    topics = [*pipeline_topics(read(EXAMPLE.read_text())), *SHARED]
+    ensure_topics(kafka.settings(prefix), topics)
+    made = Hub(tmp_path, kafka, prefix)
+    yield made
+    made.kill()
+
+
+def event(number: int, source: str = "applications") -> Forwarded:
+    said = orjson.dumps({"applicant_id": f"p{number % 7}", "application_id": number})
+    return Forwarded(event=SpooledEvent(pipeline="credit-risk", source=source, event=said))
+
+
+def answered(ask: Callable[[], ForwardResponse | None]) -> ForwardResponse:
+    answer = until(ask, what="the hub answers")
+    assert answer is not None
+    return answer
+
+
+def numbers(messages: Sequence[Message]) -> list[int]:
+    return [orjson.loads(message.value() or b"")["application_id"] for message in messages]
+
+
+def test_nothing_lost_doubled_or_out_of_order_by_kill_9(hub: Hub) -> None:
+    rng = random.Random(7)
+    spooled = [event(number) for number in range(3_000)]
+    kills = sorted(rng.sample(range(200, 2_800), 3))
+    reached = 0
+    while reached < len(spooled):
+        batch = partial(hub.forward, spooled[reached : reached + BATCH], first=reached + 1)
+        if kills and reached >= kills[0]:
+            kills.pop(0)
+            with ThreadPoolExecutor(1) as beside:
+                asked = beside.submit(batch)
+                time.sleep(rng.uniform(0, 0.02))  # a moment of its work, seeded
+                hub.kill()
+                asked.result()  # whatever it says: the site has died, too
+            hub.start()
+        reached = answered(batch).reached
+    found = hub.read(EVENTS)
+    assert sorted(numbers(found)) == [*range(3_000)]
+    by_key: dict[bytes | None, list[int]] = {}
+    for message in found:
+        by_key.setdefault(message.key(), []).append(*numbers([message]))
+    assert all(of_one == sorted(of_one) for of_one in by_key.values())
+    assert by_key.keys() == {f"p{number}".encode() for number in range(7)}
+
+
+def test_what_no_topic_takes_is_a_dead_letter_with_the_sites_name(hub: Hub) -> None:
+    records = [
+        event(1),
+        event(2, source="gone"),
+        Forwarded(event=SpooledEvent(pipeline="gone", source="applications", event=b"{}")),
+        Forwarded(event=SpooledEvent(pipeline="credit-risk", source="applications", event=b"x" * 950_000)),
+        Forwarded(gap=Gap(records=4, reason=Gap.REASON_TOO_OLD)),
+        event(9),
+    ]
+    answer = answered(lambda: hub.forward(records))
+    assert answer.reached == 9
+    assert [one.sequence for one in answer.rejected] == [2, 3, 4]
+    assert answered(lambda: hub.forward(records)).rejected == []  # a repeat writes nothing
+    assert sorted(numbers(hub.read(EVENTS))) == [1, 9]
+    letters = [dict(letter.headers() or []) for letter in hub.read(LETTERS)]
+    assert [letter["dlq-reason"].decode().partition(":")[0] for letter in letters] == [
+        f"site branch-1, events {sequence}" for sequence in (2, 3, 4)
+    ]
+    assert {letter["dlq-site"] for letter in letters} == {b"branch-1"}
+
+
+def test_a_prediction_names_the_site_that_forwarded_it(hub: Hub) -> None:
+    said = {
+        "id": "6f1c",
+        "pipeline": "credit-risk",
+        "digest": "sha256:" + "a" * 64,
+        "generation": 3,
+        "time": "2026-01-02T03:04:05Z",
+        "milliseconds": 1.5,
+        "protocol": "grpc",
+        "status": "OK",
+        "traceparent": None,
+        "rows": 1,
+        "inputs": {"age": [41.0]},
+        "probabilities": [[0.25, 0.75]],
+        "values": None,
+        "decisions": ["yes"],
+        "undecoded": None,
+        "site": "another",
+        "from_a_newer_release": True,
+    }
+    records = [
+        Forwarded(prediction=one)
+        for one in (orjson.dumps(said), b"{", b"{}", orjson.dumps(said | {"rows": "x"}))
+    ]
+    answer = answered(lambda: hub.forward(records, lane="predictions"))
+    assert [one.sequence for one in answer.rejected] == [2, 3, 4]
+    (found,) = hub.read(PREDICTIONS)
+    assert found.key() == b"6f1c"
+    assert orjson.loads(found.value() or b"") == said | {"site": "branch-1"}
