@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import quality
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -81,8 +82,6 @@ def judged(spec: Mapping[str, Any], overrides: Mapping[str, Any], parts: Path) -
 
 
 def _rows(parts: Path) -> int:
-    import pyarrow.parquet as pq
-
     return int(pq.read_metadata(parts / "train.parquet").num_rows)
 
 
@@ -94,7 +93,7 @@ def run_split(kind: str, example: str, data: quality.Data, seed: int, chosen: An
     text = (quality.EXAMPLES / example / "pipeline.yaml").read_text()
     spec = {**read_data(text)}
     spec["training"] = {**spec.get("training", {}), "seed": seed}
-    budget = {"budget": {"trials": chosen.trials}, "seed": seed, "at_once": chosen.at_once}
+    budget = {"budget": {"trials": chosen.trials}, "seed": seed, "evaluate": {"folds": chosen.folds}}
     split = dict(quality.splits(len(data.features), seed + 1))[seed]
     with tempfile.TemporaryDirectory() as scratch:
         parts = Path(scratch)
@@ -159,17 +158,20 @@ def measured(chosen: argparse.Namespace) -> Iterator[Figures]:
         for example in chosen.data:
             data, rows = load[example](), []
             for seed in range(chosen.splits or SPLITS[example]):
-                name = f"{kind} {example} {chosen.trials} {seed}"
+                name = (
+                    f"{kind} {example} {chosen.trials} trials, folds {chosen.folds or 'usual'}, split {seed}"
+                )
                 if name not in (known := kept_rows(chosen.kept)) and not chosen.only_kept:
-                    row = run_split(kind, example, data, seed, chosen)
+                    known[name] = run_split(kind, example, data, seed, chosen)
                     with chosen.kept.open("a") as file:
-                        file.write(json.dumps([name, row]) + "\n")
-                    known[name] = row
-                    print(name, json.dumps({**row, "overrides": ...}, default=str), file=sys.stderr)
+                        file.write(json.dumps([name, known[name]]) + "\n")
+                    print(name, file=sys.stderr)
                 if name in known:
                     rows.append(known[name])
             if len(rows) > 1:
                 yield {"pick": picked, "asha": saved}[kind](example, rows, chosen.trials)
+            else:
+                print(f"{kind} on {example}: two splits or more are wanted", file=sys.stderr)
 
 
 def main() -> None:
@@ -181,6 +183,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="*", choices=tuple(SPLITS), default=list(SPLITS))
     parser.add_argument("--splits", type=int, help="instead of 20 and 5")
     parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--folds", type=int, help="of each trial, instead of the tuner's choice by rows")
     parser.add_argument("--at-once", type=int, default=2)
     parser.add_argument("--only-kept", action="store_true", help="run nothing, judge what the file has")
     chosen = parser.parse_args()

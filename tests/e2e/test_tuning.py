@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,12 +15,23 @@ from census import ROOT, Served, poor_text, run_penstock
 from ruamel.yaml import YAML
 
 from penstock.testing.stack import StackUnderTest
+from penstock.testing.wait import until
 
 pytestmark = pytest.mark.stack
 
 NAME = "census-tuned"
 ROWS = 1_500
 COMMANDS = "".join(re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tuning.md").read_text(), re.DOTALL))
+
+
+def trials_in_mlflow(home: Path) -> int:
+    """Finished runs below another one, read beside MLflow, whose import takes seconds."""
+    query = (
+        "SELECT count(*) FROM tags JOIN runs USING (run_uuid)"
+        " WHERE key = 'mlflow.parentRunId' AND status = 'FINISHED'"
+    )
+    with closing(sqlite3.connect(f"file:{home / 'mlflow' / 'mlflow.db'}?mode=ro", uri=True)) as store:
+        return int(store.execute(query).fetchone()[0])
 
 
 def test_a_better_model_is_found_promoted_and_kept(
@@ -53,5 +66,6 @@ def test_a_better_model_is_found_promoted_and_kept(
     chosen = YAML(typ="safe").load(file.read_text())["model"]
     assert chosen["hidden"] == [16]
     assert "# Three trials, on one split." in file.read_text()
+    until(lambda: trials_in_mlflow(stack.home) == 4, what="MLflow has the study's trials below its run")
     own = json.loads(run_penstock(stack, "tune", NAME, "--trials", "1", "--json").stdout)
     assert (own["best"], own["conclusion"]) == (0, "no better than yours: keep it")

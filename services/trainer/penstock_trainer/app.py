@@ -10,7 +10,7 @@ from penstock.runtime.patience import Awaited
 from penstock.trainer.v1.trainer_pb2_grpc import add_TrainerServiceServicer_to_server
 from penstock_trainer import handlers, readings
 from penstock_trainer.leftovers import remove_leftovers
-from penstock_trainer.runs import JOB, TRACKING_JOB, Runs
+from penstock_trainer.runs import JOB, STUDY_TRACKING_JOB, TRACKING_JOB, Runs
 from penstock_trainer.servicer import Servicer
 from penstock_trainer.settings import Settings
 from penstock_trainer.store import Tables
@@ -38,13 +38,14 @@ async def run(settings: Settings) -> None:
             on_failure=runs.failed,
             parallel=settings.parallel,
         )
-        service.jobs(
-            TRACKING_JOB,
-            module="penstock_trainer.tracking",
-            store=store,
-            on_result=handlers.tracked,
-            on_failure=handlers.not_tracked,
-        )
+        for kind, module in ((TRACKING_JOB, "tracking"), (STUDY_TRACKING_JOB, "tracking_studies")):
+            service.jobs(
+                kind,
+                module=f"penstock_trainer.{module}",
+                store=store,
+                on_result=handlers.tracked,
+                on_failure=handlers.not_tracked,
+            )
         service.background("imports", lambda: remove_leftovers(store, service.artifacts))
         service.describe(readings.facts(store))
         service.observe(readings.metrics(store))

@@ -49,7 +49,7 @@ _DURATION = histogram(metrics.RUN_DURATION)
 _EPOCHS = counter(metrics.EPOCHS)
 
 JOB = "training"
-TRACKING_JOB = "tracking"
+TRACKING_JOB, STUDY_TRACKING_JOB = "tracking", "study_tracking"
 
 
 class Runs:

@@ -23,6 +23,7 @@ from penstock.runtime.artifacts import divided
 from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.settings import Settings
 
+SOURCE = {"mlflow.source.name": "penstock", "mlflow.source.type": "JOB"}
 BATCH = 1000  # MLflow's own limit of metrics in a call
 # A run's losses beside its curve's, which MLflow knows by the names of each epoch's.
 PLAIN = {name: f"plain_{name}" for name in ("train_loss", "validation_loss")}
@@ -36,11 +37,18 @@ def tell(told: Mapping[str, Any], settings: Settings) -> str:
     """Writes one run into the store that the settings name; MLflow's id. Raises Unavailable where
     the store does not take it now.
     """
+    with opened(settings) as client:
+        return track(client, told, settings)
+
+
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[MlflowClient]:
+    """The store that the settings name. Raises Unavailable where it does not take something now."""
     if settings.tracking_password:
         # libpq reads it; MLflow repeats its URI in messages, so it holds none.
         os.environ["PGPASSWORD"] = settings.tracking_password
     try:
-        return track(MlflowClient(tracking_uri=settings.tracking_uri), told, settings)
+        yield MlflowClient(tracking_uri=settings.tracking_uri)
     except SQLAlchemyError as error:  # away; or another replica makes the tables at this moment
         raise Unavailable(
             f"MLflow's store cannot be opened: {_first_line(error)}", where=settings.tracking_uri
@@ -57,7 +65,7 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
     """Writes one run: parameters, a metric per epoch, the final metrics, tags. Returns MLflow's id;
     the same run again changes nothing.
     """
-    experiment = _experiment(client, told["pipeline"], settings)
+    experiment = experiment_of(client, told["pipeline"], settings)
     finished = f"tags.`penstock.run` = '{told['run_id']}' and attributes.status = 'FINISHED'"
     if known := client.search_runs([experiment], finished, max_results=1):
         return str(known[0].info.run_id)
@@ -77,13 +85,13 @@ def track(client: MlflowClient, told: Mapping[str, Any], settings: Settings) -> 
     client.log_batch(
         identity,
         params=[Param(name, value) for name, value in told["parameters"].items()],
-        tags=[RunTag("mlflow.source.name", "penstock"), RunTag("mlflow.source.type", "JOB")],
+        tags=[RunTag(name, value) for name, value in SOURCE.items()],
     )
     client.set_terminated(identity, end_time=_ms(told["ended_at"]))
     return identity
 
 
-def _experiment(client: MlflowClient, name: str, settings: Settings) -> str:
+def experiment_of(client: MlflowClient, name: str, settings: Settings) -> str:
     """Returns the experiment's id; makes it for the pipeline's first run. Two replicas may try at
     once: the second finds the first's.
     """

@@ -81,7 +81,7 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "tuning-studies.v1",
         owner="tuner",
-        consumers=("tuner", "users"),
+        consumers=("tuner", "trainer", "users"),
         key="study id",
         about="Requests for tuning studies, the end of each trial, and what became of the studies.",
         messages=(
