@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tritonclient.grpc as triton
+from ruamel.yaml import YAML
 
 from penstock.client import Penstock
 from penstock.contracts.pipeline import Pipeline
@@ -71,6 +73,14 @@ def poor_text(name: str) -> str:
     assert model is not None
     poor = "model: {type: mlp, hidden: [2], dropout: 0.9}  # a first guess"
     return text.replace(model[0], poor) + TUNER
+
+
+def declared(name: str, target: dict[str, Any], **sections: Any) -> str:
+    """The session's pipeline with another target, without groups, gates, family and steps."""
+    file = YAML(typ="safe").load(pipeline_text(name, compare="none"))
+    del file["model"], file["trainer"]
+    file |= {"targets": {"said": target}, "audit": {}, **sections}
+    return json.dumps(file)
 
 
 @dataclass(frozen=True)

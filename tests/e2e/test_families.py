@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from census import Served, asking, pipeline_text, run_penstock
-from ruamel.yaml import YAML
+from census import Served, asking, declared, pipeline_text, run_penstock
 
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.pipeline.variants import section_at
@@ -28,14 +27,6 @@ SMALL: dict[str, dict[str, Any]] = {
     "tabm": {"k": 4, "hidden": [32]},
 }
 QUICK = {name: {"trainer.optimizer.learning_rate": 0.01} for name in ("linear", "ft_transformer")}
-
-
-def declared(name: str, target: dict[str, Any], **sections: Any) -> str:
-    """The session's pipeline with another target, without groups, gates, family and steps."""
-    file = YAML(typ="safe").load(pipeline_text(name, compare="none"))
-    del file["model"], file["trainer"]
-    file |= {"targets": {"said": target}, "audit": {}, **sections}
-    return json.dumps(file)
 
 
 def trees_text() -> str:
