@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, Message, Producer, TopicPartition
@@ -44,8 +45,10 @@ from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.letter_box import LINGER_S
 from penstock.runtime.settings import KafkaSettings
+from penstock.runtime.status import StatusServicer
 from penstock.runtime.store import Effect, Store
 from penstock.runtime.tables import InboxRow, OutboxRow
+from penstock.status.v1 import status_pb2
 from penstock.testing.broker import EmbeddedKafka, Kafka
 from penstock.testing.group import leading
 from penstock.testing.threads import in_a_thread
@@ -638,6 +641,9 @@ async def test_many_dead_letters_in_a_row_stop_nobody(
         await until(lambda: plane.readiness.ready)
         await until(lambda: topics.committed(AUDITS, "g") == 21)
     assert len(topics.read(DLQ)) == 20
+    status = StatusServicer("t", plane.readiness, datetime.now(UTC))
+    (said,) = (await status.GetStatus(status_pb2.GetStatusRequest(), cast(Any, None))).services[0].facts
+    assert re.fullmatch(r"\d+ messages put aside within 15 minutes: penstock dead-letters list", said)
 
 
 async def test_a_replay_that_waits_holds_back_its_own_key_alone(

@@ -20,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from penstock.contracts import metrics
 from penstock.contracts.errors import PenstockError, Unavailable
 from penstock.contracts.topics import DAY_MS, MESSAGE_BYTES, Topic, dead_letter_topic
+from penstock.runtime import put_aside
 from penstock.runtime.cloud_events import Received, receive
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.clients import producer
@@ -90,6 +91,7 @@ class DeadLetters:
     def _tell(self, letter: Letter) -> None:
         received, error, _ = letter
         count(received.topic, self._group)
+        put_aside.note()
         log.error(
             "event_rejected",
             place=received.place,

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import structlog
 
-from penstock.runtime import rpc
+from penstock.runtime import put_aside, rpc
 from penstock.runtime.readiness import Readiness
 from penstock.status.v1 import status_pb2, status_pb2_grpc
 
@@ -45,7 +45,7 @@ class StatusServicer(status_pb2_grpc.StatusServiceServicer):
                 status_pb2.Waiting(thing=wait.thing, why=wait.why, since=rpc.timestamp(wait.since))
                 for wait in self._readiness.waiting
             ],
-            facts=self._readiness.facts,
+            facts=(*self._readiness.facts, *put_aside.said()),
             started_at=rpc.timestamp(self._started_at),
             version=metadata.version("penstock-runtime"),
         )
