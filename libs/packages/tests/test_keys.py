@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from penstock.contracts.errors import TREATMENTS, Conflict, NotFound, Tampered, Unavailable
+from penstock.packages import trust_updates
 from penstock.packages.keys import ROLES, Keys, NoKey
+from penstock.packages.trust_updates import first
 from penstock.testing.packages import NOW
 
 
@@ -114,12 +116,13 @@ def test_a_retired_key_may_be_revoked_later_and_the_present_one_may_not(tmp_path
         keys.revoke(old.keyid)
 
 
-@pytest.mark.parametrize("writes_before_the_crash", [1, 2])
+@pytest.mark.parametrize("writes_before_the_crash", [1, 2, 3, 4])
 def test_a_rotation_cut_off_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes_before_the_crash: int
 ) -> None:
     keys = Keys(tmp_path)
     keys.ensure(NOW)
+    known = first(trust_updates.read(tmp_path))
     write, done = keys._write, []
 
     def crashing(name: str, content: bytes) -> None:
@@ -142,7 +145,9 @@ def test_a_rotation_cut_off_is_finished(
         "registry.pem",
         "trainer.pem",
         "trust.json",
+        "updates.json",
     ]
+    assert known.after(trust_updates.read(tmp_path)).trust.keys.items() <= trust.keys.items()
 
 
 def test_a_key_speaks_for_its_role_only(tmp_path: Path) -> None:

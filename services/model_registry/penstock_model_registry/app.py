@@ -8,7 +8,7 @@ from functools import partial
 from penstock.model_registry.v1.model_registry_pb2_grpc import add_ModelRegistryServiceServicer_to_server
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
-from penstock_model_registry import handlers, readings
+from penstock_model_registry import endorsement, handlers, readings
 from penstock_model_registry.deletion import Deletions
 from penstock_model_registry.history import History
 from penstock_model_registry.packages import Packages
@@ -43,4 +43,5 @@ async def run(settings: Settings) -> None:
         service.observe(readings.metrics(store))
         service.background("topics", pipelines.make_topics_again)
         service.background("deletions", deletions.run)
+        service.background("trust", partial(endorsement.run, keys))
         await service.until_stopped()

@@ -10,6 +10,8 @@ The keys of trainer and feature store lie in `keys-training/trust.json`: an olde
 a store with roles that it does not know, and neither of the two may write where the registry's and
 the audit's keys are looked for. A reader leaves out keys of roles that do not belong in a store.
 
+Each change of the first store is signed, too, for sites (`trust_updates.py`).
+
 Files are 0600 and replaced by rename. `Keys` reads them at each use, so a rotation needs no
 restart. Where each service has a file system of its own, private keys lie apart from the trust
 store, each with its service alone.
@@ -23,7 +25,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -250,6 +252,23 @@ class Keys:
                 raise Conflict(f"key {name} still signs for the {key.role}", remedy="Rotate it first")
             self._write_trust(store, {known: key for known, key in keys.items() if known != name})
 
+    def endorse(self) -> None:
+        """Signs the trust store for who hears of it from afar, unless that is done: another service,
+        without the registry's key, may have changed it. Raises NoKey.
+        """
+        self.signer("registry")
+        with self._locked(self._store("")):
+            self._endorse(_read(self._store("")))
+
+    def _endorse(self, keys: Mapping[str, TrustedKey]) -> None:
+        from penstock.packages import trust_updates  # which knows of this module
+
+        with suppress(NoKey):
+            signer = self.signer("registry")
+            known = trust_updates.read(self.directory)
+            if (updates := trust_updates.appended(known, keys, signer)) != known:
+                self._write(self.directory / trust_updates.FILE, trust_updates.written(updates))
+
     def _store(self, folder: str) -> Path:
         return self.directory.with_name(self.directory.name + folder) / TRUST_FILE
 
@@ -259,6 +278,8 @@ class Keys:
     def _write_trust(self, store: Path, keys: Mapping[str, TrustedKey]) -> Mapping[str, TrustedKey]:
         content = {name: key.model_dump(mode="json") for name, key in sorted(keys.items())}
         self._write(store, (json.dumps(content, indent=2) + "\n").encode())
+        if store == self._store(""):
+            self._endorse(keys)
         return keys
 
     def _write(self, path: Path, content: bytes) -> None:
