@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
 from penstock.edge_gateway.v1.edge_gateway_pb2_grpc import add_EdgeGatewayServiceServicer_to_server
+from penstock.edge_gateway.v1.hub_pb2_grpc import add_HubServiceServicer_to_server
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.pipelines import AppliedPipelines
+from penstock_edge_gateway.hub.authority import Authority
+from penstock_edge_gateway.hub.callers import Callers
 from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.forward.write import GROUP
+from penstock_edge_gateway.hub.hub_servicer import HubServicer
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
+from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import Tables
 from penstock_edge_gateway.settings import Settings
+
+RENEW_EVERY_S: Final = 3600.0
 
 
 async def run(settings: Settings) -> None:
@@ -25,6 +37,22 @@ async def run(settings: Settings) -> None:
             Lease(store, settings.replica, service.clock),
             service.readiness,
         )
-        service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store))
+        authority = await asyncio.to_thread(Authority.open, settings.data_dir, service.clock())
+        handed = await asyncio.to_thread(authority.hand_over, settings.site_door, service.clock())
+        sites = Sites(authority, settings.sites_address, service.clock)
+        callers = Callers(store, handed.secret)
+        keys = settings.platform.keys
+
+        service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store, sites))
+        service.serve(
+            add_HubServiceServicer_to_server, HubServicer(store, sites, callers, keys, service.clock)
+        )
         service.stream("forward", forwarder.run)
+        service.background("certificate of the door", lambda: _renew(authority, settings, service.clock))
         await service.until_stopped()
+
+
+async def _renew(authority: Authority, settings: Settings, clock: Callable[[], datetime]) -> None:
+    while True:
+        await asyncio.sleep(RENEW_EVERY_S)
+        await asyncio.to_thread(authority.hand_over, settings.site_door, clock())

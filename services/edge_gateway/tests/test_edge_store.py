@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
 import pytest
 
 from penstock.contracts.errors import NotFound
-from penstock.edge_gateway.v1.edge_gateway_pb2 import GetSiteRequest, ListSitesRequest
+from penstock.edge_gateway.v1.edge_gateway_pb2 import EnrollSiteRequest, GetSiteRequest, ListSitesRequest
 from penstock.runtime.store import Store, assert_migrations_match
+from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
-from penstock_edge_gateway.hub.store import SiteRow, Tables
+from penstock_edge_gateway.hub.sites import Sites
+from penstock_edge_gateway.hub.store import Tables
+from penstock_edge_gateway.token import Token
 
+NOW = datetime(2026, 11, 30, 6, tzinfo=UTC)
 MIGRATIONS = "penstock_edge_gateway.hub.migrations"
 
 
@@ -19,19 +26,23 @@ def test_the_migrated_database_is_what_the_tables_say(database: str) -> None:
     store.close()
 
 
-async def test_sites_are_listed_by_name_and_one_that_is_none_is_not_found(database: str) -> None:
+async def test_sites_are_listed_by_name_and_one_that_is_none_is_not_found(
+    database: str, tmp_path: Path
+) -> None:
     store = Store.open(database, Tables.metadata, migrations=MIGRATIONS)
-    people = PeopleServicer(store)
+    sites = Sites(Authority.open(tmp_path, NOW), "hub:9443", lambda: NOW)
+    people = PeopleServicer(store, sites)
 
-    def enroll(name: str) -> SiteRow:
-        return SiteRow(name=name, state="enrolled", certificate=f"{name:>064}", incarnation=3)
-
-    await store.write(lambda effect: effect.session.add_all([enroll("plant-2"), enroll("branch-1")]))
+    for name in ("plant-2", "branch-1"):
+        made = await people.EnrollSite(EnrollSiteRequest(site=name), None)  # type: ignore[arg-type]
+        assert Token.read(made.token).site == name
+    clock = NOW + timedelta(hours=1)
+    assert await store.write(lambda effect: sites.begin("branch-1", clock, effect)) == 1
     listed = await people.ListSites(ListSitesRequest(), None)  # type: ignore[arg-type]
-    assert [(site.name, site.state, site.incarnation) for site in listed.sites] == [
-        ("branch-1", "enrolled", 3),
-        ("plant-2", "enrolled", 3),
+    assert [(site.name, site.state, site.incarnation, site.clock_ahead.seconds) for site in listed.sites] == [
+        ("branch-1", "invited", 1, 3600),
+        ("plant-2", "invited", 0, 0),
     ]
-    with pytest.raises(NotFound, match="no site `branch-9`"):
+    with pytest.raises(NotFound, match="there is no site 'branch-9'"):
         await people.GetSite(GetSiteRequest(site="branch-9"), None)  # type: ignore[arg-type]
     store.close()

@@ -26,6 +26,7 @@ from penstock.client.pipelines import Pipelines
 from penstock.client.predictions import Predictions
 from penstock.client.runs import Runs
 from penstock.client.settings import ClientSettings
+from penstock.client.sites import Sites
 from penstock.client.status import Status
 from penstock.client.studies import Studies
 
@@ -45,6 +46,7 @@ class Penstock:
         self.audits = Audits(self._connection)
         self.predictions = Predictions(self._connection)
         self.dead_letters = DeadLetters(self.settings.operator, self.events)
+        self.sites = Sites(self._connection)
         self.status = Status(self._connection)
         self.lineage = Tracing(self)
 

@@ -130,6 +130,8 @@ _ROWS: Final = (
         port=9190,
         memory="512m",
         consumer_group=False,
+        files=True,
+        sites=True,
     ),
 )
 SERVICES: Final = {row.name: row for row in _ROWS}

@@ -91,6 +91,8 @@ def service_settings(stack: StackFile, service: str) -> dict[str, str]:
             "DOOR_ADMIN": stack.door_admin,
             "SITES_LISTEN": f"127.0.0.1:{stack.ports['sites']}",
         }
+    if PLATFORM[service].sites:
+        own |= {"SITES_ADDRESS": f"127.0.0.1:{stack.ports['sites']}"}
     return {f"PENSTOCK_{service.upper()}__{name}": value for name, value in own.items()} | {
         f"PENSTOCK_KAFKA__{name.upper()}": str(value) for name, value in user.items()
     }

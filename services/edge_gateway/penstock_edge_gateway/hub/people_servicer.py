@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 
-from penstock.contracts.errors import Conflict
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as pb
 from penstock.edge_gateway.v1 import edge_gateway_pb2_grpc as pb_grpc
+from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
+from penstock_edge_gateway.hub import sites
 from penstock_edge_gateway.hub import store as rows
+from penstock_edge_gateway.hub.sites import VALID_S, Sites
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, sites: Sites) -> None:
         self._store = store
+        self._sites = sites
+
+    async def EnrollSite(self, request: pb.EnrollSiteRequest, context: Context) -> pb.EnrollSiteResponse:
+        valid_s = request.valid_seconds or VALID_S
+        token = await self._store.write(
+            lambda effect: self._sites.enroll(request.site, effect, replace=request.replace, valid_s=valid_s)
+        )
+        return pb.EnrollSiteResponse(
+            site=token.site,
+            token=str(token),
+            expires_at=timestamp(token.expires),
+            hub=token.hub,
+            authority=token.authority,
+        )
 
     async def ListSites(self, request: pb.ListSitesRequest, context: Context) -> pb.ListSitesResponse:
         return await self._store.read(
@@ -25,18 +43,25 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
         )
 
     async def GetSite(self, request: pb.GetSiteRequest, context: Context) -> pb.Site:
-        return await self._store.read(lambda session: _site(rows.site(session, request.site)))
-
-    async def EnrollSite(self, request: pb.EnrollSiteRequest, context: Context) -> pb.EnrollSiteResponse:
-        raise _not_yet()
+        return await self._store.read(lambda session: _site(sites.known(session, request.site)))
 
     async def RevokeSite(self, request: pb.RevokeSiteRequest, context: Context) -> pb.Site:
-        raise _not_yet()
+        return await self._store.write(lambda effect: _site(self._sites.revoke(request.site, effect)))
 
 
-def _not_yet() -> Conflict:
-    return Conflict("this hub enrolls no sites yet", remedy="Wait for a release that does")
+def _duration(seconds: float) -> Duration:
+    duration = Duration()
+    duration.FromTimedelta(timedelta(seconds=seconds))
+    return duration
 
 
 def _site(row: rows.SiteRow) -> pb.Site:
-    return pb.Site(name=row.name, state=row.state, key=row.certificate or "", incarnation=row.incarnation)
+    return pb.Site(
+        name=row.name,
+        state=row.state,
+        since=timestamp(row.since),
+        key=row.key or "",
+        incarnation=row.incarnation,
+        last_contact=timestamp(row.last_contact),
+        clock_ahead=None if row.clock_ahead_s is None else _duration(row.clock_ahead_s),
+    )

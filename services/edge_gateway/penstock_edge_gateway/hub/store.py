@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, String, select
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import BigInteger, String, Text, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from penstock.contracts.errors import NotFound
+from penstock.runtime.tables import UtcDateTime
+
+INVITED: Final = "invited"
+ENROLLED: Final = "enrolled"
+REVOKED: Final = "revoked"
 
 
 class Tables(DeclarativeBase):
@@ -13,24 +20,27 @@ class Tables(DeclarativeBase):
 
 
 class SiteRow(Tables):
-    """State: `invited`, `enrolled` or `revoked`."""
-
     __tablename__ = "sites"
 
     name: Mapped[str] = mapped_column(String(63), primary_key=True)
     state: Mapped[str] = mapped_column(String(16))
-    certificate: Mapped[str | None] = mapped_column(String(64), unique=True, default=None)
-    """SHA-256 in hex; none before it has joined."""
+    since: Mapped[datetime] = mapped_column(UtcDateTime)
+    # PEM, and its sha256 in hexadecimal digits; none before the site has joined.
+    certificate: Mapped[str | None] = mapped_column(Text, default=None)
+    key: Mapped[str | None] = mapped_column(String(64), unique=True, default=None)
+    # The sha256 of the secret in its newest token.
+    token: Mapped[str | None] = mapped_column(String(64), unique=True, default=None)
+    token_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     incarnation: Mapped[int] = mapped_column(BigInteger, default=0)
+    last_contact: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
+    # Of the site's clock against the hub's at its last start.
+    clock_ahead_s: Mapped[float | None] = mapped_column(default=None)
+
+    def lapsed(self, now: datetime) -> bool:
+        """Tells whether its token expired before anybody used it."""
+        return self.state == INVITED and (self.token_expires_at is None or now >= self.token_expires_at)
 
 
 def sites(session: Session) -> list[SiteRow]:
+    """Lists all, by name."""
     return list(session.scalars(select(SiteRow).order_by(SiteRow.name)))
-
-
-def site(session: Session, name: str) -> SiteRow:
-    """Raises NotFound."""
-    row = session.get(SiteRow, name)
-    if row is None:
-        raise NotFound(f"no site `{name}`", remedy="See `penstock sites list`")
-    return row

@@ -15,6 +15,7 @@ from penstock.client.cli import (
     models,
     pipelines,
     predictions,
+    sites,
     stack,
     training,
     tuning,
@@ -79,3 +80,4 @@ app.add_typer(tuning.study, name="study")
 app.add_typer(stack.keys, name="keys")
 app.add_typer(events.dead_letters, name="dead-letters")
 app.add_typer(audits.review, name="review")
+app.add_typer(sites.sites, name="sites")

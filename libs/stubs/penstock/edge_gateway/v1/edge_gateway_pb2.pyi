@@ -29,9 +29,9 @@ class EnrollSiteRequest(_message.Message):
     VALID_SECONDS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     replace: _builtins.bool
-    """A name that is taken gets another key; the old one is revoked when the new one joins."""
+    """A name that is taken goes to another machine; what the present one has counts no more."""
     valid_seconds: _builtins.int
-    """Until the token expires; 0: the hub's default."""
+    """Until the token expires; 0: a day."""
     def __init__(
         self,
         *,
@@ -160,25 +160,24 @@ class Site(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
     KEY_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
-    ENROLLED_AT_FIELD_NUMBER: _builtins.int
-    REVOKED_AT_FIELD_NUMBER: _builtins.int
     LAST_CONTACT_FIELD_NUMBER: _builtins.int
     CLOCK_AHEAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     """invited, enrolled or revoked."""
     key: _builtins.str
-    """SHA-256 of its certificate, in hex."""
+    """SHA-256 of its certificate, in hex; empty before it has joined."""
     incarnation: _builtins.int
     """Rises with each start of the site."""
     @_builtins.property
-    def enrolled_at(self) -> _timestamp_pb2.Timestamp: ...
+    def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
-    def revoked_at(self) -> _timestamp_pb2.Timestamp: ...
-    @_builtins.property
-    def last_contact(self) -> _timestamp_pb2.Timestamp: ...
+    def last_contact(self) -> _timestamp_pb2.Timestamp:
+        """Unset before its first start."""
+
     @_builtins.property
     def clock_ahead(self) -> _duration_pb2.Duration:
         """By how much the site's clock was ahead of the hub's at its last start."""
@@ -188,16 +187,15 @@ class Site(_message.Message):
         *,
         name: _builtins.str = ...,
         state: _builtins.str = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
         key: _builtins.str = ...,
         incarnation: _builtins.int = ...,
-        enrolled_at: _timestamp_pb2.Timestamp | None = ...,
-        revoked_at: _timestamp_pb2.Timestamp | None = ...,
         last_contact: _timestamp_pb2.Timestamp | None = ...,
         clock_ahead: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "enrolled_at", b"enrolled_at", "last_contact", b"last_contact", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "last_contact", b"last_contact", "since", b"since"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "enrolled_at", b"enrolled_at", "incarnation", b"incarnation", "key", b"key", "last_contact", b"last_contact", "name", b"name", "revoked_at", b"revoked_at", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "incarnation", b"incarnation", "key", b"key", "last_contact", b"last_contact", "name", b"name", "since", b"since", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from penstock.edge_gateway.v1 import site_pb2 as _site_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,6 +28,7 @@ class JoinRequest(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     CERTIFICATE_REQUEST_FIELD_NUMBER: _builtins.int
     token: _builtins.str
+    """The secret in the token."""
     certificate_request: _builtins.bytes
     """PKCS #10, DER."""
     def __init__(
@@ -54,7 +56,9 @@ class JoinResponse(_message.Message):
     certificate: _builtins.str
     """PEM."""
     trust: _builtins.bytes
-    """The trust store's JSON: who may sign models and pipelines."""
+    """Who may sign models and pipelines: all updates of the trust store (envelopes of
+    penstock.packages.trust_updates) as a JSON array.
+    """
     def __init__(
         self,
         *,
@@ -217,7 +221,11 @@ class WatchRequest(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     GENERATIONS_FIELD_NUMBER: _builtins.int
     NUMBERS_FIELD_NUMBER: _builtins.int
+    TRUST_SERIAL_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
+    trust_serial: _builtins.int
+    """Serial of the newest update of the trust store that the site has."""
     @_builtins.property
     def generations(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Generation of the newest promotion that the site has, by pipeline."""
@@ -226,16 +234,20 @@ class WatchRequest(_message.Message):
     def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Number of the newest file that the site has, by pipeline, deleted ones included."""
 
+    @_builtins.property
+    def status(self) -> _site_pb2.SiteStatus: ...
     def __init__(
         self,
         *,
         incarnation: _builtins.int = ...,
         generations: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         numbers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        trust_serial: _builtins.int = ...,
+        status: _site_pb2.SiteStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations", "incarnation", b"incarnation", "numbers", b"numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations", "incarnation", b"incarnation", "numbers", b"numbers", "status", b"status", "trust_serial", b"trust_serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -248,6 +260,11 @@ class WatchResponse(_message.Message):
     PROMOTIONS_FIELD_NUMBER: _builtins.int
     PIPELINES_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    TRUST_FIELD_NUMBER: _builtins.int
+    trust: _builtins.bytes
+    """Updates of the trust store (envelopes of penstock.packages.trust_updates) as a JSON array,
+    where there is a newer one.
+    """
     @_builtins.property
     def promotions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Events of penstock.contracts.events as JSON, each with its signed statement:
@@ -264,10 +281,11 @@ class WatchResponse(_message.Message):
         promotions: _abc.Iterable[_builtins.bytes] | None = ...,
         pipelines: _abc.Iterable[_builtins.bytes] | None = ...,
         deleted: _abc.Iterable[_builtins.bytes] | None = ...,
+        trust: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "pipelines", b"pipelines", "promotions", b"promotions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "pipelines", b"pipelines", "promotions", b"promotions", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

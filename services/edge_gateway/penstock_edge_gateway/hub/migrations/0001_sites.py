@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from penstock.runtime.tables import UtcDateTime
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -14,8 +16,15 @@ def upgrade() -> None:
         "sites",
         sa.Column("name", sa.String(length=63), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("certificate", sa.String(length=64), nullable=True),
+        sa.Column("since", UtcDateTime(), nullable=False),
+        sa.Column("certificate", sa.Text(), nullable=True),
+        sa.Column("key", sa.String(length=64), nullable=True),
+        sa.Column("token", sa.String(length=64), nullable=True),
+        sa.Column("token_expires_at", UtcDateTime(), nullable=True),
         sa.Column("incarnation", sa.BigInteger(), nullable=False),
+        sa.Column("last_contact", UtcDateTime(), nullable=True),
+        sa.Column("clock_ahead_s", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("name"),
-        sa.UniqueConstraint("certificate"),
+        sa.UniqueConstraint("key"),
+        sa.UniqueConstraint("token"),
     )

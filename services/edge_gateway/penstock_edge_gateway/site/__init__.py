@@ -1,0 +1,1 @@
+"""Site: answers with the cloud gone, from what was proven to it."""

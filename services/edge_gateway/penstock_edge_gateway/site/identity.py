@@ -1,0 +1,83 @@
+"""Who the site is: its name, key and certificate, and by which authority it knows the hub.
+
+One file, 0600, in the site's folder. The key was made here and is nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+import grpc
+
+from penstock.contracts.errors import NotFound, Tampered
+from penstock.contracts.site_door import SITES_NAME
+
+FILE: Final = "identity.json"
+# A cut that nobody announces is noticed after 80 s, and a day of silence costs some 400 KiB. Shorter
+# times for an answer would end a connection that a slow line keeps busy.
+_KEEPALIVE: Final = [
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),  # what gRPC really obeys
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+]
+
+
+@dataclass(frozen=True)
+class SiteIdentity:
+    site: str
+    hub: str  # host:port of the door for sites
+    authority: str  # certificate, PEM
+    certificate: str  # the site's, PEM
+    key: str  # of the site's certificate, PEM
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Raises NotFound where the site has not joined yet, Tampered for a damaged file."""
+        path = folder / FILE
+        try:
+            return cls(**json.loads(path.read_bytes()))
+        except FileNotFoundError as error:
+            raise NotFound(
+                "this site has not joined yet",
+                where=str(path),
+                remedy="Run `penstock sites enroll NAME` at the hub, then join here with its token",
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise Tampered(
+                f"the site's identity cannot be read: {error}",
+                where=str(path),
+                remedy="Enroll the site again with --replace, remove the file, and join",
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Writes it durably."""
+        write_private(folder / FILE, json.dumps(asdict(self), indent=1).encode())
+
+    def channel(self, *options: tuple[str, Any]) -> grpc.aio.Channel:
+        """Channel to the hub. Connects at the first call, never here."""
+        credentials = grpc.ssl_channel_credentials(
+            self.authority.encode(), self.key.encode(), self.certificate.encode()
+        )
+        named = ("grpc.ssl_target_name_override", SITES_NAME)
+        return grpc.aio.secure_channel(self.hub, credentials, options=[*_KEEPALIVE, named, *options])
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replaces a file durably; it is 0600 from its first byte."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        Path(beside).unlink(missing_ok=True)

@@ -1,0 +1,268 @@
+"""The door for sites lets in who is enrolled, to the hub and nowhere else: a real Envoy with inference's
+documents before the hub's own servicer, table and authority.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from penstock.contracts.error_details import error_of_call
+from penstock.contracts.errors import Conflict, Denied, Tampered, Unavailable
+from penstock.contracts.site_door import CERTIFICATE_HEADER, JOIN_NAME, SITES_NAME
+from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
+from penstock.packages.keys import Keys, Trust
+from penstock.runtime import rpc
+from penstock.runtime.store import Store
+from penstock.stack import envoy
+from penstock.testing.broker import free_ports
+from penstock.testing.wait import until
+from penstock_edge_gateway import certificates
+from penstock_edge_gateway.hub.authority import Authority
+from penstock_edge_gateway.hub.callers import Callers
+from penstock_edge_gateway.hub.hub_servicer import HubServicer
+from penstock_edge_gateway.hub.sites import Sites
+from penstock_edge_gateway.hub.store import Tables
+from penstock_edge_gateway.site.identity import FILE, SiteIdentity
+from penstock_edge_gateway.site.introduction import look, wrong_clock
+from penstock_edge_gateway.site.join import join
+from penstock_edge_gateway.token import Token
+from penstock_inference.door.door import Backends, Door
+from penstock_inference.door.files import prepare
+from penstock_inference.door.sites import HUB, SiteListener
+
+pytestmark = pytest.mark.process
+
+
+@dataclass
+class Running:
+    folder: Path
+    door: Door
+    sites: SiteListener
+    hub: str
+    authority: Authority
+    store: Store
+    table: Sites
+    ahead: timedelta = field(default_factory=timedelta)  # of the hub's clock
+
+    def token(self, site: str, *, replace: bool = False) -> str:
+        with self.store.transaction() as effect:
+            return str(self.table.enroll(site, effect, replace=replace))
+
+    def joined(self, site: str, *, replace: bool = False) -> SiteIdentity:
+        return join(self.folder / site / str(replace), self.token(site, replace=replace))
+
+
+def hello(identity: SiteIdentity, *metadata: tuple[str, str]) -> int:
+    """Number of the site's start, as the hub counts. Raises what it is told."""
+
+    async def ask() -> int:
+        async with identity.channel() as channel:
+            asked = hub_pb2_grpc.HubServiceStub(channel).Hello(
+                hub_pb2.HelloRequest(), metadata=metadata, timeout=10
+            )
+            return int((await asked).incarnation)
+
+    try:
+        return asyncio.run(ask())
+    except grpc.RpcError as error:
+        raise error_of_call(error) from None
+
+
+def refused(
+    address: str, method: str, *metadata: tuple[str, str], credentials: Any = None, name: str = ""
+) -> str:
+    """Why a call is refused that brings no certificate."""
+    options = [("grpc.ssl_target_name_override", name)] if name else []
+    channel = grpc.secure_channel(address, credentials, options) if name else grpc.insecure_channel(address)
+    with channel, pytest.raises(grpc.RpcError) as error:
+        channel.unary_unary(method)(b"", metadata=metadata, timeout=5)
+    return f"{error.value.code().name}: {error.value.details()}"
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("sites")
+    listen, admin, sites, hub = (f"127.0.0.1:{port}" for port in free_ports(4))
+    door = Door(folder / "envoy", listen, admin, Backends(*["127.0.0.1:1"] * 3), {"inference": hub, HUB: hub})
+    prepare(door)
+    authority = Authority.open(folder / "hub", datetime.now(UTC))
+    listener = SiteListener(sites, door.folder, folder / "sites" / "door.json")
+    handed = authority.hand_over(listener.handed, datetime.now(UTC))
+    store = Store.open("sqlite:///" + str(folder / "hub.db"), Tables.metadata)
+    running = Running(folder, door, listener, hub, authority, store, table=None)  # type: ignore[arg-type]
+    running.table = Sites(authority, sites, lambda: datetime.now(UTC) + running.ahead)
+    keys = Keys(folder / "keys")
+    keys.ensure()
+    callers = Callers(store, handed.secret)
+    servicer = HubServicer(store, running.table, callers, keys.directory, lambda: datetime.now(UTC))
+    with ExitStack() as stack:
+        stack.callback(store.close)
+        stack.enter_context(Serving(servicer, hub))
+        process = subprocess.Popen(
+            envoy.command(door.folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        listener.write()
+        until(lambda: answers(sites), what="the door for sites listens")
+        yield running
+
+
+class Serving:
+    """The servicer, on a loop in a thread of its own, until the end of the block."""
+
+    def __init__(self, servicer: HubServicer, address: str) -> None:
+        self._servicer, self._address = servicer, address
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+        self._server = self._run(self._start())
+
+    def __exit__(self, *error: object) -> None:
+        self._run(self._server.stop(0))
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _start(self) -> grpc.aio.Server:
+        server = rpc.server()
+        hub_pb2_grpc.add_HubServiceServicer_to_server(self._servicer, server)
+        server.add_insecure_port(self._address)
+        await server.start()
+        return server
+
+    def _run(self, work: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+
+def answers(address: str) -> bool:
+    try:
+        return bool(look(address))
+    except Unavailable:
+        return False
+
+
+def test_a_machine_joins_once_and_is_known_by_its_certificate(running: Running, tmp_path: Path) -> None:
+    token = running.token("branch-1")
+    identity = join(tmp_path / "first", token)
+    assert (identity.site, identity.hub) == ("branch-1", running.sites.listen)
+    assert [hello(identity), hello(SiteIdentity.load(tmp_path / "first"))] == [1, 2]
+    assert stat.S_IMODE((tmp_path / "first" / FILE).stat().st_mode) == 0o600
+    assert Keys(tmp_path / "first" / "keys").trust() == Trust(
+        {
+            name: key
+            for name, key in Keys(running.folder / "keys").trust().keys.items()
+            if key.role in ("registry", "audit")
+        }
+    )
+    with pytest.raises(Conflict, match="branch-1 already"):
+        join(tmp_path / "first", token)
+    with pytest.raises(Denied, match="was used"):
+        join(tmp_path / "second", token)
+    with pytest.raises(Conflict, match="name is taken"):
+        running.token("branch-1")
+
+
+def test_an_answer_that_was_lost_is_given_again(running: Running, tmp_path: Path) -> None:
+    token = running.token("branch-2")
+    identity = join(tmp_path, token)
+    (tmp_path / FILE).rename(tmp_path / "lost")
+    (tmp_path / "joining.key").write_text(identity.key)
+    assert join(tmp_path, token) == identity
+
+
+def test_a_revoked_site_is_out_at_once(running: Running) -> None:
+    identity = running.joined("branch-3")
+    assert hello(identity) == 1
+    with running.store.transaction() as effect:
+        running.table.revoke("branch-3", effect)
+    with pytest.raises(Denied, match="branch-3: this site was revoked at"):
+        hello(identity)
+
+
+def test_a_name_that_goes_to_another_machine_leaves_the_first(running: Running) -> None:
+    first = running.joined("branch-4")
+    assert hello(first) == 1
+    token = running.token("branch-4", replace=True)
+    with pytest.raises(Denied, match="another machine has its name"):
+        hello(first)
+    second = join(running.folder / "another", token)
+    assert hello(second) == 2
+
+
+def test_a_token_that_is_old_or_anothers_is_refused(running: Running, tmp_path: Path) -> None:
+    token = running.token("branch-5")
+    running.ahead = timedelta(hours=25)
+    try:
+        with pytest.raises(Denied, match="branch-5: this token expired at"):
+            join(tmp_path, token)
+    finally:
+        running.ahead = timedelta()
+    with pytest.raises(Tampered, match="who answers there has authority"):
+        join(tmp_path, str(replace(Token.read(token), authority="0" * 64)))
+    with pytest.raises(Denied, match="this token is unknown"):
+        join(tmp_path, str(replace(Token.read(token), secret="guessed")))
+
+
+def test_nobody_else_comes_in(running: Running) -> None:
+    identity = running.joined("branch-6")
+    service = "/penstock.edge_gateway.v1.HubService"
+    known = grpc.ssl_channel_credentials(identity.authority.encode())
+    at = running.sites.listen
+    assert "UNAVAILABLE" in refused(at, f"{service}/Hello", credentials=known, name=SITES_NAME)
+    for method in (f"{service}/Hello", "/penstock.edge_gateway.v1.EdgeGatewayService/ListSites"):
+        assert "not through the door for sites" in refused(at, method, credentials=known, name=JOIN_NAME)
+    thief = certificates.new_authority(datetime.now(UTC))
+    key = certificates.new_key()
+    forged = certificates.site_certificate(thief, "branch-6", key.public_key(), datetime.now(UTC))
+    with pytest.raises(Unavailable):
+        hello(replace(identity, certificate=certificates.pem(forged), key=certificates.key_pem(key)))
+
+
+def test_no_header_makes_a_site(running: Running) -> None:
+    honest, revoked = running.joined("branch-7"), running.joined("branch-8")
+    with running.store.transaction() as effect:
+        running.table.revoke("branch-8", effect)
+    digest = certificates.digest(certificates.Identity.load(honest.certificate, honest.key).certificate)
+    claimed = (CERTIFICATE_HEADER, f"Hash={digest}")
+    with pytest.raises(Denied, match="branch-8: this site was revoked"):
+        hello(revoked, claimed)
+    hello_method = "/penstock.edge_gateway.v1.HubService/Hello"
+    assert "did not come through the door for sites" in refused(running.hub, hello_method, claimed)
+    assert "not through the front door" in refused(running.door.listen, hello_method, claimed)
+    assert "PERMISSION_DENIED" in refused(running.hub, "/penstock.edge_gateway.v1.HubService/Join")
+
+
+def test_a_clock_that_is_wrong_is_named_with_the_hubs(running: Running) -> None:
+    identity, now = running.joined("branch-9"), datetime.now(UTC)
+    assert wrong_clock(identity.hub, identity.authority, now) is None
+    told = wrong_clock(identity.hub, identity.authority, now - timedelta(days=3))
+    assert told
+    assert f"clock says {now - timedelta(days=3):%Y-%m-%d %H:%M:%S} UTC, the hub's {now:%Y-%m-%d}" in told
+    # A certificate that does not hold yet: a clock three days behind sees the same.
+    running.sites.handed.unlink()
+    running.authority.hand_over(running.sites.handed, now + timedelta(days=3))
+    running.sites.write()
+
+    def shut() -> bool:
+        try:
+            return not hello(identity)
+        except Unavailable:
+            return True
+
+    until(shut, what="the door shows the other certificate")
+    assert look(identity.hub, identity.authority).authority == identity.authority
