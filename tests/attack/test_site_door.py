@@ -86,8 +86,9 @@ def refused(
     """Why a call is refused that brings no certificate."""
     options = [("grpc.ssl_target_name_override", name)] if name else []
     channel = grpc.secure_channel(address, credentials, options) if name else grpc.insecure_channel(address)
+    ask: Any = channel.unary_unary(method)
     with channel, pytest.raises(grpc.RpcError) as error:
-        channel.unary_unary(method)(b"", metadata=metadata, timeout=5)
+        ask(b"", metadata=metadata, timeout=5)
     return f"{error.value.code().name}: {error.value.details()}"
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Self
@@ -173,7 +174,7 @@ def _issued(
     key: ec.EllipticCurvePublicKey,
     now: datetime,
     until: datetime,
-    names: list[x509.GeneralName],
+    names: Sequence[x509.GeneralName],
     usage: x509.ObjectIdentifier,
 ) -> x509.Certificate:
     own = authority.key.public_key()

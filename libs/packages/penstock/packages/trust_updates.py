@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from penstock.contracts.digests import digest_of
 from penstock.contracts.errors import Tampered
@@ -86,7 +86,8 @@ def appended(
     updates: tuple[Envelope, ...], keys: Mapping[str, TrustedKey], signer: Signer
 ) -> tuple[Envelope, ...]:
     """The updates, with one more where the newest does not hold these keys."""
-    digest = digest_of(canonical({name: key.model_dump(mode="json") for name, key in keys.items()}))
+    content: JsonValue = {name: key.model_dump(mode="json") for name, key in keys.items()}
+    digest = digest_of(canonical(content))
     newest = _unverified(updates[-1]) if updates else None
     if newest and newest.digest == digest:
         return updates

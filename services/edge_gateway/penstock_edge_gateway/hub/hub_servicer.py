@@ -40,7 +40,7 @@ class HubServicer(pb_grpc.HubServiceServicer):
             lambda effect: self._sites.join(request.token, request.certificate_request, effect)
         )
         return pb.JoinResponse(
-            site=row.name, certificate=row.certificate, trust=trust_updates.written(updates)
+            site=row.name, certificate=row.certificate or "", trust=trust_updates.written(updates)
         )
 
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:

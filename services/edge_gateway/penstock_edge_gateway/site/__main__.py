@@ -16,14 +16,14 @@ def main(words: list[str]) -> int:
         case ["join", token]:
             folder = Platform().home.resolve() / "site"
         case _:
-            print(USAGE, file=sys.stderr)  # noqa: T201
+            print(USAGE, file=sys.stderr)
             return 2
     try:
         identity = join(folder, token)
     except PenstockError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return TREATMENTS[error.kind].exit_code
-    print(f"this machine is {identity.site}, of the hub at {identity.hub}; its key lies in {folder}")  # noqa: T201
+    print(f"this machine is {identity.site}, of the hub at {identity.hub}; its key lies in {folder}")
     return 0
 
 
