@@ -228,25 +228,25 @@ def of_tables(found: list[dict[str, Any]]) -> Iterator[Figure]:
 
 
 def of_first_guesses(found: dict[str, Any]) -> Iterator[Figure]:
-    types, count = found["types"], len(found["tables"])
-    yield Figure(
-        f"`init`, {count} tables: types of columns", "95 %", "all", f"{types:.1%}", types >= 0.95, types == 1
-    )
-    for key, what in (
-        ("target", "target with its type"),
-        ("named", "id and time"),
-        ("protected", "protected columns"),
-        ("leaks", "two planted leaks, the target named"),
-    ):
-        right = found[key]
-        yield Figure(
-            f"`init`, {count} tables: {what}",
-            f"{0.9 * count:.0f}",
-            f"{count}",
-            f"{right:g}",
-            right >= 0.9 * count,
-            right == count,
-        )
+    for which, words in (("known", ""), ("held_out", " not seen before")):
+        of, count = found[which], len(found[which]["tables"])
+        who, types = f"`init`, {count} tables{words}", of["types"]
+        yield Figure(f"{who}: types of columns", "95 %", "all", f"{types:.1%}", types >= 0.95, types == 1)
+        for key, what in (
+            ("target", "target with its type"),
+            ("named", "entity, id and time"),
+            ("protected", "protected columns"),
+            ("leaks", "two planted leaks, the target named"),
+        ):
+            right = of[key]
+            yield Figure(
+                f"{who}: {what}",
+                f"{0.9 * count:.0f}",
+                f"{count}",
+                f"{right:g}",
+                right >= 0.9 * count,
+                right == count,
+            )
 
 
 def of_texts(found: dict[str, Any]) -> Iterator[Figure]:
