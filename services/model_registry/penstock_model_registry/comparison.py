@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,31 +74,51 @@ def measure_best(
     pipeline: Pipeline,
     earlier: Sequence[AuditCompleted],
     challenger: AuditCompleted | None,
+    *,
+    lead: float,
 ) -> Drop | None:
-    """Measures how much worse the challenger is than the best of the earlier versions that can still be
-    compared with it, row by row; None where it is better than each. Blocks: reads their scores.
-    Raises Unavailable where the store is away.
+    """Measures how much worse the challenger is than `best_of` the earlier versions, which come newest
+    first; None where none can be compared with it or it is better. Blocks: reads their scores. Raises
+    Unavailable where the store is away.
     """
+    if not earlier:
+        return None
     metric = _metric(pipeline)
-    found: list[tuple[float, Scored]] = []
-    mine = read_scores(_signed_scores(artifacts, "challenger", challenger)) if earlier else None
-    for audit in earlier:
+    mine = read_scores(_signed_scores(artifacts, "challenger", challenger))
+    best = best_of(_known(artifacts, reversed(earlier)), mine, metric, lead)
+    if best is None or not (_loss(metric, best, mine) or 0.0) > 0:
+        return None
+    confidence, resamples = pipeline.audit.confidence, pipeline.audit.resamples
+    return compare(best, mine, metric, confidence=confidence, resamples=resamples)
+
+
+def best_of(earlier: Iterable[Scored], mine: Scored, metric: str, lead: float) -> Scored | None:
+    """Finds the best of the versions that share enough rows with `mine`: the oldest, until a later one
+    leads by more than `lead`. The highest of many estimates would be as much luck as quality.
+    """
+    best = None
+    for theirs in earlier:
+        if _loss(metric, theirs, mine) is not None and (
+            best is None or (_loss(metric, theirs, best) or 0.0) > lead
+        ):
+            best = theirs
+    return best
+
+
+def _known(artifacts: Artifacts, audits: Iterable[AuditCompleted]) -> Iterator[Scored]:
+    """Scores that can still be read. Raises Unavailable where the store is away."""
+    for audit in audits:
         try:
-            theirs = read_scores(_signed_scores(artifacts, "earlier version", audit))
+            yield read_scores(_signed_scores(artifacts, "earlier version", audit))
         except PenstockError as error:
             if TREATMENTS[error.kind].retry:
                 raise
-            continue  # known no more
-        assert mine is not None
-        first, second = _common(theirs, mine)
-        loss = estimated_loss(metric, first, second) if len(first) >= MIN_PAIRED_ROWS else None
-        if loss is not None and loss > 0:
-            found.append((loss, theirs))
-    if not found or mine is None:
-        return None
-    _, best = max(found, key=lambda one: one[0])
-    confidence, resamples = pipeline.audit.confidence, pipeline.audit.resamples
-    return compare(best, mine, metric, confidence=confidence, resamples=resamples)
+
+
+def _loss(metric: str, first: Scored, second: Scored) -> float | None:
+    """Estimates how much worse `second` is on the rows of both; None where these are too few."""
+    one, other = _common(first, second)
+    return estimated_loss(metric, one, other) if len(one) >= MIN_PAIRED_ROWS else None
 
 
 def _metric(pipeline: Pipeline) -> str:

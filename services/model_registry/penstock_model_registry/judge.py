@@ -113,8 +113,10 @@ class Judge:
             measure_drop,
         )
 
-        drop = measure_drop(self._artifacts, case.pipeline, case.champion_audit, case.audit)
-        return drop, measure_best(self._artifacts, case.pipeline, case.earlier_audits, case.audit)
+        pipeline = case.pipeline
+        drop = measure_drop(self._artifacts, pipeline, case.champion_audit, case.audit)
+        lead = promotion.BEST_SHARE * drop.margin(pipeline.promotion, by_data=pipeline.margin_by_data)
+        return drop, measure_best(self._artifacts, pipeline, case.earlier_audits, case.audit, lead=lead)
 
     def _grant(self, case: Case, by: str, reason: Reason) -> ModelVersionPromoted:
         now = self._clock()

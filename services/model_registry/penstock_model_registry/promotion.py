@@ -13,11 +13,9 @@ from penstock.contracts.pipeline import Gate
 from penstock.contracts.pipeline import Promotion as Policy
 from penstock.packages.evidence import Verdict, Waiver, closed_gates, gate_name, may_be_waived
 
-# Widths of the interval that a margin by data has: then an equal model is refused in one of twenty
-# comparisons, and one that is worse by twice the margin passes hardly ever
-# (docs/decisions/a-tie-goes-to-the-newer-data.md).
-MARGIN_WIDTHS = 0.92
-BEST_SHARE = 0.6  # of the margin, by which all retrainings together may fall behind the best one
+# Of the margin: by so much all retrainings together may fall behind the best version, and by so
+# much a later one must lead to be the best (docs/decisions/a-tie-goes-to-the-newer-data.md).
+BEST_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,12 +33,13 @@ class Drop:
 
     def margin(self, policy: Policy, *, by_data: bool) -> float:
         """Most that the challenger may be worse: the file's `max_drop`, or with `by_data` what these rows
-        can show, if that is more. In a unit of the target's own there is no usual margin.
+        can show, if that is more: the width of the interval, so that a challenger is refused where it is
+        proven worse. In a unit of the target's own there is no usual margin.
         """
         if not by_data:
             return policy.max_drop
         usual = policy.max_drop if math.isfinite(MEASURES[self.metric].range[1]) else 0.0
-        return max(usual, MARGIN_WIDTHS * (self.interval.upper - self.interval.lower))
+        return max(usual, self.interval.upper - self.interval.lower)
 
     def sentence(self, allowed: float, against: str = "the champion") -> str:
         """Says what was found, on how many rows, under which key, and how many would decide."""
