@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from penstock.measures.band import proven, steps, wilson
+from penstock.measures.band import highest_ratios, proven, steps, wilson
 from penstock.measures.fairness import Rates
 from penstock.measures.intervals import Bootstrap
 
@@ -72,3 +72,24 @@ def test_a_group_without_a_hit_is_worth_no_more_of_its_rows_than_the_others() ->
     drawn = np.random.default_rng(1).binomial(50, rate, (4000, 2, 1)) / 50
     worth = Bootstrap(np.repeat(np.arange(50), 4), 100, 0.95, 1).independent(rate, drawn, rows)
     assert worth[0, :, 0] == pytest.approx([50, 50], rel=0.1)
+
+
+def test_a_ratio_is_below_parity_where_its_difference_is_below_zero() -> None:
+    """MOVER-R inverts the difference p - r q, so that at r = 1 both say the same of the same rates."""
+    generator = np.random.default_rng(2)
+    for first, second in generator.integers(0, 61, (200, 2)):
+        rates, rows = of_two(first / 60, second / 60), of_two(60.0, 60.0)
+        down, up = steps("demographic_parity_difference", rates, rows, Z95)
+        difference = rates.selection[0, 0, 0] - rates.selection[0, 1, 0]
+        ends = highest_ratios(rates.selection, rows.selection, Z95)
+        assert (ends[0] < 1 - 1e-9, ends[1] < 1 - 1e-9) == (
+            difference + up[0] < -1e-9,
+            difference - down[0] > 1e-9,
+        )
+
+
+def test_a_ratio_that_nothing_is_divided_by_may_be_anything() -> None:
+    rates, rows = of_two(0.0, 0.2), of_two(50.0, 50.0)
+    ends = highest_ratios(rates.selection, rows.selection, Z95)
+    assert 0 < ends[0] < 1
+    assert np.isinf(ends[1])

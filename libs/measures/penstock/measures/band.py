@@ -11,7 +11,9 @@ Medicine 17, 1998; for any function of rates G. Zou and A. Donner, *Construction
 limits about effect measures: a general approach*, Statistics in Medicine 27, 2008). A score
 statistic with a simultaneous critical value is what A. Agresti, M. Bini, B. Bertaccini and E. Ryu,
 *Simultaneous confidence intervals for comparing binomial parameters* (Biometrics 64, 2008),
-recommend.
+recommend. The upper end of a ratio p / q is the largest r for which p - r q may be 0, by the same
+squares (MOVER-R; R. Newcombe, *MOVER-R confidence intervals for ratios and products of two
+independently estimated quantities*, Statistical Methods in Medical Research 25, 2016).
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from dataclasses import replace
 from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from penstock.contracts.measures import MEASURES
-from penstock.measures.fairness import CONTRASTS, Rates, reads
+from penstock.measures.fairness import CONTRASTS, Rates, both_ways, differences, ratios, reads
 from penstock.measures.scores import Floats
 
 
@@ -33,29 +36,57 @@ def proven(name: str, estimated: Rates, drawn: Rates, rows: Rates, confidence: f
     of. `drawn` [R, groups, classes].
     """
     measure, compare = MEASURES[name], CONTRASTS[name]
-    contrasts, draws = compare(estimated)[0], compare(drawn)
-    usable = np.isfinite(draws).all(axis=0) & np.isfinite(contrasts)
-    critical = _critical(name, contrasts[usable], draws[:, usable], confidence)
-    down, up = (ends[usable] for ends in steps(name, estimated, rows, critical))
-    contrasts = contrasts[usable]
     if measure.higher_is_better:
-        return float((contrasts + up).min(initial=measure.best))
-    return float(np.maximum(contrasts - down, -contrasts - up).max(initial=measure.best))
+        [of] = reads(name)
+        rate, draws = getattr(estimated, of), getattr(drawn, of)
+        critical = max(
+            _critical(differences(rate)[0], differences(draws), confidence),
+            _critical(_logarithms(ratios(rate))[0], _logarithms(ratios(draws)), confidence),
+        )
+        return float(highest_ratios(rate, getattr(rows, of), critical).min(initial=measure.best))
+    contrasts, draws = compare(estimated)[0], compare(drawn)
+    critical = _critical(contrasts, draws, confidence)
+    down, up = steps(name, estimated, rows, critical)
+    least = np.maximum(contrasts - down, -contrasts - up)
+    return float(least[_usable(contrasts, draws)].max(initial=measure.best))
 
 
-def _critical(name: str, contrasts: Floats, drawn: Floats, confidence: float) -> float:
+def _critical(contrasts: Floats, drawn: Floats, confidence: float) -> float:
     """No less than that of a single contrast: in few draws, or where none varies, it could be."""
-    if MEASURES[name].higher_is_better:  # of a ratio the logarithm, whose draws are not skewed
-        defined = (contrasts > 0) & (drawn > 0).all(axis=0)
-        contrasts, drawn = np.log(contrasts[defined]), np.log(drawn[:, defined])
+    usable = _usable(contrasts, drawn)
+    contrasts, drawn = contrasts[usable], drawn[:, usable]
     spread = drawn.std(axis=0)
     moving = spread > 0
     furthest = (np.abs(drawn - contrasts)[:, moving] / spread[moving]).max(axis=1, initial=0.0)
     return max(float(np.quantile(furthest, confidence)), NormalDist().inv_cdf((1 + confidence) / 2))
 
 
+def _usable(contrasts: Floats, drawn: Floats) -> NDArray[np.bool_]:
+    """[C]: defined on the rows and in each draw."""
+    return np.isfinite(drawn).all(axis=0) & np.isfinite(contrasts)
+
+
+def _logarithms(of: Floats) -> Floats:
+    """Logarithms of ratios, whose draws are not skewed; not finite where nothing is divided or by nothing."""
+    with np.errstate(divide="ignore"):
+        return np.log(of)
+
+
+def highest_ratios(rate: Floats, rows: Floats, critical: float) -> Floats:
+    """Upper ends [C] of the ratios of rates [1, groups, classes], in the order of `ratios`; infinite
+    where what is divided by may be 0.
+    """
+    low, high = wilson(rate, rows, critical)
+    above, below = both_ways(rate)
+    highest, lowest = both_ways(high)[0], both_ways(low)[1]
+    squared = lowest * (2 * below - lowest)  # of the part of q that is sure
+    root = np.sqrt(np.maximum(0.0, (above * below) ** 2 - squared * highest * (2 * above - highest)))
+    ends: Floats = np.divide(above * below + root, squared, out=np.full(above.shape, np.inf), where=squared > 0)
+    return ends.ravel()
+
+
 def steps(name: str, estimated: Rates, rows: Rates, critical: float) -> tuple[Floats, Floats]:
-    """Distances that each contrast may go down and up [C]: one group's rates at a time go to their ends."""
+    """Distances that each difference may go down and up [C]: one group's rates at a time go to their ends."""
     compare = CONTRASTS[name]
     here = compare(estimated)[0]
     down, up = np.zeros_like(here), np.zeros_like(here)
@@ -65,8 +96,7 @@ def steps(name: str, estimated: Rates, rows: Rates, critical: float) -> tuple[Fl
         for group in range(rate.shape[1]):
             only = (np.arange(rate.shape[1]) == group)[:, None]
             moved = (replace(estimated, **{of: np.where(only, end, rate)}) for end in ends)
-            with np.errstate(invalid="ignore"):  # a ratio to a rate of 0
-                moves = np.stack([compare(rates)[0] - here for rates in moved])
+            moves = np.stack([compare(rates)[0] - here for rates in moved])
             down += moves.min(axis=0, initial=0.0) ** 2
             up += moves.max(axis=0, initial=0.0) ** 2
     return np.sqrt(down), np.sqrt(up)

@@ -125,8 +125,13 @@ def differences(rate: Floats) -> Floats:
 
 def ratios(rate: Floats) -> Floats:
     """[R, 2 x pairs x classes] of a rate [R, groups, classes]; infinite where nothing is divided by."""
-    first, second = np.triu_indices(rate.shape[1], 1)
-    above, below = rate[:, np.concatenate([first, second])], rate[:, np.concatenate([second, first])]
+    above, below = both_ways(rate)
     compared: Floats = np.divide(above, below, out=np.full(above.shape, np.inf), where=below > 0)
     compared[np.isnan(above) | np.isnan(below)] = np.nan
     return compared.reshape(len(rate), -1)
+
+
+def both_ways(rate: Floats) -> tuple[Floats, Floats]:
+    """Both sides [R, 2 x pairs, classes] of each pair of groups, in both directions."""
+    first, second = np.triu_indices(rate.shape[1], 1)
+    return rate[:, np.concatenate([first, second])], rate[:, np.concatenate([second, first])]
