@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from table_sources import file, r
+from table_sources import file, packages, r
 
 from penstock.client.guess.decide import Answers, Guess
 from penstock.client.guess.infer import first
@@ -93,6 +93,11 @@ TABLES = (
     Truth("penguins", r("modeldata", "penguins"), "species", "multiclass", ("sex",)),
     Truth("default", r("ISLR", "Default"), "default", "binary", timed=True, numbered=True),
 )
+
+def anes96() -> pd.DataFrame:
+    return pd.read_csv(packages() / "statsmodels/datasets/anes96/anes96.csv", sep="\t", quotechar="'")
+
+
 HELD_OUT = (
     Truth(
         "resume",
@@ -135,7 +140,7 @@ HELD_OUT = (
     ),
     Truth(
         "anes96",
-        file("statsmodels/datasets/anes96/anes96.csv"),
+        anes96,
         "vote",
         "binary",
         ("age",),
