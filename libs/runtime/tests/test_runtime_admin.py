@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -16,16 +17,20 @@ class Broker:
     """As an administrator sees it. Somebody makes `anew` under a name as soon as that is free."""
 
     def __init__(self, **topics: int) -> None:
-        self.topics = {name.replace("_", "."): number for name, number in topics.items()}
-        self.anew: dict[str, int] = {}
-        self.asked: list[str] = []
+        self.topics = {name.replace("_", "."): UUID(int=number) for name, number in topics.items()}
+        self.anew: dict[str, UUID] = {}
+        self.asked: list[UUID] = []
 
     def describe_topics(self) -> list[dict[str, Any]]:
         return [{"name": name, "topic_id": number} for name, number in self.topics.items()]
 
-    def delete_topics(self, names: list[str]) -> None:
-        self.asked += names
-        self.topics = {name: number for name, number in self.topics.items() if name not in names} | self.anew
+    def delete_topics(self, numbers: list[UUID]) -> None:
+        self.asked += numbers
+        left = {name: number for name, number in self.topics.items() if number not in numbers}
+        self.topics = left | self.anew
+
+
+KAFKA = KafkaSettings(topic_prefix="x.penstock.")
 
 
 @pytest.fixture
@@ -41,14 +46,22 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 
 def test_a_topic_goes_with_its_dead_letters_and_no_other(broker: Broker) -> None:
-    gone = {"x.penstock.loans.a", "x.penstock.loans.a.penstock.ingest.dlq"}
-    assert admin.remove_topics(KafkaSettings(topic_prefix="x.penstock."), ["loans.a"]) == gone
-    assert broker.topics == {"x.penstock.rents.a": 3}
-    assert admin.remove_topics(KafkaSettings(topic_prefix="x.penstock."), ["loans.a"]) == set()
-
-
-def test_one_of_its_name_that_is_made_meanwhile_stays(broker: Broker) -> None:
-    broker.anew = {"x.penstock.loans.a": 4}
-    admin.remove_topics(KafkaSettings(topic_prefix="x.penstock."), ["loans.a"])
-    assert broker.topics == {"x.penstock.rents.a": 3, "x.penstock.loans.a": 4}
+    made = admin.topics_made(KAFKA, ["loans.a"])
+    assert {name for name, _ in made} == {
+        "x.penstock.loans.a",
+        "x.penstock.loans.a.penstock.ingest.dlq",
+    }
+    for _ in range(2):
+        admin.remove_topics(KAFKA, made)
+    assert broker.topics == {"x.penstock.rents.a": UUID(int=3)}
     assert len(broker.asked) == 2, "each once"
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_one_that_was_made_anew_under_its_name_stays(broker: Broker, when: str) -> None:
+    made, anew = admin.topics_made(KAFKA, ["loans.a"]), {"x.penstock.loans.a": UUID(int=4)}
+    broker.anew = anew
+    if when == "before":
+        broker.delete_topics([UUID(int=1)])
+    admin.remove_topics(KAFKA, made)
+    assert broker.topics == {"x.penstock.rents.a": UUID(int=3), **anew}

@@ -158,6 +158,19 @@ def test_a_key_is_deleted_or_all_below_it_and_nothing_beside_it(artifacts: Artif
         assert artifacts.read(artifact) == b"stays"
 
 
+def test_only_an_artifacts_own_bytes_are_removed(artifacts: Artifacts) -> None:
+    mine, other = (artifacts.put_bytes(f"packages/{name}", name.encode()) for name in ("mine", "other"))
+    folder = mine.model_copy(update={"uri": artifacts.uri("packages")})
+    mistaken = mine.model_copy(update={"uri": other.uri})
+    for artifact in (folder, mistaken):
+        artifacts.remove(artifact)
+    assert artifacts.read(mine) == b"mine"
+    for _ in range(2):
+        artifacts.remove(mine)
+    assert not artifacts.exists("packages/mine")
+    assert artifacts.read(other) == b"other"
+
+
 def test_from_an_event_loop_and_from_many_threads(artifacts: Artifacts) -> None:
     async def use() -> None:
         texts = [str(number).encode() for number in range(20)]

@@ -18,6 +18,7 @@ from penstock.contracts.events import (
     AuditFailed,
     AuditStarted,
     Envelope,
+    ModelVersion,
     ModelVersionPromoted,
     ModelVersionRegistered,
     ReviewDecided,
@@ -45,6 +46,7 @@ class Desk:
         self._keys = keys
         self._artifacts = artifacts
         self._clock = clock
+        self._deleted: dict[str, int] = {}  # numbers up to which pipelines were deleted; told at each start
 
     def remember(self, applied: Applied, effect: Effect) -> None:
         """Keeps what the pipeline's file asks of an audit: the package that is trained from it must
@@ -57,17 +59,20 @@ class Desk:
         """Asks nobody any more to review versions of a pipeline that was deleted up to `number`. Audits
         and their reports stay: they say what was found.
         """
+        self._deleted[pipeline] = number
         for audit_id in rows.reviews(effect.session, pipeline, open_only=True):
             if effect.session.get_one(AuditRow, audit_id).version.pipeline_number <= number:
                 effect.session.delete(effect.session.get_one(ReviewRow, audit_id))
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit and returns its id; None where the version is audited already, for the same
-        package and split give the same verdict. Raises Unavailable before the pipeline's file came in,
+        package and split give the same verdict, or its pipeline was deleted. Raises Unavailable before the pipeline's file came in,
         Tampered where the registry did not sign it, or trainer and feature store what it comes from.
         """
         version = registered.version
         verify_fact(registered, self._keys.trust())
+        if self.gone(version):
+            return None
         known = rows.newest_audit(effect.session, version.digest)
         if known is not None and known.state != rows.FAILED:
             return None
@@ -128,11 +133,15 @@ class Desk:
         row.report, row.result, row.scores = audit.report, audit.result, audit.scores
         effect.publish(audit)
         _measure(row, audit.verdict, effect)
-        if may_be_waived(audit.gates):
+        if may_be_waived(audit.gates) and not self.gone(row.version):
             asked = {**about, "gates": not_passed(audit.gates), "requested_at": now}
             effect.session.add(ReviewRow(**asked, state=rows.OPEN))
             effect.publish(ReviewRequested(**asked))
         log.info("audit_completed", version=row.name, verdict=audit.verdict)
+
+    def gone(self, version: ModelVersion) -> bool:
+        """Tells whether the version's pipeline was deleted: nobody decides on it any more."""
+        return version.pipeline_number <= self._deleted.get(version.pipeline, 0)
 
     def fail(self, audit_id: str, kind: Kind, message: str, remedy: str, effect: Effect) -> None:
         """Ends an audit without evidence: nothing is known about the model, so it does not serve."""

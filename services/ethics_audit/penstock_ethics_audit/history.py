@@ -110,7 +110,8 @@ class History(restore.History):
                     cost=ended.cost,
                 )
             )
-            if may_be_waived(ended.gates):
+            gone = self._desk.gone(self._versions[ended.digest])
+            if may_be_waived(ended.gates) and (not gone or ended.audit_id in self._decided):
                 effect.session.add(self._review(ended))
             self._waiting.pop(ended.digest, None)
         effect.session.flush()

@@ -474,6 +474,25 @@ async def test_what_a_person_may_decide(world: World, store: Store, desk: Desk) 
     assert (decided.decision, decided.waiver) == ("rejected", None)
 
 
+def test_nobody_is_asked_about_a_version_whose_pipeline_is_deleted_while_it_is_audited(
+    world: World, store: Store, desk: Desk
+) -> None:
+    def forget() -> None:
+        with in_a_thread(store.transaction()) as effect:
+            desk.forget("loans", 1, effect)
+
+    ended = completed(desk, store, world, made.AUROC_PASSED, REVIEW, begun=forget)
+    assert not [event for event in published(store) if isinstance(event, ReviewRequested)]
+    with in_a_thread(store.snapshot()) as session:
+        assert session.scalar(select(ReviewRow)) is None
+    late = made.registered(world.keys, made.version("sha256:" + "f" * 64, world.keys))
+    with in_a_thread(store.transaction()) as effect:
+        assert desk.begin(late, effect) is None
+    assert [audit.digest for audit in audits(store)] == [ended.digest]
+    anew = late.version.model_copy(update={"pipeline_number": 2})
+    assert (desk.gone(late.version), desk.gone(anew)) == (True, False)
+
+
 async def test_versions_are_found_by_a_prefix_that_is_not_ambiguous(
     world: World, store: Store, desk: Desk
 ) -> None:

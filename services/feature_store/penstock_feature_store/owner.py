@@ -94,6 +94,7 @@ class OwnerRole:
     async def _erase_again(self, erasures: Erasures) -> None:
         while True:
             await asyncio.sleep(ERASE_AGAIN_S)
+            await asyncio.to_thread(self._pipelines.delete_again)
             for path, name in await asyncio.to_thread(erasures.begun):
                 for held in self._pipelines.all():
                     if held.pipeline.pipeline == name:

@@ -158,7 +158,7 @@ class Pipelines:
         self._folder = folder
         self._records = records
         self._deletion = deletion
-        self._deleted: dict[str, int] = {}  # not yet removed: the lake is another's
+        self._deleted: dict[str, int] = {}  # not yet removed: the lake is another's, or a store is away
         self._applying = threading.Lock()
         self._owning = False
         self._held: Mapping[str, Held] = {}  # replaced by another, so it is read without a lock
@@ -181,12 +181,32 @@ class Pipelines:
         """The lake is this replica's from now on. Blocking."""
         with self._applying:
             self._owning = True
-            for name, number in self._deleted.items():
-                with apart("deletion", pipeline=name):
-                    self._deletion.remove(name, number)
+            self._remove_deleted()
             for held in self._held.values():
                 with apart("follow", pipeline=held.pipeline.pipeline):
                     self._follow(held.pipeline, held.number)
+
+    def delete_again(self) -> None:
+        """Removes what could not be removed while a store was away, and then follows what was applied
+        anew under such a name. Blocking.
+        """
+        with self._applying:
+            for name in self._remove_deleted():
+                if held := self._held.get(name):
+                    self._follow(held.pipeline, held.number)
+
+    def _remove_deleted(self) -> list[str]:
+        """Returns the names of which nothing is left."""
+        before = self._deleted
+        self._deleted = {}
+        for name, number in before.items():
+            try:
+                with apart("deletion", pipeline=name):
+                    self._deletion.remove(name, number)
+            except Unavailable as error:
+                self._deleted[name] = number
+                log.warning("deletion_waits", pipeline=name, why=str(error))
+        return [name for name in before if name not in self._deleted]
 
     async def _apply(self, new: Applied, _old: Applied | None) -> None:
         pipeline, number = new.pipeline, new.number
@@ -227,11 +247,13 @@ class Pipelines:
                 self._follow(pipeline, number)
 
     def _follow(self, pipeline: Pipeline, number: int) -> None:
-        """Opens the pipeline in place of its last number, with its data where the lake is owned."""
+        """Opens the pipeline in place of its last number, with its data where the lake is owned and holds
+        none of a deleted one.
+        """
         name = pipeline.pipeline
         known = self._held.get(name)
         folder = self._folder / name
-        if not self._owning:
+        if not self._owning or name in self._deleted:
             held = Held(pipeline, number, self._stores.open(folder, pipeline))
             self._held = {**self._held, name: held}
         else:

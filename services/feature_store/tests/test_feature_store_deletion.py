@@ -12,7 +12,7 @@ from lending import EPOCH, append, credit_risk, record
 from online_worlds import OnlineWorld
 from sqlalchemy import func, select
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, Unavailable
 from penstock.contracts.events import TrainingSet
 from penstock.contracts.topics import source_topic
 from penstock.packages.keys import Keys
@@ -170,6 +170,28 @@ async def test_one_that_cannot_be_removed_keeps_no_other_from_being_owned(
     monkeypatch.setattr(world.deletion, "remove", refuse)
     await asyncio.to_thread(world.pipelines.own)
     assert world.pipelines.owned(NAME).number == 1
+    world.close()
+
+
+async def test_a_store_that_is_away_keeps_only_the_deleted_pipeline_waiting(
+    tmp_path: Path, online_world: OnlineWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path, online_world)
+    await world.applies(1)
+    await world.pipelines._forget(NAME, 1)
+    await world.applies(2)
+
+    def away(*_: Any) -> None:
+        raise Unavailable("Redis does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(world.deletion, "remove", away)
+        await asyncio.to_thread(world.pipelines.own)
+        await asyncio.to_thread(world.pipelines.delete_again)
+    assert world.pipelines.all() == [], "rows of the old pipeline may be left"
+    assert world.pipelines.get(NAME).number == 2
+    await asyncio.to_thread(world.pipelines.delete_again)
+    assert world.pipelines.owned(NAME).number == 2
     world.close()
 
 

@@ -25,7 +25,7 @@ from penstock.contracts.versions import version_name
 from penstock.packages.facts import signed
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
-from penstock.runtime.kafka.admin import end_offsets, remove_topics
+from penstock.runtime.kafka.admin import MadeTopic, end_offsets, remove_topics, topics_made
 from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Effect, Store
 from penstock_model_registry.store import (
@@ -79,6 +79,9 @@ class Deletions:
             if known:
                 return Deleted(known.deleted.number)
             number = await self._store.read(lambda session: _never_served(session, name))
+            topics = await self._store.read(lambda session: _topics(session, name))
+            # Nobody applies it anew before the deletion is written: these are the old pipeline's.
+            made = await asyncio.to_thread(topics_made, self._kafka, topics)
             predictions = await asyncio.to_thread(end_offsets, self._kafka, [predictions_topic(name)])
             if any(predictions.values()):
                 raise Refused("it stays: predictions of it are recorded", where=name)
@@ -87,38 +90,45 @@ class Deletions:
             deleted = await self._store.write(partial(_write, event))
             log.info("pipeline_deleted", pipeline=name, number=number, by=by, versions=deleted.versions)
             try:
-                await self.clear(name)
+                await self.clear(name, only=made)
             except PenstockError as error:
                 log.warning("deletion_goes_on", pipeline=name, why=str(error))
             return deleted
 
     async def run(self) -> None:
         """Removes what is left of deleted pipelines, again and again."""
+        seen: dict[str, frozenset[MadeTopic]] = {}
         while True:
-            for name in await self._store.read(
-                lambda session: list(session.scalars(select(DeletedRow.name)))
-            ):
-                async with self.changing:
-                    try:
-                        if await self._store.read(partial(_deleted_already, name=name)):
-                            await self.clear(name)
-                    except PenstockError as error:
-                        log.warning("deletion_goes_on", pipeline=name, why=str(error))
+            await self.clear_all(seen)
             await asyncio.sleep(AGAIN_S)
 
-    async def clear(self, name: str) -> None:
-        """Removes topics and packages of a pipeline that is not applied. The caller holds `changing`.
-        Raises Unavailable.
+    async def clear_all(self, seen: dict[str, frozenset[MadeTopic]]) -> None:
+        """Removes what is left of each deleted pipeline; of its topics those that were `seen` there the
+        last time. Another replica that applies it anew makes its topics a moment before it says so.
+        """
+        for name in await self._store.read(lambda session: list(session.scalars(select(DeletedRow.name)))):
+            async with self.changing:
+                try:
+                    seen[name] = await self.clear(name, only=seen.get(name, frozenset()))
+                except PenstockError as error:
+                    log.warning("deletion_goes_on", pipeline=name, why=str(error))
+
+    async def clear(self, name: str, only: frozenset[MadeTopic] | None = None) -> frozenset[MadeTopic]:
+        """Removes a deleted pipeline's packages, and unless it was applied anew its topics, `only` some of
+        them. Returns those that there were. The caller holds `changing`. Raises Unavailable.
         """
         row = await self._store.read(lambda session: session.get_one(DeletedRow, name))
-        await asyncio.to_thread(remove_topics, self._kafka, row.topics)
-        if not row.artifacts:
-            return
-        kept = await self._store.read(lambda session: _kept(session, row.artifacts))
-        for artifact in row.artifacts:
-            if artifact.uri not in kept:
-                await asyncio.to_thread(self._artifacts.remove, artifact)
-        await self._store.write(partial(_cleared, name))
+        made = await asyncio.to_thread(topics_made, self._kafka, row.topics)
+        if await self._store.read(partial(_deleted_already, name=name)) is None:
+            made = frozenset()
+        await asyncio.to_thread(remove_topics, self._kafka, made if only is None else made & only)
+        if row.artifacts:
+            kept = await self._store.read(lambda session: _kept(session, row.artifacts))
+            for artifact in row.artifacts:
+                if artifact.uri not in kept:
+                    await asyncio.to_thread(self._artifacts.remove, artifact)
+            await self._store.write(partial(_cleared, name))
+        return made
 
 
 def _deleted_already(session: Session, name: str) -> DeletedRow | None:
@@ -144,9 +154,8 @@ def _write(event: PipelineDeleted, effect: Effect) -> Deleted:
     session, name = effect.session, event.pipeline
     if _never_served(session, name) != event.number:
         raise Conflict("it was applied meanwhile", where=name, remedy="Delete it again")
-    files = session.scalars(select(PipelineRow).where(PipelineRow.name == name)).all()
+    topics = _topics(session, name)
     versions = session.scalars(select(VersionRow).where(VersionRow.pipeline == name)).all()
-    topics = sorted({topic.name for file in files for topic in pipeline_topics(file.pipeline)})
     artifacts = [
         artifact
         for row in versions
@@ -158,6 +167,12 @@ def _write(event: PipelineDeleted, effect: Effect) -> Deleted:
     session.execute(delete(PipelineRow).where(PipelineRow.name == name))
     effect.publish(event)
     return Deleted(event.number, len(versions), tuple(topics))
+
+
+def _topics(session: Session, name: str) -> list[str]:
+    """Lists the topics of all its files, by their names in the catalogue."""
+    files = session.scalars(select(PipelineRow).where(PipelineRow.name == name))
+    return sorted({topic.name for file in files for topic in pipeline_topics(file.pipeline)})
 
 
 def _kept(session: Session, artifacts: list[Artifact]) -> set[str]:

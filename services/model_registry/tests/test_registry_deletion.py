@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import pytest
 from sqlalchemy import func, select
@@ -12,6 +13,7 @@ from sqlalchemy import func, select
 from penstock.contracts.errors import Conflict, NotFound, Refused, Unavailable
 from penstock.contracts.events import AuditFailed, PipelineApplied, PipelineDeleted
 from penstock.packages import facts
+from penstock.runtime.kafka.admin import MadeTopic
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing import packages as sample
 from penstock.testing.history import restored
@@ -84,10 +86,56 @@ async def test_a_file_that_is_applied_meanwhile_is_not_deleted_unseen(world: Wor
     assert count(world, PipelineRow) == 2
 
 
-async def test_packages_go_but_those_that_a_version_of_today_holds(
-    world: World, monkeypatch: pytest.MonkeyPatch
+class Topics:
+    """Kafka's topics, as the deletion asks for them and has them removed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.there: set[MadeTopic] = set()
+        self.asked = lambda: None
+        monkeypatch.setattr(deletion, "topics_made", self._made)
+        monkeypatch.setattr(deletion, "remove_topics", lambda _, made: self.there.difference_update(made))
+
+    def make(self, number: int) -> MadeTopic:
+        made = ("loans.predictions.v1", UUID(int=number))
+        self.there.add(made)
+        return made
+
+    def _made(self, _kafka: KafkaSettings, _topics: list[str]) -> frozenset[MadeTopic]:
+        found = frozenset(self.there)
+        self.asked()
+        return found
+
+
+@pytest.fixture
+def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
+    return Topics(monkeypatch)
+
+
+async def test_topics_that_come_back_go_and_those_of_another_replicas_apply_stay(
+    world: World, topics: Topics
 ) -> None:
-    monkeypatch.setattr(deletion, "remove_topics", lambda kafka, topics: set())
+    await delete(world)
+    seen: dict[str, frozenset[MadeTopic]] = {}
+    topics.make(1)
+    await deletions(world).clear_all(seen)
+    anew = topics.make(2)
+    await deletions(world).clear_all(seen)
+    assert topics.there == {anew}, "it was not there the last time"
+    world.applies(number=2)
+    await deletions(world).clear_all(seen)
+    assert topics.there == {anew}
+
+
+async def test_what_is_applied_while_kafka_is_asked_keeps_its_topics(world: World, topics: Topics) -> None:
+    await delete(world)
+    anew = topics.make(1)
+    topics.asked = lambda: world.applies(number=2)
+    assert await deletions(world).clear("loans") == frozenset()
+    assert topics.there == {anew}
+
+
+async def test_packages_go_but_those_that_a_version_of_today_holds(world: World, topics: Topics) -> None:
+    assert not topics.there
     gone, same = world.run(card="# gone\n"), world.run(card="# same\n", run_id="R2")
     for run in (gone, same):
         await world.receives(run)
@@ -100,6 +148,19 @@ async def test_packages_go_but_those_that_a_version_of_today_holds(
     with pytest.raises(NotFound):
         world.artifacts.read(gone.package)
     assert world.artifacts.read(same.package)
+
+
+async def test_a_refused_run_that_names_a_folder_takes_nothing_with_it(world: World, topics: Topics) -> None:
+    """What it names is looked at by nobody before the deletion."""
+    assert not topics.there
+    run = world.run()
+    folder = run.package.model_copy(update={"uri": world.artifacts.uri("packages")})
+    await world.receives(world.signs(run, package=folder))
+    assert count(world, VersionRow) == 1
+    await delete(world)
+    other = world.artifacts.put_bytes("packages/of-another.tar", b"bytes")
+    await deletions(world).clear("loans")
+    assert world.artifacts.read(other) == b"bytes"
 
 
 async def test_what_comes_after_the_deletion_is_ignored(world: World) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -106,8 +107,12 @@ class Artifacts:
         self._store_of(self.uri(key)).delete(self.uri(key))
 
     def remove(self, artifact: Artifact) -> None:
-        """Removes the artifact where it is; missing is fine. Raises Unavailable."""
-        self._store_of(artifact.uri).delete(artifact.uri)
+        """Removes the artifact where it is; missing is fine. What is there and is not its bytes, a folder
+        say, stays. Raises Unavailable.
+        """
+        with suppress(NotFound, Tampered):
+            self.read(artifact)
+            self._store_of(artifact.uri).delete(artifact.uri)
 
     def _put_bytes(self, uri: str, data: bytes) -> Artifact:
         with tempfile.TemporaryDirectory() as scratch:

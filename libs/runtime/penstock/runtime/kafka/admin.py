@@ -10,11 +10,12 @@ import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
+from uuid import UUID
 
 import structlog
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic, OffsetSpec
-from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicIdError
 
 from penstock.contracts.errors import Unavailable
 from penstock.contracts.topics import DEAD_LETTERS, Topic
@@ -28,6 +29,8 @@ logging.getLogger("kafka.net.sasl").setLevel(logging.ERROR)
 CONNECT_MS = 5_000
 ANSWER_MS = 10_000  # for one request that changes something; Kafka writes it on all replicas first
 SETTLED_WITHIN_S, SETTLED_POLL_S = 10.0, 0.1  # a broker learns of a topic, and of its end, by itself
+MadeTopic = tuple[str, UUID]
+"""Name of a topic in Kafka, and the id that it got when it was made: the next of that name has another."""
 LOOK_MS = 2_000  # to connect, and for one request, where somebody looks now and then
 
 
@@ -85,33 +88,40 @@ def ensure_topics(kafka: KafkaSettings, topics: Sequence[Topic]) -> None:
         admin.wait_for_topics(list(missing), SETTLED_WITHIN_S * 1000)
 
 
-def remove_topics(kafka: KafkaSettings, topics: Collection[str]) -> set[str]:
-    """Deletes those of `topics` that exist, with their dead letters, and returns their names once no
-    broker knows them. Blocks for some round trips, SETTLED_WITHIN_S at most; raises Unavailable.
+def topics_made(kafka: KafkaSettings, topics: Collection[str]) -> frozenset[MadeTopic]:
+    """Finds those of `topics` that exist, and their dead letters. Blocks for some round trips; raises
+    Unavailable.
     """
-    names = {kafka.topic(topic) for topic in topics}
+    with admin_client(kafka, "deletion") as admin:
+        return _made(admin, {kafka.topic(topic) for topic in topics})
+
+
+def remove_topics(kafka: KafkaSettings, made: Collection[MadeTopic]) -> None:
+    """Deletes topics, and returns once no broker knows them; one that was made since under the name of
+    one stays. Blocks for some round trips, SETTLED_WITHIN_S at most; raises Unavailable.
+    """
+    if not made:
+        return
+    names = {name for name, _ in made}
     deadline = time.monotonic() + SETTLED_WITHIN_S
     with admin_client(kafka, "deletion") as admin:
-        present = removed = _with_ids(admin, names)
-        while left := removed & present:  # not one of the same name that was made meanwhile
+        while left := _made(admin, names) & set(made):
             if time.monotonic() > deadline:
                 raise Unavailable(f"Kafka has not deleted {len(left)} topics within {SETTLED_WITHIN_S:g} s")
-            with suppress(UnknownTopicOrPartitionError):  # asked for already
-                admin.delete_topics(sorted(name for name, _ in left))
+            with suppress(UnknownTopicIdError):  # asked for already
+                admin.delete_topics([number for _, number in sorted(left)])
             time.sleep(SETTLED_POLL_S)
-            present = _with_ids(admin, names)
-    for name, _ in sorted(removed):
+    for name, _ in sorted(made):
         log.info("topic_deleted", topic=name)
-    return {name for name, _ in removed}
 
 
-def _with_ids(admin: KafkaAdminClient, names: Collection[str]) -> set[tuple[str, str]]:
-    """Finds those of `names` that exist, and their dead letters, each with the id that Kafka gave it."""
-    return {
-        (found["name"], str(found.get("topic_id")))
+def _made(admin: KafkaAdminClient, names: Collection[str]) -> frozenset[MadeTopic]:
+    """Finds those of `names` that exist, and their dead letters."""
+    return frozenset(
+        (found["name"], UUID(str(found["topic_id"])))
         for found in admin.describe_topics()
         if found["name"] in names or _of_letters(found["name"]) in names
-    }
+    )
 
 
 def _of_letters(name: str) -> str:
