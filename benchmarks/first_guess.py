@@ -94,6 +94,7 @@ TABLES = (
     Truth("default", r("ISLR", "Default"), "default", "binary", timed=True, numbered=True),
 )
 
+
 def anes96() -> pd.DataFrame:
     return pd.read_csv(packages() / "statsmodels/datasets/anes96/anes96.csv", sep="\t", quotechar="'")
 

@@ -66,8 +66,9 @@ class Desk:
 
     def begin(self, registered: ModelVersionRegistered, effect: Effect) -> str | None:
         """Starts an audit and returns its id; None where the version is audited already, for the same
-        package and split give the same verdict, or its pipeline was deleted. Raises Unavailable before the pipeline's file came in,
-        Tampered where the registry did not sign it, or trainer and feature store what it comes from.
+        package and split give the same verdict, or its pipeline was deleted. Raises Unavailable before
+        the pipeline's file came in, Tampered where the registry did not sign it, or trainer and feature
+        store what it comes from.
         """
         version = registered.version
         verify_fact(registered, self._keys.trust())

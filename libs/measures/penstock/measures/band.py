@@ -81,7 +81,8 @@ def highest_ratios(rate: Floats, rows: Floats, critical: float) -> Floats:
     highest, lowest = both_ways(high)[0], both_ways(low)[1]
     squared = lowest * (2 * below - lowest)  # of the part of q that is sure
     root = np.sqrt(np.maximum(0.0, (above * below) ** 2 - squared * highest * (2 * above - highest)))
-    ends: Floats = np.divide(above * below + root, squared, out=np.full(above.shape, np.inf), where=squared > 0)
+    ends = np.full(above.shape, np.inf)
+    np.divide(above * below + root, squared, out=ends, where=squared > 0)
     return ends.ravel()
 
 
