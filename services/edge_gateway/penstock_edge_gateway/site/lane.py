@@ -1,0 +1,73 @@
+"""A spool as the event loop uses it: what comes during one commit goes into the next one together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from penstock_edge_gateway.site.spool import Batch, Record, Spool
+
+_GROUP_RECORDS: Final = 1000  # in one commit, but for a single call's
+
+
+class Lane:
+    """Events or predictions, in the order in which they are forwarded."""
+
+    def __init__(self, name: str, spool: Spool) -> None:
+        self.name, self.spool = name, spool
+        self._waiting: list[tuple[Sequence[Record], asyncio.Future[None]]] = []
+        self._committing: asyncio.Task[None] | None = None
+        self._arrived = asyncio.Event()
+
+    async def keep(self, records: Sequence[Record]) -> None:
+        """Returns when all of the records are kept, in a commit that they share with others. Raises
+        Full: none is.
+        """
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting.append((records, kept))
+        if self._committing is None:
+            self._committing = asyncio.create_task(self._commit())
+        await kept
+
+    def keep_now(self, record: Record) -> None:
+        """Keeps one before it returns, in a commit of its own: 20 µs where no disk is waited for.
+        Raises Full.
+        """
+        self.spool.append([record])
+        self._arrived.set()
+
+    async def oldest(self, most: int, most_bytes: int) -> Batch:
+        """Waits for records; returns the oldest."""
+        while True:
+            self._arrived.clear()
+            batch = await asyncio.to_thread(self.spool.read, most, most_bytes)
+            if batch.entries:
+                return batch
+            await self._arrived.wait()
+
+    async def _commit(self) -> None:
+        try:
+            while group := self._next_group():
+                records = [record for part, _ in group for record in part]
+                error: Exception | None = None
+                try:
+                    await asyncio.to_thread(self.spool.append, records)
+                except Exception as failed:
+                    error = failed
+                self._arrived.set()
+                for _, kept in group:
+                    if not kept.done():  # its caller may have gone
+                        kept.set_exception(error) if error else kept.set_result(None)
+        finally:
+            self._committing = None
+
+    def _next_group(self) -> list[tuple[Sequence[Record], asyncio.Future[None]]]:
+        count = size = 0
+        for records, _ in self._waiting:
+            size += len(records)
+            if count and size > _GROUP_RECORDS:
+                break
+            count += 1
+        group, self._waiting = self._waiting[:count], self._waiting[count:]
+        return group

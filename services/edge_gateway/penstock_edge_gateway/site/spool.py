@@ -1,0 +1,330 @@
+"""Records of one lane, kept on disk until the hub has them: SQLite, in a file of its own.
+
+Events and predictions have a spool each, so that neither takes the other's room or waits for its
+commits. Sequences are dense: a record that was dropped or erased leaves a gap, which is forwarded in
+its place. So a gap that is meant is told from a loss.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, Self, TypeVar
+
+from penstock_edge_gateway.site.age import AgeClock, Clock, since_boot
+from penstock_edge_gateway.site.reserve import Reserve
+
+Reason = Literal["full", "old", "erased"]
+T = TypeVar("T")
+
+_PAGE_BYTES: Final = 4096
+_LOG_BYTES: Final = 4 << 20  # SQLite's write-ahead log, beside the file
+_VACUUM_PAGES: Final = 1024  # free pages that go back to the disk
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS records (
+    sequence INTEGER PRIMARY KEY,  -- a gap's: that of the last record it stands for
+    kept REAL NOT NULL,            -- by the age clock
+    pipeline TEXT NOT NULL,
+    source TEXT NOT NULL,
+    entity TEXT NOT NULL,
+    body BLOB,
+    required INTEGER NOT NULL,     -- never dropped
+    skipped INTEGER NOT NULL,      -- records that a gap stands for; 0: a record
+    reason TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS lane (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    epoch TEXT NOT NULL,
+    reached INTEGER NOT NULL,      -- the hub has all up to here
+    boot TEXT NOT NULL,
+    ahead REAL NOT NULL
+);
+"""
+
+
+class Record(NamedTuple):
+    pipeline: str
+    source: str  # empty: a prediction
+    entity: str  # whom it is about, for erasure; empty: nobody who is named
+    body: bytes
+    required: bool = False  # never dropped
+
+
+class Gap(NamedTuple):
+    records: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Batch:
+    first: int
+    """Sequence of the first record."""
+    entries: tuple[Record | Gap, ...]
+    """Without holes: a gap takes as many sequences as it stands for records, a record one."""
+
+    @property
+    def last(self) -> int:
+        """Sequence of the last record; `first - 1` without any."""
+        return self.first - 1 + sum(one.records if isinstance(one, Gap) else 1 for one in self.entries)
+
+
+@dataclass(frozen=True)
+class Depth:
+    records: int
+    bytes: int
+    size: int  # bytes at most
+    oldest_s: float | None  # age of the oldest, in seconds while the machine was on
+
+    @property
+    def full_in_s(self) -> float | None:
+        """Seconds until it is full, if it goes on as since its oldest record."""
+        return None if self.oldest_s is None else self.oldest_s * max(0.0, self.size / self.bytes - 1)
+
+
+class Full(Exception):
+    """Nothing was kept: the spool has reached its size, or the disk is full."""
+
+
+class Spool:
+    """One lane. Methods block, and may be called from any thread."""
+
+    def __init__(self, path: Path, *, durable: bool, size: int, clock: Clock = since_boot) -> None:
+        """Opens the file, or makes it, for its owner's eyes alone. `durable`: a record is on disk when
+        `append` returns; else it outlives the process, and a power cut takes the last seconds.
+        `size`: bytes at most; log and reserve take 12 MiB beside it.
+        """
+        self._size, self._durable = size, durable
+        self._lock = threading.RLock()
+        self._reserve = Reserve(path.with_suffix(".reserve"), 2 * _LOG_BYTES)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's other files take its mode
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        for pragma in (
+            f"page_size = {_PAGE_BYTES}",
+            "auto_vacuum = INCREMENTAL",  # before the first page is written
+            "journal_mode = WAL",
+            f"journal_size_limit = {_LOG_BYTES}",
+            f"synchronous = {'FULL' if durable else 'NORMAL'}",
+            "secure_delete = ON",
+            f"max_page_count = {size // _PAGE_BYTES}",
+        ):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.executescript(_SCHEMA)
+        self._restore(clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._db.close()
+
+    def _restore(self, clock: Clock) -> None:
+        last, latest = self._one("SELECT coalesce(max(sequence), 0), coalesce(max(kept), 0) FROM records")
+        lane = self._db.execute("SELECT epoch, reached, boot, ahead FROM lane").fetchone()
+        self.epoch: str
+        self.reached: int
+        self.epoch, self.reached, boot, ahead = lane or (secrets.token_hex(8), 0, "", 0.0)
+        self._clock = AgeClock(clock, boot=boot, ahead=ahead, latest=latest)
+        self._last: int = max(last, self.reached)
+        self._on_disk = self._last
+        self._freeing(self._note)
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    def append(self, records: Sequence[Record]) -> int:
+        """Keeps all of the records, or none. Returns the sequence of the last. Raises Full."""
+        with self._lock:
+            now = self._clock()
+            rows = [(number, now, *record) for number, record in enumerate(records, self._last + 1)]
+            try:
+                with self._transaction():
+                    self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
+            except sqlite3.OperationalError as error:
+                if _without_room(error):
+                    raise Full from error
+                raise
+            self._last += len(rows)
+            return self._last
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    def read(self, most: int, most_bytes: int) -> Batch:
+        """Reads the oldest records: at most so many, of so many bytes unless the first alone has more.
+        All of them are on disk by then: after a power cut their sequences are not used again.
+        """
+        with self._lock:
+            if self._on_disk < self._last:
+                self._to_disk()
+            found: list[Record | Gap] = []
+            for pipeline, source, entity, body, required, skipped, reason in self._db.execute(
+                "SELECT pipeline, source, entity, body, required, skipped, reason FROM records"
+                " ORDER BY sequence LIMIT ?",
+                (most,),
+            ):
+                most_bytes -= len(body or b"")
+                if found and most_bytes < 0:
+                    break
+                record = Record(pipeline, source, entity, body, bool(required))
+                found.append(Gap(skipped, reason) if skipped else record)
+            return Batch(self.reached + 1, tuple(found))
+
+    def acknowledge(self, reached: int) -> None:
+        """Deletes all up to this sequence: the hub has it."""
+        with self._lock:
+            if reached <= self.reached:
+                return
+            self.reached = min(reached, self._last)
+            self._freeing(self._delete_reached)
+            if self.reached == self._last:
+                self._shrink()
+            self._reserve.take()
+
+    def resume(self, reached: int) -> None:
+        """Goes on from the hub's position in this epoch; 0: it knows none. Where the hub has more than
+        was ever kept here, or less than it confirmed, one of the two lost what it knew: what is left
+        here gets a new epoch and is forwarded from 1 on.
+        """
+        with self._lock:
+            if self.reached <= reached <= self._last:
+                self.acknowledge(reached)
+            else:
+                self._freeing(self._renumber)
+
+    # -- without the hub ---------------------------------------------------------------------------
+
+    def drop(self, most: int, *, older_than_s: float | None = None) -> int:
+        """Drops the oldest records that are not required, at most so many. Returns how many."""
+        with self._lock:
+            before = self._clock() - (older_than_s or 0)
+            reason: Reason = "full" if older_than_s is None else "old"
+            which = "NOT required AND kept <= ? ORDER BY sequence LIMIT ?"
+            return self._leave_gaps(which, (before, most), reason)
+
+    def erase(self, pipeline: str, entity: str) -> int:
+        """Erases the entity's records, from the files too. Returns how many there were."""
+        with self._lock:
+            erased = self._leave_gaps(
+                "pipeline = ? AND entity = ? ORDER BY sequence", (pipeline, entity), "erased"
+            )
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return erased
+
+    def depth(self) -> Depth:
+        with self._lock:
+            (pages,), (free,) = self._one("PRAGMA page_count"), self._one("PRAGMA freelist_count")
+            oldest = self._db.execute(
+                "SELECT kept FROM records WHERE skipped = 0 ORDER BY sequence LIMIT 1"
+            ).fetchone()
+            return Depth(
+                records=self._last - self.reached,
+                bytes=(pages - free) * _PAGE_BYTES,
+                size=self._size,
+                oldest_s=self._clock() - oldest[0] if oldest else None,
+            )
+
+    # -- the file ----------------------------------------------------------------------------------
+
+    def _one(self, query: str) -> tuple[int, ...]:
+        row: tuple[int, ...] = self._db.execute(query).fetchone()
+        return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # SQLite ends some by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _freeing(self, change: Callable[[], T]) -> T:
+        """One transaction that has to succeed on a full disk, too."""
+        try:
+            with self._transaction():
+                return change()
+        except sqlite3.OperationalError as error:
+            if not (_without_room(error) and self._reserve.give_back()):
+                raise
+        with self._transaction():
+            return change()
+
+    def _note(self) -> None:
+        lane = (self.epoch, self.reached, self._clock.boot, self._clock.ahead)
+        self._db.execute("REPLACE INTO lane VALUES (1, ?, ?, ?, ?)", lane)
+
+    def _to_disk(self) -> None:
+        if not self._durable:  # a commit with FULL takes all that the log holds to the disk
+            self._db.execute("PRAGMA synchronous = FULL")
+            try:
+                self._freeing(self._note)
+            finally:
+                self._db.execute("PRAGMA synchronous = NORMAL")
+        self._on_disk = self._last
+
+    def _delete_reached(self) -> None:
+        self._db.execute("DELETE FROM records WHERE sequence <= ?", (self.reached,))
+        self._db.execute(  # the hub has a part of a gap
+            "UPDATE records SET skipped = sequence - ?1"
+            " WHERE sequence = (SELECT min(sequence) FROM records) AND skipped > sequence - ?1",
+            (self.reached,),
+        )
+        self._note()
+
+    def _renumber(self) -> None:
+        self._db.execute("UPDATE records SET sequence = sequence - ?", (self.reached,))
+        self._last -= self.reached
+        self.epoch, self.reached = secrets.token_hex(8), 0
+        self._note()
+
+    def _leave_gaps(self, which: str, values: tuple[object, ...], reason: Reason) -> int:
+        query = f"SELECT sequence FROM records WHERE skipped = 0 AND {which}"  # noqa: S608  no one's words
+        sequences = [number for (number,) in self._db.execute(query, values)]
+
+        def replace() -> None:
+            for first, last in _runs(sequences):
+                self._leave_gap(first, last, reason)
+
+        if sequences:
+            self._freeing(replace)
+        return len(sequences)
+
+    def _leave_gap(self, first: int, last: int, reason: Reason) -> None:
+        before = self._db.execute(  # one that it continues
+            "SELECT skipped FROM records WHERE sequence = ? AND reason = ?", (first - 1, reason)
+        ).fetchone()
+        skipped = last - first + 1
+        if before:
+            first, skipped = first - 1, skipped + before[0]
+        self._db.execute("DELETE FROM records WHERE sequence BETWEEN ? AND ?", (first, last))
+        gap = (last, self._clock(), skipped, reason)
+        self._db.execute("INSERT INTO records VALUES (?, ?, '', '', '', NULL, 0, ?, ?)", gap)
+
+    def _shrink(self) -> None:
+        if self._one("PRAGMA freelist_count")[0] >= _VACUUM_PAGES:
+            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would give one page back
+
+
+def _without_room(error: sqlite3.OperationalError) -> bool:
+    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each stretch of numbers that follow one another. `numbers` rise."""
+    stretch: tuple[int, int] | None = None
+    for number in numbers:
+        if stretch and number == stretch[1] + 1:
+            stretch = stretch[0], number
+            continue
+        if stretch:
+            yield stretch
+        stretch = number, number
+    if stretch:
+        yield stretch
