@@ -1,0 +1,78 @@
+"""A lane to the hub: batch after batch, in order, each until the hub has it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from penstock.contracts.errors import PenstockError, Refused
+from penstock.edge_gateway.v1 import hub_pb2
+from penstock_edge_gateway.site.hub import LONGEST_S, Hub
+from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.spool import Batch, Gap, Reason, Record
+
+log = structlog.get_logger(__name__)
+
+RECORDS: Final = 1000
+BYTES: Final = 900_000  # in a batch; the door holds 1 MiB of a connection
+ANSWER_S: Final = 30.0
+_REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
+    "full": hub_pb2.Gap.REASON_SPOOL_FULL,
+    "old": hub_pb2.Gap.REASON_TOO_OLD,
+    "erased": hub_pb2.Gap.REASON_ERASED,
+}
+
+
+class Forwarder:
+    def __init__(self, lane: Lane, hub: Hub) -> None:
+        self._lane, self._hub = lane, hub
+        self.refused: str | None = None
+        """Why the hub takes nothing of this lane."""
+
+    async def run(self) -> None:
+        """Forwards for as long as the site is the one whom the hub knows, once it was greeted."""
+        spool, position = self._lane.spool, self._hub.positions.get(self._lane.name)
+        known = position.sequence if position and position.epoch == spool.epoch else 0
+        await asyncio.to_thread(spool.resume, known)
+        while not isinstance(refusal := await self._forward(), Refused):
+            if refusal:
+                await asyncio.sleep(LONGEST_S)
+        log.error("forwarding_stopped", lane=self._lane.name, reason=self.refused)
+
+    async def _forward(self) -> PenstockError | None:
+        """Forwards one batch. Returns why the hub refused it."""
+        batch = await self._lane.oldest(RECORDS, BYTES)
+        try:
+            answer = await self._hub.call(self._hub.stub.Forward, self._request(batch), within=ANSWER_S)
+        except PenstockError as error:
+            if self.refused != error.message:
+                log.warning("batch_refused", lane=self._lane.name, first=batch.first, reason=error.message)
+            self.refused = error.message
+            return error
+        self.refused = None
+        for one in answer.rejected:
+            log.warning("not_forwarded", lane=self._lane.name, sequence=one.sequence, reason=one.reason)
+        await asyncio.to_thread(self._lane.spool.resume, answer.reached)
+        return None
+
+    def _request(self, batch: Batch) -> hub_pb2.ForwardRequest:
+        return hub_pb2.ForwardRequest(
+            lane=self._lane.name,
+            incarnation=self._hub.incarnation,
+            epoch=self._lane.spool.epoch,
+            first=batch.first,
+            records=map(_forwarded, batch.entries),
+        )
+
+
+def _forwarded(one: Record | Gap) -> hub_pb2.Forwarded:
+    match one:
+        case Gap(records, reason):
+            return hub_pb2.Forwarded(gap=hub_pb2.Gap(records=records, reason=_REASONS[reason]))
+        case Record(_, "", _, body):
+            return hub_pb2.Forwarded(prediction=body)
+        case Record(pipeline, source, _, body):
+            event = hub_pb2.SpooledEvent(pipeline=pipeline, source=source, event=body)
+            return hub_pb2.Forwarded(event=event)

@@ -1,0 +1,100 @@
+"""The record of each answer that the site gives: kept before the answer, and of one form with those of
+the platform's door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import structlog
+
+from penstock.contracts.dataplane import Prediction
+from penstock.contracts.errors import Unavailable
+from penstock.serving.model import Model
+from penstock.serving.protocol.tensors import InferMessage
+from penstock.serving.records import encoded, fill_inputs, fill_outputs
+from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.spool import Full, Record
+
+log = structlog.get_logger(__name__)
+
+_DROPPED: Final = 256  # records at a time, so that not each answer waits for room
+_EXPIRES_EVERY_S: Final = 60.0
+
+
+class Recorder:
+    def __init__(self, site: str, lane: Lane, *, age: timedelta, clock: Callable[[], datetime]) -> None:
+        """`age`: how long a record waits for the hub that its pipeline does not require."""
+        self._site = site
+        self._lane = lane
+        self._age = age
+        self._clock = clock
+        self.lost = 0
+        """Records that a full disk did not take, since the start."""
+
+    def record(
+        self,
+        model: Model,
+        request: InferMessage,
+        response: InferMessage,
+        *,
+        took_ms: float,
+        prediction: str,
+        protocol: Literal["grpc", "http"],
+        traceparent: str | None = None,
+    ) -> None:
+        """Keeps it before it returns. Raises Unavailable where the pipeline says `record: required` and
+        there is no room: the answer must not be given.
+        """
+        said = Prediction(
+            id=prediction,
+            pipeline=model.pipeline,
+            digest=model.digest,
+            generation=model.generation,
+            time=self._clock().isoformat(timespec="microseconds").replace("+00:00", "Z"),
+            milliseconds=took_ms,
+            protocol=protocol,
+            status="OK",
+            traceparent=traceparent,
+            rows=None,
+            inputs=None,
+            probabilities=None,
+            values=None,
+            decisions=None,
+            undecoded=None,
+            site=self._site,
+        )
+        fill_inputs(said, request, model.layout)
+        fill_outputs(said, response)
+        required = model.package.pipeline.serving.record == "required"
+        self._keep(Record(model.pipeline, "", "", encoded(said), required))
+
+    def _keep(self, record: Record) -> None:
+        while True:
+            try:
+                return self._lane.keep_now(record)
+            except Full as error:
+                if self._lane.spool.drop(_DROPPED):
+                    continue
+                if record.required:
+                    raise Unavailable(
+                        f"{record.pipeline} answers only what is recorded, and the site has no room for"
+                        " more records",
+                        remedy="Bring back the connection to the hub, or give the spool more room:"
+                        " PENSTOCK_SITE__SPOOL_SIZE",
+                    ) from error
+                self.lost += 1
+                return None
+
+    async def expire(self) -> None:
+        """Drops what has waited for too long, for as long as the site runs."""
+        while True:
+            dropped = await asyncio.to_thread(
+                self._lane.spool.drop, _DROPPED, older_than_s=self._age.total_seconds()
+            )
+            if dropped:
+                log.warning("records_too_old", dropped=dropped)
+            await asyncio.sleep(0 if dropped else _EXPIRES_EVERY_S)

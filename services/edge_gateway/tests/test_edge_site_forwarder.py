@@ -1,0 +1,219 @@
+"""A lane reaches the hub whole, in order and once, whatever the wire and the hub do."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from penstock.contracts.errors import Denied, Refused
+from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
+from penstock.runtime import rpc
+from penstock.testing.wait import until_async
+from penstock.testing.wire import Wire
+from penstock_edge_gateway.site import forwarder, hub
+from penstock_edge_gateway.site.forwarder import Forwarder
+from penstock_edge_gateway.site.hub import OPTIONS, Hub
+from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.spool import Record, Spool
+
+
+class Topics(hub_pb2_grpc.HubServiceServicer):
+    """A hub that keeps what it is given in a list, with the position, as the real one does in Kafka."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes | int] = []  # bodies, lengths of gaps
+        self.positions: dict[str, hub_pb2.Position] = {}
+        self.incarnation = 0
+        self.after_write: Callable[[], None] = lambda: None
+        self.raises: Exception | None = None
+
+    async def Hello(self, request: hub_pb2.HelloRequest, context: Any) -> hub_pb2.HelloResponse:
+        self.incarnation += 1
+        return hub_pb2.HelloResponse(incarnation=self.incarnation, positions=self.positions)
+
+    async def Forward(self, request: hub_pb2.ForwardRequest, context: Any) -> hub_pb2.ForwardResponse:
+        if self.raises:
+            raise self.raises
+        if request.incarnation < self.incarnation:
+            raise Refused("another start of this site forwards")
+        known = self.positions.get(request.lane)
+        reached = known.sequence if known and known.epoch == request.epoch else 0
+        if request.first <= reached + 1:
+            at = request.first - 1
+            for one in request.records:
+                at += one.gap.records or 1
+                if at > reached:
+                    self.written.append(one.gap.records or one.event.event or one.prediction)
+            if at > reached:
+                reached = at
+                self.positions[request.lane] = hub_pb2.Position(epoch=request.epoch, sequence=reached)
+                self.after_write()
+        return hub_pb2.ForwardResponse(reached=reached)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "LONGEST_S", 0.05)
+    monkeypatch.setattr(forwarder, "LONGEST_S", 0.05)
+    monkeypatch.setattr(forwarder, "ANSWER_S", 1.0)
+    monkeypatch.setattr(forwarder, "RECORDS", 20)
+
+
+@pytest.fixture
+def topics() -> Topics:
+    return Topics()
+
+
+@pytest.fixture
+async def wire(topics: Topics) -> AsyncIterator[Wire]:
+    server = rpc.server()
+    hub_pb2_grpc.add_HubServiceServicer_to_server(topics, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with Wire(to=port) as wire:
+        yield wire
+    await server.stop(None)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    with Spool(tmp_path / "events.db", durable=False, size=8 << 20) as spool:
+        yield spool
+
+
+@contextlib.asynccontextmanager
+async def forwarding(spool: Spool, wire: Wire) -> AsyncIterator[tuple[Lane, Forwarder, Hub]]:
+    """A site's start, to its end."""
+    channel = grpc.aio.insecure_channel(
+        wire.address, options=[*OPTIONS, ("grpc.min_reconnect_backoff_ms", 50)]
+    )
+    reached, lane = Hub(channel), Lane("events", spool)
+    await reached.hello(lambda: datetime.now(UTC))
+    forwards = Forwarder(lane, reached)
+    task = asyncio.create_task(forwards.run())
+    try:
+        yield lane, forwards, reached
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await channel.close()
+
+
+def events(first: int, count: int) -> list[Record]:
+    return [Record("loans", "applications", f"p{n}", b'{"n": %d}' % n) for n in range(first, first + count)]
+
+
+def bodies(count: int) -> list[bytes]:
+    return [b'{"n": %d}' % n for n in range(count)]
+
+
+async def empty(spool: Spool) -> None:
+    await until_async(lambda: spool.depth().records == 0, what="all is forwarded")
+
+
+async def test_what_is_kept_arrives_in_order_and_leaves_the_disk(
+    topics: Topics, spool: Spool, wire: Wire
+) -> None:
+    spool.append(events(0, 50))
+    async with forwarding(spool, wire) as (lane, _, _):
+        await empty(spool)
+        await lane.keep(events(50, 5))  # while it waits for some
+        await empty(spool)
+    assert topics.written == bodies(55)
+
+
+async def test_a_wire_that_breaks_again_and_again_loses_and_doubles_nothing(
+    topics: Topics, spool: Spool, wire: Wire
+) -> None:
+    topics.after_write = lambda: wire.cut_after(40)  # most often before the answer is through
+    async with forwarding(spool, wire) as (lane, _, _):
+        for first in range(0, 200, 20):
+            await lane.keep(events(first, 20))
+        await empty(spool)
+    assert wire.connections > 3
+    assert topics.written == bodies(200)
+
+
+async def test_an_answer_that_never_comes_is_asked_for_again(
+    topics: Topics, spool: Spool, wire: Wire
+) -> None:
+    async with forwarding(spool, wire) as (lane, _, reached):
+        topics.after_write = wire.hang
+        await lane.keep(events(0, 3))
+        await until_async(lambda: reached.why, what="the hub is found to be away")
+        topics.after_write = lambda: None
+        wire.mend()
+        await empty(spool)
+        assert reached.why == ""
+    assert topics.written == bodies(3)
+
+
+async def test_a_new_start_goes_on_from_the_hubs_position(topics: Topics, spool: Spool, wire: Wire) -> None:
+    spool.append(events(0, 30))
+    topics.positions["events"] = hub_pb2.Position(epoch=spool.epoch, sequence=12)
+    async with forwarding(spool, wire):
+        await empty(spool)
+    assert topics.written == bodies(30)[12:]
+
+
+async def test_a_hub_that_lost_its_positions_gets_the_rest(topics: Topics, spool: Spool, wire: Wire) -> None:
+    spool.append(events(0, 30))
+    spool.acknowledge(10)
+    async with forwarding(spool, wire) as (lane, _, _):
+        await empty(spool)
+        topics.positions.clear()
+        await lane.keep(events(30, 5))
+        await empty(spool)
+    assert topics.written == [*bodies(30)[10:], *bodies(35)[30:]]
+
+
+async def test_gaps_are_forwarded_in_their_place(topics: Topics, spool: Spool, wire: Wire) -> None:
+    spool.append(events(0, 5))
+    spool.drop(2)
+    spool.erase("loans", "p3")
+    async with forwarding(spool, wire):
+        await empty(spool)
+    assert topics.written == [2, bodies(5)[2], 1, bodies(5)[4]]
+
+
+async def test_a_cloned_disk_stops_the_older_start(
+    topics: Topics, spool: Spool, tmp_path: Path, wire: Wire
+) -> None:
+    async with forwarding(spool, wire) as (_, older, _):
+        with Spool(tmp_path / "clone.db", durable=False, size=1 << 20) as clone:
+            async with forwarding(clone, wire):
+                spool.append(events(0, 3))
+                older_lane = older._lane
+                await older_lane.keep(events(3, 1))
+                await until_async(lambda: older.refused, what="the older start is refused")
+    assert older.refused == "another start of this site forwards"
+    assert topics.written == []
+    assert spool.depth().records == 4
+
+
+async def test_what_the_hub_refuses_waits(topics: Topics, spool: Spool, wire: Wire) -> None:
+    spool.append(events(0, 3))
+    async with forwarding(spool, wire) as (_, forwards, _):
+        topics.raises = Denied("branch-1 was revoked")
+        spool.append(events(3, 1))
+        await until_async(lambda: forwards.refused, what="it is refused") if spool.depth().records else None
+        topics.raises = None
+        await forwards._lane.keep(events(4, 1))
+        await empty(spool)
+        assert forwards.refused is None
+    assert topics.written == bodies(5)
+
+
+async def test_batches_travel_compressed(topics: Topics, spool: Spool, wire: Wire) -> None:
+    spool.append([Record("loans", "applications", "p", b'{"note": "%s"}' % (b"same " * 2000))] * 10)
+    async with forwarding(spool, wire):
+        await empty(spool)
+    assert sum(len(one) for one in topics.written if isinstance(one, bytes)) > 100_000
+    assert wire.up < 10_000

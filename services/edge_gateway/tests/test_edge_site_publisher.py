@@ -1,0 +1,113 @@
+"""Publishing at a site: judged at once, on disk before the answer, refused when there is no room."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts.errors import NotFound, TooLarge
+from penstock.contracts.pipeline import Pipeline
+from penstock.testing import lending
+from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.publisher import Publisher
+from penstock_edge_gateway.site.spool import Record, Spool
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def lane(tmp_path: Path) -> Iterator[Lane]:
+    with Spool(tmp_path / "events.db", durable=True, size=1 << 20) as spool:
+        yield Lane("events", spool)
+
+
+def publisher(lane: Lane, pipeline: Pipeline | None = None, age: timedelta = 30 * DAY) -> Publisher:
+    file = pipeline or lending.pipeline()
+    return Publisher({file.pipeline: file}.__getitem__, lane, age=age, clock=lambda: NOW)
+
+
+def event(number: int, at: str = "2026-03-01T12:00:00Z", **more: object) -> bytes:
+    said = {"application_id": f"a{number}", "applicant_id": f"p{number}", "at": at, "income": 3000}
+    return json.dumps(said | more).encode()
+
+
+async def test_what_is_accepted_is_on_disk_as_it_was_published(lane: Lane) -> None:
+    assert await publisher(lane).publish("loans", "applications", [event(0), event(1)]) == {}
+    kept = lane.spool.read(10, 1 << 20).entries
+    assert kept == tuple(Record("loans", "applications", f"p{n}", event(n)) for n in range(2))
+
+
+async def test_a_reject_is_told_at_once_and_hinders_no_other(lane: Lane) -> None:
+    ahead = event(1, at="2026-03-03T12:00:00Z")
+    events = [b"{", event(0, income="much"), ahead, event(2, incom=3), event(3)]
+    rejects = await publisher(lane).publish("loans", "applications", events)
+    assert {place: (one.reason, one.field) for place, one in rejects.items()} == {
+        0: ("not_json", None),
+        1: ("wrong_type", "income"),
+        2: ("bad_timestamp", "at"),
+        3: ("unknown_field", "incom"),
+    }
+    assert "did you mean `income`" in rejects[3].detail
+    assert [one.body for one in lane.spool.read(10, 1 << 20).entries if isinstance(one, Record)] == [event(3)]
+
+
+async def test_a_source_that_is_not_there_names_those_that_are(lane: Lane) -> None:
+    with pytest.raises(NotFound, match=r"no source `people`\. Its sources: applications"):
+        await publisher(lane).publish("loans", "people", [event(0)])
+
+
+async def test_a_changed_file_holds_for_the_next_event(lane: Lane) -> None:
+    files = {"loans": lending.pipeline()}
+    publishes = Publisher(lambda name: files[name], lane, age=DAY, clock=lambda: NOW)
+    assert await publishes.publish("loans", "applications", [event(0, channel="web")])
+    source = lending.spec()["sources"]["applications"]
+    changed = source | {"fields": source["fields"] | {"channel": {"type": "category"}}}
+    files["loans"] = lending.pipeline(sources={"applications": changed})
+    assert not await publishes.publish("loans", "applications", [event(0, channel="web")])
+
+
+async def test_a_full_spool_refuses_and_says_since_when(lane: Lane) -> None:
+    publishes = publisher(lane)
+    large = [event(number, purpose="x" * 9000) for number in range(80)]
+    await publishes.publish("loans", "applications", large)
+    with pytest.raises(TooLarge) as refused:
+        await publishes.publish("loans", "applications", large)
+    assert "no event was taken since 2026-03-01 12:00:00+0000" in refused.value.message
+    assert publishes.refuses_since == NOW
+    lane.spool.acknowledge(40)
+    await publishes.publish("loans", "applications", [event(5000)])
+    assert publishes.refuses_since is None
+
+
+async def test_events_that_wait_for_too_long_let_no_more_in(tmp_path: Path) -> None:
+    seconds = [0.0]
+    with Spool(tmp_path / "e.db", durable=True, size=1 << 20, clock=lambda: ("boot", seconds[0])) as spool:
+        publishes = publisher(Lane("events", spool), age=DAY)
+        await publishes.publish("loans", "applications", [event(0)])
+        seconds[0] = 2 * 86400.0
+        with pytest.raises(TooLarge, match=r"1 wait for the hub, the oldest for 48\.0 h"):
+            await publishes.publish("loans", "applications", [event(1)])
+        spool.acknowledge(1)
+        await publishes.publish("loans", "applications", [event(1)])
+
+
+async def test_publishers_share_commits(lane: Lane, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits: list[int] = []
+    append = lane.spool.append
+
+    def counted(records: list[Record]) -> int:
+        commits.append(len(records))
+        return append(records)
+
+    monkeypatch.setattr(lane.spool, "append", counted)
+    publishes = publisher(lane)
+    await asyncio.gather(*(publishes.publish("loans", "applications", [event(n)]) for n in range(64)))
+    assert sum(commits) == 64
+    assert len(commits) < 10
+    assert len(lane.spool.read(100, 1 << 20).entries) == 64
