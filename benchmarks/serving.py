@@ -130,7 +130,7 @@ def recorded(stack: Stack, pipeline: str) -> int:
 def own_stack() -> Iterator[tuple[Stack, str]]:
     """Everything that a prediction needs, and a model."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "services" / "inference" / "tests" / "support"))
-    from loans import NAME, Registry
+    from penstock.testing.promoting import NAME, Registry
 
     with running_stack(["inference"]) as under_test:
         Registry.at(under_test.home, under_test.stack.admin).promote()

@@ -16,9 +16,9 @@ from penstock.runtime import rpc
 from penstock.serving.model import Model
 from penstock.serving.protocol.checks import EVENTS
 from penstock.serving.protocol.tensors import Tensor, grpc_response_of
+from penstock.serving.records import PREDICTION_HEADER
 from penstock.serving.rows import Row, find_model, plain, response_of, row_of
 from penstock.serving.warnings import warnings_of
-from penstock_inference.door.door import PREDICTION_HEADER
 from penstock_inference.door.keeper import DoorKeeper
 from penstock_inference.online import features_from_store
 from penstock_inference.record.origin import Origin, Origins

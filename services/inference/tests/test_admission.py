@@ -15,12 +15,12 @@ from penstock.packages.evidence import Known
 from penstock.runtime.settings import KafkaSettings
 
 if TYPE_CHECKING:
-    from loans import Registry
+    from penstock.testing.promoting import Registry
 
 
 @pytest.fixture
 def registry(tmp_path: Path, root: str) -> Registry:
-    from loans import Registry
+    from penstock.testing.promoting import Registry
 
     return Registry.at(tmp_path, KafkaSettings(), root)
 

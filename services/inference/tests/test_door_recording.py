@@ -22,8 +22,9 @@ import orjson
 import pytest
 from real_envoy import prepared, running
 
+from penstock.serving.records import PREDICTION_HEADER
 from penstock.testing.wait import until
-from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
+from penstock_inference.door.door import Backends, Door
 from penstock_inference.record.spool import LEAVE_AFTER_S
 
 pytestmark = pytest.mark.process

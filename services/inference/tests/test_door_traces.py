@@ -13,10 +13,11 @@ import grpc
 import pytest
 from real_envoy import prepared, running
 
+from penstock.serving.records import PREDICTION_HEADER
 from penstock.testing.otlp import Receiver, Span
 from penstock.testing.wait import until
 from penstock_inference.door.bootstrap import bootstrap
-from penstock_inference.door.door import PREDICTION_HEADER, Backends, Door
+from penstock_inference.door.door import Backends, Door
 
 pytestmark = pytest.mark.process
 

@@ -22,7 +22,8 @@ from tritonclient.grpc import service_pb2
 
 from penstock.serving.protocol.http_response import read_response
 from penstock.serving.protocol.tensors import grpc_response
-from penstock_inference.door.door import KEPT_BYTES, PREDICTION_HEADER
+from penstock.serving.records import PREDICTION_HEADER
+from penstock_inference.door.door import KEPT_BYTES
 from penstock_inference.record.predictions import Unattributed, read_line
 
 if TYPE_CHECKING:

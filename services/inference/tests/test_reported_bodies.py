@@ -12,7 +12,7 @@ import orjson
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from penstock_inference.door.door import PREDICTION_HEADER
+from penstock.serving.records import PREDICTION_HEADER
 from penstock_inference.record.predictions import read_line
 
 if TYPE_CHECKING:

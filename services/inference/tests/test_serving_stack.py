@@ -35,7 +35,8 @@ from penstock.testing.wait import until
 
 if TYPE_CHECKING:
     from calls import Door
-    from loans import Registry
+
+    from penstock.testing.promoting import Registry
 
 pytestmark = pytest.mark.process
 
@@ -55,7 +56,7 @@ def house() -> Iterator[StackUnderTest]:
 
 @pytest.fixture(scope="module")
 def registry(house: StackUnderTest) -> Registry:
-    from loans import Registry
+    from penstock.testing.promoting import Registry
 
     return Registry.at(house.home, house.stack.admin)
 
@@ -372,7 +373,7 @@ def test_what_is_wrong_is_never_loaded_and_says_why(
     serving: Callable[[], inference_pb2.Serving],
     tmp_path: Path,
 ) -> None:
-    from loans import changed
+    from penstock.testing.promoting import changed
 
     last = registry.generation
     match how:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,16 @@ from penstock.contracts.events import Artifact, ModelVersion, ModelVersionPromot
 from penstock.packages.archive import MODEL_SIGNATURE, PACKAGE_FOLDER, unpack
 from penstock.packages.evidence import Known, admissible
 from penstock.packages.format import Package, open_package
-from penstock.packages.keys import Keys
+from penstock.packages.keys import Keys, Trust
 from penstock.packages.signing import verify_package
 
 Fetch = Callable[[ModelVersion, Path], tuple[Path, Path]]
 """Copies a version's package archive and its OpenSSF signature into a folder; returns both paths.
 Blocks, and raises NotFound, Tampered, Unavailable.
 """
+
+Verify = Callable[[Path, Path, Trust, str, str], None]
+"""Verifies an OpenSSF signature as `verify_package` does."""
 
 
 def from_artifacts(fetch: Callable[[Artifact, Path], Path]) -> Fetch:
@@ -46,6 +49,7 @@ class Admission:
     fetch: Fetch
     keys: Path
     folder: Path
+    verify: Verify = verify_package
 
     def admit(self, promotion: ModelVersionPromoted, known: Known | None) -> Package:
         """Fetches and verifies a package, and keeps it in `folder`. Blocks.
@@ -79,6 +83,24 @@ class Admission:
         except PenstockError:
             return self.admit(promotion, None)
 
+    def stored(self, promotion: ModelVersionPromoted) -> Package:
+        """Opens a package that was admitted before, and fetches nothing. Its evidence is verified anew,
+        its bytes by the digest in it; the OpenSSF signature is not: it says no more of them, and
+        takes 0.4 s and 35 MB. Blocks. Raises Refused, Tampered where it is damaged or gone,
+        Unavailable without a trust store.
+        """
+        trust = Keys(self.keys).trust()
+        package = open_package(self._place(promotion) / PACKAGE_FOLDER, promotion.version.digest)
+        self._check_evidence(package, promotion, trust, None)
+        return package
+
+    def keep_only(self, pipeline: str, generations: Collection[int]) -> None:
+        """Removes the other admitted packages of a pipeline, and what a cut-off fetch left. Blocks."""
+        kept = set(map(str, generations))
+        for place in (self.folder / pipeline).glob("*"):
+            if place.name not in kept:
+                shutil.rmtree(place, ignore_errors=True)
+
     def forget(self, pipeline: str, generation: int) -> None:
         """Removes an admitted package. Blocks."""
         shutil.rmtree(self.folder / pipeline / str(generation), ignore_errors=True)
@@ -88,13 +110,17 @@ class Admission:
     ) -> Package:
         trust, version = Keys(self.keys).trust(), promotion.version
         package = open_package(directory, version.digest)
-        _refuse(admissible(promotion, trust, package.digest, known, package.pipeline))
-        verify_package(directory, signature, trust, version.digest, version.keyid)
-        if package.pipeline.pipeline != version.pipeline:
-            raise Refused(
-                f"the package is of pipeline {package.pipeline.pipeline!r}, promoted for {version.pipeline!r}"
-            )
+        self._check_evidence(package, promotion, trust, known)
+        self.verify(directory, signature, trust, version.digest, version.keyid)
         return package
+
+    @staticmethod
+    def _check_evidence(
+        package: Package, promotion: ModelVersionPromoted, trust: Trust, known: Known | None
+    ) -> None:
+        _refuse(admissible(promotion, trust, package.digest, known, package.pipeline))
+        if (found := package.pipeline.pipeline) != (wanted := promotion.version.pipeline):
+            raise Refused(f"the package is of pipeline {found!r}, promoted for {wanted!r}")
 
     def _place(self, promotion: ModelVersionPromoted) -> Path:
         return self.folder / promotion.version.pipeline / str(promotion.generation)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from penstock.contracts.errors import Invalid, NotFound, PenstockError, Tampered, Unavailable
+from penstock.contracts.errors import NotFound, PenstockError, Tampered, Unavailable
 from penstock.contracts.events import PipelineApplied, PipelineDeleted
 from penstock.contracts.pipeline import Pipeline
 from penstock.packages.facts import verify_fact
@@ -100,7 +100,7 @@ class AppliedPipelines(Restored):
         if event.deleted_before:
             await self._gone(event.pipeline, event.deleted_before)
         old = self._newest.get(event.pipeline)
-        new = Applied(declared(event), event.number, event.digest)
+        new = Applied(event.declared(), event.number, event.digest)
         done = self._follow(new, old)
         if inspect.isawaitable(done):
             await done
@@ -124,16 +124,6 @@ class AppliedPipelines(Restored):
         self._passed[name] = max(number, self._passed.get(name, 0))
         if old is not None:
             log.info("pipeline_forgotten", pipeline=name, number=number)
-
-
-def declared(event: PipelineApplied) -> Pipeline:
-    """The pipeline that the event's file declares. Raises Invalid for a file of another, and
-    ValidationError.
-    """
-    pipeline = Pipeline.model_validate(event.spec, extra="ignore")
-    if pipeline.pipeline != event.pipeline:
-        raise Invalid(f"the file declares pipeline {pipeline.pipeline!r}", where=event.pipeline)
-    return pipeline
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -12,6 +12,7 @@ from penstock.contracts.topics import MESSAGE_BYTES
 from penstock.serving.model import Layout
 from penstock.serving.protocol.tensors import InferMessage, Scalar, Undecodable
 
+PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a prediction's id, which the server makes
 _BOOLEANS: Final = ("true", "false")
 
 

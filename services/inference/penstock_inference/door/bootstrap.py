@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock_inference.door.door import MAX_REQUEST_BYTES, PREDICTION_HEADER, Door
+from penstock.serving.records import PREDICTION_HEADER
+from penstock_inference.door.door import MAX_REQUEST_BYTES, Door
 from penstock_inference.door.limits import BUFFER_BYTES, CONNECTION, overload_manager
 from penstock_inference.door.recording import recording_filter
 from penstock_inference.door.routes import cluster

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-PREDICTION_HEADER: Final = "x-penstock-prediction"  # carries a call's id, which Envoy makes
 READ_HEADER: Final = "x-penstock-read"  # of a call over gRPC that the gateway reads before Triton
 LARGE_HEADER: Final = "x-penstock-large"  # of a call whose body is longer than KEPT_BYTES
 REFUSAL_HEADER: Final = "x-penstock-refusal"  # why Triton refused a call, from the gateway to the door

@@ -17,11 +17,11 @@ from collections.abc import Collection
 from typing import Final
 
 from penstock.contracts.site_door import HUB_SERVICE
+from penstock.serving.records import PREDICTION_HEADER
 from penstock_inference.door.door import (
     DOOR_PACKAGE,
     LARGE_HEADER,
     MAX_REQUEST_BYTES,
-    PREDICTION_HEADER,
     READ_HEADER,
     REFUSAL_HEADER,
     Door,

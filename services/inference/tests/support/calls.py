@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from loans import NAME
 from tritonclient.grpc import service_pb2_grpc
 
 from penstock.serving.protocol.tensors import grpc_response_of
+from penstock.testing.promoting import NAME
 from penstock_inference.serving.triton import infer_request
 
 ID = "x-penstock-prediction"

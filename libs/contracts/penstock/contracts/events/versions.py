@@ -6,8 +6,10 @@ from typing import Literal
 
 from pydantic import Field, JsonValue
 
+from penstock.contracts.errors import Invalid
 from penstock.contracts.events.event import Digest, Event, Frozen, Moment, Number, Person, PipelineName
 from penstock.contracts.events.parts import Envelope, ModelVersion
+from penstock.contracts.pipeline import Pipeline
 
 
 class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}"):
@@ -23,6 +25,15 @@ class PipelineApplied(Event, topic="pipelines.v1", key="{pipeline}"):
     deleted_before: Number = 0
     # Signed by the registry over all of this; without it, as before this field was, nothing follows.
     evidence: Envelope | None = None
+
+    def declared(self) -> Pipeline:
+        """The pipeline that the file declares; keys of a newer release are passed over. Raises Invalid
+        for a file of another, and ValidationError.
+        """
+        pipeline = Pipeline.model_validate(self.spec, extra="ignore")
+        if pipeline.pipeline != self.pipeline:
+            raise Invalid(f"the file declares pipeline {pipeline.pipeline!r}", where=self.pipeline)
+        return pipeline
 
 
 class PipelineDeleted(Event, topic="pipelines.v1", key="{pipeline}"):

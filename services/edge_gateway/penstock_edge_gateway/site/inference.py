@@ -1,0 +1,85 @@
+"""Inference by whichever call: run by the version that serves, counted, recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from penstock.contracts.errors import Invalid, PenstockError
+from penstock.runtime.telemetry import current_traceparent
+from penstock.serving.model import Model
+from penstock.serving.protocol.tensors import InferMessage
+from penstock_edge_gateway.site.serving import Serving
+
+INLINE_ROWS: Final = 32  # rows up to which a graph runs on the event loop's thread
+
+
+class Recorder(Protocol):
+    """Record of predictions on the site's disk."""
+
+    def record(
+        self,
+        model: Model,
+        request: InferMessage,
+        response: InferMessage,
+        *,
+        took_ms: float,
+        prediction: str,
+        protocol: Literal["grpc", "http"],
+        traceparent: str | None,
+    ) -> None:
+        """Keeps one prediction. Raises Unavailable where it must be recorded and cannot be: then it is
+        not answered.
+        """
+
+
+@dataclass(frozen=True)
+class Answer:
+    prediction: str  # its id
+    model: Model
+    response: InferMessage
+
+
+class Inference:
+    def __init__(self, serving: Serving, recorder: Recorder) -> None:
+        self._serving = serving
+        self._recorder = recorder
+
+    async def infer(
+        self, asked: InferMessage, protocol: Literal["grpc", "http"], outputs: Iterable[str] = ()
+    ) -> Answer:
+        """Runs and records one inference; without `outputs` it gives all of them. Raises NotFound,
+        Invalid, Unavailable where it must be recorded and cannot be, PenstockError where the graph
+        fails.
+        """
+        began = time.perf_counter()
+        version = self._serving.version(asked.model, asked.version)
+        model = version.model
+        rows = max((tensor.shape[0] for tensor in asked.tensors.values() if tensor.shape), default=0)
+        try:
+            if rows <= INLINE_ROWS:
+                found = version.engine.run(asked.tensors, outputs)
+            else:
+                found = await asyncio.to_thread(version.engine.run, asked.tensors, outputs)
+        except Invalid:
+            raise
+        except PenstockError:
+            self._serving.failed(version)
+            raise
+        took_ms = 1000 * (time.perf_counter() - began)
+        self._serving.answered(version, took_ms / rows)
+        answer = Answer(str(uuid.uuid4()), model, InferMessage(model.pipeline, str(model.generation), found))
+        self._recorder.record(
+            model,
+            asked,
+            answer.response,
+            took_ms=took_ms,
+            prediction=answer.prediction,
+            protocol=protocol,
+            traceparent=current_traceparent(),
+        )
+        return answer

@@ -1,0 +1,138 @@
+"""Open Inference Protocol v2 over gRPC, as the cloud's door takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import methodcaller
+from typing import Any, Final
+
+import grpc
+import numpy as np
+from google.protobuf.message import DecodeError
+from tritonclient.grpc import service_pb2
+
+from penstock.contracts.errors import Invalid
+from penstock.runtime.readiness import Readiness
+from penstock.serving.model import Model
+from penstock.serving.protocol.checks import check
+from penstock.serving.protocol.tensors import NUMPY, Tensor, Undecodable, grpc_request_of
+from penstock.serving.records import PREDICTION_HEADER
+from penstock_edge_gateway.site.engine import DATATYPES
+from penstock_edge_gateway.site.inference import Answer, Inference
+from penstock_edge_gateway.site.serving import Serving
+
+SERVICE: Final = "inference.GRPCInferenceService"
+PLATFORM: Final = "onnxruntime_onnx"  # Triton's name
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class OpenInference:
+    """The protocol's questions and their answers, as messages."""
+
+    def __init__(self, serving: Serving, inference: Inference, readiness: Readiness, version: str) -> None:
+        """`version`: of the site's program, as ServerMetadata tells it."""
+        self._serving = serving
+        self._inference = inference
+        self._readiness = readiness
+        self._version = version
+
+    async def infer(self, request: Any, protocol: Any) -> tuple[str, Any]:
+        """Answers a ModelInferRequest; returns the prediction's id, too. Raises Invalid and what
+        `Inference.infer` raises.
+        """
+        try:
+            check(request)
+        except Undecodable as error:
+            raise Invalid(str(error)) from error
+        for tensor in request.inputs:
+            if tensor.datatype != (wanted := DATATYPES.get(tensor.name, tensor.datatype)):
+                raise Invalid(f"{tensor.name} is of {tensor.datatype}, not of {wanted}")
+        outputs = [output.name for output in request.outputs]
+        answer = await self._inference.infer(grpc_request_of(request), protocol, outputs)
+        return answer.prediction, response_of(answer, request.id)
+
+    def live(self) -> bool:
+        return True
+
+    def ready(self) -> bool:
+        return self._readiness.ready
+
+    def model_ready(self, name: str, version: str) -> bool:
+        model = self._serving.models.get(name)
+        return model is not None and version in ("", str(model.generation))
+
+    def server(self) -> Any:
+        return service_pb2.ServerMetadataResponse(
+            name="penstock-site", version=self._version, extensions=["binary_tensor_data"]
+        )
+
+    def model(self, name: str, version: str) -> Any:
+        """Inputs and outputs of the version that serves. Raises NotFound."""
+        model = self._serving.version(name, version).model
+        signature = model.package.signature
+        inputs = (("numbers", signature.inputs.numbers), ("strings", signature.inputs.strings))
+        described = service_pb2.ModelMetadataResponse(
+            name=name, versions=[str(model.generation)], platform=PLATFORM
+        )
+        for tensor, fields in inputs:
+            if fields:
+                described.inputs.add(name=tensor, datatype=DATATYPES[tensor], shape=[-1, len(fields)])
+        for tensor, output in sorted(signature.outputs.items()):
+            described.outputs.add(name=tensor, datatype=output.datatype, shape=[-1, output.columns])
+        return described
+
+
+def response_of(answer: Answer, request_id: str) -> Any:
+    """Writes a ModelInferResponse with raw contents."""
+    response = service_pb2.ModelInferResponse(
+        model_name=answer.response.model, model_version=answer.response.version, id=request_id
+    )
+    for name, tensor in answer.response.tensors.items():
+        datatype = _datatype(answer.model, name)
+        response.outputs.add(name=name, datatype=datatype, shape=tensor.shape)
+        response.raw_output_contents.append(_raw(tensor, datatype))
+    return response
+
+
+def _datatype(model: Model, output: str) -> str:
+    return model.package.signature.outputs[output].datatype
+
+
+def _raw(tensor: Tensor, datatype: str) -> bytes:
+    if datatype != "BYTES":
+        return np.array(tensor.values, NUMPY[datatype]).tobytes()
+    texts = (str(value).encode() for value in tensor.values)
+    return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+
+
+def add_to_server(answers: OpenInference, server: Any) -> None:
+    """Adds the methods that the site has; others are UNIMPLEMENTED."""
+
+    async def infer(message: bytes, context: Context) -> Any:
+        try:
+            request = service_pb2.ModelInferRequest.FromString(message)
+        except DecodeError as error:
+            raise Invalid("the message is no ModelInferRequest") from error
+        prediction, response = await answers.infer(request, "grpc")
+        await context.send_initial_metadata(((PREDICTION_HEADER, prediction),))
+        return response
+
+    def asked(kind: Any, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        async def call(request: Any, _context: Context) -> Any:
+            return answer(request)
+
+        return grpc.unary_unary_rpc_method_handler(call, kind.FromString, methodcaller("SerializeToString"))
+
+    pb = service_pb2
+    methods = {
+        "ModelInfer": grpc.unary_unary_rpc_method_handler(infer, None, methodcaller("SerializeToString")),
+        "ServerLive": asked(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=answers.live())),
+        "ServerReady": asked(pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=answers.ready())),
+        "ServerMetadata": asked(pb.ServerMetadataRequest, lambda _: answers.server()),
+        "ModelReady": asked(
+            pb.ModelReadyRequest,
+            lambda one: pb.ModelReadyResponse(ready=answers.model_ready(one.name, one.version)),
+        ),
+        "ModelMetadata": asked(pb.ModelMetadataRequest, lambda one: answers.model(one.name, one.version)),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))

@@ -1,0 +1,227 @@
+"""Versions that the site serves, each from its own disk: restored at a start without any network,
+tried beside the old one, probed, switched to, taken back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from penstock.contracts.errors import TREATMENTS, NotFound, PenstockError, Refused, Tampered
+from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.versions import version_name
+from penstock.packages.admission import Admission
+from penstock.runtime.backoff import Backoff
+from penstock.runtime.readiness import Readiness
+from penstock.serving.model import Model
+from penstock.serving.rows import find_model
+from penstock_edge_gateway.site.engine import Engine
+from penstock_edge_gateway.site.trial import Bounds, Trial
+from penstock_edge_gateway.site.versions import Kept, Versions
+
+log = structlog.get_logger(__name__)
+
+LONGEST_RETRY_S: Final = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """Version that is loaded and answers."""
+
+    engine: Engine
+    since: datetime
+    trial: Trial | None  # None where there is no other to go back to
+
+    @property
+    def model(self) -> Model:
+        return self.engine.model
+
+
+class Serving:
+    """Served versions by pipeline. On the event loop's thread."""
+
+    def __init__(
+        self,
+        versions: Versions,
+        admission: Admission,
+        bounds: Bounds,
+        readiness: Readiness,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._versions = versions
+        self._admission = admission
+        self._bounds = bounds
+        self._readiness = readiness
+        self._clock = clock
+        self._kept: dict[str, Kept] = {}  # as it is on the disk
+        self._live: dict[str, Version] = {}
+        self._due: dict[str, ModelVersionPromoted] = {}  # newest promotion to be tried, by pipeline
+        self._failing: dict[str, str] = {}  # reason to take the served version back, by pipeline
+        self._wake = asyncio.Event()
+        self._delay = Backoff(first=1.0, longest=LONGEST_RETRY_S)
+
+    # -- asking ------------------------------------------------------------------------------------
+
+    @property
+    def versions(self) -> Mapping[str, Version]:
+        """Served versions by pipeline."""
+        return self._live
+
+    @property
+    def models(self) -> dict[str, Model]:
+        return {pipeline: version.model for pipeline, version in self._live.items()}
+
+    @property
+    def kept(self) -> Mapping[str, Kept]:
+        """State of each pipeline that this site has ever been offered."""
+        return self._kept
+
+    def version(self, pipeline: str, generation: str = "") -> Version:
+        """Served version, which must be `generation` where one is asked for. Raises NotFound."""
+        model = find_model(self.models, pipeline)
+        if generation not in ("", str(model.generation)):
+            raise NotFound(
+                f"{pipeline} serves generation {model.generation}, not {generation}",
+                remedy="Ask without a version",
+            )
+        return self._live[pipeline]
+
+    def generations(self) -> dict[str, int]:
+        """Newest generation by pipeline that was admitted or refused, or waits: an offer beyond is new."""
+        settled = {pipeline: kept.settled for pipeline, kept in self._kept.items()}
+        return settled | {pipeline: waiting.generation for pipeline, waiting in self._due.items()}
+
+    # -- counting ----------------------------------------------------------------------------------
+
+    def answered(self, version: Version, row_ms: float) -> None:
+        """Counts a call that took `row_ms` a row; a version on trial may be taken back for it."""
+        self._judge(version, version.trial.answered(row_ms) if version.trial else None)
+
+    def failed(self, version: Version) -> None:
+        """Counts a call on which the graph failed."""
+        self._judge(version, version.trial.failed() if version.trial else None)
+
+    def _judge(self, version: Version, reason: str | None) -> None:
+        pipeline = version.model.pipeline
+        if reason and self._live[pipeline] is version:
+            self._failing[pipeline] = reason
+            self._wake.set()
+
+    # -- keeping -----------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Loads what served before this process began, with no network."""
+        for pipeline in await asyncio.to_thread(self._versions.pipelines):
+            try:
+                self._kept[pipeline] = await asyncio.to_thread(self._versions.of, pipeline)
+                await self._restore(pipeline)
+            except PenstockError as error:
+                log.warning("not_restored", pipeline=pipeline, reason=str(error))
+                self._readiness.waits_for(f"model {pipeline}", str(error))
+
+    def promoted(self, promotion: ModelVersionPromoted) -> None:
+        """Takes a promotion in; it is tried soon, and again while it fails for a passing reason."""
+        waits = self._due.get(promotion.version.pipeline)
+        if waits is None or waits.generation < promotion.generation:
+            self._due[promotion.version.pipeline] = promotion
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Tries what is due and takes back what fails, for as long as the process lives."""
+        while True:
+            self._wake.clear()
+            for pipeline, reason in list(self._failing.items()):
+                await self._take_back(pipeline, reason)
+            for promotion in list(self._due.values()):
+                await self._try(promotion)
+            if not self._due:
+                self._delay.reset()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._delay.next() if self._due else None)
+
+    async def _restore(self, pipeline: str) -> None:
+        # What its evidence no longer carries is taken back; what the disk has damaged is fetched again
+        # once the hub answers, and the last good version serves until then.
+        for promotion in filter(None, (self._kept[pipeline].serving, self._kept[pipeline].last_good)):
+            try:
+                await self._show(await self._stored(promotion))
+                return
+            except Refused as error:
+                await self._keep(pipeline, self._kept[pipeline].taken_back(str(error)))
+            except Tampered as error:
+                log.warning("damaged", pipeline=pipeline, generation=promotion.generation, reason=str(error))
+                self._due.setdefault(pipeline, promotion)
+
+    async def _try(self, promotion: ModelVersionPromoted) -> None:
+        pipeline = promotion.version.pipeline
+        kept = self._kept.get(pipeline, Kept())
+        try:
+            if not self._settled(promotion):
+                package = await asyncio.to_thread(self._admission.admit, promotion, kept.newest)
+                kept = kept.admitted(promotion)
+                engine = await asyncio.to_thread(Engine.probed, Model(promotion, package))
+                await self._keep(pipeline, kept.serves(promotion))
+                await self._show(engine)
+        except PenstockError as error:
+            if TREATMENTS[error.kind].retry:
+                self._say(pipeline, f"{_name(promotion)} waits: {error}")
+                return
+            log.warning("refused", pipeline=pipeline, generation=promotion.generation, reason=str(error))
+            await self._keep(pipeline, kept.refuses(promotion, str(error)))
+        if self._due.get(pipeline) is promotion:
+            del self._due[pipeline]
+
+    def _settled(self, promotion: ModelVersionPromoted) -> bool:
+        # Whether it serves, or was refused, for the same bytes as the same generation.
+        pipeline = promotion.version.pipeline
+        settled = (self.models.get(pipeline), self._kept.get(pipeline, Kept()).refused)
+        asked = promotion.generation, promotion.version.digest
+        return any((one.generation, one.digest) == asked for one in settled if one)
+
+    async def _take_back(self, pipeline: str, reason: str) -> None:
+        del self._failing[pipeline]
+        kept = self._kept[pipeline].taken_back(reason)
+        if kept.serving is None:
+            return
+        try:
+            engine = await self._stored(kept.serving)
+        except PenstockError as error:
+            log.warning("not_taken_back", pipeline=pipeline, reason=str(error))
+            return
+        log.warning("taken_back", pipeline=pipeline, generation=engine.model.generation, reason=reason)
+        await self._keep(pipeline, kept)
+        await self._show(engine)
+
+    async def _stored(self, promotion: ModelVersionPromoted) -> Engine:
+        package = await asyncio.to_thread(self._admission.stored, promotion)
+        return await asyncio.to_thread(Engine.probed, Model(promotion, package))
+
+    async def _keep(self, pipeline: str, kept: Kept) -> None:
+        await asyncio.to_thread(self._versions.keep, pipeline, kept)
+        self._kept[pipeline] = kept
+        said = f"{pipeline} generation {no.generation} refused: {no.reason}" if (no := kept.refused) else ""
+        self._say(pipeline, said)
+
+    async def _show(self, engine: Engine) -> None:
+        # From here on it answers; calls in hand end on the version that they began with.
+        model, kept = engine.model, self._kept[engine.model.pipeline]
+        trial = Trial(self._bounds) if kept.last_good else None
+        self._live[model.pipeline] = Version(engine, self._clock(), trial)
+        self._readiness.has(f"model {model.pipeline}")
+        self._readiness.fact("serving", ", ".join(_name(one.promotion) for one in self.models.values()))
+        log.info("serving", pipeline=model.pipeline, generation=model.generation, digest=model.digest)
+        await asyncio.to_thread(self._admission.keep_only, model.pipeline, kept.generations)
+
+    def _say(self, pipeline: str, text: str) -> None:
+        self._readiness.fact(f"next {pipeline}", text)
+
+
+def _name(promotion: ModelVersionPromoted) -> str:
+    version = version_name(promotion.version.pipeline, promotion.version.digest)
+    return f"{version} generation {promotion.generation}"

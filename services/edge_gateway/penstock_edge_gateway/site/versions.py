@@ -1,0 +1,107 @@
+"""Versions on the site's disk: of each pipeline the one that serves, the last good one, and the one
+that is tried next; and which was refused.
+
+One JSON file a pipeline, replaced by rename, so that a power cut leaves the old or the new state.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from penstock.contracts.errors import Tampered
+from penstock.contracts.events import ModelVersionPromoted
+from penstock.packages.evidence import Known
+
+
+class Refusal(BaseModel):
+    """Promotion that is not served here, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    generation: int
+    reason: str
+
+
+class Kept(BaseModel):
+    """State of one pipeline at this site."""
+
+    model_config = ConfigDict(frozen=True)
+
+    serving: ModelVersionPromoted | None = None
+    last_good: ModelVersionPromoted | None = None  # served before; takes over where `serving` fails
+    newest: Known | None = None  # highest generation that was admitted: no older one is any more
+    refused: Refusal | None = None  # newest that is not served, and why
+
+    def admitted(self, promotion: ModelVersionPromoted) -> Self:
+        """State once the promotion was verified: no older one is admitted any more."""
+        newest = Known(promotion.generation, promotion.version.digest)
+        return self.model_copy(update={"newest": newest})
+
+    def serves(self, promotion: ModelVersionPromoted) -> Self:
+        """State once `promotion` serves; what served is the last good one."""
+        before = self.serving if self.serving != promotion else self.last_good
+        return self.model_copy(update={"serving": promotion, "last_good": before, "refused": None})
+
+    def refuses(self, promotion: ModelVersionPromoted, reason: str) -> Self:
+        version = promotion.version
+        refused = Refusal(digest=version.digest, generation=promotion.generation, reason=reason)
+        return self.model_copy(update={"refused": refused})
+
+    def taken_back(self, reason: str) -> Self:
+        """State once the version that served is refused, and the last good one serves instead."""
+        assert self.serving is not None
+        update = {"serving": self.last_good, "last_good": None}
+        return self.refuses(self.serving, reason).model_copy(update=update)
+
+    @property
+    def settled(self) -> int:
+        """Highest generation that was admitted or refused."""
+        return max((one.generation for one in (self.newest, self.refused) if one), default=0)
+
+    @property
+    def generations(self) -> set[int]:
+        """Generations whose packages stay on the disk."""
+        return {kept.generation for kept in (self.serving, self.last_good) if kept}
+
+
+class Versions:
+    """State of all pipelines, each in `<folder>/<pipeline>.json`. Methods block for the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def pipelines(self) -> list[str]:
+        return sorted(path.stem for path in self._folder.glob("*.json"))
+
+    def of(self, pipeline: str) -> Kept:
+        """State of a pipeline, an empty one where nothing is kept. Raises Tampered where the file
+        cannot be read as one.
+        """
+        path = self._folder / f"{pipeline}.json"
+        try:
+            return Kept.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return Kept()
+        except ValueError as error:
+            raise Tampered(f"this is no state of a pipeline: {error}", where=str(path)) from error
+
+    def keep(self, pipeline: str, kept: Kept) -> None:
+        """Durable when it returns."""
+        path = self._folder / f"{pipeline}.json"
+        beside = path.with_suffix(".new")
+        with beside.open("w") as opened:
+            opened.write(kept.model_dump_json())
+            opened.flush()
+            os.fsync(opened.fileno())
+        beside.replace(path)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
