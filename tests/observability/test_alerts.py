@@ -154,6 +154,11 @@ CASES = [
     ),
     Case("RecorderBehind", [Told(metrics.RECORDER_BACKLOG, level(60 << 20, 70 << 20))]),
     Case("PromotionRefused", [Told(metrics.DEPLOYMENTS, level(0, 1), ("refused",))]),
+    Case("SiteSilent", [Told(metrics.SITE_SILENCE, level(800, 1_000))]),
+    Case("SiteSpoolFilling", [Told(metrics.SITE_SPOOL, level(0.75, 0.85))]),
+    Case("SiteClockSkew", [Told(metrics.SITE_CLOCK, level(280, 320))]),
+    Case("SiteRefusedVersion", [Told(metrics.SITE_REFUSALS, level(0, 1))]),
+    Case("TrustOld", [Told(metrics.SITE_TRUST, level(86_000, 87_000))]),
 ]
 ALERTS = {alert.name: alert for alert in alerts()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 from penstock.edge_gateway.v1.edge_gateway_pb2_grpc import add_EdgeGatewayServiceServicer_to_server
@@ -12,6 +13,7 @@ from penstock.edge_gateway.v1.hub_pb2_grpc import add_HubServiceServicer_to_serv
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
 from penstock.runtime.pipelines import AppliedPipelines
+from penstock_edge_gateway.hub import readings
 from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.callers import Callers
 from penstock_edge_gateway.hub.forward.forwarder import Forwarder
@@ -19,6 +21,7 @@ from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.forward.write import GROUP
 from penstock_edge_gateway.hub.hub_servicer import HubServicer
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
+from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import Tables
 from penstock_edge_gateway.settings import Settings
@@ -48,6 +51,10 @@ async def run(settings: Settings) -> None:
             add_HubServiceServicer_to_server, HubServicer(store, sites, callers, keys, service.clock)
         )
         service.stream("forward", forwarder.run)
+        reports = Reports(service.clock)
+        service.background("reports of sites", lambda: reports.run(store))
+        service.describe(partial(readings.facts, store))
+        service.observe(readings.metrics(store, keys, service.clock))
         service.background("certificate of the door", lambda: _renew(authority, settings, service.clock))
         await service.until_stopped()
 

@@ -136,6 +136,15 @@ SHARED: tuple[Topic, ...] = (
         messages=("SitePosition",),
         cleanup="compact",
     ),
+    Topic(
+        "edge-sites.v1",
+        owner="edge_gateway",
+        consumers=("users",),
+        key="site",
+        about="Each site: who it is, what it serves, what it has still to forward.",
+        messages=("SiteReported",),
+        cleanup="compact",
+    ),
 )
 
 PER_SOURCE: tuple[Topic, ...] = (

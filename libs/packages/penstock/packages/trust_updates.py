@@ -67,6 +67,14 @@ def first(updates: tuple[Envelope, ...]) -> Followed:
     return Followed(newest.serial, Trust(newest.keys))
 
 
+def newest(updates: tuple[Envelope, ...]) -> tuple[int, datetime]:
+    """Serial and time of the newest update; 0 and 1970 while there is none."""
+    if not updates:
+        return 0, datetime.fromtimestamp(0, UTC)
+    update = _unverified(updates[-1])
+    return update.serial, update.at
+
+
 def read(folder: Path) -> tuple[Envelope, ...]:
     """Reads the updates beside a trust store. Raises Tampered for a damaged file."""
     path = folder / FILE

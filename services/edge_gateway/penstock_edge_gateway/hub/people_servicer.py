@@ -14,6 +14,7 @@ from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_edge_gateway.hub import sites
 from penstock_edge_gateway.hub import store as rows
+from penstock_edge_gateway.hub.reports import status_of
 from penstock_edge_gateway.hub.sites import VALID_S, Sites
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -63,5 +64,6 @@ def _site(row: rows.SiteRow) -> pb.Site:
         key=row.key or "",
         incarnation=row.incarnation,
         last_contact=timestamp(row.last_contact),
+        status=status_of(row) if row.status else None,
         clock_ahead=None if row.clock_ahead_s is None else _duration(row.clock_ahead_s),
     )

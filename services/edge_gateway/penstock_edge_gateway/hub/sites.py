@@ -19,6 +19,7 @@ from penstock.runtime.store import Effect
 from penstock_edge_gateway import certificates
 from penstock_edge_gateway.certificates import checked_site, requested_key
 from penstock_edge_gateway.hub.authority import Authority
+from penstock_edge_gateway.hub.reports import report
 from penstock_edge_gateway.hub.store import ENROLLED, INVITED, REVOKED, SiteRow
 from penstock_edge_gateway.token import Token, secret_digest
 
@@ -55,6 +56,7 @@ class Sites:
         row.certificate = row.key = None
         row.token, row.token_expires_at = secret_digest(token.secret), now + valid
         effect.session.add(row)
+        effect.publish(report(row, now))
         return token
 
     def join(self, secret: str, request: bytes, effect: Effect) -> SiteRow:
@@ -76,6 +78,7 @@ class Sites:
             certificate = self._authority.certify(row.name, request, now)
             row.state, row.since = ENROLLED, now
             row.certificate, row.key = certificates.pem(certificate), certificates.digest(certificate)
+            effect.publish(report(row, now))
         elif row.state == REVOKED or row.certificate is None or _key_of(row.certificate) != key:
             raise Denied("this token was used", where=row.name, remedy="Enroll the site again")
         return row
@@ -86,6 +89,7 @@ class Sites:
         if row.state != REVOKED:
             row.state, row.since = REVOKED, self._clock()
             row.token = row.token_expires_at = None
+            effect.publish(report(row, row.since))
         return row
 
     def begin(self, name: str, clock: datetime | None, effect: Effect) -> int:
@@ -96,6 +100,7 @@ class Sites:
         row.incarnation += 1
         row.last_contact = now
         row.clock_ahead_s = (clock - now).total_seconds() if clock else None
+        effect.publish(report(row, now))
         return row.incarnation
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import BigInteger, String, Text, select
+from sqlalchemy import BigInteger, LargeBinary, String, Text, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from penstock.runtime.tables import UtcDateTime
@@ -33,8 +33,10 @@ class SiteRow(Tables):
     token_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
     incarnation: Mapped[int] = mapped_column(BigInteger, default=0)
     last_contact: Mapped[datetime | None] = mapped_column(UtcDateTime, default=None)
-    # Of the site's clock against the hub's at its last start.
+    # Of the site's clock against the hub's, when it was told last.
     clock_ahead_s: Mapped[float | None] = mapped_column(default=None)
+    # `SiteStatus`, as the site told it last.
+    status: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)
 
     def lapsed(self, now: datetime) -> bool:
         """Tells whether its token expired before anybody used it."""

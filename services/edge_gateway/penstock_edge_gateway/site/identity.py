@@ -18,15 +18,6 @@ from penstock.contracts.errors import NotFound, Tampered
 from penstock.contracts.site_door import SITES_NAME
 
 FILE: Final = "identity.json"
-# A cut that nobody announces is noticed after 80 s, and a day of silence costs some 400 KiB. Shorter
-# times for an answer would end a connection that a slow line keeps busy.
-_KEEPALIVE: Final = [
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    ("grpc.http2.ping_timeout_ms", 20_000),  # what gRPC really obeys
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-]
 
 
 @dataclass(frozen=True)
@@ -66,7 +57,7 @@ class SiteIdentity:
             self.authority.encode(), self.key.encode(), self.certificate.encode()
         )
         named = ("grpc.ssl_target_name_override", SITES_NAME)
-        return grpc.aio.secure_channel(self.hub, credentials, options=[*_KEEPALIVE, named, *options])
+        return grpc.aio.secure_channel(self.hub, credentials, options=[named, *options])
 
 
 def write_private(path: Path, content: bytes) -> None:

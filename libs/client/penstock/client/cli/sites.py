@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.console import RenderableType
 
 from penstock.client.cli.output import AsJson, show, table, when
 from penstock.client.client import Penstock
+from penstock.contracts.digests import short_digest
 from penstock.contracts.durations import parse_duration
 from penstock.contracts.errors import Invalid
 from penstock.edge_gateway.v1 import edge_gateway_pb2 as edge
+from penstock.edge_gateway.v1 import site_pb2
 
 Name = Annotated[str, typer.Argument(help="As `penstock sites list` shows it.")]
 
@@ -47,8 +50,19 @@ def list_(as_json_: AsJson = False) -> None:
     """List all sites."""
     with Penstock() as penstock:
         found = penstock.sites.list()
-    columns = ("site", "state", "since", "start", "last contact")
-    rows = [(one.name, one.state, one.since, one.incarnation, one.last_contact) for one in found]
+    columns = ("site", "state", "since", "start", "last contact", "serves", "to forward")
+    rows = [
+        (
+            one.name,
+            one.state,
+            one.since,
+            one.incarnation,
+            one.last_contact,
+            ", ".join(f"{each.pipeline} {each.generation}" for each in one.status.pipelines if each.digest),
+            sum(lane.records for lane in one.status.lanes),
+        )
+        for one in found
+    ]
     show(
         list(found),
         table(columns, rows, empty="no site yet; make one with: penstock sites enroll NAME"),
@@ -72,9 +86,54 @@ def revoke(name: Name, as_json_: AsJson = False) -> None:
     show(found, *_lines(found), as_json=as_json_)
 
 
-def _lines(site: edge.Site) -> list[str]:
+def _lines(site: edge.Site) -> list[RenderableType]:
     key = f", certificate {site.key[:16]}" if site.key else ""
-    return [
+    said: list[RenderableType] = [
         f"{site.name}: {site.state} since {when(site.since)} UTC{key}",
-        f"start {site.incarnation}, last contact {when(site.last_contact)}",
+        f"start {site.incarnation}, last contact {when(site.last_contact)}{_clock(site)}",
     ]
+    if site.status.pipelines:
+        said.append(_pipelines(site.status))
+    if site.status.lanes:
+        said.append(_lanes(site.status))
+    return said
+
+
+def _pipelines(status: site_pb2.SiteStatus) -> RenderableType:
+    columns = ("pipeline", "serves", "generation", "since", "refuses", "why")
+    rows = [
+        (
+            one.pipeline,
+            short_digest(one.digest),
+            one.generation,
+            one.since,
+            short_digest(one.refused),
+            one.why,
+        )
+        for one in status.pipelines
+    ]
+    return table(columns, rows, empty="")
+
+
+def _lanes(status: site_pb2.SiteStatus) -> RenderableType:
+    columns = ("to forward", "records", "KiB", "of MiB", "dropped", "full since", "full in")
+    rows = [
+        (
+            lane.lane,
+            lane.records,
+            lane.bytes >> 10,
+            lane.capacity_bytes >> 20,
+            lane.dropped,
+            lane.full_since,
+            f"{lane.full_in.seconds / 86_400:.1f} days" if lane.HasField("full_in") else "",
+        )
+        for lane in status.lanes
+    ]
+    return table(columns, rows, empty="")
+
+
+def _clock(site: edge.Site) -> str:
+    if not site.HasField("clock_ahead"):
+        return ""
+    ahead_s = site.clock_ahead.ToTimedelta().total_seconds()
+    return f", its clock {abs(ahead_s):.1f} s {'ahead' if ahead_s > 0 else 'behind'}"

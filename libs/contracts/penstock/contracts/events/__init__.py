@@ -35,6 +35,7 @@ from penstock.contracts.events.runs import (
     TrainingRunRequested,
     TrainingRunStarted,
 )
+from penstock.contracts.events.sites import SiteReported
 from penstock.contracts.events.studies import (
     TuningStudyCanceled,
     TuningStudyCompleted,
@@ -81,6 +82,7 @@ __all__ = [
     "ReviewDecided",
     "ReviewRequested",
     "Served",
+    "SiteReported",
     "StudyReference",
     "TrainingRunCanceled",
     "TrainingRunCompleted",
@@ -119,6 +121,7 @@ EVENTS: dict[str, type[Event]] = {
         ReviewRequested,
         ReviewDecided,
         DeploymentChanged,
+        SiteReported,
         TuningStudyRequested,
         TuningStudyStarted,
         TuningTrialEnded,

@@ -322,3 +322,52 @@ FORWARDED = Metric(
     ("lane", "outcome"),
     ("edge_gateway",),
 )
+SITES = Metric(
+    "penstock.edge.sites",
+    "gauge",
+    "{site}",
+    "Sites that are `invited`, `enrolled` or `revoked`.",
+    ("state",),
+    ("edge_gateway",),
+    shared=True,
+)
+SITE_SILENCE = Metric(
+    "penstock.edge.silence",
+    "gauge",
+    "s",
+    "Longest time since an enrolled site was heard of.",
+    services=("edge_gateway",),
+    shared=True,
+)
+SITE_SPOOL = Metric(
+    "penstock.edge.spool",
+    "gauge",
+    "{fraction}",
+    "How full the fullest lane of a site is, from 0 to 1, as it said last.",
+    services=("edge_gateway",),
+    shared=True,
+)
+SITE_CLOCK = Metric(
+    "penstock.edge.clock_skew",
+    "gauge",
+    "s",
+    "Largest difference of a site's clock to the hub's, either way.",
+    services=("edge_gateway",),
+    shared=True,
+)
+SITE_REFUSALS = Metric(
+    "penstock.edge.refusals",
+    "gauge",
+    "{pipeline}",
+    "Pipelines of sites whose newest version the site would not serve.",
+    services=("edge_gateway",),
+    shared=True,
+)
+SITE_TRUST = Metric(
+    "penstock.edge.trust_age",
+    "gauge",
+    "s",
+    "Longest time for which a site has been without the newest change of the keys that count.",
+    services=("edge_gateway",),
+    shared=True,
+)

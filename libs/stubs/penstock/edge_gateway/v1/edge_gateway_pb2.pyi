@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from penstock.edge_gateway.v1 import site_pb2 as _site_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -165,6 +166,7 @@ class Site(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     LAST_CONTACT_FIELD_NUMBER: _builtins.int
     CLOCK_AHEAD_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     """invited, enrolled or revoked."""
@@ -182,6 +184,10 @@ class Site(_message.Message):
     def clock_ahead(self) -> _duration_pb2.Duration:
         """By how much the site's clock was ahead of the hub's at its last start."""
 
+    @_builtins.property
+    def status(self) -> _site_pb2.SiteStatus:
+        """As the site told it last; unset before."""
+
     def __init__(
         self,
         *,
@@ -192,10 +198,11 @@ class Site(_message.Message):
         incarnation: _builtins.int = ...,
         last_contact: _timestamp_pb2.Timestamp | None = ...,
         clock_ahead: _duration_pb2.Duration | None = ...,
+        status: _site_pb2.SiteStatus | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "last_contact", b"last_contact", "since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "last_contact", b"last_contact", "since", b"since", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "incarnation", b"incarnation", "key", b"key", "last_contact", b"last_contact", "name", b"name", "since", b"since", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "incarnation", b"incarnation", "key", b"key", "last_contact", b"last_contact", "name", b"name", "since", b"since", "state", b"state", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,9 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -119,18 +121,136 @@ class SiteStatus(_message.Message):
 
     SITE_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    CLOCK_FIELD_NUMBER: _builtins.int
+    PIPELINES_FIELD_NUMBER: _builtins.int
+    LANES_FIELD_NUMBER: _builtins.int
+    TRUST_SERIAL_FIELD_NUMBER: _builtins.int
+    HUB_HEARD_FIELD_NUMBER: _builtins.int
+    HUB_TROUBLE_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     incarnation: _builtins.int
+    trust_serial: _builtins.int
+    """Of the newest update of the trust store that the site has."""
+    hub_trouble: _builtins.str
+    """Why the hub cannot be reached; empty while it can."""
+    @_builtins.property
+    def clock(self) -> _timestamp_pb2.Timestamp:
+        """The site's."""
+
+    @_builtins.property
+    def pipelines(self) -> _containers.RepeatedCompositeFieldContainer[Global___SitePipeline]: ...
+    @_builtins.property
+    def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteLane]: ...
+    @_builtins.property
+    def hub_heard(self) -> _timestamp_pb2.Timestamp:
+        """When the hub answered last; unset: not since the start."""
+
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         incarnation: _builtins.int = ...,
+        clock: _timestamp_pb2.Timestamp | None = ...,
+        pipelines: _abc.Iterable[Global___SitePipeline] | None = ...,
+        lanes: _abc.Iterable[Global___SiteLane] | None = ...,
+        trust_serial: _builtins.int = ...,
+        hub_heard: _timestamp_pb2.Timestamp | None = ...,
+        hub_trouble: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock", b"clock", "hub_heard", b"hub_heard", "hub_trouble", b"hub_trouble", "incarnation", b"incarnation", "lanes", b"lanes", "pipelines", b"pipelines", "site", b"site", "trust_serial", b"trust_serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SiteStatus: _TypeAlias = SiteStatus  # noqa: Y015
+
+@_typing.final
+class SitePipeline(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.str
+    digest: _builtins.str
+    """Of the version that is served; empty: none."""
+    generation: _builtins.int
+    refused: _builtins.str
+    """Digest of the newest version that the site would not serve, and why."""
+    why: _builtins.str
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.str = ...,
+        digest: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        refused: _builtins.str = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "generation", b"generation", "pipeline", b"pipeline", "refused", b"refused", "since", b"since", "why", b"why"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SitePipeline: _TypeAlias = SitePipeline  # noqa: Y015
+
+@_typing.final
+class SiteLane(_message.Message):
+    """What is kept until it is forwarded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LANE_FIELD_NUMBER: _builtins.int
+    RECORDS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    CAPACITY_BYTES_FIELD_NUMBER: _builtins.int
+    OLDEST_FIELD_NUMBER: _builtins.int
+    DROPPED_FIELD_NUMBER: _builtins.int
+    FULL_SINCE_FIELD_NUMBER: _builtins.int
+    FULL_IN_FIELD_NUMBER: _builtins.int
+    lane: _builtins.str
+    """`events` or `predictions`."""
+    records: _builtins.int
+    bytes: _builtins.int
+    capacity_bytes: _builtins.int
+    dropped: _builtins.int
+    """Since the spool was made."""
+    @_builtins.property
+    def oldest(self) -> _duration_pb2.Duration:
+        """Age of the oldest record."""
+
+    @_builtins.property
+    def full_since(self) -> _timestamp_pb2.Timestamp:
+        """Unset while there is room."""
+
+    @_builtins.property
+    def full_in(self) -> _duration_pb2.Duration:
+        """At the present rate; unset where it does not fill."""
+
+    def __init__(
+        self,
+        *,
+        lane: _builtins.str = ...,
+        records: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        capacity_bytes: _builtins.int = ...,
+        oldest: _duration_pb2.Duration | None = ...,
+        dropped: _builtins.int = ...,
+        full_since: _timestamp_pb2.Timestamp | None = ...,
+        full_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["full_in", b"full_in", "full_since", b"full_since", "oldest", b"oldest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "capacity_bytes", b"capacity_bytes", "dropped", b"dropped", "full_in", b"full_in", "full_since", b"full_since", "lane", b"lane", "oldest", b"oldest", "records", b"records"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiteLane: _TypeAlias = SiteLane  # noqa: Y015

@@ -24,6 +24,7 @@ def upgrade() -> None:
         sa.Column("incarnation", sa.BigInteger(), nullable=False),
         sa.Column("last_contact", UtcDateTime(), nullable=True),
         sa.Column("clock_ahead_s", sa.Double(), nullable=True),
+        sa.Column("status", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("name"),
         sa.UniqueConstraint("key"),
         sa.UniqueConstraint("token"),
