@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import event
 
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.runtime.database import Database
+from penstock.runtime.database import Database, DatabaseAway
 from penstock.runtime.settings import ServiceSettings, service_config
 
 SECRET = "pass/word@with:everything"
@@ -53,6 +53,16 @@ def test_a_writer_is_told_that_another_held_sqlite_for_too_long(tmp_path: Path) 
         ):
             pass
         database.close()
+
+
+def test_a_writer_is_told_that_sqlites_disk_is_full(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path}/x.db")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE results (content BLOB)")
+        connection.exec_driver_sql("PRAGMA max_page_count=1")
+        with pytest.raises(DatabaseAway, match=r"x\.db\): its disk is full\. Free some room"):
+            connection.exec_driver_sql("INSERT INTO results VALUES (zeroblob(1000000))")
+    database.close()
 
 
 def test_the_password_comes_from_its_file_and_is_not_shown(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from penstock.contracts.errors import Kind, Unavailable
 from penstock.contracts.events import Cost
@@ -471,6 +471,29 @@ async def test_a_result_that_cannot_be_stored_yet_is_stored_later(
             raise Unavailable("not yet")
 
     enqueue(store, tmp_path / "marks")
+    start(on_result=on_result)
+    assert (await ended(store)).state == "done"
+    assert tries == ["1", "1", "1"]
+
+
+async def test_what_the_disk_has_no_room_for_is_stored_when_it_has(
+    store: Store, heard: Heard, start: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that takes: no try of these is counted."""
+    if store.engine.dialect.name != "sqlite":
+        pytest.skip("only SQLite has a bound on its size to be set for a while")
+    monkeypatch.setattr("penstock.runtime.jobs.queue.REFUSALS", 0)
+    with in_a_thread(store.transaction()) as effect:
+        effect.session.execute(text("CREATE TABLE results (content BLOB)"))
+    tries: list[str] = []
+
+    def on_result(job_id: str, result: dict[str, Any], effect: Effect) -> None:
+        tries.append(job_id)
+        pages = 1 if len(tries) < 3 else 1_000_000  # no fewer than it has
+        effect.session.execute(text(f"PRAGMA max_page_count={pages}"))
+        effect.session.execute(text("INSERT INTO results VALUES (zeroblob(1000000))"))
+
+    enqueue(store, tmp_path / "marks", ("progress", 1))
     start(on_result=on_result)
     assert (await ended(store)).state == "done"
     assert tries == ["1", "1", "1"]

@@ -30,8 +30,8 @@ T = TypeVar("T")
 
 
 class DatabaseAway(Unavailable):
-    """The service's own database does not answer. It may be waited for as long as it takes: without
-    it nothing else would go on.
+    """The service's own database does not answer, or has no room. It may be waited for as long as it
+    takes: without it nothing else would go on.
     """
 
 
@@ -206,9 +206,20 @@ def held_by_another(presence: Presence) -> Unavailable:
     )
 
 
+def full(presence: Presence) -> DatabaseAway:
+    """Returns the error of a write for which the disk has no room: like an absence, it is waited for."""
+    return DatabaseAway(
+        "its disk is full",
+        where=f"database ({presence.name})",
+        remedy="Free some room; it is tried again by itself",
+    )
+
+
 def _sqlite(url: URL, presence: Presence) -> tuple[Engine, Mapping[str, Any]]:
     def translated(context: ExceptionContext) -> Exception | None:
         code = getattr(context.original_exception, "sqlite_errorcode", 0)  # the low byte: there are more
+        if code & 0xFF == sqlite3.SQLITE_FULL:
+            return full(presence)
         return held_by_another(presence) if code & 0xFF == sqlite3.SQLITE_BUSY else None
 
     engine = create_engine(url, connect_args={"timeout": WRITER_WAITS_S, "check_same_thread": False})

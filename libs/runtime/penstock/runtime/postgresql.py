@@ -21,7 +21,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.engine import ExceptionContext
 
 from penstock.contracts.errors import Invalid, Unavailable
-from penstock.runtime.database import READ_ONLY, WRITER_WAITS_S, DatabaseAway, Presence, held_by_another
+from penstock.runtime.database import (
+    READ_ONLY,
+    WRITER_WAITS_S,
+    DatabaseAway,
+    Presence,
+    full,
+    held_by_another,
+)
 
 PORT = 5432
 CONNECT_WITHIN_S = 3
@@ -135,6 +142,8 @@ def _translated(presence: Presence, context: ExceptionContext) -> Exception | No
             where=where,
             remedy="It is tried again by itself",
         )
+    if isinstance(error, psycopg.errors.DiskFull):
+        return full(presence)
     if isinstance(error, psycopg.errors.LockNotAvailable):
         return held_by_another(presence)
     if isinstance(error, psycopg.OperationalError):
