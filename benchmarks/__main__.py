@@ -1,7 +1,8 @@
 """`make bench`: every figure that is promised, measured on this machine now, beside its baseline;
 written to docs/performance.md.
 
-Takes about half an hour on two cores. Nothing else should run meanwhile. A miss is written down as one.
+Takes about half an hour on two cores, and some hours more where nothing is kept of earlier searches.
+Nothing else should run meanwhile. A miss is written down as one.
 """
 
 from __future__ import annotations
@@ -17,26 +18,14 @@ import tempfile
 import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figure import Figure
+from benchmarks.tuning import of_picks, of_searches, of_studies, of_trials
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "performance.md"
-
-
-@dataclass(frozen=True)
-class Figure:
-    what: str
-    must: str
-    aim: str
-    measured: str
-    kept: bool
-    aim_reached: bool = True
-
-    def row(self) -> str:
-        verdict = ("kept" if self.aim_reached else "kept, aim missed") if self.kept else "**missed**"
-        return f"| {self.what} | {self.must} | {self.aim} | {self.measured} | {verdict} |"
 
 
 def main() -> int:
@@ -72,6 +61,13 @@ def main() -> int:
     deep = script("deep")
     say("a study's trials, three times")
     trials = script("trials")
+    say("studies: first report, verdict, memory")
+    waited = script("studies") | script("studies", "--ray")
+    say("searches on real trials, and what studies pick: some hours, or what .cache/bench has of them")
+    kept = ROOT / ".cache" / "bench"
+    kept.mkdir(parents=True, exist_ok=True)
+    searches = script("search", str(kept / "search.jsonl"))
+    picks = script("picks", str(kept / "picks.jsonl"))
     say("make test")
     began = time.monotonic()
     subprocess.run(["make", "test"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
@@ -84,6 +80,9 @@ def main() -> int:
         *of_texts(texts),
         *of_deep(deep),
         *of_trials(trials),
+        *of_studies(waited),
+        *of_searches(searches),
+        *of_picks(picks),
     ]
     PAGE.write_text(page(figures, idle, serving, ingest, quality))
     print(f"\nwrote {PAGE.relative_to(ROOT)}")
@@ -133,29 +132,6 @@ def table(
             f"{parity[apart]:.1e}",
             parity[apart] <= 1e-6,
         )
-
-
-def of_trials(found: dict[str, Any]) -> Iterator[Figure]:
-    ours, theirs = found["penstock"], found["optuna"]
-    ratio, of_processor = (ours[name] / theirs[name] for name in ("rest_s", "processor_s"))
-    yield Figure(
-        f"{found['trials']} trials after the first, two at once, against plain Optuna with two processes",
-        "1.10 ×",
-        "1.0 ×",
-        f"{ours['rest_s']:.1f} s, {theirs['rest_s']:.1f} s: {ratio:.2f} ×; processor time of all"
-        f" {of_processor:.2f} ×",
-        ratio <= 1.10,
-        ratio <= 1.0,
-    )
-    memory = ours["memory"] / 1e9
-    yield Figure(
-        "processes of two trials at once: memory (PSS)",
-        "1.5 GB",
-        "1.1 GB",
-        f"{memory:.2f} GB, Optuna's {theirs['memory'] / 1e9:.2f} GB",
-        memory <= 1.5,
-        memory <= 1.1,
-    )
 
 
 def of_anomalies(found: dict[str, Any]) -> Iterator[Figure]:
