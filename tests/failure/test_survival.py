@@ -11,7 +11,7 @@ from collections import Counter
 
 import psutil
 import pytest
-from census import Event, Served, pipeline_text
+from census import Event, Served, pipeline_text, poor_text
 from load import all_recorded_once, all_records_once, predicting, publishing, record_ids
 
 from penstock.stack.stack import down, up
@@ -19,6 +19,7 @@ from penstock.testing.processes import below, job_of
 from penstock.testing.stack import UP_WITHIN_S, StackUnderTest
 from penstock.testing.wait import until
 from penstock.trainer.v1 import trainer_pb2 as trainer
+from penstock.tuner.v1 import tuner_pb2 as tuner
 
 pytestmark = pytest.mark.stack("failures")
 
@@ -137,6 +138,27 @@ def test_kafka_away_for_ten_seconds_holds_up_and_loses_nothing(served: Served, s
     stack.ready()
     assert record_ids(served, name) == Counter(str(event["event_id"]) for event in events)
     all_recorded_once(served, load)
+
+
+def test_a_study_goes_on_to_its_end_while_kafka_is_away(served: Served, stack: StackUnderTest) -> None:
+    name, client = "kafka-away-study", served.client
+    client.pipelines.apply(poor_text(name), by="test")
+    served.journey.publish(name, "people", served.events[:1500])
+    begun = client.studies.create(name, after=client.events.end_offsets(name), by="test")
+    until(lambda: client.studies.get(begun.study_id).trials, within=120, what="a trial has begun")
+    with stack.without("kafka"):
+        until(
+            lambda: client.studies.get(begun.study_id).state == tuner.Study.STATE_COMPLETED,
+            within=120,
+            what="the study ends without Kafka",
+        )
+    found = client.studies.get(begun.study_id)
+    assert found.best > 0
+    until(
+        lambda: found.run_id in {run.run_id for run in client.runs.list(name)},
+        what="the trainer hears of the run when Kafka is back",
+    )
+    assert served.journey.ended(found.run_id).state == trainer.Run.STATE_COMPLETED
 
 
 def test_everything_stopped_under_load_comes_back_as_it_was(served: Served, stack: StackUnderTest) -> None:

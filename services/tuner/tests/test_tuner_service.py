@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import uuid
@@ -127,8 +128,10 @@ class Tuner:
 @pytest.fixture
 def start(loans: Any, kafka: Any) -> Any:
     @contextmanager
-    def started(space: dict[str, Any] = NETWORKS) -> Iterator[Tuner]:
-        loans.spec["tuner"] = {"space": space, "evaluate": {"folds": 1}, "at_once": 2}
+    def started(
+        space: dict[str, Any] = NETWORKS, section: dict[str, Any] | None = None, **more: str
+    ) -> Iterator[Tuner]:
+        loans.spec["tuner"] = {"space": space, "evaluate": {"folds": 1}, "at_once": 2, **(section or {})}
         prefix = f"tuner-{uuid.uuid4().hex[:8]}."
         (port,) = free_ports(1)
         home = loans.folder / "home"
@@ -140,6 +143,7 @@ def start(loans: Any, kafka: Any) -> Any:
             "PENSTOCK_PEERS": json.dumps(loans.peers | {"tuner": f"127.0.0.1:{port}"}),
             "PENSTOCK_TUNER__PORT": str(port),
             "DO_NOT_TRACK": "1",
+            **more,
         }
         loans.start_registry()
         loans.start_feature_store()
@@ -190,6 +194,8 @@ def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loa
         assert requested.study is not None
         assert (requested.study.trial, requested.study.weights) == (found.best, best.weights)
         assert (requested.study.looks, requested.study.rule) == (found.looks, found.rule)
+        changes = [*tuner.stub.WatchStudy(pb.WatchStudyRequest(study_id=study_id, changes_only=True))]
+        assert [len(change.trials) for change in changes] == [4], "the first answer is whole"
         later = tuner.create(trials=1, continues=study_id)
         assert tuner.ended(later).state == pb.Study.STATE_COMPLETED
         completed = tuner.events("tuning-studies.v1", TuningStudyCompleted, 3)[-1]
@@ -198,6 +204,22 @@ def test_a_study_ends_in_a_run_on_its_training_set_or_keeps_the_files_values(loa
         maps = Path(f"/proc/{tuner.process.pid}/maps").read_text()
         assert "torch" not in maps, "only the job's processes load it"
         assert list((tuner.home / "tuner" / "studies").glob("*")) == []
+
+
+def test_the_last_trial_averages_the_best_and_may_be_chosen_as_any(loans: Any, start: Any) -> None:
+    loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 20}}
+    with start(TREES, {"ensemble": {"members": 2, "latency": "1s"}}) as tuner:
+        found = tuner.ended(tuner.create(trials=3))
+        assert found.state == pb.Study.STATE_COMPLETED, found.failure
+        assert (found.trials_planned, found.trials_ended) == (4, 4)
+        last = found.trials[3]
+        assert (last.state, last.family) == (pb.Trial.STATE_COMPLETE, "ensemble"), last.failure
+        ranked = sorted(found.trials[:3], key=lambda trial: (trial.values[0], trial.number))
+        assert json.loads(last.choices_json) == {"ensemble": [trial.number for trial in ranked[:2]]}
+        assert len(json.loads(last.overrides_json)["model"]["trainers"]) == 2
+        assert last.metrics["members"] in (1, 2)
+        assert len(last.losses) == len(found.trials[0].losses)
+        assert found.best == min(found.trials, key=lambda trial: (trial.values[0], trial.number)).number
 
 
 def test_a_study_is_canceled_in_mid_trial_and_goes_on_later(loans: Any, start: Any) -> None:
@@ -254,3 +276,29 @@ def test_whatever_is_killed_only_running_trials_are_repeated(loans: Any, start: 
         told = tuner.events("tuning-studies.v1", TuningStudyCompleted)
         ended = [event.trial for event in told if isinstance(event, TuningTrialEnded)]
         assert sorted(ended) == list(range(6))
+
+
+@pytest.mark.slow  # Ray takes ten seconds to start, and is started three times
+def test_a_study_on_ray_goes_on_after_its_head_and_then_its_driver_are_killed(loans: Any, start: Any) -> None:
+    pytest.importorskip("ray", reason="the tuner's extra `ray` is not installed")
+    from penstock_tuner.pool.leftovers import marked
+    from penstock_tuner.pool.ray import _folder, _name
+
+    loans.spec |= {"model": {"type": "boosted_trees"}, "trainer": {"epochs": 600}}
+    with start(TREES, PENSTOCK_TUNER__RAY="local") as tuner:
+        folder = _folder(tuner.home / "tuner")
+
+        def heads(name: str) -> list[int]:
+            return [pid for pid in marked(folder) if _name(pid) == name]
+
+        study_id = tuner.create(trials=6)
+        tuner.tried(study_id, 1)
+        for head in until(lambda: heads("gcs_server"), what="Ray's head runs"):
+            os.kill(head, signal.SIGKILL)
+        tuner.tried(study_id, 3)
+        tuner.running(DRIVER)[0].kill()
+        until(lambda: tuner.study(study_id).attempts >= 2, within=WITHIN_S, what="another driver")
+        found = tuner.ended(study_id)
+        assert found.state == pb.Study.STATE_COMPLETED, found.failure
+        assert [trial.state for trial in found.trials] == [pb.Trial.STATE_COMPLETE] * 6
+        until(lambda: not [*marked(folder)], within=GONE_WITHIN_S, what="nothing of Ray is left")
