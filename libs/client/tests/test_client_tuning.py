@@ -127,6 +127,19 @@ def test_a_better_model_is_shown_beside_ones_own_values_and_written(
     assert "dropout: 0.125" in file.read_text()
 
 
+def test_a_watch_shows_all_trials_though_only_changed_ones_are_told(follow: Follow) -> None:
+    runs = pb.Trial(number=1, state=pb.Trial.STATE_RUNNING)
+    left = pb.Trial(number=2, state=pb.Trial.STATE_RUNNING)
+    follow.tuner.states = (
+        study(pb.Study.STATE_SEARCHING, OWN, runs),
+        study(pb.Study.STATE_SEARCHING, left),
+        study(pb.Study.STATE_COMPLETED, FOUND, best=1),
+    )
+    with Penstock(ClientSettings(endpoint=f"127.0.0.1:{follow.port}")) as penstock:
+        seen = [list(found.trials) for found in penstock.studies.watch("01S")]
+    assert seen == [[OWN, runs], [OWN, runs, left], [OWN, FOUND]], "what runs at the end is forgotten"
+
+
 def test_trials_of_the_front_are_marked() -> None:
     values = {0: (0.2, 5.0), 1: (0.1, 9.0), 2: (0.2, 6.0)}
     trials = [

@@ -8,7 +8,6 @@ ran are repeated with the same values.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from contextlib import closing
 from typing import Any
@@ -21,6 +20,7 @@ from penstock_tuner import peers, search
 from penstock_tuner.driver import Driver
 from penstock_tuner.pool.choice import open_pool
 from penstock_tuner.pool.port import TrialPool
+from penstock_tuner.pool.room import trials_at_once
 from penstock_tuner.settings import Settings
 from penstock_tuner.trials.workbench import Workbench
 
@@ -61,7 +61,7 @@ def _pool(settings: Settings, pipeline: Pipeline, work: Workbench) -> TrialPool:
         work,
         settings.data_dir,
         settings.cluster,
-        at_once=tuner.at_once or len(os.sched_getaffinity(0)),
+        at_once=tuner.at_once or trials_at_once(tuner.budget.memory, settings.at_once),
         memory=tuner.budget.memory,
         families=tuple(search.space_of(pipeline).families.types),
     )

@@ -78,7 +78,7 @@ class Servicer(tuner_pb2_grpc.TunerServiceServicer):
         async for _ in self._studies.changes.watch(request.study_id):
             study = await self._read(request.study_id)
             if study != told:
-                yield study
+                yield changed(study, told) if request.changes_only and told else study
             told = study
             if tuner.Study.State.Name(study.state).removeprefix("STATE_").lower() in rows.ENDED:
                 return
@@ -110,6 +110,15 @@ def _with_trials(session: Session, study_id: str) -> tuner.Study:
     return found
 
 
+def changed(study: tuner.Study, told: tuner.Study) -> tuner.Study:
+    """The study with those of its trials alone that are not as they were told."""
+    found, known = tuner.Study(), {trial.number: trial for trial in told.trials}
+    found.CopyFrom(study)
+    del found.trials[:]
+    found.trials.extend(trial for trial in study.trials if trial != known.get(trial.number))
+    return found
+
+
 def _study(session: Session, study_id: str) -> tuner.Study:
     study = rows.study(session, study_id)
     section = parsed(study.requested.tuner)
@@ -120,7 +129,7 @@ def _study(session: Session, study_id: str) -> tuner.Study:
         pipeline_number=study.pipeline_number,
         state=tuner.Study.State.Value(f"STATE_{study.state.upper()}"),
         best=study.best,
-        run_id=study.run_id or "",
+        run_id=(study.run_id or "") if study.state == rows.COMPLETED else "",
         tuner_json=json.dumps(study.requested.tuner) if study.requested.tuner else "",
         training_set_json=study.training_set.model_dump_json() if study.training_set else "",
         failure=study.failure or "",

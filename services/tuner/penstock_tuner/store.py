@@ -37,6 +37,8 @@ class StudyRow(Tables):
     training_set: Mapped[TrainingSet | None] = mapped_column(Json(TrainingSet), default=None)
     best: Mapped[int | None] = mapped_column(Integer, default=None)
     run_id: Mapped[str | None] = mapped_column(String(32), default=None)
+    run_trial: Mapped[int | None] = mapped_column(Integer, default=None)
+    """Trial whose values that run has."""
     conclusion: Mapped[str | None] = mapped_column(Text, default=None)
     importance: Mapped[dict[str, float]] = mapped_column(Json(dict[str, float]), default=dict)
     """Share of each parameter, the largest first."""

@@ -113,7 +113,7 @@ class Studies:
         longer = extended(study.requested.tuner or {}, tried, study.spent_s, trials, time_s)
         study.requested = study.requested.model_copy(update={"tuner": longer})
         study.state, study.extensions = REQUESTED, study.extensions + 1
-        study.ended_at = study.run_id = study.conclusion = study.failure = study.remedy = None
+        study.ended_at = study.conclusion = study.failure = study.remedy = None
         study.rule = study.looks = None
         self._enqueue(study, effect)
 
@@ -166,8 +166,9 @@ class Studies:
         effect.after_commit(lambda: self.changes.tell(study.study_id))
 
     def completed(self, job_id: str, result: dict[str, Any], effect: Effect) -> None:
-        """Ends the study, and asks for the run of the trial that was chosen unless it is the file's own.
-        Raises Conflict where that trial's end could not be stored.
+        """Ends the study, and asks for the run of the trial that was chosen unless it is the file's own, or
+        had its run before the study was extended. Raises Conflict where that trial's end could not be
+        stored.
         """
         study = rows.study(effect.session, study_of(job_id))
         study.best, study.conclusion = result["best"], result["conclusion"]
@@ -180,7 +181,12 @@ class Studies:
                     f"the end of trial {study.best}, which was chosen, could not be stored",
                     remedy="Look for job_progress_lost in the service's log, then extend the study",
                 )
-            study.run_id = self._request_run(study, best, len(trials), result, effect)
+            if study.run_trial == study.best:
+                study.conclusion = f"{result['conclusion']}; run {study.run_id} has its values already"
+            else:
+                study.run_id = self._request_run(study, best, len(trials), result, effect)
+        study.run_trial = study.best or None
+        study.run_id = study.run_id if study.best else None
         ended_at = self._end(study, COMPLETED, effect)
         effect.publish(
             TuningStudyCompleted(

@@ -31,6 +31,7 @@ from penstock.testing import lending
 from penstock.tuner.v1 import tuner_pb2
 from penstock_tuner import peers
 from penstock_tuner import store as rows
+from penstock_tuner.servicer import changed
 from penstock_tuner.store import Tables
 from penstock_tuner.studies import JOB, Studies
 
@@ -213,6 +214,37 @@ def test_a_canceled_study_keeps_what_ended_and_goes_on_when_it_is_extended(desk:
     with pytest.raises(Conflict, match="completed already"):
         desk.cancel()
     assert [type(event) for event in desk.told].count(TuningStudyStarted) == 1
+
+
+def test_an_extension_that_finds_nothing_better_asks_for_no_second_run(desk: Desk) -> None:
+    desk.request(desk.wish())
+    desk.says({"attempt": 1}, BEGINS, begins(0), ends(0, 0), begins(1), ends(1, 1))
+    desk.completes(1)
+    first = desk.study.run_id
+    assert first
+    desk.extend(1)
+    desk.says({"attempt": 1}, begins(2), ends(2, 1), job="01A.1")
+    desk.completes(1, job="01A.1")
+    assert (desk.study.run_id, desk.study.run_trial) == (first, 1)
+    assert desk.study.conclusion == f"so it is; run {first} has its values already"
+    desk.extend(1)
+    desk.says({"attempt": 1}, begins(3), ends(3, 3), job="01A.2")
+    desk.completes(3, job="01A.2")
+    assert desk.study.run_trial == 3
+    asked = [event.run_id for event in desk.told if isinstance(event, TrainingRunRequested)]
+    assert asked == [first, desk.study.run_id]
+    desk.extend(1)
+    desk.completes(0, job="01A.3")  # with several objectives another front may have another choice
+    assert (desk.study.run_id, desk.study.run_trial) == (None, None)
+
+
+def test_changes_are_the_trials_that_are_not_as_they_were_told() -> None:
+    running, ended = (tuner_pb2.Trial(number=1, state=state, losses=[0.5]) for state in (1, 2))
+    other = tuner_pb2.Trial(number=0, losses=[0.25])
+    told, study = (tuner_pb2.Study(study_id="01A", trials=[other, one]) for one in (running, ended))
+    assert [*changed(study, told).trials] == [ended]
+    assert len(study.trials) == 2
+    assert changed(told, told).study_id == "01A"
 
 
 def test_a_failed_study_says_why(desk: Desk) -> None:

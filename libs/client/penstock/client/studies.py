@@ -67,8 +67,15 @@ class Studies:
 
     def watch(self, study_id: str, *, timeout: float | None = None) -> Iterator[tuner.Study]:
         """The study as it is, then each change, until it has ended."""
-        request = tuner.WatchStudyRequest(study_id=study_id)
-        return self._connection.stream(self._stub.WatchStudy, request, timeout=timeout)
+        request = tuner.WatchStudyRequest(study_id=study_id, changes_only=True)
+        trials: dict[int, tuner.Trial] = {}
+        for found in self._connection.stream(self._stub.WatchStudy, request, timeout=timeout):
+            trials |= {trial.number: trial for trial in found.trials}
+            if found.state in ENDED:  # what still ran then is forgotten
+                trials = {n: one for n, one in trials.items() if one.state != tuner.Trial.STATE_RUNNING}
+            del found.trials[:]
+            found.trials.extend(trials[number] for number in sorted(trials))
+            yield found
 
     def cancel(self, study_id: str, *, by: str = "") -> tuner.Study:
         """Ends it where it is; what it has tried stays. Raises NotFound, and Conflict for one that has

@@ -124,7 +124,9 @@ class Search(Model):
     budget: Budget = Budget()
     evaluate: Evaluate = Evaluate()
     at_once: int | None = Field(default=None, ge=1, le=256)
-    """Trials that run at the same time; by default one for each processor core."""
+    """Trials that run at the same time; by default one for each processor core, in a container as many as
+    its memory has room for.
+    """
     seed: int = Field(default=7, ge=0, lt=2**31)
     """Seed of the search. Trials are seeded by `training.seed`."""
     space: dict[str, JsonValue] = Field(default_factory=dict)
