@@ -100,13 +100,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     prepare(door)
     authority = Authority.open(folder / "hub", datetime.now(UTC))
     listener = SiteListener(sites, door.folder, folder / "sites" / "door.json")
-    handed = authority.hand_over(listener.handed, datetime.now(UTC))
+    authority.hand_over(listener.handed, datetime.now(UTC))
     store = Store.open("sqlite:///" + str(folder / "hub.db"), Tables.metadata)
     running = Running(folder, door, listener, hub, authority, store, table=None)  # type: ignore[arg-type]
     running.table = Sites(authority, sites, lambda: datetime.now(UTC) + running.ahead)
     keys = Keys(folder / "keys")
     keys.ensure()
-    callers = Callers(store, handed.secret)
+    callers = Callers(store, authority.secret)
     servicer = HubServicer(store, running.table, callers, keys.directory, lambda: datetime.now(UTC))
     with ExitStack() as stack:
         stack.callback(store.close)

@@ -41,9 +41,9 @@ async def run(settings: Settings) -> None:
             service.readiness,
         )
         authority = await asyncio.to_thread(Authority.open, settings.data_dir, service.clock())
-        handed = await asyncio.to_thread(authority.hand_over, settings.site_door, service.clock())
+        await asyncio.to_thread(authority.hand_over, settings.site_door, service.clock())
         sites = Sites(authority, settings.sites_address, service.clock)
-        callers = Callers(store, handed.secret)
+        callers = Callers(store, authority.secret)
         keys = settings.platform.keys
 
         service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store, sites))

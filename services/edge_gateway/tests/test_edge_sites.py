@@ -114,6 +114,7 @@ def test_the_authority_is_made_once_and_the_door_is_handed_what_it_needs(tmp_pat
     again = Authority.open(tmp_path, START + timedelta(days=59))
     assert again.digest == authority.digest
     assert again.hand_over(door, START + timedelta(days=59)) == handed
+    door.unlink()
     later = again.hand_over(door, START + timedelta(days=61))
     assert (later.secret, later.authority) == (handed.secret, handed.authority)
     assert later.certificate != handed.certificate

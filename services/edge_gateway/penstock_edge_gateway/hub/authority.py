@@ -28,9 +28,10 @@ _SECRET_BYTES: Final = 32
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs sites' certificates."""
+    """Signs sites' certificates. `secret` shows that a call came through the door."""
 
     identity: Identity
+    secret: str
 
     @classmethod
     def open(cls, folder: Path, now: datetime) -> Self:
@@ -40,10 +41,15 @@ class Authority:
         path = folder / _FILE
         if not path.exists():
             made = certificates.new_authority(now)
-            _write(path, {"certificate": made.certificate_pem, "key": made.key_pem}, replace=False)
+            content = {
+                "certificate": made.certificate_pem,
+                "key": made.key_pem,
+                "secret": secrets.token_hex(_SECRET_BYTES),
+            }
+            _write(path, content, replace=False)
         try:
             kept = json.loads(path.read_bytes())
-            return cls(Identity.load(kept["certificate"], kept["key"]))
+            return cls(Identity.load(kept["certificate"], kept["key"]), str(kept["secret"]))
         except (ValueError, TypeError, KeyError) as error:
             raise Tampered(
                 f"the authority of all sites cannot be read: {error}",
@@ -58,7 +64,7 @@ class Authority:
 
     def hand_over(self, path: Path, now: datetime) -> SiteDoor:
         """Writes to `path` what the door needs, where it is missing, another authority's, or its
-        certificate ends soon. The secret stays while there is one.
+        certificate ends soon.
         """
         known = _read(path)
         if known and self._holds(known, now):
@@ -68,7 +74,7 @@ class Authority:
             authority=self.identity.certificate_pem,
             certificate=door.certificate_pem,
             key=door.key_pem,
-            secret=known.secret if known else secrets.token_hex(_SECRET_BYTES),
+            secret=self.secret,
         )
         _write(path, handed.model_dump(), replace=True)
         log.info("site_door_handed_over", certificate_until=door.certificate.not_valid_after_utc.isoformat())
@@ -79,7 +85,8 @@ class Authority:
             door = Identity.load(handed.certificate, handed.key).certificate
         except ValueError:
             return False
-        return handed.authority == self.identity.certificate_pem and not certificates.is_due(door, now)
+        ours = (self.identity.certificate_pem, self.secret)
+        return (handed.authority, handed.secret) == ours and not certificates.is_due(door, now)
 
     def certify(self, site: str, request: bytes, now: datetime) -> x509.Certificate:
         """Certificate for the key that signed `request`. Raises Invalid."""

@@ -4,33 +4,46 @@ changed in it since, each change signed by a key that counted before.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from penstock.contracts.errors import Tampered
+from penstock.contracts.errors import NotFound, Tampered
 from penstock.contracts.events import Envelope
 from penstock.packages import trust_updates
-from penstock.packages.keys import TRUST_FILE, Keys, Trust
+from penstock.packages.keys import TRUST_FILE, Trust, TrustedKey
 from penstock.packages.trust_updates import Followed
 from penstock_edge_gateway.site.identity import write_private
 
-_SERIAL_FILE: Final = "serial"
+_FILE: Final = "followed.json"
 _UPDATES: Final = TypeAdapter(tuple[Envelope, ...])
 
 
+class _Kept(BaseModel):
+    serial: int
+    keys: dict[str, TrustedKey]
+
+    def store(self) -> bytes:
+        """As `penstock.packages.keys.Keys` reads a trust store."""
+        return TypeAdapter(dict[str, TrustedKey]).dump_json(self.keys)
+
+
 class SiteTrust:
-    """Files in `keys`, a folder in the site's; `penstock.packages.keys.Keys` reads it as everywhere."""
+    """Folder `keys` in the site's; `Keys` reads it as everywhere. The store and its serial are one
+    file: a cut leaves both or neither.
+    """
 
     def __init__(self, folder: Path) -> None:
+        """Makes the store anew from that file, where a cut left an older one."""
         self.folder = folder / "keys"
+        if (self.folder / _FILE).exists():
+            self._show(self._kept())
 
     @property
     def serial(self) -> int:
-        """Of the newest update that counts here. Raises OSError before the site has joined."""
-        return int((self.folder / _SERIAL_FILE).read_text())
+        """Of the newest update that counts here. Raises NotFound before the site has joined."""
+        return self._kept().serial
 
     def begin(self, updates: bytes) -> None:
         """Takes the newest store on the hub's word: the token proved the hub. Raises Tampered, NoKey."""
@@ -40,17 +53,35 @@ class SiteTrust:
         """Goes on to the newest update; tells whether there was a newer one. Raises Tampered: then all
         stays as it is.
         """
-        known = Followed(self.serial, Keys(self.folder).trust())
-        followed = known.after(_read(updates))
-        if followed.serial == known.serial:
+        kept = self._kept()
+        followed = Followed(kept.serial, Trust(kept.keys)).after(_read(updates))
+        if followed.serial == kept.serial:
             return False
         self._keep(followed)
         return True
 
+    def _kept(self) -> _Kept:
+        path = self.folder / _FILE
+        try:
+            return _Kept.model_validate_json(path.read_bytes())
+        except FileNotFoundError as error:
+            raise NotFound("this site has not joined yet", where=str(path)) from error
+        except ValidationError as error:
+            raise Tampered(
+                "the site's trust store cannot be read",
+                where=str(path),
+                remedy="Enroll the site again with --replace, remove its identity.json, and join",
+            ) from error
+
     def _keep(self, followed: Followed) -> None:
-        # A cut between the two files has the newest update taken once more.
-        write_private(self.folder / TRUST_FILE, _written(followed.trust))
-        write_private(self.folder / _SERIAL_FILE, str(followed.serial).encode())
+        kept = _Kept(serial=followed.serial, keys=dict(followed.trust.keys))
+        write_private(self.folder / _FILE, kept.model_dump_json(indent=1).encode())
+        self._show(kept)
+
+    def _show(self, kept: _Kept) -> None:
+        path, store = self.folder / TRUST_FILE, kept.store()
+        if not path.exists() or path.read_bytes() != store:
+            write_private(path, store)
 
 
 def _read(updates: bytes) -> tuple[Envelope, ...]:
@@ -58,7 +89,3 @@ def _read(updates: bytes) -> tuple[Envelope, ...]:
         return _UPDATES.validate_json(updates)
     except ValidationError as error:
         raise Tampered("the hub sent no updates of a trust store") from error
-
-
-def _written(trust: Trust) -> bytes:
-    return json.dumps({name: key.model_dump(mode="json") for name, key in trust.keys.items()}).encode()
