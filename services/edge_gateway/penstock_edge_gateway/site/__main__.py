@@ -1,23 +1,41 @@
-"""`python -m penstock_edge_gateway.site join TOKEN`: makes this machine a site."""
+"""`python -m penstock_edge_gateway.site` is the site; with `join TOKEN` this machine becomes one."""
 
 from __future__ import annotations
 
 import sys
 
-from penstock.contracts.errors import TREATMENTS, PenstockError
-from penstock.runtime.settings import Platform
-from penstock_edge_gateway.site.join import join
+from penstock.runtime.loading import loading
 
-USAGE = "usage: python -m penstock_edge_gateway.site join TOKEN"
+USAGE = "usage: python -m penstock_edge_gateway.site [join TOKEN]"
 
 
 def main(words: list[str]) -> int:
     match words:
+        case []:
+            return _serve()
         case ["join", token]:
-            folder = Platform().home.resolve() / "site"
-        case _:
-            print(USAGE, file=sys.stderr)
-            return 2
+            return _join(token)
+    print(USAGE, file=sys.stderr)
+    return 2
+
+
+def _serve() -> int:
+    with loading():
+        from penstock.runtime.process import start
+        from penstock_edge_gateway.site.app import run
+        from penstock_edge_gateway.site.settings import Settings
+
+    start(run, Settings)
+    return 0
+
+
+def _join(token: str) -> int:
+    from penstock.contracts.errors import TREATMENTS, PenstockError
+    from penstock.runtime.settings import read_or_exit
+    from penstock_edge_gateway.site.join import join
+    from penstock_edge_gateway.site.settings import Settings
+
+    folder = read_or_exit(Settings).data_dir
     try:
         identity = join(folder, token)
     except PenstockError as error:

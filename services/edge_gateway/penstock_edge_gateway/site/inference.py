@@ -7,34 +7,16 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from penstock.contracts.errors import Invalid, PenstockError
 from penstock.runtime.telemetry import current_traceparent
 from penstock.serving.model import Model
 from penstock.serving.protocol.tensors import InferMessage
+from penstock_edge_gateway.site.recorder import Recorder
 from penstock_edge_gateway.site.serving import Serving
 
 INLINE_ROWS: Final = 32  # rows up to which a graph runs on the event loop's thread
-
-
-class Recorder(Protocol):
-    """Record of predictions on the site's disk."""
-
-    def record(
-        self,
-        model: Model,
-        request: InferMessage,
-        response: InferMessage,
-        *,
-        took_ms: float,
-        prediction: str,
-        protocol: Literal["grpc", "http"],
-        traceparent: str | None,
-    ) -> None:
-        """Keeps one prediction. Raises Unavailable where it must be recorded and cannot be: then it is
-        not answered.
-        """
 
 
 @dataclass(frozen=True)

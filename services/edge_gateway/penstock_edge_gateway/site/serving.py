@@ -63,6 +63,7 @@ class Serving:
         self._live: dict[str, Version] = {}
         self._due: dict[str, ModelVersionPromoted] = {}  # newest promotion to be tried, by pipeline
         self._failing: dict[str, str] = {}  # reason to take the served version back, by pipeline
+        self._doubted = False  # whether the trust store has changed since all was verified
         self._wake = asyncio.Event()
         self._delay = Backoff(first=1.0, longest=LONGEST_RETRY_S)
 
@@ -116,7 +117,8 @@ class Serving:
     # -- keeping -----------------------------------------------------------------------------------
 
     async def restore(self) -> None:
-        """Loads what served before this process began, with no network."""
+        """Verifies and loads what is to serve, with no network."""
+        self._doubted = False
         for pipeline in await asyncio.to_thread(self._versions.pipelines):
             try:
                 self._kept[pipeline] = await asyncio.to_thread(self._versions.of, pipeline)
@@ -132,12 +134,19 @@ class Serving:
             self._due[promotion.version.pipeline] = promotion
             self._wake.set()
 
+    def doubt(self) -> None:
+        """Has all that serves verified anew: the trust store has changed."""
+        self._doubted = True
+        self._wake.set()
+
     async def run(self) -> None:
         """Tries what is due and takes back what fails, for as long as the process lives."""
         while True:
             self._wake.clear()
             for pipeline, reason in list(self._failing.items()):
                 await self._take_back(pipeline, reason)
+            if self._doubted:
+                await self.restore()
             for promotion in list(self._due.values()):
                 await self._try(promotion)
             if not self._due:
@@ -157,6 +166,7 @@ class Serving:
             except Tampered as error:
                 log.warning("damaged", pipeline=pipeline, generation=promotion.generation, reason=str(error))
                 self._due.setdefault(pipeline, promotion)
+        self._live.pop(pipeline, None)
 
     async def _try(self, promotion: ModelVersionPromoted) -> None:
         pipeline = promotion.version.pipeline

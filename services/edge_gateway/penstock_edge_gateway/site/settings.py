@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings
 
+from penstock.contracts.durations import parse_duration
 from penstock.runtime.settings import Platform, check_names, service_config
 from penstock_edge_gateway.site.trial import Bounds
 
 PORT = 9195
 HTTP_PORT = 9196
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]  # `30d`, `12h`
 
 
 class TrialSettings(BaseModel):
@@ -36,6 +39,8 @@ class Settings(BaseSettings):
     http_port: int = Field(default=HTTP_PORT, ge=0, le=65535)
     replica: str = "0"
     log_level: str = "INFO"
+    spool_size: ByteSize = ByteSize(2 << 30)  # of each lane, events and predictions: 2GiB, 500MB
+    spool_age: Duration = timedelta(days=30)  # longest time that a lane waits for the hub
     trial: TrialSettings = TrialSettings()
 
     @property

@@ -1,0 +1,90 @@
+"""The site's wiring, and the only file that knows all the others of it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from importlib import metadata
+from typing import Final
+
+import structlog
+
+from penstock.contracts.errors import PenstockError
+from penstock.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
+from penstock.packages.admission import Admission
+from penstock.runtime.process import Process
+from penstock_edge_gateway.site import open_inference
+from penstock_edge_gateway.site.fetching import PackageFetch
+from penstock_edge_gateway.site.forwarder import Forwarder
+from penstock_edge_gateway.site.hub import Hub
+from penstock_edge_gateway.site.identity import SiteIdentity
+from penstock_edge_gateway.site.inference import Inference
+from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.open_inference import OpenInference
+from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.recorder import Recorder
+from penstock_edge_gateway.site.servicer import Servicer
+from penstock_edge_gateway.site.serving import Serving
+from penstock_edge_gateway.site.settings import Settings
+from penstock_edge_gateway.site.signature import verify_apart
+from penstock_edge_gateway.site.spool import Spool
+from penstock_edge_gateway.site.trust import SiteTrust
+from penstock_edge_gateway.site.versions import Versions
+from penstock_edge_gateway.site.watch import Watch
+
+log = structlog.get_logger(__name__)
+
+GRPC: Final = (open_inference.SERVICE, "penstock.inference.v1.InferenceService")
+REFUSED_S: Final = 60.0  # a hub that refuses the site is asked again after so long
+
+
+async def run(settings: Settings) -> None:
+    home = settings.data_dir
+    try:
+        identity = SiteIdentity.load(home)
+    except PenstockError as error:
+        sys.exit(str(error))
+    with (
+        Spool(home / "events.db", durable=True, size=settings.spool_size) as events,
+        Spool(home / "predictions.db", durable=False, size=settings.spool_size) as predictions,
+    ):
+        async with identity.channel() as channel, Process("site", settings, GRPC) as process:
+            hub, lanes = Hub(channel), (Lane("events", events), Lane("predictions", predictions))
+            serving = _serving(settings, process, hub)
+            recorder = Recorder(identity.site, lanes[1], age=settings.spool_age, clock=process.clock)
+            inference = Inference(serving, recorder)
+            version = metadata.version("penstock-edge-gateway")
+            answers = OpenInference(serving, inference, process.readiness, version)
+            process.serve(open_inference.add_to_server, answers)
+            process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference))
+            process.describe(lambda: {"hub": f"the hub is away: {hub.why}" if hub.why else "the hub answers"})
+
+            pipelines = Pipelines(home / "pipelines", settings.keys)
+            await asyncio.to_thread(pipelines.restore)
+            await serving.restore()
+            process.background("serving", serving.run)
+            process.background("records", recorder.expire)
+            watch = Watch(hub, serving, pipelines, SiteTrust(home))
+            forwarders = [Forwarder(lane, hub) for lane in lanes]
+            process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
+            await process.until_stopped()
+
+
+def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
+    home = settings.data_dir
+    fetch = PackageFetch(hub, home / "incoming", asyncio.get_running_loop())
+    admission = Admission(fetch, settings.keys, home / "packages", verify_apart)
+    return Serving(Versions(home / "versions"), admission, settings.bounds, process.readiness, process.clock)
+
+
+async def _greeted(hub: Hub, works: list[Callable[[], Awaitable[None]]]) -> None:
+    # What is done with the hub, once it was told that the site has started.
+    while True:
+        try:
+            await hub.hello()
+            break
+        except PenstockError as error:
+            log.warning("hub_refuses", reason=str(error))
+            await asyncio.sleep(REFUSED_S)
+    await asyncio.gather(*(work() for work in works))

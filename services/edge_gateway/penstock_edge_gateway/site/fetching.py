@@ -1,0 +1,70 @@
+"""Packages from the hub, by ranges: what a cut left goes on where it ended, after a restart too."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from penstock.contracts.digests import digits_of
+from penstock.contracts.errors import Tampered
+from penstock.contracts.events import Artifact, ModelVersion
+from penstock.edge_gateway.v1 import hub_pb2
+from penstock.packages.archive import MODEL_SIGNATURE
+from penstock.runtime.artifacts import file_digest
+from penstock_edge_gateway.site.hub import Hub
+
+RANGE_BYTES: Final = 512 << 10  # a slow line gives as much within the call's deadline
+WITHIN_S: Final = 60.0
+if TYPE_CHECKING:
+    Part = hub_pb2.FetchPackageRequest.Part.ValueType
+ARCHIVE = hub_pb2.FetchPackageRequest.PART_ARCHIVE
+SIGNATURE = hub_pb2.FetchPackageRequest.PART_SIGNATURE
+
+
+class PackageFetch:
+    """Fetch of `penstock.packages.admission`: called from a thread, it asks on the event loop."""
+
+    def __init__(self, hub: Hub, folder: Path, loop: asyncio.AbstractEventLoop) -> None:
+        """`folder`: of what is not whole yet, on the same disk as the packages."""
+        self._hub = hub
+        self._folder = folder
+        self._loop = loop
+
+    def __call__(self, version: ModelVersion, folder: Path) -> tuple[Path, Path]:
+        """Blocks for as long as the hub is away. Raises Tampered for other bytes than the version's,
+        and what the hub says against it.
+        """
+        return (
+            self._whole(version, ARCHIVE, version.package, folder / "package.tar"),
+            self._whole(version, SIGNATURE, version.signature, folder / MODEL_SIGNATURE),
+        )
+
+    def _whole(
+        self,
+        version: ModelVersion,
+        part: hub_pb2.FetchPackageRequest.Part.ValueType,
+        artifact: Artifact,
+        to: Path,
+    ) -> Path:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        begun = self._folder / digits_of(artifact.digest)
+        with begun.open("ab") as file:
+            while (offset := file.tell()) < artifact.size:
+                length = min(RANGE_BYTES, artifact.size - offset)
+                request = hub_pb2.FetchPackageRequest(
+                    digest=version.digest, part=part, offset=offset, length=length
+                )
+                call = self._hub.call(self._hub.stub.FetchPackage, request, within=WITHIN_S)
+                data = asyncio.run_coroutine_threadsafe(call, self._loop).result().data
+                if not 0 < len(data) <= length:
+                    raise Tampered(f"the hub gave {len(data)} bytes of {length}", where=artifact.digest)
+                file.write(data)
+                file.flush()
+        found = file_digest(begun)
+        if found != artifact.digest:
+            begun.unlink()
+            raise Tampered(f"the hub gave {found[:19]}…, promoted was {artifact.digest[:19]}…", where=to.name)
+        os.replace(begun, to)
+        return to

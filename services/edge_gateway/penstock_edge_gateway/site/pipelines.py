@@ -1,0 +1,67 @@
+"""Applied pipeline files at the site: the newest of each pipeline that the registry signed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from penstock.contracts.errors import NotFound, PenstockError
+from penstock.contracts.events import PipelineApplied, PipelineDeleted
+from penstock.contracts.pipeline import Pipeline
+from penstock.packages.facts import verify_fact
+from penstock.packages.keys import Keys
+from penstock_edge_gateway.site.identity import write_private
+
+log = structlog.get_logger(__name__)
+
+
+class Pipelines:
+    """One file a pipeline in `folder`, its event as JSON with the signed statement. The trust store in
+    `keys` is read anew each time. Methods block for the disk, but for `get`.
+    """
+
+    def __init__(self, folder: Path, keys: Path) -> None:
+        self._folder = folder
+        self._keys = Keys(keys)
+        self._applied: dict[str, Pipeline] = {}
+        self._numbers: dict[str, int] = {}
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Newest number by pipeline, of deleted ones too."""
+        return dict(self._numbers)
+
+    def get(self, name: str) -> Pipeline:
+        """Raises NotFound."""
+        if found := self._applied.get(name):
+            return found
+        known = ", ".join(sorted(self._applied))
+        raise NotFound(f"this site has no pipeline {name!r}", remedy=f"There is {known}" if known else None)
+
+    def restore(self) -> None:
+        """Reads what the disk holds; what is not signed any more, or damaged, comes again from the hub."""
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                self._follow(PipelineApplied.model_validate_json(path.read_bytes()))
+            except (PenstockError, ValueError) as error:
+                log.warning("pipeline_not_read", pipeline=path.stem, reason=str(error))
+
+    def apply(self, event: PipelineApplied) -> None:
+        """Takes a newer number in. Raises Tampered for what the registry did not sign, Invalid."""
+        if event.number > self._numbers.get(event.pipeline, 0):
+            self._follow(event)
+            write_private(self._folder / f"{event.pipeline}.json", event.model_dump_json().encode())
+
+    def delete(self, event: PipelineDeleted) -> None:
+        """Forgets a pipeline up to a number. Raises Tampered as `apply`."""
+        verify_fact(event, self._keys.trust())
+        if event.number >= self._numbers.get(event.pipeline, 0):
+            (self._folder / f"{event.pipeline}.json").unlink(missing_ok=True)
+            self._applied.pop(event.pipeline, None)
+            self._numbers[event.pipeline] = event.number
+
+    def _follow(self, event: PipelineApplied) -> None:
+        verify_fact(event, self._keys.trust())
+        self._applied[event.pipeline] = event.declared()
+        self._numbers[event.pipeline] = event.number

@@ -1,0 +1,86 @@
+"""Watch: what is newer at the hub than here, taken in as it comes. What the site has is enough to go
+on: a hub that comes back changes nothing unless something newer was granted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from penstock.contracts.errors import PenstockError
+from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, PipelineDeleted
+from penstock.edge_gateway.v1 import hub_pb2
+from penstock.packages.facts import check_granted
+from penstock.packages.keys import Keys
+from penstock_edge_gateway.site.hub import Hub
+from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.serving import Serving
+from penstock_edge_gateway.site.trust import SiteTrust
+
+log = structlog.get_logger(__name__)
+
+E = TypeVar("E", bound=Event)
+
+WITHIN_S: Final = 270.0  # the hub answers within 240 s, newer or not
+AFTER_NONSENSE_S: Final = 60.0  # what is not taken would come again at once
+
+
+class Watch:
+    def __init__(self, hub: Hub, serving: Serving, pipelines: Pipelines, trust: SiteTrust) -> None:
+        self._hub = hub
+        self._serving = serving
+        self._pipelines = pipelines
+        self._trust = trust
+        self._loop = asyncio.get_running_loop()
+
+    async def run(self) -> None:
+        """Asks for as long as the site runs."""
+        while True:
+            request = hub_pb2.WatchRequest(
+                incarnation=self._hub.incarnation,
+                generations=self._serving.generations(),
+                numbers=self._pipelines.numbers,
+                trust_serial=self._trust.serial,
+            )
+            try:
+                answer = await self._hub.call(self._hub.stub.Watch, request, within=WITHIN_S)
+            except PenstockError as error:
+                log.warning("not_watched", reason=str(error))
+                await asyncio.sleep(AFTER_NONSENSE_S)
+                continue
+            if not await self._take(answer):
+                await asyncio.sleep(AFTER_NONSENSE_S)
+
+    async def _take(self, answer: hub_pb2.WatchResponse) -> bool:
+        # Whether all of it was taken in. Trust comes first: what follows may be signed by a new key.
+        taken = [
+            await self._follow(answer.trust) if answer.trust else True,
+            *[await self._one(PipelineApplied, said, self._pipelines.apply) for said in answer.pipelines],
+            *[await self._one(PipelineDeleted, said, self._pipelines.delete) for said in answer.deleted],
+            *[await self._one(ModelVersionPromoted, said, self._promoted) for said in answer.promotions],
+        ]
+        return all(taken)
+
+    async def _follow(self, updates: bytes) -> bool:
+        try:
+            if await asyncio.to_thread(self._trust.follow, updates):
+                self._serving.doubt()
+        except PenstockError as error:
+            log.warning("trust_not_followed", reason=str(error))
+            return False
+        return True
+
+    async def _one(self, kind: type[E], said: bytes, take: Callable[[E], None]) -> bool:
+        try:
+            await asyncio.to_thread(lambda: take(kind.model_validate_json(said)))
+        except (PenstockError, ValueError) as error:
+            log.warning("not_taken", kind=kind.__name__, reason=str(error))
+            return False
+        return True
+
+    def _promoted(self, promotion: ModelVersionPromoted) -> None:
+        check_granted(promotion, Keys(self._trust.folder).trust())
+        self._loop.call_soon_threadsafe(self._serving.promoted, promotion)

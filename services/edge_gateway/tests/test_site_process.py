@@ -1,0 +1,198 @@
+"""The site as a process: it answers from its disk with nothing else in the world, in every way of
+calling alike, and loads none of what the platform needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import orjson
+import pytest
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, service_pb2
+
+from penstock.contracts.error_details import error_of_call
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.inference.v1 import inference_pb2 as pb
+from penstock.inference.v1.inference_pb2_grpc import InferenceServiceStub
+from penstock.packages.admission import Admission, from_artifacts
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.settings import KafkaSettings
+from penstock.testing.broker import free_ports
+from penstock.testing.promoting import NAME, Registry
+from penstock.testing.wait import until, until_async
+from penstock_edge_gateway.site.identity import SiteIdentity
+from penstock_edge_gateway.site.serving import Serving
+from penstock_edge_gateway.site.trial import Bounds
+from penstock_edge_gateway.site.versions import Versions
+
+pytestmark = pytest.mark.process
+
+HEAVY = "confluent_kafka faststream kafka sqlalchemy alembic psycopg torch feast ray model_signing pandas"
+PROGRAM = f"""
+    import atexit, sys
+    from pathlib import Path
+    heavy = set("{HEAVY}".split())
+    atexit.register(lambda: Path(sys.argv[1]).write_text(" ".join(sorted(heavy & sys.modules.keys()))))
+    from penstock_edge_gateway.site.__main__ import main
+    main([])
+"""
+
+
+class Running:
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        (self.port,) = free_ports(1)
+        environment = os.environ | {"PENSTOCK_SITE__HOME": str(home), "PENSTOCK_SITE__PORT": str(self.port)}
+        self.modules = home / "modules"
+        self.log = home / "log"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(PROGRAM), str(self.modules)],
+            env=environment,
+            stderr=self.log.open("wb"),
+        )
+        self.channel = grpc.insecure_channel(f"127.0.0.1:{self.port}")
+        grpc.channel_ready_future(self.channel).result(60)
+
+    def records(self) -> list[dict[str, Any]]:
+        with sqlite3.connect(self.home / "predictions.db") as spool:
+            return [orjson.loads(body) for (body,) in spool.execute("SELECT body FROM records")]
+
+    def stop(self) -> None:
+        self.channel.close()
+        self.process.send_signal(signal.SIGTERM)
+        if self.process.wait(30):
+            raise AssertionError(self.log.read_text())
+
+
+async def take(home: Path, registry: Registry) -> None:
+    """Has the site's disk hold a version, as if the hub had granted it."""
+    clock = lambda: datetime.now(UTC)  # noqa: E731
+    fetch = from_artifacts(registry.artifacts.fetch)
+    admission = Admission(fetch, home / "keys", home / "packages")
+    bounds = Bounds(calls=1, errors=0, p99_ms=60_000)
+    serving = Serving(Versions(home / "versions"), admission, bounds, Readiness(clock), clock)
+    serving.promoted(registry.version())
+    running = asyncio.create_task(serving.run())
+    await until_async(lambda: serving.models)
+    running.cancel()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    home = tmp_path_factory.mktemp("site")
+    (nobody,) = free_ports(1)
+    SiteIdentity("branch-1", f"127.0.0.1:{nobody}", "", "", "").save(home)
+    asyncio.run(take(home, Registry.at(home, KafkaSettings())))
+    running = Running(home)
+    yield running
+    if running.process.poll() is None:
+        running.process.kill()
+        running.process.wait(10)
+
+
+def request() -> Any:
+    made = service_pb2.ModelInferRequest(model_name=NAME, id="7")
+    for name, datatype, value in (("numbers", "FP64", 1.0), ("strings", "BYTES", b"car")):
+        tensor = InferInput(name, [1, 1], datatype)
+        tensor.set_data_from_numpy(np.array([[value]], object if datatype == "BYTES" else "f8"))
+        made.inputs.append(tensor._get_tensor())
+        made.raw_input_contents.append(tensor._get_content())
+    return made
+
+
+def infer(site: Running, asked: Any) -> tuple[Any, Any]:
+    call = site.channel.unary_unary(
+        "/inference.GRPCInferenceService/ModelInfer",
+        service_pb2.ModelInferRequest.SerializeToString,
+        service_pb2.ModelInferResponse.FromString,
+    )
+    answer, told = call.with_call(asked, timeout=10)
+    return answer, told
+
+
+def test_it_answers_as_its_package_says_in_every_way_of_calling(site: Running) -> None:
+    answer, told = infer(site, request())
+    assert (answer.model_version, answer.id) == ("1", "7")
+    assert [(one.name, one.datatype, list(one.shape)) for one in answer.outputs] == [
+        ("decision", "BYTES", [1, 1]),
+        ("probabilities", "FP32", [1, 2]),
+    ]
+    prediction = dict(told.initial_metadata())["x-penstock-prediction"]
+    fields = pb.Fields(fields={"income": pb.Value(number=1.0), "purpose": pb.Value(text="car")})
+    by_fields = InferenceServiceStub(site.channel).Predict(
+        pb.PredictRequest(pipeline=NAME, fields=fields), timeout=10
+    )
+    assert by_fields.decision == "true"
+    assert dict(by_fields.probabilities) == pytest.approx({"false": 0.25, "true": 0.75})
+    first, second = site.records()
+    assert (first["id"], second["id"]) == (prediction, by_fields.prediction)
+    same = ("pipeline", "digest", "generation", "rows", "inputs", "probabilities", "decisions", "site")
+    assert [first[key] for key in same] == [second[key] for key in same]
+    assert first["inputs"] == {"income": [1.0], "purpose": ["car"]}
+    assert (first["site"], first["undecoded"]) == ("branch-1", None)
+
+
+def test_an_unmodified_client_finds_its_way(site: Running) -> None:
+    with InferenceServerClient(f"127.0.0.1:{site.port}") as client:
+        assert client.is_server_live()
+        until(client.is_server_ready, what="it is ready")
+        assert client.is_model_ready(NAME)
+        assert not client.is_model_ready(NAME, "2")
+        described = client.get_model_metadata(NAME)
+        assert [(one.name, list(one.shape)) for one in described.inputs] == [
+            ("numbers", [-1, 1]),
+            ("strings", [-1, 1]),
+        ]
+        assert client.get_server_metadata().name == "penstock-site"
+        inputs = [InferInput("numbers", [2, 1], "FP64"), InferInput("strings", [2, 1], "BYTES")]
+        inputs[0].set_data_from_numpy(np.array([[1.0], [np.nan]]))
+        inputs[1].set_data_from_numpy(np.array([[b"car"], [b""]], object))
+        found = client.infer(NAME, inputs, outputs=[InferRequestedOutput("decision")])
+        assert found.as_numpy("decision").tolist() == [[b"true"], [b"false"]]
+        assert found.as_numpy("probabilities") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"model_name": "loan"}, NotFound, "Did you mean 'loans'"),
+        ({"model_version": "9"}, NotFound, "serves generation 1, not 9"),
+        ({"inputs": [], "raw_input_contents": []}, Invalid, "there are no inputs"),
+    ],
+)
+def test_what_it_does_not_take_it_names(site: Running, change: dict[str, Any], kind: type, said: str) -> None:
+    asked = request()
+    for name, value in change.items():
+        if isinstance(value, str):
+            setattr(asked, name, value)
+        else:
+            asked.ClearField(name)
+    with pytest.raises(grpc.RpcError) as raised:
+        infer(site, asked)
+    error = error_of_call(raised.value)
+    assert isinstance(error, kind)
+    assert said in str(error)
+
+
+def test_an_entity_is_asked_of_the_cloud(site: Running) -> None:
+    with pytest.raises(grpc.RpcError) as raised:
+        InferenceServiceStub(site.channel).Predict(pb.PredictRequest(pipeline=NAME, entity="a1"), timeout=10)
+    assert "a site predicts by fields" in str(error_of_call(raised.value))
+
+
+def test_it_stops_and_had_loaded_nothing_of_the_platform(site: Running) -> None:
+    site.stop()
+    assert site.modules.read_text() == ""
+    assert '"event": "stopping"' in site.log.read_text()
