@@ -47,17 +47,22 @@ class AppliedPipelines(Restored):
         *,
         follow: Follow = lambda new, old: None,
         forget: Forget = lambda name, number: None,
+        stated: Callable[[], None] = lambda: None,
     ) -> None:
         """`keys`: the trust store. `follow` is given each new number, in order, and the one before
         it, None for a new pipeline; it may be async. Others see the new number once it has returned;
         what it raises is treated as the error of a replay's handler.
 
         `forget` is given a pipeline that was deleted and its last number, once more at each start, and
-        where it was applied anew since: what is of a higher number stays.
+        where it was applied anew since: what is of a higher number stays. `stated` is called when
+        `statements` hold another event.
         """
+        self.statements: Mapping[str, PipelineApplied | PipelineDeleted] = {}
+        """Newest event of each pipeline as the registry signed it, for who hands it on."""
         self._keys = keys
         self._follow = follow
         self._forget = forget
+        self._stated = stated
         self._newest: Mapping[str, Applied] = {}  # replaced as a whole, so readers need no lock
         self._passed: dict[str, int] = {}  # highest number that was followed or deleted
         self.router = Router(group)
@@ -106,17 +111,23 @@ class AppliedPipelines(Restored):
             await done
         self._newest = {**self._newest, event.pipeline: new}
         self._passed[event.pipeline] = new.number
+        self._state(event)
         log.info("pipeline_followed", pipeline=event.pipeline, number=new.number)
 
     async def _delete(self, event: PipelineDeleted) -> None:
         verify_fact(event, self._keys.trust())
-        await self._gone(event.pipeline, event.number)
+        if await self._gone(event.pipeline, event.number):
+            self._state(event)
 
-    async def _gone(self, name: str, number: int) -> None:
-        """Forgets the pipeline up to `number`, unless it was applied anew since."""
+    def _state(self, event: PipelineApplied | PipelineDeleted) -> None:
+        self.statements = {**self.statements, event.pipeline: event}
+        self._stated()
+
+    async def _gone(self, name: str, number: int) -> bool:
+        """Forgets the pipeline up to `number`; False where it was applied anew since."""
         old = self._newest.get(name)
         if old is not None and old.number > number:
-            return
+            return False
         done = self._forget(name, number)
         if inspect.isawaitable(done):
             await done
@@ -124,6 +135,7 @@ class AppliedPipelines(Restored):
         self._passed[name] = max(number, self._passed.get(name, 0))
         if old is not None:
             log.info("pipeline_forgotten", pipeline=name, number=number)
+        return True
 
 
 def nearest(name: str, known: list[str]) -> str:

@@ -1,0 +1,89 @@
+"""News for sites: promotions, pipeline files and their ends, each as the registry signed it. A site
+verifies all of it again: the hub can keep news back, and make none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, MutableSequence
+from typing import Final
+
+from penstock.contracts.errors import NotFound
+from penstock.contracts.events import ModelVersion, ModelVersionPromoted, PipelineApplied, encode
+from penstock.edge_gateway.v1.hub_pb2 import WatchRequest, WatchResponse
+from penstock.packages.facts import check_granted
+from penstock.packages.keys import Keys
+from penstock.runtime.pipelines import AppliedPipelines
+from penstock.runtime.restore import Restored
+from penstock.runtime.router import Router
+
+ENOUGH_BYTES: Final = 512 * 1024
+"""Of one answer: a site that has them asks for the rest."""
+
+
+class News(Restored):
+    """Restored from `model-versions.v1`; its `applied` from `pipelines.v1`. On the event loop."""
+
+    def __init__(self, group: str, keys: Keys) -> None:
+        """`keys`: the trust store."""
+        self.applied = AppliedPipelines(group, keys, stated=self.changed)
+        self.router = Router(group)
+        self.router.on_replay(ModelVersionPromoted)(self._promoted)
+        self._keys = keys
+        self._promotions: dict[str, ModelVersionPromoted] = {}  # the newest of each pipeline
+        self._change = asyncio.Event()
+
+    def changed(self) -> None:
+        """Lets all who wait look again."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    def version(self, digest: str) -> ModelVersion:
+        """Finds a version that a site may fetch. Raises NotFound for one that no pipeline serves now."""
+        for promotion in self._promotions.values():
+            if promotion.version.digest == digest:
+                return promotion.version
+        raise NotFound(f"no pipeline has {digest[:19]}… promoted now", remedy="Ask what is newer")
+
+    async def newer(self, known: WatchRequest, within_s: float) -> WatchResponse:
+        """Waits for something that the site does not know; answers empty after `within_s` seconds."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while not (found := self._newer(known)).ByteSize():
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._change.wait()
+            except TimeoutError:
+                break
+        return found
+
+    def _newer(self, known: WatchRequest) -> WatchResponse:
+        news, size = WatchResponse(), 0
+        for place, said in self._unknown(known, news):
+            if size and size + len(said) > ENOUGH_BYTES:
+                break
+            place.append(said)
+            size += len(said)
+        return news
+
+    def _unknown(
+        self, known: WatchRequest, news: WatchResponse
+    ) -> Iterator[tuple[MutableSequence[bytes], bytes]]:
+        """Each event that the site does not know, and its place in the answer."""
+        for name, stated in self.applied.statements.items():
+            number = known.numbers.get(name, 0)
+            if isinstance(stated, PipelineApplied):
+                if stated.number > number:
+                    yield news.pipelines, encode(stated)
+            elif 0 < number <= stated.number:
+                yield news.deleted, encode(stated)
+        for name, promotion in self._promotions.items():
+            if promotion.generation > known.generations.get(name, 0):
+                yield news.promotions, encode(promotion)
+
+    def _promoted(self, event: ModelVersionPromoted) -> None:
+        """Raises Tampered for what the registry did not grant."""
+        check_granted(event, self._keys.trust())
+        known = self._promotions.get(event.version.pipeline)
+        if known is None or event.generation > known.generation:
+            self._promotions[event.version.pipeline] = event
+            self.changed()

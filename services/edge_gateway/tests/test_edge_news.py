@@ -1,0 +1,150 @@
+"""News and packages for sites: what is newer is told at once and whole, what was promoted is handed
+out by ranges, and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.events import (
+    Event,
+    ModelVersionPromoted,
+    PipelineApplied,
+    PipelineDeleted,
+    decode,
+    encode,
+)
+from penstock.edge_gateway.v1.hub_pb2 import FetchPackageRequest, WatchRequest, WatchResponse
+from penstock.packages.keys import Keys
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.cloud_events import Received
+from penstock.runtime.router import Router
+from penstock.testing import packages
+from penstock_edge_gateway.hub import news as told
+from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.shelf import RANGE_BYTES, Shelf
+
+ARCHIVE, SIGNATURE = FetchPackageRequest.PART_ARCHIVE, FetchPackageRequest.PART_SIGNATURE
+DIGESTS = ["sha256:" + digit * 64 for digit in "abc"]
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    made = Keys(tmp_path_factory.mktemp("keys"))
+    made.ensure(roles=["registry", "audit", "trainer", "feature_store"])
+    return made
+
+
+@pytest.fixture
+def news(keys: Keys) -> News:
+    return News("penstock.edge_gateway", keys)
+
+
+async def tell(router: Router | None, event: Event) -> None:
+    async def left_out(received: Received, why: Exception, _: int) -> None:
+        left.append(why)
+
+    left: list[Exception] = []
+    assert router is not None
+    await router.replay(Received(event.topic, 0, 0, "e", event.ce_type(), {}, encode(event)), left_out)
+    if left:
+        raise left[0]
+
+
+def promoted(
+    keys: Keys, digest: str, generation: int, name: str = "loans", **artifacts: object
+) -> ModelVersionPromoted:
+    version = packages.version(digest, keys, name=name, **artifacts)  # type: ignore[arg-type]
+    proof = packages.verdict(keys, digest, name=name)
+    return packages.promotion(keys, version, proof, generation=generation)
+
+
+async def newer(news: News, within_s: float = 0, **known: dict[str, int]) -> WatchResponse:
+    return await news.newer(WatchRequest(**known), within_s)  # type: ignore[arg-type]
+
+
+async def test_a_site_is_told_what_it_does_not_know_as_the_registry_signed_it(news: News, keys: Keys) -> None:
+    file, promotion = packages.applied(keys), promoted(keys, DIGESTS[0], 2)
+    await tell(news.applied.router, file)
+    await tell(news.router, promotion)
+    first = await newer(news)
+    assert [decode(PipelineApplied.ce_type(), said) for said in first.pipelines] == [file]
+    assert [decode(ModelVersionPromoted.ce_type(), said) for said in first.promotions] == [promotion]
+    assert not (await newer(news, numbers={"loans": 1}, generations={"loans": 2})).ByteSize()
+    await tell(news.router, promoted(keys, DIGESTS[1], 1))  # comes late
+    assert not (await newer(news, numbers={"loans": 1}, generations={"loans": 2})).ByteSize()
+
+
+async def test_one_who_waits_is_told_at_once(news: News, keys: Keys) -> None:
+    waiting = asyncio.create_task(newer(news, 60))
+    await asyncio.sleep(0)
+    await tell(news.router, promoted(keys, DIGESTS[0], 1))
+    assert len((await asyncio.wait_for(waiting, 5)).promotions) == 1
+
+
+async def test_a_deleted_pipeline_is_told_to_who_has_it_alone(news: News, keys: Keys) -> None:
+    await tell(news.applied.router, packages.applied(keys))
+    await tell(news.applied.router, packages.deleted(keys))
+    (said,) = (await newer(news, numbers={"loans": 1})).deleted
+    assert isinstance(decode(PipelineDeleted.ce_type(), said), PipelineDeleted)
+    assert not (await newer(news)).ByteSize()
+
+
+async def test_what_is_too_much_for_one_answer_comes_by_parts(
+    news: News, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told, "ENOUGH_BYTES", 1)
+    for number, name in enumerate(("loans", "cards"), 1):
+        await tell(news.router, promoted(keys, DIGESTS[number], number, name))
+    known: dict[str, int] = {}
+    while found := (await newer(news, generations=known)).promotions:
+        (said,) = found
+        event = decode(ModelVersionPromoted.ce_type(), said)
+        assert isinstance(event, ModelVersionPromoted)
+        known[event.version.pipeline] = event.generation
+    assert known == {"loans": 1, "cards": 2}
+
+
+async def test_a_promotion_that_was_not_granted_is_not_handed_on(news: News, keys: Keys) -> None:
+    forged = promoted(keys, DIGESTS[0], 1).model_copy(update={"generation": 9})
+    with pytest.raises(Exception, match="signed"):
+        await tell(news.router, forged)
+    assert not (await newer(news)).ByteSize()
+
+
+@pytest.mark.usefixtures("artifacts_root")
+async def test_a_promoted_package_is_read_by_ranges_and_no_other_is(
+    news: News, keys: Keys, root: str, tmp_path: Path
+) -> None:
+    artifacts = Artifacts(root)
+    bytes_ = bytes(range(256)) * (RANGE_BYTES // 200)
+    package = artifacts.put_bytes("packages/a.tar", bytes_)
+    signature = artifacts.put_bytes("signatures/a.sig", b"signed")
+    await tell(news.router, promoted(keys, DIGESTS[0], 1, package=package, signature=signature))
+    shelf = Shelf(artifacts, tmp_path / "shelf", news.version)
+
+    def read(
+        digest: str, part: FetchPackageRequest.Part, offset: int = 0, length: int = 0
+    ) -> tuple[bytes, int]:
+        return shelf.read(digest, part, offset, length)
+
+    found = b""
+    while len(found) < len(bytes_):
+        data, size = await asyncio.to_thread(read, DIGESTS[0], ARCHIVE, len(found))
+        assert (size, bool(data)) == (len(bytes_), True)
+        found += data
+    assert found == bytes_
+    assert read(DIGESTS[0], SIGNATURE, 2, 3) == (b"gne", 6)
+    with pytest.raises(Invalid, match="has 6 bytes"):
+        read(DIGESTS[0], SIGNATURE, 7)
+    with pytest.raises(NotFound, match="no pipeline has"):
+        read(DIGESTS[1], ARCHIVE)
+    await tell(news.router, promoted(keys, DIGESTS[1], 2, package=signature, signature=package))
+    assert read(DIGESTS[1], ARCHIVE) == (b"signed", 6)
+    assert [path.name for path in (tmp_path / "shelf").iterdir()] == ["b" * 64]
+    with pytest.raises(NotFound):
+        read(DIGESTS[0], SIGNATURE)
