@@ -16,6 +16,7 @@ case ${1:-} in
   model-registry) reads="packages signatures audits" writes="packages signatures" deletes="packages signatures" ;;
   ethics-audit) reads="training-sets packages signatures audits" writes="audits" deletes="" ;;
   inference) reads="packages signatures" writes="" deletes="" ;;
+  edge-gateway) reads="packages signatures" writes="" deletes="" ;;
   # end policies
   *)
     echo "policy: say whose, as docker-compose.yml names it: $0 trainer" >&2

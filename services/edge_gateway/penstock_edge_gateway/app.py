@@ -12,7 +12,6 @@ from penstock.edge_gateway.v1.edge_gateway_pb2_grpc import add_EdgeGatewayServic
 from penstock.edge_gateway.v1.hub_pb2_grpc import add_HubServiceServicer_to_server
 from penstock.packages.keys import Keys
 from penstock.runtime.lifecycle import Service
-from penstock.runtime.pipelines import AppliedPipelines
 from penstock_edge_gateway.hub import readings
 from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.callers import Callers
@@ -20,8 +19,10 @@ from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.forward.write import GROUP
 from penstock_edge_gateway.hub.hub_servicer import HubServicer
+from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.people_servicer import PeopleServicer
 from penstock_edge_gateway.hub.reports import Reports
+from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import Tables
 from penstock_edge_gateway.settings import Settings
@@ -32,11 +33,11 @@ RENEW_EVERY_S: Final = 3600.0
 async def run(settings: Settings) -> None:
     async with Service("edge_gateway", settings) as service:
         store = await service.store(Tables.metadata, migrations="penstock_edge_gateway.hub.migrations")
-        applied = AppliedPipelines(GROUP, Keys(settings.platform.keys))
-        await service.restores(applied)
+        news = News(GROUP, Keys(settings.platform.keys))
+        await service.restores(news.applied, news)
         forwarder = Forwarder(
             settings.platform.kafka,
-            lambda name: applied.get(name).pipeline,
+            lambda name: news.applied.get(name).pipeline,
             Lease(store, settings.replica, service.clock),
             service.readiness,
         )
@@ -44,17 +45,19 @@ async def run(settings: Settings) -> None:
         await asyncio.to_thread(authority.hand_over, settings.site_door, service.clock())
         sites = Sites(authority, settings.sites_address, service.clock)
         callers = Callers(store, authority.secret)
-        keys = settings.platform.keys
+        reports = Reports(service.clock)
+        shelf = Shelf(service.artifacts, settings.data_dir / "packages", news.version)
 
         service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store, sites))
         service.serve(
-            add_HubServiceServicer_to_server, HubServicer(store, sites, callers, keys, service.clock)
+            add_HubServiceServicer_to_server,
+            HubServicer(store, sites, callers, reports, news, shelf, forwarder, service.clock),
         )
         service.stream("forward", forwarder.run)
-        reports = Reports(service.clock)
+        service.background("trust", news.follow_trust)
         service.background("reports of sites", lambda: reports.run(store))
         service.describe(partial(readings.facts, store))
-        service.observe(readings.metrics(store, keys, service.clock))
+        service.observe(readings.metrics(store, settings.platform.keys, service.clock))
         service.background("certificate of the door", lambda: _renew(authority, settings, service.clock))
         await service.until_stopped()
 

@@ -19,6 +19,7 @@ from penstock.contracts.events import (
     encode,
 )
 from penstock.edge_gateway.v1.hub_pb2 import FetchPackageRequest, WatchRequest, WatchResponse
+from penstock.packages import trust_updates
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.cloud_events import Received
@@ -63,7 +64,7 @@ def promoted(
     return packages.promotion(keys, version, proof, generation=generation)
 
 
-async def newer(news: News, within_s: float = 0, **known: dict[str, int]) -> WatchResponse:
+async def newer(news: News, within_s: float = 0, **known: dict[str, int] | int) -> WatchResponse:
     return await news.newer(WatchRequest(**known), within_s)  # type: ignore[arg-type]
 
 
@@ -92,6 +93,15 @@ async def test_a_deleted_pipeline_is_told_to_who_has_it_alone(news: News, keys: 
     (said,) = (await newer(news, numbers={"loans": 1})).deleted
     assert isinstance(decode(PipelineDeleted.ce_type(), said), PipelineDeleted)
     assert not (await newer(news)).ByteSize()
+
+
+async def test_updates_of_the_trust_store_are_told_once_they_are_signed(news: News, keys: Keys) -> None:
+    following = asyncio.create_task(news.follow_trust())
+    updates = trust_updates.appended((), keys.trust().keys, keys.signer("registry"))
+    (keys.directory / trust_updates.FILE).write_bytes(trust_updates.written(updates))
+    assert (await newer(news, 60)).trust == trust_updates.written(updates)
+    assert not (await newer(news, trust_serial=1)).ByteSize()
+    following.cancel()
 
 
 async def test_what_is_too_much_for_one_answer_comes_by_parts(

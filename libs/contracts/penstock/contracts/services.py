@@ -131,6 +131,7 @@ _ROWS: Final = (
         memory="512m",
         consumer_group=False,
         files=True,
+        artifacts={"packages": "read", "signatures": "read"},
         sites=True,
     ),
 )

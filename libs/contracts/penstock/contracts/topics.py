@@ -96,7 +96,7 @@ SHARED: tuple[Topic, ...] = (
     Topic(
         "model-versions.v1",
         owner="model_registry",
-        consumers=("ethics_audit", "inference", "model_registry"),
+        consumers=("ethics_audit", "inference", "edge_gateway", "model_registry"),
         key="pipeline@digest; a promotion: pipeline",
         about="Each version's state, and each pipeline's promoted version.",
         messages=("ModelVersionRegistered", "ModelVersionRefused", "ModelVersionPromoted"),

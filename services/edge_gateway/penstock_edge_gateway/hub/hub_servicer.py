@@ -2,39 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import grpc
+import structlog
 
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Invalid
 from penstock.edge_gateway.v1 import hub_pb2 as pb
 from penstock.edge_gateway.v1 import hub_pb2_grpc as pb_grpc
 from penstock.packages import trust_updates
 from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock_edge_gateway.hub.callers import Callers
-from penstock_edge_gateway.hub.sites import Sites
+from penstock_edge_gateway.hub.forward.forwarder import Forwarder
+from penstock_edge_gateway.hub.forward.lanes import batch_of, superseded
+from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.reports import Reports
+from penstock_edge_gateway.hub.shelf import Shelf
+from penstock_edge_gateway.hub.sites import Sites, known
+
+log = structlog.get_logger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+WATCH_S: Final = 200.0  # that a site which knows everything waits at most; less than its door lets it
+ANSWER_S: Final = 2.0  # of the caller's deadline, for the answer's way back
 
 
 class HubServicer(pb_grpc.HubServiceServicer):
     def __init__(
-        self, store: Store, sites: Sites, callers: Callers, keys: Path, clock: Callable[[], datetime]
+        self,
+        store: Store,
+        sites: Sites,
+        callers: Callers,
+        reports: Reports,
+        news: News,
+        shelf: Shelf,
+        forwarder: Forwarder,
+        clock: Callable[[], datetime],
     ) -> None:
-        """`keys`: folder of the trust store."""
         self._store = store
         self._sites = sites
         self._callers = callers
-        self._keys = keys
+        self._reports = reports
+        self._news = news
+        self._shelf = shelf
+        self._forwarder = forwarder
         self._clock = clock
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         self._callers.admitted(context)
-        updates = trust_updates.read(self._keys)
+        updates = self._news.trust()
         trust_updates.first(updates)  # or a site would join that can prove nothing
         row = await self._store.write(
             lambda effect: self._sites.join(request.token, request.certificate_request, effect)
@@ -46,20 +67,52 @@ class HubServicer(pb_grpc.HubServiceServicer):
     async def Hello(self, request: pb.HelloRequest, context: Context) -> pb.HelloResponse:
         site = await self._callers.site_of(context)
         clock = request.clock.ToDatetime(UTC) if request.HasField("clock") else None
+        # First: while this hub cannot tell them, the site begins later.
+        positions = self._forwarder.positions(site)
         incarnation = await self._store.write(lambda effect: self._sites.begin(site, clock, effect))
-        return pb.HelloResponse(incarnation=incarnation, clock=timestamp(self._clock()))
+        return pb.HelloResponse(
+            incarnation=incarnation,
+            clock=timestamp(self._clock()),
+            positions={
+                lane: pb.Position(epoch=at.epoch, sequence=at.sequence) for lane, at in positions.items()
+            },
+        )
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> pb.WatchResponse:
-        raise _not_yet()
+        site = await self._present(context, request.incarnation)
+        try:
+            await self._store.write(lambda effect: self._reports.heard(site, request.status, effect))
+        except Invalid as error:  # such a site gets its news all the same
+            log.warning("status_of_a_site_unreadable", site=site, why=str(error))
+        remaining = context.time_remaining()
+        within_s = WATCH_S if remaining is None else min(WATCH_S, remaining - ANSWER_S)
+        news = await self._news.newer(request, within_s)
+        await self._present(context, request.incarnation)  # it may have been revoked meanwhile
+        return news
 
     async def FetchPackage(
         self, request: pb.FetchPackageRequest, context: Context
     ) -> pb.FetchPackageResponse:
-        raise _not_yet()
+        await self._callers.site_of(context)
+        data, size = await asyncio.to_thread(
+            self._shelf.read, request.digest, request.part, request.offset, request.length
+        )
+        return pb.FetchPackageResponse(data=data, size=size)
 
     async def Forward(self, request: pb.ForwardRequest, context: Context) -> pb.ForwardResponse:
-        raise _not_yet()
+        site = await self._present(context, request.incarnation)
+        reached = await self._forwarder.forward(batch_of(site, request))
+        return pb.ForwardResponse(
+            reached=reached.sequence,
+            rejected=[pb.Rejected(sequence=at, reason=str(why)) for at, why in reached.rejected.items()],
+        )
 
-
-def _not_yet() -> Conflict:
-    return Conflict("this hub does not do that yet", remedy="Wait for a release that does")
+    async def _present(self, context: Context, incarnation: int) -> str:
+        """Name of the site that calls. Raises Denied, and Refused where another process with its name and
+        key has started since.
+        """
+        site = await self._callers.site_of(context)
+        newest = await self._store.read(lambda session: known(session, site).incarnation)
+        if incarnation != newest:
+            raise superseded(incarnation, newest)
+        return site

@@ -8,15 +8,21 @@ import asyncio
 from collections.abc import Iterator, MutableSequence
 from typing import Final
 
-from penstock.contracts.errors import NotFound
-from penstock.contracts.events import ModelVersion, ModelVersionPromoted, PipelineApplied, encode
+import structlog
+
+from penstock.contracts.errors import NotFound, Tampered
+from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied, encode
 from penstock.edge_gateway.v1.hub_pb2 import WatchRequest, WatchResponse
+from penstock.packages import trust_updates
 from penstock.packages.facts import check_granted
 from penstock.packages.keys import Keys
 from penstock.runtime.pipelines import AppliedPipelines
 from penstock.runtime.restore import Restored
 from penstock.runtime.router import Router
 
+log = structlog.get_logger(__name__)
+
+LOOK_EVERY_S: Final = 5.0  # at the trust store
 ENOUGH_BYTES: Final = 512 * 1024
 """Of one answer: a site that has them asks for the rest."""
 
@@ -26,12 +32,30 @@ class News(Restored):
 
     def __init__(self, group: str, keys: Keys) -> None:
         """`keys`: the trust store."""
+        self._keys = keys
         self.applied = AppliedPipelines(group, keys, stated=self.changed)
         self.router = Router(group)
         self.router.on_replay(ModelVersionPromoted)(self._promoted)
-        self._keys = keys
         self._promotions: dict[str, ModelVersionPromoted] = {}  # the newest of each pipeline
+        self._trust: tuple[Envelope, ...] = ()
         self._change = asyncio.Event()
+
+    def trust(self) -> tuple[Envelope, ...]:
+        """Reads the updates of the trust store. Raises Tampered."""
+        return trust_updates.read(self._keys.directory)
+
+    async def follow_trust(self) -> None:
+        """Looks for updates of the trust store, for as long as it is not cancelled."""
+        while True:
+            try:
+                found = await asyncio.to_thread(self.trust)
+            except (Tampered, OSError) as error:
+                log.warning("trust_updates_unreadable", why=str(error))
+            else:
+                if found != self._trust:
+                    self._trust = found
+                    self.changed()
+            await asyncio.sleep(LOOK_EVERY_S)
 
     def changed(self) -> None:
         """Lets all who wait look again."""
@@ -58,6 +82,8 @@ class News(Restored):
 
     def _newer(self, known: WatchRequest) -> WatchResponse:
         news, size = WatchResponse(), 0
+        if self._trust and trust_updates.first(self._trust).serial > known.trust_serial:
+            news.trust = trust_updates.written(self._trust)
         for place, said in self._unknown(known, news):
             if size and size + len(said) > ENOUGH_BYTES:
                 break

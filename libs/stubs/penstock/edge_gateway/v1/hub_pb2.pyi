@@ -232,7 +232,7 @@ class WatchRequest(_message.Message):
 
     @_builtins.property
     def numbers(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Number of the newest file that the site has, by pipeline, deleted ones included."""
+        """Number of the newest file that the site has, by pipeline; none of one that was deleted."""
 
     @_builtins.property
     def status(self) -> _site_pb2.SiteStatus: ...
