@@ -34,7 +34,7 @@ class Shelf:
         self._fetching = threading.Lock()
         shutil.rmtree(folder, ignore_errors=True)
 
-    def read(self, digest: str, part: Request.Part, offset: int, length: int) -> tuple[bytes, int]:
+    def read(self, digest: str, part: Request.Part.ValueType, offset: int, length: int) -> tuple[bytes, int]:
         """Returns a range of a part, and the bytes of the whole part. Blocks. Raises NotFound for a
         version that is not promoted now, Invalid, Unavailable.
         """
