@@ -24,6 +24,7 @@ from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.recorder import Recorder
+from penstock_edge_gateway.site.reporting import Reporting
 from penstock_edge_gateway.site.servicer import Servicer
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.settings import Settings
@@ -65,7 +66,9 @@ async def run(settings: Settings) -> None:
             await serving.restore()
             process.background("serving", serving.run)
             process.background("records", recorder.expire)
-            watch = Watch(hub, serving, pipelines, SiteTrust(home))
+            trust = SiteTrust(home)
+            reporting = Reporting(identity.site, hub, serving, trust, process.clock)
+            watch = Watch(hub, serving, pipelines, trust, reporting.status)
             forwarders = [Forwarder(lane, hub) for lane in lanes]
             process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
             await process.until_stopped()

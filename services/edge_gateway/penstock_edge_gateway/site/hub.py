@@ -22,15 +22,6 @@ log = structlog.get_logger(__name__)
 Q = TypeVar("Q", contravariant=True)
 A = TypeVar("A", covariant=True)
 
-OPTIONS: Final = (
-    ("grpc.keepalive_time_ms", 30_000),
-    # How long a ping may go without answer is this one, 60 s by default; keepalive_timeout_ms is not
-    # obeyed. At 5 s a busy slow link was taken for dead.
-    ("grpc.http2.ping_timeout_ms", 20_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.use_local_subchannel_pool", 1),
-)
-"""Options of the channel to the hub: a cut that says nothing is noticed while a call waits."""
 # A connection costs 6 kB in TLS. One that breaks soon after it stood counts as no success.
 LONGEST_S: Final = 60.0
 _HOLDS_S: Final = 120.0
@@ -49,6 +40,8 @@ class Hub:
         self.stub: Any = hub_pb2_grpc.HubServiceStub(channel)
         self.why = "it was not called yet"
         """Why it is away; empty while it answers."""
+        self.heard: datetime | None = None
+        """Time of its last answer, by the site's clock."""
         self.incarnation = 0
         self.positions: Mapping[str, hub_pb2.Position] = {}
         self._delay = Backoff(first=0.5, longest=LONGEST_S)
@@ -85,6 +78,7 @@ class Hub:
         if self.why:
             log.info("hub_answers")
         self.why = ""
+        self.heard = datetime.now(UTC)
         if _now() - self._failed_at > _HOLDS_S:
             self._delay.reset()
 

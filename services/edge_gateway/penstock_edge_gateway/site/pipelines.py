@@ -43,15 +43,17 @@ class Pipelines:
         """Reads what the disk holds; what is not signed any more, or damaged, comes again from the hub."""
         for path in sorted(self._folder.glob("*.json")):
             try:
-                self._follow(PipelineApplied.model_validate_json(path.read_bytes()))
+                event = PipelineApplied.model_validate_json(path.read_bytes())
+                self._follow(event, self._verified(event))
             except (PenstockError, ValueError) as error:
                 log.warning("pipeline_not_read", pipeline=path.stem, reason=str(error))
 
     def apply(self, event: PipelineApplied) -> None:
         """Takes a newer number in. Raises Tampered for what the registry did not sign, Invalid."""
         if event.number > self._numbers.get(event.pipeline, 0):
-            self._follow(event)
+            declared = self._verified(event)
             write_private(self._folder / f"{event.pipeline}.json", event.model_dump_json().encode())
+            self._follow(event, declared)
 
     def delete(self, event: PipelineDeleted) -> None:
         """Forgets a pipeline up to a number. Raises Tampered as `apply`."""
@@ -61,7 +63,10 @@ class Pipelines:
             self._applied.pop(event.pipeline, None)
             self._numbers[event.pipeline] = event.number
 
-    def _follow(self, event: PipelineApplied) -> None:
+    def _verified(self, event: PipelineApplied) -> Pipeline:
         verify_fact(event, self._keys.trust())
-        self._applied[event.pipeline] = event.declared()
+        return event.declared()
+
+    def _follow(self, event: PipelineApplied, declared: Pipeline) -> None:
+        self._applied[event.pipeline] = declared
         self._numbers[event.pipeline] = event.number

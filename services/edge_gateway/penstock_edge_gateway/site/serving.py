@@ -98,6 +98,10 @@ class Serving:
         settled = {pipeline: kept.settled for pipeline, kept in self._kept.items()}
         return settled | {pipeline: waiting.generation for pipeline, waiting in self._due.items()}
 
+    def say(self, pipeline: str, text: str) -> None:
+        """Tells in the status what keeps a pipeline's next version from serving; nothing takes it back."""
+        self._readiness.fact(f"next {pipeline}", text)
+
     # -- counting ----------------------------------------------------------------------------------
 
     def answered(self, version: Version, row_ms: float) -> None:
@@ -180,7 +184,7 @@ class Serving:
                 await self._show(engine)
         except PenstockError as error:
             if TREATMENTS[error.kind].retry:
-                self._say(pipeline, f"{_name(promotion)} waits: {error}")
+                self.say(pipeline, f"{_name(promotion)} waits: {error}")
                 return
             log.warning("refused", pipeline=pipeline, generation=promotion.generation, reason=str(error))
             await self._keep(pipeline, kept.refuses(promotion, str(error)))
@@ -216,7 +220,7 @@ class Serving:
         await asyncio.to_thread(self._versions.keep, pipeline, kept)
         self._kept[pipeline] = kept
         said = f"{pipeline} generation {no.generation} refused: {no.reason}" if (no := kept.refused) else ""
-        self._say(pipeline, said)
+        self.say(pipeline, said)
 
     async def _show(self, engine: Engine) -> None:
         # From here on it answers; calls in hand end on the version that they began with.
@@ -227,9 +231,6 @@ class Serving:
         self._readiness.fact("serving", ", ".join(_name(one.promotion) for one in self.models.values()))
         log.info("serving", pipeline=model.pipeline, generation=model.generation, digest=model.digest)
         await asyncio.to_thread(self._admission.keep_only, model.pipeline, kept.generations)
-
-    def _say(self, pipeline: str, text: str) -> None:
-        self._readiness.fact(f"next {pipeline}", text)
 
 
 def _name(promotion: ModelVersionPromoted) -> str:

@@ -10,10 +10,10 @@ from typing import Final, TypeVar
 
 import structlog
 
-from penstock.contracts.errors import PenstockError
+from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import Event, ModelVersionPromoted, PipelineApplied, PipelineDeleted
-from penstock.edge_gateway.v1 import hub_pb2
-from penstock.packages.facts import check_granted
+from penstock.edge_gateway.v1 import hub_pb2, site_pb2
+from penstock.packages.evidence import admissible
 from penstock.packages.keys import Keys
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.pipelines import Pipelines
@@ -29,11 +29,19 @@ AFTER_NONSENSE_S: Final = 60.0  # what is not taken would come again at once
 
 
 class Watch:
-    def __init__(self, hub: Hub, serving: Serving, pipelines: Pipelines, trust: SiteTrust) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        serving: Serving,
+        pipelines: Pipelines,
+        trust: SiteTrust,
+        status: Callable[[], site_pb2.SiteStatus],
+    ) -> None:
         self._hub = hub
         self._serving = serving
         self._pipelines = pipelines
         self._trust = trust
+        self._status = status
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -44,6 +52,7 @@ class Watch:
                 generations=self._serving.generations(),
                 numbers=self._pipelines.numbers,
                 trust_serial=self._trust.serial,
+                status=self._status(),
             )
             try:
                 answer = await self._hub.call(self._hub.stub.Watch, request, within=WITHIN_S)
@@ -82,5 +91,9 @@ class Watch:
         return True
 
     def _promoted(self, promotion: ModelVersionPromoted) -> None:
-        check_granted(promotion, Keys(self._trust.folder).trust())
+        version = promotion.version
+        if reasons := admissible(promotion, Keys(self._trust.folder).trust(), version.digest):
+            said = f"{version.pipeline} generation {promotion.generation} is not taken: {'; '.join(reasons)}"
+            self._loop.call_soon_threadsafe(self._serving.say, version.pipeline, said)
+            raise Tampered(said)
         self._loop.call_soon_threadsafe(self._serving.promoted, promotion)

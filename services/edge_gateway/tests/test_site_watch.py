@@ -1,0 +1,222 @@
+"""What comes from the hub: promotions, packages by ranges through cuts, pipelines, trust. The hub is a
+real server of the protocol with answers of our choosing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from penstock.contracts.errors import NotFound
+from penstock.edge_gateway.v1 import hub_pb2 as pb
+from penstock.edge_gateway.v1 import hub_pb2_grpc, site_pb2
+from penstock.packages import trust_updates
+from penstock.packages.admission import Admission
+from penstock.runtime import rpc
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.settings import KafkaSettings
+from penstock.testing import packages
+from penstock.testing.broker import free_ports
+from penstock.testing.promoting import NAME, Registry
+from penstock.testing.wait import until_async
+from penstock_edge_gateway.site import fetching
+from penstock_edge_gateway.site.fetching import ARCHIVE, PackageFetch
+from penstock_edge_gateway.site.hub import Hub
+from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.reporting import Reporting
+from penstock_edge_gateway.site.serving import Serving
+from penstock_edge_gateway.site.trial import Bounds
+from penstock_edge_gateway.site.trust import SiteTrust
+from penstock_edge_gateway.site.versions import Versions
+from penstock_edge_gateway.site.watch import Watch
+
+Context = grpc.aio.ServicerContext[Any, Any]
+RANGE = 4096
+
+
+class HubServicer(hub_pb2_grpc.HubServiceServicer):
+    """Offers what is newer than the site says; each call may be cut."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.offers = pb.WatchResponse()
+        self.trust_serial = 0
+        self.changed = asyncio.Event()
+        self.asked: list[tuple[int, int]] = []  # part and offset
+        self.cut_at: set[int] = set()  # offsets in the archive, once each
+        self.spoiled = False
+        self.statuses: list[site_pb2.SiteStatus] = []
+
+    def offer(self, **what: Any) -> None:
+        self.offers = pb.WatchResponse(**what)
+        self.changed.set()
+
+    async def Watch(self, request: pb.WatchRequest, context: Context) -> pb.WatchResponse:
+        if self.offers.trust and request.trust_serial >= self.trust_serial:
+            self.offers.trust = b""
+        self.statuses.append(request.status)
+        known = dict(request.generations).get(NAME, 0), dict(request.numbers).get(NAME, 0)
+        if known[0] >= self.registry.generation:
+            self.offers.ClearField("promotions")
+        if not self.offers.ByteSize():
+            self.changed.clear()
+            await self.changed.wait()
+        answer, self.offers = self.offers, pb.WatchResponse()
+        return answer
+
+    async def FetchPackage(
+        self, request: pb.FetchPackageRequest, context: Context
+    ) -> pb.FetchPackageResponse:
+        self.asked.append((request.part, request.offset))
+        if request.part == ARCHIVE and request.offset in self.cut_at:
+            self.cut_at.remove(request.offset)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
+        version = next(one.version for one in self.registry.made if one.version.digest == request.digest)
+        artifact = version.package if request.part == ARCHIVE else version.signature
+        data = self.registry.artifacts.read(artifact)
+        if self.spoiled:
+            data = bytes(len(data))
+        end = request.offset + request.length
+        return pb.FetchPackageResponse(data=data[request.offset : end], size=len(data))
+
+
+class Site:
+    def __init__(self, folder: Path, hub: HubServicer, port: int) -> None:
+        self.folder, self.hub, self.port = folder, hub, port
+        self.trust = SiteTrust(folder)
+        self.trust.begin(trust_updates.written(trust_updates.read(hub.registry.keys.directory)))
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[tuple[Serving, Pipelines]]:
+        keys, clock = self.folder / "keys", lambda: datetime.now(UTC)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            hub = Hub(channel)
+            fetch = PackageFetch(hub, self.folder / "incoming", asyncio.get_running_loop())
+            bounds = Bounds(calls=1, errors=0, p99_ms=60_000)
+            admission = Admission(fetch, keys, self.folder / "packages")
+            serving = Serving(Versions(self.folder / "versions"), admission, bounds, Readiness(clock), clock)
+            pipelines = Pipelines(self.folder / "pipelines", keys)
+            pipelines.restore()
+            await serving.restore()
+            reporting = Reporting("branch-1", hub, serving, self.trust, clock)
+            watch = Watch(hub, serving, pipelines, self.trust, reporting.status)
+            tasks = [asyncio.create_task(work()) for work in (serving.run, watch.run)]
+            yield serving, pipelines
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def site(tmp_path: Path, root: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
+    monkeypatch.setattr(fetching, "RANGE_BYTES", RANGE)
+    registry = Registry.at(tmp_path / "cloud", KafkaSettings(), root)
+    hub = HubServicer(registry)
+    server = rpc.server()
+    hub_pb2_grpc.add_HubServiceServicer_to_server(hub, server)
+    (port,) = free_ports(1)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    yield Site(tmp_path / "site", hub, port)
+    await server.stop(0)
+
+
+async def test_a_promotion_is_fetched_by_ranges_and_goes_on_where_a_cut_ended_one(site: Site) -> None:
+    promotion = site.hub.registry.version()
+    size = promotion.version.package.size
+    site.hub.cut_at = {RANGE, 2 * RANGE}
+    async with site.running() as (serving, _):
+        site.hub.offer(promotions=[promotion.model_dump_json().encode()])
+        await until_async(lambda: serving.models)
+    offsets = [offset for part, offset in site.hub.asked if part == ARCHIVE]
+    assert offsets == sorted([*range(0, size, RANGE), RANGE, 2 * RANGE])
+    assert list((site.folder / "incoming").iterdir()) == []
+
+
+async def test_what_was_begun_goes_on_after_a_restart_and_begins_anew_where_it_was_damaged(
+    site: Site,
+) -> None:
+    promotion = site.hub.registry.version()
+    begun = site.folder / "incoming" / promotion.version.package.digest[7:]
+    begun.parent.mkdir(parents=True)
+    begun.write_bytes(bytes(RANGE))  # a power cut left nothing of it but its length
+    async with site.running() as (serving, _):
+        site.hub.offer(promotions=[promotion.model_dump_json().encode()])
+        await until_async(lambda: serving.models)
+    offsets = [offset for part, offset in site.hub.asked if part == ARCHIVE]
+    whole = list(range(0, promotion.version.package.size, RANGE))
+    assert offsets == [*whole[1:], *whole]
+
+
+async def test_other_bytes_than_the_promoted_ones_are_refused(site: Site) -> None:
+    promotion = site.hub.registry.version()
+    site.hub.spoiled = True
+    async with site.running() as (serving, _):
+        site.hub.offer(promotions=[promotion.model_dump_json().encode()])
+        await until_async(lambda: NAME in serving.kept)
+        refused = serving.kept[NAME].refused
+        assert refused
+        assert "the hub gave sha256:" in refused.reason
+        assert serving.generations() == {NAME: 1}
+
+
+async def test_a_promotion_that_the_registry_did_not_sign_hides_no_true_one(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock_edge_gateway.site.watch.AFTER_NONSENSE_S", 0.01)
+    promotion = site.hub.registry.version()
+    forged = promotion.model_copy(update={"generation": 9})
+    async with site.running() as (serving, _):
+        site.hub.offer(promotions=[b"{}", forged.model_dump_json().encode()])
+        await until_async(lambda: not site.hub.changed.is_set())
+        site.hub.offer(promotions=[promotion.model_dump_json().encode()])
+        await until_async(lambda: serving.models)
+        assert serving.generations() == {NAME: 1}
+
+
+async def test_applied_pipelines_are_kept_and_deleted_ones_are_not(site: Site) -> None:
+    keys = site.hub.registry.keys
+    unsigned = packages.applied(keys, number=3).model_copy(update={"evidence": None})
+    async with site.running() as (_, pipelines):
+        with pytest.raises(NotFound, match="this site has no pipeline 'loans'"):
+            pipelines.get("loans")
+        site.hub.offer(pipelines=[packages.applied(keys, number=2).model_dump_json().encode()])
+        await until_async(lambda: pipelines.numbers)
+    async with site.running() as (_, pipelines):
+        assert pipelines.get("loans").pipeline == "loans"
+        assert pipelines.numbers == {"loans": 2}
+        site.hub.offer(
+            pipelines=[unsigned.model_dump_json().encode()],
+            deleted=[packages.deleted(keys, number=2).model_dump_json().encode()],
+        )
+        with pytest.raises(NotFound):  # noqa: PT012
+            while True:
+                pipelines.get("loans")
+                await asyncio.sleep(0.01)
+        assert pipelines.numbers == {"loans": 2}
+    async with site.running() as (_, pipelines):
+        assert pipelines.numbers == {}
+
+
+async def test_a_key_that_was_revoked_takes_back_what_it_signed(site: Site) -> None:
+    registry = site.hub.registry
+    async with site.running() as (serving, _):
+        site.hub.offer(promotions=[registry.version().model_dump_json().encode()])
+        await until_async(lambda: serving.models)
+        registry.keys.rotate("audit", revoke=True)
+        updates = trust_updates.read(registry.keys.directory)
+        site.hub.trust_serial = 2**40
+        site.hub.offer(trust=trust_updates.written(updates))
+        await until_async(lambda: not serving.models)
+        refused = serving.kept[NAME].refused
+        serves = site.hub.statuses[-1].pipelines[0]
+        assert refused
+        assert "is not in the trust store" in refused.reason
+        assert (serves.pipeline, serves.generation) == (NAME, 1)
