@@ -146,7 +146,8 @@ def problems(text: str) -> list[tuple[int, str, str]]:
         ("sex: {min_rows: 30}", "sex: {bins: [1]}", 26, "audit.groups.sex.bins", "`bins` are for numbers"),
         ("version: 1", "version: 2", 1, "version", "`2` is not allowed"),
         ("audit:\n", "tuner: {executor: ray}\naudit:\n", 25, "tuner.executor", "processes of its own"),
-        ("audit:\n", "edge: {}\naudit:\n", 25, "edge", "no edge gateway yet"),
+        ("audit:\n", "edge: {fallback: {}}\naudit:\n", 25, "edge.fallback", "answer by themselves alone"),
+        ("audit:\n", "edge: {variants: [int8]}\naudit:\n", 25, "edge.variants", "serve the model as it is"),
         ("audit:\n", "monitor: {}\naudit:\n", 25, "monitor", "no monitor yet"),
         (
             "personal: true",

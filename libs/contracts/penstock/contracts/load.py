@@ -39,7 +39,8 @@ _BRACKETS = {"[": 1, "{": 1, "]": -1, "}": -1}
 _WINDOWS = "this release has no windows yet; publish the aggregate as a field of its own"
 _NOT_SERVED: dict[Path, str] = {
     ("tuner", "executor"): "this release runs trials in processes of its own; leave `executor` out",
-    ("edge",): "this release has no edge gateway yet; leave `edge` out",
+    ("edge", "variants"): "sites of this release serve the model as it is; leave `variants` out",
+    ("edge", "fallback"): "sites of this release answer by themselves alone; leave `fallback` out",
     ("monitor",): "this release has no monitor yet; leave `monitor` out",
     ("features", "*", "window"): _WINDOWS,
     ("features", "*", "windows"): _WINDOWS,

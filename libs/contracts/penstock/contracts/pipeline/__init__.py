@@ -14,6 +14,7 @@ from penstock.contracts.pipeline.base import (
     Name,
     Scalar,
 )
+from penstock.contracts.pipeline.edge import Edge
 from penstock.contracts.pipeline.features import (
     BagOfWords,
     ByField,
@@ -99,6 +100,7 @@ __all__ = [
     "Decision",
     "Duration",
     "EarlyStopping",
+    "Edge",
     "Embedding",
     "Ensemble",
     "Entity",

@@ -10,6 +10,7 @@ from pydantic import Field
 from penstock.contracts.measures import Task
 from penstock.contracts.pipeline.audit import Audit, Promotion
 from penstock.contracts.pipeline.base import Duration, FieldName, FieldReference, Model, Name, Scalar
+from penstock.contracts.pipeline.edge import Edge
 from penstock.contracts.pipeline.features import ByField, Feature, Treatment, treated
 from penstock.contracts.pipeline.model import Ensemble, Mlp, ModelSpec
 from penstock.contracts.pipeline.sources import Entity, Source, SourceField
@@ -127,6 +128,7 @@ class Pipeline(Model):
     audit: Audit = Audit()
     promotion: Promotion = Promotion()
     serving: Serving = Serving()
+    edge: Edge = Field(default=Edge(), exclude_if=lambda said: said == Edge())
 
     @property
     def entity(self) -> str:
@@ -176,6 +178,16 @@ class Pipeline(Model):
         if len(found) != 1:
             raise KeyError(name)
         return found[0]
+
+    def withheld(self, source: str) -> frozenset[str]:
+        """Fields of the source whose values do not leave a site. Raises KeyError."""
+        declared, named = self.sources[source], self.edge.may_leave
+        always = {declared.id, declared.timestamp, self.entities[declared.entity].key}
+        return frozenset(
+            name
+            for name, field in declared.fields.items()
+            if name not in always and (field.personal if named is None else name not in named)
+        )
 
     def default_features(self) -> list[str]:
         """Lists as `source.field` all that may be seen and is neither the target nor the rows' weight."""

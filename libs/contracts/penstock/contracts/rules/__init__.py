@@ -14,6 +14,7 @@ from penstock.contracts.measures import MEASURES, Measure, Task, over_rows
 from penstock.contracts.pipeline import Gate, Group, Pipeline, Scalar, SourceField, Target
 from penstock.contracts.pipeline.variants import Path, unused
 from penstock.contracts.rules.doubts import doubts
+from penstock.contracts.rules.edge import edge
 from penstock.contracts.rules.features import clip_bounds, features
 from penstock.contracts.rules.problem import Problem, failing, nearest, unknown_key, unknown_reference
 from penstock.contracts.rules.sources import sources
@@ -58,6 +59,7 @@ def problems(pipeline: Pipeline) -> list[Problem]:
         *(found for index, gate in enumerate(pipeline.audit.gates) for found in _gate(pipeline, index, gate)),
         *_promotion(pipeline),
         *_serving(pipeline),
+        *edge(pipeline),
     ]
 
 
