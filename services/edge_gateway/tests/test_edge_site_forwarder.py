@@ -19,7 +19,7 @@ from penstock.testing.wait import until_async
 from penstock.testing.wire import Wire
 from penstock_edge_gateway.site import forwarder, hub
 from penstock_edge_gateway.site.forwarder import Forwarder
-from penstock_edge_gateway.site.hub import OPTIONS, Hub
+from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.spool import Record, Spool
 
@@ -64,6 +64,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forwarder, "LONGEST_S", 0.05)
     monkeypatch.setattr(forwarder, "ANSWER_S", 1.0)
     monkeypatch.setattr(forwarder, "RECORDS", 20)
+    monkeypatch.setattr(forwarder, "GATHER_S", 0.01)
 
 
 @pytest.fixture
@@ -91,9 +92,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 @contextlib.asynccontextmanager
 async def forwarding(spool: Spool, wire: Wire) -> AsyncIterator[tuple[Lane, Forwarder, Hub]]:
     """A site's start, to its end."""
-    channel = grpc.aio.insecure_channel(
-        wire.address, options=[*OPTIONS, ("grpc.min_reconnect_backoff_ms", 50)]
-    )
+    channel = grpc.aio.insecure_channel(wire.address, options=[("grpc.min_reconnect_backoff_ms", 50)])
     reached, lane = Hub(channel), Lane("events", spool)
     await reached.hello(lambda: datetime.now(UTC))
     forwards = Forwarder(lane, reached)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import NotFound, TooLarge
+from penstock.contracts.errors import Conflict, NotFound, TooLarge
 from penstock.contracts.pipeline import Pipeline
 from penstock.testing import lending
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.lane_status import lane_status
 from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.spool import Record, Spool
 
@@ -72,6 +73,33 @@ async def test_a_changed_file_holds_for_the_next_event(lane: Lane) -> None:
     assert not await publishes.publish("loans", "applications", [event(0, channel="web")])
 
 
+def private(**changes: object) -> Pipeline:
+    """The pipeline with a field about the person that is nobody's business in the cloud."""
+    source = lending.spec()["sources"]["applications"]
+    phone = {"type": "text", "personal": True} | changes
+    return lending.pipeline(
+        sources={"applications": source | {"fields": source["fields"] | {"phone": phone}}}
+    )
+
+
+async def test_what_may_not_leave_never_comes_to_disk(lane: Lane, tmp_path: Path) -> None:
+    publishes = publisher(lane, private())
+    assert not await publishes.publish("loans", "applications", [event(0, phone="canary-1"), event(1)])
+    assert await publishes.publish("loans", "applications", [event(2, phone="canary-2", income="much")])
+    (without, whole) = lane.spool.read(10, 1 << 20).entries
+    assert isinstance(without, Record)
+    assert json.loads(without.body) == json.loads(event(0))
+    assert isinstance(whole, Record)
+    assert whole.body == event(1)
+    for file in tmp_path.iterdir():
+        assert b"canary" not in file.read_bytes(), file.name
+
+
+async def test_a_required_field_that_may_not_leave_is_refused_by_name(lane: Lane) -> None:
+    with pytest.raises(Conflict, match="`phone` is required in every event of `applications`"):
+        await publisher(lane, private(required=True)).publish("loans", "applications", [event(0)])
+
+
 async def test_a_full_spool_refuses_and_says_since_when(lane: Lane) -> None:
     publishes = publisher(lane)
     large = [event(number, purpose="x" * 9000) for number in range(80)]
@@ -79,10 +107,13 @@ async def test_a_full_spool_refuses_and_says_since_when(lane: Lane) -> None:
     with pytest.raises(TooLarge) as refused:
         await publishes.publish("loans", "applications", large)
     assert "no event was taken since 2026-03-01 12:00:00+0000" in refused.value.message
-    assert publishes.refuses_since == NOW
+    assert lane_status(lane).full_since.ToDatetime(UTC) == NOW
     lane.spool.acknowledge(40)
     await publishes.publish("loans", "applications", [event(5000)])
-    assert publishes.refuses_since is None
+    said = lane_status(lane)
+    assert not said.HasField("full_since")
+    assert (said.lane, said.records, said.capacity_bytes) == ("events", 41, 1 << 20)
+    assert said.oldest.ToTimedelta() < timedelta(minutes=5)
 
 
 async def test_events_that_wait_for_too_long_let_no_more_in(tmp_path: Path) -> None:

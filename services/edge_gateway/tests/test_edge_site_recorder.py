@@ -50,7 +50,7 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
 
 
 def recorder(lane: Lane) -> Recorder:
-    return Recorder("branch-1", lane, age=timedelta(days=30), clock=lambda: NOW)
+    return Recorder("branch-1", lane, applied={}.get, age=timedelta(days=30), clock=lambda: NOW)
 
 
 def record(recorder: Recorder, model: Model, number: int = 0, request: InferMessage = ASKED) -> None:
@@ -82,6 +82,17 @@ def test_a_record_says_what_was_asked_answered_by_whom_and_where(
         "undecoded": None,
         "site": "branch-1",
     }
+
+
+def test_features_that_may_not_leave_are_missing_in_the_record(lane: Lane, models: dict[str, Model]) -> None:
+    files = {"loans": lending.pipeline(edge={"may_leave": ["purpose", "defaulted"]})}
+    records = Recorder("branch-1", lane, applied=files.get, age=timedelta(days=30), clock=lambda: NOW)
+    record(records, models["best_effort"])
+    (kept,) = lane.spool.read(10, 1 << 20).entries
+    assert not isinstance(kept, Gap)
+    said = json.loads(kept.body)
+    assert said["inputs"] == {"income": [None], "purpose": ["car"]}
+    assert (said["rows"], said["decisions"]) == (1, ["true"])
 
 
 def test_a_full_spool_drops_the_oldest_and_says_how_many(lane: Lane, models: dict[str, Model]) -> None:

@@ -256,21 +256,26 @@ def _message(row: Row | bytes, key: str) -> tuple[bytes, bytes | None]:
     if isinstance(row, bytes):
         return row, entity_key(row, key)
     entity = row.get(key)
-    try:
-        value = _encoded(row)
-    except (TypeError, ValueError) as error:
-        raise Invalid(
-            f"a row has no JSON form: {error.__cause__ or error}",
-            where=f"{key} {entity}",
-            remedy="Give texts, numbers, booleans, times, and None for what is missing",
-        ) from error
+    value = encoded(row, where=f"{key} {entity}")
     if isinstance(entity, (str, int)):
         return value, str(entity).encode("utf-8", "replace")
     return value, entity_key(value, key)
 
 
+def encoded(row: Row, *, where: str) -> bytes:
+    """The row as it is, for ingest to judge. Raises Invalid that names `where`."""
+    try:
+        return _encoded(row)
+    except (TypeError, ValueError) as error:
+        raise Invalid(
+            f"a row has no JSON form: {error.__cause__ or error}",
+            where=where,
+            remedy="Give texts, numbers, booleans, times, and None for what is missing",
+        ) from error
+
+
 def _encoded(row: Row) -> bytes:
-    """The row as it is, for ingest to judge: also what JSON has no form for, as Python writes it."""
+    """Writes also what JSON has no form for, as Python does."""
     try:
         value = orjson.dumps(row, default=_plain)
     except TypeError:  # an integer beyond 64 bits, a lone surrogate, or what has no form at all

@@ -17,6 +17,7 @@ log = structlog.get_logger(__name__)
 
 RECORDS: Final = 1000
 BYTES: Final = 900_000  # in a batch; the door holds 1 MiB of a connection
+GATHER_S: Final = 0.5  # a batch costs the site a sync and the hub a transaction, however small it is
 ANSWER_S: Final = 30.0
 _REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
     "full": hub_pb2.Gap.REASON_SPOOL_FULL,
@@ -43,7 +44,7 @@ class Forwarder:
 
     async def _forward(self) -> PenstockError | None:
         """Forwards one batch. Returns why the hub refused it."""
-        batch = await self._lane.oldest(RECORDS, BYTES)
+        batch = await self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S)
         try:
             answer = await self._hub.call(self._hub.stub.Forward, self._request(batch), within=ANSWER_S)
         except PenstockError as error:

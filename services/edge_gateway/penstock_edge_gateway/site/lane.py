@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Final
 
 from penstock_edge_gateway.site.spool import Batch, Record, Spool
@@ -19,6 +20,12 @@ class Lane:
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
+        self.full_since: datetime | None = None
+
+    def refuse(self, now: datetime) -> datetime:
+        """Notes that nothing more is taken. Returns since when, by the wall clock."""
+        self.full_since = self.full_since or now
+        return self.full_since
 
     async def keep(self, records: Sequence[Record]) -> None:
         """Returns when all of the records are kept, in a commit that they share with others. Raises
@@ -29,18 +36,22 @@ class Lane:
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit())
         await kept
+        self.full_since = None
 
     def keep_now(self, record: Record) -> None:
         """Keeps one before it returns, in a commit of its own: 20 µs where no disk is waited for.
         Raises Full.
         """
         self.spool.append([record])
+        self.full_since = None
         self._arrived.set()
 
-    async def oldest(self, most: int, most_bytes: int) -> Batch:
-        """Waits for records; returns the oldest."""
+    async def oldest(self, most: int, most_bytes: int, *, gather_s: float = 0.0) -> Batch:
+        """Waits for records, and `gather_s` for more of them; returns the oldest."""
         while True:
             self._arrived.clear()
+            if self.spool.waiting < most:
+                await asyncio.sleep(gather_s)
             batch = await asyncio.to_thread(self.spool.read, most, most_bytes)
             if batch.entries:
                 return batch

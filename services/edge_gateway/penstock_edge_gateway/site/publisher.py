@@ -12,6 +12,7 @@ from penstock.contracts.errors import NotFound, TooLarge
 from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.validation import Accepted, Rejected, Rules
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.leaving import leaving
 from penstock_edge_gateway.site.spool import Full, Record
 
 
@@ -27,25 +28,25 @@ class Publisher:
         """`pipelines`: the newest file of a pipeline, raises NotFound. `age`: nothing more is taken
         while the oldest event has waited for longer.
         """
-        self._pipelines = pipelines
+        self.pipeline = pipelines
         self._lane = lane
         self._age = age
         self._clock = clock
-        self._rules: dict[tuple[str, str], tuple[Pipeline, Rules]] = {}
-        self.refuses_since: datetime | None = None
+        self._rules: dict[tuple[str, str], tuple[Pipeline, Rules, Callable[[bytes], bytes]]] = {}
 
     async def publish(self, pipeline: str, source: str, events: Sequence[bytes]) -> Mapping[int, Rejected]:
-        """Returns the rejects by their place in `events`; all others are on disk. Raises NotFound, and
-        TooLarge where there is no room: then none is.
+        """Returns the rejects by their place in `events`; all others are on disk, without what may not
+        leave the site. Raises NotFound, Conflict for a source of which nothing acceptable may leave, and
+        TooLarge where there is no room: then none is kept.
         """
-        rules = self._rules_of(pipeline, source)
+        rules, leave_out = self._rules_of(pipeline, source)
         latest = min(LATEST, self._clock() + rules.ahead)
         rejects: dict[int, Rejected] = {}
         records = []
         for place, event in enumerate(events):
             answer = rules.check(event, latest)
             if isinstance(answer, Accepted):
-                records.append(Record(pipeline, source, answer.entity, event))
+                records.append(Record(pipeline, source, answer.entity, leave_out(event)))
             else:
                 rejects[place] = answer
         if records:
@@ -59,11 +60,10 @@ class Publisher:
             await self._lane.keep(records)
         except Full as error:
             raise self._refused() from error
-        self.refuses_since = None
 
     def _refused(self) -> TooLarge:
         depth = self._lane.spool.depth()
-        since = self.refuses_since = self.refuses_since or self._clock()
+        since = self._lane.refuse(self._clock())
         return TooLarge(
             f"no event was taken since {since:%Y-%m-%d %H:%M:%S%z}: {depth.records:,} wait for the"
             f" hub, the oldest for {(depth.oldest_s or 0) / 3600:.1f} h, and fill {depth.bytes / 1e6:,.0f} of"
@@ -72,8 +72,8 @@ class Publisher:
             " PENSTOCK_SITE__SPOOL_SIZE, PENSTOCK_SITE__SPOOL_AGE",
         )
 
-    def _rules_of(self, pipeline: str, source: str) -> Rules:
-        file = self._pipelines(pipeline)
+    def _rules_of(self, pipeline: str, source: str) -> tuple[Rules, Callable[[bytes], bytes]]:
+        file = self.pipeline(pipeline)
         if source not in file.sources:
             raise NotFound(
                 f"pipeline `{pipeline}` has no source `{source}`",
@@ -81,5 +81,6 @@ class Publisher:
             )
         known = self._rules.get((pipeline, source))
         if known is None or known[0] is not file:  # applied anew
-            known = self._rules[pipeline, source] = file, Rules(file, source)
-        return known[1]
+            known = file, Rules(file, source), leaving(file, source)
+            self._rules[pipeline, source] = known
+        return known[1:]

@@ -13,10 +13,12 @@ import structlog
 
 from penstock.contracts.dataplane import Prediction
 from penstock.contracts.errors import Unavailable
+from penstock.contracts.pipeline import Pipeline
 from penstock.serving.model import Model
 from penstock.serving.protocol.tensors import InferMessage
 from penstock.serving.records import encoded, fill_inputs, fill_outputs
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.leaving import leave_out_inputs
 from penstock_edge_gateway.site.spool import Full, Record
 
 log = structlog.get_logger(__name__)
@@ -26,8 +28,19 @@ _EXPIRES_EVERY_S: Final = 60.0
 
 
 class Recorder:
-    def __init__(self, site: str, lane: Lane, *, age: timedelta, clock: Callable[[], datetime]) -> None:
-        """`age`: how long a record waits for the hub that its pipeline does not require."""
+    def __init__(
+        self,
+        site: str,
+        lane: Lane,
+        *,
+        applied: Callable[[str], Pipeline | None],
+        age: timedelta,
+        clock: Callable[[], datetime],
+    ) -> None:
+        """`applied`: the newest file of a pipeline. `age`: how long a record waits for the hub that its
+        pipeline does not require.
+        """
+        self._applied = applied
         self._site = site
         self._lane = lane
         self._age = age
@@ -68,6 +81,7 @@ class Recorder:
             site=self._site,
         )
         fill_inputs(said, request, model.layout)
+        leave_out_inputs(said, model, self._applied(model.pipeline))
         fill_outputs(said, response)
         required = model.package.pipeline.serving.record == "required"
         self._keep(Record(model.pipeline, "", "", encoded(said), required))
@@ -79,6 +93,7 @@ class Recorder:
             except Full as error:
                 if self._lane.spool.drop(_DROPPED):
                     continue
+                self._lane.refuse(self._clock())
                 if record.required:
                     raise Unavailable(
                         f"{record.pipeline} answers only what is recorded, and the site has no room for"

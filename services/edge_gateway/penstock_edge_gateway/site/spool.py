@@ -43,7 +43,8 @@ CREATE TABLE IF NOT EXISTS lane (
     epoch TEXT NOT NULL,
     reached INTEGER NOT NULL,      -- the hub has all up to here
     boot TEXT NOT NULL,
-    ahead REAL NOT NULL
+    ahead REAL NOT NULL,
+    dropped INTEGER NOT NULL       -- records since the file was made
 );
 """
 
@@ -80,6 +81,7 @@ class Depth:
     bytes: int
     size: int  # bytes at most
     oldest_s: float | None  # age of the oldest, in seconds while the machine was on
+    dropped: int  # since the file was made
 
     @property
     def full_in_s(self) -> float | None:
@@ -100,6 +102,7 @@ class Spool:
         `size`: bytes at most; log and reserve take 12 MiB beside it.
         """
         self._size, self._durable = size, durable
+        self._log = path.with_name(f"{path.name}-wal")
         self._lock = threading.RLock()
         self._reserve = Reserve(path.with_suffix(".reserve"), 2 * _LOG_BYTES)
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's other files take its mode
@@ -126,14 +129,21 @@ class Spool:
 
     def _restore(self, clock: Clock) -> None:
         last, latest = self._one("SELECT coalesce(max(sequence), 0), coalesce(max(kept), 0) FROM records")
-        lane = self._db.execute("SELECT epoch, reached, boot, ahead FROM lane").fetchone()
+        lane = self._db.execute("SELECT epoch, reached, boot, ahead, dropped FROM lane").fetchone()
         self.epoch: str
         self.reached: int
-        self.epoch, self.reached, boot, ahead = lane or (secrets.token_hex(8), 0, "", 0.0)
+        self._dropped: int
+        new = (secrets.token_hex(8), 0, "", 0.0, 0)
+        self.epoch, self.reached, boot, ahead, self._dropped = lane or new
         self._clock = AgeClock(clock, boot=boot, ahead=ahead, latest=latest)
         self._last: int = max(last, self.reached)
         self._on_disk = self._last
         self._freeing(self._note)
+
+    @property
+    def waiting(self) -> int:
+        """Records, and gaps as many as they stand for."""
+        return self._last - self.reached
 
     # -- in ----------------------------------------------------------------------------------------
 
@@ -158,14 +168,13 @@ class Spool:
         """Reads the oldest records: at most so many, of so many bytes unless the first alone has more.
         All of them are on disk by then: after a power cut their sequences are not used again.
         """
+        last = self._to_disk()
         with self._lock:
-            if self._on_disk < self._last:
-                self._to_disk()
             found: list[Record | Gap] = []
             for pipeline, source, entity, body, required, skipped, reason in self._db.execute(
                 "SELECT pipeline, source, entity, body, required, skipped, reason FROM records"
-                " ORDER BY sequence LIMIT ?",
-                (most,),
+                " WHERE sequence <= ? ORDER BY sequence LIMIT ?",
+                (last, most),
             ):
                 most_bytes -= len(body or b"")
                 if found and most_bytes < 0:
@@ -222,10 +231,11 @@ class Spool:
                 "SELECT kept FROM records WHERE skipped = 0 ORDER BY sequence LIMIT 1"
             ).fetchone()
             return Depth(
-                records=self._last - self.reached,
+                records=self.waiting,
                 bytes=(pages - free) * _PAGE_BYTES,
                 size=self._size,
                 oldest_s=self._clock() - oldest[0] if oldest else None,
+                dropped=self._dropped,
             )
 
     # -- the file ----------------------------------------------------------------------------------
@@ -257,17 +267,18 @@ class Spool:
             return change()
 
     def _note(self) -> None:
-        lane = (self.epoch, self.reached, self._clock.boot, self._clock.ahead)
-        self._db.execute("REPLACE INTO lane VALUES (1, ?, ?, ?, ?)", lane)
+        lane = (self.epoch, self.reached, self._clock.boot, self._clock.ahead, self._dropped)
+        self._db.execute("REPLACE INTO lane VALUES (1, ?, ?, ?, ?, ?)", lane)
 
-    def _to_disk(self) -> None:
-        if not self._durable:  # a commit with FULL takes all that the log holds to the disk
-            self._db.execute("PRAGMA synchronous = FULL")
-            try:
-                self._freeing(self._note)
-            finally:
-                self._db.execute("PRAGMA synchronous = NORMAL")
-        self._on_disk = self._last
+    def _to_disk(self) -> int:
+        """Returns the sequence up to which all is on disk now. Nobody who appends waits for it."""
+        last = self._last
+        if not self._durable and self._on_disk < last:
+            # A record is in the log, or was moved out of it, for which SQLite synced both.
+            with self._log.open("rb") as log:
+                os.fdatasync(log.fileno())
+        self._on_disk = last
+        return last
 
     def _delete_reached(self) -> None:
         self._db.execute("DELETE FROM records WHERE sequence <= ?", (self.reached,))
@@ -291,8 +302,10 @@ class Spool:
         def replace() -> None:
             for first, last in _runs(sequences):
                 self._leave_gap(first, last, reason)
+            self._note()
 
         if sequences:
+            self._dropped += len(sequences) if reason != "erased" else 0
             self._freeing(replace)
         return len(sequences)
 

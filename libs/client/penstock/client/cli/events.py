@@ -16,6 +16,7 @@ from penstock.client.client import Penstock
 from penstock.client.events import Published
 from penstock.client.files import rows
 from penstock.client.outcomes import Outcome, outcome, so_far, waiting
+from penstock.client.site import Site
 from penstock.contracts.errors import DeadlineExceeded, Invalid, Unavailable
 
 dead_letters = typer.Typer(help="Messages that a service could not use.", no_args_is_help=True)
@@ -27,12 +28,16 @@ def publish(
     file: Annotated[Path, typer.Argument(help="CSV, JSON Lines or Parquet.")],
     max_rejects: Annotated[float, typer.Option(help="Share of rejects from which it fails.")] = 0.05,
     encoding: Annotated[str | None, typer.Option(help="Of a CSV file that is not UTF-8, as cp1252.")] = None,
+    site: Annotated[str, typer.Option(help="host:port of a site that takes them instead.")] = "",
     as_json_: AsJson = False,
 ) -> None:
     """Publish a file's rows as events.
 
     Says what ingest made of them. Ends with 1 where it rejected all, or more than --max-rejects.
     """
+    if site:
+        _publish_at(site, pipeline, source, file, encoding, max_rejects, as_json_)
+        return
     with Penstock() as penstock:
         spec = penstock.pipelines.spec(pipeline)
         declared = spec.sources.get(source)
@@ -65,6 +70,34 @@ def publish(
             )
     _show_outcome(published, told, pipeline, as_json=as_json_)
     if told.rejected > max_rejects * max(1, told.records + told.duplicates + told.rejected):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _publish_at(
+    endpoint: str,
+    pipeline: str,
+    source: str,
+    file: Path,
+    encoding: str | None,
+    max_rejects: float,
+    as_json: bool,
+) -> None:
+    with Site(endpoint) as site, progress(disable=as_json) as bar:
+        found = rows(file, site.spec(pipeline).sources.get(source), encoding=encoding)
+        task = bar.add_task(f"publish {file.name}", total=None, note="")
+        taken = site.publish(
+            pipeline, source, found, progress=lambda count: bar.update(task, completed=count)
+        )
+    counts = Counter(one.reason for one in taken.rejected).most_common()
+    first = {one.reason: one for one in reversed(taken.rejected)}
+    examples = [(count, first[reason]) for reason, count in counts]
+    show(
+        taken,
+        f"{taken.accepted} events on the site's disk, {len(taken.rejected)} rejected",
+        *(f"  {count} {one.reason}: {one.detail} (row {one.row})" for count, one in examples),
+        as_json=as_json,
+    )
+    if len(taken.rejected) > max_rejects * max(1, taken.accepted + len(taken.rejected)):
         raise typer.Exit(EXIT_FAILED)
 
 

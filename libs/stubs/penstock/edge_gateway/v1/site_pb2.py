@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/edge_gateway/v1/site.proto\x12\x18penstock.edge_gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x0ePublishRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\"\\\n\x0fPublishResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x37\n\x08rejected\x18\x02 \x03(\x0b\x32%.penstock.edge_gateway.v1.EventReject\"K\n\x0b\x45ventReject\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"\x12\n\x10GetStatusRequest\"\xa2\x02\n\nSiteStatus\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12)\n\x05\x63lock\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\tpipelines\x18\x04 \x03(\x0b\x32&.penstock.edge_gateway.v1.SitePipeline\x12\x31\n\x05lanes\x18\x05 \x03(\x0b\x32\".penstock.edge_gateway.v1.SiteLane\x12\x14\n\x0ctrust_serial\x18\x06 \x01(\x04\x12-\n\thub_heard\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bhub_trouble\x18\x08 \x01(\t\"\x8d\x01\n\x0cSitePipeline\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refused\x18\x05 \x01(\t\x12\x0b\n\x03why\x18\x06 \x01(\t\"\xe8\x01\n\x08SiteLane\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0f\n\x07records\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x04 \x01(\x04\x12)\n\x06oldest\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ropped\x18\x06 \x01(\x04\x12.\n\nfull_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x66ull_in\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration2\xcc\x01\n\x0bSiteService\x12^\n\x07Publish\x12(.penstock.edge_gateway.v1.PublishRequest\x1a).penstock.edge_gateway.v1.PublishResponse\x12]\n\tGetStatus\x12*.penstock.edge_gateway.v1.GetStatusRequest\x1a$.penstock.edge_gateway.v1.SiteStatusb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#penstock/edge_gateway/v1/site.proto\x12\x18penstock.edge_gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"B\n\x0ePublishRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06\x65vents\x18\x03 \x03(\x0c\"\\\n\x0fPublishResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\r\x12\x37\n\x08rejected\x18\x02 \x03(\x0b\x32%.penstock.edge_gateway.v1.EventReject\"K\n\x0b\x45ventReject\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"&\n\x12GetPipelineRequest\x12\x10\n\x08pipeline\x18\x01 \x01(\t\",\n\x13GetPipelineResponse\x12\x15\n\rpipeline_json\x18\x01 \x01(\t\"\x12\n\x10GetStatusRequest\"\xa2\x02\n\nSiteStatus\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x13\n\x0bincarnation\x18\x02 \x01(\x04\x12)\n\x05\x63lock\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\tpipelines\x18\x04 \x03(\x0b\x32&.penstock.edge_gateway.v1.SitePipeline\x12\x31\n\x05lanes\x18\x05 \x03(\x0b\x32\".penstock.edge_gateway.v1.SiteLane\x12\x14\n\x0ctrust_serial\x18\x06 \x01(\x04\x12-\n\thub_heard\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bhub_trouble\x18\x08 \x01(\t\"\x8d\x01\n\x0cSitePipeline\x12\x10\n\x08pipeline\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\ngeneration\x18\x03 \x01(\x04\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refused\x18\x05 \x01(\t\x12\x0b\n\x03why\x18\x06 \x01(\t\"\xe8\x01\n\x08SiteLane\x12\x0c\n\x04lane\x18\x01 \x01(\t\x12\x0f\n\x07records\x18\x02 \x01(\x04\x12\r\n\x05\x62ytes\x18\x03 \x01(\x04\x12\x16\n\x0e\x63\x61pacity_bytes\x18\x04 \x01(\x04\x12)\n\x06oldest\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x64ropped\x18\x06 \x01(\x04\x12.\n\nfull_since\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12*\n\x07\x66ull_in\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration2\xb8\x02\n\x0bSiteService\x12^\n\x07Publish\x12(.penstock.edge_gateway.v1.PublishRequest\x1a).penstock.edge_gateway.v1.PublishResponse\x12j\n\x0bGetPipeline\x12,.penstock.edge_gateway.v1.GetPipelineRequest\x1a-.penstock.edge_gateway.v1.GetPipelineResponse\x12]\n\tGetStatus\x12*.penstock.edge_gateway.v1.GetStatusRequest\x1a$.penstock.edge_gateway.v1.SiteStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,14 +39,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRESPONSE']._serialized_end=290
   _globals['_EVENTREJECT']._serialized_start=292
   _globals['_EVENTREJECT']._serialized_end=367
-  _globals['_GETSTATUSREQUEST']._serialized_start=369
-  _globals['_GETSTATUSREQUEST']._serialized_end=387
-  _globals['_SITESTATUS']._serialized_start=390
-  _globals['_SITESTATUS']._serialized_end=680
-  _globals['_SITEPIPELINE']._serialized_start=683
-  _globals['_SITEPIPELINE']._serialized_end=824
-  _globals['_SITELANE']._serialized_start=827
-  _globals['_SITELANE']._serialized_end=1059
-  _globals['_SITESERVICE']._serialized_start=1062
-  _globals['_SITESERVICE']._serialized_end=1266
+  _globals['_GETPIPELINEREQUEST']._serialized_start=369
+  _globals['_GETPIPELINEREQUEST']._serialized_end=407
+  _globals['_GETPIPELINERESPONSE']._serialized_start=409
+  _globals['_GETPIPELINERESPONSE']._serialized_end=453
+  _globals['_GETSTATUSREQUEST']._serialized_start=455
+  _globals['_GETSTATUSREQUEST']._serialized_end=473
+  _globals['_SITESTATUS']._serialized_start=476
+  _globals['_SITESTATUS']._serialized_end=766
+  _globals['_SITEPIPELINE']._serialized_start=769
+  _globals['_SITEPIPELINE']._serialized_end=910
+  _globals['_SITELANE']._serialized_start=913
+  _globals['_SITELANE']._serialized_end=1145
+  _globals['_SITESERVICE']._serialized_start=1148
+  _globals['_SITESERVICE']._serialized_end=1460
 # @@protoc_insertion_point(module_scope)

@@ -40,6 +40,11 @@ class SiteServiceStub:
                 request_serializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.PublishRequest.SerializeToString,
                 response_deserializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.PublishResponse.FromString,
                 _registered_method=True)
+        self.GetPipeline = channel.unary_unary(
+                '/penstock.edge_gateway.v1.SiteService/GetPipeline',
+                request_serializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetPipelineRequest.SerializeToString,
+                response_deserializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetPipelineResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/penstock.edge_gateway.v1.SiteService/GetStatus',
                 request_serializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetStatusRequest.SerializeToString,
@@ -58,6 +63,13 @@ class SiteServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetPipeline(self, request, context):
+        """A pipeline's file as the site knows it, by which it judges events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -71,6 +83,11 @@ def add_SiteServiceServicer_to_server(servicer, server):
                     servicer.Publish,
                     request_deserializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.PublishRequest.FromString,
                     response_serializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.PublishResponse.SerializeToString,
+            ),
+            'GetPipeline': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPipeline,
+                    request_deserializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetPipelineRequest.FromString,
+                    response_serializer=penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetPipelineResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -106,6 +123,33 @@ class SiteService:
             '/penstock.edge_gateway.v1.SiteService/Publish',
             penstock_dot_edge__gateway_dot_v1_dot_site__pb2.PublishRequest.SerializeToString,
             penstock_dot_edge__gateway_dot_v1_dot_site__pb2.PublishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetPipeline(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.edge_gateway.v1.SiteService/GetPipeline',
+            penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetPipelineRequest.SerializeToString,
+            penstock_dot_edge__gateway_dot_v1_dot_site__pb2.GetPipelineResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class SiteServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SiteServiceAsyncStub: ...
     Publish: _grpc.UnaryUnaryMultiCallable[_site_pb2.PublishRequest, _site_pb2.PublishResponse]
     """Answers when the accepted events are on disk."""
+    GetPipeline: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetPipelineRequest, _site_pb2.GetPipelineResponse]
+    """A pipeline's file as the site knows it, by which it judges events."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.SiteStatus]
 
 @_typing.type_check_only
@@ -44,6 +46,8 @@ class SiteServiceAsyncStub(SiteServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Publish: _aio.UnaryUnaryMultiCallable[_site_pb2.PublishRequest, _site_pb2.PublishResponse]  # type: ignore[assignment]
     """Answers when the accepted events are on disk."""
+    GetPipeline: _aio.UnaryUnaryMultiCallable[_site_pb2.GetPipelineRequest, _site_pb2.GetPipelineResponse]  # type: ignore[assignment]
+    """A pipeline's file as the site knows it, by which it judges events."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_site_pb2.GetStatusRequest, _site_pb2.SiteStatus]  # type: ignore[assignment]
 
 class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -56,6 +60,14 @@ class SiteServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_site_pb2.PublishResponse, _abc.Awaitable[_site_pb2.PublishResponse]]:
         """Answers when the accepted events are on disk."""
+
+    @_abc_1.abstractmethod
+    def GetPipeline(
+        self,
+        request: _site_pb2.GetPipelineRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_site_pb2.GetPipelineResponse, _abc.Awaitable[_site_pb2.GetPipelineResponse]]:
+        """A pipeline's file as the site knows it, by which it judges events."""
 
     @_abc_1.abstractmethod
     def GetStatus(

@@ -1,0 +1,47 @@
+"""Events and records without what may not leave the site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import orjson
+
+from penstock.contracts.dataplane import Prediction, read_json
+from penstock.contracts.errors import Conflict
+from penstock.contracts.pipeline import Pipeline
+from penstock.serving.model import Model
+
+
+def leaving(pipeline: Pipeline, source: str) -> Callable[[bytes], bytes]:
+    """Makes what an accepted event of the source goes through before it is kept. Raises Conflict where
+    ingest would reject all that is left.
+    """
+    withheld = pipeline.withheld(source)
+    fields = pipeline.sources[source].fields
+    if required := sorted(name for name in withheld if fields[name].required):
+        raise Conflict(
+            f"`{required[0]}` is required in every event of `{source}` and may not leave a site",
+            where="edge.may_leave",
+            remedy=f"List it in `edge: {{may_leave: [{required[0]}, …]}}`, or publish to the platform itself",
+        )
+
+    def leave_out(event: bytes) -> bytes:
+        said = read_json(event)
+        if withheld.isdisjoint(said):
+            return event
+        return orjson.dumps({name: value for name, value in said.items() if name not in withheld})
+
+    return leave_out if withheld else lambda event: event
+
+
+def leave_out_inputs(said: Prediction, model: Model, applied: Pipeline | None) -> None:
+    """Takes from a record the features that may not leave, by the file that the model was made with and
+    by the one that was applied last: the stricter counts.
+    """
+    if not (inputs := said["inputs"]):
+        return
+    files = [model.package.pipeline, *([applied] if applied else [])]
+    for name, reference in model.references.items():
+        source, _, field = reference.partition(".")
+        if any(source in file.sources and field in file.withheld(source) for file in files):
+            inputs[name] = [None] * len(inputs[name])
