@@ -11,7 +11,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from penstock.contracts.dataplane import Prediction
-from penstock.contracts.errors import Unavailable
+from penstock.contracts.errors import NotFound, Unavailable
+from penstock.contracts.pipeline import Pipeline
 from penstock.packages.format import open_package
 from penstock.packages.keys import Keys
 from penstock.serving.model import Model
@@ -49,8 +50,12 @@ def lane(tmp_path: Path) -> Iterator[Lane]:
         yield Lane("predictions", spool)
 
 
+def nobodys(name: str) -> Pipeline:
+    raise NotFound(f"no pipeline {name}")
+
+
 def recorder(lane: Lane) -> Recorder:
-    return Recorder("branch-1", lane, applied={}.get, age=timedelta(days=30), clock=lambda: NOW)
+    return Recorder("branch-1", lane, pipelines=nobodys, age=timedelta(days=30), clock=lambda: NOW)
 
 
 def record(recorder: Recorder, model: Model, number: int = 0, request: InferMessage = ASKED) -> None:
@@ -86,7 +91,9 @@ def test_a_record_says_what_was_asked_answered_by_whom_and_where(
 
 def test_features_that_may_not_leave_are_missing_in_the_record(lane: Lane, models: dict[str, Model]) -> None:
     files = {"loans": lending.pipeline(edge={"may_leave": ["purpose", "defaulted"]})}
-    records = Recorder("branch-1", lane, applied=files.get, age=timedelta(days=30), clock=lambda: NOW)
+    records = Recorder(
+        "branch-1", lane, pipelines=files.__getitem__, age=timedelta(days=30), clock=lambda: NOW
+    )
     record(records, models["best_effort"])
     (kept,) = lane.spool.read(10, 1 << 20).entries
     assert not isinstance(kept, Gap)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from importlib import metadata
 from typing import Final
 
 import structlog
 
 from penstock.contracts.errors import PenstockError
+from penstock.edge_gateway.v1 import site_pb2
+from penstock.edge_gateway.v1.site_pb2_grpc import add_SiteServiceServicer_to_server
 from penstock.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from penstock.packages.admission import Admission
 from penstock.runtime.process import Process
@@ -21,14 +24,17 @@ from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
 from penstock_edge_gateway.site.inference import Inference
 from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.lane_status import lane_status
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.pipelines import Pipelines
+from penstock_edge_gateway.site.publisher import Publisher
 from penstock_edge_gateway.site.recorder import Recorder
 from penstock_edge_gateway.site.reporting import Reporting
 from penstock_edge_gateway.site.servicer import Servicer
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.settings import Settings
 from penstock_edge_gateway.site.signature import verify_apart
+from penstock_edge_gateway.site.site_servicer import SiteServicer
 from penstock_edge_gateway.site.spool import Spool
 from penstock_edge_gateway.site.trust import SiteTrust
 from penstock_edge_gateway.site.versions import Versions
@@ -36,7 +42,11 @@ from penstock_edge_gateway.site.watch import Watch
 
 log = structlog.get_logger(__name__)
 
-GRPC: Final = (open_inference.SERVICE, "penstock.inference.v1.InferenceService")
+GRPC: Final = (
+    open_inference.SERVICE,
+    "penstock.inference.v1.InferenceService",
+    "penstock.edge_gateway.v1.SiteService",
+)
 REFUSED_S: Final = 60.0  # a hub that refuses the site is asked again after so long
 
 
@@ -53,15 +63,20 @@ async def run(settings: Settings) -> None:
         async with identity.channel() as channel, Process("site", settings, GRPC) as process:
             hub, lanes = Hub(channel), (Lane("events", events), Lane("predictions", predictions))
             serving = _serving(settings, process, hub)
-            recorder = Recorder(identity.site, lanes[1], age=settings.spool_age, clock=process.clock)
+            pipelines = Pipelines(home / "pipelines", settings.keys)
+            recorder = Recorder(
+                identity.site, lanes[1], pipelines=pipelines.get, age=settings.spool_age, clock=process.clock
+            )
             inference = Inference(serving, recorder)
             version = metadata.version("penstock-edge-gateway")
             answers = OpenInference(serving, inference, process.readiness, version)
             process.serve(open_inference.add_to_server, answers)
             process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference))
+            publisher = Publisher(pipelines.get, lanes[0], age=settings.spool_age, clock=process.clock)
+            status = partial(_status, identity.site, hub, lanes)
+            process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, status))
             process.describe(lambda: {"hub": f"the hub is away: {hub.why}" if hub.why else "the hub answers"})
 
-            pipelines = Pipelines(home / "pipelines", settings.keys)
             await asyncio.to_thread(pipelines.restore)
             await serving.restore()
             process.background("serving", serving.run)
@@ -79,6 +94,12 @@ def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
     fetch = PackageFetch(hub, home / "incoming", asyncio.get_running_loop())
     admission = Admission(fetch, settings.keys, home / "packages", verify_apart)
     return Serving(Versions(home / "versions"), admission, settings.bounds, process.readiness, process.clock)
+
+
+def _status(site: str, hub: Hub, lanes: Iterable[Lane]) -> site_pb2.SiteStatus:
+    said = site_pb2.SiteStatus(site=site, incarnation=hub.incarnation, hub_trouble=hub.why)
+    said.lanes.extend(lane_status(lane) for lane in lanes)
+    return said
 
 
 async def _greeted(hub: Hub, works: list[Callable[[], Awaitable[None]]]) -> None:

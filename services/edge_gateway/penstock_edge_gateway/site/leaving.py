@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import orjson
 
 from penstock.contracts.dataplane import Prediction, read_json
-from penstock.contracts.errors import Conflict
+from penstock.contracts.errors import Conflict, NotFound
 from penstock.contracts.pipeline import Pipeline
 from penstock.serving.model import Model
 
@@ -34,13 +35,15 @@ def leaving(pipeline: Pipeline, source: str) -> Callable[[bytes], bytes]:
     return leave_out if withheld else lambda event: event
 
 
-def leave_out_inputs(said: Prediction, model: Model, applied: Pipeline | None) -> None:
+def leave_out_inputs(said: Prediction, model: Model, pipelines: Callable[[str], Pipeline]) -> None:
     """Takes from a record the features that may not leave, by the file that the model was made with and
-    by the one that was applied last: the stricter counts.
+    by the one that was applied last, which `pipelines` finds: the stricter counts.
     """
     if not (inputs := said["inputs"]):
         return
-    files = [model.package.pipeline, *([applied] if applied else [])]
+    files = [model.package.pipeline]
+    with suppress(NotFound):  # it was deleted, or the site has not heard of it yet
+        files.append(pipelines(model.pipeline))
     for name, reference in model.references.items():
         source, _, field = reference.partition(".")
         if any(source in file.sources and field in file.withheld(source) for file in files):

@@ -33,14 +33,14 @@ class Recorder:
         site: str,
         lane: Lane,
         *,
-        applied: Callable[[str], Pipeline | None],
+        pipelines: Callable[[str], Pipeline],
         age: timedelta,
         clock: Callable[[], datetime],
     ) -> None:
-        """`applied`: the newest file of a pipeline. `age`: how long a record waits for the hub that its
-        pipeline does not require.
+        """`pipelines`: the newest file of a pipeline, raises NotFound. `age`: how long a record waits for
+        the hub that its pipeline does not require.
         """
-        self._applied = applied
+        self._pipelines = pipelines
         self._site = site
         self._lane = lane
         self._age = age
@@ -81,7 +81,7 @@ class Recorder:
             site=self._site,
         )
         fill_inputs(said, request, model.layout)
-        leave_out_inputs(said, model, self._applied(model.pipeline))
+        leave_out_inputs(said, model, self._pipelines)
         fill_outputs(said, response)
         required = model.package.pipeline.serving.record == "required"
         self._keep(Record(model.pipeline, "", "", encoded(said), required))

@@ -7,25 +7,19 @@ its place. So a gap that is meant is told from a loss.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, Self, TypeVar
+from typing import Final, Literal, NamedTuple, Self
 
 from penstock_edge_gateway.site.age import AgeClock, Clock, since_boot
-from penstock_edge_gateway.site.reserve import Reserve
+from penstock_edge_gateway.site.spool_file import STEP_BYTES, SpoolFile, without_room
 
 Reason = Literal["full", "old", "erased"]
-T = TypeVar("T")
 
-_PAGE_BYTES: Final = 4096
-_LOG_BYTES: Final = 4 << 20  # SQLite's write-ahead log, beside the file
-_VACUUM_PAGES: Final = 1024  # free pages that go back to the disk
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
     sequence INTEGER PRIMARY KEY,  -- a gap's: that of the last record it stands for
@@ -97,27 +91,14 @@ class Spool:
     """One lane. Methods block, and may be called from any thread."""
 
     def __init__(self, path: Path, *, durable: bool, size: int, clock: Clock = since_boot) -> None:
-        """Opens the file, or makes it, for its owner's eyes alone. `durable`: a record is on disk when
-        `append` returns; else it outlives the process, and a power cut takes the last seconds.
-        `size`: bytes at most; log and reserve take 12 MiB beside it.
+        """Opens the file, or makes it. `durable`: a record is on disk when `append` returns; else it
+        outlives the process, and a power cut takes the last seconds. `size`: bytes at most; log and
+        reserve take 12 MiB beside it.
         """
-        self._size, self._durable = size, durable
-        self._log = path.with_name(f"{path.name}-wal")
+        self._size = size
         self._lock = threading.RLock()
-        self._reserve = Reserve(path.with_suffix(".reserve"), 2 * _LOG_BYTES)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's other files take its mode
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for pragma in (
-            f"page_size = {_PAGE_BYTES}",
-            "auto_vacuum = INCREMENTAL",  # before the first page is written
-            "journal_mode = WAL",
-            f"journal_size_limit = {_LOG_BYTES}",
-            f"synchronous = {'FULL' if durable else 'NORMAL'}",
-            "secure_delete = ON",
-            f"max_page_count = {size // _PAGE_BYTES}",
-        ):
-            self._db.execute(f"PRAGMA {pragma}")
-        self._db.executescript(_SCHEMA)
+        self._file = SpoolFile(path, _SCHEMA, durable=durable, size=size)
+        self._db = self._file.db
         self._restore(clock)
 
     def __enter__(self) -> Self:
@@ -125,10 +106,11 @@ class Spool:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
-            self._db.close()
+            self._file.close()
 
     def _restore(self, clock: Clock) -> None:
-        last, latest = self._one("SELECT coalesce(max(sequence), 0), coalesce(max(kept), 0) FROM records")
+        newest = "SELECT coalesce(max(sequence), 0), coalesce(max(kept), 0) FROM records"
+        last, latest = self._db.execute(newest).fetchone()
         lane = self._db.execute("SELECT epoch, reached, boot, ahead, dropped FROM lane").fetchone()
         self.epoch: str
         self.reached: int
@@ -138,7 +120,7 @@ class Spool:
         self._clock = AgeClock(clock, boot=boot, ahead=ahead, latest=latest)
         self._last: int = max(last, self.reached)
         self._on_disk = self._last
-        self._freeing(self._note)
+        self._file.freeing(self._note)
 
     @property
     def waiting(self) -> int:
@@ -153,10 +135,10 @@ class Spool:
             now = self._clock()
             rows = [(number, now, *record) for number, record in enumerate(records, self._last + 1)]
             try:
-                with self._transaction():
+                with self._file.transaction():
                     self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
             except sqlite3.OperationalError as error:
-                if _without_room(error):
+                if without_room(error):
                     raise Full from error
                 raise
             self._last += len(rows)
@@ -185,14 +167,26 @@ class Spool:
 
     def acknowledge(self, reached: int) -> None:
         """Deletes all up to this sequence: the hub has it."""
+        while self.reached < min(reached, self._last):
+            with self._lock:
+                self.reached = min(reached, self._next_step())
+                self._file.freeing(self._delete_reached)
         with self._lock:
-            if reached <= self.reached:
-                return
-            self.reached = min(reached, self._last)
-            self._freeing(self._delete_reached)
             if self.reached == self._last:
-                self._shrink()
-            self._reserve.take()
+                self._file.shrink()
+            self._file.reserve.take()
+
+    def _next_step(self) -> int:
+        # The last sequence that is deleted together with the first.
+        end = size = 0
+        for sequence, length in self._db.execute(
+            "SELECT sequence, length(body) FROM records ORDER BY sequence LIMIT 1000"
+        ):
+            size += length or 0
+            if end and size > STEP_BYTES:
+                break
+            end = sequence
+        return end
 
     def resume(self, reached: int) -> None:
         """Goes on from the hub's position in this epoch; 0: it knows none. Where the hub has more than
@@ -203,12 +197,12 @@ class Spool:
             if self.reached <= reached <= self._last:
                 self.acknowledge(reached)
             else:
-                self._freeing(self._renumber)
+                self._file.freeing(self._renumber)
 
     # -- without the hub ---------------------------------------------------------------------------
 
     def drop(self, most: int, *, older_than_s: float | None = None) -> int:
-        """Drops the oldest records that are not required, at most so many. Returns how many."""
+        """Drops the oldest records that are not required, at most so many and some MB. Returns how many."""
         with self._lock:
             before = self._clock() - (older_than_s or 0)
             reason: Reason = "full" if older_than_s is None else "old"
@@ -218,53 +212,26 @@ class Spool:
     def erase(self, pipeline: str, entity: str) -> int:
         """Erases the entity's records, from the files too. Returns how many there were."""
         with self._lock:
-            erased = self._leave_gaps(
-                "pipeline = ? AND entity = ? ORDER BY sequence", (pipeline, entity), "erased"
-            )
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            which, erased = "pipeline = ? AND entity = ? ORDER BY sequence", 0
+            while left := self._leave_gaps(which, (pipeline, entity), "erased"):
+                erased += left
+            self._file.forget()
             return erased
 
     def depth(self) -> Depth:
         with self._lock:
-            (pages,), (free,) = self._one("PRAGMA page_count"), self._one("PRAGMA freelist_count")
             oldest = self._db.execute(
                 "SELECT kept FROM records WHERE skipped = 0 ORDER BY sequence LIMIT 1"
             ).fetchone()
             return Depth(
                 records=self.waiting,
-                bytes=(pages - free) * _PAGE_BYTES,
+                bytes=self._file.used,
                 size=self._size,
                 oldest_s=self._clock() - oldest[0] if oldest else None,
                 dropped=self._dropped,
             )
 
-    # -- the file ----------------------------------------------------------------------------------
-
-    def _one(self, query: str) -> tuple[int, ...]:
-        row: tuple[int, ...] = self._db.execute(query).fetchone()
-        return row
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # SQLite ends some by itself
-                self._db.execute("ROLLBACK")
-            raise
-
-    def _freeing(self, change: Callable[[], T]) -> T:
-        """One transaction that has to succeed on a full disk, too."""
-        try:
-            with self._transaction():
-                return change()
-        except sqlite3.OperationalError as error:
-            if not (_without_room(error) and self._reserve.give_back()):
-                raise
-        with self._transaction():
-            return change()
+    # -- rows ----------------------------------------------------------------------------------
 
     def _note(self) -> None:
         lane = (self.epoch, self.reached, self._clock.boot, self._clock.ahead, self._dropped)
@@ -273,10 +240,8 @@ class Spool:
     def _to_disk(self) -> int:
         """Returns the sequence up to which all is on disk now. Nobody who appends waits for it."""
         last = self._last
-        if not self._durable and self._on_disk < last:
-            # A record is in the log, or was moved out of it, for which SQLite synced both.
-            with self._log.open("rb") as log:
-                os.fdatasync(log.fileno())
+        if self._on_disk < last:
+            self._file.sync()
         self._on_disk = last
         return last
 
@@ -296,8 +261,14 @@ class Spool:
         self._note()
 
     def _leave_gaps(self, which: str, values: tuple[object, ...], reason: Reason) -> int:
-        query = f"SELECT sequence FROM records WHERE skipped = 0 AND {which}"  # noqa: S608  no one's words
-        sequences = [number for (number,) in self._db.execute(query, values)]
+        query = f"SELECT sequence, length(body) FROM records WHERE skipped = 0 AND {which}"  # noqa: S608  no one's words
+        sequences: list[int] = []
+        size = 0
+        for sequence, length in self._db.execute(query, values):
+            size += length
+            if sequences and size > STEP_BYTES:
+                break
+            sequences.append(sequence)
 
         def replace() -> None:
             for first, last in _runs(sequences):
@@ -306,7 +277,7 @@ class Spool:
 
         if sequences:
             self._dropped += len(sequences) if reason != "erased" else 0
-            self._freeing(replace)
+            self._file.freeing(replace)
         return len(sequences)
 
     def _leave_gap(self, first: int, last: int, reason: Reason) -> None:
@@ -319,14 +290,6 @@ class Spool:
         self._db.execute("DELETE FROM records WHERE sequence BETWEEN ? AND ?", (first, last))
         gap = (last, self._clock(), skipped, reason)
         self._db.execute("INSERT INTO records VALUES (?, ?, '', '', '', NULL, 0, ?, ?)", gap)
-
-    def _shrink(self) -> None:
-        if self._one("PRAGMA freelist_count")[0] >= _VACUUM_PAGES:
-            self._db.executescript("PRAGMA incremental_vacuum")  # `execute` would give one page back
-
-
-def _without_room(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
 def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
