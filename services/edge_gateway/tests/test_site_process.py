@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import grpc
 import numpy as np
@@ -53,8 +55,12 @@ PROGRAM = f"""
 class Running:
     def __init__(self, home: Path) -> None:
         self.home = home
-        (self.port,) = free_ports(1)
-        environment = os.environ | {"PENSTOCK_SITE__HOME": str(home), "PENSTOCK_SITE__PORT": str(self.port)}
+        self.port, self.http = free_ports(2)
+        environment = os.environ | {
+            "PENSTOCK_SITE__HOME": str(home),
+            "PENSTOCK_SITE__PORT": str(self.port),
+            "PENSTOCK_SITE__HTTP_PORT": str(self.http),
+        }
         self.modules = home / "modules"
         self.log = home / "log"
         self.process = subprocess.Popen(
@@ -122,6 +128,16 @@ def infer(site: Running, asked: Any) -> tuple[Any, Any]:
     return answer, told
 
 
+def post(site: Running, model: str, inputs: dict[str, tuple[str, Any]]) -> tuple[Any, Any]:
+    told = [
+        {"name": name, "datatype": datatype, "shape": [1, 1], "data": [value]}
+        for name, (datatype, value) in inputs.items()
+    ]
+    address = f"http://127.0.0.1:{site.http}/v2/models/{model}/infer"
+    with urlopen(Request(address, orjson.dumps({"inputs": told}))) as answer:
+        return orjson.loads(answer.read()), answer.headers
+
+
 def test_it_answers_as_its_package_says_in_every_way_of_calling(site: Running) -> None:
     answer, told = infer(site, request())
     assert (answer.model_version, answer.id) == ("1", "7")
@@ -136,10 +152,14 @@ def test_it_answers_as_its_package_says_in_every_way_of_calling(site: Running) -
     )
     assert by_fields.decision == "true"
     assert dict(by_fields.probabilities) == pytest.approx({"false": 0.25, "true": 0.75})
-    first, second = site.records()
-    assert (first["id"], second["id"]) == (prediction, by_fields.prediction)
+    over_http, headers = post(site, NAME, {"numbers": ("FP64", 1.0), "strings": ("BYTES", "car")})
+    assert {one["name"]: one["data"] for one in over_http["outputs"]}["decision"] == ["true"]
+    first, second, third = site.records()
+    ids = [prediction, by_fields.prediction, headers["x-penstock-prediction"]]
+    assert [one["id"] for one in (first, second, third)] == ids
+    assert [one["protocol"] for one in (first, second, third)] == ["grpc", "grpc", "http"]
     same = ("pipeline", "digest", "generation", "rows", "inputs", "probabilities", "decisions", "site")
-    assert [first[key] for key in same] == [second[key] for key in same]
+    assert [first[key] for key in same] == [second[key] for key in same] == [third[key] for key in same]
     assert first["inputs"] == {"income": [1.0], "purpose": ["car"]}
     assert (first["site"], first["undecoded"]) == ("branch-1", None)
 
@@ -184,6 +204,24 @@ def test_what_it_does_not_take_it_names(site: Running, change: dict[str, Any], k
     error = error_of_call(raised.value)
     assert isinstance(error, kind)
     assert said in str(error)
+
+
+def test_over_http_a_mistake_has_its_status_and_its_reason(site: Running) -> None:
+    row = {"numbers": ("FP64", 1.0), "strings": ("BYTES", "car")}
+    for model, inputs, status, said in (
+        ("loan", row, 404, "Did you mean 'loans'"),
+        (
+            NAME,
+            {"numbers": ("FP32", 1.0), "strings": ("BYTES", "car")},
+            400,
+            "numbers is of FP32, not of FP64",
+        ),
+        (NAME, {"numbers": ("FP64", 1.0)}, 400, "has the inputs numbers, strings, given are numbers"),
+    ):
+        with pytest.raises(HTTPError) as raised:
+            post(site, model, inputs)
+        assert raised.value.code == status
+        assert said in orjson.loads(raised.value.read())["error"]
 
 
 def test_an_entity_is_asked_of_the_cloud(site: Running) -> None:

@@ -17,7 +17,7 @@ from penstock.edge_gateway.v1.site_pb2_grpc import add_SiteServiceServicer_to_se
 from penstock.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from penstock.packages.admission import Admission
 from penstock.runtime.process import Process
-from penstock_edge_gateway.site import open_inference
+from penstock_edge_gateway.site import http, open_inference
 from penstock_edge_gateway.site.fetching import PackageFetch
 from penstock_edge_gateway.site.forwarder import Forwarder
 from penstock_edge_gateway.site.hub import Hub
@@ -81,6 +81,7 @@ async def run(settings: Settings) -> None:
             await serving.restore()
             process.background("serving", serving.run)
             process.background("records", recorder.expire)
+            process.background("http", lambda: http.serve(answers, settings.host, settings.http_port))
             trust = SiteTrust(home)
             reporting = Reporting(identity.site, hub, serving, trust, process.clock)
             watch = Watch(hub, serving, pipelines, trust, reporting.status)

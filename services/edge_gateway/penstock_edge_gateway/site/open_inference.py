@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import methodcaller
 from typing import Any, Final
 
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
-from tritonclient.grpc import service_pb2
+from tritonclient.grpc import service_pb2 as pb
 
 from penstock.contracts.errors import Invalid
 from penstock.runtime.readiness import Readiness
@@ -51,29 +50,27 @@ class OpenInference:
         answer = await self._inference.infer(grpc_request_of(request), protocol, outputs)
         return answer.prediction, response_of(answer, request.id)
 
-    def live(self) -> bool:
+    async def live(self) -> bool:
         return True
 
-    def ready(self) -> bool:
+    async def ready(self) -> bool:
         return self._readiness.ready
 
-    def model_ready(self, name: str, version: str) -> bool:
+    async def model_ready(self, name: str, version: str) -> bool:
         model = self._serving.models.get(name)
         return model is not None and version in ("", str(model.generation))
 
-    def server(self) -> Any:
-        return service_pb2.ServerMetadataResponse(
+    async def server(self) -> Any:
+        return pb.ServerMetadataResponse(
             name="penstock-site", version=self._version, extensions=["binary_tensor_data"]
         )
 
-    def model(self, name: str, version: str) -> Any:
+    async def model(self, name: str, version: str) -> Any:
         """Inputs and outputs of the version that serves. Raises NotFound."""
         model = self._serving.version(name, version).model
         signature = model.package.signature
         inputs = (("numbers", signature.inputs.numbers), ("strings", signature.inputs.strings))
-        described = service_pb2.ModelMetadataResponse(
-            name=name, versions=[str(model.generation)], platform=PLATFORM
-        )
+        described = pb.ModelMetadataResponse(name=name, versions=[str(model.generation)], platform=PLATFORM)
         for tensor, fields in inputs:
             if fields:
                 described.inputs.add(name=tensor, datatype=DATATYPES[tensor], shape=[-1, len(fields)])
@@ -84,7 +81,7 @@ class OpenInference:
 
 def response_of(answer: Answer, request_id: str) -> Any:
     """Writes a ModelInferResponse with raw contents."""
-    response = service_pb2.ModelInferResponse(
+    response = pb.ModelInferResponse(
         model_name=answer.response.model, model_version=answer.response.version, id=request_id
     )
     for name, tensor in answer.response.tensors.items():
@@ -110,29 +107,42 @@ def add_to_server(answers: OpenInference, server: Any) -> None:
 
     async def infer(message: bytes, context: Context) -> Any:
         try:
-            request = service_pb2.ModelInferRequest.FromString(message)
+            request = pb.ModelInferRequest.FromString(message)
         except DecodeError as error:
             raise Invalid("the message is no ModelInferRequest") from error
         prediction, response = await answers.infer(request, "grpc")
         await context.send_initial_metadata(((PREDICTION_HEADER, prediction),))
         return response
 
-    def asked(kind: Any, answer: Callable[[Any], Any]) -> grpc.RpcMethodHandler[Any, Any]:
-        async def call(request: Any, _context: Context) -> Any:
-            return answer(request)
+    async def live(_: Any) -> Any:
+        return pb.ServerLiveResponse(live=await answers.live())
 
-        return grpc.unary_unary_rpc_method_handler(call, kind.FromString, methodcaller("SerializeToString"))
+    async def ready(_: Any) -> Any:
+        return pb.ServerReadyResponse(ready=await answers.ready())
 
-    pb = service_pb2
+    async def described(_: Any) -> Any:
+        return await answers.server()
+
+    async def model_ready(one: Any) -> Any:
+        return pb.ModelReadyResponse(ready=await answers.model_ready(one.name, one.version))
+
+    async def model(one: Any) -> Any:
+        return await answers.model(one.name, one.version)
+
     methods = {
-        "ModelInfer": grpc.unary_unary_rpc_method_handler(infer, None, methodcaller("SerializeToString")),
-        "ServerLive": asked(pb.ServerLiveRequest, lambda _: pb.ServerLiveResponse(live=answers.live())),
-        "ServerReady": asked(pb.ServerReadyRequest, lambda _: pb.ServerReadyResponse(ready=answers.ready())),
-        "ServerMetadata": asked(pb.ServerMetadataRequest, lambda _: answers.server()),
-        "ModelReady": asked(
-            pb.ModelReadyRequest,
-            lambda one: pb.ModelReadyResponse(ready=answers.model_ready(one.name, one.version)),
-        ),
-        "ModelMetadata": asked(pb.ModelMetadataRequest, lambda one: answers.model(one.name, one.version)),
+        "ModelInfer": _method(None, infer),
+        "ServerLive": _method(pb.ServerLiveRequest, live),
+        "ServerReady": _method(pb.ServerReadyRequest, ready),
+        "ServerMetadata": _method(pb.ServerMetadataRequest, described),
+        "ModelReady": _method(pb.ModelReadyRequest, model_ready),
+        "ModelMetadata": _method(pb.ModelMetadataRequest, model),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, methods),))
+
+
+def _method(kind: Any, answer: Any) -> grpc.RpcMethodHandler[Any, Any]:
+    async def call(request: Any, _context: Context) -> Any:
+        return await answer(request)
+
+    read, behaviour = (kind.FromString, call) if kind else (None, answer)
+    return grpc.unary_unary_rpc_method_handler(behaviour, read, methodcaller("SerializeToString"))

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from penstock.serving.protocol.http_request import MAX_REQUEST_BYTES
 from penstock.serving.records import PREDICTION_HEADER
-from penstock_inference.door.door import MAX_REQUEST_BYTES, Door
+from penstock_inference.door.door import Door
 from penstock_inference.door.limits import BUFFER_BYTES, CONNECTION, overload_manager
 from penstock_inference.door.recording import recording_filter
 from penstock_inference.door.routes import cluster

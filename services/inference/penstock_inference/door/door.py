@@ -9,10 +9,8 @@ from typing import Final
 
 READ_HEADER: Final = "x-penstock-read"  # of a call over gRPC that the gateway reads before Triton
 LARGE_HEADER: Final = "x-penstock-large"  # of a call whose body is longer than KEPT_BYTES
-REFUSAL_HEADER: Final = "x-penstock-refusal"  # why Triton refused a call, from the gateway to the door
 LOGS: Final = "log"  # a folder of its own: Envoy wakes at each change in the one that it watches
 LOG_FILE: Final = "predictions.log"
-MAX_REQUEST_BYTES: Final = 64 << 20
 # Largest body that goes into the log; a longer one only passes: a line grows by a third in base64.
 KEPT_BYTES: Final = 1 << 20
 KEPT_HEAD_BYTES: Final = 4 << 10  # kept of a longer body: enough for the name of the model

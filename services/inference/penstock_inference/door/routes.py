@@ -17,13 +17,13 @@ from collections.abc import Collection
 from typing import Final
 
 from penstock.contracts.site_door import HUB_SERVICE
+from penstock.serving.protocol.http import REFUSAL_HEADER
+from penstock.serving.protocol.http_request import MAX_REQUEST_BYTES
 from penstock.serving.records import PREDICTION_HEADER
 from penstock_inference.door.door import (
     DOOR_PACKAGE,
     LARGE_HEADER,
-    MAX_REQUEST_BYTES,
     READ_HEADER,
-    REFUSAL_HEADER,
     Door,
 )
 from penstock_inference.door.limits import STILL_S

@@ -5,26 +5,30 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
+from typing import Any
 
 import uvicorn
 import uvloop
 
 from penstock.runtime.local_http import UNIX
 from penstock.runtime.logging import configure_logging
+from penstock.serving.protocol.http import Headers, HttpApplication
 from penstock_inference.gateway import servicer
 from penstock_inference.gateway.backend import Backend
-from penstock_inference.gateway.http import HttpGateway
 from penstock_inference.settings import Settings
 
 
 def http_server(backend: Backend, address: str) -> uvicorn.Server:
+    async def infer(request: Any) -> tuple[Any, Headers]:
+        return await backend.infer(request), ()
+
     host, _, port = address.rpartition(":")
     at = (
         {"uds": address.removeprefix(UNIX)} if address.startswith(UNIX) else {"host": host, "port": int(port)}
     )
     return uvicorn.Server(
         uvicorn.Config(
-            HttpGateway(backend),
+            HttpApplication(backend, infer),
             **at,
             http="httptools",
             loop="none",

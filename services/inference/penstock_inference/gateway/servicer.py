@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError
 from tritonclient.grpc import service_pb2
 
 from penstock.serving.protocol.checks import check
+from penstock.serving.protocol.http import LARGE_BYTES, MANY
 from penstock.serving.protocol.tensors import MAX_DECODED_BYTES, Undecodable
 from penstock_inference.gateway.backend import INFER_S, Backend
-from penstock_inference.gateway.http import LARGE_BYTES, MANY
 
 SERVICE: Final = "inference.GRPCInferenceService"
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -20,6 +20,7 @@ from tritonclient.grpc import service_pb2
 from penstock.serving.protocol.checks import LARGEST_DIMENSION, check
 from penstock.serving.protocol.tensors import CODES, Undecodable, inflate
 
+MAX_REQUEST_BYTES: Final = 64 << 20
 MAX_JSON_BYTES: Final = 4 << 20
 PATH: Final = re.compile(r"/v2/models/([^/?]+)(?:/versions/([^/?]+))?/infer(?:\?.*)?", re.DOTALL)
 

@@ -6,24 +6,34 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import grpc
 import orjson
 import structlog
 
-from penstock.serving.protocol.http_request import Head, HttpRequest, TooLarge, read_request
+from penstock.contracts.errors import TREATMENTS, PenstockError
+from penstock.serving.protocol.http_request import (
+    MAX_REQUEST_BYTES,
+    Head,
+    HttpRequest,
+    TooLarge,
+    read_request,
+)
 from penstock.serving.protocol.http_response import write_response
 from penstock.serving.protocol.tensors import Undecodable
-from penstock_inference.door.door import MAX_REQUEST_BYTES, REFUSAL_HEADER
-from penstock_inference.gateway.backend import Backend
 
 log = structlog.get_logger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
+Infer = Callable[[Any], Awaitable[tuple[Any, Headers]]]
+"""Answers a ModelInferRequest with a ModelInferResponse, and headers for it."""
+
+REFUSAL_HEADER: Final = "x-penstock-refusal"  # why a call was refused
 
 MANY: Final = 64  # inferences that are read and in flight at a time
 LARGE_BYTES: Final = 1 << 20  # of bodies over this size one is read and in flight at a time
@@ -48,14 +58,31 @@ class _Gone(Exception):
 class _Answer:
     status: int
     body: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
+    headers: Headers = ((b"content-type", b"application/json"),)
 
 
-class HttpGateway:
-    """Application in front of one Triton."""
+class Backend(Protocol):
+    """Server of models behind the application. Its methods, and `Infer`, raise PenstockError or
+    grpc.aio.AioRpcError.
+    """
 
-    def __init__(self, backend: Backend) -> None:
+    async def live(self) -> bool: ...
+
+    async def ready(self) -> bool: ...
+
+    async def server(self) -> Any:
+        """Describes itself as a ServerMetadataResponse."""
+
+    async def model_ready(self, name: str, version: str) -> bool: ...
+
+    async def model(self, name: str, version: str) -> Any:
+        """Describes a model as a ModelMetadataResponse."""
+
+
+class HttpApplication:
+    def __init__(self, backend: Backend, infer: Infer) -> None:
         self._backend = backend
+        self._infer_one = infer
         self._many = asyncio.Semaphore(MANY)
         self._large = asyncio.Lock()
 
@@ -67,12 +94,14 @@ class HttpGateway:
         except Undecodable as error:
             answer = _error(400, str(error))
         except grpc.aio.AioRpcError as error:
-            answer = _refusal(error)
+            answer = _refusal(error.code(), error.details() or "")
+        except PenstockError as error:
+            answer = _refusal(grpc.StatusCode[TREATMENTS[error.kind].grpc_status], str(error))
         except _Gone:
             return
         except Exception:
             log.exception("request_failed", path=scope["path"])
-            answer = _error(500, "the gateway failed")
+            answer = _error(500, "an internal error; the log has it")
         length = (b"content-length", str(len(answer.body)).encode())
         start = {"type": "http.response.start", "status": answer.status, "headers": [*answer.headers, length]}
         await send(start)
@@ -84,8 +113,8 @@ class HttpGateway:
             body, ended = await _body(receive, LARGE_BYTES)
             if ended and len(body) <= LARGE_BYTES:
                 request = read_request(head, body)
-                return _answer(request, await self._backend.infer(request.message))
-            # Its rest waits in the door for its turn; it is read beside the event loop, so that others
+                return _answer(request, *await self._infer_one(request.message))
+            # Its rest waits for its turn; it is read beside the event loop, so that others
             # are answered meanwhile.
             async with self._large:
                 if not ended:
@@ -94,11 +123,11 @@ class HttpGateway:
                 if len(body) > MAX_REQUEST_BYTES:
                     raise TooLarge(f"the request is larger than {MAX_REQUEST_BYTES >> 20} MiB")
                 request = await asyncio.to_thread(read_request, head, body)
-                return _answer(request, await self._backend.infer(request.message))
+                return _answer(request, *await self._infer_one(request.message))
 
     async def _describe(self, scope: Message, receive: Receive) -> _Answer:
         match scope["path"]:
-            case "/live":  # of the gateway alone, whether Triton is there or not
+            case "/live":  # of this process alone, whatever the backend is
                 return _json({})
             case "/v2":
                 server = await self._backend.server()
@@ -145,18 +174,18 @@ async def _body(receive: Receive, at_most: int) -> tuple[bytes, bool]:
     return bytes(body), ended
 
 
-def _answer(request: HttpRequest, response: Any) -> _Answer:
+def _answer(request: HttpRequest, response: Any, headers: Headers) -> _Answer:
     try:
         body, json_bytes = write_response(response, request.wants_binary)
     except Undecodable as error:
         return _error(500, str(error))
     if json_bytes is None:
-        return _Answer(200, body)
+        return _Answer(200, body, (*_Answer.headers, *headers))
     binary = (
         (b"content-type", b"application/octet-stream"),
         (b"inference-header-content-length", str(json_bytes).encode()),
     )
-    return _Answer(200, body, binary)
+    return _Answer(200, body, (*binary, *headers))
 
 
 def _json(said: dict[str, Any], status: int = 200) -> _Answer:
@@ -171,9 +200,8 @@ def _state(kind: str, holds: bool, **more: str) -> _Answer:
     return _json({**more, kind: holds}, 200 if holds else 503)
 
 
-def _refusal(error: grpc.aio.AioRpcError) -> _Answer:
-    said = error.details() or ""
-    answer = _error(_STATUS.get(error.code(), 500), said)
+def _refusal(code: grpc.StatusCode, said: str) -> _Answer:
+    answer = _error(_STATUS.get(code, 500), said)
     reason = quote(said, safe=" ':").encode()[:_REASON_BYTES]
     return _Answer(answer.status, answer.body, (*answer.headers, (REFUSAL_HEADER.encode(), reason)))
 
