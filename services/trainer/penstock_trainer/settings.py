@@ -45,6 +45,11 @@ class Settings(ServiceSettings):
         return self.with_password(self.tracking, "tracking").password if self.tracking else None
 
     @property
+    def tensorboard_dir(self) -> Path:
+        """Event files for TensorBoard, by pipeline and run, or study and trial."""
+        return self.platform.home / "tensorboard"
+
+    @property
     def runs_dir(self) -> Path:
         """Fetched splits, checkpoint and package, one folder a run, until it ends."""
         return self.data_dir / "runs"

@@ -1,5 +1,5 @@
-"""The tracking job: tells MLflow's own store what a run was, once it has ended. `mlflow ui` on that
-store shows it.
+"""The tracking job: tells MLflow's own store what a run was, once it has ended, and writes a file for
+TensorBoard. `mlflow ui` on that store shows it.
 
 A job of its own, after the run: MLflow takes seconds to import and its absence or failure must hold
 up no model.
@@ -22,6 +22,7 @@ from penstock.contracts.errors import Unavailable
 from penstock.runtime.artifacts import divided
 from penstock.runtime.child import JobContext, job_main
 from penstock_trainer.settings import Settings
+from penstock_trainer.tensorboard import Session, write
 
 SOURCE = {"mlflow.source.name": "penstock", "mlflow.source.type": "JOB"}
 BATCH = 1000  # MLflow's own limit of metrics in a call
@@ -30,6 +31,8 @@ PLAIN = {name: f"plain_{name}" for name in ("train_loss", "validation_loss")}
 
 
 def run(job: JobContext) -> dict[str, Any]:
+    told = job.payload
+    write(job.settings.tensorboard_dir / told["pipeline"] / told["run_id"], _session(told))
     return {"mlflow_run": tell(job.payload, job.settings)}
 
 
@@ -102,6 +105,19 @@ def experiment_of(client: MlflowClient, name: str, settings: Settings) -> str:
     if found is None:
         raise Unavailable(f"MLflow has no experiment `{name}` and makes none", where=settings.tracking_uri)
     return str(found.experiment_id)
+
+
+def _session(told: Mapping[str, Any]) -> Session:
+    """The run for TensorBoard."""
+    curves: dict[str, list[tuple[int, float, float]]] = {}
+    for epoch in told["epochs"]:
+        moment = told["started_at"] + epoch["elapsed_s"]
+        for name in ("train_loss", "validation_loss"):
+            curves.setdefault(name, []).append((epoch["number"], moment, epoch[name]))
+        curve = curves.setdefault(f"validation_{epoch['metric']}", [])
+        curve.append((epoch["number"], moment, epoch["validation_metric"]))
+    outcome = {PLAIN.get(name, name): value for name, value in told["metrics"].items()}
+    return Session(told["started_at"], told["ended_at"], told["parameters"], outcome, curves)
 
 
 def _curves(told: Mapping[str, Any]) -> Iterator[Metric]:

@@ -1,6 +1,6 @@
 """The job that tells MLflow what a tuning study was, once it has ended: a run for the study, and
-below it one for each trial. The tuner is asked for them, and this service alone writes MLflow's
-store.
+below it one for each trial; and writes each trial's file for TensorBoard. The tuner is asked for
+them, and this service alone writes MLflow's store.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from penstock.runtime.child import JobContext, job_main
 from penstock.runtime.patience import patiently
 from penstock.tuner.v1 import tuner_pb2, tuner_pb2_grpc
 from penstock_trainer.settings import Settings
+from penstock_trainer.tensorboard import Session, write
 from penstock_trainer.tracking import SOURCE, experiment_of, opened
 
 TIMEOUT_S = 10.0
@@ -33,6 +34,10 @@ STATES = {
 
 def run(job: JobContext) -> dict[str, Any]:
     study = asyncio.run(_study(job, job.settings, job.payload["study_id"]))
+    folder = job.settings.tensorboard_dir / study.pipeline / study.study_id
+    for trial in study.trials:
+        if trial.state in STATES:
+            write(folder / f"trial-{trial.number:04}", session_of(trial))
     with opened(job.settings) as client:
         return {"mlflow_run": track_study(client, study, job.settings)}
 
@@ -46,6 +51,27 @@ async def _study(job: JobContext, settings: Settings, study_id: str) -> tuner_pb
             tuner_pb2.GetStudyRequest(study_id=study_id),
             TIMEOUT_S,
         )
+
+
+def session_of(trial: tuner_pb2.Trial) -> Session:
+    """The trial for TensorBoard."""
+    return Session(
+        trial.started_at.ToMilliseconds() / 1000,
+        trial.ended_at.ToMilliseconds() / 1000,
+        _values(trial),
+        _outcome(trial),
+        failed=trial.state != tuner_pb2.Trial.STATE_COMPLETE,
+    )
+
+
+def _values(trial: tuner_pb2.Trial) -> dict[str, JsonValue]:
+    chosen: dict[str, JsonValue] = json.loads(trial.choices_json or "{}")
+    return {"family": trial.family, **chosen}
+
+
+def _outcome(trial: tuner_pb2.Trial) -> dict[str, float]:
+    objectives = {f"objective_{place}": value for place, value in enumerate(trial.values)}
+    return {**trial.metrics, **objectives, "seconds": trial.seconds, "epochs": trial.epochs}
 
 
 def track_study(client: MlflowClient, study: tuner_pb2.Study, settings: Settings) -> str:
@@ -100,11 +126,9 @@ def _track_trial(
     tags: Mapping[str, str],
 ) -> None:
     begun, ended = trial.started_at.ToMilliseconds(), trial.ended_at.ToMilliseconds()
-    own = {TRIAL: str(trial.number), "penstock.family": trial.family, "penstock.failure": trial.failure}
+    own = {TRIAL: str(trial.number), "penstock.failure": trial.failure}
     run = client.create_run(experiment, begun, {**tags, **own}, run_name=f"trial {trial.number}")
-    objectives = {f"objective_{place}": value for place, value in enumerate(trial.values)}
-    metrics = {**trial.metrics, **objectives, "seconds": trial.seconds, "epochs": trial.epochs}
-    _log(client, run.info.run_id, ended, metrics, json.loads(trial.choices_json or "{}"))
+    _log(client, run.info.run_id, ended, _outcome(trial), _values(trial))
     client.set_terminated(run.info.run_id, STATES[trial.state], ended)
 
 

@@ -76,5 +76,5 @@ def test_a_study_and_what_it_was_extended_by_are_written_once(
         ]
         own = runs["trial 0"].data
         assert own.metrics["equalized_odds_difference.sex"] == 0.25
-        assert runs["trial 3"].data.params == {"mlp.model.hidden": "[64, 32]"}
+        assert runs["trial 3"].data.params == {"family": "mlp", "mlp.model.hidden": "[64, 32]"}
         assert runs["trial 1"].data.tags["penstock.failure"] == "one class"
