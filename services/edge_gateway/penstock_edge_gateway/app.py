@@ -48,7 +48,7 @@ async def run(settings: Settings) -> None:
         reports = Reports(service.clock)
         shelf = Shelf(service.artifacts, settings.data_dir / "packages", news.version)
 
-        service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store, sites))
+        service.serve(add_EdgeGatewayServiceServicer_to_server, PeopleServicer(store, sites, news.changed))
         service.serve(
             add_HubServiceServicer_to_server,
             HubServicer(store, sites, callers, reports, news, shelf, forwarder, service.clock),

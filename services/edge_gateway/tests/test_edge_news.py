@@ -18,7 +18,7 @@ from penstock.contracts.events import (
     decode,
     encode,
 )
-from penstock.edge_gateway.v1.hub_pb2 import FetchPackageRequest, WatchRequest, WatchResponse
+from penstock.edge_gateway.v1.hub_pb2 import Erasure, FetchPackageRequest, WatchRequest, WatchResponse
 from penstock.packages import trust_updates
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
@@ -65,7 +65,10 @@ def promoted(
 
 
 async def newer(news: News, within_s: float = 0, **known: dict[str, int] | int) -> WatchResponse:
-    return await news.newer(WatchRequest(**known), within_s)  # type: ignore[arg-type]
+    async def nothing() -> list[Erasure]:
+        return []
+
+    return await news.newer(WatchRequest(**known), within_s, nothing)  # type: ignore[arg-type]
 
 
 async def test_a_site_is_told_what_it_does_not_know_as_the_registry_signed_it(news: News, keys: Keys) -> None:
@@ -85,6 +88,19 @@ async def test_one_who_waits_is_told_at_once(news: News, keys: Keys) -> None:
     await asyncio.sleep(0)
     await tell(news.router, promoted(keys, DIGESTS[0], 1))
     assert len((await asyncio.wait_for(waiting, 5)).promotions) == 1
+
+
+async def test_one_who_waits_is_told_of_an_erasure_that_is_asked_meanwhile(news: News) -> None:
+    asked: list[Erasure] = []
+
+    async def pending() -> list[Erasure]:
+        return asked
+
+    waiting = asyncio.create_task(news.newer(WatchRequest(), 60, pending))
+    await asyncio.sleep(0)
+    asked.append(Erasure(serial=1, pipeline="loans", entity="p3"))
+    news.changed()
+    assert list((await asyncio.wait_for(waiting, 5)).erasures) == asked
 
 
 async def test_a_deleted_pipeline_is_told_to_who_has_it_alone(news: News, keys: Keys) -> None:

@@ -38,6 +38,20 @@ class Sites:
         """Raises NotFound."""
         return self._connection.call(self._stub.GetSite, edge.GetSiteRequest(site=site))
 
+    def erase(self, pipeline: str, entity: str) -> edge.EraseAtSitesResponse:
+        """Has each site erase an entity from what it has not forwarded yet, as soon as it is reached."""
+        request = edge.EraseAtSitesRequest(pipeline=pipeline, entity=entity)
+        return self._connection.call(self._stub.EraseAtSites, request)
+
+    def waiting(self, erasure: edge.EraseAtSitesResponse) -> Sequence[str]:
+        """Lists the sites that have not carried out the erasure yet, but for revoked ones."""
+        asked = set(erasure.sites)
+        return [
+            site.name
+            for site in self.list()
+            if site.name in asked and site.state != "revoked" and site.erased < erasure.serial
+        ]
+
     def revoke(self, site: str) -> edge.Site:
         """Shuts a site out from this moment on. Raises NotFound."""
         return self._connection.call(self._stub.RevokeSite, edge.RevokeSiteRequest(site=site))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import grpc
 import structlog
+from sqlalchemy.orm import Session
 
 from penstock.contracts.errors import Invalid
 from penstock.edge_gateway.v1 import hub_pb2 as pb
@@ -16,6 +17,7 @@ from penstock.edge_gateway.v1 import hub_pb2_grpc as pb_grpc
 from penstock.packages import trust_updates
 from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
+from penstock_edge_gateway.hub import erasures
 from penstock_edge_gateway.hub.callers import Callers
 from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lanes import batch_of, superseded
@@ -23,6 +25,7 @@ from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites, known
+from penstock_edge_gateway.hub.store import ErasureRow
 
 log = structlog.get_logger(__name__)
 
@@ -79,14 +82,23 @@ class HubServicer(pb_grpc.HubServiceServicer):
         )
 
     async def Watch(self, request: pb.WatchRequest, context: Context) -> pb.WatchResponse:
-        site = await self._present(context, request.incarnation)
+        site, _ = await self._present(context, request.incarnation)
         try:
             await self._store.write(lambda effect: self._reports.heard(site, request.status, effect))
         except Invalid as error:  # such a site gets its news all the same
             log.warning("status_of_a_site_unreadable", site=site, why=str(error))
+        if request.erased:
+            await self._store.write(lambda effect: erasures.confirm(effect, site, request.erased))
         remaining = context.time_remaining()
         within_s = WATCH_S if remaining is None else min(WATCH_S, remaining - ANSWER_S)
-        news = await self._news.newer(request, within_s)
+
+        async def to_erase() -> list[pb.Erasure]:
+            _, pending = await self._present(context, request.incarnation)
+            return [
+                pb.Erasure(serial=one.serial, pipeline=one.pipeline, entity=one.entity) for one in pending
+            ]
+
+        news = await self._news.newer(request, within_s, to_erase)
         await self._present(context, request.incarnation)  # it may have been revoked meanwhile
         return news
 
@@ -100,19 +112,25 @@ class HubServicer(pb_grpc.HubServiceServicer):
         return pb.FetchPackageResponse(data=data, size=size)
 
     async def Forward(self, request: pb.ForwardRequest, context: Context) -> pb.ForwardResponse:
-        site = await self._present(context, request.incarnation)
-        reached = await self._forwarder.forward(batch_of(site, request))
+        site, pending = await self._present(context, request.incarnation)
+        erased = frozenset((one.pipeline, one.entity.encode()) for one in pending)
+        reached = await self._forwarder.forward(batch_of(site, request, erased))
         return pb.ForwardResponse(
             reached=reached.sequence,
             rejected=[pb.Rejected(sequence=at, reason=str(why)) for at, why in reached.rejected.items()],
         )
 
-    async def _present(self, context: Context, incarnation: int) -> str:
-        """Name of the site that calls. Raises Denied, and Refused where another process with its name and
-        key has started since.
+    async def _present(self, context: Context, incarnation: int) -> tuple[str, Sequence[ErasureRow]]:
+        """Name of the site that calls, and what it has still to erase. Raises Denied, and Refused where
+        another process with its name and key has started since.
         """
         site = await self._callers.site_of(context)
-        newest = await self._store.read(lambda session: known(session, site).incarnation)
+
+        def found(session: Session) -> tuple[int, Sequence[ErasureRow]]:
+            row = known(session, site)
+            return row.incarnation, erasures.pending(session, row)
+
+        newest, pending = await self._store.read(found)
         if incarnation != newest:
             raise superseded(incarnation, newest)
-        return site
+        return site, pending

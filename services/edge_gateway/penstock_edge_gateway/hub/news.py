@@ -5,14 +5,14 @@ verifies all of it again: the hub can keep news back, and make none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, MutableSequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableSequence
 from typing import Final
 
 import structlog
 
 from penstock.contracts.errors import NotFound, Tampered
 from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied, encode
-from penstock.edge_gateway.v1.hub_pb2 import WatchRequest, WatchResponse
+from penstock.edge_gateway.v1.hub_pb2 import Erasure, WatchRequest, WatchResponse
 from penstock.packages import trust_updates
 from penstock.packages.facts import check_granted
 from penstock.packages.keys import Keys
@@ -69,16 +69,24 @@ class News(Restored):
                 return promotion.version
         raise NotFound(f"no pipeline has {digest[:19]}… promoted now", remedy="Ask what is newer")
 
-    async def newer(self, known: WatchRequest, within_s: float) -> WatchResponse:
-        """Waits for something that the site does not know; answers empty after `within_s` seconds."""
+    async def newer(
+        self, known: WatchRequest, within_s: float, erasures: Callable[[], Awaitable[Iterable[Erasure]]]
+    ) -> WatchResponse:
+        """Waits for something that the site does not know, or has still to do, by `erasures`; answers
+        empty after `within_s` seconds.
+        """
         deadline = asyncio.get_running_loop().time() + within_s
-        while not (found := self._newer(known)).ByteSize():
+        while True:
+            change = self._change
+            found = self._newer(known)
+            found.erasures.extend(await erasures())
+            if found.ByteSize():
+                return found
             try:
                 async with asyncio.timeout_at(deadline):
-                    await self._change.wait()
+                    await change.wait()
             except TimeoutError:
-                break
-        return found
+                return found
 
     def _newer(self, known: WatchRequest) -> WatchResponse:
         news, size = WatchResponse(), 0

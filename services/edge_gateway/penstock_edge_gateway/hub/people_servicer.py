@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ from penstock.edge_gateway.v1 import edge_gateway_pb2 as pb
 from penstock.edge_gateway.v1 import edge_gateway_pb2_grpc as pb_grpc
 from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
-from penstock_edge_gateway.hub import sites
+from penstock_edge_gateway.hub import erasures, sites
 from penstock_edge_gateway.hub import store as rows
 from penstock_edge_gateway.hub.reports import status_of
 from penstock_edge_gateway.hub.sites import VALID_S, Sites
@@ -21,9 +22,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
-    def __init__(self, store: Store, sites: Sites) -> None:
+    def __init__(self, store: Store, sites: Sites, asked: Callable[[], None]) -> None:
+        """`asked` is called when sites have something more to erase."""
         self._store = store
         self._sites = sites
+        self._asked = asked
 
     async def EnrollSite(self, request: pb.EnrollSiteRequest, context: Context) -> pb.EnrollSiteResponse:
         valid_s = request.valid_seconds or VALID_S
@@ -49,6 +52,15 @@ class PeopleServicer(pb_grpc.EdgeGatewayServiceServicer):
     async def RevokeSite(self, request: pb.RevokeSiteRequest, context: Context) -> pb.Site:
         return await self._store.write(lambda effect: _site(self._sites.revoke(request.site, effect)))
 
+    async def EraseAtSites(
+        self, request: pb.EraseAtSitesRequest, context: Context
+    ) -> pb.EraseAtSitesResponse:
+        serial, names = await self._store.write(
+            lambda effect: erasures.ask(effect, request.pipeline, request.entity)
+        )
+        self._asked()
+        return pb.EraseAtSitesResponse(serial=serial, sites=names)
+
 
 def _duration(seconds: float) -> Duration:
     duration = Duration()
@@ -63,6 +75,7 @@ def _site(row: rows.SiteRow) -> pb.Site:
         since=timestamp(row.since),
         key=row.key or "",
         incarnation=row.incarnation,
+        erased=row.erased,
         last_contact=timestamp(row.last_contact),
         status=status_of(row) if row.status else None,
         clock_ahead=None if row.clock_ahead_s is None else _duration(row.clock_ahead_s),

@@ -18,6 +18,7 @@ from penstock.contracts.errors import Conflict, Denied, Invalid, NotFound
 from penstock.runtime.store import Effect
 from penstock_edge_gateway import certificates
 from penstock_edge_gateway.certificates import checked_site, requested_key
+from penstock_edge_gateway.hub import erasures
 from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.reports import report
 from penstock_edge_gateway.hub.store import ENROLLED, INVITED, REVOKED, SiteRow
@@ -51,7 +52,7 @@ class Sites:
         token = Token.new(
             hub=self._address, site=name, authority=self._authority.digest, expires_at=now + valid
         )
-        row = row or SiteRow(name=name, incarnation=0)
+        row = row or SiteRow(name=name, incarnation=0, erased=erasures.newest(effect.session))
         row.state, row.since = INVITED, now
         row.certificate = row.key = None
         row.token, row.token_expires_at = secret_digest(token.secret), now + valid

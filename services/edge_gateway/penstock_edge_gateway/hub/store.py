@@ -38,9 +38,22 @@ class SiteRow(Tables):
     # `SiteStatus`, as the site told it last.
     status: Mapped[bytes | None] = mapped_column(LargeBinary, default=None)
 
+    # Serial up to which it has carried out erasures.
+    erased: Mapped[int] = mapped_column(BigInteger, default=0)
+
     def lapsed(self, now: datetime) -> bool:
         """Tells whether its token expired before anybody used it."""
         return self.state == INVITED and (self.token_expires_at is None or now >= self.token_expires_at)
+
+
+class ErasureRow(Tables):
+    """Kept until every site has carried it out: it names a person."""
+
+    __tablename__ = "erasures"
+
+    serial: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    pipeline: Mapped[str] = mapped_column(String(63))
+    entity: Mapped[str] = mapped_column(Text)
 
 
 def sites(session: Session) -> list[SiteRow]:

@@ -84,7 +84,11 @@ async def run(settings: Settings) -> None:
             process.background("http", lambda: http.serve(answers, settings.host, settings.http_port))
             trust = SiteTrust(home)
             reporting = Reporting(identity.site, hub, serving, trust, process.clock)
-            watch = Watch(hub, serving, pipelines, trust, reporting.status)
+
+            async def erase(pipeline: str, entity: str) -> None:
+                await asyncio.gather(*(lane.erase(pipeline, entity) for lane in lanes))
+
+            watch = Watch(hub, serving, pipelines, trust, reporting.status, erase)
             forwarders = [Forwarder(lane, hub) for lane in lanes]
             process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
             await process.until_stopped()

@@ -44,7 +44,10 @@ class Forwarder:
 
     async def _forward(self) -> PenstockError | None:
         """Forwards one batch. Returns why the hub refused it."""
-        batch = await self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S)
+        async with self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S) as batch:
+            return await self._send(batch)
+
+    async def _send(self, batch: Batch) -> PenstockError | None:
         try:
             answer = await self._hub.call(self._hub.stub.Forward, self._request(batch), within=ANSWER_S)
         except PenstockError as error:

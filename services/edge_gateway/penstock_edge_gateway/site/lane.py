@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
@@ -20,6 +21,7 @@ class Lane:
         self._waiting: list[tuple[Sequence[Record], asyncio.Future[None]]] = []
         self._committing: asyncio.Task[None] | None = None
         self._arrived = asyncio.Event()
+        self._under_way = asyncio.Lock()
         self.full_since: datetime | None = None
 
     def refuse(self, now: datetime) -> datetime:
@@ -46,16 +48,27 @@ class Lane:
         self.full_since = None
         self._arrived.set()
 
-    async def oldest(self, most: int, most_bytes: int, *, gather_s: float = 0.0) -> Batch:
-        """Waits for records, and `gather_s` for more of them; returns the oldest."""
+    @asynccontextmanager
+    async def oldest(self, most: int, most_bytes: int, *, gather_s: float = 0.0) -> AsyncIterator[Batch]:
+        """Waits for records, and `gather_s` for more of them; the oldest are under way for as long as the
+        block lasts.
+        """
         while True:
             self._arrived.clear()
             if self.spool.waiting < most:
                 await asyncio.sleep(gather_s)
-            batch = await asyncio.to_thread(self.spool.read, most, most_bytes)
-            if batch.entries:
-                return batch
+            async with self._under_way:
+                batch = await asyncio.to_thread(self.spool.read, most, most_bytes)
+                if batch.entries:
+                    yield batch
+                    return
             await self._arrived.wait()
+
+    async def erase(self, pipeline: str, entity: str) -> None:
+        """Erases an entity; returns when no batch that was read before is under way."""
+        await asyncio.to_thread(self.spool.erase, pipeline, entity)
+        async with self._under_way:
+            pass
 
     async def _commit(self) -> None:
         try:

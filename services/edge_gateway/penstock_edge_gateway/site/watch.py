@@ -5,7 +5,7 @@ on: a hub that comes back changes nothing unless something newer was granted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 import structlog
@@ -36,12 +36,16 @@ class Watch:
         pipelines: Pipelines,
         trust: SiteTrust,
         status: Callable[[], site_pb2.SiteStatus],
+        erase: Callable[[str, str], Awaitable[None]],
     ) -> None:
+        """`erase` removes an entity of a pipeline, and returns when nothing of it can be forwarded."""
         self._hub = hub
         self._serving = serving
         self._pipelines = pipelines
         self._trust = trust
         self._status = status
+        self._erase = erase
+        self._erased = 0  # serial of the last erasure that was carried out
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
@@ -53,6 +57,7 @@ class Watch:
                 numbers=self._pipelines.numbers,
                 trust_serial=self._trust.serial,
                 status=self._status(),
+                erased=self._erased,
             )
             try:
                 answer = await self._hub.call(self._hub.stub.Watch, request, within=WITHIN_S)
@@ -71,6 +76,9 @@ class Watch:
             *[await self._one(PipelineDeleted, said, self._pipelines.delete) for said in answer.deleted],
             *[await self._one(ModelVersionPromoted, said, self._promoted) for said in answer.promotions],
         ]
+        for one in answer.erasures:
+            await self._erase(one.pipeline, one.entity)
+            self._erased = one.serial
         return all(taken)
 
     async def _follow(self, updates: bytes) -> bool:

@@ -167,6 +167,7 @@ class Site(_message.Message):
     LAST_CONTACT_FIELD_NUMBER: _builtins.int
     CLOCK_AHEAD_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     state: _builtins.str
     """invited, enrolled or revoked."""
@@ -174,6 +175,8 @@ class Site(_message.Message):
     """SHA-256 of its certificate, in hex; empty before it has joined."""
     incarnation: _builtins.int
     """Rises with each start of the site."""
+    erased: _builtins.int
+    """Serial up to which it has carried out erasures."""
     @_builtins.property
     def since(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -199,11 +202,59 @@ class Site(_message.Message):
         last_contact: _timestamp_pb2.Timestamp | None = ...,
         clock_ahead: _duration_pb2.Duration | None = ...,
         status: _site_pb2.SiteStatus | None = ...,
+        erased: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "last_contact", b"last_contact", "since", b"since", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "incarnation", b"incarnation", "key", b"key", "last_contact", b"last_contact", "name", b"name", "since", b"since", "state", b"state", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clock_ahead", b"clock_ahead", "erased", b"erased", "incarnation", b"incarnation", "key", b"key", "last_contact", b"last_contact", "name", b"name", "since", b"since", "state", b"state", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Site: _TypeAlias = Site  # noqa: Y015
+
+@_typing.final
+class EraseAtSitesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    pipeline: _builtins.str
+    entity: _builtins.str
+    def __init__(
+        self,
+        *,
+        pipeline: _builtins.str = ...,
+        entity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "pipeline", b"pipeline"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseAtSitesRequest: _TypeAlias = EraseAtSitesRequest  # noqa: Y015
+
+@_typing.final
+class EraseAtSitesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    serial: _builtins.int
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Sites that have it still to do. What they forward of the entity until then is dropped."""
+
+    def __init__(
+        self,
+        *,
+        serial: _builtins.int = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["serial", b"serial", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EraseAtSitesResponse: _TypeAlias = EraseAtSitesResponse  # noqa: Y015

@@ -55,6 +55,11 @@ class EdgeGatewayServiceStub:
                 request_serializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.RevokeSiteRequest.SerializeToString,
                 response_deserializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.Site.FromString,
                 _registered_method=True)
+        self.EraseAtSites = channel.unary_unary(
+                '/penstock.edge_gateway.v1.EdgeGatewayService/EraseAtSites',
+                request_serializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.EraseAtSitesRequest.SerializeToString,
+                response_deserializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.EraseAtSitesResponse.FromString,
+                _registered_method=True)
 
 
 class EdgeGatewayServiceServicer:
@@ -87,6 +92,13 @@ class EdgeGatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseAtSites(self, request, context):
+        """Erases an entity from what sites have not forwarded yet: each when it is reached next.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EdgeGatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +121,11 @@ def add_EdgeGatewayServiceServicer_to_server(servicer, server):
                     servicer.RevokeSite,
                     request_deserializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.RevokeSiteRequest.FromString,
                     response_serializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.Site.SerializeToString,
+            ),
+            'EraseAtSites': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseAtSites,
+                    request_deserializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.EraseAtSitesRequest.FromString,
+                    response_serializer=penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.EraseAtSitesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -220,6 +237,33 @@ class EdgeGatewayService:
             '/penstock.edge_gateway.v1.EdgeGatewayService/RevokeSite',
             penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.RevokeSiteRequest.SerializeToString,
             penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.Site.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseAtSites(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.edge_gateway.v1.EdgeGatewayService/EraseAtSites',
+            penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.EraseAtSitesRequest.SerializeToString,
+            penstock_dot_edge__gateway_dot_v1_dot_edge__gateway__pb2.EraseAtSitesResponse.FromString,
             options,
             channel_credentials,
             insecure,

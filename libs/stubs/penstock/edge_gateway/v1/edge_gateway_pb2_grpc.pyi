@@ -39,6 +39,8 @@ class EdgeGatewayServiceStub:
     GetSite: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.GetSiteRequest, _edge_gateway_pb2.Site]
     RevokeSite: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.RevokeSiteRequest, _edge_gateway_pb2.Site]
     """The site's certificate counts no more, from its next call on."""
+    EraseAtSites: _grpc.UnaryUnaryMultiCallable[_edge_gateway_pb2.EraseAtSitesRequest, _edge_gateway_pb2.EraseAtSitesResponse]
+    """Erases an entity from what sites have not forwarded yet: each when it is reached next."""
 
 @_typing.type_check_only
 class EdgeGatewayServiceAsyncStub(EdgeGatewayServiceStub):
@@ -51,6 +53,8 @@ class EdgeGatewayServiceAsyncStub(EdgeGatewayServiceStub):
     GetSite: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.GetSiteRequest, _edge_gateway_pb2.Site]  # type: ignore[assignment]
     RevokeSite: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.RevokeSiteRequest, _edge_gateway_pb2.Site]  # type: ignore[assignment]
     """The site's certificate counts no more, from its next call on."""
+    EraseAtSites: _aio.UnaryUnaryMultiCallable[_edge_gateway_pb2.EraseAtSitesRequest, _edge_gateway_pb2.EraseAtSitesResponse]  # type: ignore[assignment]
+    """Erases an entity from what sites have not forwarded yet: each when it is reached next."""
 
 class EdgeGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Sites, for people: behind the front door."""
@@ -84,5 +88,13 @@ class EdgeGatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_edge_gateway_pb2.Site, _abc.Awaitable[_edge_gateway_pb2.Site]]:
         """The site's certificate counts no more, from its next call on."""
+
+    @_abc_1.abstractmethod
+    def EraseAtSites(
+        self,
+        request: _edge_gateway_pb2.EraseAtSitesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_edge_gateway_pb2.EraseAtSitesResponse, _abc.Awaitable[_edge_gateway_pb2.EraseAtSitesResponse]]:
+        """Erases an entity from what sites have not forwarded yet: each when it is reached next."""
 
 def add_EdgeGatewayServiceServicer_to_server(servicer: EdgeGatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -223,9 +223,12 @@ class WatchRequest(_message.Message):
     NUMBERS_FIELD_NUMBER: _builtins.int
     TRUST_SERIAL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.int
     trust_serial: _builtins.int
     """Serial of the newest update of the trust store that the site has."""
+    erased: _builtins.int
+    """Serial of the last erasure that the site has carried out since its start."""
     @_builtins.property
     def generations(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Generation of the newest promotion that the site has, by pipeline."""
@@ -244,10 +247,11 @@ class WatchRequest(_message.Message):
         numbers: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         trust_serial: _builtins.int = ...,
         status: _site_pb2.SiteStatus | None = ...,
+        erased: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generations", b"generations", "incarnation", b"incarnation", "numbers", b"numbers", "status", b"status", "trust_serial", b"trust_serial"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erased", b"erased", "generations", b"generations", "incarnation", b"incarnation", "numbers", b"numbers", "status", b"status", "trust_serial", b"trust_serial"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,6 +265,7 @@ class WatchResponse(_message.Message):
     PIPELINES_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
     TRUST_FIELD_NUMBER: _builtins.int
+    ERASURES_FIELD_NUMBER: _builtins.int
     trust: _builtins.bytes
     """Updates of the trust store (envelopes of penstock.packages.trust_updates) as a JSON array,
     where there is a newer one.
@@ -275,6 +280,10 @@ class WatchResponse(_message.Message):
     def pipelines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
     @_builtins.property
     def deleted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]: ...
+    @_builtins.property
+    def erasures(self) -> _containers.RepeatedCompositeFieldContainer[Global___Erasure]:
+        """In their order."""
+
     def __init__(
         self,
         *,
@@ -282,14 +291,42 @@ class WatchResponse(_message.Message):
         pipelines: _abc.Iterable[_builtins.bytes] | None = ...,
         deleted: _abc.Iterable[_builtins.bytes] | None = ...,
         trust: _builtins.bytes = ...,
+        erasures: _abc.Iterable[Global___Erasure] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "pipelines", b"pipelines", "promotions", b"promotions", "trust", b"trust"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "erasures", b"erasures", "pipelines", b"pipelines", "promotions", b"promotions", "trust", b"trust"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchResponse: _TypeAlias = WatchResponse  # noqa: Y015
+
+@_typing.final
+class Erasure(_message.Message):
+    """All of an entity is to leave the site's spool, before the site names the serial as carried out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIAL_FIELD_NUMBER: _builtins.int
+    PIPELINE_FIELD_NUMBER: _builtins.int
+    ENTITY_FIELD_NUMBER: _builtins.int
+    serial: _builtins.int
+    pipeline: _builtins.str
+    entity: _builtins.str
+    def __init__(
+        self,
+        *,
+        serial: _builtins.int = ...,
+        pipeline: _builtins.str = ...,
+        entity: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entity", b"entity", "pipeline", b"pipeline", "serial", b"serial"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Erasure: _TypeAlias = Erasure  # noqa: Y015
 
 @_typing.final
 class FetchPackageRequest(_message.Message):

@@ -41,6 +41,8 @@ class Batch:
     epoch: str
     first: int
     records: Sequence[Forwarded]
+    # Entities that the site has still to erase, each with its pipeline, as a Kafka key.
+    erased: frozenset[tuple[str, bytes]] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Rest:
     position: Position
 
 
-def batch_of(site: str, request: ForwardRequest) -> Batch:
+def batch_of(site: str, request: ForwardRequest, erased: frozenset[tuple[str, bytes]] = frozenset()) -> Batch:
     """Raises Invalid for a lane that does not exist, and for records that no sequence counts."""
     if request.lane not in LANES:
         raise Invalid(f"no lane `{request.lane}`", where="lane", remedy=f"Lanes: {', '.join(LANES)}")
@@ -59,7 +61,8 @@ def batch_of(site: str, request: ForwardRequest) -> Batch:
         raise Invalid("a batch names its epoch, and its first sequence from 1 on", where="first")
     if any(one.WhichOneof("what") == "gap" and not one.gap.records for one in request.records):
         raise Invalid("a gap of no records", where="records")
-    return Batch(Lane(site, request.lane), request.incarnation, request.epoch, request.first, request.records)
+    lane = Lane(site, request.lane)
+    return Batch(lane, request.incarnation, request.epoch, request.first, request.records, erased)
 
 
 def rest_of(batch: Batch, known: Position | None) -> Rest:

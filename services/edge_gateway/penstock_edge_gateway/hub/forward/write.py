@@ -61,7 +61,9 @@ class Write:
                 self._told.append(lambda gap=record.gap: _tell_gap(lane, gap))  # type: ignore[misc]
                 continue
             try:
-                messages.append(self._translate(lane.site, record))
+                message = self._translate(lane.site, record)
+                if (record.event.pipeline, message.key) not in batch.erased:
+                    messages.append(message)
             except Unavailable:
                 raise
             except Exception as error:  # one record must not stop its lane for good

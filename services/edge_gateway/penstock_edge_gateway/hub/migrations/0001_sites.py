@@ -1,4 +1,4 @@
-"""sites"""
+"""sites and erasures"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -25,7 +25,15 @@ def upgrade() -> None:
         sa.Column("last_contact", UtcDateTime(), nullable=True),
         sa.Column("clock_ahead_s", sa.Double(), nullable=True),
         sa.Column("status", sa.LargeBinary(), nullable=True),
+        sa.Column("erased", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name"),
         sa.UniqueConstraint("key"),
         sa.UniqueConstraint("token"),
+    )
+    op.create_table(
+        "erasures",
+        sa.Column("serial", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("pipeline", sa.String(length=63), nullable=False),
+        sa.Column("entity", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("serial"),
     )
