@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import pytest
 
 from penstock.contracts.metrics import CALLS, HOME_FREE, JOB_DURATION, JOBS, MEMORY, READY, WAITING, Metric
 from penstock.ingest.v1 import ingest_pb2, ingest_pb2_grpc
+from penstock.runtime import rpc
 from penstock.testing.broker import free_ports
 from penstock.testing.otlp import Point, Receiver, Span
 from penstock.testing.wait import until
@@ -211,3 +214,23 @@ def test_a_collector_that_is_away_harms_nothing(tmp_path: Path) -> None:
     for running in run(tmp_path, f"http://127.0.0.1:{port}"):
         running.call()
         assert running.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "traceparent", "share"),
+    [
+        ("/penstock.ingest.v1.IngestService/GetCounts", None, 1.0),
+        ("/grpc.health.v1.Health/Check", f"00-{'a' * 32}-{'b' * 16}-01", 0.0),
+        ("/inference.GRPCInferenceService/ModelInfer", f"00-{'a' * 32}-{'b' * 16}-01", 1.0),
+        ("/inference.GRPCInferenceService/ModelInfer", f"00-{'a' * 32}-{'b' * 16}-00", 0.0),
+        ("/inference.GRPCInferenceService/ModelInfer", None, 0.01),
+    ],
+)
+def test_one_inference_in_a_hundred_has_a_span_and_each_of_a_caller_that_traces(
+    method: str, traceparent: str | None, share: float
+) -> None:
+    random.seed(7)
+    metadata = [("traceparent", traceparent)] if traceparent else []
+    call = SimpleNamespace(method=method, invocation_metadata=metadata)
+    spans = sum(rpc._answered_in_a_span(call) for _ in range(20_000))  # type: ignore[arg-type]
+    assert abs(spans - share * 20_000) <= 60

@@ -145,7 +145,7 @@ def test_it_answers_as_its_package_says_in_every_way_of_calling(site: Running) -
         ("decision", "BYTES", [1, 1]),
         ("probabilities", "FP32", [1, 2]),
     ]
-    prediction = dict(told.initial_metadata())["x-penstock-prediction"]
+    prediction = dict(told.trailing_metadata())["x-penstock-prediction"]
     fields = pb.Fields(fields={"income": pb.Value(number=1.0), "purpose": pb.Value(text="car")})
     by_fields = InferenceServiceStub(site.channel).Predict(
         pb.PredictRequest(pipeline=NAME, fields=fields), timeout=10

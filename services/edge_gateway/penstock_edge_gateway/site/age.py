@@ -6,6 +6,7 @@ over restarts of the process; time without power it does not know, so nothing gr
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,12 @@ Clock = Callable[[], tuple[str, float]]
 
 def since_boot() -> tuple[str, float]:
     """Reads the machine's clock (Linux)."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return boot, time.clock_gettime(time.CLOCK_BOOTTIME)
+    return _boot(), time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@functools.cache
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 class AgeClock:

@@ -44,7 +44,13 @@ def leave_out_inputs(said: Prediction, model: Model, pipelines: Callable[[str], 
     files = [model.package.pipeline]
     with suppress(NotFound):  # it was deleted, or the site has not heard of it yet
         files.append(pipelines(model.pipeline))
+    sources = {reference.partition(".")[0] for reference in model.references.values()}
+    withheld = {
+        f"{source}.{field}"
+        for file in files
+        for source in sources & file.sources.keys()
+        for field in file.withheld(source)
+    }
     for name, reference in model.references.items():
-        source, _, field = reference.partition(".")
-        if any(source in file.sources and field in file.withheld(source) for file in files):
+        if reference in withheld:
             inputs[name] = [None] * len(inputs[name])
