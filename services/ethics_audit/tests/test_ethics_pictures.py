@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
+from importlib.resources import files
 from xml.etree import ElementTree
 
 import pytest
@@ -141,3 +143,19 @@ def test_a_training_that_had_not_learnt_all_says_so(losses: list[float], epochs:
     )
     result = Result.model_construct(training=Curves(metric="auroc", points=points), epochs=epochs)
     assert ["still falling" in one for one in unfinished(result)] == [True] * said
+
+
+def test_a_narrow_picture_fits_a_phone_and_a_wide_one_keeps_its_letters() -> None:
+    """A picture is as wide as its share of the page; on a phone that share of what letters need."""
+    from matplotlib.figure import Figure
+
+    from penstock_ethics_audit.report.drawing import WIDTH, svg_of
+
+    shares = [
+        re.findall(r'style="--share: ([0-9.]+)"', svg_of(Figure((width, 3)), "some"))
+        for width in (WIDTH / 2, WIDTH, 2 * WIDTH)
+    ]
+    assert shares == [["0.50"], ["1.00"], ["1.00"]]
+    style = files("penstock_ethics_audit.report").joinpath("templates", "report.css").read_text()
+    phone = style.split("@media screen and (max-width: 40rem)")[1].split("@media print")[0]
+    assert "figure.wide svg { min-width: calc(var(--share, 1) * 36rem); max-width: none; }" in phone

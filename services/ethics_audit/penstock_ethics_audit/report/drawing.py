@@ -111,7 +111,7 @@ def svg_of(figure: Figure, name: str) -> str:
             buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
         )
     width = figure.get_figwidth()
-    size = f"max-width: {100 * min(1.0, width / WIDTH):.0f}%" if width > GATE_WIDTH else ""
+    size = f"--share: {min(1.0, width / WIDTH):.2f}" if width > GATE_WIDTH else ""
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     edits: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
         (r"^.*?(?=<svg)", ""),
