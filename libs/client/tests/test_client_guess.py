@@ -108,6 +108,49 @@ def test_what_gives_the_answer_away_is_left_out_with_its_figure(found: First, pi
     assert "recovered" in read(again.text).resolved_features(), "a person knows better"
 
 
+def test_a_column_that_says_no_more_than_the_most_frequent_class_is_no_leak(tmp_path: Path) -> None:
+    """95 of 100 are `current`: whoever always says so is right as often. One class has three rows."""
+    draw, path = random.Random(3), tmp_path / "loans.csv"
+    states = ["late" if n % 100 in range(5) else "current" for n in range(600)]
+    states[7:10] = ["stolen"] * 3
+    rows = [
+        f"{draw.randint(0, 4)},{draw.random():.3f},{len(state) + draw.random() / 10:.3f},{state}"
+        for state in states
+    ]
+    path.write_text("collections,income,told,loan_status\n" + "\n".join(rows) + "\n")
+    found = first(read_table(path))
+    assert {one.name for one in found.guess.fields if one.left_out} == {"told"}
+    assert found.baseline, "a class of three rows keeps nobody from a gate"
+    assert found.baseline.rows == 597
+    assert read(found.text).audit.gates[0].metric == "accuracy"
+
+
+@pytest.mark.parametrize(
+    ("columns", "target", "task"),
+    [
+        ("got_callback:ny color:abc amount:n", "got_callback", "binary"),
+        ("lot:abc Sale_Price:n lat:n", "Sale_Price", "regression"),
+        ("smoker:ny ban:ny amount:n", "smoker", "binary"),
+        ("smoker:ny amount:n grade2:ny", "grade2", "binary"),
+        ("amount:n color:abc lat:n", "lat", "regression"),
+        ("poverty:abc amount:n sex:mf", "poverty", "multiclass"),
+    ],
+)
+def test_a_target_is_named_as_an_answer_or_stands_at_an_end(
+    tmp_path: Path, columns: str, target: str, task: str
+) -> None:
+    path, draw = tmp_path / "some.csv", random.Random(1)
+    header, kinds = zip(*(column.split(":") for column in columns.split()), strict=True)
+
+    def cell(kind: str) -> str:
+        return f"{draw.random():.3f}" if kind == "n" else draw.choice(kind)
+
+    rows = [",".join(cell(kind) for kind in kinds) for _ in range(60)]
+    path.write_text("\n".join([",".join(header), *rows]) + "\n")
+    guess = first(read_table(path)).guess
+    assert (guess.target.field.name, guess.target.task) == (target, task)
+
+
 def test_whom_the_law_protects_is_grouped_and_gated(found: First, pipeline: Pipeline) -> None:
     assert set(pipeline.audit.groups) == {"Geschlecht", "age"}
     quality, *fair = pipeline.audit.gates
@@ -181,10 +224,37 @@ def test_protected_names_in_several_languages(name: str) -> None:
         "native_app",
         "HouseAge",
         "black_list",
+        "age_of_domain",
     ],
 )
 def test_names_that_only_look_protected(name: str) -> None:
     assert not names.protected(name)
+
+
+@pytest.mark.parametrize(
+    ("values", "protects"),
+    [
+        (["Female", "Male", "unknown"], True),
+        (["m", "f"], True),
+        (["Black", "White"], True),
+        (["Never married", "married", "divorced"], True),
+        (["black", "white", "red"], False),
+        (["m", "l", "s"], False),
+        (["single", "double"], False),
+        (["other", "male"], False),
+    ],
+)
+def test_a_column_protects_whom_its_values_name(values: list[str], protects: bool) -> None:
+    assert bool(names.protected_values(values)) == protects
+
+
+def test_rows_belong_to_a_person_rather_than_to_a_thing(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.csv"
+    rows = [f"{n % 30},{n % 40},{n / 7:.3f}" for n in range(200)]
+    path.write_text("movieId,userId,rating\n" + "\n".join(rows) + "\n")
+    entity = first(read_table(path)).guess.entity
+    assert entity
+    assert entity.name == "userId"
 
 
 def test_a_text_that_is_the_only_input_is_one(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from penstock.client.cli.output import EXIT_USAGE, AsJson, console, fail, progress, show
-from penstock.client.guess.decide import LAST, Answers, Field
+from penstock.client.guess.decide import FIRST, LAST, Answers, Field
 from penstock.client.guess.infer import First, first
 from penstock.client.guess.report import report as page
 from penstock.client.guess.table import Table, read_table
@@ -55,8 +55,8 @@ def init(
     guess = found.guess.target
     said = f"target    {guess.field.name}: {guess.task}"
     said += f", positive {guess.positive}" if guess.positive is not None else ""
-    if guess.why == LAST:
-        said += f"; a mere guess, as {LAST}: another by --target COLUMN"
+    if guess.why in (FIRST, LAST):
+        said += f"; a mere guess, as {guess.why}: another by --target COLUMN"
     next_step = f"wrote {to}. {'Mend that' if lacks else 'Read it'}, then: penstock validate {to}"
     document = {"file": str(to), "problems": lacks, "target": guess.field.name, "type": guess.task}
     show(document, said, *left, *lacks, next_step, as_json=as_json_)

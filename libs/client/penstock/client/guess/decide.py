@@ -27,6 +27,7 @@ _FEW_NUMBERS = 10
 _MOST_CLASSES = 100
 LAST = "the last column"
 """Why a target was taken that nothing speaks for."""
+FIRST = "the first column"
 
 
 @dataclass(frozen=True)
@@ -165,8 +166,8 @@ def _counts_up(numbers: list[float]) -> bool:
 
 
 def _entity(columns: list[Column], identity: Column | None) -> Column | None:
-    """A column that names somebody with more than one row."""
-    for column in columns:
+    """A column that names somebody with more than one row: a person rather than a thing."""
+    for column in sorted(columns, key=lambda column: not names.names_somebody(column.name)):
         if column is identity or column.unique or column.missing or not _IDS.search(column.name):
             continue
         if column.name.lower().endswith(("number", "no", "index", "nr")):
@@ -179,6 +180,8 @@ def _entity(columns: list[Column], identity: Column | None) -> Column | None:
 def _field(column: Column, table: Table, answers: Answers) -> Field:
     kind = kind_of(column, listed=table.whole)
     protected = names.protected(column.name) or ""
+    if not protected and kind.type == "category":
+        protected = names.protected_values(column.counts) or ""
     if answers.protected is not None:
         protected = (protected or "named by you") if column.field in answers.protected else ""
     personal = names.personal(column.name, list(column.counts))
@@ -226,14 +229,33 @@ def _target(fields: list[Field], table: Table, answers: Answers) -> Target:
             where=str(table.path),
             remedy="Give what a model is to learn from, and a column with what it is to answer",
         )
+    found, why = (chosen[0], "as you said") if chosen else _most_likely(fields, able)
+    return _typed_target(replace(found, left_out="", protected="", personal=""), table, answers, why)
+
+
+def _most_likely(fields: list[Field], able: list[Field]) -> tuple[Field, str]:
+    """The field that is most likely the target, and why: by its name, else the last one; or the first if
+    that alone has two values, or has classes while none that can be the target stands last.
+    """
     named = [one for one in able if names.names_a_target(one.column.name)]
     named += [one for one in fields[-1:] if one in able and one.name.lower() == "y"]
-    likely = [one for one in able if not one.protected and names.may_name_a_target(one.column.name)]
-    perhaps = [one for one in likely if one.type != "number" or len(one.column.counts) == 2]
-    last = [one for one in able if not one.protected][-1:] or able[-1:]
-    found = (chosen or named[-1:] or perhaps[-1:] or last)[0]
-    why = "as you said" if chosen else "by its name" if named or perhaps else LAST
-    return _typed_target(replace(found, left_out="", protected="", personal=""), table, answers, why)
+    free = [one for one in able if not one.protected]
+    events = [one for one in free if _of_two(one) and names.names_an_event(one.column.name)]
+    likely = [one for one in free if names.may_name_a_target(one.column.name)]
+    perhaps = [one for one in likely if one.type != "number" or _of_two(one)]
+    amounts = [one for one in free if one.type == "number" and names.names_an_amount(one.column.name)]
+    if by_name := named or events or perhaps or amounts:
+        return by_name[-1], "by its name"
+    free = free or able[-1:]
+    begins, ends = free[0] is fields[0], free[-1] is fields[-1]
+    alone = _of_two(free[0]) and not _of_two(free[-1])
+    if begins and (alone or (free[0].type == "category" and not ends)):
+        return free[0], FIRST
+    return free[-1], LAST
+
+
+def _of_two(one: Field) -> bool:
+    return len(one.column.counts) == 2
 
 
 def _able(one: Field) -> bool:

@@ -43,6 +43,8 @@ def leaks(guess: Guess) -> dict[str, str]:
             continue
         score = _alone(one, picked, labels, guess.target.task)
         word = afterwards(column.name)
+        if guess.target.task == "multiclass" and not _beats_the_most_frequent(score, labels):
+            continue
         if score >= NEARLY_ALONE:
             found[one.name] = f"predicts `{target.name}` nearly alone: {measure} {score:.3f}"
         elif word and score >= _AFTERWARDS_FROM:
@@ -50,8 +52,15 @@ def leaks(guess: Guess) -> dict[str, str]:
     return found
 
 
+def _beats_the_most_frequent(accuracy: float, labels: Array) -> bool:
+    """Tells whether it makes less than half the mistakes of who always says the most frequent class."""
+    return 1 - accuracy < (1 - float(np.bincount(labels).max()) / len(labels)) / 2
+
+
 def baseline(guess: Guess) -> Baseline | None:
-    """None where there are too few rows, or no input."""
+    """None where there are too few rows, or no input. Of several classes those are left out that have
+    fewer rows than there are folds.
+    """
     from sklearn.compose import make_column_transformer
     from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.model_selection import KFold, StratifiedKFold, cross_val_score
@@ -60,7 +69,11 @@ def baseline(guess: Guess) -> Baseline | None:
     picked, labels = _labelled(guess)
     inputs = guess.inputs()
     task = guess.target.task
-    rarest = len(labels) if task == "regression" else np.unique(labels, return_counts=True)[1].min()
+    if task == "multiclass":
+        enough = np.bincount(labels)[labels] >= _FOLDS
+        picked = [row for row, kept in zip(picked, enough, strict=True) if kept]
+        labels = np.unique(labels[enough], return_inverse=True)[1]
+    rarest = len(labels) if task == "regression" else np.bincount(labels).min(initial=len(labels))
     if not inputs or len(labels) < _FEWEST or rarest < _FOLDS:
         return None
     table = np.empty((len(picked), len(inputs)), dtype=object)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 
 def _listed(names: str) -> frozenset[str]:
@@ -30,6 +31,7 @@ _PROTECTED = {
 _WHY = {name: why for why, names in _PROTECTED.items() for name in names.split()}
 _ONLY_WITH = {
     "party": {"political"},
+    "political": {"party", "opinion", "view", "views", "affiliation", "orientation"},
     "civil": {"status", "estado", "etat", "stato"},
     "orientation": {"sexual"},
     "native": {"country", "born", "language"},
@@ -41,9 +43,13 @@ _ONLY_WITH = {
 }  # words that mean it beside one of these alone; with none of them, standing alone
 _THINGS = _listed(
     "house home building property car vehicle machine equipment account policy loan contract product file"
+    " domain site website page company firm business device server engine tree roof battery invoice"
 )
 """Things that have an age, too, and no rights."""
-_PEOPLE = _listed("holder owner customer client applicant person driver buyer tenant employee")
+_PEOPLE = _listed(
+    "holder owner customer client applicant person driver buyer tenant employee user member patient subject"
+    " household student kunde cliente"
+)
 _PERSONAL = _listed(
     "firstname lastname surname fullname vorname nachname familienname prenom nom nombre apellido apellidos"
     " cognome email mail phone telephone telefon telefono mobile handy address adresse anschrift direccion"
@@ -62,12 +68,35 @@ _TARGETS = _listed(
     " converted clicked subscribed loan_default credit_risk creditability status_target"
     " deny denied denial accepted rejected granted hired admitted"
 )
+_EVENTS = _listed(
+    "callback released recidivism reoffended relapse relapsed convicted purchased bought hired responded"
+    " subscribed clicked converted enrolled graduated readmitted infected churned defaulted survived approved"
+    " accepted rejected denied granted repaid fraud spam phishing malware"
+)
+_AMOUNTS = _listed(
+    "price salary wage wages earnings rent cost costs charges revenue sales demand rating yield strength"
+    " ridership consumption preis miete umsatz prix loyer precio"
+)
 _PERHAPS = _listed("status species kind category quality result recommended decision verdict grade")
 _POSITIVE = _listed(
     "yes true y 1 bad default defaulted churn churned fraud positive pos malignant spam died dead approved"
     " good_risk ja oui si sim presence present case failure failed fail abnormal survived"
 )
 _FEW = 20  # values, of which none finds a person
+_VALUES = {
+    "sex": _listed(
+        "male female m f man woman men women mann frau mannlich weiblich homme femme hombre mujer masculino"
+        " femenino uomo donna maschio femmina"
+    ),
+    "race or ethnic origin": _listed(
+        "black white asian hispanic latino latina african caucasian indigenous afro mestizo native"
+    ),
+    "marital status": _listed(
+        "single married divorced widowed separated unmarried ledig verheiratet geschieden"
+    ),
+}
+_NEUTRAL = _listed("other unknown missing na none nan mixed two more not reported andere sonstige autre otro")
+"""Words of values that stand beside those above."""
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[a-zA-Z]{2,}")
 
 
@@ -90,6 +119,16 @@ def protected(name: str) -> str | None:
     return None
 
 
+def protected_values(texts: Iterable[str]) -> str | None:
+    """The attribute that a column holds by all of its few values, two of them named as people are."""
+    values = [set(words(text)) for text in texts]
+    for why, known in _VALUES.items():
+        named = sum(1 for value in values if value & known)
+        if 2 <= named <= len(values) <= _FEW and all(value & known or value <= _NEUTRAL for value in values):
+            return why
+    return None
+
+
 def personal(name: str, texts: list[str]) -> str | None:
     """Reason why a column of these different values names or finds a person."""
     if len(texts) <= _FEW:
@@ -107,8 +146,23 @@ def afterwards(name: str) -> str | None:
     return next((word for word in [*found, "".join(found)] if word in _AFTERWARDS), None)
 
 
+def names_somebody(name: str) -> bool:
+    """Tells whether an id is that of a person, who has more to lose than a thing."""
+    return bool(set(words(name)) & _PEOPLE)
+
+
 def names_a_target(name: str) -> bool:
     return "_".join(words(name)) in _TARGETS or "".join(words(name)) in _TARGETS
+
+
+def names_an_event(name: str) -> bool:
+    """Tells whether a column of two values is an answer: somebody was hired, or not."""
+    return bool(set(words(name)) & _EVENTS)
+
+
+def names_an_amount(name: str) -> bool:
+    """Tells whether a column of numbers is more often an answer than an input."""
+    return bool({*words(name)[-1:]} & _AMOUNTS)
 
 
 def may_name_a_target(name: str) -> bool:
