@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from penstock.client.cli import output
 from penstock.client.cli.main import app
-from penstock.client.cli.predictions import _probable
+from penstock.client.cli.predictions import _probable, _warned
 from penstock.client.connection import Connection
 from penstock.contracts.errors import DeadlineExceeded, Unavailable
 from penstock.contracts.load import read
@@ -137,6 +137,13 @@ class _Late(grpc.RpcError):
 
     def trailing_metadata(self) -> None:
         return None
+
+
+def test_who_gives_few_of_many_inputs_is_told_briefly() -> None:
+    warnings = [f"`x{n}` is missing" for n in range(47)]
+    assert _warned(warnings[:5]) == [f"warning: {warning}" for warning in warnings[:5]]
+    said = _warned(warnings)
+    assert (len(said), said[-1]) == (6, "warning: and 42 more such; --json names all")
 
 
 def test_the_most_probable_classes_come_first() -> None:

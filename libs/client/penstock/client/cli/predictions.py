@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated
 
@@ -19,6 +19,7 @@ from penstock.contracts.verdicts import worded
 from penstock.contracts.versions import version_name
 
 MOST_CLASSES = 5
+MOST_WARNINGS = 5
 
 
 def predict(
@@ -49,7 +50,7 @@ def predict(
     show(
         found,
         f"{found.decision or said}   ({said})",
-        *(f"warning: {warning}" for warning in found.warnings),
+        *_warned(found.warnings),
         f"by {version_name(pipeline, found.digest)}, generation {found.generation}."
         f"   Where from: penstock trace {found.prediction}",
         as_json=as_json_,
@@ -60,11 +61,18 @@ def _probable(probabilities: Mapping[str, float]) -> str:
     """The most probable classes first, at most MOST_CLASSES."""
     ordered = sorted(probabilities.items(), key=lambda item: -item[1])
     shown = [f"{name} {value:.4f}" for name, value in ordered[:MOST_CLASSES]]
-    if len(ordered) > len(shown):
-        shown.append(
-            f"{len(ordered) - len(shown)} others {sum(value for _, value in ordered[MOST_CLASSES:]):.4f}"
-        )
+    if more := len(ordered) - len(shown):
+        rest = sum(value for _, value in ordered[MOST_CLASSES:])
+        shown.append(f"{more} other{'s' if more > 1 else ''} {rest:.4f}")
     return ", ".join(shown)
+
+
+def _warned(warnings: Sequence[str]) -> list[str]:
+    """At most MOST_WARNINGS: who gives three of fifty inputs is not told forty-seven times."""
+    shown = [f"warning: {warning}" for warning in warnings[:MOST_WARNINGS]]
+    if more := len(warnings) - len(shown):
+        shown.append(f"warning: and {more} more such; --json names all")
+    return shown
 
 
 def _unpromoted(penstock: Penstock, pipeline: str) -> NotFound | None:
