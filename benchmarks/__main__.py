@@ -53,8 +53,10 @@ def main() -> int:
     anomalies = script("anomalies")
     say("twenty tables, 3 splits")
     tables = script("twenty_tables")
-    say("init, ten tables")
-    guesses = script("first_guess")
+    say("init, thirty tables, and the models of ten")
+    guesses, models = script("first_guess"), script("first_models")
+    say("fairness.strength, 5 seeds")
+    strength = script("strength")
     say("texts, 5 seeds, and the training loop")
     texts = script("texts")
     say("wide_deep and ft_transformer, 3 seeds")
@@ -77,6 +79,8 @@ def main() -> int:
         *of_anomalies(anomalies),
         *of_tables(tables),
         *of_first_guesses(guesses),
+        *of_first_models(models),
+        *of_strength(strength),
         *of_texts(texts),
         *of_deep(deep),
         *of_trials(trials),
@@ -223,6 +227,31 @@ def of_first_guesses(found: dict[str, Any]) -> Iterator[Figure]:
                 right >= 0.9 * count,
                 right == count,
             )
+
+
+def of_first_models(found: dict[str, Any]) -> Iterator[Figure]:
+    tables, mean, worst = found["tables"], found["mean"], found["worst"]
+    yield Figure(
+        f"models of `init`'s files against the better of linear and boosted, {len(tables)} tables,"
+        f" {tables[0]['splits']} splits, paired",
+        "−0.01 on the mean, −0.03 at worst",
+        "≥ 0 on the mean",
+        f"{mean:+.4f} on the mean, {worst:+.4f} at worst",
+        mean >= -0.01 and worst >= -0.03,
+        mean >= 0,
+    )
+
+
+def of_strength(found: dict[str, Any]) -> Iterator[Figure]:
+    for by in ("sex", "race"):
+        large, small = found[by]["512"], found[by]["64"]
+        yield Figure(
+            f"`fairness.strength` 0.3 by {by}, batches of 512, of 64, {found['seeds']} seeds",
+            "0.03 apart",
+            "–",
+            f"{large:.3f}, {small:.3f}",
+            abs(large - small) <= 0.03,
+        )
 
 
 def of_texts(found: dict[str, Any]) -> Iterator[Figure]:

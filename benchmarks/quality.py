@@ -83,21 +83,21 @@ class Data:
 
 
 def adult_income() -> Data:
-    people = pd.DataFrame(_module("adult-income").people())
+    people = pd.DataFrame(module("adult-income").people())
     return _data("adult-income", people, people["over_50k"], 5, ("logistic", "boosting"))
 
 
 def credit_risk() -> Data:
-    applications, outcomes = _module("credit-risk").loans()
+    applications, outcomes = module("credit-risk").loans()
     return _data("credit-risk", applications, outcomes["defaulted"], 20, ("logistic",))
 
 
 def machine_telemetry() -> Data:
-    readings = _module("machine-telemetry").readings()
+    readings = module("machine-telemetry").readings()
     return _data("machine-telemetry", readings, readings["anomaly"], 5, ())
 
 
-def _module(example: str) -> Any:
+def module(example: str) -> Any:
     """The example's data.py; it downloads the data once."""
     spec = importlib.util.spec_from_file_location(
         f"{example.replace('-', '_')}_data", EXAMPLES / example / "data.py"
@@ -105,7 +105,7 @@ def _module(example: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    spec.loader.execmodule(module)
     return module
 
 

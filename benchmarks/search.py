@@ -137,7 +137,7 @@ def loans(folder: Path) -> int:
     data = quality.credit_risk()
     _, parts = next(quality.splits(len(data.features), 1))
     quality.write(data, parts, folder)
-    applications, _ = quality._module("credit-risk").loans()
+    applications, _ = quality.module("credit-risk").loans()
     for part in ("train", "validation"):
         path = folder / f"{part}.parquet"
         group = pa.array(applications["age"].to_numpy(dtype=float)[parts[part]])

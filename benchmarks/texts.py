@@ -40,7 +40,7 @@ TURNS = 2
 
 
 def text_reviews() -> quality.Data:
-    events = pd.DataFrame(quality._module("text-reviews").reviews())
+    events = pd.DataFrame(quality.module("text-reviews").reviews())
     return quality._data("text-reviews", events, events["recommended"], 5, ())
 
 
