@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from penstock.contracts.events import Interval
 from penstock.packages.parts import Bar, Bars, CurvePoint, Curves, Explanation, Series
 from penstock.packages.parts import Histogram as HistogramShown
-from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFindings
+from penstock_ethics_audit.audit import Findings, GroupFindings, GroupingFindings, Rate
 from penstock_ethics_audit.importance import Importance
-from penstock_ethics_audit.report.concerns import merged, unfinished
+from penstock_ethics_audit.report.concerns import concerns, merged, unfinished
 from penstock_ethics_audit.report.pictures import Curve, Histogram, Pictures
 from penstock_ethics_audit.result import Result
 
@@ -143,6 +143,43 @@ def test_a_training_that_had_not_learnt_all_says_so(losses: list[float], epochs:
     )
     result = Result.model_construct(training=Curves(metric="auroc", points=points), epochs=epochs)
     assert ["still falling" in one for one in unfinished(result)] == [True] * said
+
+
+def test_a_difference_is_said_with_the_groups_that_it_is_between() -> None:
+    """`old` has too few rows of a label for equalized odds, and enough for its selection rate."""
+    parity = Interval(estimate=0.2, lower=0.1, upper=0.3)
+
+    def group(name: str, selected: float, *, thin: bool = False) -> GroupFindings:
+        rate = Rate(of="selection", label="yes", value=Interval(estimate=selected, lower=0, upper=1))
+        return GroupFindings(group=name, rows=99, cells={}, thin=thin, rates=(rate,), performance={})
+
+    grouping = GroupingFindings(
+        by="age",
+        min_rows=30,
+        groups=(group("young", 0.74), group("middle", 0.72), group("old", 0.54, thin=True)),
+        not_stated=0,
+        left_out=False,
+        disparities={"demographic_parity_difference": parity},
+        thin=("equalized_odds_difference",),
+    )
+    found = Findings(
+        verdict="pass",
+        gates=(),
+        task="binary",
+        classes=("no", "yes"),
+        rows=297,
+        entities=297,
+        labels={},
+        abstained=0,
+        performance={},
+        groupings=(grouping,),
+        confidence=0.95,
+        resamples=100,
+        seed=1,
+    )
+    assert [said.rpartition(": ")[2] for said in concerns(found)] == [
+        "selection rate of yes 54% for old, 74% for young."
+    ]
 
 
 def test_a_narrow_picture_fits_a_phone_and_a_wide_one_keeps_its_letters() -> None:

@@ -89,7 +89,8 @@ def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]]) -> It
         measured = grouping.proven.get(name) if name in grouping.thin else grouping.disparities.get(name)
         if measured is None or measured.estimate < APART or measured.lower <= 0:
             continue
-        yield f"{MEASURES[name].title} by {grouping.by} is {_said(measured)}: {_furthest(grouping, rates)}."
+        found = _furthest(grouping, rates, thin_too=name not in grouping.thin)
+        yield f"{MEASURES[name].title} by {grouping.by} is {_said(measured)}: {found}."
     ratio = "demographic_parity_ratio"
     value = grouping.disparities.get(ratio)
     quiet = {(ratio, grouping.by), ("demographic_parity_difference", grouping.by)} & gated
@@ -100,15 +101,17 @@ def _apart(grouping: GroupingFindings, gated: set[tuple[str, str | None]]) -> It
         )
 
 
-def _furthest(grouping: GroupingFindings, rates: tuple[str, ...]) -> str:
-    """The rate that is furthest apart, with its two groups."""
+def _furthest(grouping: GroupingFindings, rates: tuple[str, ...], *, thin_too: bool) -> str:
+    """The rate that is furthest apart, with its two groups, of those that the measure compares: a group
+    that is thin for one measure has rows enough for another.
+    """
     spans = []
     for of in rates:
         for label in dict.fromkeys(rate.label for group in grouping.groups for rate in group.rates):
             values = [
                 (value.estimate, group.group)
                 for group in grouping.groups
-                if not group.thin and (value := group.rate(of, label))
+                if (thin_too or not group.thin) and (value := group.rate(of, label))
             ]
             if len(values) > 1:
                 low, high = min(values), max(values)
