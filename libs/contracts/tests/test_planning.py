@@ -117,3 +117,15 @@ def test_fixed_defaults_stay_what_they_were() -> None:
     pinned = file(defaults="1")
     assert planned(pinned, 500).pipeline.trainer == applied.trainer
     assert "defaults" not in pinned.model_dump()
+
+
+def test_a_constraint_that_names_no_strength_costs_little() -> None:
+    asked = "{fairness: {notion: equalized_odds, by: sex%s}}"
+    plan = planned(file(trainer=asked % "", audit="{groups: {sex: {}}}"), 5_000)
+    assert plan.pipeline.trainer.fairness is not None
+    assert (plan.pipeline.trainer.fairness.strength, plan.chosen["trainer.fairness.strength"]) == (0.3, 0.3)
+    named = planned(file(trainer=asked % ", strength: 2", audit="{groups: {sex: {}}}"), 5_000)
+    assert named.pipeline.trainer.fairness is not None
+    assert named.pipeline.trainer.fairness.strength == 2
+    assert "trainer.fairness.strength" not in named.chosen
+    assert "trainer.fairness" not in {key[:16] for key in planned(file(), 5_000).chosen}

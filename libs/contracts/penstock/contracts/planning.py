@@ -15,6 +15,10 @@ BY_ROWS = 2
 """The generation of defaults that is chosen so; before it, defaults were fixed."""
 
 
+STRENGTH = 0.3
+"""Of a fairness constraint that names none: it halves the difference on census income for 0.013 of AUROC."""
+
+
 class Plan(NamedTuple):
     """A pipeline with every choice made; the choices by dotted key: `{"trainer.epochs": 40}`; and in
     words why this family, where the file names none.
@@ -39,7 +43,10 @@ def planned(pipeline: Pipeline, rows: int) -> Plan:
     kind, because = (pipeline.model.type, "") if "model" in said else _family(said, rows)
     typed = {**said, "model": {"type": kind, **said.get("model", {})}}
     family = Pipeline.model_validate(typed).model
-    made = _beside(family.by_rows(rows, typed), typed)
+    chosen = family.by_rows(rows, typed)
+    if pipeline.trainer.fairness is not None:
+        chosen = _beside({"trainer": {"fairness": {"strength": STRENGTH}}}, chosen)
+    made = _beside(chosen, typed)
     found = Pipeline.model_validate(made)
     return Plan(found, dict(_new(made, said)), because)
 

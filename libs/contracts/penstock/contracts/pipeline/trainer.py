@@ -138,6 +138,7 @@ class FairnessConstraint(Model):
     notion: Literal["demographic_parity", "equalized_odds", "equal_opportunity"]
     by: FieldName
     strength: float = Field(default=1.0, ge=0)
+    """From `defaults: 2` on 0.3, which costs little."""
 
 
 class Trainer(Model):
