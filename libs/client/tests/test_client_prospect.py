@@ -96,6 +96,16 @@ def test_a_gate_of_quality_asks_for_more_than_its_limit_the_fewer_rows_there_are
     assert tiny.why == "some label has 0 audit rows, too few to tell"
 
 
+def test_a_rare_label_keeps_nobody_from_knowing_what_accuracy_a_gate_asks_for() -> None:
+    pipeline = read(FILE.replace("metric: auroc", "metric: accuracy"), "pipeline.yaml")
+    rare, tiny = (
+        prospect(pipeline, "events", loans(*counts)).gates[0] for counts in ((1, 2000, 1, 2000), (1, 3, 1, 3))
+    )
+    assert rare.reach is not None
+    assert 0.7 < rare.reach < 0.75
+    assert tiny.why == "there are 2 audit rows, too few to tell"
+
+
 def test_rows_without_a_label_take_no_part() -> None:
     rows = [*loans(10, 10, 10, 10), {"id": "2", "sex": "f", "bad": "?"}, b"broken"]
     found = prospect(PIPELINE, "events", rows)

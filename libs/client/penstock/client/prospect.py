@@ -124,10 +124,12 @@ def _of_quality(pipeline: Pipeline, gate: Gate, found: _Labelled, audited: int) 
     if not found.labels:
         return Outlook(gate, why="no row has a label")
     classes, codes = _coded(pipeline, found.labels)
-    rarest = np.bincount(codes, minlength=len(classes)).min() * audited / len(codes)
-    if rarest < _FEWEST:
-        return Outlook(gate, why=f"some label has {rarest:.0f} audit rows, too few to tell")
     task: Task = "binary" if gate.metric == "auroc" else "multiclass"
+    rarest = np.bincount(codes, minlength=len(classes)).min() * audited / len(codes)
+    if task == "binary" and rarest < _FEWEST:
+        return Outlook(gate, why=f"some label has {rarest:.0f} audit rows, too few to tell")
+    if audited < _FEWEST:
+        return Outlook(gate, why=f"there are {audited} audit rows, too few to tell")
     normal = NormalDist()
     errors = normal.inv_cdf((1 + pipeline.audit.confidence) / 2) + normal.inv_cdf(MOST_PASS)
     for value in np.arange(max(gate.limit, 0.5), 1, 0.005).tolist():
