@@ -10,10 +10,13 @@ import itertools
 import json
 import math
 import random
+import re
 import struct
 import time
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,7 +24,7 @@ import pytest
 from tritonclient.grpc import service_pb2
 
 from penstock.serving.protocol.http_response import read_response
-from penstock.serving.protocol.tensors import grpc_response
+from penstock.serving.protocol.tensors import grpc_response, inflate
 from penstock.serving.records import PREDICTION_HEADER
 from penstock_inference.door.door import KEPT_BYTES
 from penstock_inference.record.predictions import Unattributed, read_line
@@ -40,6 +43,7 @@ TEXTS = ["", "true", "True", "false", "x" * 200, "ä", "\0", "\u2028", '"', "\\"
 HEADERS = ["traceparent", "tracestate", PREDICTION_HEADER, "x-request-id", "x-forwarded-for", "authorization"]
 SIGNS = [chr(code) for code in range(32, 127)]
 FRAME_BYTES = 5  # of gRPC, before a message
+GATEWAY_BYTES = 1 << 30  # of its container in docker-compose.yml
 NO_HEADERS: dict[str, str] = {}
 Seen = dict[str, list[Any]]
 
@@ -73,7 +77,8 @@ class Sender:
             return
         length = answer.getheader("inference-header-content-length")
         found = read_response(data, int(length) if length else None)
-        self._keep(str(answer.getheader(PREDICTION_HEADER)), found.tensors, body)
+        read = inflate(body, headers.get("content-encoding"))
+        self._keep(str(answer.getheader(PREDICTION_HEADER)), found.tensors, body, len(read))
 
     def grpc(
         self, message: bytes, compression: grpc.Compression | None, metadata: dict[str, str] = NO_HEADERS
@@ -86,21 +91,22 @@ class Sender:
             said = refusal.code().name, refusal.details()
         else:
             told = dict(call.initial_metadata())
-            self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message, FRAME_BYTES)
+            size = len(message) + (0 if compression else FRAME_BYTES)
+            self._keep(str(told[PREDICTION_HEADER]), grpc_response(data).tensors, message, size)
             return
         # Triton's word for a name that is not UTF-8.
         unparsed = said == ("INTERNAL", "Unable to parse request")
         assert unparsed or said[0] in ("INVALID_ARGUMENT", "NOT_FOUND"), (said, message)
         self.refused += 1
 
-    def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes, before: int = 0) -> None:
-        # `before`: bytes of the body that stand before what was sent, where that is not compressed.
+    def _keep(self, identity: str, tensors: dict[str, Any], sent: bytes, size: int) -> None:
+        # `size`: bytes of the body, or of what it is when it is decompressed.
         seen: Seen = {}
         for tensor, fields in (("seen_numbers", "ab"), ("seen_strings", "cde")):
             if tensor in tensors:
                 for column, field in enumerate(fields):
                     seen[field] = [plain(field, one) for one in tensors[tensor].values[column :: len(fields)]]
-        self.seen[identity] = (seen, sent, before + len(sent))
+        self.seen[identity] = (seen, sent, size)
 
     def check(self) -> int:
         """Compares every record with what the model saw; returns how many there are."""
@@ -122,7 +128,10 @@ class Sender:
                 found += 1
                 if size > KEPT_BYTES:
                     assert inputs is None
-                    assert prediction["undecoded"] == f"a request of {size} bytes is not kept"
+                    assert prediction["undecoded"] in (
+                        f"a request of {size} bytes is not kept",
+                        f"a request of over {KEPT_BYTES} bytes is not kept",  # it was compressed
+                    )
                     continue
                 assert inputs is not None, (prediction, sent)
                 assert {field: typed(inputs[field]) for field in seen} == {
@@ -417,40 +426,101 @@ ENDS = {"ASCII": b"x", "beyond ASCII": "ä".encode(), "no text": b"\xff"}
 
 @pytest.mark.parametrize("end", ENDS)
 def test_of_any_length_around_what_is_kept(echo_served: Echoing, end: str) -> None:
-    """A body of up to 1 MiB is recorded whole, a longer one as a call without inputs; what is no text
-    is refused on either side.
+    """A body of up to 1 MiB, decompressed, is recorded whole, a longer one as a call without inputs;
+    what is no text is refused on either side.
     """
     sender, rng, calls = Sender(echo_served), random.Random(SEED), 0
     for beyond in (-3, -2, -1, 0, 1, 2, 3, *rng.sample(range(-9_000, 9_000), 4)):
         texts = rng.choices(TEXTS[:-5], k=2)
         sender.grpc(filled(KEPT_BYTES + beyond - FRAME_BYTES, long_message(texts, ENDS[end])), None)
-        sender.http(filled(KEPT_BYTES + beyond, long_body(texts, ENDS[end])), {})
-        calls += 2
+        body = filled(KEPT_BYTES + beyond, long_body(texts, ENDS[end]))
+        sender.http(body, {})
+        message = filled(KEPT_BYTES + beyond, long_message(texts, ENDS[end]))
+        sender.grpc(message, grpc.Compression.Gzip)
+        sender.http(gzip.compress(body), {"content-encoding": "gzip"})
+        calls += 4
     answered = sender.check()
     assert (answered, sender.refused) == ((0, calls) if end == "no text" else (calls, 0))
 
 
-def test_while_a_long_call_is_read_others_are_answered(echo_served: Echoing) -> None:
-    rows = 1_000_000  # more than the model takes: what is refused was read first
-    long = service_pb2.ModelInferRequest(model_name="echo")
-    long.inputs.add(name="numbers", datatype="FP64", shape=[rows, 2])
-    long.inputs.add(name="strings", datatype="BYTES", shape=[rows, 3])
-    long.raw_input_contents.extend([bytes(16 * rows), strings(["a"]) * (3 * rows)])
-    short = service_pb2.ModelInferRequest(model_name="echo")
-    for name, kind, columns in (("numbers", "FP64", 2), ("strings", "BYTES", 3)):
-        short.inputs.add(name=name, datatype=kind, shape=[1, columns])
-    short.inputs[0].contents.fp64_contents.extend([1.0, 2.0])
-    short.inputs[1].contents.bytes_contents.extend([b"a", b"b", b"c"])
-    with grpc.insecure_channel(echo_served.door.listen) as channel:
+def many_texts(rows: int) -> service_pb2.ModelInferRequest:
+    """More rows than the model takes: what is refused was read first."""
+    made = service_pb2.ModelInferRequest(model_name="echo")
+    made.inputs.add(name="numbers", datatype="FP64", shape=[rows, 2])
+    made.inputs.add(name="strings", datatype="BYTES", shape=[rows, 3])
+    made.raw_input_contents.extend([bytes(16 * rows), strings(["a"]) * (3 * rows)])
+    return made
+
+
+def over_http(message: service_pb2.ModelInferRequest) -> bytes:
+    inputs = [
+        {
+            "name": one.name,
+            "datatype": one.datatype,
+            "shape": list(one.shape),
+            "parameters": {"binary_data_size": len(raw)},
+        }
+        for one, raw in zip(message.inputs, message.raw_input_contents, strict=True)
+    ]
+    return json.dumps({"inputs": inputs}).encode() + b"".join(message.raw_input_contents)
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_while_a_long_call_is_read_others_are_answered(echo_served: Echoing, protocol: str) -> None:
+    """Over HTTP it is short as it comes, and long when it is decompressed."""
+    long = many_texts(1_000_000)
+    body, rest = over_http(long), sum(map(len, long.raw_input_contents))
+    headers = {"content-encoding": "gzip", "inference-header-content-length": str(len(body) - rest)}
+    packed = gzip.compress(body, 1)
+    assert len(packed) < KEPT_BYTES
+
+    def send_long() -> None:
+        if protocol == "grpc":
+            with pytest.raises(grpc.RpcError, match="batch-size"):
+                infer(long.SerializeToString(), timeout=60)
+        else:
+            connection = http.client.HTTPConnection(echo_served.door.listen, timeout=60)
+            connection.request("POST", PATH, packed, headers)
+            assert b"batch-size" in connection.getresponse().read()
+
+    short = many_texts(1).SerializeToString()
+    with grpc.insecure_channel(echo_served.door.listen) as channel, ThreadPoolExecutor(1) as pool:
         infer = channel.unary_unary(METHOD)
         began = time.monotonic()
-        sent, answers = infer.future(long.SerializeToString(), timeout=60), [began]
+        sent, answers = pool.submit(send_long), [began]
         while not sent.done():
-            infer(short.SerializeToString(), timeout=60)
+            infer(short, timeout=60, compression=grpc.Compression.Gzip)  # so the gateway reads it, too
             answers.append(time.monotonic())
-    assert sent.code() == grpc.StatusCode.INVALID_ARGUMENT
+        sent.result()
     longest = max(after - before for before, after in itertools.pairwise(answers))
     assert longest < (answers[-1] - began) / 3
+
+
+@pytest.mark.parametrize("protocol", [pytest.param("grpc", marks=pytest.mark.slow), "http"])
+def test_many_that_grow_large_do_not_end_it(echo_served: Echoing, protocol: str) -> None:
+    """One of 50 MB is 50 kB when it is compressed."""
+    large = service_pb2.ModelInferRequest(model_name="echo", raw_input_contents=[bytes(50 << 20)])
+    large.inputs.add(name="numbers", datatype="FP64", shape=[25 << 17, 2])
+    sent, body = large.SerializeToString(), over_http(large)
+    headers = {"content-encoding": "gzip", "inference-header-content-length": str(len(body) - (50 << 20))}
+    packed = gzip.compress(body)
+    options = [("grpc.max_send_message_length", -1)]
+
+    def outcome(_: int) -> str:
+        if protocol == "grpc":
+            answered = infer.future(sent, timeout=120, compression=grpc.Compression.Gzip)
+            return str(answered.code().name)
+        connection = http.client.HTTPConnection(echo_served.door.listen, timeout=120)
+        connection.request("POST", PATH, packed, headers)
+        return str(connection.getresponse().status)
+
+    with grpc.insecure_channel(echo_served.door.listen, options) as channel, ThreadPoolExecutor(16) as pool:
+        infer = channel.unary_unary(METHOD)
+        found = set(pool.map(outcome, range(16)))
+    assert found <= {"INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "400", "504"}, "or it waited for too long"
+    (largest,) = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{echo_served.gateway.pid}/status").read_text())
+    assert int(largest) << 10 < GATEWAY_BYTES, largest
+    assert echo_served.all_run()
 
 
 @pytest.mark.slow

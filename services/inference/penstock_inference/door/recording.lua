@@ -205,7 +205,10 @@ function envoy_on_request(handle)
   local body = handle:body()
   local whole = short(body)
   local unread, large = over_grpc and body and not is_plain(body, whole), body and not whole
-  if unread then handle:headers():replace(READ, "gateway") end
+  if unread then
+    local packed = body:getBytes(0, 1):byte() ~= 0
+    handle:headers():replace(READ, packed and handle:headers():get("grpc-encoding") or "identity")
+  end
   if large then handle:headers():replace(LARGE, "yes") end
   if unread or large then handle:clearRouteCache() end
   handle:streamInfo():dynamicMetadata():set("prediction", "request", bytes(handle, "request", body, whole))

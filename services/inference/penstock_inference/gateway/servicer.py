@@ -5,7 +5,7 @@ ones, and whatever is not of the plainest form (`door/recording.lua`).
 from __future__ import annotations
 
 import asyncio
-from contextlib import nullcontext
+from contextlib import suppress
 from operator import methodcaller
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from tritonclient.grpc import service_pb2
 
 from penstock.serving.protocol.checks import check
 from penstock.serving.protocol.http import LARGE_BYTES, MANY
-from penstock.serving.protocol.tensors import MAX_DECODED_BYTES, Undecodable
+from penstock.serving.protocol.tensors import MAX_DECODED_BYTES, Grown, Undecodable, inflate
+from penstock_inference.door.door import READ_HEADER
 from penstock_inference.gateway.backend import INFER_S, Backend
 
 SERVICE: Final = "inference.GRPCInferenceService"
@@ -23,6 +24,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 _OPTIONS: Final = [
     ("grpc.max_receive_message_length", MAX_DECODED_BYTES),
     ("grpc.max_send_message_length", MAX_DECODED_BYTES),
+    ("grpc.per_message_decompression", 0),  # it would take place for many at a time, without a bound
     ("grpc.so_reuseport", 0),
 ]
 
@@ -35,19 +37,30 @@ class GrpcGateway:
         self._large = asyncio.Lock()
 
     async def infer(self, message: bytes, context: Context) -> Any:
+        refused: tuple[grpc.StatusCode, str]
+        try:
+            return await self._infer(message, context)
+        except DecodeError:
+            refused = grpc.StatusCode.INVALID_ARGUMENT, "the message is no ModelInferRequest"
+        except Undecodable as error:
+            refused = grpc.StatusCode.INVALID_ARGUMENT, str(error)
+        except grpc.aio.AioRpcError as error:
+            refused = error.code(), error.details() or ""
+        # Out here the error is gone, and with it what its frames hold.
+        return await context.abort(*refused)
+
+    async def _infer(self, message: bytes, context: Context) -> Any:
+        encoding = dict(context.invocation_metadata() or ()).get(READ_HEADER)
+        if len(message) <= LARGE_BYTES:
+            with suppress(Grown):
+                return await self._ask(_read(message, encoding, LARGE_BYTES), context)
         # As over HTTP, a long one waits for its turn, and is read beside the event loop.
-        long = len(message) > LARGE_BYTES
-        async with self._large if long else nullcontext():
-            try:
-                request = await asyncio.to_thread(_read, message) if long else _read(message)
-                within_s = min(context.time_remaining() or INFER_S, INFER_S)
-                return await self._backend.infer(request, within_s)
-            except DecodeError:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the message is no ModelInferRequest")
-            except Undecodable as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-            except grpc.aio.AioRpcError as error:
-                await context.abort(error.code(), error.details() or "")
+        async with self._large:
+            request = await asyncio.to_thread(_read, message, encoding, MAX_DECODED_BYTES)
+            return await self._ask(request, context)
+
+    async def _ask(self, request: service_pb2.ModelInferRequest, context: Context) -> Any:
+        return await self._backend.infer(request, min(context.time_remaining() or INFER_S, INFER_S))
 
     async def describe(self, message: bytes, context: Context) -> Any:
         try:
@@ -56,9 +69,9 @@ class GrpcGateway:
             await context.abort(error.code(), error.details() or "")
 
 
-def _read(message: bytes) -> service_pb2.ModelInferRequest:
-    """Raises DecodeError, Undecodable."""
-    request = service_pb2.ModelInferRequest.FromString(message)
+def _read(message: bytes, encoding: Any, most: int) -> service_pb2.ModelInferRequest:
+    """Raises DecodeError, Undecodable, Grown where it has more than `most` bytes."""
+    request = service_pb2.ModelInferRequest.FromString(inflate(message, encoding, whole=True, most=most))
     check(request)
     request.DiscardUnknownFields()
     return request

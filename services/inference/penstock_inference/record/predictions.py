@@ -18,6 +18,7 @@ from penstock.serving.protocol.checks import EVENTS
 from penstock.serving.protocol.http_request import PATH, Head, read_request
 from penstock.serving.protocol.http_response import read_response
 from penstock.serving.protocol.tensors import (
+    Grown,
     InferMessage,
     Undecodable,
     grpc_names,
@@ -28,7 +29,7 @@ from penstock.serving.protocol.tensors import (
     unframe,
 )
 from penstock.serving.records import fill_inputs, fill_outputs
-from penstock_inference.door.door import KEPT_BYTES
+from penstock_inference.door.door import KEPT_BYTES, KEPT_HEAD_BYTES
 from penstock_inference.record.origin import Origins
 
 
@@ -109,8 +110,8 @@ def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, 
     # The request, its model and version, and the reason why no more can be read.
     over_grpc = entry["protocol"] == "grpc"
     asked = ("", "")
-    if not over_grpc and (found := PATH.fullmatch(entry["path"] or "")):
-        asked = (found[1], found[2] or "")
+    if not over_grpc and (path := PATH.fullmatch(entry["path"] or "")):
+        asked = (path[1], path[2] or "")
     body, encoding = entry["request"], entry["request_encoding"]
     if body is None:
         return None, asked, "the request was refused before its body was read"
@@ -121,12 +122,17 @@ def _request(entry: Mapping[str, Any]) -> tuple[InferMessage | None, tuple[str, 
                 asked = grpc_names(inflate(data[5:], encoding if data[0] else None))
             return None, asked, f"a request of {entry['request_bytes']:.0f} bytes is not kept"
         if over_grpc:
-            message = unframe(data, encoding)
+            message = unframe(data, encoding, most=KEPT_BYTES)
             asked = grpc_names(message)
             request = grpc_request(message)
             return request, (request.model, request.version), None
         head = Head(entry["path"], encoding, entry["request_header_length"])
-        return grpc_request_of(read_request(head, data).message), asked, None
+        found = read_request(head, data, most=KEPT_BYTES)
+        return grpc_request_of(found.message), asked, None
+    except Grown:
+        if over_grpc:
+            asked = grpc_names(inflate(data[5:KEPT_HEAD_BYTES], encoding))
+        return None, asked, f"a request of over {KEPT_BYTES} bytes is not kept"
     except (Undecodable, binascii.Error) as error:
         return None, asked, f"request: {error}"
 

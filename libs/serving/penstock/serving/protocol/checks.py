@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tritonclient.grpc import service_pb2
 
-from penstock.serving.protocol.tensors import CONTENTS, NUMPY, Undecodable, from_bytes, text
+from penstock.serving.protocol.tensors import CONTENTS, NUMPY, Undecodable, count_texts, text
 
 EVENTS: Final = "penstock_events"  # parameter of a request: sealed ids of the events behind it
 _SIZE: Final = "binary_data_size"
@@ -63,7 +63,7 @@ def _check_values(tensor: Any, raw: bytes | None) -> None:
     elif tensor.HasField("contents"):
         raise Undecodable(f"{tensor.name} has raw and typed contents")
     elif tensor.datatype == "BYTES":
-        found = len(from_bytes("BYTES", raw, tensor.name))
+        found = count_texts(raw, tensor.name)
     else:
         found, rest = divmod(len(raw), NUMPY[tensor.datatype].itemsize)
         if rest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from penstock.serving.protocol.http_request import (
     read_request,
 )
 from penstock.serving.protocol.http_response import write_response
-from penstock.serving.protocol.tensors import Undecodable
+from penstock.serving.protocol.tensors import Grown, Undecodable
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,7 @@ Infer = Callable[[Any], Awaitable[tuple[Any, Headers]]]
 REFUSAL_HEADER: Final = "x-penstock-refusal"  # why a call was refused
 
 MANY: Final = 64  # inferences that are read and in flight at a time
-LARGE_BYTES: Final = 1 << 20  # of bodies over this size one is read and in flight at a time
+LARGE_BYTES: Final = 1 << 20  # of bodies over this size, decompressed, one is in hand at a time
 
 _REASON_BYTES: Final = 400
 _MODEL: Final = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready)?")
@@ -112,10 +113,11 @@ class HttpApplication:
         async with self._many:
             body, ended = await _body(receive, LARGE_BYTES)
             if ended and len(body) <= LARGE_BYTES:
-                request = read_request(head, body)
-                return _answer(request, *await self._infer_one(request.message))
-            # Its rest waits for its turn; it is read beside the event loop, so that others
-            # are answered meanwhile.
+                with suppress(Grown):
+                    request = read_request(head, body, most=LARGE_BYTES)
+                    return _answer(request, *await self._infer_one(request.message))
+            # A long one waits for its turn, and is read beside the event loop, so that others are
+            # answered meanwhile.
             async with self._large:
                 if not ended:
                     rest, _ = await _body(receive, MAX_REQUEST_BYTES - len(body))

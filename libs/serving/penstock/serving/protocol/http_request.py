@@ -18,7 +18,7 @@ from typing import Any, Final, Never
 from tritonclient.grpc import service_pb2
 
 from penstock.serving.protocol.checks import LARGEST_DIMENSION, check
-from penstock.serving.protocol.tensors import CODES, Undecodable, inflate
+from penstock.serving.protocol.tensors import CODES, MAX_DECODED_BYTES, Undecodable, inflate
 
 MAX_REQUEST_BYTES: Final = 64 << 20
 MAX_JSON_BYTES: Final = 4 << 20
@@ -59,12 +59,14 @@ class HttpRequest:
         return self.binary_of.get(output, self.binary)
 
 
-def read_request(head: Head, body: bytes) -> HttpRequest:
-    """Reads a request. Raises Undecodable, TooLarge."""
+def read_request(head: Head, body: bytes, *, most: int = MAX_DECODED_BYTES) -> HttpRequest:
+    """Reads a request. Raises Undecodable, TooLarge, Grown where a compressed body has more than
+    `most` bytes.
+    """
     asked = PATH.fullmatch(head.path)
     if asked is None:
         raise Undecodable("the path names no model")
-    body = inflate(body, head.encoding, whole=True)
+    body = inflate(body, head.encoding, whole=True, most=most)
     length = _length(head.header_length, len(body))
     said = _members(_parsed(body[:length]), _REQUEST, "the request", needed={"inputs"})
     if said.get("model_name", asked[1]) != asked[1]:  # KServe's client says it here, too

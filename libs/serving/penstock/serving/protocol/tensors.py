@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -54,6 +54,10 @@ class Undecodable(Exception):
     """Body that is not of the protocol's form; the message is one clause for people."""
 
 
+class Grown(Undecodable):
+    """Body that is larger than is taken when it is decompressed."""
+
+
 @dataclass(frozen=True)
 class Tensor:
     """Tensor as plain values, row by row."""
@@ -83,9 +87,9 @@ class InferMessage:
 # -- gRPC ------------------------------------------------------------------------------------------
 
 
-def unframe(body: bytes, encoding: str | None) -> bytes:
+def unframe(body: bytes, encoding: str | None, *, most: int = MAX_DECODED_BYTES) -> bytes:
     """Takes the message out of a unary gRPC body: a flag, a length, the message. Raises
-    Undecodable.
+    Undecodable, Grown where it has more than `most` bytes when it is decompressed.
     """
     if len(body) < 5:
         raise Undecodable("the body is shorter than a gRPC frame")
@@ -93,7 +97,7 @@ def unframe(body: bytes, encoding: str | None) -> bytes:
     message = body[5 : 5 + length]
     if len(message) < length:
         raise Undecodable("the gRPC frame is cut off")
-    return inflate(message, encoding) if compressed else message
+    return inflate(message, encoding, most=most) if compressed else message
 
 
 def grpc_request(message: bytes) -> InferMessage:
@@ -169,7 +173,7 @@ def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
     Raises Undecodable.
     """
     if datatype == "BYTES":
-        return _texts(data, name)
+        return list(_texts(data, name))
     if datatype not in NUMPY:
         raise Undecodable(f"{name} has the datatype {datatype}")
     try:
@@ -179,8 +183,12 @@ def from_bytes(datatype: str, data: bytes, name: str) -> list[Scalar]:
     return values
 
 
-def _texts(data: bytes, name: str) -> list[Scalar]:
-    texts: list[Scalar] = []
+def count_texts(data: bytes, name: str) -> int:
+    """Counts the texts of a raw tensor, with little memory. Raises Undecodable."""
+    return sum(1 for _ in _texts(data, name))
+
+
+def _texts(data: bytes, name: str) -> Iterator[str]:
     at = 0
     while at < len(data):
         end = at + 4
@@ -188,8 +196,7 @@ def _texts(data: bytes, name: str) -> list[Scalar]:
         if end + length > len(data):
             raise Undecodable(f"{name}: a text is cut off")
         at = end + length
-        texts.append(text(data[end:at], name))
-    return texts
+        yield text(data[end:at], name)
 
 
 def text(value: bytes, name: str) -> str:
@@ -203,9 +210,11 @@ def text(value: bytes, name: str) -> str:
 # -- compression -----------------------------------------------------------------------------------
 
 
-def inflate(data: bytes, encoding: str | None, *, whole: bool = False) -> bytes:
+def inflate(
+    data: bytes, encoding: str | None, *, whole: bool = False, most: int = MAX_DECODED_BYTES
+) -> bytes:
     """Decompresses a body, `gzip` or `deflate`. One that is cut off gives what is there of it;
-    `whole` refuses it, and what follows its end. Raises Undecodable.
+    `whole` refuses it, and what follows its end. Raises Undecodable, Grown beyond `most` bytes.
     """
     if encoding in (None, "", "identity"):
         return data
@@ -213,11 +222,11 @@ def inflate(data: bytes, encoding: str | None, *, whole: bool = False) -> bytes:
         raise Undecodable(f"the body's encoding is {encoding}")
     inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
     try:
-        inflated = inflater.decompress(data, MAX_DECODED_BYTES)
+        inflated = inflater.decompress(data, most + 1)
     except zlib.error as error:
         raise Undecodable(f"the body is no {encoding}: {error}") from error
-    if inflater.unconsumed_tail:
-        raise Undecodable(f"the body is larger than {MAX_DECODED_BYTES >> 20} MiB")
+    if len(inflated) > most:
+        raise Grown(f"the body is larger than {most >> 20} MiB")
     if whole and (not inflater.eof or inflater.unused_data):
         raise Undecodable(f"the {encoding} body is cut off, or something follows it")
     return inflated
