@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.contracts.errors import Invalid, Refused
+from penstock.contracts.errors import Invalid, Refused, TooLarge
 from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, Gap, SpooledEvent
-from penstock_edge_gateway.hub.forward.lanes import Batch, Lane, Position, batch_of, rest_of
+from penstock_edge_gateway.hub.forward.lanes import BATCH_BYTES, Batch, Lane, Position, batch_of, rest_of
 
 LANE = Lane("branch-1", "events")
 EVENT = Forwarded(event=SpooledEvent(pipeline="loans", source="people", event=b"{}"))
@@ -69,6 +69,12 @@ def test_another_epoch_begins_at_one() -> None:
 def test_an_older_start_of_the_site_is_refused() -> None:
     with pytest.raises(Refused, match="start 1 of this site was followed by start 2"):
         rest_of(batch(7, EVENT, incarnation=1), Position("a", 6, 2))
+
+
+def test_a_batch_that_would_hold_up_the_others_is_too_large() -> None:
+    large = Forwarded(event=SpooledEvent(event=b"x" * (BATCH_BYTES // 4)))
+    with pytest.raises(TooLarge, match="at most 4194304 at once"):
+        batch_of("branch-1", ForwardRequest(lane="events", epoch="a", first=1, records=[large] * 4))
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from penstock.contracts.errors import Invalid, Refused
+from penstock.contracts.errors import Invalid, Refused, TooLarge
 from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, Gap
 
-LANES = ("events", "predictions")
+LANES: Final = ("events", "predictions")
+BATCH_BYTES: Final = 4 << 20
 
 
 class Lane(NamedTuple):
@@ -54,7 +55,11 @@ class Rest:
 
 
 def batch_of(site: str, request: ForwardRequest, erased: frozenset[tuple[str, bytes]] = frozenset()) -> Batch:
-    """Raises Invalid for a lane that does not exist, and for records that no sequence counts."""
+    """Raises Invalid for a lane that does not exist, and for records that no sequence counts; TooLarge for
+    more than one transaction should hold.
+    """
+    if (size := request.ByteSize()) > BATCH_BYTES:
+        raise TooLarge(f"a batch of {size} bytes", remedy=f"Send at most {BATCH_BYTES} at once")
     if request.lane not in LANES:
         raise Invalid(f"no lane `{request.lane}`", where="lane", remedy=f"Lanes: {', '.join(LANES)}")
     if not request.epoch or not request.first:
