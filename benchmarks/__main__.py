@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figure import Figure
+from benchmarks.sites import of_sites
 from benchmarks.tuning import of_picks, of_searches, of_studies, of_trials
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -45,6 +46,8 @@ def main() -> int:
         shutil.rmtree(home, ignore_errors=True)
     say("ingest")
     ingest = script("ingest_throughput")
+    say("a site's events, in and out")
+    edge = script("edge")
     say("quality, 5 and 20 seeds")
     quality = script("quality")
     say("boosted trees, 5 seeds")
@@ -75,6 +78,7 @@ def main() -> int:
     subprocess.run(["make", "test"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     figures = [
         *table(demo_s, time.monotonic() - began, idle, parity, quality),
+        *of_sites(edge),
         *of_trees(trees),
         *of_anomalies(anomalies),
         *of_tables(tables),

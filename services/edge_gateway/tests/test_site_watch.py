@@ -105,7 +105,7 @@ class Site:
             pipelines = Pipelines(self.folder / "pipelines", keys)
             pipelines.restore()
             await serving.restore()
-            reporting = Reporting("branch-1", hub, serving, self.trust, clock)
+            reporting = Reporting("branch-1", hub, serving, self.trust, (), clock)
             watch = Watch(hub, serving, pipelines, self.trust, reporting.status)
             tasks = [asyncio.create_task(work()) for work in (serving.run, watch.run)]
             yield serving, pipelines

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import Awaitable, Callable
 from importlib import metadata
 from typing import Final
 
 import structlog
 
 from penstock.contracts.errors import PenstockError
-from penstock.edge_gateway.v1 import site_pb2
 from penstock.edge_gateway.v1.site_pb2_grpc import add_SiteServiceServicer_to_server
 from penstock.inference.v1.inference_pb2_grpc import add_InferenceServiceServicer_to_server
 from penstock.packages.admission import Admission
@@ -24,7 +22,6 @@ from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
 from penstock_edge_gateway.site.inference import Inference
 from penstock_edge_gateway.site.lane import Lane
-from penstock_edge_gateway.site.lane_status import lane_status
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.publisher import Publisher
@@ -73,17 +70,18 @@ async def run(settings: Settings) -> None:
             process.serve(open_inference.add_to_server, answers)
             process.serve(add_InferenceServiceServicer_to_server, Servicer(serving, inference))
             publisher = Publisher(pipelines.get, lanes[0], age=settings.spool_age, clock=process.clock)
-            status = partial(_status, identity.site, hub, lanes)
-            process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, status))
+            trust = SiteTrust(home)
+            reporting = Reporting(identity.site, hub, serving, trust, lanes, process.clock)
+            process.serve(add_SiteServiceServicer_to_server, SiteServicer(publisher, reporting.status))
             process.describe(lambda: {"hub": f"the hub is away: {hub.why}" if hub.why else "the hub answers"})
 
             await asyncio.to_thread(pipelines.restore)
             await serving.restore()
             process.background("serving", serving.run)
             process.background("records", recorder.expire)
-            process.background("http", lambda: http.serve(answers, settings.host, settings.http_port))
-            trust = SiteTrust(home)
-            reporting = Reporting(identity.site, hub, serving, trust, process.clock)
+            process.background(
+                "http", lambda: http.serve(answers, publisher, settings.host, settings.http_port)
+            )
 
             async def erase(pipeline: str, entity: str) -> None:
                 await asyncio.gather(*(lane.erase(pipeline, entity) for lane in lanes))
@@ -99,12 +97,6 @@ def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
     fetch = PackageFetch(hub, home / "incoming", asyncio.get_running_loop())
     admission = Admission(fetch, settings.keys, home / "packages", verify_apart)
     return Serving(Versions(home / "versions"), admission, settings.bounds, process.readiness, process.clock)
-
-
-def _status(site: str, hub: Hub, lanes: Iterable[Lane]) -> site_pb2.SiteStatus:
-    said = site_pb2.SiteStatus(site=site, incarnation=hub.incarnation, hub_trouble=hub.why)
-    said.lanes.extend(lane_status(lane) for lane in lanes)
-    return said
 
 
 async def _greeted(hub: Hub, works: list[Callable[[], Awaitable[None]]]) -> None:

@@ -15,7 +15,7 @@ from penstock_edge_gateway.site.spool import Batch, Gap, Reason, Record
 
 log = structlog.get_logger(__name__)
 
-RECORDS: Final = 1000
+RECORDS: Final = 4000
 BYTES: Final = 900_000  # in a batch; the door holds 1 MiB of a connection
 GATHER_S: Final = 0.5  # a batch costs the site a sync and the hub a transaction, however small it is
 ANSWER_S: Final = 30.0
@@ -29,8 +29,6 @@ _REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
 class Forwarder:
     def __init__(self, lane: Lane, hub: Hub) -> None:
         self._lane, self._hub = lane, hub
-        self.refused: str | None = None
-        """Why the hub takes nothing of this lane."""
 
     async def run(self) -> None:
         """Forwards for as long as the site is the one whom the hub knows, once it was greeted."""
@@ -40,7 +38,7 @@ class Forwarder:
         while not isinstance(refusal := await self._forward(), Refused):
             if refusal:
                 await asyncio.sleep(LONGEST_S)
-        log.error("forwarding_stopped", lane=self._lane.name, reason=self.refused)
+        log.error("forwarding_stopped", lane=self._lane.name, reason=self._lane.refused)
 
     async def _forward(self) -> PenstockError | None:
         """Forwards one batch. Returns why the hub refused it."""
@@ -51,11 +49,11 @@ class Forwarder:
         try:
             answer = await self._hub.call(self._hub.stub.Forward, self._request(batch), within=ANSWER_S)
         except PenstockError as error:
-            if self.refused != error.message:
+            if self._lane.refused != error.message:
                 log.warning("batch_refused", lane=self._lane.name, first=batch.first, reason=error.message)
-            self.refused = error.message
+            self._lane.refused = error.message
             return error
-        self.refused = None
+        self._lane.refused = None
         for one in answer.rejected:
             log.warning("not_forwarded", lane=self._lane.name, sequence=one.sequence, reason=one.reason)
         await asyncio.to_thread(self._lane.spool.resume, answer.reached)

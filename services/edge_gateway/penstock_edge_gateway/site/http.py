@@ -1,4 +1,4 @@
-"""HTTP at the site: the Open Inference Protocol v2, as the cloud's door takes it."""
+"""HTTP at the site: the Open Inference Protocol v2, as the cloud's door takes it, and publishing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import uvicorn
 
 from penstock.serving.protocol.http import Headers, HttpApplication
 from penstock.serving.records import PREDICTION_HEADER
+from penstock_edge_gateway.site.http_publish import PublishOverHttp
 from penstock_edge_gateway.site.open_inference import OpenInference
+from penstock_edge_gateway.site.publisher import Publisher
 
 STOPS_WITHIN_S = 8
 
@@ -23,7 +25,7 @@ class _Server(uvicorn.Server):
         yield
 
 
-async def serve(answers: OpenInference, host: str, port: int) -> None:
+async def serve(answers: OpenInference, publisher: Publisher, host: str, port: int) -> None:
     """Serves until it is cancelled; calls in hand are finished."""
 
     async def infer(request: Any) -> tuple[Any, Headers]:
@@ -31,7 +33,7 @@ async def serve(answers: OpenInference, host: str, port: int) -> None:
         return response, ((PREDICTION_HEADER.encode(), prediction.encode()),)
 
     config = uvicorn.Config(
-        HttpApplication(answers, infer),
+        PublishOverHttp(publisher, HttpApplication(answers, infer)),
         host=host,
         port=port,
         http="httptools",

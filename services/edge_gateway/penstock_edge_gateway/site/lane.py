@@ -23,6 +23,8 @@ class Lane:
         self._arrived = asyncio.Event()
         self._under_way = asyncio.Lock()
         self.full_since: datetime | None = None
+        self.refused: str | None = None
+        """Why the hub takes nothing of it; None while it takes what it is sent."""
 
     def refuse(self, now: datetime) -> datetime:
         """Notes that nothing more is taken. Returns since when, by the wall clock."""

@@ -1,0 +1,250 @@
+"""A site's events a second, in and out: published to its disk, and from there into the topics.
+
+    python benchmarks/edge.py [--events 40000] [--json]
+
+Publish: 64 callers over gRPC, an event or ten a call, each answered when on disk; beside it the spool
+alone with as many waiting. Drain: a spool that is full of events, over gRPC through the hub's
+transactions; beside it one transactional producer with the same batches. All share this machine.
+Takes about a minute.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+from confluent_kafka import Producer
+
+from penstock.contracts.load import read
+from penstock.contracts.pipeline import Pipeline
+from penstock.contracts.topics import SHARED, pipeline_topics
+from penstock.edge_gateway.v1 import site_pb2, site_pb2_grpc
+from penstock.runtime import rpc
+from penstock.runtime.kafka.admin import ensure_topics
+from penstock.runtime.settings import KafkaSettings
+from penstock.testing.broker import EmbeddedKafka, free_ports
+from penstock.testing.wait import until_async
+from penstock_edge_gateway.site.forwarder import RECORDS, Forwarder
+from penstock_edge_gateway.site.hub import Hub
+from penstock_edge_gateway.site.lane import Lane
+from penstock_edge_gateway.site.publisher import Publisher
+from penstock_edge_gateway.site.site_servicer import SiteServicer
+from penstock_edge_gateway.site.spool import Record, Spool
+
+ROOT = Path(__file__).resolve().parents[1]
+HUB = ROOT / "services" / "edge_gateway" / "tests" / "support" / "forwarder_process.py"
+NAME, SOURCE = "credit-risk", "applications"
+FOR_S = 4.0
+IN_FLIGHT = 64
+
+
+def pipeline() -> Pipeline:
+    return read((ROOT / "examples" / NAME / "pipeline.yaml").read_text())
+
+
+def events(count: int) -> list[bytes]:
+    """Applications of some 300 bytes, hardly compressible."""
+    draw = random.Random(7)
+    return [
+        json.dumps(
+            {
+                "application_id": f"a{number}",
+                "applicant_id": f"p{draw.randrange(10_000)}",
+                "submitted_at": "2026-03-01T12:00:00Z",
+                **{f"field_{field}": draw.random() for field in range(10)},
+            }
+        ).encode()
+        for number in range(count)
+    ]
+
+
+# -- publish -------------------------------------------------------------------------------------------
+
+
+async def rate(call: Callable[[], Awaitable[object]]) -> float:
+    """Calls a second, so many in flight."""
+    end, done = time.perf_counter() + FOR_S, 0
+
+    async def caller() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await call()
+            done += 1
+
+    await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+    return done / FOR_S
+
+
+@contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """A site that takes events; its port."""
+    command = [sys.executable, ROOT / "benchmarks" / "edge.py", "--serve", folder]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout
+        yield process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def published(each: int, folder: Path) -> float:
+    """Events a second of callers with so many a call."""
+    with site(folder) as port:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = site_pb2_grpc.SiteServiceStub(channel)
+            batch = [json.dumps(plain(number)).encode() for number in range(each)]
+            request = site_pb2.PublishRequest(pipeline="bench", source="events", events=batch)
+            answer = await stub.Publish(request)
+            assert answer.accepted == each, answer
+            return each * await rate(lambda: stub.Publish(request))
+
+
+def plain(number: int) -> dict[str, object]:
+    said = {"id": f"a{number}", "key": f"p{number}", "at": "2026-03-01T12:00:00Z"}
+    return said | {"x": 2.5, "kind": "y" * 200}
+
+
+BENCH = {
+    "version": 1,
+    "pipeline": "bench",
+    "entities": {"one": {"key": "key"}},
+    "sources": {
+        "events": {
+            "entity": "one",
+            "id": "id",
+            "timestamp": "at",
+            "fields": {"x": {"type": "number"}, "kind": {"type": "category"}, "good": {"type": "boolean"}},
+        }
+    },
+    "targets": {"good": {"from": "events.good", "type": "binary"}},
+}
+
+
+async def serve(folder: Path) -> None:
+    """A site that takes events and does nothing else; prints its port."""
+    file = Pipeline.model_validate(BENCH)
+    with Spool(folder / "events.db", durable=True, size=1 << 30) as spool:
+        lane = Lane("events", spool)
+        publisher = Publisher(lambda _: file, lane, age=timedelta(1), clock=lambda: datetime.now(UTC))
+        server = rpc.server()
+        servicer = SiteServicer(publisher, site_pb2.SiteStatus)
+        site_pb2_grpc.add_SiteServiceServicer_to_server(servicer, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        print(port, flush=True)
+        await server.wait_for_termination()
+
+
+async def kept(folder: Path) -> float:
+    """Events a second of the spool alone."""
+    with Spool(folder / "alone.db", durable=True, size=1 << 30) as spool:
+        lane = Lane("events", spool)
+        record = [Record("bench", "events", "p", json.dumps(plain(0)).encode())]
+        return await rate(lambda: lane.keep(record))
+
+
+# -- drain ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def hub(kafka: KafkaSettings, folder: Path) -> Iterator[int]:
+    """A hub that forwards; its port."""
+    (port,) = free_ports(1)
+    where = [str(folder), kafka.bootstrap_servers, kafka.topic_prefix, str(port)]
+    process = subprocess.Popen([sys.executable, HUB, *where])
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def drained(kafka: KafkaSettings, folder: Path, spooled: Sequence[bytes]) -> float:
+    """Events a second from a full spool into the topics."""
+    with hub(kafka, folder) as port, Spool(folder / "full.db", durable=True, size=1 << 30) as spool:
+        for first in range(0, len(spooled), 1000):
+            spool.append([Record(NAME, SOURCE, "", one) for one in spooled[first : first + 1000]])
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            reached = Hub(channel)
+            reached.incarnation = 1
+            lane = Lane("events", spool)
+            await lane.keep([Record(NAME, SOURCE, "", spooled[0])])
+            forwards = asyncio.create_task(Forwarder(lane, reached).run())
+            await until_async(lambda: spool.reached, what="the hub forwards")
+            began, start = time.perf_counter(), spool.reached
+            await until_async(lambda: not spool.waiting, within=600, what="all is forwarded")
+            took = time.perf_counter() - began
+            forwards.cancel()
+            return (spool.reached - start) / took
+
+
+def produced(kafka: KafkaSettings, topic: str, spooled: Sequence[bytes]) -> float:
+    """Events a second of one transactional producer, in batches as a site sends them."""
+    producer = Producer(
+        kafka.client(
+            transactional_id="bench",
+            partitioner="murmur2_random",
+            compression_type="lz4",
+            linger_ms=0,
+            retry_backoff_ms=1,
+            queue_buffering_max_messages=100_000,
+        )
+    )
+    producer.init_transactions(30)
+    began = time.perf_counter()
+    for first in range(0, len(spooled), RECORDS):
+        producer.begin_transaction()
+        for one in spooled[first : first + RECORDS]:
+            producer.produce(kafka.topic(topic), one, one[20:40])
+        producer.commit_transaction(30)
+    return len(spooled) / (time.perf_counter() - began)
+
+
+def drain(folder: Path, count: int) -> dict[str, float]:
+    spooled = events(count)
+    with EmbeddedKafka() as broker:
+        kafka = broker.settings("bench-")
+        ensure_topics(kafka, [*pipeline_topics(pipeline()), *SHARED])
+        topic = f"{NAME}.{SOURCE}.events.v1"
+        produced(kafka, topic, spooled[:2000])
+        before = produced(kafka, topic, spooled)
+        rate = asyncio.run(drained(kafka, folder, spooled))
+        return {"drained": rate, "produced": (before + produced(kafka, topic, spooled)) / 2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=40_000)
+    parser.add_argument("--serve", type=Path)
+    parser.add_argument("--json", action="store_true")
+    said = parser.parse_args()
+    if said.serve:
+        asyncio.run(serve(said.serve))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        found = {
+            "published_1": asyncio.run(published(1, folder)),
+            "published_10": asyncio.run(published(10, folder)),
+            "kept": asyncio.run(kept(folder)),
+            **drain(folder, said.events),
+        }
+    found["share"] = found["drained"] / found["produced"]
+    lines = (f"{key:13} {value:10,.2f}" for key, value in found.items())
+    print(json.dumps(found) if said.json else "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
