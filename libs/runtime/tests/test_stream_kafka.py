@@ -16,8 +16,10 @@ from penstock.contracts.topics import Topic
 from penstock.runtime.kafka import clients
 from penstock.runtime.kafka.admin import ensure_topics
 from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition, Produced
+from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.kafka.streams import PositionedStream, TransactionalStream
+from penstock.runtime.kafka.transaction import Transactions
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import EmbeddedKafka, Kafka
@@ -153,6 +155,30 @@ def test_a_batch_and_its_offsets_are_one_transaction(settings: KafkaSettings) ->
     with running(stream):
         until(lambda: again.counts, what="assigned")
     assert again.counts == {0: 2500, 1: 2500}
+
+
+def test_the_position_reaches_the_end_behind_the_markers_of_others(settings: KafkaSettings) -> None:
+    """Whoever waits until all below a partition's end is answered must not wait for the next message."""
+    make(settings, "in", "out", partitions=1)
+    where = Partition("in", 0)
+    stream = TransactionalStream(settings, group="g", replica="0")
+    copy = Copy("out")
+    stream.add("in", copy)
+    forwards = Transactions(settings, "forwards", group="forwards")
+
+    def answered() -> bool:
+        with Reader(settings, "g") as reader:
+            end = reader.ends(where)[1]
+            return end > 0 and reader.committed([where])[where] == Committed(end, str(copy.counts[0]))
+
+    with running(stream):
+        for round_ in (1, 2):
+            forwards.begin()
+            forwards.produce([Produced("in", 0, None, b"a"), Produced("in", 0, None, b"b")])
+            forwards.commit()
+            until(answered, despite=KeyError, what="the committed position is the end")
+            assert copy.counts == {0: 2 * round_}
+    assert everything(settings, "out")[0] == [b"a", b"b"] * 2
 
 
 def test_what_cannot_be_processed_is_left_out_with_its_place_and_the_rest_of_its_batch_goes_on(

@@ -40,6 +40,10 @@ class Positions:
         """Each assigned partition with its position."""
         return (topic_partition(self._kafka, *at) for at in self._next.items())
 
+    def of(self, partition: Partition) -> int:
+        """Next offset to be read; -1 where the partition is not assigned."""
+        return self._next.get(partition, -1)
+
     def begin(self, positions: Mapping[Partition, int]) -> None:
         """Exactly these partitions are assigned. Raises ClientFailed where a position went back."""
         for where, position in positions.items():

@@ -27,7 +27,8 @@ def batch_span(verb: str, batches: Sequence[Batch]) -> AbstractContextManager[Sp
     }
     if len(batches) == 1:
         attributes["messaging.destination.partition.id"] = str(batches[0].partition.number)
-        attributes["messaging.kafka.offset"] = batches[0].messages[0].offset
+        if batches[0].messages:
+            attributes["messaging.kafka.offset"] = batches[0].messages[0].offset
     traceparents = (
         traceparent
         for batch in batches

@@ -72,7 +72,7 @@ class TransactionalStream(Member):
         """`batch`: the most messages in one transaction; `linger_s`: seconds to gather more after
         the first.
         """
-        super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=False)
+        super().__init__(kafka, group, readiness, batch=batch, linger_s=linger_s, ends=True)
         self._transactional_id = kafka.topic(f"{group}-{replica}")
         self._processors: dict[str, Processor] = {}
         self._letters = DeadLetters(kafka, group)
@@ -88,12 +88,12 @@ class TransactionalStream(Member):
 
     def _answer(self, transactions: Transactions, gathered: Gathered) -> None:
         """One transaction. Each outcome is on its way to Kafka while the next batch is worked on."""
-        if not gathered.batches:
+        if not (batches := self._up_to_the_ends(gathered)):
             return
         answered: list[tuple[Batch, Outcome]] = []
-        with batch_span("process", gathered.batches):
+        with batch_span("process", batches):
             transactions.begin()
-            for batch in gathered.batches:
+            for batch in batches:
                 with processing(batch.partition.topic, self._group, messages=len(batch.messages)):
                     outcome = self._outcome(batch)
                     transactions.produce(outcome.produced)
@@ -105,6 +105,19 @@ class TransactionalStream(Member):
             for batch, outcome in answered:
                 self._advance(batch.partition, batch.position)
                 outcome.committed()
+
+    def _up_to_the_ends(self, gathered: Gathered) -> list[Batch]:
+        """The batches, each up to its log's end where that was reached. Markers of transactions lie
+        behind the last message there: whoever waits until all below the end is answered would wait
+        for the next message. So an end that only markers led to is a batch without messages.
+        """
+        ends = dict(gathered.ends)
+        batches = [
+            replace(batch, position=max(batch.position, ends.pop(batch.partition, 0)))
+            for batch in gathered.batches
+        ]
+        ahead = ((partition, end, self._positions.of(partition)) for partition, end in ends.items())
+        return batches + [Batch(partition, (), end) for partition, end, at in ahead if 0 <= at < end]
 
     def _outcome(self, batch: Batch) -> Outcome:
         """The batch's outcome, without the messages that cannot be processed even alone: those
