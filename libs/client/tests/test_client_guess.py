@@ -170,6 +170,18 @@ def test_the_page_shows_each_field_and_nobodys_words(found: First) -> None:
     assert not any(text in page for text in [*_column(found, "last_name"), *_column(found, "note")])
 
 
+@pytest.mark.parametrize("classes", ["ab", "abc"])
+def test_groups_of_several_classes_are_said_to_have_no_gate(tmp_path: Path, classes: str) -> None:
+    path, draw = tmp_path / "votes.csv", random.Random(2)
+    rows = [f"{draw.choice('mf')},{draw.random():.3f},{draw.choice(classes)}" for _ in range(90)]
+    path.write_text("sex,income,outcome\n" + "\n".join(rows) + "\n")
+    text = file_of(path)
+    compared = [gate.by for gate in read(text).audit.gates if gate.by]
+    assert (compared, "no gate compares groups" in text) == (
+        (["sex"], False) if len(classes) == 2 else ([], True)
+    )
+
+
 def _column(found: First, name: str) -> list[str]:
     return [text for one in found.guess.fields if one.name == name for text in one.column.counts]
 

@@ -147,6 +147,8 @@ def _audit(guess: Guess, baseline: Baseline | None) -> Iterator[str]:
         yield "  gates:"
         for gate in gates:
             yield from (f"    {line}" for line in gate)
+        if groups and guess.target.task != "binary":
+            yield "    # no gate compares groups but of two classes; the report shows what sets them apart"
     else:
         measure = "r2" if guess.target.task == "regression" else "accuracy"
         yield "  # Nothing here says what a model must reach: no version is judged, and none may serve."
