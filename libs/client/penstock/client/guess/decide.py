@@ -85,6 +85,8 @@ class Baseline:
     error: float
     rows: int
     model: str
+    guessing: float
+    """What the measure is for who knows nothing of a row."""
 
 
 @dataclass(frozen=True)

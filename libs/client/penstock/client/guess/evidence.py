@@ -23,6 +23,7 @@ AUDIT = 0.3
 """Share of the rows that the audit gets by default."""
 _FEWEST = 50
 _MEASURES = {"binary": "auroc", "multiclass": "accuracy", "regression": "r2"}
+_GUESSING = {"binary": 0.5, "regression": 0.0}
 _SHOWN = {"binary": "AUROC", "multiclass": "accuracy", "regression": "R²"}
 _SCORERS = {"binary": "roc_auc", "multiclass": "accuracy", "regression": "r2"}
 
@@ -54,7 +55,12 @@ def leaks(guess: Guess) -> dict[str, str]:
 
 def _beats_the_most_frequent(accuracy: float, labels: Array) -> bool:
     """Tells whether it makes less than half the mistakes of who always says the most frequent class."""
-    return 1 - accuracy < (1 - float(np.bincount(labels).max()) / len(labels)) / 2
+    return 1 - accuracy < (1 - _most_frequent(labels)) / 2
+
+
+def _most_frequent(labels: Array) -> float:
+    """Share of the most frequent class."""
+    return float(np.bincount(labels).max()) / len(labels)
 
 
 def baseline(guess: Guess) -> Baseline | None:
@@ -92,7 +98,8 @@ def baseline(guess: Guess) -> Baseline | None:
     name = "ridge regression" if task == "regression" else "logistic regression"
     mean = float(scores.mean())
     error = error_of_audit(mean, float(scores.std(ddof=1)), labels, round(guess.table.rows * AUDIT), task)
-    return Baseline(_MEASURES[task], mean, error, len(labels), name)
+    guessing = _most_frequent(labels) if task == "multiclass" else _GUESSING[task]
+    return Baseline(_MEASURES[task], mean, error, len(labels), name, guessing)
 
 
 def error_of_audit(mean: float, deviation: float, labels: Array, rows: int, task: str) -> float:

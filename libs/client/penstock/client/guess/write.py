@@ -18,7 +18,6 @@ _AGES = (25.0, 40.0, 60.0)
 _SMALLEST_BIN = 0.05
 # Bounds are judged: 1.96 from the estimate to its 95 % bound, 1.64 from it to its own 5 % quantile.
 _ERRORS = 3.6
-_FLOORS = {"auroc": 0.5, "accuracy": 0.0, "r2": 0.0}
 FAIR = 0.1
 """Default limit of a fairness gate."""
 
@@ -174,7 +173,7 @@ def _quality(baseline: Baseline | None) -> Iterator[list[str]]:
     if baseline is None:
         return
     limit = baseline.mean - _ERRORS * baseline.error
-    floor = _FLOORS[baseline.measure]
+    floor = math.floor(baseline.guessing * 100) / 100
     low = max(floor, math.floor(limit * 100) / 100)
     gate = f"- {{metric: {baseline.measure}, at_least: {low:g}, on_fail: block}}"
     origin = f"# {baseline.model}, 5 folds of {baseline.rows:,} of these rows: {baseline.mean:.3f}."
