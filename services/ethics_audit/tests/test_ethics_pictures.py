@@ -182,6 +182,29 @@ def test_a_difference_is_said_with_the_groups_that_it_is_between() -> None:
     ]
 
 
+@pytest.mark.parametrize(("lower", "said"), [(0.90, True), (0.93, False)])
+def test_a_model_that_decides_the_commonest_class_is_no_better(lower: float, *, said: bool) -> None:
+    """Also where a gate on its accuracy passed."""
+    found = Findings(
+        verdict="pass",
+        gates=(),
+        task="multiclass",
+        classes=("a", "b", "c"),
+        rows=1000,
+        entities=1000,
+        labels={"a": 924, "b": 50, "c": 26},
+        abstained=0,
+        performance={"accuracy": Interval(estimate=0.94, lower=lower, upper=0.95)},
+        groupings=(),
+        confidence=0.95,
+        resamples=100,
+        seed=1,
+    )
+    assert (
+        any("no better than always deciding the commonest class" in each for each in concerns(found)) == said
+    )
+
+
 def test_a_narrow_picture_fits_a_phone_and_a_wide_one_keeps_its_letters() -> None:
     """A picture is as wide as its share of the page; on a phone that share of what letters need."""
     from matplotlib.figure import Figure
