@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -90,12 +92,14 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 @contextlib.asynccontextmanager
-async def forwarding(spool: Spool, wire: Wire) -> AsyncIterator[tuple[Lane, Forwarder, Hub]]:
+async def forwarding(
+    spool: Spool, wire: Wire, rate: float = math.inf
+) -> AsyncIterator[tuple[Lane, Forwarder, Hub]]:
     """A site's start, to its end."""
     channel = grpc.aio.insecure_channel(wire.address, options=[("grpc.min_reconnect_backoff_ms", 50)])
     reached, lane = Hub(channel), Lane("events", spool)
     await reached.hello(lambda: datetime.now(UTC))
-    forwards = Forwarder(lane, reached)
+    forwards = Forwarder(lane, reached, rate)
     task = asyncio.create_task(forwards.run())
     try:
         yield lane, forwards, reached
@@ -205,6 +209,14 @@ async def test_what_the_hub_refuses_waits(topics: Topics, spool: Spool, wire: Wi
         await empty(spool)
         assert lane.refused is None
     assert topics.written == bodies(4)
+
+
+async def test_a_line_is_used_as_far_as_allowed(topics: Topics, spool: Spool, wire: Wire) -> None:
+    spool.append([Record("loans", "applications", "p", b'{"note": "%s"}' % (b"x" * 500))] * 100)
+    began = time.monotonic()
+    async with forwarding(spool, wire, rate=100_000):
+        await empty(spool)
+    assert time.monotonic() - began > 0.4  # four batches of 10 kB, and one that nothing follows
 
 
 async def test_batches_travel_compressed(topics: Topics, spool: Spool, wire: Wire) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Awaitable, Callable
 from importlib import metadata
@@ -87,7 +88,7 @@ async def run(settings: Settings) -> None:
                 await asyncio.gather(*(lane.erase(pipeline, entity) for lane in lanes))
 
             watch = Watch(hub, serving, pipelines, trust, reporting.status, erase)
-            forwarders = [Forwarder(lane, hub) for lane in lanes]
+            forwarders = [Forwarder(lane, hub, settings.forward_rate or math.inf) for lane in lanes]
             process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
             await process.until_stopped()
 

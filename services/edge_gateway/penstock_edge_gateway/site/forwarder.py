@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Final
 
 import structlog
@@ -27,8 +28,9 @@ _REASONS: Final[dict[Reason, hub_pb2.Gap.Reason.ValueType]] = {
 
 
 class Forwarder:
-    def __init__(self, lane: Lane, hub: Hub) -> None:
-        self._lane, self._hub = lane, hub
+    def __init__(self, lane: Lane, hub: Hub, rate: float = math.inf) -> None:
+        """`rate`: bytes a second at most, before they are compressed."""
+        self._lane, self._hub, self._rate = lane, hub, rate
 
     async def run(self) -> None:
         """Forwards for as long as the site is the one whom the hub knows, once it was greeted."""
@@ -43,14 +45,17 @@ class Forwarder:
     async def _forward(self) -> PenstockError | None:
         """Forwards one batch. Returns why the hub refused it."""
         async with self._lane.oldest(RECORDS, BYTES, gather_s=GATHER_S) as batch:
-            return await self._send(batch)
+            request = self._request(batch)
+            refusal = await self._send(request)
+        await asyncio.sleep(request.ByteSize() / self._rate)
+        return refusal
 
-    async def _send(self, batch: Batch) -> PenstockError | None:
+    async def _send(self, request: hub_pb2.ForwardRequest) -> PenstockError | None:
         try:
-            answer = await self._hub.call(self._hub.stub.Forward, self._request(batch), within=ANSWER_S)
+            answer = await self._hub.call(self._hub.stub.Forward, request, within=ANSWER_S)
         except PenstockError as error:
             if self._lane.refused != error.message:
-                log.warning("batch_refused", lane=self._lane.name, first=batch.first, reason=error.message)
+                log.warning("batch_refused", lane=self._lane.name, first=request.first, reason=error.message)
             self._lane.refused = error.message
             return error
         self._lane.refused = None

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     replica: str = "0"
     log_level: str = "INFO"
     spool_size: ByteSize = ByteSize(2 << 30)  # of each lane, events and predictions: 2GiB, 500MB
+    forward_rate: ByteSize = ByteSize(0)  # a second, of each lane before it is compressed; 0: no bound
     spool_age: Duration = timedelta(days=30)  # longest time that a lane waits for the hub
     trial: TrialSettings = TrialSettings()
 
