@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 from confluent_kafka import Producer
-from onnx import TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 from ulid import ULID
 
 from penstock.contracts.events import Event, ModelVersionPromoted, encode
@@ -47,8 +47,27 @@ def graph(bias: float = 0.0) -> bytes:
         "yes": np.array(["true"], dtype=object),
         "no": np.array(["false"], dtype=object),
     }
+    value = helper.make_tensor_value_info
+    made = helper.make_graph(
+        _nodes(),
+        NAME,
+        [value("numbers", TensorProto.DOUBLE, ["N", 1]), value("strings", TensorProto.STRING, ["N", 1])],
+        [
+            value("probabilities", TensorProto.FLOAT, ["N", 2]),
+            value("decision", TensorProto.STRING, ["N", 1]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+    )
+    model = helper.make_model(
+        made, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 4)], ir_version=9
+    )
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def _nodes() -> list[NodeProto]:
     node = helper.make_node
-    nodes = [
+    return [
         node("IsNaN", ["numbers"], ["absent"]),
         node("Where", ["absent", "zero", "numbers"], ["income"]),
         node("MatMul", ["income", "weight"], ["weighed"]),
@@ -71,22 +90,6 @@ def graph(bias: float = 0.0) -> bytes:
         node("Greater", ["positive", "half"], ["above"]),
         node("Where", ["above", "yes", "no"], ["decision"]),
     ]
-    value = helper.make_tensor_value_info
-    made = helper.make_graph(
-        nodes,
-        NAME,
-        [value("numbers", TensorProto.DOUBLE, ["N", 1]), value("strings", TensorProto.STRING, ["N", 1])],
-        [
-            value("probabilities", TensorProto.FLOAT, ["N", 2]),
-            value("decision", TensorProto.STRING, ["N", 1]),
-        ],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(
-        made, opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 4)], ir_version=9
-    )
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
 
 
 @dataclass
