@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup images demo test test-fast test-slow test-compose check check-style check-types check-imports check-generated check-contracts bench gen lock requirements clean-gen
+.PHONY: help setup images demo demo-edge test test-fast test-slow test-compose check check-style check-types check-imports check-generated check-contracts bench gen lock requirements clean-gen
 
 help: ## What there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -68,6 +68,9 @@ images: ## The services' images, and the passwords of the compose stack
 # With STACK=compose the stack is docker-compose.yml's, and this machine needs neither Kafka nor Triton.
 demo: $(if $(filter compose,$(STACK)),$(VENV)/.members images,setup) ## Census records to a refused model, a fair one, predictions; DOWN=1 ends the stack afterwards, STACK=compose runs it in containers
 	@STACK=$(STACK) $(BIN)/python examples/adult-income/demo.py $(if $(DOWN),--down)
+
+demo-edge: setup ## Two sites: one is cut off, answers, takes events, comes back; a rollback; a changed package. DOWN=1 as above
+	@$(BIN)/python examples/adult-income/demo_edge.py $(if $(DOWN),--down)
 
 bench: setup ## The figures of docs/performance.md
 	@$(BIN)/python -m benchmarks

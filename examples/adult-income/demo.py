@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -98,9 +98,12 @@ class Demo:
 
             return _until(seen, within=60, what="ingest to read all events")
 
-    def train(self) -> tuple[trainer.Run, registry.Version, audit.Audit]:
+    def train(
+        self, overrides: Mapping[str, object] | None = None
+    ) -> tuple[trainer.Run, registry.Version, audit.Audit]:
         """A run on all that was published, until its version is promoted or refused."""
-        run = self.penstock.runs.create(PIPELINE, after=self.penstock.events.end_offsets(PIPELINE), by="demo")
+        after = self.penstock.events.end_offsets(PIPELINE)
+        run = self.penstock.runs.create(PIPELINE, overrides=overrides, after=after, by="demo")
         with _bar() as bar:
             task = bar.add_task("train", total=None)
             for seen in self.penstock.runs.watch(run.run_id, timeout=300):
