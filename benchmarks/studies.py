@@ -65,7 +65,7 @@ def publish(client: Penstock) -> None:
     """Applies the example's file, with a pruner that looks early, and publishes its events."""
     text = (quality.EXAMPLES / NAME / "pipeline.yaml").read_text()
     client.pipelines.apply(text + LOOKS, by="benchmark")
-    applications, outcomes = quality._module(NAME).loans()
+    applications, outcomes = quality.module(NAME).loans()
     journey = Journey(client)
     for source, table in (("applications", applications), ("outcomes", outcomes)):
         rows = [
