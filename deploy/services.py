@@ -59,7 +59,8 @@ def block(service: ServiceDefinition, told: str) -> list[str]:
 def arguments(service: ServiceDefinition) -> str:
     """Build arguments of its image."""
     shared = f", PACKAGES: {service.packages}" if service.packages != service.name else ""
-    return f"SERVICE: {service.name}{shared}"
+    extras = f', EXTRAS: "[{",".join(service.extras)}]"' if service.extras else ""
+    return f"SERVICE: {service.name}{shared}{extras}"
 
 
 def environment(text: str, service: ServiceDefinition) -> str:

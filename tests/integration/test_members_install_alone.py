@@ -28,6 +28,7 @@ HEAVY = {"penstock-modelkit", "penstock-trainer", "penstock-tuner", "penstock-fe
 TABLES = {"pyarrow", "pandas", "duckdb"}
 LEARNING = {"torch", "feast", "ray", "mlflow-skinny", "onnxruntime", "scikit-learn", "scipy"}
 S3 = {"s3fs", "botocore"}
+KAFKA_AND_SQL = {"confluent-kafka", "faststream", "kafka-python", "sqlalchemy", "psycopg"}
 WITHOUT = {
     "penstock-measures": TABLES | LEARNING | S3,
     "penstock-serving": TABLES | LEARNING | S3,
@@ -35,7 +36,20 @@ WITHOUT = {
     "penstock-ingest": TABLES | LEARNING | S3,
     "penstock-model-registry": TABLES | LEARNING | S3,
     "penstock-inference": TABLES | LEARNING | S3,
+    "penstock-edge-gateway[hub]": TABLES | LEARNING | S3,
+    "penstock-edge-gateway[site]": TABLES | LEARNING - {"onnxruntime"} | S3 | KAFKA_AND_SQL,
 }
+
+PARTS = {
+    "penstock-runtime[platform]": (),
+    "penstock-edge-gateway[hub]": ("penstock_edge_gateway.site",),
+    "penstock-edge-gateway[site]": (
+        "penstock_edge_gateway.hub",
+        "penstock_edge_gateway.app",
+        "penstock_edge_gateway.settings",
+    ),
+}
+"""Members of which nobody installs less than one extra, and what imports with another extra only."""
 
 COMMANDS = {"penstock-client": {"penstock": "Publish events, get audited models."}}
 
@@ -49,7 +63,9 @@ import gc, importlib, pkgutil, sys
 gc.disable()
 package = importlib.import_module(sys.argv[1])
 for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-    if module.name in sys.argv[2:] or module.name.endswith("__main__") or ".migrations." in module.name:
+    if module.name.endswith("__main__") or ".migrations." in module.name:
+        continue
+    if f"{module.name}.".startswith(tuple(f"{name}." for name in sys.argv[2:])):
         continue
     importlib.import_module(module.name)
 """
@@ -99,18 +115,23 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Alone:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ()) for name in sorted(MEMBERS)]
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in HEAVY else ())
+        for name in sorted({*MEMBERS, *PARTS} - {name.partition("[")[0] for name in PARTS})
+    ],
 )
 def test_a_member_installs_alone(alone: Alone, name: str) -> None:
     alone.install(name)
-    for package in packages(MEMBERS[name]):
-        done = alone.run(alone.python, "-c", IMPORT_ALL, package, *itertools.chain(*OF_AN_EXTRA.values()))
+    member, left_out = name.partition("[")[0], [*itertools.chain(*OF_AN_EXTRA.values()), *PARTS.get(name, ())]
+    for package in packages(MEMBERS[member]):
+        done = alone.run(alone.python, "-c", IMPORT_ALL, package, *left_out)
         assert done.returncode == 0, done.stderr
     for command, says in COMMANDS.get(name, {}).items():
         assert says in alone.run(alone.python.parent / command, "--help").stdout
     listed = alone.run(sys.executable, "-m", "uv", "pip", "list", "--python", alone.python)
     installed = {line.split()[0] for line in listed.stdout.splitlines()[2:]}
-    assert name in installed
+    assert member in installed
     assert not installed & WITHOUT.get(name, set())
 
 
@@ -138,7 +159,7 @@ def closure(name: str, extra: str = "") -> list[str]:
     for member in found:
         project = tomllib.loads((MEMBERS[member] / "pyproject.toml").read_text())["project"]
         optional = project.get("optional-dependencies", {}).get(extra, []) if member == name else []
-        declared = [*project["dependencies"], *optional]
+        declared = [line.partition("[")[0] for line in (*project["dependencies"], *optional)]
         found += [needed for needed in declared if needed in MEMBERS and needed not in found]
     return found
 

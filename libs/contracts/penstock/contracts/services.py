@@ -23,6 +23,7 @@ class ServiceDefinition:
     port: int
     memory: str  # Default limit of its container: 512m, 1g.
     # `site`: runs outside the platform's network only, so neither the door nor a stack knows it.
+    extras: tuple[str, ...] = ()  # Extras of the member whose modules its image has, too
     place: Literal["platform", "site"] = "platform"
     replicas: int = 1  # Containers in deploy/compose/cluster.yaml
     database: bool = True
@@ -126,6 +127,7 @@ _ROWS: Final = (
     ),
     ServiceDefinition(
         name="edge_gateway",
+        extras=("hub", "site"),
         grpc="penstock.edge_gateway.v1.EdgeGatewayService",
         port=9190,
         memory="512m",
