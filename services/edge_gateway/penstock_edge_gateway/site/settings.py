@@ -26,7 +26,7 @@ class TrialSettings(BaseModel):
 
     calls: int = Field(default=500, ge=1)
     errors: float = Field(default=0.01, ge=0, lt=1)  # share of calls on which the graph fails
-    p99_ms: float = Field(default=50.0, gt=0)  # milliseconds that a row takes
+    p99_ms: float = Field(default=250.0, gt=0)  # milliseconds that a row takes
 
 
 class Settings(BaseSettings):
