@@ -105,7 +105,7 @@ def module(example: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.execmodule(module)
+    spec.loader.exec_module(module)
     return module
 
 
