@@ -52,6 +52,7 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
         self.asked: list[tuple[int, int]] = []  # part and offset
         self.cut_at: set[int] = set()  # offsets in the archive, once each
         self.spoiled = False
+        self.erased = 0  # serial of the last erasure that the site has confirmed
         self.statuses: list[site_pb2.SiteStatus] = []
 
     def offer(self, **what: Any) -> None:
@@ -62,6 +63,7 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
         if self.offers.trust and request.trust_serial >= self.trust_serial:
             self.offers.trust = b""
         self.statuses.append(request.status)
+        self.erased = request.erased
         known = dict(request.generations).get(NAME, 0), dict(request.numbers).get(NAME, 0)
         if known[0] >= self.registry.generation:
             self.offers.ClearField("promotions")
@@ -90,6 +92,7 @@ class HubServicer(hub_pb2_grpc.HubServiceServicer):
 class Site:
     def __init__(self, folder: Path, hub: HubServicer, port: int) -> None:
         self.folder, self.hub, self.port = folder, hub, port
+        self.erased: list[tuple[str, str]] = []
         self.trust = SiteTrust(folder)
         self.trust.begin(trust_updates.written(trust_updates.read(hub.registry.keys.directory)))
 
@@ -106,7 +109,11 @@ class Site:
             pipelines.restore()
             await serving.restore()
             reporting = Reporting("branch-1", hub, serving, self.trust, (), clock)
-            watch = Watch(hub, serving, pipelines, self.trust, reporting.status)
+
+            async def erase(pipeline: str, entity: str) -> None:
+                self.erased.append((pipeline, entity))
+
+            watch = Watch(hub, serving, pipelines, self.trust, reporting.status, erase)
             tasks = [asyncio.create_task(work()) for work in (serving.run, watch.run)]
             yield serving, pipelines
             for task in tasks:
@@ -203,6 +210,13 @@ async def test_applied_pipelines_are_kept_and_deleted_ones_are_not(site: Site) -
         assert pipelines.numbers == {"loans": 2}
     async with site.running() as (_, pipelines):
         assert pipelines.numbers == {}
+
+
+async def test_an_erasure_is_carried_out_and_confirmed(site: Site) -> None:
+    async with site.running():
+        site.hub.offer(erasures=[pb.Erasure(serial=3, pipeline="loans", entity="a1")])
+        await until_async(lambda: site.hub.erased == 3)
+    assert site.erased == [("loans", "a1")]
 
 
 async def test_a_key_that_was_revoked_takes_back_what_it_signed(site: Site) -> None:
