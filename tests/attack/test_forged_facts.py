@@ -35,6 +35,7 @@ from penstock.contracts.events import (
     PipelineDeleted,
     ReviewDecided,
     ReviewRequested,
+    SiteReported,
     TrainingRunCanceled,
     TrainingRunCompleted,
     TrainingRunFailed,
@@ -72,6 +73,7 @@ NOT_SIGNED: dict[type[Event], str] = {
     ),
     TrainingRunProgressed: "no service reads it: curves are the trainer's own rows",
     ReviewRequested: "no service reads it: reviews are the audit's own rows",
+    SiteReported: "no service reads it: what a site said of itself is in the hub's own rows",
     DeploymentChanged: "no service reads it, nor does the command line: inference tells what it serves",
 }
 LATER = sample.NOW + timedelta(days=1)

@@ -19,11 +19,15 @@ import grpc
 import pytest
 
 from penstock.contracts.error_details import error_of_call
-from penstock.contracts.errors import Conflict, Denied, Tampered, Unavailable
+from penstock.contracts.errors import Conflict, Denied, NotFound, Tampered, Unavailable
+from penstock.contracts.pipeline import Pipeline
 from penstock.contracts.site_door import CERTIFICATE_HEADER, JOIN_NAME, SITES_NAME
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.packages.keys import Keys, Trust
 from penstock.runtime import rpc
+from penstock.runtime.artifacts import Artifacts
+from penstock.runtime.readiness import Readiness
+from penstock.runtime.settings import KafkaSettings
 from penstock.runtime.store import Store
 from penstock.stack import envoy
 from penstock.testing.broker import free_ports
@@ -31,7 +35,13 @@ from penstock.testing.wait import until
 from penstock_edge_gateway import certificates
 from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.callers import Callers
+from penstock_edge_gateway.hub.forward.forwarder import Forwarder
+from penstock_edge_gateway.hub.forward.lanes import Position
+from penstock_edge_gateway.hub.forward.lease import Lease
 from penstock_edge_gateway.hub.hub_servicer import HubServicer
+from penstock_edge_gateway.hub.news import News
+from penstock_edge_gateway.hub.reports import Reports
+from penstock_edge_gateway.hub.shelf import Shelf
 from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import Tables
 from penstock_edge_gateway.site.identity import FILE, SiteIdentity
@@ -107,7 +117,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     keys = Keys(folder / "keys")
     keys.ensure()
     callers = Callers(store, authority.secret)
-    servicer = HubServicer(store, running.table, callers, keys.directory, lambda: datetime.now(UTC))
+    news = News("penstock.edge_gateway", keys)
+    servicer = HubServicer(
+        store,
+        running.table,
+        callers,
+        Reports(lambda: datetime.now(UTC)),
+        news,
+        Shelf(Artifacts(f"file://{folder}/artifacts"), folder / "packages", news.version),
+        NothingForwarded(store),
+        lambda: datetime.now(UTC),
+    )
     with ExitStack() as stack:
         stack.callback(store.close)
         stack.enter_context(Serving(servicer, hub))
@@ -119,6 +139,22 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         listener.write()
         until(lambda: answers(sites), what="the door for sites listens")
         yield running
+
+
+class NothingForwarded(Forwarder):
+    """A hub's forwarder without Kafka, which the door is not about."""
+
+    def __init__(self, store: Store) -> None:
+        def unknown(name: str) -> Pipeline:
+            raise NotFound(name)
+
+        def now() -> datetime:
+            return datetime.now(UTC)
+
+        super().__init__(KafkaSettings(), unknown, Lease(store, "0", now), Readiness(now))
+
+    def positions(self, site: str) -> dict[str, Position]:
+        return {}
 
 
 class Serving:

@@ -25,13 +25,13 @@ COMMANDS = "".join(re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / "tuning.md"
 
 
 def trials_in_mlflow(home: Path) -> int:
-    """Finished runs below another one, read beside MLflow, whose import takes seconds."""
+    """Finished runs of the pipeline below another one, read beside MLflow, whose import takes seconds."""
     query = (
-        "SELECT count(*) FROM tags JOIN runs USING (run_uuid)"
-        " WHERE key = 'mlflow.parentRunId' AND status = 'FINISHED'"
+        "SELECT count(*) FROM tags JOIN runs USING (run_uuid) JOIN experiments USING (experiment_id)"
+        " WHERE key = 'mlflow.parentRunId' AND status = 'FINISHED' AND experiments.name = ?"
     )
     with closing(sqlite3.connect(f"file:{home / 'mlflow' / 'mlflow.db'}?mode=ro", uri=True)) as store:
-        return int(store.execute(query).fetchone()[0])
+        return int(store.execute(query, [NAME]).fetchone()[0])
 
 
 def test_a_better_model_is_found_promoted_and_kept(

@@ -47,6 +47,7 @@ def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
         "libs/runtime/penstock/runtime/router.py": "import penstock_ingest",
         "libs/contracts/penstock/contracts/rules/__init__.py": "import penstock.runtime",
         "libs/measures/penstock/measures/weighted.py": "import scipy",
+        "libs/serving/penstock/serving/model.py": "import penstock.runtime",
         "services/ethics_audit/penstock_ethics_audit/gates.py": "import torch",
         "services/model_registry/penstock_model_registry/store.py": "import pandas",
         "libs/client/penstock/client/runs.py": "import feast",
@@ -56,7 +57,7 @@ def test_imports_that_the_house_forbids_are_found(spoil: Path) -> None:
         add(spoil / file, line)
     code, said = make(spoil, "check-imports")
     assert code != 0
-    assert "0 kept, 7 broken" in said, said
+    assert f"0 kept, {len(forbidden)} broken" in said, said
 
 
 def test_a_list_of_services_that_was_changed_by_hand_is_named(spoil: Path) -> None:

@@ -85,7 +85,7 @@ async def test_a_site_is_told_what_it_does_not_know_as_the_registry_signed_it(ne
 
 async def test_one_who_waits_is_told_at_once(news: News, keys: Keys) -> None:
     waiting = asyncio.create_task(newer(news, 60))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets it begin to wait
     await tell(news.router, promoted(keys, DIGESTS[0], 1))
     assert len((await asyncio.wait_for(waiting, 5)).promotions) == 1
 
@@ -97,7 +97,7 @@ async def test_one_who_waits_is_told_of_an_erasure_that_is_asked_meanwhile(news:
         return asked
 
     waiting = asyncio.create_task(news.newer(WatchRequest(), 60, pending))
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # lets it begin to wait
     asked.append(Erasure(serial=1, pipeline="loans", entity="p3"))
     news.changed()
     assert list((await asyncio.wait_for(waiting, 5)).erasures) == asked

@@ -206,7 +206,7 @@ async def test_applied_pipelines_are_kept_and_deleted_ones_are_not(site: Site) -
         with pytest.raises(NotFound):  # noqa: PT012
             while True:
                 pipelines.get("loans")
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # polls; the answer ends it
         assert pipelines.numbers == {"loans": 2}
     async with site.running() as (_, pipelines):
         assert pipelines.numbers == {}

@@ -120,7 +120,7 @@ class Wire:
     async def _comes_through(self, size: int) -> bool:
         self.down += size
         if self.rate:
-            await asyncio.sleep(size / self.rate)
+            await asyncio.sleep(size / self.rate)  # so many bytes a second
         if self._left is not None:
             self._left -= size
             if self._left <= 0:

@@ -185,9 +185,9 @@ def erase(
     ] = False,
     as_json_: AsJson = False,
 ) -> None:
-    """Remove a person from lake, online store, training sets, and from what sites have not forwarded yet.
+    """Remove a person from lake, online store, training sets, sites.
 
-    Asks first where somebody can answer.
+    Sites remove what they have not forwarded yet. Asks first where somebody can answer.
     """
     if not (yes or as_json_) and sys.stdin.isatty():
         typer.confirm(f"Remove `{entity}` from {pipeline} for good?", abort=True)
