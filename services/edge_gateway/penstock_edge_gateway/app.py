@@ -32,7 +32,7 @@ RENEW_EVERY_S: Final = 3600.0
 
 async def run(settings: Settings) -> None:
     async with Service("edge_gateway", settings) as service:
-        store = await service.store(Tables.metadata, migrations="penstock_edge_gateway.hub.migrations")
+        store = await service.store(Tables.metadata, migrations="penstock_edge_gateway.migrations")
         news = News(GROUP, Keys(settings.platform.keys))
         await service.restores(news.applied, news)
         forwarder = Forwarder(

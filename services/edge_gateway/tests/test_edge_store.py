@@ -17,7 +17,7 @@ from penstock_edge_gateway.hub.store import Tables
 from penstock_edge_gateway.token import Token
 
 NOW = datetime(2026, 11, 30, 6, tzinfo=UTC)
-MIGRATIONS = "penstock_edge_gateway.hub.migrations"
+MIGRATIONS = "penstock_edge_gateway.migrations"
 
 
 def test_the_migrated_database_is_what_the_tables_say(database: str) -> None:
