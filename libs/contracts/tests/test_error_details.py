@@ -55,6 +55,13 @@ def test_the_status_is_the_one_of_the_table() -> None:
         assert status.message == "it does not fit. Write it"
 
 
+def test_a_kind_of_a_later_release_is_the_one_of_its_status() -> None:
+    sent = metadata_of(error_of(Kind.NOT_FOUND, "no such model"))
+    later = [(key, value.replace(b"not_found", b"not_built")) for key, value in sent]
+    told = error_of_call(Failed(Code.FAILED_PRECONDITION, "no such model", later))
+    assert (told.kind, str(told)) == (Kind.CONFLICT, "no such model")
+
+
 def test_another_peers_error_is_of_its_statuss_kind() -> None:
     from google.rpc import status_pb2
 

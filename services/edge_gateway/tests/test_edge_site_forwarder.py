@@ -7,7 +7,7 @@ import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,11 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
         self.incarnation = 0
         self.after_write: Callable[[], None] = lambda: None
         self.raises: Exception | None = None
+        self.clock: datetime | None = None  # the site's, as it told last
 
     async def Hello(self, request: hub_pb2.HelloRequest, context: Any) -> hub_pb2.HelloResponse:
         self.incarnation += 1
+        self.clock = request.clock.ToDatetime(UTC)
         return hub_pb2.HelloResponse(incarnation=self.incarnation, positions=self.positions)
 
     async def Forward(self, request: hub_pb2.ForwardRequest, context: Any) -> hub_pb2.ForwardResponse:
@@ -175,6 +177,25 @@ async def test_a_hub_that_lost_its_positions_gets_the_rest(topics: Topics, spool
         await lane.keep(events(30, 5))
         await empty(spool)
     assert topics.written == [*bodies(30)[10:], *bodies(35)[30:]]
+
+
+async def test_a_site_tells_the_time_at_which_it_was_heard(topics: Topics, wire: Wire) -> None:
+    started, told = datetime(2026, 3, 1, tzinfo=UTC), [0]
+
+    def clock() -> datetime:
+        told[0] += 1
+        return started + timedelta(hours=told[0])
+
+    wire.cut()
+    async with grpc.aio.insecure_channel(
+        wire.address, options=[("grpc.min_reconnect_backoff_ms", 50)]
+    ) as channel:
+        reached = Hub(channel)
+        greets = asyncio.create_task(reached.hello(clock))
+        await until_async(lambda: told[0] > 2)
+        wire.mend()
+        await greets
+    assert topics.clock == started + timedelta(hours=told[0])
 
 
 async def test_gaps_are_forwarded_in_their_place(topics: Topics, spool: Spool, wire: Wire) -> None:

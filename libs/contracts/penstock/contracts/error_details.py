@@ -12,6 +12,8 @@ from penstock.contracts.errors import TREATMENTS, Kind, PenstockError, error_of
 DOMAIN: Final = "penstock.io"
 KEY: Final = "grpc-status-details-bin"  # of the trailing metadata that carries the status
 
+_KINDS: Final = frozenset(kind.value for kind in Kind)
+
 Metadata = Iterable[tuple[str, str | bytes]]
 
 
@@ -26,12 +28,14 @@ def metadata_of(error: PenstockError) -> tuple[tuple[str, bytes]]:
 
 
 def error_in(metadata: Metadata | None) -> PenstockError | None:
-    """Error that trailing metadata carries; None where the peer is no service of this platform."""
+    """Error that trailing metadata carries; None where the peer is no service of this platform, or has a
+    kind that a later release brought.
+    """
     for key, value in metadata or ():
         info = error_details_pb2.ErrorInfo()
         carries = key == KEY and isinstance(value, bytes)
         for detail in status_pb2.Status.FromString(value).details if carries else ():
-            if detail.Unpack(info) and info.domain == DOMAIN:
+            if detail.Unpack(info) and info.domain == DOMAIN and info.reason in _KINDS:
                 told = info.metadata
                 return error_of(
                     Kind(info.reason),

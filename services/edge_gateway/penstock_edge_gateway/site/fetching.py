@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from penstock.contracts.digests import digits_of
-from penstock.contracts.errors import Tampered
+from penstock.contracts.errors import PenstockError, Tampered
 from penstock.contracts.events import Artifact, ModelVersion
 from penstock.edge_gateway.v1 import hub_pb2
 from penstock.packages.archive import MODEL_SIGNATURE
@@ -17,8 +17,6 @@ from penstock_edge_gateway.site.hub import Hub
 
 RANGE_BYTES: Final = 512 << 10  # in WITHIN_S seconds a line of 18 kbit/s gives as much
 WITHIN_S: Final = 240.0
-if TYPE_CHECKING:
-    Part = hub_pb2.FetchPackageRequest.Part.ValueType
 ARCHIVE = hub_pb2.FetchPackageRequest.PART_ARCHIVE
 SIGNATURE = hub_pb2.FetchPackageRequest.PART_SIGNATURE
 
@@ -51,21 +49,28 @@ class PackageFetch:
         self._folder.mkdir(parents=True, exist_ok=True)
         begun = self._folder / digits_of(artifact.digest)
         resumed = begun.exists()
-        with begun.open("ab") as file:
-            while (offset := file.tell()) < artifact.size:
-                length = min(RANGE_BYTES, artifact.size - offset)
-                request = hub_pb2.FetchPackageRequest(
-                    digest=version.digest, part=part, offset=offset, length=length
-                )
-                call = self._hub.call(self._hub.stub.FetchPackage, request, within=WITHIN_S)
-                data = asyncio.run_coroutine_threadsafe(call, self._loop).result().data
-                if not 0 < len(data) <= length:
-                    raise Tampered(f"the hub gave {len(data)} bytes of {length}", where=artifact.digest)
-                file.write(data)
-                file.flush()
+        try:
+            with begun.open("ab") as file:
+                while (offset := file.tell()) < artifact.size:
+                    length = min(RANGE_BYTES, artifact.size - offset)
+                    file.write(self._range(version.digest, part, offset, length))
+                    file.flush()
+        except PenstockError:  # such a version comes no more
+            begun.unlink()
+            raise
         if (found := file_digest(begun)) == artifact.digest:
             return Path(shutil.move(begun, to))
         begun.unlink()
         if resumed:  # a power cut may have left anything
             return self._whole(version, part, artifact, to)
         raise Tampered(f"the hub gave {found[:19]}…, promoted was {artifact.digest[:19]}…", where=to.name)
+
+    def _range(
+        self, digest: str, part: hub_pb2.FetchPackageRequest.Part.ValueType, offset: int, length: int
+    ) -> bytes:
+        request = hub_pb2.FetchPackageRequest(digest=digest, part=part, offset=offset, length=length)
+        call = self._hub.call(self._hub.stub.FetchPackage, lambda: request, within=WITHIN_S)
+        data: bytes = asyncio.run_coroutine_threadsafe(call, self._loop).result().data
+        if not 0 < len(data) <= length:
+            raise Tampered(f"the hub gave {len(data)} bytes of {length}", where=digest)
+        return data

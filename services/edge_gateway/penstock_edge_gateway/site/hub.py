@@ -5,6 +5,7 @@ hub is away.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
@@ -16,6 +17,7 @@ from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Kind, PenstockError
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.runtime.backoff import Backoff
+from penstock_edge_gateway.site.introduction import apart
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +29,8 @@ LONGEST_S: Final = 60.0
 _HOLDS_S: Final = 120.0
 # What another try may mend. An answer is given by the hub; all else by what lies between.
 _PASSES: Final = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE, Kind.CANCELED, Kind.INTERNAL})
+# A certificate that does not hold yet, or no more, is what a wrong clock makes of a good one.
+_TLS: Final = re.compile("handshake|certificate|ssl", re.IGNORECASE)
 
 
 class Method(Protocol[Q, A]):
@@ -36,7 +40,10 @@ class Method(Protocol[Q, A]):
 class Hub:
     """The hub as a site calls it. On one event loop."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, wrong_clock: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """`wrong_clock`: sentence that names both clocks, where this machine's is wrong. It may block."""
         self.stub: Any = hub_pb2_grpc.HubServiceStub(channel)
         self.why = "it was not called yet"
         """Why it is away; empty while it answers."""
@@ -44,32 +51,40 @@ class Hub:
         """Time of its last answer, by the site's clock."""
         self.incarnation = 0
         self.positions: Mapping[str, hub_pb2.Position] = {}
+        self._wrong_clock = wrong_clock
+        self._away = False
         self._delay = Backoff(first=0.5, longest=LONGEST_S)
         self._failed_at = float("-inf")
         self._next_try = float("-inf")
 
     async def hello(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         """Says that the site has started: learns its incarnation, and what of each lane the hub has."""
-        request = hub_pb2.HelloRequest()
-        request.clock.FromDatetime(clock())
-        answer = await self.call(self.stub.Hello, request, within=20)
-        self.incarnation, self.positions = answer.incarnation, answer.positions
 
-    async def call(self, method: Method[Q, A], request: Q, *, within: float) -> A:
-        """Calls until the hub answers, `within` seconds each time. Raises what it answers other than
-        that it is away.
+        def greeting() -> hub_pb2.HelloRequest:
+            request = hub_pb2.HelloRequest()
+            request.clock.FromDatetime(clock())
+            return request
+
+        answer: hub_pb2.HelloResponse = await self.call(self.stub.Hello, greeting, within=20)
+        self.incarnation, self.positions = answer.incarnation, answer.positions
+        if answer.HasField("clock") and (said := apart(answer.clock.ToDatetime(UTC), clock())):
+            log.warning("wrong_clock", reason=said)
+
+    async def call(self, method: Method[Q, A], request: Callable[[], Q], *, within: float) -> A:
+        """Calls until the hub answers, `within` seconds each time, each time with a new `request`. Raises
+        what it answers other than that it is away.
         """
         while True:
             await asyncio.sleep(self._next_try - _now())  # not at all where that has passed
             began = _now()
             try:
-                answer = await method(request, timeout=within, compression=grpc.Compression.Gzip)
+                answer = await method(request(), timeout=within, compression=grpc.Compression.Gzip)
             except grpc.aio.AioRpcError as error:
                 told = error_of_call(error)
                 if told.kind not in _PASSES:
                     self._answers()
                     raise told from error
-                self._is_away(told, began)
+                await self._is_away(told, began)
             else:
                 self._answers()
                 return answer
@@ -77,18 +92,22 @@ class Hub:
     def _answers(self) -> None:
         if self.why:
             log.info("hub_answers")
-        self.why = ""
+        self.why, self._away = "", False
         self.heard = datetime.now(UTC)
         if _now() - self._failed_at > _HOLDS_S:
             self._delay.reset()
 
-    def _is_away(self, told: PenstockError, began: float) -> None:
-        if not self.why:  # one line a cut, not one a try
-            log.warning("hub_away", reason=told.message)
-        self.why = told.message or told.kind.value
+    async def _is_away(self, told: PenstockError, began: float) -> None:
         if began > self._failed_at:  # the first of those that were under way
             self._failed_at = _now()
             self._next_try = self._failed_at + self._delay.next()
+        why = told.message or told.kind.value
+        if _TLS.search(why):
+            clocks = await asyncio.to_thread(self._wrong_clock)
+            why = clocks or why
+        if not self._away:  # one line a cut, not one a try
+            log.warning("hub_away", reason=why)
+        self.why, self._away = why, True
 
 
 def _now() -> float:

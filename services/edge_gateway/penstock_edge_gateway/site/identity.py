@@ -18,6 +18,15 @@ from penstock.contracts.errors import NotFound, Tampered
 from penstock.contracts.site_door import SITES_NAME
 
 FILE: Final = "identity.json"
+_OPTIONS: Final = (
+    # While a call waits, a line that is dead without a word is noticed after 80 s; else TCP would hold on
+    # to it for a quarter of an hour. A ping's answer is waited for by the second of these, not by
+    # keepalive_timeout_ms; at 5 s a busy slow line was taken for dead.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_reconnect_backoff_ms", 60_000),  # as long as `Hub` waits; by default two minutes
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class SiteIdentity:
             self.authority.encode(), self.key.encode(), self.certificate.encode()
         )
         named = ("grpc.ssl_target_name_override", SITES_NAME)
-        return grpc.aio.secure_channel(self.hub, credentials, options=[named, *options])
+        return grpc.aio.secure_channel(self.hub, credentials, options=[named, *_OPTIONS, *options])
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -72,3 +81,8 @@ def write_private(path: Path, content: bytes) -> None:
         os.replace(beside, path)
     finally:
         Path(beside).unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)  # which has the file's name
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

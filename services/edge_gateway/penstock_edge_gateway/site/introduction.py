@@ -70,9 +70,14 @@ def wrong_clock(hub: str, authority: str, now: datetime) -> str | None:
         theirs = look(hub, authority).clock
     except Unavailable:
         return None
-    if abs(theirs - now) < FAR:
+    return apart(theirs, now)
+
+
+def apart(theirs: datetime, ours: datetime) -> str | None:
+    """Sentence that names the hub's clock and this machine's, where they are far apart."""
+    if abs(theirs - ours) < FAR:
         return None
-    return f"this machine's clock says {_words(now)}, the hub's {_words(theirs)}"
+    return f"this machine's clock says {_words(ours)}, the hub's {_words(theirs)}"
 
 
 def _words(moment: datetime) -> str:

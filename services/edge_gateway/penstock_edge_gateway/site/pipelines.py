@@ -25,12 +25,14 @@ class Pipelines:
         self._folder = folder
         self._keys = Keys(keys)
         self._applied: dict[str, Pipeline] = {}
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}  # of deleted ones, too: no older file comes back
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Newest number by pipeline, of deleted ones too."""
-        return dict(self._numbers)
+        """Newest number by pipeline that is here: who tells the hub of a deleted one is told again at
+        once that it was.
+        """
+        return {name: self._numbers[name] for name in list(self._applied)}
 
     def get(self, name: str) -> Pipeline:
         """Raises NotFound."""

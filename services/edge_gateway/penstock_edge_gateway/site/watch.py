@@ -46,27 +46,44 @@ class Watch:
         self._status = status
         self._erase = erase
         self._erased = 0  # serial of the last erasure that was carried out
+        self._refused = ""  # why the hub tells this site nothing
         self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Asks for as long as the site runs."""
         while True:
-            request = hub_pb2.WatchRequest(
-                incarnation=self._hub.incarnation,
-                generations=self._serving.generations(),
-                numbers=self._pipelines.numbers,
-                trust_serial=self._trust.serial,
-                status=self._status(),
-                erased=self._erased,
-            )
             try:
-                answer = await self._hub.call(self._hub.stub.Watch, request, within=WITHIN_S)
+                progress = await self._once()
             except PenstockError as error:
-                log.warning("not_watched", reason=str(error))
+                if str(error) != self._refused:
+                    log.warning("not_watched", reason=str(error))
+                progress, self._refused = False, str(error)
+            else:
+                self._refused = ""
+            if not progress:
                 await asyncio.sleep(AFTER_NONSENSE_S)
-                continue
-            if not await self._take(answer):
-                await asyncio.sleep(AFTER_NONSENSE_S)
+
+    async def _once(self) -> bool:
+        # Whether to ask again at once: not where an answer brought nothing that the site could take, be
+        # it wrong or of a later release.
+        before = self._known()
+        answer = await self._hub.call(self._hub.stub.Watch, self._request, within=WITHIN_S)
+        taken = await self._take(answer)
+        return taken and (not answer.ByteSize() or self._known() != before)
+
+    def _known(self) -> hub_pb2.WatchRequest:
+        return hub_pb2.WatchRequest(
+            incarnation=self._hub.incarnation,
+            generations=self._serving.generations(),
+            numbers=self._pipelines.numbers,
+            trust_serial=self._trust.serial,
+            erased=self._erased,
+        )
+
+    def _request(self) -> hub_pb2.WatchRequest:
+        request = self._known()
+        request.status.CopyFrom(self._status())
+        return request
 
     async def _take(self, answer: hub_pb2.WatchResponse) -> bool:
         # Whether all of it was taken in. Trust comes first: what follows may be signed by a new key.
@@ -85,7 +102,7 @@ class Watch:
         try:
             if await asyncio.to_thread(self._trust.follow, updates):
                 self._serving.doubt()
-        except PenstockError as error:
+        except (PenstockError, OSError) as error:  # that of a full disk, too
             log.warning("trust_not_followed", reason=str(error))
             return False
         return True
@@ -93,7 +110,7 @@ class Watch:
     async def _one(self, kind: type[E], said: bytes, take: Callable[[E], None]) -> bool:
         try:
             await asyncio.to_thread(lambda: take(kind.model_validate_json(said)))
-        except (PenstockError, ValueError) as error:
+        except (PenstockError, OSError, ValueError) as error:
             log.warning("not_taken", kind=kind.__name__, reason=str(error))
             return False
         return True
