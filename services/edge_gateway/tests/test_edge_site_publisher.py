@@ -41,7 +41,7 @@ def event(number: int, at: str = "2026-03-01T12:00:00Z", **more: object) -> byte
 async def test_what_is_accepted_is_on_disk_as_it_was_published(lane: Lane) -> None:
     assert await publisher(lane).publish("loans", "applications", [event(0), event(1)]) == {}
     kept = lane.spool.read(10, 1 << 20).entries
-    assert kept == tuple(Record("loans", "applications", f"p{n}", event(n)) for n in range(2))
+    assert kept == tuple(Record("loans", "applications", f"p{n}", event(n), required=True) for n in range(2))
 
 
 async def test_a_reject_is_told_at_once_and_hinders_no_other(lane: Lane) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from penstock.testing.wait import until
 from penstock_edge_gateway.site.spool import Batch, Full, Gap, Record, Spool
+from penstock_edge_gateway.site.spool_file import SpoolFile
 
 SIZE = 1 << 20
 MEMORY = Path("/dev/shm")
@@ -182,6 +186,83 @@ def test_a_file_shrinks_when_all_is_forwarded(spool: Spool, tmp_path: Path) -> N
         large.acknowledge(1000)
         assert large.depth().bytes < 100_000
     assert (tmp_path / "large.db").stat().st_size < 1_000_000
+
+
+def test_who_keeps_a_record_waits_for_no_large_file_to_shrink(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[None] = []
+
+    def shrink(file: SpoolFile) -> bool:
+        steps.append(None)
+        return len(steps) < 2000
+
+    def keep() -> None:
+        until(lambda: steps, what="it shrinks")
+        spool.append([record(1)])
+
+    monkeypatch.setattr(SpoolFile, "has_waste", True)
+    monkeypatch.setattr(SpoolFile, "shrink", shrink)
+    spool.append([record(0)])
+    keeps = threading.Thread(target=keep)
+    keeps.start()
+    spool.acknowledge(1)
+    keeps.join()
+    assert 0 < len(steps) < 2000
+
+
+def test_what_may_be_dropped_is_found_without_reading_all(path: Path) -> None:
+    with Spool(path, durable=False, size=64 << 20, clock=Clock()) as spool:
+        spool.append([record(number, required=True) for number in range(5000)])
+        spool.append([record(number) for number in range(5000)])
+        work: list[None] = []
+        spool._db.set_progress_handler(lambda: work.append(None), 100)  # instructions of SQLite
+        assert spool.drop(10, older_than_s=60) == 0
+        assert spool.drop(10) == 10
+        assert len(work) < 50
+
+
+def test_after_new_numbers_all_is_on_disk_before_it_is_forwarded(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[None] = []
+    with Spool(path, durable=False, size=SIZE) as spool:
+        spool.append([record(number) for number in range(9)])
+        spool.acknowledge(spool.read(3, SIZE).last)
+        monkeypatch.setattr(SpoolFile, "sync", lambda file: syncs.append(None))
+        spool.resume(0)
+        spool.append([record(9)])
+        spool.read(3, SIZE)
+        assert len(syncs) == 1
+
+
+# -- damage --------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_database_lies_aside_after_a_start(path: Path) -> None:
+    path.write_bytes(b"canary" * 2000)
+    with Spool(path, durable=True, size=SIZE) as spool:
+        assert spool.aside == path.with_name("events.db-aside-1")
+        assert spool.aside.read_bytes().startswith(b"canary")
+        assert spool.append([record(0)]) == 1
+    with Spool(path, durable=True, size=SIZE) as spool:
+        assert (spool.aside, numbers(spool.read(9, SIZE))) == (None, [0])
+
+
+def test_damage_that_is_found_later_counts_at_the_next_start(path: Path) -> None:
+    with Spool(path, durable=True, size=SIZE) as spool:
+        spool.append([record(number, size=3000) for number in range(100)])
+    data = bytearray(path.read_bytes())
+    data[50 * 4096 : 60 * 4096] = b"\xff" * (10 * 4096)
+    path.write_bytes(data)
+    with Spool(path, durable=True, size=SIZE) as spool:
+        assert spool.aside is None
+        with pytest.raises(sqlite3.DatabaseError, match="malformed"):
+            spool.read(100, SIZE)
+    with Spool(path, durable=True, size=SIZE) as spool:
+        assert spool.aside
+        assert b"\xff" * (10 * 4096) in spool.aside.read_bytes()
+        assert spool.depth().records == 0
 
 
 def fill(spool: Spool, first: int = 0) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib import metadata
 from typing import Final
 
@@ -22,6 +22,7 @@ from penstock_edge_gateway.site.forwarder import Forwarder
 from penstock_edge_gateway.site.hub import Hub
 from penstock_edge_gateway.site.identity import SiteIdentity
 from penstock_edge_gateway.site.inference import Inference
+from penstock_edge_gateway.site.introduction import wrong_clock
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.open_inference import OpenInference
 from penstock_edge_gateway.site.pipelines import Pipelines
@@ -59,7 +60,9 @@ async def run(settings: Settings) -> None:
         Spool(home / "predictions.db", durable=False, size=settings.spool_size) as predictions,
     ):
         async with identity.channel() as channel, Process("site", settings, GRPC) as process:
-            hub, lanes = Hub(channel), (Lane("events", events), Lane("predictions", predictions))
+            hub = Hub(channel, lambda: wrong_clock(identity.hub, identity.authority, process.clock()))
+            lanes = Lane("events", events), Lane("predictions", predictions)
+            _tell_of_damage(process, lanes)
             serving = _serving(settings, process, hub)
             pipelines = Pipelines(home / "pipelines", settings.keys)
             recorder = Recorder(
@@ -84,13 +87,19 @@ async def run(settings: Settings) -> None:
                 "http", lambda: http.serve(answers, publisher, settings.host, settings.http_port)
             )
 
-            async def erase(pipeline: str, entity: str) -> None:
-                await asyncio.gather(*(lane.erase(pipeline, entity) for lane in lanes))
-
-            watch = Watch(hub, serving, pipelines, trust, reporting.status, erase)
+            # Of events alone: a site predicts by fields, so records of that name no entity.
+            watch = Watch(hub, serving, pipelines, trust, reporting.status, lanes[0].erase)
             forwarders = [Forwarder(lane, hub, settings.forward_rate or math.inf) for lane in lanes]
             process.background("hub", lambda: _greeted(hub, [watch.run, *(one.run for one in forwarders)]))
             await process.until_stopped()
+
+
+def _tell_of_damage(process: Process, lanes: Iterable[Lane]) -> None:
+    for lane in lanes:
+        if aside := lane.spool.aside:
+            said = f"{lane.name} that waited for the hub were damaged, and lie aside: {aside}"
+            log.error("spool_damaged", lane=lane.name, lies_aside=str(aside))
+            process.readiness.fact(f"damaged {lane.name}", said)
 
 
 def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
@@ -102,11 +111,14 @@ def _serving(settings: Settings, process: Process, hub: Hub) -> Serving:
 
 async def _greeted(hub: Hub, works: list[Callable[[], Awaitable[None]]]) -> None:
     # What is done with the hub, once it was told that the site has started.
+    told = ""
     while True:
         try:
             await hub.hello()
             break
         except PenstockError as error:
-            log.warning("hub_refuses", reason=str(error))
+            if str(error) != told:
+                log.warning("hub_refuses", reason=str(error))
+            told = str(error)
             await asyncio.sleep(REFUSED_S)
     await asyncio.gather(*(work() for work in works))

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Final
 
-from penstock_edge_gateway.site.spool import Batch, Record, Spool
+from penstock.contracts.errors import Unavailable
+from penstock_edge_gateway.site.spool import Batch, Full, Record, Spool
 
+UNDER_WAY_S: Final = 30.0  # that an erasure waits for a batch
 _GROUP_RECORDS: Final = 1000  # in one commit, but for a single call's
 
 
@@ -23,6 +25,8 @@ class Lane:
         self._arrived = asyncio.Event()
         self._under_way = asyncio.Lock()
         self.full_since: datetime | None = None
+        self.lost = 0
+        """Records that it had no room for, since the start. No gap tells of them: they have no sequence."""
         self.refused: str | None = None
         """Why the hub takes nothing of it; None while it takes what it is sent."""
 
@@ -67,10 +71,18 @@ class Lane:
             await self._arrived.wait()
 
     async def erase(self, pipeline: str, entity: str) -> None:
-        """Erases an entity; returns when no batch that was read before is under way."""
-        await asyncio.to_thread(self.spool.erase, pipeline, entity)
-        async with self._under_way:
-            pass
+        """Erases an entity; returns when no batch that was read before is under way. Raises Unavailable
+        where one is for long, or the disk has no room for it: try again.
+        """
+        try:
+            await asyncio.to_thread(self.spool.erase, pipeline, entity)
+        except Full as error:
+            raise Unavailable("the disk is full, and nothing can be erased", where=self.name) from error
+        try:
+            async with asyncio.timeout(UNDER_WAY_S), self._under_way:
+                pass
+        except TimeoutError as error:
+            raise Unavailable("a batch that was read before is still under way", where=self.name) from error
 
     async def _commit(self) -> None:
         try:

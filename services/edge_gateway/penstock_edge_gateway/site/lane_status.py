@@ -16,7 +16,7 @@ def lane_status(lane: Lane) -> site_pb2.SiteLane:
         records=depth.records,
         bytes=depth.bytes,
         capacity_bytes=depth.size,
-        dropped=depth.dropped,
+        dropped=depth.dropped + lane.lost,
     )
     if depth.oldest_s is not None:
         said.oldest.FromTimedelta(timedelta(seconds=depth.oldest_s))

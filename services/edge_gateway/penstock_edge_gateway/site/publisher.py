@@ -4,8 +4,10 @@ they are confirmed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Final
 
 from penstock.contracts.dataplane import LATEST
 from penstock.contracts.errors import NotFound, TooLarge
@@ -14,6 +16,8 @@ from penstock.contracts.validation import Accepted, Rejected, Rules
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.leaving import leaving
 from penstock_edge_gateway.site.spool import Full, Record
+
+_AT_A_TIME: Final = 100  # events, between which others have their turn: 100 take some 2 ms
 
 
 class Publisher:
@@ -44,9 +48,11 @@ class Publisher:
         rejects: dict[int, Rejected] = {}
         records = []
         for place, event in enumerate(events):
+            if place % _AT_A_TIME == _AT_A_TIME - 1:
+                await asyncio.sleep(0)
             answer = rules.check(event, latest)
             if isinstance(answer, Accepted):
-                records.append(Record(pipeline, source, answer.entity, leave_out(event)))
+                records.append(Record(pipeline, source, answer.entity, leave_out(event), required=True))
             else:
                 rejects[place] = answer
         if records:
@@ -55,7 +61,7 @@ class Publisher:
 
     async def _keep(self, records: Sequence[Record]) -> None:
         try:
-            if (self._lane.spool.depth().oldest_s or 0) > self._age.total_seconds():
+            if (self._lane.spool.oldest_s or 0) > self._age.total_seconds():
                 raise Full
             await self._lane.keep(records)
         except Full as error:

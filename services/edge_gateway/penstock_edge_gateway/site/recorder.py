@@ -45,8 +45,6 @@ class Recorder:
         self._lane = lane
         self._age = age
         self._clock = clock
-        self.lost = 0
-        """Records that a full disk did not take, since the start."""
 
     def record(
         self,
@@ -101,7 +99,7 @@ class Recorder:
                         remedy="Bring back the connection to the hub, or give the spool more room:"
                         " PENSTOCK_SITE__SPOOL_SIZE",
                     ) from error
-                self.lost += 1
+                self._lane.lost += 1
                 return None
 
     async def expire(self) -> None:

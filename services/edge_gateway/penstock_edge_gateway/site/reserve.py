@@ -21,8 +21,11 @@ class Reserve:
         disk = os.statvfs(self._path.parent)
         if self._path.exists() or disk.f_bavail * disk.f_frsize < 2 * self._size:
             return
-        with self._path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, self._size)
+        try:
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, self._size)
+        except OSError:  # another program was faster
+            self._path.unlink(missing_ok=True)
 
     def give_back(self) -> bool:
         """Frees the room; False where there was none."""

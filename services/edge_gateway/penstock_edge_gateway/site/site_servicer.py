@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -35,4 +36,4 @@ class SiteServicer(site_pb2_grpc.SiteServiceServicer):
         return site_pb2.GetPipelineResponse(pipeline_json=file.model_dump_json(by_alias=True))
 
     async def GetStatus(self, request: site_pb2.GetStatusRequest, context: Context) -> site_pb2.SiteStatus:
-        return self._status()
+        return await asyncio.to_thread(self._status)  # which waits for an erasure

@@ -10,13 +10,16 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self
 
 from penstock_edge_gateway.site.age import AgeClock, Clock, since_boot
-from penstock_edge_gateway.site.spool_file import STEP_BYTES, SpoolFile, without_room
+from penstock_edge_gateway.site.spool_file import STEP_BYTES, SpoolFile, is_damage, without_room
 
 Reason = Literal["full", "old", "erased"]
 
@@ -32,15 +35,27 @@ CREATE TABLE IF NOT EXISTS records (
     skipped INTEGER NOT NULL,      -- records that a gap stands for; 0: a record
     reason TEXT NOT NULL
 );
+-- What may be dropped: without it, looking for that would read all that is kept.
+CREATE INDEX IF NOT EXISTS droppable ON records (sequence) WHERE skipped = 0 AND NOT required;
 CREATE TABLE IF NOT EXISTS lane (
     only INTEGER PRIMARY KEY CHECK (only = 1),
     epoch TEXT NOT NULL,
+    base INTEGER NOT NULL,         -- records are forwarded as the epoch's first, second, … after this one
     reached INTEGER NOT NULL,      -- the hub has all up to here
     boot TEXT NOT NULL,
     ahead REAL NOT NULL,
     dropped INTEGER NOT NULL       -- records since the file was made
 );
 """
+_DROPPABLE: Final = (
+    "SELECT sequence, length(body), kept FROM records INDEXED BY droppable"
+    " WHERE skipped = 0 AND NOT required ORDER BY sequence LIMIT ?"
+)
+_ENTITYS: Final = (
+    "SELECT sequence, length(body) FROM records"
+    " WHERE skipped = 0 AND pipeline = ? AND entity = ? ORDER BY sequence"
+)
+_WAY_S: Final = 0.001  # in which who waits for the lock gets it
 
 
 class Record(NamedTuple):
@@ -88,18 +103,31 @@ class Full(Exception):
 
 
 class Spool:
-    """One lane. Methods block, and may be called from any thread."""
+    """One lane. Methods block, and may be called from any thread; none holds up the others for long, but
+    for `erase`.
+    """
 
     def __init__(self, path: Path, *, durable: bool, size: int, clock: Clock = since_boot) -> None:
         """Opens the file, or makes it. `durable`: a record is on disk when `append` returns; else it
         outlives the process, and a power cut takes the last seconds. `size`: bytes at most; log and
-        reserve take 12 MiB beside it.
+        reserve take 12 MiB beside it. A file that is damaged is moved aside, and another begun.
         """
         self._size = size
         self._lock = threading.RLock()
+        self._oldest: float | None = None  # when the oldest record was kept
         self._file = SpoolFile(path, _SCHEMA, durable=durable, size=size)
-        self._db = self._file.db
-        self._restore(clock)
+        try:
+            self._restore(clock)
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            self._file.begin_anew()
+            self._restore(clock)
+
+    @property
+    def aside(self) -> Path | None:
+        """Where the file lies that was damaged, where the start found one."""
+        return self._file.aside
 
     def __enter__(self) -> Self:
         return self
@@ -108,32 +136,57 @@ class Spool:
         with self._lock:
             self._file.close()
 
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        # The file for one caller alone. Damage that shows is left to the next start.
+        with self._lock:
+            try:
+                yield
+            except sqlite3.DatabaseError as error:
+                if is_damage(error):
+                    self._file.condemn()
+                raise
+
     def _restore(self, clock: Clock) -> None:
-        newest = "SELECT coalesce(max(sequence), 0), coalesce(max(kept), 0) FROM records"
-        last, latest = self._db.execute(newest).fetchone()
-        lane = self._db.execute("SELECT epoch, reached, boot, ahead, dropped FROM lane").fetchone()
+        self._db = self._file.db
+        newest = "SELECT sequence, kept FROM records ORDER BY sequence DESC LIMIT 1"
+        last, latest = self._db.execute(newest).fetchone() or (0, 0.0)
+        lane = self._db.execute("SELECT epoch, base, reached, boot, ahead, dropped FROM lane").fetchone()
         self.epoch: str
+        self._base: int
         self.reached: int
         self._dropped: int
-        new = (secrets.token_hex(8), 0, "", 0.0, 0)
-        self.epoch, self.reached, boot, ahead, self._dropped = lane or new
+        new = (secrets.token_hex(8), 0, 0, "", 0.0, 0)
+        self.epoch, self._base, self.reached, boot, ahead, self._dropped = lane or new
         self._clock = AgeClock(clock, boot=boot, ahead=ahead, latest=latest)
-        self._last: int = max(last, self.reached)
+        self._last: int = max(last - self._base, self.reached)
         self._on_disk = self._last
-        self._file.freeing(self._note)
+        self._look()
+        try:
+            self._file.freeing(self._note)
+        except sqlite3.OperationalError as error:
+            if not (lane and without_room(error)):  # the next change notes it
+                raise
 
     @property
     def waiting(self) -> int:
         """Records, and gaps as many as they stand for."""
         return self._last - self.reached
 
+    @property
+    def oldest_s(self) -> float | None:
+        """Age of the oldest, in seconds while the machine was on. Waits for nobody."""
+        oldest = self._oldest
+        return None if oldest is None else self._clock() - oldest
+
     # -- in ----------------------------------------------------------------------------------------
 
     def append(self, records: Sequence[Record]) -> int:
         """Keeps all of the records, or none. Returns the sequence of the last. Raises Full."""
-        with self._lock:
+        with self._held():
             now = self._clock()
-            rows = [(number, now, *record) for number, record in enumerate(records, self._last + 1)]
+            first = self._base + self._last + 1
+            rows = [(number, now, *record) for number, record in enumerate(records, first)]
             try:
                 with self._file.transaction():
                     self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, 0, '')", rows)
@@ -142,6 +195,8 @@ class Spool:
                     raise Full from error
                 raise
             self._last += len(rows)
+            if self._oldest is None and rows:
+                self._oldest = now
             return self._last
 
     # -- out ---------------------------------------------------------------------------------------
@@ -151,12 +206,12 @@ class Spool:
         All of them are on disk by then: after a power cut their sequences are not used again.
         """
         last = self._to_disk()
-        with self._lock:
+        with self._held():
             found: list[Record | Gap] = []
             for pipeline, source, entity, body, required, skipped, reason in self._db.execute(
                 "SELECT pipeline, source, entity, body, required, skipped, reason FROM records"
                 " WHERE sequence <= ? ORDER BY sequence LIMIT ?",
-                (last, most),
+                (self._base + last, most),
             ):
                 most_bytes -= len(body or b"")
                 if found and most_bytes < 0:
@@ -168,13 +223,21 @@ class Spool:
     def acknowledge(self, reached: int) -> None:
         """Deletes all up to this sequence: the hub has it."""
         while self.reached < min(reached, self._last):
-            with self._lock:
+            with self._held():
                 self.reached = min(reached, self._next_step())
                 self._file.freeing(self._delete_reached)
-        with self._lock:
-            if self.reached == self._last:
-                self._file.shrink()
-            self._file.reserve.take()
+            time.sleep(_WAY_S)
+        self._shrink()
+        self._file.reserve.take()
+
+    def _shrink(self) -> None:
+        # Gigabytes take long: whoever appends meanwhile comes between two steps.
+        with self._held():
+            goes_on = self.reached == self._last and self._file.has_waste
+        while goes_on:
+            time.sleep(_WAY_S)
+            with self._held():
+                goes_on = self.reached == self._last and self._file.shrink()
 
     def _next_step(self) -> int:
         # The last sequence that is deleted together with the first.
@@ -186,56 +249,69 @@ class Spool:
             if end and size > STEP_BYTES:
                 break
             end = sequence
-        return end
+        return end - self._base
 
     def resume(self, reached: int) -> None:
         """Goes on from the hub's position in this epoch; 0: it knows none. Where the hub has more than
         was ever kept here, or less than it confirmed, one of the two lost what it knew: what is left
         here gets a new epoch and is forwarded from 1 on.
         """
-        with self._lock:
-            if self.reached <= reached <= self._last:
-                self.acknowledge(reached)
-            else:
-                self._file.freeing(self._renumber)
+        with self._held():
+            known = self.reached <= reached <= self._last
+            if not known:
+                self._base, self._last = self._base + self.reached, self._last - self.reached
+                self.epoch, self.reached, self._on_disk = secrets.token_hex(8), 0, 0
+                self._file.freeing(self._note)
+        if known:
+            self.acknowledge(reached)
 
     # -- without the hub ---------------------------------------------------------------------------
 
     def drop(self, most: int, *, older_than_s: float | None = None) -> int:
         """Drops the oldest records that are not required, at most so many and some MB. Returns how many."""
-        with self._lock:
+        with self._held():
             before = self._clock() - (older_than_s or 0)
             reason: Reason = "full" if older_than_s is None else "old"
-            which = "NOT required AND kept <= ? ORDER BY sequence LIMIT ?"
-            return self._leave_gaps(which, (before, most), reason)
+            oldest = takewhile(lambda row: row[2] <= before, self._db.execute(_DROPPABLE, (most,)))
+            return self._leave_gaps([(sequence, length) for sequence, length, _ in oldest], reason)
 
     def erase(self, pipeline: str, entity: str) -> int:
-        """Erases the entity's records, from the files too. Returns how many there were."""
-        with self._lock:
-            which, erased = "pipeline = ? AND entity = ? ORDER BY sequence", 0
-            while left := self._leave_gaps(which, (pipeline, entity), "erased"):
-                erased += left
-            self._file.forget()
+        """Erases the entity's records, from the files too. Returns how many there were. Raises Full on a
+        disk that has no room for deleting either.
+        """
+        with self._held():
+            found, erased = self._db.execute(_ENTITYS, (pipeline, entity)).fetchall(), 0
+            try:
+                while erased < len(found):
+                    erased += self._leave_gaps(found[erased:], "erased")
+                self._file.forget()
+            except sqlite3.OperationalError as error:
+                if without_room(error):
+                    raise Full from error
+                raise
             return erased
 
     def depth(self) -> Depth:
-        with self._lock:
-            oldest = self._db.execute(
-                "SELECT kept FROM records WHERE skipped = 0 ORDER BY sequence LIMIT 1"
-            ).fetchone()
+        with self._held():
             return Depth(
                 records=self.waiting,
                 bytes=self._file.used,
                 size=self._size,
-                oldest_s=self._clock() - oldest[0] if oldest else None,
+                oldest_s=self.oldest_s,
                 dropped=self._dropped,
             )
 
     # -- rows ----------------------------------------------------------------------------------
 
     def _note(self) -> None:
-        lane = (self.epoch, self.reached, self._clock.boot, self._clock.ahead, self._dropped)
-        self._db.execute("REPLACE INTO lane VALUES (1, ?, ?, ?, ?, ?)", lane)
+        boot, ahead = self._clock.boot, self._clock.ahead
+        lane = (self.epoch, self._base, self.reached, boot, ahead, self._dropped)
+        self._db.execute("REPLACE INTO lane VALUES (1, ?, ?, ?, ?, ?, ?)", lane)
+
+    def _look(self) -> None:
+        first = "SELECT kept FROM records WHERE skipped = 0 ORDER BY sequence LIMIT 1"
+        found = self._db.execute(first).fetchone()
+        self._oldest = found[0] if found else None
 
     def _to_disk(self) -> int:
         """Returns the sequence up to which all is on disk now. Nobody who appends waits for it."""
@@ -246,25 +322,21 @@ class Spool:
         return last
 
     def _delete_reached(self) -> None:
-        self._db.execute("DELETE FROM records WHERE sequence <= ?", (self.reached,))
+        reached = (self._base + self.reached,)
+        self._db.execute("DELETE FROM records WHERE sequence <= ?", reached)
         self._db.execute(  # the hub has a part of a gap
             "UPDATE records SET skipped = sequence - ?1"
             " WHERE sequence = (SELECT min(sequence) FROM records) AND skipped > sequence - ?1",
-            (self.reached,),
+            reached,
         )
+        self._look()
         self._note()
 
-    def _renumber(self) -> None:
-        self._db.execute("UPDATE records SET sequence = sequence - ?", (self.reached,))
-        self._last -= self.reached
-        self.epoch, self.reached = secrets.token_hex(8), 0
-        self._note()
-
-    def _leave_gaps(self, which: str, values: tuple[object, ...], reason: Reason) -> int:
-        query = f"SELECT sequence, length(body) FROM records WHERE skipped = 0 AND {which}"  # noqa: S608  no one's words
+    def _leave_gaps(self, found: Iterable[tuple[int, int]], reason: Reason) -> int:
+        """Leaves gaps for the first of the records, given by sequence and bytes; returns for how many."""
         sequences: list[int] = []
         size = 0
-        for sequence, length in self._db.execute(query, values):
+        for sequence, length in found:
             size += length
             if sequences and size > STEP_BYTES:
                 break
@@ -273,6 +345,7 @@ class Spool:
         def replace() -> None:
             for first, last in _runs(sequences):
                 self._leave_gap(first, last, reason)
+            self._look()
             self._note()
 
         if sequences:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -25,24 +25,63 @@ class SpoolFile:
 
     def __init__(self, path: Path, schema: str, *, durable: bool, size: int) -> None:
         """Opens the file, or makes it, for its owner's eyes alone. `durable`: what was committed is on
-        disk. `size`: bytes at most; log and reserve take 12 MiB beside it.
+        disk. `size`: bytes at most; log and reserve take 12 MiB beside it. A file that is damaged is
+        moved aside, and another begun.
         """
-        self._durable = durable
+        self._path, self._schema, self._durable, self._size = path, schema, durable, size
         self._log = path.with_name(f"{path.name}-wal")
+        self._condemned = path.with_name(f"{path.name}-damaged")
+        self.aside: Path | None = None
+        """Where a file lies that was damaged."""
         self.reserve = Reserve(path.with_suffix(".reserve"), 2 * _LOG_BYTES)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's other files take its mode
-        self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        if self._condemned.exists():
+            self._move_aside()
+        try:
+            self._open()
+        except sqlite3.DatabaseError as error:
+            if is_damage(error):
+                self.begin_anew()
+            elif without_room(error) and self.reserve.give_back():
+                self._open()
+            else:
+                raise
+
+    def _open(self) -> None:
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite's other files take its mode
+        self.db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
         for pragma in (
             f"page_size = {_PAGE_BYTES}",
             "auto_vacuum = INCREMENTAL",  # before the first page is written
             "journal_mode = WAL",
             f"journal_size_limit = {_LOG_BYTES}",
-            f"synchronous = {'FULL' if durable else 'NORMAL'}",
+            f"synchronous = {'FULL' if self._durable else 'NORMAL'}",
             "secure_delete = ON",
-            f"max_page_count = {size // _PAGE_BYTES}",
+            f"max_page_count = {self._size // _PAGE_BYTES}",
         ):
             self.db.execute(f"PRAGMA {pragma}")
-        self.db.executescript(schema)
+        self.db.executescript(self._schema)
+
+    def condemn(self) -> None:
+        """Has the next start move the file aside: damage was found in it."""
+        self._condemned.touch()
+
+    def begin_anew(self) -> None:
+        """Moves the file aside, for who may want to save what can be read of it, and begins another."""
+        self.db.close()
+        self._move_aside()
+        self._open()
+
+    def _move_aside(self) -> None:
+        aside = next(
+            path
+            for number in range(1, 1 << 30)
+            if not (path := self._path.with_name(f"{self._path.name}-aside-{number}")).exists()
+        )
+        for ending in ("-wal", "-shm", ""):
+            with suppress(FileNotFoundError):
+                self._path.with_name(f"{self._path.name}{ending}").rename(f"{aside}{ending}")
+        self._condemned.unlink(missing_ok=True)
+        self.aside = aside
 
     @property
     def used(self) -> int:
@@ -83,18 +122,23 @@ class SpoolFile:
         """Removes from the log what was deleted."""
         self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
-    def shrink(self) -> None:
-        """Gives free pages back to the disk."""
-        if self._free() < _VACUUM_PAGES:
-            return
+    @property
+    def has_waste(self) -> bool:
+        """Tells whether there are enough free pages to be worth giving back."""
+        return self._free() >= _VACUUM_PAGES
+
+    def shrink(self) -> bool:
+        """Gives a few free pages back to the disk; tells whether there may be more to give."""
+        before = self._free()
         try:
-            while self._free():
-                # `execute` would give one page back
-                self.db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
-                self.forget()
+            # `execute` would give one page back
+            self.db.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
+            self.forget()
         except sqlite3.OperationalError as error:
-            if not without_room(error):  # the next time, then
+            if not without_room(error):
                 raise
+            return False  # the next time, then
+        return 0 < self._free() < before
 
     def close(self) -> None:
         self.db.close()
@@ -104,6 +148,16 @@ class SpoolFile:
         return int(pages)
 
 
-def without_room(error: sqlite3.OperationalError) -> bool:
+def without_room(error: sqlite3.DatabaseError) -> bool:
     """Tells whether the file's bound, or the disk's end, was reached."""
-    return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def is_damage(error: sqlite3.DatabaseError) -> bool:
+    """Tells whether the file is no database any more, or no whole one."""
+    return _code(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)  # the rest says where
+
+
+def _code(error: sqlite3.DatabaseError) -> int:
+    # Python's own errors have none.
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR))
