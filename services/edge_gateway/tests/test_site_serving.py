@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -10,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Invalid, NotFound, PenstockError
-from penstock.contracts.events import ModelVersionPromoted
+from penstock.contracts.errors import Invalid, NotFound, PenstockError, Unavailable
+from penstock.contracts.events import ModelVersion, ModelVersionPromoted
 from penstock.packages.admission import Admission, from_artifacts
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
@@ -33,19 +36,32 @@ class Site:
         self.folder = folder
         self.registry = Registry.at(folder, KafkaSettings(), root)
         self.readiness = Readiness(lambda: datetime.now(UTC))
+        self.reached = threading.Event()  # the hub, by a fetch that waits for it
+        self.reached.set()
+        self.fetches: list[int] = []  # generations
+        self.full_for = 0  # fetches that find the disk full
 
     @asynccontextmanager
     async def running(self, bounds: Bounds = LENIENT) -> AsyncIterator[Serving]:
         """From its disk, as after a start."""
-        fetch = from_artifacts(self.registry.artifacts.fetch)
-        admission = Admission(fetch, self.folder / "keys", self.folder / "packages")
+        admission = Admission(self.fetch, self.folder / "keys", self.folder / "packages")
         serving = Serving(
             Versions(self.folder / "versions"), admission, bounds, self.readiness, lambda: datetime.now(UTC)
         )
         await serving.restore()
         running = asyncio.create_task(serving.run())
         yield serving
+        self.reached.set()
+        assert not running.done()
         running.cancel()
+
+    def fetch(self, version: ModelVersion, folder: Path) -> tuple[Path, Path]:
+        self.fetches.append(len(self.fetches))
+        self.reached.wait(30)
+        if self.full_for:
+            self.full_for -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return from_artifacts(self.registry.artifacts.fetch)(version, folder)
 
     def damage(self, promotion: ModelVersionPromoted) -> None:
         data = bytearray(self.registry.artifacts.read(promotion.version.package))
@@ -189,6 +205,46 @@ async def test_a_version_that_fails_or_is_slow_is_taken_back_for_good(site: Site
         assert generation(serving) == 1
 
 
+async def test_a_version_that_fails_is_taken_back_while_a_package_is_waited_for(site: Site) -> None:
+    async with site.running(Bounds(calls=10, errors=0.1, p99_ms=60_000)) as serving:
+        await promoted(serving, site.registry.version(), site.registry.version())
+        site.reached.clear()
+        serving.promoted(site.registry.version())
+        await until_async(lambda: len(site.fetches) == 3)
+        version = serving.version(NAME)
+        for _ in range(2):
+            serving.failed(version)
+        await until_async(lambda: generation(serving) == 1)
+        site.reached.set()
+        await until_async(lambda: generation(serving) == 3)
+        serving.failed(version)
+        await until_async(lambda: site.packages == ["1", "3"])
+
+
+async def test_trust_that_changes_while_a_package_is_waited_for_counts_for_it(site: Site) -> None:
+    async with site.running() as serving:
+        await promoted(serving, site.registry.version())
+        site.reached.clear()
+        serving.promoted(site.registry.version())
+        await until_async(lambda: len(site.fetches) == 2)
+        site.registry.keys.rotate("registry", revoke=True)
+        serving.doubt()
+        await until_async(lambda: not serving.models)
+        site.reached.set()
+        await until_async(lambda: serving.kept[NAME].settled == 2)
+        assert generation(serving) is None
+
+
+async def test_a_disk_that_is_too_full_for_a_package_ends_nothing(site: Site) -> None:
+    async with site.running() as serving:
+        await promoted(serving, site.registry.version())
+        site.full_for = 1
+        serving.promoted(site.registry.version())
+        await until_async(lambda: any("waits: " in fact for fact in site.readiness.facts))
+        assert any("No space left on device" in fact for fact in site.readiness.facts)
+        await until_async(lambda: generation(serving) == 2)
+
+
 def test_a_trial_ends() -> None:
     trial = Trial(Bounds(calls=2, errors=0, p99_ms=1))
     assert [trial.answered(1.0), trial.answered(1.0), trial.answered(9.0), trial.failed()] == [None] * 4
@@ -202,6 +258,10 @@ def test_the_openssf_signature_is_verified_in_a_process_of_its_own(site: Site) -
     version, trust = promotion.version, site.registry.keys.trust()
     signature = package.directory.parent / "model.sig"
     verify_apart(package.directory, signature, trust, version.digest, version.keyid)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "executable", "/bin/false")  # as where there is no memory for it
+        with pytest.raises(Unavailable, match="verification failed"):
+            verify_apart(package.directory, signature, trust, version.digest, version.keyid)
     signature.write_text("{}")
     with pytest.raises(PenstockError, match=r"model\.sig: the package's signature does not hold"):
         verify_apart(package.directory, signature, trust, version.digest, version.keyid)

@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 
-from penstock.contracts.errors import TREATMENTS, NotFound, PenstockError, Refused, Tampered
+from penstock.contracts.errors import TREATMENTS, NotFound, PenstockError, Refused, Tampered, Unavailable
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.contracts.versions import version_name
 from penstock.packages.admission import Admission
@@ -62,9 +62,12 @@ class Serving:
         self._kept: dict[str, Kept] = {}  # as it is on the disk
         self._live: dict[str, Version] = {}
         self._due: dict[str, ModelVersionPromoted] = {}  # newest promotion to be tried, by pipeline
-        self._failing: dict[str, str] = {}  # reason to take the served version back, by pipeline
-        self._doubted = False  # whether the trust store has changed since all was verified
-        self._wake = asyncio.Event()
+        self._failing: dict[Version, str] = {}  # versions to be taken back, and the reason
+        self._doubts = 0  # changes of the trust store so far
+        self._verified = 0  # of them, those after which all that serves was verified
+        self._changing = asyncio.Lock()  # of what serves, and of what is kept
+        self._wake = asyncio.Event()  # for what is due
+        self._alarm = asyncio.Event()
         self._delay = Backoff(first=1.0, longest=LONGEST_RETRY_S)
 
     # -- asking ------------------------------------------------------------------------------------
@@ -113,23 +116,17 @@ class Serving:
         self._judge(version, version.trial.failed() if version.trial else None)
 
     def _judge(self, version: Version, reason: str | None) -> None:
-        pipeline = version.model.pipeline
-        if reason and self._live[pipeline] is version:
-            self._failing[pipeline] = reason
-            self._wake.set()
+        if reason and self._live.get(version.model.pipeline) is version:
+            self._failing[version] = reason
+            self._alarm.set()
 
     # -- keeping -----------------------------------------------------------------------------------
 
     async def restore(self) -> None:
         """Verifies and loads what is to serve, with no network."""
-        self._doubted = False
-        for pipeline in await asyncio.to_thread(self._versions.pipelines):
-            try:
-                self._kept[pipeline] = await asyncio.to_thread(self._versions.of, pipeline)
-                await self._restore(pipeline)
-            except PenstockError as error:
-                log.warning("not_restored", pipeline=pipeline, reason=str(error))
-                self._readiness.waits_for(f"model {pipeline}", str(error))
+        await self._verify()
+        for pipeline, kept in self._kept.items():
+            await asyncio.to_thread(self._admission.keep_only, pipeline, kept.generations)
 
     def promoted(self, promotion: ModelVersionPromoted) -> None:
         """Takes a promotion in; it is tried soon, and again while it fails for a passing reason."""
@@ -140,17 +137,28 @@ class Serving:
 
     def doubt(self) -> None:
         """Has all that serves verified anew: the trust store has changed."""
-        self._doubted = True
-        self._wake.set()
+        self._doubts += 1
+        self._alarm.set()
 
     async def run(self) -> None:
         """Tries what is due and takes back what fails, for as long as the process lives."""
+        async with asyncio.TaskGroup() as both:
+            both.create_task(self._advance())
+            both.create_task(self._guard())
+
+    async def _guard(self) -> None:
+        # Waits for no package: one is fetched for as long as the hub is away.
+        while True:
+            self._alarm.clear()
+            while self._failing:
+                await self._take_back(*self._failing.popitem())
+            if self._verified < self._doubts:
+                await self._verify()
+            await self._alarm.wait()
+
+    async def _advance(self) -> None:
         while True:
             self._wake.clear()
-            for pipeline, reason in list(self._failing.items()):
-                await self._take_back(pipeline, reason)
-            if self._doubted:
-                await self.restore()
             for promotion in list(self._due.values()):
                 await self._try(promotion)
             if not self._due:
@@ -158,59 +166,93 @@ class Serving:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._delay.next() if self._due else None)
 
+    async def _verify(self) -> None:
+        async with self._changing:
+            self._verified = self._doubts
+            for pipeline in await asyncio.to_thread(self._versions.pipelines):
+                try:
+                    self._kept[pipeline] = await asyncio.to_thread(self._versions.of, pipeline)
+                    await self._restore(pipeline)
+                except (PenstockError, OSError) as error:
+                    log.warning("not_restored", pipeline=pipeline, reason=str(error))
+                    self._readiness.waits_for(f"model {pipeline}", str(error))
+
     async def _restore(self, pipeline: str) -> None:
         # What its evidence no longer carries is taken back; what the disk has damaged is fetched again
         # once the hub answers, and the last good version serves until then.
         for promotion in filter(None, (self._kept[pipeline].serving, self._kept[pipeline].last_good)):
             try:
-                await self._show(await self._stored(promotion))
+                self._show(await self._stored(promotion))
                 return
             except Refused as error:
-                await self._keep(pipeline, self._kept[pipeline].taken_back(str(error)))
+                await self._keep(pipeline, self._kept[pipeline].loses(promotion, str(error)))
             except Tampered as error:
                 log.warning("damaged", pipeline=pipeline, generation=promotion.generation, reason=str(error))
                 self._due.setdefault(pipeline, promotion)
+                self._wake.set()
         self._live.pop(pipeline, None)
 
     async def _try(self, promotion: ModelVersionPromoted) -> None:
+        # It stays due where time, or room on the disk, may help.
         pipeline = promotion.version.pipeline
-        kept = self._kept.get(pipeline, Kept())
         try:
             if not self._settled(promotion):
-                package = await asyncio.to_thread(self._admission.admit, promotion, kept.newest)
-                kept = kept.admitted(promotion)
-                engine = await asyncio.to_thread(Engine.probed, Model(promotion, package))
-                await self._keep(pipeline, kept.serves(promotion))
-                await self._show(engine)
-        except PenstockError as error:
-            if TREATMENTS[error.kind].retry:
-                self.say(pipeline, f"{_name(promotion)} waits: {error}")
-                return
-            log.warning("refused", pipeline=pipeline, generation=promotion.generation, reason=str(error))
-            await self._keep(pipeline, kept.refuses(promotion, str(error)))
+                await self._decide(promotion)
+        except (PenstockError, OSError) as error:
+            self.say(pipeline, f"{_name(promotion)} waits: {error}")
+            return
         if self._due.get(pipeline) is promotion:
             del self._due[pipeline]
+
+    async def _decide(self, promotion: ModelVersionPromoted) -> None:
+        # Has it serve, or refuses it for good.
+        pipeline, doubts, admitted = promotion.version.pipeline, self._doubts, False
+        try:
+            package = await asyncio.to_thread(self._admission.admit, promotion, self._of(pipeline).newest)
+            admitted = True
+            engine = await asyncio.to_thread(Engine.probed, Model(promotion, package))
+        except PenstockError as error:
+            if TREATMENTS[error.kind].retry:
+                raise
+            log.warning("refused", pipeline=pipeline, generation=promotion.generation, reason=str(error))
+            async with self._changing:
+                kept = self._of(pipeline).admitted(promotion) if admitted else self._of(pipeline)
+                await self._keep(pipeline, kept.refuses(promotion, str(error)))
+            return
+        async with self._changing:
+            if self._doubts > doubts:
+                raise Unavailable("the trust store has changed since it was verified")
+            await self._keep(pipeline, self._of(pipeline).admitted(promotion).serves(promotion))
+            self._show(engine)
+        await asyncio.to_thread(self._admission.keep_only, pipeline, self._kept[pipeline].generations)
+
+    def _of(self, pipeline: str) -> Kept:
+        return self._kept.get(pipeline, Kept())
 
     def _settled(self, promotion: ModelVersionPromoted) -> bool:
         # Whether it serves, or was refused, for the same bytes as the same generation.
         pipeline = promotion.version.pipeline
-        settled = (self.models.get(pipeline), self._kept.get(pipeline, Kept()).refused)
+        settled = (self.models.get(pipeline), self._of(pipeline).refused)
         asked = promotion.generation, promotion.version.digest
         return any((one.generation, one.digest) == asked for one in settled if one)
 
-    async def _take_back(self, pipeline: str, reason: str) -> None:
-        del self._failing[pipeline]
-        kept = self._kept[pipeline].taken_back(reason)
-        if kept.serving is None:
-            return
-        try:
-            engine = await self._stored(kept.serving)
-        except PenstockError as error:
-            log.warning("not_taken_back", pipeline=pipeline, reason=str(error))
-            return
-        log.warning("taken_back", pipeline=pipeline, generation=engine.model.generation, reason=reason)
-        await self._keep(pipeline, kept)
-        await self._show(engine)
+    async def _take_back(self, version: Version, reason: str) -> None:
+        pipeline = version.model.pipeline
+        async with self._changing:
+            if self._live.get(pipeline) is not version:
+                return
+            kept = self._kept[pipeline].taken_back(reason)
+            if kept.serving is None:
+                return
+            try:
+                engine = await self._stored(kept.serving)
+                await self._keep(pipeline, kept)
+            except (PenstockError, OSError) as error:
+                log.warning("not_taken_back", pipeline=pipeline, reason=str(error))
+                return
+            log.warning("taken_back", pipeline=pipeline, generation=engine.model.generation, reason=reason)
+            self._show(engine)
+        await asyncio.to_thread(self._admission.forget, pipeline, version.model.generation)
 
     async def _stored(self, promotion: ModelVersionPromoted) -> Engine:
         package = await asyncio.to_thread(self._admission.stored, promotion)
@@ -222,15 +264,15 @@ class Serving:
         said = f"{pipeline} generation {no.generation} refused: {no.reason}" if (no := kept.refused) else ""
         self.say(pipeline, said)
 
-    async def _show(self, engine: Engine) -> None:
+    def _show(self, engine: Engine) -> None:
         # From here on it answers; calls in hand end on the version that they began with.
-        model, kept = engine.model, self._kept[engine.model.pipeline]
-        trial = Trial(self._bounds) if kept.last_good else None
+        model = engine.model
+        before = self._kept[model.pipeline].last_good
+        trial = Trial(self._bounds) if before and before != model.promotion else None
         self._live[model.pipeline] = Version(engine, self._clock(), trial)
         self._readiness.has(f"model {model.pipeline}")
         self._readiness.fact("serving", ", ".join(_name(one.promotion) for one in self.models.values()))
         log.info("serving", pipeline=model.pipeline, generation=model.generation, digest=model.digest)
-        await asyncio.to_thread(self._admission.keep_only, model.pipeline, kept.generations)
 
 
 def _name(promotion: ModelVersionPromoted) -> str:

@@ -15,10 +15,13 @@ from penstock.packages.keys import Trust, TrustedKey
 from penstock.packages.signing import verify_package
 
 WITHIN_S: Final = 120.0
+_REFUSED: Final = 3  # exit code; 1 is Python's for anything else
 
 
 def verify_apart(directory: Path, signature: Path, trust: Trust, digest: str, keyid: str) -> None:
-    """Verifies as `verify_package` does. Blocks. Raises Tampered, Unavailable where it does not end."""
+    """Verifies as `verify_package` does. Blocks. Raises Tampered, Unavailable where it comes
+    to no end: it takes too long, or the machine has no memory for it.
+    """
     key = trust.key(keyid, "registry")
     command = [sys.executable, "-m", __name__, str(directory), str(signature), digest, keyid]
     try:
@@ -27,9 +30,11 @@ def verify_apart(directory: Path, signature: Path, trust: Trust, digest: str, ke
         )
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"the signature is not verified within {WITHIN_S:g} s") from error
+    if done.returncode == _REFUSED:
+        raise Tampered(done.stdout.strip().splitlines()[-1], where=signature.name)
     if done.returncode:
-        said = (done.stdout or done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise Tampered(said[-1], where=signature.name)
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise Unavailable(f"the signature's verification failed: {said[-1]}", where=signature.name)
 
 
 def main(arguments: Sequence[str], key: str) -> int:
@@ -39,7 +44,7 @@ def main(arguments: Sequence[str], key: str) -> int:
         verify_package(Path(directory), Path(signature), trust, digest, keyid)
     except PenstockError as error:
         print(error)
-        return 1
+        return _REFUSED
     return 0
 
 

@@ -6,7 +6,6 @@ One JSON file a pipeline, replaced by rename, so that a power cut leaves the old
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from penstock.contracts.errors import Tampered
 from penstock.contracts.events import ModelVersionPromoted
 from penstock.packages.evidence import Known
+from penstock_edge_gateway.site.identity import write_private
 
 
 class Refusal(BaseModel):
@@ -58,6 +58,12 @@ class Kept(BaseModel):
         update = {"serving": self.last_good, "last_good": None}
         return self.refuses(self.serving, reason).model_copy(update=update)
 
+    def loses(self, promotion: ModelVersionPromoted, reason: str) -> Self:
+        """State once a version that is kept may not serve any more."""
+        if promotion == self.serving:
+            return self.taken_back(reason)
+        return self.model_copy(update={"last_good": None})
+
     @property
     def settled(self) -> int:
         """Highest generation that was admitted or refused."""
@@ -93,15 +99,4 @@ class Versions:
 
     def keep(self, pipeline: str, kept: Kept) -> None:
         """Durable when it returns."""
-        path = self._folder / f"{pipeline}.json"
-        beside = path.with_suffix(".new")
-        with beside.open("w") as opened:
-            opened.write(kept.model_dump_json())
-            opened.flush()
-            os.fsync(opened.fileno())
-        beside.replace(path)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_private(self._folder / f"{pipeline}.json", kept.model_dump_json().encode())
