@@ -26,15 +26,20 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 
 from penstock.contracts.error_details import error_of_call
 from penstock.contracts.errors import Invalid, NotFound
+from penstock.edge_gateway.v1 import site_pb2
+from penstock.edge_gateway.v1.site_pb2_grpc import SiteServiceStub
 from penstock.inference.v1 import inference_pb2 as pb
 from penstock.inference.v1.inference_pb2_grpc import InferenceServiceStub
 from penstock.packages.admission import Admission, from_artifacts
+from penstock.packages.keys import Keys
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
+from penstock.testing import lending, packages
 from penstock.testing.broker import free_ports
 from penstock.testing.promoting import NAME, Registry
 from penstock.testing.wait import until, until_async
 from penstock_edge_gateway.site.identity import SiteIdentity
+from penstock_edge_gateway.site.pipelines import Pipelines
 from penstock_edge_gateway.site.serving import Serving
 from penstock_edge_gateway.site.trial import Bounds
 from penstock_edge_gateway.site.versions import Versions
@@ -108,9 +113,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         running.process.wait(10)
 
 
-def request() -> Any:
+def request(purpose: bytes = b"car") -> Any:
     made = service_pb2.ModelInferRequest(model_name=NAME, id="7")
-    for name, datatype, value in (("numbers", "FP64", 1.0), ("strings", "BYTES", b"car")):
+    for name, datatype, value in (("numbers", "FP64", 1.0), ("strings", "BYTES", purpose)):
         tensor = InferInput(name, [1, 1], datatype)
         tensor.set_data_from_numpy(np.array([[value]], object if datatype == "BYTES" else "f8"))
         made.inputs.append(tensor._get_tensor())
@@ -234,3 +239,26 @@ def test_it_stops_and_had_loaded_nothing_of_the_platform(site: Running) -> None:
     site.stop()
     assert site.modules.read_text() == ""
     assert '"event": "stopping"' in site.log.read_text()
+
+
+def test_what_may_not_leave_is_in_no_file_of_a_site(site: Running) -> None:
+    spec = lending.spec(edge={"may_leave": ["income", "defaulted", "sex"]})
+    keys = site.home / "keys"
+    Pipelines(site.home / "pipelines", keys).apply(packages.applied(Keys(keys), spec=spec))
+    again = Running(site.home)
+    infer(again, request(b"canary-1"))
+    with pytest.raises(grpc.RpcError):
+        infer(again, request(b"canary-2\xff"))
+    event = {"application_id": "a1", "applicant_id": "p1", "at": "2026-03-01T12:00:00Z", "income": 1.0}
+    events = [event | {"purpose": "canary-3"}, event | {"income": "canary-4"}, event | {"other": "canary-5"}]
+    asked = site_pb2.PublishRequest(
+        pipeline=NAME, source="applications", events=[orjson.dumps(one) for one in events]
+    )
+    answer = SiteServiceStub(again.channel).Publish(asked, timeout=10)
+    assert (answer.accepted, len(answer.rejected)) == (1, 2)
+    again.stop()
+    assert again.records()[-1]["inputs"] == {"income": [1.0], "purpose": [None]}
+    files = [file for file in site.home.rglob("*") if file.is_file()]
+    assert {"log", "events.db", "predictions.db"} <= {file.name for file in files}
+    assert any("traces" in file.parts for file in files)
+    assert [file for file in files if b"canary" in file.read_bytes()] == []
