@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
-from penstock.contracts.errors import Denied, Refused
+from penstock.contracts.errors import Denied, Refused, Unavailable
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.runtime import rpc
 from penstock.testing.wait import until_async
@@ -41,6 +41,11 @@ class Topics(hub_pb2_grpc.HubServiceServicer):
         self.incarnation += 1
         self.clock = request.clock.ToDatetime(UTC)
         return hub_pb2.HelloResponse(incarnation=self.incarnation, positions=self.positions)
+
+    async def FetchPackage(
+        self, request: hub_pb2.FetchPackageRequest, context: Any
+    ) -> hub_pb2.FetchPackageResponse:
+        return hub_pb2.FetchPackageResponse(size=7)
 
     async def Forward(self, request: hub_pb2.ForwardRequest, context: Any) -> hub_pb2.ForwardResponse:
         if self.raises:
@@ -230,6 +235,26 @@ async def test_what_the_hub_refuses_waits(topics: Topics, spool: Spool, wire: Wi
         await empty(spool)
         assert lane.refused is None
     assert topics.written == bodies(4)
+
+
+async def test_a_lane_that_the_hub_has_wait_holds_up_nothing_else(
+    topics: Topics, spool: Spool, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics.raises = Unavailable("there is no topic yet")
+    spool.append(events(0, 3))
+    async with forwarding(spool, wire) as (lane, _, reached):
+        await until_async(lambda: lane.refused, what="the hub has it wait")
+        assert (lane.refused, reached.why) == ("there is no topic yet", "")
+        topics.raises = None
+        await empty(spool)
+        assert lane.refused is None
+        monkeypatch.setattr(hub, "_FIRST_S", 60.0)
+        monkeypatch.setattr(hub, "LONGEST_S", 60.0)
+        topics.raises = Unavailable("there is no topic yet")
+        await lane.keep(events(3, 1))
+        await until_async(lambda: lane.refused, what="the hub has it wait for long")
+        fetch = reached.call(reached.stub.FetchPackage, hub_pb2.FetchPackageRequest, within=10)
+        assert (await asyncio.wait_for(fetch, 10)).size == 7
 
 
 async def test_a_line_is_used_as_far_as_allowed(topics: Topics, spool: Spool, wire: Wire) -> None:

@@ -52,17 +52,22 @@ class Forwarder:
 
     async def _send(self, request: hub_pb2.ForwardRequest) -> PenstockError | None:
         try:
-            answer = await self._hub.call(self._hub.stub.Forward, lambda: request, within=ANSWER_S)
+            answer = await self._hub.call(
+                self._hub.stub.Forward, lambda: request, within=ANSWER_S, waits=self._refused
+            )
         except PenstockError as error:
-            if self._lane.refused != error.message:
-                log.warning("batch_refused", lane=self._lane.name, first=request.first, reason=error.message)
-            self._lane.refused = error.message
+            self._refused(error.message)
             return error
         self._lane.refused = None
         for one in answer.rejected:
             log.warning("not_forwarded", lane=self._lane.name, sequence=one.sequence, reason=one.reason)
         await asyncio.to_thread(self._lane.spool.resume, answer.reached)
         return None
+
+    def _refused(self, why: str) -> None:
+        if self._lane.refused != why:
+            log.warning("batch_refused", lane=self._lane.name, reason=why)
+        self._lane.refused = why
 
     def _request(self, batch: Batch) -> hub_pb2.ForwardRequest:
         return hub_pb2.ForwardRequest(

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 import structlog
 
-from penstock.contracts.error_details import error_of_call
+from penstock.contracts.error_details import error_in, error_of_call
 from penstock.contracts.errors import Kind, PenstockError
 from penstock.edge_gateway.v1 import hub_pb2, hub_pb2_grpc
 from penstock.runtime.backoff import Backoff
@@ -25,9 +25,10 @@ Q = TypeVar("Q", contravariant=True)
 A = TypeVar("A", covariant=True)
 
 # A connection costs 6 kB in TLS. One that breaks soon after it stood counts as no success.
+_FIRST_S: Final = 0.5
 LONGEST_S: Final = 60.0
 _HOLDS_S: Final = 120.0
-# What another try may mend. An answer is given by the hub; all else by what lies between.
+# What another try may mend.
 _PASSES: Final = frozenset({Kind.UNAVAILABLE, Kind.DEADLINE, Kind.CANCELED, Kind.INTERNAL})
 # A certificate that does not hold yet, or no more, is what a wrong clock makes of a good one.
 _TLS: Final = re.compile("handshake|certificate|ssl", re.IGNORECASE)
@@ -53,7 +54,7 @@ class Hub:
         self.positions: Mapping[str, hub_pb2.Position] = {}
         self._wrong_clock = wrong_clock
         self._away = False
-        self._delay = Backoff(first=0.5, longest=LONGEST_S)
+        self._delay = Backoff(first=_FIRST_S, longest=LONGEST_S)
         self._failed_at = float("-inf")
         self._next_try = float("-inf")
 
@@ -65,15 +66,26 @@ class Hub:
             request.clock.FromDatetime(clock())
             return request
 
-        answer: hub_pb2.HelloResponse = await self.call(self.stub.Hello, greeting, within=20)
+        def waits(why: str) -> None:
+            self.why = why
+
+        answer: hub_pb2.HelloResponse = await self.call(self.stub.Hello, greeting, within=20, waits=waits)
         self.incarnation, self.positions = answer.incarnation, answer.positions
         if answer.HasField("clock") and (said := apart(answer.clock.ToDatetime(UTC), clock())):
             log.warning("wrong_clock", reason=said)
 
-    async def call(self, method: Method[Q, A], request: Callable[[], Q], *, within: float) -> A:
+    async def call(
+        self,
+        method: Method[Q, A],
+        request: Callable[[], Q],
+        *,
+        within: float,
+        waits: Callable[[str], None] = lambda why: None,
+    ) -> A:
         """Calls until the hub answers, `within` seconds each time, each time with a new `request`. Raises
-        what it answers other than that it is away.
+        what it answers other than that it is to be asked again; `waits` is told why it is.
         """
+        delay = Backoff(first=_FIRST_S, longest=LONGEST_S)
         while True:
             await asyncio.sleep(self._next_try - _now())  # not at all where that has passed
             began = _now()
@@ -84,7 +96,12 @@ class Hub:
                 if told.kind not in _PASSES:
                     self._answers()
                     raise told from error
-                await self._is_away(told, began)
+                if error_in(error.trailing_metadata()):  # the hub itself says so: no other call has to wait
+                    self._answers()
+                    waits(told.message)
+                    await asyncio.sleep(delay.next())
+                else:
+                    await self._is_away(told, began)
             else:
                 self._answers()
                 return answer
