@@ -85,3 +85,23 @@ async def test_a_line_that_is_dead_without_a_word_is_noticed_within_90_s() -> No
         there.wire.mend()
         await until_async(lambda: there.hub.watched == 2)
         watches.cancel()
+
+
+@pytest.mark.slow
+async def test_a_line_that_breaks_every_second_costs_less_than_a_megabyte_an_hour() -> None:
+    async with door(datetime.now(UTC)) as there, there.site.channel() as channel:
+        hub, wire = Hub(channel), there.wire
+        calls = [
+            asyncio.create_task(hub.call(hub.stub.Watch, hub_pb2.WatchRequest, within=300)) for _ in range(3)
+        ]
+        before, began = 0, time.monotonic()
+        while (passed := time.monotonic() - began) < 240:
+            if passed < 120:
+                before = wire.up + wire.down
+            wire.cut()
+            wire.mend()
+            await asyncio.sleep(1)  # as the line does
+        assert there.hub.watched > 3
+        assert 0 < wire.up + wire.down - before < 1_000_000 / 30
+        for call in calls:
+            call.cancel()
