@@ -86,6 +86,11 @@ class Running:
         if self.process.wait(30):
             raise AssertionError(self.log.read_text())
 
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(10)
+
 
 async def take(home: Path, registry: Registry) -> None:
     """Has the site's disk hold a version, as if the hub had granted it."""
@@ -108,9 +113,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     asyncio.run(take(home, Registry.at(home, KafkaSettings())))
     running = Running(home)
     yield running
-    if running.process.poll() is None:
-        running.process.kill()
-        running.process.wait(10)
+    running.kill()
 
 
 def request(purpose: bytes = b"car") -> Any:
@@ -245,18 +248,21 @@ def test_what_may_not_leave_is_in_no_file_of_a_site(site: Running) -> None:
     spec = lending.spec(edge={"may_leave": ["income", "defaulted", "sex"]})
     keys = site.home / "keys"
     Pipelines(site.home / "pipelines", keys).apply(packages.applied(Keys(keys), spec=spec))
-    again = Running(site.home)
-    infer(again, request(b"canary-1"))
-    with pytest.raises(grpc.RpcError):
-        infer(again, request(b"canary-2\xff"))
     event = {"application_id": "a1", "applicant_id": "p1", "at": "2026-03-01T12:00:00Z", "income": 1.0}
     events = [event | {"purpose": "canary-3"}, event | {"income": "canary-4"}, event | {"other": "canary-5"}]
     asked = site_pb2.PublishRequest(
         pipeline=NAME, source="applications", events=[orjson.dumps(one) for one in events]
     )
-    answer = SiteServiceStub(again.channel).Publish(asked, timeout=10)
+    again = Running(site.home)
+    try:
+        until(lambda: infer(again, request(b"canary-1")), what="it answers", despite=grpc.RpcError)
+        with pytest.raises(grpc.RpcError):
+            infer(again, request(b"canary-2\xff"))
+        answer = SiteServiceStub(again.channel).Publish(asked, timeout=10)
+        again.stop()
+    finally:
+        again.kill()
     assert (answer.accepted, len(answer.rejected)) == (1, 2)
-    again.stop()
     assert again.records()[-1]["inputs"] == {"income": [1.0], "purpose": [None]}
     files = [file for file in site.home.rglob("*") if file.is_file()]
     assert {"log", "events.db", "predictions.db"} <= {file.name for file in files}
