@@ -83,8 +83,16 @@ def producer(kafka: KafkaSettings, *, within_s: float) -> Producer:
     return Producer(settings, logger=_log)
 
 
-def transactional_producer(kafka: KafkaSettings, transactional_id: str, *, compression: str) -> Producer:
-    """A producer whose transactions bear this id."""
+def transactional_producer(
+    kafka: KafkaSettings,
+    transactional_id: str,
+    *,
+    compression: str,
+    on_failure: Callable[[KafkaError, object], None],
+) -> Producer:
+    """A producer whose transactions bear this id. `on_failure` is called, while the producer is, with
+    the error of each message that was not delivered.
+    """
     settings = kafka.client(
         transactional_id=transactional_id,
         transaction_timeout_ms=TRANSACTION_MS,
@@ -93,8 +101,9 @@ def transactional_producer(kafka: KafkaSettings, transactional_id: str, *, compr
         acks="all",
         compression_type=compression,
         partitioner="murmur2_random",
+        delivery_report_only_error=True,
     )
-    return Producer(settings, logger=_log)
+    return Producer(settings | {"on_delivery": on_failure}, logger=_log)
 
 
 def close(client: Consumer) -> None:

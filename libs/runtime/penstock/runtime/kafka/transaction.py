@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from operator import itemgetter
 from typing import Any, Final
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from penstock.contracts import metrics
 from penstock.runtime.kafka.clients import CALL_S, bounded, transactional_producer
@@ -23,6 +25,26 @@ from penstock.runtime.settings import KafkaSettings
 
 _TRANSACTIONS = histogram(metrics.TRANSACTIONS)
 _NONE: Final[Mapping[Partition, Committed]] = {}
+# Answers about a message, or a batch of them, which sending the same again does not change.
+_REFUSALS: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.INVALID_TIMESTAMP,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    }
+)
+
+
+class MessageRefused(KafkaException):
+    """Kafka is there and does not take a message of the transaction, now or when it is sent again."""
+
+    @property
+    def may_pass(self) -> bool:
+        """A right is missing: it may still be granted."""
+        return bool(self.args[0].code() == KafkaError.TOPIC_AUTHORIZATION_FAILED)
 
 
 class Transactions:
@@ -41,23 +63,24 @@ class Transactions:
         """
         self._kafka = kafka
         self._measured = {GROUP: group}
-        self._producer = transactional_producer(kafka, transactional_id, compression=compression)
+        self._refusals: list[KafkaError] = []
+        self._producer = transactional_producer(
+            kafka, transactional_id, compression=compression, on_failure=partial(_keep, self._refusals)
+        )
         bounded(lambda: self._producer.init_transactions(CALL_S), 2 * CALL_S)
 
     def begin(self) -> None:
         self._began = time.perf_counter()
+        self._refusals.clear()
         self._producer.begin_transaction()
 
     def produce(self, messages: Sequence[Produced]) -> None:
-        """Adds messages to the transaction; they are on their way to Kafka meanwhile."""
-        for topic, partition, key, value, headers in messages:
-            name = self._kafka.topic(topic)
-            while True:
-                try:
-                    self._producer.produce(name, value, key, partition, headers=list(headers or ()))
-                    break
-                except BufferError:
-                    self._producer.poll(0.1)
+        """Adds messages to the transaction; they are on their way to Kafka meanwhile. Raises
+        KafkaException, MessageRefused where it is one message's.
+        """
+        with self._judged():
+            for message in messages:
+                self._produce(message)
         for topic, count in Counter(map(itemgetter(0), messages)).items():
             sent(topic, count)
 
@@ -66,7 +89,8 @@ class Transactions:
         are messages of the transaction themselves, or there are none to keep.
 
         `member`: confluent-kafka's metadata of the group's member; Kafka refuses one that was
-        replaced. Raises KafkaException, and Unavailable where no answer came.
+        replaced. Raises KafkaException, MessageRefused where it is one message's, and Unavailable where
+        no answer came.
         """
         offsets = [
             TopicPartition(self._kafka.topic(where.topic), where.number, at.position, metadata=at.metadata)
@@ -78,5 +102,33 @@ class Transactions:
                 self._producer.send_offsets_to_transaction(offsets, member, CALL_S)
             self._producer.commit_transaction(CALL_S)
 
-        bounded(commit, 2 * CALL_S)
+        with self._judged():
+            bounded(commit, 2 * CALL_S)
         _TRANSACTIONS.record(time.perf_counter() - self._began, self._measured)
+
+    def _produce(self, message: Produced) -> None:
+        topic, partition, key, value, headers = message
+        name = self._kafka.topic(topic)
+        while True:
+            try:
+                self._producer.produce(name, value, key, partition, headers=list(headers or ()))
+                return
+            except BufferError:
+                self._producer.poll(0.1)
+
+    @contextmanager
+    def _judged(self) -> Iterator[None]:
+        """Tells an error that is one message's from those of Kafka."""
+        try:
+            yield
+        except KafkaException as error:
+            self._producer.poll(0)  # for what was said about single messages
+            _keep(self._refusals, error.args[0])
+            if error.args[0].fatal() or not self._refusals:
+                raise
+            raise MessageRefused(self._refusals[0]) from error
+
+
+def _keep(refusals: list[KafkaError], error: KafkaError, _message: object = None) -> None:
+    if error.code() in _REFUSALS:
+        refusals.append(error)
