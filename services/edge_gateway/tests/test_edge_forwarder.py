@@ -11,16 +11,17 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import grpc
 import orjson
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 
 from penstock.contracts.load import read
-from penstock.contracts.topics import SHARED, pipeline_topics
+from penstock.contracts.topics import SHARED, Topic, pipeline_topics
 from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, ForwardResponse, Gap, SpooledEvent
 from penstock.edge_gateway.v1.hub_pb2_grpc import HubServiceStub
 from penstock.runtime.kafka.admin import ensure_topics
@@ -88,18 +89,30 @@ class Hub:
         return found
 
 
+@dataclass(frozen=True)
+class Narrow(Topic):
+    """A topic that somebody has told to take small messages alone."""
+
+    @property
+    def config(self) -> dict[str, str]:
+        return super().config | {"max.message.bytes": "2000"}
+
+
 @pytest.fixture
-def hub(tmp_path: Path, kafka: Kafka) -> Iterator[Hub]:
+def hub(request: pytest.FixtureRequest, tmp_path: Path, kafka: Kafka) -> Iterator[Hub]:
+    """`narrow` as its parameter: the topic of events takes small messages alone."""
     prefix = f"t{uuid.uuid4().hex[:8]}."
     topics = [*pipeline_topics(read(EXAMPLE.read_text())), *SHARED]
+    if hasattr(request, "param"):
+        topics = [Narrow(**vars(topic)) if topic.name == EVENTS else topic for topic in topics]
     ensure_topics(kafka.settings(prefix), topics)
     made = Hub(tmp_path, kafka, prefix)
     yield made
     made.kill()
 
 
-def event(number: int, source: str = "applications") -> Forwarded:
-    said = orjson.dumps({"applicant_id": f"p{number % 7}", "application_id": number})
+def event(number: int, source: str = "applications", **fields: str) -> Forwarded:
+    said = orjson.dumps({"applicant_id": f"p{number % 7}", "application_id": number, **fields})
     return Forwarded(event=SpooledEvent(pipeline="credit-risk", source=source, event=said))
 
 
@@ -111,6 +124,13 @@ def answered(ask: Callable[[], ForwardResponse | None]) -> ForwardResponse:
 
 def numbers(messages: Sequence[Message]) -> list[int]:
     return [orjson.loads(message.value() or b"")["application_id"] for message in messages]
+
+
+def numbers_by_key(messages: Sequence[Message]) -> dict[bytes | None, list[int]]:
+    by_key: dict[bytes | None, list[int]] = {}
+    for message in messages:
+        by_key.setdefault(message.key(), []).append(*numbers([message]))
+    return by_key
 
 
 def test_nothing_lost_doubled_or_out_of_order_by_kill_9(hub: Hub) -> None:
@@ -131,11 +151,45 @@ def test_nothing_lost_doubled_or_out_of_order_by_kill_9(hub: Hub) -> None:
         reached = answered(batch).reached
     found = hub.read(EVENTS)
     assert sorted(numbers(found)) == [*range(3_000)]
-    by_key: dict[bytes | None, list[int]] = {}
-    for message in found:
-        by_key.setdefault(message.key(), []).append(*numbers([message]))
+    by_key = numbers_by_key(found)
     assert all(of_one == sorted(of_one) for of_one in by_key.values())
     assert by_key.keys() == {f"p{number}".encode() for number in range(7)}
+
+
+@pytest.mark.parametrize("hub", ["narrow"], indirect=True)
+def test_a_record_that_kafka_refuses_is_a_dead_letter_and_nobody_stops_for_it(hub: Hub) -> None:
+    odd = 30
+    large = {"note": random.Random(7).randbytes(3_000).hex()}  # compressed, too
+    spooled = [event(number, **(large if number == odd else {})) for number in range(70)]
+    reached, rejected = 0, list[int]()
+    dropped = [Forwarded(gap=Gap(records=3, reason=Gap.REASON_TOO_OLD))]
+    with ThreadPoolExecutor(1) as beside:
+        other = beside.submit(answered, lambda: hub.forward(dropped, lane="predictions"))
+        while reached < len(spooled):
+            answer = answered(partial(hub.forward, spooled[reached:], first=reached + 1))
+            assert answer.reached > reached
+            reached = answer.reached
+            rejected += [one.sequence for one in answer.rejected]
+        assert other.result().reached == 3
+    assert rejected == [odd + 1]
+    found = hub.read(EVENTS)
+    assert sorted(numbers(found)) == [number for number in range(70) if number != odd]
+    assert all(of_one == sorted(of_one) for of_one in numbers_by_key(found).values())
+    (letter,) = hub.read(LETTERS)
+    said = dict(letter.headers() or [])
+    assert said["dlq-reason"].startswith(b"site branch-1, events 31: Kafka refuses it: ")
+
+
+def test_what_is_no_position_leaves_the_hub_at_work_and_the_position_as_it_was(hub: Hub) -> None:
+    assert answered(lambda: hub.forward([event(1)])).reached == 1
+    hub.kill()
+    producer = Producer(hub.kafka.settings().client())
+    for odd in (b"{", b"{}", b'{"site": "branch-1", "lane": "events", "sequence": "x"}', None):
+        producer.produce(f"{hub.prefix}edge-positions.v1", odd, b"branch-1/events")
+    assert producer.flush(10) == 0
+    hub.start()
+    assert answered(lambda: hub.forward([event(1), event(2)])).reached == 2
+    assert sorted(numbers(hub.read(EVENTS))) == [1, 2]
 
 
 def test_what_no_topic_takes_is_a_dead_letter_with_the_sites_name(hub: Hub) -> None:

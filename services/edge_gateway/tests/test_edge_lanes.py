@@ -6,9 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.contracts.errors import Invalid, Refused, TooLarge
+from penstock.contracts.errors import Invalid, NotFound, Refused, TooLarge, Unavailable
 from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, Gap, SpooledEvent
-from penstock_edge_gateway.hub.forward.lanes import BATCH_BYTES, Batch, Lane, Position, batch_of, rest_of
+from penstock.runtime.kafka.messages import BY_KEY, Produced
+from penstock_edge_gateway.hub.forward import positions
+from penstock_edge_gateway.hub.forward.lanes import (
+    BATCH_BYTES,
+    BATCH_RECORDS,
+    LAST,
+    Batch,
+    Lane,
+    Position,
+    batch_of,
+    rest_of,
+)
+from penstock_edge_gateway.hub.forward.write import Write
 
 LANE = Lane("branch-1", "events")
 EVENT = Forwarded(event=SpooledEvent(pipeline="loans", source="people", event=b"{}"))
@@ -60,6 +72,33 @@ def test_a_batch_beyond_the_next_sequence_writes_nothing_and_tells_where_the_lan
     assert (rest.records, rest.position.sequence) == ([], 6)
 
 
+def test_the_first_records_that_are_new_may_be_taken_alone() -> None:
+    rest = rest_of(batch(5, EVENT, gap(3), EVENT, EVENT), Position("a", 5, 1), most=2)
+    assert [(sequence, record.gap.records) for sequence, record in rest.records] == [(6, 3), (9, 0)]
+    assert rest.position.sequence == 9
+
+
+def test_what_has_to_wait_holds_up_what_is_behind_it_alone() -> None:
+    def translate(_: str, record: Forwarded) -> Produced:
+        match record.event.pipeline:
+            case "new":
+                raise Unavailable("no topic yet")
+            case "gone":
+                raise NotFound("deleted")
+        return Produced("t", BY_KEY, None, b"")
+
+    records = [
+        Forwarded(event=SpooledEvent(pipeline=name)) for name in ("loans", "gone", "new", "loans", "gone")
+    ]
+    write = Write({}, translate)
+    reached = write.add(batch(1, *records))
+    assert (reached.sequence, [*reached.rejected]) == (2, [2])
+    assert write.positions == {LANE: Position("a", 2, 1)}
+    assert [one.topic for one in write.messages][::2] == ["t", positions.TOPIC]
+    with pytest.raises(Unavailable):
+        write.add(batch(3, *records[2:]))
+
+
 def test_another_epoch_begins_at_one() -> None:
     known = Position("a", 6, 1)
     assert rest_of(batch(7, EVENT, epoch="b"), known).position.sequence == 0
@@ -75,6 +114,9 @@ def test_a_batch_that_would_hold_up_the_others_is_too_large() -> None:
     large = Forwarded(event=SpooledEvent(event=b"x" * (BATCH_BYTES // 4)))
     with pytest.raises(TooLarge, match="at most 4194304 at once"):
         batch_of("branch-1", ForwardRequest(lane="events", epoch="a", first=1, records=[large] * 4))
+    many = [Forwarded()] * (BATCH_RECORDS + 1)
+    with pytest.raises(TooLarge, match="at most 10000 at once"):
+        batch_of("branch-1", ForwardRequest(lane="events", epoch="a", first=1, records=many))
 
 
 @pytest.mark.parametrize(
@@ -84,8 +126,11 @@ def test_a_batch_that_would_hold_up_the_others_is_too_large() -> None:
         (ForwardRequest(lane="events", first=1), "names its epoch"),
         (ForwardRequest(lane="events", epoch="a"), "first sequence from 1 on"),
         (ForwardRequest(lane="events", epoch="a", first=1, records=[gap(0)]), "a gap of no records"),
+        (ForwardRequest(lane="events", epoch="a" * 65, first=1), "at most 64 characters"),
+        (ForwardRequest(lane="events", epoch="a", first=LAST, records=[EVENT] * 2), "sequences end at"),
+        (ForwardRequest(lane="events", epoch="a", first=1, records=[gap(2**64 - 1)] * 2), "sequences end at"),
     ],
 )
-def test_a_batch_that_counts_nothing_is_invalid(request_: ForwardRequest, why: str) -> None:
+def test_a_batch_that_no_position_counts_is_invalid(request_: ForwardRequest, why: str) -> None:
     with pytest.raises(Invalid, match=why):
         batch_of("branch-1", request_)

@@ -15,6 +15,9 @@ from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, Gap
 
 LANES: Final = ("events", "predictions")
 BATCH_BYTES: Final = 4 << 20
+BATCH_RECORDS: Final = 10_000
+EPOCH_CHARACTERS: Final = 64
+LAST: Final = 2**63 - 1  # sequence
 
 
 class Lane(NamedTuple):
@@ -56,23 +59,30 @@ class Rest:
 
 def batch_of(site: str, request: ForwardRequest, erased: frozenset[tuple[str, bytes]] = frozenset()) -> Batch:
     """Raises Invalid for a lane that does not exist, and for records that no sequence counts; TooLarge for
-    more than one transaction should hold.
+    more than one transaction should hold. What a site says of itself is bounded here: a position that
+    no message holds would end the session of all.
     """
     if (size := request.ByteSize()) > BATCH_BYTES:
         raise TooLarge(f"a batch of {size} bytes", remedy=f"Send at most {BATCH_BYTES} at once")
+    if (count := len(request.records)) > BATCH_RECORDS:
+        raise TooLarge(f"a batch of {count} records", remedy=f"Send at most {BATCH_RECORDS} at once")
     if request.lane not in LANES:
         raise Invalid(f"no lane `{request.lane}`", where="lane", remedy=f"Lanes: {', '.join(LANES)}")
     if not request.epoch or not request.first:
         raise Invalid("a batch names its epoch, and its first sequence from 1 on", where="first")
+    if len(request.epoch) > EPOCH_CHARACTERS:
+        raise Invalid(f"an epoch has at most {EPOCH_CHARACTERS} characters", where="epoch")
     if any(one.WhichOneof("what") == "gap" and not one.gap.records for one in request.records):
         raise Invalid("a gap of no records", where="records")
+    if request.first - 1 + sum(map(_span, request.records)) > LAST:
+        raise Invalid(f"sequences end at {LAST}", where="records")
     lane = Lane(site, request.lane)
     return Batch(lane, request.incarnation, request.epoch, request.first, request.records, erased)
 
 
-def rest_of(batch: Batch, known: Position | None) -> Rest:
-    """Takes from a batch what is behind the lane's position. Nothing where it begins later than the
-    next sequence: what is between must come first.
+def rest_of(batch: Batch, known: Position | None, most: int = BATCH_RECORDS) -> Rest:
+    """Takes from a batch what is behind the lane's position, the first `most` records of it. Nothing
+    where it begins later than the next sequence: what is between must come first.
 
     Raises Refused for a batch of an older incarnation than the position's: another process has the
     site's name and key since.
@@ -85,7 +95,7 @@ def rest_of(batch: Batch, known: Position | None) -> Rest:
         following = batch.first
         for record in batch.records:
             sequence, following = following, following + _span(record)
-            if following > at + 1:
+            if following > at + 1 and len(new) < most:
                 new.append(_cut(Numbered(sequence, record), at + 1))
                 at = following - 1
     return Rest(new, Position(batch.epoch, at, batch.incarnation))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 import orjson
+import structlog
+from pydantic import TypeAdapter, ValidationError
 
 from penstock.contracts.dataplane import SitePosition
 from penstock.runtime.kafka.messages import Partition, Produced
@@ -16,19 +18,28 @@ from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.settings import KafkaSettings
 from penstock_edge_gateway.hub.forward.lanes import Lane, Position
 
+log = structlog.get_logger(__name__)
+
 TOPIC: Final = "edge-positions.v1"
 _AT_ONCE: Final = 10_000  # messages in memory at a time
+_POSITION: Final = TypeAdapter(SitePosition)
 
 
 def read(kafka: KafkaSettings, group: str) -> dict[Lane, Position]:
-    """Reads them all. Whoever may still add to them must be fenced before. Blocks; raises Unavailable."""
+    """Reads them all, but for messages that are none: what was known of that lane holds. Whoever may
+    still add to them must be fenced before. Blocks; raises Unavailable.
+    """
     found: dict[Lane, Position] = {}
     where = Partition(TOPIC, 0)
-    with Reader(kafka, group) as reader:
+    with Reader(kafka, group, fetch_wait_ms=50) as reader:
         low, end = reader.ends(where)
         for start in range(low, end, _AT_ONCE):
             for message in reader.span(where, start, min(start + _AT_ONCE, end), lambda _: False):
-                said: SitePosition = orjson.loads(message.value() or b"")
+                try:
+                    said = _POSITION.validate_json(message.value() or b"")
+                except ValidationError as error:
+                    log.error("position_unreadable", offset=message.offset(), why=error.errors()[0]["msg"])
+                    continue
                 found[Lane(said["site"], said["lane"])] = Position(
                     said["epoch"], said["sequence"], said["incarnation"]
                 )

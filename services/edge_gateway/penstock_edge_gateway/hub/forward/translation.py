@@ -27,7 +27,7 @@ def of_event(spooled: SpooledEvent, declared: Declared) -> Produced:
     """Raises NotFound for a pipeline or source that is no more, TooLarge for what Kafka does not take."""
     pipeline = declared(spooled.pipeline)
     if spooled.source not in pipeline.sources:
-        raise NotFound(f"pipeline `{spooled.pipeline}` has no source `{spooled.source}`")
+        raise NotFound(f"pipeline `{spooled.pipeline}` has no source `{spooled.source[:63]}`")
     topic = source_topic("events", spooled.pipeline, spooled.source)
     return _fitting(Produced(topic, BY_KEY, entity_key(spooled.event, pipeline.key), spooled.event))
 
@@ -50,7 +50,8 @@ def of_prediction(record: bytes, site: str, declared: Declared) -> Produced:
 
 
 def _fitting(message: Produced) -> Produced:
-    size = len(message.key or b"") + len(message.value or b"")
+    in_headers = sum(len(name) + len(said) for name, said in message.headers or ())
+    size = len(message.key or b"") + len(message.value or b"") + in_headers
     if size > MESSAGE_BYTES:
         raise TooLarge(f"{size} bytes are more than Kafka takes, {MESSAGE_BYTES}")
     return message

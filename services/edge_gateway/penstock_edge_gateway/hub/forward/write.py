@@ -19,7 +19,14 @@ from penstock.runtime.kafka.messages import BY_KEY, Partition, Produced
 from penstock.runtime.messaging import sent
 from penstock.runtime.metrics import counter
 from penstock_edge_gateway.hub.forward import positions
-from penstock_edge_gateway.hub.forward.lanes import LANES, Batch, Lane, Position, rest_of
+from penstock_edge_gateway.hub.forward.lanes import (
+    BATCH_RECORDS,
+    LANES,
+    Batch,
+    Lane,
+    Position,
+    rest_of,
+)
 
 log = structlog.get_logger(__name__)
 _FORWARDED = counter(metrics.FORWARDED)
@@ -48,13 +55,14 @@ class Write:
         self._translate = translate
         self._told: list[Callable[[], None]] = []
 
-    def add(self, batch: Batch) -> Reached:
-        """Adds what is new of a batch, or nothing. Raises Refused for a site that was superseded, and
-        Unavailable where the batch is to be sent again.
+    def add(self, batch: Batch, most: int = BATCH_RECORDS) -> Reached:
+        """Adds what is new of a batch, the first `most` records of it, up to the first one that has to
+        wait; or nothing. Raises Refused for a site that was superseded, and Unavailable where the first
+        one has to wait: the batch is to be sent again.
         """
         lane = batch.lane
-        rest = rest_of(batch, self.positions.get(lane) or self._known.get(lane))
-        messages: list[Produced] = []
+        rest = rest_of(batch, self.positions.get(lane) or self._known.get(lane), most)
+        position, messages = rest.position, list[Produced]()
         rejected: dict[int, Exception] = {}
         for sequence, record in rest.records:
             if record.WhichOneof("what") == "gap":
@@ -65,15 +73,18 @@ class Write:
                 if (record.event.pipeline, message.key) not in batch.erased:
                     messages.append(message)
             except Unavailable:
-                raise
+                if sequence == rest.records[0].sequence:
+                    raise
+                position = position._replace(sequence=sequence - 1)
+                break
             except Exception as error:  # one record must not stop its lane for good
                 rejected[sequence] = error
                 messages.append(_letter(lane, sequence, error))
         if rest.records:
-            self.messages += [*messages, positions.message(lane, rest.position)]
-            self.positions[lane] = rest.position
+            self.messages += [*messages, positions.message(lane, position)]
+            self.positions[lane] = position
             self._told.append(lambda: _tell(lane, len(messages) - len(rejected), rejected))
-        return Reached(rest.position.sequence, rejected)
+        return Reached(position.sequence, rejected)
 
     def tell(self) -> None:
         """Says in metrics and log what was committed."""
@@ -82,7 +93,7 @@ class Write:
 
 
 def _letter(lane: Lane, sequence: int, error: Exception) -> Produced:
-    """A letter without the record, which is a person's data."""
+    """A letter without the record, which is a person's data: no erasure looks for it there."""
     place = Partition(positions.TOPIC, 0)
     headers = dead_letters.headers_about(place, sequence, GROUP, error)
     headers |= {
@@ -114,7 +125,7 @@ def _tell(lane: Lane, written: int, rejected: Mapping[int, Exception]) -> None:
             lane=lane.name,
             records=len(rejected),
             first=sequence,
-            why=str(error),
+            why=str(error)[:1000],
             exc_info=None if isinstance(error, PenstockError) else error,
         )
 
