@@ -5,6 +5,7 @@ of several forwards.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,9 +13,15 @@ from typing import Any
 
 import pytest
 
-from penstock.contracts.errors import Denied, Refused, Unavailable
+from penstock.contracts.errors import Denied, Invalid, Refused, Unavailable
 from penstock.contracts.site_door import CERTIFICATE_HEADER, DOOR_HEADER
-from penstock.edge_gateway.v1.hub_pb2 import FetchPackageRequest, ForwardRequest, HelloRequest, WatchRequest
+from penstock.edge_gateway.v1.hub_pb2 import (
+    FetchPackageRequest,
+    ForwardRequest,
+    HelloRequest,
+    JoinRequest,
+    WatchRequest,
+)
 from penstock.packages.keys import Keys
 from penstock.runtime.artifacts import Artifacts
 from penstock.runtime.readiness import Readiness
@@ -26,7 +33,7 @@ from penstock_edge_gateway.hub.callers import Callers
 from penstock_edge_gateway.hub.forward import lease
 from penstock_edge_gateway.hub.forward.forwarder import Forwarder
 from penstock_edge_gateway.hub.forward.lease import Lease
-from penstock_edge_gateway.hub.hub_servicer import HubServicer
+from penstock_edge_gateway.hub.hub_servicer import JOINING, HubServicer
 from penstock_edge_gateway.hub.news import News
 from penstock_edge_gateway.hub.reports import Reports
 from penstock_edge_gateway.hub.shelf import Shelf
@@ -56,7 +63,7 @@ class Hub:
         self.sites = Sites(Authority.open(folder, START), "hub:9443", lambda: START)
         forwarder = Forwarder(
             KafkaSettings(),
-            lambda name: self.news.applied.get(name).pipeline,
+            self.news.declared,
             Lease(store, "0", lambda: START),
             Readiness(lambda: START),
         )
@@ -112,6 +119,13 @@ async def test_a_site_that_is_revoked_while_it_waits_is_told_nothing_more(hub: H
         await asyncio.wait_for(waiting, 10)
     with pytest.raises(Denied, match="was revoked"):
         await hub.ask("FetchPackage", FetchPackageRequest(digest="sha256:" + "a" * 64))
+
+
+async def test_who_tries_tokens_takes_no_sites_place_at_the_database(hub: Hub, tmp_path: Path) -> None:
+    Keys(tmp_path / "keys").ensure()
+    tries = (hub.ask("Join", JoinRequest(token="guessed")) for _ in range(50))
+    told = Counter(map(type, await asyncio.gather(*tries, return_exceptions=True)))
+    assert told == {Invalid: JOINING, Unavailable: 50 - JOINING}
 
 
 async def test_while_kafka_is_away_a_site_is_told_to_come_again(hub: Hub) -> None:

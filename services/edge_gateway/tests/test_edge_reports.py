@@ -20,7 +20,7 @@ from penstock.runtime.rpc import timestamp
 from penstock.runtime.store import Store
 from penstock.runtime.tables import OutboxRow
 from penstock_edge_gateway.hub import readings
-from penstock_edge_gateway.hub.reports import Reports
+from penstock_edge_gateway.hub.reports import STATUS_BYTES, Reports
 from penstock_edge_gateway.hub.store import ENROLLED, INVITED, SiteRow, Tables
 
 START = datetime(2026, 11, 30, 6, tzinfo=UTC)
@@ -98,6 +98,26 @@ def test_a_status_that_is_none_changes_nothing(hub: Hub) -> None:
         with pytest.raises(Invalid, match="status"):
             hub.heard(wrong)
     assert len(hub.published()) == 1
+
+
+def test_a_status_however_large_leaves_room_to_revoke_the_site(hub: Hub) -> None:
+    hub.heard(status())
+    large, many = status(), status()
+    large.pipelines[0].why = "x" * STATUS_BYTES
+    many.lanes.extend([pb.SiteLane()] * 20_000)  # two bytes each there, eighty in a report
+    for wrong in (large, many):
+        with pytest.raises(Invalid, match="bytes, at most"):
+            hub.heard(wrong)
+    assert len(hub.published()) == 1
+
+
+def test_a_site_of_which_another_release_kept_something_else_is_told_without_it(hub: Hub) -> None:
+    with hub.store.transaction() as effect:
+        odd = pb.SiteStatus(lanes=[pb.SiteLane(lane="x" * 99)])
+        effect.session.get_one(SiteRow, "branch-1").status = odd.SerializeToString()
+    with hub.store.transaction() as effect:
+        hub.reports.publish(effect)
+    assert [(one["site"], one["lanes"]) for one in hub.published()] == [("branch-1", []), ("branch-2", [])]
 
 
 def test_of_the_sites_the_worst_one_is_told(hub: Hub, tmp_path: Path) -> None:

@@ -87,6 +87,12 @@ def test_a_replaced_machine_is_out_and_starts_go_on_rising(table: Table) -> None
     assert table(lambda effect: table.sites.begin("branch-1", None, effect)) == 2
 
 
+def test_starts_go_on_rising_where_the_database_was_set_back(table: Table) -> None:
+    table.join(table.enroll(), request())
+    assert table(lambda effect: table.sites.begin("branch-1", None, effect, after=7)) == 8
+    assert table(lambda effect: table.sites.begin("branch-1", None, effect, after=7)) == 9
+
+
 def test_a_revoked_site_needs_a_new_token(table: Table) -> None:
     secret, mine = table.enroll(), request()
     digest = table.join(secret, mine)

@@ -11,7 +11,7 @@ import grpc
 import structlog
 from sqlalchemy.orm import Session
 
-from penstock.contracts.errors import Invalid
+from penstock.contracts.errors import Invalid, Unavailable
 from penstock.edge_gateway.v1 import hub_pb2 as pb
 from penstock.edge_gateway.v1 import hub_pb2_grpc as pb_grpc
 from penstock.packages import trust_updates
@@ -32,6 +32,10 @@ log = structlog.get_logger(__name__)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 WATCH_S: Final = 200.0  # that a site which knows everything waits at most; less than its door lets it
+# Calls of Join at a time: whoever reaches the door may call it, and takes no site's place at the database.
+JOINING: Final = 4
+ERASURES: Final = 1000  # in an answer; the others follow when these are carried out
+WHY: Final = 300  # characters of a reason, of which there may be thousands in an answer
 ANSWER_S: Final = 2.0  # of the caller's deadline, for the answer's way back
 
 
@@ -55,14 +59,18 @@ class HubServicer(pb_grpc.HubServiceServicer):
         self._shelf = shelf
         self._forwarder = forwarder
         self._clock = clock
+        self._joining = asyncio.Semaphore(JOINING)
 
     async def Join(self, request: pb.JoinRequest, context: Context) -> pb.JoinResponse:
         self._callers.admitted(context)
-        updates = self._news.trust()
-        trust_updates.first(updates)  # or a site would join that can prove nothing
-        row = await self._store.write(
-            lambda effect: self._sites.join(request.token, request.certificate_request, effect)
-        )
+        if self._joining.locked():
+            raise Unavailable(f"{JOINING} others join just now", remedy="Try again")
+        async with self._joining:
+            updates = self._news.trust()
+            trust_updates.first(updates)  # or a site would join that can prove nothing
+            row = await self._store.write(
+                lambda effect: self._sites.join(request.token, request.certificate_request, effect)
+            )
         return pb.JoinResponse(
             site=row.name, certificate=row.certificate or "", trust=trust_updates.written(updates)
         )
@@ -72,7 +80,10 @@ class HubServicer(pb_grpc.HubServiceServicer):
         clock = request.clock.ToDatetime(UTC) if request.HasField("clock") else None
         # First: while this hub cannot tell them, the site begins later.
         positions = self._forwarder.positions(site)
-        incarnation = await self._store.write(lambda effect: self._sites.begin(site, clock, effect))
+        after = self._forwarder.incarnation(site)
+        incarnation = await self._store.write(
+            lambda effect: self._sites.begin(site, clock, effect, after=after)
+        )
         return pb.HelloResponse(
             incarnation=incarnation,
             clock=timestamp(self._clock()),
@@ -95,7 +106,8 @@ class HubServicer(pb_grpc.HubServiceServicer):
         async def to_erase() -> list[pb.Erasure]:
             _, pending = await self._present(context, request.incarnation)
             return [
-                pb.Erasure(serial=one.serial, pipeline=one.pipeline, entity=one.entity) for one in pending
+                pb.Erasure(serial=one.serial, pipeline=one.pipeline, entity=one.entity)
+                for one in pending[:ERASURES]
             ]
 
         news = await self._news.newer(request, within_s, to_erase)
@@ -117,7 +129,9 @@ class HubServicer(pb_grpc.HubServiceServicer):
         reached = await self._forwarder.forward(batch_of(site, request, erased))
         return pb.ForwardResponse(
             reached=reached.sequence,
-            rejected=[pb.Rejected(sequence=at, reason=str(why)) for at, why in reached.rejected.items()],
+            rejected=[
+                pb.Rejected(sequence=at, reason=str(why)[:WHY]) for at, why in reached.rejected.items()
+            ],
         )
 
     async def _present(self, context: Context, incarnation: int) -> tuple[str, Sequence[ErasureRow]]:
@@ -131,6 +145,7 @@ class HubServicer(pb_grpc.HubServiceServicer):
             return row.incarnation, erasures.pending(session, row)
 
         newest, pending = await self._store.read(found)
+        newest = max(newest, self._forwarder.incarnation(site))  # a database may have been set back
         if incarnation != newest:
             raise superseded(incarnation, newest)
         return site, pending

@@ -9,7 +9,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from penstock.contracts.errors import Invalid
+import structlog
+
+from penstock.contracts.errors import Invalid, Unavailable
+from penstock.contracts.events import encode
 from penstock.contracts.events.sites import RefusedAtSite, SiteLane, SiteReported, SiteServing
 from penstock.contracts.events.versions import Served
 from penstock.edge_gateway.v1 import site_pb2 as pb
@@ -17,8 +20,13 @@ from penstock.runtime.store import Effect, Store
 from penstock_edge_gateway.hub import store as rows
 from penstock_edge_gateway.hub.store import SiteRow
 
+log = structlog.get_logger(__name__)
+
 EVERY_S: Final = 900.0
 _PARTS: Final = 4  # of a lane's capacity: a site that fills slowly is no news at each look
+STATUS_BYTES: Final = 256 * 1024
+REPORT_BYTES: Final = 512 * 1024
+"""Of a site's report: all that the hub says of the site later, that it is revoked first, fits a message."""
 
 
 class Reports:
@@ -31,14 +39,18 @@ class Reports:
         """
         row, now = effect.session.get_one(SiteRow, site), self._clock()
         before = _significant(report(row, now))
+        if (size := status.ByteSize()) > STATUS_BYTES:
+            raise Invalid(f"a status of {size} bytes, at most {STATUS_BYTES}", where="status")
         row.last_contact = now
         row.status = status.SerializeToString()
         try:
             if status.HasField("clock"):
                 row.clock_ahead_s = (status.clock.ToDatetime(UTC) - now).total_seconds()
-            told = report(row, now)
+            told = _report(row, status, now)
         except ValueError as error:
             raise Invalid(f"this is no site's status: {error}", where="status") from error
+        if (size := len(encode(told))) > REPORT_BYTES:
+            raise Invalid(f"a report of {size} bytes, at most {REPORT_BYTES}", where="status")
         if _significant(told) != before:
             effect.publish(told)
 
@@ -51,7 +63,10 @@ class Reports:
         """Publishes every site again and again."""
         while True:
             await asyncio.sleep(EVERY_S)
-            await store.write(self.publish)
+            try:
+                await store.write(self.publish)
+            except Unavailable as error:  # or too many wait for it
+                log.warning("sites_not_told", why=str(error))
 
 
 def status_of(row: SiteRow) -> pb.SiteStatus:
@@ -59,8 +74,16 @@ def status_of(row: SiteRow) -> pb.SiteStatus:
 
 
 def report(row: SiteRow, now: datetime) -> SiteReported:
-    """The site's whole state."""
-    status = status_of(row)
+    """The site's whole state; without what it told where another release kept that and this one does
+    not read it: it is revoked all the same.
+    """
+    try:
+        return _report(row, status_of(row), now)
+    except ValueError:
+        return _report(row, pb.SiteStatus(), now)
+
+
+def _report(row: SiteRow, status: pb.SiteStatus, now: datetime) -> SiteReported:
     return SiteReported(
         site=row.name,
         state=row.state,

@@ -93,12 +93,12 @@ class Sites:
             effect.publish(report(row, row.since))
         return row
 
-    def begin(self, name: str, clock: datetime | None, effect: Effect) -> int:
+    def begin(self, name: str, clock: datetime | None, effect: Effect, *, after: int = 0) -> int:
         """Number of this start of the site, which rises: of two machines with one key, the one that
-        started last counts. `clock` is the site's.
+        started last counts. `clock` is the site's; `after`: a start that is known from elsewhere.
         """
         row, now = known(effect.session, name), self._clock()
-        row.incarnation += 1
+        row.incarnation = max(row.incarnation, after) + 1
         row.last_contact = now
         row.clock_ahead_s = (clock - now).total_seconds() if clock else None
         effect.publish(report(row, now))
