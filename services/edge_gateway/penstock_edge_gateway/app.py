@@ -8,6 +8,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
+import structlog
+
 from penstock.edge_gateway.v1.edge_gateway_pb2_grpc import add_EdgeGatewayServiceServicer_to_server
 from penstock.edge_gateway.v1.hub_pb2_grpc import add_HubServiceServicer_to_server
 from penstock.packages.keys import Keys
@@ -27,6 +29,8 @@ from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import Tables
 from penstock_edge_gateway.settings import Settings
 
+log = structlog.get_logger(__name__)
+
 RENEW_EVERY_S: Final = 3600.0
 
 
@@ -37,7 +41,7 @@ async def run(settings: Settings) -> None:
         await service.restores(news.applied, news)
         forwarder = Forwarder(
             settings.platform.kafka,
-            lambda name: news.applied.get(name).pipeline,
+            news.declared,
             Lease(store, settings.replica, service.clock),
             service.readiness,
         )
@@ -65,4 +69,7 @@ async def run(settings: Settings) -> None:
 async def _renew(authority: Authority, settings: Settings, clock: Callable[[], datetime]) -> None:
     while True:
         await asyncio.sleep(RENEW_EVERY_S)
-        await asyncio.to_thread(authority.hand_over, settings.site_door, clock())
+        try:
+            await asyncio.to_thread(authority.hand_over, settings.site_door, clock())
+        except OSError as error:  # the certificate holds for weeks
+            log.error("site_door_not_handed_over", why=str(error))

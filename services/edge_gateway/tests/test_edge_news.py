@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.contracts.errors import Invalid, NotFound
+from penstock.contracts.errors import Invalid, NotFound, Unavailable
 from penstock.contracts.events import (
     Event,
     ModelVersionPromoted,
@@ -109,6 +109,19 @@ async def test_a_deleted_pipeline_is_told_to_who_has_it_alone(news: News, keys: 
     (said,) = (await newer(news, numbers={"loans": 1})).deleted
     assert isinstance(decode(PipelineDeleted.ce_type(), said), PipelineDeleted)
     assert not (await newer(news)).ByteSize()
+
+
+async def test_only_a_pipeline_that_the_registry_says_is_deleted_is_no_more(news: News, keys: Keys) -> None:
+    news.applied.complete = True
+    with pytest.raises(Unavailable, match="knows no pipeline `loans`"):
+        news.declared("loans")
+    await tell(news.applied.router, packages.applied(keys))
+    assert news.declared("loans").pipeline == "loans"
+    await tell(news.applied.router, packages.deleted(keys))
+    with pytest.raises(NotFound):
+        news.declared("loans")
+    with pytest.raises(NotFound, match="a name of 4000000 characters"):
+        news.declared("x" * 4_000_000)
 
 
 async def test_updates_of_the_trust_store_are_told_once_they_are_signed(news: News, keys: Keys) -> None:

@@ -10,8 +10,9 @@ from typing import Final
 
 import structlog
 
-from penstock.contracts.errors import NotFound, Tampered
+from penstock.contracts.errors import NotFound, Tampered, Unavailable
 from penstock.contracts.events import Envelope, ModelVersion, ModelVersionPromoted, PipelineApplied, encode
+from penstock.contracts.pipeline import Pipeline
 from penstock.edge_gateway.v1.hub_pb2 import Erasure, WatchRequest, WatchResponse
 from penstock.packages import trust_updates
 from penstock.packages.facts import check_granted
@@ -23,6 +24,7 @@ from penstock.runtime.router import Router
 log = structlog.get_logger(__name__)
 
 LOOK_EVERY_S: Final = 5.0  # at the trust store
+NAME_CHARACTERS: Final = 63  # of a pipeline, by contracts.events
 ENOUGH_BYTES: Final = 512 * 1024
 """Of one answer: a site that has them asks for the rest."""
 
@@ -61,6 +63,22 @@ class News(Restored):
         """Lets all who wait look again."""
         self._change.set()
         self._change = asyncio.Event()
+
+    def declared(self, name: str) -> Pipeline:
+        """Finds an applied pipeline. Raises NotFound for one that was deleted, by the registry's
+        signature; Unavailable for one that this hub does not know: its file may come yet, and what a
+        site kept for it would be lost meanwhile.
+        """
+        if len(name) > NAME_CHARACTERS:  # nor is it compared with all that are known
+            raise NotFound(f"no pipeline has a name of {len(name)} characters")
+        try:
+            return self.applied.get(name).pipeline
+        except NotFound as error:
+            if name in self.applied.statements:
+                raise
+            raise Unavailable(
+                f"this hub knows no pipeline `{name}`", remedy="Apply its file; what waits comes then"
+            ) from error
 
     def version(self, digest: str) -> ModelVersion:
         """Finds a version that a site may fetch. Raises NotFound for one that no pipeline serves now."""
