@@ -19,7 +19,7 @@ from penstock.runtime.kafka.messages import Batch, Committed, Outcome, Partition
 from penstock.runtime.kafka.reading import Reader
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.kafka.streams import PositionedStream, TransactionalStream
-from penstock.runtime.kafka.transaction import Transactions
+from penstock.runtime.kafka.transaction import MessageRefused, Transactions
 from penstock.runtime.readiness import Readiness
 from penstock.runtime.settings import KafkaSettings
 from penstock.testing.broker import EmbeddedKafka, Kafka
@@ -179,6 +179,38 @@ def test_the_position_reaches_the_end_behind_the_markers_of_others(settings: Kaf
             until(answered, despite=KeyError, what="the committed position is the end")
             assert copy.counts == {0: 2 * round_}
     assert everything(settings, "out")[0] == [b"a", b"b"] * 2
+
+
+def test_the_end_of_a_partition_that_holds_nothing_but_markers_is_reached(settings: KafkaSettings) -> None:
+    make(settings, "in", partitions=1)
+    where = Partition("in", 0)
+    producer = Producer(settings.client(transactional_id=settings.topic("aborts")))
+    producer.init_transactions(10)
+    producer.begin_transaction()
+    producer.produce(settings.topic("in"), b"a")
+    producer.flush(10)
+    producer.abort_transaction(10)
+    stream = TransactionalStream(settings, group="g", replica="0")
+    stream.add("in", Copy("out"))
+    with running(stream), Reader(settings, "g") as reader:
+        until(
+            lambda: 0 < reader.ends(where)[1] == reader.committed([where])[where].position,
+            what="the committed position is the end",
+        )
+
+
+def test_a_message_that_is_refused_is_told_and_the_next_of_the_name_goes_on(settings: KafkaSettings) -> None:
+    make(settings, "in", partitions=1)
+    forwards = Transactions(settings, "forwards", group="forwards")
+    forwards.begin()
+    with pytest.raises(MessageRefused, match="size") as refused:
+        forwards.produce([Produced("in", 0, None, b"a"), Produced("in", 0, None, b"x" * 2_000_000)])
+    assert not refused.value.may_pass
+    forwards = Transactions(settings, "forwards", group="forwards")
+    forwards.begin()
+    forwards.produce([Produced("in", 0, None, b"b")])
+    forwards.commit()
+    assert everything(settings, "in") == {0: [b"b"]}
 
 
 def test_what_cannot_be_processed_is_left_out_with_its_place_and_the_rest_of_its_batch_goes_on(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -17,6 +17,8 @@ from penstock.runtime.kafka.messages import Batch, Message, Partition
 from penstock.runtime.kafka.reading import lags, named, topic_partition
 from penstock.runtime.kafka.recovery import ClientFailed
 from penstock.runtime.settings import KafkaSettings
+
+UNASSIGNED: Final = -1  # a position of a partition that is another member's
 
 
 class Gathered(NamedTuple):
@@ -41,8 +43,8 @@ class Positions:
         return (topic_partition(self._kafka, *at) for at in self._next.items())
 
     def of(self, partition: Partition) -> int:
-        """Next offset to be read; -1 where the partition is not assigned."""
-        return self._next.get(partition, -1)
+        """Next offset to be read, or BEGINNING; UNASSIGNED where the partition is not."""
+        return self._next.get(partition, UNASSIGNED)
 
     def begin(self, positions: Mapping[Partition, int]) -> None:
         """Exactly these partitions are assigned. Raises ClientFailed where a position went back."""

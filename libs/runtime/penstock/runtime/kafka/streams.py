@@ -15,7 +15,7 @@ from confluent_kafka import KafkaException
 from penstock.runtime.dead_letters import DeadLetters
 from penstock.runtime.kafka.group import BATCH, LINGER_S, Member
 from penstock.runtime.kafka.messages import BEGINNING, Batch, Committed, Outcome, Partition
-from penstock.runtime.kafka.positions import Gathered
+from penstock.runtime.kafka.positions import UNASSIGNED, Gathered
 from penstock.runtime.kafka.reading import committed, topic_partition
 from penstock.runtime.kafka.spans import batch_span
 from penstock.runtime.kafka.transaction import Transactions
@@ -117,7 +117,10 @@ class TransactionalStream(Member):
             for batch in gathered.batches
         ]
         ahead = ((partition, end, self._positions.of(partition)) for partition, end in ends.items())
-        return batches + [Batch(partition, (), end) for partition, end, at in ahead if 0 <= at < end]
+        # From the beginning on, too: there may be nothing but markers.
+        return batches + [
+            Batch(partition, (), end) for partition, end, at in ahead if at != UNASSIGNED and max(at, 0) < end
+        ]
 
     def _outcome(self, batch: Batch) -> Outcome:
         """The batch's outcome, without the messages that cannot be processed even alone: those
