@@ -14,9 +14,11 @@ from penstock.edge_gateway.v1.hub_pb2 import Forwarded, ForwardRequest, SpooledE
 from penstock.runtime.kafka.messages import BY_KEY, Produced
 from penstock.runtime.store import Effect, Store
 from penstock_edge_gateway.hub import erasures
+from penstock_edge_gateway.hub.authority import Authority
 from penstock_edge_gateway.hub.forward import positions
 from penstock_edge_gateway.hub.forward.lanes import batch_of
 from penstock_edge_gateway.hub.forward.write import Write
+from penstock_edge_gateway.hub.sites import Sites
 from penstock_edge_gateway.hub.store import ENROLLED, INVITED, REVOKED, ErasureRow, SiteRow, Tables
 from penstock_edge_gateway.site.lane import Lane
 from penstock_edge_gateway.site.spool import Record, Spool
@@ -59,6 +61,16 @@ def test_an_erasure_waits_for_each_site_and_is_forgotten_once_all_have_done_it(d
     do(lambda effect: erasures.confirm(effect, "branch-1", 2))
     assert do(lambda effect: effect.session.query(ErasureRow).count()) == 0
     assert do(lambda effect: erasures.newest(effect.session)) == 2, "serials go on rising"
+
+
+def test_a_revoked_site_keeps_no_name_of_whom_it_was_to_erase(do: Do, tmp_path: Path) -> None:
+    row = SiteRow(name="branch-1", state=ENROLLED, since=NOW, incarnation=1, erased=0)
+    do(lambda effect: effect.session.add(row))
+    do(lambda effect: erasures.ask(effect, "loans", "p3"))
+    sites = Sites(Authority.open(tmp_path, NOW), "hub:9443", lambda: NOW)
+    do(lambda effect: sites.revoke("branch-1", effect))
+    assert do(lambda effect: effect.session.query(ErasureRow).count()) == 0
+    assert do(lambda effect: erasures.newest(effect.session)) == 1, "serials go on rising"
 
 
 def test_without_a_site_nothing_is_kept_of_whom_was_erased(do: Do) -> None:

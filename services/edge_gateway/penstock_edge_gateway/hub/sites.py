@@ -91,6 +91,8 @@ class Sites:
             row.state, row.since = REVOKED, self._clock()
             row.token = row.token_expires_at = None
             effect.publish(report(row, row.since))
+            # It is asked for no erasure any more, and none is kept for it alone: each names a person.
+            erasures.confirm(effect, name, erasures.newest(effect.session))
         return row
 
     def begin(self, name: str, clock: datetime | None, effect: Effect, *, after: int = 0) -> int:
