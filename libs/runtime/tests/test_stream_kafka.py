@@ -206,6 +206,7 @@ def test_a_message_that_is_refused_is_told_and_the_next_of_the_name_goes_on(sett
     with pytest.raises(MessageRefused, match="size") as refused:
         forwards.produce([Produced("in", 0, None, b"a"), Produced("in", 0, None, b"x" * 2_000_000)])
     assert not refused.value.may_pass
+    forwards.abort()
     forwards = Transactions(settings, "forwards", group="forwards")
     forwards.begin()
     forwards.produce([Produced("in", 0, None, b"b")])

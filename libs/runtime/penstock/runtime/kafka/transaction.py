@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from operator import itemgetter
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from penstock.contracts import metrics
+from penstock.contracts.errors import Unavailable
 from penstock.runtime.kafka.clients import CALL_S, bounded, transactional_producer
 from penstock.runtime.kafka.messages import Committed, Partition, Produced
 from penstock.runtime.messaging import GROUP, sent
@@ -105,6 +106,13 @@ class Transactions:
         with self._judged():
             bounded(commit, 2 * CALL_S)
         _TRANSACTIONS.record(time.perf_counter() - self._began, self._measured)
+
+    def abort(self) -> None:
+        """Takes back what was begun, so that a successor with this id need not wait for Kafka to do so:
+        half a second or more. What does not come of it the successor does. Blocks for 20 s at most.
+        """
+        with suppress(KafkaException, Unavailable):
+            bounded(lambda: self._producer.abort_transaction(CALL_S), 2 * CALL_S)
 
     def _produce(self, message: Produced) -> None:
         topic, partition, key, value, headers = message

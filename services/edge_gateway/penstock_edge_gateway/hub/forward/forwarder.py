@@ -171,6 +171,7 @@ class Forwarder:
             self._commit(write)
         except MessageRefused as refused:
             log.warning("transaction_refused", batches=len(answers), why=refused.args[0].str())
+            self._transactions.abort()
             self._open()
             for one, _ in answers:
                 self._commit_apart(one)
@@ -193,6 +194,7 @@ class Forwarder:
             try:
                 self._commit(write)
             except MessageRefused as refused:
+                self._transactions.abort()
                 self._open()
                 if not parts.refused(refused):
                     _answer_parts(one, parts, Unavailable(f"Kafka refuses it: {refused.args[0].str()}"))
