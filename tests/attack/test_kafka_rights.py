@@ -35,6 +35,8 @@ from kafka_attempts import EVENTS, begun, letters, made, moved, topics, written
 
 from penstock.contracts.services import PLATFORM
 from penstock.contracts.topics import source_topic
+from penstock.runtime.kafka.messages import Produced
+from penstock.runtime.kafka.transaction import MessageRefused, Transactions
 from penstock.stack.programs import kafka_user
 from penstock.testing.stack import StackUnderTest
 from penstock.testing.wait import until
@@ -49,6 +51,17 @@ EVERYTHING = ACL(
     ACLPermissionType.ALLOW,
     ResourcePattern(ResourceType.TOPIC, "*"),
 )
+
+
+def test_a_right_that_is_missing_is_told_from_an_outage(stack: StackUnderTest) -> None:
+    """Of a transaction too: the hub of sites waits for it with the lane that needs it, and no other."""
+    kafka = kafka_user(stack.stack.file, "edge_gateway")
+    tried = Transactions(kafka, kafka.topic("penstock.edge_gateway.tried"), group="penstock.edge_gateway")
+    tried.begin()
+    with pytest.raises(MessageRefused) as refused:  # noqa: PT012  either may tell
+        tried.produce([Produced("audits.v1", 0, None, b"")])
+        tried.commit()
+    assert refused.value.may_pass
 
 
 @pytest.mark.parametrize("service", PLATFORM)
