@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tritonclient.grpc as triton
 from census import PIPELINE, Served, model_fields, pipeline_text, serve
 from load import all_recorded_once, all_records_once, predicting, publishing
+from tritonclient.utils import InferenceServerException
 
 from penstock.contracts.connection import SCRAM
 from penstock.contracts.errors import PenstockError
 from penstock.contracts.topics import source_topic
 from penstock.contracts.versions import version_name
 from penstock.testing.compose import ROOT, SERVICES, ComposeUnderTest, clone_into, running_compose
+from penstock.testing.site import SiteUnderTest
 from penstock.testing.wait import until
 
 pytestmark = pytest.mark.compose
@@ -256,6 +259,26 @@ def test_memory_is_what_was_asked_for(operator: Operator) -> None:
     operator.follow("More of it")
     assert operator.stack.inspect("trainer")["HostConfig"]["Memory"] == 6 << 30
     operator.stack.ready()
+
+
+def test_a_site_is_let_in_and_serves_what_the_cloud_does(operator: Operator, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{operator.environment['PENSTOCK_SITES_PORT']}"
+    (operator.clone / ".env").open("a").write(f"PENSTOCK_SITES_ADDRESS={address}\n")
+    said = operator.follow("Let sites in")
+    token = re.search(r"penstock_edge_gateway\.site join (\S+)", said)
+    assert f"branch-1 joins {address}" in said
+    assert token, said
+
+    with SiteUnderTest(tmp_path / "branch-1") as site:
+        site.join(token[1])
+        site.start()
+
+        def serves() -> bool:
+            with triton.InferenceServerClient(site.endpoint) as client:
+                return bool(client.is_model_ready(PIPELINE))
+
+        until(serves, despite=InferenceServerException, what=f"the site serves: {site.log}")
+        assert "branch-1: enrolled" in operator.run("penstock", "sites", "show", "branch-1")
 
 
 def test_a_dead_letter_is_put_aside_and_given_back(operator: Operator) -> None:

@@ -114,6 +114,7 @@ def do_everything(client: Penstock) -> tuple[Served, str, str]:
     )
     assert ended.state == tuner.Study.STATE_COMPLETED, ended.failure
     prediction = client.predictions.by_entity(PIPELINE, "p00011").prediction
+    client.sites.erase(PIPELINE, PERSON)
     client.features.erase(PIPELINE, PERSON)
     return Served(journey, events, expected, version), asked.run_id, prediction
 
