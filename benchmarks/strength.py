@@ -1,4 +1,4 @@
-"""What `fairness.strength` does on census income, by batch, and what its default costs:
+"""Effect of `fairness.strength` on census income, by batch, and cost of its default:
 `python benchmarks/strength.py`.
 
 The example's pipeline and data over five seeded splits and 8 epochs: the equalized odds difference of

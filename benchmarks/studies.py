@@ -1,4 +1,4 @@
-"""What a study costs a person who waits for it: `python benchmarks/studies.py`, on a stack of its own.
+"""Costs of a study for a person who waits for it: `python benchmarks/studies.py`, on a stack of its own.
 
 All of credit-risk. Until the first report: from the request of a study to the first of its trials'
 epochs that the tuner tells of, the third of sixty. To the verdict: a study of the default space,

@@ -92,7 +92,7 @@ def smaller() -> str:
 
 
 def known(demo: Demo) -> ingest.GetCountsResponse | None:
-    """What ingest has read; None while it does not know the pipeline."""
+    """Counts of what ingest has read; None while it does not know the pipeline."""
     try:
         return demo.penstock.events.counts(PIPELINE, SOURCE)
     except NotFound:

@@ -1,4 +1,4 @@
-"""Who knows an older trust store follows the registry's rotations, and nobody else's word."""
+"""Holders of an older trust store follow the registry's rotations, and nobody else's word."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site serves: what was proven to it, from its own disk; and what takes a version back."""
+"""Serving at a site: what was proven to it, from its own disk; and what takes a version back."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ class Site:
         )
 
     def status(self) -> site_pb2.SiteStatus:
-        """What it serves, what waits for the hub, and whether that can be reached."""
+        """Tells what it serves, what waits for the hub, and whether that can be reached."""
         return self._connection.call(self._stub.GetStatus, site_pb2.GetStatusRequest())
 
 

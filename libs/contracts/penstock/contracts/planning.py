@@ -16,7 +16,7 @@ BY_ROWS = 2
 
 
 STRENGTH = 0.3
-"""Of a fairness constraint that names none: it halves the difference on census income for 0.013 of AUROC."""
+"""Strength of a constraint that names none: it halves the difference on census income for 0.013 of AUROC."""
 
 
 class Plan(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the edge hub hands to the front door, so that sites come in: `sites/door.json` in
+"""Handover of the edge hub to the front door, so that sites come in: `sites/door.json` in
 `PENSTOCK_HOME`, which both of their services reach and nobody else.
 """
 

@@ -28,6 +28,6 @@ def confine(seconds: float, memory: int = MEMORY) -> None:
 
 
 def wants_too_much(error: BaseException) -> bool:
-    """Whether ONNX Runtime says with it that memory ended: its errors share no base."""
+    """Tells whether ONNX Runtime says with it that memory ended: its errors share no base."""
     said = str(error)
     return isinstance(error, MemoryError) or "bad_alloc" in said or "Failed to allocate memory" in said

@@ -173,7 +173,7 @@ def divided(roots: str) -> list[str]:
 
 
 def _is_key(key: str) -> bool:
-    """Whether it leads downwards only."""
+    """Tells whether it leads downwards only."""
     return "\0" not in key and all(part not in ("", ".", "..") for part in key.split("/"))
 
 

@@ -131,7 +131,9 @@ class Process:
         self._stack.push_async_callback(_cancel, asyncio.create_task(supervised(), name=name))
 
     def thread(self, name: str, work: Callable[[threading.Event], None]) -> None:
-        """The same for a blocking loop, which ends soon after its event is set."""
+        """Runs a blocking loop in a thread of its own, until its event is set at the end of the process.
+        If it raises, the process stops with an error and is started again.
+        """
         stop = threading.Event()
 
         def supervised() -> None:

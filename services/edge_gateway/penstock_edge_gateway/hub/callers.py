@@ -1,4 +1,4 @@
-"""Who calls: the site whose certificate Envoy saw. A call that did not come through the door for
+"""Caller of the hub: the site whose certificate Envoy saw. A call that did not come through the door for
 sites, by the secret that only the door and the hub have, is nobody's.
 """
 

@@ -26,7 +26,7 @@ log = structlog.get_logger(__name__)
 LOOK_EVERY_S: Final = 5.0  # at the trust store
 NAME_CHARACTERS: Final = 63  # of a pipeline, by contracts.events
 ENOUGH_BYTES: Final = 512 * 1024
-"""Of one answer: a site that has them asks for the rest."""
+"""Limit of one answer: a site that has them asks for the rest."""
 
 
 class News(Restored):

@@ -1,4 +1,4 @@
-"""How each site is, as it told last and as the hub sees it: kept with the site, and published when it
+"""State of each site, as it told last and as the hub sees it: kept with the site, and published when it
 has changed and every quarter of an hour.
 """
 
@@ -26,7 +26,7 @@ EVERY_S: Final = 900.0
 _PARTS: Final = 4  # of a lane's capacity: a site that fills slowly is no news at each look
 STATUS_BYTES: Final = 256 * 1024
 REPORT_BYTES: Final = 512 * 1024
-"""Of a site's report: all that the hub says of the site later, that it is revoked first, fits a message."""
+"""Limit of a site's report: what the hub says of the site later, its revocation first, fits a message too."""
 
 
 class Reports:

@@ -1,4 +1,4 @@
-"""Who is a site: invited by a token, enrolled with a certificate, or revoked.
+"""Table of sites: invited by a token, enrolled with a certificate, or revoked.
 
 A name is taken once. With `replace` it goes to another machine: what the present one proves itself
 by counts no more from that moment on.

@@ -1,4 +1,4 @@
-"""Who the site is: its name, key and certificate, and by which authority it knows the hub.
+"""Identity of the site: its name, key and certificate, and the authority by which it knows the hub.
 
 One file, 0600, in the site's folder. The key was made here and is nowhere else.
 """

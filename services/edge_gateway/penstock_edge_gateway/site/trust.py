@@ -42,7 +42,7 @@ class SiteTrust:
 
     @property
     def serial(self) -> int:
-        """Of the newest update that counts here. Raises NotFound before the site has joined."""
+        """Serial of the newest update that counts here. Raises NotFound before the site has joined."""
         return self._kept().serial
 
     def begin(self, updates: bytes) -> None:

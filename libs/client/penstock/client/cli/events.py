@@ -197,7 +197,7 @@ def erase(
         left = penstock.sites.waiting(at_sites)
         deadline = time.monotonic() + ERASED_WITHIN_S
         while wait and left and time.monotonic() < deadline:
-            time.sleep(1)
+            time.sleep(1)  # polls; each site asks the hub by itself
             left = penstock.sites.waiting(at_sites)
     online = "its online features" if erased.online else "no online features"
     show(

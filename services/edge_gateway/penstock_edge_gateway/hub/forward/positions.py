@@ -1,4 +1,4 @@
-"""How far each lane was forwarded, in `edge-positions.v1`: compacted, a message a lane.
+"""Positions up to which each lane was forwarded, in `edge-positions.v1`: compacted, a message a lane.
 
 Kafka forgets a consumer group's offsets after a week without a commit, and a site may be away for
 longer: so a position is a message, in the transaction of what it counts.

@@ -46,7 +46,7 @@ class Reached:
 
 
 class Write:
-    """What one transaction holds. Nothing counts before it is committed."""
+    """Content of one transaction. Nothing counts before it is committed."""
 
     def __init__(self, known: Mapping[Lane, Position], translate: Translate) -> None:
         self.messages: list[Produced] = []
