@@ -33,6 +33,7 @@ from sklearn.metrics import accuracy_score, r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from table_sources import ROOT
+from twenty_tables import rows_of
 
 from penstock.client.guess.decide import Answers, Guess
 from penstock.client.guess.infer import first
@@ -155,10 +156,6 @@ def measure(results: Path) -> None:
             print(json.dumps(row), file=sys.stderr)
             with results.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-
-
-def rows_of(results: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
 
 
 def figures(results: Path) -> dict[str, Any]:
